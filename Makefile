@@ -1,0 +1,35 @@
+# Everything over plain pip: the targets need Python 3.11+ (PYTHON=python3.12 picks another) and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help reproduce test test-slow lint types check clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kagscope needs Python 3.11 or newer; call make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+reproduce: $(VENV)/installed  ## train on the embedded digits, measure, test the paper's claims, write out/digits/report.html
+	$(BIN)/kagscope reproduce --out out/digits
+
+test: $(VENV)/installed  ## the tests (without the slow ones)
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed  ## style
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/installed  ## strict type check
+	$(BIN)/mypy
+
+check: lint types test  ## all of the above
+
+clean:  ## remove the environment and caches; outputs under out/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

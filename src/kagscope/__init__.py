@@ -1,0 +1,33 @@
+"""kagscope: Kolmogorov-Arnold geometry of neural networks, measured exactly.
+
+``import kagscope as kag`` is the whole interface; heavy modules load when a name is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC: dict[str, str] = {
+    "KagscopeError": "errors",
+    "InputError": "errors",
+    "DataError": "errors",
+    "OutputError": "errors",
+    "UndefinedScore": "errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(f"kagscope.{_PUBLIC[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'kagscope' has no attribute {name!r}; public names: {', '.join(sorted(__all__))}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
