@@ -1,0 +1,165 @@
+"""Jacobians of the hidden layers of a feed-forward stack with respect to the input, exact and in float64.
+
+Structure is carried by the type: a layer that is pointwise after affine gives ``J(x) = diag(d(x)) W`` with one ``W`` for all points
+(:class:`FactoredJacobian`); a deeper one ``J(x) = diag(d(x)) A(x)``, one inner matrix per point (MATH.md section 4.7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from kagscope.errors import InputError
+
+POINTWISE = (nn.GELU, nn.ReLU, nn.Tanh, nn.SiLU, nn.Sigmoid, nn.Identity)
+
+
+@dataclass(frozen=True)
+class FactoredJacobian:
+    """``J_b = diag(d[b]) @ W`` for every point b: ``d`` (B, m) and ``W`` (m, n), float64."""
+
+    d: np.ndarray
+    W: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.d)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.W.shape[0], self.W.shape[1]
+
+    def dense(self, points: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """The Jacobians themselves, (B, m, n)."""
+        return self.d[points][:, :, None] * self.W
+
+    def row_norms(self, points: slice = slice(None)) -> np.ndarray:
+        """L1 norm of every row over the number of columns, (B, m): the row means of the 1-minors."""
+        return np.abs(self.d[points]) * np.abs(self.W).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class DeepJacobian:
+    """``J_b = diag(d[b]) @ chain(b)``: the outer diagonal ``d`` (B, m), the inner product built on demand, float64."""
+
+    d: np.ndarray
+    inner: tuple[tuple[np.ndarray, np.ndarray], ...]  # (W of a layer, d (B, h) of the layer before it), outermost first
+    first: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.d)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.d.shape[1], self.first.shape[1]
+
+    def dense(self, points: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """The Jacobians themselves, (B, m, n)."""
+        chain = None
+        for W, before in self.inner:
+            step = W * before[points][:, None, :]
+            chain = step if chain is None else chain @ step
+        assert chain is not None
+        return self.d[points][:, :, None] * (chain @ self.first)
+
+    def row_norms(self, points: slice = slice(None), *, chunk: int = 64) -> np.ndarray:
+        """L1 norm of every row over the number of columns, (B, m), in chunks of points."""
+        chosen = np.arange(len(self))[points]
+        return np.concatenate([np.abs(self.dense(part)).mean(axis=2) for part in _chunks(chosen, chunk)])
+
+
+LayerJacobian = FactoredJacobian | DeepJacobian
+
+
+def hidden_layer_jacobians(model: nn.Sequential, inputs: torch.Tensor) -> dict[str, LayerJacobian]:
+    """Jacobians of every hidden layer (after its activation) with respect to the input.
+
+    Args:
+        model: ``nn.Sequential`` of Linear and pointwise activation modules in turn, ending with Linear. It is not changed.
+        inputs: (B, n) points.
+
+    Returns:
+        Layer name as in ``named_modules()`` (the activation's) to its Jacobian, in forward order.
+
+    Raises:
+        InputError: the model is no such stack, or the inputs do not fit it.
+    """
+    stack = _affine_pointwise_pairs(model)
+    if inputs.ndim != 2 or inputs.shape[1] != stack[0][1].in_features:
+        raise InputError(f"inputs have shape {tuple(inputs.shape)}, expected (points, {stack[0][1].in_features})")
+    found: dict[str, LayerJacobian] = {}
+    inner: list[tuple[np.ndarray, np.ndarray]] = []
+    hidden = inputs.detach().double()
+    first = d = None
+    for name, linear, activation in stack:
+        W = linear.weight.detach().double()
+        bias = 0.0 if linear.bias is None else linear.bias.detach().double()
+        hidden, slope = _value_and_slope(activation, hidden @ W.T + bias)
+        if first is None:
+            first = W.numpy()
+            d = slope.numpy()
+            found[name] = FactoredJacobian(d, first)
+        else:
+            inner.insert(0, (W.numpy(), d))
+            d = slope.numpy()
+            found[name] = DeepJacobian(d, tuple(inner), first)
+    return found
+
+
+def hidden_activations(model: nn.Sequential, inputs: torch.Tensor) -> dict[str, np.ndarray]:
+    """Outputs of every hidden layer after its activation, (B, m) float64, by layer name."""
+    found: dict[str, np.ndarray] = {}
+    hidden = inputs.detach().double()
+    for name, linear, activation in _affine_pointwise_pairs(model):
+        bias = 0.0 if linear.bias is None else linear.bias.detach().double()
+        hidden = activation(hidden @ linear.weight.detach().double().T + bias)
+        found[name] = hidden.detach().numpy()
+    return found
+
+
+def output_slopes(model: nn.Sequential, inputs: torch.Tensor) -> dict[str, np.ndarray]:
+    """Per hidden layer, the largest |d output / d unit| over the outputs, (B, m) float64: zero columns are units not felt."""
+    stack = _affine_pointwise_pairs(model)
+    jacobians = hidden_layer_jacobians(model, inputs)
+    last = model[-1]
+    assert isinstance(last, nn.Linear)
+    back = np.broadcast_to(last.weight.detach().double().numpy(), (len(inputs), *last.weight.shape))
+    found: dict[str, np.ndarray] = {}
+    for index in range(len(stack) - 1, -1, -1):
+        name, linear, _ = stack[index]
+        found[name] = np.abs(back).max(axis=1)
+        back = (back * jacobians[name].d[:, None, :]) @ linear.weight.detach().double().numpy()
+    return {name: found[name] for name, _, _ in stack}
+
+
+def _affine_pointwise_pairs(model: nn.Module) -> list[tuple[str, nn.Linear, nn.Module]]:
+    """(name of the activation, Linear, activation) of every hidden layer."""
+    modules = list(model.named_children()) if isinstance(model, nn.Sequential) else []
+    pairs: list[tuple[str, nn.Linear, nn.Module]] = []
+    fits = len(modules) >= 3 and len(modules) % 2 == 1 and isinstance(modules[-1][1], nn.Linear)
+    for (_, linear), (name, activation) in zip(modules[:-1:2], modules[1::2], strict=False):
+        if isinstance(linear, nn.Linear) and isinstance(activation, POINTWISE):
+            pairs.append((name, linear, activation))
+        else:
+            fits = False
+    if not fits:
+        kinds = ", ".join(type(module).__name__ for _, module in modules) or type(model).__name__
+        raise InputError(f"expected nn.Sequential(Linear, activation, ..., Linear) with pointwise activations; got {kinds}")
+    return pairs
+
+
+def _value_and_slope(activation: nn.Module, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A pointwise function and its derivative at every entry; autograd of the sum gives each entry its own slope."""
+    z = z.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = activation(z)
+        (slope,) = torch.autograd.grad(value.sum(), z)
+    return value.detach(), slope
+
+
+def _chunks(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]

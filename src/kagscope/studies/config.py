@@ -1,0 +1,167 @@
+"""What a reproduction varies and measures: validated settings, and the runs they stand for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kagscope.errors import InputError
+
+MAX_RUNS = 100_000
+MAX_SEEDS = 1_000
+MAX_WIDTH = 65_536
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON: equal settings, equal fingerprint, on every machine."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class GeometrySettings(_Settings):
+    """What is measured, where and how exactly. ``k = 2`` is the main evidence and therefore gets the most points."""
+
+    k: tuple[int, ...] = (1, 2, 3)
+    points: int = Field(default=50, ge=1, description="test images measured at initialisation and after training")
+    visited_points: int = Field(default=12, ge=1, description="of these, how many visit every minor (entropy, histogram, top)")
+    track_points: int = Field(default=8, ge=1, description="test images measured along training")
+    rotation_points: int = Field(default=3, ge=0, description="test images whose rr_max is measured")
+    rotations: int = Field(default=8, ge=2, description="random rotations per rr_max")
+    k3_points: int = Field(default=6, ge=1, description="test images measured for k = 3")
+    k3_rel_error: float = Field(default=0.01, gt=0, lt=1)
+    window_points: int = Field(default=8, ge=1, description="test images in the map of windowed scores")
+    window_grid: int = Field(default=8, ge=1, description="window centres per image side, at most")
+    layer_points: int = Field(default=1000, ge=10, description="test images for kernel alignment and the dimensions")
+    zero_row_quantile: float = Field(default=0.01, gt=0, lt=1)
+
+    @field_validator("k")
+    @classmethod
+    def _orders(cls, k: tuple[int, ...]) -> tuple[int, ...]:
+        if not k or any(order not in (1, 2, 3) for order in k) or len(set(k)) != len(k):
+            raise ValueError(f"k must name orders among 1, 2, 3, each once; got {list(k)}")
+        return tuple(sorted(k))
+
+
+class RunConfig(_Settings):
+    """One network: everything that decides its weights and its numbers."""
+
+    schema_version: int = 1
+    data: str
+    data_fingerprint: str
+    image_shape: tuple[int, int]
+    widths: tuple[int, ...]
+    activation: str
+    training: Literal["standard", "augmented"]
+    seed: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    checkpoints: int
+    geometry: GeometrySettings
+
+    @property
+    def width(self) -> int:
+        return max(self.widths)
+
+    @property
+    def run_id(self) -> str:
+        widths = "x".join(str(w) for w in self.widths)
+        return f"{self.training}-{widths}-seed{self.seed}-{self.fingerprint()[:10]}"
+
+    def same_setting(self, other: RunConfig) -> bool:
+        """Whether the two differ in their seed alone, so that they can be trained together."""
+        return self.model_copy(update={"seed": other.seed}) == other
+
+
+class StudySettings(_Settings):
+    """Settings of ``kagscope reproduce``: a full grid over widths, trainings and seeds."""
+
+    data: str = "digits"
+    widths: tuple[int, ...] = (32, 64, 128)
+    depth: int = Field(default=2, ge=1, le=64, description="hidden layers, each of the given width")
+    activation: Literal["gelu", "relu", "tanh", "silu"] = "gelu"
+    trainings: tuple[Literal["standard", "augmented"], ...] = ("standard", "augmented")
+    seeds: int = Field(default=5, ge=1, le=MAX_SEEDS)
+    epochs: int = Field(default=10, ge=0, le=100_000)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0, lt=10)
+    weight_decay: float = Field(default=0.0, ge=0)
+    checkpoints: int = Field(default=8, ge=2, le=1000, description="geometrically spaced steps at which geometry is measured")
+    geometry: GeometrySettings = GeometrySettings()
+
+    @field_validator("widths")
+    @classmethod
+    def _positive_widths(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if not widths:
+            raise ValueError("at least one width is needed, for example 32,64,128")
+        for width in widths:
+            if not 1 <= width <= MAX_WIDTH:
+                raise ValueError(f"a width is a number of units from 1 to {MAX_WIDTH}; got {width}")
+        if len(set(widths)) != len(widths):
+            raise ValueError(f"each width once; got {list(widths)}")
+        return widths
+
+    @field_validator("trainings")
+    @classmethod
+    def _distinct_trainings(cls, trainings: tuple[str, ...]) -> tuple[str, ...]:
+        if not trainings or len(set(trainings)) != len(trainings):
+            raise ValueError(f"name 'standard', 'augmented' or both, each once; got {list(trainings)}")
+        return trainings
+
+    @model_validator(mode="after")
+    def _bounded(self) -> StudySettings:
+        narrowest, largest_k = min(self.widths), max(self.geometry.k)
+        if largest_k > narrowest:
+            raise ValueError(
+                f"k = {largest_k} needs layers of at least {largest_k} units, but width {narrowest} was given; "
+                f"use larger widths or a smaller k"
+            )
+        runs = len(self.widths) * len(self.trainings) * self.seeds
+        if runs > MAX_RUNS:
+            raise ValueError(f"{runs} networks asked for; at most {MAX_RUNS}: use fewer widths or seeds")
+        return self
+
+    def runs(self, data_fingerprint: str, image_shape: tuple[int, int]) -> Iterator[RunConfig]:
+        """Every run of the grid, seeds of one setting next to each other."""
+        for width in self.widths:
+            for training in self.trainings:
+                for seed in range(self.seeds):
+                    yield RunConfig(
+                        data=self.data,
+                        data_fingerprint=data_fingerprint,
+                        image_shape=image_shape,
+                        widths=(width,) * self.depth,
+                        activation=self.activation,
+                        training=training,
+                        seed=seed,
+                        epochs=self.epochs,
+                        batch_size=self.batch_size,
+                        learning_rate=self.learning_rate,
+                        weight_decay=self.weight_decay,
+                        checkpoints=self.checkpoints,
+                        geometry=self.geometry,
+                    )
+
+
+def settings_from(values: dict[str, Any]) -> StudySettings:
+    """Validated settings from plain values.
+
+    Raises:
+        InputError: the first thing wrong, in one line, with the option it came from.
+    """
+    try:
+        return StudySettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if not isinstance(part, int)) or "settings"
+        message = first["msg"].removeprefix("Value error, ")
+        given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
+        raise InputError(f"{where}: {message}{given}") from None

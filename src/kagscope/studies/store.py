@@ -1,0 +1,207 @@
+"""The run store: ``runs/<run id>/`` folders that appear whole or not at all, and are checked before they are read as data.
+
+    study.json                    what this folder holds: settings, fingerprint, versions
+    runs/<run id>/config.json     the run's configuration
+    runs/<run id>/weights.safetensors   every checkpoint, keys "<step>/<parameter>"
+    runs/<run id>/table.parquet   results rows (kagscope.schema)
+    runs/<run id>/curves.parquet  distributions
+    runs/<run id>/manifest.json   size and SHA-256 of the files above, timings, versions
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kagscope.errors import DataError, OutputError
+from kagscope.files import atomic_write
+
+STUDY_FILE = "study.json"
+MANIFEST = "manifest.json"
+STORE_VERSION = 1
+RUN_FILES = ("config.json", "weights.safetensors", "table.parquet", "curves.parquet")
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """A study's folder. Opening checks that the folder is new, empty, or holds this very study."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], study: dict[str, Any], fingerprint: str) -> RunStore:
+        """Open ``folder`` for the study with this fingerprint, or start it there.
+
+        Raises:
+            OutputError: the path is a file, cannot be written, or holds something else; nothing is changed then.
+        """
+        path = Path(folder)
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path} is a file, but the output must be a folder; give another --out")
+        try:
+            entries = {entry.name for entry in path.iterdir()} if path.exists() else set()
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {error.strerror}; give another --out") from error
+        # A start that was interrupted leaves at most an unfinished temporary file of ours.
+        foreign = {name for name in entries if not name.startswith(f".{STUDY_FILE}.")}
+        if STUDY_FILE in entries:
+            _same_study(path, fingerprint)
+        elif foreign:
+            raise OutputError(
+                f"{path} is not empty and holds no kagscope study (found {', '.join(sorted(foreign)[:3])}); give a new folder as --out"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise OutputError(f"cannot write in {path}: {error.strerror}; give another --out or mend its permissions") from error
+        if STUDY_FILE not in entries:
+            record = {"kagscope_store": STORE_VERSION, "fingerprint": fingerprint, **study}
+            atomic_write(path / STUDY_FILE, json.dumps(record, indent=1) + "\n")
+        (path / "runs").mkdir(exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def existing(cls, folder: str | os.PathLike[str]) -> RunStore:
+        """Open a study that is there. Raises :class:`DataError` if the folder is none."""
+        path = Path(folder)
+        if not path.is_dir():
+            raise DataError(f"{path} is no folder; give the output folder of a study")
+        read_study(path)
+        return cls(path)
+
+    @property
+    def study(self) -> dict[str, Any]:
+        return read_study(self.folder)
+
+    def run_folder(self, run_id: str) -> Path:
+        return self.folder / "runs" / run_id
+
+    def is_complete(self, run_id: str) -> bool:
+        """Whether the run is there and undamaged; a damaged one counts as missing and is computed again."""
+        return self.run_folder(run_id).is_dir() and self.damage(run_id) is None
+
+    def damage(self, run_id: str) -> str | None:
+        """What is wrong with a stored run, or None: every file is compared with the manifest."""
+        folder = self.run_folder(run_id)
+        try:
+            files = json.loads((folder / MANIFEST).read_text())["files"]
+            for name in RUN_FILES:
+                if _digest(folder / name) != files[name]:
+                    return f"{name} differs from its checksum"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def publish(self, run_id: str, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
+        """Let ``write(folder)`` fill a temporary folder, then make it the run in one rename.
+
+        A second driver that finished the same run first wins; both hold the same numbers.
+
+        Raises:
+            OutputError: disk full or folder not writable; no part of the run is left behind.
+        """
+        target = self.run_folder(run_id)
+        try:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.{_writer()}.", dir=self.folder / "runs"))
+        except OSError as error:
+            raise OutputError(f"cannot write in {self.folder}: {error.strerror}") from error
+        try:
+            write(temporary)
+            manifest = {"run": run_id, **facts, "files": {name: _digest(temporary / name) for name in RUN_FILES}}
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            for name in (*RUN_FILES, MANIFEST):
+                _flush(temporary / name)
+            temporary.chmod(0o755)
+            if target.exists() and self.damage(run_id) is not None:
+                shutil.rmtree(target)
+            with contextlib.suppress(FileExistsError):
+                _rename_new(temporary, target)
+        except OSError as error:
+            raise OutputError(f"cannot store run {run_id}: {error.strerror or error}; finished runs are kept, run again") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def clear_leftovers(self) -> None:
+        """Remove unfinished run folders whose writer is dead; those of a live driver on this store stay."""
+        for entry in (self.folder / "runs").glob(".*"):
+            if not _writer_lives(entry):
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def manifest(self, run_id: str) -> dict[str, Any]:
+        return json.loads((self.run_folder(run_id) / MANIFEST).read_text())
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """The content of ``study.json``. Raises :class:`DataError` when it is missing, damaged or of a newer version."""
+    file = folder / STUDY_FILE
+    try:
+        study = json.loads(file.read_text())
+        version, _ = study["kagscope_store"], study["fingerprint"]
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no kagscope study ({STUDY_FILE} is missing)") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} cannot be read ({error}); it is damaged or not a kagscope study") from error
+    if version > STORE_VERSION:
+        raise DataError(f"{folder} was written by a newer kagscope (store version {version}, this one reads {STORE_VERSION}); upgrade")
+    return study
+
+
+def _same_study(folder: Path, fingerprint: str) -> None:
+    try:
+        held = read_study(folder)["fingerprint"]
+    except DataError as error:
+        raise OutputError(f"{error}; give another --out") from error
+    if held != fingerprint:
+        raise OutputError(f"{folder} holds another study (other settings or data); give a new folder as --out, or the settings it was started with")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename, treating a target that another writer made meanwhile as done (POSIX refuses to replace a non-empty folder)."""
+    try:
+        source.rename(target)
+    except OSError:
+        if target.is_dir():
+            raise FileExistsError(target) from None
+        raise
+
+
+def _writer() -> str:
+    """This process on this machine, as the name of an unfinished folder carries it."""
+    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    return f"{machine}.{os.getpid()}"
+
+
+def _writer_lives(unfinished: Path) -> bool:
+    """Whether the writer of an unfinished folder may still be at work; another machine's is given a day."""
+    try:
+        machine, pid = unfinished.name.split(".")[-3:-1]
+        if machine != _writer().split(".")[0]:
+            return time.time() - unfinished.stat().st_mtime < 86_400
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError, FileNotFoundError):
+        return False
+    except PermissionError:
+        return True
+    return True
