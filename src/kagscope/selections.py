@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import comb, isfinite
 from typing import Any
 
@@ -32,6 +33,11 @@ class Layout:
     columns: int
     positions: NDArray[np.float64] | None = None
     groups: NDArray[np.int64] | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Hashable identity of the layout."""
+        return (self.columns, *(None if part is None else (part.shape, part.tobytes()) for part in (self.positions, self.groups)))
 
     def squared_distances(self, asked_by: object) -> NDArray[np.float64]:
         """(n, n) squared distances. Raises :class:`InputError` when the columns have no positions."""
@@ -287,7 +293,7 @@ class Subsets(Selection):
             if len(set(row)) != size:
                 raise InputError(f"Subsets: {row} repeats a column; a minor needs distinct columns")
         ordered = tuple(sorted(tuple(sorted(int(column) for column in row)) for row in rows))
-        for first, second in zip(ordered, ordered[1:], strict=False):
+        for first, second in pairwise(ordered):
             if first == second:
                 raise InputError(f"Subsets: {first} is listed twice; list each subset once")
         object.__setattr__(self, "subsets", ordered)

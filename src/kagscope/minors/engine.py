@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from kagscope.errors import InputError
 from kagscope.minors._input import as_matrices, check_choice, check_k, check_moments, check_positive
-from kagscope.minors._numba import LOWEST_BIN
+from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.bruteforce import clique_subsets, minor_blocks, row_subsets
 from kagscope.minors.enumeration import enumerate_all, enumerate_s1, enumerate_sums
 from kagscope.minors.gram import pair_powers
 from kagscope.minors.moments import SUMS, Histogram, Moments
 from kagscope.minors.planner import RATE_ALL, RATE_BRUTE, Plan
-from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, list_subsets
-from kagscope.selections import All, Layout, Selection, Subsets, as_selections, column_subset_count, make_layout
+from kagscope.minors.rows import all_pair_sums, sublist
+from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_counts, cached_subsets
+from kagscope.selections import All, Layout, Selection, Subsets, as_selections, make_layout
 
 FloatArray = NDArray[np.float64]
 CHEAP = frozenset({"s1", "s2", "s4"})
@@ -74,7 +75,7 @@ def minor_moments(
         raise InputError(f"seed={seed!r}, expected a whole number of at least 0")
     layout = make_layout(columns, image_shape, positions, groups)
     selections, listed = as_selections(All() if selection is None else selection)
-    counts = [column_subset_count(chosen, layout, k) for chosen in selections]
+    counts = cached_counts(tuple(selections), layout, k)
     results = _by_route(matrices, k, selections, counts, layout, method, wanted, rel_error, int(seed), memory_budget)
     results = [replace(result, batched=batched) for result in results]
     return results if listed else results[0]
@@ -99,6 +100,7 @@ def _by_route(
         for chosen, count in zip(selections, counts, strict=True)
     ]
     results: dict[int, Moments] = {}
+    alone = all(isinstance(chosen, All) for chosen in selections)  # beside others, their enumeration has it for nothing
     for index, chosen in enumerate(selections):
         if sampled[index]:
             results[index] = _sampled(matrices, k, chosen, layout, wanted, rel_error, seed)
@@ -106,7 +108,7 @@ def _by_route(
             results[index] = _brute(matrices, k, chosen, counts[index], layout, wanted, memory_budget)
         elif isinstance(chosen, Subsets):
             results[index] = _enumerated(matrices, k, [chosen], layout, wanted, memory_budget)[0]
-        elif k == 2 and isinstance(chosen, All) and wanted <= CHEAP:
+        elif k == 2 and alone and wanted <= CHEAP:
             results[index] = _all_pairs(matrices, chosen, wanted)
     rest = [index for index in range(len(selections)) if index not in results]
     for start in range(0, len(rest), MAX_SELECTIONS):
@@ -156,7 +158,7 @@ def _nonzero_rows(matrix: FloatArray) -> FloatArray:
 def _enumerated(
     matrices: FloatArray, k: int, selections: list[Selection], layout: Layout, wanted: frozenset[str], memory_budget: int
 ) -> list[Moments]:
-    subsets = list_subsets(selections, layout, k)
+    subsets = cached_subsets(tuple(selections), layout, k)
     counts = subsets.counts
     cells = len(subsets.membership)
     if cells > 1 and len(selections) > 1 and "histogram" in wanted and cells * 80_000 > memory_budget // 4:
@@ -219,7 +221,7 @@ def _one(matrix: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]
     if "histogram" not in wanted:
         return totals, None
     if hist is None or not cells:
-        return totals, np.zeros((chosen, 1), dtype=np.int64)
+        return totals, np.zeros((chosen, SLOTS), dtype=np.int64)
     return totals, subsets.membership.T.astype(np.int64) @ hist
 
 
@@ -229,17 +231,14 @@ def pair_sums(active: FloatArray, subsets: SubsetList, wanted: frozenset[str]) -
         return enumerate_sums(active, subsets).sums
     first = np.repeat(subsets.prefixes[:, 0], np.diff(subsets.starts))
     sums = np.zeros((5, len(subsets.last)))
+    s1 = enumerate_s1(active, subsets) if "s1" in wanted else 0.0
     sums[1], sums[2], cancels = pair_powers(active, first, subsets.last)
     if cancels.mean() > 0.5:
         return enumerate_sums(active, subsets).sums
-    if "s1" in wanted:
-        sums[0] = enumerate_s1(active, subsets)
+    sums[0] = s1
     again = np.flatnonzero(cancels)
     if again.size:
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(first[again])) + 1, [again.size]]).astype(np.int64)
-        hard = SubsetList(
-            first[again][starts[:-1]][:, None], starts, subsets.last[again], subsets.cells[again], subsets.membership
-        )
+        hard = sublist(first[again], subsets.last[again])
         sums[:, again] = enumerate_sums(active, hard).sums
     return sums
 
@@ -257,7 +256,7 @@ def _entries(matrix: FloatArray, subsets: SubsetList) -> tuple[FloatArray, NDArr
         inside = member[subsets.cells] if len(member) else np.zeros(0, dtype=bool)
         part = values[:, inside]
         totals[index] = part.sum(), (part**2).sum(), (part**4).sum(), (part * logs[:, inside]).sum(), part.max(initial=0.0)
-        hists.append(np.bincount(slots[:, inside].ravel(), minlength=8 * 1104 + 1))
+        hists.append(np.bincount(slots[:, inside].ravel(), minlength=SLOTS))
     return totals, np.stack(hists)
 
 
@@ -275,8 +274,6 @@ def _absolute_bins(hist: NDArray[np.int64], k: int, count: int, exponent: NDArra
 
 def _all_pairs(matrices: FloatArray, chosen: Selection, wanted: frozenset[str]) -> Moments:
     """S1 by zonogons, S2 and S4 by power Grams, all on the side with fewer pairs."""
-    from kagscope.minors.rows import all_pair_sums
-
     normalised, exponent = normalise(matrices)
     found = np.array([all_pair_sums(_nonzero_rows(matrix), wanted) for matrix in normalised])
     rows, columns = matrices.shape[1:]
@@ -316,7 +313,7 @@ def _brute(
     sums, hists = np.zeros((len(matrices), 5)), []
     for index, matrix in enumerate(normalised):
         active = _nonzero_rows(matrix)
-        hist = np.zeros(8 * 1104 + 1, dtype=np.int64)
+        hist = np.zeros(SLOTS, dtype=np.int64)
         for block in minor_blocks(active, row_subsets(len(active), k), columns) if len(active) >= k else ():
             flat = SubsetList(
                 np.empty((0, 0), np.int64),

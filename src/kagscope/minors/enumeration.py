@@ -76,20 +76,20 @@ def s1_pairs(J, prefixes, starts, last, g0, g1, s1):  # type: ignore[no-untyped-
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _add_sums(t, acc, b):  # type: ignore[no-untyped-def]
+def _add_sums(t, a1, a2, a4, top, b):  # type: ignore[no-untyped-def]
     q = t * t
-    acc[0, b] += t
-    acc[1, b] += q
-    acc[2, b] = fma(q, q, acc[2, b])
-    acc[4, b] = max(acc[4, b], t)
+    a1[b] += t
+    a2[b] += q
+    a4[b] = fma(q, q, a4[b])
+    top[b] = t if t > top[b] else top[b]
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _add_all(t, acc, slots, b):  # type: ignore[no-untyped-def]
+def _add_all(t, a1, a2, a4, ent, top, slots, b):  # type: ignore[no-untyped-def]
     """All five sums of one minor, and its histogram slot: the entropy and the bin share one logarithm."""
-    _add_sums(t, acc, b)
+    _add_sums(t, a1, a2, a4, top, b)
     e, p = split(t)
-    acc[3, b] = fma(t, fma(float(e), LN2, p), acc[3, b])  # t = 0: e is about -1023 and t * finite = 0
+    ent[b] = fma(t, fma(float(e), LN2, p), ent[b])  # t = 0: e is about -1023 and t * finite = 0
     slot = 8 * e + np.int64(np.floor(p * LOG2E8)) - (LOWEST_BIN - 1)
     slots[b] = 0 if t < 2.2250738585072014e-308 else slot
 
@@ -101,6 +101,7 @@ def sums_pairs(J, prefixes, starts, last, g0, g1, sums):  # type: ignore[no-unty
     m = J.shape[0]
     X = np.empty((m, CHUNK))
     acc = np.empty((5, CHUNK))
+    a1, a2, a4, top = acc[0], acc[1], acc[2], acc[4]
     for g in range(g0, g1):
         col = np.ascontiguousarray(J[:, prefixes[g, 0]])
         for start in range(starts[g], starts[g + 1], CHUNK):
@@ -114,7 +115,7 @@ def sums_pairs(J, prefixes, starts, last, g0, g1, sums):  # type: ignore[no-unty
                     cj = col[j]
                     xj = X[j]
                     for b in range(CHUNK):
-                        _add_sums(abs(ai * xj[b] - cj * xi[b]), acc, b)
+                        _add_sums(abs(ai * xj[b] - cj * xi[b]), a1, a2, a4, top, b)
             for row in range(5):
                 for b in range(width):
                     sums[row, start + b] = acc[row, b]
@@ -127,6 +128,7 @@ def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ig
     m = J.shape[0]
     X = np.empty((m, CHUNK))
     acc = np.empty((5, CHUNK))
+    a1, a2, a4, ent, top = acc[0], acc[1], acc[2], acc[3], acc[4]
     slots = np.empty(CHUNK, dtype=np.int64)
     base = np.zeros(CHUNK, dtype=np.int64)
     for g in range(g0, g1):
@@ -144,7 +146,7 @@ def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ig
                     cj = col[j]
                     xj = X[j]
                     for b in range(CHUNK):
-                        _add_all(abs(ai * xj[b] - cj * xi[b]), acc, slots, b)
+                        _add_all(abs(ai * xj[b] - cj * xi[b]), a1, a2, a4, ent, top, slots, b)
                     for b in range(width):
                         hist[base[b] + slots[b]] += 1
             for row in range(5):
@@ -159,6 +161,7 @@ def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: 
     m = J.shape[0]
     X = np.empty((m, CHUNK))
     acc = np.empty((5, CHUNK))
+    a1, a2, a4, ent, top = acc[0], acc[1], acc[2], acc[3], acc[4]
     slots = np.empty(CHUNK, dtype=np.int64)
     base = np.zeros(CHUNK, dtype=np.int64)
     minors = np.zeros((m, m))
@@ -185,7 +188,7 @@ def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: 
                         mjh = minors[j, h]
                         mih = minors[i, h]
                         for b in range(padded):
-                            _add_all(abs(xi[b] * mjh - xj[b] * mih + xh[b] * mij), acc, slots, b)
+                            _add_all(abs(xi[b] * mjh - xj[b] * mih + xh[b] * mij), a1, a2, a4, ent, top, slots, b)
                         for b in range(width):
                             hist[base[b] + slots[b]] += 1
             for row in range(5):

@@ -34,17 +34,30 @@ def all_pair_sums(matrix: FloatArray, wanted: frozenset[str]) -> tuple[float, fl
     if len(matrix) < 2:
         return 0.0, 0.0, 0.0
     side = np.ascontiguousarray(matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)
-    first, second = np.triu_indices(len(side), 1)
-    s2, s4, cancels = pair_powers(np.ascontiguousarray(side.T), first, second)
-    again = np.flatnonzero(cancels)
-    if again.size:
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(first[again])) + 1, [again.size]]).astype(np.int64)
-        hard = SubsetList(
-            first[again][starts[:-1]][:, None], starts, second[again], np.zeros(again.size, dtype=np.int64), np.ones((1, 1), bool)
-        )
-        s2[again], s4[again] = enumerate_sums(np.ascontiguousarray(side.T), hard).sums[1:3]
+    s2, s4 = repaired_row_pairs(side)
     s1 = float(row_pair_s1(side).sum()) if "s1" in wanted else 0.0
     return s1, float(s2.sum()), float(s4.sum())
+
+
+def repaired_row_pairs(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """S2 and S4 over all column pairs for each row pair, by power Grams; where those cancel, by enumeration."""
+    first, second = np.triu_indices(len(matrix), 1)
+    columns = np.ascontiguousarray(matrix.T)
+    s2, s4, cancels = pair_powers(columns, first, second)
+    again = np.flatnonzero(cancels)
+    if again.size:
+        hard = sublist(first[again], second[again])
+        s2[again], s4[again] = enumerate_sums(columns, hard).sums[1:3]
+    return s2, s4
+
+
+def sublist(first: NDArray[np.int64], second: NDArray[np.int64]) -> SubsetList:
+    """The pairs (first, second), sorted by first, as one cell."""
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(first)) + 1, [first.size]]).astype(np.int64)
+    cells = np.zeros(first.size, dtype=np.int64)
+    return SubsetList(
+        first[starts[:-1]][:, None].astype(np.int64), starts, second.astype(np.int64), cells, np.ones((1, 1), dtype=bool)
+    )
 
 
 def row_means(J: Any, k: int = 1) -> Any:

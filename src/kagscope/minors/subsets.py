@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.selections import Layout, Selection, Subsets
+from kagscope.selections import Layout, Selection, Subsets, column_subset_count
 
 IntArray = NDArray[np.int64]
+T = TypeVar("T")
 MAX_SELECTIONS = 63  # in one pass: their membership is one bit each of a signed 64-bit integer
 
 
@@ -95,6 +98,30 @@ def _grouped(subsets: IntArray, codes: IntArray, selections: int) -> SubsetList:
     changes = np.flatnonzero((prefixes[1:] != prefixes[:-1]).any(axis=1)) + 1
     starts = np.concatenate([[0], changes, [len(subsets)]]).astype(np.int64)
     return SubsetList(np.ascontiguousarray(prefixes[starts[:-1]]), starts, np.ascontiguousarray(last), cells, membership)
+
+
+_remembered: OrderedDict[tuple[object, ...], object] = OrderedDict()
+
+
+def _remember(key: tuple[object, ...], make: Callable[[], T]) -> T:
+    """The last few results by key: thousands of Jacobians share one layout and list of selections."""
+    if key not in _remembered:
+        _remembered[key] = make()
+        while len(_remembered) > 8:
+            _remembered.popitem(last=False)
+    return _remembered[key]  # type: ignore[return-value]
+
+
+def cached_subsets(selections: tuple[Selection, ...], layout: Layout, k: int) -> SubsetList:
+    """:func:`list_subsets`, remembered."""
+    return _remember(("subsets", selections, layout.key, k), lambda: list_subsets(selections, layout, k))
+
+
+def cached_counts(selections: tuple[Selection, ...], layout: Layout, k: int) -> list[int]:
+    """Number of column subsets of each selection, remembered."""
+    return _remember(
+        ("counts", selections, layout.key, k), lambda: [column_subset_count(chosen, layout, k) for chosen in selections]
+    )
 
 
 def count_cliques(adjacency: NDArray[np.bool_], k: int) -> int:
