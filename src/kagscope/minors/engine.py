@@ -146,7 +146,7 @@ def normalise(matrices: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
     return np.ldexp(matrices, -exponent[:, None, None]), exponent
 
 
-def _nonzero_rows(matrix: FloatArray) -> FloatArray:
+def nonzero_rows(matrix: FloatArray) -> FloatArray:
     """Without rows that are exactly zero: they add exact zeros and nothing else."""
     keep = matrix.any(axis=1)
     return matrix if keep.all() else np.ascontiguousarray(matrix[keep])
@@ -199,7 +199,7 @@ def _route_name(k: int, wanted: frozenset[str]) -> str:
 
 def _one(matrix: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]) -> tuple[FloatArray, NDArray[np.int64] | None]:
     """(selections, 5) normalised sums of one normalised matrix, and (selections, SLOTS) its histograms."""
-    active = _nonzero_rows(matrix)
+    active = nonzero_rows(matrix)
     if k == 1:
         return _entries(matrix, subsets)
     if len(active) < k or len(subsets.last) == 0:
@@ -275,7 +275,7 @@ def _absolute_bins(hist: NDArray[np.int64], k: int, count: int, exponent: NDArra
 def _all_pairs(matrices: FloatArray, chosen: Selection, wanted: frozenset[str]) -> Moments:
     """S1 by zonogons, S2 and S4 by power Grams, all on the side with fewer pairs."""
     normalised, exponent = normalise(matrices)
-    found = np.array([all_pair_sums(_nonzero_rows(matrix), wanted) for matrix in normalised])
+    found = np.array([all_pair_sums(nonzero_rows(matrix), wanted) for matrix in normalised])
     rows, columns = matrices.shape[1:]
     count = comb(rows, 2) * comb(columns, 2)
     routes = {"s1": "zonogon areas", "s2": "Gram matrix", "s4": "power Grams"}
@@ -312,7 +312,7 @@ def _brute(
         columns = clique_subsets(chosen.pairs(layout) & ~np.eye(layout.columns, dtype=bool), k)
     sums, hists = np.zeros((len(matrices), 5)), []
     for index, matrix in enumerate(normalised):
-        active = _nonzero_rows(matrix)
+        active = nonzero_rows(matrix)
         hist = np.zeros(SLOTS, dtype=np.int64)
         for block in minor_blocks(active, row_subsets(len(active), k), columns) if len(active) >= k else ():
             flat = SubsetList(

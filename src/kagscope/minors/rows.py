@@ -12,6 +12,8 @@ from kagscope.minors._input import as_matrices, check_k
 from kagscope.minors.enumeration import enumerate_sums
 from kagscope.minors.gram import pair_powers
 from kagscope.minors.subsets import SubsetList
+from kagscope.minors.threads import threads
+from kagscope.minors.zonogon import row_pair_areas
 
 FloatArray = NDArray[np.float64]
 
@@ -26,7 +28,7 @@ def complete_pairs(n: int) -> SubsetList:
 
 def row_pair_s1(J: FloatArray) -> FloatArray:
     """(m (m - 1) / 2,) sum of |minor| over all column pairs for each row pair."""
-    return enumerate_sums(np.ascontiguousarray(J.T), complete_pairs(len(J))).sums[0]
+    return row_pair_areas(np.ascontiguousarray(J), threads())
 
 
 def all_pair_sums(matrix: FloatArray, wanted: frozenset[str]) -> tuple[float, float, float]:
@@ -97,4 +99,4 @@ def _row_sums(matrix: FloatArray, k: int) -> FloatArray:
     from kagscope.minors.bruteforce import row_subsets
     from kagscope.minors.zonotope import row_triple_volumes
 
-    return row_triple_volumes(np.ascontiguousarray(matrix), row_subsets(len(matrix), 3))
+    return row_triple_volumes(np.ascontiguousarray(matrix), row_subsets(len(matrix), 3), threads())
