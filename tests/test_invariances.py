@@ -81,7 +81,7 @@ def test_scale(route: str, seed: int, k: int, power: int) -> None:
     own, scaled = ROUTES[route](J, k), ROUTES[route](c * J, k)
     with np.errstate(over="ignore", under="ignore"):
         expected = own.normalised("s1")[0] * 2.0 ** (k * int(own.exponent[0]))
-    if 1e-280 < expected * c**k < 1e280:
+    if abs(power) * k < 250:
         assert scaled.s1 == pytest.approx(expected * c**k, rel=1e-12)
     for name in ("participation_ratio", "effective_minors", "ipr"):
         assert getattr(scaled, name) == pytest.approx(getattr(own, name), rel=1e-9, nan_ok=True)
@@ -132,7 +132,7 @@ def test_factored_is_the_product(seed: int) -> None:
     rng = np.random.default_rng(seed)
     k = int(rng.integers(1, 4))
     W = matrix(seed, k)
-    d = rng.normal(size=(3, len(W))) * (rng.random((3, len(W))) < 0.8) * 10.0 ** rng.integers(-30, 30)
+    d = rng.normal(size=(3, len(W))) * (rng.random((3, len(W))) < 0.8) * 10.0 ** rng.integers(-20, 20)
     chosen = [kag.All(), kag.Ball(1), kag.Apart(3), kag.Window((2,), 1.5)]
     where = {"positions": np.arange(W.shape[1])}
     for one, other in zip(kag.factored_minor_moments(W, d, k, chosen, **where), kag.minor_moments(d[:, :, None] * W, k, chosen, **where), strict=True):

@@ -16,6 +16,7 @@ _PUBLIC: dict[str, str] = {
     "DataError": "errors",
     "OutputError": "errors",
     "UndefinedScore": "errors",
+    "Selection": "selections",
     "All": "selections",
     "Ball": "selections",
     "Apart": "selections",
