@@ -18,7 +18,9 @@ CHEAP = ("s1", "s2", "s4")
 ROUTES: dict[str, Callable[[np.ndarray, int], kag.Moments]] = {
     "all moments": lambda J, k: kag.minor_moments(J, k),
     "sums": lambda J, k: kag.minor_moments(J, k, moments=CHEAP),
-    "sums by pairs": lambda J, k: kag.minor_moments(J, k, [kag.All(), kag.Apart(2)], positions=np.arange(J.shape[1]), moments=CHEAP)[0],
+    "sums by pairs": lambda J, k: kag.minor_moments(
+        J, k, [kag.All(), kag.Apart(2)], positions=np.arange(J.shape[1]), moments=CHEAP
+    )[0],
     "sums and top": lambda J, k: kag.minor_moments(J, k, moments=(*CHEAP, "top")),
     "factored": lambda J, k: kag.factored_minor_moments(J, np.ones(len(J)), k),
     "factored sums": lambda J, k: kag.factored_minor_moments(J, np.ones(len(J)), k, moments=CHEAP),
@@ -135,7 +137,11 @@ def test_factored_is_the_product(seed: int) -> None:
     d = rng.normal(size=(3, len(W))) * (rng.random((3, len(W))) < 0.8) * 10.0 ** rng.integers(-20, 20)
     chosen = [kag.All(), kag.Ball(1), kag.Apart(3), kag.Window((2,), 1.5)]
     where = {"positions": np.arange(W.shape[1])}
-    for one, other in zip(kag.factored_minor_moments(W, d, k, chosen, **where), kag.minor_moments(d[:, :, None] * W, k, chosen, **where), strict=True):
+    for one, other in zip(
+        kag.factored_minor_moments(W, d, k, chosen, **where),
+        kag.minor_moments(d[:, :, None] * W, k, chosen, **where),
+        strict=True,
+    ):
         assert one.count == other.count
         for b in range(3):
             same(one[b], other[b], tol=1e-8)
@@ -148,7 +154,10 @@ def test_same_bits_for_any_threads(method: object) -> None:
     results = []
     for count in (1, 2, 5):
         with kag.limit_threads(count):
-            results.append(kag.minor_moments(J, 2, chosen, image_shape=(11, 13), moments=method) + kag.factored_minor_moments(J, J.T[:7], 2, chosen, image_shape=(11, 13)))
+            results.append(
+                kag.minor_moments(J, 2, chosen, image_shape=(11, 13), moments=method)
+                + kag.factored_minor_moments(J, J.T[:7], 2, chosen, image_shape=(11, 13))
+            )
     for other in results[1:]:
         for left, right in zip(results[0], other, strict=True):
             for name in left.sums:

@@ -13,7 +13,16 @@ import kagscope as kag
 from kagscope.minors.subsets import list_subsets
 from kagscope.selections import column_subset_count, make_layout, parse_selection
 
-CHOSEN = [kag.All(), kag.Ball(1), kag.Ball(1.5), kag.Ball(2), kag.Apart(2), kag.Apart(1.5), kag.Shell(1, 2), kag.Window((1, 1), 1)]
+CHOSEN = [
+    kag.All(),
+    kag.Ball(1),
+    kag.Ball(1.5),
+    kag.Ball(2),
+    kag.Apart(2),
+    kag.Apart(1.5),
+    kag.Shell(1, 2),
+    kag.Window((1, 1), 1),
+]
 
 
 def brute(selection: kag.Selection, positions: np.ndarray, k: int) -> list[tuple[int, ...]]:

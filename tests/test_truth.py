@@ -56,8 +56,10 @@ def test_truth(path: Path, route: str) -> None:
         elif route == "factored":
             results = kag.factored_minor_moments(J, np.ones(len(J)), k, chosen, **where)
         elif route == "subsets":
-            results = [kag.minor_moments(J, k, listed(one, J.shape[1], k, where), method="exact") if t["column_subsets"] else None
-                       for one, t in zip(chosen, truths, strict=True)]
+            results = [
+                kag.minor_moments(J, k, listed(one, J.shape[1], k, where), method="exact") if t["column_subsets"] else None
+                for one, t in zip(chosen, truths, strict=True)
+            ]
         elif route == "scaled":
             results = [kag.minor_moments(J * 2.0**-300, k, one, method="exact", **where) for one in chosen]
         else:

@@ -30,8 +30,8 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
             minor_moments(J, k, moments=wanted)
         for wanted in (("s1", "s2", "s4"), "all"):
             factored.factored_minor_moments(J, J[:, :1].T, k, moments=wanted)
-        if k < 3:
-            row_means(J, k)
+        row_means(J, k)
+        minor_moments(J, k, method="sampled", rel_error=0.5)
     for kind in ("pr", "max"):
         rotation_ratio(J, 2, kind, rotations=2)
 

@@ -85,7 +85,7 @@ def _by_route(
     matrices: FloatArray,
     k: int,
     selections: list[Selection],
-    counts: list[int],
+    counts: list[int | None],
     layout: Layout,
     method: str,
     wanted: frozenset[str],
@@ -103,7 +103,11 @@ def _by_route(
     alone = all(isinstance(chosen, All) for chosen in selections)  # beside others, their enumeration has it for nothing
     for index, chosen in enumerate(selections):
         if sampled[index]:
-            results[index] = _sampled(matrices, k, chosen, layout, wanted, rel_error, seed)
+            from kagscope.minors.estimates import estimated
+
+            results[index] = estimated(
+                matrices, k, chosen, counts[index], layout, wanted, blend=method == "auto", rel_error=rel_error, seed=seed
+            )
         elif k >= 4:
             results[index] = _brute(matrices, k, chosen, counts[index], layout, wanted, memory_budget)
         elif isinstance(chosen, Subsets):
@@ -118,23 +122,17 @@ def _by_route(
     return [results[index] for index in range(len(selections))]
 
 
-AUTO_SECONDS = 60.0
+AUTO_SECONDS = 20.0  # one matrix, one core: beyond, ``auto`` samples
 
 
-def _seconds(k: int, rows: int, column_subsets: int, wanted: frozenset[str], selection: Selection) -> float:
+def _seconds(k: int, rows: int, column_subsets: int | None, wanted: frozenset[str], selection: Selection) -> float:
     """Estimated seconds of the exact route on one core, for one matrix."""
+    if column_subsets is None:
+        return float("inf")
     minors = comb(rows, k) * column_subsets
     if k == 2 and wanted <= CHEAP:
         return minors / 8e9 if not isinstance(selection, All) else 0.0
     return minors / RATE_ALL.get(k, RATE_BRUTE)
-
-
-def _sampled(
-    matrices: FloatArray, k: int, chosen: Selection, layout: Layout, wanted: frozenset[str], rel_error: float, seed: int
-) -> Moments:
-    from kagscope.minors.sampling import sampled_moments
-
-    return sampled_moments(matrices, k, chosen, layout, wanted, rel_error, seed)
 
 
 # -- scaling --------------------------------------------------------------------------------------------------------------------------
@@ -296,10 +294,18 @@ def _all_pairs(matrices: FloatArray, chosen: Selection, wanted: frozenset[str]) 
 
 
 def _brute(
-    matrices: FloatArray, k: int, chosen: Selection, subsets: int, layout: Layout, wanted: frozenset[str], memory_budget: int
+    matrices: FloatArray,
+    k: int,
+    chosen: Selection,
+    subsets: int | None,
+    layout: Layout,
+    wanted: frozenset[str],
+    memory_budget: int,
 ) -> Moments:
     normalised, exponent = normalise(matrices)
     rows = matrices.shape[1]
+    if subsets is None:
+        raise InputError(f'k={k} over {chosen} has too many column subsets to list; use method="auto" or "sampled"')
     count = comb(rows, k) * subsets
     if subsets * k * 8 > memory_budget or comb(rows, k) * k * 8 > memory_budget:
         raise InputError(

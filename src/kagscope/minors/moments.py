@@ -128,11 +128,17 @@ class Moments:
 
     @property
     def stderr(self) -> dict[str, Value]:
-        """Standard error by moment (and score) name, for what was sampled; empty when all is exact."""
+        """Standard error by moment (and score) name, for what was sampled; empty when all is exact.
+
+        That of the entropy at another scale than the normalised one is a bound: the errors of its two terms add, whatever their sign.
+        """
+        errors = dict(self.errors)
+        if "entropy" in errors:
+            errors["entropy"] = errors["entropy"] + np.abs(self.k * LN2 * self.exponent) * errors.get("s1", 0.0)
         with np.errstate(over="ignore", under="ignore"):
             restored = {
                 name: np.ldexp(value, self.k * _POWER.get(name, 1) * self.exponent) if name in SUMS else value
-                for name, value in self.errors.items()
+                for name, value in errors.items()
             }
         return {name: self.out(value) for name, value in restored.items()}
 
@@ -251,6 +257,9 @@ def _at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
     with np.errstate(under="ignore", over="ignore"):
         sums = {name: np.ldexp(values, _POWER[name] * shift) for name, values in moments.sums.items() if name != "entropy"}
         errors = {name: np.ldexp(values, _POWER.get(name, 1) * shift) for name, values in moments.errors.items() if name in SUMS}
+        if "entropy" in errors:
+            bound = moments.errors["entropy"] + np.abs(shift * LN2) * moments.errors.get("s1", 0.0)
+            errors["entropy"] = np.ldexp(bound, shift)
         if "entropy" in moments.sums:
             sums["entropy"] = np.ldexp(moments.sums["entropy"] + moments.normalised("s1") * (shift * LN2), shift)
     return Moments(moments.k, moments.count, exponent, sums, moments.bins, errors, moments.batched)

@@ -47,7 +47,7 @@ def haar_mean_s1(
     selections, listed = as_selections(All() if selection is None else selection)
     results = []
     for chosen in selections:
-        columns, pairs, subsets = _as_masks(chosen, layout, k)
+        columns, pairs, subsets = as_masks(chosen, layout, k)
         values = np.array(
             [
                 haar_mean_s1_estimate(matrix, k, columns, pairs, subsets, rel_error=rel_error, seed=seed, threads=threads()).value
@@ -101,7 +101,7 @@ def _ratio(
             raise InputError(
                 f'selection {chosen}: kind="max" works on All, Ball, Apart, Shell and Window; use kind="pr" for listed subsets'
             )
-        columns, pairs, _ = _as_masks(chosen, layout, k)
+        columns, pairs, _ = as_masks(chosen, layout, k)
         found = [
             rotation_ratio_estimate(matrix, k, "max", columns, pairs, rotations=rotations, seed=seed, threads=threads())
             for matrix in matrices
@@ -115,7 +115,7 @@ def _ratio(
     return np.where(s1 > 0, mean / np.where(s1 > 0, s1, 1.0), np.nan)
 
 
-def _as_masks(chosen: Selection, layout: Layout, k: int) -> tuple[BoolArray | None, BoolArray | None, NDArray[np.int64] | None]:
+def as_masks(chosen: Selection, layout: Layout, k: int) -> tuple[BoolArray | None, BoolArray | None, NDArray[np.int64] | None]:
     """Columns, pairs and explicit subsets in the form that the kernels take; None for no restriction."""
     if isinstance(chosen, Subsets):
         return None, None, chosen.array(layout, k)
