@@ -67,7 +67,7 @@ def test_four_by_four() -> None:
     assert not m.exact
     ball = kag.minor_moments(J, 4, kag.Ball(12), positions=np.arange(60))
     assert 0 < ball.count < m.count
-    with pytest.raises(InputError, match="listing their subsets|too many column subsets"):
+    with pytest.raises(InputError, match=r"listing their subsets|too many column subsets"):
         kag.minor_moments(np.ones((5, 200)), 4, kag.Ball(150), positions=np.arange(200), method="exact")
 
 

@@ -17,7 +17,7 @@ SLOTS = 8 * (1080 + 24) + 1
 
 
 @intrinsic
-def prefer_wide_vectors(typingctx: Any) -> Any:
+def _prefer_wide_vectors(typingctx: Any) -> Any:
     """Let LLVM use 512-bit vectors in the calling kernel: its default of 256 halves the speed here."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -28,7 +28,7 @@ def prefer_wide_vectors(typingctx: Any) -> Any:
 
 
 @intrinsic
-def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once. Numba never contracts by itself, so a * d - b * c of parallel columns stays exactly 0."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -38,7 +38,7 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def bits_of(typingctx: Any, x: Any) -> Any:
+def _bits_of(typingctx: Any, x: Any) -> Any:
     """The bits of a float64 as int64."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -48,13 +48,20 @@ def bits_of(typingctx: Any, x: Any) -> Any:
 
 
 @intrinsic
-def float_of(typingctx: Any, x: Any) -> Any:
+def _float_of(typingctx: Any, x: Any) -> Any:
     """The float64 with these bits."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.bitcast(args[0], context.get_value_type(types.float64))
 
     return types.float64(types.int64), codegen
+
+
+# Numba's decorator hides the true signatures from type checkers.
+prefer_wide_vectors: Any = _prefer_wide_vectors
+fma: Any = _fma
+bits_of: Any = _bits_of
+float_of: Any = _float_of
 
 
 @nb.njit(inline="always")

@@ -85,7 +85,7 @@ def _by_route(
     matrices: FloatArray,
     k: int,
     selections: list[Selection],
-    counts: list[int | None],
+    counts: Sequence[int | None],
     layout: Layout,
     method: str,
     wanted: frozenset[str],

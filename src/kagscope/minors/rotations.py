@@ -89,8 +89,8 @@ def rotation_ratio(
     selections, listed = as_selections(All() if selection is None else selection)
     where = {"image_shape": image_shape, "positions": positions, "groups": groups}
     results = [_ratio(matrices, k, kind, chosen, layout, where, rotations, seed) for chosen in selections]
-    results = [values if batched else float(values[0]) for values in results]
-    return results if listed else results[0]
+    shaped = [values if batched else float(values[0]) for values in results]
+    return shaped if listed else shaped[0]
 
 
 def _ratio(

@@ -22,7 +22,7 @@ def complete_pairs(n: int) -> SubsetList:
     """All pairs of n columns as one cell."""
     lengths = np.arange(n - 1, 0, -1, dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    last = np.concatenate([np.arange(a + 1, n) for a in range(n - 1)] or [np.empty(0)]).astype(np.int64)
+    last = np.concatenate([np.arange(a + 1, n) for a in range(n - 1)] or [np.empty(0, dtype=np.int64)]).astype(np.int64)
     return SubsetList(np.arange(n - 1)[:, None], starts, last, np.zeros(len(last), dtype=np.int64), np.ones((1, 1), dtype=bool))
 
 
