@@ -205,7 +205,7 @@ def _one(matrix: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]
     elif wanted <= {"s1", "s2", "s4", "top"} and k == 2:
         sums, hist = pair_sums(active, subsets, wanted), None
     else:
-        found = enumerate_all(active, subsets, k)
+        found = enumerate_all(active, subsets, k, "histogram" in wanted)
         sums, hist = found.sums, found.hist
     cells, chosen = len(subsets.membership), subsets.membership.shape[1]
     totals = np.zeros((chosen, 5))

@@ -15,6 +15,7 @@ from kagscope.minors._input import as_numpy, check_k, check_moments, require_fin
 from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
 from kagscope.minors.bruteforce import row_subsets
 from kagscope.minors.engine import normalise
+from kagscope.minors.enumeration import add_sums, add_sums4
 from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.planner import Plan
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
@@ -25,48 +26,75 @@ FloatArray = NDArray[np.float64]
 GROUP = 8  # rows of a vector
 
 
+@nb.njit(nogil=True, cache=True, inline="always")
+def _one_row(total, xi, yi, x, y):  # type: ignore[no-untyped-def]
+    a1, a2, a4, ent, top = total[0], total[1], total[2], total[3], total[4]
+    for j in range(len(x)):
+        t = abs(xi * y[j] - x[j] * yi)
+        add_sums(t, a1, a2, a4, top, j)
+        e, p = split(t)
+        ent[j] = fma(t, fma(float(e), LN2, p), ent[j])
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _ln(t):  # type: ignore[no-untyped-def]
+    e, p = split(t)
+    return fma(float(e), LN2, p)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _four_logs(ent, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
+    """The entropy apart from the sums: with fewer arrays in one loop LLVM can check that none overlap, and vectorises."""
+    for j in range(len(x)):
+        t = abs(xi * y0[j] - x[j] * yi0)
+        u = abs(xi * y1[j] - x[j] * yi1)
+        v = abs(xi * y2[j] - x[j] * yi2)
+        w = abs(xi * y3[j] - x[j] * yi3)
+        ent[j] += fma(t, _ln(t), u * _ln(u)) + fma(v, _ln(v), w * _ln(w))
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _four_rows(total, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
+    a1, a2, a4, top = total[0], total[1], total[2], total[4]
+    for j in range(len(x)):
+        t = abs(xi * y0[j] - x[j] * yi0)
+        u = abs(xi * y1[j] - x[j] * yi1)
+        v = abs(xi * y2[j] - x[j] * yi2)
+        w = abs(xi * y3[j] - x[j] * yi3)
+        add_sums4(t, u, v, w, a1, a2, a4, top, j)
+
+
 @nb.njit(nogil=True, cache=True)
 def pair_rows(WT, prefixes, starts, last, cells, g0, g1, logs, out):  # type: ignore[no-untyped-def]
     """Sums over column pairs for each row pair (i, j > i): out (cells, 5, m, m) of S1, S2, S4, entropy, top, for one range of prefixes.
 
-    ``WT`` is the transpose: the vectors run along rows j, two column pairs of one cell at a time.
+    ``WT`` is the transpose: the vectors run along rows j, four column pairs of one cell at a time.
     """
     prefer_wide_vectors()
     m = WT.shape[1]
     for g in range(g0, g1):
         x = WT[prefixes[g, 0]]
-        for s in range(starts[g], starts[g + 1]):
-            y = WT[last[s]]
-            total = out[cells[s]]
+        s = starts[g]
+        while s < starts[g + 1]:
+            cell = cells[s]
+            total = out[cell]
+            four = s + 4 <= starts[g + 1] and cells[s + 3] == cell  # sorted by cell within a prefix
+            y0 = WT[last[s]]
+            y1 = WT[last[s + 1]] if four else y0
+            y2 = WT[last[s + 2]] if four else y0
+            y3 = WT[last[s + 3]] if four else y0
             for i in range(m - 1):
-                xi = x[i]
-                yi = y[i]
                 low = (i + 1) // GROUP * GROUP  # whole vectors: entries j <= i are not read afterwards
-                a1 = total[0, i, low:]
-                a2 = total[1, i, low:]
-                a4 = total[2, i, low:]
-                ent = total[3, i, low:]
-                top = total[4, i, low:]
-                xs = x[low:]
-                ys = y[low:]
-                if logs:
-                    for j in range(m - low):
-                        t = abs(xi * ys[j] - xs[j] * yi)
-                        q = t * t
-                        a1[j] += t
-                        a2[j] += q
-                        a4[j] = fma(q, q, a4[j])
-                        e, p = split(t)
-                        ent[j] = fma(t, fma(float(e), LN2, p), ent[j])
-                        top[j] = t if t > top[j] else top[j]
+                xi = x[i]
+                if four:
+                    _four_rows(total[:, i, low:], xi, y0[i], y1[i], y2[i], y3[i], x[low:], y0[low:], y1[low:], y2[low:], y3[low:])
+                    if logs:
+                        _four_logs(
+                            total[3, i, low:], xi, y0[i], y1[i], y2[i], y3[i], x[low:], y0[low:], y1[low:], y2[low:], y3[low:]
+                        )
                 else:
-                    for j in range(m - low):
-                        t = abs(xi * ys[j] - xs[j] * yi)
-                        q = t * t
-                        a1[j] += t
-                        a2[j] += q
-                        a4[j] = fma(q, q, a4[j])
-                        top[j] = t if t > top[j] else top[j]
+                    _one_row(total[:, i, low:], xi, y0[i], x[low:], y0[low:])
+            s += 4 if four else 1
 
 
 @nb.njit(nogil=True, cache=True)
