@@ -213,9 +213,10 @@ def _one(matrix: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]
         for row in range(4):
             by_cell = np.bincount(subsets.cells, weights=sums[row], minlength=cells)
             totals[:, row] = subsets.membership.T.astype(np.float64) @ by_cell
-        tops = np.zeros(cells)
-        np.maximum.at(tops, subsets.cells, sums[4])
-        totals[:, 4] = np.where(subsets.membership.T, tops, 0.0).max(axis=1)
+        if "top" in wanted:
+            tops = np.zeros(cells)
+            np.maximum.at(tops, subsets.cells, sums[4])
+            totals[:, 4] = np.where(subsets.membership.T, tops, 0.0).max(axis=1)
     if "histogram" not in wanted:
         return totals, None
     if hist is None or not cells:

@@ -17,12 +17,14 @@ def pair_powers(
     The same threshold bounds what :func:`kagscope.minors.enumeration.s1_pairs` leaves on nearly parallel columns: their S1 is at least
     sqrt(S2), so where S2 >= 1e-4 G_aa G_bb, its relative error is below 100 u m.
     """
+    n = J.shape[1]
     square = J * J
     gram, p22, p31 = J.T @ J, square.T @ square, (square * J).T @ J
+    ab, ba = first * n + second, second * n + first
     p40, diagonal = np.diagonal(p22), np.diagonal(gram)
     whole2 = diagonal[first] * diagonal[second]
-    s2 = whole2 - gram[first, second] ** 2
-    mixed, even = 4 * p31[first, second] * p31[second, first], 3 * p22[first, second] ** 2
-    whole4 = p40[first] * p40[second] + even
+    s2 = whole2 - gram.take(ab) ** 2
+    mixed = 4 * p31.take(ab) * p31.take(ba)
+    whole4 = p40[first] * p40[second] + 3 * p22.take(ab) ** 2
     s4 = whole4 - mixed
     return s2, s4, (s2 < CANCELS * whole2) | (s4 < CANCELS * (whole4 + np.abs(mixed)))
