@@ -74,5 +74,9 @@ def matrices(max_rows: int = 5, max_columns: int = 8, min_rows: int = 1, min_col
     shapes = st.tuples(st.integers(min_rows, max_rows), st.integers(min_columns, max_columns))
     whole = st.integers(-3, 3).map(float)
     ordinary = st.floats(-4, 4, allow_subnormal=False, width=32)
-    wild = st.tuples(st.floats(-1, 1, allow_subnormal=False, width=32), st.integers(-60, 60)).map(lambda pair: float(np.ldexp(*pair)))
-    return shapes.flatmap(lambda shape: st.one_of(*(arrays(np.float64, shape, elements=kind) for kind in (whole, ordinary, wild))))
+    wild = st.tuples(st.floats(-1, 1, allow_subnormal=False, width=32), st.integers(-60, 60)).map(
+        lambda pair: float(np.ldexp(*pair))
+    )
+    return shapes.flatmap(
+        lambda shape: st.one_of(*(arrays(np.float64, shape, elements=kind) for kind in (whole, ordinary, wild)))
+    )

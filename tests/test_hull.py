@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases
 
 from kagscope.minors.hull import column_pair_tops, row_pair_tops, top
+from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases
 
 ACCURATE = 1e-14
 

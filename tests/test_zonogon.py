@@ -8,10 +8,10 @@ from math import comb
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases
 
 from kagscope.minors import zonogon
 from kagscope.minors.zonogon import careful_area, pair_areas, row_pair_areas, zonogon_s1
+from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases
 
 EXACT = 1e-14
 

@@ -1,8 +1,8 @@
 """Moments from sampled minors, for any k and selection: unbiased, with standard errors, the same bits whatever the threads.
 
-Row sets and column sets are drawn independently. "uniform" draws every allowed minor with the same probability; "norms" draws row sets
-(and listed column sets) with probability proportional to the product of their lengths and reweights, which pays where a few rows
-or columns carry the mass; "auto" tries both on one block and takes the one with the smaller variance of S1.
+Row sets and column sets are drawn independently. "uniform" draws every allowed minor with the same probability; "norms" draws
+row sets (and listed column sets) with probability proportional to the product of their lengths and reweights, which pays
+where a few rows or columns carry the mass; "auto" tries both on one block and takes the one with the smaller variance of S1.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class _Source(NamedTuple):
     allowed: NDArray[np.uint64]  # (n, words) neighbours of each column as bits, when growing
 
 
-def _source(total: float, pool: Any = (), listed: Any = ((),), weights: Any = None, ends: Any = (), allowed: Any = ((0,),)) -> _Source:
+def _source(
+    total: float, pool: Any = (), listed: Any = ((),), weights: Any = None, ends: Any = (), allowed: Any = ((0,),)
+) -> _Source:
     chosen = np.ascontiguousarray(listed, dtype=np.int32)
     chance, alias, inverse = _alias_table(weights) if weights is not None else (np.ones(1), np.zeros(1, np.int32), np.ones(1))
     return _Source(
@@ -156,7 +158,14 @@ def _below(n, state):  # type: ignore[no-untyped-def]
 @njit(**KERNEL)
 def _draw_subsets(source, state, out, weights):  # type: ignore[no-untyped-def]
     """Fill ``out`` (count, k) with k-subsets and multiply ``weights`` by 1 / their probabilities."""
-    listed, pool, chance, alias, inverse, total = source.listed, source.pool, source.chance, source.alias, source.inverse, source.total
+    listed, pool, chance, alias, inverse, total = (
+        source.listed,
+        source.pool,
+        source.chance,
+        source.alias,
+        source.inverse,
+        source.total,
+    )
     if source.ends.size > 0:
         _draw_cliques(listed, source.ends, source.allowed, state, out, weights)
         return
@@ -201,7 +210,7 @@ def _bit_count(w):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _draw_cliques(edges, ends, allowed, state, out, weights):  # type: ignore[no-untyped-def]
-    """An edge with probability proportional to its common neighbours, then one of those at random, and so on: uniform for triangles.
+    """An edge in proportion to its common neighbours, then one of those at random, and so on: uniform for triangles.
 
     ``allowed`` (n, words) holds the neighbours of each column as bits.
     """
@@ -246,7 +255,7 @@ def _draw_cliques(edges, ends, allowed, state, out, weights):  # type: ignore[no
 
 @njit(**KERNEL)
 def _minors(columns, R, C, work, out):  # type: ignore[no-untyped-def]
-    """out[p] = |det J[R[p], C[p]]|, ``columns`` being J transposed; no fused operations, so that equal products cancel to exactly 0."""
+    """out[p] = |det J[R[p], C[p]]|, ``columns`` being J transposed; unfused, so that equal products cancel to exactly 0."""
     count, k = R.shape
     if k == 1:
         for p in range(count):
@@ -259,7 +268,9 @@ def _minors(columns, R, C, work, out):  # type: ignore[no-untyped-def]
         for p in range(count):
             x, y, z, a, b, c = C[p, 0], C[p, 1], C[p, 2], R[p, 0], R[p, 1], R[p, 2]
             ya, yb, yc, za, zb, zc = columns[y, a], columns[y, b], columns[y, c], columns[z, a], columns[z, b], columns[z, c]
-            out[p] = abs(columns[x, a] * (yb * zc - yc * zb) - columns[x, b] * (ya * zc - yc * za) + columns[x, c] * (ya * zb - yb * za))
+            out[p] = abs(
+                columns[x, a] * (yb * zc - yc * zb) - columns[x, b] * (ya * zc - yc * za) + columns[x, c] * (ya * zb - yb * za)
+            )
     else:
         for p in range(count):
             for i in range(k):
@@ -292,7 +303,7 @@ def _eliminate(work):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _sample(columns, k, row_source, column_source, seed, draws, eighths, sums, products, bins):  # type: ignore[no-untyped-def]
-    """Add f / probability of each draw to ``sums``, products of those to ``products``, 1 / probability to its bin; return the largest."""
+    """Write the sums of f / probability and of products of two such; add 1 / probability to bins; return the largest minor."""
     state = np.empty(1, np.uint64)
     state[0] = seed
     batch = min(draws, 512)
@@ -365,19 +376,21 @@ def _row_source(rows: FloatArray, k: int, norms: bool) -> _Source:
     return _source(math.comb(m, k), pool=np.arange(m))
 
 
-def _column_source(vectors: FloatArray, k: int, columns: BoolArray | None, pairs: BoolArray | None, subsets: Any, norms: bool) -> _Source:
+def _column_source(
+    vectors: FloatArray, k: int, columns: BoolArray | None, pairs: BoolArray | None, subsets: Any, norms: bool
+) -> _Source:
     pool = np.arange(len(vectors)) if columns is None else np.flatnonzero(columns)
     if subsets is not None:
         listed = np.asarray(subsets, dtype=np.int32).reshape(-1, k)
     elif pairs is None or k == 1:
         if not (norms and k <= 2 and math.comb(len(pool), k) <= LISTABLE):
             return _source(math.comb(len(pool), k), pool=pool)
-        listed = pool[np.array(np.triu_indices(len(pool), 1)).T] if k == 2 else pool[:, None]
+        listed = (pool[np.array(np.triu_indices(len(pool), 1)).T] if k == 2 else pool[:, None]).astype(np.int32)
     else:
         allowed = np.zeros_like(pairs)
         allowed[np.ix_(pool, pool)] = pairs[np.ix_(pool, pool)]
         np.fill_diagonal(allowed, False)
-        listed = np.argwhere(np.triu(allowed))
+        listed = np.argwhere(np.triu(allowed)).astype(np.int32)
         if k > 2:
             dense = allowed.astype(np.float64)
             ends = np.cumsum((dense @ dense)[listed[:, 0], listed[:, 1]])
@@ -416,7 +429,9 @@ class _Tally:
         return math.sqrt(float(self.covariance()[0, 0])) / mean if mean > 0 else 0.0
 
 
-def _run(vectors: FloatArray, k: int, sources: tuple[_Source, _Source], seed: int, tally: _Tally, draws: int, threads: int | None) -> None:
+def _run(
+    vectors: FloatArray, k: int, sources: tuple[_Source, _Source], seed: int, tally: _Tally, draws: int, threads: int | None
+) -> None:
     done = tally.draws // BLOCK
 
     def work(part: slice) -> tuple[FloatArray, FloatArray, FloatArray, float]:
@@ -477,7 +492,9 @@ def sampled_moments(
         sources = (_row_source(rows, k, norms), _column_source(vectors, k, columns, pairs, subsets, norms))
         number = float(math.comb(m, k)) * sources[1].total
         if number == 0 or not rows.any():
-            return SampledMoments(number, exponent, dict.fromkeys(SUMS, 0.0), np.zeros((4, 4)), 0.0, 0, np.zeros(0), number, 0, True, "uniform")
+            return SampledMoments(
+                number, exponent, dict.fromkeys(SUMS, 0.0), np.zeros((4, 4)), 0.0, 0, np.zeros(0), number, 0, True, "uniform"
+            )
         tally = _Tally()
         _run(vectors, k, sources, seed, tally, BLOCK, threads)
         candidates.append((name, sources, tally))
@@ -497,7 +514,8 @@ def sampled_moments(
         top=tally.top,
         first=low + 8 * LOWEST + 8 * k * exponent,
         counts=counts,
-        zeros=float(tally.sums[5]) / tally.draws + max(0.0, float(sources[0].total * sources[1].total) - sources[0].reach * sources[1].reach),
+        zeros=float(tally.sums[5]) / tally.draws
+        + max(0.0, float(sources[0].total * sources[1].total) - sources[0].reach * sources[1].reach),
         draws=tally.draws,
         converged=tally.relative_error() <= rel_error,
         proposal=used,
