@@ -12,6 +12,7 @@ import pytest
 
 from kagscope.errors import InputError
 from kagscope.minors import sampling
+from kagscope.minors.draws import column_source, draw_subsets
 from kagscope.minors.sampling import SUMS, sampled_moments
 from kernel_cases import det, fractions, minors, read_truth, selected, truth_cases
 
@@ -58,12 +59,12 @@ def test_cliques_are_drawn_uniformly(k):
     pairs = rng.random((9, 9)) < 0.75
     pairs |= pairs.T
     wanted = cliques(pairs, k)
-    source = sampling._column_source(np.zeros((9, 3)), k, None, pairs, None, False)
+    source = column_source(np.zeros((9, 3)), k, None, pairs, None, False)
     if k < 4:
         assert source.total == len(wanted)
     draws = 60_000
     out, weights = np.empty((draws, k), dtype=np.int64), np.ones(draws)
-    sampling._draw_subsets(source, np.array([12345], dtype=np.uint64), out, weights)
+    draw_subsets(source, np.array([12345], dtype=np.uint64), out, weights)
     counts: Counter[tuple[int, ...]] = Counter()
     squares: Counter[tuple[int, ...]] = Counter()
     for subset, weight in zip(np.sort(out, axis=1).tolist(), weights.tolist(), strict=True):
@@ -78,10 +79,10 @@ def test_cliques_are_drawn_uniformly(k):
 def test_large_graph_uses_every_word_of_its_bits():
     n = 150
     pairs = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= 70
-    source = sampling._column_source(np.zeros((n, 3)), 3, None, pairs, None, False)
+    source = column_source(np.zeros((n, 3)), 3, None, pairs, None, False)
     draws = 200_000
     out, weights = np.empty((draws, 3), dtype=np.int64), np.ones(draws)
-    sampling._draw_subsets(source, np.array([7], dtype=np.uint64), out, weights)
+    draw_subsets(source, np.array([7], dtype=np.uint64), out, weights)
     spread = out.max(axis=1) - out.min(axis=1)
     assert spread.max() <= 70
     widths = np.arange(2, 71)
