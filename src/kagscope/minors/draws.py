@@ -174,7 +174,14 @@ def _draw_cliques(edges, ends, allowed, state, out, weights):  # type: ignore[no
     common = np.empty(words, np.uint64)
     start = ends[-1] / (k * (k - 1) / 2)  # each clique starts from any of its edges
     for p in range(count):
-        edge = min(np.searchsorted(ends, _uniform(state) * ends[-1], side="right"), ends.size - 1)
+        target = _uniform(state) * ends[-1]
+        edge, high = 0, ends.size - 1  # first edge whose running total exceeds the target
+        while edge < high:
+            middle = (edge + high) // 2
+            if ends[middle] > target:
+                high = middle
+            else:
+                edge = middle + 1
         out[p, 0], out[p, 1] = edges[edge, 0], edges[edge, 1]
         for i in range(words):
             common[i] = allowed[out[p, 0], i] & allowed[out[p, 1], i]

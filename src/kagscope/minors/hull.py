@@ -79,8 +79,8 @@ def _hull(u, v):  # type: ignore[no-untyped-def]
         p[kept], q[kept] = s, t
         kept += 1
     kept -= 1
-    u[:kept] = p[:kept]
-    v[:kept] = q[:kept]
+    for k in range(kept):
+        u[k], v[k] = p[k], q[k]
     return kept
 
 

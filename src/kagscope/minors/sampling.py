@@ -122,7 +122,8 @@ def _sample(columns, k, rows_from, columns_from, seed, draws, eighths, sums, pro
     s1 = s2 = s4 = e = 0.0
     p11 = p21 = p22 = p41 = p42 = p44 = pe1 = pe2 = pe4 = pee = 0.0
     for _ in range(draws // batch):
-        weights[:] = 1.0
+        for p in range(batch):
+            weights[p] = 1.0
         draw_subsets(rows_from, state, R, weights)
         draw_subsets(columns_from, state, C, weights)
         _minors(columns, R, C, work, minors)

@@ -124,7 +124,7 @@ def _fold(u, v):  # type: ignore[no-untyped-def]
 def _merge_sort(u, v):  # type: ignore[no-untyped-def]
     """Sort vectors of the right half-plane by slope, comparing cross products only: slow, but no input makes it slower."""
     n = u.size
-    p, q = u.copy(), v.copy()
+    p, q = np.empty(n), np.empty(n)
     width = 1
     while width < n:
         for low in range(0, n, 2 * width):
@@ -137,8 +137,8 @@ def _merge_sort(u, v):  # type: ignore[no-untyped-def]
                 else:
                     p[k], q[k] = u[j], v[j]
                     j += 1
-        u[:] = p
-        v[:] = q
+        for k in range(n):  # slices would say it shorter, and compile far longer
+            u[k], v[k] = p[k], q[k]
         width *= 2
 
 

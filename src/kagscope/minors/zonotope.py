@@ -197,7 +197,8 @@ def _draw(J, rows, uniforms, X, Y, coarse_x, coarse_y, x_norms, y_norms, weights
     V, lengths = np.empty((k, n)), np.empty(n)
     for p in range(rows.shape[0]):
         for i in range(k):
-            V[i] = J[rows[p, i]]
+            for b in range(n):
+                V[i, b] = J[rows[p, i], b]
         weights[p] = 1.0
         for step in range(k - 2):
             total = 0.0
