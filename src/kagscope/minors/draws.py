@@ -19,6 +19,7 @@ from kagscope.minors.zonogon import FloatArray
 BoolArray = NDArray[np.bool_]
 IndexArray = NDArray[np.int64]
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: steps of the counter
 LISTABLE = 2_000_000  # subsets that may be listed for drawing with unequal probabilities
 
 
@@ -94,14 +95,60 @@ def _alias_table(weights: FloatArray) -> tuple[FloatArray, NDArray[np.int32], Fl
 
 
 @njit(**KERNEL)
-def _uniform(state):  # type: ignore[no-untyped-def]
-    """Next of [0, 1) by SplitMix64 (Steele, Lea and Flood 2014): a counter, so that any block can start anywhere."""
-    state[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+def _mixed(counter):  # type: ignore[no-untyped-def]
+    """A number in [0, 1) from a counter by SplitMix64 (Steele, Lea and Flood 2014): any block can start anywhere."""
+    z = (counter ^ (counter >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return np.float64(z >> np.uint64(11)) * 2.0**-53
+    return np.float64((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+@njit(**KERNEL)
+def _uniform(state):  # type: ignore[no-untyped-def]
+    state[0] += GOLDEN
+    return _mixed(state[0])
+
+
+@njit(**KERNEL)
+def _uniforms(state, count):  # type: ignore[no-untyped-def]
+    out = np.empty(count)
+    start = state[0]
+    for i in range(count):
+        out[i] = _mixed(start + np.uint64(i + 1) * GOLDEN)
+    state[0] = start + np.uint64(count) * GOLDEN
+    return out
+
+
+@njit(**KERNEL)
+def _draw_distinct(pool, state, out):  # type: ignore[no-untyped-def]
+    """k distinct members of the pool, in any order; pairs and triples without branches, which nothing could predict."""
+    count, k = out.shape
+    n = pool.size
+    u = _uniforms(state, count * k)
+    if k == 2:
+        for p in range(count):
+            a, b = np.int64(u[2 * p] * n), np.int64(u[2 * p + 1] * (n - 1))
+            b += np.int64(b >= a)
+            out[p, 0], out[p, 1] = pool[a], pool[b]
+    elif k == 3:
+        for p in range(count):
+            a, b, c = np.int64(u[3 * p] * n), np.int64(u[3 * p + 1] * (n - 1)), np.int64(u[3 * p + 2] * (n - 2))
+            b += np.int64(b >= a)
+            c += np.int64(c >= min(a, b))
+            c += np.int64(c >= max(a, b))
+            out[p, 0], out[p, 1], out[p, 2] = pool[a], pool[b], pool[c]
+    else:
+        for p in range(count):
+            for i in range(k):  # the c-th of those not yet drawn, which stay sorted
+                c = np.int64(u[k * p + i] * (n - i))
+                j = 0
+                while j < i and out[p, j] <= c:
+                    c += 1
+                    j += 1
+                for l in range(i, j, -1):
+                    out[p, l] = out[p, l - 1]
+                out[p, j] = c
+            for i in range(k):
+                out[p, i] = pool[out[p, i]]
 
 
 @njit(**KERNEL)
@@ -124,34 +171,25 @@ def draw_subsets(source, state, out, weights):  # type: ignore[no-untyped-def]
         _draw_cliques(listed, source.ends, source.allowed, state, out, weights)
         return
     count, k = out.shape
-    size, n = listed.shape[0], pool.size
-    if n == 0:
-        weighted = alias.size == size
+    if pool.size > 0:
+        _draw_distinct(pool, state, out)
         for p in range(count):
-            x = _uniform(state) * size
-            index = min(np.int64(x), size - 1)
-            if weighted:
-                if x - index >= chance[index]:
-                    index = np.int64(alias[index])
-                weights[p] *= inverse[index]
-            else:
-                weights[p] *= total
-            for i in range(k):
-                out[p, i] = listed[index, i]
+            weights[p] *= total
         return
+    size = listed.shape[0]
+    weighted = alias.size == size
+    u = _uniforms(state, count)
     for p in range(count):
-        for i in range(k):  # the c-th of those not yet drawn, which stay sorted
-            c = _below(n - i, state)
-            j = 0
-            while j < i and out[p, j] <= c:
-                c += 1
-                j += 1
-            for l in range(i, j, -1):
-                out[p, l] = out[p, l - 1]
-            out[p, j] = c
+        x = u[p] * size
+        index = np.int64(x)
+        if weighted:
+            if x - index >= chance[index]:
+                index = np.int64(alias[index])
+            weights[p] *= inverse[index]
+        else:
+            weights[p] *= total
         for i in range(k):
-            out[p, i] = pool[out[p, i]]
-        weights[p] *= total
+            out[p, i] = listed[index, i]
 
 
 @njit(**KERNEL)

@@ -22,7 +22,9 @@ from kagscope.minors.zonogon import FloatArray
 BLOCK = 1 << 15  # draws per block; part of what a seed means
 LOWEST = -1100  # histogram: least exponent of a normalised minor
 BINS = 8 * (64 - LOWEST)
-EIGHTHS = 2.0 ** (np.arange(1, 8) / 8 - 1)  # the bin edges inside [1/2, 1)
+MANTISSA = (1 << 52) - 1
+# Mantissas of 2^(1/8) … 2^(7/8): one in each eighth of [1, 2) but the last, so that one comparison finds the bin.
+EDGES = np.append((2.0 ** (np.arange(1, 8) / 8)).view(np.int64) & MANTISSA, MANTISSA + 1)
 SUMS = ("s1", "s2", "s4", "entropy")
 
 
@@ -111,7 +113,7 @@ def _eliminate(work):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _sample(columns, k, rows_from, columns_from, seed, draws, eighths, sums, products, bins):  # type: ignore[no-untyped-def]
+def _sample(columns, k, rows_from, columns_from, seed, draws, edges, sums, products, bins):  # type: ignore[no-untyped-def]
     """Write the sums of f / probability and of products of two such; add 1 / probability to bins; return the largest minor."""
     state = np.empty(1, np.uint64)
     state[0] = seed
@@ -154,11 +156,9 @@ def _sample(columns, k, rows_from, columns_from, seed, draws, eighths, sums, pro
             pe2 += fe * f2
             pe4 += fe * f4
             pee += fe * fe
-            part, exponent = math.frexp(M)
-            eighth = 0
-            for i in range(7):
-                eighth += part >= eighths[i]
-            bins[max(0, 8 * (exponent - 1 - LOWEST) + eighth)] += weight
+            word = np.float64(M).view(np.int64)  # exponent above 52 bits of mantissa; subnormals count as 2^-1023
+            linear = (word >> 49) & 7
+            bins[8 * ((word >> 52) - 1023 - LOWEST) + linear + (word & MANTISSA >= edges[linear])] += weight
     sums[0], sums[1], sums[2], sums[3] = s1, s2, s4, e
     products[0, 0], products[1, 0], products[1, 1], products[2, 0], products[2, 1] = p11, p21, p22, p41, p42
     products[2, 2], products[3, 0], products[3, 1], products[3, 2], products[3, 3] = p44, pe1, pe2, pe4, pee
@@ -200,7 +200,7 @@ def _run(
     def work(part: slice) -> tuple[FloatArray, FloatArray, FloatArray, float]:
         sums, products, bins = np.zeros(6), np.zeros((4, 4)), np.zeros(BINS)
         start = np.random.SeedSequence([seed, done + part.start]).generate_state(1, np.uint64)[0]
-        top = _sample(vectors, k, *sources, start, BLOCK, EIGHTHS, sums, products, bins)
+        top = _sample(vectors, k, *sources, start, BLOCK, EDGES, sums, products, bins)
         return sums, products, bins, top
 
     for result in map_blocks(work, draws // BLOCK - done, 1, threads):
