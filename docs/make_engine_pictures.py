@@ -134,23 +134,25 @@ def zonotope() -> None:
     save(figure, "zonotope.png")
 
 
-def circular() -> None:
-    m = 8
+def enumeration() -> None:
+    m, width = 8, 16
     i, j = np.indices((m, m))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1), width_ratios=(1, 1.5))
     left.imshow(np.where(j > i, i + 1.0, np.nan), cmap="Blues", vmin=-2, vmax=m)
-    left.set_title("row by row: loops of length 7, 6, 5, …, 1")
-    shift = (j - i) % m
-    seen = (shift >= 1) & ((shift < m / 2) | ((shift == m / 2) & (i < m / 2)))
-    right.imshow(np.where(seen, shift, np.nan), cmap="Blues", vmin=-1, vmax=m / 2 + 1)
-    right.set_title("shift by shift: all loops of length 8")
-    for axes in (left, right):
-        axes.set(xticks=range(m), yticks=range(m), xlabel="row j", ylabel="row i")
-        for index in np.argwhere(seen if axes is right else j > i):
-            axes.text(
-                index[1], index[0], str((shift if axes is right else i)[tuple(index)]), ha="center", va="center", fontsize=7
-            )
-    save(figure, "circular.png")
+    left.set(
+        title="along row pairs:\nloops of length 7, 6, 5, …", xlabel="row j", ylabel="row i", xticks=range(m), yticks=range(m)
+    )
+    pairs = np.array([(a, b) for a in range(m) for b in range(a + 1, m)][:10])
+    right.imshow(np.repeat(pairs[:, :1] + 1.0, width, axis=1), cmap="Blues", vmin=-2, vmax=m, aspect="auto")
+    right.set(
+        title="along column pairs (a, b) with the same a:\nevery loop as long as the chunk",
+        xlabel="column b",
+        ylabel="row pair",
+        xticks=range(0, width, 5),
+        yticks=range(len(pairs)),
+        yticklabels=[f"({a}, {b})" for a, b in pairs],
+    )
+    save(figure, "enumeration.png")
 
 
 def sampling() -> None:
@@ -175,5 +177,5 @@ def sampling() -> None:
 
 
 if __name__ == "__main__":
-    for picture in (zonogon, hull, zonotope, circular, sampling):
+    for picture in (zonogon, hull, zonotope, enumeration, sampling):
         picture()
