@@ -1,16 +1,17 @@
 """Random rotations in closed form (MATH.md 4.5): what S1 would be if the rows pointed in uniformly random directions.
 
-For Q uniform on O(m), E[S1(QJ)] = C(m, k) c(m, k) sum over column subsets C of the volume sqrt(det(J_C^T J_C)). The volumes come from
-Gram matrices; where two columns are nearly parallel, from |x| |y - proj_x y| instead, which does not cancel.
+For Q uniform on O(m), E[S1(QJ)] = C(m, k) c(m, k) sum over column subsets C of the volume sqrt(det(J_C^T J_C)). The volumes
+come from Gram matrices; where two columns are nearly parallel, from |x| |y - proj_x y| instead, which does not cancel.
 
-Column subsets are given as arrays: ``columns`` (n,) bool (which columns take part), ``pairs`` (n, n) bool (which two may stand
-together; a k-subset counts when all its pairs may), or ``subsets`` (count, k) an explicit list. None of them means every k-subset.
+Column subsets are given as arrays: ``columns`` (n,) bool (which columns take part), ``pairs`` (n, n) bool (which two may
+stand together; a k-subset counts when all its pairs may), or ``subsets`` (count, k) an explicit list. None of them means
+every k-subset.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -139,7 +140,9 @@ def _listed_volumes(vectors: FloatArray, subsets: NDArray[np.int64]) -> float:
     return math.fsum(total)
 
 
-def _sampled_volumes(vectors: FloatArray, k: int, pairs: BoolArray | None, rel_error: float, seed: int, max_draws: int) -> Estimate:
+def _sampled_volumes(
+    vectors: FloatArray, k: int, pairs: BoolArray | None, rel_error: float, seed: int, max_draws: int
+) -> Estimate:
     """Draw k - 2 columns with probability proportional to their lengths, sum exactly over the other two.
 
     Repeated columns span no volume and forbidden pairs count as none, so that nothing needs rejecting.
@@ -285,7 +288,7 @@ def rotation_ratio_estimate(
     Args:
         J: (m, n) float64.
         k: 1 or 2.
-        kind: "pr" for E[S1(QJ)] / S1(J), in closed form; "max" for top(J) / E[top(QJ)], the exact maximum over ``rotations`` random Q.
+        kind: "pr" for E[S1(QJ)] / S1(J), in closed form; "max" for top(J) / E[top(QJ)], exact for each of ``rotations`` Q.
         columns: (n,) bool, which columns take part; None means all.
         pairs: (n, n) symmetric bool, which two columns may stand together; None means any.
         rotations: number of random Q for "max", at least 2.
@@ -301,7 +304,9 @@ def rotation_ratio_estimate(
     if kind not in ("pr", "max"):
         raise InputError(f"kind={kind!r}, expected 'pr' or 'max'")
     if k not in (1, 2):
-        raise InputError(f"k={k}, expected 1 or 2: the rotation ratio of larger minors would need all of them; for 'pr' divide haar_mean_s1 by S1")
+        raise InputError(
+            f"k={k}, expected 1 or 2: larger minors would all have to be visited; for 'pr' divide haar_mean_s1 by S1"
+        )
     J = np.asarray(J, dtype=np.float64)
     with np.errstate(under="ignore"):
         J = np.ldexp(J, -int(np.frexp(np.abs(J).max(initial=0.0))[1]))
@@ -316,11 +321,15 @@ def rotation_ratio_estimate(
     if own == 0:
         return Estimate(math.nan, math.nan)
     generator = np.random.default_rng(seed)
-    tops = np.array([_top(random_orthogonal(J.shape[0], 1, generator)[0] @ J, k, columns, listed, threads) for _ in range(rotations)])
+    tops = np.array(
+        [_top(random_orthogonal(J.shape[0], 1, generator)[0] @ J, k, columns, listed, threads) for _ in range(rotations)]
+    )
     mean = float(tops.mean())
     return Estimate(own / mean, own / mean**2 * float(tops.std(ddof=1)) / math.sqrt(rotations))
 
 
-def rotation_ratio(J: FloatArray, k: int = 2, kind: str = "pr", columns: BoolArray | None = None, pairs: BoolArray | None = None, **options) -> float:  # type: ignore[no-untyped-def]
+def rotation_ratio(
+    J: FloatArray, k: int = 2, kind: str = "pr", columns: BoolArray | None = None, pairs: BoolArray | None = None, **options: Any
+) -> float:
     """The value of :func:`rotation_ratio_estimate`, which describes the arguments."""
     return rotation_ratio_estimate(J, k, kind, columns, pairs, **options).value

@@ -1,7 +1,8 @@
 """The largest 2-minor without looking at all of them (MATH.md 4.5): for each pair of rows, prune to the outermost vectors first.
 
-In the metric q(v) = v^T G^-1 v of the pair's own 2 x 2 Gram matrix G, |det(a, b)| <= sqrt(det G q(a) q(b)). So a good pair found first
-leaves only the few vectors with q large enough to beat it; if many are left, only the vertices of their hull conv{±v} can.
+In the metric q(v) = v^T G^-1 v of the pair's own 2 x 2 Gram matrix G, |det(a, b)| <= sqrt(det G q(a) q(b)). So a good pair
+found first leaves only the few vectors with q large enough to beat it; if many are left, only the vertices of their hull
+conv{±v} can.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def _farthest(x, y, p):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _hull(u, v):  # type: ignore[no-untyped-def]
-    """How many of the vectors, overwritten in place in order of slope, are vertices of conv{±v}; u, v lie in the right half-plane."""
+    """Keep the vertices of conv{±v} of these vectors of the right half-plane, in angular order; returns how many."""
     _merge_sort(u, v)
     n = u.size
     start = 0
@@ -71,13 +72,15 @@ def _hull(u, v):  # type: ignore[no-untyped-def]
             a -= n
             sign = -1.0
         s, t = sign * u[a], sign * v[a]
-        while kept >= 2 and (p[kept - 1] - p[kept - 2]) * (t - q[kept - 2]) - (q[kept - 1] - q[kept - 2]) * (s - p[kept - 2]) <= 0:
+        while (
+            kept >= 2 and (p[kept - 1] - p[kept - 2]) * (t - q[kept - 2]) - (q[kept - 1] - q[kept - 2]) * (s - p[kept - 2]) <= 0
+        ):
             kept -= 1
         p[kept], q[kept] = s, t
         kept += 1
     kept -= 1
-    u[:kept] = p[:kept]
-    v[:kept] = q[:kept]
+    for k in range(kept):
+        u[k], v[k] = p[k], q[k]
     return kept
 
 
@@ -206,7 +209,10 @@ def row_pair_tops(J: FloatArray, threads: int | None = None) -> FloatArray:
     tops = np.zeros(first.size)
     if rows.shape[1] > 1:
         map_blocks(
-            lambda part: _tops(rows, first[part], second[part], False, tops[part]), first.size, max(1, BLOCK_ENTRIES // rows.shape[1]), threads
+            lambda part: _tops(rows, first[part], second[part], False, tops[part]),
+            first.size,
+            max(1, BLOCK_ENTRIES // rows.shape[1]),
+            threads,
         )
     with np.errstate(under="ignore", over="ignore"):
         return np.ldexp(tops, exponents[first] + exponents[second])
@@ -227,7 +233,9 @@ def top(J: FloatArray, threads: int | None = None) -> float:
     rows = np.ascontiguousarray(rows[order])
     first, second = np.triu_indices(m, 1)
     tops = np.zeros(first.size)
-    map_blocks(lambda part: _tops(rows, first[part], second[part], True, tops[part]), first.size, max(1, 8 * BLOCK_ENTRIES // n), threads)
+    map_blocks(
+        lambda part: _tops(rows, first[part], second[part], True, tops[part]), first.size, max(1, 8 * BLOCK_ENTRIES // n), threads
+    )
     with np.errstate(under="ignore", over="ignore"):
         return float(np.ldexp(tops.max(), 2 * exponent))
 

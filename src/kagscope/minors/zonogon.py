@@ -1,8 +1,9 @@
 """S1 for k = 2 as areas of zonogons (MATH.md 4.3): O(n log n) per pair of rows instead of O(n^2), exact.
 
-For 2-D vectors v_1 … v_n, sum_{a<b} |det(v_a, v_b)| is the area of the polygon that they generate: flip every v into the right
-half-plane, sort by slope, and sum cross(running sum, next v). Sorting dominates, so it is done on 32-bit integer keys (slope above,
-index below) by NumPy's SIMD sort; keys that cannot tell two slopes apart are put right afterwards by exact cross products.
+For 2-D vectors v_1 … v_n, sum_{a<b} |det(v_a, v_b)| is the area of the polygon that they generate: flip every v into the
+right half-plane, sort by slope, and sum cross(running sum, next v). Sorting dominates, so it is done on 32-bit integer keys
+(slope above, index below) by NumPy's SIMD sort; keys that cannot tell two slopes apart are put right afterwards by exact
+cross products.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def _fold(u, v):  # type: ignore[no-untyped-def]
 def _merge_sort(u, v):  # type: ignore[no-untyped-def]
     """Sort vectors of the right half-plane by slope, comparing cross products only: slow, but no input makes it slower."""
     n = u.size
-    p, q = u.copy(), v.copy()
+    p, q = np.empty(n), np.empty(n)
     width = 1
     while width < n:
         for low in range(0, n, 2 * width):
@@ -136,14 +137,14 @@ def _merge_sort(u, v):  # type: ignore[no-untyped-def]
                 else:
                     p[k], q[k] = u[j], v[j]
                     j += 1
-        u[:] = p
-        v[:] = q
+        for k in range(n):  # slices would say it shorter, and compile far longer
+            u[k], v[k] = p[k], q[k]
         width *= 2
 
 
 @njit(**KERNEL)
 def careful_area(x, y):  # type: ignore[no-untyped-def]
-    """The area in the basis of two of the vectors themselves, chosen by pivoting: no cancellation, and exactly 0 when all are parallel.
+    """The area in the basis of two of the vectors, chosen by pivoting: no cancellation, and exactly 0 when all are parallel.
 
     With D = det(v_p, v_q): det(v_a, v_b) = (det(v_p, v_a) det(v_q, v_b) - det(v_p, v_b) det(v_q, v_a)) / D, where each of the
     small determinants has full relative precision.
@@ -201,7 +202,7 @@ def index_bits(n: int) -> int:
 
 
 def balanced_rows(J: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Rows divided by powers of two so that their mean |entry| lies in [1/2, 1), and those exponents: exact, and slopes spread out."""
+    """Rows over powers of two so that their mean |entry| lies in [1/2, 1), and those exponents: exact, and slopes spread out."""
     with np.errstate(under="ignore"):
         top = np.abs(J).max(axis=1, initial=0.0)
         first = np.frexp(top)[1].astype(np.int64)

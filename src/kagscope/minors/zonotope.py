@@ -1,7 +1,8 @@
 """S1 for k = 3 as volumes of zonotopes (MATH.md 4.4), and for any k >= 3 by sampling rows and all but two columns.
 
-sum_{a<b<c} |det(v_a, v_b, v_c)| = 1/3 sum_a |v_a| (zonogon area of the others seen along v_a). "Seen along v_a" needs no rotation: one
-step of elimination with the largest entry of v_a as pivot leaves two coordinates in which the same identity holds.
+sum_{a<b<c} |det(v_a, v_b, v_c)| = 1/3 sum_a |v_a| (zonogon area of the others seen along v_a). "Seen along v_a" needs no
+rotation: one step of elimination with the largest entry of v_a as pivot leaves two coordinates in which the same identity
+holds.
 """
 
 from __future__ import annotations
@@ -110,7 +111,10 @@ def _integers(V: FloatArray) -> tuple[NDArray[np.object_], int]:
     """Exact integers and e with V = integers * 2^e."""
     mantissa, exponent = np.frexp(V)
     low = int(exponent[V != 0].min(initial=0)) - 53
-    whole = [[int(x) << max(0, int(e) - 53 - low) for x, e in zip(xs, es, strict=True)] for xs, es in zip(np.ldexp(mantissa, 53), exponent, strict=True)]
+    whole = [
+        [int(x) << max(0, int(e) - 53 - low) for x, e in zip(xs, es, strict=True)]
+        for xs, es in zip(np.ldexp(mantissa, 53), exponent, strict=True)
+    ]
     return np.array(whole, dtype=object), low
 
 
@@ -119,7 +123,7 @@ def _pivot(rows: NDArray[np.object_]) -> tuple[int, int]:
 
 
 def _own_coordinates(V: FloatArray) -> tuple[float, FloatArray] | None:
-    """|D| and the coordinates (3, n) of the columns of V in the basis of three of them with determinant D; None if all are coplanar.
+    """|D| and the (3, n) coordinates of the columns of V in a basis of three of them with determinant D; None if coplanar.
 
     In whole numbers, hence exact until the last rounding: however nearly coplanar the columns, their coordinates are right.
     """
@@ -193,7 +197,8 @@ def _draw(J, rows, uniforms, X, Y, coarse_x, coarse_y, x_norms, y_norms, weights
     V, lengths = np.empty((k, n)), np.empty(n)
     for p in range(rows.shape[0]):
         for i in range(k):
-            V[i] = J[rows[p, i]]
+            for b in range(n):
+                V[i, b] = J[rows[p, i], b]
         weights[p] = 1.0
         for step in range(k - 2):
             total = 0.0
@@ -262,8 +267,8 @@ def s1_sampled(
 ) -> Estimate:
     """S1 over all k-minors, k >= 3, unbiased: sampled rows and k - 2 sampled columns, exact over the last two (Rao–Blackwell).
 
-    Row sets are drawn with probability proportional to the product of their lengths, each column to its length seen along those before
-    it; the zonogon of what is left sums over all n^2 / 2 pairs of further columns at once. The number of draws doubles until the
+    Row sets are drawn in proportion to the product of their lengths, each column to its length seen along those before it;
+    the zonogon of what is left sums over all n^2 / 2 pairs of further columns at once. The number of draws doubles until the
     standard error is small enough.
 
     Args:
@@ -280,7 +285,9 @@ def s1_sampled(
     """
     m, n = J.shape
     if not 3 <= k <= min(m, n):
-        raise InputError(f"k={k}, expected 3 to {min(m, n)} for a matrix of {m} rows and {n} columns; S1 of smaller minors is exact and fast")
+        raise InputError(
+            f"k={k}, expected 3 to {min(m, n)} for a matrix of {m} rows and {n} columns; S1 of smaller minors is exact and fast"
+        )
     rows, exponents = balanced_rows(np.ascontiguousarray(J, dtype=np.float64))
     rows = np.ascontiguousarray(rows[np.any(rows != 0, axis=1)][:, np.any(rows != 0, axis=0)])
     exponents = exponents[np.any(J != 0, axis=1)]
@@ -296,7 +303,7 @@ def s1_sampled(
 
     def work(part: slice) -> FloatArray:
         count = part.stop - part.start
-        generator = np.random.default_rng([seed, part.start // DRAWS])
+        generator = np.random.default_rng([seed, (values.size + part.start) // DRAWS])
         chosen = _row_sets(weights, table, k, count, generator)
         planar = _Planar(count, rows.shape[1])
         _draw(rows, chosen, generator.random((count, k - 2)), *planar.arguments())
@@ -304,16 +311,18 @@ def s1_sampled(
 
     started, values, target = time.monotonic(), np.empty(0), 4 * DRAWS
     while True:
-        more = map_blocks(lambda part: work(slice(part.start + values.size, part.stop + values.size)), target - values.size, DRAWS, threads)
+        more = map_blocks(work, target - values.size, DRAWS, threads)
         values = np.concatenate([values, *more])
         mean, error = float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
         spent = time.monotonic() - started
-        if error <= rel_error * mean or target >= max_draws or (max_seconds is not None and 2 * spent > max_seconds):
+        if error <= rel_error * mean or 2 * target > max_draws or (max_seconds is not None and 2 * spent > max_seconds):
             with np.errstate(over="ignore", under="ignore"):
                 return Estimate(float(np.ldexp(mean * total, k * shift)), float(np.ldexp(error * total, k * shift)))
         target *= 2
 
 
-def s1_sampled_row_triples(J: FloatArray, rel_error: float = 0.01, seed: int = 0, max_seconds: float | None = None, threads: int | None = None) -> Estimate:
+def s1_sampled_row_triples(
+    J: FloatArray, rel_error: float = 0.01, seed: int = 0, max_seconds: float | None = None, threads: int | None = None
+) -> Estimate:
     """S1 over all 3-minors within ``rel_error``; see :func:`s1_sampled`."""
     return s1_sampled(J, 3, rel_error, seed, max_seconds, threads=threads)
