@@ -100,7 +100,9 @@ def main() -> None:
     d = rng.uniform(size=(10_000, 64))
     for name, chosen in (("9 selections", SCALES), ("all", kag.All())):
         once = kag.FactoredMoments(J, 2, chosen, **IMAGE)
-        line(f"{name}: pass over W", seconds(lambda chosen=chosen: kag.FactoredMoments(J, 2, chosen, **IMAGE), 3), "target 3000 ms")
+        line(
+            f"{name}: pass over W", seconds(lambda chosen=chosen: kag.FactoredMoments(J, 2, chosen, **IMAGE), 3), "target 3000 ms"
+        )
         line(f"{name}: 10,000 points", seconds(lambda once=once: once.at(d), 3), "target 3000 ms")
 
     print("\nk = 3 over all 3.3e12 minors of 64 x 784")
@@ -116,7 +118,10 @@ def main() -> None:
 
     print("\nHow cost grows: exact S1, S2, S4 over all, ms (and the number of minors)")
     for m in (16, 32, 64, 128, 256):
-        cells = [f"{seconds(lambda A=rng.normal(size=(m, n)): kag.minor_moments(A, 2, moments=CHEAP), 3) * 1e3:8.2f}" for n in (64, 256, 1024)]
+        cells = [
+            f"{seconds(lambda A=rng.normal(size=(m, n)): kag.minor_moments(A, 2, moments=CHEAP), 3) * 1e3:8.2f}"
+            for n in (64, 256, 1024)
+        ]
         print(f"  {m:>4} rows x 64, 256, 1024 columns: {' '.join(cells)}   ({comb(m, 2) * comb(1024, 2):.1e})")
     for batch in (1, 10, 100):
         A = rng.normal(size=(batch, 32, 64))

@@ -169,7 +169,9 @@ def _spectrum(J: Any) -> tuple[FloatArray, bool]:
     """(B, min(m, n)) singular values of J over the largest; zeros where J = 0."""
     matrices, batched = as_matrices(J)
     scale = np.abs(matrices).max(axis=(1, 2))
-    values = np.asarray(np.linalg.svd(matrices / np.where(scale > 0, scale, 1.0)[:, None, None], compute_uv=False), dtype=np.float64)
+    values = np.asarray(
+        np.linalg.svd(matrices / np.where(scale > 0, scale, 1.0)[:, None, None], compute_uv=False), dtype=np.float64
+    )
     return _ratio(values, values[:, :1]), batched
 
 
