@@ -43,7 +43,8 @@ def test_shells_add_to_everything(seed: int, cut: int, moments: object) -> None:
 @many
 @given(seed=st.integers(0, 2**32 - 1), shift=st.integers(-100, 100), k=st.integers(1, 3))
 def test_scales_align(seed: int, shift: int, k: int) -> None:
-    """Two matrices of different scale, added, are the block matrix's own rows only where blocks do not mix: compare plain sums."""
+    """Two matrices of different scale, added, are the block matrix's own rows only where blocks do not mix: compare plain
+    sums."""
     rng = np.random.default_rng(seed)
     one, two = rng.normal(size=(3, 4)), rng.normal(size=(3, 5)) * 2.0**shift
     a, b = kag.minor_moments(one, k), kag.minor_moments(two, k)

@@ -174,3 +174,10 @@ def test_threads_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAGSCOPE_THREADS", "many")
     with pytest.raises(InputError, match="KAGSCOPE_THREADS='many'"):
         kag.minor_moments(J)
+
+
+def test_exact_beyond_memory() -> None:
+    with pytest.raises(InputError, match="GiB and .* s a matrix, beyond memory_budget"):
+        kag.minor_moments(np.ones((5, 500)), 3, method="exact")
+    with pytest.raises(InputError, match="memory_budget=1000"):
+        kag.minor_moments(J, 2, memory_budget=1000)

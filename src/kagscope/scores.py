@@ -84,8 +84,10 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
 def kl_init(moments: Moments, initial: Moments) -> Any:
     """KL divergence of the distribution of log2(M / mean M) from the initial one, in nats (MATH.md 3 and 4.6).
 
-    Bins of 1/8; each count is split between the two bins that it falls in after division by the mean; exact zeros have a bin of their
-    own; both are smoothed by +1/2 a count a bin. Zero for the same moments, and unchanged when a matrix is scaled, up to that split.
+    Bins of 1/8; each count is split between the two bins that it falls in after division by the mean; exact zeros have a bin
+    of their
+    own; both are smoothed by +1/2 a count a bin. Zero for the same moments, and unchanged when a matrix is scaled, up to that
+    split.
     """
     if len(moments) != len(initial):
         raise InputError(f"kl_init of {len(moments)} matrices against {len(initial)}; give the same number of each")
@@ -144,7 +146,7 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1.0), np.nan)
 
 
-# -- scores of the matrix itself ------------------------------------------------------------------------------------------------------
+# -- scores of the matrix itself -------------------------------------------------------------------------------------------------
 
 
 def axis_alignment(J: Any) -> Any:
@@ -196,7 +198,8 @@ def sv_participation(J: Any) -> Any:
 
 
 def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:
-    """Fraction of the rows of the k-minor matrix whose mean over all columns is at most ``threshold`` (arXiv 2509.12326, section 3).
+    """Fraction of the rows of the k-minor matrix whose mean over all columns is at most ``threshold`` (arXiv 2509.12326,
+    section 3).
 
     Args:
         J: (m, n) or (B, m, n) NumPy array or torch tensor.
@@ -221,7 +224,8 @@ def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:
 def column_divergence(J: Any, k: int = 1) -> Any:
     """Mean over ordered column pairs of the KL divergence between columns of the k-minor matrix, each normalised to 1.
 
-    Both columns are smoothed by 2^-20 of a uniform one, so that units which only one column uses count, finitely (arXiv 2509.12326).
+    Both columns are smoothed by 2^-20 of a uniform one, so that units which only one column uses count, finitely (arXiv
+    2509.12326).
 
     Args:
         J: (m, n) or (B, m, n) NumPy array or torch tensor.

@@ -75,10 +75,11 @@ def make_layout(
 
     Args:
         columns: number n of columns.
-        image_shape: (height, width) with height * width = n, or (channels, height, width): pixels in row-major order; channels of one
-            pixel share its position.
+        image_shape: (height, width) with height * width = n, or (channels, height, width): pixels in row-major order; the
+            channels of one pixel share its position.
         positions: (n,) or (n, dimension) finite real coordinates; distances are Euclidean.
-        groups: n labels; two columns are at distance 0 within a group and 1 across, so ``Ball(0)`` means within, ``Apart(1)`` across.
+        groups: n labels; two columns are at distance 0 within a group and 1 across, so ``Ball(0)`` means within, ``Apart(1)``
+        across.
 
     Raises:
         InputError: more than one was given, or one does not fit n columns.
@@ -350,7 +351,8 @@ def as_selections(selection: Any) -> tuple[list[Selection], bool]:
         if all(isinstance(item, Selection) for item in chosen):
             return chosen, True
     raise InputError(
-        f"selection={selection!r:.80}, expected All(), Ball(r), Apart(d), Shell(a, b), Window(center, r), Subsets(list) or a list of these"
+        f"selection={selection!r:.80}, expected All(), Ball(r), Apart(d), Shell(a, b), Window(center, r), Subsets(list) or a "
+        f"list of these"
     )
 
 

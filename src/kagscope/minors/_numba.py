@@ -11,7 +11,8 @@ from numba.extending import intrinsic
 LOG2E8 = 11.541560327111707  # 8 / ln 2
 LN2 = 0.6931471805599453
 
-# The histogram of a kernel has bins -8 * 1080 … 8 * 24 - 1 of log2 M (normalised minors are below 2^24), one slot for exact zeros first.
+# The histogram of a kernel has bins -8 * 1080 … 8 * 24 - 1 of log2 M (normalised minors are below 2^24), one slot for exact
+# zeros first.
 LOWEST_BIN = -8 * 1080
 SLOTS = 8 * (1080 + 24) + 1
 

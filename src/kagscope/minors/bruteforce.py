@@ -47,7 +47,8 @@ def minor_matrix(J: FloatArray, k: int) -> FloatArray:
     m, n = J.shape
     if comb(m, k) * comb(n, k) > MAX_ENTRIES:
         raise InputError(
-            f"the {k}-minor matrix of a {m} x {n} matrix has {comb(m, k) * comb(n, k):.2e} entries, more than {MAX_ENTRIES}; use a smaller k or fewer columns"
+            f"the {k}-minor matrix of a {m} x {n} matrix has {comb(m, k) * comb(n, k):.2e} entries, more than {MAX_ENTRIES}; "
+            f"use a smaller k or fewer columns"
         )
     if k == 1:
         return np.abs(J)

@@ -17,7 +17,7 @@ from kagscope.minors.bruteforce import clique_subsets, minor_blocks, row_subsets
 from kagscope.minors.enumeration import enumerate_all, enumerate_s1, enumerate_sums
 from kagscope.minors.gram import pair_powers
 from kagscope.minors.moments import SUMS, Histogram, Moments
-from kagscope.minors.planner import RATE_ALL, RATE_BRUTE, Plan
+from kagscope.minors.planner import RATE_ALL, RATE_BRUTE, RATE_S1, Plan, enumeration_seconds, zonogon_seconds
 from kagscope.minors.rows import all_pair_sums, sublist
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_counts, cached_subsets
 from kagscope.selections import All, Layout, Selection, Subsets, as_selections, make_layout
@@ -114,6 +114,13 @@ def _by_route(
             results[index] = _enumerated(matrices, k, [chosen], layout, wanted, memory_budget)[0]
         elif k == 2 and alone and wanted <= CHEAP:
             results[index] = _all_pairs(matrices, chosen, wanted)
+    for index, (chosen, count) in enumerate(zip(selections, counts, strict=True)):
+        if index not in results and (count or 0) * BYTES_A_SUBSET > memory_budget:
+            raise InputError(
+                f"k={k} over {chosen} lists {count or 0:.2e} column subsets, about {(count or 0) * BYTES_A_SUBSET / 2**30:.1f} GiB and "
+                f"{_seconds(k, rows, count, wanted, chosen):.1e} s a matrix, beyond memory_budget={memory_budget}; "
+                'raise it, or use method="auto" or "sampled"'
+            )
     rest = [index for index in range(len(selections)) if index not in results]
     for start in range(0, len(rest), MAX_SELECTIONS):
         part = rest[start : start + MAX_SELECTIONS]
@@ -122,6 +129,7 @@ def _by_route(
     return [results[index] for index in range(len(selections))]
 
 
+BYTES_A_SUBSET = 88  # its columns, cell and five sums
 AUTO_SECONDS = 20.0  # one matrix, one core: beyond, ``auto`` samples
 
 
@@ -131,11 +139,11 @@ def _seconds(k: int, rows: int, column_subsets: int | None, wanted: frozenset[st
         return float("inf")
     minors = comb(rows, k) * column_subsets
     if k == 2 and wanted <= CHEAP:
-        return minors / 8e9 if not isinstance(selection, All) else 0.0
-    return minors / RATE_ALL.get(k, RATE_BRUTE)
+        return minors / RATE_S1 if not isinstance(selection, All) else 0.0
+    return enumeration_seconds(minors, k)
 
 
-# -- scaling --------------------------------------------------------------------------------------------------------------------------
+# -- scaling ---------------------------------------------------------------------------------------------------------------------
 
 
 def normalise(matrices: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
@@ -150,7 +158,7 @@ def nonzero_rows(matrix: FloatArray) -> FloatArray:
     return matrix if keep.all() else np.ascontiguousarray(matrix[keep])
 
 
-# -- k <= 3 by enumeration --------------------------------------------------------------------------------------------------------------
+# -- k <= 3 by enumeration -------------------------------------------------------------------------------------------------------
 
 
 def _enumerated(
@@ -268,7 +276,7 @@ def _absolute_bins(hist: NDArray[np.int64], k: int, count: int, exponent: NDArra
     return Histogram(LOWEST_BIN + low + 8 * k * exponent, counts, count - counts.sum(axis=1))
 
 
-# -- k = 2 over all pairs ---------------------------------------------------------------------------------------------------------------
+# -- k = 2 over all pairs --------------------------------------------------------------------------------------------------------
 
 
 def _all_pairs(matrices: FloatArray, chosen: Selection, wanted: frozenset[str]) -> Moments:
@@ -278,7 +286,14 @@ def _all_pairs(matrices: FloatArray, chosen: Selection, wanted: frozenset[str]) 
     rows, columns = matrices.shape[1:]
     count = comb(rows, 2) * comb(columns, 2)
     routes = {"s1": "zonogon areas", "s2": "Gram matrix", "s4": "power Grams"}
-    plan = Plan((len(matrices), rows, columns), 2, str(chosen), count, {name: routes[name] for name in sorted(wanted)}, 0.0)
+    plan = Plan(
+        (len(matrices), rows, columns),
+        2,
+        str(chosen),
+        count,
+        {name: routes[name] for name in sorted(wanted)},
+        zonogon_seconds(rows, columns),
+    )
     return Moments(
         2,
         count,
@@ -291,7 +306,7 @@ def _all_pairs(matrices: FloatArray, chosen: Selection, wanted: frozenset[str]) 
     )
 
 
-# -- k >= 4 -----------------------------------------------------------------------------------------------------------------------------
+# -- k >= 4 ----------------------------------------------------------------------------------------------------------------------
 
 
 def _brute(
@@ -310,7 +325,8 @@ def _brute(
     count = comb(rows, k) * subsets
     if subsets * k * 8 > memory_budget or comb(rows, k) * k * 8 > memory_budget:
         raise InputError(
-            f"k={k} over {chosen} has {count:.2e} minors (about {count / RATE_BRUTE:.1e} s exactly), and listing their subsets exceeds "
+            f"k={k} over {chosen} has {count:.2e} minors (about {count / RATE_BRUTE:.1e} s exactly), and listing their subsets "
+            f"exceeds "
             f'memory_budget={memory_budget}; use method="auto" or "sampled"'
         )
     if isinstance(chosen, Subsets):

@@ -1,4 +1,5 @@
-"""Moments where not every minor can be visited: what has an exact formula exactly, the rest sampled with standard errors (MATH.md 4.8)."""
+"""Moments where not every minor can be visited: what has an exact formula exactly, the rest sampled with standard errors
+(MATH.md 4.8)."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def estimated(
     rel_error: float,
     seed: int,
 ) -> Moments:
-    """Sampled moments of each matrix; with ``blend``, exact S2 and the zonotope's S1 take the place of sampled ones where they exist.
+    """Sampled moments of each matrix; with ``blend``, exact S2 and the zonotope's S1 take the place of sampled ones where they
+    exist.
 
     ``count`` None: the number of column subsets is estimated too.
     """
@@ -102,7 +104,8 @@ def _one(
 def _blended(
     matrix: FloatArray, k: int, sums: FloatArray, covariance: FloatArray, rel_error: float, seed: int
 ) -> tuple[FloatArray, FloatArray]:
-    """With S2 from the spectrum and S1 from sampled row sets with exact inner sums; the entropy follows S1 as its control variate."""
+    """With S2 from the spectrum and S1 from sampled row sets with exact inner sums; the entropy follows S1 as its control
+    variate."""
     sums, covariance = sums.copy(), covariance.copy()
     if min(matrix.shape) < k:
         return np.zeros(4), np.zeros((4, 4))
@@ -125,7 +128,8 @@ def _blended(
 
 
 def _errors(sums: dict[str, FloatArray], covariance: FloatArray) -> dict[str, FloatArray]:
-    """Standard errors of sums, and of scores by the delta method. That of ``top`` is NaN: the largest sampled minor is a lower bound."""
+    """Standard errors of sums, and of scores by the delta method. That of ``top`` is NaN: the largest sampled minor is a lower
+    bound."""
     names = list(SUMS)
     errors = {name: np.sqrt(covariance[:, i, i]) for i, name in enumerate(names)}
     errors["top"] = np.full(len(covariance), np.nan)

@@ -66,7 +66,8 @@ def _four_rows(total, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignor
 
 @nb.njit(nogil=True, cache=True)
 def pair_rows(WT, prefixes, starts, last, cells, g0, g1, logs, out):  # type: ignore[no-untyped-def]
-    """Sums over column pairs for each row pair (i, j > i): out (cells, 5, m, m) of S1, S2, S4, entropy, top, for one range of prefixes.
+    """Sums over column pairs for each row pair (i, j > i): out (cells, 5, m, m) of S1, S2, S4, entropy, top, for one range of
+    prefixes.
 
     ``WT`` is the transpose: the vectors run along rows j, four column pairs of one cell at a time.
     """
@@ -161,7 +162,8 @@ def pair_tops(tops, d, top):  # type: ignore[no-untyped-def]
 class FactoredMoments:
     """The one pass over W, ready for any number of d.
 
-    Holds, per selection, the moments of |det W[R, C]| over column subsets C for each row subset R. Histograms do not factor: they are
+    Holds, per selection, the moments of |det W[R, C]| over column subsets C for each row subset R. Histograms do not factor:
+    they are
     not available here.
 
     Args:
@@ -287,7 +289,7 @@ def _passes(selections: list[Selection]) -> list[list[Selection]]:
     return groups
 
 
-# -- the pass over W --------------------------------------------------------------------------------------------------------------
+# -- the pass over W -------------------------------------------------------------------------------------------------------------
 
 
 def _row_tables(W: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]) -> list[FloatArray]:
@@ -355,7 +357,8 @@ def _triple_cells(W: FloatArray, subsets: SubsetList) -> FloatArray:
     cells, triples = len(subsets.membership), comb(len(W), 3)
     if cells * 5 * triples * 8 > 2**31:
         raise InputError(
-            f"k=3 over {len(W)} rows and {cells} cells of selections needs {cells * 5 * triples * 8 / 2**30:.0f} GiB; use minor_moments"
+            f"k=3 over {len(W)} rows and {cells} cells of selections needs {cells * 5 * triples * 8 / 2**30:.0f} GiB; use "
+            f"minor_moments"
         )
     WT = np.ascontiguousarray(W.T)
     bounds, _ = _ranges(subsets, cells * 5 * triples)
@@ -378,7 +381,7 @@ def _reduced(parts: list[FloatArray]) -> FloatArray:
     return whole
 
 
-# -- every d ------------------------------------------------------------------------------------------------------------------------
+# -- every d ---------------------------------------------------------------------------------------------------------------------
 
 
 def _d_log_d(d: FloatArray) -> FloatArray:

@@ -40,7 +40,8 @@ class Histogram(NamedTuple):
 class Moments:
     """Sums over the minors of one matrix, or of each matrix of a batch.
 
-    The sums are those of J / 2^exponent, so that entries of 1e-150 or 1e150 neither vanish nor overflow; reading ``s1``, ``s2``, …
+    The sums are those of J / 2^exponent, so that entries of 1e-150 or 1e150 neither vanish nor overflow; reading ``s1``,
+    ``s2``, …
     restores the absolute scale, which alone may round to 0 or infinity. Moments over disjoint sets of minors add.
 
     Attributes:
@@ -130,7 +131,8 @@ class Moments:
     def stderr(self) -> dict[str, Value]:
         """Standard error by moment (and score) name, for what was sampled; empty when all is exact.
 
-        That of the entropy at another scale than the normalised one is a bound: the errors of its two terms add, whatever their sign.
+        That of the entropy at another scale than the normalised one is a bound: the errors of its two terms add, whatever
+        their sign.
         """
         errors = dict(self.errors)
         if "entropy" in errors:
@@ -142,7 +144,7 @@ class Moments:
             }
         return {name: self.out(value) for name, value in restored.items()}
 
-    # -- scores (formulas in kagscope.scores) -------------------------------------------------------------------------------------
+    # -- scores (formulas in kagscope.scores) ------------------------------------------------------------------------------------
 
     def _score(self, name: str) -> Value:
         from kagscope import scores
@@ -179,7 +181,7 @@ class Moments:
         """Fraction of minors at most 2^-10 of the mean; see :func:`kagscope.scores.near_zero`."""
         return self._score("near_zero")
 
-    # -- combining ----------------------------------------------------------------------------------------------------------------
+    # -- combining ---------------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Number of matrices."""

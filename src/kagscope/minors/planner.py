@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import log2
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,30 @@ class Plan:
         """The plan in a few lines."""
         batch, rows, columns = self.shape
         lines = [
-            f"{self.count:.4g} minors of order {self.k} over {self.selection}, each of {batch} matrices with {rows} nonzero rows, {columns} columns"
+            f"{self.count:.4g} minors of order {self.k} over {self.selection}, each of {batch} matrices with {rows} nonzero "
+            f"rows, {columns} columns"
         ]
         lines += [f"  {name}: {route}" for name, route in self.routes.items()]
-        lines.append(f"  estimated {self.seconds:.2g} s a matrix on one core")
+        if self.seconds:
+            lines.append(f"  estimated {self.seconds:.2g} s a matrix on one core")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
-# Minors per second on one core of the kernels (float64, AVX-512 server core; AVX2 about half). They choose between routes that differ by
+# Minors per second on one core of the kernels (float64, AVX-512 server core; AVX2 about half). They choose between routes that
+# differ by
 # more than such factors, and say how long an enumeration would take.
 RATE_S1 = 8e9
 RATE_ALL = {1: 1e8, 2: 6e8, 3: 5e8}
 RATE_BRUTE = 2e6
+
+
+SECONDS_SORT = 1.1e-9  # a vector of a zonogon, times log2 of their number
+
+
+def zonogon_seconds(rows: int, columns: int) -> float:
+    """Estimated one-core seconds for S1, S2, S4 over all 2-minors, on the side with fewer pairs."""
+    few, many = sorted((rows, columns))
+    return few * (few - 1) / 2 * many * max(1.0, log2(many)) * SECONDS_SORT
 
 
 def enumeration_seconds(count: int, k: int) -> float:

@@ -1,4 +1,5 @@
-"""How many threads the kernels use, and running their parts: a fixed partition of the work, so threads never change a bit of a result."""
+"""How many threads the kernels use, and running their parts: a fixed partition of the work, so threads never change a bit of a
+result."""
 
 from __future__ import annotations
 
