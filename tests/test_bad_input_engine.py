@@ -177,7 +177,7 @@ def test_threads_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exact_beyond_memory() -> None:
-    with pytest.raises(InputError, match="GiB and .* s a matrix, beyond memory_budget"):
+    with pytest.raises(InputError, match=r"GiB and .* s a matrix, beyond memory_budget"):
         kag.minor_moments(np.ones((5, 500)), 3, method="exact")
     with pytest.raises(InputError, match="memory_budget=1000"):
         kag.minor_moments(J, 2, memory_budget=1000)

@@ -117,8 +117,8 @@ def _by_route(
     for index, (chosen, count) in enumerate(zip(selections, counts, strict=True)):
         if index not in results and (count or 0) * BYTES_A_SUBSET > memory_budget:
             raise InputError(
-                f"k={k} over {chosen} lists {count or 0:.2e} column subsets, about {(count or 0) * BYTES_A_SUBSET / 2**30:.1f} GiB and "
-                f"{_seconds(k, rows, count, wanted, chosen):.1e} s a matrix, beyond memory_budget={memory_budget}; "
+                f"k={k} over {chosen} lists {count or 0:.2e} column subsets, about {(count or 0) * BYTES_A_SUBSET / 2**30:.1f} GiB "
+                f"and {_seconds(k, rows, count, wanted, chosen):.1e} s a matrix, beyond memory_budget={memory_budget}; "
                 'raise it, or use method="auto" or "sampled"'
             )
     rest = [index for index in range(len(selections)) if index not in results]
