@@ -117,8 +117,8 @@ def _by_route(
     for index, (chosen, count) in enumerate(zip(selections, counts, strict=True)):
         if index not in results and (count or 0) * BYTES_A_SUBSET > memory_budget:
             raise InputError(
-                f"k={k} over {chosen} lists {count or 0:.2e} column subsets, about {(count or 0) * BYTES_A_SUBSET / 2**30:.1f} GiB "
-                f"and {_seconds(k, rows, count, wanted, chosen):.1e} s a matrix, beyond memory_budget={memory_budget}; "
+                f"k={k} over {chosen} lists {count or 0:.2e} column subsets, {(count or 0) * BYTES_A_SUBSET / 2**30:.1f} GiB"
+                f" and {_seconds(k, rows, count, wanted, chosen):.1e} s a matrix, beyond memory_budget={memory_budget}; "
                 'raise it, or use method="auto" or "sampled"'
             )
     rest = [index for index in range(len(selections)) if index not in results]
@@ -130,6 +130,7 @@ def _by_route(
 
 
 BYTES_A_SUBSET = 88  # its columns, cell and five sums
+FEW_ROWS = 48  # up to here enumerating S2 and S4 with S1 beats Gram matrices
 AUTO_SECONDS = 20.0  # one matrix, one core: beyond, ``auto`` samples
 
 
@@ -218,7 +219,7 @@ def _one(matrix: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]
     cells, chosen = len(subsets.membership), subsets.membership.shape[1]
     totals = np.zeros((chosen, 5))
     if cells:
-        for row in range(4):
+        for row in (SUMS.index(name) for name in SUMS[:4] if name in wanted or name == "s1"):
             by_cell = np.bincount(subsets.cells, weights=sums[row], minlength=cells)
             totals[:, row] = subsets.membership.T.astype(np.float64) @ by_cell
         if "top" in wanted:
@@ -234,7 +235,7 @@ def _one(matrix: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]
 
 def pair_sums(active: FloatArray, subsets: SubsetList, wanted: frozenset[str]) -> FloatArray:
     """(5, P) S1, S2, S4, -, top over row pairs of each column pair of ``subsets``, without logarithms (top only where wanted)."""
-    if "top" in wanted:
+    if "top" in wanted or len(active) <= FEW_ROWS:
         return enumerate_sums(active, subsets).sums
     first = np.repeat(subsets.prefixes[:, 0], np.diff(subsets.starts))
     sums = np.zeros((5, len(subsets.last)))

@@ -19,7 +19,7 @@ from kagscope.minors.enumeration import add_sums, add_sums4
 from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.planner import Plan
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
-from kagscope.minors.threads import even_parts, run_parts, threads
+from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
 from kagscope.selections import All, Selection, Subsets, as_selections, make_layout
 
 FloatArray = NDArray[np.float64]
@@ -231,10 +231,11 @@ class FactoredMoments:
         size = np.abs(np.atleast_2d(factors))
         exponent = np.frexp(size.max(axis=1))[1].astype(np.int64)
         size = np.ldexp(size, -exponent[:, None])
-        results = [
-            self._moments(table, size, exponent, str(chosen), count, batched)
-            for table, chosen, count in zip(self.tables, self.selections, self.counts, strict=True)
-        ]
+        with one_blas_thread():
+            results = [
+                self._moments(table, size, exponent, str(chosen), count, batched)
+                for table, chosen, count in zip(self.tables, self.selections, self.counts, strict=True)
+            ]
         return results if self.listed else results[0]
 
     def _moments(

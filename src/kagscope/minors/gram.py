@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kagscope.minors.threads import one_blas_thread
+
 FloatArray = NDArray[np.float64]
 CANCELS = 1e-4  # a difference below this share of its terms has lost four of its sixteen digits: enumerate that pair instead
 
@@ -20,7 +22,8 @@ def pair_powers(
     """
     n = J.shape[1]
     square = J * J
-    gram, p22, p31 = J.T @ J, square.T @ square, (square * J).T @ J
+    with one_blas_thread():
+        gram, p22, p31 = J.T @ J, square.T @ square, (square * J).T @ J
     ab, ba = first * n + second, second * n + first
     p40, diagonal = np.diagonal(p22), np.diagonal(gram)
     whole2 = diagonal[first] * diagonal[second]

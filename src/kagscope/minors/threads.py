@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from kagscope.errors import InputError
 
@@ -63,3 +64,18 @@ def even_parts(weights: Sequence[float], parts: int) -> list[int]:
     if bounds[-1] != len(weights):
         bounds.append(len(weights))
     return bounds
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def one_blas_thread() -> Any:
+    """Context in which matrix products use one thread.
+
+    Their bits must not depend on the threads, and idle BLAS threads spin, which costs the kernel that runs next up to 40 ms.
+    """
+    return _libraries().limit(limits=1, user_api="blas")
