@@ -1,0 +1,132 @@
+"""How fast are the kernels of ``minors/``, and beside what? Prints one table; takes about half a minute.
+
+Usage: python benchmarks/kernels.py
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from kagscope.minors.haar import haar_mean_s1, haar_mean_s1_estimate, random_orthogonal, rotation_ratio_estimate
+from kagscope.minors.hull import row_pair_tops, top
+from kagscope.minors.sampling import sampled_moments
+from kagscope.minors.zonogon import row_pair_areas, zonogon_s1
+from kagscope.minors.zonotope import row_triple_volumes, s1_sampled
+
+
+def milliseconds(work: Callable[[], object], repeats: int = 9) -> float:
+    """Shortest of several runs: other load on the machine only ever adds."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+def sorting(keys: np.ndarray) -> float:
+    """Sorting fresh copies of ``keys`` row by row on one core, without the copying."""
+    buffer = np.empty_like(keys)
+
+    def copy() -> None:
+        np.copyto(buffer, keys)
+
+    def copy_and_sort() -> None:
+        copy()
+        buffer.sort(axis=1)
+
+    return milliseconds(copy_and_sort) - milliseconds(copy)
+
+
+def sampled_practice(J: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """The published practice: a loop over 500 random determinants, then over 300 in each of 5 rotations."""
+
+    def some(matrix: np.ndarray, count: int) -> list[float]:
+        values = []
+        for _ in range(count):
+            rows, columns = rng.choice(matrix.shape[0], 2, replace=False), rng.choice(matrix.shape[1], 2, replace=False)
+            values.append(abs(np.linalg.det(matrix[np.ix_(rows, columns)])))
+        return values
+
+    own = some(J, 500)
+    rotated = [max(some(Q @ J, 300)) for Q in random_orthogonal(J.shape[0], 5, rng)]
+    return float(np.linalg.norm(own) / np.sum(own)), max(own) / float(np.mean(rotated))
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    J = rng.normal(size=(64, 784))
+    pairs = 64 * 63 // 2
+    rows: list[tuple[str, float, str]] = []
+
+    def show(name: str, value: float, note: str = "") -> None:
+        rows.append((name, value, note))
+        print(f"{name:<64}{value:>12.3f} ms  {note}", flush=True)
+
+    print("k = 2, J of 64 x 784, times of the whole call\n")
+    wide = sorting(rng.integers(0, 2**62, size=(pairs, 784)))
+    narrow = sorting(rng.integers(-(2**31), 2**31, size=(pairs, 784)).astype(np.int32))
+    one, two = milliseconds(lambda: row_pair_areas(J, 1)), milliseconds(lambda: row_pair_areas(J, 2))
+    practice = milliseconds(lambda: sampled_practice(J, rng), 3)
+    show("NumPy sort of as many int64 keys, one core", wide)
+    show("NumPy sort of as many int32 keys, one core", narrow)
+    show("S1 exact, all row pairs, 1 thread", one, f"{one / wide:.2f} x the int64 sort")
+    show("S1 exact, all row pairs, 2 threads", two, f"{two / wide:.2f} x the int64 sort (mark: 1.5)")
+    show("sampled practice: 500 determinants and 5 rotations of 300", practice, f"{practice / two:.0f} x the exact S1")
+    for name, other in {
+        "nearly parallel rows": J[:1] + 1e-6 * J,
+        "rectified (half the entries 0)": np.maximum(J, 0),
+        "heavy-tailed": J * np.exp(2 * rng.normal(size=J.shape)),
+    }.items():
+        show(f"S1 exact, {name}, 2 threads", milliseconds(lambda other=other: row_pair_areas(other, 2), 3))
+    show("largest minor of every row pair, 2 threads", milliseconds(lambda: row_pair_tops(J, 2)))
+    show("largest minor, 2 threads", milliseconds(lambda: top(J, 2)))
+    show("rotation ratio 'max', 32 rotations", milliseconds(lambda: rotation_ratio_estimate(J, 2, "max"), 2))
+    show("Haar mean of S1", milliseconds(lambda: haar_mean_s1(J, 2)))
+
+    print("\nk = 2, larger\n")
+    for m, n in ((128, 784), (128, 3072), (384, 1536), (768, 3072)):
+        other = rng.normal(size=(m, n))
+        spent = milliseconds(lambda other=other: zonogon_s1(other, 2), 1)
+        count = m * (m - 1) * n * (n - 1) / 4
+        show(f"S1 exact, {m} x {n}", spent, f"{count / spent / 1e6:.0f}e9 minors a second")
+
+    print("\nk >= 3, J of 64 x 784\n")
+    triples = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]])
+    show("one row triple, exact, 1 thread", milliseconds(lambda: row_triple_volumes(J, triples, 1), 3) / 4)
+    heavy = J * np.exp(rng.normal(size=(64, 1))) * np.exp(1.5 * rng.normal(size=784))
+    for k in (3, 4, 6):
+        for name, other in (("Gaussian", J), ("heavy-tailed", heavy)):
+            result = s1_sampled(other, k, 0.01)
+            spent = milliseconds(lambda other=other, k=k: s1_sampled(other, k, 0.01), 3)
+            show(f"S1 within 1%, k = {k}, {name}", spent, f"reached {100 * result.stderr / result.value:.2f}%")
+    show("Haar mean, k = 3, all 8.0e7 column triples", milliseconds(lambda: haar_mean_s1(J, 3), 1))
+    show("Haar mean within 1%, k = 4", milliseconds(lambda: haar_mean_s1_estimate(J, 4), 1))
+
+    print("\nsampling all moments, 64 x 784, 2 threads\n")
+    place = np.argwhere(np.ones((28, 28)))
+    near = ((place[:, None] - place[None]) ** 2).sum(axis=-1) <= 49
+    for k in (1, 2, 3, 4):
+        for name, allowed in (("all", None), ("ball(7)", near)):
+            few, many = (
+                milliseconds(
+                    lambda k=k, allowed=allowed, size=size: sampled_moments(
+                        J, k, pairs=allowed, rel_error=1e-12, max_draws=size, proposal="uniform"
+                    ),
+                    3,
+                )
+                for size in (1 << 17, 1 << 21)
+            )
+            rate = ((1 << 21) - (1 << 17)) / (many - few) / 1e3
+            show(f"2^21 draws, k = {k}, {name}", many, f"{rate:.0f}e6 minors a second, beside {few:.0f} ms for the first 2^17")
+    for proposal in ("uniform", "norms"):
+        got = sampled_moments(heavy, 2, rel_error=1e-12, max_draws=1 << 20, proposal=proposal)
+        print(f"heavy-tailed, 2^20 draws, {proposal}: S1 within {100 * got.stderr['s1'] / got.sums['s1']:.2f}%")
+
+
+if __name__ == "__main__":
+    main()

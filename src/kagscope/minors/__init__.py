@@ -1,0 +1,44 @@
+"""The engine: exact moments of the minors of any matrix. Import from :mod:`kagscope`; this package knows arrays only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def warm_up(progress: Callable[[str], None] | None = None) -> None:
+    """Compile every kernel for k = 1, 2, 3, or load it from the cache of an earlier run.
+
+    Args:
+        progress: told once, in a sentence, when there is something to compile.
+    """
+    import numpy as np
+
+    from kagscope.minors import enumeration, factored
+    from kagscope.minors.engine import minor_moments
+    from kagscope.minors.rotations import rotation_ratio
+    from kagscope.minors.rows import row_means
+    from kagscope.selections import Ball
+
+    kernels = (enumeration.s1_pairs, enumeration.sums_pairs, enumeration.all_pairs, enumeration.all_triples, factored.pair_rows)
+    cached = [any(kernel.signatures) or kernel.stats.cache_hits or _has_cache(kernel) for kernel in kernels]
+    if progress is not None and not all(cached):
+        progress("compiling the kernels, once on this machine; this takes some seconds")
+    J = np.random.default_rng(0).normal(size=(4, 9))
+    for k in (1, 2, 3):
+        for wanted in (("s1", "s2", "s4"), ("top",), "all"):
+            minor_moments(J, k, [Ball(1), Ball(2)], image_shape=(3, 3), moments=wanted)
+            minor_moments(J, k, moments=wanted)
+        for wanted in (("s1", "s2", "s4"), "all"):
+            factored.factored_minor_moments(J, J[:, :1].T, k, moments=wanted)
+        row_means(J, k)
+        minor_moments(J, k, method="sampled", rel_error=0.5)
+    for kind in ("pr", "max"):
+        rotation_ratio(J, 2, kind, rotations=2)
+
+
+def _has_cache(kernel: object) -> bool:
+    """Whether Numba holds an index of compiled code for this kernel."""
+    import os
+
+    cache = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    return cache is not None and os.path.exists(getattr(cache, "_index_path", ""))

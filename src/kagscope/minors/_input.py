@@ -1,0 +1,117 @@
+"""Reading the user's matrices: every way in which they can be unusable is told here, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.errors import InputError
+
+FloatArray = NDArray[np.float64]
+MOMENTS = ("s1", "s2", "s4", "entropy", "top", "histogram")
+
+
+def is_torch(value: Any) -> bool:
+    """Whether ``value`` is a torch tensor, without importing torch."""
+    return type(value).__module__.partition(".")[0] == "torch" or any(
+        c.__module__.startswith("torch") for c in type(value).__mro__
+    )
+
+
+def as_numpy(value: Any, name: str) -> FloatArray:
+    """A float64 NumPy array with the values of a real floating-point NumPy array or torch tensor.
+
+    Raises:
+        InputError: other types, integer, complex, sparse or quantised input.
+    """
+    if is_torch(value) and hasattr(value, "layout"):
+        import torch
+
+        if value.layout != torch.strided or value.is_quantized:
+            raise InputError(f"{name} is a sparse or quantised tensor ({value.layout}); pass {name}.to_dense()")
+        if not value.is_floating_point():
+            raise InputError(
+                f"{name} has dtype {value.dtype}, expected a real floating-point one; convert with {name}.to(torch.float64)"
+            )
+        return value.detach().to(device="cpu", dtype=torch.float64).numpy()
+    if not isinstance(value, np.ndarray):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise InputError(f"{name} is a {kind}, expected a NumPy array or a torch tensor of floating-point numbers")
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array; fill the masked entries first, with {name}.filled(0.0) if zero is meant")
+    if value.dtype.kind != "f" and value.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+        raise InputError(f"{name} has dtype {value.dtype}, expected a real floating-point one; convert with {name}.astype(float)")
+    with np.errstate(over="ignore"):
+        converted = np.asarray(value, dtype=np.float64)
+    if value.dtype.itemsize > 8 and not np.isfinite(converted).all() and np.isfinite(value).all():
+        raise InputError(f"{name} holds {value.dtype} entries beyond the range of float64; scale the matrix first")
+    return converted
+
+
+def require_finite(array: FloatArray, name: str) -> None:
+    """Raise :class:`InputError` saying how many entries are NaN or infinite, and where the first few are."""
+    if np.isfinite(array).all():
+        return
+    bad = np.argwhere(~np.isfinite(array))
+    where = ", ".join(str(tuple(int(i) for i in index)) for index in bad[:3])
+    nans = int(np.isnan(array).sum())
+    raise InputError(
+        f"{name} holds {nans} NaN and {len(bad) - nans} infinite entries, first at {where}{', …' if len(bad) > 3 else ''}; "
+        "minors need finite entries: find out why the Jacobian is not finite, or leave that point out"
+    )
+
+
+def as_matrices(J: Any, name: str = "J") -> tuple[FloatArray, bool]:
+    """(B, m, n) float64 and whether a batch was given.
+
+    Raises:
+        InputError: not a finite real (m, n) or (B, m, n) array, or empty.
+    """
+    array = as_numpy(J, name)
+    if array.ndim not in (2, 3):
+        raise InputError(f"{name} has shape {array.shape}, expected a matrix (m, n) or a batch of matrices (B, m, n)")
+    if array.size == 0:
+        raise InputError(
+            f"{name} has shape {array.shape}, which holds no entry; expected at least one row, one column, one matrix"
+        )
+    require_finite(array, name)
+    batched = array.ndim == 3
+    return (array if batched else array[None]), batched
+
+
+def check_k(k: Any, rows: int, columns: int) -> int:
+    """k as an int in 1 … min(m, n). Raises :class:`InputError`."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise InputError(f"k={k!r}, expected a whole number from 1 to {min(rows, columns)}, the order of the minors")
+    if not 1 <= k <= min(rows, columns):
+        raise InputError(f"k={k}, expected 1 to {min(rows, columns)} for a matrix of {rows} rows and {columns} columns")
+    return int(k)
+
+
+def check_moments(moments: Any) -> frozenset[str]:
+    """The moments asked for. Raises :class:`InputError` for unknown names."""
+    if isinstance(moments, str):
+        moments = MOMENTS if moments == "all" else (moments,)
+    if not isinstance(moments, Sequence | set | frozenset) or not moments:
+        raise InputError(f'moments={moments!r}, expected "all" or some of {", ".join(MOMENTS)}')
+    unknown = [name for name in moments if name not in MOMENTS]
+    if unknown:
+        raise InputError(f'moments has {", ".join(map(repr, unknown))}, expected "all" or some of {", ".join(MOMENTS)}')
+    return frozenset(moments)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """``value`` if it is one of ``choices``. Raises :class:`InputError`."""
+    if value not in choices:
+        raise InputError(f"{name}={value!r}, expected {' or '.join(repr(choice) for choice in choices)}")
+    return str(value)
+
+
+def check_positive(name: str, value: Any, meaning: str) -> float:
+    """``value`` as a positive finite float. Raises :class:`InputError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < float("inf"):
+        raise InputError(f"{name}={value!r}, expected a positive number: {meaning}")
+    return float(value)

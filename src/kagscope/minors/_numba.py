@@ -1,0 +1,90 @@
+"""What the kernels share: wide vectors, fused multiply-add, and a logarithm that vectorises (MATH.md 4.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba as nb
+from numba import types
+from numba.extending import intrinsic
+
+LOG2E8 = 11.541560327111707  # 8 / ln 2
+LN2 = 0.6931471805599453
+
+# The histogram of a kernel has bins -8 * 1080 … 8 * 24 - 1 of log2 M (normalised minors are below 2^24), one slot for exact
+# zeros first.
+LOWEST_BIN = -8 * 1080
+SLOTS = 8 * (1080 + 24) + 1
+
+
+@intrinsic
+def _prefer_wide_vectors(typingctx: Any) -> Any:
+    """Let LLVM use 512-bit vectors in the calling kernel: its default of 256 halves the speed here."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite's own add() knows only unvalued attributes
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once. Numba never contracts by itself, so a * d - b * c of parallel columns stays exactly 0."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return types.float64(types.float64, types.float64, types.float64), codegen
+
+
+@intrinsic
+def _bits_of(typingctx: Any, x: Any) -> Any:
+    """The bits of a float64 as int64."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(types.int64))
+
+    return types.int64(types.float64), codegen
+
+
+@intrinsic
+def _float_of(typingctx: Any, x: Any) -> Any:
+    """The float64 with these bits."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(types.float64))
+
+    return types.float64(types.int64), codegen
+
+
+# Numba's decorator hides the true signatures from type checkers.
+prefer_wide_vectors: Any = _prefer_wide_vectors
+fma: Any = _fma
+bits_of: Any = _bits_of
+float_of: Any = _float_of
+
+
+@nb.njit(inline="always")
+def split(x):  # type: ignore[no-untyped-def]
+    """x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt 2): returns e and ln(1 + f), error below 1e-13 of it. x > 0 and normal."""
+    bits = bits_of(x)
+    e = (bits - 0x3FE6A09E667F3BCD) >> 52
+    f = float_of(bits - (e << 52)) - 1.0
+    q = 0.03767539222921075
+    q = fma(q, f, -0.07432356134780242)
+    q = fma(q, f, 0.07605896721749109)
+    q = fma(q, f, -0.071279488443482)
+    q = fma(q, f, 0.07570798136692093)
+    q = fma(q, f, -0.08322159949654626)
+    q = fma(q, f, 0.09098288976571192)
+    q = fma(q, f, -0.10000953785277258)
+    q = fma(q, f, 0.11110883493079292)
+    q = fma(q, f, -0.12499969433861402)
+    q = fma(q, f, 0.14285717668738976)
+    q = fma(q, f, -0.16666667051317777)
+    q = fma(q, f, 0.1999999998052212)
+    q = fma(q, f, -0.24999999998678715)
+    q = fma(q, f, 0.33333333333352627)
+    q = fma(q, f, -0.5)
+    return e, fma(q * f, f, f)

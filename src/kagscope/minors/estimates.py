@@ -1,0 +1,182 @@
+"""Moments where not every minor can be visited: what has an exact formula exactly, the rest sampled with standard errors
+(MATH.md 4.8)."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.minors.engine import nonzero_rows, normalise
+from kagscope.minors.moments import Histogram, Moments
+from kagscope.minors.planner import Plan
+from kagscope.minors.rotations import as_masks
+from kagscope.minors.sampling import SUMS, SampledMoments, sampled_moments
+from kagscope.minors.threads import threads
+from kagscope.minors.zonotope import s1_sampled
+from kagscope.selections import Layout, Selection
+
+FloatArray = NDArray[np.float64]
+
+
+def elementary_symmetric(squares: FloatArray, k: int) -> float:
+    """e_k of non-negative numbers: sum of all products of k; only additions of non-negative terms, so nothing cancels."""
+    e = np.zeros(k + 1)
+    e[0] = 1.0
+    for value in squares:
+        e[1:] += value * e[:-1]
+    return float(e[k])
+
+
+def spectral_s2(matrix: FloatArray, k: int) -> float | None:
+    """S2 = e_k(squared singular values) (MATH.md 4.1); None where the k-th singular value is too small to be accurate."""
+    values = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
+    if len(values) < k or values[k - 1] < 1e-7 * values[0]:
+        return None
+    return elementary_symmetric(values**2, k)
+
+
+def estimated(
+    matrices: FloatArray,
+    k: int,
+    chosen: Selection,
+    count: int | None,
+    layout: Layout,
+    wanted: frozenset[str],
+    *,
+    blend: bool,
+    rel_error: float,
+    seed: int,
+) -> Moments:
+    """Sampled moments of each matrix; with ``blend``, exact S2 and the zonotope's S1 take the place of sampled ones where they
+    exist.
+
+    ``count`` None: the number of column subsets is estimated too.
+    """
+    normalised, exponent = normalise(matrices)
+    masks = as_masks(chosen, layout, k)
+    rows = matrices.shape[1]
+    found = [_one(matrix, k, chosen, masks, blend, rel_error, seed) for matrix in normalised]
+    samples = [sample for sample, *_ in found]
+    whole = comb(rows, k) * count if count is not None else round(samples[0].count)
+    sums = {name: np.array([values[index] for _, values, _ in found]) for index, name in enumerate(SUMS)}
+    covariance = np.stack([covariance for *_, covariance in found])
+    sums["top"] = np.array([sample.top for sample in samples])
+    errors = _errors(sums, covariance)
+    kept = {name: values for name, values in sums.items() if name in wanted or (name == "s1" and "entropy" in wanted)}
+    needs = {
+        "participation_ratio": {"s1", "s2"},
+        "effective_minors": {"s1", "s2"},
+        "pr_normalized": {"s1", "s2"},
+        "ipr": {"s2", "s4"},
+        "kl_uniform": {"s1", "entropy"},
+    }
+    errors = {name: error for name, error in errors.items() if needs.get(name, {name}) <= set(kept) and error.any()}
+    plan = Plan(
+        (len(matrices), rows, matrices.shape[2]),
+        k,
+        str(chosen),
+        whole,
+        _routes(wanted, blend, covariance),
+        notes=_notes(samples, count, rel_error),
+    )
+    bins = _histogram(samples, k, whole, exponent) if "histogram" in wanted else None
+    return Moments(k, whole, exponent, kept, bins, errors, False, plan)
+
+
+def _one(
+    matrix: FloatArray, k: int, chosen: Selection, masks: tuple[object, object, object], blend: bool, rel_error: float, seed: int
+) -> tuple[SampledMoments, FloatArray, FloatArray]:
+    """The sample, (4,) sums and their (4, 4) covariance for one normalised matrix."""
+    columns, pairs, subsets = masks
+    sample = sampled_moments(matrix, k, columns, pairs, subsets, rel_error=rel_error, seed=seed, threads=threads())  # type: ignore[arg-type]
+    scale = np.ldexp(np.ones(4), np.array([1, 2, 4, 1]) * k * sample.exponent)
+    sums = np.array([sample.sums[name] for name in SUMS]) * scale
+    sums[3] += sums[0] * k * sample.exponent * np.log(2.0)
+    covariance = sample.covariance * np.outer(scale, scale)
+    if blend and chosen.clique:
+        inside = matrix if columns is None else matrix[:, columns]  # type: ignore[index]
+        sums, covariance = _blended(np.ascontiguousarray(nonzero_rows(inside)), k, sums, covariance, rel_error, seed)
+    return sample, sums, covariance
+
+
+def _blended(
+    matrix: FloatArray, k: int, sums: FloatArray, covariance: FloatArray, rel_error: float, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    """With S2 from the spectrum and S1 from sampled row sets with exact inner sums; the entropy follows S1 as its control
+    variate."""
+    sums, covariance = sums.copy(), covariance.copy()
+    if min(matrix.shape) < k:
+        return np.zeros(4), np.zeros((4, 4))
+    s2 = spectral_s2(matrix, k)
+    if s2 is not None:
+        sums[1] = s2
+        covariance[1, :] = covariance[:, 1] = 0.0
+    if k >= 3 and covariance[0, 0] > 0:
+        better = s1_sampled(matrix, k, rel_error, seed, max_seconds=10.0, threads=threads())
+        if better.stderr**2 < covariance[0, 0]:
+            slope = covariance[0, 3] / covariance[0, 0]
+            sums[3] += slope * (better.value - sums[0])
+            covariance[3, 3] += slope**2 * (better.stderr**2 - covariance[0, 0])
+            sums[0] = better.value
+            covariance[0, :] = covariance[:, 0] = 0.0
+            covariance[0, 0] = better.stderr**2
+            covariance[0, 3] = covariance[3, 0] = slope * better.stderr**2
+            covariance[2, 3] = covariance[3, 2] = 0.0
+    return sums, covariance
+
+
+def _errors(sums: dict[str, FloatArray], covariance: FloatArray) -> dict[str, FloatArray]:
+    """Standard errors of sums, and of scores by the delta method. That of ``top`` is NaN: the largest sampled minor is a lower
+    bound."""
+    names = list(SUMS)
+    errors = {name: np.sqrt(covariance[:, i, i]) for i, name in enumerate(names)}
+    errors["top"] = np.full(len(covariance), np.nan)
+    s1, s2, s4, entropy = (np.where(sums[name] != 0, sums[name], np.nan) for name in names)
+    zero = np.zeros_like(s1)
+    relative = {
+        "participation_ratio": (np.sqrt(s2) / s1, [-1 / s1, 0.5 / s2, zero, zero]),
+        "effective_minors": (s1**2 / s2, [2 / s1, -1 / s2, zero, zero]),
+        "pr_normalized": (s1**2 / s2, [2 / s1, -1 / s2, zero, zero]),
+        "ipr": (s2**2 / s4, [zero, 2 / s2, -1 / s4, zero]),
+        "kl_uniform": (zero + 1, [-(entropy / s1 + 1) / s1, zero, zero, 1 / s1]),
+    }
+    for name, (value, gradient) in relative.items():
+        slopes = np.stack(gradient, axis=1)
+        errors[name] = np.abs(value) * np.sqrt(np.maximum(np.einsum("bi,bij,bj->b", slopes, covariance, slopes), 0.0))
+    return errors
+
+
+def _routes(wanted: frozenset[str], blend: bool, covariance: FloatArray) -> dict[str, str]:
+    routes = dict.fromkeys(sorted(wanted), "sampled minors")
+    if blend and "s2" in routes and not covariance[:, 1, 1].any():
+        routes["s2"] = "exact: e_k of the squared singular values"
+    if "top" in routes:
+        routes["top"] = "largest sampled minor, a lower bound"
+    return routes
+
+
+def _notes(samples: list[SampledMoments], count: int | None, rel_error: float) -> tuple[str, ...]:
+    notes = [f"{samples[0].draws} minors drawn a matrix, {samples[0].proposal}"]
+    missed = sum(not sample.converged for sample in samples)
+    if missed:
+        notes.append(
+            f"rel_error={rel_error} was not reached by sampling minors for {missed} of {len(samples)} matrices; see stderr"
+        )
+    if count is None:
+        notes.append("the number of minors is itself an estimate: counting cliques of this size is out of reach")
+    return tuple(notes)
+
+
+def _histogram(samples: list[SampledMoments], k: int, count: int, exponent: NDArray[np.int64]) -> Histogram:
+    """Estimated counts, scaled (a ratio estimate) so that they and the zeros add up to the known number of minors."""
+    width = max(len(sample.counts) for sample in samples)
+    counts = np.zeros((len(samples), width))
+    for row, sample in enumerate(samples):
+        counts[row, : len(sample.counts)] = sample.counts
+    zeros = np.array([sample.zeros for sample in samples])
+    total = counts.sum(axis=1) + zeros
+    scale = np.where(total > 0, count / np.where(total > 0, total, 1.0), 1.0)
+    first = np.array([sample.first for sample in samples], dtype=np.int64) + 8 * k * exponent
+    return Histogram(first, counts * scale[:, None], zeros * scale)

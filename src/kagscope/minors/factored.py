@@ -1,0 +1,453 @@
+"""Minors of diag(d) W for thousands of d from one pass over W (MATH.md 4.7): |det J[R, C]| = prod |d_i| |det W[R, C]|."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+from typing import Any
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.errors import InputError
+from kagscope.minors._input import as_numpy, check_k, check_moments, require_finite
+from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
+from kagscope.minors.bruteforce import row_subsets
+from kagscope.minors.engine import normalise
+from kagscope.minors.enumeration import add_sums, add_sums4
+from kagscope.minors.moments import SUMS, Moments
+from kagscope.minors.planner import Plan
+from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
+from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
+from kagscope.selections import All, Selection, Subsets, as_selections, make_layout
+
+FloatArray = NDArray[np.float64]
+GROUP = 8  # rows of a vector
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _one_row(total, xi, yi, x, y):  # type: ignore[no-untyped-def]
+    a1, a2, a4, ent, top = total[0], total[1], total[2], total[3], total[4]
+    for j in range(len(x)):
+        t = abs(xi * y[j] - x[j] * yi)
+        add_sums(t, a1, a2, a4, top, j)
+        e, p = split(t)
+        ent[j] = fma(t, fma(float(e), LN2, p), ent[j])
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _ln(t):  # type: ignore[no-untyped-def]
+    e, p = split(t)
+    return fma(float(e), LN2, p)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _four_logs(ent, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
+    """The entropy apart from the sums: with fewer arrays in one loop LLVM can check that none overlap, and vectorises."""
+    for j in range(len(x)):
+        t = abs(xi * y0[j] - x[j] * yi0)
+        u = abs(xi * y1[j] - x[j] * yi1)
+        v = abs(xi * y2[j] - x[j] * yi2)
+        w = abs(xi * y3[j] - x[j] * yi3)
+        ent[j] += fma(t, _ln(t), u * _ln(u)) + fma(v, _ln(v), w * _ln(w))
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _four_rows(total, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
+    a1, a2, a4, top = total[0], total[1], total[2], total[4]
+    for j in range(len(x)):
+        t = abs(xi * y0[j] - x[j] * yi0)
+        u = abs(xi * y1[j] - x[j] * yi1)
+        v = abs(xi * y2[j] - x[j] * yi2)
+        w = abs(xi * y3[j] - x[j] * yi3)
+        add_sums4(t, u, v, w, a1, a2, a4, top, j)
+
+
+@nb.njit(nogil=True, cache=True)
+def pair_rows(WT, prefixes, starts, last, cells, g0, g1, logs, out):  # type: ignore[no-untyped-def]
+    """Sums over column pairs for each row pair (i, j > i): out (cells, 5, m, m) of S1, S2, S4, entropy, top, for one range of
+    prefixes.
+
+    ``WT`` is the transpose: the vectors run along rows j, four column pairs of one cell at a time.
+    """
+    prefer_wide_vectors()
+    m = WT.shape[1]
+    for g in range(g0, g1):
+        x = WT[prefixes[g, 0]]
+        s = starts[g]
+        while s < starts[g + 1]:
+            cell = cells[s]
+            total = out[cell]
+            four = s + 4 <= starts[g + 1] and cells[s + 3] == cell  # sorted by cell within a prefix
+            y0 = WT[last[s]]
+            y1 = WT[last[s + 1]] if four else y0
+            y2 = WT[last[s + 2]] if four else y0
+            y3 = WT[last[s + 3]] if four else y0
+            for i in range(m - 1):
+                low = (i + 1) // GROUP * GROUP  # whole vectors: entries j <= i are not read afterwards
+                xi = x[i]
+                if four:
+                    _four_rows(total[:, i, low:], xi, y0[i], y1[i], y2[i], y3[i], x[low:], y0[low:], y1[low:], y2[low:], y3[low:])
+                    if logs:
+                        _four_logs(
+                            total[3, i, low:], xi, y0[i], y1[i], y2[i], y3[i], x[low:], y0[low:], y1[low:], y2[low:], y3[low:]
+                        )
+                else:
+                    _one_row(total[:, i, low:], xi, y0[i], x[low:], y0[low:])
+            s += 4 if four else 1
+
+
+@nb.njit(nogil=True, cache=True)
+def triple_rows(WT, prefixes, starts, last, cells, g0, g1, out):  # type: ignore[no-untyped-def]
+    """Sums over column triples for each row triple, lexicographic: out (cells, 5, C(m, 3)), for one range of prefixes."""
+    prefer_wide_vectors()
+    m = WT.shape[1]
+    minors = np.zeros((m, m))
+    for g in range(g0, g1):
+        x = WT[prefixes[g, 0]]
+        y = WT[prefixes[g, 1]]
+        for i in range(m):
+            for j in range(m):
+                minors[i, j] = x[i] * y[j] - x[j] * y[i]
+        for s in range(starts[g], starts[g + 1]):
+            z = WT[last[s]]
+            total = out[cells[s]]
+            row = 0
+            for i in range(m):
+                for j in range(i + 1, m):
+                    length = m - j - 1
+                    mij = minors[i, j]
+                    mi = minors[i, j + 1 :]
+                    mj = minors[j, j + 1 :]
+                    zs = z[j + 1 :]
+                    a1 = total[0, row : row + length]
+                    a2 = total[1, row : row + length]
+                    a4 = total[2, row : row + length]
+                    ent = total[3, row : row + length]
+                    top = total[4, row : row + length]
+                    for h in range(length):
+                        t = abs(z[i] * mj[h] - z[j] * mi[h] + zs[h] * mij)
+                        q = t * t
+                        a1[h] += t
+                        a2[h] += q
+                        a4[h] = fma(q, q, a4[h])
+                        e, p = split(t)
+                        ent[h] = fma(t, fma(float(e), LN2, p), ent[h])
+                        top[h] = t if t > top[h] else top[h]
+                    row += length
+
+
+@nb.njit(nogil=True, cache=True)
+def pair_tops(tops, d, top):  # type: ignore[no-untyped-def]
+    """top[b] = max over i < j of d_bi d_bj tops_ij; d is (B, m), tops (m, m) symmetric, padded to whole vectors."""
+    prefer_wide_vectors()
+    m = tops.shape[0]
+    best = np.empty(m)
+    for b in range(len(d)):
+        best[:] = 0.0
+        row = d[b]
+        for i in range(m):
+            di = row[i]
+            line = tops[i]
+            for j in range(m):
+                t = di * line[j]
+                best[j] = t if t > best[j] else best[j]
+        largest = 0.0
+        for j in range(m):
+            largest = max(largest, best[j] * row[j])
+        top[b] = largest
+
+
+class FactoredMoments:
+    """The one pass over W, ready for any number of d.
+
+    Holds, per selection, the moments of |det W[R, C]| over column subsets C for each row subset R. Histograms do not factor:
+    they are
+    not available here.
+
+    Args:
+        W: (m, n) NumPy array or torch tensor.
+        k: 1, 2 or 3; for k = 3 every minor of W is visited once, so that keep to a few hundred rows times columns.
+        selection, image_shape, positions, groups: as for :func:`minor_moments`.
+        moments: which of "s1", "s2", "s4", "entropy", "top"; "all" means these five.
+
+    Raises:
+        InputError: an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        W: Any,
+        k: int = 2,
+        selection: Any = None,
+        *,
+        image_shape: Sequence[int] | None = None,
+        positions: Any = None,
+        groups: Any = None,
+        moments: Any = "all",
+    ) -> None:
+        matrix = as_numpy(W, "W")
+        if matrix.ndim != 2 or matrix.size == 0:
+            raise InputError(f"W has shape {matrix.shape}, expected one matrix (m, n) with at least one row and one column")
+        require_finite(matrix, "W")
+        self.rows, self.columns = matrix.shape
+        self.k = check_k(k, self.rows, self.columns)
+        if self.k > 3:
+            raise InputError(
+                f"k={k}: the factored form keeps one row of numbers per row subset, for k = 1, 2, 3; use minor_moments"
+            )
+        self.wanted = check_moments(moments if moments != "all" else SUMS)
+        if "histogram" in self.wanted:
+            raise InputError("moments has 'histogram', which does not factor over d; ask minor_moments(d[:, None] * W) for it")
+        layout = make_layout(self.columns, image_shape, positions, groups)
+        self.selections, self.listed = as_selections(All() if selection is None else selection)
+        normalised, exponent = normalise(matrix[None])
+        self.exponent = int(exponent[0])
+        self.counts: list[int] = []
+        tables: list[FloatArray] = []
+        for group in _passes(self.selections):
+            subsets = cached_subsets(tuple(group), layout, self.k)
+            self.counts += [count * comb(self.rows, self.k) for count in subsets.counts]
+            tables += _row_tables(normalised[0], self.k, subsets, self.wanted)
+        self.tables = tables  # each (5, C(m, k)): S1, S2, S4, entropy, top by row subset
+
+    def at(self, d: Any) -> Any:
+        """Moments of diag(d_b) W for every b.
+
+        Args:
+            d: (m,) or (B, m) NumPy array or torch tensor; zeros and negative entries are welcome.
+
+        Returns:
+            :class:`Moments` (batched when d is), or a list of them when a list of selections was given.
+        """
+        factors = as_numpy(d, "d")
+        if factors.ndim not in (1, 2) or factors.shape[-1] != self.rows or factors.size == 0:
+            raise InputError(
+                f"d has shape {factors.shape}, expected ({self.rows},) or (B, {self.rows}): one factor for each row of W"
+            )
+        require_finite(factors, "d")
+        batched = factors.ndim == 2
+        size = np.abs(np.atleast_2d(factors))
+        exponent = np.frexp(size.max(axis=1))[1].astype(np.int64)
+        size = np.ldexp(size, -exponent[:, None])
+        with one_blas_thread():
+            results = [
+                self._moments(table, size, exponent, str(chosen), count, batched)
+                for table, chosen, count in zip(self.tables, self.selections, self.counts, strict=True)
+            ]
+        return results if self.listed else results[0]
+
+    def _moments(
+        self, table: FloatArray, d: FloatArray, exponent: NDArray[np.int64], name: str, count: int, batched: bool
+    ) -> Moments:
+        apply = _apply_entries if self.k == 1 else _apply_pairs if self.k == 2 else _apply_triples
+        sums = apply(table, d, self.wanted)
+        routes = dict.fromkeys(sorted(self.wanted), "one pass over W, then a quadratic form in d (MATH.md 4.7)")
+        plan = Plan((len(d), self.rows, self.columns), self.k, name, count, routes)
+        return Moments(self.k, count, exponent + self.exponent, sums, None, {}, batched, plan)
+
+
+def factored_minor_moments(
+    W: Any,
+    d: Any,
+    k: int = 2,
+    selection: Any = None,
+    *,
+    image_shape: Sequence[int] | None = None,
+    positions: Any = None,
+    groups: Any = None,
+    moments: Any = "all",
+) -> Any:
+    """Moments of the k-minors of diag(d[b]) W for every b, from one pass over W (MATH.md 4.7).
+
+    Args:
+        W: (m, n) NumPy array or torch tensor.
+        d: (m,) or (B, m): the diagonals, such as the derivatives of an activation at B data points.
+        k: 1, 2 or 3.
+        selection, image_shape, positions, groups: as for :func:`minor_moments`.
+        moments: which of "s1", "s2", "s4", "entropy", "top"; "all" means these five. Histograms do not factor.
+
+    Returns:
+        :class:`Moments` with (B,) arrays, or a list of them when a list of selections was given. All exact.
+
+    Raises:
+        InputError: an argument that cannot be used.
+    """
+    once = FactoredMoments(W, k, selection, image_shape=image_shape, positions=positions, groups=groups, moments=moments)
+    return once.at(d)
+
+
+def _passes(selections: list[Selection]) -> list[list[Selection]]:
+    """Selections that can share a pass; explicit subsets go alone. Order is kept."""
+    groups: list[list[Selection]] = []
+    for chosen in selections:
+        alone = isinstance(chosen, Subsets)
+        if alone or not groups or len(groups[-1]) == MAX_SELECTIONS or isinstance(groups[-1][0], Subsets):
+            groups.append([chosen])
+        else:
+            groups[-1].append(chosen)
+    return groups
+
+
+# -- the pass over W -------------------------------------------------------------------------------------------------------------
+
+
+def _row_tables(W: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]) -> list[FloatArray]:
+    """For each selection, (5, C(m, k)) moments over its column subsets by row subset."""
+    if k == 1:
+        return [_entry_table(W[:, subsets.last[member[subsets.cells]]]) for member in subsets.membership.T]
+    if len(subsets.last) == 0:
+        return [np.zeros((5, comb(len(W), k))) for _ in range(subsets.membership.shape[1])]
+    if k == 2 and wanted <= {"s1", "s2", "s4"} and len(subsets.membership) == 1 and len(subsets.last) == comb(W.shape[1], 2):
+        return [_complete_table(W, wanted)] * subsets.membership.shape[1]
+    by_cell = _pair_cells(W, subsets, bool(wanted & {"entropy"})) if k == 2 else _triple_cells(W, subsets)
+    tables = []
+    for member in subsets.membership.T:
+        table = by_cell[member].sum(axis=0)
+        table[4] = by_cell[member, 4].max(axis=0, initial=0.0)
+        tables.append(table)
+    return tables
+
+
+def _entry_table(W: FloatArray) -> FloatArray:
+    M = np.abs(W)
+    logs = np.log(np.where(M > 0, M, 1.0))
+    return np.stack([M.sum(axis=1), (M**2).sum(axis=1), (M**4).sum(axis=1), (M * logs).sum(axis=1), M.max(axis=1, initial=0.0)])
+
+
+def _complete_table(W: FloatArray, wanted: frozenset[str]) -> FloatArray:
+    """All column pairs: zonogon areas and power Grams by row pair."""
+    from kagscope.minors.rows import repaired_row_pairs, row_pair_s1
+
+    table = np.zeros((5, comb(len(W), 2)))
+    table[1], table[2] = repaired_row_pairs(W)
+    if "s1" in wanted:
+        table[0] = row_pair_s1(W)
+    return table
+
+
+def _ranges(subsets: SubsetList, floats: int) -> tuple[list[int], int]:
+    """Fixed parts of the prefixes, and how many may be in memory at once; parts depend on the problem alone."""
+    parts = min(16, max(1, 2**27 // max(floats, 1)), len(subsets.starts) - 1)
+    bounds = even_parts([float(v) for v in np.diff(subsets.starts)], parts)
+    return bounds, min(threads(), len(bounds) - 1)
+
+
+def _pair_cells(W: FloatArray, subsets: SubsetList, logs: bool) -> FloatArray:
+    """(cells, 5, C(m, 2)) by row pair."""
+    m = len(W)
+    padded = -(-m // GROUP) * GROUP
+    WT = np.zeros((W.shape[1], padded))
+    WT[:, :m] = W.T
+    cells = len(subsets.membership)
+    bounds, _ = _ranges(subsets, cells * 5 * padded * padded)
+
+    def work(part: int) -> FloatArray:
+        out = np.zeros((cells, 5, padded, padded))
+        pair_rows(WT, subsets.prefixes, subsets.starts, subsets.last, subsets.cells, bounds[part], bounds[part + 1], logs, out)
+        return out
+
+    whole = _reduced(run_parts(work, len(bounds) - 1))
+    first, second = np.triu_indices(m, 1)
+    return whole[:, :, first, second]
+
+
+def _triple_cells(W: FloatArray, subsets: SubsetList) -> FloatArray:
+    """(cells, 5, C(m, 3)) by row triple."""
+    cells, triples = len(subsets.membership), comb(len(W), 3)
+    if cells * 5 * triples * 8 > 2**31:
+        raise InputError(
+            f"k=3 over {len(W)} rows and {cells} cells of selections needs {cells * 5 * triples * 8 / 2**30:.0f} GiB; use "
+            f"minor_moments"
+        )
+    WT = np.ascontiguousarray(W.T)
+    bounds, _ = _ranges(subsets, cells * 5 * triples)
+
+    def work(part: int) -> FloatArray:
+        out = np.zeros((cells, 5, triples))
+        triple_rows(WT, subsets.prefixes, subsets.starts, subsets.last, subsets.cells, bounds[part], bounds[part + 1], out)
+        return out
+
+    return _reduced(run_parts(work, len(bounds) - 1))
+
+
+def _reduced(parts: list[FloatArray]) -> FloatArray:
+    """Sum of the parts in their order, largest for top."""
+    whole = parts[0]
+    for part in parts[1:]:
+        np.maximum(whole[:, 4], part[:, 4], out=part[:, 4])
+        whole += part
+        whole[:, 4] = part[:, 4]
+    return whole
+
+
+# -- every d ---------------------------------------------------------------------------------------------------------------------
+
+
+def _d_log_d(d: FloatArray) -> FloatArray:
+    return d * np.log(np.where(d > 0, d, 1.0))
+
+
+def _apply_entries(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
+    sums = {"s1": d @ table[0], "s2": d**2 @ table[1], "s4": d**4 @ table[2]}
+    if "entropy" in wanted:
+        sums["entropy"] = d @ table[3] + _d_log_d(d) @ table[0]
+    if "top" in wanted:
+        sums["top"] = (d * table[4]).max(axis=1)
+    return _asked(sums, wanted)
+
+
+def _apply_pairs(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
+    m = d.shape[1]
+    first, second = np.triu_indices(m, 1)
+
+    def form(values: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
+        """1/2 sum_ij left_i values_ij right_j over the symmetric matrix of the row pairs."""
+        matrix = np.zeros((m, m))
+        matrix[first, second] = values
+        matrix[second, first] = values
+        return 0.5 * np.einsum("bi,bi->b", left @ matrix, right)
+
+    sums = {}
+    if wanted & {"s1", "entropy"}:
+        sums["s1"] = form(table[0], d, d)
+    if "s2" in wanted:
+        sums["s2"] = form(table[1], d**2, d**2)
+    if "s4" in wanted:
+        sums["s4"] = form(table[2], d**4, d**4)
+    if "entropy" in wanted:
+        sums["entropy"] = form(table[3], d, d) + 2 * form(table[0], _d_log_d(d), d)
+    if "top" in wanted:
+        tops = np.zeros((m, m))
+        tops[first, second] = tops[second, first] = table[4]
+        sums["top"] = np.empty(len(d))
+        rows = np.ascontiguousarray(d)
+        step = 512
+        run_parts(lambda part: pair_tops(tops, rows[part * step :][:step], sums["top"][part * step :][:step]), -(-len(d) // step))
+    return _asked(sums, wanted)
+
+
+def _apply_triples(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
+    triples = row_subsets(d.shape[1], 3)
+    sums = {name: np.empty(len(d)) for name in SUMS if name in wanted or name == "s1"}
+    step = max(1, 2**22 // max(len(triples), 1))
+    for start in range(0, len(d), step):
+        block = d[start : start + step]
+        product = block[:, triples[:, 0]] * block[:, triples[:, 1]] * block[:, triples[:, 2]]
+        rows = slice(start, start + step)
+        sums["s1"][rows] = product @ table[0]
+        if "s2" in wanted:
+            sums["s2"][rows] = product**2 @ table[1]
+        if "s4" in wanted:
+            sums["s4"][rows] = product**4 @ table[2]
+        if "entropy" in wanted:
+            sums["entropy"][rows] = product @ table[3] + _d_log_d(product) @ table[0]
+        if "top" in wanted:
+            sums["top"][rows] = (product * table[4]).max(axis=1, initial=0.0)
+    return _asked(sums, wanted)
+
+
+def _asked(sums: dict[str, FloatArray], wanted: frozenset[str]) -> dict[str, FloatArray]:
+    """The sums that were asked for; S1 stays beside the entropy, whose scale needs it."""
+    return {name: sums[name] for name in SUMS if name in sums and (name in wanted or (name == "s1" and "entropy" in wanted))}

@@ -1,0 +1,88 @@
+"""Where geometry is: sums for every pair of columns, and moments of every window (MATH.md section 1, ``window``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.errors import InputError
+from kagscope.minors._input import as_matrices, check_k
+from kagscope.minors.engine import nonzero_rows, normalise, pair_sums
+from kagscope.minors.moments import Moments
+from kagscope.minors.rows import complete_pairs
+from kagscope.selections import Window, make_layout
+
+FloatArray = NDArray[np.float64]
+CHEAP = frozenset({"s1", "s2", "s4"})
+
+
+def column_pair_map(J: Any) -> dict[str, FloatArray]:
+    """S1, S2, S4 of the 2-minors of every pair of columns, summed over all row pairs.
+
+    Args:
+        J: (m, n) NumPy array or torch tensor, m >= 2 and n >= 2.
+
+    Returns:
+        {"s1", "s2", "s4"}: symmetric (n, n) arrays with zero diagonal, in the units of J.
+    """
+    matrices, batched = as_matrices(J)
+    if batched:
+        raise InputError(f"J has shape {matrices.shape}; a column pair map is of one matrix (m, n): call it for each")
+    check_k(2, *matrices.shape[1:])
+    normalised, exponent = normalise(matrices)
+    with np.errstate(over="ignore", under="ignore"):
+        return {
+            name: np.ldexp(values, 2 * power * exponent[0])
+            for power, (name, values) in zip((1, 2, 4), _map(normalised[0]).items(), strict=True)
+        }
+
+
+def _map(matrix: FloatArray) -> dict[str, FloatArray]:
+    """(n, n) symmetric maps of one normalised matrix."""
+    n = matrix.shape[1]
+    active = nonzero_rows(matrix)
+    maps = {name: np.zeros((n, n)) for name in ("s1", "s2", "s4")}
+    if len(active) >= 2:
+        first, second = np.triu_indices(n, 1)
+        sums = pair_sums(active, complete_pairs(n), CHEAP)
+        for row, name in enumerate(maps):
+            maps[name][first, second] = maps[name][second, first] = sums[row]
+    return maps
+
+
+def window_moments(
+    J: Any, centers: Any, radius: float, image_shape: Sequence[int] | None = None, *, positions: Any = None
+) -> list[Moments]:
+    """S1, S2, S4 of the 2-minors inside the window around each center: masked sums of the column pair map.
+
+    Args:
+        J: (m, n) or (B, m, n) NumPy array or torch tensor.
+        centers: (count, dimension), (row, column) for images.
+        radius: of every window, in the units of the positions.
+        image_shape, positions: where the columns lie, as for :func:`minor_moments`.
+
+    Returns:
+        One :class:`Moments` per center; window by window the same as ``minor_moments(..., selection=Window(center, radius))``.
+    """
+    matrices, batched = as_matrices(J)
+    _, rows, columns = matrices.shape
+    check_k(2, rows, columns)
+    layout = make_layout(columns, image_shape, positions)
+    windows = [Window(tuple(center), radius) for center in np.atleast_2d(np.asarray(centers, dtype=np.float64))]
+    inside = np.stack([window.columns(layout) for window in windows]).astype(np.float64)
+    normalised, exponent = normalise(matrices)
+    found: dict[str, list[FloatArray]] = {"s1": [], "s2": [], "s4": []}
+    for matrix in normalised:
+        for name, values in _map(matrix).items():
+            found[name].append(0.5 * ((inside @ values) * inside).sum(axis=1))
+    counts = [comb(rows, 2) * comb(int(mask.sum()), 2) for mask in inside]
+    return [
+        Moments(
+            2, count, exponent, {name: np.array([row[index] for row in per]) for name, per in found.items()}, None, {}, batched
+        )
+        for index, count in enumerate(counts)
+    ]

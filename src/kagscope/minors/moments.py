@@ -1,0 +1,279 @@
+"""Moments: the one additive object between minors and scores (MATH.md section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.errors import InputError, UndefinedScore
+
+if TYPE_CHECKING:
+    from kagscope.minors.planner import Plan
+
+FloatArray = NDArray[np.float64]
+Value = Any  # float for one matrix, (B,) array for a batch
+
+SUMS = ("s1", "s2", "s4", "entropy", "top")
+_POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
+LN2 = float(np.log(2.0))
+
+
+class Histogram(NamedTuple):
+    """Counts of log2 M in bins of 1/8 of the absolute M: bin j holds 2^(j/8) <= M < 2^((j+1)/8).
+
+    Attributes:
+        first: index j of the first bin; (B,) for a batch.
+        counts: (bins,) or (B, bins); whole numbers, or estimates where the moments were sampled.
+        zeros: minors that are exactly zero; (B,) for a batch.
+    """
+
+    first: Any
+    counts: NDArray[Any]
+    zeros: Any
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over the minors of one matrix, or of each matrix of a batch.
+
+    The sums are those of J / 2^exponent, so that entries of 1e-150 or 1e150 neither vanish nor overflow; reading ``s1``,
+    ``s2``, …
+    restores the absolute scale, which alone may round to 0 or infinity. Moments over disjoint sets of minors add.
+
+    Attributes:
+        k: order of the minors.
+        count: number N of minors of each matrix, an exact Python int.
+        exponent: (B,) int64, the powers of two that J was divided by.
+        sums: normalised sums by name, each (B,) float64; what was not asked for is absent.
+        bins: histogram with arrays, first (B,), counts (B, bins), zeros (B,); or None.
+        errors: normalised standard errors of sampled sums by name, (B,); standard errors of scores as they are.
+        batched: whether a batch was given: decides between floats and arrays.
+        plan: how the moments were found; ``plan.explain()`` says it in words.
+    """
+
+    k: int
+    count: int
+    exponent: NDArray[np.int64]
+    sums: Mapping[str, FloatArray]
+    bins: Histogram | None = None
+    errors: Mapping[str, FloatArray] = field(default_factory=dict)
+    batched: bool = False
+    plan: Plan | None = field(default=None, compare=False)
+
+    # -- reading ----------------------------------------------------------------------------------------------------------------
+
+    def normalised(self, name: str) -> FloatArray:
+        """(B,) the normalised sum. Raises :class:`UndefinedScore` when it was not asked for."""
+        if name not in self.sums:
+            have = ", ".join([*self.sums, *(["histogram"] if self.bins else [])]) or "none"
+            raise UndefinedScore(
+                f'{name} was not computed (only: {have}); ask for it with moments="all" or moments=(..., "{name}")'
+            )
+        return self.sums[name]
+
+    def out(self, values: Any) -> Value:
+        """``values`` (B,) as a float for one matrix, as an array for a batch."""
+        return np.asarray(values) if self.batched else float(values[0])
+
+    def _restored(self, name: str) -> FloatArray:
+        with np.errstate(over="ignore", under="ignore"):
+            if name == "entropy":
+                whole = self.normalised("entropy") + self.normalised("s1") * (self.k * LN2 * self.exponent)
+                return np.ldexp(whole, self.k * self.exponent)
+            return np.ldexp(self.normalised(name), self.k * _POWER[name] * self.exponent)
+
+    @property
+    def s1(self) -> Value:
+        """Sum of M = |minor|."""
+        return self.out(self._restored("s1"))
+
+    @property
+    def s2(self) -> Value:
+        """Sum of M^2."""
+        return self.out(self._restored("s2"))
+
+    @property
+    def s4(self) -> Value:
+        """Sum of M^4."""
+        return self.out(self._restored("s4"))
+
+    @property
+    def entropy(self) -> Value:
+        """Sum of M ln M, with 0 ln 0 = 0."""
+        return self.out(self._restored("entropy"))
+
+    @property
+    def top(self) -> Value:
+        """Largest M."""
+        return self.out(self._restored("top"))
+
+    @property
+    def histogram(self) -> Histogram:
+        """Counts of log2 M in bins of 1/8; see :class:`Histogram`. Raises :class:`UndefinedScore` when it was not asked for."""
+        if self.bins is None:
+            raise UndefinedScore('histogram was not computed; ask for it with moments="all" or moments=(..., "histogram")')
+        if self.batched:
+            return self.bins
+        used = np.flatnonzero(self.bins.counts[0])
+        low, high = (used[0], used[-1] + 1) if used.size else (0, 0)
+        return Histogram(int(self.bins.first[0]) + int(low), self.bins.counts[0, low:high], self.bins.zeros[0].item())
+
+    @property
+    def exact(self) -> bool:
+        """Whether every number is exact up to rounding, none sampled."""
+        return not self.errors
+
+    @property
+    def stderr(self) -> dict[str, Value]:
+        """Standard error by moment (and score) name, for what was sampled; empty when all is exact.
+
+        That of the entropy at another scale than the normalised one is a bound: the errors of its two terms add, whatever
+        their sign.
+        """
+        errors = dict(self.errors)
+        if "entropy" in errors:
+            errors["entropy"] = errors["entropy"] + np.abs(self.k * LN2 * self.exponent) * errors.get("s1", 0.0)
+        with np.errstate(over="ignore", under="ignore"):
+            restored = {
+                name: np.ldexp(value, self.k * _POWER.get(name, 1) * self.exponent) if name in SUMS else value
+                for name, value in errors.items()
+            }
+        return {name: self.out(value) for name, value in restored.items()}
+
+    # -- scores (formulas in kagscope.scores) ------------------------------------------------------------------------------------
+
+    def _score(self, name: str) -> Value:
+        from kagscope import scores
+
+        return getattr(scores, name)(self)
+
+    @property
+    def participation_ratio(self) -> Value:
+        """sqrt(S2) / S1; see :func:`kagscope.scores.participation_ratio`."""
+        return self._score("participation_ratio")
+
+    @property
+    def pr_normalized(self) -> Value:
+        """S1^2 / (N S2); see :func:`kagscope.scores.pr_normalized`."""
+        return self._score("pr_normalized")
+
+    @property
+    def effective_minors(self) -> Value:
+        """S1^2 / S2; see :func:`kagscope.scores.effective_minors`."""
+        return self._score("effective_minors")
+
+    @property
+    def ipr(self) -> Value:
+        """S2^2 / S4; see :func:`kagscope.scores.ipr`."""
+        return self._score("ipr")
+
+    @property
+    def kl_uniform(self) -> Value:
+        """ln N + E / S1 - ln S1; see :func:`kagscope.scores.kl_uniform`."""
+        return self._score("kl_uniform")
+
+    @property
+    def near_zero(self) -> Value:
+        """Fraction of minors at most 2^-10 of the mean; see :func:`kagscope.scores.near_zero`."""
+        return self._score("near_zero")
+
+    # -- combining ---------------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of matrices."""
+        return len(self.exponent)
+
+    def __getitem__(self, index: int) -> Moments:
+        """The moments of one matrix of the batch."""
+        row = slice(index, index + 1) if index != -1 else slice(index, None)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"matrix {index} of a batch of {len(self)}")
+        bins = self.bins and Histogram(self.bins.first[row], self.bins.counts[row], self.bins.zeros[row])
+        return Moments(
+            self.k,
+            self.count,
+            self.exponent[row],
+            {name: value[row] for name, value in self.sums.items()},
+            bins,
+            {name: value[row] for name, value in self.errors.items()},
+            False,
+            self.plan,
+        )
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of the union of two disjoint sets of minors.
+
+        Raises:
+            InputError: different k or batch sizes.
+        """
+        if not isinstance(other, Moments):
+            return NotImplemented
+        if self.k != other.k or len(self) != len(other) or self.batched != other.batched:
+            raise InputError(
+                f"moments of k={self.k} over {len(self)} matrices and of k={other.k} over {len(other)} cannot be added; "
+                "add moments of the same k and the same matrices"
+            )
+        exponent = np.where(
+            _vanishes(self), other.exponent, np.where(_vanishes(other), self.exponent, np.maximum(self.exponent, other.exponent))
+        )
+        left, right = _at_exponent(self, exponent), _at_exponent(other, exponent)
+        names = [name for name in SUMS if name in left.sums and name in right.sums]
+        sums = {
+            name: np.maximum(left.sums[name], right.sums[name]) if name == "top" else left.sums[name] + right.sums[name]
+            for name in names
+        }
+        bins = _merged(self.bins, other.bins) if self.bins is not None and other.bins is not None else None
+        zero = np.zeros(len(self))
+        errors = {
+            name: np.hypot(left.errors.get(name, zero), right.errors.get(name, zero))
+            for name in SUMS
+            if name in sums and (name in left.errors or name in right.errors)
+        }
+        return Moments(
+            self.k,
+            self.count + other.count,
+            exponent,
+            sums,
+            bins,
+            errors,
+            self.batched,
+            self.plan if self.plan == other.plan else None,
+        )
+
+
+def _vanishes(moments: Moments) -> NDArray[np.bool_]:
+    """(B,) where every sum is zero, so that the exponent carries no information."""
+    zero = np.ones(len(moments), dtype=bool)
+    for values in moments.sums.values():
+        zero &= values == 0
+    return zero
+
+
+def _at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
+    """The same moments, normalised by 2^exponent (no smaller than their own where they do not vanish)."""
+    shift = moments.k * (moments.exponent - exponent)
+    with np.errstate(under="ignore", over="ignore"):
+        sums = {name: np.ldexp(values, _POWER[name] * shift) for name, values in moments.sums.items() if name != "entropy"}
+        errors = {name: np.ldexp(values, _POWER.get(name, 1) * shift) for name, values in moments.errors.items() if name in SUMS}
+        if "entropy" in errors:
+            bound = moments.errors["entropy"] + np.abs(shift * LN2) * moments.errors.get("s1", 0.0)
+            errors["entropy"] = np.ldexp(bound, shift)
+        if "entropy" in moments.sums:
+            sums["entropy"] = np.ldexp(moments.sums["entropy"] + moments.normalised("s1") * (shift * LN2), shift)
+    return Moments(moments.k, moments.count, exponent, sums, moments.bins, errors, moments.batched)
+
+
+def _merged(left: Histogram, right: Histogram) -> Histogram:
+    """Sum of two histograms, matrix by matrix: bins are absolute, so whole bins line up."""
+    first = np.minimum(left.first, right.first)
+    widths = [part.first - first + part.counts.shape[1] for part in (left, right)]
+    width = int(max(w.max(initial=0) for w in widths))
+    counts = np.zeros((len(first), width), dtype=np.result_type(left.counts, right.counts))
+    for part in (left, right):
+        for row, offset in enumerate(part.first - first):
+            counts[row, offset : offset + part.counts.shape[1]] += part.counts[row]
+    return Histogram(first, counts, left.zeros + right.zeros)

@@ -1,0 +1,126 @@
+"""Random rotations against the matrix itself: the public forms of :mod:`kagscope.minors.haar` (MATH.md section 3 and 4.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.errors import InputError
+from kagscope.minors._input import as_matrices, check_choice, check_k
+from kagscope.minors.haar import haar_mean_s1_estimate, rotation_ratio_estimate
+from kagscope.minors.threads import threads
+from kagscope.selections import All, Layout, Selection, Subsets, as_selections, make_layout
+
+BoolArray = NDArray[np.bool_]
+
+
+def haar_mean_s1(
+    J: Any,
+    k: int = 2,
+    selection: Any = None,
+    *,
+    image_shape: Sequence[int] | None = None,
+    positions: Any = None,
+    groups: Any = None,
+    rel_error: float = 0.01,
+    seed: int = 0,
+) -> Any:
+    """E[S1(QJ)] over uniform orthogonal Q, in closed form (MATH.md 4.5).
+
+    Exact for k = 1, 2, for listed subsets, and for k = 3 up to 5e8 column triples; beyond, sampled to ``rel_error``.
+
+    Args:
+        J: (m, n) or (B, m, n) NumPy array or torch tensor.
+        k: order of the minors.
+        selection, image_shape, positions, groups: as for :func:`minor_moments`.
+        rel_error, seed: of the sampling.
+
+    Returns:
+        float; (B,) array for a batch; a list of these for a list of selections.
+    """
+    matrices, batched = as_matrices(J)
+    k = check_k(k, *matrices.shape[1:])
+    layout = make_layout(matrices.shape[2], image_shape, positions, groups)
+    selections, listed = as_selections(All() if selection is None else selection)
+    results = []
+    for chosen in selections:
+        columns, pairs, subsets = as_masks(chosen, layout, k)
+        values = np.array(
+            [
+                haar_mean_s1_estimate(matrix, k, columns, pairs, subsets, rel_error=rel_error, seed=seed, threads=threads()).value
+                for matrix in matrices
+            ]
+        )
+        results.append(values if batched else float(values[0]))
+    return results if listed else results[0]
+
+
+def rotation_ratio(
+    J: Any,
+    k: int = 2,
+    kind: str = "pr",
+    selection: Any = None,
+    *,
+    image_shape: Sequence[int] | None = None,
+    positions: Any = None,
+    groups: Any = None,
+    rotations: int = 32,
+    seed: int = 0,
+) -> Any:
+    """How axis-aligned J is against random rotations of its rows; above 1 means aligned (MATH.md section 3: rr_pr, rr_max).
+
+    Args:
+        J: (m, n) or (B, m, n) NumPy array or torch tensor.
+        k: order of the minors; 1 or 2 for "max".
+        kind: "pr" for E[S1(QJ)] / S1(J), in closed form; "max" for top(J) / E[top(QJ)], exact maxima over ``rotations`` random Q.
+        selection, image_shape, positions, groups: as for :func:`minor_moments`.
+        rotations, seed: number and seed of the random Q of "max".
+
+    Returns:
+        float; (B,) array for a batch; a list of these for a list of selections. NaN where every minor is zero.
+    """
+    check_choice("kind", kind, ("pr", "max"))
+    matrices, batched = as_matrices(J)
+    k = check_k(k, *matrices.shape[1:])
+    layout = make_layout(matrices.shape[2], image_shape, positions, groups)
+    selections, listed = as_selections(All() if selection is None else selection)
+    where = {"image_shape": image_shape, "positions": positions, "groups": groups}
+    results = [_ratio(matrices, k, kind, chosen, layout, where, rotations, seed) for chosen in selections]
+    shaped = [values if batched else float(values[0]) for values in results]
+    return shaped if listed else shaped[0]
+
+
+def _ratio(
+    matrices: Any, k: int, kind: str, chosen: Selection, layout: Layout, where: dict[str, Any], rotations: int, seed: int
+) -> NDArray[np.float64]:
+    if kind == "max":
+        if isinstance(chosen, Subsets):
+            raise InputError(
+                f'selection {chosen}: kind="max" works on All, Ball, Apart, Shell and Window; use kind="pr" for listed subsets'
+            )
+        columns, pairs, _ = as_masks(chosen, layout, k)
+        found = [
+            rotation_ratio_estimate(matrix, k, "max", columns, pairs, rotations=rotations, seed=seed, threads=threads())
+            for matrix in matrices
+        ]
+        return np.array([estimate.value for estimate in found])
+    from kagscope.minors.engine import minor_moments, normalise
+
+    scaled = normalise(matrices)[0]  # S1 of the normalised matrix neither under- nor overflows, and the ratio has no scale
+    s1 = minor_moments(scaled, k, chosen, moments=("s1",), **where).s1
+    mean = haar_mean_s1(scaled, k, chosen, seed=seed, **where)
+    return np.where(s1 > 0, mean / np.where(s1 > 0, s1, 1.0), np.nan)
+
+
+def as_masks(chosen: Selection, layout: Layout, k: int) -> tuple[BoolArray | None, BoolArray | None, NDArray[np.int64] | None]:
+    """Columns, pairs and explicit subsets in the form that the kernels take; None for no restriction."""
+    if isinstance(chosen, Subsets):
+        return None, None, chosen.array(layout, k)
+    if isinstance(chosen, All):
+        return None, None, None
+    if chosen.clique or k == 1:
+        return chosen.columns(layout), None, None
+    return None, chosen.pairs(layout), None

@@ -1,0 +1,140 @@
+"""Lists of column subsets in the form that the kernels read, grouped by which selections they belong to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.selections import Layout, Selection, Subsets, column_subset_count
+
+IntArray = NDArray[np.int64]
+T = TypeVar("T")
+MAX_SELECTIONS = 63  # in one pass: their membership is one bit each of a signed 64-bit integer
+
+
+@dataclass(frozen=True)
+class SubsetList:
+    """Allowed column k-subsets, sorted by their first k - 1 columns and then by cell.
+
+    Attributes:
+        prefixes: (G, k - 1) the first columns.
+        starts: (G + 1,) where each prefix's last columns begin in ``last``.
+        last: (P,) last columns.
+        cells: (P,) cell of each subset: those of one cell belong to the same selections.
+        membership: (cells, selections) whether a cell belongs to a selection.
+    """
+
+    prefixes: IntArray
+    starts: IntArray
+    last: IntArray
+    cells: IntArray
+    membership: NDArray[np.bool_]
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of subsets in each selection."""
+        by_cell = np.bincount(self.cells, minlength=len(self.membership))
+        return [int(value) for value in by_cell @ self.membership]
+
+
+def pair_codes(selections: Sequence[Selection], layout: Layout) -> IntArray:
+    """(n, n) symmetric: bit s of entry (a, b) says whether selection s lets columns a and b stand together."""
+    n = layout.columns
+    codes = np.zeros((n, n), dtype=np.int64)
+    for bit, selection in enumerate(selections):
+        codes |= selection.pairs(layout).astype(np.int64) << bit
+    return codes
+
+
+def list_subsets(selections: Sequence[Selection], layout: Layout, k: int) -> SubsetList:
+    """All column subsets of any of at most 63 selections, for k = 1, 2 or 3. Explicit ``Subsets`` must come alone."""
+    if isinstance(selections[0], Subsets):
+        subsets = selections[0].array(layout, k)
+        codes = np.ones(len(subsets), dtype=np.int64)
+    elif k == 1:
+        codes = np.zeros(layout.columns, dtype=np.int64)
+        for bit, selection in enumerate(selections):
+            codes |= selection.columns(layout).astype(np.int64) << bit
+        subsets = np.arange(layout.columns)[:, None]
+    else:
+        matrix = pair_codes(selections, layout)
+        first, second = np.nonzero(np.triu(matrix, 1))
+        subsets, codes = np.stack([first, second], axis=1), matrix[first, second]
+        for _ in range(k - 2):
+            subsets, codes = _extended(subsets, codes, matrix)
+    keep = codes != 0
+    return _grouped(subsets[keep], codes[keep], len(selections))
+
+
+def _extended(subsets: IntArray, codes: IntArray, matrix: IntArray) -> tuple[IntArray, IntArray]:
+    """Every allowed subset with one more, later, column."""
+    rows, last = [], []
+    parts = []
+    for row, (subset, code) in enumerate(zip(subsets, codes, strict=True)):
+        later = code & np.bitwise_and.reduce(matrix[subset, subset[-1] + 1 :], axis=0)
+        found = np.flatnonzero(later)
+        rows.append(np.full(len(found), row))
+        last.append(found + subset[-1] + 1)
+        parts.append(later[found])
+    if not rows:
+        return np.empty((0, subsets.shape[1] + 1), dtype=np.int64), np.empty(0, dtype=np.int64)
+    return np.concatenate([subsets[np.concatenate(rows)], np.concatenate(last)[:, None]], axis=1), np.concatenate(parts)
+
+
+def _grouped(subsets: IntArray, codes: IntArray, selections: int) -> SubsetList:
+    unique, cells = np.unique(codes, return_inverse=True)
+    membership = (unique[:, None] >> np.arange(selections)) & 1 == 1
+    keys = (cells, *subsets[:, :-1].T[::-1])
+    order = np.lexsort(keys)  # by prefix, then by cell; stable, so last columns rise within a cell
+    subsets, cells = subsets[order], cells[order].astype(np.int64)
+    prefixes, last = subsets[:, :-1], subsets[:, -1]
+    if len(subsets) == 0:
+        return SubsetList(prefixes, np.zeros(1, dtype=np.int64), last, cells, membership)
+    changes = np.flatnonzero((prefixes[1:] != prefixes[:-1]).any(axis=1)) + 1
+    starts = np.concatenate([[0], changes, [len(subsets)]]).astype(np.int64)
+    return SubsetList(np.ascontiguousarray(prefixes[starts[:-1]]), starts, np.ascontiguousarray(last), cells, membership)
+
+
+_remembered: OrderedDict[tuple[object, ...], object] = OrderedDict()
+
+
+def _remember(key: tuple[object, ...], make: Callable[[], T]) -> T:
+    """The last few results by key: thousands of Jacobians share one layout and list of selections."""
+    if key not in _remembered:
+        _remembered[key] = make()
+        while len(_remembered) > 8:
+            _remembered.popitem(last=False)
+    return _remembered[key]  # type: ignore[return-value]
+
+
+def cached_subsets(selections: tuple[Selection, ...], layout: Layout, k: int) -> SubsetList:
+    """:func:`list_subsets`, remembered."""
+    return _remember(("subsets", selections, layout.key, k), lambda: list_subsets(selections, layout, k))
+
+
+def cached_counts(selections: tuple[Selection, ...], layout: Layout, k: int) -> list[int]:
+    """Number of column subsets of each selection, remembered."""
+    return _remember(
+        ("counts", selections, layout.key, k), lambda: [column_subset_count(chosen, layout, k) for chosen in selections]
+    )
+
+
+def count_cliques(adjacency: NDArray[np.bool_], k: int) -> int:
+    """Number of k-cliques of a graph: the allowed k-subsets when a selection is a condition on pairs."""
+
+    def below(candidates: NDArray[np.bool_], size: int) -> int:
+        if size == 1:
+            return int(candidates.sum())
+        total = 0
+        for column in np.flatnonzero(candidates):
+            later = candidates & adjacency[column]
+            later[: column + 1] = False
+            total += below(later, size - 1)
+        return total
+
+    return below(np.ones(len(adjacency), dtype=bool), k)

@@ -1,0 +1,81 @@
+"""How many threads the kernels use, and running their parts: a fixed partition of the work, so threads never change a bit of a
+result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from kagscope.errors import InputError
+
+T = TypeVar("T")
+_limit: ContextVar[int | None] = ContextVar("kagscope_threads", default=None)
+
+
+def threads() -> int:
+    """Threads to use: the innermost :func:`limit_threads`, else ``KAGSCOPE_THREADS``, else Numba's setting."""
+    chosen = _limit.get()
+    if chosen is not None:
+        return chosen
+    from_environment = os.environ.get("KAGSCOPE_THREADS")
+    if from_environment:
+        if not from_environment.isdigit() or int(from_environment) < 1:
+            raise InputError(f"KAGSCOPE_THREADS={from_environment!r}, expected a whole number of at least 1")
+        return int(from_environment)
+    import numba
+
+    return int(numba.get_num_threads())
+
+
+@contextlib.contextmanager
+def limit_threads(count: int) -> Iterator[None]:
+    """Use ``count`` threads inside the ``with`` block. Raises :class:`InputError` unless ``count`` is at least 1."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(f"threads={count!r}, expected a whole number of at least 1")
+    token = _limit.set(count)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def run_parts(work: Callable[[int], T], parts: int) -> list[T]:
+    """``[work(0), …, work(parts - 1)]`` on :func:`threads` threads; ``work`` must release the GIL to gain from them."""
+    workers = min(threads(), parts)
+    if workers <= 1:
+        return [work(part) for part in range(parts)]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, range(parts)))
+
+
+def even_parts(weights: Sequence[float], parts: int) -> list[int]:
+    """Boundaries of at most ``parts`` consecutive ranges of about equal weight: ``[0, …, len(weights)]``, strictly rising."""
+    total = sum(weights) or 1.0
+    bounds, running = [0], 0.0
+    for index, weight in enumerate(weights):
+        running += weight
+        if running * parts >= total * len(bounds) and index + 1 > bounds[-1]:
+            bounds.append(index + 1)
+    if bounds[-1] != len(weights):
+        bounds.append(len(weights))
+    return bounds
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def one_blas_thread() -> Any:
+    """Context in which matrix products use one thread.
+
+    Their bits must not depend on the threads, and idle BLAS threads spin, which costs the kernel that runs next up to 40 ms.
+    """
+    return _libraries().limit(limits=1, user_api="blas")

@@ -1,0 +1,183 @@
+"""Every unusable argument of the engine: one clear error that quotes what was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import kagscope as kag
+from kagscope.errors import InputError
+
+J = np.random.default_rng(0).normal(size=(4, 6))
+IMAGE = {"image_shape": (2, 3)}
+
+
+def bad(value: float) -> np.ndarray:
+    array = J.copy()
+    array[2, 3] = value
+    return array
+
+
+MATRICES: dict[str, tuple[Any, str]] = {
+    "list": ([[1.0, 2.0], [3.0, 4.0]], "builtins.list"),
+    "none": (None, "NoneType"),
+    "string": ("J", "builtins.str"),
+    "integers": (np.ones((3, 3), dtype=int), "int64"),
+    "booleans": (np.ones((3, 3), dtype=bool), "bool"),
+    "complex": (J + 1j, "complex128"),
+    "objects": (J.astype(object), "object"),
+    "texts": (np.array([["a", "b"]]), "<U1"),
+    "masked": (np.ma.masked_less(J, 0), "masked"),
+    "vector": (J[0], r"\(6,\)"),
+    "scalar": (np.array(1.0), r"\(\)"),
+    "four axes": (J[None, None], r"\(1, 1, 4, 6\)"),
+    "no rows": (J[:0], r"\(0, 6\)"),
+    "no columns": (J[:, :0], r"\(4, 0\)"),
+    "no matrices": (J[None][:0], r"\(0, 4, 6\)"),
+    "nan": (bad(np.nan), r"1 NaN and 0 infinite.*\(0, 2, 3\)|1 NaN and 0 infinite.*\(2, 3\)"),
+    "infinite": (bad(np.inf), "0 NaN and 1 infinite"),
+    "torch integers": (torch.ones(3, 3, dtype=torch.int64), "torch.int64"),
+    "torch complex": (torch.ones(3, 3, dtype=torch.complex64), "torch.complex64"),
+    "torch sparse": (torch.eye(3).to_sparse(), "to_dense"),
+    "torch nan": (torch.tensor([[float("nan"), 1.0], [1.0, 1.0]]), "1 NaN"),
+}
+
+
+@pytest.mark.parametrize("name", list(MATRICES))
+@pytest.mark.parametrize("function", [kag.minor_moments, kag.zero_rows, kag.effective_rank, kag.haar_mean_s1, kag.row_means])
+def test_matrices(name: str, function: Any) -> None:
+    value, message = MATRICES[name]
+    with pytest.raises(InputError, match=message):
+        function(value)
+
+
+ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "k zero": ({"k": 0}, "k=0, expected 1 to 4"),
+    "k negative": ({"k": -1}, "k=-1"),
+    "k too large": ({"k": 5}, "k=5, expected 1 to 4"),
+    "k float": ({"k": 2.0}, "k=2.0"),
+    "k text": ({"k": "2"}, "k='2'"),
+    "k bool": ({"k": True}, "k=True"),
+    "method": ({"method": "fast"}, "'fast'.*'auto' or 'exact' or 'sampled'"),
+    "precision": ({"precision": "float16"}, "float16"),
+    "moments unknown": ({"moments": ("s1", "s3")}, "'s3'"),
+    "moments empty": ({"moments": ()}, "moments"),
+    "moments number": ({"moments": 4}, "moments=4"),
+    "rel_error zero": ({"rel_error": 0}, "rel_error=0"),
+    "rel_error negative": ({"rel_error": -0.1}, "rel_error=-0.1"),
+    "rel_error nan": ({"rel_error": float("nan")}, "rel_error=nan"),
+    "seed negative": ({"seed": -1}, "seed=-1"),
+    "seed float": ({"seed": 0.5}, "seed=0.5"),
+    "memory": ({"memory_budget": 0}, "memory_budget=0"),
+    "selection number": ({"selection": 7}, "selection=7"),
+    "selection class": ({"selection": kag.Ball}, "expected All"),
+    "selection name": ({"selection": "bal(7)"}, r"'bal\(7\)'"),
+    "selection empty": ({"selection": []}, "empty list"),
+    "selection mixed": ({"selection": [kag.All(), 3]}, "expected All"),
+    "ball without positions": ({"selection": kag.Ball(1)}, "image_shape"),
+    "window without positions": ({"selection": kag.Window((0, 0), 1)}, "image_shape"),
+    "window in groups": ({"selection": kag.Window((0, 0), 1), "groups": list("aabbcc")}, "coordinates"),
+    "window of another dimension": ({"selection": kag.Window((0, 0, 0), 1), **IMAGE}, "3 coordinates"),
+    "image of other size": ({"image_shape": (3, 3)}, "9 pixels.*6 columns"),
+    "image of one number": ({"image_shape": (6,)}, "image_shape"),
+    "image of floats": ({"image_shape": (2.0, 3.0)}, "image_shape"),
+    "image negative": ({"image_shape": (-2, -3)}, "image_shape"),
+    "image number": ({"image_shape": 6}, "image_shape"),
+    "positions too few": ({"positions": np.zeros((5, 2))}, r"\(5, 2\).*6 columns"),
+    "positions of three axes": ({"positions": np.zeros((6, 2, 2))}, "positions"),
+    "positions nan": ({"positions": np.full((6, 2), np.nan)}, "NaN"),
+    "positions text": ({"positions": ["a"] * 6}, "positions"),
+    "positions ragged": ({"positions": [[0], [1, 2]] * 3}, "positions"),
+    "groups too few": ({"groups": [0, 1]}, r"\(2,\).*6 columns"),
+    "two layouts": ({"groups": [0] * 6, **IMAGE}, "image_shape and groups"),
+    "subsets of another size": ({"selection": kag.Subsets([(0, 1, 2)])}, "k=2"),
+    "subsets beyond": ({"selection": kag.Subsets([(0, 6)])}, "column 6"),
+}
+
+
+@pytest.mark.parametrize("name", list(ARGUMENTS))
+def test_arguments(name: str) -> None:
+    arguments, message = ARGUMENTS[name]
+    with pytest.raises(InputError, match=message):
+        kag.minor_moments(J, **arguments)
+
+
+SELECTIONS: dict[str, Any] = {
+    "negative radius": lambda: kag.Ball(-1),
+    "nan radius": lambda: kag.Ball(float("nan")),
+    "infinite distance": lambda: kag.Apart(float("inf")),
+    "text radius": lambda: kag.Ball("7"),
+    "boolean": lambda: kag.Ball(True),
+    "empty shell": lambda: kag.Shell(2, 2),
+    "reversed shell": lambda: kag.Shell(3, 2),
+    "window radius": lambda: kag.Window((0, 0), -1),
+    "window center": lambda: kag.Window(("a", 0), 1),
+    "no subsets": lambda: kag.Subsets([]),
+    "ragged subsets": lambda: kag.Subsets([(0, 1), (0, 1, 2)]),
+    "repeated column": lambda: kag.Subsets([(1, 1)]),
+    "repeated subset": lambda: kag.Subsets([(0, 1), (1, 0)]),
+    "negative column": lambda: kag.Subsets([(-1, 1)]),
+    "float column": lambda: kag.Subsets([(0.0, 1.0)]),
+    "not subsets": lambda: kag.Subsets([1, 2]),
+    "unclosed": lambda: kag.parse_selection("ball(7"),
+    "no number": lambda: kag.parse_selection("ball(x)"),
+    "all of": lambda: kag.parse_selection("all(3)"),
+    "empty name": lambda: kag.parse_selection(""),
+    "threads": lambda: kag.limit_threads(0).__enter__(),
+}
+
+
+@pytest.mark.parametrize("name", list(SELECTIONS))
+def test_selections(name: str) -> None:
+    with pytest.raises(InputError):
+        SELECTIONS[name]()
+
+
+FACTORED: dict[str, tuple[tuple[Any, Any, dict[str, Any]], str]] = {
+    "d too short": ((J, np.ones(3), {}), r"\(3,\)"),
+    "d of three axes": ((J, np.ones((1, 1, 4)), {}), "d has shape"),
+    "d integers": ((J, np.ones(4, dtype=int), {}), "d has dtype"),
+    "d nan": ((J, np.full(4, np.nan), {}), "d holds 4 NaN"),
+    "d empty": ((J, np.ones((0, 4)), {}), "d has shape"),
+    "W a batch": ((J[None], np.ones(4), {}), "W has shape"),
+    "W nan": ((bad(np.nan), np.ones(4), {}), "W holds 1 NaN"),
+    "histogram": ((J, np.ones(4), {"moments": ("histogram",)}), "histogram"),
+    "k four": ((J, np.ones(4), {"k": 4}), "k=4"),
+}
+
+
+@pytest.mark.parametrize("name", list(FACTORED))
+def test_factored(name: str) -> None:
+    (W, d, arguments), message = FACTORED[name]
+    with pytest.raises(InputError, match=message):
+        kag.factored_minor_moments(W, d, **arguments)
+
+
+def test_kinds_of_rotation() -> None:
+    with pytest.raises(InputError, match="'mean'"):
+        kag.rotation_ratio(J, kind="mean")
+    with pytest.raises(InputError, match="rotations=1"):
+        kag.rotation_ratio(J, kind="max", rotations=1)
+    with pytest.raises(InputError, match="k=3"):
+        kag.rotation_ratio(J, k=3, kind="max")
+
+
+def test_minor_matrix_beyond_memory() -> None:
+    with pytest.raises(InputError, match="3-minor matrix"):
+        kag.column_divergence(np.ones((300, 300)), k=3)
+
+
+def test_threads_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGSCOPE_THREADS", "many")
+    with pytest.raises(InputError, match="KAGSCOPE_THREADS='many'"):
+        kag.minor_moments(J)
+
+
+def test_exact_beyond_memory() -> None:
+    with pytest.raises(InputError, match=r"GiB and .* s a matrix, beyond memory_budget"):
+        kag.minor_moments(np.ones((5, 500)), 3, method="exact")
+    with pytest.raises(InputError, match="memory_budget=1000"):
+        kag.minor_moments(J, 2, memory_budget=1000)

@@ -1,0 +1,177 @@
+"""Haar means in closed form against truth, quadrature by rotations, and each other."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from kagscope.errors import InputError
+from kagscope.minors.haar import (
+    haar_constant,
+    haar_mean_s1,
+    haar_mean_s1_estimate,
+    random_orthogonal,
+    rotation_ratio,
+    rotation_ratio_estimate,
+)
+from kagscope.minors.hull import top
+from kernel_cases import matrices, read_truth, selected, truth_cases
+
+
+@pytest.mark.parametrize("file", truth_cases())
+def test_truth(file):
+    J, positions, entries = read_truth(file)
+    for entry in entries:
+        arguments = selected(positions, entry["selection"])
+        wanted = float(entry["haar_mean_s1"])
+        assert haar_mean_s1(J, entry["k"], **arguments) == pytest.approx(wanted, rel=1e-13, abs=0), entry["selection"]
+        if entry["k"] < 3 and "rr_pr" in entry:
+            got = rotation_ratio(J, entry["k"], "pr", **arguments)
+            assert got == pytest.approx(float(entry["rr_pr"]), rel=1e-13), entry["selection"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(matrices(min_rows=3, min_columns=3))
+def test_rotating_the_rows_changes_nothing(J):
+    Q = random_orthogonal(len(J), 1, 5)[0]
+    for k in (1, 2, 3):
+        scale = math.prod(sorted(np.linalg.norm(J, axis=0))[-k:])
+        assert haar_mean_s1(Q @ J, k) == pytest.approx(haar_mean_s1(J, k), rel=1e-9, abs=1e-12 * scale)
+
+
+@settings(max_examples=200, deadline=None)
+@given(matrices(min_rows=3, min_columns=3))
+def test_a_list_of_subsets_and_a_graph_agree_with_all(J):
+    n = J.shape[1]
+    for k in (2, 3):
+        every = haar_mean_s1(J, k)
+        scale = math.prod(sorted(np.linalg.norm(J, axis=0))[-k:])
+        listed = np.array(list(combinations(range(n), k)))
+        assert haar_mean_s1(J, k, subsets=listed) == pytest.approx(every, rel=1e-7, abs=1e-9 * scale)
+        assert haar_mean_s1(J, k, pairs=np.ones((n, n), dtype=bool)) == pytest.approx(every, rel=1e-12, abs=0)
+
+
+def test_nearly_parallel_columns_keep_their_digits():
+    """Angle 1e-7: the Gram determinant alone would have no digit left."""
+    x = np.array([1.0, 2.0, -1.0, 0.5])
+    away = np.array([2.0, -1.0, 0.0, 0.0])  # orthogonal to x
+    J = np.stack([x, x + 1e-7 * away], axis=1)
+    exact = J[:, 1] - x
+    area = np.linalg.norm(x) * np.linalg.norm(exact - x * (exact @ x) / (x @ x))
+    assert haar_mean_s1(J, 2) == pytest.approx(6 * haar_constant(4, 2) * area, rel=1e-9)
+    wide = np.concatenate([J, np.eye(4)[:, :1]], axis=1)
+    assert haar_mean_s1(wide, 3) == pytest.approx(haar_mean_s1(wide[:, [2, 0, 1]], 3), rel=1e-8)
+
+
+def test_parallel_columns_span_exactly_nothing():
+    rng = np.random.default_rng(1)
+    J = np.outer(rng.normal(size=7), rng.normal(size=12))
+    assert haar_mean_s1(J, 2) == 0.0
+    assert haar_mean_s1(J, 3) == 0.0
+
+
+def test_constant_of_one_entry_is_the_mean_of_a_unit_vectors():
+    assert haar_constant(2, 1) == pytest.approx(2 / math.pi, rel=1e-14)
+    assert haar_constant(3, 1) == pytest.approx(0.5, rel=1e-14)
+    assert haar_constant(5, 5) == pytest.approx(1.0, rel=1e-14)
+    assert math.isfinite(haar_constant(100_000, 3))
+
+
+def test_orthogonal_matrices_are_orthogonal_and_uniform():
+    Q = random_orthogonal(4, 20_000, 2)
+    np.testing.assert_allclose(np.swapaxes(Q, 1, 2) @ Q, np.broadcast_to(np.eye(4), Q.shape), atol=1e-13)
+    assert np.abs(Q.mean(axis=0)).max() < 0.02  # standard error 0.0035
+    np.testing.assert_allclose((Q**2).mean(axis=0), 0.25, atol=0.01)
+    np.testing.assert_allclose((Q**4).mean(axis=0), 3 / 24, atol=0.01)
+    assert np.abs(np.linalg.det(Q).mean()) < 0.03
+    assert np.array_equal(Q[:1], random_orthogonal(4, 1, 2))
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_closed_form_is_the_mean_over_rotations(k):
+    J = np.random.default_rng(3).normal(size=(5, 7)) * np.array([[5.0], [1], [1], [0.1], [0]])
+    values = []
+    for Q in random_orthogonal(5, 2000, 4):
+        R = Q @ J
+        i, j = np.triu_indices(5, 1)
+        a, b = np.triu_indices(7, 1)
+        pairs = R[i][:, a] * R[j][:, b] - R[i][:, b] * R[j][:, a]
+        values.append(np.abs(R).sum() if k == 1 else np.abs(pairs).sum())
+    error = np.std(values) / math.sqrt(len(values))
+    assert abs(np.mean(values) - haar_mean_s1(J, k)) < 4 * error
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_sampled_means_cover_the_exact_one(graph):
+    rng = np.random.default_rng(6)
+    J = rng.normal(size=(9, 14)) * np.exp(rng.normal(size=14))
+    near = np.abs(np.subtract.outer(np.arange(14), np.arange(14))) <= 5 if graph else None
+    exact = haar_mean_s1_estimate(J, 3, pairs=near)
+    assert exact.stderr == 0
+    scores = []
+    for seed in range(60):
+        got = haar_mean_s1_estimate(J, 3, pairs=near, seed=seed, max_triples=0, rel_error=0.02)
+        assert got.stderr > 0
+        scores.append((got.value - exact.value) / got.stderr)
+    assert 0.75 < np.std(scores) < 1.3
+    assert abs(np.mean(scores)) < 0.5
+
+
+def test_fourth_order_sampled_is_unbiased():
+    J = np.random.default_rng(7).normal(size=(6, 8))
+    wanted = haar_mean_s1(J, 4, subsets=np.array(list(combinations(range(8), 4))))
+    got = haar_mean_s1_estimate(J, 4, rel_error=0.003)
+    assert abs(got.value - wanted) < 4 * got.stderr
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_extreme_scales(scale):
+    J = np.random.default_rng(8).normal(size=(4, 6))
+    assert haar_mean_s1(J * scale, 1) == pytest.approx(scale * haar_mean_s1(J, 1), rel=1e-12)
+    assert haar_mean_s1(J * scale, 2) == pytest.approx(scale**2 * haar_mean_s1(J, 2), rel=1e-12)
+    assert rotation_ratio(J * scale, 2, "max") == pytest.approx(rotation_ratio(J, 2, "max"), rel=1e-12)
+
+
+def test_ratio_of_an_axis_aligned_matrix_is_above_one_and_of_a_rotated_one_about_one():
+    aligned = np.zeros((9, 4))
+    aligned[[0, 2, 5, 8], [2, 0, 3, 1]] = [1.5, -0.5, 2.0, 1.0]
+    for k in (1, 2):
+        for kind in ("pr", "max"):
+            assert rotation_ratio(aligned, k, kind) > 1.3
+        rotated = random_orthogonal(9, 1, 9)[0] @ np.random.default_rng(1).normal(size=(9, 40))
+        assert 0.7 < rotation_ratio(rotated, k, "max") < 1.4
+        assert rotation_ratio(rotated, k, "pr") == pytest.approx(1.0, abs=0.05)
+
+
+def test_maximum_ratio_is_what_it_says():
+    J = np.random.default_rng(10).normal(size=(6, 20))
+    got = rotation_ratio_estimate(J, 2, "max", rotations=16, seed=3)
+    tops = np.array([top(Q @ J) for Q in random_orthogonal(6, 16, 3)])
+    assert got.value == pytest.approx(top(J) / tops.mean(), rel=1e-12)
+    assert got.stderr == pytest.approx(got.value * tops.std(ddof=1) / 4 / tops.mean(), rel=1e-12)
+    assert rotation_ratio_estimate(J, 2, "max", pairs=np.ones((20, 20), dtype=bool), rotations=16, seed=3).value == pytest.approx(
+        got.value, rel=1e-12
+    )
+
+
+def test_no_minor_no_ratio():
+    for kind in ("pr", "max"):
+        assert math.isnan(rotation_ratio(np.zeros((3, 4)), 2, kind))
+
+
+@pytest.mark.parametrize(("k", "kind", "rotations"), [(3, "max", 8), (2, "mean", 8), (2, "max", 1)])
+def test_bad_arguments_say_what_would_do(k, kind, rotations):
+    with pytest.raises(InputError, match="expected"):
+        rotation_ratio(np.eye(4), k, kind, rotations=rotations)
+    with pytest.raises(InputError, match="expected 1 to 4"):
+        haar_mean_s1(np.eye(4), 5)
+
+
+def test_same_bits_for_any_number_of_threads():
+    J = np.random.default_rng(12).normal(size=(10, 40))
+    assert haar_mean_s1(J, 3, threads=1) == haar_mean_s1(J, 3, threads=2)
+    assert rotation_ratio(J, 2, "max", threads=1) == rotation_ratio(J, 2, "max", threads=2)

@@ -1,0 +1,187 @@
+"""What must not change, or change in a known way, on every route of the engine (RELIABILITY.md, "Numbers")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from math import comb
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kagscope as kag
+
+SUMS = ("s1", "s2", "s4", "entropy", "top")
+CHEAP = ("s1", "s2", "s4")
+
+
+def by_gram(J: np.ndarray, k: int) -> kag.Moments:
+    """The route of tall matrices: S2 and S4 by power Grams, S1 fused, pairs that cancel done again."""
+    with mock.patch("kagscope.minors.engine.FEW_ROWS", 0):
+        return kag.minor_moments(J, k, [kag.All(), kag.Apart(2)], positions=np.arange(J.shape[1]), moments=CHEAP)[0]
+
+
+ROUTES: dict[str, Callable[[np.ndarray, int], kag.Moments]] = {
+    "all moments": lambda J, k: kag.minor_moments(J, k),
+    "sums": lambda J, k: kag.minor_moments(J, k, moments=CHEAP),
+    "sums by pairs": lambda J, k: kag.minor_moments(
+        J, k, [kag.All(), kag.Apart(2)], positions=np.arange(J.shape[1]), moments=CHEAP
+    )[0],
+    "power Grams": by_gram,
+    "sums and top": lambda J, k: kag.minor_moments(J, k, moments=(*CHEAP, "top")),
+    "factored": lambda J, k: kag.factored_minor_moments(J, np.ones(len(J)), k),
+    "factored sums": lambda J, k: kag.factored_minor_moments(J, np.ones(len(J)), k, moments=CHEAP),
+    "batch": lambda J, k: kag.minor_moments(np.stack([J, J]), k)[1],
+}
+
+seeds = st.integers(0, 2**32 - 1)
+orders = st.integers(1, 3)
+routes = pytest.mark.parametrize("route", list(ROUTES))
+many = settings(max_examples=200, deadline=None)
+
+
+def matrix(seed: int, k: int) -> np.ndarray:
+    """Random shapes and spreads: Gaussian, heavy-tailed, low rank plus noise, sparse."""
+    rng = np.random.default_rng(seed)
+    m, n = rng.integers(k, 9, size=2)
+    J = rng.normal(size=(m, n))
+    kind = seed % 4
+    if kind == 1:
+        J *= np.exp(3 * rng.normal(size=(m, n)))
+    elif kind == 2:
+        J = np.outer(rng.normal(size=m), rng.normal(size=n)) + 0.01 * J
+    elif kind == 3:
+        J *= rng.random((m, n)) < 0.7
+    return J
+
+
+def same(left: kag.Moments, right: kag.Moments, names: tuple[str, ...] = SUMS, tol: float = 1e-9) -> None:
+    for name in names:
+        if name in left.sums and name in right.sums:
+            a, b = getattr(left, name), getattr(right, name)
+            floor = max(left.s1, 1e-300) if name in ("entropy", "top") and "s1" in left.sums else 0.0
+            assert abs(a - b) <= tol * max(abs(a), abs(b), floor), name
+
+
+@routes
+@many
+@given(seed=seeds, k=orders)
+def test_permutations_and_signs(route: str, seed: int, k: int) -> None:
+    J, rng = matrix(seed, k), np.random.default_rng(seed + 1)
+    m, n = J.shape
+    moved = J[rng.permutation(m)][:, rng.permutation(n)] * rng.choice([-1.0, 1.0], size=(m, 1)) * rng.choice([-1.0, 1.0], size=n)
+    same(ROUTES[route](J, k), ROUTES[route](moved, k))
+
+
+@routes
+@many
+@given(seed=seeds, k=orders)
+def test_transpose(route: str, seed: int, k: int) -> None:
+    J = matrix(seed, k)
+    same(ROUTES[route](J, k), ROUTES[route](np.ascontiguousarray(J.T), k))
+
+
+@routes
+@many
+@given(seed=seeds, k=orders, power=st.integers(-160, 160))
+def test_scale(route: str, seed: int, k: int, power: int) -> None:
+    J = matrix(seed, k)
+    c = 10.0**power
+    own, scaled = ROUTES[route](J, k), ROUTES[route](c * J, k)
+    with np.errstate(over="ignore", under="ignore"):
+        expected = own.normalised("s1")[0] * 2.0 ** (k * int(own.exponent[0]))
+    if abs(power) * k < 250:
+        assert scaled.s1 == pytest.approx(expected * c**k, rel=1e-12)
+    for name in ("participation_ratio", "effective_minors", "ipr"):
+        assert getattr(scaled, name) == pytest.approx(getattr(own, name), rel=1e-9, nan_ok=True)
+    if "entropy" in own.sums:
+        assert scaled.kl_uniform == pytest.approx(own.kl_uniform, abs=1e-9, nan_ok=True)
+
+
+@routes
+@many
+@given(seed=seeds, k=orders)
+def test_zero_rows_change_only_the_count(route: str, seed: int, k: int) -> None:
+    J, rng = matrix(seed, k), np.random.default_rng(seed)
+    extra = int(rng.integers(1, 4))
+    padded = rng.permutation(np.concatenate([J, np.zeros((extra, J.shape[1]))]))
+    own, more = ROUTES[route](J, k), ROUTES[route](padded, k)
+    same(own, more)
+    assert more.count == comb(len(J) + extra, k) * comb(J.shape[1], k)
+
+
+@many
+@given(seed=seeds, k=orders)
+def test_s2_under_rotation(seed: int, k: int) -> None:
+    J = matrix(seed, k)
+    Q = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(J), len(J))))[0]
+    for moments in ("all", CHEAP):
+        own, rotated = (kag.minor_moments(X, k, moments=moments).s2 for X in (J, Q @ J))
+        floor = np.linalg.norm(J) ** (2 * k) * 1e-13  # a rotation rounds: tiny minors of a low-rank matrix feel it
+        assert abs(own - rotated) <= 1e-8 * own + floor
+
+
+@many
+@given(seed=seeds, k=orders)
+def test_routes_agree_with_determinants(seed: int, k: int) -> None:
+    J = matrix(seed, k)
+    m, n = J.shape
+    M = np.array([[abs(np.linalg.det(J[np.ix_(R, C)])) for C in combinations(range(n), k)] for R in combinations(range(m), k)])
+    scale = np.abs(J).max() ** k
+    for route in ROUTES.values():
+        found = route(J, k)
+        assert found.count == M.size
+        assert found.s1 == pytest.approx(M.sum(), rel=1e-9, abs=scale * 1e-12)
+        assert found.s2 == pytest.approx((M**2).sum(), rel=1e-9, abs=scale**2 * 1e-14)
+
+
+@many
+@given(seed=seeds)
+def test_factored_is_the_product(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(1, 4))
+    W = matrix(seed, k)
+    d = rng.normal(size=(3, len(W))) * (rng.random((3, len(W))) < 0.8) * 10.0 ** rng.integers(-20, 20)
+    chosen = [kag.All(), kag.Ball(1), kag.Apart(3), kag.Window((2,), 1.5)]
+    where = {"positions": np.arange(W.shape[1])}
+    for one, other in zip(
+        kag.factored_minor_moments(W, d, k, chosen, **where),
+        kag.minor_moments(d[:, :, None] * W, k, chosen, **where),
+        strict=True,
+    ):
+        assert one.count == other.count
+        for b in range(3):
+            same(one[b], other[b], tol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["all", CHEAP])
+def test_same_bits_for_any_threads(method: object) -> None:
+    J = np.random.default_rng(0).normal(size=(21, 143))
+    chosen = [kag.All(), kag.Ball(3), kag.Apart(5), kag.Window((4, 4), 4)]
+    results = []
+    for count in (1, 2, 5):
+        with kag.limit_threads(count):
+            results.append(
+                kag.minor_moments(J, 2, chosen, image_shape=(11, 13), moments=method)
+                + kag.factored_minor_moments(J, J.T[:7], 2, chosen, image_shape=(11, 13))
+            )
+    for other in results[1:]:
+        for left, right in zip(results[0], other, strict=True):
+            for name in left.sums:
+                assert (left.sums[name] == right.sums[name]).all()
+            if left.bins is not None:
+                assert (left.bins.counts == right.bins.counts).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_torch_and_numpy_input(dtype: str) -> None:
+    import torch
+
+    J = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
+    want = kag.minor_moments(J.to(torch.float64).numpy(), 2)
+    assert kag.minor_moments(J.requires_grad_(), 2).s1 == want.s1
+    if dtype != "bfloat16":
+        assert kag.minor_moments(J.detach().numpy(), 2).entropy == want.entropy

@@ -1,0 +1,170 @@
+"""Reading moments, and the scores that read them, against values found by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kagscope as kag
+from kagscope import scores
+from kagscope.errors import InputError, UndefinedScore
+from kagscope.minors.bruteforce import minor_matrix
+
+rng = np.random.default_rng(0)
+
+
+def test_absent_moments_say_how_to_ask() -> None:
+    m = kag.minor_moments(rng.normal(size=(3, 4)), 2, moments=("s2",))
+    assert m.s2 > 0
+    with pytest.raises(UndefinedScore, match=r'entropy was not computed.*moments="all"'):
+        _ = m.entropy
+    with pytest.raises(UndefinedScore, match="histogram"):
+        _ = m.near_zero
+
+
+def test_floats_for_one_arrays_for_many() -> None:
+    J = rng.normal(size=(2, 3, 5))
+    one, many = kag.minor_moments(J[0], 2), kag.minor_moments(J, 2)
+    for name in (
+        "s1",
+        "s2",
+        "s4",
+        "entropy",
+        "top",
+        "participation_ratio",
+        "pr_normalized",
+        "effective_minors",
+        "ipr",
+        "kl_uniform",
+        "near_zero",
+    ):
+        assert type(getattr(one, name)) is float
+        assert getattr(many, name).shape == (2,)
+        assert getattr(many, name)[0] == getattr(one, name)
+    assert type(one.count) is int
+    assert one.exact is True
+    assert one.stderr == {}
+    assert "enumeration" in one.plan.explain()
+
+
+def test_zero_matrix_is_undefined_not_silent() -> None:
+    m = kag.minor_moments(np.zeros((3, 4)), 2)
+    assert (m.s1, m.s2, m.s4, m.entropy, m.top) == (0, 0, 0, 0, 0)
+    for name in ("participation_ratio", "pr_normalized", "effective_minors", "ipr", "kl_uniform", "near_zero"):
+        assert math.isnan(getattr(m, name))
+    for score in (kag.axis_alignment, kag.effective_rank, kag.stable_rank, kag.sv_participation, kag.column_divergence):
+        assert math.isnan(score(np.zeros((3, 4))))
+
+
+def test_uniform_minors_are_uniform() -> None:
+    m = kag.minor_moments(np.full((4, 6), -3.0), 1)
+    assert m.pr_normalized == pytest.approx(1, rel=1e-14)
+    assert m.kl_uniform == pytest.approx(0, abs=1e-14)
+    assert m.effective_minors == pytest.approx(24, rel=1e-14)
+    assert m.ipr == pytest.approx(24, rel=1e-14)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 3), power=st.integers(-40, 40))
+def test_histogram_counts_every_minor_once(seed: int, k: int, power: int) -> None:
+    J = np.random.default_rng(seed).normal(size=(5, 6)) * 10.0**power
+    J[2] = 0
+    M = np.abs(minor_matrix(J, k)) if k < 3 else None
+    first, counts, zeros = kag.minor_moments(J, k).histogram
+    assert zeros + counts.sum() == math.comb(5, k) * math.comb(6, k)
+    if M is not None:
+        M = M[np.abs(J).max() ** k * 1e-30 < M]
+        edges = 2.0 ** (np.arange(first, first + len(counts) + 1) / 8)
+        assert np.abs(np.histogram(M, bins=edges)[0] - counts).sum() <= 2  # LAPACK rounds differently at an edge
+
+
+def test_exact_powers_of_two_open_their_bin() -> None:
+    first, counts, zeros = kag.minor_moments(np.diag([1.0, 2.0, 4.0]), 2).histogram
+    assert (first, zeros) == (8, 6)
+    assert counts[[0, 8, 16]].tolist() == [1, 1, 1]
+
+
+def test_near_zero_by_hand() -> None:
+    J = np.array([[1.0, 1.0, 0.0, 2.0**-13, 1.0, 1.0, 1.0, 1.0]])
+    m = kag.minor_moments(J, 1)
+    assert m.near_zero == pytest.approx(2 / 8)
+    assert scores.near_zero(m, eps=2.0**-20) == pytest.approx(1 / 8)
+    assert scores.near_zero(m, eps=2.0) == pytest.approx(1)
+    assert scores.near_zero_error(m) == 0
+
+
+def test_kl_init() -> None:
+    J, K = rng.normal(size=(8, 9)), rng.normal(size=(8, 9)) ** 5
+    one, two = kag.minor_moments(J, 2), kag.minor_moments(K, 2)
+    assert kag.kl_init(one, one) == 0
+    assert kag.kl_init(two, one) > 0.1
+    assert kag.kl_init(kag.minor_moments(4.0 * K, 2), one) == pytest.approx(kag.kl_init(two, one), rel=1e-12)
+    assert kag.kl_init(kag.minor_moments(3.0 * K, 2), one) == pytest.approx(kag.kl_init(two, one), rel=0.05)
+    assert math.isnan(kag.kl_init(kag.minor_moments(np.zeros((8, 9)), 2), one))
+    with pytest.raises(InputError):
+        kag.kl_init(kag.minor_moments(np.stack([J, J]), 2), one)
+
+
+def test_ranks_and_alignment_by_hand() -> None:
+    J = np.diag([2.0, 1.0, 1.0]) * 1e-200
+    p = np.array([4, 1, 1]) / 6
+    assert kag.effective_rank(J) == pytest.approx(math.exp(-(p * np.log(p)).sum()), rel=1e-12)
+    assert kag.stable_rank(J) == pytest.approx(1.5, rel=1e-12)
+    assert kag.sv_participation(J) == pytest.approx(36 / 18, rel=1e-12)
+    assert kag.axis_alignment(J) == pytest.approx(1, rel=1e-12)
+    assert kag.axis_alignment(np.array([[3.0, 4.0], [0.0, 0.0]])) == pytest.approx(0.8, rel=1e-12)
+    assert kag.axis_alignment(np.ones((2, 4))) == pytest.approx(0.5, rel=1e-12)
+
+
+def test_zero_rows() -> None:
+    J = rng.normal(size=(5, 7))
+    J[[1, 3]] = 0
+    assert kag.zero_rows(J) == pytest.approx(2 / 5)
+    assert kag.zero_rows(J, k=2) == pytest.approx(7 / 10)
+    assert kag.zero_rows(J, threshold=1e9) == 1
+    limit = np.abs(J).mean(axis=1).max()
+    assert kag.zero_rows(J, threshold=limit * (1 - 1e-9)) == pytest.approx(4 / 5)
+    assert kag.zero_rows(np.stack([J, J]), threshold=[0.0, 1e9]).tolist() == [2 / 5, 1]
+    with pytest.raises(InputError, match="threshold"):
+        kag.zero_rows(J, threshold=-1.0)
+
+
+def test_column_divergence() -> None:
+    assert kag.column_divergence(np.ones((4, 5))) == pytest.approx(0, abs=1e-12)
+    own = np.array([[1.0, 3.0], [3.0, 1.0]])
+    p, q = own[:, 0] / 4, own[:, 1] / 4
+    assert kag.column_divergence(own) == pytest.approx(((p * np.log(p / q)).sum() + (q * np.log(q / p)).sum()) / 2, rel=1e-5)
+    assert kag.column_divergence(np.eye(3)) > 10
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_row_means_and_pair_map(k: int) -> None:
+    J = rng.normal(size=(5, 8))
+    M = minor_matrix(J, k)
+    assert np.allclose(kag.row_means(J, k), M.mean(axis=1), rtol=1e-12)
+    assert np.allclose(kag.row_means(1e100 * J[None], k)[0], M.mean(axis=1) * 1e100**k, rtol=1e-12)
+    if k == 2:
+        maps = kag.column_pair_map(J)
+        first, second = np.triu_indices(8, 1)
+        for name, power in (("s1", 1), ("s2", 2), ("s4", 4)):
+            assert np.allclose(maps[name][first, second], (M**power).sum(axis=0), rtol=1e-11)
+            assert (maps[name] == maps[name].T).all()
+
+
+@pytest.mark.parametrize("k", [4, 5])
+def test_larger_orders_by_brute_force(k: int) -> None:
+    J = rng.normal(size=(6, 7))
+    m = kag.minor_moments(J, k, method="exact")
+    s = np.linalg.svd(J, compute_uv=False) ** 2
+    e = np.poly(-s)[k]
+    assert m.s2 == pytest.approx(e, rel=1e-10)
+    M = minor_matrix(J, k)
+    assert m.s1 == pytest.approx(M.sum(), rel=1e-12)
+    assert m.top == pytest.approx(M.max(), rel=1e-12)
+    assert m.entropy == pytest.approx((M * np.log(M)).sum(), rel=1e-12)
+    ball = kag.minor_moments(J, k, kag.Ball(k - 1), positions=np.arange(7), method="exact")
+    assert ball.count == math.comb(6, k) * (7 - k + 1)

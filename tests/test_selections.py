@@ -1,0 +1,119 @@
+"""Selections: names, counts without listing, layouts."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kagscope as kag
+from kagscope.minors.subsets import list_subsets
+from kagscope.selections import column_subset_count, make_layout, parse_selection
+
+CHOSEN = [
+    kag.All(),
+    kag.Ball(1),
+    kag.Ball(1.5),
+    kag.Ball(2),
+    kag.Apart(2),
+    kag.Apart(1.5),
+    kag.Shell(1, 2),
+    kag.Window((1, 1), 1),
+]
+
+
+def brute(selection: kag.Selection, positions: np.ndarray, k: int) -> list[tuple[int, ...]]:
+    def distance2(a: int, b: int) -> float:
+        return float(((positions[a] - positions[b]) ** 2).sum())
+
+    def ok(subset: tuple[int, ...]) -> bool:
+        pairs = list(combinations(subset, 2))
+        if isinstance(selection, kag.Ball):
+            return all(distance2(*pair) <= selection.radius**2 for pair in pairs)
+        if isinstance(selection, kag.Apart):
+            return all(distance2(*pair) >= selection.distance**2 for pair in pairs)
+        if isinstance(selection, kag.Shell):
+            return all(selection.low**2 <= distance2(*pair) < selection.high**2 for pair in pairs)
+        if isinstance(selection, kag.Window):
+            return all(((positions[a] - selection.center) ** 2).sum() <= selection.radius**2 for a in subset)
+        return True
+
+    return [subset for subset in combinations(range(len(positions)), k) if ok(subset)]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("selection", CHOSEN, ids=str)
+def test_counts_and_lists(selection: kag.Selection, k: int) -> None:
+    layout = make_layout(12, (3, 4))
+    expected = brute(selection, layout.positions, k)
+    assert column_subset_count(selection, layout, k) == len(expected)
+    if k <= 3:
+        subsets = list_subsets([selection], layout, k)
+        found = np.concatenate([np.repeat(subsets.prefixes, np.diff(subsets.starts), axis=0), subsets.last[:, None]], axis=1)
+        assert sorted(map(tuple, found.tolist())) == expected
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_one_list_for_many_selections(k: int) -> None:
+    layout = make_layout(12, (3, 4))
+    subsets = list_subsets(CHOSEN, layout, k)
+    assert subsets.counts == [column_subset_count(selection, layout, k) for selection in CHOSEN]
+
+
+@pytest.mark.parametrize(
+    ("selection", "name"),
+    [
+        (kag.All(), "all"),
+        (kag.Ball(7), "ball(7)"),
+        (kag.Ball(7.0), "ball(7)"),
+        (kag.Ball(1.5), "ball(1.5)"),
+        (kag.Apart(np.int64(7)), "apart(7)"),
+        (kag.Shell(7, 14), "shell(7,14)"),
+        (kag.Window((13, 13), 7), "window(13,13,7)"),
+    ],
+)
+def test_names_read_back(selection: kag.Selection, name: str) -> None:
+    assert str(selection) == name
+    assert parse_selection(name) == selection
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), dimension=st.integers(1, 3))
+def test_any_positions(seed: int, dimension: int) -> None:
+    rng = np.random.default_rng(seed)
+    positions = rng.integers(0, 4, size=(9, dimension)).astype(float)
+    layout = make_layout(9, positions=positions)
+    for selection in (kag.Ball(2), kag.Apart(1.5), kag.Window(tuple(positions[0]), 2)):
+        assert column_subset_count(selection, layout, 3) == len(brute(selection, positions, 3))
+
+
+def test_groups_are_a_discrete_metric() -> None:
+    J = np.random.default_rng(0).normal(size=(3, 6))
+    groups = ["a", "a", "b", "b", "b", "a"]
+    within, across = kag.minor_moments(J, 2, [kag.Ball(0), kag.Apart(1)], groups=groups)
+    same = [pair for pair in combinations(range(6), 2) if groups[pair[0]] == groups[pair[1]]]
+    assert within.count == 3 * len(same)
+    assert within.s1 == pytest.approx(kag.minor_moments(J, 2, kag.Subsets(same)).s1, rel=1e-14)
+    assert (within + across).count == kag.minor_moments(J, 2).count
+
+
+def test_channels_share_their_pixel() -> None:
+    layout = make_layout(12, (3, 2, 2))
+    assert (layout.squared_distances("test")[0, [4, 8]] == 0).all()
+
+
+def test_order_and_names_of_subsets() -> None:
+    assert kag.Subsets([(3, 1), (0, 2)]) == kag.Subsets([(0, 2), (1, 3)])
+    assert str(kag.Subsets([(0, 1)])) == "subsets(1)"
+    assert str(kag.Subsets([(0, 1)], name="edges")) == "edges"
+
+
+def test_more_selections_than_bits() -> None:
+    J = np.random.default_rng(0).normal(size=(3, 9))
+    chosen = [kag.Ball(0.01 * step) for step in range(200)]
+    results = kag.minor_moments(J, 2, chosen, image_shape=(3, 3))
+    for selection, found in zip(chosen, results, strict=True):
+        assert found.s1 == pytest.approx(kag.minor_moments(J, 2, selection, image_shape=(3, 3)).s1, rel=1e-13)

@@ -1,0 +1,117 @@
+"""Zonogon areas against exact arithmetic, in every kind of ill condition."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from kagscope.minors import zonogon
+from kagscope.minors.zonogon import careful_area, pair_areas, row_pair_areas, zonogon_s1
+from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases
+
+EXACT = 1e-14
+
+
+def worst(J: np.ndarray) -> float:
+    wanted = [sum(row) for row in minors(J, 2)]
+    got = row_pair_areas(J)
+    assert got.shape == (comb(len(J), 2),)
+    return max((relative_error(a, b) for a, b in zip(got, wanted, strict=True)), default=0.0)
+
+
+@pytest.mark.parametrize("file", truth_cases())
+def test_truth(file):
+    J, _, entries = read_truth(file)
+    for entry in entries:
+        if entry["k"] == 2 and entry["selection"]["kind"] == "all":
+            means = np.array([float(x) for x in entry["row_means"]])
+            np.testing.assert_allclose(row_pair_areas(J), means * comb(J.shape[1], 2), rtol=EXACT, atol=0)
+            assert zonogon_s1(J) == pytest.approx(float(entry["s1"]), rel=EXACT, abs=0)
+            assert zonogon_s1(np.ascontiguousarray(J.T)) == pytest.approx(float(entry["s1"]), rel=EXACT, abs=0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(matrices(min_rows=2))
+def test_any_matrix(J):
+    assert worst(J) <= EXACT
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 1e-2, 1e-5, 1e-7, 1e-9, 1e-12, 1e-15])
+@pytest.mark.parametrize("factor", [1.0, 1 / 3, -1e6])
+def test_nearly_parallel_rows_keep_their_digits(epsilon, factor):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=120)
+    assert worst(np.stack([x, factor * x + epsilon * rng.normal(size=120)])) <= EXACT
+
+
+def test_nearly_parallel_columns():
+    rng = np.random.default_rng(2)
+    J = np.outer(rng.normal(size=4), np.ones(60)) + 1e-8 * rng.normal(size=(4, 60))
+    assert worst(J) <= EXACT
+
+
+def test_parallel_rows_and_columns_give_exactly_zero():
+    rng = np.random.default_rng(3)
+    x = rng.integers(-1000, 1000, size=500).astype(float)
+    assert not row_pair_areas(np.stack([x, 3 * x, -x / 8, np.zeros(500), x * 1e3])).any()
+    assert row_pair_areas(rng.normal(size=(5, 1))).tolist() == [0.0] * 10
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-120, 1e120, 1e150])
+def test_extreme_scales(scale):
+    J = np.random.default_rng(4).normal(size=(3, 30)) * scale
+    assert worst(J) <= EXACT
+
+
+def test_rows_of_very_different_lengths():
+    rng = np.random.default_rng(5)
+    assert worst(rng.normal(size=(4, 50)) * np.array([[1e-9], [1.0], [1e7], [1e-3]])) <= EXACT
+    assert worst(rng.normal(size=(4, 50)) * 10 ** rng.uniform(-12, 12, size=(4, 50))) <= EXACT
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 63, 64, 65, 1024, 1025, 5000])
+def test_lengths_around_every_boundary(n):
+    """Runs of four, checks of 64, index bits; against the column-pair sum written out."""
+    x, y = np.random.default_rng(n).normal(size=(2, n))
+    wanted = sum(np.abs(x[a] * y[:a] - y[a] * x[:a]).sum() for a in range(n))
+    assert row_pair_areas(np.stack([x, y]))[0] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_keys_that_cannot_tell_slopes_apart_fall_back():
+    """All slopes but two within 1e-9: the 32-bit keys are useless and insertion would be quadratic."""
+    rng = np.random.default_rng(6)
+    x = np.concatenate([rng.uniform(1, 2, 400), [300.0, 0.0]])
+    y = np.concatenate([x[:400] * (1 + 1e-9 * rng.normal(size=400)), [0.0, 300.0]])
+    J = np.stack([x, y])
+    assert worst(J) <= EXACT
+    assert careful_area(*J) == pytest.approx(row_pair_areas(J)[0], rel=EXACT)
+
+
+def test_zero_columns_and_duplicates_change_nothing_they_should_not():
+    J = np.random.default_rng(7).normal(size=(5, 40))
+    areas = row_pair_areas(J)
+    np.testing.assert_allclose(row_pair_areas(np.insert(J, [3, 9], 0.0, axis=1)), areas, rtol=EXACT)
+    np.testing.assert_allclose(row_pair_areas(np.repeat(J, 3, axis=1)), 9 * areas, rtol=EXACT)
+    np.testing.assert_allclose(row_pair_areas(J[:, ::-1] * np.where(np.arange(40) % 3, 1.0, -1.0)), areas, rtol=EXACT)
+
+
+def test_chosen_pairs_are_those_of_all_pairs():
+    J = np.random.default_rng(8).normal(size=(6, 30))
+    first, second = np.array([4, 0, 2]), np.array([1, 5, 2])
+    everything = dict(zip(combinations(range(6), 2), row_pair_areas(J), strict=True))
+    got = pair_areas(J, first, second)
+    assert got[0] == pytest.approx(everything[1, 4], rel=EXACT)
+    assert got[1] == everything[0, 5]
+    assert got[2] == 0.0
+
+
+def test_same_bits_for_any_number_of_threads_and_block_size(monkeypatch):
+    J = np.random.default_rng(9).normal(size=(40, 300))
+    one = row_pair_areas(J, threads=1)
+    assert np.array_equal(one, row_pair_areas(J, threads=2))
+    monkeypatch.setattr(zonogon, "BLOCK_ENTRIES", 1000)
+    assert np.array_equal(one, row_pair_areas(J, threads=2))
