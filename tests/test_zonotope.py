@@ -103,7 +103,6 @@ def test_sampled_is_unbiased_with_honest_errors(k):
     assert 0.8 < np.std(scores) < 1.2
 
 
-@pytest.mark.slow
 def test_sampled_intervals_cover_over_400_repetitions():
     rng = np.random.default_rng(6)
     J = rng.normal(size=(10, 30)) * np.exp(rng.normal(size=(10, 1)))
