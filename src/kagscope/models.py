@@ -131,7 +131,9 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: truncated, damaged or not safetensors ({error}); expected weights that were saved as safetensors") from error
+        raise DataError(
+            f"{path}: truncated, damaged or not safetensors ({error}); expected weights that were saved as safetensors"
+        ) from error
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights") -> None:

@@ -40,9 +40,7 @@ def load_arrays(folder: Path, files: list[Path]) -> Dataset:
     return Dataset(folder.resolve().name, *parts)
 
 
-def _part(
-    arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def _part(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     where = {kind: f"{file}: `{prefix}{kind}`" for kind in ("images", "labels")}
     images = images_from(arrays[f"{prefix}images"], where["images"])
     return images, labels_from(arrays[f"{prefix}labels"], len(images), where["labels"], f"`{prefix}images`")
@@ -59,7 +57,9 @@ def _read(file: Path, wanted: set[str]) -> dict[str, npt.NDArray[Any]]:
                 return {name: _member(archive, members[name], f"{file}: `{name}`") for name in sorted(wanted)}
         except DataError:
             raise
-        except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged bytes, NotImplementedError and MemoryError included
+        except (
+            Exception
+        ) as error:  # zipfile and numpy raise a dozen kinds on damaged bytes, NotImplementedError and MemoryError included
             raise DataError(f"{file}: not a readable .npz archive ({_short(error)}); {_EXPECTED}") from error
 
 

@@ -60,14 +60,20 @@ def _fetch(name: str, file: str, md5: str, mirrors: tuple[str, ...], folder: Pat
         bar = _Bar(f"{name}: {file}") if progress else False
         try:
             pooch.retrieve(
-                mirror + file, f"md5:{md5}", fname=file, path=folder, downloader=pooch.HTTPDownloader(progressbar=bar, timeout=(10, 60))
+                mirror + file,
+                f"md5:{md5}",
+                fname=file,
+                path=folder,
+                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=(10, 60)),
             )
         except requests.RequestException as error:
             failures.append(f"{mirror} ({type(error).__name__})")
         except ValueError:  # pooch's word for a wrong checksum; the file is already deleted
             failures.append(f"{mirror} (wrong checksum)")
         except OSError as error:
-            raise OutputError(f"cannot write the data cache {folder}: {error.strerror or error}; free or choose another folder") from error
+            raise OutputError(
+                f"cannot write the data cache {folder}: {error.strerror or error}; free or choose another folder"
+            ) from error
         else:
             return
     raise DataError(

@@ -65,14 +65,18 @@ def _parse(stream: IO[bytes], path: Path, dimensions: int, most_bytes: int) -> n
     if expected > MAX_BYTES:
         raise DataError(f"{path}: its header announces {counts} bytes; at most {MAX_BYTES} can be read: the header is damaged?")
     if expected > most_bytes:
-        raise DataError(f"{path}: its header announces {counts} bytes, more than the file can hold; it is truncated or damaged: copy it again")
+        raise DataError(
+            f"{path}: its header announces {counts} bytes, more than the file can hold; it is truncated or damaged: copy it again"
+        )
     content = _read_at_most(stream, expected + 1)
     if len(content) < expected:
         raise DataError(
             f"{path}: truncated: its header announces {counts} = {expected} bytes, found {len(content)}: copy or download it again"
         )
     if len(content) > expected:
-        raise DataError(f"{path}: goes on after the {counts} = {expected} bytes that its header announces; expected it to end there")
+        raise DataError(
+            f"{path}: goes on after the {counts} = {expected} bytes that its header announces; expected it to end there"
+        )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
@@ -88,7 +92,9 @@ def _header(stream: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]:
         )
     counts = stream.read(4 * dimensions)
     if len(counts) < 4 * dimensions:
-        raise DataError(f"{path}: truncated within its header; expected {dimensions} counts of 4 bytes: copy or download it again")
+        raise DataError(
+            f"{path}: truncated within its header; expected {dimensions} counts of 4 bytes: copy or download it again"
+        )
     return struct.unpack(f">{dimensions}I", counts)
 
 

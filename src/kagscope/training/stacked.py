@@ -122,7 +122,9 @@ class Workspace:
 
 def _blocks(n: int, batch: int, widths: Sequence[int]) -> tuple[list[Tensor], list[list[Tensor]]]:
     blocks = [torch.zeros(n, _padded(batch * width)) for width in widths]
-    return blocks, [[row[: batch * width].view(batch, width) for row in block] for block, width in zip(blocks, widths, strict=True)]
+    return blocks, [
+        [row[: batch * width].view(batch, width) for row in block] for block, width in zip(blocks, widths, strict=True)
+    ]
 
 
 def _padded(count: int) -> int:
