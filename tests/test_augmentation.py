@@ -72,7 +72,7 @@ def test_a_disc_stays_round_on_an_image_that_is_not_square() -> None:
     row, column = np.mgrid[:21, :41]
     disc = torch.from_numpy(np.clip(6 - np.hypot(row - 10, column - 20), 0, 1).astype(np.float32))[None]
     turned = warp(disc, one_map(0.7, 1, 0, 0, (21, 41)))
-    assert (turned - disc).abs().max() < 0.15
+    assert (turned - disc).abs().max() < 0.25
     assert abs(turned.sum() - disc.sum()) < 0.01 * disc.sum()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -16,12 +17,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_idx import idx_bytes
 
 import kagscope.data.registry as registry
 from kagscope.data import NAMES, Dataset, load
 from kagscope.data.download import Source
 from kagscope.errors import DataError, InputError, OutputError
+from test_idx import idx_bytes
 
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 RNG = np.random.default_rng(0)
@@ -234,13 +235,11 @@ def test_an_archive_that_announces_more_than_it_holds(tmp_path: Path) -> None:
 @given(at=st.integers(0, len(NPZ) - 1), value=st.integers(0, 255))
 def test_an_archive_with_any_byte_changed_loads_or_is_refused(tmp_path: Path, at: int, value: int) -> None:
     (tmp_path / "a.npz").write_bytes(NPZ[:at] + bytes([value]) + NPZ[at + 1 :])
-    try:
-        load(tmp_path)
-    except DataError as error:
-        assert "\n" not in str(error)
+    with contextlib.suppress(DataError):
+        assert np.isfinite(load(tmp_path).train_images).all()
 
 
-@pytest.fixture()
+@pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[str]:
     """A web server on this machine that serves the IDX files of PARTS, gzipped."""
     folder = write_idx(tmp_path / "published", zipped=True)
@@ -285,7 +284,7 @@ def test_download_tries_mirrors_verifies_and_caches(
 def test_download_refuses_what_is_not_the_published_file(tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.DOWNLOADS, "mnist", source_of(tmp_path, mirror))
     (tmp_path / "published" / "train-images-idx3-ubyte.gz").write_bytes(b"something else")
-    with pytest.raises(DataError, match="wrong checksum.*--data DIR"):
+    with pytest.raises(DataError, match=r"wrong checksum.*--data DIR"):
         load("mnist", cache_dir=tmp_path / "cache", progress=False)
     assert not (tmp_path / "cache" / "mnist" / "train-images-idx3-ubyte.gz").exists()
 

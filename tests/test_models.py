@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 from pathlib import Path
@@ -114,10 +115,8 @@ def test_bad_weight_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @given(content=st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda b: len(b).to_bytes(8, "little") + b)))
 def test_any_bytes_are_weights_or_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "fuzz").write_bytes(content)
-    try:
-        load_weights(tmp_path / "fuzz")
-    except DataError as error:
-        assert "\n" not in str(error)
+    with contextlib.suppress(DataError):
+        assert all(isinstance(tensor, torch.Tensor) for tensor in load_weights(tmp_path / "fuzz").values())
 
 
 def test_weights_that_do_not_fit_change_nothing() -> None:

@@ -39,7 +39,7 @@ def mlp(n_inputs: int, hidden: Sequence[int], n_classes: int, activation: str = 
     generator = torch.Generator().manual_seed(check_seed(seed))
     modules: list[nn.Module] = []
     for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
-        linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=torch.float32)
+        linear = nn.Linear(fan_in, fan_out, device="meta", dtype=torch.float32).to_empty(device="cpu")  # draws nothing
         bound = 1 / math.sqrt(fan_in)
         with torch.no_grad():
             linear.weight.uniform_(-bound, bound, generator=generator)
@@ -123,14 +123,14 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path = Path(path)
     with open_regular(path) as stream:
         content = stream.read()
-    if content[:4] == b"PK\x03\x04" or content[:1] == b"\x80":
-        raise DataError(
-            f"{path}: is a pickle (torch.save), which could run code when opened; expected safetensors: "
-            "convert it where you trust it, with safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
-        )
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        if content[:4] == b"PK\x03\x04" or content[:1] == b"\x80":
+            raise DataError(
+                f"{path}: is a pickle (torch.save), which could run code when opened; expected safetensors: where you trust it, "
+                "convert it with safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
+            ) from None
         raise DataError(
             f"{path}: truncated, damaged or not safetensors ({error}); expected weights that were saved as safetensors"
         ) from error

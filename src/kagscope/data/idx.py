@@ -27,6 +27,7 @@ MAX_BYTES = 2**30
 _DEFLATE_LIMIT = 1032  # no deflate stream expands more than this
 _CHUNK = 2**20
 _UBYTE = 0x08
+_Stream = IO[bytes] | gzip.GzipFile
 
 
 def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
@@ -56,7 +57,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
             ) from error
 
 
-def _parse(stream: IO[bytes], path: Path, dimensions: int, most_bytes: int) -> npt.NDArray[np.uint8]:
+def _parse(stream: _Stream, path: Path, dimensions: int, most_bytes: int) -> npt.NDArray[np.uint8]:
     """Read header and numbers; ``most_bytes`` bounds what the file can hold at all."""
     shape = _header(stream, path, dimensions)
     expected, counts = math.prod(shape), " x ".join(map(str, shape))
@@ -80,7 +81,7 @@ def _parse(stream: IO[bytes], path: Path, dimensions: int, most_bytes: int) -> n
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
-def _header(stream: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]:
+def _header(stream: _Stream, path: Path, dimensions: int) -> tuple[int, ...]:
     magic = stream.read(4)
     if not magic:
         raise DataError(f"{path}: empty file; expected an IDX file: copy or download it again")
@@ -98,7 +99,7 @@ def _header(stream: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]:
     return struct.unpack(f">{dimensions}I", counts)
 
 
-def _read_at_most(stream: IO[bytes], limit: int) -> bytes:
+def _read_at_most(stream: _Stream, limit: int) -> bytes:
     """Read up to ``limit`` bytes, allocating as they come rather than as announced."""
     pieces, left = [], limit
     while left and (piece := stream.read(min(left, _CHUNK))):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from numba import njit
 from torch import Tensor
 from torch.nn import functional
 
@@ -46,21 +49,67 @@ class Warper:
     """Transforms chosen images of a set; outside of an image everything is 0, between pixels it is bilinear."""
 
     def __init__(self, images: Tensor) -> None:
-        """Keep the images, float32 ``(N, H, W)``."""
-        self.images = images
+        """Keep a framed copy of the images, float32 ``(N, H, W)``, and the box of each that holds all that is not 0."""
+        self.shape = (images.shape[1], images.shape[2])
+        self._framed = functional.pad(images, (_FRAME,) * 4).flatten(1).numpy()
+        self._boxes = np.stack([*_extent((images != 0).any(2)), *_extent((images != 0).any(1))], 1)
 
     def warp(self, index: Tensor, maps: Tensor, out: Tensor) -> None:
         """Write images ``index`` (int64 ``(B,)``), transformed by ``maps`` (``(B, 2, 3)``), to ``out`` (``(B, H * W)``)."""
-        height, width = self.images.shape[1:]
-        chosen = self.images[index].unsqueeze(1)
-        grid = functional.affine_grid(_normalised(maps, height, width), list(chosen.shape), align_corners=False)
-        out.copy_(functional.grid_sample(chosen, grid, "bilinear", "zeros", align_corners=False).flatten(1))
+        _warp(self._framed, self._boxes, index.numpy(), maps.numpy(), out.view(-1, *self.shape).numpy())
 
 
-def _normalised(maps: Tensor, height: int, width: int) -> Tensor:
-    """The same maps in the coordinates of grid_sample: (x, y, 1), each side from -1 to 1."""
-    sides = torch.tensor([float(height), float(width)])
-    linear = maps[:, :, :2] * sides / sides[:, None]
-    centre = (sides - 1) / 2
-    offset = (maps[:, :, :2] @ centre + maps[:, :, 2] - centre) * 2 / sides
-    return torch.cat([linear, offset[:, :, None]], 2)[:, [1, 0]][:, :, [1, 0, 2]]
+_FRAME = 2  # of zeros around each image: one pixel to interpolate towards, one for rounding
+
+
+def _extent(used: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """First and last index used, per image, within the frame; first > last where none is."""
+    n = used.shape[1]
+    place = torch.arange(n, dtype=torch.float32)
+    first = torch.where(used, place, float(n)).amin(1) + _FRAME
+    last = torch.where(used, place, -1.0).amax(1) + _FRAME
+    return first.numpy(), last.numpy()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _span(start: float, slope: float, low: float, high: float, n: int) -> tuple[int, int]:
+    """The range of j in 0 … n with low < start + slope j < high."""
+    if abs(slope) < 1e-6:
+        return (0, n) if low < start < high else (0, 0)
+    first, last = (low - start) / slope, (high - start) / slope
+    if first > last:
+        first, last = last, first
+    return max(0, math.ceil(max(first, -1.0))), min(n, math.floor(min(last, float(n))) + 1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _warp(
+    framed: npt.NDArray[np.float32],
+    boxes: npt.NDArray[np.float32],
+    index: npt.NDArray[np.int64],
+    maps: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Visit only pixels whose source lies within one pixel of an image's box: half of MNIST, and no bounds to check on the way."""
+    batch, height, width = out.shape
+    stride = np.uint32(width + 2 * _FRAME)
+    one = np.uint32(1)
+    for b in range(batch):
+        image = framed[index[b]]
+        top, bottom, left, right = boxes[index[b]]
+        m = maps[b]
+        for i in range(height):
+            row = out[b, i]
+            row[:] = np.float32(0)
+            y0 = m[0, 0] * np.float32(i) + m[0, 2] + np.float32(_FRAME)
+            x0 = m[1, 0] * np.float32(i) + m[1, 2] + np.float32(_FRAME)
+            from_y, to_y = _span(y0, m[0, 1], top - 1, bottom + 1, width)
+            from_x, to_x = _span(x0, m[1, 1], left - 1, right + 1, width)
+            for j in range(max(from_y, from_x), min(to_y, to_x)):
+                y, x = y0 + m[0, 1] * np.float32(j), x0 + m[1, 1] * np.float32(j)
+                iy, ix = np.uint32(y), np.uint32(x)
+                fy, fx = y - np.float32(iy), x - np.float32(ix)
+                o = iy * stride + ix
+                above = image[o] + fx * (image[o + one] - image[o])
+                below = image[o + stride] + fx * (image[o + stride + one] - image[o + stride])
+                row[j] = above + fy * (below - above)

@@ -168,7 +168,7 @@ class _Run:
         """Mean cross-entropy and accuracy, in parts that stay within the cache."""
         self.model.load_state_dict(state)
         loss, right = 0.0, 0
-        for x, y in zip(inputs.split(1024), labels.split(1024), strict=True):
+        for x, y in zip(torch.split(inputs, 1024), torch.split(labels, 1024), strict=True):
             logits = self.model(x)
             loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
             right += int((logits.argmax(1) == y).sum())

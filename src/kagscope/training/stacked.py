@@ -23,7 +23,7 @@ _PAD = 64
 _aten: Any = torch.ops.aten
 
 # name: (activation(z, out), gradient(dh, z, h, out)), each one pass over memory
-_ELEMENTWISE: dict[str, tuple[Callable[[Tensor, Tensor], None], Callable[[Tensor, Tensor, Tensor, Tensor], None]]] = {
+_ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "gelu": (lambda z, h: _aten.gelu.out(z, out=h), lambda dh, z, h, dz: _aten.gelu_backward.grad_input(dh, z, grad_input=dz)),
     "relu": (
         lambda z, h: torch.clamp_min(z, 0, out=h),
