@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +39,7 @@ def mlp(n_inputs: int, hidden: Sequence[int], n_classes: int, activation: str = 
     check_activation(activation)
     generator = torch.Generator().manual_seed(check_seed(seed))
     modules: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in itertools.pairwise(sizes):
         linear = nn.Linear(fan_in, fan_out, device="meta", dtype=torch.float32).to_empty(device="cpu")  # draws nothing
         bound = 1 / math.sqrt(fan_in)
         with torch.no_grad():

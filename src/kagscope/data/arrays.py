@@ -1,7 +1,7 @@
 """Folders of NumPy archives: ``train.npz`` and ``test.npz``, or one file with both parts.
 
-Archives are read member by member, after their headers have been checked against the sizes in the zip directory; objects (pickles)
-are never loaded.
+Archives are read member by member, after their headers have been checked against the sizes in the zip directory; objects
+(pickles) are never loaded.
 """
 
 from __future__ import annotations

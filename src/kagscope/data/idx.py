@@ -52,8 +52,9 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
             with gzip.open(raw) as stream:
                 return _parse(stream, path, dimensions, size * _DEFLATE_LIMIT)
         except (OSError, EOFError, zlib.error) as error:
+            kind = "gzip file" if compressed else "file"
             raise DataError(
-                f"{path}: damaged {'gzip ' if compressed else ''}file ({_reason(error)}); expected an IDX file: copy or download it again"
+                f"{path}: damaged {kind} ({_reason(error)}); expected an IDX file: copy or download it again"
             ) from error
 
 
@@ -72,7 +73,7 @@ def _parse(stream: _Stream, path: Path, dimensions: int, most_bytes: int) -> npt
     content = _read_at_most(stream, expected + 1)
     if len(content) < expected:
         raise DataError(
-            f"{path}: truncated: its header announces {counts} = {expected} bytes, found {len(content)}: copy or download it again"
+            f"{path}: truncated: its header announces {counts} = {expected} bytes, found {len(content)}: copy it again"
         )
     if len(content) > expected:
         raise DataError(

@@ -90,7 +90,7 @@ def _warp(
     maps: npt.NDArray[np.float32],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Visit only pixels whose source lies within one pixel of an image's box: half of MNIST, and no bounds to check on the way."""
+    """Visit only pixels whose source lies within one pixel of an image's box: half of MNIST, and no bounds to check."""
     batch, height, width = out.shape
     stride = np.uint32(width + 2 * _FRAME)
     one = np.uint32(1)

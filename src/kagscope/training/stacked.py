@@ -1,13 +1,12 @@
 """Several MLPs of one shape as one flat block of numbers, with their gradients written out by hand.
 
-Two things decide the speed of small networks on a CPU: the cost of calling an operation at all, and passes over memory. Elementwise
-operations and Adam therefore run once over all networks, matrix products once per network, and nothing is allocated in a step; this
-is 1.2 to 2 times as fast as batched products under autograd and 2 to 6 times as fast as one network after another
-(``benchmarks/training.py``).
+Two things decide the speed of small networks on a CPU: the cost of calling an operation at all, and passes over memory.
+Elementwise operations and Adam therefore run once over all networks, matrix products once per network, and nothing is allocated
+in a step. ``benchmarks/training.py`` compares this with one network after another, batched products under autograd, and vmap.
 
-A network's result must not depend on its neighbours. Matrix products see one network at a time. Elementwise operations treat the last
-few numbers of a block in scalar code, which may round differently: so every network's part of every block is padded to a multiple of
-64 numbers, more than any vector unit takes at once.
+A network's result must not depend on its neighbours. Matrix products see one network at a time. Elementwise operations treat the
+last few numbers of a block in scalar code, which may round differently: so every network's part of every block is padded to a
+multiple of 64 numbers, more than any vector unit takes at once.
 """
 
 from __future__ import annotations
