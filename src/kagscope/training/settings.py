@@ -44,8 +44,8 @@ class TrainingSettings:
         learning_rate: Adam's, with betas 0.9 and 0.999 and eps 1e-8.
         weight_decay: L2 term added to the gradient, as in ``torch.optim.Adam``.
         augmentation: spatial augmentation, or None for standard training.
-        checkpoints: how many states to keep: the initial one and, at geometrically spaced steps, this many less one; the last step
-            is always among them.
+        checkpoints: how many states to keep: the initial one and, at geometrically spaced steps, this many less one;
+            the last step is always among them.
     """
 
     hidden: tuple[int, ...] = (64, 64)
