@@ -201,7 +201,7 @@ def test_bad_settings(bad: dict, message: str) -> None:
         TrainingSettings(**bad)
 
 
-@pytest.mark.parametrize("seeds", [[], [1, 1], [-1], ["0"]])
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1], ["0"], range(2000)])
 def test_bad_seeds(seeds: list) -> None:
     with pytest.raises(InputError, match="seed"):
         train(load("digits"), SMALL, seeds)

@@ -73,7 +73,7 @@ def _extent(used: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _span(
-    start: float, slope: float, low: float, high: float, within: tuple[np.float32, np.float32]
+    start: np.float32, slope: np.float32, low: np.float32, high: np.float32, within: tuple[np.float32, np.float32]
 ) -> tuple[np.float32, np.float32]:
     """The part of the interval ``within`` where low < start + slope j < high; empty intervals end before they begin."""
     if abs(slope) < np.float32(1e-6):

@@ -19,6 +19,8 @@ from kagscope.training.augmentation import Warper, draw_maps
 from kagscope.training.settings import TrainingSettings
 from kagscope.training.stacked import StackedMLP, Workspace
 
+MAX_SEEDS = 1000
+
 State = dict[str, Tensor]
 Progress = Callable[[int, int, dict[str, Any]], None]
 
@@ -82,8 +84,10 @@ def train(
     Raises:
         InputError: no seeds, repeated ones or bad ones; or the training diverged (which setting to change is said).
     """
-    if len(seeds) == 0 or len({check_seed(seed) for seed in seeds}) < len(seeds):
-        raise InputError(f"seeds are {list(seeds)!r}; expected at least one, each once")
+    if not 1 <= len(seeds) <= MAX_SEEDS:
+        raise InputError(f"{len(seeds)} seeds were given; expected 1 to {MAX_SEEDS} of them")
+    if len({check_seed(seed) for seed in seeds}) < len(seeds):
+        raise InputError(f"seeds are {list(seeds)!r}; expected each once")
     with one_thread(), torch.no_grad():
         return _Run(dataset, settings, seeds, on_progress or (lambda done, total, info: None)).run()
 
@@ -105,6 +109,7 @@ class _Run:
         self.draws = [_generator(seed, "augmentation") for seed in seeds]
         self.image_shape = dataset.image_shape
         self.warper = Warper(torch.from_numpy(dataset.train_images)) if settings.augmentation else None
+        self.workspaces: dict[int, Workspace] = {}  # a full batch's, and that of the smaller last one
         self.kept: list[dict[int, State]] = [{} for _ in seeds]
         self.scores: list[dict[int, tuple[float, float]]] = [{} for _ in seeds]
 
@@ -145,10 +150,9 @@ class _Run:
             yield work
 
     def _workspace(self, batch: int) -> Workspace:
-        workspaces: dict[int, Workspace] = self.__dict__.setdefault("_workspaces", {})
-        if batch not in workspaces:
-            workspaces[batch] = self.nets.workspace(batch)
-        return workspaces[batch]
+        if batch not in self.workspaces:
+            self.workspaces[batch] = self.nets.workspace(batch)
+        return self.workspaces[batch]
 
     def _keep(self, step: int) -> None:
         """Keep and evaluate every network's state."""
