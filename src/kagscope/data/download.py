@@ -34,7 +34,7 @@ def load_download(name: str, source: Source, cache_dir: Path | None, progress: b
     Args:
         name: the data set's name, also the folder within the cache.
         source: mirrors and checksums.
-        cache_dir: default is the user's cache folder of the operating system (or ``KAGSCOPE_DATA_DIR``).
+        cache_dir: default is the user's cache folder of the operating system.
         progress: show a progress bar on standard error.
 
     Raises:
