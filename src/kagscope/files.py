@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
-from kagscope.errors import OutputError
+from kagscope.errors import DataError, OutputError
 
 
 @contextlib.contextmanager
@@ -50,3 +52,25 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a plain file to read bytes, without hanging on a FIFO or reading from a device.
+
+    Raises:
+        DataError: missing, a folder, FIFO or device, or not readable.
+    """
+    path = Path(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the name") from error
+    except (OSError, ValueError) as error:
+        kind = "a folder" if path.is_dir() else getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: cannot be opened ({kind}); expected a file that can be read") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
+        raise DataError(f"{path}: is {kind}; expected a plain file")
+    return os.fdopen(descriptor, "rb")

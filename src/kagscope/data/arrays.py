@@ -1,0 +1,96 @@
+"""Folders of NumPy archives: ``train.npz`` and ``test.npz``, or one file with both parts.
+
+Archives are read member by member, after their headers have been checked against the sizes in the zip directory; objects
+(pickles) are never loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kagscope.data.dataset import Dataset, images_from, labels_from
+from kagscope.data.idx import MAX_BYTES
+from kagscope.errors import DataError
+from kagscope.files import open_regular
+
+_EXPECTED = (
+    "expected train.npz and test.npz, each with arrays `images` and `labels`, or one .npz file with "
+    "`train_images`, `train_labels`, `test_images` and `test_labels`"
+)
+
+
+def load_arrays(folder: Path, files: list[Path]) -> Dataset:
+    """Read the data set that the ``.npz`` ``files`` of ``folder`` hold. Raises :class:`DataError`."""
+    by_name = {file.name: file for file in files}
+    if {"train.npz", "test.npz"} <= by_name.keys():
+        train, test = (_read(by_name[f"{part}.npz"], {"images", "labels"}) for part in ("train", "test"))
+        parts = (*_part(train, by_name["train.npz"], ""), *_part(test, by_name["test.npz"], ""))
+    elif len(files) == 1:
+        wanted = {f"{part}_{kind}" for part in ("train", "test") for kind in ("images", "labels")}
+        arrays = _read(files[0], wanted)
+        parts = (*_part(arrays, files[0], "train_"), *_part(arrays, files[0], "test_"))
+    else:
+        raise DataError(f"{folder}: found {', '.join(sorted(by_name))}; {_EXPECTED}")
+    return Dataset(folder.resolve().name, *parts)
+
+
+def _part(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    where = {kind: f"{file}: `{prefix}{kind}`" for kind in ("images", "labels")}
+    images = images_from(arrays[f"{prefix}images"], where["images"])
+    return images, labels_from(arrays[f"{prefix}labels"], len(images), where["labels"], f"`{prefix}images`")
+
+
+def _read(file: Path, wanted: set[str]) -> dict[str, npt.NDArray[Any]]:
+    with open_regular(file) as raw:
+        try:
+            with zipfile.ZipFile(raw) as archive:
+                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+                if missing := sorted(wanted - members.keys()):
+                    found = ", ".join(f"`{name}`" for name in sorted(members)[:8]) or "nothing"
+                    raise DataError(f"{file}: lacks {', '.join(f'`{name}`' for name in missing)} (found {found}); {_EXPECTED}")
+                return {name: _member(archive, members[name], f"{file}: `{name}`") for name in sorted(wanted)}
+        except DataError:
+            raise
+        except (
+            Exception
+        ) as error:  # zipfile and numpy raise a dozen kinds on damaged bytes, NotImplementedError and MemoryError included
+            raise DataError(f"{file}: not a readable .npz archive ({_short(error)}); {_EXPECTED}") from error
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> npt.NDArray[Any]:
+    with archive.open(info) as stream:
+        shape, fortran, dtype = _npy_header(stream)
+        if dtype.hasobject:
+            raise DataError(f"{where}: holds Python objects (a pickle), which are never loaded; expected an array of numbers")
+        if dtype.kind not in "iuf":
+            raise DataError(f"{where}: found dtype {dtype}; expected an array of numbers")
+        expected = math.prod(shape) * dtype.itemsize
+        if expected > MAX_BYTES * dtype.itemsize:
+            raise DataError(f"{where}: announces {math.prod(shape)} numbers; at most {MAX_BYTES} can be read")
+        if expected != info.file_size - stream.tell():
+            raise DataError(
+                f"{where}: its header announces shape {shape} of {dtype} = {expected} bytes, its content is "
+                f"{info.file_size - stream.tell()} bytes long: save it again"
+            )
+        content = stream.read(expected)
+        if len(content) != expected or stream.read(1):
+            raise DataError(f"{where}: truncated: expected {expected} bytes, found {len(content)}: save it again")
+    flat = np.frombuffer(content, dtype=dtype)
+    array = flat.reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)
+
+
+def _short(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__

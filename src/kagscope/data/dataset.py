@@ -1,0 +1,140 @@
+"""What every loader returns: four arrays that fit together, checked once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kagscope.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images and labels, split into a training and a test part.
+
+    Attributes:
+        name: how the data set was asked for.
+        train_images: float32 ``(N, H, W)``, finite; in [0, 1] where the source holds bytes.
+        train_labels: int64 ``(N,)``, in ``0 … n_classes - 1``.
+        test_images: float32 ``(M, H, W)``.
+        test_labels: int64 ``(M,)``.
+    """
+
+    name: str
+    train_images: npt.NDArray[np.float32]
+    train_labels: npt.NDArray[np.int64]
+    test_images: npt.NDArray[np.float32]
+    test_labels: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+            if images.ndim != 3 or images.dtype != np.float32 or labels.shape != images.shape[:1] or labels.dtype != np.int64:
+                raise DataError(
+                    f"{self.name}: {part} images are {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}; "
+                    "expected float32 (N, H, W) and int64 (N,)"
+                )
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            raise DataError(
+                f"{self.name}: training images are {_size(self.train_images)} pixels and test images {_size(self.test_images)}; "
+                "both parts need the same size"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.train_images.shape[1]), int(self.train_images.shape[2])
+
+    @property
+    def n_inputs(self) -> int:
+        """Pixels per image, in row-major order the inputs of a network."""
+        return self.image_shape[0] * self.image_shape[1]
+
+    @property
+    def n_classes(self) -> int:
+        """One more than the largest label of either part."""
+        return int(max(self.train_labels.max(), self.test_labels.max())) + 1
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the shapes and contents of the four arrays; the name does not enter."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            little_endian = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            digest.update(f"{array.dtype.str[1:]}{array.shape}".encode())
+            digest.update(little_endian.data if array.size else b"")
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        height, width = self.image_shape
+        return (
+            f"Dataset({self.name!r}, {len(self.train_labels)} training and {len(self.test_labels)} test images "
+            f"of {height} x {width}, {self.n_classes} classes)"
+        )
+
+
+def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
+    """Turn what a file held into float32 images ``(N, H, W)``: bytes are divided by 255, floats taken as they are.
+
+    Raises:
+        DataError: not three-dimensional, no pixels, a dtype that is neither uint8 nor float, or a number that is not finite.
+    """
+    if array.ndim == 2:
+        raise DataError(
+            f"{where}: found flat rows of shape {array.shape}, which say nothing of where a pixel is; "
+            "expected images of shape (N, height, width): reshape them before saving"
+        )
+    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
+        array = array.squeeze(1 if array.shape[1] == 1 else 3)
+    if array.ndim != 3:
+        raise DataError(f"{where}: found an array of shape {array.shape}; expected grey images of shape (N, height, width)")
+    if array.size == 0:
+        raise DataError(f"{where}: found an array of shape {array.shape}, which holds no pixel; expected at least one image")
+    if array.dtype == np.uint8:
+        return array.astype(np.float32) / np.float32(255)
+    if array.dtype.kind != "f":
+        raise DataError(f"{where}: found images of dtype {array.dtype}; expected uint8 (0 to 255) or floating point")
+    with np.errstate(over="ignore"):
+        images = np.ascontiguousarray(array, dtype=np.float32)
+    bad = ~np.isfinite(images)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise DataError(
+            f"{where}: {int(bad.sum())} pixels are NaN, infinite or too large for float32, the first at {first}; "
+            "expected finite numbers: mend or drop these images"
+        )
+    return images
+
+
+def labels_from(array: npt.NDArray[Any], n_images: int, where: str, images_where: str) -> npt.NDArray[np.int64]:
+    """Turn what a file held into int64 labels ``(N,)``, one per image.
+
+    Raises:
+        DataError: not one-dimensional integers, another number than ``n_images``, or a class number that cannot be one.
+    """
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"{where}: found labels of dtype {array.dtype} and shape {array.shape}; expected integers of shape (N,)")
+    if len(array) != n_images:
+        raise DataError(
+            f"{where}: found {len(array)} labels, but {images_where} holds {n_images} images; expected one label per image: "
+            "check that the files belong together"
+        )
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= MAX_CLASSES:
+        raise DataError(f"{where}: found labels from {low} to {high}; expected class numbers 0, 1, 2, … below {MAX_CLASSES}")
+    return array.astype(np.int64)
+
+
+MAX_CLASSES = 10_000
+
+
+def _size(images: npt.NDArray[np.float32]) -> str:
+    return f"{images.shape[1]} x {images.shape[2]}"

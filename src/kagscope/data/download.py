@@ -1,0 +1,122 @@
+"""Data sets that are downloaded when the user names them: verified, cached, several mirrors tried in turn."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kagscope.data.dataset import Dataset
+from kagscope.data.folder import load_folder
+from kagscope.errors import DataError, OutputError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set of four gzipped IDX files is published.
+
+    Attributes:
+        mirrors: folders on the web, each ending in ``/``, tried in this order.
+        md5: file name to the checksum of the published (compressed) file.
+    """
+
+    mirrors: tuple[str, ...]
+    md5: dict[str, str]
+
+
+def load_download(name: str, source: Source, cache_dir: Path | None, progress: bool) -> Dataset:
+    """Fetch what the cache lacks, verify checksums, and read.
+
+    Args:
+        name: the data set's name, also the folder within the cache.
+        source: mirrors and checksums.
+        cache_dir: default is the user's cache folder of the operating system.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        DataError: no mirror gave the right file; the message says how to use a local copy.
+        OutputError: the cache folder cannot be written.
+    """
+    import pooch
+
+    folder = Path(cache_dir or pooch.os_cache("kagscope")) / name
+    with _quiet(pooch.get_logger()):
+        for file, md5 in source.md5.items():
+            _fetch(name, file, md5, source.mirrors, folder, progress)
+    return load_folder(folder, name)
+
+
+def _fetch(name: str, file: str, md5: str, mirrors: tuple[str, ...], folder: Path, progress: bool) -> None:
+    """Bring one verified file into ``folder``; pooch leaves it alone when it is there and right."""
+    import pooch
+    import requests
+
+    failures = []
+    for mirror in mirrors:
+        bar = _Bar(f"{name}: {file}") if progress else False
+        try:
+            pooch.retrieve(
+                mirror + file,
+                f"md5:{md5}",
+                fname=file,
+                path=folder,
+                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=(10, 60)),
+            )
+        except requests.RequestException as error:
+            failures.append(f"{mirror} ({type(error).__name__})")
+        except ValueError:  # pooch's word for a wrong checksum; the file is already deleted
+            failures.append(f"{mirror} (wrong checksum)")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the data cache {folder}: {error.strerror or error}; free or choose another folder"
+            ) from error
+        else:
+            return
+    raise DataError(
+        f"could not download {file} of {name} from {', '.join(failures)}; check the network, or put the four IDX files of {name} "
+        "(plain or .gz) into a folder and pass it instead: --data DIR"
+    )
+
+
+class _Bar:
+    """The progress bar interface that pooch expects (that of tqdm), drawn by rich on standard error."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.total = title, 0
+        self._progress: Any = None
+
+    def update(self, amount: int) -> None:
+        """Advance by ``amount`` bytes; the first call draws the bar."""
+        if self._progress is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._progress = Progress(*columns, console=Console(file=sys.stderr))
+            self._task = self._progress.add_task(self.title, total=self.total or None)
+            self._progress.start()
+        self._progress.update(self._task, advance=amount)
+
+    def reset(self) -> None:
+        """Start again from zero, as pooch does before it states the bar full."""
+        if self._progress is not None:
+            self._progress.reset(self._task, total=self.total or None)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

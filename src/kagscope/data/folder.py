@@ -1,0 +1,74 @@
+"""A data set in a folder of the user's: IDX files in their usual names, or ``.npz`` archives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from kagscope.data.arrays import load_arrays
+from kagscope.data.dataset import Dataset, images_from, labels_from
+from kagscope.data.idx import read_idx
+from kagscope.errors import DataError
+
+IDX_STEMS = {"train": "train", "test": "t10k"}
+
+
+def load_folder(folder: Path, name: str | None = None) -> Dataset:
+    """Read the data set in ``folder``.
+
+    Args:
+        folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
+            ``t10k-labels-idx1-ubyte`` (each plain or ``.gz``; ``.idx3-ubyte`` for ``-idx3-ubyte`` is understood too), or
+            ``train.npz`` and ``test.npz``, or one ``.npz`` file.
+        name: the data set's name; default the folder's.
+
+    Raises:
+        DataError: not a folder, nothing usable in it, or a bad file (which, what was found, what was expected).
+    """
+    entries = _entries(folder)
+    if any(_is_idx(entry) for entry in entries):
+        train, test = (_idx_part(folder, stem) for stem in IDX_STEMS.values())
+        return Dataset(name or folder.resolve().name, *train, *test)
+    if archives := [entry for entry in entries if entry.suffix == ".npz"]:
+        return load_arrays(folder, archives)
+    found = ", ".join(sorted(entry.name for entry in entries)[:6]) or "nothing"
+    raise DataError(
+        f"{folder}: no data set in this folder (found {found}); expected the four IDX files train-images-idx3-ubyte, "
+        "train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (plain or .gz), or train.npz and test.npz"
+    )
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.exists():
+        raise DataError(f"{folder}: no such folder; give the folder that holds the data set's files")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is a single file; give the folder that holds it and its companions: {folder.parent}")
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); give a folder that can be read") from error
+
+
+def _is_idx(path: Path) -> bool:
+    return any(path.name in _spellings(stem, kind) for stem in IDX_STEMS.values() for kind in ("images", "labels"))
+
+
+def _spellings(stem: str, kind: str) -> list[str]:
+    dimensions = 3 if kind == "images" else 1
+    return [f"{stem}-{kind}{joint}idx{dimensions}-ubyte{suffix}" for suffix in ("", ".gz") for joint in ("-", ".")]
+
+
+def _idx_part(folder: Path, stem: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    images_file, labels_file = (_find(folder, stem, kind) for kind in ("images", "labels"))
+    images = images_from(read_idx(images_file, 3), str(images_file))
+    return images, labels_from(read_idx(labels_file, 1), len(images), str(labels_file), images_file.name)
+
+
+def _find(folder: Path, stem: str, kind: str) -> Path:
+    spellings = _spellings(stem, kind)
+    for spelling in spellings:
+        if (folder / spelling).exists():
+            return folder / spelling
+    raise DataError(f"{folder}: lacks {spellings[0]} (plain or .gz); put it beside the other IDX files of the data set")

@@ -1,0 +1,94 @@
+"""The data sets known by name. To add one: an entry in :data:`DOWNLOADS`, or a loader in :data:`EMBEDDED`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from kagscope.data.dataset import Dataset
+from kagscope.data.digits import load_digits
+from kagscope.data.download import Source, load_download
+from kagscope.data.folder import load_folder
+from kagscope.errors import InputError
+
+EMBEDDED: dict[str, Callable[[], Dataset]] = {"digits": load_digits}
+
+DOWNLOADS: dict[str, Source] = {
+    "mnist": Source(
+        mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+        md5={
+            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        },
+    ),
+    "fashion_mnist": Source(
+        mirrors=(
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        ),
+        md5={
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+    ),
+    "kmnist": Source(
+        mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/", "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
+        md5={
+            "train-images-idx3-ubyte.gz": "bdb82020997e1d708af4cf47b453dcf7",
+            "train-labels-idx1-ubyte.gz": "e144d726b3acfaa3e44228e80efcd344",
+            "t10k-images-idx3-ubyte.gz": "5c965bf0a639b31b8f53240b1b52f4d7",
+            "t10k-labels-idx1-ubyte.gz": "7320c461ea6c1c855c0b718fb2a4b134",
+        },
+    ),
+}
+
+NAMES: tuple[str, ...] = (*EMBEDDED, *DOWNLOADS)
+
+
+def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = True) -> Dataset:
+    """Load a data set by name or from a folder.
+
+    Args:
+        source: ``"digits"`` (embedded), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"`` (downloaded on first use, then cached),
+            or a folder (see :func:`kagscope.data.folder.load_folder`). A name wins over a folder of that name: write ``./mnist``.
+        cache_dir: where downloads are kept; default the operating system's folder for caches.
+        progress: show a progress bar, on standard error, while downloading.
+
+    Raises:
+        InputError: neither a known name nor an existing folder.
+        DataError: a bad file, or no network; the message says what to do.
+        OutputError: the cache cannot be written.
+    """
+    if isinstance(source, str):
+        if source in EMBEDDED:
+            return EMBEDDED[source]()
+        if source in DOWNLOADS:
+            return load_download(source, DOWNLOADS[source], cache_dir, progress)
+    elif not isinstance(source, Path):
+        raise InputError(f"data set {source!r} is a {type(source).__name__}; expected a name ({', '.join(NAMES)}) or a folder")
+    path = _existing(source)
+    if path is None:
+        raise InputError(f"unknown data set {str(source)!r}{_close(str(source))}: no folder of this name; {_CHOICES}")
+    return load_folder(path)
+
+
+_CHOICES = f"expected one of {', '.join(NAMES)}, or a folder of IDX or .npz files"
+
+
+def _existing(source: str | Path) -> Path | None:
+    try:
+        path = Path(source).expanduser()
+        return path if str(source) and path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long a name, a NUL in it, no home
+        return None
+
+
+def _close(source: str) -> str:
+    folded = source.lower().replace("-", "_")
+    matches = [folded] if folded in NAMES else difflib.get_close_matches(folded, NAMES, n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(matches)}?)" if matches else ""

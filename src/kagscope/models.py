@@ -1,0 +1,162 @@
+"""The networks of the reproduction: multi-layer perceptrons, and their weights on disk as safetensors."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kagscope.errors import DataError, InputError
+from kagscope.files import atomic_path, open_regular
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
+"""Activation functions by name; GELU is the exact one, z Phi(z)."""
+
+MAX_SEED = 2**31 - 1
+MAX_WIDTH = 2**16
+
+
+def mlp(n_inputs: int, hidden: Sequence[int], n_classes: int, activation: str = "gelu", *, seed: int) -> nn.Sequential:
+    """Build Linear, activation, …, Linear with PyTorch's default initialisation, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    Args:
+        n_inputs: numbers per data point.
+        hidden: widths of the hidden layers, at least one; "1", "3", … are these layers after the activation.
+        n_classes: outputs.
+        activation: one of :data:`ACTIVATIONS`.
+        seed: of a generator of its own; the global one is neither read nor changed.
+
+    Raises:
+        InputError: a width that is no positive integer, an unknown activation, or a seed outside 0 … 2**31 - 1.
+    """
+    sizes = layer_sizes(n_inputs, hidden, n_classes)
+    check_activation(activation)
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    modules: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        linear = nn.Linear(fan_in, fan_out, device="meta", dtype=torch.float32).to_empty(device="cpu")  # draws nothing
+        bound = 1 / math.sqrt(fan_in)
+        with torch.no_grad():
+            linear.weight.uniform_(-bound, bound, generator=generator)
+            linear.bias.uniform_(-bound, bound, generator=generator)
+        modules += [linear, ACTIVATIONS[activation]()]
+    return nn.Sequential(*modules[:-1])
+
+
+def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[int]:
+    """All widths from input to output, checked. Raises :class:`InputError`."""
+    if isinstance(hidden, (int, str)) or len(hidden) == 0:
+        raise InputError(f"hidden widths are {hidden!r}; expected a list of at least one positive integer, such as [64, 64]")
+    for what, width in (("n_inputs", n_inputs), *(("hidden width", width) for width in hidden), ("n_classes", n_classes)):
+        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= MAX_WIDTH:
+            raise InputError(f"{what} is {width!r}; expected an integer from 1 to {MAX_WIDTH}")
+    return [n_inputs, *hidden, n_classes]
+
+
+def check_activation(name: str) -> str:
+    """Return ``name`` if it is an activation; else raise :class:`InputError` with the choices."""
+    if name not in ACTIVATIONS:
+        close = difflib.get_close_matches(str(name).lower(), ACTIVATIONS, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise InputError(f"unknown activation {name!r}{hint}; expected one of {', '.join(ACTIVATIONS)}")
+    return name
+
+
+def check_seed(seed: int) -> int:
+    """Return ``seed`` if it is an integer from 0 to 2**31 - 1; else raise :class:`InputError`."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed is {seed!r}; expected an integer from 0 to {MAX_SEED}")
+    return seed
+
+
+def activation_derivative(name: str) -> Callable[[Tensor], Tensor]:
+    """The derivative of an activation as a function of the pre-activation, elementwise. Raises :class:`InputError`."""
+    return _DERIVATIVES[check_activation(name)]
+
+
+def _gelu_derivative(z: Tensor) -> Tensor:
+    density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    return torch.special.ndtr(z) + z * density
+
+
+def _silu_derivative(z: Tensor) -> Tensor:
+    s = torch.sigmoid(z)
+    return s * (1 + z * (1 - s))
+
+
+_DERIVATIVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": _gelu_derivative,
+    "relu": lambda z: (z > 0).to(z.dtype),
+    "tanh": lambda z: 1 - torch.tanh(z) ** 2,
+    "silu": _silu_derivative,
+}
+
+
+def hidden_layers(model: nn.Sequential) -> list[str]:
+    """Names of the hidden layers after their activation, first to last: ``["1", "3"]`` for two hidden layers."""
+    return [name for name, module in model.named_children() if isinstance(module, tuple(ACTIVATIONS.values()))]
+
+
+def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
+    """Write a state dict as safetensors, at once or not at all. Raises :class:`~kagscope.errors.OutputError`."""
+    from safetensors.torch import save
+
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict that :func:`save_weights` (or any safetensors writer) wrote. Pickles are refused, not opened.
+
+    Raises:
+        DataError: missing, truncated, or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = Path(path)
+    with open_regular(path) as stream:
+        content = stream.read()
+    try:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        if content[:4] == b"PK\x03\x04" or content[:1] == b"\x80":
+            raise DataError(
+                f"{path}: is a pickle (torch.save), which could run code when opened; expected safetensors: where you trust it, "
+                "convert it with safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
+            ) from None
+        raise DataError(
+            f"{path}: truncated, damaged or not safetensors ({error}); expected weights that were saved as safetensors"
+        ) from error
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights") -> None:
+    """Copy ``state`` into ``model``; nothing is changed unless everything fits.
+
+    Args:
+        model: its parameters and buffers are overwritten.
+        state: tensors by name.
+        where: what to call the weights in an error, such as their file.
+
+    Raises:
+        DataError: a missing or unexpected name, or a wrong shape.
+    """
+    expected = model.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        parts = [f"{what} {', '.join(names[:6])}" for what, names in (("lack", missing), ("hold in addition", extra)) if names]
+        raise DataError(f"{where} do not fit the model: they {' and '.join(parts)}; expected {', '.join(list(expected)[:12])}")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise DataError(
+                f"{where} do not fit the model: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}; "
+                "check the widths, the number of classes and the image size"
+            )
+    model.load_state_dict(dict(state))

@@ -1,0 +1,207 @@
+"""Training the networks of one setting together, one per seed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kagscope.data import Dataset
+from kagscope.errors import InputError
+from kagscope.models import check_seed, mlp
+from kagscope.training.augmentation import Warper, draw_maps
+from kagscope.training.settings import TrainingSettings
+from kagscope.training.stacked import StackedMLP, Workspace
+
+MAX_SEEDS = 1000
+
+State = dict[str, Tensor]
+Progress = Callable[[int, int, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """One network along its training.
+
+    Attributes:
+        seed: of initialisation, batch order and augmentation.
+        settings: how it was trained.
+        checkpoints: optimiser step to state dict (float32); step 0 is the untrained network.
+        accuracy: step to accuracy on the test set, in [0, 1].
+        loss: step to mean cross-entropy on the test set, in nats.
+        train_accuracy: accuracy of the last state on the training images (not augmented).
+        steps_per_epoch: optimiser steps in one pass over the training set.
+    """
+
+    seed: int
+    settings: TrainingSettings
+    checkpoints: dict[int, State]
+    accuracy: dict[int, float]
+    loss: dict[int, float]
+    train_accuracy: float
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, increasing."""
+        return sorted(self.checkpoints)
+
+    @property
+    def initial(self) -> State:
+        """The untrained state."""
+        return self.checkpoints[0]
+
+    @property
+    def final(self) -> State:
+        """The last state."""
+        return self.checkpoints[self.steps[-1]]
+
+
+def train(
+    dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], *, on_progress: Progress | None = None
+) -> list[TrainedNetwork]:
+    """Train one network per seed, all of them side by side in the calling thread.
+
+    A seed's result does not depend on the other seeds, and not on the number of threads: everything runs on one torch thread
+    (processes are the way to use more cores). Step 0 is ``mlp(..., seed=seed)``.
+
+    Args:
+        dataset: images are flattened in row-major order and used as they are, without normalisation.
+        settings: shape of the networks and how to train.
+        seeds: distinct integers from 0 to 2**31 - 1.
+        on_progress: called as ``on_progress(steps done, steps in all, {"epoch": float, "accuracy": float or None})`` at every
+            checkpoint and at the end of every epoch; accuracy is the mean over the seeds, None where not evaluated.
+
+    Returns:
+        One :class:`TrainedNetwork` per seed, in the order of ``seeds``.
+
+    Raises:
+        InputError: no seeds, repeated ones or bad ones; or the training diverged (which setting to change is said).
+    """
+    if not 1 <= len(seeds) <= MAX_SEEDS:
+        raise InputError(f"{len(seeds)} seeds were given; expected 1 to {MAX_SEEDS} of them")
+    if len({check_seed(seed) for seed in seeds}) < len(seeds):
+        raise InputError(f"seeds are {list(seeds)!r}; expected each once")
+    with one_thread(), torch.no_grad():
+        return _Run(dataset, settings, seeds, on_progress or (lambda done, total, info: None)).run()
+
+
+class _Run:
+    """The state of one call of :func:`train`."""
+
+    def __init__(self, dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], on_progress: Progress) -> None:
+        self.settings, self.seeds, self.on_progress = settings, seeds, on_progress
+        self.train_set, self.test_set = _flat(dataset, "train"), _flat(dataset, "test")
+        self.n_images = len(self.train_set[1])
+        self.per_epoch = settings.steps_per_epoch(self.n_images)
+        self.total = settings.epochs * self.per_epoch
+        self.model = mlp(dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation, seed=0)
+        sizes = (dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation)
+        self.nets = StackedMLP([mlp(*sizes, seed=seed).state_dict() for seed in seeds], settings.activation)
+        self.one_hot = torch.eye(dataset.n_classes)[self.train_set[1]]
+        self.orders = [_generator(seed, "batch order") for seed in seeds]
+        self.draws = [_generator(seed, "augmentation") for seed in seeds]
+        self.image_shape = dataset.image_shape
+        self.warper = Warper(torch.from_numpy(dataset.train_images)) if settings.augmentation else None
+        self.workspaces: dict[int, Workspace] = {}  # a full batch's, and that of the smaller last one
+        self.kept: list[dict[int, State]] = [{} for _ in seeds]
+        self.scores: list[dict[int, tuple[float, float]]] = [{} for _ in seeds]
+
+    def run(self) -> list[TrainedNetwork]:
+        keep = set(self.settings.checkpoint_steps(self.n_images))
+        adam = torch.optim.Adam(
+            [self.nets.parameters], lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+        )
+        self.nets.parameters.grad = self.nets.gradients
+        self._keep(0)
+        step = 0
+        for epoch in range(1, self.settings.epochs + 1):
+            for work in self._batches():
+                self.nets.backward(work)
+                adam.step()
+                step += 1
+                if step in keep:
+                    self._keep(step)
+            if step not in keep:
+                self.on_progress(step, self.total, {"epoch": float(epoch), "accuracy": None})
+        return [self._result(s) for s in range(len(self.seeds))]
+
+    def _batches(self) -> Iterator[Workspace]:
+        """Fill and yield the workspace for each batch of one epoch, every seed in its own order."""
+        orders = [torch.randperm(self.n_images, generator=generator) for generator in self.orders]
+        augmentation = self.settings.augmentation
+        maps = [draw_maps(augmentation, self.n_images, self.image_shape, g) for g in self.draws] if augmentation else []
+        for start in range(0, self.n_images, self.settings.batch_size):
+            stop = min(start + self.settings.batch_size, self.n_images)
+            work = self._workspace(stop - start)
+            for s, order in enumerate(orders):
+                index = order[start:stop]
+                torch.index_select(self.one_hot, 0, index, out=work.targets[s])
+                if self.warper is None:
+                    torch.index_select(self.train_set[0], 0, index, out=work.inputs[s])
+                else:
+                    self.warper.warp(index, maps[s][start:stop], work.inputs[s])
+            yield work
+
+    def _workspace(self, batch: int) -> Workspace:
+        if batch not in self.workspaces:
+            self.workspaces[batch] = self.nets.workspace(batch)
+        return self.workspaces[batch]
+
+    def _keep(self, step: int) -> None:
+        """Keep and evaluate every network's state."""
+        for s, seed in enumerate(self.seeds):
+            self.kept[s][step] = state = self.nets.state(s)
+            loss, accuracy = self._evaluate(state, *self.test_set)
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"training diverged: the loss of seed {seed} is {loss} at step {step}; "
+                    f"choose a learning_rate below {self.settings.learning_rate:g}, or check the scale of the images"
+                )
+            self.scores[s][step] = (loss, accuracy)
+        mean = sum(scores[step][1] for scores in self.scores) / len(self.seeds)
+        self.on_progress(step, self.total, {"epoch": step / self.per_epoch, "accuracy": mean})
+
+    def _evaluate(self, state: State, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy, in parts that stay within the cache."""
+        self.model.load_state_dict(state)
+        loss, right = 0.0, 0
+        for x, y in zip(torch.split(inputs, 1024), torch.split(labels, 1024), strict=True):
+            logits = self.model(x)
+            loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
+            right += int((logits.argmax(1) == y).sum())
+        return loss / len(labels), right / len(labels)
+
+    def _result(self, s: int) -> TrainedNetwork:
+        loss = {step: score[0] for step, score in self.scores[s].items()}
+        accuracy = {step: score[1] for step, score in self.scores[s].items()}
+        train_accuracy = self._evaluate(self.kept[s][self.total], *self.train_set)[1]
+        return TrainedNetwork(self.seeds[s], self.settings, self.kept[s], accuracy, loss, train_accuracy, self.per_epoch)
+
+
+def _flat(dataset: Dataset, part: str) -> tuple[Tensor, Tensor]:
+    images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
+    return torch.from_numpy(images).flatten(1).contiguous(), torch.from_numpy(labels)
+
+
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    """A generator whose stream is unrelated to those of other purposes and of other seeds."""
+    digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread here, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,98 @@
+"""What a training is: everything but the data and the seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from kagscope.errors import InputError
+from kagscope.models import check_activation, layer_sizes
+
+MAX_EPOCHS = 100_000
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random spatial transforms of the training images, drawn afresh for each image in each epoch, all uniform and independent.
+
+    Attributes:
+        rotation: degrees; the angle is drawn from [-rotation, rotation].
+        translation: fraction of the image's height and width (2 pixels of 28 by default); shifts are drawn from
+            [-translation, translation] times the side, separately along both.
+        scale: the zoom factor is drawn from [1 - scale, 1 + scale].
+    """
+
+    rotation: float = 10.0
+    translation: float = 1 / 14
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_real("rotation", self.rotation, 0, 180)
+        _check_real("translation", self.translation, 0, 1)
+        _check_real("scale", self.scale, 0, 0.9)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the networks of one setting are built and trained (Adam, cross-entropy).
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        activation: "gelu", "relu", "tanh" or "silu".
+        epochs: passes over the training set; 0 leaves the networks as initialised.
+        batch_size: images per step; a smaller last batch ends an epoch where the number of images asks for it.
+        learning_rate: Adam's, with betas 0.9 and 0.999 and eps 1e-8.
+        weight_decay: L2 term added to the gradient, as in ``torch.optim.Adam``.
+        augmentation: spatial augmentation, or None for standard training.
+        checkpoints: how many states to keep: the initial one and, at geometrically spaced steps, this many less one;
+            the last step is always among them.
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "gelu"
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    augmentation: Augmentation | None = field(default=None)
+    checkpoints: int = 12
+
+    def __post_init__(self) -> None:
+        layer_sizes(1, self.hidden, 1)
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        check_activation(self.activation)
+        _check_integer("epochs", self.epochs, 0, MAX_EPOCHS)
+        _check_integer("batch_size", self.batch_size, 1, 2**20)
+        _check_integer("checkpoints", self.checkpoints, 2, 1000)
+        _check_real("learning_rate", self.learning_rate, 0, 1e3)
+        _check_real("weight_decay", self.weight_decay, 0, 1e3)
+        if self.augmentation is not None and not isinstance(self.augmentation, Augmentation):
+            raise InputError(f"augmentation is {self.augmentation!r}; expected an Augmentation or None")
+
+    def steps_per_epoch(self, n_images: int) -> int:
+        """Optimiser steps in one pass over ``n_images``."""
+        return -(-n_images // self.batch_size)
+
+    def checkpoint_steps(self, n_images: int) -> list[int]:
+        """Steps after which states are kept: 0, then a geometric sequence from 1 to the last step (fewer where it repeats)."""
+        last = self.epochs * self.steps_per_epoch(n_images)
+        return geometric_steps(last, self.checkpoints)
+
+
+def geometric_steps(last: int, count: int) -> list[int]:
+    """At most ``count`` increasing steps: 0, and from 1 to ``last`` in a geometric sequence rounded to integers."""
+    if last == 0:
+        return [0]
+    if count == 2:
+        return [0, last]
+    return sorted({0, last} | {round(last ** (i / (count - 2))) for i in range(count - 1)})
+
+
+def _check_integer(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InputError(f"{name} is {value!r}; expected an integer from {low} to {high}")
+
+
+def _check_real(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+        raise InputError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")

@@ -1,0 +1,130 @@
+"""Several MLPs of one shape as one flat block of numbers, with their gradients written out by hand.
+
+Two things decide the speed of small networks on a CPU: the cost of calling an operation at all, and passes over memory.
+Elementwise operations and Adam therefore run once over all networks, matrix products once per network, and nothing is allocated
+in a step. ``benchmarks/training.py`` compares this with one network after another, batched products under autograd, and vmap.
+
+A network's result must not depend on its neighbours. Matrix products see one network at a time. Elementwise operations treat the
+last few numbers of a block in scalar code, which may round differently: so every network's part of every block is padded to a
+multiple of 64 numbers, more than any vector unit takes at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_PAD = 64
+_aten: Any = torch.ops.aten
+
+# name: (activation(z, out), gradient(dh, z, h, out)), each one pass over memory
+_ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "gelu": (lambda z, h: _aten.gelu.out(z, out=h), lambda dh, z, h, dz: _aten.gelu_backward.grad_input(dh, z, grad_input=dz)),
+    "relu": (
+        lambda z, h: torch.clamp_min(z, 0, out=h),
+        lambda dh, z, h, dz: _aten.threshold_backward.grad_input(dh, h, 0, grad_input=dz),
+    ),
+    "tanh": (lambda z, h: torch.tanh(z, out=h), lambda dh, z, h, dz: _aten.tanh_backward.grad_input(dh, h, grad_input=dz)),
+    "silu": (lambda z, h: _aten.silu.out(z, out=h), lambda dh, z, h, dz: _aten.silu_backward.grad_input(dh, z, grad_input=dz)),
+}
+
+
+class StackedMLP:
+    """Parameters, gradients and Adam's state of ``n`` networks, each a row of a padded matrix.
+
+    Attributes:
+        parameters: float32 ``(n, P)``; row s holds the weights and biases of network s, each padded to 64 numbers.
+        gradients: the same for the gradients of the mean cross-entropy.
+    """
+
+    def __init__(self, states: Sequence[Mapping[str, Tensor]], activation: str) -> None:
+        """Copy ``states`` (state dicts of :func:`kagscope.models.mlp`, all of one shape)."""
+        self.names = list(states[0])
+        shapes = [tuple(states[0][name].shape) for name in self.names]
+        offsets = [0]
+        for shape in shapes:
+            offsets.append(offsets[-1] + _padded(math.prod(shape)))
+        self._slices = list(zip(offsets[:-1], shapes, strict=True))
+        self.n = len(states)
+        self.parameters = torch.zeros(self.n, offsets[-1])
+        self.gradients = torch.zeros_like(self.parameters)
+        self.weights, self.biases = self._views(self.parameters)
+        self.weight_gradients, self.bias_gradients = self._views(self.gradients)
+        for s, state in enumerate(states):
+            for view, name in zip(self._parts(self.parameters[s]), self.names, strict=True):
+                view.copy_(state[name])
+        self.sizes = [self.weights[0][0].shape[1], *(weight.shape[0] for weight in self.weights[0])]
+        self._activation, self._activation_gradient = _ELEMENTWISE[activation]
+
+    def _parts(self, row: Tensor) -> list[Tensor]:
+        return [row[start : start + math.prod(shape)].view(shape) for start, shape in self._slices]
+
+    def _views(self, block: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """Per network, its weights and its biases from first to last layer."""
+        parts = [self._parts(row) for row in block]
+        return [row[0::2] for row in parts], [row[1::2] for row in parts]
+
+    def state(self, s: int) -> dict[str, Tensor]:
+        """A copy of the state dict of network ``s``."""
+        return {name: view.clone() for name, view in zip(self.names, self._parts(self.parameters[s]), strict=True)}
+
+    def workspace(self, batch: int) -> Workspace:
+        """Buffers for steps with ``batch`` images per network."""
+        return Workspace(self, batch)
+
+    def backward(self, work: Workspace) -> None:
+        """Write the gradients of every network's mean cross-entropy over ``work.inputs`` and ``work.targets``.
+
+        With z_l = h_{l-1} W_l^T + b_l and h_l = act(z_l): dz_L = (softmax(z_L) - target) / batch, dW_l = dz_l^T h_{l-1},
+        db_l = sum of dz_l over the batch, dh_{l-1} = dz_l W_l, dz_l = dh_l act'(z_l).
+        """
+        last = len(self.sizes) - 2
+        for layer in range(last + 1):
+            for s in range(self.n):
+                torch.addmm(self.biases[s][layer], work.h[layer][s], self.weights[s][layer].t(), out=work.z[layer][s])
+            if layer < last:
+                self._activation(work.z_block[layer], work.h_block[layer + 1])
+        for s in range(self.n):
+            torch.softmax(work.z[last][s], 1, out=work.dz[last][s])
+        work.dz_block[last].sub_(work.target_block).mul_(1 / work.batch)
+        for layer in range(last, -1, -1):
+            if layer < last:
+                self._activation_gradient(
+                    work.dh_block[layer + 1], work.z_block[layer], work.h_block[layer + 1], work.dz_block[layer]
+                )
+            for s in range(self.n):
+                dz = work.dz[layer][s]
+                torch.mm(dz.t(), work.h[layer][s], out=self.weight_gradients[s][layer])
+                torch.mv(dz.t(), work.ones, out=self.bias_gradients[s][layer])
+                if layer:
+                    torch.mm(dz, self.weights[s][layer], out=work.dh[layer][s])
+
+
+class Workspace:
+    """Activations and their gradients for one batch size: per layer one padded block, and a view of it per network."""
+
+    def __init__(self, nets: StackedMLP, batch: int) -> None:
+        self.batch = batch
+        self.ones = torch.ones(batch)
+        inputs, outputs = nets.sizes[:-1], nets.sizes[1:]
+        self.h_block, self.h = _blocks(nets.n, batch, inputs)
+        self.dh_block, self.dh = _blocks(nets.n, batch, inputs)
+        self.z_block, self.z = _blocks(nets.n, batch, outputs)
+        self.dz_block, self.dz = _blocks(nets.n, batch, outputs)
+        [self.target_block], [self.targets] = _blocks(nets.n, batch, outputs[-1:])
+        self.inputs = self.h[0]
+
+
+def _blocks(n: int, batch: int, widths: Sequence[int]) -> tuple[list[Tensor], list[list[Tensor]]]:
+    blocks = [torch.zeros(n, _padded(batch * width)) for width in widths]
+    return blocks, [
+        [row[: batch * width].view(batch, width) for row in block] for block, width in zip(blocks, widths, strict=True)
+    ]
+
+
+def _padded(count: int) -> int:
+    return -(-count // _PAD) * _PAD
