@@ -1,0 +1,1 @@
+"""Grids of runs: configuration, store, executors, statistics, claims."""
