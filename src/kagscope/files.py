@@ -32,7 +32,9 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}; free some space or choose another folder") from error
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
