@@ -65,7 +65,7 @@ def make_tables(
     run_name: str = "{training}-w{width}-s{seed}",
     curves: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """``(results, curves)`` with trends like those of a trained net: scores grow with log(step), with width and less with scale."""
+    """``(results, curves)`` with trends like those of a trained net: scores grow with log(step) and with width."""
     rng = np.random.default_rng(0)
     result_parts: list[pd.DataFrame] = []
     curve_parts: list[pd.DataFrame] = []
@@ -116,8 +116,10 @@ def _scores(
         value = baseline * np.exp(trend * (1 + seeds_luck) + rng.normal(0, 0.05) * (progress > 0))
         sampled = k == 3
         undefined = score == "near_zero" and point == 0
-        rows.append((layer, k, selection, point, score, np.nan if undefined else value, baseline, 0.01 * value * sampled, not sampled,
-                     "all minors are zero" if undefined else ""))  # fmt: skip
+        stderr = 0.01 * value * sampled
+        reason = "all minors are zero" if undefined else ""
+        value = np.nan if undefined else value
+        rows.append((layer, k, selection, point, score, value, baseline, stderr, not sampled, reason))
 
     pixels = image_shape[0] * image_shape[1]
     for depth, layer in enumerate(layers):

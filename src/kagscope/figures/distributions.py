@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ def plot_zipf(
 ) -> Axes:
     """Row means of the k-minor matrix by falling rank, trained and initial, over the overall mean; log scale.
 
-    A dot marks where zero rows begin: at 99% of the rows of the untrained net, by definition of the threshold (MATH.md section 3), and
+    A dot marks where zero rows begin: at 99% of the rows of the untrained net, by definition of the threshold (MATH.md 3), and
     at one minus the ``zero_rows`` score of the trained one.
 
     Args:
@@ -82,7 +82,7 @@ def plot_zipf(
             )
             start = _zero_rows_start(results, name, layer, k, width, selection)
             if start is not None:
-                at = min(np.searchsorted(rank, start), len(rank) - 1)
+                at = min(int(np.searchsorted(rank, start)), len(rank) - 1)
                 ax.plot(
                     rank[at], mean[at], marker="o", color=colour, markersize=4.5, markeredgecolor="white", clip_on=False, zorder=5
                 )
@@ -121,7 +121,7 @@ def plot_minor_histogram(
     if finite.empty:
         raise NothingToPlot("every minor is exactly zero")
     left, right = _range(finite)
-    zeros_at = left - 1.6
+    zeros_at = left - max(1.6, 0.08 * (right - left))
     with style():
         ax = new_axes(ax)
         lines = _lines(table)
@@ -134,7 +134,7 @@ def plot_minor_histogram(
             ax.stairs(heights, edges, color=colour, linewidth=1.1, zorder=2 + place)
             zero = float(line.loc[np.isneginf(line["x"]), "y"].sum())
             if zero > 0:
-                bar = 0.9 / len(lines)
+                bar = max(0.9, 0.06 * (right - left)) / len(lines)
                 ax.bar(zeros_at + (place - (len(lines) - 1) / 2) * bar, zero, bar, color=colour, zorder=3)
         ax.set_yscale("log")
         top = float(table["y"].max())
@@ -223,16 +223,16 @@ def _range(finite: pd.DataFrame) -> tuple[float, float]:
 def _octave_ticks(ax: Axes, left: float, right: float, zeros_at: float) -> None:
     span = right - left
     every = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if span / step <= 6)
-    octaves = [o for o in range(int(np.ceil(left)), int(np.floor(right)) + 1) if o % every == 0]
+    octaves = [o for o in range(int(np.ceil(left)), int(np.floor(right)) + 1) if o % every == 0 and o - zeros_at > 0.14 * span]
     labels = ["1" if o == 0 else f"$2^{{{o}}}$" for o in octaves]
-    ax.set_xlim(zeros_at - 0.8, right + 0.3)
+    ax.set_xlim(2 * zeros_at - left + 0.4, right + 0.3)
     ax.xaxis.set_major_locator(FixedLocator([zeros_at, *octaves]))
     ax.set_xticks([zeros_at, *octaves], ["0", *labels])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.axvline((zeros_at + left) / 2, color="#bdbdbd", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
 
 
-def _grid(curves: pd.DataFrame, curve: str, draw: object) -> Figure:
+def _grid(curves: pd.DataFrame, curve: str, draw: Callable[[str, int, Axes], object]) -> Figure:
     table = select(curve_means(curves), curve=curve)
     table = table[table["stage"] != "between"]
     if table.empty:
@@ -246,7 +246,7 @@ def _grid(curves: pd.DataFrame, curve: str, draw: object) -> Figure:
             for column, k in enumerate(orders):
                 ax = axes[row][column]
                 try:
-                    draw(layer, k, ax)  # type: ignore[operator]
+                    draw(layer, k, ax)
                 except NothingToPlot:
                     ax.text(0.5, 0.5, "not measured", ha="center", va="center", transform=ax.transAxes)
                 ax.set_title(f"{layer_label(layer, layers)}, k = {k}")

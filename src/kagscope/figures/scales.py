@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -47,8 +49,8 @@ def plot_pr_by_radius(
 ) -> Axes:
     """Ratio of ``score`` to initialisation against the radius of ``ball`` selections, a line for each width and training.
 
-    Points are means over seeds of the means over data points, bars their 95% intervals. ``all`` stands at the image's diagonal, the
-    radius from which a ball holds every pair.
+    Points are means over seeds of the means over data points, bars their 95% intervals. ``all`` stands at the image's diagonal,
+    the radius from which a ball holds every pair.
 
     Args:
         results: the ``results`` table, or :func:`~kagscope.figures.tables.per_run` of it.
@@ -72,7 +74,7 @@ def plot_pr_by_radius(
 def plot_pr_by_distance(
     results: pd.DataFrame, *, layer: str | None = None, k: int = 2, score: str = "pr", ax: Axes | None = None, legend: bool = True
 ) -> Axes:
-    """Ratio of ``score`` to initialisation against the minimum distance between columns (``apart`` selections); ``all`` stands at 0.
+    """Ratio of ``score`` to initialisation against the minimum distance between columns; ``all`` stands at 0.
 
     Arguments as for :func:`plot_pr_by_radius`.
 
@@ -217,7 +219,7 @@ def _plot_scales(
     return ax
 
 
-def _panels(results: pd.DataFrame, draw: object) -> Figure:
+def _panels(results: pd.DataFrame, draw: Callable[[str, Axes], object]) -> Figure:
     """A panel for each layer that has something to show; the reason of the first where none has."""
     reduced = per_run(results)
     layers = layers_of(reduced)
@@ -227,7 +229,7 @@ def _panels(results: pd.DataFrame, draw: object) -> Figure:
         figure = new_figure(max(3.6, min(DOUBLE_COLUMN, 3.5 * columns)), 2.4 * rows + 0.3)
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for place, (layer, ax) in enumerate(zip(layers, axes, strict=False)):
-            draw(layer, ax)  # type: ignore[operator]
+            draw(layer, ax)
             ax.set_title(layer_label(layer, layers))
             if place % columns:
                 ax.set_ylabel("")

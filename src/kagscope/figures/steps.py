@@ -36,7 +36,7 @@ from kagscope.figures.tables import (
 
 
 class Row(NamedTuple):
-    """One row of the figure: which score, which measure of it, its label and the value it has at initialisation (None: varies)."""
+    """One row of the figure: a score, which measure of it, its label, its value at initialisation (None: varies)."""
 
     score: str
     measure: str

@@ -91,7 +91,7 @@ def style() -> Iterator[None]:
     """The figures' settings for the block; what the user had comes back after it."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(RC)
+        mpl.rcParams.update(RC)  # type: ignore[arg-type]
         yield
 
 

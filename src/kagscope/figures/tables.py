@@ -1,7 +1,7 @@
 """From one row per number to the means and intervals that figures and the report show.
 
-The order is always the same: first the mean over the data points of one run, then the mean over runs (seeds) with a 95% interval of
-Student's t. A seed is the unit that was drawn independently; the points of one net are not, so they narrow no interval.
+The order is always the same: first the mean over the data points of one run, then the mean over runs (seeds) with a 95%
+interval of Student's t. A seed is the unit that was drawn independently; the points of one net are not, and narrow no interval.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def per_run(results: pd.DataFrame) -> pd.DataFrame:
         results: the ``results`` table of :mod:`kagscope.schema`, or what this function returned before (returned unchanged).
 
     Returns:
-        The key columns, ``epoch``, ``accuracy``, the means ``value``, ``baseline``, ``ratio``, ``difference`` (value - baseline, paired
-        per point), ``stderr`` (sampling error of the mean of ``value``), ``exact`` (all of them), ``points`` (how many were defined) and
-        ``undefined`` (how many were not).
+        The key columns, ``epoch``, ``accuracy``, the means ``value``, ``baseline``, ``ratio``, ``difference`` (value -
+        baseline, paired per point), ``stderr`` (sampling error of the mean of ``value``), ``exact`` (all), ``points`` (how many were
+        defined) and ``undefined`` (how many were not).
 
     Raises:
         InputError: columns are missing.
@@ -57,7 +57,7 @@ def per_run(results: pd.DataFrame) -> pd.DataFrame:
     frame["rows"] = 1
     grouped = frame.groupby(keys, observed=True, sort=False)
     reduced = grouped.agg(
-        {name: "mean" for name in MEASURES}
+        dict.fromkeys(MEASURES, "mean")
         | {"epoch": "first", "accuracy": "first", "variance": "sum", "exact": "min", "points": "count", "rows": "sum"}
     ).reset_index()
     reduced["stderr"] = np.sqrt(reduced.pop("variance")) / reduced["points"].clip(lower=1)
@@ -74,8 +74,8 @@ def over_runs(reduced: pd.DataFrame, keys: Sequence[str] = (*SETTING_KEYS, *WHAT
         keys: the columns that tell the groups apart.
 
     Returns:
-        The keys and, for each measure m of ``ratio``, ``difference``, ``value``, ``baseline``: ``m``, ``m_low``, ``m_high`` (NaN where
-        one run alone leaves no interval); ``seeds``, the number of runs; ``points``, the mean number of data points in a run;
+        The keys and, for each measure m of ``ratio``, ``difference``, ``value``, ``baseline``: ``m``, ``m_low``, ``m_high`` (NaN
+        where one run alone leaves no interval); ``seeds``, the number of runs; ``points``, mean number of data points a run;
         ``exact``; ``stderr``, the sampling error of the mean.
     """
     grouped = reduced.assign(variance=reduced["stderr"] ** 2, one=1).groupby(list(keys), observed=True, sort=False)
@@ -86,7 +86,7 @@ def over_runs(reduced: pd.DataFrame, keys: Sequence[str] = (*SETTING_KEYS, *WHAT
     }
     for measure in MEASURES:
         mean, count, spread = grouped[measure].mean(), grouped[measure].count(), grouped[measure].std()
-        half = half_width(spread.to_numpy(dtype=float), count.to_numpy())
+        half = half_width(np.asarray(spread, dtype=float), np.asarray(count))
         columns |= {measure: mean, f"{measure}_low": mean - half, f"{measure}_high": mean + half}
     columns["stderr"] = np.sqrt(grouped["variance"].sum()) / columns["seeds"]
     return pd.DataFrame(columns).reset_index()
@@ -107,10 +107,10 @@ def final(reduced: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
-    """Curves averaged over runs: ``CURVE_KEYS``, ``x``, ``y``, ``y_low``, ``y_high``, ``seeds``, and ``stage`` ("initial", "trained", "between").
+    """Curves averaged over runs: ``CURVE_KEYS``, ``x``, ``y``, ``y_low``, ``y_high``, ``seeds``, ``stage``.
 
-    A histogram bin that a run did not fill counts as 0 in that run. Of runs trained for different numbers of steps the last one of each
-    counts as "trained".
+    ``stage`` is "initial", "trained" (each run's last step) or "between". A histogram bin that a run did not fill counts as 0 in
+    it. The interval of a Zipf curve is that of its logarithm (to first order), as it is drawn on a log axis.
 
     Raises:
         InputError: columns are missing.
@@ -133,13 +133,16 @@ def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
     table["seeds"] = np.where(table["curve"].astype(str) == "histogram", table["runs"], table["filled"])
     mean = table["total"] / table["seeds"]
     spread = np.sqrt((table["squares"] - table["seeds"] * mean**2).clip(lower=0) / (table["seeds"] - 1).clip(lower=1))
-    half = half_width(spread.to_numpy(), table["seeds"].to_numpy())
-    table = table.assign(y=mean, y_low=(mean - half).clip(lower=0), y_high=mean + half)
+    half = half_width(np.asarray(spread), table["seeds"].to_numpy())
+    factor = np.exp(half / np.where(mean > 0, mean, np.nan))
+    zipf = table["curve"].astype(str) == "zipf"
+    low = np.where(zipf, mean / factor, (mean - half).clip(lower=0))
+    table = table.assign(y=mean, y_low=low, y_high=np.where(zipf, mean * factor, mean + half))
     return table[[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"]]
 
 
 def parse_selection(name: str) -> tuple[str, tuple[float, ...]]:
-    """``"window(13,13,7)"`` -> ``("window", (13.0, 13.0, 7.0))``; ``"all"`` -> ``("all", ())``; what has no numbers is its own kind."""
+    """``"window(13,13,7)"`` -> ``("window", (13.0, 13.0, 7.0))``; what has no numbers is its own kind."""
     found = _SELECTION.fullmatch(name)
     if not found:
         return name, ()
@@ -150,7 +153,7 @@ def parse_selection(name: str) -> tuple[str, tuple[float, ...]]:
 
 
 def with_scale(table: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The rows whose selection is ``kind`` with one number ("ball", "apart") and those of "all", with that number as ``scale`` (NaN for all)."""
+    """Rows of selections ``kind`` with one number ("ball", "apart"), it as ``scale``, and rows of "all" (``scale`` NaN)."""
     names = table["selection"].astype(str)
     parsed = {name: parse_selection(name) for name in names.unique()}
     wanted = {name: args[0] for name, (head, args) in parsed.items() if head == kind and len(args) == 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import FuncNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -153,23 +153,32 @@ def centred_norm(values: np.ndarray) -> Normalize:
     finite = values[np.isfinite(values) & (values > 0)]
     reach = float(np.abs(np.log(finite)).max()) if len(finite) else 0.0
     reach = max(reach, np.log(1.05))  # a map that is 1 everywhere is white, not noise
-    return FuncNorm((np.log, np.exp), vmin=float(np.exp(-reach)), vmax=float(np.exp(reach)), clip=True)
+    return LogNorm(vmin=float(np.exp(-reach)), vmax=float(np.exp(reach)), clip=True)
 
 
 def add_colorbar(image: AxesImage, axes: list[Axes], label: str) -> None:
     """A colour bar with ticks at round ratios."""
     figure = axes[0].figure
     bar = figure.colorbar(image, ax=axes, label=label, shrink=0.85, aspect=24, pad=0.02)
-    low, high = image.norm.vmin or 0.5, image.norm.vmax or 2.0
-    for ladder in ([1.02, 1.05, 1.1], [1.1, 1.2, 1.5], [1.25, 1.5, 2.0, 3.0], [2.0, 4.0, 8.0], [10.0, 100.0, 1000.0]):
-        if ladder[-1] >= high * 0.75:
-            break
-    ups = [tick for tick in ladder if tick <= high]
-    ticks = [*[1 / tick for tick in reversed(ups)], 1.0, *ups]
-    bar.ax.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    low, high = image.get_clim()
+    low, high = float(low or 0.5), float(high or 2.0)
+    bar.ax.yaxis.set_major_locator(FixedLocator(ratio_ticks(low, high)))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.5)
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Round ratios between ``low`` and ``high``, about seven of them, 1 among them."""
+    ladders = (
+        [0.92, 0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08],
+        [0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4],
+        [0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0],
+        [0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0],
+        [0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0],
+    )
+    ladder = next((ladder for ladder in ladders if ladder[-1] >= high * 0.93), ladders[-1])
+    return [tick for tick in ladder if low <= tick <= high]
 
 
 def _window_table(

@@ -25,29 +25,32 @@ class Family(NamedTuple):
 FAMILIES: tuple[Family, ...] = (
     Family(
         "pr_ratio_by_radius",
-        "Participation ratio over that of the same net at initialisation, against the radius within which the columns of a minor lie "
-        "(k = 2); “all” has no such limit. Means over seeds of means over test images, bars are 95% intervals over seeds.",
+        "Participation ratio over that of the same net at initialisation, against the radius within which the columns of a minor "
+        "lie (k = 2); “all” has no such limit. Means over seeds of means over test images, bars are 95% intervals over seeds.",
         lambda results, curves, shape: scales.figure_by_radius(results, shape),
     ),
     Family(
         "pr_ratio_by_distance",
-        "Above, the same ratio against the least distance between the columns of a minor; below, how many pairs of columns satisfy it.",
+        "Above, the same ratio against the least distance between the columns of a minor; "
+        "below, how many pairs of columns satisfy it.",
         lambda results, curves, shape: scales.figure_by_distance(results, shape),
     ),
     Family(
         "scores_by_step",
-        "Scores against training step (k = 2, all columns; 0 is the untrained net), and test accuracy. Bands are 95% intervals over seeds.",
+        "Scores against training step (k = 2, all columns; 0 is the untrained net), and test accuracy. "
+        "Bands are 95% intervals over seeds.",
         lambda results, curves, shape: steps.figure_scores_by_step(results, shape),
     ),
     Family(
         "zipf",
-        "Means of the rows of the k-minor matrix, ordered by rank, over the overall mean. Rows to the right of a dot are at or below "
-        "the zero-row threshold, the value that 1% of the rows of the untrained net do not exceed.",
+        "Means of the rows of the k-minor matrix, ordered by rank, over the overall mean. Rows to the right of a dot are at "
+        "or below the zero-row threshold, the value that 1% of the rows of the untrained net do not exceed.",
         lambda results, curves, shape: distributions.figure_zipf(curves, results),
     ),
     Family(
         "minor_histogram",
-        "How large the minors are, relative to their mean, in bins of an eighth of an octave; bars at 0 are minors that are exactly zero.",
+        "How large the minors are, relative to their mean, in bins of an eighth of an octave; "
+        "bars at 0 are minors that are exactly zero.",
         lambda results, curves, shape: distributions.figure_minor_histogram(curves, results),
     ),
     Family(
