@@ -190,7 +190,7 @@ def make_claims() -> list[dict[str, Any]]:
             "effect_name": "PR ratio",
             "ci_low": 1.1 + number / 10,
             "ci_high": 1.3 + number / 10,
-            "p_value": 0.0004 * 4**number,
+            "p_value": 0.0004 * 3**number,
             "n": 30,
             "test": "Wilcoxon signed rank over seeds",
             "criterion": "interval above 1 in every layer and width",

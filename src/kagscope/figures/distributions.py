@@ -118,7 +118,7 @@ def plot_minor_histogram(
     """
     table, width, layer = _chosen(curves, "histogram", layer, k, width, selection)
     finite = table[np.isfinite(table["x"])]
-    if finite.empty:
+    if not (finite["y"] > 0).any():
         raise NothingToPlot("every minor is exactly zero")
     left, right = _range(finite)
     zeros_at = left - max(1.6, 0.08 * (right - left))
@@ -248,7 +248,7 @@ def _grid(curves: pd.DataFrame, curve: str, draw: Callable[[str, int, Axes], obj
                 try:
                     draw(layer, k, ax)
                 except NothingToPlot:
-                    ax.text(0.5, 0.5, "not measured", ha="center", va="center", transform=ax.transAxes)
+                    not_measured(ax)
                 ax.set_title(f"{layer_label(layer, layers)}, k = {k}")
                 if column:
                     ax.set_ylabel("")

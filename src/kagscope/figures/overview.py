@@ -114,7 +114,7 @@ def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, int]) 
             max(3.8, min(DOUBLE_COLUMN, 3.0 * len(layers) + 1.0)), 0.16 * len(scores) * max(1.6, len(widths)) + 0.9
         )
         axes = figure.subplots(1, len(layers), squeeze=False, sharey=True, sharex=True)[0]
-        for layer, ax in zip(layers, axes, strict=True):
+        for layer, ax in zip(layers, axes, strict=True):  # layers are those that have a ratio
             plot_scores_overview(reduced, layer=layer, k=k, scores=scores, ax=ax, legend=False)
             ax.set_title(layer_label(layer, layers))
         _ratio_axis(axes[0], table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from kagscope.figures.style import (
     DOUBLE_COLUMN,
+    draw_each,
     errors,
     figure_legend,
     new_axes,
     new_figure,
+    not_measured,
     reference_line,
     score_label,
     setting_handles,
@@ -31,6 +34,7 @@ from kagscope.figures.tables import (
     over_runs,
     per_run,
     select,
+    some_layers_of,
     trainings_of,
     widths_of,
     with_scale,
@@ -147,19 +151,19 @@ def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, int]) -> Fig
 def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
     """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs."""
     reduced = per_run(results)
-    layers = layers_of(reduced)
+    layers = some_layers_of(reduced)
     with style():
         figure = new_figure(max(3.6, min(DOUBLE_COLUMN, 3.5 * len(layers))), 3.7)
         axes = figure.subplots(2, len(layers), squeeze=False, sharex="col", sharey="row", height_ratios=(2.1, 1))
+        draw_each([(ax, partial(_by_distance, reduced, layer)) for layer, ax in zip(layers, axes[0], strict=True)])
         for place, layer in enumerate(layers):
             upper, lower = axes[0][place], axes[1][place]
-            plot_pr_by_distance(reduced, layer=layer, ax=upper, legend=False)
             upper.set_xlabel("")
             upper.set_title(layer_label(layer, layers))
             try:
                 plot_valid_subsets(reduced, layer=layer, ax=lower)
             except NothingToPlot:
-                lower.text(0.5, 0.5, "numbers of pairs not recorded", ha="center", va="center", transform=lower.transAxes)
+                not_measured(lower, "numbers of pairs not recorded")
             if place:
                 upper.set_ylabel("")
                 lower.set_ylabel("")
@@ -174,6 +178,10 @@ def figure_k_comparison(results: pd.DataFrame, image_shape: tuple[int, int]) -> 
     if select(reduced, score="pr", selection="all")["k"].nunique() < 2:
         raise NothingToPlot("PR was measured for one order k only")
     return _panels(results, lambda layer, ax: plot_k_comparison(results, layer=layer, ax=ax, legend=False))
+
+
+def _by_distance(reduced: pd.DataFrame, layer: str, ax: Axes) -> Axes:
+    return plot_pr_by_distance(reduced, layer=layer, ax=ax, legend=False)
 
 
 def _scaled(results: pd.DataFrame, kind: str, layer: str | None, k: int, score: str) -> pd.DataFrame:
@@ -220,16 +228,16 @@ def _plot_scales(
 
 
 def _panels(results: pd.DataFrame, draw: Callable[[str, Axes], object]) -> Figure:
-    """A panel for each layer that has something to show; the reason of the first where none has."""
+    """A panel for each layer."""
     reduced = per_run(results)
-    layers = layers_of(reduced)
-    columns = min(len(layers), 3) or 1
-    rows = -(-len(layers) // columns) or 1
+    layers = some_layers_of(reduced)
+    columns = min(len(layers), 3)
+    rows = -(-len(layers) // columns)
     with style():
         figure = new_figure(max(3.6, min(DOUBLE_COLUMN, 3.5 * columns)), 2.4 * rows + 0.3)
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        draw_each([(ax, partial(draw, layer)) for layer, ax in zip(layers, axes, strict=False)])
         for place, (layer, ax) in enumerate(zip(layers, axes, strict=False)):
-            draw(layer, ax)
             ax.set_title(layer_label(layer, layers))
             if place % columns:
                 ax.set_ylabel("")

@@ -15,6 +15,7 @@ from kagscope.figures.style import (
     figure_legend,
     new_axes,
     new_figure,
+    not_measured,
     reference_line,
     score_label,
     setting_handles,
@@ -124,14 +125,14 @@ def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, int]) -
                 try:
                     plot_score_by_step(reduced, score=row.score, measure=row.measure, layer=layer, ax=ax, legend=False)
                 except NothingToPlot:
-                    ax.text(0.5, 0.5, "not measured", ha="center", va="center", transform=ax.transAxes)
+                    not_measured(ax)
                 if row.start is not None:
                     reference_line(ax, row.start)
                 _label(ax, row.label, column, last=False)
             try:
                 plot_accuracy(reduced, ax=axes[-1][column], legend=False)
             except NothingToPlot:
-                axes[-1][column].text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes[-1][column].transAxes)
+                not_measured(axes[-1][column], "not recorded")
             _label(axes[-1][column], "test accuracy", column, last=True)
             axes[0][column].set_title(layer_label(layer, layers))
         figure_legend(figure, setting_handles(widths, trainings, width_colours(widths)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kagscope.figures.tables import NothingToPlot
 from kagscope.files import atomic_path
 
 # Okabe and Ito (2008): told apart with every common colour vision; their yellow is left out, too faint on white
@@ -142,6 +143,28 @@ def errors(table: pd.DataFrame, measure: str) -> np.ndarray:
     mean = table[measure].to_numpy(dtype=float)
     ends = np.stack([mean - table[f"{measure}_low"].to_numpy(dtype=float), table[f"{measure}_high"].to_numpy(dtype=float) - mean])
     return np.nan_to_num(ends, nan=0.0)
+
+
+def not_measured(ax: Axes, text: str = "not measured") -> None:
+    """What a panel says that has nothing to show, beside others that have."""
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY)
+
+
+def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object]]]) -> None:
+    """Draw every panel; one with nothing to show says so, and where all are such the reason of the first is raised.
+
+    Raises:
+        NothingToPlot: no panel has anything to show.
+    """
+    reasons = []
+    for ax, draw in panels:
+        try:
+            draw(ax)
+        except NothingToPlot as reason:
+            reasons.append(reason)
+            not_measured(ax)
+    if len(reasons) == len(panels):
+        raise reasons[0] if reasons else NothingToPlot("the table is empty")
 
 
 def figure_legend(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:

@@ -39,8 +39,8 @@ def per_run(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The key columns, ``epoch``, ``accuracy``, the means ``value``, ``baseline``, ``ratio``, ``difference`` (value -
-        baseline, paired per point), ``stderr`` (sampling error of the mean of ``value``), ``exact`` (all), ``points`` (how many were
-        defined) and ``undefined`` (how many were not).
+        baseline, paired per point), ``stderr`` (sampling error of the mean of ``value``), ``exact`` (all), ``points`` (how
+        many were defined) and ``undefined`` (how many were not).
 
     Raises:
         InputError: columns are missing.
@@ -118,6 +118,7 @@ def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
     if "stage" in curves.columns:
         return curves
     _require(curves, CURVE_COLUMNS, "curves")
+    curves = curves[curves["y"].notna()]
     if curves.empty:
         return pd.DataFrame(columns=[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"])
     frame = curves.copy()
@@ -175,6 +176,14 @@ def layers_of(table: pd.DataFrame) -> list[str]:
     """Layer names in the order of the network: numbers by value, the rest as they come."""
     names = [str(name) for name in pd.unique(table["layer"])]
     return sorted(names, key=lambda name: (0, int(name)) if name.isdigit() else (1, names.index(name)))
+
+
+def some_layers_of(table: pd.DataFrame) -> list[str]:
+    """:func:`layers_of`, at least one. Raises :class:`NothingToPlot`."""
+    layers = layers_of(table)
+    if not layers:
+        raise NothingToPlot("the table of results is empty")
+    return layers
 
 
 def trainings_of(table: pd.DataFrame) -> list[str]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from kagscope.figures.style import DOUBLE_COLUMN, new_axes, new_figure, style
+from kagscope.figures.style import DOUBLE_COLUMN, new_axes, new_figure, not_measured, style
 from kagscope.figures.tables import (
     NothingToPlot,
     final,
@@ -135,9 +135,7 @@ def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, int]) -> Fi
         for row in range(len(layers)):
             for column in range(len(trainings)):
                 if not axes[row][column].images:
-                    axes[row][column].text(
-                        0.5, 0.5, "not measured", ha="center", va="center", transform=axes[row][column].transAxes
-                    )
+                    not_measured(axes[row][column])
         assert image is not None
         add_colorbar(image, list(axes.ravel()), f"PR in window, trained / initial (width {width}, k = {k})")
     return figure

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kagscope.figures.style import style
-from kagscope.figures.tables import curve_means, layers_of, per_run, trainings_of, widths_of
+from kagscope.figures.tables import curve_means, final, layers_of, per_run, trainings_of, widths_of
 from kagscope.figures.write import FAMILIES, draw_figures
 from kagscope.files import atomic_write
 from kagscope.report.payload import build_payload, undefined_counts
@@ -149,16 +149,17 @@ def _summary(reduced: pd.DataFrame, provenance: Mapping[str, Any], data: str) ->
     seeds = int(reduced["seed"].nunique())
     shape = provenance.get("image_shape")
     size = f" ({' × '.join(str(int(side)) for side in shape)} pixels)" if shape else ""
+    count = len(layers_of(reduced))
     last = int(reduced["step"].max()) if runs else 0
-    accuracy = reduced.loc[reduced["step"] == reduced["step"].max(), "accuracy"].mean() if runs else math.nan
+    accuracy = float(final(reduced).drop_duplicates("run")["accuracy"].mean())
     text = (
-        f"{runs} network{'s' * (runs != 1)} trained on <strong>{html.escape(data)}</strong>{size}: width{'s' * (len(widths_of(reduced)) > 1)} "
-        f"{widths or '–'}, {trainings or 'no'} training, {seeds} seed{'s' * (seeds != 1)} each, up to {last} steps"
+        f"{runs} network{'s' * (runs != 1)} trained on <strong>{html.escape(data)}</strong>{size}: "
+        f"width{'s' * (len(widths_of(reduced)) > 1)} {widths or '–'}, {trainings or 'no'} training, {seeds} seed{'s' * (seeds != 1)} each, up to {last} steps"
     )
     text += f", mean test accuracy {accuracy:.3f}. " if math.isfinite(accuracy) else ". "
     text += (
-        f"Measured: the minors of the Jacobians of {len(layers_of(reduced))} layer{'s' * (len(layers_of(reduced)) != 1)} with respect to "
-        "the input, compared with the same network at initialisation. Intervals are 95% intervals over seeds."
+        f"Measured: the minors of the Jacobians of {count} layer{'s' * (count != 1)} with respect to the input, "
+        "compared with the same network at initialisation. Intervals are 95% intervals over seeds."
     )
     if seeds == 1:
         text += " <strong>One seed only: there are no intervals.</strong>"
@@ -181,7 +182,7 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             f'<tr><td data-label="claim"><a href="#{place}">{html.escape(name)}</a></td>'
             f'<td data-label="statement"><strong>{html.escape(str(claim.get("statement", "")))}</strong>'
-            f'<div class="small">{notes}{_details(claim.get("details"))}<a href="#{place}">see the evidence</a></div></td>'
+            f'<div class="small">{notes}<div class="more"><a href="#{place}">evidence</a>{_details(claim.get("details"))}</div></div></td>'
             f'<td data-label="verdict"><span class="chip {kind}">{html.escape(verdict) or "–"}</span></td>'
             f'<td data-label="effect" class="number">{number(claim.get("effect"))}'
             f'<div class="small">{html.escape(str(claim.get("effect_name") or ""))}</div></td>'
@@ -203,7 +204,11 @@ def _details(details: Any) -> str:
         return number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else html.escape(str(value))
 
     rows = "".join("<tr>" + "".join(f"<td>{cell(item.get(column, ''))}</td>" for column in columns) + "</tr>" for item in details)
-    return f"<details><summary>in detail</summary><div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
+    return f"<details><summary>in detail</summary>{_table(head, rows)}</details>"
+
+
+def _table(head: str, rows: str) -> str:
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _figures(figures: Mapping[str, Figure], left_out: Mapping[str, str], place: str) -> str:
@@ -249,8 +254,7 @@ def _computed(
         rows = "".join(f"<tr><td>{html.escape(s)}</td><td>{k}</td><td>{number(e, 2)}</td></tr>" for (s, k), e in entries)
         parts.append(
             "<h3>Exact or sampled</h3><p>These were sampled in some runs; all others were computed exactly, up to rounding.</p>"
-            "<div class=scroll><table><thead><tr><th scope=col>score</th><th scope=col>k</th><th scope=col>relative standard error of a "
-            f"run’s mean (median)</th></tr></thead><tbody>{rows}</tbody></table></div>"
+            + _table("<th>score</th><th>k</th><th>relative standard error of a run’s mean (median)</th>", rows)
         )
     if undefined:
         items = "".join(
@@ -268,7 +272,8 @@ def _computed(
             parts.append(f"<h3>{title}</h3>{_plain(provenance[key])}")
     papers = "".join(f"<li>{html.escape(paper)}</li>" for paper in PAPERS)
     parts.append(
-        f"<h3>How to cite</h3><p>The software (CITATION.cff in its repository) and the papers whose claims it tests:</p><ul>{papers}</ul>"
+        "<h3>How to cite</h3><p>The software (CITATION.cff in its repository) and the papers whose claims it tests:</p>"
+        f"<ul>{papers}</ul>"
     )
     return "".join(parts)
 

@@ -146,6 +146,10 @@ def _curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
         ordered = ordered[np.isfinite(ordered["x"])]
         if str(curve) == "zipf":
             ordered = ordered.iloc[_thinned(len(ordered))]
+        elif len(ordered):
+            eighths = np.round(ordered["x"].to_numpy() * 8).astype(int)
+            y = pd.Series(ordered["y"].to_numpy(), index=eighths).reindex(range(eighths[0], eighths[-1] + 2), fill_value=0.0)
+            ordered = pd.DataFrame({"x": y.index / 8, "y": y.to_numpy()})
         entries.append(
             {
                 "curve": str(curve),

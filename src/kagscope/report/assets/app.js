@@ -154,13 +154,18 @@
       if (kind === "histogram") rows.push([kind, e.name, "exact zeros", e.c.zeros]);
       e.c.x.forEach((x, i) => rows.push([kind, e.name, x, e.c.y[i]]));
     }
-    const bars = pick("histogram"), left = Math.min(...bars.flatMap((e) => e.c.x)), zeroAt = left - 2;
+    const bars = pick("histogram"), left = Math.floor(Math.min(...bars.map((e) => leftEnd(e.c)))), right = Math.max(...bars.flatMap((e) => e.c.x)), zeroAt = left - Math.max(1.5, 0.08 * (right - left));
     Charts.lines(one("[data-chart=histogram]"), { small: true, flush: true, x: "linear", y: "log", xMin: zeroAt - 0.5, file: "histogram", xLabel: "log₂(minor / mean minor); left: exact zeros", yLabel: "fraction per ⅛ octave",
-      xTicks: bars.length ? [[zeroAt, "0"], ...ticksFor(left, Math.max(...bars.flatMap((e) => e.c.x)))] : undefined,
-      series: bars.map((e) => ({ name: e.name, colour: e.colour, plain: true, steps: true, x: e.c.x, y: e.c.y, spike: e.c.zeros > 0 ? [zeroAt, e.c.zeros] : undefined })) });
+      xTicks: bars.length ? [[zeroAt, "0"], ...ticksFor(left, right)] : undefined,
+      series: bars.map((e) => ({ name: e.name, colour: e.colour, plain: true, steps: true, x: e.c.x.filter((x) => x >= left), y: e.c.y.filter((_, i) => e.c.x[i] >= left), spike: e.c.zeros > 0 ? [zeroAt, e.c.zeros] : undefined })) });
     Charts.lines(one("[data-chart=zipf]"), { small: true, flush: true, x: state.rankaxis, y: "log", file: "zipf", xLabel: "rank / number of rows", yLabel: "row mean / overall mean",
       series: pick("zipf").map((e) => ({ name: e.name, colour: e.colour, plain: true, dashed: e.name === "initial", x: e.c.x.map((x) => x / e.c.count), y: e.c.y })) });
     table("minors", ["curve", "net", "x", "y"], rows);
+  }
+  function leftEnd(curve) { // left of it lie fewer than one minor in 10,000
+    let sum = 0;
+    const i = curve.y.findIndex((y) => (sum += y) >= 1e-4);
+    return curve.x[Math.max(0, i)] ?? 0;
   }
   function ticksFor(low, high) {
     const every = [1, 2, 4, 5, 10, 20, 50, 100].find((s) => (high - low) / s <= 7) ?? 200, out = [];

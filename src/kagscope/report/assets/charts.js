@@ -14,7 +14,7 @@ const Charts = (() => {
     if (size !== 0 && (size < 1e-4 || size >= 1e6)) return value.toExponential(digits - 2).replace("-", "−").replace("e+", "e");
     return String(Number(value.toPrecision(digits))).replace("-", "−");
   };
-  function ticks(low, high, count = 5) {
+  function ticks(low, high, count = 6) {
     const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
     const out = [];
@@ -44,7 +44,7 @@ const Charts = (() => {
     const xs = points.map((p) => p.x), minX = chart.xMin ?? Math.min(...xs), maxX = chart.xMax ?? Math.max(...xs);
     let ys = points.flatMap((p) => [p.y, p.low ?? p.y, p.high ?? p.y]);
     if (chart.reference !== undefined) ys.push(chart.reference);
-    if (chart.y === "log") ys = points.map((p) => p.y).filter((y) => y > 0);
+    if (chart.y === "log") ys = [...points.map((p) => p.y), ...chart.series.map((s) => s.spike?.[1] ?? 0)].filter((y) => y > 0);
     let minY = Math.min(...ys), maxY = Math.max(...ys);
     if (chart.y === "log") { minY = Math.max(minY / 1.5, maxY * 1e-8); maxY *= 1.5; }
     else { const pad = (maxY - minY || Math.abs(maxY) * 0.1 || 1) * 0.07; minY -= pad; maxY += pad; }
