@@ -21,6 +21,7 @@ from kagscope.figures.style import (
     figure_legend,
     new_axes,
     new_figure,
+    not_measured,
     style,
 )
 from kagscope.figures.tables import (

@@ -154,7 +154,8 @@ def _summary(reduced: pd.DataFrame, provenance: Mapping[str, Any], data: str) ->
     accuracy = float(final(reduced).drop_duplicates("run")["accuracy"].mean())
     text = (
         f"{runs} network{'s' * (runs != 1)} trained on <strong>{html.escape(data)}</strong>{size}: "
-        f"width{'s' * (len(widths_of(reduced)) > 1)} {widths or '–'}, {trainings or 'no'} training, {seeds} seed{'s' * (seeds != 1)} each, up to {last} steps"
+        f"width{'s' * (len(widths_of(reduced)) > 1)} {widths or '–'}, {trainings or 'no'} training, "
+        f"{seeds} seed{'s' * (seeds != 1)} each, up to {last} steps"
     )
     text += f", mean test accuracy {accuracy:.3f}. " if math.isfinite(accuracy) else ". "
     text += (
@@ -182,7 +183,8 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             f'<tr><td data-label="claim"><a href="#{place}">{html.escape(name)}</a></td>'
             f'<td data-label="statement"><strong>{html.escape(str(claim.get("statement", "")))}</strong>'
-            f'<div class="small">{notes}<div class="more"><a href="#{place}">evidence</a>{_details(claim.get("details"))}</div></div></td>'
+            f'<div class="small">{notes}<div class="more"><a href="#{place}">evidence</a>'
+            f"{_details(claim.get('details'))}</div></div></td>"
             f'<td data-label="verdict"><span class="chip {kind}">{html.escape(verdict) or "–"}</span></td>'
             f'<td data-label="effect" class="number">{number(claim.get("effect"))}'
             f'<div class="small">{html.escape(str(claim.get("effect_name") or ""))}</div></td>'
