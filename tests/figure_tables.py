@@ -183,7 +183,7 @@ def make_claims() -> list[dict[str, Any]]:
     ]
     return [
         {
-            "id": str(number),
+            "id": f"{number}-claim",
             "statement": statement,
             "verdict": verdict,
             "effect": 1.2 + number / 10,

@@ -15,6 +15,7 @@ import pytest
 
 from browser import Browser, find_chromium
 from figure_tables import make_claims, make_provenance, make_tables
+from kagscope import figures
 from kagscope.errors import InputError, OutputError
 from kagscope.figures import tables
 from kagscope.report import render_report, write_report
@@ -168,6 +169,17 @@ def test_without_anything_measured_there_is_a_page(study: tuple[pd.DataFrame, pd
     assert embedded(text)["series"] == []
 
 
+def test_scores_of_the_whole_net_are_no_layer_of_the_figures(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    pruned = study[0].iloc[:12].assign(layer="", score="prune_change", k=0, point=-1)
+    results = pd.concat([study[0].astype({"layer": str, "score": str}), pruned], ignore_index=True)
+    payload = build_payload(results, study[1])
+    assert sorted(label for _, label in payload["settings"]["layers"]) == ["hidden layer 1", "hidden layer 2", "whole net"]
+    assert payload["settings"]["runLayers"] == ["hidden layer 1", "hidden layer 2"]
+    drawn, left_out = figures.draw_figures(results, study[1], (8, 8))
+    assert left_out == {}
+    assert len(drawn["pr_ratio_by_radius"].axes) == 2
+
+
 def test_reasons_are_counted(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     missing = study[0]["value"].isna().sum()
     assert undefined_counts(study[0]) == [("near_zero", "all minors are zero", missing)]
@@ -267,6 +279,16 @@ def test_an_address_restores_a_view_and_runs_sort_and_filter(
     )
     assert {row[0] for row in shown(browser, "runs")} == {f"augmented-w8-s{seed}" for seed in range(3)}
     assert browser.problems == []
+
+
+def test_evidence_of_a_claim_sets_the_controls(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.run("document.querySelectorAll('a[data-view]')[2].click()")
+    assert browser.run("location.hash") == "#scales"
+    assert "apart(4)" in {row[2] for row in shown(browser, "scales")}
+    assert browser.run("document.querySelector('[data-table=runs] td a').getAttribute('href')").startswith(
+        "runs/augmented-w8-s0/"
+    )
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, False), (390, True)])

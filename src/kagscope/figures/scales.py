@@ -31,10 +31,10 @@ from kagscope.figures.tables import (
     final,
     layer_label,
     layers_of,
+    layers_with,
     over_runs,
     per_run,
     select,
-    some_layers_of,
     trainings_of,
     widths_of,
     with_scale,
@@ -151,7 +151,7 @@ def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, int]) -> Fig
 def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
     """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs."""
     reduced = per_run(results)
-    layers = some_layers_of(reduced)
+    layers = layers_with(reduced)
     with style():
         figure = new_figure(max(3.6, min(DOUBLE_COLUMN, 3.5 * len(layers))), 3.7)
         axes = figure.subplots(2, len(layers), squeeze=False, sharex="col", sharey="row", height_ratios=(2.1, 1))
@@ -230,7 +230,7 @@ def _plot_scales(
 def _panels(results: pd.DataFrame, draw: Callable[[str, Axes], object]) -> Figure:
     """A panel for each layer."""
     reduced = per_run(results)
-    layers = some_layers_of(reduced)
+    layers = layers_with(reduced)
     columns = min(len(layers), 3)
     rows = -(-len(layers) // columns)
     with style():

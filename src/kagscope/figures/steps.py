@@ -28,6 +28,7 @@ from kagscope.figures.tables import (
     half_width,
     layer_label,
     layers_of,
+    layers_with,
     over_runs,
     per_run,
     select,
@@ -110,11 +111,11 @@ def plot_accuracy(results: pd.DataFrame, *, ax: Axes | None = None, legend: bool
 def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
     """A row for each score of ``ROWS`` that was followed along training and one for accuracy; a column for each layer."""
     reduced = per_run(results)
-    layers = layers_of(reduced)
     along = select(reduced, selection="all")
     followed = [row for row in ROWS if _followed(select(along, score=row.score), row.measure)]
     if not followed:
         raise NothingToPlot("no score was measured at more than one training step")
+    layers = layers_with(along, [row.score for row in followed])
     widths, trainings = widths_of(reduced), trainings_of(reduced)
     with style():
         figure = new_figure(max(3.6, min(DOUBLE_COLUMN, 3.5 * len(layers))), 1.25 * (len(followed) + 1) + 0.7)

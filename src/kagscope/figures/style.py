@@ -68,6 +68,7 @@ SCORE_LABELS = {
     "rr_pr": "rotation ratio of PR",
     "rr_max": "rotation ratio of maximum",
     "zero_rows": "zero rows",
+    "zero_rows_exact": "rows exactly zero",
     "column_divergence": "column divergence",
     "axis_alignment": "axis alignment",
     "effective_rank": "effective rank",
@@ -79,6 +80,7 @@ SCORE_LABELS = {
     "intrinsic_dimension": "intrinsic dimension (TwoNN)",
     "unfelt_units": "unfelt units",
     "constant_units": "constant units",
+    "prune_change": "change on pruning",
 }
 
 

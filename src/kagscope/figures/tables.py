@@ -178,11 +178,11 @@ def layers_of(table: pd.DataFrame) -> list[str]:
     return sorted(names, key=lambda name: (0, int(name)) if name.isdigit() else (1, names.index(name)))
 
 
-def some_layers_of(table: pd.DataFrame) -> list[str]:
-    """:func:`layers_of`, at least one. Raises :class:`NothingToPlot`."""
-    layers = layers_of(table)
+def layers_with(table: pd.DataFrame, scores: Sequence[str] = ("pr",)) -> list[str]:
+    """The layers of which any of ``scores`` was measured, at least one. Raises :class:`NothingToPlot`."""
+    layers = layers_of(table[table["score"].astype(str).isin(scores)])
     if not layers:
-        raise NothingToPlot("the table of results is empty")
+        raise NothingToPlot(f"no layer has the score {' or '.join(scores)}")
     return layers
 
 
@@ -199,9 +199,10 @@ def widths_of(table: pd.DataFrame) -> list[int]:
 
 def layer_label(name: str, layers: Sequence[str]) -> str:
     """``"1"`` -> ``"hidden layer 1"`` where all names are the odd numbers of an MLP's activations; else ``"layer encoder.0"``."""
-    if list(layers) == [str(2 * place + 1) for place in range(len(layers))]:
-        return f"hidden layer {list(layers).index(name) + 1}"
-    return f"layer {name}"
+    numbers = [layer for layer in layers if layer.isdigit()]
+    if name in numbers and numbers == [str(2 * place + 1) for place in range(len(numbers))]:
+        return f"hidden layer {numbers.index(name) + 1}"
+    return f"layer {name}" if name else "whole net"
 
 
 def select(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:

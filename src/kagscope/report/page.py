@@ -28,14 +28,15 @@ PAPERS = (
     "Freedman & Mulligan 2025, arXiv:2509.12326 (shallow MLPs)",
     "Freedman 2024, arXiv:2410.08451 (minor concentration)",
 )
+# where the evidence for each claim of MATH.md section 5 is, and how its controls stand to show it
 EVIDENCE = {
-    "1": "training",
-    "2": "scales",
-    "3": "scales",
-    "4": "scales",
-    "5": "scales",
-    "6": "minors",
-}  # claims of MATH.md section 5
+    "1": ("training", "score=pr&k=2&measure=ratio&selection=all"),
+    "2": ("scales", "score=pr&k=2&measure=ratio&axis=ball&step=last"),
+    "3": ("scales", "score=pr&k=2&measure=ratio&axis=apart&step=last"),
+    "4": ("scales", "score=pr&k=2&measure=ratio&axis=ball&step=last"),
+    "5": ("scales", "score=pr&k=2&measure=ratio&axis=ball&step=last"),
+    "6": ("minors", "curvek=1&score=zero_rows&k=1&measure=value"),
+}
 FIGURE_PLACE = {
     "pr_ratio_by_radius": "scales",
     "pr_ratio_by_distance": "scales",
@@ -64,8 +65,8 @@ def write_report(
         results: the ``results`` table of :mod:`kagscope.schema`.
         curves: the ``curves`` table.
         claims: what ``claims.json`` holds.
-        provenance: ``command``, ``versions``, ``seeds``, ``data``, ``image_shape``, ``hardware``, ``timings``, ``config``; each
-            may be missing.
+        provenance: ``command``, ``versions``, ``seeds``, ``data``, ``image_shape``, ``hardware``, ``timings``, ``config``,
+            ``findings`` (sentences for the top of the page); each may be missing.
         progress: called with each figure's name before it is drawn.
 
     Returns:
@@ -102,6 +103,7 @@ def render_report(
         script=code,
         title=html.escape(f"Kolmogorov–Arnold geometry of MLPs on {data}"),
         summary=_summary(reduced, provenance, data),
+        findings=_findings(provenance.get("findings")),
         claims=_claims(claims),
         computed=_computed(reduced, undefined_counts(results), left_out, provenance),
         payload=json_for_html(payload),
@@ -167,6 +169,12 @@ def _summary(reduced: pd.DataFrame, provenance: Mapping[str, Any], data: str) ->
     return text
 
 
+def _findings(findings: Any) -> str:
+    if not isinstance(findings, (list, tuple)) or not findings:
+        return ""
+    return "<ul class=lead>" + "".join(f"<li>{html.escape(str(finding))}</li>" for finding in findings) + "</ul>"
+
+
 def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
     if not claims:
         return '<p class="note">No claims were tested.</p>'
@@ -179,11 +187,11 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
             for key, label in (("criterion", "criterion"), ("test", "test"), ("note", "note"))
             if claim.get(key)
         )
-        place = EVIDENCE.get(name.removeprefix("claim").strip("-_ "), "scales")
+        place, view = EVIDENCE.get(name[:1], ("scales", ""))
         rows.append(
-            f'<tr><td data-label="claim"><a href="#{place}">{html.escape(name)}</a></td>'
+            f'<tr><td data-label="claim">{html.escape(name[:1] if name[:1] in EVIDENCE else name)}</td>'
             f'<td data-label="statement"><strong>{html.escape(str(claim.get("statement", "")))}</strong>'
-            f'<div class="small">{notes}<div class="more"><a href="#{place}">evidence</a>'
+            f'<div class="small">{notes}<div class="more"><a href="#{place}" data-view="{html.escape(view)}">evidence</a>'
             f"{_details(claim.get('details'))}</div></div></td>"
             f'<td data-label="verdict"><span class="chip {kind}">{html.escape(verdict) or "–"}</span></td>'
             f'<td data-label="effect" class="number">{number(claim.get("effect"))}'

@@ -51,12 +51,14 @@ def build_payload(results: pd.DataFrame, curves: pd.DataFrame, image_shape: Sequ
     layers = layers_of(reduced)
     kinds = reduced["selection"].astype(str).map(lambda name: parse_selection(name)[0])
     plain = reduced[kinds != "window"]
+    plain_layers = set(layers_of(plain[~plain["score"].astype(str).isin(BOOKKEEPING)]))
     return {
         "settings": {
-            "layers": [[name, layer_label(name, layers)] for name in layers],
+            "layers": [[name, layer_label(name, layers)] for name in layers if name in plain_layers],
             "widths": widths_of(reduced),
             "trainings": trainings_of(reduced),
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"]) if score not in BOOKKEEPING],
+            "runLayers": [layer_label(name, layers) for name in pr_layers(reduced)],
             "imageShape": list(image_shape) if image_shape is not None else None,
         },
         "columns": SERIES_COLUMNS,
@@ -188,11 +190,17 @@ def _accuracy(reduced: pd.DataFrame) -> list[dict[str, Any]]:
     return entries
 
 
+def pr_layers(reduced: pd.DataFrame) -> list[str]:
+    """The layers whose PR the table of runs shows."""
+    return layers_of(select(reduced, score="pr", k=2, selection="all"))
+
+
 def _runs(reduced: pd.DataFrame) -> list[dict[str, Any]]:
     last = final(reduced)
     rows = last.drop_duplicates("run").sort_values(["width", "training", "seed"])
     ratios = {}
-    for layer in layers_of(last):
+    layers = pr_layers(reduced)
+    for layer in layers:
         chosen = select(last, score="pr", k=2, selection="all", layer=layer)
         ratios[layer] = dict(zip(chosen["run"].astype(str), chosen["ratio"], strict=True))
     return [
@@ -204,7 +212,7 @@ def _runs(reduced: pd.DataFrame) -> list[dict[str, Any]]:
             "step": int(row["step"]),
             "epoch": clean(row["epoch"]),
             "accuracy": clean(row["accuracy"]),
-            "pr": [clean(ratios[layer].get(str(row["run"]), math.nan)) for layer in layers_of(last)],
+            "pr": [clean(ratios[layer].get(str(row["run"]), math.nan)) for layer in layers],
         }
         for row in rows[[*RUN_KEYS, "epoch", "accuracy"]].to_dict("records")
     ]

@@ -75,6 +75,7 @@
     slider.addEventListener("input", () => { const s = steps(), at = Number(slider.value); change({ step: at >= s.length - 1 ? "last" : s[at] }); });
     one("[data-play]").addEventListener("click", play);
     one("[data-filter]").addEventListener("input", drawRuns);
+    for (const link of all("a[data-view]")) link.addEventListener("click", () => change(Object.fromEntries(new URLSearchParams(link.dataset.view)), false));
   }
   function showControls() {
     for (const select of all("select[data-key]")) {
@@ -188,16 +189,16 @@
   }
   let sortBy = ["width", 1];
   function drawRuns() {
-    const head = ["run", "width", "training", "seed", "step", "epoch", "accuracy", ...set.layers.map(([, label]) => `PR ratio, ${label}`)];
+    const head = ["run", "width", "training", "seed", "step", "epoch", "accuracy", ...set.runLayers.map((label) => `PR ratio, ${label}`)];
     const wanted = one("[data-filter]").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     const rows = data.runs.map((r) => [r.run, r.width, r.training, r.seed, r.step, r.epoch, r.accuracy, ...r.pr]).filter((row) => wanted.every((word) => row.slice(0, 4).join(" ").toLowerCase().includes(word)));
     const place = head.indexOf(sortBy[0]);
     rows.sort((a, b) => sortBy[1] * (a[place] === null ? 1 : b[place] === null ? -1 : typeof a[place] === "string" ? a[place].localeCompare(b[place]) : a[place] - b[place]));
-    table("runs", head, rows, { open: true, sortable: true });
+    table("runs", head, rows, { open: true, sortable: true, link: (row) => `runs/${encodeURIComponent(row[0])}/config.json` });
   }
 
   function cell(value) { return typeof value === "number" ? (Number.isInteger(value) ? String(value) : Charts.format(value)) : value === null || value === undefined ? "–" : String(value); }
-  function table(name, head, rows, { open = false, sortable = false } = {}) {
+  function table(name, head, rows, { open = false, sortable = false, link = null } = {}) {
     const host = one(`[data-table=${name}]`), wasOpen = one("details", host)?.open ?? false, focus = document.activeElement?.dataset?.sort;
     const csv = document.createElement("button");
     csv.type = "button"; csv.textContent = "CSV";
@@ -219,7 +220,8 @@
         } else th.textContent = text;
         top.append(th);
       });
-      for (const row of rows) { const tr = body.insertRow(); for (const value of row) { const td = tr.insertCell(); td.textContent = cell(value); if (typeof value === "number") td.className = "number"; } }
+      for (const row of rows) { const tr = body.insertRow(); for (const value of row) { const td = tr.insertCell(); td.textContent = cell(value); if (typeof value === "number") td.className = "number"; }
+        if (link) { const a = document.createElement("a"); a.href = link(row); a.textContent = row[0]; tr.cells[0].replaceChildren(a); } }
       scroll.replaceChildren(element);
     };
     const bar = document.createElement("div");
@@ -234,13 +236,13 @@
   }
 
   function draw() { showControls(); drawScales(); drawWhere(); drawMinors(); drawTraining(); }
-  function change(changes) { Object.assign(state, changes); settle(); draw(); writeAddress(); }
+  function change(changes, address = true) { if (!usable) return; Object.assign(state, changes); settle(); draw(); if (address) writeAddress(); }
+  const usable = data.series.length > 0;
   state.step = "last";
   readAddress();
   settle();
   buildControls();
   for (const part of all(".interactive")) part.hidden = false;
-  const usable = data.series.length > 0;
   for (const figures of all("details.static")) figures.open = !usable;
   if (usable) draw();
   drawRuns();
