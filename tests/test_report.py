@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -136,7 +137,8 @@ def test_the_page_asks_for_nothing_and_its_links_lead_somewhere(page: Path) -> N
     assert page.stat().st_size < 12e6
 
 
-def hostile_page(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results, curves = make_tables(seeds=1, points=2, last_step=2, widths=(8,), windows=False, run_name=HOSTILE)
     rename = {"augmented": "</script><svg onload=alert(3)>"}
     results = results.assign(training=results["training"].cat.rename_categories(rename))
@@ -150,11 +152,13 @@ def hostile_page(tmp_path: Path) -> Path:
         "config": {"a": [HOSTILE]},
         "hardware": HOSTILE,
     }
-    return write_report(tmp_path / "hostile.html", results=results, curves=curves, claims=[claim], provenance=provenance)
+    return write_report(
+        tmp_path_factory.mktemp("hostile") / "hostile.html", results=results, curves=curves, claims=[claim], provenance=provenance
+    )
 
 
-def test_names_from_users_are_escaped(tmp_path: Path) -> None:
-    text = hostile_page(tmp_path).read_text()
+def test_names_from_users_are_escaped(hostile_page: Path) -> None:
+    text = hostile_page.read_text()
     outline = Outline(text)
     assert sum(tag == "script" for tag, _ in outline.tags) == 2
     assert not [a for tag, a in outline.tags if tag == "img" and not (a.get("src") or "").startswith("data:")]
@@ -291,6 +295,24 @@ def test_evidence_of_a_claim_sets_the_controls(browser: Browser, page: Path) -> 
     )
 
 
+def test_charts_and_numbers_can_be_saved(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.run("""(() => { window.saved = []; HTMLAnchorElement.prototype.click = () => {};
+        URL.createObjectURL = (blob) => { saved.push(blob); return 'data:,'; }; })()""")
+    browser.run(
+        "for (const b of document.querySelectorAll('[data-chart=scales] .tools button, [data-table=scales] button')) b.click()"
+    )
+    browser.run("(async () => { while (saved.length < 3) await new Promise(r => setTimeout(r, 20)); })()")
+    assert sorted(browser.run("saved.map(b => b.type)")) == ["image/png", "image/svg+xml", "text/csv"]
+    svg, csv = (browser.run(f"saved.find(b => b.type.startsWith('{kind}')).text()") for kind in ("image/svg", "text/csv"))
+    assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in svg
+    head, *rows = csv.strip().splitlines()
+    assert head == "width,training,selection,step,trained / initial,low,high,seeds,how"
+    assert len(rows) == 2 * 2 * 5
+    assert browser.problems == []
+
+
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, False), (390, True)])
 def test_it_fits_the_screen(browser: Browser, page: Path, width: int, dark: bool) -> None:
     browser.open(page, width=width, dark=dark)
@@ -307,9 +329,8 @@ def test_without_scripts_the_figures_remain(browser: Browser, page: Path) -> Non
     assert browser.run("[...document.querySelectorAll('.interactive')].every(e => e.hidden)") is True
 
 
-def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
-    path = hostile_page(tmp_path)
-    browser.open(path)
+def test_hostile_names_do_nothing(browser: Browser, hostile_page: Path) -> None:
+    browser.open(hostile_page)
     assert browser.problems == []
     assert "</script><script>alert(1)</script>" in json.dumps(shown(browser, "runs"))
     assert browser.run("document.querySelectorAll('svg[onload], img[onerror]').length") == 0

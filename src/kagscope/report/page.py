@@ -191,7 +191,8 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             f'<tr><td data-label="claim">{html.escape(name[:1] if name[:1] in EVIDENCE else name)}</td>'
             f'<td data-label="statement"><strong>{html.escape(str(claim.get("statement", "")))}</strong>'
-            f'<div class="small">{notes}<div class="more"><a href="#{place}" data-view="{html.escape(view)}">evidence</a>'
+            f'<div class="small">{notes}<div class="more"><a href="#{place}" data-view="{html.escape(view)}" '
+            f'aria-label="evidence for claim {html.escape(name)}">evidence</a>'
             f"{_details(claim.get('details'))}</div></div></td>"
             f'<td data-label="verdict"><span class="chip {kind}">{html.escape(verdict) or "–"}</span></td>'
             f'<td data-label="effect" class="number">{number(claim.get("effect"))}'
