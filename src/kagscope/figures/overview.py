@@ -1,0 +1,155 @@
+"""Every score at one glance: its ratio to initialisation, layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from kagscope.figures.style import (
+    DOUBLE_COLUMN,
+    SCORE_LABELS,
+    errors,
+    figure_legend,
+    new_axes,
+    new_figure,
+    reference_line,
+    score_label,
+    setting_handles,
+    style,
+    training_look,
+    width_colours,
+)
+from kagscope.figures.tables import (
+    BOOKKEEPING,
+    NothingToPlot,
+    final,
+    layer_label,
+    layers_of,
+    over_runs,
+    per_run,
+    select,
+    trainings_of,
+    widths_of,
+)
+
+
+def plot_scores_overview(
+    results: pd.DataFrame,
+    *,
+    layer: str | None = None,
+    k: int = 2,
+    selection: str = "all",
+    scores: list[str] | None = None,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
+    """A row of dots for each score: the ratio to initialisation for each width and training, with 95% intervals over seeds.
+
+    Args:
+        results: the ``results`` table, or :func:`~kagscope.figures.tables.per_run` of it.
+        layer: which layer; the first by default.
+        k: order of the minors, for the scores that have one.
+        selection: canonical string of the column selection.
+        scores: which, from top to bottom; by default all that have a positive ratio.
+        ax: where to draw; a new figure by default.
+        legend: whether to draw one.
+
+    Raises:
+        NothingToPlot: no score has a ratio.
+    """
+    reduced = per_run(results)
+    layer = layer if layer is not None else (layers_of(reduced) or [""])[0]
+    table = _ratios(reduced, k, selection)
+    table = select(table, layer=layer)
+    scores = scores if scores is not None else scores_shown(table)
+    table = table[table["score"].astype(str).isin(scores)]
+    if table.empty:
+        raise NothingToPlot(f"no score of layer {layer} has a ratio to initialisation")
+    widths, trainings = widths_of(reduced), trainings_of(reduced)
+    colours = width_colours(widths)
+    settings = [(width, training) for width in widths for training in trainings]
+    with style():
+        ax = new_axes(ax)
+        for place, (width, training) in enumerate(settings):
+            dots = select(table, width=width, training=training)
+            y = np.array([scores.index(str(score)) for score in dots["score"]]) + 0.7 * ((place + 0.5) / len(settings) - 0.5)
+            look = {**training_look(training), "linestyle": "", "markersize": 3.5}
+            ax.errorbar(dots["ratio"], y, xerr=_positive(dots), color=colours[width], elinewidth=0.8, capsize=0, **look)
+        reference_line(ax, 1.0, vertical=True)
+        for between in range(len(scores) - 1):
+            ax.axhline(between + 0.5, color="#ececec", linewidth=0.6, zorder=0)
+        _ratio_axis(ax, table)
+        ax.set_yticks(range(len(scores)), [score_label(score) for score in scores])
+        ax.set_ylim(len(scores) - 0.45, -0.55)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(False, axis="y")
+        ax.set_xlabel("trained / initial")
+        if legend:
+            ax.legend(handles=setting_handles(widths, trainings, colours))
+    return ax
+
+
+def scores_shown(table: pd.DataFrame) -> list[str]:
+    """The scores of ``table``, known ones first in the order of MATH.md."""
+    present = {str(score) for score in pd.unique(table["score"])}
+    known = [score for score in SCORE_LABELS if score in present]
+    return known + sorted(present - set(known))
+
+
+def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
+    """:func:`plot_scores_overview` for every layer, the same scores in each."""
+    reduced = per_run(results)
+    orders = sorted(int(order) for order in reduced["k"].unique() if order > 0)
+    k = 2 if 2 in orders or not orders else orders[0]
+    table = _ratios(reduced, k, "all")
+    if table.empty:
+        raise NothingToPlot("no score has a ratio to initialisation")
+    layers, scores = layers_of(table), scores_shown(table)
+    widths, trainings = widths_of(reduced), trainings_of(reduced)
+    with style():
+        figure = new_figure(
+            max(3.8, min(DOUBLE_COLUMN, 3.0 * len(layers) + 1.0)), 0.16 * len(scores) * max(1.6, len(widths)) + 0.9
+        )
+        axes = figure.subplots(1, len(layers), squeeze=False, sharey=True, sharex=True)[0]
+        for layer, ax in zip(layers, axes, strict=True):  # layers are those that have a ratio
+            plot_scores_overview(reduced, layer=layer, k=k, scores=scores, ax=ax, legend=False)
+            ax.set_title(layer_label(layer, layers))
+        _ratio_axis(axes[0], table)
+        figure_legend(figure, setting_handles(widths, trainings, width_colours(widths)))
+    return figure
+
+
+def _ratios(reduced: pd.DataFrame, k: int, selection: str) -> pd.DataFrame:
+    chosen = select(final(reduced), selection=selection)
+    chosen = chosen[chosen["k"].isin([0, k]) & ~chosen["score"].astype(str).isin(BOOKKEEPING)]
+    table = over_runs(chosen)
+    return table[table["ratio"].notna() & (table["ratio"] > 0)]
+
+
+def _positive(dots: pd.DataFrame) -> np.ndarray:
+    """Interval lengths, the lower end kept above 0 for the log axis."""
+    ends = errors(dots, "ratio")
+    ends[0] = np.minimum(ends[0], 0.9 * dots["ratio"].to_numpy(dtype=float))
+    return ends
+
+
+def _ratio_axis(ax: Axes, table: pd.DataFrame) -> None:
+    low = min(0.9, float(table["ratio"].min()), float(table["ratio_low"].where(table["ratio_low"] > 0).min(skipna=True) or 1.0))
+    high = max(1.1, float(table["ratio"].max()), float(np.nan_to_num(table["ratio_high"].max(), nan=0.0)))
+    low, high = max(low, 1e-3) / 1.08, min(high, 1e3) * 1.08
+    ladder = (
+        [0.001, 0.01, 0.1, 1, 10, 100, 1000]
+        if high / low > 60
+        else [0.1, 0.2, 0.5, 1, 2, 5, 10]
+        if high / low > 4
+        else [0.5, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3]
+    )
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    ax.xaxis.set_major_locator(FixedLocator([tick for tick in ladder if low <= tick <= high]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.grid(True, axis="x")

@@ -1,0 +1,189 @@
+"""One look for all figures: colours, sizes, lettering, and saving so that the same table gives the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kagscope.figures.tables import NothingToPlot
+from kagscope.files import atomic_path
+
+# Okabe and Ito (2008): told apart with every common colour vision; their yellow is left out, too faint on white
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+OKABE_ITO = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+GREY = "#6b6b6b"
+SINGLE_COLUMN, DOUBLE_COLUMN = 3.4, 7.0  # inches, as most journals set them
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look alike everywhere
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.width": 0.5,
+    "ytick.minor.width": 0.5,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "errorbar.capsize": 2,
+    "figure.facecolor": "white",
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "kagscope",
+    "path.simplify": True,
+}
+
+SCORE_LABELS = {
+    "pr": "participation ratio (PR)",
+    "pr_normalized": "normalised PR",
+    "effective_minors": "effective number of minors",
+    "ipr": "inverse participation ratio",
+    "kl_uniform": "KL from uniform",
+    "kl_init": "KL from initial shape",
+    "near_zero": "near-zero minors",
+    "rr_pr": "rotation ratio of PR",
+    "rr_max": "rotation ratio of maximum",
+    "zero_rows": "zero rows",
+    "zero_rows_exact": "rows exactly zero",
+    "column_divergence": "column divergence",
+    "axis_alignment": "axis alignment",
+    "effective_rank": "effective rank",
+    "stable_rank": "stable rank",
+    "sv_participation": "singular-value participation",
+    "kernel_alignment": "kernel alignment",
+    "cka_init": "CKA with initial",
+    "effective_dimension": "effective dimension",
+    "intrinsic_dimension": "intrinsic dimension (TwoNN)",
+    "unfelt_units": "unfelt units",
+    "constant_units": "constant units",
+    "prune_change": "change on pruning",
+}
+
+
+def score_label(score: str) -> str:
+    """The name of a score in words; an unknown one is shown as it is."""
+    return SCORE_LABELS.get(score, score.replace("_", " "))
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The figures' settings for the block; what the user had comes back after it."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)  # type: ignore[arg-type]
+        yield
+
+
+def new_figure(width: float = DOUBLE_COLUMN, height: float = 2.6) -> Figure:
+    """A figure in inches that pyplot knows nothing of."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def new_axes(ax: Axes | None) -> Axes:
+    """``ax``, or the axes of a new single-column figure."""
+    return ax if ax is not None else new_figure(SINGLE_COLUMN, 2.6).subplots()
+
+
+def width_colours(widths: Sequence[int]) -> dict[int, str]:
+    """A colour for each width: Okabe–Ito, and for more than six widths a sequence of even lightness steps."""
+    ordered = sorted(widths)
+    if len(ordered) <= len(OKABE_ITO):
+        return dict(zip(ordered, OKABE_ITO, strict=False))
+    shades = mpl.colormaps["cividis"](np.linspace(0, 0.9, len(ordered)))
+    return {width: mpl.colors.to_hex(shade) for width, shade in zip(ordered, shades, strict=True)}
+
+
+def training_look(training: str) -> dict[str, Any]:
+    """Line and marker of a training: standard solid and filled, others dashed and hollow, so that grey prints can be read."""
+    if training == "standard":
+        return {"linestyle": "-", "marker": "o"}
+    return {"linestyle": (0, (4, 1.6)), "marker": "s", "markerfacecolor": "white"}
+
+
+def setting_handles(widths: Sequence[int], trainings: Sequence[str], colours: dict[int, str]) -> list[Line2D]:
+    """Legend entries: a colour for each width, a line for each training (left out where there is one standard training only)."""
+    handles = [Line2D([], [], color=colours[width], linewidth=2.4, label=f"width {width}") for width in widths]
+    if list(trainings) != ["standard"]:
+        handles += [Line2D([], [], color=GREY, label=training, **training_look(training)) for training in trainings]
+    return handles
+
+
+def reference_line(ax: Axes, at: float, vertical: bool = False) -> None:
+    """The thin line of "as at initialisation"."""
+    draw = ax.axvline if vertical else ax.axhline
+    draw(at, color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1)
+
+
+def errors(table: pd.DataFrame, measure: str) -> np.ndarray:
+    """Distances from the mean to both ends of the interval, (2, n); 0 where there is no interval."""
+    mean = table[measure].to_numpy(dtype=float)
+    ends = np.stack([mean - table[f"{measure}_low"].to_numpy(dtype=float), table[f"{measure}_high"].to_numpy(dtype=float) - mean])
+    return np.nan_to_num(ends, nan=0.0)
+
+
+def not_measured(ax: Axes, text: str = "not measured") -> None:
+    """What a panel says that has nothing to show, beside others that have."""
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY)
+
+
+def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object]]]) -> None:
+    """Draw every panel; one with nothing to show says so, and where all are such the reason of the first is raised.
+
+    Raises:
+        NothingToPlot: no panel has anything to show.
+    """
+    reasons = []
+    for ax, draw in panels:
+        try:
+            draw(ax)
+        except NothingToPlot as reason:
+            reasons.append(reason)
+            not_measured(ax)
+    if len(reasons) == len(panels):
+        raise reasons[0] if reasons else NothingToPlot("the table is empty")
+
+
+def figure_legend(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:
+    """One legend above all panels."""
+    if handles:
+        figure.legend(handles=list(handles), loc="outside upper center", ncols=columns or min(len(handles), 6), columnspacing=1.4)
+
+
+def save(figure: Figure, path: Path, dpi: int = 200) -> Path:
+    """Write ``figure`` in the format of ``path``'s suffix, at once or not at all, without dates.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    metadata: dict[str, Any] = {".pdf": {"CreationDate": None}, ".png": {"Software": None}, ".svg": {"Date": None}}.get(
+        path.suffix, {}
+    )
+    with style(), atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=dpi, metadata=metadata)
+    return path

@@ -1,0 +1,139 @@
+"""All figures of a study into one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kagscope.figures import distributions, overview, scales, steps, windows
+from kagscope.figures.style import save
+from kagscope.figures.tables import NothingToPlot, curve_means, per_run
+
+
+class Family(NamedTuple):
+    """A figure of the study: its file name, what it shows, and how to draw it from (results, curves, image shape)."""
+
+    name: str
+    caption: str
+    draw: Callable[[pd.DataFrame, pd.DataFrame, tuple[int, int]], Figure]
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "pr_ratio_by_radius",
+        "Participation ratio over that of the same net at initialisation, against the radius within which the columns of a minor "
+        "lie (k = 2); “all” has no such limit. Means over seeds of means over test images, bars are 95% intervals over seeds.",
+        lambda results, curves, shape: scales.figure_by_radius(results, shape),
+    ),
+    Family(
+        "pr_ratio_by_distance",
+        "Above, the same ratio against the least distance between the columns of a minor; "
+        "below, how many pairs of columns satisfy it.",
+        lambda results, curves, shape: scales.figure_by_distance(results, shape),
+    ),
+    Family(
+        "scores_by_step",
+        "Scores against training step (k = 2, all columns; 0 is the untrained net), and test accuracy. "
+        "Bands are 95% intervals over seeds.",
+        lambda results, curves, shape: steps.figure_scores_by_step(results, shape),
+    ),
+    Family(
+        "zipf",
+        "Means of the rows of the k-minor matrix, ordered by rank, over the overall mean. Rows to the right of a dot are at "
+        "or below the zero-row threshold, the value that 1% of the rows of the untrained net do not exceed.",
+        lambda results, curves, shape: distributions.figure_zipf(curves, results),
+    ),
+    Family(
+        "minor_histogram",
+        "How large the minors are, relative to their mean, in bins of an eighth of an octave; "
+        "bars at 0 are minors that are exactly zero.",
+        lambda results, curves, shape: distributions.figure_minor_histogram(curves, results),
+    ),
+    Family(
+        "window_map",
+        "Where in the image: participation ratio over that at initialisation, within a window around each pixel.",
+        lambda results, curves, shape: windows.figure_window_map(results, shape),
+    ),
+    Family(
+        "scores_overview",
+        "Every score over its value at initialisation (k = 2, all columns). Bars are 95% intervals over seeds.",
+        lambda results, curves, shape: overview.figure_scores_overview(results, shape),
+    ),
+    Family(
+        "k_comparison",
+        "Participation ratio over that at initialisation against the order k of the minors.",
+        lambda results, curves, shape: scales.figure_k_comparison(results, shape),
+    ),
+)
+
+
+class WrittenFigures(list[Path]):
+    """The files written; ``left_out`` says of each figure that could not be drawn why."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: dict[str, str] = {}
+
+
+def draw_figures(
+    results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, int], progress: Callable[[str], None] | None = None
+) -> tuple[dict[str, Figure], dict[str, str]]:
+    """Every figure that the tables allow, by name, and for the others the reason why not."""
+    reduced, averaged = per_run(results), curve_means(curves)
+    figures: dict[str, Figure] = {}
+    left_out: dict[str, str] = {}
+    for family in FAMILIES:
+        if progress is not None:
+            progress(family.name)
+        try:
+            figures[family.name] = family.draw(reduced, averaged, image_shape)
+        except NothingToPlot as reason:
+            left_out[family.name] = str(reason)
+    return figures, left_out
+
+
+def write_figures(
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    folder: str | Path,
+    image_shape: tuple[int, int],
+    progress: Callable[[str], None] | None = None,
+) -> WrittenFigures:
+    """Draw every figure that the tables allow and write it as PNG (200 dots per inch) and PDF.
+
+    Args:
+        results: the ``results`` table of :mod:`kagscope.schema`.
+        curves: the ``curves`` table.
+        folder: made where it does not exist.
+        image_shape: height and width of the images in pixels.
+        progress: called with each figure's name before it is drawn.
+
+    Returns:
+        The paths written, with ``left_out``: the reason for each figure that the tables do not allow.
+
+    Raises:
+        InputError: a table lacks columns.
+        OutputError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    written = WrittenFigures()
+    figures, written.left_out = draw_figures(results, curves, image_shape, progress)
+    _make(folder)
+    for name, figure in figures.items():
+        written.extend(save(figure, folder / f"{name}.{suffix}") for suffix in ("png", "pdf"))
+    return written
+
+
+def _make(folder: Path) -> None:
+    from kagscope.errors import OutputError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {folder}: {error.strerror or error}; choose one that can be written"
+        ) from error

@@ -1,0 +1,7 @@
+"""The report: one HTML file with figures, claims and numbers, that needs neither network nor server."""
+
+from __future__ import annotations
+
+from kagscope.report.page import render_report, write_report
+
+__all__ = ["render_report", "write_report"]

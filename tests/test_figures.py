@@ -1,0 +1,183 @@
+"""Figures show what the table holds, for every shape of table, and leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from scipy import stats
+
+from figure_tables import make_tables
+from kagscope import figures
+from kagscope.errors import InputError, OutputError
+from kagscope.figures import tables
+from kagscope.figures.scales import figure_k_comparison
+from kagscope.figures.style import new_figure, save
+
+SHAPE = (8, 8)
+
+
+@pytest.fixture(scope="module")
+def study() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return make_tables(points=4, last_step=20)
+
+
+def test_means_and_intervals_are_those_of_scipy(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    results, _ = study
+    wanted = {"layer": "1", "k": 2, "selection": "ball(4)", "score": "pr", "width": 16, "training": "augmented", "step": 20}
+    raw = tables.select(results, **wanted)
+    seeds = raw.groupby("seed")["ratio"].mean()
+    low, high = stats.t.interval(0.95, len(seeds) - 1, loc=seeds.mean(), scale=stats.sem(seeds))
+    row = tables.select(tables.over_runs(tables.per_run(results)), **wanted).iloc[0]
+    assert row["ratio"] == pytest.approx(seeds.mean(), rel=1e-12)
+    assert (row["ratio_low"], row["ratio_high"]) == (pytest.approx(low, rel=1e-9), pytest.approx(high, rel=1e-9))
+    assert row["seeds"] == 3
+    assert row["points"] == 4
+
+
+def test_undefined_points_are_left_out_and_counted(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    reduced = tables.per_run(study[0])
+    near_zero = tables.select(reduced, score="near_zero")
+    assert (near_zero["points"] == 3).all()
+    assert (near_zero["undefined"] == 1).all()
+    assert tables.per_run(reduced) is reduced
+
+
+def test_one_seed_has_no_interval() -> None:
+    results, _ = make_tables(seeds=1, points=3, last_step=4, widths=(8,), curves=False)
+    row = tables.over_runs(tables.per_run(results))
+    assert row["ratio_low"].isna().all()
+    assert row["ratio"].notna().any()
+
+
+def test_curve_bins_that_a_run_lacks_count_as_zero() -> None:
+    base = {"width": 8, "training": "standard", "step": 5, "layer": "1", "k": 2, "selection": "all", "curve": "histogram"}
+    rows = [base | {"run": "a", "seed": 0, "x": 0.0, "y": 1.0}, base | {"run": "b", "seed": 1, "x": 0.125, "y": 1.0}]
+    means = tables.curve_means(pd.DataFrame(rows))
+    assert means["y"].tolist() == [0.5, 0.5]
+    assert means["stage"].tolist() == ["trained", "trained"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parsed"),
+    [
+        ("all", ("all", ())),
+        ("ball(7)", ("ball", (7.0,))),
+        ("window(13,2.5,7)", ("window", (13.0, 2.5, 7.0))),
+        ("odd(x)", ("odd(x)", ())),
+    ],
+)
+def test_selection_names(name: str, parsed: tuple[str, tuple[float, ...]]) -> None:
+    assert tables.parse_selection(name) == parsed
+
+
+def test_the_points_drawn_are_the_means(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    ax = figures.plot_pr_by_radius(study[0], layer="3", image_shape=SHAPE)
+    expected = tables.select(
+        tables.over_runs(tables.final(tables.per_run(study[0]))), layer="3", k=2, score="pr", width=8, training="standard"
+    )
+    expected = expected.set_index(expected["selection"].astype(str)).loc[
+        ["ball(2)", "ball(4)", "ball(6)", "ball(8)", "all"], "ratio"
+    ]
+    assert ax.containers[0].lines[0].get_ydata() == pytest.approx(expected.to_numpy())
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["2", "4", "6", "8", "all"]
+
+
+def test_the_map_puts_windows_where_they_are(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    ax = figures.plot_window_map(study[0], layer="1", width=16, image_shape=SHAPE)
+    shown = np.asarray(ax.images[0].get_array())
+    row = tables.select(tables.final(study[0]), layer="1", width=16, training="standard", score="pr", selection="window(5,2,2)")
+    assert shown[5, 2] == pytest.approx(row.groupby("seed")["ratio"].mean().mean())
+    norm = ax.images[0].norm
+    assert norm(1.0) == pytest.approx(0.5)  # white is "as at initialisation"
+
+
+@pytest.mark.parametrize(
+    "draw", [figures.plot_score_by_step, figures.plot_accuracy, figures.plot_scores_overview, figures.plot_k_comparison]
+)
+def test_given_axes_are_used_and_returned(draw: Callable[..., Axes], study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    ax = new_figure().subplots()
+    assert draw(study[0], ax=ax) is ax
+    assert ax.has_data()
+
+
+def test_all_are_written_and_nothing_is_left_behind(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
+    before, open_before = dict(mpl.rcParams), plt.get_fignums()
+    seen: list[str] = []
+    written = figures.write_figures(*study, tmp_path / "figures", SHAPE, seen.append)
+    assert written.left_out == {}
+    assert seen == [family.name for family in figures.FAMILIES]
+    assert sorted(path.name for path in written) == sorted(
+        f"{family.name}.{end}" for family in figures.FAMILIES for end in ("png", "pdf")
+    )
+    assert sorted(written) == sorted((tmp_path / "figures").iterdir())
+    assert all(path.read_bytes()[:4] == {".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix] for path in written)
+    assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == open_before
+
+
+def test_the_same_table_gives_the_same_bytes(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
+    for end in ("png", "pdf"):
+        first, second = (save(figure_k_comparison(study[0], SHAPE), tmp_path / f"{name}.{end}") for name in "ab")
+        assert first.read_bytes() == second.read_bytes()
+
+
+CASES: dict[str, tuple[dict[str, object], set[str]]] = {
+    "one of each": ({"widths": (8,), "trainings": ("augmented",), "seeds": 1, "layers": ("encoder.0",)}, set()),
+    "three layers": ({"widths": (8,), "layers": ("1", "3", "5")}, set()),
+    "seven widths": ({"widths": range(8, 15), "trainings": ("standard",), "windows": False}, {"window_map"}),
+    "k = 2 only, no curves": (
+        {"ks": (2,), "curves": False, "windows": False},
+        {"k_comparison", "window_map", "zipf", "minor_histogram"},
+    ),
+    "untrained": ({"last_step": 0, "widths": (8,)}, {"scores_by_step"}),
+    "not square, centres 4 apart": ({"image_shape": (20, 28), "stride": 4, "trainings": ("standard",)}, set()),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_shape_of_study_is_drawn_or_left_out_with_a_reason(case: str) -> None:
+    chosen, missing = CASES[case]
+    options: dict[str, Any] = {"seeds": 2, "points": 2, "last_step": 4, "widths": (8, 16)} | chosen
+    drawn, left_out = figures.draw_figures(*make_tables(**options), options.get("image_shape", SHAPE))
+    assert sorted([*drawn, *left_out]) == sorted(family.name for family in figures.FAMILIES)
+    assert set(left_out) == missing
+    assert all(left_out.values())
+    for figure in drawn.values():
+        figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("column", ["ratio", "value", "accuracy"])
+def test_nothing_but_nan_crashes_nothing(column: str) -> None:
+    results, curves = make_tables(seeds=2, points=2, last_step=4, widths=(8,))
+    drawn, left_out = figures.draw_figures(results.assign(**{column: np.nan}), curves.assign(y=np.nan), SHAPE)
+    assert {"zipf", "minor_histogram"} <= set(left_out)
+    for figure in drawn.values():
+        figure.draw_without_rendering()
+
+
+def test_empty_tables_leave_all_out() -> None:
+    results, curves = make_tables(seeds=1, points=1, last_step=1, widths=(8,), windows=False)
+    drawn, left_out = figures.draw_figures(results.iloc[:0], curves.iloc[:0], SHAPE)
+    assert drawn == {}
+    assert len(left_out) == len(figures.FAMILIES)
+
+
+def test_a_foreign_table_is_named() -> None:
+    with pytest.raises(InputError, match=r"results table lacks the columns .*ratio"):
+        figures.plot_pr_by_radius(pd.DataFrame({"run": ["a"]}))
+
+
+def test_a_folder_that_is_a_file(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
+    blocked = tmp_path / "figures"
+    blocked.write_text("mine")
+    with pytest.raises(OutputError, match="figures"):
+        figures.write_figures(study[0].iloc[:0], study[1].iloc[:0], blocked, SHAPE)
+    assert blocked.read_text() == "mine"
