@@ -1,0 +1,174 @@
+"""A network's :class:`~kagscope.geometry.State` beside that of the same network at initialisation, as rows of the results table."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from kagscope import scores
+from kagscope.applications.prune import remove_units
+from kagscope.geometry import WHOLE, Key, Plan, Probe, State, Values
+from kagscope.minors.moments import Moments
+from kagscope.representations import debiased_cka
+from kagscope.schema import SCORE_COLUMNS
+
+ZIPF_RANKS = 200
+ROUNDING = float(torch.finfo(torch.float32).eps)
+CONSTANT = "undefined: the activations are constant"
+
+Scores = dict[Key, Values]
+
+
+def compare(state: State, initial: State, quantile: float) -> pd.DataFrame:
+    """Rows of the results table (score columns of :mod:`kagscope.schema`): each score beside the initial net's at the same point.
+
+    Args:
+        state: of the network.
+        initial: of the same network at initialisation, measured at the same points or more.
+        quantile: of the initial net's rows; rows at or below it count as zero rows (MATH.md section 3).
+    """
+    limits = _Limits(initial, quantile)
+    measured = state.scores | _kl_init(state, initial) | _cka_init(state, initial) | limits.scores(state)
+    baseline = initial.scores | _kl_init(initial, initial) | _cka_init(initial, initial) | limits.scores(initial)
+    return _table([_rows(key, found, baseline.get(key)) for key, found in measured.items()])
+
+
+def pruned(model: nn.Sequential, inputs: torch.Tensor, state: State, initial: State, quantile: float) -> pd.DataFrame:
+    """What removing the units that are constant at every one of ``inputs`` (those of ``state.row_norms``) does to the outputs.
+
+    Returns:
+        Rows ``prune_change`` (units at or below the threshold of the initial net) and ``prune_change_exact`` (units whose slope is
+        lost in the rounding of float32 beside the layer's largest), each the largest change of an output over the largest output.
+    """
+    limits = _Limits(initial, quantile)
+    double = copy.deepcopy(model).double()
+    rows = []
+    for score, masks in (
+        ("prune_change", {name: limits.constant(norms, name) for name, norms in state.row_norms.items()}),
+        ("prune_change_exact", {name: rounding_only(norms) for name, norms in state.row_norms.items()}),
+    ):
+        _, pruning = remove_units(double, inputs.double(), masks)
+        rows.append(_rows(("", 0, "all", score), Values.of([WHOLE], pruning.largest_change), None))
+    return _table(rows)
+
+
+def rounding_only(slopes: np.ndarray) -> np.ndarray:
+    """(m,) units whose slope (N, m) is, at every point, below the rounding of float32 relative to the layer's largest."""
+    return np.asarray((slopes <= ROUNDING * slopes.max()).all(axis=0))
+
+
+class _Limits:
+    """Thresholds that the initial net sets, and the scores that count what lies at or below them."""
+
+    def __init__(self, initial: State, quantile: float) -> None:
+        self.rows = {key: float(np.quantile(means, quantile)) for key, means in initial.row_means.items()}
+        self.slopes = {layer: float(np.quantile(slopes, quantile)) for layer, slopes in initial.output_slopes.items()}
+
+    def constant(self, norms: np.ndarray, layer: str) -> np.ndarray:
+        """(m,) units whose row is a zero row at every point."""
+        return np.asarray((norms <= self.rows[layer, 1]).all(axis=0))
+
+    def scores(self, state: State) -> Scores:
+        found: Scores = {}
+        for (layer, k), means in state.row_means.items():
+            points = state.points[: len(means)]
+            found[layer, k, "all", "zero_rows"] = Values.of(points, (means <= self.rows[layer, k]).mean(axis=1))
+            found[layer, k, "all", "zero_rows_exact"] = Values.of(points, (means == 0).mean(axis=1))
+        for layer, norms in state.row_norms.items():
+            slopes = state.output_slopes[layer]
+            for score, value in (
+                ("constant_units", self.constant(norms, layer).sum()),
+                ("constant_units_exact", rounding_only(norms).sum()),
+                ("constant_share", (norms <= self.rows[layer, 1]).mean()),
+                ("unfelt_units", (slopes <= self.slopes[layer]).all(axis=0).sum()),
+                ("unfelt_share", (slopes <= self.slopes[layer]).mean()),
+            ):
+                found[layer, 0, "all", score] = Values.of([WHOLE], value)
+        return found
+
+
+def _kl_init(state: State, initial: State) -> Scores:
+    found: Scores = {}
+    for (layer, k, selection), moments in state.visited.items():
+        before = initial.visited.get((layer, k, selection))
+        if before is not None and moments.bins is not None and before.bins is not None:
+            values = [scores.kl_init(moments[i], before[i]) for i in range(len(moments))]
+            found[layer, k, selection, "kl_init"] = Values.of(state.points[: len(moments)], values)
+    return found
+
+
+def _cka_init(state: State, initial: State) -> Scores:
+    return {
+        (layer, 0, "all", "cka_init"): Values.of([WHOLE], debiased_cka(A, initial.activations[layer]), reason=CONSTANT)
+        for layer, A in state.activations.items()
+    }
+
+
+def _rows(key: Key, found: Values, before: Values | None) -> pd.DataFrame:
+    layer, k, selection, score = key
+    baseline = np.full(len(found.values), np.nan)
+    if before is not None:
+        baseline = pd.Series(before.values, index=before.points).reindex(found.points).to_numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Exactly 1 where trained equals initial, and undefined rather than infinite over a zero baseline.
+        ratio = np.where(baseline != 0, found.values / baseline, np.nan)
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "k": k,
+            "selection": selection,
+            "point": found.points,
+            "score": score,
+            "value": found.values,
+            "baseline": baseline,
+            "ratio": ratio,
+            "stderr": found.stderr,
+            "exact": found.exact,
+            "reason": np.where(np.isnan(found.values), found.reason, ""),
+        }
+    )
+
+
+def _table(rows: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(rows, ignore_index=True).astype(SCORE_COLUMNS)[list(SCORE_COLUMNS)]
+
+
+def curves(state: State) -> pd.DataFrame:
+    """Distributions averaged over points (curve columns of :mod:`kagscope.schema`): Zipf of row means, histogram of the minors."""
+    parts = [_zipf(layer, k, means) for (layer, k), means in state.row_means.items()]
+    parts += [_histogram(key, found) for key, found in state.visited.items() if found.bins is not None]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _zipf(layer: str, k: int, means: np.ndarray) -> pd.DataFrame:
+    """Row means over their overall mean, by rank; thinned to at most ``ZIPF_RANKS`` geometric ranks, the first and last kept."""
+    falling = -np.sort(-means, axis=1)
+    overall = falling.mean(axis=1, keepdims=True)
+    mean = np.divide(falling, overall, out=np.zeros_like(falling), where=overall > 0).mean(axis=0)
+    ranks = np.unique(np.geomspace(1, len(mean), min(ZIPF_RANKS, len(mean))).round().astype(int))
+    return pd.DataFrame({"layer": layer, "k": k, "selection": "all", "curve": "zipf", "x": ranks.astype(float), "y": mean[ranks - 1]})
+
+
+def _histogram(key: tuple[str, int, str], found: Moments) -> pd.DataFrame:
+    """Fractions in bins of log2(M / mean M), 1/8 wide; the mean is rounded to a bin, exact zeros stand at -inf."""
+    layer, k, selection = key
+    total: dict[float, float] = {-np.inf: 0.0}
+    measured = 0
+    for i in range(len(found)):
+        one = found[i]
+        if not one.s1 > 0:
+            continue
+        measured += 1
+        first, counts, zeros = one.histogram
+        shift = round(8 * float(np.log2(one.s1 / one.count)))
+        for index in np.flatnonzero(counts):
+            x = (first + int(index) - shift) / 8
+            total[x] = total.get(x, 0.0) + float(counts[index]) / one.count
+        total[-np.inf] += float(zeros) / one.count
+    xs = sorted(total)
+    ys = [total[x] / max(measured, 1) for x in xs]
+    return pd.DataFrame({"layer": layer, "k": k, "selection": selection, "curve": "histogram", "x": xs, "y": ys})
