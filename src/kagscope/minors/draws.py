@@ -6,6 +6,7 @@ Every draw comes with 1 / its probability, so that sums over draws estimate sums
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -265,10 +266,18 @@ def _as_bits(allowed: BoolArray) -> NDArray[np.uint64]:
     return packed.view("<u8").astype(np.uint64)
 
 
+@lru_cache(maxsize=4)
+def _listed_rows(m: int, k: int) -> NDArray[np.int32]:
+    """(C(m, k), k) all row sets; kept, since a batch and its selections ask for the same ones."""
+    listed = np.array(list(combinations(range(m), k)), dtype=np.int32)
+    listed.flags.writeable = False
+    return listed
+
+
 def row_source(rows: FloatArray, k: int, norms: bool) -> Source:
     m = rows.shape[0]
     if norms and math.comb(m, k) <= LISTABLE:
-        listed = np.array(list(combinations(range(m), k)), dtype=np.int32)
+        listed = _listed_rows(m, k)
         return _source(len(listed), listed=listed, weights=_lengths(rows, listed))
     return _source(math.comb(m, k), pool=np.arange(m))
 

@@ -14,6 +14,7 @@ from kagscope.errors import InputError
 MAX_RUNS = 100_000
 MAX_SEEDS = 1_000
 MAX_WIDTH = 65_536
+SMALL_IMAGE = 256  # pixels
 
 
 class _Settings(BaseModel):
@@ -29,24 +30,36 @@ class GeometrySettings(_Settings):
     """What is measured, where and how exactly. ``k = 2`` is the main evidence and therefore gets the most points."""
 
     k: tuple[int, ...] = (1, 2, 3)
-    points: int = Field(default=50, ge=1, description="test images measured at initialisation and after training")
-    visited_points: int = Field(default=12, ge=1, description="of these, how many visit every minor (entropy, histogram, top)")
-    track_points: int = Field(default=8, ge=1, description="test images measured along training")
-    rotation_points: int = Field(default=3, ge=0, description="test images whose rr_max is measured")
-    rotations: int = Field(default=8, ge=2, description="random rotations per rr_max")
-    k3_points: int = Field(default=6, ge=1, description="test images measured for k = 3")
-    k3_rel_error: float = Field(default=0.01, gt=0, lt=1)
-    window_points: int = Field(default=8, ge=1, description="test images in the map of windowed scores")
-    window_grid: int = Field(default=8, ge=1, description="window centres per image side, at most")
-    layer_points: int = Field(default=1000, ge=10, description="test images for kernel alignment and the dimensions")
-    zero_row_quantile: float = Field(default=0.01, gt=0, lt=1)
+    points: int = Field(ge=1, description="test images measured at initialisation and after training")
+    visited_points: int = Field(ge=1, description="of these, how many visit every minor (entropy, histogram, top)")
+    track_points: int = Field(ge=1, description="test images measured along training")
+    rotation_points: int = Field(ge=0, description="test images whose rr_max is measured")
+    rotations: int = Field(ge=2, description="random rotations per rr_max")
+    k3_points: int = Field(ge=1, description="test images measured for k = 3")
+    k3_rel_error: float = Field(gt=0, lt=1, description="standard error of a sampled k = 3 sum over the sum")
+    window_points: int = Field(ge=1, description="test images in the map of windowed scores")
+    window_grid: int = Field(ge=1, description="window centres per image side, at most")
+    layer_points: int = Field(ge=10, description="test images for kernel alignment, dimensions and constant units")
+    zero_row_quantile: float = Field(gt=0, lt=1, description="of the initial net's row means; rows at or below it count as zero")
 
-    @field_validator("k")
     @classmethod
-    def _orders(cls, k: tuple[int, ...]) -> tuple[int, ...]:
-        if not k or any(order not in (1, 2, 3) for order in k) or len(set(k)) != len(k):
-            raise ValueError(f"k must name orders among 1, 2, 3, each once; got {list(k)}")
-        return tuple(sorted(k))
+    def for_inputs(cls, n_inputs: int, **given: Any) -> GeometrySettings:
+        """Defaults by the number of pixels: what costs n^2 a point gets fewer points; ``given`` overrides (None does not)."""
+        small = n_inputs <= SMALL_IMAGE
+        values: dict[str, Any] = {
+            "points": 64 if small else 32,
+            "visited_points": 24 if small else 4,
+            "track_points": 24 if small else 8,
+            "rotation_points": 12 if small else 4,
+            "rotations": 16 if small else 8,
+            "k3_points": 4 if small else 2,
+            "k3_rel_error": 0.01,
+            "window_points": 16 if small else 8,
+            "window_grid": 8 if small else 10,
+            "layer_points": 1000,
+            "zero_row_quantile": 0.01,
+        }
+        return cls(**values | {name: value for name, value in given.items() if value is not None})
 
 
 class RunConfig(_Settings):
@@ -90,12 +103,14 @@ class StudySettings(_Settings):
     activation: Literal["gelu", "relu", "tanh", "silu"] = "gelu"
     trainings: tuple[Literal["standard", "augmented"], ...] = ("standard", "augmented")
     seeds: int = Field(default=5, ge=1, le=MAX_SEEDS)
-    epochs: int = Field(default=10, ge=0, le=100_000)
-    batch_size: int = Field(default=128, ge=1)
+    epochs: int | None = Field(default=None, ge=0, le=100_000, description="default: 60 for small images, else 10")
+    batch_size: int | None = Field(default=None, ge=1, le=2**20, description="default: 32 for small images, else 128")
     learning_rate: float = Field(default=1e-3, gt=0, lt=10)
     weight_decay: float = Field(default=0.0, ge=0)
     checkpoints: int = Field(default=8, ge=2, le=1000, description="geometrically spaced steps at which geometry is measured")
-    geometry: GeometrySettings = GeometrySettings()
+    k: tuple[int, ...] = (1, 2, 3)
+    points: int | None = Field(default=None, ge=1, le=1_000_000, description="test images measured; default by the size of the images")
+    geometry: GeometrySettings | None = Field(default=None, description="details of the measurement; default by the size of the images")
 
     @field_validator("widths")
     @classmethod
@@ -109,6 +124,13 @@ class StudySettings(_Settings):
             raise ValueError(f"each width once; got {list(widths)}")
         return widths
 
+    @field_validator("k")
+    @classmethod
+    def _orders(cls, k: tuple[int, ...]) -> tuple[int, ...]:
+        if not k or any(order not in (1, 2, 3) for order in k) or len(set(k)) != len(k):
+            raise ValueError(f"k must name orders among 1, 2, 3, each once; got {list(k)}")
+        return tuple(sorted(k))
+
     @field_validator("trainings")
     @classmethod
     def _distinct_trainings(cls, trainings: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,7 +140,7 @@ class StudySettings(_Settings):
 
     @model_validator(mode="after")
     def _bounded(self) -> StudySettings:
-        narrowest, largest_k = min(self.widths), max(self.geometry.k)
+        narrowest, largest_k = min(self.widths), max(self.k)
         if largest_k > narrowest:
             raise ValueError(
                 f"k = {largest_k} needs layers of at least {largest_k} units, but width {narrowest} was given; "
@@ -129,8 +151,23 @@ class StudySettings(_Settings):
             raise ValueError(f"{runs} networks asked for; at most {MAX_RUNS}: use fewer widths or seeds")
         return self
 
+    def resolved(self, n_inputs: int) -> StudySettings:
+        """With every default that depends on the size of the images filled in.
+
+        Raises:
+            InputError: k is larger than the number of inputs.
+        """
+        if max(self.k) > n_inputs:
+            raise InputError(f"k = {max(self.k)} needs at least {max(self.k)} inputs, but the images have {n_inputs} pixels")
+        small = n_inputs <= SMALL_IMAGE
+        defaults: dict[str, Any] = {"epochs": 60 if small else 10, "batch_size": 32 if small else 128}
+        defaults["geometry"] = GeometrySettings.for_inputs(n_inputs, k=self.k, points=self.points)
+        return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
+
     def runs(self, data_fingerprint: str, image_shape: tuple[int, int]) -> Iterator[RunConfig]:
-        """Every run of the grid, seeds of one setting next to each other."""
+        """Every run of the grid, seeds of one setting next to each other; defaults filled in for these images."""
+        done = self.resolved(image_shape[0] * image_shape[1])
+        assert done.epochs is not None and done.batch_size is not None and done.geometry is not None
         for width in self.widths:
             for training in self.trainings:
                 for seed in range(self.seeds):
@@ -142,12 +179,12 @@ class StudySettings(_Settings):
                         activation=self.activation,
                         training=training,
                         seed=seed,
-                        epochs=self.epochs,
-                        batch_size=self.batch_size,
+                        epochs=done.epochs,
+                        batch_size=done.batch_size,
                         learning_rate=self.learning_rate,
                         weight_decay=self.weight_decay,
                         checkpoints=self.checkpoints,
-                        geometry=self.geometry,
+                        geometry=done.geometry,
                     )
 
 

@@ -1,0 +1,35 @@
+"""Where numbers come from: versions, hardware in general terms, and how to run it again."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import lru_cache
+from importlib import metadata
+
+DEPENDENCIES = ("torch", "numpy", "numba", "scipy", "pandas", "scikit-learn", "scikit-dimension")
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of Python, kagscope and what computes for it."""
+    from kagscope import __version__
+
+    found = {"kagscope": __version__, "python": platform.python_version()}
+    for name in DEPENDENCIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def hardware() -> str:
+    """Architecture, cores and memory; no names of machines or people."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    text = f"{cores} CPU core{'s' if cores != 1 else ''} ({platform.machine() or 'unknown architecture'}, {platform.system() or 'unknown system'})"
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError, AttributeError):
+        return text
+    return f"{text}, {memory:.0f} GiB memory"
