@@ -21,8 +21,11 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def fingerprint(self) -> str:
-        """SHA-256 of the canonical JSON: equal settings, equal fingerprint, on every machine."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the canonical JSON: equal settings, equal fingerprint, on every machine.
+
+        The name of the data does not enter, its content's fingerprint does: a moved folder is the same data.
+        """
+        canonical = json.dumps(self.model_dump(mode="json", exclude={"data"}), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -163,6 +166,10 @@ class StudySettings(_Settings):
         defaults: dict[str, Any] = {"epochs": 60 if small else 10, "batch_size": 32 if small else 128}
         defaults["geometry"] = GeometrySettings.for_inputs(n_inputs, k=self.k, points=self.points)
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def study_fingerprint(self, data_fingerprint: str) -> str:
+        """Of the settings and the content of the data together."""
+        return hashlib.sha256(f"{self.fingerprint()} {data_fingerprint}".encode()).hexdigest()
 
     def runs(self, data_fingerprint: str, image_shape: tuple[int, int]) -> Iterator[RunConfig]:
         """Every run of the grid, seeds of one setting next to each other; defaults filled in for these images."""

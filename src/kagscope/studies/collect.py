@@ -1,0 +1,119 @@
+"""From a run store to what a reader opens: tables of all runs, claims, figures, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kagscope.errors import DataError
+from kagscope.files import atomic_path, atomic_write
+from kagscope.provenance import hardware
+from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.studies.claims import Claim, evaluate_claims
+from kagscope.studies.findings import findings
+from kagscope.studies.store import RunStore
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study ended with.
+
+    Attributes:
+        folder: the study's.
+        report: path of ``report.html``.
+        claims: the six, in order.
+        findings: sentences about what stands out and what to distrust.
+        runs: ids of the runs in the tables.
+        left_out: run id to why it is not in the tables.
+        seconds: of training and geometry over all runs (added up over workers), and of each later stage.
+    """
+
+    folder: Path
+    report: Path
+    claims: list[Claim]
+    findings: list[str]
+    runs: list[str]
+    left_out: dict[str, str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def collect(store: RunStore, run_ids: Sequence[str], on_event: OnEvent = lambda event: None) -> Outcome:
+    """Write ``results.parquet``, ``curves.parquet``, ``claims.json``, ``figures/`` and ``report.html`` from finished runs.
+
+    Args:
+        store: of the study.
+        run_ids: the runs that the study is to hold, in order; damaged and missing ones are left out and named.
+        on_event: told of each stage: ``{"kind": "stage", "name": …}``.
+
+    Raises:
+        DataError: no run is finished.
+        OutputError: a file cannot be written; files written before it stay whole.
+    """
+    from kagscope.figures import write_figures
+    from kagscope.report import write_report
+
+    study = store.study
+    whole, left_out = _whole_runs(store, run_ids)
+    if not whole:
+        raise DataError(f"{store.folder} holds no finished run; run the study first")
+    image_shape = tuple(study["image_shape"])
+    on_event({"kind": "stage", "name": "tables"})
+    results = _joined(store, whole, "table.parquet", "results.parquet", RESULT_COLUMNS)
+    curves = _joined(store, whole, "curves.parquet", "curves.parquet", CURVE_COLUMNS)
+    on_event({"kind": "stage", "name": "claims"})
+    claims = evaluate_claims(results, image_shape=image_shape)
+    atomic_write(store.folder / "claims.json", json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False) + "\n")
+    sentences = findings(results, claims, left_out)
+    manifests = [store.manifest(run) for run in whole]
+    seconds = {part: float(sum(manifest[f"{part}_seconds"] for manifest in manifests)) for part in ("train", "geometry")}
+    provenance = {
+        "command": study["command"],
+        "data": study["data"],
+        "image_shape": list(image_shape),
+        "seeds": sorted({int(seed) for seed in results["seed"].unique()}),
+        "versions": manifests[0]["versions"],
+        "hardware": hardware(),
+        "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
+        "config": study["settings"],
+        "findings": sentences,
+    }
+    figures = write_figures(results, curves, store.folder / "figures", image_shape, lambda name: on_event({"kind": "stage", "name": f"figure {name}"}))
+    on_event({"kind": "stage", "name": "report"})
+    report = write_report(
+        store.folder / "report.html", results=results, curves=curves, claims=[claim.as_json() for claim in claims], provenance=provenance
+    )
+    for name, reason in figures.left_out.items():
+        on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
+    return Outcome(store.folder, report, claims, sentences, whole, left_out, seconds)
+
+
+def _whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    whole: list[str] = []
+    left_out: dict[str, str] = {}
+    for run in run_ids:
+        if not store.run_folder(run).is_dir():
+            left_out[run] = "not finished"
+        elif damage := store.damage(run):
+            left_out[run] = f"damaged: {damage}"
+        else:
+            whole.append(run)
+    return whole, left_out
+
+
+def _joined(store: RunStore, runs: Sequence[str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
+    """The same file of every run as one table, written to ``target`` in the study's folder."""
+    tables = [pq.read_table(store.run_folder(run) / part) for run in runs]
+    table = pa.concat_tables(tables).unify_dictionaries().replace_schema_metadata(tables[0].schema.metadata)
+    with atomic_path(store.folder / target) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    frame = table.to_pandas()
+    return frame.astype(columns)[list(columns)]
