@@ -1,4 +1,4 @@
-"""Removing locally constant units: their value is folded into the next layer's bias, so the function stays (the article; MATH.md, claim 6)."""
+"""Removing locally constant units: the next layer's bias takes up their value, the function stays (MATH.md, claim 6)."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Pruning:
 def remove_units(model: nn.Sequential, inputs: torch.Tensor, units: Mapping[str, np.ndarray]) -> tuple[nn.Sequential, Pruning]:
     """A smaller copy of a Linear-activation stack without the given units.
 
-    Each unit is taken to be constant: its mean activation over ``inputs`` times its outgoing weights goes into the next layer's bias.
-    One unit per layer is kept if all were named, since a layer of no units is no layer.
+    Each unit is taken to be constant: its mean activation over ``inputs`` times its outgoing weights goes into the next
+    layer's bias. One unit per layer is kept if all were named, since a layer of no units is no layer.
 
     Args:
         model: ``nn.Sequential`` of Linear and pointwise activations in turn; not changed.
@@ -51,7 +51,7 @@ def remove_units(model: nn.Sequential, inputs: torch.Tensor, units: Mapping[str,
     linears = [module for module in model if isinstance(module, nn.Linear)]
     pointwise = [module for module in model if not isinstance(module, nn.Linear)]
     weights = [layer.weight.detach().double().clone() for layer in linears]
-    biases = [torch.zeros(len(w), dtype=torch.float64) if (b := layer.bias) is None else b.detach().double().clone() for w, layer in zip(weights, linears, strict=True)]
+    biases = [_bias(layer) for layer in linears]
     removed: dict[str, tuple[int, ...]] = {}
     for index, name in enumerate(names):
         mask = np.array(units.get(name, np.zeros(len(weights[index]), bool)), dtype=bool)
@@ -69,10 +69,19 @@ def remove_units(model: nn.Sequential, inputs: torch.Tensor, units: Mapping[str,
     return smaller, Pruning(removed, _relative_change(model, smaller, inputs))
 
 
-def _stack(weights: list[torch.Tensor], biases: list[torch.Tensor], pointwise: list[nn.Module], dtype: torch.dtype) -> nn.Sequential:
+def _bias(layer: nn.Linear) -> torch.Tensor:
+    """A copy of the bias, (m,) float64; zeros where the layer has none, since folding needs somewhere to go."""
+    if layer.bias is None:
+        return torch.zeros(layer.out_features, dtype=torch.float64)
+    return layer.bias.detach().double().clone()
+
+
+def _stack(
+    weights: list[torch.Tensor], biases: list[torch.Tensor], pointwise: list[nn.Module], dtype: torch.dtype
+) -> nn.Sequential:
     modules: list[nn.Module] = []
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)  # leaves the global RNG alone
+        linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta", dtype=dtype).to_empty(device="cpu")  # draws nothing
         with torch.no_grad():
             linear.weight.copy_(weight)
             linear.bias.copy_(bias)
