@@ -71,9 +71,8 @@ def remove_units(model: nn.Sequential, inputs: torch.Tensor, units: Mapping[str,
 
 def _bias(layer: nn.Linear) -> torch.Tensor:
     """A copy of the bias, (m,) float64; zeros where the layer has none, since folding needs somewhere to go."""
-    if layer.bias is None:
-        return torch.zeros(layer.out_features, dtype=torch.float64)
-    return layer.bias.detach().double().clone()
+    zeros = torch.zeros(layer.out_features, dtype=torch.float64)
+    return zeros if layer.bias is None else layer.bias.detach().double().clone()
 
 
 def _stack(
