@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def main() -> None:
         "rectified (half the entries 0)": np.maximum(J, 0),
         "heavy-tailed": J * np.exp(2 * rng.normal(size=J.shape)),
     }.items():
-        show(f"S1 exact, {name}, 2 threads", milliseconds(lambda other=other: row_pair_areas(other, 2), 3))
+        show(f"S1 exact, {name}, 2 threads", milliseconds(partial(row_pair_areas, other, 2), 3))
     show("largest minor of every row pair, 2 threads", milliseconds(lambda: row_pair_tops(J, 2)))
     show("largest minor, 2 threads", milliseconds(lambda: top(J, 2)))
     show("rotation ratio 'max', 32 rotations", milliseconds(lambda: rotation_ratio_estimate(J, 2, "max"), 2))
@@ -91,7 +92,7 @@ def main() -> None:
     print("\nk = 2, larger\n")
     for m, n in ((128, 784), (128, 3072), (384, 1536), (768, 3072)):
         other = rng.normal(size=(m, n))
-        spent = milliseconds(lambda other=other: zonogon_s1(other, 2), 1)
+        spent = milliseconds(partial(zonogon_s1, other, 2), 1)
         count = m * (m - 1) * n * (n - 1) / 4
         show(f"S1 exact, {m} x {n}", spent, f"{count / spent / 1e6:.0f}e9 minors a second")
 
@@ -102,7 +103,7 @@ def main() -> None:
     for k in (3, 4, 6):
         for name, other in (("Gaussian", J), ("heavy-tailed", heavy)):
             result = s1_sampled(other, k, 0.01)
-            spent = milliseconds(lambda other=other, k=k: s1_sampled(other, k, 0.01), 3)
+            spent = milliseconds(partial(s1_sampled, other, k, 0.01), 3)
             show(f"S1 within 1%, k = {k}, {name}", spent, f"reached {100 * result.stderr / result.value:.2f}%")
     show("Haar mean, k = 3, all 8.0e7 column triples", milliseconds(lambda: haar_mean_s1(J, 3), 1))
     show("Haar mean within 1%, k = 4", milliseconds(lambda: haar_mean_s1_estimate(J, 4), 1))
@@ -114,9 +115,7 @@ def main() -> None:
         for name, allowed in (("all", None), ("ball(7)", near)):
             few, many = (
                 milliseconds(
-                    lambda k=k, allowed=allowed, size=size: sampled_moments(
-                        J, k, pairs=allowed, rel_error=1e-12, max_draws=size, proposal="uniform"
-                    ),
+                    partial(sampled_moments, J, k, pairs=allowed, rel_error=1e-12, max_draws=size, proposal="uniform"),
                     3,
                 )
                 for size in (1 << 17, 1 << 21)

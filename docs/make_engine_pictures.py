@@ -9,6 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Polygon
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
@@ -20,14 +22,14 @@ INK, WARM, COOL, PALE = "#22313f", "#d1495b", "#2e86ab", "#c9d6df"
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 100, "savefig.dpi": 100})
 
 
-def save(figure: plt.Figure, name: str) -> None:
+def save(figure: Figure, name: str) -> None:
     FOLDER.mkdir(exist_ok=True)
     figure.tight_layout()
     figure.savefig(FOLDER / name, metadata={"Software": None})
     plt.close(figure)
 
 
-def arrows(axes: plt.Axes, starts: np.ndarray, steps: np.ndarray, color: str, **style: float) -> None:
+def arrows(axes: Axes, starts: np.ndarray, steps: np.ndarray, color: str, **style: float) -> None:
     for (x, y), (dx, dy) in zip(starts, steps, strict=True):
         axes.annotate("", (x + dx, y + dy), (x, y), arrowprops={"arrowstyle": "->", "color": color, "lw": 1.6, **style})
 
@@ -77,8 +79,8 @@ def hull() -> None:
     least = dets.max() ** 2 / np.linalg.det(gram) / q.max()
     figure, axes = plt.subplots(figsize=(4.6, 3.2))
     kept = q >= least
-    axes.scatter(*v[~kept].T, s=6, color=PALE)
-    axes.scatter(*v[kept].T, s=16, color=WARM, zorder=3)
+    axes.scatter(v[~kept, 0], v[~kept, 1], s=6, color=PALE)
+    axes.scatter(v[kept, 0], v[kept, 1], s=16, color=WARM, zorder=3)
     values, vectors = np.linalg.eigh(gram)
     tilt = float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1])))
     for level, style in ((q.max(), ":"), (least, "-")):

@@ -153,7 +153,7 @@ def _scores(
 def _curves(
     where: dict[str, Any], layers: Sequence[str], ks: Sequence[int], progress: float, rng: np.random.Generator
 ) -> list[pd.DataFrame]:
-    parts = []
+    parts: list[pd.DataFrame] = []
     for layer in layers:
         for k in ks:
             count = [1, where["width"], where["width"] * 4, where["width"] * 12][k]

@@ -6,6 +6,7 @@ import json
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 TRUTH = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "truth"
 
 
-def truth_cases() -> list:
+def truth_cases() -> list[Any]:
     """One pytest parameter per truth file, or a skipped one where they are absent."""
     files = sorted(TRUTH.glob("*.json"))
     if not files:
@@ -23,14 +24,14 @@ def truth_cases() -> list:
     return [pytest.param(file, id=file.stem) for file in files]
 
 
-def read_truth(file: Path) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+def read_truth(file: Path) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
     """Matrix, squared distances and positions of its columns are turned into keyword arguments by :func:`selected`."""
     record = json.loads(file.read_text())
     matrix = np.array([[float.fromhex(x) for x in row] for row in record["matrix_hex"]])
     return matrix, np.array(record["positions"], dtype=float), record["truth"]
 
 
-def selected(positions: np.ndarray, selection: dict) -> dict[str, np.ndarray]:
+def selected(positions: np.ndarray, selection: dict[str, Any]) -> dict[str, Any]:
     """``columns=`` and ``pairs=`` of a truth file's selection."""
     squared = ((positions[:, None] - positions[None]) ** 2).sum(axis=-1)
     match selection["kind"]:
@@ -52,7 +53,8 @@ def fractions(J: np.ndarray) -> list[list[Fraction]]:
 def det(rows: list[list[Fraction]]) -> Fraction:
     if len(rows) == 1:
         return rows[0][0]
-    return sum((-1) ** j * rows[0][j] * det([r[:j] + r[j + 1 :] for r in rows[1:]]) for j in range(len(rows)))
+    terms = ((-1) ** j * rows[0][j] * det([r[:j] + r[j + 1 :] for r in rows[1:]]) for j in range(len(rows)))
+    return sum(terms, Fraction(0))
 
 
 def minors(J: np.ndarray, k: int) -> list[list[Fraction]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,6 @@ def test_draws_fill_their_ranges() -> None:
 @pytest.mark.parametrize(
     "bad", [{"rotation": -1}, {"rotation": 200}, {"translation": 2}, {"scale": 1.0}, {"scale": math.nan}, {"rotation": "10"}]
 )
-def test_bad_ranges(bad: dict) -> None:
+def test_bad_ranges(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(bad))} is"):
         Augmentation(**bad)

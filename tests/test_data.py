@@ -12,6 +12,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ PARTS = {
     "t10k-images-idx3-ubyte": RNG.integers(0, 256, (3, 4, 6), dtype=np.uint8),
     "t10k-labels-idx1-ubyte": np.array([0, 1, 2], dtype=np.uint8),
 }
-ARRAYS = dict(zip(("train_images", "train_labels", "test_images", "test_labels"), PARTS.values(), strict=True))
+ARRAYS: dict[str, Any] = dict(zip(("train_images", "train_labels", "test_images", "test_labels"), PARTS.values(), strict=True))
 
 
 def write_idx(folder: Path, dotted: bool = False, zipped: bool = False, **changed: np.ndarray) -> Path:
@@ -100,12 +101,12 @@ def test_npz_floats_are_taken_as_they_are(tmp_path: Path) -> None:
 
 def test_fingerprint_sees_every_part() -> None:
     data = load("digits")
-    parts = [data.train_images, data.train_labels, data.test_images, data.test_labels]
+    parts: list[Any] = [data.train_images, data.train_labels, data.test_images, data.test_labels]
     seen = {data.fingerprint()}
     for i, part in enumerate(parts):
         changed = part.copy()
         changed.flat[-1] = 1 - changed.flat[-1]
-        seen.add(Dataset("x", *parts[:i], changed, *parts[i + 1 :]).fingerprint())
+        seen.add(Dataset("x", *[*parts[:i], changed, *parts[i + 1 :]]).fingerprint())
     assert len(seen) == 5
     assert Dataset("other name", *parts).fingerprint() == data.fingerprint()
 
@@ -154,7 +155,7 @@ def test_bad_folders(tmp_path: Path) -> None:
         ({"train-labels-idx1-ubyte": np.zeros((7, 4, 6), np.uint8)}, "0x00000803; expected 0x00000801"),
     ],
 )
-def test_idx_files_that_do_not_fit_together(tmp_path: Path, changed: dict[str, np.ndarray], message: str) -> None:
+def test_idx_files_that_do_not_fit_together(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(write_idx(tmp_path / "idx", **changed))
 
@@ -182,7 +183,7 @@ NAN[2, 1, 3] = np.nan
         ({"train_labels": np.array([10**9, 0, 1, 2, 3, 4, 5])}, "1000000000"),
     ],
 )
-def test_bad_arrays(tmp_path: Path, changed: dict[str, np.ndarray], message: str) -> None:
+def test_bad_arrays(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "a.npz", **{**ARRAYS, **changed})
     with pytest.raises(DataError, match=message) as caught:
         load(tmp_path)

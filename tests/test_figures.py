@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from scipy import stats
 
 from figure_tables import make_tables
@@ -83,10 +84,12 @@ def test_the_points_drawn_are_the_means(study: tuple[pd.DataFrame, pd.DataFrame]
     expected = tables.select(
         tables.over_runs(tables.final(tables.per_run(study[0]))), layer="3", k=2, score="pr", width=8, training="standard"
     )
-    expected = expected.set_index(expected["selection"].astype(str)).loc[
+    ratios = expected.set_index(expected["selection"].astype(str)).loc[
         ["ball(2)", "ball(4)", "ball(6)", "ball(8)", "all"], "ratio"
     ]
-    assert ax.containers[0].lines[0].get_ydata() == pytest.approx(expected.to_numpy())
+    bars = ax.containers[0]
+    assert isinstance(bars, ErrorbarContainer)
+    assert bars.lines[0].get_ydata() == pytest.approx(ratios.to_numpy())
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["2", "4", "6", "8", "all"]
 
 
@@ -96,7 +99,7 @@ def test_the_map_puts_windows_where_they_are(study: tuple[pd.DataFrame, pd.DataF
     row = tables.select(tables.final(study[0]), layer="1", width=16, training="standard", score="pr", selection="window(5,2,2)")
     assert shown[5, 2] == pytest.approx(row.groupby("seed")["ratio"].mean().mean())
     norm = ax.images[0].norm
-    assert norm(1.0) == pytest.approx(0.5)  # white is "as at initialisation"
+    assert norm(np.array(1.0)) == pytest.approx(0.5)  # white is "as at initialisation"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from kernel_cases import matrices, read_truth, selected, truth_cases
 
 
 @pytest.mark.parametrize("file", truth_cases())
-def test_truth(file):
+def test_truth(file: Path) -> None:
     J, positions, entries = read_truth(file)
     for entry in entries:
         arguments = selected(positions, entry["selection"])
@@ -36,7 +37,7 @@ def test_truth(file):
 
 @settings(max_examples=200, deadline=None)
 @given(matrices(min_rows=3, min_columns=3))
-def test_rotating_the_rows_changes_nothing(J):
+def test_rotating_the_rows_changes_nothing(J: np.ndarray) -> None:
     Q = random_orthogonal(len(J), 1, 5)[0]
     for k in (1, 2, 3):
         scale = math.prod(sorted(np.linalg.norm(J, axis=0))[-k:])
@@ -45,7 +46,7 @@ def test_rotating_the_rows_changes_nothing(J):
 
 @settings(max_examples=200, deadline=None)
 @given(matrices(min_rows=3, min_columns=3))
-def test_a_list_of_subsets_and_a_graph_agree_with_all(J):
+def test_a_list_of_subsets_and_a_graph_agree_with_all(J: np.ndarray) -> None:
     n = J.shape[1]
     for k in (2, 3):
         every = haar_mean_s1(J, k)
@@ -55,7 +56,7 @@ def test_a_list_of_subsets_and_a_graph_agree_with_all(J):
         assert haar_mean_s1(J, k, pairs=np.ones((n, n), dtype=bool)) == pytest.approx(every, rel=1e-12, abs=0)
 
 
-def test_nearly_parallel_columns_keep_their_digits():
+def test_nearly_parallel_columns_keep_their_digits() -> None:
     """Angle 1e-7: the Gram determinant alone would have no digit left."""
     x = np.array([1.0, 2.0, -1.0, 0.5])
     away = np.array([2.0, -1.0, 0.0, 0.0])  # orthogonal to x
@@ -67,21 +68,21 @@ def test_nearly_parallel_columns_keep_their_digits():
     assert haar_mean_s1(wide, 3) == pytest.approx(haar_mean_s1(wide[:, [2, 0, 1]], 3), rel=1e-8)
 
 
-def test_parallel_columns_span_exactly_nothing():
+def test_parallel_columns_span_exactly_nothing() -> None:
     rng = np.random.default_rng(1)
     J = np.outer(rng.normal(size=7), rng.normal(size=12))
     assert haar_mean_s1(J, 2) == 0.0
     assert haar_mean_s1(J, 3) == 0.0
 
 
-def test_constant_of_one_entry_is_the_mean_of_a_unit_vectors():
+def test_constant_of_one_entry_is_the_mean_of_a_unit_vectors() -> None:
     assert haar_constant(2, 1) == pytest.approx(2 / math.pi, rel=1e-14)
     assert haar_constant(3, 1) == pytest.approx(0.5, rel=1e-14)
     assert haar_constant(5, 5) == pytest.approx(1.0, rel=1e-14)
     assert math.isfinite(haar_constant(100_000, 3))
 
 
-def test_orthogonal_matrices_are_orthogonal_and_uniform():
+def test_orthogonal_matrices_are_orthogonal_and_uniform() -> None:
     Q = random_orthogonal(4, 20_000, 2)
     np.testing.assert_allclose(np.swapaxes(Q, 1, 2) @ Q, np.broadcast_to(np.eye(4), Q.shape), atol=1e-13)
     assert np.abs(Q.mean(axis=0)).max() < 0.02  # standard error 0.0035
@@ -92,7 +93,7 @@ def test_orthogonal_matrices_are_orthogonal_and_uniform():
 
 
 @pytest.mark.parametrize("k", [1, 2])
-def test_closed_form_is_the_mean_over_rotations(k):
+def test_closed_form_is_the_mean_over_rotations(k: int) -> None:
     J = np.random.default_rng(3).normal(size=(5, 7)) * np.array([[5.0], [1], [1], [0.1], [0]])
     values = []
     for Q in random_orthogonal(5, 2000, 4):
@@ -106,7 +107,7 @@ def test_closed_form_is_the_mean_over_rotations(k):
 
 
 @pytest.mark.parametrize("graph", [False, True])
-def test_sampled_means_cover_the_exact_one(graph):
+def test_sampled_means_cover_the_exact_one(graph: bool) -> None:
     rng = np.random.default_rng(6)
     J = rng.normal(size=(9, 14)) * np.exp(rng.normal(size=14))
     near = np.abs(np.subtract.outer(np.arange(14), np.arange(14))) <= 5 if graph else None
@@ -121,7 +122,7 @@ def test_sampled_means_cover_the_exact_one(graph):
     assert abs(np.mean(scores)) < 0.5
 
 
-def test_fourth_order_sampled_is_unbiased():
+def test_fourth_order_sampled_is_unbiased() -> None:
     J = np.random.default_rng(7).normal(size=(6, 8))
     wanted = haar_mean_s1(J, 4, subsets=np.array(list(combinations(range(8), 4))))
     got = haar_mean_s1_estimate(J, 4, rel_error=0.003)
@@ -129,14 +130,14 @@ def test_fourth_order_sampled_is_unbiased():
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e150])
-def test_extreme_scales(scale):
+def test_extreme_scales(scale: float) -> None:
     J = np.random.default_rng(8).normal(size=(4, 6))
     assert haar_mean_s1(J * scale, 1) == pytest.approx(scale * haar_mean_s1(J, 1), rel=1e-12)
     assert haar_mean_s1(J * scale, 2) == pytest.approx(scale**2 * haar_mean_s1(J, 2), rel=1e-12)
     assert rotation_ratio(J * scale, 2, "max") == pytest.approx(rotation_ratio(J, 2, "max"), rel=1e-12)
 
 
-def test_ratio_of_an_axis_aligned_matrix_is_above_one_and_of_a_rotated_one_about_one():
+def test_ratio_of_an_axis_aligned_matrix_is_above_one_and_of_a_rotated_one_about_one() -> None:
     aligned = np.zeros((9, 4))
     aligned[[0, 2, 5, 8], [2, 0, 3, 1]] = [1.5, -0.5, 2.0, 1.0]
     for k in (1, 2):
@@ -147,7 +148,7 @@ def test_ratio_of_an_axis_aligned_matrix_is_above_one_and_of_a_rotated_one_about
         assert rotation_ratio(rotated, k, "pr") == pytest.approx(1.0, abs=0.05)
 
 
-def test_maximum_ratio_is_what_it_says():
+def test_maximum_ratio_is_what_it_says() -> None:
     J = np.random.default_rng(10).normal(size=(6, 20))
     got = rotation_ratio_estimate(J, 2, "max", rotations=16, seed=3)
     tops = np.array([top(Q @ J) for Q in random_orthogonal(6, 16, 3)])
@@ -158,20 +159,20 @@ def test_maximum_ratio_is_what_it_says():
     )
 
 
-def test_no_minor_no_ratio():
+def test_no_minor_no_ratio() -> None:
     for kind in ("pr", "max"):
         assert math.isnan(rotation_ratio(np.zeros((3, 4)), 2, kind))
 
 
 @pytest.mark.parametrize(("k", "kind", "rotations"), [(3, "max", 8), (2, "mean", 8), (2, "max", 1)])
-def test_bad_arguments_say_what_would_do(k, kind, rotations):
+def test_bad_arguments_say_what_would_do(k: int, kind: str, rotations: int) -> None:
     with pytest.raises(InputError, match="expected"):
         rotation_ratio(np.eye(4), k, kind, rotations=rotations)
     with pytest.raises(InputError, match="expected 1 to 4"):
         haar_mean_s1(np.eye(4), 5)
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_same_bits_for_any_number_of_threads() -> None:
     J = np.random.default_rng(12).normal(size=(10, 40))
     assert haar_mean_s1(J, 3, threads=1) == haar_mean_s1(J, 3, threads=2)
     assert rotation_ratio(J, 2, "max", threads=1) == rotation_ratio(J, 2, "max", threads=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ ACCURATE = 1e-14
 
 
 @pytest.mark.parametrize("file", truth_cases())
-def test_truth(file):
+def test_truth(file: Path) -> None:
     J, _, entries = read_truth(file)
     for entry in entries:
         if entry["k"] == 2 and entry["selection"]["kind"] == "all":
@@ -22,7 +24,7 @@ def test_truth(file):
 
 @settings(max_examples=300, deadline=None)
 @given(matrices(min_rows=2, min_columns=2))
-def test_any_matrix(J):
+def test_any_matrix(J: np.ndarray) -> None:
     wanted = [max(row) for row in minors(J, 2)]
     got = row_pair_tops(J)
     assert max(relative_error(a, b) for a, b in zip(got, wanted, strict=True)) <= ACCURATE
@@ -35,7 +37,7 @@ def brute(J: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", ["circle", "ellipse", "square", "gaussian", "heavy", "polygon", "quadrant"])
-def test_clouds_of_every_shape(shape):
+def test_clouds_of_every_shape(shape: str) -> None:
     rng = np.random.default_rng(11)
     angle = np.linspace(0, np.pi, 150, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)])
@@ -52,7 +54,7 @@ def test_clouds_of_every_shape(shape):
     assert top(J) == pytest.approx(brute(J).max(), rel=1e-12)
 
 
-def test_large_random_clouds_near_a_circle():
+def test_large_random_clouds_near_a_circle() -> None:
     rng = np.random.default_rng(12)
     for _ in range(60):
         n = int(rng.integers(3, 400))
@@ -61,7 +63,7 @@ def test_large_random_clouds_near_a_circle():
         np.testing.assert_allclose(row_pair_tops(J), brute(J), rtol=1e-12)
 
 
-def test_parallel_rows_have_no_top_and_nearly_parallel_ones_an_accurate_one():
+def test_parallel_rows_have_no_top_and_nearly_parallel_ones_an_accurate_one() -> None:
     x = np.arange(1.0, 40.0)
     assert row_pair_tops(np.stack([x, 2 * x, np.zeros(39)])).tolist() == [0.0, 0.0, 0.0]
     y = np.random.default_rng(13).normal(size=39)
@@ -71,19 +73,19 @@ def test_parallel_rows_have_no_top_and_nearly_parallel_ones_an_accurate_one():
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e150])
-def test_extreme_scales(scale):
+def test_extreme_scales(scale: float) -> None:
     J = np.random.default_rng(14).normal(size=(4, 20)) * scale
     assert relative_error(top(J), max(max(row) for row in minors(J, 2))) <= ACCURATE
 
 
-def test_listed_column_pairs():
+def test_listed_column_pairs() -> None:
     J = np.random.default_rng(15).normal(size=(7, 9))
     pairs = np.array([[0, 1], [8, 3], [2, 5]])
     wanted = [brute(J[:, pair]).max() for pair in pairs]
     np.testing.assert_allclose(column_pair_tops(J, pairs), wanted, rtol=1e-14)
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_same_bits_for_any_number_of_threads() -> None:
     J = np.random.default_rng(16).normal(size=(64, 784))
     assert np.array_equal(row_pair_tops(J, threads=1), row_pair_tops(J, threads=2))
     assert top(J, threads=1) == top(J, threads=2) == row_pair_tops(J).max()

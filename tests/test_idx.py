@@ -7,6 +7,7 @@ import gzip
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_reads_images_and_labels(tmp_path: Path, pack) -> None:
+def test_reads_images_and_labels(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     (tmp_path / "images").write_bytes(pack(idx_bytes(IMAGES)))
     (tmp_path / "labels").write_bytes(pack(idx_bytes(IMAGES[:, 0, 0])))
     np.testing.assert_array_equal(read_idx(tmp_path / "images", 3), IMAGES)
@@ -84,7 +85,12 @@ def test_a_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "bomb").write_bytes(gzip.compress(GOOD + bytes(50_000_000)))
     asked: list[int] = []
     true_read = gzip.GzipFile.read
-    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: asked.append(size) or true_read(self, size))
+
+    def read(self: gzip.GzipFile, size: int | None = -1) -> bytes:
+        asked.append(-1 if size is None else size)
+        return true_read(self, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", read)
     with pytest.raises(DataError, match="goes on"):
         read_idx(tmp_path / "bomb", 3)
     assert min(asked) > 0

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def test_layout_and_names() -> None:
 
 def test_seed_decides_and_global_state_is_untouched() -> None:
     before = torch.get_rng_state()
-    a, b, c = (mlp(6, [4], 2, seed=seed)[0].weight for seed in (0, 0, 1))
+    a, b, c = (mlp(6, [4], 2, seed=seed).state_dict()["0.weight"] for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
@@ -63,7 +64,7 @@ def test_derivative_is_autograds(name: str) -> None:
         ((4, [8], 2, "gellu"), "did you mean gelu"),
     ],
 )
-def test_bad_arguments(arguments: tuple, message: str) -> None:
+def test_bad_arguments(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         mlp(*arguments, seed=0)
 
@@ -85,7 +86,7 @@ def test_weights_survive_the_disk(tmp_path: Path) -> None:
 
 
 class Bomb:
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return (open, ("exploded", "w"))
 
 

@@ -48,6 +48,7 @@ def brute(selection: kag.Selection, positions: np.ndarray, k: int) -> list[tuple
 @pytest.mark.parametrize("selection", CHOSEN, ids=str)
 def test_counts_and_lists(selection: kag.Selection, k: int) -> None:
     layout = make_layout(12, (3, 4))
+    assert layout.positions is not None
     expected = brute(selection, layout.positions, k)
     assert column_subset_count(selection, layout, k) == len(expected)
     if k <= 3:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import combinations
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,14 +19,14 @@ EXACT = 1e-14
 
 
 def worst(J: np.ndarray) -> float:
-    wanted = [sum(row) for row in minors(J, 2)]
+    wanted = [sum(row, Fraction(0)) for row in minors(J, 2)]
     got = row_pair_areas(J)
     assert got.shape == (comb(len(J), 2),)
     return max((relative_error(a, b) for a, b in zip(got, wanted, strict=True)), default=0.0)
 
 
 @pytest.mark.parametrize("file", truth_cases())
-def test_truth(file):
+def test_truth(file: Path) -> None:
     J, _, entries = read_truth(file)
     for entry in entries:
         if entry["k"] == 2 and entry["selection"]["kind"] == "all":
@@ -36,25 +38,25 @@ def test_truth(file):
 
 @settings(max_examples=300, deadline=None)
 @given(matrices(min_rows=2))
-def test_any_matrix(J):
+def test_any_matrix(J: np.ndarray) -> None:
     assert worst(J) <= EXACT
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 1e-2, 1e-5, 1e-7, 1e-9, 1e-12, 1e-15])
 @pytest.mark.parametrize("factor", [1.0, 1 / 3, -1e6])
-def test_nearly_parallel_rows_keep_their_digits(epsilon, factor):
+def test_nearly_parallel_rows_keep_their_digits(epsilon: float, factor: float) -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=120)
     assert worst(np.stack([x, factor * x + epsilon * rng.normal(size=120)])) <= EXACT
 
 
-def test_nearly_parallel_columns():
+def test_nearly_parallel_columns() -> None:
     rng = np.random.default_rng(2)
     J = np.outer(rng.normal(size=4), np.ones(60)) + 1e-8 * rng.normal(size=(4, 60))
     assert worst(J) <= EXACT
 
 
-def test_parallel_rows_and_columns_give_exactly_zero():
+def test_parallel_rows_and_columns_give_exactly_zero() -> None:
     rng = np.random.default_rng(3)
     x = rng.integers(-1000, 1000, size=500).astype(float)
     assert not row_pair_areas(np.stack([x, 3 * x, -x / 8, np.zeros(500), x * 1e3])).any()
@@ -62,26 +64,26 @@ def test_parallel_rows_and_columns_give_exactly_zero():
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-120, 1e120, 1e150])
-def test_extreme_scales(scale):
+def test_extreme_scales(scale: float) -> None:
     J = np.random.default_rng(4).normal(size=(3, 30)) * scale
     assert worst(J) <= EXACT
 
 
-def test_rows_of_very_different_lengths():
+def test_rows_of_very_different_lengths() -> None:
     rng = np.random.default_rng(5)
     assert worst(rng.normal(size=(4, 50)) * np.array([[1e-9], [1.0], [1e7], [1e-3]])) <= EXACT
     assert worst(rng.normal(size=(4, 50)) * 10 ** rng.uniform(-12, 12, size=(4, 50))) <= EXACT
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 63, 64, 65, 1024, 1025, 5000])
-def test_lengths_around_every_boundary(n):
+def test_lengths_around_every_boundary(n: int) -> None:
     """Runs of four, checks of 64, index bits; against the column-pair sum written out."""
     x, y = np.random.default_rng(n).normal(size=(2, n))
     wanted = sum(np.abs(x[a] * y[:a] - y[a] * x[:a]).sum() for a in range(n))
     assert row_pair_areas(np.stack([x, y]))[0] == pytest.approx(wanted, rel=1e-12)
 
 
-def test_keys_that_cannot_tell_slopes_apart_fall_back():
+def test_keys_that_cannot_tell_slopes_apart_fall_back() -> None:
     """All slopes but two within 1e-9: the 32-bit keys are useless and insertion would be quadratic."""
     rng = np.random.default_rng(6)
     x = np.concatenate([rng.uniform(1, 2, 400), [300.0, 0.0]])
@@ -91,7 +93,7 @@ def test_keys_that_cannot_tell_slopes_apart_fall_back():
     assert careful_area(*J) == pytest.approx(row_pair_areas(J)[0], rel=EXACT)
 
 
-def test_zero_columns_and_duplicates_change_nothing_they_should_not():
+def test_zero_columns_and_duplicates_change_nothing_they_should_not() -> None:
     J = np.random.default_rng(7).normal(size=(5, 40))
     areas = row_pair_areas(J)
     np.testing.assert_allclose(row_pair_areas(np.insert(J, [3, 9], 0.0, axis=1)), areas, rtol=EXACT)
@@ -99,7 +101,7 @@ def test_zero_columns_and_duplicates_change_nothing_they_should_not():
     np.testing.assert_allclose(row_pair_areas(J[:, ::-1] * np.where(np.arange(40) % 3, 1.0, -1.0)), areas, rtol=EXACT)
 
 
-def test_chosen_pairs_are_those_of_all_pairs():
+def test_chosen_pairs_are_those_of_all_pairs() -> None:
     J = np.random.default_rng(8).normal(size=(6, 30))
     first, second = np.array([4, 0, 2]), np.array([1, 5, 2])
     everything = dict(zip(combinations(range(6), 2), row_pair_areas(J), strict=True))
@@ -109,7 +111,7 @@ def test_chosen_pairs_are_those_of_all_pairs():
     assert got[2] == 0.0
 
 
-def test_same_bits_for_any_number_of_threads_and_block_size(monkeypatch):
+def test_same_bits_for_any_number_of_threads_and_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     J = np.random.default_rng(9).normal(size=(40, 300))
     one = row_pair_areas(J, threads=1)
     assert np.array_equal(one, row_pair_areas(J, threads=2))

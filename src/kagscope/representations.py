@@ -1,4 +1,4 @@
-"""Scores of a hidden representation over many data points (MATH.md section 3, second table): functions of activations, not of minors."""
+"""Scores of a hidden representation over many data points, from activations, not minors (MATH.md section 3, second table)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def linear_cka(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
-    """Linear CKA with the unbiased HSIC estimator (Song et al. 2012), (N, p) and (N, q), N >= 4; not biased upwards for few points."""
+    """Linear CKA with the unbiased HSIC estimator (Song et al. 2012), (N, p) and (N, q), N >= 4: no bias upwards."""
     if len(first) != len(second) or len(first) < 4:
         raise InputError(f"debiased CKA needs the same 4 or more points in both; got {len(first)} and {len(second)}")
     K, L = _hollow_gram(first), _hollow_gram(second)
@@ -53,7 +53,8 @@ def effective_dimension(activations: np.ndarray) -> float:
 def intrinsic_dimension(activations: np.ndarray) -> float:
     """Intrinsic dimension of the activations (N, m) by TwoNN (Facco et al. 2017), scikit-dimension's implementation.
 
-    Points at distance zero from another are counted once. NaN when fewer than 10 distinct points remain or none has two neighbours apart.
+    Points at distance zero from another are counted once. NaN when fewer than 10 distinct points remain or none has two
+    neighbours apart.
     """
     from skdim.id import TwoNN
 

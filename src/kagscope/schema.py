@@ -25,9 +25,9 @@ exact            bool     whether value was computed exactly
 reason           category why value is NaN; "" otherwise
 ================ ======== ===============================================================================================
 
-``curves`` holds distributions, averaged over the measured points of one run: ``curve`` is "zipf" (``x`` rank from 1 by falling row
-mean of the k-minor matrix, ``y`` that mean over the overall mean), or "histogram" (``x`` lower edge of the bin of log2(M / mean M),
-1/8 wide, ``y`` fraction of the minors; exact zeros at ``x = -inf``).
+``curves`` holds distributions, averaged over the measured points of one run: ``curve`` is "zipf" (``x`` rank from 1 by falling
+row mean of the k-minor matrix, ``y`` that mean over the overall mean), or "histogram" (``x`` lower edge of the bin of
+log2(M / mean M), 1/8 wide, ``y`` fraction of the minors; exact zeros at ``x = -inf``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Removing locally constant units: their value is folded into the next layer's bias, so the function stays (the article; MATH.md, claim 6)."""
+"""Removing locally constant units: the next layer's bias takes up their value, the function stays (MATH.md, claim 6)."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,8 +30,8 @@ class Pruning:
 def remove_units(model: nn.Sequential, inputs: torch.Tensor, units: Mapping[str, np.ndarray]) -> tuple[nn.Sequential, Pruning]:
     """A smaller copy of a Linear-activation stack without the given units.
 
-    Each unit is taken to be constant: its mean activation over ``inputs`` times its outgoing weights goes into the next layer's bias.
-    One unit per layer is kept if all were named, since a layer of no units is no layer.
+    Each unit is taken to be constant: its mean activation over ``inputs`` times its outgoing weights goes into the next
+    layer's bias. One unit per layer is kept if all were named, since a layer of no units is no layer.
 
     Args:
         model: ``nn.Sequential`` of Linear and pointwise activations in turn; not changed.
@@ -41,22 +42,29 @@ def remove_units(model: nn.Sequential, inputs: torch.Tensor, units: Mapping[str,
         The smaller model, in the dtype of ``model``, and a :class:`Pruning`.
 
     Raises:
-        InputError: a layer or mask that does not fit the model.
+        InputError: a layer, mask or inputs that do not fit the model.
     """
+    linears = [module for module in model if isinstance(module, nn.Linear)]
+    if linears and (inputs.ndim != 2 or inputs.shape[1] != linears[0].in_features):
+        raise InputError(f"inputs have shape {tuple(inputs.shape)}, expected (points, {linears[0].in_features})")
+    if len(inputs) == 0:
+        raise InputError("inputs hold no point; give at least one over which the units are constant")
     activations = hidden_activations(model, inputs)
     unknown = set(units) - set(activations)
     if unknown:
         raise InputError(f"no hidden layer {sorted(unknown)}; the model has {sorted(activations)}")
     names = list(activations)
-    linears = [module for module in model if isinstance(module, nn.Linear)]
+    layer_names = [name for name, _ in model.named_children()]
     pointwise = [module for module in model if not isinstance(module, nn.Linear)]
     weights = [layer.weight.detach().double().clone() for layer in linears]
-    biases = [torch.zeros(len(w), dtype=torch.float64) if (b := layer.bias) is None else b.detach().double().clone() for w, layer in zip(weights, linears, strict=True)]
+    biases = [_bias(layer) for layer in linears]
     removed: dict[str, tuple[int, ...]] = {}
     for index, name in enumerate(names):
-        mask = np.array(units.get(name, np.zeros(len(weights[index]), bool)), dtype=bool)
+        mask = np.array(units.get(name, np.zeros(len(weights[index]), bool)))
         if mask.shape != (len(weights[index]),):
             raise InputError(f"mask for layer {name!r} has shape {mask.shape}, expected ({len(weights[index])},)")
+        if mask.dtype != bool:  # indices would be taken for truth values
+            raise InputError(f"mask for layer {name!r} holds {mask.dtype}, expected bool: True where a unit goes")
         if mask.all():
             mask[0] = False
         gone, kept = torch.from_numpy(mask), torch.from_numpy(~mask)
@@ -65,21 +73,35 @@ def remove_units(model: nn.Sequential, inputs: torch.Tensor, units: Mapping[str,
         weights[index], biases[index] = weights[index][kept], biases[index][kept]
         weights[index + 1] = weights[index + 1][:, kept]
         removed[name] = tuple(int(unit) for unit in np.flatnonzero(mask))
-    smaller = _stack(weights, biases, pointwise, linears[0].weight.dtype)
-    return smaller, Pruning(removed, _relative_change(model, smaller, inputs))
+    dtype = linears[0].weight.dtype
+    smaller = _stack(layer_names, weights, biases, pointwise, dtype)
+    return smaller, Pruning(removed, _relative_change(model, smaller, inputs.to(dtype)))
 
 
-def _stack(weights: list[torch.Tensor], biases: list[torch.Tensor], pointwise: list[nn.Module], dtype: torch.dtype) -> nn.Sequential:
+def _bias(layer: nn.Linear) -> torch.Tensor:
+    """A copy of the bias, (m,) float64; zeros where the layer has none, since folding needs somewhere to go."""
+    zeros = torch.zeros(layer.out_features, dtype=torch.float64)
+    return zeros if layer.bias is None else layer.bias.detach().double().clone()
+
+
+def _stack(
+    names: list[str],
+    weights: list[torch.Tensor],
+    biases: list[torch.Tensor],
+    pointwise: list[nn.Module],
+    dtype: torch.dtype,
+) -> nn.Sequential:
+    """Linear and pointwise modules in turn under the given names, those of the model they replace."""
     modules: list[nn.Module] = []
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)  # leaves the global RNG alone
+        linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta", dtype=dtype).to_empty(device="cpu")  # draws nothing
         with torch.no_grad():
             linear.weight.copy_(weight)
             linear.bias.copy_(bias)
         modules.append(linear)
         if index < len(pointwise):
             modules.append(pointwise[index])
-    return nn.Sequential(*modules)
+    return nn.Sequential(OrderedDict(zip(names, modules, strict=True)))
 
 
 def _relative_change(before: nn.Module, after: nn.Module, inputs: torch.Tensor) -> float:

@@ -1,7 +1,7 @@
 """Intervals and tests for numbers measured at many data points of a few networks.
 
-The units of all evidence are networks ("nets"); what is done at the level of data points only sharpens each net's mean. Why each method was
-chosen, and what it cannot do, is in ``docs/claims.md``.
+The units of all evidence are networks ("nets"); what is done at the level of data points only sharpens each net's
+mean. Why each method was chosen, and what it cannot do, is in ``docs/claims.md``.
 """
 
 from __future__ import annotations
@@ -105,13 +105,14 @@ def hierarchical_bootstrap(
 ) -> Bootstrap:
     """Two-level bootstrap: nets within strata, data points within nets.
 
-    Points with the same index are the same test image in every net, so each resample draws points once for all nets (the pigeonhole
-    bootstrap, Owen 2007). From a stratum of s nets s - 1 are drawn, which makes the variance of a mean unbiased
-    (McCarthy & Snowden 1985; Rao & Wu 1988); a stratum of one net keeps it. Quantities of one net travel together: pairs stay pairs.
+    Points with the same index are the same test image in every net, so each resample draws points once for all nets (the
+    pigeonhole bootstrap, Owen 2007). From a stratum of s nets s - 1 are drawn, which makes the variance of a mean unbiased
+    (McCarthy & Snowden 1985; Rao & Wu 1988); a stratum of one net keeps it. Quantities of one net travel together: pairs stay
+    pairs.
 
     Args:
-        values: (nets, points) or (quantities, nets, points); NaN where not measured or undefined. Every net needs a defined value of
-            every quantity.
+        values: (nets, points) or (quantities, nets, points); NaN where not measured or undefined. Every net needs a defined
+            value of every quantity.
         strata: Stratum of each net, integers (nets,); default one stratum.
         statistic: Vectorised over resamples, see :data:`Statistic`; default the balanced mean of every quantity.
         resamples: Number of resamples.
@@ -220,7 +221,7 @@ def equivalence_test(differences: ArrayLike, low: float, high: float) -> TestRes
 
 
 def trend_test(groups: ArrayLike, values: ArrayLike, alternative: Alternative = "greater") -> TestResult:
-    """Monotone trend of ``values`` over ordered ``groups``: Kendall's tau-b, with tied groups the Jonckheere–Terpstra test (scipy).
+    """Monotone trend of ``values`` over ordered ``groups``: Kendall's tau-b, with tied groups the Jonckheere–Terpstra test.
 
     Args:
         groups: Ordered group of each net, e.g. its width.
@@ -242,7 +243,7 @@ def trend_test(groups: ArrayLike, values: ArrayLike, alternative: Alternative = 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Holm 1979): compare with alpha as they are. NaN counts as a test that shows nothing and stays NaN."""
+    """Holm's step-down adjustment (Holm 1979): compare with alpha as they are. NaN counts as a test and stays NaN."""
     p = np.array(p_values, dtype=np.float64)
     order = np.argsort(np.where(np.isnan(p), np.inf, p), kind="stable")
     adjusted = np.full(p.shape, np.nan)
