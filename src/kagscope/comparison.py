@@ -150,7 +150,9 @@ def _zipf(layer: str, k: int, means: np.ndarray) -> pd.DataFrame:
     overall = falling.mean(axis=1, keepdims=True)
     mean = np.divide(falling, overall, out=np.zeros_like(falling), where=overall > 0).mean(axis=0)
     ranks = np.unique(np.geomspace(1, len(mean), min(ZIPF_RANKS, len(mean))).round().astype(int))
-    return pd.DataFrame({"layer": layer, "k": k, "selection": "all", "curve": "zipf", "x": ranks.astype(float), "y": mean[ranks - 1]})
+    return pd.DataFrame(
+        {"layer": layer, "k": k, "selection": "all", "curve": "zipf", "x": ranks.astype(float), "y": mean[ranks - 1]}
+    )
 
 
 def _histogram(key: tuple[str, int, str], found: Moments) -> pd.DataFrame:

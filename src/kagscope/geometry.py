@@ -126,7 +126,9 @@ def window_centers(image_shape: tuple[int, int], grid: int) -> np.ndarray:
     return np.array([(r, c) for r in axes[0] for c in axes[1]])
 
 
-def measure_state(model: nn.Sequential, probe: Probe, plan: Plan, *, full: bool, on_layer: Callable[[str], None] = lambda layer: None) -> State:
+def measure_state(
+    model: nn.Sequential, probe: Probe, plan: Plan, *, full: bool, on_layer: Callable[[str], None] = lambda layer: None
+) -> State:
     """Measure one network.
 
     Args:
@@ -151,7 +153,9 @@ def measure_state(model: nn.Sequential, probe: Probe, plan: Plan, *, full: bool,
     return state
 
 
-def _two_minors(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarray, probe: Probe, plan: Plan, full: bool) -> None:
+def _two_minors(
+    state: State, layer: str, jacobian: LayerJacobian, points: np.ndarray, probe: Probe, plan: Plan, full: bool
+) -> None:
     if 2 not in plan.k or min(jacobian.shape) < 2:
         return
     chosen = all_selections(probe.image_shape)
@@ -200,7 +204,11 @@ def _three_minors(state: State, layer: str, jacobian: LayerJacobian, points: np.
     chosen = all_selections(probe.image_shape)
     J = jacobian.dense(some)
     small = J.shape[2] <= 64 and J.shape[1] <= 32  # every triple is visited within a second a point
-    options: dict[str, Any] = {"rel_error": plan.k3_rel_error, "image_shape": probe.image_shape, "method": "auto" if small else "sampled"}
+    options: dict[str, Any] = {
+        "rel_error": plan.k3_rel_error,
+        "image_shape": probe.image_shape,
+        "method": "auto" if small else "sampled",
+    }
     for selection, found in zip(chosen, kag.minor_moments(J, 3, chosen, **options), strict=True):
         _record(state, layer, jacobian.shape[0], str(selection), points[some], found)
     if J.shape[1] <= 32:
@@ -245,7 +253,10 @@ def _spectra(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarr
         state.add((layer, 0, "all", score), points, getattr(scores, score)(J), reason="undefined: the Jacobian is zero")
     some = slice(0, min(plan.visited_points, len(points)))
     state.add(
-        (layer, 1, "all", "column_divergence"), points[some], kag.column_divergence(J[some], 1), reason="undefined: fewer than two nonzero columns"
+        (layer, 1, "all", "column_divergence"),
+        points[some],
+        kag.column_divergence(J[some], 1),
+        reason="undefined: fewer than two nonzero columns",
     )
 
 
@@ -258,7 +269,15 @@ def _representations(state: State, model: nn.Sequential, probe: Probe, plan: Pla
         state.add((layer, 0, "all", "effective_dimension"), [WHOLE], effective_dimension(A), reason=constant)
         if full:
             value = intrinsic_dimension(A)
-            state.add((layer, 0, "all", "intrinsic_dimension"), [WHOLE], value, exact=True, reason="undefined: too few distinct activations")
+            state.add(
+                (layer, 0, "all", "intrinsic_dimension"),
+                [WHOLE],
+                value,
+                exact=True,
+                reason="undefined: too few distinct activations",
+            )
     if full:
-        state.row_norms = {name: jacobian.row_norms() for name, jacobian in hidden_layer_jacobians(model, probe.inputs[some]).items()}
+        state.row_norms = {
+            name: jacobian.row_norms() for name, jacobian in hidden_layer_jacobians(model, probe.inputs[some]).items()
+        }
         state.output_slopes = output_slopes(model, probe.inputs[some])

@@ -71,7 +71,9 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: OnEvent = lambda 
     curves = _joined(store, whole, "curves.parquet", "curves.parquet", CURVE_COLUMNS)
     on_event({"kind": "stage", "name": "claims"})
     claims = evaluate_claims(results, image_shape=image_shape)
-    atomic_write(store.folder / "claims.json", json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False) + "\n")
+    atomic_write(
+        store.folder / "claims.json", json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False) + "\n"
+    )
     sentences = findings(results, claims, left_out)
     manifests = [store.manifest(run) for run in whole]
     seconds = {part: float(sum(manifest[f"{part}_seconds"] for manifest in manifests)) for part in ("train", "geometry")}
@@ -86,10 +88,16 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: OnEvent = lambda 
         "config": study["settings"],
         "findings": sentences,
     }
-    figures = write_figures(results, curves, store.folder / "figures", image_shape, lambda name: on_event({"kind": "stage", "name": f"figure {name}"}))
+    figures = write_figures(
+        results, curves, store.folder / "figures", image_shape, lambda name: on_event({"kind": "stage", "name": f"figure {name}"})
+    )
     on_event({"kind": "stage", "name": "report"})
     report = write_report(
-        store.folder / "report.html", results=results, curves=curves, claims=[claim.as_json() for claim in claims], provenance=provenance
+        store.folder / "report.html",
+        results=results,
+        curves=curves,
+        claims=[claim.as_json() for claim in claims],
+        provenance=provenance,
     )
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})

@@ -112,8 +112,12 @@ class StudySettings(_Settings):
     weight_decay: float = Field(default=0.0, ge=0)
     checkpoints: int = Field(default=8, ge=2, le=1000, description="geometrically spaced steps at which geometry is measured")
     k: tuple[int, ...] = (1, 2, 3)
-    points: int | None = Field(default=None, ge=1, le=1_000_000, description="test images measured; default by the size of the images")
-    geometry: GeometrySettings | None = Field(default=None, description="details of the measurement; default by the size of the images")
+    points: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="test images measured; default by the size of the images"
+    )
+    geometry: GeometrySettings | None = Field(
+        default=None, description="details of the measurement; default by the size of the images"
+    )
 
     @field_validator("widths")
     @classmethod

@@ -163,7 +163,9 @@ def _in_worker(task: Any, work: Work) -> Failure | None:
     return attempt(task, work, _events.put)
 
 
-SINGLE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KAGSCOPE_THREADS", "NUMBA_NUM_THREADS"), "1")
+SINGLE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KAGSCOPE_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
 
 
 @contextlib.contextmanager

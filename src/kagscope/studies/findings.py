@@ -36,7 +36,9 @@ def findings(results: pd.DataFrame, claims: Sequence[Claim], left_out: Mapping[s
 
 
 def _verdicts(claims: Sequence[Claim]) -> str:
-    counts = {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in ("reproduced", "not reproduced", "inconclusive")}
+    counts = {
+        verdict: sum(claim.verdict == verdict for claim in claims) for verdict in ("reproduced", "not reproduced", "inconclusive")
+    }
     return f"Of the paper's {len(claims)} claims {counts['reproduced']} were reproduced, {counts['not reproduced']} were not, and {counts['inconclusive']} remain inconclusive."
 
 
@@ -63,7 +65,7 @@ def _sampled(final: pd.DataFrame) -> list[str]:
     share = len(sampled) / max(int(final["value"].notna().sum()), 1)
     relative = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan)
     return [
-        f"{1 - share:.0%} of the numbers after training are exact; sampled are {', '.join(names)}, with a median standard error of {relative.median():.2%}."
+        f"{1 - share:.2%} of the numbers after training are exact; sampled are {', '.join(names)}, with a median standard error of {relative.median():.2%}."
     ]
 
 
@@ -72,4 +74,6 @@ def _undefined(final: pd.DataFrame) -> list[str]:
     if missing.empty:
         return []
     reasons = missing["reason"].astype(str).str.removeprefix("undefined: ").value_counts()
-    return [f"{len(missing)} of {len(final)} numbers are undefined and left out of every mean: {', '.join(f'{reason} ({count})' for reason, count in reasons.items())}."]
+    return [
+        f"{len(missing)} of {len(final)} numbers are undefined and left out of every mean: {', '.join(f'{reason} ({count})' for reason, count in reasons.items())}."
+    ]

@@ -25,7 +25,9 @@ class RayExecutor:
         try:
             import ray  # noqa: F401
         except ImportError:
-            raise InputError("--executor ray needs Ray, which is not installed; install kagscope[ray], or use --executor local") from None
+            raise InputError(
+                "--executor ray needs Ray, which is not installed; install kagscope[ray], or use --executor local"
+            ) from None
 
     @property
     def workers(self) -> int:
@@ -40,7 +42,9 @@ class RayExecutor:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         started = not ray.is_initialized()
         if started:
-            own: dict[str, Any] = {"address": self.address} if self.address else {"num_cpus": self.workers, "include_dashboard": False}
+            own: dict[str, Any] = (
+                {"address": self.address} if self.address else {"num_cpus": self.workers, "include_dashboard": False}
+            )
             try:
                 ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **own)
             except (ConnectionError, ValueError, RuntimeError) as error:

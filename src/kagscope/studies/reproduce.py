@@ -108,7 +108,9 @@ def command(settings: StudySettings, out: str | Path) -> str:
 
 def _check_fit(run: RunConfig, train_images: int, test_images: int) -> None:
     if run.batch_size > train_images:
-        raise InputError(f"batch_size is {run.batch_size}, but there are {train_images} training images; use a smaller --batch-size")
+        raise InputError(
+            f"batch_size is {run.batch_size}, but there are {train_images} training images; use a smaller --batch-size"
+        )
     if run.geometry.points > test_images:
         raise InputError(f"points is {run.geometry.points}, but there are {test_images} test images; use fewer --points")
 

@@ -90,9 +90,18 @@ def run_task(task: Task, report: Report) -> None:
             table, distributions = measure_run(run, net, dataset)
             geometry_seconds = time.perf_counter() - began
 
-            def write(folder: Path, run: RunConfig = run, net: TrainedNetwork = net, table: pd.DataFrame = table, distributions: pd.DataFrame = distributions) -> None:
+            def write(
+                folder: Path,
+                run: RunConfig = run,
+                net: TrainedNetwork = net,
+                table: pd.DataFrame = table,
+                distributions: pd.DataFrame = distributions,
+            ) -> None:
                 (folder / "config.json").write_text(run.model_dump_json(indent=1) + "\n")
-                save_weights(folder / "weights.safetensors", {f"{step}/{key}": w for step, state in net.checkpoints.items() for key, w in state.items()})
+                save_weights(
+                    folder / "weights.safetensors",
+                    {f"{step}/{key}": w for step, state in net.checkpoints.items() for key, w in state.items()},
+                )
                 table.to_parquet(folder / "table.parquet", compression="zstd", index=False)
                 distributions.to_parquet(folder / "curves.parquet", compression="zstd", index=False)
 
@@ -104,7 +113,13 @@ def run_task(task: Task, report: Report) -> None:
                 "versions": versions(),
             }
             store.publish(run.run_id, write, facts)
-            report({"kind": "run", "run": run.run_id, **{key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}})
+            report(
+                {
+                    "kind": "run",
+                    "run": run.run_id,
+                    **{key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")},
+                }
+            )
 
 
 def training_settings(run: RunConfig) -> TrainingSettings:

@@ -1,11 +1,11 @@
 """The run store: ``runs/<run id>/`` folders that appear whole or not at all, and are checked before they are read as data.
 
-    study.json                    what this folder holds: settings, fingerprint, versions
-    runs/<run id>/config.json     the run's configuration
-    runs/<run id>/weights.safetensors   every checkpoint, keys "<step>/<parameter>"
-    runs/<run id>/table.parquet   results rows (kagscope.schema)
-    runs/<run id>/curves.parquet  distributions
-    runs/<run id>/manifest.json   size and SHA-256 of the files above, timings, versions
+study.json                    what this folder holds: settings, fingerprint, versions
+runs/<run id>/config.json     the run's configuration
+runs/<run id>/weights.safetensors   every checkpoint, keys "<step>/<parameter>"
+runs/<run id>/table.parquet   results rows (kagscope.schema)
+runs/<run id>/curves.parquet  distributions
+runs/<run id>/manifest.json   size and SHA-256 of the files above, timings, versions
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ class RunStore:
             with contextlib.suppress(FileExistsError):
                 _rename_new(temporary, target)
         except OSError as error:
-            raise OutputError(f"cannot store run {run_id}: {error.strerror or error}; finished runs are kept, run again") from error
+            raise OutputError(
+                f"cannot store run {run_id}: {error.strerror or error}; finished runs are kept, run again"
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -154,7 +156,9 @@ def read_study(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} cannot be read ({error}); it is damaged or not a kagscope study") from error
     if version > STORE_VERSION:
-        raise DataError(f"{folder} was written by a newer kagscope (store version {version}, this one reads {STORE_VERSION}); upgrade")
+        raise DataError(
+            f"{folder} was written by a newer kagscope (store version {version}, this one reads {STORE_VERSION}); upgrade"
+        )
     return study
 
 
@@ -164,7 +168,9 @@ def _same_study(folder: Path, fingerprint: str) -> None:
     except DataError as error:
         raise OutputError(f"{error}; give another --out") from error
     if held != fingerprint:
-        raise OutputError(f"{folder} holds another study (other settings or data); give a new folder as --out, or the settings it was started with")
+        raise OutputError(
+            f"{folder} holds another study (other settings or data); give a new folder as --out, or the settings it was started with"
+        )
 
 
 def _digest(file: Path) -> str:

@@ -1,0 +1,204 @@
+"""The command line: parses, calls, prints. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kagscope.errors import InputError, KagscopeError
+
+if TYPE_CHECKING:
+    from kagscope.studies.collect import Outcome
+
+app = typer.Typer(
+    name="kagscope",
+    help="Measure Kolmogorov-Arnold geometry: how concentrated the minors of a network's Jacobians are, at every scale.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report (and errors).")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, progress to standard error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from kagscope import __version__
+
+        typer.echo(f"kagscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def reproduce(
+    data: Annotated[
+        str, typer.Option(help="digits (embedded), mnist, fashion_mnist, kmnist (downloaded), or a folder of IDX or .npz files.")
+    ] = "digits",
+    out: Annotated[Path, typer.Option(help="Output folder: new, empty, or of this very study, which then goes on.")] = Path(
+        "kagscope-out"
+    ),
+    widths: Annotated[str, typer.Option(help="Units per hidden layer, one setting for each number.")] = "32,64,128",
+    depth: Annotated[int, typer.Option(help="Hidden layers.")] = 2,
+    activation: Annotated[str, typer.Option(help="gelu, relu, tanh or silu.")] = "gelu",
+    training: Annotated[str, typer.Option(help="standard, augmented, or both.")] = "standard,augmented",
+    seeds: Annotated[int, typer.Option(help="Networks per setting.")] = 5,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the training set. [default: 60 for images up to 256 pixels, else 10]", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images per step. [default: 32 for images up to 256 pixels, else 128]", show_default=False)
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 0.0,
+    checkpoints: Annotated[int, typer.Option(help="Geometrically spaced steps at which geometry is measured.")] = 8,
+    k: Annotated[str, typer.Option("--k", help="Orders of the minors.")] = "1,2,3",
+    points: Annotated[
+        int | None, typer.Option(help="Test images measured. [default: by the size of the images]", show_default=False)
+    ] = None,
+    executor: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Tasks at a time. [default: one per core]", show_default=False)] = None,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train MLPs, measure their geometry along training, and judge the paper's claims (arXiv 2511.21626).
+
+    Ends with the path of report.html. Running the same command again uses finished runs.
+    """
+
+    def job() -> None:
+        from kagscope.studies.config import settings_from
+        from kagscope.studies.executors import choose_executor
+
+        settings = settings_from(
+            {
+                "data": data,
+                "widths": _numbers("widths", widths),
+                "depth": depth,
+                "activation": activation,
+                "trainings": tuple(part.strip() for part in training.split(",")),
+                "seeds": seeds,
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "learning_rate": learning_rate,
+                "weight_decay": weight_decay,
+                "checkpoints": checkpoints,
+                "k": _numbers("k", k),
+                "points": points,
+            }
+        )
+        chosen = choose_executor(executor, workers, address)
+        from kagscope.console import Console
+        from kagscope.studies.reproduce import reproduce as run
+
+        with Console(quiet=quiet or as_json) as console:
+            outcome = run(settings, out, executor=chosen, on_event=console.event, progress=not quiet)
+        _finish(outcome, quiet, as_json)
+
+    _guarded(job, debug)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a study.")],
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Rebuild tables, claims, figures and report.html of a study from its finished runs."""
+
+    def job() -> None:
+        from kagscope.studies.store import RunStore
+
+        store = RunStore.existing(folder)
+        from kagscope.console import Console
+        from kagscope.studies.collect import collect
+
+        with Console(quiet=quiet or as_json) as console:
+            outcome = collect(store, store.study["runs"], console.event)
+        _finish(outcome, quiet, as_json)
+
+    _guarded(job, debug)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--{option} is {text!r}; expected whole numbers with commas between them, for example 32,64,128"
+        ) from None
+
+
+def _finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        found = {
+            "report": str(outcome.report),
+            "claims": [claim.as_json() for claim in outcome.claims],
+            "findings": outcome.findings,
+            "runs": outcome.runs,
+            "left_out": outcome.left_out,
+            "seconds": outcome.seconds,
+        }
+        typer.echo(json.dumps(found, indent=1, allow_nan=False))
+        return
+    if not quiet:
+        from kagscope.console import print_outcome
+
+        print_outcome(outcome)
+    typer.echo(str(outcome.report))
+
+
+def _guarded(job: Callable[[], None], debug: bool) -> None:
+    """Run a command; errors become one line on standard error and an exit code: 2 for bad input, 1 for a failure, 130 for Ctrl-C."""
+    try:
+        job()
+    except KeyboardInterrupt:
+        typer.echo("interrupted: finished runs are kept, the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+            for failure in getattr(error, "failures", ()):
+                typer.echo(failure.traceback, err=True)
+        typer.echo(f"error: {_one_line(error)}", err=True)
+        raise typer.Exit(getattr(error, "exit_code", 1)) from None
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, KagscopeError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer --workers, narrower networks or fewer --points"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in kagscope; --debug shows where)"
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point of ``kagscope``."""
+    return app(args=arguments if arguments is not None else sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What a terminal shows while a study runs, and at its end. Everything but results goes to standard error."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from kagscope.studies.collect import Outcome
+
+VERDICT_STYLE = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow"}
+LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Console:
+    """Shows the events of :func:`kagscope.studies.reproduce.reproduce`: a live bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.console = RichConsole(stderr=True)
+        self.live = not quiet and self.console.is_terminal
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.runs = self.bar.add_task("runs", total=None, visible=False)
+        self.finished = self.total = 0
+        self.last_line = 0.0
+        self.now = ""
+
+    def __enter__(self) -> Console:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        if self.quiet:
+            return
+        kind = event["kind"]
+        if kind == "plan":
+            self.finished, self.total = event["finished"], event["runs"]
+            again = f", {self.finished} of them finished before" if self.finished else ""
+            self._say(f"{self.total} runs{again}; {event['workers']} at a time")
+            self.bar.update(self.runs, total=self.total, completed=self.finished, visible=self.finished < self.total)
+        elif kind == "train":
+            self._show(f"training {_short(event['task'])}: step {event['done']} of {event['total']}")
+        elif kind == "measure":
+            self._show(f"measuring {_short(event['run'])}")
+        elif kind == "run":
+            self.finished += 1
+            self.bar.update(self.runs, completed=self.finished)
+            self._show(f"finished {_short(event['run'])}, test accuracy {event['accuracy']:.3f}")
+        elif kind == "stage":
+            self.bar.update(self.runs, visible=False)
+            self._show(f"writing {event['name']}", stage=True)
+        elif kind == "note":
+            self._say(event["text"])
+
+    def _say(self, text: str) -> None:
+        self.console.print(Text(text), highlight=False)
+
+    def _show(self, text: str, stage: bool = False) -> None:
+        if self.live:
+            self.bar.update(self.runs, description=text, visible=True)
+        elif time.monotonic() - self.last_line > LINE_EVERY:
+            self.last_line = time.monotonic()
+            self._say(text if stage else f"[{self.finished}/{self.total}] {text}")
+
+
+def _short(run: str) -> str:
+    """A run's id without its checksum."""
+    return run.rsplit("-", 1)[0]
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """The closing table of claims, to standard output."""
+    console = RichConsole()
+    table = Table(title="The paper's claims", title_justify="left", expand=False)
+    for heading in ("claim", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("effect", "95% interval", "p", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for claim in outcome.claims:
+        table.add_row(
+            Text(claim.id.replace("-", " ")),
+            Text(claim.verdict, style=VERDICT_STYLE[claim.verdict]),
+            _number(claim.effect),
+            f"{_number(claim.ci_low)} to {_number(claim.ci_high)}",
+            _p_value(claim.p_value),
+            str(claim.n),
+        )
+    console.print(table)
+    for sentence in outcome.findings:
+        console.print(Text(f"• {sentence}"), highlight=False)
+    train, geometry = outcome.seconds.get("train", 0.0), outcome.seconds.get("geometry", 0.0)
+    console.print(
+        Text(f"{len(outcome.runs)} runs: {train:.0f} s of training and {geometry:.0f} s of geometry, over all workers"),
+        highlight=False,
+    )
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.3g}"
+
+
+def _p_value(value: float) -> str:
+    return "–" if value != value else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
