@@ -170,7 +170,7 @@ def _finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
 
 
 def _guarded(job: Callable[[], None], debug: bool) -> None:
-    """Run a command; errors become one line on standard error and an exit code: 2 for bad input, 1 for a failure, 130 for Ctrl-C."""
+    """Run a command; errors become one line on standard error and exit code 2 (bad input), 1 (failure) or 130 (Ctrl-C)."""
     try:
         job()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""A network's :class:`~kagscope.geometry.State` beside that of the same network at initialisation, as rows of the results table."""
+"""A network's :class:`~kagscope.geometry.State` beside that of the same network at initialisation, as rows of results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from kagscope import scores
 from kagscope.applications.prune import remove_units
-from kagscope.geometry import WHOLE, Key, Plan, Probe, State, Values
+from kagscope.geometry import WHOLE, Key, State, Values
 from kagscope.minors.moments import Moments
 from kagscope.representations import debiased_cka
 from kagscope.schema import SCORE_COLUMNS
@@ -41,8 +41,9 @@ def pruned(model: nn.Sequential, inputs: torch.Tensor, state: State, initial: St
     """What removing the units that are constant at every one of ``inputs`` (those of ``state.row_norms``) does to the outputs.
 
     Returns:
-        Rows ``prune_change`` (units at or below the threshold of the initial net) and ``prune_change_exact`` (units whose slope is
-        lost in the rounding of float32 beside the layer's largest), each the largest change of an output over the largest output.
+        Rows ``prune_change`` (units at or below the threshold of the initial net) and ``prune_change_exact`` (units whose slope
+        is lost in the rounding of float32 beside the layer's largest), each the largest change of an output over the largest
+        output.
     """
     limits = _Limits(initial, quantile)
     double = copy.deepcopy(model).double()
@@ -138,7 +139,7 @@ def _table(rows: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def curves(state: State) -> pd.DataFrame:
-    """Distributions averaged over points (curve columns of :mod:`kagscope.schema`): Zipf of row means, histogram of the minors."""
+    """Distributions averaged over points (curve columns of :mod:`kagscope.schema`): Zipf of row means, histogram of minors."""
     parts = [_zipf(layer, k, means) for (layer, k), means in state.row_means.items()]
     parts += [_histogram(key, found) for key, found in state.visited.items() if found.bins is not None]
     return pd.concat(parts, ignore_index=True)

@@ -44,7 +44,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Probe:
-    """The data a network is measured on: ``inputs`` (N, n) float32 and ``labels`` (N,), of which ``points`` index those with Jacobians."""
+    """The data a network is measured on: ``inputs`` (N, n) float32, ``labels`` (N,); ``points`` index those with Jacobians."""
 
     inputs: torch.Tensor
     labels: np.ndarray
@@ -57,7 +57,7 @@ Key = tuple[str, int, str, str]
 
 
 class Values(NamedTuple):
-    """One score at some points: ``points`` and ``values`` (P,), standard errors ``stderr`` (P,), and why a value may be undefined."""
+    """One score at some points: ``points``, ``values`` and standard errors ``stderr`` (P,), and why a value may be undefined."""
 
     points: np.ndarray
     values: np.ndarray
@@ -99,13 +99,13 @@ class State:
         new = Values.of(points, values, stderr, exact, reason)
         old = self.scores.get(key)
         if old is not None:
-            joined = (np.concatenate(pair) for pair in zip(old[:3], new[:3], strict=True))
-            new = Values(*joined, exact=exact and old.exact, reason=reason)
+            points, values, errors = (np.concatenate(pair) for pair in zip(old[:3], new[:3], strict=True))
+            new = Values(points, values, errors, exact and old.exact, reason)
         self.scores[key] = new
 
 
 def choose_points(count: int, wanted: int) -> np.ndarray:
-    """The same ``wanted`` of ``count`` test points for every network, drawn once without replacement; prefixes are samples too."""
+    """The same ``wanted`` of ``count`` test points for every network, drawn once without replacement; any prefix is a sample."""
     return np.random.default_rng(0).permutation(count)[:wanted]
 
 

@@ -1,7 +1,7 @@
 """Jacobians of the hidden layers of a feed-forward stack with respect to the input, exact and in float64.
 
-Structure is carried by the type: a layer that is pointwise after affine gives ``J(x) = diag(d(x)) W`` with one ``W`` for all points
-(:class:`FactoredJacobian`); a deeper one ``J(x) = diag(d(x)) A(x)``, one inner matrix per point (MATH.md section 4.7).
+Structure is carried by the type: a layer that is pointwise after affine gives ``J(x) = diag(d(x)) W`` with one ``W`` for all
+points (:class:`FactoredJacobian`); a deeper one ``J(x) = diag(d(x)) A(x)``, one inner matrix per point (MATH.md section 4.7).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def hidden_layer_jacobians(model: nn.Sequential, inputs: torch.Tensor) -> dict[s
         W = linear.weight.detach().double()
         bias = 0.0 if linear.bias is None else linear.bias.detach().double()
         hidden, slope = _value_and_slope(activation, hidden @ W.T + bias)
-        if first is None:
+        if first is None or d is None:
             first = W.numpy()
             d = slope.numpy()
             found[name] = FactoredJacobian(d, first)

@@ -27,7 +27,8 @@ def versions() -> dict[str, str]:
 def hardware() -> str:
     """Architecture, cores and memory; no names of machines or people."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    text = f"{cores} CPU core{'s' if cores != 1 else ''} ({platform.machine() or 'unknown architecture'}, {platform.system() or 'unknown system'})"
+    machine, system = platform.machine() or "unknown architecture", platform.system() or "unknown system"
+    text = f"{cores} CPU core{'s' if cores != 1 else ''} ({machine}, {system})"
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):

@@ -178,7 +178,9 @@ class StudySettings(_Settings):
     def runs(self, data_fingerprint: str, image_shape: tuple[int, int]) -> Iterator[RunConfig]:
         """Every run of the grid, seeds of one setting next to each other; defaults filled in for these images."""
         done = self.resolved(image_shape[0] * image_shape[1])
-        assert done.epochs is not None and done.batch_size is not None and done.geometry is not None
+        assert done.epochs is not None
+        assert done.batch_size is not None
+        assert done.geometry is not None
         for width in self.widths:
             for training in self.trainings:
                 for seed in range(self.seeds):

@@ -1,7 +1,7 @@
 """Where tasks run: a pool of processes on this machine, or a Ray cluster. Both take the same tasks and give the same results.
 
-A task is a picklable object, ``work(task, report)`` a module-level function that stores what it makes and tells of its progress with
-``report(event)``. Results do not pass through the executor, so nothing depends on the order in which tasks end.
+A task is a picklable object, ``work(task, report)`` a module-level function that stores what it makes and tells of its progress
+with ``report(event)``. Results do not pass through the executor, so nothing depends on the order in which tasks end.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class Failure:
 class Executor(Protocol):
     """Runs tasks somewhere; ``workers`` of them at a time."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """Tasks at a time."""
+        ...
 
     def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
         """Run every task, pass on their events in the calling thread, and return the failures. Ctrl-C stops all workers."""
@@ -92,7 +95,7 @@ def attempt(task: Any, work: Work, report: Report) -> Failure | None:
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """A pool of fresh processes with one computing thread each: cores are filled by tasks, not by threads that wait for each other."""
+    """A pool of fresh processes of one thread each: cores are filled by tasks, not by threads that wait for each other."""
 
     workers: int
 

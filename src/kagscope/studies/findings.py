@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from kagscope.schema import VERDICTS
 from kagscope.studies.claims import Claim
 
 FEW_SEEDS = 5  # fewest nets in all with which a one-sided signed-rank test can reach 5%
-LOW_ACCURACY = 2.0  # times chance
 
 
 def findings(results: pd.DataFrame, claims: Sequence[Claim], left_out: Mapping[str, str]) -> list[str]:
@@ -39,33 +39,31 @@ def _verdicts(claims: Sequence[Claim]) -> str:
     counts = {
         verdict: sum(claim.verdict == verdict for claim in claims) for verdict in ("reproduced", "not reproduced", "inconclusive")
     }
-    return f"Of the paper's {len(claims)} claims {counts['reproduced']} were reproduced, {counts['not reproduced']} were not, and {counts['inconclusive']} remain inconclusive."
+    held, failed, opened = (counts[verdict] for verdict in VERDICTS)
+    return f"Of the paper's {len(claims)} claims {held} reproduced, {failed} did not, and {opened} remain inconclusive."
 
 
 def _strongest(final: pd.DataFrame) -> list[str]:
-    chosen = final[(final["score"] == "pr") & (final["selection"] == "all") & (final["k"] == 2)]
+    chosen = final[(final["score"] == "pr") & (final["selection"] == "all") & (final["k"] == 2) & final["ratio"].notna()]
     if chosen.empty:
         return []
-    by = chosen.groupby(["layer", "width", "training"], observed=True)["ratio"].mean().dropna()
-    if by.empty:
-        return []
-    (layer, width, training), value = by.idxmax(), by.max()
-    (low_layer, low_width, low_training), lowest = by.idxmin(), by.min()
-    return [
-        f"The participation ratio of 2 x 2 minors grew most in layer {layer} of {training} nets {width} wide ({value:.2f} times its initial value) "
-        f"and least in layer {low_layer} of {low_training} nets {low_width} wide ({lowest:.2f} times)."
-    ]
+    keys = ["layer", "width", "training"]
+    by = chosen.groupby(keys, observed=True)["ratio"].mean().reset_index().sort_values("ratio")
+    least, most = (by.iloc[place] for place in (0, -1))
+    where = "layer {0.layer} of {0.training} nets {0.width} wide ({0.ratio:.2f} times its initial value)"
+    return [f"The participation ratio of the 2 x 2 minors grew most in {where.format(most)} and least in {where.format(least)}."]
 
 
 def _sampled(final: pd.DataFrame) -> list[str]:
     sampled = final[~final["exact"] & final["value"].notna()]
     if sampled.empty:
         return ["Every number is exact up to rounding."]
-    names = sorted({f"{score} (k = {k})" for score, k in zip(sampled["score"].astype(str), sampled["k"], strict=True)})
-    share = len(sampled) / max(int(final["value"].notna().sum()), 1)
-    relative = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan)
+    pairs = sampled[["score", "k"]].astype({"score": str}).drop_duplicates().itertuples()
+    names = ", ".join(sorted(f"{pair.score} (k = {pair.k})" for pair in pairs))
+    share = 1 - len(sampled) / int(final["value"].notna().sum())
+    relative = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan).median()
     return [
-        f"{1 - share:.2%} of the numbers after training are exact; sampled are {', '.join(names)}, with a median standard error of {relative.median():.2%}."
+        f"{share:.2%} of the numbers after training are exact; sampled are {names}, their median standard error is {relative:.2%}."
     ]
 
 
@@ -73,7 +71,6 @@ def _undefined(final: pd.DataFrame) -> list[str]:
     missing = final[final["value"].isna()]
     if missing.empty:
         return []
-    reasons = missing["reason"].astype(str).str.removeprefix("undefined: ").value_counts()
-    return [
-        f"{len(missing)} of {len(final)} numbers are undefined and left out of every mean: {', '.join(f'{reason} ({count})' for reason, count in reasons.items())}."
-    ]
+    counts = missing["reason"].astype(str).str.removeprefix("undefined: ").value_counts()
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.items())
+    return [f"{len(missing)} of {len(final)} numbers are undefined and left out of every mean: {reasons}."]

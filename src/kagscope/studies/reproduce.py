@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kagscope.data import load
+from kagscope.data import NAMES, load
 from kagscope.errors import InputError, KagscopeError
 from kagscope.studies.collect import Outcome, collect
 from kagscope.studies.config import RunConfig, StudySettings
@@ -62,25 +62,26 @@ def reproduce(
     settings = settings.resolved(dataset.n_inputs)
     runs = list(settings.runs(dataset.fingerprint(), dataset.image_shape))
     _check_fit(runs[0], len(dataset.train_labels), len(dataset.test_labels))
+    names = [run.run_id for run in runs]
     study = {
         "command": command(settings, out),
         "data": settings.data,
         "image_shape": list(dataset.image_shape),
         "settings": settings.model_dump(mode="json"),
-        "runs": [run.run_id for run in runs],
+        "runs": names,
     }
     store = RunStore.open(out, study, settings.study_fingerprint(dataset.fingerprint()))
     store.clear_leftovers()
     missing = [run for run in runs if not store.is_complete(run.run_id)]
-    executor = executor or LocalExecutor(usable_cores())
-    on_event({"kind": "plan", "runs": len(runs), "finished": len(runs) - len(missing), "workers": executor.workers})
+    chosen = executor if executor is not None else LocalExecutor(usable_cores())
+    on_event({"kind": "plan", "runs": len(runs), "finished": len(runs) - len(missing), "workers": chosen.workers})
     if missing:
         _compile(on_event)
-        tasks = tasks_for(missing, Path(out).resolve(), _absolute(settings.data), executor.workers)
-        failures = executor.run(tasks, run_task, on_event)
+        tasks = tasks_for(missing, Path(out).resolve(), _absolute(settings.data), chosen.workers)
+        failures = chosen.run(tasks, run_task, on_event)
         if failures:
             raise RunsFailed(failures, Path(out))
-    return collect(store, study["runs"], on_event)
+    return collect(store, names, on_event)
 
 
 def command(settings: StudySettings, out: str | Path) -> str:
@@ -118,8 +119,6 @@ def _check_fit(run: RunConfig, train_images: int, test_images: int) -> None:
 def _absolute(data: str) -> str:
     """Workers may start in another folder; a name stays a name."""
     path = Path(data).expanduser()
-    from kagscope.data import NAMES
-
     return data if data in NAMES else str(path.resolve())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -155,7 +156,7 @@ def measure_run(run: RunConfig, net: TrainedNetwork, dataset: Dataset) -> tuple[
             rows.append(pruned(model, inputs[choose_points(len(inputs), plan.layer_points)], state, initial, quantile))
             distributions.append(curves(state).assign(step=step))
         tables.append(pd.concat(rows).assign(step=step, epoch=step / net.steps_per_epoch, accuracy=net.accuracy[step]))
-    names = {"run": run.run_id, "width": run.width, "training": run.training, "seed": run.seed}
+    names: dict[str, Any] = {"run": run.run_id, "width": run.width, "training": run.training, "seed": run.seed}
     results = pd.concat(tables, ignore_index=True).assign(**names)
     curve_table = pd.concat(distributions, ignore_index=True).assign(**names)
     return results.astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)], curve_table.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)]

@@ -58,7 +58,7 @@ class RunStore:
             _same_study(path, fingerprint)
         elif foreign:
             raise OutputError(
-                f"{path} is not empty and holds no kagscope study (found {', '.join(sorted(foreign)[:3])}); give a new folder as --out"
+                f"{path} is not empty and holds no kagscope study (found {', '.join(sorted(foreign)[:3])}); give a new --out"
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def _same_study(folder: Path, fingerprint: str) -> None:
         raise OutputError(f"{error}; give another --out") from error
     if held != fingerprint:
         raise OutputError(
-            f"{folder} holds another study (other settings or data); give a new folder as --out, or the settings it was started with"
+            f"{folder} holds another study (other settings or data); give a new --out, or the settings it was started with"
         )
 
 

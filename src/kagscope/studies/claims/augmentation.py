@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-
 import numpy as np
 
 from kagscope.studies.claims.evidence import Evidence, Key, Sample
