@@ -63,7 +63,7 @@ def _sampled(final: pd.DataFrame) -> list[str]:
     share = 1 - len(sampled) / int(final["value"].notna().sum())
     relative = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan).median()
     return [
-        f"{share:.2%} of the numbers after training are exact; sampled are {names}, their median standard error is {relative:.2%}."
+        f"{share:.2%} of the numbers after training are exact; sampled are {names}, median standard error {relative:.2%}."
     ]
 
 
