@@ -1,0 +1,17 @@
+"""Fixtures shared by several test files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from studies import make_small_study
+
+from kagscope.studies.collect import Outcome
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A finished small study on the digits; tests must not change its folder."""
+    folder: Path = tmp_path_factory.mktemp("study") / "out"
+    return make_small_study(folder)
