@@ -28,7 +28,12 @@ def kernel_alignment(activations: np.ndarray, labels: np.ndarray) -> float:
 
 
 def linear_cka(first: np.ndarray, second: np.ndarray) -> float:
-    """Linear CKA, biased form, of two representations (N, p) and (N, q) of the same points (Kornblith et al. 2019, eq. 3)."""
+    """Linear CKA, biased form, of two representations (N, p) and (N, q) of the same points (Kornblith et al. 2019, eq. 3).
+
+    NaN when either is constant. Raises :class:`InputError` when the numbers of points differ.
+    """
+    if len(first) != len(second):
+        raise InputError(f"CKA needs the same points in both; got {len(first)} and {len(second)}")
     A, B = _centred(first), _centred(second)
     # ||A^T B||_F^2 equals <AA^T, BB^T>_F and needs no N x N matrix.
     cross, own_a, own_b = (np.linalg.norm(x.T @ y) for x, y in ((A, B), (A, A), (B, B)))
@@ -36,7 +41,11 @@ def linear_cka(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
-    """Linear CKA with the unbiased HSIC estimator (Song et al. 2012), (N, p) and (N, q), N >= 4: no bias upwards."""
+    """Linear CKA with the unbiased HSIC estimator (Song et al. 2012), (N, p) and (N, q), N >= 4: no bias upwards.
+
+    NaN when either is constant or its estimated self-similarity is not positive. Raises :class:`InputError` for fewer points, or
+    when their numbers differ.
+    """
     if len(first) != len(second) or len(first) < 4:
         raise InputError(f"debiased CKA needs the same 4 or more points in both; got {len(first)} and {len(second)}")
     K, L = _hollow_gram(first), _hollow_gram(second)
@@ -64,12 +73,18 @@ def intrinsic_dimension(activations: np.ndarray) -> float:
     nearest = np.sort(squareform(pdist(distinct)) + np.diag(np.full(len(distinct), np.inf)), axis=1)[:, :2]
     if not (nearest[:, 1] > nearest[:, 0]).any():
         return float("nan")
+    if distinct.shape[1] == 1:  # scikit-dimension wants two columns or more; a column of zeros changes no distance
+        distinct = np.pad(distinct, ((0, 0), (0, 1)))
     return float(TwoNN().fit(distinct).dimension_)
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
+    """Centred columns, (N, m) float64, times a power of two, which every score ignores: no square under- or overflows."""
     values = np.asarray(values, dtype=np.float64)
-    return values - values.mean(axis=0)
+    centred = values - values.mean(axis=0)
+    centred[:, values.min(axis=0) == values.max(axis=0)] = 0.0  # a rounded mean must not make a constant look like a signal
+    exponent = int(np.frexp(np.abs(centred).max(initial=0.0))[1])
+    return np.asarray(np.ldexp(centred, -exponent))
 
 
 def _hollow_gram(values: np.ndarray) -> np.ndarray:

@@ -54,7 +54,8 @@ def remove_units(model: nn.Sequential, inputs: torch.Tensor, units: Mapping[str,
     if unknown:
         raise InputError(f"no hidden layer {sorted(unknown)}; the model has {sorted(activations)}")
     names = list(activations)
-    layer_names = [name for name, _ in model.named_children()]
+    # Not named_children(): it lists a module that is used twice, such as one activation for all layers, only once.
+    layer_names = [name for name, _ in model.named_modules(remove_duplicate=False) if name and "." not in name]
     pointwise = [module for module in model if not isinstance(module, nn.Linear)]
     weights = [layer.weight.detach().double().clone() for layer in linears]
     biases = [_bias(layer) for layer in linears]

@@ -1,0 +1,43 @@
+"""What the project's own files say about each other."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import kagscope
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+ABSOLUTE = re.compile(
+    r"(?<![\w.<~:/)\]])/(?:bin|etc|home|media|mnt|opt|private|root|srv|tmp|usr|var|work|Users|Volumes)\b|\b[A-Z]:\\|~/"
+)
+
+
+def test_one_version_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert kagscope.__version__ == version
+    assert re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), flags=re.MULTILINE) == [version]
+
+
+def test_readme_starts_with_commands_that_exist() -> None:
+    block = re.search(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert block is not None
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    wanted = re.findall(r"^make ([a-z-]+)", block[1], flags=re.MULTILINE)
+    assert wanted
+    assert set(wanted) <= set(targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_no_absolute_paths(page: Path) -> None:
+    assert not [line for line in page.read_text().splitlines() if ABSOLUTE.search(line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]

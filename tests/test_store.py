@@ -1,0 +1,342 @@
+"""The run store: whole runs or none, whatever kills the writer, and nothing of anybody else's touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kagscope.errors import DataError, KagscopeError, OutputError
+from kagscope.studies.store import MANIFEST, RUN_FILES, STORE_VERSION, STUDY_FILE, RunStore, read_study
+
+STUDY = {"settings": {"data": "digits"}}
+PRINT = "0f" * 32
+
+
+def fill(folder: Path, content: str = "content") -> None:
+    for name in RUN_FILES:
+        (folder / name).write_text(f"{content} of {name}")
+
+
+def new_store(folder: Path) -> RunStore:
+    return RunStore.open(folder, STUDY, PRINT)
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+def refused(folder: Path, error: type[KagscopeError], message: str, act: Callable[[], object]) -> None:
+    """``act`` fails with one line and leaves ``folder`` as it was."""
+    before = snapshot(folder)
+    with pytest.raises(error, match=message) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    assert snapshot(folder) == before
+
+
+def test_a_run_is_published_whole(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "deep" / "study")
+    assert not store.is_complete("a")
+    seen: list[bool] = []
+
+    def write(folder: Path) -> None:
+        fill(folder)
+        seen.append(store.run_folder("a").exists())
+
+    store.publish("a", write, {"seconds": 1.5})
+    assert seen == [False]
+    assert store.is_complete("a")
+    assert store.damage("a") is None
+    assert os.listdir(store.folder / "runs") == ["a"]
+    assert sorted(os.listdir(store.run_folder("a"))) == sorted([*RUN_FILES, MANIFEST])
+    manifest = store.manifest("a")
+    assert (manifest["run"], manifest["seconds"], set(manifest["files"])) == ("a", 1.5, set(RUN_FILES))
+    assert store.run_folder("a").stat().st_mode & 0o777 == 0o755
+
+
+def test_reopening_finds_the_study_and_its_runs(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.publish("a", fill, {})
+    before = snapshot(tmp_path)
+    again = new_store(tmp_path)
+    again.clear_leftovers()
+    assert again.is_complete("a")
+    assert snapshot(tmp_path) == before
+    assert RunStore.existing(tmp_path).study == {"kagscope_store": STORE_VERSION, "fingerprint": PRINT, **STUDY}
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda run: (run / "table.parquet").write_text("contenT of table.parquet"), "table.parquet differs"),
+        (lambda run: (run / "weights.safetensors").write_bytes(b""), "weights.safetensors differs"),
+        (lambda run: (run / "curves.parquet").unlink(), "curves.parquet"),
+        (lambda run: (run / MANIFEST).unlink(), "manifest.json"),
+        (lambda run: (run / MANIFEST).write_text("{"), "JSONDecodeError"),
+        (lambda run: (run / MANIFEST).write_bytes(b"\xff\xfe"), "UnicodeDecodeError"),
+        (lambda run: (run / MANIFEST).write_text("[]"), "TypeError"),
+        (lambda run: (run / MANIFEST).write_text('{"files": null}'), "TypeError"),
+        (lambda run: (run / MANIFEST).write_text('{"files": {}}'), "KeyError"),
+    ],
+)
+def test_damage_is_found_and_mended_by_publishing_again(tmp_path: Path, harm: Callable[[Path], object], message: str) -> None:
+    store = new_store(tmp_path)
+    store.publish("a", fill, {})
+    harm(store.run_folder("a"))
+    assert message in str(store.damage("a"))
+    assert not store.is_complete("a")
+    store.publish("a", fill, {})
+    assert store.is_complete("a")
+    assert os.listdir(tmp_path / "runs") == ["a"]
+
+
+def test_the_first_of_two_drivers_wins(tmp_path: Path) -> None:
+    one, two = new_store(tmp_path), new_store(tmp_path)
+    one.publish("a", lambda folder: fill(folder, "first"), {})
+    two.publish("a", lambda folder: fill(folder, "second"), {})
+    assert (one.run_folder("a") / "config.json").read_text() == "first of config.json"
+    assert os.listdir(tmp_path / "runs") == ["a"]
+
+
+def test_many_threads_publishing_the_same_runs(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    failures: list[BaseException] = []
+
+    def work(content: str) -> None:
+        try:
+            for run in range(10):
+                store.publish(f"run{run}", lambda folder: fill(folder, content), {})
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(str(i),)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert sorted(os.listdir(tmp_path / "runs")) == sorted(f"run{run}" for run in range(10))
+    assert all(store.is_complete(f"run{run}") for run in range(10))
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+
+    def disk_full(folder: Path) -> None:
+        (folder / "config.json").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    refused(tmp_path, OutputError, "cannot store run a: No space left", lambda: store.publish("a", disk_full, {}))
+
+    def forgets_a_file(folder: Path) -> None:
+        fill(folder)
+        (folder / "curves.parquet").unlink()
+
+    refused(tmp_path, OutputError, "cannot store run a", lambda: store.publish("a", forgets_a_file, {}))
+
+    def fails(folder: Path) -> None:
+        fill(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.publish("a", fails, {})
+    assert os.listdir(tmp_path / "runs") == []
+
+
+WRITER = """
+    import sys, time
+    from pathlib import Path
+    from kagscope.studies.store import RUN_FILES, RunStore
+    store = RunStore.open(sys.argv[1], {{"settings": {{"data": "digits"}}}}, "{print}")
+    def write(folder):
+        for name in RUN_FILES:
+            (folder / name).write_text("content of " + name)
+            {between}
+    for run in range(10_000):
+        store.publish(f"run{{run}}", write, {{}})
+        print(run, flush=True)
+"""
+
+
+def start_writer(folder: Path, between: str) -> subprocess.Popen[str]:
+    code = textwrap.dedent(WRITER).format(print=PRINT, between=between)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
+    return subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_killed_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    process = start_writer(tmp_path, between='print("writing", flush=True); time.sleep(60)')
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    leftovers = os.listdir(tmp_path / "runs")
+    assert len(leftovers) == 1
+    assert leftovers[0].startswith(".run0.")
+    store = new_store(tmp_path)
+    store.clear_leftovers()
+    assert os.listdir(tmp_path / "runs") == leftovers  # its writer lives: not ours to remove
+    kill(process)
+    assert not store.is_complete("run0")
+    store = new_store(tmp_path)
+    store.clear_leftovers()
+    assert os.listdir(tmp_path / "runs") == []
+    store.publish("run0", fill, {})
+    assert store.is_complete("run0")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_killed_at_random_moments_no_run_is_lost_or_broken(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for attempt in range(5):
+        folder = tmp_path / str(attempt)
+        process = start_writer(folder, between="pass")
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.1))
+        kill(process)
+        finished = 1 + max((int(line) for line in process.stdout.read().split()), default=0)
+        store = new_store(folder)
+        store.clear_leftovers()
+        runs = os.listdir(folder / "runs")
+        assert set(runs) >= {f"run{run}" for run in range(finished)}
+        assert len(runs) <= finished + 1  # the last one may have been stored but not yet reported
+        assert all(store.is_complete(run) for run in runs)
+
+
+def test_leftovers_of_other_machines_are_given_a_day(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    young, old, odd = (tmp_path / "runs" / name for name in (".a.00000000.1.xyz", ".b.00000000.1.xyz", ".c"))
+    for folder in (young, old, odd):
+        folder.mkdir()
+        (folder / "config.json").write_text("half")
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(old, (two_days_ago, two_days_ago))
+    store.clear_leftovers()
+    assert os.listdir(tmp_path / "runs") == [young.name]
+
+
+def test_a_start_that_was_killed_can_be_started_again(tmp_path: Path) -> None:
+    (tmp_path / f".{STUDY_FILE}.abc.json").write_text("{")
+    assert new_store(tmp_path).study["fingerprint"] == PRINT
+
+
+def test_a_foreign_folder_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / ".mine").write_text("hidden")
+    refused(
+        tmp_path, OutputError, r"not empty and holds no kagscope study \(found runs, thesis.tex\)", lambda: new_store(tmp_path)
+    )
+
+
+def test_another_study_is_refused_and_untouched(tmp_path: Path) -> None:
+    new_store(tmp_path).publish("a", fill, {})
+    refused(tmp_path, OutputError, "holds another study", lambda: RunStore.open(tmp_path, STUDY, "1e" * 32))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"{}", b"\xff", b'{"kagscope_store": 1}'])
+def test_a_damaged_study_file_is_refused_and_untouched(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / STUDY_FILE).write_bytes(content)
+    refused(tmp_path, OutputError, "damaged or not a kagscope study", lambda: new_store(tmp_path))
+    refused(tmp_path, DataError, "damaged or not a kagscope study", lambda: RunStore.existing(tmp_path))
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="the version is compared unchecked")
+@pytest.mark.parametrize("version", ['"1"', "null", "[1]"])
+def test_a_version_that_is_no_number(tmp_path: Path, version: str) -> None:
+    (tmp_path / STUDY_FILE).write_text(f'{{"kagscope_store": {version}, "fingerprint": "{PRINT}"}}')
+    refused(tmp_path, OutputError, "damaged or not a kagscope study", lambda: new_store(tmp_path))
+
+
+def test_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / STUDY_FILE).write_text(json.dumps({"kagscope_store": STORE_VERSION + 1, "fingerprint": PRINT}))
+    refused(tmp_path, OutputError, "newer kagscope .* upgrade", lambda: new_store(tmp_path))
+    refused(tmp_path, DataError, "newer kagscope .* upgrade", lambda: RunStore.existing(tmp_path))
+
+
+def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    fifo = (tmp_path / "fifo").stat()
+    for name, message in (("file", "is a file"), ("fifo", "is a file"), ("file/below", "cannot write in|is a file")):
+        with pytest.raises(OutputError, match=message) as caught:
+            new_store(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(OutputError, match="nowhere"):
+        new_store(tmp_path / "nowhere")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "fifo").stat().st_ino == fifo.st_ino
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "file", "nowhere"]
+
+
+@pytest.mark.xfail(strict=True, raises=(OSError, ValueError), reason="open() lets these errors through")
+@pytest.mark.parametrize("name", ["x" * 300, "null\0byte"], ids=["too long", "null byte"])
+def test_a_path_that_cannot_be(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="give another --out"):
+        new_store(tmp_path / name)
+
+
+@pytest.mark.xfail(strict=True, raises=FileExistsError, reason="runs is made outside the try")
+def test_runs_that_is_a_file(tmp_path: Path) -> None:
+    new_store(tmp_path)
+    (tmp_path / "runs").rmdir()
+    (tmp_path / "runs").write_text("mine")
+    refused(tmp_path, OutputError, "runs", lambda: new_store(tmp_path))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "study")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    try:
+        for folder in (empty, tmp_path / "study", tmp_path / "study" / "runs"):
+            folder.chmod(0o555)
+        refused(tmp_path, OutputError, "cannot write in", lambda: new_store(empty))
+        refused(tmp_path, OutputError, "cannot write in", lambda: new_store(empty / "below"))
+        refused(tmp_path, OutputError, "cannot write in", lambda: new_store(tmp_path / "study"))
+        refused(tmp_path, OutputError, "cannot write in", lambda: store.publish("a", fill, {}))
+        assert RunStore.existing(tmp_path / "study").study["fingerprint"] == PRINT
+        empty.chmod(0o000)
+        with pytest.raises(OutputError, match="cannot read"):
+            new_store(empty)
+    finally:
+        for folder in (empty, tmp_path / "study", tmp_path / "study" / "runs"):
+            folder.chmod(0o755)
+
+
+def test_only_a_study_is_an_existing_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no folder"):
+        RunStore.existing(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"study.json is missing"):
+        RunStore.existing(tmp_path)
+    with pytest.raises(DataError, match=r"study.json is missing"):
+        read_study(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_ten_thousand_runs_list_fast(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.publish("a", fill, {})
+    for run in range(10_000):
+        os.symlink(store.run_folder("a"), store.run_folder(f"run{run}"), target_is_directory=True)
+    start = time.perf_counter()
+    assert all(store.is_complete(f"run{run}") for run in range(10_000))
+    assert time.perf_counter() - start < 5
