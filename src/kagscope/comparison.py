@@ -20,6 +20,7 @@ ZIPF_RANKS = 200
 ROUNDING = float(torch.finfo(torch.float32).eps)
 CONSTANT = "undefined: the activations are constant"
 
+KEY = ("layer", "k", "selection", "score")
 Scores = dict[Key, Values]
 
 
@@ -34,7 +35,7 @@ def compare(state: State, initial: State, quantile: float) -> pd.DataFrame:
     limits = _Limits(initial, quantile)
     measured = state.scores | _kl_init(state, initial) | _cka_init(state, initial) | limits.scores(state)
     baseline = initial.scores | _kl_init(initial, initial) | _cka_init(initial, initial) | limits.scores(initial)
-    return _table([_rows(key, found, baseline.get(key)) for key, found in measured.items()])
+    return _table(measured, baseline)
 
 
 def pruned(model: nn.Sequential, inputs: torch.Tensor, state: State, initial: State, quantile: float) -> pd.DataFrame:
@@ -47,14 +48,14 @@ def pruned(model: nn.Sequential, inputs: torch.Tensor, state: State, initial: St
     """
     limits = _Limits(initial, quantile)
     double = copy.deepcopy(model).double()
-    rows = []
+    changes: Scores = {}
     for score, masks in (
         ("prune_change", {name: limits.constant(norms, name) for name, norms in state.row_norms.items()}),
         ("prune_change_exact", {name: rounding_only(norms) for name, norms in state.row_norms.items()}),
     ):
         _, pruning = remove_units(double, inputs.double(), masks)
-        rows.append(_rows(("", 0, "all", score), Values.of([WHOLE], pruning.largest_change), None))
-    return _table(rows)
+        changes["", 0, "all", score] = Values.of([WHOLE], pruning.largest_change)
+    return _table(changes, {})
 
 
 def rounding_only(slopes: np.ndarray) -> np.ndarray:
@@ -109,33 +110,38 @@ def _cka_init(state: State, initial: State) -> Scores:
     }
 
 
-def _rows(key: Key, found: Values, before: Values | None) -> pd.DataFrame:
-    layer, k, selection, score = key
-    baseline = np.full(len(found.values), np.nan)
-    if before is not None:
-        baseline = pd.Series(before.values, index=before.points).reindex(found.points).to_numpy()
+def _table(measured: Scores, baseline: Scores) -> pd.DataFrame:
+    """One row per score and point. The ratio is exactly 1 where trained equals initial, undefined over a zero baseline."""
+    keys = list(measured)
+    sizes = [len(measured[key].values) for key in keys]
+    value = np.concatenate([measured[key].values for key in keys])
+    before = np.concatenate([_at(measured[key].points, baseline.get(key)) for key in keys])
     with np.errstate(invalid="ignore", divide="ignore"):
-        # Exactly 1 where trained equals initial, and undefined rather than infinite over a zero baseline.
-        ratio = np.where(baseline != 0, found.values / baseline, np.nan)
-    return pd.DataFrame(
+        ratio = np.where(before != 0, value / before, np.nan)
+    reason = np.repeat(np.array([measured[key].reason for key in keys], dtype=object), sizes)
+    columns = {name: np.repeat(np.array([key[place] for key in keys], dtype=object), sizes) for place, name in enumerate(KEY)}
+    table = pd.DataFrame(
         {
-            "layer": layer,
-            "k": k,
-            "selection": selection,
-            "point": found.points,
-            "score": score,
-            "value": found.values,
-            "baseline": baseline,
+            **columns,
+            "point": np.concatenate([measured[key].points for key in keys]),
+            "value": value,
+            "baseline": before,
             "ratio": ratio,
-            "stderr": found.stderr,
-            "exact": found.exact,
-            "reason": np.where(np.isnan(found.values), found.reason, ""),
+            "stderr": np.concatenate([measured[key].stderr for key in keys]),
+            "exact": np.repeat([measured[key].exact for key in keys], sizes),
+            "reason": np.where(np.isnan(value), reason, ""),
         }
     )
+    return table.astype(SCORE_COLUMNS)[list(SCORE_COLUMNS)]
 
 
-def _table(rows: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(rows, ignore_index=True).astype(SCORE_COLUMNS)[list(SCORE_COLUMNS)]
+def _at(points: np.ndarray, before: Values | None) -> np.ndarray:
+    """The baseline at ``points``; NaN where it was not measured."""
+    if before is None:
+        return np.full(len(points), np.nan)
+    if np.array_equal(before.points[: len(points)], points):
+        return before.values[: len(points)]
+    return pd.Series(before.values, index=before.points).reindex(points).to_numpy()
 
 
 def curves(state: State) -> pd.DataFrame:

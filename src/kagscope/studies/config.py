@@ -50,12 +50,12 @@ class GeometrySettings(_Settings):
         """Defaults by the number of pixels: what costs n^2 a point gets fewer points; ``given`` overrides (None does not)."""
         small = n_inputs <= SMALL_IMAGE
         values: dict[str, Any] = {
-            "points": 64 if small else 32,
-            "visited_points": 24 if small else 4,
+            "points": 64 if small else 24,
+            "visited_points": 16 if small else 3,
             "track_points": 24 if small else 8,
-            "rotation_points": 12 if small else 4,
-            "rotations": 16 if small else 8,
-            "k3_points": 4 if small else 2,
+            "rotation_points": 6 if small else 3,
+            "rotations": 12 if small else 8,
+            "k3_points": 2,
             "k3_rel_error": 0.01,
             "window_points": 16 if small else 8,
             "window_grid": 8 if small else 10,
