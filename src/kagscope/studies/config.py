@@ -109,7 +109,7 @@ class StudySettings(_Settings):
     epochs: int | None = Field(default=None, ge=0, le=100_000, description="default: 60 for small images, else 10")
     batch_size: int | None = Field(default=None, ge=1, le=2**20, description="default: 32 for small images, else 128")
     learning_rate: float = Field(default=1e-3, gt=0, lt=10)
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, lt=1e3)
     checkpoints: int = Field(default=8, ge=2, le=1000, description="geometrically spaced steps at which geometry is measured")
     k: tuple[int, ...] = (1, 2, 3)
     points: int | None = Field(
@@ -211,7 +211,7 @@ def settings_from(values: dict[str, Any]) -> StudySettings:
         return StudySettings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if not isinstance(part, int)) or "settings"
+        where = " ".join(".".join(str(part) for part in first["loc"] if not isinstance(part, int)).split()) or "settings"
         message = first["msg"].removeprefix("Value error, ")
         given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
         raise InputError(f"{where}: {message}{given}") from None

@@ -62,9 +62,7 @@ def _sampled(final: pd.DataFrame) -> list[str]:
     names = ", ".join(sorted(f"{pair.score} (k = {pair.k})" for pair in pairs))
     share = 1 - len(sampled) / int(final["value"].notna().sum())
     relative = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan).median()
-    return [
-        f"{share:.2%} of the numbers after training are exact; sampled are {names}, median standard error {relative:.2%}."
-    ]
+    return [f"{share:.2%} of the numbers after training are exact; sampled are {names}, median standard error {relative:.2%}."]
 
 
 def _undefined(final: pd.DataFrame) -> list[str]:

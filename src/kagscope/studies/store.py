@@ -46,12 +46,12 @@ class RunStore:
             OutputError: the path is a file, cannot be written, or holds something else; nothing is changed then.
         """
         path = Path(folder)
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"{path} is a file, but the output must be a folder; give another --out")
         try:
+            if path.exists() and not path.is_dir():
+                raise OutputError(f"{path} is a file, but the output must be a folder; give another --out")
             entries = {entry.name for entry in path.iterdir()} if path.exists() else set()
-        except OSError as error:
-            raise OutputError(f"cannot read {path}: {error.strerror}; give another --out") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise OutputError(f"cannot read {path}: {getattr(error, 'strerror', error)}; give another --out") from error
         # A start that was interrupted leaves at most an unfinished temporary file of ours.
         foreign = {name for name in entries if not name.startswith(f".{STUDY_FILE}.")}
         if STUDY_FILE in entries:
@@ -61,7 +61,7 @@ class RunStore:
                 f"{path} is not empty and holds no kagscope study (found {', '.join(sorted(foreign)[:3])}); give a new --out"
             )
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            (path / "runs").mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):
                 pass
         except OSError as error:
@@ -69,7 +69,6 @@ class RunStore:
         if STUDY_FILE not in entries:
             record = {"kagscope_store": STORE_VERSION, "fingerprint": fingerprint, **study}
             atomic_write(path / STUDY_FILE, json.dumps(record, indent=1) + "\n")
-        (path / "runs").mkdir(exist_ok=True)
         return cls(path)
 
     @classmethod
@@ -150,7 +149,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     file = folder / STUDY_FILE
     try:
         study = json.loads(file.read_text())
-        version, _ = study["kagscope_store"], study["fingerprint"]
+        version, _ = int(study["kagscope_store"]), study["fingerprint"]
     except FileNotFoundError:
         raise DataError(f"{folder} holds no kagscope study ({STUDY_FILE} is missing)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
