@@ -1,0 +1,200 @@
+"""The command line as scripts and tired people meet it: exit codes, one-line errors, nothing touched."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kagscope.studies.collect import Outcome
+
+SOURCE = str(Path(__file__).resolve().parents[1] / "src")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE}
+SMALL = ("--widths", "4", "--seeds", "1", "--epochs", "1", "--training", "standard", "--points", "4", "--k", "1,2", "--workers", "1")
+
+
+def kagscope(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kagscope.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def refused(done: subprocess.CompletedProcess[str], message: str, code: int) -> None:
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "mnits"), "unknown data set 'mnits'.*did you mean mnist"),
+        (("--widths", "0"), "width.*got 0"),
+        (("--widths", "-4,8"), "width.*got -4"),
+        (("--widths", "a,b"), "--widths is 'a,b'; expected whole numbers"),
+        (("--widths", "2"), "k = 3 needs layers of at least 3 units, but width 2"),
+        (("--k", "9"), "k must name orders among 1, 2, 3"),
+        (("--seeds", "100000"), "seeds.*1000.*got 100000"),
+        (("--seeds", "0"), "seeds.*got 0"),
+        (("--activation", "step"), "activation.*got 'step'"),
+        (("--training", "nice"), "trainings.*got 'nice'"),
+        (("--learning-rate", "nan"), "learning_rate"),
+        (("--executor", "slurm"), "expected 'local' or 'ray'"),
+        (("--workers", "0"), "workers is 0"),
+        (("--points", "100000"), "355 test images"),
+        (("--batch-size", "100000"), "1442 training images"),
+    ],
+)
+def test_bad_options(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    refused(kagscope("reproduce", "--out", "out", *arguments, cwd=tmp_path), message, 2)
+    assert not list(tmp_path.iterdir())
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape) + array.astype(np.uint8).tobytes()
+
+
+def test_bad_data_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+
+    def write(part: str, images: int, labels: int) -> None:
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(rng.integers(0, 256, (images, 6, 5))))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(rng.integers(0, 3, labels)))
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return kagscope("reproduce", "--data", "data", "--out", "out", *SMALL, "--batch-size", "8", cwd=tmp_path)
+
+    refused(run(), "data.*", 1)
+    write("train", 40, 40)
+    refused(run(), "t10k", 1)
+    write("t10k", 20, 19)
+    refused(run(), "19 labels.*20 images", 1)
+    write("t10k", 20, 20)
+    whole = (folder / "train-images-idx3-ubyte").read_bytes()
+    (folder / "train-images-idx3-ubyte").write_bytes(whole[:-7])
+    refused(run(), "train-images-idx3-ubyte", 1)
+    (folder / "train-images-idx3-ubyte").write_bytes(b"\x00\x00\x08\x09" + whole[4:])
+    refused(run(), "train-images-idx3-ubyte", 1)
+    (folder / "train-images-idx3-ubyte").unlink()
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(whole)[:-20])
+    refused(run(), "train-images-idx3-ubyte.gz", 1)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"data"}
+
+
+def test_output_folders_that_cannot_be_used(study: Outcome, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    other = tmp_path / "other"
+    shutil.copytree(study.folder, other)
+    before = {path: path.stat().st_mtime_ns for path in other.rglob("*")}
+    for name, message in (("file", "is a file"), ("full", "not empty"), ("other", "holds another study"), ("x" * 300, "cannot")):
+        refused(kagscope("reproduce", "--out", name, *SMALL, cwd=tmp_path), message, 1)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [entry.name for entry in (tmp_path / "full").iterdir()] == ["thesis.tex"]
+    assert {path: path.stat().st_mtime_ns for path in other.rglob("*")} == before
+
+
+def test_json_quiet_and_again(tmp_path: Path) -> None:
+    first = kagscope("reproduce", "--out", "out", *SMALL, "--json", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    found = json.loads(first.stdout)
+    assert len(found["claims"]) == 6
+    assert (tmp_path / found["report"]).is_file()
+    again = kagscope("reproduce", "--out", "out", *SMALL, "--quiet", cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout == "out/report.html\n"
+    assert again.stderr == ""
+    plain = kagscope("report", "out", cwd=tmp_path)
+    assert plain.returncode == 0
+    assert plain.stdout.strip().splitlines()[-1] == "out/report.html"
+    assert "1 concentration" in plain.stdout
+
+
+def test_report_of_what_is_no_study(study: Outcome, tmp_path: Path) -> None:
+    refused(kagscope("report", "nowhere", cwd=tmp_path), "nowhere is no folder", 1)
+    (tmp_path / "empty").mkdir()
+    refused(kagscope("report", "empty", cwd=tmp_path), "holds no kagscope study", 1)
+    shutil.copytree(study.folder, tmp_path / "unfinished")
+    shutil.rmtree(tmp_path / "unfinished" / "runs")
+    refused(kagscope("report", "unfinished", cwd=tmp_path), "no finished run", 1)
+
+
+def test_a_damaged_run_is_named_and_left_out(study: Outcome, tmp_path: Path) -> None:
+    shutil.copytree(study.folder, tmp_path / "out")
+    table = tmp_path / "out" / "runs" / study.runs[0] / "table.parquet"
+    table.write_bytes(table.read_bytes()[:-1] + b"x")
+    done = kagscope("report", "out", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found["left_out"]) == [study.runs[0]]
+    assert study.runs[0] in (tmp_path / "out" / "report.html").read_text()
+
+
+def _runs(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_at_any_moment_it_goes_on(how: signal.Signals, tmp_path: Path) -> None:
+    arguments = ["reproduce", "--out", "out", *SMALL, "--seeds", "4"]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "kagscope.cli", *arguments], cwd=tmp_path, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE
+    )
+    runs = tmp_path / "out" / "runs"
+    deadline = time.monotonic() + 120
+    while not any(not name.startswith(".") for name in _runs(runs)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started.send_signal(how)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL)
+    if how is signal.SIGINT:
+        assert said.strip().splitlines()[-1].startswith("interrupted")
+        assert "Traceback" not in said
+    time.sleep(3)  # orphans notice within a second that nobody waits for them
+    kept = [name for name in _runs(runs) if not name.startswith(".")]
+    assert 1 <= len(kept) < 4
+    for name in kept:
+        assert (runs / name / "manifest.json").is_file()
+    done = kagscope(*arguments, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["runs"]) == 4
+    assert not [name for name in _runs(runs) if name.startswith(".")]
+
+
+def test_no_space_left(tmp_path: Path) -> None:
+    """A file size limit stands in for a full disk: writes fail in the middle."""
+    script = f"""
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.argv = ["kagscope", "reproduce", "--out", "out", *{SMALL!r}]
+runpy.run_module("kagscope.cli", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not _runs(tmp_path / "out" / "runs")
+
+
+def test_help_is_quick_and_version_is_known(tmp_path: Path) -> None:
+    code = "import sys; from kagscope.cli import app; print([m for m in ('torch', 'pandas', 'numba', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert "reproduce" in kagscope("--help", cwd=tmp_path).stdout
+    assert re.fullmatch(r"kagscope \d+\.\d+\.\d+\n", kagscope("--version", cwd=tmp_path).stdout)
