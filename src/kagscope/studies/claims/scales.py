@@ -216,7 +216,7 @@ def _usable_distances(evidence: Evidence, settings: Settings, nets: Indices, k: 
 
 
 def _pair_shares(evidence: Evidence, settings: Settings, sizes: dict[float, str]) -> dict[float, float]:
-    """Share of all column pairs at each distance: from the image's shape, else as recorded, else for quarters of a square's side."""
+    """Share of all column pairs at each distance: from the image's shape, else as recorded, else of a square's quarters."""
     if settings.image_shape is not None:
         return {size: pair_share(settings.image_shape, size) for size in sizes}
     recorded = {name: _recorded_pairs(evidence, name) for name in ("all", *sizes.values())}
@@ -240,7 +240,7 @@ def _recorded_pairs(evidence: Evidence, selection: str) -> float:
 
 
 def pair_share(image_shape: tuple[int, int], distance: float) -> float:
-    """Share of the pairs of pixels of an image (height, width) that are at least ``distance`` apart, by counting displacements."""
+    """Share of the pairs of pixels of an image (height, width) at least ``distance`` apart, by counting displacements."""
     height, width = image_shape
     down, right = np.arange(height)[:, None], np.arange(-width + 1, width)[None, :]
     pairs = (height - down) * (width - np.abs(right))
