@@ -37,6 +37,7 @@ def make_results(
     prune_change: float = 1e-7,
     net_noise: float = 0.02,
     point_noise: float = 0.05,
+    scale_noise: float = 0.005,
     undefined: float = 0.0,
     column_subsets: bool = True,
     orders: Sequence[int] = (2,),
@@ -48,19 +49,20 @@ def make_results(
     Args:
         excess: PR ratio minus 1 of the narrowest standard nets at the last step, over all pairs; it grows linearly in the step.
         per_doubling: added to it for each doubling of the width.
-        scale_slope, distance_slope: how much the ratio changes, relative to its mean, from the smallest ball or apart to the largest.
+        scale_slope, distance_slope: change of the ratio, relative to its mean, from the smallest ball or apart to the largest.
         augmented_share: what is left of the standard ratio ("ratio") or of its excess ("excess") in augmented nets.
         augmented_slowness: how much lower the accuracy of augmented nets stays.
         kl_rise, zero_row_rise: trained minus initial.
         rotation, rotation_initial: RR of the trained and of the initial net.
         constant_units: of the trained net in its first layer; ``prune_change`` is what their removal changes.
-        net_noise, point_noise: relative standard deviation of a net's effect, and of each point's.
+        net_noise, point_noise: relative standard deviation of a net's effect, and of each point (mean 0 over points).
+        scale_noise: the same of each net at each scale.
         undefined: share of values of point scores that are NaN.
         drop: which rows to leave out, as a mask of the table.
     """
     rng = np.random.default_rng(seed)
     rows: list[tuple[Any, ...]] = []
-    image = 1 + rng.normal(0, point_noise, points)  # the same odd images in all nets
+    image = _centred(rng.normal(0, point_noise, points))  # the same odd images in all nets
     for width in widths:
         for training in trainings:
             for number in range(seeds):
@@ -77,7 +79,7 @@ def make_results(
                             full = full * augmented_share if augmented_of == "excess" else (1 + full) * augmented_share - 1
                         ratio = 1 + progress * (full + own)
                         base = np.exp(rng.normal(0, 0.2, points))
-                        noise = 1 + (image - 1 + rng.normal(0, point_noise, points)) * (progress > 0)
+                        noise = 1 + (image + _centred(rng.normal(0, point_noise, points))) * (progress > 0)
 
                         def add(
                             score: str,
@@ -99,7 +101,11 @@ def make_results(
                             add("pr", k, "all", pr, pr * ratio * noise, few)
                             if final and k != 1:
                                 for kind, sizes, slope in (("ball", BALLS, scale_slope), ("apart", APARTS, distance_slope)):
-                                    tilt = 1 + progress * slope * np.linspace(-0.5, 0.5, len(sizes))
+                                    tilt = (
+                                        1
+                                        + progress * slope * np.linspace(-0.5, 0.5, len(sizes))
+                                        + progress * rng.normal(0, scale_noise, len(sizes))
+                                    )
                                     for size, factor in zip(sizes, tilt, strict=True):
                                         add("pr", k, f"{kind}({size})", pr, pr * ratio * noise * factor)
                         if final:
@@ -131,6 +137,10 @@ def make_results(
     if drop is not None:
         table = table[~np.asarray(drop(table), dtype=bool)]
     return table.astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)].reset_index(drop=True)
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    return values - values.mean()
 
 
 def _bookkeeping(run: tuple[Any, ...], layer: str) -> Iterable[tuple[Any, ...]]:

@@ -116,9 +116,7 @@ def _removal(evidence: Evidence, nets: Indices, notes: Notes, details: list[dict
         return "open"
     block = next((key for key in evidence.blocks if key.score == "prune_change"), None)
     grid = evidence.grid(block, "value", nets)[1] if block else np.full((nets.size, 0), np.nan)
-    changes = np.full(nets.size, np.nan)
-    measured = np.isfinite(grid).any(axis=1)
-    changes[measured] = np.nanmax(grid[measured], axis=1)
+    changes = np.where(np.isfinite(grid), grid, -np.inf).max(axis=1, initial=-np.inf)
     known = concerned & np.isfinite(changes)
     worst = float(changes[known].max()) if known.any() else math.nan
     state: State = "fails" if worst > SAME_OUTPUT else "holds" if (known == concerned).all() else "open"

@@ -134,8 +134,13 @@ def _judge(
 
 def _deviations_and_levels(means: Array, strata: Strata) -> Array:
     """(draws, scales, nets) -> (draws, 2 scales): mean deviation of each scale, then its mean PR ratio."""
-    deviations = means / means.mean(axis=1, keepdims=True) - 1
-    return np.concatenate([balanced_mean(deviations, strata), balanced_mean(means, strata)], axis=1)
+    return np.concatenate([balanced_mean(_deviations(means), strata), balanced_mean(means, strata)], axis=1)
+
+
+def _deviations(means: Array) -> Array:
+    """(..., scales, nets): each scale over the mean over scales, minus 1."""
+    middle = np.broadcast_to(means.mean(axis=-2, keepdims=True), means.shape)
+    return np.divide(means, middle, out=np.full(means.shape, np.nan), where=middle > 0) - 1
 
 
 def _layer(
@@ -150,7 +155,7 @@ def _layer(
         return None
     boot = settings.bootstrap(sample, _deviations_and_levels)
     means = sample.means
-    deviations = means / means.mean(axis=0) - 1
+    deviations = _deviations(means)
     findings = []
     for i, scale in enumerate(scales):
         labels = {"k": k, "selection": scale} | net_labels(evidence, nets)
