@@ -53,7 +53,7 @@ def evaluate_claims(
 def _presupposing(first: Claim, claim: Claim) -> Claim:
     """A claim about how the effect behaves says nothing where there is no effect."""
     if first.verdict == NOT_REPRODUCED:
-        note = f"claim 1 is not reproduced, so there is no effect to speak of; the numbers of this claim alone would read: {claim.verdict}"
+        note = f"claim 1, which this presupposes, is not reproduced; its own numbers would read: {claim.verdict}"
         return replace(claim, verdict=INCONCLUSIVE, note="; ".join(filter(None, [note, claim.note])))
     if first.verdict == INCONCLUSIVE and claim.verdict != INCONCLUSIVE:
         return replace(claim, note="; ".join(filter(None, ["claim 1, which this presupposes, is inconclusive", claim.note])))

@@ -105,9 +105,9 @@ def augmentation(evidence: Evidence, settings: Settings) -> Claim:
         n=shown.test.n if shown else 0,
         effect_name=f"{LITERAL_READING}, augmented over standard"
         + (f", layer {shown.layer} (farthest from 0.70)" if shown else ""),
-        test="A: one-sided Wilcoxon signed-rank over nets. B: two one-sided Wilcoxon tests over pairs, Holm over the readings. Larger p",
-        criterion=f"A: PR ratio of augmented nets > {SMALLEST_RATIO} in every hidden layer; B: under some reading, what is left is within "
-        f"{BAND[0]:g} to {BAND[1]:g} of the standard in every hidden layer",
+        test="A: one-sided Wilcoxon signed-rank over nets. B: two one-sided ones over pairs, Holm over the readings. Larger p",
+        criterion=f"A: PR ratio of augmented nets > {SMALLEST_RATIO} in every hidden layer; B: under some reading, "
+        f"what is left is within {BAND[0]:g} to {BAND[1]:g} of the standard in every hidden layer",
         details=details,
         note=notes.text(),
     )

@@ -106,7 +106,7 @@ def _rotation_against_start(evidence: Evidence, settings: Settings, training: st
             if found is None:
                 continue
             rows.append(found.row(settings))
-            if found.effect <= 1:
+            if found.effect <= 1 and evidence.last_step.any():
                 notes.add(f"training did not raise {score} in layer {layer} (trained over initial {found.effect:.3g})")
     return rows
 

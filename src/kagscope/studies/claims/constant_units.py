@@ -77,7 +77,7 @@ def locally_constant_units(evidence: Evidence, settings: Settings) -> Claim:
         p_value=largest([smallest(corrected), constant.test.p_value]) if constant and rises else math.nan,
         n=shown.test.n if shown else 0,
         effect_name=f"{RISE}, layer {shown.layer} (the largest)" if shown else RISE,
-        test="one-sided Wilcoxon signed-rank over nets: zero rows (Holm over layers) and constant units; larger p. Removal: every net",
+        test="one-sided Wilcoxon over nets: zero rows (Holm over layers), constant units; larger p. Removal: each net",
         criterion=f"share of zero rows rises by more than {SMALLEST_RISE} in some hidden layer; constant units become more; "
         f"removing them changes no output by more than {SAME_OUTPUT:g} in any net",
         details=details,
@@ -105,7 +105,7 @@ def _constant_units(evidence: Evidence, settings: Settings, nets: Indices, notes
 
 
 def _removal(evidence: Evidence, nets: Indices, notes: Notes, details: list[dict[str, object]]) -> State:
-    """Whether removal leaves the outputs alone in every net that has constant units: a statement about each net, one seed or more."""
+    """Whether removal leaves the outputs alone in every net that has constant units, be its setting's only one or not."""
     counts = np.zeros(nets.size)
     for key in evidence.blocks:
         if key.score == "constant_units":
@@ -116,9 +116,7 @@ def _removal(evidence: Evidence, nets: Indices, notes: Notes, details: list[dict
         return "open"
     block = next((key for key in evidence.blocks if key.score == "prune_change"), None)
     grid = evidence.grid(block, "value", nets)[1] if block else np.full((nets.size, 0), np.nan)
-    changes = np.full(nets.size, np.nan)
-    measured = np.isfinite(grid).any(axis=1)
-    changes[measured] = np.nanmax(grid[measured], axis=1)
+    changes = np.where(np.isfinite(grid), grid, -np.inf).max(axis=1, initial=-np.inf)
     known = concerned & np.isfinite(changes)
     worst = float(changes[known].max()) if known.any() else math.nan
     state: State = "fails" if worst > SAME_OUTPUT else "holds" if (known == concerned).all() else "open"

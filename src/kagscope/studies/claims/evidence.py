@@ -1,13 +1,13 @@
 """From the tidy results table to arrays of nets by data points, one for every layer, order, selection and score.
 
-Nets are told apart by ``run`` and always stand in the same order, whatever the order of the table's rows, so that a seed fixes every draw.
+Nets are told apart by ``run`` and stand in one order, whatever the order of the table's rows, so that a seed fixes every draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,8 @@ class Sample:
     """Evidence for one test.
 
     Attributes:
-        values: (quantities, nets, points) float64, NaN where not measured or undefined; every net has a defined value of every quantity.
+        values: (quantities, nets, points) float64, NaN where not measured or undefined; every net has
+            a defined value of every quantity.
         nets: (nets,) indices of the nets; of the standard one where a "net" is a pair.
         strata: (nets,) width of each net: the setting it belongs to.
         undefined: how many recorded values were undefined and left out.
@@ -165,7 +166,8 @@ class Evidence:
         pr = table[(table["score"] == "pr") & (table["k"] == 2) & (table["selection"] == "all")]
         pr = pr.sort_values(["layer", "net", "step", "point"], kind="stable")
         found: dict[tuple[str, int], list[Moment]] = {}
-        for (layer, net, step), part in pr.groupby(["layer", "net", "step"], sort=True):
+        for key, part in pr.groupby(["layer", "net", "step"], sort=True):
+            layer, net, step = cast(tuple[str, int, int], key)
             moment = Moment(int(step), float(part["accuracy"].iloc[0]), part["point"].to_numpy(), part["ratio"].to_numpy())
             found.setdefault((str(layer), int(net)), []).append(moment)
         return found
@@ -242,7 +244,7 @@ def settle(values: Array, nets: Indices, strata: Strata, undefined: int, what: s
 def _codes(column: pd.Series[Any]) -> tuple[Indices, list[str]]:
     """Codes (-1 for missing) and the names they stand for."""
     category = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype("category")
-    return category.cat.codes.to_numpy(dtype=np.int64), [str(name) for name in category.cat.categories]
+    return np.asarray(category.cat.codes, dtype=np.int64), [str(name) for name in category.cat.categories]
 
 
 def _canonical(name: str) -> str:

@@ -134,8 +134,13 @@ def _judge(
 
 def _deviations_and_levels(means: Array, strata: Strata) -> Array:
     """(draws, scales, nets) -> (draws, 2 scales): mean deviation of each scale, then its mean PR ratio."""
-    deviations = means / means.mean(axis=1, keepdims=True) - 1
-    return np.concatenate([balanced_mean(deviations, strata), balanced_mean(means, strata)], axis=1)
+    return np.concatenate([balanced_mean(_deviations(means), strata), balanced_mean(means, strata)], axis=1)
+
+
+def _deviations(means: Array) -> Array:
+    """(..., scales, nets): each scale over the mean over scales, minus 1."""
+    middle = np.broadcast_to(means.mean(axis=-2, keepdims=True), means.shape)
+    return np.divide(means, middle, out=np.full(means.shape, np.nan), where=middle > 0) - 1
 
 
 def _layer(
@@ -150,7 +155,7 @@ def _layer(
         return None
     boot = settings.bootstrap(sample, _deviations_and_levels)
     means = sample.means
-    deviations = means / means.mean(axis=0) - 1
+    deviations = _deviations(means)
     findings = []
     for i, scale in enumerate(scales):
         labels = {"k": k, "selection": scale} | net_labels(evidence, nets)
@@ -216,7 +221,7 @@ def _usable_distances(evidence: Evidence, settings: Settings, nets: Indices, k: 
 
 
 def _pair_shares(evidence: Evidence, settings: Settings, sizes: dict[float, str]) -> dict[float, float]:
-    """Share of all column pairs at each distance: from the image's shape, else as recorded, else for quarters of a square's side."""
+    """Share of all column pairs at each distance: from the image's shape, else as recorded, else of a square's quarters."""
     if settings.image_shape is not None:
         return {size: pair_share(settings.image_shape, size) for size in sizes}
     recorded = {name: _recorded_pairs(evidence, name) for name in ("all", *sizes.values())}
@@ -240,7 +245,7 @@ def _recorded_pairs(evidence: Evidence, selection: str) -> float:
 
 
 def pair_share(image_shape: tuple[int, int], distance: float) -> float:
-    """Share of the pairs of pixels of an image (height, width) that are at least ``distance`` apart, by counting displacements."""
+    """Share of the pairs of pixels of an image (height, width) at least ``distance`` apart, by counting displacements."""
     height, width = image_shape
     down, right = np.arange(height)[:, None], np.arange(-width + 1, width)[None, :]
     pairs = (height - down) * (width - np.abs(right))

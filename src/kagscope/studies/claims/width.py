@@ -60,7 +60,7 @@ def larger_networks(evidence: Evidence, settings: Settings) -> Claim:
         n=shown.test.n if shown else 0,
         effect_name=f"{PART}, layer {shown.layer} (the smallest)" if shown else PART,
         test="one-sided trend over widths, Kendall's tau-b (Jonckheere–Terpstra); largest p of the layers",
-        criterion=f"in every hidden layer: widest over narrowest > {SMALLEST_RATIO}, interval above it, and a rising trend with p < alpha",
+        criterion=f"in every hidden layer: widest over narrowest > {SMALLEST_RATIO}, interval above it; rising trend, p < alpha",
         details=details,
         note=notes.text(),
     )

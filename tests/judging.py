@@ -1,0 +1,41 @@
+"""Claims of a made-up table by number, with what must be true of any of them."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+
+from kagscope.schema import CLAIM_FIELDS, VERDICTS
+from kagscope.studies.claims import Claim, evaluate_claims
+
+IDS = [
+    "1-concentration",
+    "2-scale-agnostic",
+    "3-minimum-distance",
+    "4-larger-networks",
+    "5-augmentation",
+    "6-locally-constant-units",
+]
+REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = VERDICTS
+
+
+def judge(table: pd.DataFrame, **options: object) -> dict[int, Claim]:
+    """Claims by number, in their order, JSON-able and well formed."""
+    claims = evaluate_claims(table, **({"resamples": 1000} | options))  # type: ignore[arg-type]
+    assert [claim.id for claim in claims] == IDS
+    for claim in claims:
+        record = claim.as_json()
+        assert json.loads(json.dumps(record, allow_nan=False)) == record
+        assert set(CLAIM_FIELDS) <= set(record)
+        assert claim.verdict in VERDICTS
+        assert claim.statement
+        assert claim.criterion
+        if claim.verdict != INCONCLUSIVE and not math.isnan(claim.ci_low):
+            assert claim.ci_low <= claim.effect <= claim.ci_high
+    return {int(claim.id[0]): claim for claim in claims}
+
+
+def verdicts(table: pd.DataFrame, **options: object) -> list[str]:
+    return [claim.verdict for claim in judge(table, **options).values()]
