@@ -20,6 +20,7 @@ from kagscope.studies.config import MAX_WIDTH, GeometrySettings, RunConfig, Stud
 
 xfail = functools.partial(pytest.mark.xfail, strict=True)
 RUN = next(StudySettings().runs("ab" * 32, (8, 8)))
+DETAILS = GeometrySettings.for_inputs(64)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +58,19 @@ RUN = next(StudySettings().runs("ab" * 32, (8, 8)))
         ({"checkpoints": 1}, "^checkpoints: .*got 1"),
         ({"data": 3}, "^data: .*got 3"),
         ({"geometry": 3}, "^geometry: .*got 3"),
-        ({"geometry": {"k": ()}}, r"^geometry\.k: k must name orders among 1, 2, 3"),
-        ({"geometry": {"k": (4,)}}, r"^geometry\.k: .*got \[4\]"),
-        ({"geometry": {"k": (2, 2)}}, r"^geometry\.k: .*each once"),
-        ({"geometry": {"points": 0}}, r"^geometry\.points: .*got 0"),
-        ({"geometry": {"k3_rel_error": 1.0}}, r"^geometry\.k3_rel_error: .*got 1.0"),
-        ({"geometry": {"zero_row_quantile": 0}}, r"^geometry\.zero_row_quantile: .*got 0"),
-        ({"geometry": {"colour": "red"}}, r"^geometry\.colour: .*got 'red'"),
+        ({"k": ()}, "^k: k must name orders among 1, 2, 3"),
+        ({"k": (4,)}, r"^k: .*got \[4\]"),
+        ({"k": (2, 2)}, "^k: .*each once"),
+        ({"points": 0}, "^points: .*got 0"),
+        ({"batch_size": 2**21}, "^batch_size: .*got 2097152"),
+        ({"geometry": {}}, r"^geometry\.points: Field required"),
+        ({"geometry": DETAILS.model_dump() | {"points": 0}}, r"^geometry\.points: .*got 0"),
+        ({"geometry": DETAILS.model_dump() | {"k3_rel_error": 1.0}}, r"^geometry\.k3_rel_error: .*got 1.0"),
+        ({"geometry": DETAILS.model_dump() | {"zero_row_quantile": 0}}, r"^geometry\.zero_row_quantile: .*got 0"),
+        ({"geometry": DETAILS.model_dump() | {"colour": "red"}}, r"^geometry\.colour: .*got 'red'"),
+        pytest.param(
+            {"geometry": DETAILS.model_dump() | {"k": (9,)}}, r"\[9\]", marks=xfail(reason="k of the details is unchecked")
+        ),
         ({"widths": (2, 64)}, "^settings: k = 3 needs layers of at least 3 units, but width 2 was given"),
         ({"widths": tuple(range(3, 203)), "seeds": 1000}, "^settings: 400000 networks asked for; at most 100000"),
         pytest.param({"two\nlines": 1}, "two", marks=xfail(reason="the key is printed as it is")),
@@ -108,6 +115,29 @@ def test_defaults_are_the_reproduction() -> None:
     assert not any(runs[0].same_setting(run) for run in runs[5:])
 
 
+def test_content_of_the_data_counts_and_its_name_does_not() -> None:
+    study = StudySettings()
+    assert study.study_fingerprint("ab" * 32) != study.study_fingerprint("ba" * 32)
+    assert RUN.model_copy(update={"data": "elsewhere"}).run_id == RUN.run_id
+    assert RUN.model_copy(update={"data_fingerprint": "ba" * 32}).run_id != RUN.run_id
+
+
+@pytest.mark.parametrize(("n_inputs", "epochs", "batch_size"), [(64, 60, 32), (256, 60, 32), (257, 10, 128), (784, 10, 128)])
+def test_defaults_go_by_the_size_of_the_images(n_inputs: int, epochs: int, batch_size: int) -> None:
+    done = StudySettings().resolved(n_inputs)
+    assert (done.epochs, done.batch_size, done.geometry) == (epochs, batch_size, GeometrySettings.for_inputs(n_inputs))
+    assert done.resolved(n_inputs) == done
+    given = StudySettings(epochs=0, batch_size=7, points=3, k=(2,)).resolved(n_inputs)
+    assert (given.epochs, given.batch_size) == (0, 7)
+    assert given.geometry is not None
+    assert (given.geometry.points, given.geometry.k) == (3, (2,))
+
+
+def test_more_orders_than_pixels_are_refused() -> None:
+    with pytest.raises(InputError, match="k = 3 needs at least 3 inputs, but the images have 2 pixels"):
+        next(StudySettings().runs("ab" * 32, (1, 2)))
+
+
 def test_run_ids_are_plain_names() -> None:
     assert RUN.run_id == f"standard-32x32-seed0-{RUN.fingerprint()[:10]}"
     for run in StudySettings(depth=3, widths=(4, 5)).runs("cd" * 32, (28, 28)):
@@ -126,7 +156,6 @@ def test_fingerprints_are_the_same_in_another_process() -> None:
 
 
 OTHER: dict[str, Any] = {
-    "data": "mnist",
     "widths": (32, 64),
     "depth": 3,
     "activation": "relu",
@@ -137,34 +166,33 @@ OTHER: dict[str, Any] = {
     "learning_rate": 2e-3,
     "weight_decay": 1e-4,
     "checkpoints": 9,
-    "geometry": GeometrySettings(points=51),
+    "k": (1, 2),
+    "points": 51,
+    "geometry": DETAILS,
 }
 OTHER_RUN: dict[str, Any] = {
-    **{
-        name: OTHER[name]
-        for name in ("data", "activation", "epochs", "batch_size", "learning_rate", "weight_decay", "checkpoints")
-    },
+    **{name: OTHER[name] for name in ("activation", "epochs", "batch_size", "learning_rate", "weight_decay", "checkpoints")},
     "schema_version": 2,
     "data_fingerprint": "ba" * 32,
     "image_shape": (4, 16),
     "widths": (32, 33),
     "training": "augmented",
     "seed": 1,
-    "geometry": GeometrySettings(rotations=9),
+    "geometry": GeometrySettings.for_inputs(64, rotations=9),
 }
 OTHER_GEOMETRY: dict[str, Any] = {
     name: (1, 2) if name == "k" else value / 2 if isinstance(value, float) else value + 1
-    for name, value in GeometrySettings().model_dump().items()
+    for name, value in DETAILS.model_dump().items()
 }
 
 
 @pytest.mark.parametrize(
     ("made", "changes"),
-    [(StudySettings(), OTHER), (RUN, OTHER_RUN), (GeometrySettings(), OTHER_GEOMETRY)],
+    [(StudySettings(), OTHER), (RUN, OTHER_RUN), (DETAILS, OTHER_GEOMETRY)],
     ids=["study", "run", "geometry"],
 )
 def test_the_fingerprint_sees_every_field(made: StudySettings | RunConfig | GeometrySettings, changes: dict[str, Any]) -> None:
-    assert set(changes) == set(type(made).model_fields), "name another value for each field"
+    assert set(changes) == set(type(made).model_fields) - {"data"}, "name another value for each field"
     prints = {made.fingerprint()}
     for name, value in changes.items():
         changed = type(made)(**{**made.model_dump(), name: value})
@@ -179,8 +207,9 @@ def test_the_fingerprint_sees_values_not_spelling() -> None:
         {"widths": [32, 64, 128]},
         {"widths": ["32", "64", "128"]},
         {"learning_rate": 0.001, "seeds": 5.0},
-        {"geometry": {"k": [3, 1, 2]}},
+        {"k": [3, 1, 2]},
         {"weight_decay": 0},
+        {"data": "a folder that was moved"},
     ):
         assert settings_from(same).fingerprint() == plain.fingerprint()
 
@@ -192,6 +221,6 @@ def test_a_run_reads_back_from_its_json() -> None:
 
 
 def test_settings_cannot_be_changed_later() -> None:
-    for made, name in ((StudySettings(), "seeds"), (RUN, "seed"), (GeometrySettings(), "points")):
+    for made, name in ((StudySettings(), "seeds"), (RUN, "seed"), (DETAILS, "points")):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(made, name, 3)
