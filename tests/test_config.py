@@ -35,6 +35,14 @@ RUN = next(StudySettings().runs("ab" * 32, (8, 8)))
         ({"widths": None}, "^widths: .*got None"),
         ({"depth": 0}, "^depth: .*got 0"),
         ({"depth": 65}, "^depth: .*got 65"),
+        ({"points": 0}, "^points: .*got 0"),
+        ({"batch_size": 2**21}, "^batch_size: .*got 2097152"),
+        ({"geometry": {}}, r"^geometry\.points: Field required"),
+        pytest.param(
+            {"geometry": {**GEOMETRY, "k": (9,)}},
+            r"\[9\]",
+            marks=pytest.mark.xfail(strict=True, reason="k of the details is unchecked"),
+        ),
         ({"activation": "step"}, "^activation: .*'gelu'.*got 'step'"),
         ({"trainings": ("standard", "standard")}, "^trainings: .*each once"),
         ({"trainings": ()}, "^trainings: name 'standard', 'augmented' or both"),
@@ -105,6 +113,30 @@ def test_defaults_are_the_reproduction() -> None:
     assert [run.seed for run in runs[:5]] == [0, 1, 2, 3, 4]
     assert all(runs[0].same_setting(run) for run in runs[:5])
     assert not any(runs[0].same_setting(run) for run in runs[5:])
+
+
+def test_content_of_the_data_counts_and_its_name_does_not() -> None:
+    study = StudySettings()
+    assert study.study_fingerprint("ab" * 32) != study.study_fingerprint("ba" * 32)
+    assert StudySettings(data="elsewhere").study_fingerprint("ab" * 32) == study.study_fingerprint("ab" * 32)
+    assert RUN.model_copy(update={"data": "elsewhere"}).run_id == RUN.run_id
+    assert RUN.model_copy(update={"data_fingerprint": "ba" * 32}).run_id != RUN.run_id
+
+
+@pytest.mark.parametrize(("n_inputs", "epochs", "batch_size"), [(64, 60, 32), (256, 60, 32), (257, 10, 128), (784, 10, 128)])
+def test_defaults_go_by_the_size_of_the_images(n_inputs: int, epochs: int, batch_size: int) -> None:
+    done = StudySettings().resolved(n_inputs)
+    assert (done.epochs, done.batch_size, done.geometry) == (epochs, batch_size, GeometrySettings.for_inputs(n_inputs))
+    assert done.resolved(n_inputs) == done
+    given = StudySettings(epochs=0, batch_size=7, points=3, k=(2,)).resolved(n_inputs)
+    assert (given.epochs, given.batch_size) == (0, 7)
+    assert given.geometry is not None
+    assert (given.geometry.points, given.geometry.k) == (3, (2,))
+
+
+def test_more_orders_than_pixels_are_refused() -> None:
+    with pytest.raises(InputError, match="k = 3 needs at least 3 inputs, but the images have 2 pixels"):
+        next(StudySettings().runs("ab" * 32, (1, 2)))
 
 
 def test_run_ids_are_plain_names() -> None:
