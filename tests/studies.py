@@ -10,7 +10,16 @@ from kagscope.studies.executors import LocalExecutor
 from kagscope.studies.reproduce import reproduce
 
 GEOMETRY = GeometrySettings.for_inputs(
-    64, points=6, visited_points=4, track_points=3, rotation_points=2, rotations=4, k3_points=1, window_points=2, window_grid=3
+    64,
+    points=6,
+    visited_points=4,
+    track_points=3,
+    track_visited_points=2,
+    rotation_points=2,
+    rotations=4,
+    k3_points=1,
+    window_points=2,
+    window_grid=3,
 )
 
 

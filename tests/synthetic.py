@@ -140,7 +140,7 @@ def make_results(
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
-    return values - values.mean()
+    return np.asarray(values - values.mean())
 
 
 def _bookkeeping(run: tuple[Any, ...], layer: str) -> Iterable[tuple[Any, ...]]:

@@ -20,7 +20,22 @@ from kagscope.studies.collect import Outcome
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE}
-SMALL = ("--widths", "4", "--seeds", "1", "--epochs", "1", "--training", "standard", "--points", "4", "--k", "1,2", "--workers", "1")
+SMALL = (
+    "--widths",
+    "4",
+    "--seeds",
+    "1",
+    "--epochs",
+    "1",
+    "--training",
+    "standard",
+    "--points",
+    "4",
+    "--k",
+    "1,2",
+    "--workers",
+    "1",
+)
 
 
 def kagscope(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
@@ -63,7 +78,11 @@ def test_bad_options(arguments: tuple[str, ...], message: str, tmp_path: Path) -
 
 
 def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape) + array.astype(np.uint8).tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + b"".join(size.to_bytes(4, "big") for size in array.shape)
+        + array.astype(np.uint8).tobytes()
+    )
 
 
 def test_bad_data_files(tmp_path: Path) -> None:
@@ -185,7 +204,9 @@ import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sys.argv = ["kagscope", "reproduce", "--out", "out", *{SMALL!r}]
 runpy.run_module("kagscope.cli", run_name="__main__")
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
@@ -193,7 +214,8 @@ runpy.run_module("kagscope.cli", run_name="__main__")
 
 
 def test_help_is_quick_and_version_is_known(tmp_path: Path) -> None:
-    code = "import sys; from kagscope.cli import app; print([m for m in ('torch', 'pandas', 'numba', 'matplotlib') if m in sys.modules])"
+    heavy = "'torch', 'pandas', 'numba', 'matplotlib'"
+    code = f"import sys; from kagscope.cli import app; print([m for m in ({heavy}) if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert "reproduce" in kagscope("--help", cwd=tmp_path).stdout

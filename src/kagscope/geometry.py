@@ -32,6 +32,7 @@ class Plan(Protocol):
     points: int
     visited_points: int
     track_points: int
+    track_visited_points: int
     rotation_points: int
     rotations: int
     k3_points: int
@@ -159,18 +160,19 @@ def _two_minors(
     if 2 not in plan.k or min(jacobian.shape) < 2:
         return
     chosen = all_selections(probe.image_shape)
-    visited = min(plan.visited_points, len(points)) if full else 0
+    visited = min(plan.visited_points if full else plan.track_visited_points, len(points))
+    looked = slice(0, visited)
     parts: list[tuple[slice, list[Moments]]] = []
-    if visited:  # every minor looked at: entropy, histogram and top as well
-        dense = jacobian.dense(slice(0, visited))
-        parts.append((slice(0, visited), _moments(dense, chosen, probe, "all")))
-    rest = slice(visited, len(points))
+    factored = isinstance(jacobian, FactoredJacobian)
+    if full or not factored:  # every minor looked at: entropy and in full histogram and top as well
+        parts.append((looked, _moments(jacobian.dense(looked), chosen, probe, "all" if full else (*SUMS, "entropy"))))
+    rest = slice(visited if parts else 0, len(points))
     if isinstance(jacobian, FactoredJacobian):
-        wanted = (*SUMS, "entropy", "top") if full else SUMS
-        if visited < len(points):
+        wanted = (*SUMS, "entropy", "top") if full else (*SUMS, "entropy")
+        if rest.start < len(points):
             table = kag.FactoredMoments(jacobian.W, 2, chosen, image_shape=probe.image_shape, moments=wanted)
             parts.append((rest, table.at(jacobian.d[rest])))
-    elif visited < len(points):
+    elif rest.start < len(points):
         parts.append((rest, _moments(jacobian.dense(rest), chosen, probe, SUMS)))
     for part, moments in parts:
         J = jacobian.dense(part)
@@ -178,10 +180,10 @@ def _two_minors(
         for selection, found, mean in zip(chosen, moments, haar, strict=True):
             _record(state, layer, jacobian.shape[0], str(selection), points[part], found)
             state.add((layer, 2, str(selection), "rr_pr"), points[part], mean / np.where(found.s1 > 0, found.s1, np.nan))
-            if part.start == 0 and visited:
+            if part is looked and full:
                 state.visited[layer, 2, str(selection)] = found
+    state.row_means[layer, 2] = kag.row_means(jacobian.dense(looked), 2)
     if full:
-        state.row_means[layer, 2] = kag.row_means(jacobian.dense(slice(0, visited)), 2)
         some = slice(0, min(plan.rotation_points, len(points)))
         for point, matrix in zip(points[some], jacobian.dense(some), strict=True):
             value, stderr = rotation_ratio_estimate(matrix, 2, "max", rotations=plan.rotations, seed=0)

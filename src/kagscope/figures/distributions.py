@@ -84,12 +84,10 @@ def plot_zipf(
             start = _zero_rows_start(results, name, layer, k, width, selection)
             if start is not None:
                 at = min(int(np.searchsorted(rank, start)), len(rank) - 1)
-                ax.plot(
-                    rank[at], mean[at], marker="o", color=colour, markersize=4.5, markeredgecolor="white", clip_on=False, zorder=5
-                )
+                ax.plot(rank[at], mean[at], marker="o", color=colour, markersize=4.5, markeredgecolor="white", zorder=5)
         ax.set_yscale("log")
         low = max(FLOOR, float(table["y"].clip(lower=FLOOR).min()) / 2)
-        ax.set_ylim(low, float(table["y"].max()) * 2)
+        ax.set_ylim(low, max(float(table["y"].max()), 2 * FLOOR) * 2)
         ax.yaxis.set_major_locator(LogLocator(numticks=5))
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_xlim(0, 1.02)

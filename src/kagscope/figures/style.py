@@ -81,6 +81,9 @@ SCORE_LABELS = {
     "unfelt_units": "unfelt units",
     "constant_units": "constant units",
     "prune_change": "change on pruning",
+    "top": "largest minor",
+    "constant_share": "share of constant rows",
+    "unfelt_share": "share of unfelt units",
 }
 
 

@@ -151,7 +151,7 @@ def _summary(reduced: pd.DataFrame, provenance: Mapping[str, Any], data: str) ->
     seeds = int(reduced["seed"].nunique())
     shape = provenance.get("image_shape")
     size = f" ({' × '.join(str(int(side)) for side in shape)} pixels)" if shape else ""
-    count = len(layers_of(reduced))
+    count = len([layer for layer in layers_of(reduced) if layer])  # "" is the whole net
     last = int(reduced["step"].max()) if runs else 0
     accuracy = float(final(reduced).drop_duplicates("run")["accuracy"].mean())
     text = (

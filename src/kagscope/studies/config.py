@@ -36,6 +36,7 @@ class GeometrySettings(_Settings):
     points: int = Field(ge=1, description="test images measured at initialisation and after training")
     visited_points: int = Field(ge=1, description="of these, how many visit every minor (entropy, histogram, top)")
     track_points: int = Field(ge=1, description="test images measured along training")
+    track_visited_points: int = Field(ge=1, description="of these, how many visit every minor (entropy)")
     rotation_points: int = Field(ge=0, description="test images whose rr_max is measured")
     rotations: int = Field(ge=2, description="random rotations per rr_max")
     k3_points: int = Field(ge=1, description="test images measured for k = 3")
@@ -53,6 +54,7 @@ class GeometrySettings(_Settings):
             "points": 64 if small else 24,
             "visited_points": 16 if small else 3,
             "track_points": 24 if small else 8,
+            "track_visited_points": 6 if small else 1,
             "rotation_points": 6 if small else 3,
             "rotations": 12 if small else 8,
             "k3_points": 2,

@@ -64,8 +64,10 @@ class RunStore:
             (path / "runs").mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):
                 pass
-        except OSError as error:
-            raise OutputError(f"cannot write in {path}: {error.strerror}; give another --out or mend its permissions") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise OutputError(
+                f"cannot write in {path}: {getattr(error, 'strerror', error)}; give another --out or mend its permissions"
+            ) from error
         if STUDY_FILE not in entries:
             record = {"kagscope_store": STORE_VERSION, "fingerprint": fingerprint, **study}
             atomic_write(path / STUDY_FILE, json.dumps(record, indent=1) + "\n")

@@ -11,7 +11,7 @@ from kagscope.studies.claims.concentration import concentration
 from kagscope.studies.claims.constant_units import locally_constant_units
 from kagscope.studies.claims.evidence import Evidence
 from kagscope.studies.claims.scales import minimum_distance, scale_agnostic
-from kagscope.studies.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, Claim, Settings
+from kagscope.studies.claims.verdicts import INCONCLUSIVE, REPRODUCED, Claim, Settings
 from kagscope.studies.claims.width import larger_networks
 
 __all__ = ["Claim", "evaluate_claims"]
@@ -51,10 +51,8 @@ def evaluate_claims(
 
 
 def _presupposing(first: Claim, claim: Claim) -> Claim:
-    """A claim about how the effect behaves says nothing where there is no effect."""
-    if first.verdict == NOT_REPRODUCED:
-        note = f"claim 1, which this presupposes, is not reproduced; its own numbers would read: {claim.verdict}"
-        return replace(claim, verdict=INCONCLUSIVE, note="; ".join(filter(None, [note, claim.note])))
-    if first.verdict == INCONCLUSIVE and claim.verdict != INCONCLUSIVE:
-        return replace(claim, note="; ".join(filter(None, ["claim 1, which this presupposes, is inconclusive", claim.note])))
-    return claim
+    """A claim about how the effect behaves says nothing where the effect is not shown."""
+    if first.verdict == REPRODUCED:
+        return claim
+    note = f"claim 1, which this presupposes, is {first.verdict}; this claim's own numbers would read: {claim.verdict}"
+    return replace(claim, verdict=INCONCLUSIVE, note="; ".join(filter(None, [note, claim.note])))
