@@ -2,8 +2,8 @@
 
     python benchmarks/first_layer.py [--data FOLDER] [--width 64] [--points 10000] [--rounds 5]
 
-One net, k = 2, all column pairs, S1, S2, S4 and top: the one-time pass over W, then all points; beside it the same points as dense
-Jacobians (timed on few, scaled up) and as one 500-minor sample each, the published practice. Medians of several rounds.
+One net, k = 2, all column pairs, S1, S2, S4 and top: the one-time pass over W, then all points; beside it the same points as
+dense Jacobians (timed on few, scaled up) and as one 500-minor sample each, the published practice. Medians of several rounds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def sampled(matrix: np.ndarray, rng: np.random.Generator) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="a data set to train on for an epoch; default: an untrained net and random inputs of 784 numbers")
+    parser.add_argument("--data", help="a data set to train on for an epoch; default: random inputs")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--points", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -79,7 +79,7 @@ def main() -> None:
     print(f"dense, one by one     {dense:8.1f} s  ({dense / every:.0f} times as long; from {DENSE_POINTS} points)")
     rng = np.random.default_rng(0)
     loop = seconds(lambda: sampled(few[0], rng), options.rounds) * len(jacobian)
-    print(f"{SAMPLED_MINORS} minors a point    {loop:8.1f} s  ({loop / every:.0f} times as long, and only S1, S2, S4; from one point)")
+    print(f"{SAMPLED_MINORS} minors a point    {loop:8.1f} s  ({loop / every:.0f} times as long, without top; from one point)")
 
 
 if __name__ == "__main__":

@@ -38,11 +38,7 @@ RUN = next(StudySettings().runs("ab" * 32, (8, 8)))
         ({"points": 0}, "^points: .*got 0"),
         ({"batch_size": 2**21}, "^batch_size: .*got 2097152"),
         ({"geometry": {}}, r"^geometry\.points: Field required"),
-        pytest.param(
-            {"geometry": {**GEOMETRY, "k": (9,)}},
-            r"\[9\]",
-            marks=pytest.mark.xfail(strict=True, reason="k of the details is unchecked"),
-        ),
+        ({"geometry": {**GEOMETRY, "k": (9,)}}, r"geometry\.k is \[9\] but k is \[1, 2, 3\]"),
         ({"activation": "step"}, "^activation: .*'gelu'.*got 'step'"),
         ({"trainings": ("standard", "standard")}, "^trainings: .*each once"),
         ({"trainings": ()}, "^trainings: name 'standard', 'augmented' or both"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -337,3 +338,14 @@ def test_ten_thousand_runs_list_fast(tmp_path: Path) -> None:
     start = time.perf_counter()
     assert all(store.is_complete(f"run{run}") for run in range(10_000))
     assert time.perf_counter() - start < 5
+
+
+def test_a_start_cut_short_at_any_point_can_be_repeated(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    new_store(whole)
+    (tmp_path / "started").mkdir()
+    (tmp_path / "named").mkdir()
+    shutil.copy(whole / STUDY_FILE, tmp_path / "named" / STUDY_FILE)
+    for name in ("started", "named"):
+        new_store(tmp_path / name)
+        assert sorted(os.listdir(tmp_path / name)) == ["runs", STUDY_FILE]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -88,9 +89,9 @@ def _short(run: str) -> str:
 def print_outcome(outcome: Outcome) -> None:
     """The closing table of claims, to standard output."""
     console = RichConsole()
-    table = Table(title="The paper's claims", title_justify="left", expand=False)
-    for heading in ("claim", "verdict"):
-        table.add_column(heading, no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("claim", overflow="fold")  # the one that gives way on a narrow terminal
+    table.add_column("verdict", no_wrap=True)
     for heading in ("effect", "95% interval", "p", "n"):
         table.add_column(heading, justify="right", no_wrap=True)
     for claim in outcome.claims:

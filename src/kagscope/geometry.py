@@ -21,6 +21,7 @@ from kagscope.representations import effective_dimension, intrinsic_dimension, k
 MOMENT_SCORES = ("pr", "pr_normalized", "effective_minors", "ipr", "kl_uniform")
 ATTRIBUTES = dict(zip(MOMENT_SCORES, ("participation_ratio", *MOMENT_SCORES[1:]), strict=True))
 SUMS = ("s1", "s2", "s4")
+TRACK_REL_ERROR = 0.002  # of the sampled KL along training
 WHOLE = -1  # the point of a score of a layer over many points
 ALL_ZERO = "undefined: every minor is zero"
 
@@ -159,35 +160,41 @@ def _two_minors(
 ) -> None:
     if 2 not in plan.k or min(jacobian.shape) < 2:
         return
-    chosen = all_selections(probe.image_shape)
+    rows, chosen = jacobian.shape[0], all_selections(probe.image_shape)
     visited = min(plan.visited_points if full else plan.track_visited_points, len(points))
-    looked = slice(0, visited)
     parts: list[tuple[slice, list[Moments]]] = []
-    factored = isinstance(jacobian, FactoredJacobian)
-    if full or not factored:  # every minor looked at: entropy and in full histogram and top as well
-        parts.append((looked, _moments(jacobian.dense(looked), chosen, probe, "all" if full else (*SUMS, "entropy"))))
-    rest = slice(visited if parts else 0, len(points))
-    if isinstance(jacobian, FactoredJacobian):
-        wanted = (*SUMS, "entropy", "top") if full else (*SUMS, "entropy")
-        if rest.start < len(points):
-            table = kag.FactoredMoments(jacobian.W, 2, chosen, image_shape=probe.image_shape, moments=wanted)
+    if visited:  # every minor looked at: entropy, and in full histogram and top as well
+        wanted: Any = "all" if full else (*SUMS, "entropy")
+        parts.append((slice(0, visited), _moments(jacobian.dense(slice(0, visited)), chosen, probe, wanted)))
+    rest = slice(visited, len(points))
+    if visited < len(points):
+        if full and isinstance(jacobian, FactoredJacobian):  # one pass over W gives all points their entropy and top
+            table = kag.FactoredMoments(jacobian.W, 2, chosen, image_shape=probe.image_shape, moments=(*SUMS, "entropy", "top"))
             parts.append((rest, table.at(jacobian.d[rest])))
-    elif rest.start < len(points):
-        parts.append((rest, _moments(jacobian.dense(rest), chosen, probe, SUMS)))
+        else:
+            parts.append((rest, _moments(jacobian.dense(rest), chosen, probe, SUMS)))
     for part, moments in parts:
-        J = jacobian.dense(part)
-        haar = kag.haar_mean_s1(J, 2, chosen, image_shape=probe.image_shape)
+        haar = kag.haar_mean_s1(jacobian.dense(part), 2, chosen, image_shape=probe.image_shape)
         for selection, found, mean in zip(chosen, moments, haar, strict=True):
-            _record(state, layer, jacobian.shape[0], str(selection), points[part], found)
+            _record(state, layer, rows, str(selection), points[part], found)
             state.add((layer, 2, str(selection), "rr_pr"), points[part], mean / np.where(found.s1 > 0, found.s1, np.nan))
-            if part is looked and full:
+            if found.bins is not None:
                 state.visited[layer, 2, str(selection)] = found
-    state.row_means[layer, 2] = kag.row_means(jacobian.dense(looked), 2)
+    # Rows cost little: as many points as are looked at, and along training all.
+    state.row_means[layer, 2] = kag.row_means(jacobian.dense(slice(0, visited if full else len(points))), 2)
     if full:
-        some = slice(0, min(plan.rotation_points, len(points)))
-        for point, matrix in zip(points[some], jacobian.dense(some), strict=True):
-            value, stderr = rotation_ratio_estimate(matrix, 2, "max", rotations=plan.rotations, seed=0)
-            state.add((layer, 2, "all", "rr_max"), [point], value, stderr, exact=False)
+        _largest_against_rotations(state, layer, jacobian, points, plan)
+    elif not visited:  # visiting every minor at every step takes too long here: KL is sampled, with its error
+        sampled = kag.minor_moments(jacobian.dense(), 2, moments=("s1", "entropy"), method="sampled", rel_error=TRACK_REL_ERROR)
+        errors = sampled.stderr["kl_uniform"]
+        state.add((layer, 2, "all", "kl_uniform"), points, sampled.kl_uniform, errors, exact=False)
+
+
+def _largest_against_rotations(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarray, plan: Plan) -> None:
+    some = slice(0, min(plan.rotation_points, len(points)))
+    for point, matrix in zip(points[some], jacobian.dense(some), strict=True):
+        value, stderr = rotation_ratio_estimate(matrix, 2, "max", rotations=plan.rotations, seed=0)
+        state.add((layer, 2, "all", "rr_max"), [point], value, stderr, exact=False)
 
 
 def _one_minors(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarray, plan: Plan) -> None:

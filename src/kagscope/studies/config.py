@@ -36,7 +36,7 @@ class GeometrySettings(_Settings):
     points: int = Field(ge=1, description="test images measured at initialisation and after training")
     visited_points: int = Field(ge=1, description="of these, how many visit every minor (entropy, histogram, top)")
     track_points: int = Field(ge=1, description="test images measured along training")
-    track_visited_points: int = Field(ge=1, description="of these, how many visit every minor (entropy)")
+    track_visited_points: int = Field(ge=0, description="of these, how many visit every minor; 0 samples KL")
     rotation_points: int = Field(ge=0, description="test images whose rr_max is measured")
     rotations: int = Field(ge=2, description="random rotations per rr_max")
     k3_points: int = Field(ge=1, description="test images measured for k = 3")
@@ -52,14 +52,14 @@ class GeometrySettings(_Settings):
         small = n_inputs <= SMALL_IMAGE
         values: dict[str, Any] = {
             "points": 64 if small else 24,
-            "visited_points": 16 if small else 3,
+            "visited_points": 16 if small else 2,
             "track_points": 24 if small else 8,
-            "track_visited_points": 6 if small else 1,
+            "track_visited_points": 6 if small else 0,
             "rotation_points": 6 if small else 3,
             "rotations": 12 if small else 8,
             "k3_points": 2,
             "k3_rel_error": 0.01,
-            "window_points": 16 if small else 8,
+            "window_points": 16 if small else 4,
             "window_grid": 8 if small else 10,
             "layer_points": 1000,
             "zero_row_quantile": 0.01,
@@ -155,6 +155,8 @@ class StudySettings(_Settings):
                 f"k = {largest_k} needs layers of at least {largest_k} units, but width {narrowest} was given; "
                 f"use larger widths or a smaller k"
             )
+        if self.geometry is not None and self.geometry.k != self.k:
+            raise ValueError(f"geometry.k is {list(self.geometry.k)} but k is {list(self.k)}; give both alike, or k alone")
         runs = len(self.widths) * len(self.trainings) * self.seeds
         if runs > MAX_RUNS:
             raise ValueError(f"{runs} networks asked for; at most {MAX_RUNS}: use fewer widths or seeds")

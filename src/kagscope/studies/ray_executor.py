@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class RayExecutor:
                 {"address": self.address} if self.address else {"num_cpus": self.workers, "include_dashboard": False}
             )
             try:
-                ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **own)
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **own)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise InputError(f"cannot reach Ray at {self.address or 'this machine'}: {error}") from error
         try:

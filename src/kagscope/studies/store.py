@@ -61,16 +61,17 @@ class RunStore:
                 f"{path} is not empty and holds no kagscope study (found {', '.join(sorted(foreign)[:3])}); give a new --out"
             )
         try:
-            (path / "runs").mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path):
+            path.mkdir(parents=True, exist_ok=True)
+            if STUDY_FILE not in entries:  # before runs/: a folder with that alone would be taken for somebody else's
+                record = {"kagscope_store": STORE_VERSION, "fingerprint": fingerprint, **study}
+                atomic_write(path / STUDY_FILE, json.dumps(record, indent=1) + "\n")
+            (path / "runs").mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=path / "runs"):
                 pass
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise OutputError(
                 f"cannot write in {path}: {getattr(error, 'strerror', error)}; give another --out or mend its permissions"
             ) from error
-        if STUDY_FILE not in entries:
-            record = {"kagscope_store": STORE_VERSION, "fingerprint": fingerprint, **study}
-            atomic_write(path / STUDY_FILE, json.dumps(record, indent=1) + "\n")
         return cls(path)
 
     @classmethod
