@@ -94,6 +94,10 @@ class RunConfig(_Settings):
         widths = "x".join(str(w) for w in self.widths)
         return f"{self.training}-{widths}-seed{self.seed}-{self.fingerprint()[:10]}"
 
+    def at_initialisation(self, seed: int) -> RunConfig:
+        """The same network before any training, with this seed: what two runs share that start from the same weights."""
+        return self.model_copy(update={"training": "standard", "seed": seed})
+
     def same_setting(self, other: RunConfig) -> bool:
         """Whether the two differ in their seed alone, so that they can be trained together."""
         return self.model_copy(update={"seed": other.seed}) == other

@@ -1,11 +1,11 @@
-"""One task of a study: train the seeds of one setting together, measure each network, store each run."""
+"""One task of a study: train the seeds of a setting together, measure each network, store each run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from kagscope.comparison import compare, curves, pruned
 from kagscope.data import Dataset, load
 from kagscope.errors import DataError
-from kagscope.geometry import Probe, choose_points, measure_state
+from kagscope.geometry import Probe, State, choose_points, measure_state
 from kagscope.minors.threads import limit_threads
 from kagscope.models import mlp, save_weights
 from kagscope.provenance import versions
@@ -26,10 +26,12 @@ from kagscope.studies.executors import Report
 from kagscope.studies.store import RunStore
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
 
+TASKS_PER_WORKER = 2
+
 
 @dataclass(frozen=True)
 class Task:
-    """Runs that differ in their seed alone, and where they belong."""
+    """Runs of the same networks at initialisation, by every training and some seeds, and where they belong."""
 
     folder: Path
     data: str
@@ -37,22 +39,39 @@ class Task:
 
 
 def tasks_for(missing: Sequence[RunConfig], folder: Path, data: str, workers: int) -> list[Task]:
-    """Missing runs as tasks, the widest first so that no long one is left for the end; split where workers would stand idle."""
-    settings: list[list[RunConfig]] = []
+    """Missing runs as tasks, the widest first so that no long one is left for the end; at least two for each worker if possible.
+
+    Trainings that start from the same networks stay together: those are measured once.
+    """
+    families: dict[RunConfig, dict[int, list[RunConfig]]] = {}
     for run in missing:
-        if settings and settings[-1][0].same_setting(run):
-            settings[-1].append(run)
+        families.setdefault(run.at_initialisation(seed=0), {}).setdefault(run.seed, []).append(run)
+    pieces = -(-TASKS_PER_WORKER * workers // max(len(families), 1))
+    tasks = [
+        Task(folder, data, tuple(run for seed in seeds for run in by_seed[seed]))
+        for by_seed in families.values()
+        for seeds in _split(list(by_seed), pieces)
+    ]
+    return sorted(tasks, key=lambda task: (-task.runs[0].width, -len(task.runs)))
+
+
+def _split(seeds: list[int], pieces: int) -> Iterator[list[int]]:
+    size = -(-len(seeds) // min(pieces, len(seeds)))
+    for start in range(0, len(seeds), size):
+        yield seeds[start : start + size]
+
+
+def settings_of(runs: Sequence[RunConfig]) -> list[list[RunConfig]]:
+    """Runs grouped by setting: those that differ in their seed alone, which are trained together."""
+    groups: list[list[RunConfig]] = []
+    for run in runs:
+        for group in groups:
+            if group[0].same_setting(run):
+                group.append(run)
+                break
         else:
-            settings.append([run])
-    settings.sort(key=lambda group: -group[0].width)
-    pieces = -(-workers // max(len(settings), 1))
-    return [Task(folder, data, tuple(part)) for group in settings for part in _split(group, pieces)]
-
-
-def _split(group: list[RunConfig], pieces: int) -> Iterator[list[RunConfig]]:
-    size = -(-len(group) // min(pieces, len(group)))
-    for start in range(0, len(group), size):
-        yield group[start : start + size]
+            groups.append([run])
+    return groups
 
 
 @lru_cache(maxsize=1)
@@ -72,55 +91,47 @@ def run_task(task: Task, report: Report) -> None:
     """
     store = RunStore(task.folder)
     dataset = _data(task.data)
-    config = task.runs[0]
-    if dataset.fingerprint() != config.data_fingerprint:
+    if dataset.fingerprint() != task.runs[0].data_fingerprint:
         raise DataError(f"{task.data} changed since this study began; start a new one with another --out")
-    name = config.run_id
-    began = time.perf_counter()
+    initial: dict[RunConfig, State] = {}
     with limit_threads(1):
-        nets = train(
-            dataset,
-            training_settings(config),
-            [run.seed for run in task.runs],
-            on_progress=lambda done, total, info: report({"kind": "train", "task": name, "done": done, "total": total}),
-        )
-        train_seconds = (time.perf_counter() - began) / len(nets)
-        for run, net in zip(task.runs, nets, strict=True):
-            report({"kind": "measure", "run": run.run_id})
+        for group in settings_of(task.runs):
+            name = group[0].run_id
             began = time.perf_counter()
-            table, distributions = measure_run(run, net, dataset)
-            geometry_seconds = time.perf_counter() - began
-
-            def write(
-                folder: Path,
-                run: RunConfig = run,
-                net: TrainedNetwork = net,
-                table: pd.DataFrame = table,
-                distributions: pd.DataFrame = distributions,
-            ) -> None:
-                (folder / "config.json").write_text(run.model_dump_json(indent=1) + "\n")
-                save_weights(
-                    folder / "weights.safetensors",
-                    {f"{step}/{key}": w for step, state in net.checkpoints.items() for key, w in state.items()},
-                )
-                table.to_parquet(folder / "table.parquet", compression="zstd", index=False)
-                distributions.to_parquet(folder / "curves.parquet", compression="zstd", index=False)
-
-            facts = {
-                "accuracy": net.accuracy[net.steps[-1]],
-                "train_accuracy": net.train_accuracy,
-                "train_seconds": train_seconds,
-                "geometry_seconds": geometry_seconds,
-                "versions": versions(),
-            }
-            store.publish(run.run_id, write, facts)
-            report(
-                {
-                    "kind": "run",
-                    "run": run.run_id,
-                    **{key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")},
-                }
+            nets = train(
+                dataset,
+                training_settings(group[0]),
+                [run.seed for run in group],
+                on_progress=lambda done, total, info, name=name: report(  # type: ignore[misc]
+                    {"kind": "train", "task": name, "done": done, "total": total}
+                ),
             )
+            train_seconds = (time.perf_counter() - began) / len(nets)
+            for run, net in zip(group, nets, strict=True):
+                report({"kind": "measure", "run": run.run_id})
+                began = time.perf_counter()
+                start = run.at_initialisation(seed=run.seed)
+                if start not in initial:
+                    initial[start] = measure_initial(run, net, dataset)
+                tables = measure_run(run, net, dataset, initial[start])
+                facts = {
+                    "accuracy": net.accuracy[net.steps[-1]],
+                    "train_accuracy": net.train_accuracy,
+                    "train_seconds": train_seconds,
+                    "geometry_seconds": time.perf_counter() - began,
+                    "versions": versions(),
+                }
+                store.publish(run.run_id, partial(_write, run, net, tables), facts)
+                shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
+                report({"kind": "run", "run": run.run_id, **shown})
+
+
+def _write(run: RunConfig, net: TrainedNetwork, tables: tuple[pd.DataFrame, pd.DataFrame], folder: Path) -> None:
+    weights = {f"{step}/{key}": tensor for step, state in net.checkpoints.items() for key, tensor in state.items()}
+    (folder / "config.json").write_text(run.model_dump_json(indent=1) + "\n")
+    save_weights(folder / "weights.safetensors", weights)
+    for name, table in zip(("table", "curves"), tables, strict=True):
+        table.to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
 
 
 def training_settings(run: RunConfig) -> TrainingSettings:
@@ -137,14 +148,16 @@ def training_settings(run: RunConfig) -> TrainingSettings:
     )
 
 
-def measure_run(run: RunConfig, net: TrainedNetwork, dataset: Dataset) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure_initial(run: RunConfig, net: TrainedNetwork, dataset: Dataset) -> State:
+    """The state of an untrained net, which every training of this seed starts from."""
+    return measure_state(_network(run, dataset, net, 0), _probe(run, dataset), run.geometry, full=True)
+
+
+def measure_run(run: RunConfig, net: TrainedNetwork, dataset: Dataset, initial: State) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The results rows and the curves of one run: everything at initialisation and after training, sums in between."""
-    plan = run.geometry
-    inputs = torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
-    probe = Probe(inputs, dataset.test_labels, choose_points(len(inputs), plan.points), dataset.image_shape)
-    quantile = plan.zero_row_quantile
+    plan, probe = run.geometry, _probe(run, dataset)
+    inputs, quantile = probe.inputs, plan.zero_row_quantile
     last = net.steps[-1]
-    initial = measure_state(_network(run, dataset, net, 0), probe, plan, full=True)
     tables: list[pd.DataFrame] = []
     distributions: list[pd.DataFrame] = []
     for step in net.steps:
@@ -160,6 +173,11 @@ def measure_run(run: RunConfig, net: TrainedNetwork, dataset: Dataset) -> tuple[
     results = pd.concat(tables, ignore_index=True).assign(**names)
     curve_table = pd.concat(distributions, ignore_index=True).assign(**names)
     return results.astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)], curve_table.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)]
+
+
+def _probe(run: RunConfig, dataset: Dataset) -> Probe:
+    inputs = torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
+    return Probe(inputs, dataset.test_labels, choose_points(len(inputs), run.geometry.points), dataset.image_shape)
 
 
 def _network(run: RunConfig, dataset: Dataset, net: TrainedNetwork, step: int) -> nn.Sequential:

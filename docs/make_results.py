@@ -1,0 +1,104 @@
+"""The page of a full run: claims, findings and figures of a study's folder as docs/results/.
+
+    python docs/make_results.py out/mnist --minutes 12.3 --memory 1.9
+
+Everything on the page comes from the study's files; time and memory of the whole command, which no file knows, are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kagscope.provenance import hardware
+from kagscope.studies.findings import findings
+from kagscope.studies.store import RunStore
+
+TARGET = Path(__file__).resolve().parent / "results"
+FIGURES = {
+    "pr_ratio_by_radius": "Participation ratio over that at initialisation, pairs of pixels within a radius.",
+    "pr_ratio_by_distance": "The same, pairs at least so far apart, and how many pairs are left.",
+    "scores_by_step": "Scores and test accuracy along training.",
+    "zipf": "Row means of the k-minor matrix by rank, trained and initial; the dot is where zero rows begin.",
+    "minor_histogram": "Sizes of the minors, trained and initial; exact zeros at the left end.",
+    "window_map": "Where in the image: the PR ratio in windows.",
+    "scores_overview": "Every score, trained over initial.",
+}
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def claim_rows(claims: list[dict[str, Any]]) -> list[str]:
+    rows = ["| claim | verdict | effect | 95% interval | p | n |", "|---|---|---|---|---|---|"]
+    for claim in claims:
+        interval = f"{number(claim['ci_low'])} to {number(claim['ci_high'])}"
+        effect = f"{number(claim['effect'])} ({claim['effect_name']})"
+        cells = (claim["statement"], f"**{claim['verdict']}**", effect, interval, number(claim["p_value"]), str(claim["n"]))
+        rows.append(f"| {claim['id'][0]}. " + " | ".join(cells) + " |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="output folder of kagscope reproduce")
+    parser.add_argument("--minutes", type=float, required=True, help="wall-clock time of the whole command")
+    parser.add_argument("--memory", type=float, required=True, help="largest resident memory of one process, GiB")
+    options = parser.parse_args()
+    store = RunStore.existing(options.study)
+    study, claims = store.study, json.loads((options.study / "claims.json").read_text())
+    manifests = [store.manifest(run) for run in study["runs"]]
+    train, geometry = (sum(manifest[f"{part}_seconds"] for manifest in manifests) / 60 for part in ("train", "geometry"))
+    results = pd.read_parquet(options.study / "results.parquet")
+    last = results.groupby("run", observed=True)["step"].transform("max")
+    accuracy = results[results["step"] == last].groupby(["training", "width"], observed=True)["accuracy"].mean()
+    said = findings(results, [], {})[1:]
+    lines = [
+        f"# A full run on {Path(study['data']).name}",
+        "",
+        "Made by `docs/make_results.py` from the files that this command wrote:",
+        "",
+        "```",
+        study["command"],
+        "```",
+        "",
+        f"On {hardware()}: {options.minutes:.1f} minutes in all; added up over processes {train:.1f} minutes of training and "
+        f"{geometry:.1f} of geometry; at most {options.memory:.1f} GiB in one process. "
+        + ", ".join(f"{name} {version}" for name, version in manifests[0]["versions"].items())
+        + ".",
+        "",
+        "## Claims",
+        "",
+        "Judged by [criteria written before any result](../claims.md).",
+        "",
+        *claim_rows(claims),
+        "",
+        *(f"- Claim {claim['id'][0]}: {claim['note']}." for claim in claims if claim["note"]),
+        "",
+        "## Findings",
+        "",
+        *(f"- {sentence}" for sentence in said),
+        "",
+        "Mean test accuracy: "
+        + ", ".join(f"{training} {width}: {value:.4f}" for (training, width), value in accuracy.items())
+        + ".",
+        "",
+        "## Figures",
+        "",
+    ]
+    TARGET.mkdir(exist_ok=True)
+    for name, caption in FIGURES.items():
+        shutil.copy(options.study / "figures" / f"{name}.png", TARGET / f"{name}.png")
+        lines += [f"![{caption}]({name}.png)", "", caption, ""]
+    shutil.copy(options.study / "claims.json", TARGET / "claims.json")
+    (TARGET / "README.md").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
