@@ -57,7 +57,8 @@ def main() -> None:
     train, geometry = (sum(manifest[f"{part}_seconds"] for manifest in manifests) / 60 for part in ("train", "geometry"))
     results = pd.read_parquet(options.study / "results.parquet")
     last = results.groupby("run", observed=True)["step"].transform("max")
-    accuracy = results[results["step"] == last].groupby(["training", "width"], observed=True)["accuracy"].mean()
+    accuracy = results[results["step"] == last].groupby(["training", "width"], observed=True)["accuracy"].mean().reset_index()
+    reached = ", ".join(f"{row.training} {row.width}: {row.accuracy:.4f}" for row in accuracy.itertuples())
     said = findings(results, [], {})[1:]
     lines = [
         f"# A full run on {Path(study['data']).name}",
