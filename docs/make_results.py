@@ -86,9 +86,7 @@ def main() -> None:
         "",
         *(f"- {sentence}" for sentence in said),
         "",
-        "Mean test accuracy: "
-        + ", ".join(f"{training} {width}: {value:.4f}" for (training, width), value in accuracy.items())
-        + ".",
+        f"Mean test accuracy: {reached}.",
         "",
         "## Figures",
         "",

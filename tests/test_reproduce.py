@@ -266,12 +266,12 @@ class Stumbling(LocalExecutor):
 
 
 def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
-    settings = small_settings(widths=(4,), seeds=1, epochs=1, k=(2,), geometry=None, points=3)
-    message = r"1 run failed, the first standard-4x4-seed0-\w+: a worker process died; finished runs are kept"
+    settings = small_settings(widths=(4, 5), trainings=("standard",), seeds=1, epochs=1, k=(2,), geometry=None, points=3)
+    message = r"1 run failed, the first standard-5x5-seed0-\w+: a worker process died; finished runs are kept"
     with pytest.raises(RunsFailed, match=message):
         reproduce(settings, tmp_path / "out", executor=Stumbling(1))
     (kept,) = (tmp_path / "out" / "runs").iterdir()
-    assert kept.name.startswith("augmented-4x4-seed0")
+    assert kept.name.startswith("standard-4x4-seed0")
     assert not (tmp_path / "out" / "report.html").exists()
 
 
