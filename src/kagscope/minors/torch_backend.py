@@ -1,7 +1,7 @@
 """Moments of the 1-minors and 2-minors of a batch of matrices on a torch device: tiles of element-wise float64 operations.
 
-Every minor is the difference of two rounded products, as in :mod:`kagscope.minors.enumeration`: both find the same minors, bit for
-bit. Sums are taken by element-wise additions in an order that the shape of the matrix and the list of subsets alone decide:
+Every minor is the difference of two rounded products, as in :mod:`kagscope.minors.enumeration`: both find the same minors, bit
+for bit. Sums are taken by element-wise additions in an order that the shape of the matrix and the list of subsets alone decide:
 neither tile sizes nor the device change them, but for the entropy, whose logarithm is the device's own.
 """
 
