@@ -219,7 +219,7 @@ def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:
 
     matrices = as_numpy(J, "J")
     means = np.atleast_2d(row_means(matrices, k))
-    limit = as_numpy(threshold, "threshold") if is_torch(threshold) else np.asarray(threshold, dtype=np.float64)
+    limit = np.asarray(threshold.detach().cpu() if is_torch(threshold) else threshold, dtype=np.float64)
     if limit.ndim > 1 or limit.size not in (1, len(means)) or not (limit >= 0).all():
         raise InputError(
             f"threshold={threshold!r}, expected a number of at least 0, or one for each of the {len(means)} matrices"

@@ -29,7 +29,7 @@ def device_of(value: Any) -> Any:
 
 
 def placed(values: Any, device: Any) -> Any:
-    """NumPy arrays, in lists and dictionaries too, as tensors on ``device``; numbers as they are, and everything where it is None."""
+    """NumPy arrays, in lists and dictionaries too, as tensors on ``device``; the rest, and all if it is None, unchanged."""
     if device is None:
         return values
     if isinstance(values, list):

@@ -66,7 +66,7 @@ def power_grams(side: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Te
 def all_pair_sums(matrices: Tensor, wanted: frozenset[str], memory_budget: int) -> tuple[NDArray[np.int64], FloatArray]:
     """Normalised S1, S2, S4 of all 2-minors, on the side with fewer pairs; what was not asked for is 0.
 
-    Row pairs whose formulas cancel (nearly parallel rows) are visited minor by minor, each to full relative precision.
+    Row pairs whose formulas cancel (nearly parallel rows) are visited minor by minor.
 
     Args:
         matrices: (B, m, n) float64, finite, m and n at least 2, on any torch device.
@@ -109,15 +109,16 @@ def _add_areas(side: Tensor, first: Tensor, second: Tensor, s1: Tensor, hard: Te
 def _repair(
     side: Tensor, first: Tensor, second: Tensor, sums: Tensor, hard: Tensor, wanted: frozenset[str], memory_budget: int
 ) -> None:
-    """The sums (3, b, P) of the row pairs in ``hard`` again, visiting their minors with both products and their errors."""
+    """The sums (3, b, P) of the row pairs in ``hard`` again, visiting their minors: for S1 with both products and their errors, for
+    S2 and S4 as rounded products, each as accurate as on the CPU."""
     matrix, pair = hard.nonzero(as_tuple=True)
     n = side.shape[2]
     _, step = tile_sizes(1, n, max(len(pair), 1), 1, memory_budget, bytes_each=BYTES_COMPENSATED)
     for low in range(0, len(pair), step):
         b, p = matrix[low : low + step], pair[low : low + step]
         x, y = (side[b, rows[p]].mT[None] for rows in (first, second))  # (1, n, pairs): the row pairs stand where columns do
-        tiles = two_minors(torch.cat([x, x], dim=1), torch.cat([y, y], dim=1), compensated=True)
-        again = fold(tiles, (1, n, len(p)), wanted, side)
-        for row, name in enumerate(("s1", "s2", "s4")):
-            if name in wanted:
-                sums[row, b, p] = again[name][0]
+        twice = torch.cat([x, x], dim=1), torch.cat([y, y], dim=1)
+        for names, compensated in ((wanted & {"s1"}, True), (wanted - {"s1"}, False)):
+            again = fold(two_minors(*twice, compensated), (1, n, len(p)), names, side) if names else {}
+            for name, values in again.items():
+                sums[("s1", "s2", "s4").index(name), b, p] = values[0]
