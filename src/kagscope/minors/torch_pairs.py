@@ -30,10 +30,10 @@ def zonogon_areas(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     powers = []
     for values in (x, y):
-        exponent = torch.frexp(values.abs().sum(dim=-1))[1].clamp_(-1000, 1000)
-        powers.append(torch.exp2(exponent.to(torch.float64)))
+        exponent = torch.frexp(tree(values.abs(), values.ndim - 1))[1].clamp_(-1000, 1000).to(torch.int64)
+        powers.append(((exponent + 1023) << 52).view(torch.float64))  # from its bits: a device's exp2 may be off by one
     x, y = x / powers[0][..., None], y / powers[1][..., None]
-    whole = x.abs().sum(dim=-1) * y.abs().sum(dim=-1)
+    whole = tree(x.abs(), x.ndim - 1) * tree(y.abs(), y.ndim - 1)
     flip = (x < 0) | ((x == 0) & (y < 0))
     x, y = torch.where(flip, -x, x), torch.where(flip, -y, y)
     size = x + y.abs()
@@ -109,8 +109,8 @@ def _add_areas(side: Tensor, first: Tensor, second: Tensor, s1: Tensor, hard: Te
 def _repair(
     side: Tensor, first: Tensor, second: Tensor, sums: Tensor, hard: Tensor, wanted: frozenset[str], memory_budget: int
 ) -> None:
-    """The sums (3, b, P) of the row pairs in ``hard`` again, visiting their minors: for S1 with both products and their errors, for
-    S2 and S4 as rounded products, each as accurate as on the CPU."""
+    """The sums (3, b, P) of the row pairs in ``hard`` again, visiting their minors: for S1 with both products and their errors,
+    for S2 and S4 as rounded products, each as accurate as on the CPU."""
     matrix, pair = hard.nonzero(as_tuple=True)
     n = side.shape[2]
     _, step = tile_sizes(1, n, max(len(pair), 1), 1, memory_budget, bytes_each=BYTES_COMPENSATED)
