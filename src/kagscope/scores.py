@@ -1,6 +1,7 @@
 """Every score of MATH.md section 3 that is a function of moments or of the matrix itself; one short function each.
 
-Scores of moments return a float for one matrix and a (B,) array for a batch; where S1 = 0 they are undefined: NaN.
+Scores of moments return a float for one matrix and a (B,) array for a batch, a tensor on the device of a batch given on CUDA;
+where S1 = 0 they are undefined: NaN.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError, UndefinedScore
-from kagscope.minors._input import as_matrices, check_k, check_positive
+from kagscope.minors._input import as_matrices, as_numpy, check_k, check_positive, device_of, is_torch, placed
 
 if TYPE_CHECKING:
     from kagscope.minors.moments import Moments
@@ -164,7 +165,7 @@ def axis_alignment(J: Any) -> Any:
     norms = safe * np.sqrt(((matrices / safe[..., None]) ** 2).sum(axis=2))
     aligned = np.where(largest > 0, largest / np.where(norms > 0, norms, 1.0), 0.0)
     rows = (largest > 0).sum(axis=1)
-    return _per_matrix(_ratio(aligned.sum(axis=1), rows.astype(np.float64)), batched)
+    return _per_matrix(_ratio(aligned.sum(axis=1), rows.astype(np.float64)), batched, J)
 
 
 def _spectrum(J: Any) -> tuple[FloatArray, bool]:
@@ -186,19 +187,19 @@ def effective_rank(J: Any) -> Any:
     values, batched = _spectrum(J)
     p = values / values.sum(axis=1, keepdims=True)
     logs = np.log(np.where(p > 0, p, 1.0))
-    return _per_matrix(np.exp(-(p * logs).sum(axis=1)), batched)
+    return _per_matrix(np.exp(-(p * logs).sum(axis=1)), batched, J)
 
 
 def stable_rank(J: Any) -> Any:
     """sum s^2 / max s^2 over the singular values s; NaN where J = 0."""
     values, batched = _spectrum(J)
-    return _per_matrix(values.sum(axis=1), batched)
+    return _per_matrix(values.sum(axis=1), batched, J)
 
 
 def sv_participation(J: Any) -> Any:
     """(sum s^2)^2 / sum s^4 over the singular values s; NaN where J = 0."""
     values, batched = _spectrum(J)
-    return _per_matrix(values.sum(axis=1) ** 2 / (values**2).sum(axis=1), batched)
+    return _per_matrix(values.sum(axis=1) ** 2 / (values**2).sum(axis=1), batched, J)
 
 
 def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:
@@ -216,13 +217,14 @@ def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:
     """
     from kagscope.minors.rows import row_means
 
-    means = np.atleast_2d(row_means(J, k))
-    limit = np.asarray(threshold, dtype=np.float64)
+    matrices = as_numpy(J, "J")
+    means = np.atleast_2d(row_means(matrices, k))
+    limit = np.asarray(threshold.detach().cpu() if is_torch(threshold) else threshold, dtype=np.float64)
     if limit.ndim > 1 or limit.size not in (1, len(means)) or not (limit >= 0).all():
         raise InputError(
             f"threshold={threshold!r}, expected a number of at least 0, or one for each of the {len(means)} matrices"
         )
-    return _per_matrix((means <= limit.reshape(-1, 1)).mean(axis=1), np.ndim(J) == 3)
+    return _per_matrix((means <= limit.reshape(-1, 1)).mean(axis=1), matrices.ndim == 3, J)
 
 
 def column_divergence(J: Any, k: int = 1) -> Any:
@@ -242,7 +244,7 @@ def column_divergence(J: Any, k: int = 1) -> Any:
 
     matrices, batched = as_matrices(J)
     check_k(k, *matrices.shape[1:])
-    return _per_matrix(np.array([_column_divergence(minor_matrix(matrix, k)) for matrix in matrices]), batched)
+    return _per_matrix(np.array([_column_divergence(minor_matrix(matrix, k)) for matrix in matrices]), batched, J)
 
 
 def _column_divergence(minors: FloatArray) -> float:
@@ -259,5 +261,6 @@ def _column_divergence(minors: FloatArray) -> float:
     return float((count * own - cross) / (count * (count - 1)))
 
 
-def _per_matrix(values: FloatArray, batched: bool) -> Any:
-    return values if batched else float(values[0])
+def _per_matrix(values: FloatArray, batched: bool, J: Any) -> Any:
+    """A float for one matrix, an array for a batch, a tensor on its device for one given on a GPU."""
+    return placed(values, device_of(J)) if batched else float(values[0])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kagscope.errors import InputError
 
 FloatArray = NDArray[np.float64]
+DEVICES = ("cuda",)  # of tensors that are answered with tensors beside them
 MOMENTS = ("s1", "s2", "s4", "entropy", "top", "histogram")
 
 
@@ -21,6 +22,46 @@ def is_torch(value: Any) -> bool:
     )
 
 
+def device_of(value: Any) -> Any:
+    """The torch device on which results for ``value`` belong: that of a CUDA tensor; None for NumPy arrays and CPU tensors."""
+    device = getattr(value, "device", None) if is_torch(value) else None
+    return device if device is not None and device.type in DEVICES else None
+
+
+def placed(values: Any, device: Any) -> Any:
+    """NumPy arrays, in lists and dictionaries too, as tensors on ``device``; the rest, and all if it is None, unchanged."""
+    if device is None:
+        return values
+    if isinstance(values, list):
+        return [placed(value, device) for value in values]
+    if isinstance(values, dict):
+        return {name: placed(value, device) for name, value in values.items()}
+    if not isinstance(values, np.ndarray):
+        return values
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+
+def as_tensor(value: Any, name: str) -> Any:
+    """A float64 tensor with the values of a real floating-point one, where it lies, without gradients.
+
+    Raises:
+        InputError: sparse, quantised, integer or complex.
+    """
+    import torch
+
+    if value.layout != torch.strided or value.is_quantized:
+        raise InputError(f"{name} is a sparse or quantised tensor ({value.layout}); pass {name}.to_dense()")
+    if not value.is_floating_point():
+        raise InputError(
+            f"{name} has dtype {value.dtype}, expected a real floating-point one; convert with {name}.to(torch.float64)"
+        )
+    if value.device.type == "mps":  # which has no float64
+        value = value.cpu()
+    return value.detach().to(torch.float64)
+
+
 def as_numpy(value: Any, name: str) -> FloatArray:
     """A float64 NumPy array with the values of a real floating-point NumPy array or torch tensor.
 
@@ -28,15 +69,7 @@ def as_numpy(value: Any, name: str) -> FloatArray:
         InputError: other types, integer, complex, sparse or quantised input.
     """
     if is_torch(value) and hasattr(value, "layout"):
-        import torch
-
-        if value.layout != torch.strided or value.is_quantized:
-            raise InputError(f"{name} is a sparse or quantised tensor ({value.layout}); pass {name}.to_dense()")
-        if not value.is_floating_point():
-            raise InputError(
-                f"{name} has dtype {value.dtype}, expected a real floating-point one; convert with {name}.to(torch.float64)"
-            )
-        return value.detach().to(device="cpu", dtype=torch.float64).numpy()
+        return as_tensor(value, name).cpu().numpy()
     if not isinstance(value, np.ndarray):
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise InputError(f"{name} is a {kind}, expected a NumPy array or a torch tensor of floating-point numbers")
@@ -80,6 +113,14 @@ def as_matrices(J: Any, name: str = "J") -> tuple[FloatArray, bool]:
     require_finite(array, name)
     batched = array.ndim == 3
     return (array if batched else array[None]), batched
+
+
+def as_device_matrices(J: Any, name: str = "J") -> tuple[Any, bool]:
+    """(B, m, n) float64 on the device of the tensor J, and whether a batch was given; the same errors as :func:`as_matrices`."""
+    tensor = as_tensor(J, name)
+    if tensor.ndim not in (2, 3) or tensor.numel() == 0 or not bool(tensor.isfinite().all()):
+        as_matrices(J, name)  # says what is wrong
+    return (tensor if tensor.ndim == 3 else tensor[None]), tensor.ndim == 3
 
 
 def check_k(k: Any, rows: int, columns: int) -> int:

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
-from kagscope.minors._input import as_matrices, check_choice, check_k, check_moments, check_positive
+from kagscope.minors._input import (
+    as_device_matrices,
+    as_matrices,
+    check_choice,
+    check_k,
+    check_moments,
+    check_positive,
+    device_of,
+    is_torch,
+)
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.bruteforce import clique_subsets, minor_blocks, row_subsets
 from kagscope.minors.enumeration import enumerate_all, enumerate_s1, enumerate_sums
@@ -19,7 +28,7 @@ from kagscope.minors.gram import pair_powers
 from kagscope.minors.moments import SUMS, Histogram, Moments
 from kagscope.minors.planner import RATE_ALL, RATE_BRUTE, RATE_S1, Plan, enumeration_seconds, zonogon_seconds
 from kagscope.minors.rows import all_pair_sums, sublist
-from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_counts, cached_subsets
+from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_counts, cached_subsets, over_selections
 from kagscope.selections import All, Layout, Selection, Subsets, as_selections, make_layout
 
 FloatArray = NDArray[np.float64]
@@ -44,7 +53,8 @@ def minor_moments(
     """Moments of the absolute k-minors of a matrix, or of each matrix of a batch (MATH.md sections 2 and 4).
 
     Args:
-        J: (m, n) or (B, m, n) NumPy array or torch tensor, real floating point, finite.
+        J: (m, n) or (B, m, n) NumPy array or torch tensor, real floating point, finite. On a CUDA tensor exact moments of k = 1
+            and k = 2 are found on its device; the rest on the CPU (``plan`` says so).
         k: order of the minors, 1 to min(m, n).
         selection: which column subsets: ``All()`` (default), ``Ball(r)``, … or a list of them, answered in one pass.
         image_shape: (height, width) when the columns are pixels in row-major order.
@@ -58,12 +68,14 @@ def minor_moments(
         memory_budget: bytes of working memory to stay within, about.
 
     Returns:
-        :class:`Moments`, or a list of them when a list of selections was given.
+        :class:`Moments`, or a list of them when a list of selections was given. What is read of a batch are tensors on the device
+        of J if that is CUDA, else NumPy arrays.
 
     Raises:
         InputError: an argument that cannot be used, or an exact request that would not fit in memory.
     """
-    matrices, batched = as_matrices(J)
+    device = device_of(J)
+    matrices, batched = as_matrices(J) if device is None else as_device_matrices(J)
     _, rows, columns = matrices.shape
     k = check_k(k, rows, columns)
     wanted = check_moments(moments)
@@ -77,12 +89,24 @@ def minor_moments(
     selections, listed = as_selections(All() if selection is None else selection)
     counts = cached_counts(tuple(selections), layout, k)
     results = _by_route(matrices, k, selections, counts, layout, method, wanted, rel_error, int(seed), memory_budget)
-    results = [replace(result, batched=batched) for result in results]
+    results = [replace(result, batched=batched, device=device, plan=_copied(result.plan, device)) for result in results]
     return results if listed else results[0]
 
 
+def _copied(plan: Plan | None, device: Any) -> Plan | None:
+    """The plan, saying so where a matrix on a device was copied to the CPU."""
+    if plan is None or device is None or any(str(device) in route for route in plan.routes.values()):
+        return plan
+    return replace(plan, notes=(*plan.notes, f"copied from {device}, found on the CPU, results back on {device}"))
+
+
+def on_host(matrices: Any) -> FloatArray:
+    """A copy in host memory of matrices that lie on a device; others as they are."""
+    return matrices.cpu().numpy() if is_torch(matrices) else matrices
+
+
 def _by_route(
-    matrices: FloatArray,
+    matrices: Any,
     k: int,
     selections: list[Selection],
     counts: Sequence[int | None],
@@ -93,7 +117,7 @@ def _by_route(
     seed: int,
     memory_budget: int,
 ) -> list[Moments]:
-    """Each selection by the route that suits it; those that share one, together."""
+    """Each selection by the route that suits it; those that share one, together. ``matrices``: an array, or a device's tensor."""
     rows = matrices.shape[1]
     sampled = [
         method == "sampled" or (method == "auto" and _seconds(k, rows, count, wanted, chosen) > AUTO_SECONDS)
@@ -106,14 +130,22 @@ def _by_route(
             from kagscope.minors.estimates import estimated
 
             results[index] = estimated(
-                matrices, k, chosen, counts[index], layout, wanted, blend=method == "auto", rel_error=rel_error, seed=seed
+                on_host(matrices),
+                k,
+                chosen,
+                counts[index],
+                layout,
+                wanted,
+                blend=method == "auto",
+                rel_error=rel_error,
+                seed=seed,
             )
         elif k >= 4:
-            results[index] = _brute(matrices, k, chosen, counts[index], layout, wanted, memory_budget)
+            results[index] = _brute(on_host(matrices), k, chosen, counts[index], layout, wanted, memory_budget)
         elif isinstance(chosen, Subsets):
             results[index] = _enumerated(matrices, k, [chosen], layout, wanted, memory_budget)[0]
         elif k == 2 and alone and wanted <= CHEAP:
-            results[index] = _all_pairs(matrices, chosen, wanted)
+            results[index] = _all_pairs(matrices, chosen, wanted, memory_budget)
     for index, (chosen, count) in enumerate(zip(selections, counts, strict=True)):
         if index not in results and (count or 0) * BYTES_A_SUBSET > memory_budget:
             raise InputError(
@@ -163,7 +195,7 @@ def nonzero_rows(matrix: FloatArray) -> FloatArray:
 
 
 def _enumerated(
-    matrices: FloatArray, k: int, selections: list[Selection], layout: Layout, wanted: frozenset[str], memory_budget: int
+    matrices: Any, k: int, selections: list[Selection], layout: Layout, wanted: frozenset[str], memory_budget: int
 ) -> list[Moments]:
     subsets = cached_subsets(tuple(selections), layout, k)
     counts = subsets.counts
@@ -172,8 +204,15 @@ def _enumerated(
         half = len(selections) // 2
         parts = (selections[:half], selections[half:])
         return [moments for part in parts for moments in _enumerated(matrices, k, part, layout, wanted, memory_budget)]
-    normalised, exponent = normalise(matrices)
-    per_matrix = [_one(matrix, k, subsets, wanted) for matrix in normalised]
+    if is_torch(matrices) and k <= 2:
+        from kagscope.minors.torch_backend import selection_sums
+
+        exponent, per_matrix = selection_sums(matrices, k, subsets, wanted, memory_budget)
+        route = f"enumerated on {matrices.device}"
+    else:
+        normalised, exponent = normalise(on_host(matrices))
+        per_matrix = [_one(matrix, k, subsets, wanted) for matrix in normalised]
+        route = _route_name(k, wanted)
     rows = matrices.shape[1]
     results = []
     for index, chosen in enumerate(selections):
@@ -191,7 +230,7 @@ def _enumerated(
             k,
             str(chosen),
             count,
-            dict.fromkeys(sorted(wanted), _route_name(k, wanted)),
+            dict.fromkeys(sorted(wanted), route),
             count / RATE_ALL[k],
         )
         results.append(Moments(k, count, exponent, sums, bins, {}, False, plan))
@@ -217,15 +256,12 @@ def _one(matrix: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]
         found = enumerate_all(active, subsets, k, "histogram" in wanted)
         sums, hist = found.sums, found.hist
     cells, chosen = len(subsets.membership), subsets.membership.shape[1]
-    totals = np.zeros((chosen, 5))
-    if cells:
-        for row in (SUMS.index(name) for name in SUMS[:4] if name in wanted or name == "s1"):
-            by_cell = np.bincount(subsets.cells, weights=sums[row], minlength=cells)
-            totals[:, row] = subsets.membership.T.astype(np.float64) @ by_cell
-        if "top" in wanted:
-            tops = np.zeros(cells)
-            np.maximum.at(tops, subsets.cells, sums[4])
-            totals[:, 4] = np.where(subsets.membership.T, tops, 0.0).max(axis=1)
+    by_cell = np.zeros((5, cells))
+    for row in (SUMS.index(name) for name in SUMS[:4] if name in wanted or name == "s1"):
+        by_cell[row] = np.bincount(subsets.cells, weights=sums[row], minlength=cells)
+    if "top" in wanted:
+        np.maximum.at(by_cell[4], subsets.cells, sums[4])
+    totals = over_selections(by_cell, subsets.membership)
     if "histogram" not in wanted:
         return totals, None
     if hist is None or not cells:
@@ -280,10 +316,17 @@ def _absolute_bins(hist: NDArray[np.int64], k: int, count: int, exponent: NDArra
 # -- k = 2 over all pairs --------------------------------------------------------------------------------------------------------
 
 
-def _all_pairs(matrices: FloatArray, chosen: Selection, wanted: frozenset[str]) -> Moments:
+def _all_pairs(matrices: Any, chosen: Selection, wanted: frozenset[str], memory_budget: int) -> Moments:
     """S1 by zonogons, S2 and S4 by power Grams, all on the side with fewer pairs."""
-    normalised, exponent = normalise(matrices)
-    found = np.array([all_pair_sums(nonzero_rows(matrix), wanted) for matrix in normalised])
+    place = ""
+    if is_torch(matrices):
+        from kagscope.minors import torch_pairs
+
+        exponent, found = torch_pairs.all_pair_sums(matrices, wanted, memory_budget)
+        place = f" on {matrices.device}"
+    else:
+        normalised, exponent = normalise(matrices)
+        found = np.array([all_pair_sums(nonzero_rows(matrix), wanted) for matrix in normalised])
     rows, columns = matrices.shape[1:]
     count = comb(rows, 2) * comb(columns, 2)
     routes = {"s1": "zonogon areas", "s2": "Gram matrix", "s4": "power Grams"}
@@ -292,7 +335,7 @@ def _all_pairs(matrices: FloatArray, chosen: Selection, wanted: frozenset[str]) 
         2,
         str(chosen),
         count,
-        {name: routes[name] for name in sorted(wanted)},
+        {name: routes[name] + place for name in sorted(wanted)},
         zonogon_seconds(rows, columns),
     )
     return Moments(

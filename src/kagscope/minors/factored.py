@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
-from kagscope.minors._input import as_numpy, check_k, check_moments, require_finite
+from kagscope.minors._input import as_numpy, check_k, check_moments, device_of, require_finite
 from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
 from kagscope.minors.bruteforce import row_subsets
 from kagscope.minors.engine import normalise
@@ -187,6 +187,7 @@ class FactoredMoments:
         groups: Any = None,
         moments: Any = "all",
     ) -> None:
+        self.device = device_of(W)
         matrix = as_numpy(W, "W")
         if matrix.ndim != 2 or matrix.size == 0:
             raise InputError(f"W has shape {matrix.shape}, expected one matrix (m, n) with at least one row and one column")
@@ -228,24 +229,26 @@ class FactoredMoments:
             )
         require_finite(factors, "d")
         batched = factors.ndim == 2
+        device = device_of(d) or self.device
         size = np.abs(np.atleast_2d(factors))
         exponent = np.frexp(size.max(axis=1))[1].astype(np.int64)
         size = np.ldexp(size, -exponent[:, None])
         with one_blas_thread():
             results = [
-                self._moments(table, size, exponent, str(chosen), count, batched)
+                self._moments(table, size, exponent, str(chosen), count, batched, device)
                 for table, chosen, count in zip(self.tables, self.selections, self.counts, strict=True)
             ]
         return results if self.listed else results[0]
 
     def _moments(
-        self, table: FloatArray, d: FloatArray, exponent: NDArray[np.int64], name: str, count: int, batched: bool
+        self, table: FloatArray, d: FloatArray, exponent: NDArray[np.int64], name: str, count: int, batched: bool, device: Any
     ) -> Moments:
         apply = _apply_entries if self.k == 1 else _apply_pairs if self.k == 2 else _apply_triples
         sums = apply(table, d, self.wanted)
         routes = dict.fromkeys(sorted(self.wanted), "one pass over W, then a quadratic form in d (MATH.md 4.7)")
-        plan = Plan((len(d), self.rows, self.columns), self.k, name, count, routes)
-        return Moments(self.k, count, exponent + self.exponent, sums, None, {}, batched, plan)
+        notes = () if device is None else (f"copied from {device}, found on the CPU, results back on {device}",)
+        plan = Plan((len(d), self.rows, self.columns), self.k, name, count, routes, notes=notes)
+        return Moments(self.k, count, exponent + self.exponent, sums, None, {}, batched, plan, device)
 
 
 def factored_minor_moments(

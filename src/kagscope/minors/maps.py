@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
-from kagscope.minors._input import as_matrices, check_k
+from kagscope.minors._input import as_matrices, check_k, device_of, placed
 from kagscope.minors.engine import nonzero_rows, normalise, pair_sums
 from kagscope.minors.moments import Moments
 from kagscope.minors.rows import complete_pairs
@@ -20,14 +20,15 @@ FloatArray = NDArray[np.float64]
 CHEAP = frozenset({"s1", "s2", "s4"})
 
 
-def column_pair_map(J: Any) -> dict[str, FloatArray]:
+def column_pair_map(J: Any) -> dict[str, Any]:
     """S1, S2, S4 of the 2-minors of every pair of columns, summed over all row pairs.
 
     Args:
         J: (m, n) NumPy array or torch tensor, m >= 2 and n >= 2.
 
     Returns:
-        {"s1", "s2", "s4"}: symmetric (n, n) arrays with zero diagonal, in the units of J.
+        {"s1", "s2", "s4"}: symmetric (n, n) arrays with zero diagonal, in the units of J; tensors on the device of J if that is
+        CUDA.
     """
     matrices, batched = as_matrices(J)
     if batched:
@@ -35,10 +36,11 @@ def column_pair_map(J: Any) -> dict[str, FloatArray]:
     check_k(2, *matrices.shape[1:])
     normalised, exponent = normalise(matrices)
     with np.errstate(over="ignore", under="ignore"):
-        return {
+        maps = {
             name: np.ldexp(values, 2 * power * exponent[0])
             for power, (name, values) in zip((1, 2, 4), _map(normalised[0]).items(), strict=True)
         }
+    return placed(maps, device_of(J))
 
 
 def _map(matrix: FloatArray) -> dict[str, FloatArray]:
@@ -82,7 +84,12 @@ def window_moments(
     counts = [comb(rows, 2) * comb(int(mask.sum()), 2) for mask in inside]
     return [
         Moments(
-            2, count, exponent, {name: np.array([row[index] for row in per]) for name, per in found.items()}, None, {}, batched
+            2,
+            count,
+            exponent,
+            {name: np.array([row[index] for row in per]) for name, per in found.items()},
+            batched=batched,
+            device=device_of(J),
         )
         for index, count in enumerate(counts)
     ]

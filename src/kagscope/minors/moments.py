@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError, UndefinedScore
+from kagscope.minors._input import placed
 
 if TYPE_CHECKING:
     from kagscope.minors.planner import Plan
 
 FloatArray = NDArray[np.float64]
-Value = Any  # float for one matrix, (B,) array for a batch
+Value = Any  # float for one matrix, (B,) array for a batch, tensor for one given on a GPU
 
 SUMS = ("s1", "s2", "s4", "entropy", "top")
 _POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
@@ -53,6 +54,7 @@ class Moments:
         errors: normalised standard errors of sampled sums by name, (B,); standard errors of scores as they are.
         batched: whether a batch was given: decides between floats and arrays.
         plan: how the moments were found; ``plan.explain()`` says it in words.
+        device: torch device of a batch given on CUDA: what is read of it, scores too, are tensors there. None: NumPy arrays.
     """
 
     k: int
@@ -63,6 +65,7 @@ class Moments:
     errors: Mapping[str, FloatArray] = field(default_factory=dict)
     batched: bool = False
     plan: Plan | None = field(default=None, compare=False)
+    device: Any = field(default=None, compare=False)
 
     # -- reading ----------------------------------------------------------------------------------------------------------------
 
@@ -76,8 +79,8 @@ class Moments:
         return self.sums[name]
 
     def out(self, values: Any) -> Value:
-        """``values`` (B,) as a float for one matrix, as an array for a batch."""
-        return np.asarray(values) if self.batched else float(values[0])
+        """``values`` (B,) as a float for one matrix, as an array for a batch, or a tensor on the device of the batch."""
+        return placed(np.asarray(values), self.device) if self.batched else float(values[0])
 
     def _restored(self, name: str) -> FloatArray:
         with np.errstate(over="ignore", under="ignore"):
@@ -117,7 +120,7 @@ class Moments:
         if self.bins is None:
             raise UndefinedScore('histogram was not computed; ask for it with moments="all" or moments=(..., "histogram")')
         if self.batched:
-            return self.bins
+            return Histogram(*(placed(part, self.device) for part in self.bins))
         used = np.flatnonzero(self.bins.counts[0])
         low, high = (used[0], used[-1] + 1) if used.size else (0, 0)
         return Histogram(int(self.bins.first[0]) + int(low), self.bins.counts[0, low:high], self.bins.zeros[0].item())
@@ -202,6 +205,7 @@ class Moments:
             {name: value[row] for name, value in self.errors.items()},
             False,
             self.plan,
+            self.device,
         )
 
     def __add__(self, other: Moments) -> Moments:
@@ -242,6 +246,7 @@ class Moments:
             errors,
             self.batched,
             self.plan if self.plan == other.plan else None,
+            self.device if self.device is not None else other.device,
         )
 
 

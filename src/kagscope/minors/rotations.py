@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
-from kagscope.minors._input import as_matrices, check_choice, check_k
+from kagscope.minors._input import as_matrices, check_choice, check_k, device_of, placed
 from kagscope.minors.haar import haar_mean_s1_estimate, rotation_ratio_estimate
 from kagscope.minors.threads import threads
 from kagscope.selections import All, Layout, Selection, Subsets, as_selections, make_layout
@@ -39,7 +39,7 @@ def haar_mean_s1(
         rel_error, seed: of the sampling.
 
     Returns:
-        float; (B,) array for a batch; a list of these for a list of selections.
+        float; (B,) array for a batch (a tensor on the device of J if that is CUDA); a list of these for a list of selections.
     """
     matrices, batched = as_matrices(J)
     k = check_k(k, *matrices.shape[1:])
@@ -55,7 +55,7 @@ def haar_mean_s1(
             ]
         )
         results.append(values if batched else float(values[0]))
-    return results if listed else results[0]
+    return placed(results if listed else results[0], device_of(J))
 
 
 def rotation_ratio(
@@ -80,7 +80,8 @@ def rotation_ratio(
         rotations, seed: number and seed of the random Q of "max".
 
     Returns:
-        float; (B,) array for a batch; a list of these for a list of selections. NaN where every minor is zero.
+        float; (B,) array for a batch (a tensor on the device of J if that is CUDA); a list of these for a list of selections. NaN
+        where every minor is zero.
     """
     check_choice("kind", kind, ("pr", "max"))
     matrices, batched = as_matrices(J)
@@ -90,7 +91,7 @@ def rotation_ratio(
     where = {"image_shape": image_shape, "positions": positions, "groups": groups}
     results = [_ratio(matrices, k, kind, chosen, layout, where, rotations, seed) for chosen in selections]
     shaped = [values if batched else float(values[0]) for values in results]
-    return shaped if listed else shaped[0]
+    return placed(shaped if listed else shaped[0], device_of(J))
 
 
 def _ratio(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
-from kagscope.minors._input import as_matrices, check_k
+from kagscope.minors._input import as_matrices, check_k, device_of, placed
 from kagscope.minors.enumeration import enumerate_sums
 from kagscope.minors.gram import pair_powers
 from kagscope.minors.subsets import SubsetList
@@ -70,7 +70,7 @@ def row_means(J: Any, k: int = 1) -> Any:
         k: 1 to 3; exact.
 
     Returns:
-        (C(m, k),) float64 array, or (B, C(m, k)) for a batch.
+        (C(m, k),) float64 array, or (B, C(m, k)) for a batch; tensors on the device of J if that is CUDA.
 
     Raises:
         InputError: an unusable matrix, or k beyond 3.
@@ -88,7 +88,7 @@ def row_means(J: Any, k: int = 1) -> Any:
     sums = np.stack([_row_sums(matrix, k) for matrix in normalised])
     with np.errstate(over="ignore", under="ignore"):
         means = np.ldexp(sums / comb(n, k), k * exponent[:, None])
-    return means if batched else means[0]
+    return placed(means if batched else means[0], device_of(J))
 
 
 def _row_sums(matrix: FloatArray, k: int) -> FloatArray:

@@ -100,6 +100,15 @@ def _grouped(subsets: IntArray, codes: IntArray, selections: int) -> SubsetList:
     return SubsetList(np.ascontiguousarray(prefixes[starts[:-1]]), starts, np.ascontiguousarray(last), cells, membership)
 
 
+def over_selections(by_cell: NDArray[np.float64], membership: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(selections, rows) of (rows, cells): sums over the cells of each selection, but the largest for the last row, top."""
+    totals = np.zeros((membership.shape[1], len(by_cell)))
+    if len(membership):
+        totals[:, :-1] = membership.T.astype(np.float64) @ by_cell[:-1].T
+        totals[:, -1] = np.where(membership.T, by_cell[-1], 0.0).max(axis=1)
+    return totals
+
+
 _remembered: OrderedDict[tuple[object, ...], object] = OrderedDict()
 
 
