@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,10 @@ class RayExecutor:
                 raise InputError(f"cannot reach Ray at {self.address or 'this machine'}: {error}") from error
         try:
             events = Queue(actor_options={"num_cpus": 0})
-            remote = ray.remote(num_cpus=1, max_retries=RETRIES, runtime_env={"env_vars": SINGLE_THREAD})(_on_node)
+            environment = dict(SINGLE_THREAD)
+            if self.address is None:  # on this machine workers find the modules that this process finds
+                environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+            remote = ray.remote(num_cpus=1, max_retries=RETRIES, runtime_env={"env_vars": environment})(_on_node)
             waiting = {remote.remote(task, work, events): task for task in tasks[: self.workers]}
             coming = list(tasks[self.workers :])
             failures: list[Failure] = []
@@ -85,6 +89,8 @@ def _outcome(reference: Any, task: Any) -> Failure | None:
 
     try:
         found: Failure | None = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:  # the task could not even begin, as where a module is missing on a node
+        return Failure(task, f"{type(error.cause).__name__}: {error.cause}", str(error))
     except ray.exceptions.RayError as error:
         message = f"a Ray worker was lost {RETRIES + 1} times: {str(error).splitlines()[0]}"
         return Failure(task, message, str(error))
