@@ -168,3 +168,14 @@ def test_larger_orders_by_brute_force(k: int) -> None:
     assert m.entropy == pytest.approx((M * np.log(M)).sum(), rel=1e-12)
     ball = kag.minor_moments(J, k, kag.Ball(k - 1), positions=np.arange(7), method="exact")
     assert ball.count == math.comb(6, k) * (7 - k + 1)
+
+
+@pytest.mark.parametrize("selection", [kag.All(), kag.Ball(2)])
+@pytest.mark.parametrize("wanted", ["s2", "s4", "top"])
+def test_what_was_not_asked_for_says_so(selection: kag.Selection, wanted: str) -> None:
+    J = np.random.default_rng(0).normal(size=(60, 9))
+    m = kag.minor_moments(J, 2, selection, image_shape=(3, 3), moments=(wanted,))
+    assert getattr(m, wanted) > 0
+    for name in {"s1", "s2", "s4", "entropy", "top"} - {wanted}:
+        with pytest.raises(kag.UndefinedScore, match=f"{name} was not computed"):
+            getattr(m, name)

@@ -33,6 +33,7 @@ from kagscope.selections import All, Layout, Selection, Subsets, as_selections, 
 
 FloatArray = NDArray[np.float64]
 CHEAP = frozenset({"s1", "s2", "s4"})
+NEED_S1 = frozenset({"entropy", "histogram"})  # their scores are relative to the mean
 
 
 def minor_moments(
@@ -220,7 +221,7 @@ def _enumerated(
         sums = {
             name: np.array([found[0][index, SUMS.index(name)] for found in per_matrix])
             for name in SUMS
-            if name in wanted or name == "s1"
+            if name in wanted or (name == "s1" and wanted & NEED_S1)
         }
         bins = None
         if "histogram" in wanted:
@@ -403,5 +404,5 @@ def _brute(
         dict.fromkeys(sorted(wanted), "every determinant by LU"),
         count / RATE_BRUTE,
     )
-    named = {name: sums[:, i] for i, name in enumerate(SUMS) if name in wanted or name == "s1"}
+    named = {name: sums[:, i] for i, name in enumerate(SUMS) if name in wanted or (name == "s1" and wanted & NEED_S1)}
     return Moments(k, count, exponent, named, bins, {}, False, plan)
