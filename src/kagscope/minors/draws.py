@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.minors.fma import KERNEL
+from kagscope.minors.determinants import KERNEL
 from kagscope.minors.zonogon import FloatArray
 
 BoolArray = NDArray[np.bool_]

@@ -18,7 +18,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
-from kagscope.minors.fma import KERNEL, fma
+from kagscope.minors._numba import fma
+from kagscope.minors.determinants import KERNEL
 from kagscope.minors.hull import column_pair_tops, top
 from kagscope.minors.parallel import map_blocks
 from kagscope.minors.zonogon import FloatArray, pair_areas, zonogon_s1

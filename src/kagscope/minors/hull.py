@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.minors.fma import KERNEL, det2
+from kagscope.minors.determinants import KERNEL, det2
 from kagscope.minors.parallel import map_blocks
 from kagscope.minors.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, _merge_sort, balanced_rows
 

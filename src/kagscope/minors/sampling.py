@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 
 from kagscope.errors import InputError
+from kagscope.minors.determinants import KERNEL
 from kagscope.minors.draws import BoolArray, IndexArray, Source, column_source, draw_subsets, row_source
-from kagscope.minors.fma import KERNEL
 from kagscope.minors.parallel import map_blocks
 from kagscope.minors.zonogon import FloatArray
 

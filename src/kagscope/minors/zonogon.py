@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.minors.fma import KERNEL, det2
+from kagscope.minors.determinants import KERNEL, det2
 from kagscope.minors.parallel import map_blocks
 
 FloatArray = NDArray[np.float64]

@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
-from kagscope.minors.fma import KERNEL
+from kagscope.minors.determinants import KERNEL
 from kagscope.minors.haar import Estimate
 from kagscope.minors.parallel import map_blocks
 from kagscope.minors.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, balanced_rows, fold_areas, index_bits, write_keys
