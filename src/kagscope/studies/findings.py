@@ -40,7 +40,8 @@ def _verdicts(claims: Sequence[Claim]) -> str:
         verdict: sum(claim.verdict == verdict for claim in claims) for verdict in ("reproduced", "not reproduced", "inconclusive")
     }
     held, failed, opened = (counts[verdict] for verdict in VERDICTS)
-    return f"Of the paper's {len(claims)} claims {held} reproduced, {failed} did not, and {opened} {'remains' if opened == 1 else 'remain'} inconclusive."
+    rest = f"{opened} remain{'s' * (opened == 1)} inconclusive"
+    return f"Of the paper's {len(claims)} claims {held} reproduced, {failed} did not, and {rest}."
 
 
 def _strongest(final: pd.DataFrame) -> list[str]:
