@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -128,9 +128,7 @@ def window_centers(image_shape: tuple[int, int], grid: int) -> np.ndarray:
     return np.array([(r, c) for r in axes[0] for c in axes[1]])
 
 
-def measure_state(
-    model: nn.Sequential, probe: Probe, plan: Plan, *, full: bool, on_layer: Callable[[str], None] = lambda layer: None
-) -> State:
+def measure_state(model: nn.Sequential, probe: Probe, plan: Plan, *, full: bool) -> State:
     """Measure one network.
 
     Args:
@@ -138,12 +136,10 @@ def measure_state(
         probe: data and points.
         plan: how much to measure.
         full: everything (initial and final nets); else what is followed along training: sums at the first ``track_points``.
-        on_layer: told the name of each layer begun.
     """
     points = probe.points if full else probe.points[: plan.track_points]
     state = State(points)
     for layer, jacobian in hidden_layer_jacobians(model, probe.inputs[points]).items():
-        on_layer(layer)
         _two_minors(state, layer, jacobian, points, probe, plan, full)
         _one_minors(state, layer, jacobian, points, plan)
         if full:

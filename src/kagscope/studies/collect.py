@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -17,10 +16,9 @@ from kagscope.files import atomic_path, atomic_write
 from kagscope.provenance import hardware
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.claims import Claim, evaluate_claims
+from kagscope.studies.executors import Report
 from kagscope.studies.findings import findings
 from kagscope.studies.store import RunStore
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Outcome:
         findings: sentences about what stands out and what to distrust.
         runs: ids of the runs in the tables.
         left_out: run id to why it is not in the tables.
-        seconds: of training and geometry over all runs (added up over workers), and of each later stage.
+        seconds: of training ("train") and "geometry" over all runs, added up over workers.
     """
 
     folder: Path
@@ -46,7 +44,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def collect(store: RunStore, run_ids: Sequence[str], on_event: OnEvent = lambda event: None) -> Outcome:
+def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda event: None) -> Outcome:
     """Write ``results.parquet``, ``curves.parquet``, ``claims.json``, ``figures/`` and ``report.html`` from finished runs.
 
     Args:

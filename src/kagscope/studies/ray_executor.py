@@ -41,7 +41,6 @@ class RayExecutor:
         import ray
         from ray.util.queue import Empty, Queue
 
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         started = not ray.is_initialized()
         if started:
             own: dict[str, Any] = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ from kagscope.data import NAMES, load
 from kagscope.errors import InputError, KagscopeError
 from kagscope.studies.collect import Outcome, collect
 from kagscope.studies.config import RunConfig, StudySettings
-from kagscope.studies.executors import Executor, Failure, LocalExecutor, usable_cores
+from kagscope.studies.executors import Executor, Failure, LocalExecutor, Report, usable_cores
 from kagscope.studies.runs import run_task, tasks_for
 from kagscope.studies.store import RunStore
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 class RunsFailed(KagscopeError):
@@ -36,7 +33,7 @@ def reproduce(
     out: str | Path,
     *,
     executor: Executor | None = None,
-    on_event: OnEvent = lambda event: None,
+    on_event: Report = lambda event: None,
     progress: bool = False,
 ) -> Outcome:
     """Run the study and write its report into ``out``; finished runs found there are used again.
@@ -122,7 +119,7 @@ def _absolute(data: str) -> str:
     return data if data in NAMES else str(path.resolve())
 
 
-def _compile(on_event: OnEvent) -> None:
+def _compile(on_event: Report) -> None:
     """Compile the kernels once, before several workers would each do it."""
     from kagscope.minors import warm_up
 
