@@ -1,0 +1,196 @@
+"""From a layer map and inputs to its Jacobians, batch after batch: which rows, tokens and form, and what a reader should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kagscope.errors import InputError
+from kagscope.jacobians import autodiff, structure
+from kagscope.jacobians.autodiff import Frame
+from kagscope.jacobians.forms import DenseJacobian, FactoredJacobian
+from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.maps import LayerMap
+
+Tokens = int | Sequence[int] | str | None
+FLAT = "flat"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jacobians of some items: item i belongs to data point ``points[i]`` and token ``tokens[i]`` (-1 where there are none)."""
+
+    jacobian: FactoredJacobian | DenseJacobian
+    points: np.ndarray
+    tokens: np.ndarray
+    values: np.ndarray  # (items, rows): the layer's output at the same units
+
+
+@dataclass
+class LayerJacobians:
+    """The Jacobians of one layer map at all inputs; iterate to get them.
+
+    Args:
+        map: which function.
+        inputs: in the dtype to compute in.
+        tokens: which tokens of sequences: None all, an int that many evenly spaced, a list those, "flat" takes sequences whole.
+        max_rows: more rows than this are thinned to a random sample of that size, the same for every network.
+        budget: bytes of working memory, about.
+        separate: each point alone, since the model mixes the points of a batch.
+        coupled: all points in one batch, each differentiated with respect to itself only (train mode).
+        seed: of the sample of rows.
+
+    Raises:
+        Unmeasurable: the map has no Jacobian here.
+        InputError: a token that is not there.
+    """
+
+    map: LayerMap
+    inputs: Inputs
+    tokens: Tokens = None
+    max_rows: int = 512
+    budget: int = 2**30
+    separate: bool = False
+    coupled: bool = False
+    seed: int = 0
+    route: str = ""
+    frame: Frame = field(init=False)
+    notes: list[str] = field(init=False)
+    _single: int = field(init=False)
+    _signature: Tensor | None = field(init=False, default=None)
+    _W: np.ndarray | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        few = self.inputs.take(slice(0, 1 if self.separate else self.inputs.count if self.coupled else 2))
+        function, start = self.map.function(few), self.map.start(few)
+        self._single = autodiff.saved_bytes(function, start) // few.count
+        u, h = autodiff.graph(function, start)
+        if len(h) != few.count:
+            raise InputError(f"the output of layer {self.map.call.name!r} has shape {tuple(h.shape)} for {few.count} points")
+        self.notes = [self.map.call.note] if self.map.call.note else []
+        self.frame = self._frame(h, u)
+        if len(self.frame.rows) < self.frame.units:
+            self.notes.append(f"{len(self.frame.rows)} of its {self.frame.units} rows, drawn at random (seed {self.seed})")
+        if self.frame.tokens and len(self.frame.tokens) < (self.frame.out_tokens or self.frame.in_tokens or 1):
+            self.notes.append(f"tokens {', '.join(map(str, self.frame.tokens))}")
+        if self.separate:
+            self.notes.append("each point alone: the model mixes the points of a batch")
+        if self.coupled:
+            self.notes.append("train mode: each point with respect to itself, the other points of the batch held fixed")
+        if not self._needs_own_matrix():
+            self._find_shared(u, h, few)
+
+    def __iter__(self) -> Iterator[Batch]:
+        per_item = 0 if self._W is not None else len(self.frame.tokens) * len(self.frame.rows) * self.frame.columns * 8
+        size = max(1, int(self.budget // 4 // (self._single + 2 * per_item)))
+        size = 1 if self.separate else self.inputs.count if self.coupled else size
+        for first in range(0, self.inputs.count, size):
+            yield self._batch(np.arange(first, min(first + size, self.inputs.count)))
+
+    def _batch(self, points: np.ndarray) -> Batch:
+        part = self.inputs.take(points)
+        function, u = self.map.function(part), self.map.start(part)
+        found = self._factored(function, u)
+        if found is None:
+            J, self.route = autodiff.jacobian(function, u, self.frame, self._at_once(len(u)))
+            with torch.no_grad():
+                h = function(u)
+            found = DenseJacobian(J.reshape(-1, *J.shape[2:])), h
+        jacobian, h = found
+        items = np.repeat(points, len(self.frame.tokens))
+        tokens = np.tile(self.frame.tokens if self._has_tokens() else (-1,), len(points))
+        return Batch(jacobian, items, tokens, self._kept(h))
+
+    def _factored(self, function: autodiff.Function, u: Tensor) -> tuple[FactoredJacobian, Tensor] | None:
+        if self._W is None or self._signature is None:
+            return None
+        u, h = autodiff.graph(function, u)
+        outer = structure.outer_diagonal(h)
+        signature = outer and structure.shared_signature(outer, u, self.frame.out_tokens is not None)
+        if outer is None or signature is None or not structure.same(self._signature, signature):
+            return None
+        self.route = "factored"
+        return FactoredJacobian(self._kept(outer.d), self._W), h.detach()
+
+    def _find_shared(self, u: Tensor, h: Tensor, few: Inputs) -> None:
+        """W of J = diag(d) W, from one point, where all points have the same."""
+        outer = structure.outer_diagonal(h)
+        if outer is None:
+            return
+        signature = structure.shared_signature(outer, u, self.frame.out_tokens is not None)
+        if signature is None:
+            return
+        one = few.take(slice(0, 1))
+        u, h = autodiff.graph(self.map.function(one), self.map.start(one))
+        outer = structure.outer_diagonal(h)
+        if outer is None:
+            return
+        frame = replace(self.frame, tokens=self.frame.tokens[:1])
+        W, _ = autodiff.pull_back(outer.edge, u, tuple(h.shape), frame, self._at_once(1))
+        self._W, self._signature = W[0, 0], signature
+
+    def _at_once(self, points: int) -> int:
+        """Passes over a batch of ``points`` that half of the budget takes."""
+        return max(1, int(self.budget // 2 // max(points * self._single, 1)))
+
+    def _needs_own_matrix(self) -> bool:
+        """Points or tokens that cannot share one W."""
+        frame = self.frame
+        return self.coupled or frame.mixing or (frame.out_tokens is None) != (frame.in_tokens is None)
+
+    def _has_tokens(self) -> bool:
+        return self.frame.out_tokens is not None or self.frame.in_tokens is not None
+
+    def _kept(self, values: Tensor) -> np.ndarray:
+        """(items, rows) of a tensor shaped as the output."""
+        kept = values.detach().reshape(len(values), self.frame.out_tokens or 1, self.frame.units)
+        kept = kept[:, list(self.frame.tokens)] if self.frame.out_tokens else kept.expand(-1, len(self.frame.tokens), -1)
+        rows = torch.from_numpy(self.frame.rows).to(kept.device)
+        return kept[..., rows].double().cpu().numpy().reshape(-1, len(self.frame.rows))
+
+    def _frame(self, h: Tensor, u: Tensor) -> Frame:
+        out_tokens, in_tokens = self._token_axes(h, u)
+        units = prod(h.shape[1:]) // (out_tokens or 1)
+        columns = prod(u.shape[1:]) // (in_tokens or 1)
+        rows = np.arange(units)
+        if units > self.max_rows:
+            rows = np.sort(np.random.default_rng([self.seed, units]).choice(units, self.max_rows, replace=False))
+        mixing = out_tokens is not None and in_tokens is not None and autodiff.mixes_tokens(h, u)
+        tokens = _chosen(self.tokens, out_tokens or in_tokens, self.map.call.name)
+        return Frame(rows, units, columns, out_tokens, in_tokens, tokens, mixing, self.coupled)
+
+    def _token_axes(self, h: Tensor, u: Tensor) -> tuple[int | None, int | None]:
+        """Tokens of the output and of the variable; a sequence whose length the other side does not share is taken whole."""
+        if self.tokens == FLAT:
+            return None, None
+        layer_side, other = (u, h) if self.map.kind == "output" else (h, u)
+        if layer_side.ndim != 3 or not self.map.call.tokens:
+            return None, None
+        length = layer_side.shape[1]
+        both = other.ndim == 3 and other.shape[1] == length
+        if other.ndim == 3 and not both:
+            return None, None
+        own = length if both else None
+        return (own, length) if self.map.kind == "output" else (length, own)
+
+
+def _chosen(tokens: Tokens, length: int | None, layer: str) -> tuple[int, ...]:
+    """Indices of the tokens to measure; (0,) where there are none."""
+    if length is None:
+        return (0,)
+    if tokens is None:
+        return tuple(range(length))
+    if isinstance(tokens, int):
+        if tokens < 1:
+            raise InputError(f"tokens is {tokens}; expected a positive number, a list of token indices, None for all, or 'flat'")
+        return tuple(int(t) for t in np.unique(np.linspace(0, length - 1, min(tokens, length)).round().astype(int)))
+    if not len(tokens) or not all(isinstance(t, int | np.integer) and -length <= t < length for t in tokens):
+        raise InputError(
+            f"tokens {list(tokens)!r} do not fit layer {layer!r}; its sequences have {length} tokens, 0 to {length - 1}"
+        )
+    return tuple(sorted({int(t) % length for t in tokens}))

@@ -1,0 +1,166 @@
+"""Naming layers: exact names, patterns, kinds; and seeing each call that a forward pass makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from kagscope.errors import InputError
+from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.runner import Runner, tensor_of
+
+ACTIVATIONS: tuple[type[nn.Module], ...] = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid),
+)
+CHANNEL_LAST_BUT_ONE = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d, nn.InstanceNorm1d)
+Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]] | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one module in a forward pass.
+
+    Attributes:
+        name: "encoder.0", or "encoder.0#1" for the second of several calls.
+        path: of the module, as ``named_modules()`` gives it.
+        index: which call, from 0.
+        kind: name of the module's class.
+        shape: of the output tensor, batch first.
+        reason: why it cannot be measured; "" where it can.
+        note: what a reader should know, such as which part of a tuple is meant.
+    """
+
+    name: str
+    path: str
+    index: int
+    kind: str
+    shape: tuple[int, ...] = ()
+    reason: str = ""
+    note: str = ""
+    tokens: bool = False
+
+
+def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, int | None], set[str]]:
+    """Paths of the modules asked for, in the model's order, each with the number of a call or None for all of them.
+
+    Args:
+        model: whose ``named_modules()`` is searched.
+        layers: names; patterns, where ``*`` stands for one part of a name and ``**`` for any; module classes; None means every
+            activation module, or where there is none every module without children that has parameters.
+
+    Returns:
+        The paths, and those among them that were asked for by their exact names.
+
+    Raises:
+        InputError: nothing matches; close names are suggested.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if layers is None:
+        found = [name for name, module in modules.items() if isinstance(module, ACTIVATIONS)]
+        found = found or [n for n, m in modules.items() if not list(m.children()) and list(m.parameters()) and n]
+        if not found:
+            raise InputError("the model has no layers with parameters; name those to measure, from named_modules()")
+        return dict.fromkeys(found), set()
+    wanted: Iterable[Any] = [layers] if isinstance(layers, str | type) else list(layers)
+    chosen: dict[str, int | None] = {}
+    exact: set[str] = set()
+    for one in wanted:
+        paths, call, named = _matches(modules, one)
+        for path in paths:
+            if path in chosen and chosen[path] != call:
+                chosen[path] = None  # two calls of the same module: measure all
+            else:
+                chosen[path] = call
+        if named:
+            exact |= set(paths)
+    if not chosen:
+        raise InputError("layers is empty; name at least one, or give None for all activations")
+    return {path: chosen[path] for path in modules if path in chosen}, exact
+
+
+def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int | None, bool]:
+    if isinstance(wanted, type) and issubclass(wanted, nn.Module):
+        found = [name for name, module in modules.items() if isinstance(module, wanted)]
+        if not found:
+            kinds = sorted({type(module).__name__ for module in modules.values()})
+            raise InputError(f"the model has no layer of kind {wanted.__name__}; it has {', '.join(kinds[:20])}")
+        return found, None, False
+    if not isinstance(wanted, str):
+        raise InputError(f"layer {wanted!r} is neither a name nor a module class; names are those of model.named_modules()")
+    name = wanted.replace("_orig_mod.", "")
+    if name in modules:
+        return [name], None, True
+    plain, _, call = name.partition("#")
+    if call.isdigit() and plain in modules:
+        return [plain], int(call), True
+    if "*" in name or "?" in name:
+        pattern = re.escape(name).replace(r"\*\*", ".*").replace(r"\*", "[^.]*").replace(r"\?", "[^.]")
+        found = [path for path in modules if re.fullmatch(pattern, path)]
+        if found:
+            return found, None, False
+    names = [path for path in modules if path]
+    same_end = [path for path in names if path.split(".")[-1] == name.split(".")[-1]]
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or same_end
+    hint = f"did you mean {' or '.join(map(repr, close[:3]))}?" if close else f"it has {', '.join(map(repr, names[:12]))}"
+    more = ", …" if not close and len(names) > 12 else ""
+    raise InputError(f"the model has no layer {wanted!r}; {hint}{more}")
+
+
+def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, int | None], exact: set[str]) -> list[Call]:
+    """Every call that one forward pass makes of the modules at ``paths``, in the order of the paths.
+
+    Raises:
+        InputError: a module that was asked for by name is never called, or gives no tensor with the batch first.
+    """
+    modules = dict(runner.model.named_modules(remove_duplicate=False))
+    seen: dict[str, list[tuple[Any, Any]]] = {path: [] for path in paths}
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+
+            def record(_: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
+                seen[path].append((args, output))
+
+            stack.callback(modules[path].register_forward_hook(record, with_kwargs=True).remove)
+        runner(inputs)
+    found: list[Call] = []
+    for path, wanted in paths.items():
+        module, outputs = modules[path], seen[path]
+        kind = type(module).__name__
+        if not outputs:
+            found.append(Call(path, path, 0, kind, reason="never called in the forward pass"))
+        if wanted is not None and outputs and wanted >= len(outputs):
+            raise InputError(f"layer {path!r} is called {len(outputs)} times in the forward pass; there is no call #{wanted}")
+        for index, (_, output) in enumerate(outputs):
+            if wanted in (None, index):
+                name = f"{path}#{index}" if len(outputs) > 1 else path
+                found.append(_call(name, path, index, module, output, inputs.count))
+    for call in found:
+        if call.reason and call.path in exact:
+            raise InputError(f"layer {call.name!r} ({call.kind}) cannot be measured: {call.reason}")
+    return found
+
+
+def _call(name: str, path: str, index: int, module: nn.Module, output: Any, count: int) -> Call:
+    kind = type(module).__name__
+    tensor = tensor_of(output)
+    if tensor is None:
+        return Call(name, path, index, kind, reason=f"its output is {_said(output)}, not a floating tensor")
+    shape = tuple(tensor.shape)
+    if shape[0] != count:
+        return Call(
+            name, path, index, kind, shape, f"its output has shape {shape}, whose first dimension is not the {count} points"
+        )
+    note = "" if isinstance(output, Tensor) else f"the first tensor of its output ({type(output).__name__})"
+    tokens = len(shape) == 3 and not isinstance(module, CHANNEL_LAST_BUT_ONE)
+    return Call(name, path, index, kind, shape, note=note, tokens=tokens)
+
+
+def _said(output: Any) -> str:
+    return f"a tensor of {str(output.dtype).removeprefix('torch.')}" if isinstance(output, Tensor) else type(output).__name__

@@ -1,0 +1,91 @@
+"""Layer maps: the function whose Jacobian is meant, cut out of a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kagscope.errors import InputError
+from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.layers import Call
+from kagscope.jacobians.runner import Runner, Stop, intercept, tensor_of
+
+Kind = Literal["input", "block", "output"]
+KINDS: tuple[Kind, ...] = ("input", "block", "output")
+
+
+class Unmeasurable(InputError):
+    """A layer map has no Jacobian; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """A function of one tensor, the rest of the forward pass held fixed.
+
+    Attributes:
+        runner: of the model.
+        call: the layer and which of its calls.
+        kind: "input": model input to layer output; "block": the call's own first input to its output; "output": layer output to
+            model output.
+    """
+
+    runner: Runner
+    call: Call
+    kind: Kind
+
+    def start(self, inputs: Inputs) -> Tensor:
+        """Where the function is differentiated: the value of its variable at ``inputs``, batch first, detached."""
+        if self.kind == "input":
+            return inputs.tensors()[inputs.differentiated()].detach()
+        seen: list[Tensor] = []
+
+        def see(value: Tensor) -> Tensor:
+            seen.append(value.detach().clone())  # as it is now: later operations in place must not reach it
+            raise Stop
+
+        hooks = {"on_input": see} if self.kind == "block" else {"on_output": see}
+        with intercept(self._module(), self.call.index, **hooks):
+            self.runner.to_stop(inputs)
+        if not seen:
+            raise Unmeasurable("it was not called this time; the forward pass depends on the data")
+        if len(seen[0]) != inputs.count:
+            shape = tuple(seen[0].shape)
+            raise Unmeasurable(f"its input has shape {shape}, whose first dimension is not the {inputs.count} points")
+        return seen[0]
+
+    def function(self, inputs: Inputs) -> Callable[[Tensor], Tensor]:
+        """The function itself, from a value of its variable (B, …) to its value (B, …); differentiable."""
+
+        def apply(u: Tensor) -> Tensor:
+            variable = u.clone()  # the model may work on it in place
+            if self.kind == "output":
+                with intercept(self._module(), self.call.index, on_output=lambda _: variable):
+                    output = tensor_of(self.runner(inputs))
+                if output is None or len(output) != inputs.count:
+                    raise Unmeasurable("the model's output is no floating tensor with the batch first")
+                return output
+            seen: list[Tensor] = []
+
+            def see(value: Tensor) -> Tensor:
+                seen.append(value.clone())  # as the layer returned it, whatever happens to it afterwards
+                raise Stop
+
+            if self.kind == "input":
+                fed = inputs.with_tensor(inputs.differentiated(), variable)
+                with intercept(self._module(), self.call.index, on_output=see):
+                    self.runner.to_stop(fed)
+            else:
+                with intercept(self._module(), self.call.index, on_input=lambda _: variable, on_output=see):
+                    self.runner.to_stop(inputs)
+            if not seen:
+                raise Unmeasurable("it was not called this time; the forward pass depends on the data")
+            return seen[0]
+
+        return apply
+
+    def _module(self) -> torch.nn.Module:
+        return self.runner.model.get_submodule(self.call.path)
