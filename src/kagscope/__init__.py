@@ -42,6 +42,9 @@ _PUBLIC: dict[str, str] = {
     "sv_participation": "scores",
     "column_divergence": "scores",
     "kl_init": "scores",
+    "measure": "measuring.api",
+    "MeasureSettings": "measuring.settings",
+    "Report": "measuring.report",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -24,14 +24,17 @@ KEY = ("layer", "k", "selection", "score")
 Scores = dict[Key, Values]
 
 
-def compare(state: State, initial: State, quantile: float) -> pd.DataFrame:
+def compare(state: State, initial: State | None, quantile: float) -> pd.DataFrame:
     """Rows of the results table (score columns of :mod:`kagscope.schema`): each score beside the initial net's at the same point.
 
     Args:
         state: of the network.
-        initial: of the same network at initialisation, measured at the same points or more.
+        initial: of the same network at initialisation, measured at the same points or more; None leaves baselines undefined, and
+            whatever is counted against its thresholds out.
         quantile: of the initial net's rows; rows at or below it count as zero rows (MATH.md section 3).
     """
+    if initial is None:
+        return _table(state.scores | _exactly_zero(state), {})
     limits = _Limits(initial, quantile)
     measured = state.scores | _kl_init(state, initial) | _cka_init(state, initial) | limits.scores(state)
     baseline = initial.scores | _kl_init(initial, initial) | _cka_init(initial, initial) | limits.scores(initial)
@@ -79,27 +82,33 @@ class _Limits:
         for (layer, k), means in state.row_means.items():
             points = state.points[: len(means)]
             found[layer, k, "all", "zero_rows"] = Values.of(points, (means <= self.rows[layer, k]).mean(axis=1))
-            found[layer, k, "all", "zero_rows_exact"] = Values.of(points, (means == 0).mean(axis=1))
         for layer, norms in state.row_norms.items():
-            slopes = state.output_slopes[layer]
-            for score, value in (
-                ("constant_units", self.constant(norms, layer).sum()),
-                ("constant_units_exact", rounding_only(norms).sum()),
-                ("constant_share", (norms <= self.rows[layer, 1]).mean()),
-                ("unfelt_units", (slopes <= self.slopes[layer]).all(axis=0).sum()),
-                ("unfelt_share", (slopes <= self.slopes[layer]).mean()),
-            ):
-                found[layer, 0, "all", score] = Values.of([WHOLE], value)
-        return found
+            found[layer, 0, "all", "constant_units"] = Values.of([WHOLE], self.constant(norms, layer).sum())
+            found[layer, 0, "all", "constant_share"] = Values.of([WHOLE], (norms <= self.rows[layer, 1]).mean())
+        for layer, slopes in state.output_slopes.items():
+            unfelt = slopes <= self.slopes[layer]
+            found[layer, 0, "all", "unfelt_units"] = Values.of([WHOLE], unfelt.all(axis=0).sum())
+            found[layer, 0, "all", "unfelt_share"] = Values.of([WHOLE], unfelt.mean())
+        return found | _exactly_zero(state)
+
+
+def _exactly_zero(state: State) -> Scores:
+    """What needs no threshold: rows of zeros, and units whose slope is lost in rounding at every point."""
+    found: Scores = {}
+    for (layer, k), means in state.row_means.items():
+        found[layer, k, "all", "zero_rows_exact"] = Values.of(state.points[: len(means)], (means == 0).mean(axis=1))
+    for layer, norms in state.row_norms.items():
+        found[layer, 0, "all", "constant_units_exact"] = Values.of([WHOLE], rounding_only(norms).sum())
+    return found
 
 
 def _kl_init(state: State, initial: State) -> Scores:
     found: Scores = {}
     for (layer, k, selection), moments in state.visited.items():
         before = initial.visited.get((layer, k, selection))
-        if before is not None and moments.bins is not None and before.bins is not None:
-            values = [scores.kl_init(moments[i], before[i]) for i in range(len(moments))]
-            found[layer, k, selection, "kl_init"] = Values.of(state.points[: len(moments)], values)
+        if before is not None:
+            values = [scores.kl_init(one, other) for one, other in zip(moments, before, strict=False)]
+            found[layer, k, selection, "kl_init"] = Values.of(state.points[: len(values)], values)
     return found
 
 
@@ -147,7 +156,7 @@ def _at(points: np.ndarray, before: Values | None) -> np.ndarray:
 def curves(state: State) -> pd.DataFrame:
     """Distributions averaged over points (curve columns of :mod:`kagscope.schema`): Zipf of row means, histogram of minors."""
     parts = [_zipf(layer, k, means) for (layer, k), means in state.row_means.items()]
-    parts += [_histogram(key, found) for key, found in state.visited.items() if found.bins is not None]
+    parts += [_histogram(key, found) for key, found in state.visited.items()]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -162,13 +171,12 @@ def _zipf(layer: str, k: int, means: np.ndarray) -> pd.DataFrame:
     )
 
 
-def _histogram(key: tuple[str, int, str], found: Moments) -> pd.DataFrame:
+def _histogram(key: tuple[str, int, str], found: list[Moments]) -> pd.DataFrame:
     """Fractions in bins of log2(M / mean M), 1/8 wide; the mean is rounded to a bin, exact zeros stand at -inf."""
     layer, k, selection = key
     total: dict[float, float] = {-np.inf: 0.0}
     measured = 0
-    for i in range(len(found)):
-        one = found[i]
+    for one in found:
         if not one.s1 > 0:
             continue
         measured += 1

@@ -81,7 +81,7 @@ class State:
     Attributes:
         points: (P,) indices of the test images whose Jacobians were measured; smaller sets are its first ones.
         scores: values by (layer, k, selection, score).
-        visited: moments with histogram at the points where every minor was looked at, by (layer, k, selection).
+        visited: moments with histogram of each point where every minor was looked at, the first ones, by (layer, k, selection).
         row_means: row means of the k-minor matrix at the first points, (P, rows), by (layer, k).
         activations: (N, m) of ``layer_points`` test images, by layer.
         row_norms: row means of |J| at the same images, (N, m), by layer; empty unless measured in full.
@@ -90,7 +90,7 @@ class State:
 
     points: np.ndarray
     scores: dict[Key, Values] = field(default_factory=dict)
-    visited: dict[tuple[str, int, str], Moments] = field(default_factory=dict)
+    visited: dict[tuple[str, int, str], list[Moments]] = field(default_factory=dict)
     row_means: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     activations: dict[str, np.ndarray] = field(default_factory=dict)
     row_norms: dict[str, np.ndarray] = field(default_factory=dict)
@@ -172,10 +172,10 @@ def _two_minors(
     for part, moments in parts:
         haar = kag.haar_mean_s1(jacobian.dense(part), 2, chosen, image_shape=probe.image_shape)
         for selection, found, mean in zip(chosen, moments, haar, strict=True):
-            _record(state, layer, rows, str(selection), points[part], found)
+            record(state, layer, rows, str(selection), points[part], found)
             state.add((layer, 2, str(selection), "rr_pr"), points[part], mean / np.where(found.s1 > 0, found.s1, np.nan))
             if found.bins is not None:
-                state.visited[layer, 2, str(selection)] = found
+                state.visited[layer, 2, str(selection)] = [found[i] for i in range(len(found))]
     # Rows cost little: as many points as are looked at, and along training all.
     state.row_means[layer, 2] = kag.row_means(jacobian.dense(slice(0, visited if full else len(points))), 2)
     if full:
@@ -199,8 +199,8 @@ def _one_minors(state: State, layer: str, jacobian: LayerJacobian, points: np.nd
     if 1 not in plan.k:
         return
     found = kag.minor_moments(J, 1)
-    _record(state, layer, jacobian.shape[0], "all", points, found)
-    state.visited[layer, 1, "all"] = found
+    record(state, layer, jacobian.shape[0], "all", points, found)
+    state.visited[layer, 1, "all"] = [found[i] for i in range(len(found))]
     state.add((layer, 1, "all", "rr_pr"), points, kag.haar_mean_s1(J, 1) / np.where(found.s1 > 0, found.s1, np.nan))
 
 
@@ -215,7 +215,7 @@ def _three_minors(state: State, layer: str, jacobian: LayerJacobian, points: np.
         "method": "auto" if small else "sampled",
     }
     for selection, found in zip(chosen, kag.minor_moments(J, 3, chosen, **options), strict=True):
-        _record(state, layer, jacobian.shape[0], str(selection), points[some], found)
+        record(state, layer, jacobian.shape[0], str(selection), points[some], found)
     if small:  # of 32 x 784 the row means of two points take over a minute
         state.row_means[layer, 3] = kag.row_means(J[:2], 3)
 
@@ -224,7 +224,7 @@ def _moments(J: np.ndarray, chosen: Sequence[kag.Selection], probe: Probe, wante
     return kag.minor_moments(J, 2, list(chosen), image_shape=probe.image_shape, moments=wanted, method="exact")
 
 
-def _record(state: State, layer: str, rows: int, selection: str, points: np.ndarray, found: Moments) -> None:
+def record(state: State, layer: str, rows: int, selection: str, points: np.ndarray, found: Moments) -> None:
     """The scores that these moments allow, with their standard errors, and the number of column subsets of the selection."""
     k, exact, errors = found.k, found.exact, found.stderr
     reason = "undefined: no column subset in this selection" if found.count == 0 else ALL_ZERO

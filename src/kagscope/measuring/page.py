@@ -1,0 +1,47 @@
+"""The HTML page of a measured model: the same page as that of a study, with one network in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from kagscope.report import write_report
+from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
+
+if TYPE_CHECKING:
+    from kagscope.measuring.report import Report
+
+RUN = {"run": "model", "training": "standard", "seed": 0, "epoch": float("nan"), "accuracy": float("nan")}
+
+
+def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
+    """Write the page. Raises :class:`~kagscope.errors.OutputError`."""
+    width = max((int(one["rows"]) for one in report.layers), default=0)
+    table = report.table[report.table["score"] != "skipped"].drop(columns="token", errors="ignore")
+    trained = table.assign(**RUN, width=width, step=1)
+    initial = table.assign(**RUN, width=width, step=0, value=table["baseline"], ratio=table["ratio"] / table["ratio"])
+    known = initial[initial["value"].notna()]
+    results = pd.concat([known, trained]).astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)]
+    steps = report.curves["network"].map({"model": 1, "baseline": 0})
+    curves = report.curves.assign(run="model", width=width, training="standard", seed=0, step=steps)
+    about = report.provenance
+    shape = report.settings.get("image_shape")
+    return write_report(
+        path,
+        results=results,
+        curves=curves.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)],
+        claims=[],
+        provenance={
+            "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')}",
+            "summary": report._headline() + ". Intervals are not shown: there is one network.",
+            "findings": report.findings,
+            "image_shape": list(shape) if shape else None,
+            "versions": about.get("versions"),
+            "hardware": about.get("hardware"),
+            "config": report.settings,
+            "timings": {"measuring": about.get("seconds", 0.0)},
+        },
+    )

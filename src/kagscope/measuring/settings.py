@@ -1,0 +1,90 @@
+"""What to measure of a model, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from kagscope.errors import InputError
+from kagscope.jacobians.compute import FLAT, Tokens
+from kagscope.jacobians.layers import Layers
+from kagscope.jacobians.maps import KINDS
+from kagscope.selections import All, Selection, as_selections, parse_selection
+
+MODES = ("eval", "train")
+PRECISIONS = ("float64", "model")
+MAX_K = 6
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """How a model is measured; see :func:`kagscope.measure` for what each means.
+
+    Raises:
+        InputError: a value that cannot be used.
+    """
+
+    layers: Layers = None
+    layer_map: str = "input"
+    k: tuple[int, ...] = (1, 2)
+    selections: tuple[Selection, ...] = (All(),)
+    image_shape: tuple[int, int] | None = None
+    positions: Any = None
+    groups: Any = None
+    tokens: Tokens = None
+    mode: str = "eval"
+    precision: str = "float64"
+    max_rows: int = 512
+    visited_minors: float = 2e9
+    rotation_points: int = 3
+    rel_error: float = 0.01
+    zero_row_quantile: float = 0.01
+    memory_budget: int = 2**30
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choice("layer_map", self.layer_map, KINDS)
+        _choice("mode", self.mode, MODES)
+        _choice("precision", self.precision, PRECISIONS)
+        orders = (self.k,) if isinstance(self.k, int) else tuple(self.k)
+        if not orders or any(isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K for k in orders):
+            raise InputError(f"k is {self.k!r}; expected whole numbers from 1 to {MAX_K}, such as (1, 2)")
+        object.__setattr__(self, "k", tuple(sorted(set(orders))))
+        given: Any = self.selections
+        given = [given] if isinstance(given, str | Selection) else list(given)
+        found, _ = as_selections([parse_selection(one) if isinstance(one, str) else one for one in given])
+        object.__setattr__(self, "selections", tuple(found))
+        if isinstance(self.tokens, str) and self.tokens != FLAT:
+            raise InputError(f"tokens is {self.tokens!r}; expected None, a number, a list of indices, or 'flat'")
+        for name, least in (("max_rows", 2), ("memory_budget", 2**20), ("rotation_points", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
+        for name in ("rel_error", "zero_row_quantile"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < 1:
+                raise InputError(f"{name} is {value!r}; expected a number between 0 and 1")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        plain = asdict(self) | {"selections": [str(selection) for selection in self.selections]}
+        plain["layers"] = _said(self.layers)
+        for name in ("positions", "groups"):
+            plain[name] = None if plain[name] is None else "given"
+        return plain
+
+
+def _said(layers: Layers) -> Any:
+    if layers is None or isinstance(layers, str):
+        return layers
+    if isinstance(layers, type):
+        return layers.__name__
+    return [one.__name__ if isinstance(one, type) and issubclass(one, nn.Module) else str(one) for one in layers]
+
+
+def _choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
