@@ -209,7 +209,8 @@ class Report:
         measured = sum(not one["reason"] for one in self.layers)
         return (
             f"{about.get('model', 'model')}: {measured} of {len(self.layers)} layers, {about.get('points', '?')} points, "
-            f"map {self.settings.get('layer_map', 'input')}, baseline {about.get('baseline', 'none')}, {about.get('seconds', 0):.3g} s"
+            f"map {self.settings.get('layer_map', 'input')}, baseline {about.get('baseline', 'none')}, "
+            f"{about.get('seconds', 0):.3g} s"
         )
 
     def _short(self) -> pd.DataFrame:

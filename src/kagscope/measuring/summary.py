@@ -25,7 +25,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per layer, k, selection and score: ``points``, then for each of value, baseline, ratio the mean and ``_low``,
         ``_high`` (NaN with fewer than two points); ``stderr``, the sampling error of the mean value; ``exact`` (all);
-        ``undefined`` (how many values); ``reason`` (of the first undefined one). The ratio is the mean of the ratios of the points.
+        ``undefined`` (how many values); ``reason`` (of the first undefined one). The ratio is the mean of the points' ratios.
     """
     frame = table[~table["score"].astype(str).isin(BOOKKEEPING)].copy()
     frame["variance"] = frame["stderr"].fillna(0.0) ** 2
@@ -51,7 +51,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 def findings(
     table: pd.DataFrame, layers: Sequence[Mapping[str, Any]], notes: Sequence[str], provenance: Mapping[str, Any]
 ) -> list[str]:
-    """What a careful colleague would say of a measurement: what stands out, is skipped, undefined or sampled, what to distrust."""
+    """What a careful colleague would say of a measurement: what stands out, what is undefined or sampled, what to distrust."""
     summary = summarise(table)
     said = [*_ratios(summary), *_constant(summary, layers), *_unfelt(summary, layers)]
     said += [f"Layer {one['name']} was skipped: {one['reason']}." for one in layers if one["reason"]]
@@ -82,7 +82,8 @@ def _ratios(summary: pd.DataFrame) -> list[str]:
     if most["ratio"] > 1 + LEAST_RATIO:
         interval = "" if np.isnan(most["ratio_low"]) else f" ({most['ratio_low']:.2f} to {most['ratio_high']:.2f})"
         said.append(
-            f"The 2 x 2 minors concentrate most in layer {most['layer']}: PR is {most['ratio']:.2f}{interval} times the baseline's."
+            f"The 2 x 2 minors concentrate most in layer {most['layer']}: "
+            f"PR is {most['ratio']:.2f}{interval} times the baseline's."
         )
         said.append(f"PR is above the baseline's in {len(clear)} of {len(chosen)} layers, beyond the 95% interval over points.")
     else:
