@@ -13,13 +13,13 @@ from torch import nn
 
 from kagscope.errors import InputError
 from kagscope.jacobians import (
-    POINTWISE,
     DeepJacobian,
     FactoredJacobian,
     hidden_activations,
     hidden_layer_jacobians,
     output_slopes,
 )
+from kagscope.jacobians.stack import POINTWISE
 
 WIDTHS = (6, 5, 7, 4)
 

@@ -254,8 +254,8 @@ def _windows(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarr
 
 def _spectra(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarray, plan: Plan) -> None:
     J = jacobian.dense()
-    for score in ("axis_alignment", "effective_rank", "stable_rank", "sv_participation"):
-        state.add((layer, 0, "all", score), points, getattr(scores, score)(J), reason="undefined: the Jacobian is zero")
+    for score, values in {"axis_alignment": scores.axis_alignment(J), **scores.spectral_scores(J)}.items():
+        state.add((layer, 0, "all", score), points, values, reason="undefined: the Jacobian is zero")
     some = slice(0, min(plan.visited_points, len(points)))
     state.add(
         (layer, 1, "all", "column_divergence"),

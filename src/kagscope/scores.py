@@ -168,6 +168,35 @@ def axis_alignment(J: Any) -> Any:
     return _per_matrix(_ratio(aligned.sum(axis=1), rows.astype(np.float64)), batched, J)
 
 
+def spectral_scores(J: Any) -> dict[str, Any]:
+    """``effective_rank``, ``stable_rank`` and ``sv_participation`` at the price of one; each as its own function returns it."""
+    values, batched = _spectrum(J)
+    total = values.sum(axis=1)
+    p = values / total[:, None]
+    logs = np.log(np.where(p > 0, p, 1.0))
+    found = {
+        "effective_rank": np.exp(-(p * logs).sum(axis=1)),
+        "stable_rank": total,
+        "sv_participation": total**2 / (values**2).sum(axis=1),
+    }
+    return {name: _per_matrix(value, batched, J) for name, value in found.items()}
+
+
+def effective_rank(J: Any) -> Any:
+    """exp(entropy of s^2 / sum s^2) over the singular values s; NaN where J = 0."""
+    return spectral_scores(J)["effective_rank"]
+
+
+def stable_rank(J: Any) -> Any:
+    """sum s^2 / max s^2 over the singular values s; NaN where J = 0."""
+    return spectral_scores(J)["stable_rank"]
+
+
+def sv_participation(J: Any) -> Any:
+    """(sum s^2)^2 / sum s^4 over the singular values s; NaN where J = 0."""
+    return spectral_scores(J)["sv_participation"]
+
+
 def _spectrum(J: Any) -> tuple[FloatArray, bool]:
     """(B, min(m, n)) squared singular values of J over their largest, rising; NaN where J = 0.
 
@@ -180,26 +209,6 @@ def _spectrum(J: Any) -> tuple[FloatArray, bool]:
     wide = scaled if scaled.shape[1] <= scaled.shape[2] else scaled.swapaxes(1, 2)
     squares = np.maximum(np.linalg.eigvalsh(wide @ wide.swapaxes(1, 2)), 0.0)
     return _ratio(squares, squares[:, -1:]), batched
-
-
-def effective_rank(J: Any) -> Any:
-    """exp(entropy of s^2 / sum s^2) over the singular values s; NaN where J = 0."""
-    values, batched = _spectrum(J)
-    p = values / values.sum(axis=1, keepdims=True)
-    logs = np.log(np.where(p > 0, p, 1.0))
-    return _per_matrix(np.exp(-(p * logs).sum(axis=1)), batched, J)
-
-
-def stable_rank(J: Any) -> Any:
-    """sum s^2 / max s^2 over the singular values s; NaN where J = 0."""
-    values, batched = _spectrum(J)
-    return _per_matrix(values.sum(axis=1), batched, J)
-
-
-def sv_participation(J: Any) -> Any:
-    """(sum s^2)^2 / sum s^4 over the singular values s; NaN where J = 0."""
-    values, batched = _spectrum(J)
-    return _per_matrix(values.sum(axis=1) ** 2 / (values**2).sum(axis=1), batched, J)
 
 
 def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:

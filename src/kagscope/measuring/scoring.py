@@ -21,6 +21,8 @@ from kagscope.representations import effective_dimension, intrinsic_dimension, k
 
 FACTORED_PASS = 2.0  # times the minors that may be visited: one pass over W serves all points
 DIVERGENCE_ITEMS = 10
+ROW_ITEMS = 20  # whose rows of pairs and triples are looked at; zero rows of k = 1 are counted at every item
+ROTATIONS = 16
 SMALL_TRIPLES = 5e7  # minors whose row means are found at once
 FEWEST_SAMPLES = 10  # for scores of a representation
 EMPTY = "undefined: no column subset in this selection"
@@ -65,7 +67,7 @@ class LayerScores:
             else:
                 reason = f"undefined: a {J.shape[1]} x {J.shape[2]} Jacobian has no {k} x {k} minors"
                 self.state.add((self.layer, k, "all", "pr"), ids, np.full(len(ids), np.nan), reason=reason)
-        self._rows(J)
+        self._rows(J, ids)
         self._spectra(J, ids)
 
     def finish(self, labels: np.ndarray | None) -> State:
@@ -103,7 +105,7 @@ class LayerScores:
         if k == 2:
             self._pairs(J, batch, ids, total)
             for i in ids[ids < self.settings.rotation_points]:
-                value, stderr = rotation_ratio_estimate(J[i - ids[0]], 2, "max", seed=self.settings.seed)
+                value, stderr = rotation_ratio_estimate(J[i - ids[0]], 2, "max", rotations=ROTATIONS, seed=self.settings.seed)
                 self.state.add((self.layer, 2, "all", "rr_max"), [i], value, stderr, exact=False)
             return
         found = self._moments(J, k, method="exact" if k == 1 else "auto")
@@ -123,7 +125,7 @@ class LayerScores:
             self._record(J, ids, self._factored(batch.jacobian).at(batch.jacobian.d[cut:]), visited=False)
             return
         self._record(J, ids, self._moments(J, 2, method="exact", moments=SUMS), visited=False)
-        sampled = self._moments(J, 2, method="sampled", moments=("s1", "entropy"), rel_error=self.settings.rel_error / 5)
+        sampled = self._moments(J, 2, method="sampled", moments=("s1", "entropy"), rel_error=self.settings.rel_error / 2)
         for selection, found in zip(self.settings.selections, sampled, strict=True):
             errors = found.stderr.get("kl_uniform", np.nan)
             reason = EMPTY if found.count == 0 else ALL_ZERO
@@ -149,16 +151,18 @@ class LayerScores:
             if visited and moments.bins is not None:
                 self.state.visited.setdefault((self.layer, k, name), []).extend(moments[i] for i in range(len(moments)))
 
-    def _rows(self, J: np.ndarray) -> None:
+    def _rows(self, J: np.ndarray, ids: np.ndarray) -> None:
         """Row means of the minor matrices, for zero rows; those of k = 1 always."""
         for k in sorted({1, *self.settings.k}):
             if k > 3 or min(J.shape[1:]) < k or (k == 3 and comb(J.shape[1], 3) * comb(J.shape[2], 3) > SMALL_TRIPLES):
                 continue
-            self._row_means.setdefault(k, []).append(kag.row_means(J, k))
+            some = J if k == 1 else J[ids < ROW_ITEMS]
+            if len(some):
+                self._row_means.setdefault(k, []).append(kag.row_means(some, k))
 
     def _spectra(self, J: np.ndarray, ids: np.ndarray) -> None:
-        for score in ("axis_alignment", "effective_rank", "stable_rank", "sv_participation"):
-            self.state.add((self.layer, 0, "all", score), ids, getattr(scores, score)(J), reason=UNDEFINED_JACOBIAN)
+        for score, values in {"axis_alignment": scores.axis_alignment(J), **scores.spectral_scores(J)}.items():
+            self.state.add((self.layer, 0, "all", score), ids, values, reason=UNDEFINED_JACOBIAN)
         some = ids < DIVERGENCE_ITEMS
         if some.any():
             few = "undefined: fewer than two nonzero columns"

@@ -38,8 +38,8 @@ class MeasureSettings:
     mode: str = "eval"
     precision: str = "float64"
     max_rows: int = 512
-    visited_minors: float = 2e9
-    rotation_points: int = 3
+    visited_minors: float = 1e9
+    rotation_points: int = 2
     rel_error: float = 0.01
     zero_row_quantile: float = 0.01
     memory_budget: int = 2**30
