@@ -95,13 +95,7 @@ class LayerJacobians:
     def _batch(self, points: np.ndarray) -> Batch:
         part = self.inputs.take(points)
         function, u = self.map.function(part), self.map.start(part)
-        found = self._factored(function, u)
-        if found is None:
-            J, self.route = autodiff.jacobian(function, u, self.frame, self._at_once(len(u)))
-            with torch.no_grad():
-                h = function(u)
-            found = DenseJacobian(J.reshape(-1, *J.shape[2:])), h
-        jacobian, h = found
+        jacobian, h = self._factored(function, u) or self._dense(function, u)
         items = np.repeat(points, len(self.frame.tokens))
         tokens = np.tile(self.frame.tokens if self._has_tokens() else (-1,), len(points))
         return Batch(jacobian, items, tokens, self._kept(h))
@@ -111,11 +105,19 @@ class LayerJacobians:
             return None
         u, h = autodiff.graph(function, u)
         outer = structure.outer_diagonal(h)
-        signature = outer and structure.shared_signature(outer, u, self.frame.out_tokens is not None)
-        if outer is None or signature is None or not structure.same(self._signature, signature):
+        if outer is None:
+            return None
+        signature = structure.shared_signature(outer, u, self.frame.out_tokens is not None)
+        if signature is None or not structure.same(self._signature, signature):
             return None
         self.route = "factored"
         return FactoredJacobian(self._kept(outer.d), self._W), h.detach()
+
+    def _dense(self, function: autodiff.Function, u: Tensor) -> tuple[DenseJacobian, Tensor]:
+        J, self.route = autodiff.jacobian(function, u, self.frame, self._at_once(len(u)))
+        with torch.no_grad():
+            h = function(u)
+        return DenseJacobian(J.reshape(-1, *J.shape[2:])), h
 
     def _find_shared(self, u: Tensor, h: Tensor, few: Inputs) -> None:
         """W of J = diag(d) W, from one point, where all points have the same."""

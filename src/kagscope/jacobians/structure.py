@@ -58,7 +58,8 @@ def outer_diagonal(h: Tensor) -> Outer | None:
     (edge,) = frontier.values()
     if edge.node is h.grad_fn:
         return Outer(edge, torch.ones_like(h, requires_grad=False))
-    (d,) = torch.autograd.grad(h, [edge], torch.ones_like(h), retain_graph=True, allow_unused=True)  # type: ignore[list-item]
+    d: Tensor | None
+    (d,) = torch.autograd.grad(h, [edge], torch.ones_like(h), retain_graph=True, allow_unused=True)
     return Outer(edge, d) if d is not None and d.shape == h.shape else None
 
 
@@ -70,7 +71,8 @@ def shared_signature(outer: Outer, u: Tensor, tokens: bool) -> Tensor | None:
     generator = torch.Generator().manual_seed(1)
     one = torch.randn(outer.d.shape[2:] if tokens else outer.d.shape[1:], generator=generator).to(outer.d)
     v = one.expand(outer.d.shape).contiguous()
-    (g,) = torch.autograd.grad([outer.edge], [u], v, retain_graph=True, allow_unused=True)  # type: ignore[list-item]
+    g: Tensor | None
+    (g,) = torch.autograd.grad([outer.edge], [u], v, retain_graph=True, allow_unused=True)
     if g is None:
         return None
     g = g.reshape(-1, *g.shape[2:]) if tokens else g

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from kagscope.comparison import compare as compare_states
 from kagscope.comparison import curves as curves_of
@@ -232,7 +232,7 @@ def check_model(model: Any) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("model is a TorchScript module, which takes no hooks; give the Python module it was made from")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if isinstance(tensor, UninitializedTensorMixin):
+        if is_lazy(tensor):
             raise InputError(f"parameter {name!r} is not initialised yet; call the lazy model once before measuring it")
         if tensor.device.type == "meta":
             raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 if TYPE_CHECKING:
     from kagscope.measuring.report import Report
 
-RUN = {"run": "model", "training": "standard", "seed": 0, "epoch": float("nan"), "accuracy": float("nan")}
+RUN: dict[str, Any] = {"run": "model", "training": "standard", "seed": 0, "epoch": float("nan"), "accuracy": float("nan")}
 
 
 def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
@@ -30,7 +30,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
     about = report.provenance
     shape = report.settings.get("image_shape")
     return write_report(
-        path,
+        Path(path),
         results=results,
         curves=curves.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)],
         claims=[],
