@@ -19,6 +19,7 @@ from kagscope.jacobians.maps import LayerMap
 
 Tokens = int | Sequence[int] | str | None
 FLAT = "flat"
+MAX_TOKENS = 256  # of a sequence, where all are asked for
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class LayerJacobians:
     Args:
         map: which function.
         inputs: in the dtype to compute in.
-        tokens: which tokens of sequences: None all, an int that many evenly spaced, a list those, "flat" takes sequences whole.
+        tokens: which tokens of sequences: None all (of more than 256 as many evenly spaced), an int that many evenly spaced, a list those, "flat" takes sequences whole.
         max_rows: more rows than this are thinned to a random sample of that size, the same for every network.
         budget: bytes of working memory, about.
         separate: each point alone, since the model mixes the points of a batch.
@@ -76,8 +77,10 @@ class LayerJacobians:
         self.frame = self._frame(h, u)
         if len(self.frame.rows) < self.frame.units:
             self.notes.append(f"{len(self.frame.rows)} of its {self.frame.units} rows, drawn at random (seed {self.seed})")
-        if self.frame.tokens and len(self.frame.tokens) < (self.frame.out_tokens or self.frame.in_tokens or 1):
-            self.notes.append(f"tokens {', '.join(map(str, self.frame.tokens))}")
+        length, chosen = self.frame.out_tokens or self.frame.in_tokens or 1, self.frame.tokens
+        if len(chosen) < length:
+            which = ", ".join(map(str, chosen)) if len(chosen) <= 8 else "evenly spaced"
+            self.notes.append(f"{len(chosen)} of its {length} tokens ({which})")
         if self.separate:
             self.notes.append("each point alone: the model mixes the points of a batch")
         if self.coupled:
@@ -186,7 +189,7 @@ def _chosen(tokens: Tokens, length: int | None, layer: str) -> tuple[int, ...]:
     if length is None:
         return (0,)
     if tokens is None:
-        return tuple(range(length))
+        tokens = MAX_TOKENS
     if isinstance(tokens, int):
         if tokens < 1:
             raise InputError(f"tokens is {tokens}; expected a positive number, a list of token indices, None for all, or 'flat'")

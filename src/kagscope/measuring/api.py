@@ -61,8 +61,9 @@ def measure(
         baseline_seeds: of "reinit": how many networks, or their seeds; scores are compared with the mean over them.
         labels: (points,) classes, for kernel alignment.
         points: how many points to take, the first ones; None: all, of a loader at most 100.
-        tokens: of layers on sequences (points, tokens, n): None all, a number that many evenly spaced, a list those, "flat" takes
-            a sequence whole. Each token's output is taken with respect to the same token's input.
+        tokens: of layers on sequences (points, tokens, n): None all (of more than 256 as many evenly spaced), a number that many
+            evenly spaced, a list those, "flat" takes a sequence whole. Each token's output is taken with respect to the same
+            token's input.
         mode: "eval" (no dropout, fixed batch statistics) or "train": each point with respect to itself within its batch.
         precision: "float64" computes the Jacobians in float64 whatever the model's dtype, "model" in its own.
         max_rows: layers with more rows are thinned to so many at random, the same ones in the baseline.

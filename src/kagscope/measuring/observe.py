@@ -26,6 +26,7 @@ from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.settings import MeasureSettings
 
 Progress = Callable[[str], None]
+LOOK_AT = 8  # points of the passes that only look at the model
 AGREE = {torch.float64: 1e-9, None: 1e-3}  # of a point alone with the same point in a batch, relative
 
 
@@ -107,8 +108,9 @@ def observe(
     seen = Observation()
     with untouched(model, settings.mode):
         runner, fed = _runner(model, found, settings, weights, seen.notes)
-        separate = _verify(runner, fed, settings, seen.notes)
-        for call in see_calls(runner, fed, paths, exact):
+        few = fed if settings.mode == "train" else fed.take(slice(0, LOOK_AT))
+        separate = _verify(runner, few, settings, seen.notes)
+        for call in see_calls(runner, few, paths, exact):
             progress(call.name)
             _layer(seen, call, runner, fed, settings, labels, separate, call.path in exact)
     if not seen.states:
@@ -257,15 +259,16 @@ def _runner(
     wanted = torch.float64 if settings.precision == "float64" else None
     runner = Runner(model, wanted, settings.seed, weights)
     fed = inputs.cast(torch.float64) if wanted else inputs
+    few = slice(0, None if settings.mode == "train" else LOOK_AT)
     if wanted is None:
-        _try(runner, fed)
+        _try(runner, fed.take(few))
         return runner, fed
     try:
         with torch.no_grad():
-            runner(fed)
+            runner(fed.take(few))
     except Exception as error:
         own = Runner(model, None, settings.seed, weights)
-        _try(own, inputs)  # if this fails too, its message is the one to read
+        _try(own, inputs.take(few))  # if this fails too, its message is the one to read
         notes.append(f"computed in the model's own precision, since float64 failed ({_short(error)})")
         return own, inputs
     return runner, fed
