@@ -39,7 +39,8 @@ class LayerJacobians:
     Args:
         map: which function.
         inputs: in the dtype to compute in.
-        tokens: which tokens of sequences: None all (of more than 256 as many evenly spaced), an int that many evenly spaced, a list those, "flat" takes sequences whole.
+        tokens: which tokens of sequences: None all (of more than 256 as many evenly spaced), an int that many evenly spaced, a
+            list those, "flat" takes sequences whole.
         max_rows: more rows than this are thinned to a random sample of that size, the same for every network.
         budget: bytes of working memory, about.
         separate: each point alone, since the model mixes the points of a batch.
