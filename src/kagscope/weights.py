@@ -66,9 +66,10 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
     """What a safetensors or ``torch.save`` file holds: tensors, on the CPU, in plain containers. Raises :class:`DataError`."""
     path = Path(path)
     with open_regular(path) as stream:
-        start = stream.read(8)
+        start = stream.read(9)
         stream.seek(0)
-        if start.startswith((b"PK\x03\x04", b"\x80")):
+        header_first = start[8:9] == b"{"  # of safetensors; the eight bytes before it are a length, which can look like a pickle
+        if start.startswith((b"PK\x03\x04", b"\x80")) and not header_first:
             return _unpickled(stream, path)
         return _safetensors(stream.read(), path)
 

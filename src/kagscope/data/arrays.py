@@ -106,7 +106,7 @@ def _array(stream: IO[bytes], size: int, where: str) -> npt.NDArray[Any]:
     if len(content) != expected or stream.read(1):
         raise DataError(f"{where}: truncated: expected {expected} bytes, found {len(content)}: save it again")
     array = np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return array.astype(dtype.newbyteorder("="))  # a copy: what lies in bytes cannot be written to
 
 
 def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -164,7 +164,7 @@ def _from_file(path: Path, split: str) -> Source:
 
 def _tensor(array: np.ndarray) -> Tensor:
     wide = array.astype(np.int64) if array.dtype.kind in "iu" and array.dtype != np.uint8 else array
-    return torch.from_numpy(np.ascontiguousarray(wide))
+    return torch.from_numpy(wide)
 
 
 def _named(arrays: dict[str, Tensor], path: Path, split: str) -> Source:
@@ -192,11 +192,14 @@ def _first(arrays: dict[str, Tensor], names: tuple[str, ...], split: str) -> Ten
     return None
 
 
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
+
+
 def _scaled(inputs: Tensor) -> Tensor:
     """Bytes over 255, as in :mod:`kagscope.data`; other integers as int64."""
     if inputs.dtype == torch.uint8:
         return inputs.float() / 255
-    return inputs if inputs.is_floating_point() or inputs.dtype == torch.bool else inputs.long()
+    return inputs.long() if inputs.dtype in _INTEGERS else inputs
 
 
 def _count(tensors: dict[str, Tensor], labels: Tensor | None, name: str) -> int:

@@ -49,9 +49,9 @@ def load_model(spec: str, arguments: Mapping[str, Any] | None = None, *, seed: i
     if not colon or not source or not path:
         raise InputError(f"model {spec!r} names no module or nothing in it{_suggestion(spec)}; {_FORMS}")
     is_file = source.endswith(".py") or "/" in source or "\\" in source
-    folder = Path(source).expanduser().resolve().parent if is_file else Path.cwd()
-    with _on_path(folder), _seeded(seed):
-        module = _file(source) if is_file else _module(source)
+    file = _existing(source) if is_file else None
+    with _on_path(file.parent.resolve() if file else Path.cwd()), _seeded(seed):
+        module = _run(file) if file else _module(source)
         return _build(_attribute(module, path, spec), dict(arguments or {}), spec)
 
 
@@ -87,31 +87,33 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
-def _file(source: str) -> ModuleType:
-    file = Path(source).expanduser()
+def _existing(source: str) -> Path:
     try:
-        found = file.is_file()
-        folder = file.is_dir()
-        beside = [str(entry) for entry in file.parent.glob("*.py")] if not found else []
-    except (OSError, ValueError) as error:  # too long a name, a NUL in it
+        file = Path(source).expanduser()
+        found, folder = file.is_file(), file.is_dir()
+        beside = [] if found else [str(entry) for entry in file.parent.glob("*.py")]
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, no home
         raise InputError(f"{source!r} cannot be a file ({getattr(error, 'strerror', None) or error}); {_FORMS}") from None
     if folder:
         raise InputError(f"{source} is a folder; {_FORMS}")
     if not found:
-        close = close_names(str(file), beside)
-        raise InputError(f"{source}: no such file{close}; {_FORMS}")
+        raise InputError(f"{source}: no such file{close_names(str(file), beside)}; {_FORMS}")
+    return file
+
+
+def _run(file: Path) -> ModuleType:
     digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
     name = f"_kagscope_{file.stem}_{digest}"  # a name that no import statement can mean
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise InputError(f"{source} is no Python file; {_FORMS}")
+        raise InputError(f"{file} is no Python file; {_FORMS}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise InputError(f"running {source} raised {_told(error)}") from error
+        raise InputError(f"running {file} raised {_told(error)}") from error
     return module
 
 
