@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,15 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.points)
 
+    def evenly(self, points: int) -> Inputs:
+        """``points`` of them, evenly spaced, the first and last among them. Raises :class:`InputError`."""
+        taken = choose_evenly(len(self), points, self.name)
+        rows = torch.from_numpy(taken)
+        inputs = self.inputs
+        chosen = inputs[rows] if isinstance(inputs, Tensor) else {key: tensor[rows] for key, tensor in inputs.items()}
+        labels = None if self.labels is None else self.labels[rows]
+        return Inputs(chosen, labels, self.image_shape, self.points[taken], self.name)
+
 
 def load_inputs(
     name: str | Path, *, points: int | None = None, split: str = "test", shape: tuple[int, ...] | None = None
@@ -69,27 +78,20 @@ def load_inputs(
         raise InputError(f"split is {split!r}; expected test or train")
     inputs, labels, image_shape = _source(name, split)
     tensors = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-    count = _count(tensors, labels, str(name))
-    taken = choose_evenly(count, points, str(name))
-    chosen = {key: _checked(tensor[torch.from_numpy(taken)], f"{name}: {key}") for key, tensor in tensors.items()}
-    if shape is not None:
-        if isinstance(inputs, dict):
-            raise InputError(f"an input shape was given, but {name} holds several arrays ({listed(inputs)}); shape them there")
-        chosen["inputs"] = reshaped(chosen["inputs"], shape, str(name))
-        image_shape = image_shape or image_shape_of(shape)
-    return Inputs(
-        inputs=chosen if isinstance(inputs, dict) else chosen["inputs"],
-        labels=None if labels is None else labels[torch.from_numpy(taken)],
-        image_shape=image_shape,
-        points=taken,
-        name=str(name),
-    )
+    every = Inputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name))
+    found = every if points is None else every.evenly(points)
+    for key, tensor in (found.inputs if isinstance(found.inputs, dict) else {"inputs": found.inputs}).items():
+        _check(tensor, f"{name}: {key}")
+    if shape is None:
+        return found
+    if isinstance(found.inputs, dict):
+        raise InputError(f"an input shape was given, but {name} holds several arrays ({listed(found.inputs)}); shape them there")
+    shaped = reshaped(found.inputs, shape, str(name))
+    return replace(found, inputs=shaped, image_shape=found.image_shape or image_shape_of(shape))
 
 
-def choose_evenly(count: int, points: int | None, name: str) -> np.ndarray:
+def choose_evenly(count: int, points: int, name: str) -> np.ndarray:
     """(points,) indices evenly spaced over ``count``, the first and last among them. Raises :class:`InputError`."""
-    if points is None:
-        return np.arange(count)
     if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= count:
         raise InputError(f"points is {points!r}; {name} holds {count} inputs: expected a whole number from 1 to {count}")
     return np.linspace(0, count - 1, points).round().astype(np.int64)
@@ -214,13 +216,12 @@ def _count(tensors: dict[str, Tensor], labels: Tensor | None, name: str) -> int:
     return next(iter(counts.values()))
 
 
-def _checked(tensor: Tensor, where: str) -> Tensor:
+def _check(tensor: Tensor, where: str) -> None:
     if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
         raise DataError(f"{where}: is {_kind(tensor)}, {tensor.layout}; expected a dense array of real numbers")
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         first = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
         raise DataError(f"{where}: NaN or infinite, first at {tuple(first)}; expected finite numbers")
-    return tensor
 
 
 def _kind(tensor: Tensor) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from kagscope.errors import InputError
+from kagscope.jacobians.runner import untouched
 
 
 def fit_inputs(model: nn.Module, inputs: Tensor, *, keep_shape: bool = False) -> Tensor:
@@ -36,7 +35,7 @@ def fit_inputs(model: nn.Module, inputs: Tensor, *, keep_shape: bool = False) ->
     for shape in [tuple(inputs.shape[1:])] if keep_shape else _candidates(tuple(inputs.shape[1:])):
         trial = inputs[:2].reshape(-1, *shape)
         try:
-            with _untouched(model), torch.no_grad():
+            with untouched(model), torch.no_grad():
                 output = model(trial)
         except Exception as error:  # anything can be in a forward pass
             said.append(f"{(len(inputs), *shape)}: {' '.join(str(error).split())[:140] or type(error).__name__}")
@@ -57,16 +56,3 @@ def _candidates(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     found = [shape] if len(shape) != 2 else []
     found += [(size,), *([(1, *image), image] if image else [])]
     return list(dict.fromkeys(found))
-
-
-@contextlib.contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; every module's mode, and torch's random numbers, as before afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng():
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
