@@ -171,37 +171,43 @@ def _tensors(value: Any) -> dict[str, Tensor]:
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = _silent) -> None:
-    """Copy ``state`` into ``model``; nothing is changed unless everything fits.
+    """Copy ``state`` into ``model``, in the model's own dtypes; nothing is changed unless everything fits (see :func:`fitting`)."""
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise InputError("the model is on the meta device and holds no weights; build it on the CPU, or call to_empty first")
+    model.load_state_dict(fitting(model, state, where, say=say))
+
+
+def fitting(
+    model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = _silent
+) -> dict[str, Tensor]:
+    """``state`` under the names that ``model`` has.
 
     Names are taken as they are. Where they do not fit, prefixes that wrappers add are dropped if that makes all of them fit:
     ``_orig_mod`` anywhere (``torch.compile``), then a part that all names begin with (``module.`` of data parallel,
     ``model.`` of Lightning). A name that is missing because its tensor is tied to one that is there is filled from that one.
 
     Args:
-        model: its parameters and buffers are overwritten, in its own dtypes.
+        model: left as it is.
         state: tensors by name.
         where: what to call the weights in an error, such as their file.
         say: called with a sentence when prefixes were dropped.
 
     Raises:
         DataError: a missing or unexpected name (with close ones), or a wrong shape.
-        InputError: the model is on the meta device.
     """
     expected = model.state_dict()
-    if any(tensor.is_meta for tensor in expected.values()):
-        raise InputError("the model is on the meta device and holds no weights; build it on the CPU, or call to_empty first")
     candidates = [(_with_tied(names, expected), dropped) for names, dropped in _renamed(state)]
-    fitting, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # the first of the best
-    _check_names(expected, fitting, f"{where} (after dropping {dropped})" if dropped else where)
+    found, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # the first of the best
+    _check_names(expected, found, f"{where} (after dropping {dropped})" if dropped else where)
     for name, tensor in expected.items():
-        if not nn.parameter.is_lazy(tensor) and fitting[name].shape != tensor.shape:
+        if not nn.parameter.is_lazy(tensor) and found[name].shape != tensor.shape:
             raise DataError(
-                f"{where} do not fit the model: {name} has shape {tuple(fitting[name].shape)}, expected {tuple(tensor.shape)}; "
+                f"{where} do not fit the model: {name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}; "
                 "check the widths, the number of classes and the image size"
             )
-    model.load_state_dict(fitting)
     if dropped:
         say(f"{where}: dropped {dropped} from the names of the weights, which then fit the model")
+    return found
 
 
 def _renamed(state: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:
