@@ -171,7 +171,7 @@ def _tensors(value: Any) -> dict[str, Tensor]:
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = _silent) -> None:
-    """Copy ``state`` into ``model``, in the model's own dtypes; nothing is changed unless everything fits (see :func:`fitting`)."""
+    """Copy ``state`` into ``model``, in its own dtypes; nothing is changed unless all of it fits (see :func:`fitting`)."""
     if any(tensor.is_meta for tensor in model.state_dict().values()):
         raise InputError("the model is on the meta device and holds no weights; build it on the CPU, or call to_empty first")
     model.load_state_dict(fitting(model, state, where, say=say))
