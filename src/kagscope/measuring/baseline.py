@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kagscope.errors import InputError
 from kagscope.jacobians.runner import untouched
-from kagscope.models import load_weights
+from kagscope.weights import load_state
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
 REINIT = "reinit"
@@ -42,7 +42,7 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
         for seed in range(seeds) if isinstance(seeds, int) else seeds:
             yield reinitialised(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
-        weights = load_weights(given)
+        weights = load_state(given)
         _check_fit(model, weights, str(given))
         yield model, weights
     else:
