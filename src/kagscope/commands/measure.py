@@ -28,7 +28,7 @@ def measure(
         ),
     ],
     argument: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE for the factory; repeatable.", show_default=False)
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="NAME=VALUE for the factory; repeatable.", show_default=False)
     ] = None,
     weights: Annotated[
         list[str] | None,
@@ -100,9 +100,10 @@ def measure(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure the geometry of any PyTorch model, layer by layer, or of the checkpoints of its training.
+    """Measure the geometry of any PyTorch model.
 
-    Ends with a table of scores and the files that were asked for. Give MODEL only code that you trust: it is run.
+    Layer by layer, against a baseline; or of the checkpoints of its training. Ends with a table of scores and the files that were
+    asked for. Give MODEL only code that you trust: it is run.
     """
 
     def job() -> None:
@@ -128,8 +129,9 @@ def measure(
         from kagscope.commands.sources import Wanted, prepare
 
         targets = Targets(out, html, csv, parquet)
-        targets.check()
-        from kagscope.commands.measured import list_the_layers, measure_and_show
+        targets.check(series=len(weights or ()) > 1 or any("*" in w for w in weights or ()))
+        from kagscope.commands.measured import list_layers as show_layers
+        from kagscope.commands.measured import measure_and_show
 
         with contextlib.redirect_stdout(sys.stderr):  # whatever the user's own code prints
             notes: list[str] = []
@@ -137,10 +139,10 @@ def measure(
                 Wanted(model, named, tuple(weights or ()), baseline, data, split, shape, points, seed), notes.append
             )
         if list_layers:
-            list_the_layers(subject)
+            show_layers(subject)
             return
         if image is not None or _columns_are_pixels(subject, layer_map):
-            wanted["image_shape"] = image or subject.image_shape
+            wanted["image_shape"] = image or subject.source.image_shape
         measure_and_show(subject, wanted, targets, notes, quiet=quiet, as_json=as_json)
 
     guarded(job, debug, "nothing was written")
@@ -157,4 +159,4 @@ def _tokens(text: str) -> Any:
 
 def _columns_are_pixels(subject: Subject, layer_map: str) -> bool:
     """Whether the columns of the Jacobians are the pixels of grey images."""
-    return layer_map == "input" and subject.image_shape is not None and not isinstance(subject.inputs, dict)
+    return layer_map == "input" and subject.source.image_shape is not None and not isinstance(subject.inputs, dict)

@@ -42,17 +42,17 @@ class Subject:
     Attributes:
         model: with its weights, unless there are ``checkpoints``.
         inputs: in the shape and dtype that it takes.
-        points: (N,) their indices in the source.
-        image_shape: of the inputs, where they are grey images.
+        source: the inputs as they were loaded, with labels and indices.
         baseline: for :func:`kagscope.measure`; None where nothing is compared.
+        said: the baseline in words; "" where :func:`kagscope.measure` finds them.
         checkpoints: of a series, by step; empty for one set of weights.
     """
 
     model: nn.Module
     inputs: Tensor | dict[str, Tensor]
     source: Inputs
-    image_shape: tuple[int, int] | None
     baseline: Any
+    said: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()
 
 
@@ -76,7 +76,7 @@ def prepare(wanted: Wanted, say: Say) -> Subject:
     elif not wanted.weights:
         say(f"no --weights: {wanted.model} is measured as it was built (seed {wanted.seed})")
     baseline = _baseline(wanted, model, initial, bool(checkpoints), say)
-    return _with_inputs(wanted, wanted.data, model, baseline, checkpoints)
+    return _with_inputs(wanted, wanted.data, model, baseline, _said(wanted.baseline), checkpoints)
 
 
 def _load(model: nn.Module, name: str, say: Say) -> nn.Module:
@@ -102,6 +102,13 @@ def _baseline(wanted: Wanted, model: nn.Module, initial: nn.Module | None, serie
     return _load(copy.deepcopy(model), name, say)
 
 
+def _said(baseline: str | None) -> str:
+    """A baseline that :func:`kagscope.measure` is given as a model, in words."""
+    if baseline in (None, "none", "first", "reinit"):
+        return ""
+    return "the model as built" if baseline == "initial" else str(baseline)
+
+
 def _with_inputs(wanted: Wanted, data: str, model: nn.Module, baseline: Any, checkpoints: tuple[Checkpoint, ...] = ()) -> Subject:
     source = _inputs(wanted, data)
     inputs = source.inputs
@@ -110,7 +117,7 @@ def _with_inputs(wanted: Wanted, data: str, model: nn.Module, baseline: Any, che
         inputs = fit_inputs(model, inputs, keep_shape=wanted.input_shape is not None)
     elif device is not None:
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-    return Subject(model, inputs, source, source.image_shape, baseline, checkpoints)
+    return Subject(model, inputs, source, baseline, said, checkpoints)
 
 
 def _inputs(wanted: Wanted, data: str) -> Inputs:
@@ -154,8 +161,7 @@ def _own_run(wanted: Wanted, say: Say) -> Subject:
 
     model = network(steps[-1])
     if wanted.baseline in (None, "initial"):
-        say(f"measured at step {steps[-1]}, the baseline is step {steps[0]}")
-        baseline: Any = network(steps[0])
+        baseline, said = network(steps[0]), f"the same network at step {steps[0]}"
     else:
-        baseline = _baseline(wanted, model, None, False, say)
-    return _with_inputs(wanted, wanted.data or config.data, model, baseline)
+        baseline, said = _baseline(wanted, model, None, False, say), _said(wanted.baseline)
+    return _with_inputs(wanted, wanted.data or config.data, model, baseline, said)

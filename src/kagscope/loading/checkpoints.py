@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def is_pattern(name: str) -> bool:
     return glob.has_magic(name) and not Path(name).exists()
 
 
-def find_checkpoints(names: str | Path | Sequence[str | Path]) -> list[Checkpoint]:
+def find_checkpoints(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Checkpoint]:
     """The checkpoints that names and patterns stand for, by step.
 
     The step is read from the path: of the numbers in which the paths differ, the one after a word of :data:`LABELS`
@@ -44,10 +45,10 @@ def find_checkpoints(names: str | Path | Sequence[str | Path]) -> list[Checkpoin
         InputError: nothing given, a path without a number, or two with the same step.
         DataError: a pattern that fits no file. A name that is no file is kept: whoever reads it will say so.
     """
-    given = [names] if isinstance(names, str | Path) else list(names)
+    given = [names] if isinstance(names, str | os.PathLike) else list(names)
     if not given:
         raise InputError("no checkpoint was given; expected files, or a pattern such as 'run/step_*.safetensors'")
-    paths = list(dict.fromkeys(path for name in given for path in _expand(str(name))))
+    paths = list(dict.fromkeys(path for name in given for path in _expand(os.fspath(name))))
     checkpoints = sorted(
         (Checkpoint(step, Path(path)) for step, path in zip(_steps(paths), paths, strict=True)), key=lambda found: found.step
     )

@@ -1,41 +1,29 @@
-"""Checkpoints of one training run, measured alike: geometry by step, without the code that trained."""
+"""What was measured along a training run: reports by step, their tables, sentences, figures, files."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from torch import Tensor, nn
 
-from kagscope.errors import DataError, InputError, OutputError
+from kagscope.errors import DataError, OutputError
 from kagscope.files import atomic_path, atomic_write
-from kagscope.jacobians.inputs import as_inputs
-from kagscope.loading.checkpoints import find_checkpoints
-from kagscope.measuring.baseline import baselines
-from kagscope.measuring.observe import Observation, check_model, compare, curves, observe
 from kagscope.measuring.report import Report
-from kagscope.measuring.settings import MeasureSettings
 from kagscope.measuring.summary import summarise
-from kagscope.provenance import hardware, versions
-from kagscope.weights import fitting, load_state
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FIRST = "first"
 FORMAT = 1
-Weights = str | os.PathLike[str] | Mapping[str, Tensor] | nn.Module
-Say = Callable[[str], None]
 
 
 class Series:
-    """Reports of the checkpoints of a run, from :func:`measure_series`.
+    """Reports of the checkpoints of a run, from :func:`kagscope.measure_series`.
 
     Attributes:
         reports: a :class:`~kagscope.measuring.report.Report` for each step, in order.
@@ -73,8 +61,7 @@ class Series:
         for layer, rows in chosen.groupby("layer", observed=True, sort=False):
             rows = rows[rows["ratio"].notna()]
             if len(rows) > 1:
-                highest = rows.loc[rows["ratio"].idxmax()]
-                last = rows.iloc[-1]
+                highest, last = rows.iloc[int(rows["ratio"].argmax())], rows.iloc[-1]
                 said.append(
                     f"Layer {layer}: PR (k = 2) over the baseline's is {last['ratio']:.2f} at step {last['step']} and highest, "
                     f"{highest['ratio']:.2f}, at step {highest['step']}."
@@ -162,136 +149,6 @@ class Series:
     def __repr__(self) -> str:
         steps = ", ".join(map(str, self.steps[:12])) + (", …" if len(self) > 12 else "")
         return "\n".join([f"{len(self)} checkpoints at steps {steps}", "", *(f"- {one}" for one in self.findings)])
-
-
-def measure_series(
-    model: nn.Module,
-    checkpoints: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[int, Weights],
-    inputs: Any,
-    *,
-    baseline: Any = FIRST,
-    baseline_seeds: int | Sequence[int] = 3,
-    labels: Any = None,
-    points: int | None = None,
-    progress: Say | None = None,
-    **settings: Any,
-) -> Series:
-    """Measure the checkpoints of one training run at the same points, against the same baseline.
-
-    Args:
-        model: the architecture; its own weights are neither measured nor changed.
-        checkpoints: files, or a pattern such as ``"run/step_*.safetensors"``, by the step in their names
-            (:func:`kagscope.loading.find_checkpoints`); or weights by step: files, state dicts or models.
-        inputs: see :func:`kagscope.measure`.
-        baseline: "first" is the first checkpoint that can be measured; else as of :func:`kagscope.measure`.
-        baseline_seeds: of "reinit".
-        labels: (points,) classes, for kernel alignment.
-        points: how many points to take, the first ones.
-        progress: told of each checkpoint and layer.
-        settings: ``layers``, ``layer_map``, ``k``, ``selections`` and the rest, see :func:`kagscope.measure`.
-
-    Returns:
-        A :class:`Series`. A checkpoint that is damaged, does not fit or has no finite Jacobian is left out and named there.
-
-    Raises:
-        InputError: a model, layer, input or option that cannot be used.
-        DataError: no checkpoint could be read.
-    """
-    chosen = MeasureSettings(**{name: value for name, value in settings.items() if value is not None})
-    check_model(model)
-    tell = progress or (lambda text: None)
-    found = as_inputs(inputs, points)
-    labels = found.labels if labels is None or points is None else labels[:points]
-    fed: Any = found.kwargs or found.args
-    notes: list[str] = []
-    options = {"labels": labels}
-
-    def measured(module: nn.Module, weights: Mapping[str, Tensor] | None, what: str) -> Observation:
-        return observe(module, fed, chosen, weights=weights, progress=lambda layer: tell(f"{what}: layer {layer}"), **options)
-
-    before: list[Observation] = []
-    if baseline != FIRST if isinstance(baseline, str) else True:
-        others = baselines(model, baseline, baseline_seeds, notes)
-        before = [measured(module, weights, "baseline") for module, weights in others]
-    reports: dict[int, Report] = {}
-    left_out: dict[str, str] = {}
-    entries = _entries(checkpoints)
-    for place, (step, name, given) in enumerate(entries, 1):
-        since = time.perf_counter()
-        try:
-            weights = fitting(model, _state(given, notes.append), name, say=notes.append)
-        except (DataError, InputError) as error:
-            left_out[name] = str(error).removeprefix(f"{name}: ").removeprefix(f"{name} ")
-            continue
-        try:
-            seen = measured(model, weights, f"step {step} ({place} of {len(entries)})")
-        except InputError as error:
-            if not reports:  # then it is not this checkpoint that is at fault
-                raise
-            left_out[name] = str(error)
-            continue
-        if baseline == FIRST and not before:
-            before = [seen]
-        about = {
-            "model": type(model).__name__,
-            "points": found.count,
-            "baseline": f"step {next(iter(reports), step)}" if baseline == FIRST else _said(baseline),
-            "weights": name,
-            "seconds": round(time.perf_counter() - since, 3),
-            "versions": versions(),
-            "hardware": hardware(),
-        }
-        reports[step] = _report(seen, before, chosen, about)
-    if not reports:
-        raise DataError(f"no checkpoint could be measured: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
-    return Series(reports, left_out, list(dict.fromkeys(notes)))
-
-
-def _entries(checkpoints: Any) -> list[tuple[int, str, Weights]]:
-    """Step, name and weights of each checkpoint, by step."""
-    if isinstance(checkpoints, Mapping):
-        if not checkpoints or not all(isinstance(step, int) and not isinstance(step, bool) for step in checkpoints):
-            raise InputError(f"checkpoints by step have the steps {list(checkpoints)[:5]!r}; expected at least one whole number")
-        names = {
-            step: str(given) if isinstance(given, str | os.PathLike) else f"step {step}" for step, given in checkpoints.items()
-        }
-        return [(step, names[step], checkpoints[step]) for step in sorted(checkpoints)]
-    names_given = (
-        checkpoints
-        if isinstance(checkpoints, str)
-        else Path(checkpoints)
-        if isinstance(checkpoints, os.PathLike)
-        else [Path(name) if isinstance(name, os.PathLike) else name for name in checkpoints]
-    )
-    return [(one.step, str(one.path), one.path) for one in find_checkpoints(names_given)]
-
-
-def _state(given: Weights, say: Say) -> Mapping[str, Tensor]:
-    if isinstance(given, nn.Module):
-        return given.state_dict()
-    if isinstance(given, Mapping):
-        return given
-    return load_state(given, say=say)
-
-
-def _report(seen: Observation, before: list[Observation], settings: MeasureSettings, about: dict[str, Any]) -> Report:
-    return Report(
-        compare(seen, before, settings.zero_row_quantile),
-        curves(seen),
-        [curves(one) for one in before],
-        layers=[record.as_json() for record in seen.layers],
-        settings=settings.as_json(),
-        notes=seen.notes,
-        provenance=about,
-    )
-
-
-def _said(baseline: Any) -> str:
-    if baseline is None:
-        return "none"
-    if isinstance(baseline, str | os.PathLike):
-        return "networks initialised anew" if baseline == "reinit" else str(baseline)
-    return "a model" if isinstance(baseline, nn.Module) else "a state dict"
 
 
 def _stacked(tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
