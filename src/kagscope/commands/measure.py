@@ -22,6 +22,7 @@ def measure(
     model: Annotated[
         str,
         typer.Argument(
+            metavar="MODEL",
             help="package.module:factory or path/to/file.py:factory, whose code is run: a function, class or model. "
             "Or the folder of a finished run, OUT/runs/RUN.",
             show_default=False,
@@ -33,6 +34,7 @@ def measure(
     weights: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="FILE",
             help="File of weights: safetensors, or a state dict or checkpoint of torch.save (no other pickle). Several, or a "
             "quoted pattern such as 'run/step_*.safetensors', are a series.",
             show_default=False,
@@ -41,6 +43,7 @@ def measure(
     data: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="digits, mnist, fashion_mnist, kmnist, a folder of IDX or .npz files, or a file .npz, .npy, .pt, .safetensors.",
             show_default=False,
         ),
@@ -48,6 +51,7 @@ def measure(
     layer: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Name from named_modules(), or a pattern such as 'blocks.*.mlp'; repeatable. [default: every activation]",
             show_default=False,
         ),
@@ -55,47 +59,64 @@ def measure(
     list_layers: Annotated[bool, typer.Option("--list-layers", help="Show the model's layers and stop.")] = False,
     layer_map: Annotated[
         str,
-        typer.Option(help="input: model input to layer; block: the layer's own input to its output; output: layer to output."),
+        typer.Option(
+            metavar="MAP",
+            help="input: model input to layer; block: the layer's own input to its output; output: layer to output.",
+        ),
     ] = "input",
     baseline: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="none, initial (the model before --weights), reinit (initialised anew), first (of a series), or a file of "
             "weights. [default: none; of a series first; of a finished run initial]",
             show_default=False,
         ),
     ] = None,
-    k: Annotated[str, typer.Option("--k", help="Orders of the minors.")] = "1,2",
+    k: Annotated[str, typer.Option("--k", metavar="N,N", help="Orders of the minors.")] = "1,2",
     selection: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Which column subsets: all, 'ball(7)', 'apart(7)', 'shell(7,14)', 'window(13,13,7)'; repeatable. [default: all]",
             show_default=False,
         ),
     ] = None,
     points: Annotated[
-        int | None, typer.Option(help="Inputs measured, evenly spaced. [default: up to 100]", show_default=False)
+        int | None, typer.Option(metavar="N", help="Inputs measured, evenly spaced. [default: up to 100]", show_default=False)
     ] = None,
-    split: Annotated[str, typer.Option(help="test or train, of a data set with both.")] = "test",
+    split: Annotated[str, typer.Option(metavar="NAME", help="test or train, of a data set with both.")] = "test",
     input_shape: Annotated[
         str | None,
-        typer.Option(help="Shape of one input, such as 1,28,28. [default: the first that the model takes]", show_default=False),
+        typer.Option(
+            metavar="N,N,…",
+            help="Shape of one input, such as 1,28,28. [default: the first that the model takes]",
+            show_default=False,
+        ),
     ] = None,
     image_shape: Annotated[
         str | None,
-        typer.Option(help="Height,width of the image that the Jacobian's columns are. [default: the data's]", show_default=False),
+        typer.Option(
+            metavar="H,W",
+            help="Height,width of the image that the Jacobian's columns are. [default: the data's]",
+            show_default=False,
+        ),
     ] = None,
     tokens: Annotated[
-        str, typer.Option(help="Of layers on sequences: all, a number evenly spaced, positions such as 0,3,7, or flat.")
+        str,
+        typer.Option(
+            metavar="WHICH", help="Of layers on sequences: all, a number evenly spaced, positions such as 0,3,7, or flat."
+        ),
     ] = "all",
-    seed: Annotated[int, typer.Option(help="Of what is sampled, and of the model where it is built at random.")] = 0,
-    memory: Annotated[str, typer.Option(help="Working memory, about.")] = "1GiB",
+    seed: Annotated[int, typer.Option(metavar="N", help="Of what is sampled, and of the model where it is built at random.")] = 0,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Working memory, about.")] = "1GiB",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for table, summary, figures and page: new, empty, or of this command.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for table, summary, figures and page: new, empty, or of this command."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Page to write.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Table to write, as text.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Table to write, as Parquet.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Page to write.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Table to write, as text.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Table to write, as Parquet.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths of written files (and errors).")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -126,10 +147,10 @@ def measure(
 
         wanted["selections"] = [parse_selection(text) for text in selection or ("all",)]
         from kagscope.commands.outputs import Targets
-        from kagscope.commands.sources import Wanted, prepare
+        from kagscope.commands.sources import Wanted, is_series, prepare
 
         targets = Targets(out, html, csv, parquet)
-        targets.check(series=len(weights or ()) > 1 or any("*" in w for w in weights or ()))
+        targets.check(is_series(weights or ()))
         from kagscope.commands.measured import list_layers as show_layers
         from kagscope.commands.measured import measure_and_show
 

@@ -61,7 +61,8 @@ def measure_and_show(
     if isinstance(result, Series) and result.left_out:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in result.left_out.items())
         count = len(result.left_out)
-        raise DataError(f"{count} of {count + len(result)} checkpoints were left out, the others are measured ({reasons})")
+        verb = "was" if count == 1 else "were"
+        raise DataError(f"{count} of {count + len(result)} checkpoints {verb} left out, the others are measured: {reasons}")
 
 
 def _measured(subject: Subject, options: dict[str, Any], working: terminal.Working) -> Result:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from kagscope.errors import InputError, OutputError
 
-MARK = "measure.json"
+MARKS = {False: "report.json", True: "series.json"}
+"""The file by which a folder of a report, or of a series, is known."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Targets:
     csv: Path | None = None
     parquet: Path | None = None
 
-    def check(self) -> None:
+    def check(self, series: bool) -> None:
         """Raise :class:`OutputError` where one cannot be written, or :class:`InputError` where two are the same file."""
         files = [path for path in (self.html, self.csv, self.parquet) if path is not None]
         if len({_full(path) for path in files}) < len(files):
@@ -30,22 +31,22 @@ class Targets:
                 raise OutputError(f"{path} is a folder; give a file, such as {path / 'geometry'}{path.suffix or '.html'}")
             _check_folder(path.parent, f"cannot write {path}")
         if self.out is not None:
-            self._check_out(self.out)
+            _check_out(self.out, MARKS[series])
 
-    @staticmethod
-    def _check_out(out: Path) -> None:
-        try:
-            if out.exists() and not out.is_dir():
-                raise OutputError(f"{out} is a file, but the output must be a folder; give another --out")
-            entries = {entry.name for entry in out.iterdir()} if out.exists() else set()
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise OutputError(f"cannot read {out}: {getattr(error, 'strerror', error)}; give another --out") from error
-        if entries and MARK not in entries:
-            raise OutputError(
-                f"{out} is not empty and holds no measurement (found {', '.join(sorted(entries)[:3])}); give a new --out"
-            )
-        there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-        _check_folder(there, f"cannot write in {out}")
+
+def _check_out(out: Path, mark: str) -> None:
+    try:
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"{out} is a file, but the output must be a folder; give another --out")
+        entries = {entry.name for entry in out.iterdir()} if out.exists() else set()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise OutputError(f"cannot read {out}: {getattr(error, 'strerror', error)}; give another --out") from error
+    if entries and mark not in entries:
+        raise OutputError(
+            f"{out} is not empty and was not written by this command (found {', '.join(sorted(entries)[:3])}); give a new --out"
+        )
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    _check_folder(there, f"cannot write in {out}")
 
 
 def _full(path: Path) -> str:

@@ -56,6 +56,11 @@ class Subject:
     checkpoints: tuple[Checkpoint, ...] = ()
 
 
+def is_series(weights: Sequence[str]) -> bool:
+    """Whether these names of weights mean several checkpoints."""
+    return len(weights) > 1 or any(is_pattern(name) for name in weights)
+
+
 def prepare(wanted: Wanted, say: Say) -> Subject:
     """Load everything, and check that it fits together. ``say`` is told of every choice made on the way.
 
@@ -68,7 +73,7 @@ def prepare(wanted: Wanted, say: Say) -> Subject:
     if wanted.data is None:
         raise InputError("--data is missing; give a data set (digits, mnist, a folder) or a file of inputs (.npz, .npy, .pt)")
     model = load_model(wanted.model, wanted.arguments, seed=wanted.seed)
-    series = len(wanted.weights) > 1 or any(is_pattern(name) for name in wanted.weights)
+    series = is_series(wanted.weights)
     checkpoints = tuple(find_checkpoints(wanted.weights)) if series else ()
     initial = copy.deepcopy(model) if wanted.baseline == "initial" else None
     if wanted.weights and not series:
@@ -109,7 +114,9 @@ def _said(baseline: str | None) -> str:
     return "the model as built" if baseline == "initial" else str(baseline)
 
 
-def _with_inputs(wanted: Wanted, data: str, model: nn.Module, baseline: Any, checkpoints: tuple[Checkpoint, ...] = ()) -> Subject:
+def _with_inputs(
+    wanted: Wanted, data: str, model: nn.Module, baseline: Any, said: str, checkpoints: tuple[Checkpoint, ...] = ()
+) -> Subject:
     source = _inputs(wanted, data)
     inputs = source.inputs
     device = next((p.device for p in model.parameters()), None)

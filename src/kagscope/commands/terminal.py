@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from rich import box
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 UNDEFINED = "–"
+HEADINGS = ("layer", "k", "columns", "step", "PR", "/ baseline (95%)", "KL", "rr_pr", "zero rows")
 SCORES = {"kl_uniform": "KL", "rr_pr": "rr_pr", "zero_rows": "zero rows"}
 
 
@@ -76,25 +77,24 @@ def print_summary(summary: pd.DataFrame) -> None:
     Args:
         summary: of a report, or of a series, which has a column ``step``.
     """
-    for rows in _wide(summary):
-        with_baseline = any(row["ratio"] for row in rows)
-        columns = [name for name in ("layer", "step", "k", "columns", "points") if any(row.get(name) for row in rows)]
-        shown = [*columns, "PR", *(["/ baseline", "95%"] if with_baseline else [])]
-        shown += [name for name in SCORES.values() if any(row[name] != UNDEFINED for row in rows)]
-        table = _table(*shown)
-        before = None
-        for row in rows:
-            if before is not None and before != row["layer"] and "step" in columns:
-                table.add_section()
-            again = before == row["layer"]
-            before = row["layer"]
-            cells = {**row, "layer": "" if again else row["layer"], "/ baseline": row["ratio"] or UNDEFINED}
-            table.add_row(*(Text(str(cells[name])) for name in shown))
-        Console().print(table)
+    rows = _wide(summary)
+    if not rows:
+        return
+    columns = [name for name in HEADINGS if any(row[name] not in ("", UNDEFINED) for row in rows)]
+    table = _table(*columns)
+    before: dict[str, str] = {}
+    for row in rows:
+        group = {name: row[name] for name in (("layer", "k", "columns") if row["step"] else ("layer",))}
+        if row["step"] and before and group != before:
+            table.add_section()
+        cells = row | (dict.fromkeys(group, "") if group == before else {})
+        before = group
+        table.add_row(*(Text(cells[name]) for name in columns))
+    Console().print(table)
 
 
-def _wide(summary: pd.DataFrame) -> list[list[dict[str, Any]]]:
-    """One row for each layer, step, k and selection, from one row for each score."""
+def _wide(summary: pd.DataFrame) -> list[dict[str, str]]:
+    """One row of cells for each layer, k, selection and step, from one row for each score."""
     minors = summary[(summary["k"] > 0) & summary["score"].isin(["pr", *SCORES])]
     many = minors["selection"].astype(str).nunique() > 1
     keys = ["layer", *(["step"] if "step" in minors.columns else []), "k", "selection"]
@@ -111,33 +111,46 @@ def _wide(summary: pd.DataFrame) -> list[list[dict[str, Any]]]:
                 "step": str(named["step"]) if "step" in named else "",
                 "k": str(named["k"]),
                 "columns": str(named["selection"]) if many else "",
-                "points": str(pr["points"]),
                 "PR": number(pr["value"], pr["stderr"]),
-                "ratio": "" if pd.isna(pr["ratio"]) else f"{pr['ratio']:.3g}",
-                "95%": UNDEFINED if pd.isna(pr["ratio_low"]) else f"{pr['ratio_low']:.3g} to {pr['ratio_high']:.3g}",
+                "/ baseline (95%)": _interval(pr),
                 **{label: _of(by_score.get(score)) for score, label in SCORES.items()},
             }
         )
-    return [rows] if rows else []
+    places = [list(dict.fromkeys(row[name] for row in rows)) for name in ("layer", "k", "columns")]
+    return sorted(  # steps of the same map together; sorting keeps the order of steps
+        rows,
+        key=lambda row: [place.index(row[name]) for place, name in zip(places, ("layer", "k", "columns"), strict=True)],
+    )
 
 
-def _of(row: dict[str, Any] | None) -> str:
+def _interval(row: Any) -> str:
+    """Mean ratio and its 95% interval over points; "" where there is no baseline."""
+    if row["ratio"] != row["ratio"]:
+        return ""
+    if row["ratio_low"] != row["ratio_low"]:
+        return f"{row['ratio']:.2f}"
+    return f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+
+
+def _of(row: Any) -> str:
     return UNDEFINED if row is None else number(row["value"], row["stderr"])
 
 
 def number(value: float, stderr: float = 0.0) -> str:
     """Three significant digits; ``~`` before what was sampled."""
-    if pd.isna(value):
+    if value != value:
         return UNDEFINED
     return f"{'~' if stderr > 0 else ''}{value:.3g}"
 
 
 LEFT = ("layer", "kind", "columns", "output")
+GIVES_WAY = ("layer", "output", "columns")  # on a narrow terminal
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     for heading in headings:
-        left = heading in LEFT
-        table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+        gives = heading in GIVES_WAY
+        justify: Literal["left", "right"] = "left" if heading in LEFT else "right"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=not gives, min_width=8 if gives else None)
     return table

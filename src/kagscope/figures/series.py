@@ -6,25 +6,35 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from kagscope.figures.measured import layer_colours
 from kagscope.figures.steps import step_axis
 from kagscope.figures.style import figure_legend, new_axes, new_figure, reference_line, score_label, style
-from kagscope.figures.tables import NothingToPlot, layer_label, layers_of, select
+from kagscope.figures.tables import NothingToPlot, layers_of, select
 
-FOLLOWED = (("pr", 2), ("kl_uniform", 2), ("rr_pr", 2), ("zero_rows", 1))
+FOLLOWED = (("pr", 2, "ratio"), ("kl_uniform", 2, "ratio"), ("rr_pr", 2, "value"), ("zero_rows", 1, "value"))
+REFERENCE = {"ratio": 1.0, "rr_pr": 1.0}
 GEOMETRIC = 20.0  # last step over first step from which the axis is logarithmic
 
 
 def plot_by_step(
-    summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None, legend: bool = True
+    summary: pd.DataFrame,
+    *,
+    score: str = "pr",
+    k: int = 2,
+    selection: str = "all",
+    measure: str = "ratio",
+    ax: Axes | None = None,
+    legend: bool = True,
 ) -> Axes:
-    """A score over the baseline's (without one: the score) against the step, a line for each layer, 95% over points as a band.
+    """A score against the step, a line for each layer, with its 95% interval over points as a band.
 
     Args:
         summary: of :meth:`kagscope.measuring.series.Series.summary`.
         score, k, selection: which.
+        measure: "ratio" (over the baseline's; where there is no baseline, "value") or "value".
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -32,7 +42,7 @@ def plot_by_step(
         NothingToPlot: the score was measured at fewer than two steps.
     """
     table = select(summary, score=score, k=k, selection=selection)
-    measure = "ratio" if table["ratio"].notna().any() else "value"
+    measure = "value" if table["ratio"].isna().all() else measure
     table = table[table[measure].notna()]
     if table["step"].nunique() < 2:
         raise NothingToPlot(f"{score} with k = {k} for selection {selection} was measured at fewer than two steps")
@@ -41,17 +51,18 @@ def plot_by_step(
         ax = new_axes(ax)
         for layer, colour in zip(layers, layer_colours(len(layers)), strict=True):
             line = select(table, layer=layer).sort_values("step")
-            ax.plot(line["step"], line[measure], color=colour, marker="o", markersize=3, label=layer_label(layer, layers))
+            ax.plot(line["step"], line[measure], color=colour, marker="o", markersize=3, label=layer)
             low, high = line[f"{measure}_low"].to_numpy(dtype=float), line[f"{measure}_high"].to_numpy(dtype=float)
             ax.fill_between(line["step"], low, high, color=colour, alpha=0.15, linewidth=0)
-        if measure == "ratio":
-            reference_line(ax, 1.0)
+        for name in (measure, score):
+            if name in REFERENCE:
+                reference_line(ax, REFERENCE[name])
         _steps(ax, np.unique(table["step"].to_numpy(dtype=float)))
         ax.set_xlabel("training step")
         name = "PR" if score == "pr" else score_label(score)
-        ax.set_ylabel(f"{name}, k = {k}\n/ baseline" if measure == "ratio" else f"{name}, k = {k}")
+        ax.set_ylabel(f"{name}, k = {k}" + ("\n/ baseline" if measure == "ratio" else ""))
         if legend:
-            ax.legend()
+            ax.legend(title="layer")
     return ax
 
 
@@ -61,7 +72,7 @@ def figure_by_step(summary: pd.DataFrame) -> Figure:
     Raises:
         NothingToPlot: none was.
     """
-    drawable = [(score, k) for score, k in FOLLOWED if _followed(summary, score, k)]
+    drawable = [one for one in FOLLOWED if _followed(summary, *one[:2])]
     if not drawable:
         raise NothingToPlot("no score was measured at more than one step")
     columns = min(2, len(drawable))
@@ -69,11 +80,12 @@ def figure_by_step(summary: pd.DataFrame) -> Figure:
     with style():
         figure = new_figure(3.4 * columns, 2.1 * rows + 0.4)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for ax, (score, k) in zip(axes, drawable, strict=False):
-            plot_by_step(summary, score=score, k=k, ax=ax, legend=False)
+        for ax, (score, k, measure) in zip(axes, drawable, strict=False):
+            plot_by_step(summary, score=score, k=k, measure=measure, ax=ax, legend=False)
         for ax in axes[len(drawable) :]:
             ax.set_visible(False)
-        figure_legend(figure, axes[0].get_legend_handles_labels()[0])
+        handles = [Line2D([], [], label=f"layer {line.get_label()}", color=line.get_color()) for line in axes[0].get_lines()]
+        figure_legend(figure, [handle for handle in handles if not str(handle.get_label()).startswith("layer _")])
     return figure
 
 

@@ -66,18 +66,15 @@ class Series:
                     f"Layer {layer}: PR (k = 2) over the baseline's is {last['ratio']:.2f} at step {last['step']} and highest, "
                     f"{highest['ratio']:.2f}, at step {highest['step']}."
                 )
-        final = self.reports[self.steps[-1]].findings
-        return [
-            *said,
-            *(note[:1].upper() + note[1:] + "." for note in self.notes),
-            *(f"At the last step: {one}" for one in final),
-        ]
+        last_step = self.steps[-1]
+        said += [f"{note}." for note in self.notes]
+        return [*said, *(f"Step {last_step}: {one}" for one in self.reports[last_step].findings)]
 
-    def plot(self, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None) -> Axes:
-        """A score over the baseline's (without one: the score) against the step, a line for each layer, 95% over points."""
+    def plot(self, score: str = "pr", k: int = 2, selection: str = "all", measure: str = "ratio", ax: Axes | None = None) -> Axes:
+        """A score ("ratio": over the baseline's, or "value") against the step, a line for each layer, 95% over points."""
         from kagscope.figures.series import plot_by_step
 
-        return plot_by_step(self.summary(), score=score, k=k, selection=selection, ax=ax)
+        return plot_by_step(self.summary(), score=score, k=k, selection=selection, measure=measure, ax=ax)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``table.parquet``, ``curves.parquet``, ``series.json`` and ``scores_by_step.png`` and ``.pdf`` into a folder.

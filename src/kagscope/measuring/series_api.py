@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kagscope.errors import DataError, InputError
+from kagscope.hints import listed
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.loading.checkpoints import find_checkpoints
 from kagscope.measuring.api import reported, said
@@ -65,6 +66,7 @@ def measure_series(
     found = as_inputs(inputs, points)
     labels = found.labels if labels is None else labels[:points]
     notes: list[str] = []
+    chosen_in: dict[str, list[str]] = {}  # what was taken or dropped, and in which checkpoints
 
     def measured(module: nn.Module, weights: Mapping[str, Tensor] | None, what: str) -> Observation:
         tell = (lambda layer: progress(f"{what}: layer {layer}")) if progress else (lambda layer: None)
@@ -77,8 +79,12 @@ def measure_series(
     left_out: dict[str, str] = {}
     for place, (step, name, given) in enumerate(entries, 1):
         since = time.perf_counter()
+
+        def say(note: str, name: str = name) -> None:
+            chosen_in.setdefault(note.removeprefix(f"{name}: "), []).append(name)
+
         try:
-            weights = fitting(model, _state(given, notes.append), name, say=notes.append)
+            weights = fitting(model, _state(given, say), name, say=say)
         except DataError as error:
             left_out[name] = str(error).removeprefix(name).removeprefix(":").strip()
             continue
@@ -100,7 +106,8 @@ def measure_series(
         reports[step] = reported(seen, before, chosen, [], about)
     if not reports:
         raise DataError(f"no checkpoint could be measured: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
-    return Series(reports, left_out, list(dict.fromkeys(notes)))
+    notes += [f"{listed(names, 1)}: {note}" for note, names in chosen_in.items()]
+    return Series(reports, left_out, notes)
 
 
 def _entries(checkpoints: Any) -> list[tuple[int, str, Weights]]:
