@@ -39,7 +39,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, KagscopeError):
         return " ".join(str(error).split())
     if isinstance(error, MemoryError):
-        return "out of memory; use fewer --workers, narrower networks or fewer --points"
+        return "out of memory; use fewer --points or --workers, or smaller networks"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in kagscope; --debug shows where)"

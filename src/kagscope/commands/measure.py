@@ -166,7 +166,7 @@ def measure(
             wanted["image_shape"] = image or subject.source.image_shape
         measure_and_show(subject, wanted, targets, notes, quiet=quiet, as_json=as_json)
 
-    guarded(job, debug, "nothing was written")
+    guarded(job, debug, "no file is half written")
 
 
 def _tokens(text: str) -> Any:

@@ -33,7 +33,9 @@ def list_layers(subject: Subject) -> None:
     with untouched(subject.model):
         paths, _ = find_layers(subject.model, "**")
         calls = see_calls(Runner(subject.model, None, 0), inputs, {path: None for path in paths if path}, set())
-    counts = {path: sum(p.numel() for p in module.parameters()) for path, module in subject.model.named_modules()}
+    parts = dict(subject.model.named_modules())
+    calls = [call for call in calls if call.shape or not list(parts[call.path].children())]  # no containers such as ModuleList
+    counts = {path: sum(p.numel() for p in module.parameters()) for path, module in parts.items()}
     terminal.print_layers(calls, counts)
 
 
