@@ -135,7 +135,7 @@ def test_series_that_are_refused(run: Path) -> None:
         with pytest.raises(error, match=message):
             kag.measure_series(net(5), checkpoints, INPUTS, **{**OPTIONS, **changed})
     with pytest.raises(InputError, match=r"expected a torch\.nn\.Module"):
-        kag.measure_series("net", "step_*", INPUTS)  # type: ignore[arg-type]
+        kag.measure_series("net", "step_*", INPUTS)
 
 
 def test_files_and_figures(run: Path) -> None:
