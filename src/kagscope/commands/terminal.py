@@ -66,7 +66,9 @@ def print_layers(calls: Sequence[Call], parameters: dict[str, int]) -> None:
     """Name, kind, shape of the output and number of parameters of every layer."""
     table = _table("layer", "kind", "output", "parameters")
     for call in calls:
-        shape = " x ".join(map(str, call.shape[1:])) if not call.reason else call.reason
+        shape = " x ".join(map(str, call.shape[1:]))
+        if call.reason:  # in full when the layer is measured
+            shape = "not measurable" if call.shape else "not called" if call.reason.startswith("never") else "no tensor"
         table.add_row(*map(Text, (call.name, call.kind, shape, f"{parameters.get(call.path, 0):,}".replace(",", "\u202f"))))
     Console().print(table)
 
