@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 import kagscope as kag
 from kagscope.cli import app
 from kagscope.data import load
-from kagscope.loading import load_model, save_weights
+from kagscope.loading import load_model, load_state, save_weights
 from kagscope.measuring.report import Report
 from kagscope.measuring.series import Series
 from kagscope.studies.collect import Outcome
@@ -226,6 +226,25 @@ def test_a_run_of_reproduce(study: Outcome, here: Path) -> None:
     table = pd.read_parquet("t.parquet")
     ratios = table[table["score"] == "pr"].set_index("point")["ratio"]
     np.testing.assert_allclose(ratios.loc[points], last["ratio"], rtol=1e-9)
+
+
+def test_damaged_runs(study: Outcome, here: Path) -> None:
+    def refused(message: str) -> None:
+        result = measure("copy", "--points", "2", "--k", "1")
+        assert result.exit_code == 1, result.stderr
+        assert re.search(message, result.stderr), result.stderr
+
+    shutil.copytree(study.folder / "runs" / study.runs[0], "copy")
+    result = measure("copy", "--weights", "run/step_0.safetensors")
+    assert result.exit_code == 2
+    assert "is a run with its own weights" in result.stderr
+    weights = load_state("copy/weights.safetensors")
+    save_weights("copy/weights.safetensors", {name: tensor for name, tensor in weights.items() if name.endswith("weight")})
+    refused("holds other layers than config.json says")
+    save_weights("copy/weights.safetensors", {"0.weight": torch.zeros(2)})
+    refused("holds no steps of a run")
+    Path("copy/config.json").write_text("{}")
+    refused("copy is no run of kagscope reproduce .config.json: ValidationError")
 
 
 BAD: list[tuple[tuple[str, ...], str, int]] = [

@@ -157,11 +157,13 @@ def _own_run(wanted: Wanted, say: Say) -> Subject:
     steps = sorted({int(head) for head in (name.partition("/")[0] for name in stored) if head.isdigit()})
     if not steps:
         raise DataError(f"{folder / 'weights.safetensors'}: holds no steps of a run (names such as 0/0.weight)")
-    outputs = stored[f"{steps[0]}/{2 * len(config.widths)}.bias"]
+    output = stored.get(f"{steps[0]}/{2 * len(config.widths)}.bias")
+    if output is None or output.ndim != 1:
+        raise DataError(f"{folder / 'weights.safetensors'}: holds other layers than config.json says; the run is damaged")
 
     def network(step: int) -> nn.Module:
         height, width = config.image_shape
-        net = mlp(height * width, config.widths, len(outputs), config.activation, seed=config.seed)
+        net = mlp(height * width, config.widths, len(output), config.activation, seed=config.seed)
         state = {name.partition("/")[2]: tensor for name, tensor in stored.items() if name.partition("/")[0] == str(step)}
         load_into(net, state, f"{folder / 'weights.safetensors'} at step {step}")
         return net
