@@ -51,7 +51,7 @@ def measure_and_show(
         terminal.print_notes(notes)
     with terminal.Working(quiet=quiet or as_json) as working, contextlib.redirect_stdout(sys.stderr):
         result = _measured(subject, options, working)
-        working("is done, writing files")
+        working.show("writing files")
         files = write(result, targets)
     if as_json:
         typer.echo(json.dumps(_as_json(result, files, notes), indent=1, allow_nan=False))

@@ -39,13 +39,17 @@ class Working:
         if self.status:
             self.status.stop()
 
-    def __call__(self, text: str) -> None:
-        """Show ``text``, such as the name of a layer."""
+    def __call__(self, layer: str) -> None:
+        """Show which layer is being measured."""
+        self.show(f"measuring {layer}")
+
+    def show(self, text: str) -> None:
+        """Show what is being done."""
         if self.status:
-            self.status.update(Text(f"measuring {text}"))
+            self.status.update(Text(text))
         elif not self.quiet and time.monotonic() - self.last > LINE_EVERY:
             self.last = time.monotonic()
-            self.console.print(Text(f"measuring {text}"), highlight=False)
+            self.console.print(Text(text), highlight=False)
 
 
 def print_notes(notes: Sequence[str]) -> None:
@@ -142,7 +146,8 @@ def number(value: float, stderr: float = 0.0) -> str:
     """Three significant digits; ``~`` before what was sampled."""
     if value != value:
         return UNDEFINED
-    return f"{'~' if stderr > 0 else ''}{value:.3g}"
+    digits = f"{value:#.3g}".rstrip(".") if value else "0"
+    return f"{'~' if stderr > 0 else ''}{digits}"
 
 
 LEFT = ("layer", "kind", "columns", "output")
