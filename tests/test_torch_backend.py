@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kagscope as kag
 from kagscope.errors import InputError
+from kagscope.layout import make_layout
 from kagscope.minors import _input, torch_backend, torch_pairs
 from kagscope.minors.bruteforce import minor_matrix
 from kernel_cases import matrices
@@ -155,7 +156,7 @@ def test_truth(path: Path, wanted: Any, device: str) -> None:
 def test_any_matrix(J: np.ndarray) -> None:
     """Every minor is the kernel's own, bit for bit: tops and zeros are equal, not only close."""
     want = kag.minor_moments(J, 2)
-    subsets = kag.minors.subsets.cached_subsets((kag.All(),), kag.selections.make_layout(J.shape[1]), 2)
+    subsets = kag.minors.subsets.cached_subsets((kag.All(),), make_layout(J.shape[1]), 2)
     _, [(sums, hist)] = torch_backend.selection_sums(
         torch.from_numpy(J)[None], 2, subsets, frozenset((*SUMS, "histogram")), 2**24
     )
@@ -277,7 +278,7 @@ def test_tree_adds_all(J: np.ndarray) -> None:
 
 
 def test_blocks_hold_each_subset_once_in_its_cell() -> None:
-    layout = kag.selections.make_layout(30, (5, 6))
+    layout = make_layout(30, (5, 6))
     subsets = kag.minors.subsets.cached_subsets((kag.Ball(2), kag.Apart(3), kag.Shell(1, 4)), layout, 2)
     blocks = torch_backend.blocks_of(subsets, 30, torch.device("cpu"))
     pairs = torch.stack(blocks.columns, dim=1).numpy()
@@ -388,7 +389,7 @@ def test_bad_matrices(device: str) -> None:
 def test_by_hand() -> None:
     """Against determinants of LAPACK, apart from any kernel."""
     M = minor_matrix(BATCH[0], 2)
-    layout = kag.selections.make_layout(30)
+    layout = make_layout(30)
     subsets = kag.minors.subsets.cached_subsets((kag.All(),), layout, 2)
     exponent, [(sums, _)] = torch_backend.selection_sums(torch.from_numpy(BATCH[:1]), 2, subsets, frozenset(SUMS), 2**24)
     M = np.ldexp(M, -2 * exponent[0])

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
+from kagscope.layout import Layout, make_layout
 from kagscope.minors._input import (
     as_device_matrices,
     as_matrices,
@@ -29,7 +30,7 @@ from kagscope.minors.moments import SUMS, Histogram, Moments
 from kagscope.minors.planner import RATE_ALL, RATE_BRUTE, RATE_S1, Plan, enumeration_seconds, zonogon_seconds
 from kagscope.minors.rows import all_pair_sums, sublist
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_counts, cached_subsets, over_selections
-from kagscope.selections import All, Layout, Selection, Subsets, as_selections, make_layout
+from kagscope.selections import All, Selection, Subsets, as_selections
 
 FloatArray = NDArray[np.float64]
 CHEAP = frozenset({"s1", "s2", "s4"})

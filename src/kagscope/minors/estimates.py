@@ -8,6 +8,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from kagscope.layout import Layout
 from kagscope.minors.engine import nonzero_rows, normalise
 from kagscope.minors.moments import Histogram, Moments
 from kagscope.minors.planner import Plan
@@ -15,7 +16,7 @@ from kagscope.minors.rotations import as_masks
 from kagscope.minors.sampling import SUMS, SampledMoments, sampled_moments
 from kagscope.minors.threads import threads
 from kagscope.minors.zonotope import s1_sampled
-from kagscope.selections import Layout, Selection
+from kagscope.selections import Selection
 
 FloatArray = NDArray[np.float64]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
+from kagscope.layout import make_layout
 from kagscope.minors._input import as_numpy, check_k, check_moments, device_of, require_finite
 from kagscope.minors.bruteforce import row_subsets
 from kagscope.minors.engine import normalise
@@ -18,7 +19,7 @@ from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.planner import Plan
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
-from kagscope.selections import All, Selection, Subsets, as_selections, make_layout
+from kagscope.selections import All, Selection, Subsets, as_selections
 
 FloatArray = NDArray[np.float64]
 

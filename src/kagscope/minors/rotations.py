@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
+from kagscope.layout import Layout, make_layout
 from kagscope.minors._input import as_matrices, check_choice, check_k, device_of, placed
 from kagscope.minors.haar import haar_mean_s1_estimate, rotation_ratio_estimate
 from kagscope.minors.threads import threads
-from kagscope.selections import All, Layout, Selection, Subsets, as_selections, make_layout
+from kagscope.selections import All, Selection, Subsets, as_selections
 
 BoolArray = NDArray[np.bool_]
 

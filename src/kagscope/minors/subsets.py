@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.selections import Layout, Selection, Subsets, column_subset_count
+from kagscope.layout import Layout
+from kagscope.selections import Selection, Subsets, column_subset_count
 
 IntArray = NDArray[np.int64]
 T = TypeVar("T")
