@@ -20,7 +20,7 @@ CHEAP = ("s1", "s2", "s4")
 
 def by_gram(J: np.ndarray, k: int) -> kag.Moments:
     """The route of tall matrices: S2 and S4 by power Grams, S1 fused, pairs that cancel done again."""
-    with mock.patch("kagscope.minors.engine.FEW_ROWS", 0):
+    with mock.patch("kagscope.minors.exact.FEW_ROWS", 0):
         return kag.minor_moments(J, k, [kag.All(), kag.Apart(2)], positions=np.arange(J.shape[1]), moments=CHEAP)[0]
 
 

@@ -9,33 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.layout import Layout
-from kagscope.minors.engine import nonzero_rows, normalise
 from kagscope.minors.moments import Histogram, Moments
-from kagscope.minors.planner import Plan
-from kagscope.minors.rotations import as_masks
+from kagscope.minors.planner import Plan, draws_within_reach
 from kagscope.minors.sampling import SUMS, SampledMoments, sampled_moments
+from kagscope.minors.scaling import nonzero_rows, normalise
+from kagscope.minors.spectra import spectral_s2
+from kagscope.minors.subsets import as_masks
 from kagscope.minors.threads import threads
 from kagscope.minors.zonotope import s1_sampled
 from kagscope.selections import Selection
 
 FloatArray = NDArray[np.float64]
-
-
-def elementary_symmetric(squares: FloatArray, k: int) -> float:
-    """e_k of non-negative numbers: sum of all products of k; only additions of non-negative terms, so nothing cancels."""
-    e = np.zeros(k + 1)
-    e[0] = 1.0
-    for value in squares:
-        e[1:] += value * e[:-1]
-    return float(e[k])
-
-
-def spectral_s2(matrix: FloatArray, k: int) -> float | None:
-    """S2 = e_k(squared singular values) (MATH.md 4.1); None where the k-th singular value is too small to be accurate."""
-    values = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
-    if len(values) < k or values[k - 1] < 1e-7 * values[0]:
-        return None
-    return elementary_symmetric(values**2, k)
 
 
 def estimated(
@@ -45,7 +29,6 @@ def estimated(
     count: int | None,
     layout: Layout,
     wanted: frozenset[str],
-    *,
     blend: bool,
     rel_error: float,
     seed: int,
@@ -80,7 +63,7 @@ def estimated(
         str(chosen),
         whole,
         _routes(wanted, blend, covariance),
-        notes=_notes(samples, count, rel_error),
+        notes=_notes(samples, int((np.sqrt(covariance[:, 0, 0]) > rel_error * sums["s1"]).sum()), count, rel_error),
     )
     bins = _histogram(samples, k, whole, exponent) if "histogram" in wanted else None
     return Moments(k, whole, exponent, kept, bins, errors, False, plan)
@@ -115,7 +98,7 @@ def _blended(
         sums[1] = s2
         covariance[1, :] = covariance[:, 1] = 0.0
     if k >= 3 and covariance[0, 0] > 0:
-        better = s1_sampled(matrix, k, rel_error, seed, max_seconds=10.0, threads=threads())
+        better = s1_sampled(matrix, k, rel_error, seed, max_draws=draws_within_reach(matrix.shape[1], k), threads=threads())
         if better.stderr**2 < covariance[0, 0]:
             slope = covariance[0, 3] / covariance[0, 0]
             sums[3] += slope * (better.value - sums[0])
@@ -158,13 +141,10 @@ def _routes(wanted: frozenset[str], blend: bool, covariance: FloatArray) -> dict
     return routes
 
 
-def _notes(samples: list[SampledMoments], count: int | None, rel_error: float) -> tuple[str, ...]:
+def _notes(samples: list[SampledMoments], missed: int, count: int | None, rel_error: float) -> tuple[str, ...]:
     notes = [f"{samples[0].draws} minors drawn a matrix, {samples[0].proposal}"]
-    missed = sum(not sample.converged for sample in samples)
     if missed:
-        notes.append(
-            f"rel_error={rel_error} was not reached by sampling minors for {missed} of {len(samples)} matrices; see stderr"
-        )
+        notes.append(f"rel_error={rel_error} was not reached for S1 of {missed} of {len(samples)} matrices; see stderr")
     if count is None:
         notes.append("the number of minors is itself an estimate: counting cliques of this size is out of reach")
     return tuple(notes)

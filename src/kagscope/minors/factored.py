@@ -13,10 +13,10 @@ from kagscope.errors import InputError
 from kagscope.layout import make_layout
 from kagscope.minors._input import as_numpy, check_k, check_moments, device_of, require_finite
 from kagscope.minors.bruteforce import row_subsets
-from kagscope.minors.engine import normalise
 from kagscope.minors.factored_kernels import GROUP, pair_rows, pair_tops, triple_rows
 from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.planner import Plan
+from kagscope.minors.scaling import normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
 from kagscope.selections import All, Selection, Subsets, as_selections

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from kagscope.errors import InputError
 from kagscope.layout import make_layout
 from kagscope.minors._input import as_matrices, check_k, device_of, placed
-from kagscope.minors.engine import nonzero_rows, normalise, pair_sums
+from kagscope.minors.exact import pair_sums
 from kagscope.minors.moments import Moments
 from kagscope.minors.rows import complete_pairs
+from kagscope.minors.scaling import nonzero_rows, normalise
 from kagscope.selections import Window
 
 FloatArray = NDArray[np.float64]

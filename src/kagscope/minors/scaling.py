@@ -1,0 +1,29 @@
+"""Exact scaling by powers of two, and rows that add nothing (MATH.md section 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.minors._input import is_torch
+
+FloatArray = NDArray[np.float64]
+
+
+def normalise(matrices: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Each matrix over the power of two just above its largest entry, and the exponents; exact but for subnormal entries."""
+    exponent = np.frexp(np.abs(matrices).max(axis=(1, 2)))[1].astype(np.int64)
+    return np.ldexp(matrices, -exponent[:, None, None]), exponent
+
+
+def nonzero_rows(matrix: FloatArray) -> FloatArray:
+    """Without rows that are exactly zero: they add exact zeros and nothing else."""
+    keep = matrix.any(axis=1)
+    return matrix if keep.all() else np.ascontiguousarray(matrix[keep])
+
+
+def on_host(matrices: Any) -> FloatArray:
+    """A copy in host memory of matrices that lie on a device; others as they are."""
+    return matrices.cpu().numpy() if is_torch(matrices) else matrices
