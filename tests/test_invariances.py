@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
+from kagscope.minors import planner
 
 SUMS = ("s1", "s2", "s4", "entropy", "top")
 CHEAP = ("s1", "s2", "s4")
@@ -24,6 +25,13 @@ def by_gram(J: np.ndarray, k: int) -> kag.Moments:
         return kag.minor_moments(J, k, [kag.All(), kag.Apart(2)], positions=np.arange(J.shape[1]), moments=CHEAP)[0]
 
 
+def by_formulas(J: np.ndarray, k: int) -> kag.Moments:
+    """Zonogons and hulls, zonotopes, spectra wherever the rank allows, however small the matrix."""
+    wanted = {2: (*CHEAP, "top"), 3: ("s1", "s2")}.get(k, CHEAP)
+    with mock.patch.dict(planner.RATES, {"triples": 1e-9}):
+        return kag.minor_moments(J, k, method="exact", moments=wanted)
+
+
 ROUTES: dict[str, Callable[[np.ndarray, int], kag.Moments]] = {
     "all moments": lambda J, k: kag.minor_moments(J, k),
     "sums": lambda J, k: kag.minor_moments(J, k, moments=CHEAP),
@@ -32,6 +40,10 @@ ROUTES: dict[str, Callable[[np.ndarray, int], kag.Moments]] = {
     )[0],
     "power Grams": by_gram,
     "sums and top": lambda J, k: kag.minor_moments(J, k, moments=(*CHEAP, "top")),
+    "window": lambda J, k: kag.minor_moments(
+        J, k, kag.Window((0.0,), J.shape[1]), positions=np.arange(J.shape[1]), moments=(*CHEAP, "top")
+    ),
+    "formulas": by_formulas,
     "factored": lambda J, k: kag.factored_minor_moments(J, np.ones(len(J)), k),
     "factored sums": lambda J, k: kag.factored_minor_moments(J, np.ones(len(J)), k, moments=CHEAP),
     "batch": lambda J, k: kag.minor_moments(np.stack([J, J]), k)[1],
@@ -94,8 +106,8 @@ def test_scale(route: str, seed: int, k: int, power: int) -> None:
     with np.errstate(over="ignore", under="ignore"):
         expected = own.normalised("s1")[0] * 2.0 ** (k * int(own.exponent[0]))
     if abs(power) * k < 250:
-        assert scaled.s1 == pytest.approx(expected * c**k, rel=1e-12)
-    for name in ("participation_ratio", "effective_minors", "ipr"):
+        assert scaled.s1 == pytest.approx(expected * c**k, rel=1e-10)  # c J is rounded; minors near 0 feel it
+    for name in ("participation_ratio", "effective_minors", *(["ipr"] if "s4" in own.sums else [])):
         assert getattr(scaled, name) == pytest.approx(getattr(own, name), rel=1e-9, nan_ok=True)
     if "entropy" in own.sums:
         assert scaled.kl_uniform == pytest.approx(own.kl_uniform, abs=1e-9, nan_ok=True)
