@@ -171,6 +171,14 @@ def test_kinds_of_rotation() -> None:
         kag.rotation_ratio(J, k=3, kind="max")
 
 
+@pytest.mark.parametrize(
+    "centers", [["a"], [(0, 0), (1,)], [(0.0, np.nan)], [(0, 0, 0)], torch.ones(1, 2, dtype=torch.complex64)]
+)
+def test_centers_of_windows(centers: Any) -> None:
+    with pytest.raises(InputError, match="center"):
+        kag.window_moments(J, centers, 1, (2, 3))
+
+
 def test_minor_matrix_beyond_memory() -> None:
     with pytest.raises(InputError, match="3-minor matrix"):
         kag.column_divergence(np.ones((300, 300)), k=3)

@@ -373,8 +373,46 @@ def test_plans_say_where(device: str) -> None:
     assert f"zonogon areas on {J.device}" in kag.minor_moments(J, 2, moments="s1").plan.explain()
     for m in (kag.minor_moments(J, 3), kag.minor_moments(J, 4), kag.minor_moments(J, 2, method="sampled")):
         assert copied in m.plan.explain()
-    assert copied in kag.factored_minor_moments(J[0], J[:, :, 0]).plan.explain()
+    for k in (1, 2):
+        text = kag.factored_minor_moments(J[0], J[:, :, 0], k).plan.explain()
+        assert f"quadratic form in d on {J.device}" in text
+        assert "copied" not in text
+    assert copied in kag.factored_minor_moments(J[0], J[:, :, 0], 3).plan.explain()
+    assert copied in kag.factored_minor_moments(J[0], BATCH[:, :, 0]).plan.explain()
     assert "copied" not in kag.minor_moments(BATCH, 3).plan.explain()
+
+
+@pytest.mark.parametrize("wanted", ["all", CHEAP, ("entropy",), ("top",)], ids=str)
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("scale", [1.0, 1e-150, 1e150])
+def test_factored_family(k: int, wanted: Any, scale: float, device: str) -> None:
+    W = rng.normal(size=(7, 30))
+    d = rng.normal(size=(40, 7)) * (rng.random((40, 7)) < 0.7) * np.exp(2 * rng.normal(size=(40, 1))) * scale
+    d[3] = 0
+    chosen = [kag.All(), kag.Ball(2), kag.Window((0, 0), 0.5)]
+    want = kag.factored_minor_moments(W, d, k, chosen, moments=wanted, **IMAGE)
+    where = torch.from_numpy(d).to(device)
+    for matrix in (W, torch.from_numpy(W).to(device)):
+        for one, two in zip(kag.factored_minor_moments(matrix, where, k, chosen, moments=wanted, **IMAGE), want, strict=True):
+            agree(one, two, 1e-12)
+            for name in one.sums:
+                assert getattr(one, name).device.type == device
+    single = kag.factored_minor_moments(W, where[0], k, moments=wanted)
+    assert all(type(getattr(single, name)) is float for name in single.sums)
+
+
+def test_bad_factors(device: str) -> None:
+    W = rng.normal(size=(4, 6))
+    once = kag.FactoredMoments(torch.from_numpy(W).to(device))
+    for d, message in (
+        (torch.ones(3), r"d has shape \(3,\), expected \(4,\)"),
+        (torch.ones(0, 4), r"d has shape \(0, 4\)"),
+        (torch.ones(1, 1, 4), "d has shape"),
+        (torch.ones(4, dtype=torch.int64), "torch.int64"),
+        (torch.tensor([1.0, float("nan"), 1.0, float("inf")]), r"d holds 1 NaN and 1 infinite entries, first at \(1,\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            once.at(d.to(device))
 
 
 def test_bad_matrices(device: str) -> None:

@@ -105,6 +105,14 @@ def host_array(value: Any) -> NDArray[Any]:
     return np.asarray(value)
 
 
+def real_array(value: Any) -> NDArray[np.float64]:
+    """:func:`host_array` as float64; complex numbers raise TypeError."""
+    array = host_array(value)
+    if array.dtype.kind == "c":
+        raise TypeError(f"they are {array.dtype}")
+    return array.astype(np.float64)
+
+
 def _labels(columns: int, groups: Any) -> NDArray[np.int64]:
     """Labels of any kind that can be sorted, as 0, 1, …"""
     expected = f"expected one label for each of the {columns} columns"
@@ -139,10 +147,7 @@ def _grid(columns: int, image_shape: Sequence[int]) -> NDArray[np.float64]:
 
 def _coordinates(columns: int, positions: Any) -> NDArray[np.float64]:
     try:
-        array = host_array(positions)
-        if array.dtype.kind == "c":
-            raise TypeError(f"they are {array.dtype}")
-        array = array.astype(np.float64)
+        array = real_array(positions)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"positions cannot be read as real numbers ({error}); give an array of shape ({columns}, dimension)"
