@@ -45,6 +45,17 @@ def test_pairs_by_formula(matrix: np.ndarray, chosen: kag.Selection, wanted: tup
         assert found(name, alone) == pytest.approx(found(name, beside), rel=1e-12)
 
 
+def test_what_is_not_asked_for_costs_nothing() -> None:
+    with mock.patch("kagscope.minors.rows.pair_powers") as grams, mock.patch("kagscope.minors.rows.row_pair_areas") as areas:
+        areas.return_value = np.ones(66)
+        kag.minor_moments(J, 2, moments=("s1",))
+        assert not grams.called
+    with mock.patch("kagscope.minors.rows.row_pair_areas") as areas:
+        kag.minor_moments(J, 2, moments=("s2", "s4"))
+        kag.minor_moments(J, 2, moments=("top",))
+        assert not areas.called
+
+
 def test_window_without_a_pair() -> None:
     nothing = kag.minor_moments(J, 2, kag.Window((0, 0), 0.5), moments=CHEAP, **IMAGE)
     assert (nothing.count, nothing.s1, nothing.s2) == (0, 0.0, 0.0)

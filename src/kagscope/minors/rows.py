@@ -38,7 +38,7 @@ def all_pair_sums(matrix: FloatArray, wanted: frozenset[str]) -> tuple[float, fl
     if len(matrix) < 2:
         return 0.0, 0.0, 0.0
     side = np.ascontiguousarray(matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)
-    s2, s4 = repaired_row_pairs(side)
+    s2, s4 = repaired_row_pairs(side) if wanted & {"s2", "s4"} else (np.zeros(1), np.zeros(1))
     s1 = float(row_pair_s1(side).sum()) if "s1" in wanted else 0.0
     return s1, float(s2.sum()), float(s4.sum())
 

@@ -20,7 +20,16 @@ from kagscope.errors import InputError
 from kagscope.minors.determinants import KERNEL
 from kagscope.minors.haar import Estimate
 from kagscope.minors.parallel import map_blocks
-from kagscope.minors.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, balanced_rows, fold_areas, index_bits, write_keys
+from kagscope.minors.zonogon import (
+    BLOCK_ENTRIES,
+    FloatArray,
+    IndexArray,
+    balanced_rows,
+    fold_areas,
+    index_bits,
+    without_zero_columns,
+    write_keys,
+)
 
 CANCELLATION = 1e3  # uncancelled over cancelled size above which a triple is done again in exactly computed coordinates
 TRIPLES = 1 << 16  # row triples listed at a time
@@ -162,7 +171,7 @@ def row_triple_volumes(J: FloatArray, triples: IndexArray, threads: int | None =
         (T,) float64; nearly coplanar rows lose no digits, and dependent ones give 0.
     """
     rows, exponents = balanced_rows(np.ascontiguousarray(J, dtype=np.float64))
-    rows = np.ascontiguousarray(rows[:, np.any(rows != 0, axis=0)])
+    rows = without_zero_columns(rows)
     n = rows.shape[1]
     volumes = np.zeros(len(triples))
     if n < 3 or not len(triples):
