@@ -41,7 +41,7 @@ def estimated(
     normalised, exponent = normalise(matrices)
     masks = as_masks(chosen, layout, k)
     rows = matrices.shape[1]
-    found = [_one(matrix, k, chosen, masks, blend, rel_error, seed) for matrix in normalised]
+    found = [_one(matrix, k, chosen, masks, blend, rel_error, seed, "s4" in wanted) for matrix in normalised]
     samples = [sample for sample, *_ in found]
     whole = comb(rows, k) * count if count is not None else round(samples[0].count)
     sums = {name: np.array([values[index] for _, values, _ in found]) for index, name in enumerate(SUMS)}
@@ -66,15 +66,32 @@ def estimated(
         notes=_notes(samples, int((np.sqrt(covariance[:, 0, 0]) > rel_error * sums["s1"]).sum()), count, rel_error),
     )
     bins = _histogram(samples, k, whole, exponent) if "histogram" in wanted else None
-    return Moments(k, whole, exponent, kept, bins, errors, False, plan)
+    return Moments(k, whole, exponent, kept, bins, errors, False, plan, covariance=covariance[:, 0, 3])
 
 
 def _one(
-    matrix: FloatArray, k: int, chosen: Selection, masks: tuple[object, object, object], blend: bool, rel_error: float, seed: int
+    matrix: FloatArray,
+    k: int,
+    chosen: Selection,
+    masks: tuple[object, object, object],
+    blend: bool,
+    rel_error: float,
+    seed: int,
+    s4: bool,
 ) -> tuple[SampledMoments, FloatArray, FloatArray]:
     """The sample, (4,) sums and their (4, 4) covariance for one normalised matrix."""
     columns, pairs, subsets = masks
-    sample = sampled_moments(matrix, k, columns, pairs, subsets, rel_error=rel_error, seed=seed, threads=threads())  # type: ignore[arg-type]
+    sample = sampled_moments(
+        matrix,
+        k,
+        columns,  # type: ignore[arg-type]
+        pairs,  # type: ignore[arg-type]
+        subsets,  # type: ignore[arg-type]
+        rel_error=rel_error,
+        seed=seed,
+        s4=s4,
+        threads=threads(),
+    )
     scale = np.ldexp(np.ones(4), np.array([1, 2, 4, 1]) * k * sample.exponent)
     sums = np.array([sample.sums[name] for name in SUMS]) * scale
     sums[3] += sums[0] * k * sample.exponent * np.log(2.0)
