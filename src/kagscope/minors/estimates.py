@@ -47,7 +47,7 @@ def estimated(
     sums = {name: np.array([values[index] for _, values, _ in found]) for index, name in enumerate(SUMS)}
     covariance = np.stack([covariance for *_, covariance in found])
     sums["top"] = np.array([sample.top for sample in samples])
-    errors = _errors(sums, covariance)
+    errors = _errors(sums, covariance, whole)
     kept = {name: values for name, values in sums.items() if name in wanted or (name == "s1" and "entropy" in wanted)}
     needs = {
         "participation_ratio": {"s1", "s2"},
@@ -128,7 +128,7 @@ def _blended(
     return sums, covariance
 
 
-def _errors(sums: dict[str, FloatArray], covariance: FloatArray) -> dict[str, FloatArray]:
+def _errors(sums: dict[str, FloatArray], covariance: FloatArray, count: int) -> dict[str, FloatArray]:
     """Standard errors of sums, and of scores by the delta method. That of ``top`` is NaN: the largest sampled minor is a lower
     bound."""
     names = list(SUMS)
@@ -139,7 +139,7 @@ def _errors(sums: dict[str, FloatArray], covariance: FloatArray) -> dict[str, Fl
     relative = {
         "participation_ratio": (np.sqrt(s2) / s1, [-1 / s1, 0.5 / s2, zero, zero]),
         "effective_minors": (s1**2 / s2, [2 / s1, -1 / s2, zero, zero]),
-        "pr_normalized": (s1**2 / s2, [2 / s1, -1 / s2, zero, zero]),
+        "pr_normalized": (s1**2 / s2 / max(count, 1), [2 / s1, -1 / s2, zero, zero]),
         "ipr": (s2**2 / s4, [zero, 2 / s2, -1 / s4, zero]),
         "kl_uniform": (zero + 1, [-(entropy / s1 + 1) / s1, zero, zero, 1 / s1]),
     }
