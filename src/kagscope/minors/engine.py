@@ -54,11 +54,13 @@ def minor_moments(
         image_shape: (height, width) when the columns are pixels in row-major order.
         positions: (n, dimension) coordinates of the columns, when they are no image.
         groups: n labels, when distance only means "same group" (0) or "another" (1).
-        method: "exact" never samples; "sampled" always may; "auto" samples where exact sums would take too long.
+        method: "exact" never samples; "sampled" always may; "auto" samples where exact sums would take more than about 20 s for
+            a matrix on one core, by the count of steps, never by a clock.
         moments: "all", or those wanted of "s1", "s2", "s4", "entropy", "top", "histogram"; others cost nothing and are absent.
         rel_error: relative standard error that sampling aims at.
         seed: of the sampling; the same seed gives the same bits.
-        precision: "auto" or "float64"; every kernel here multiplies and adds in float64, so both do the same.
+        precision: "auto" or "float64"; every kernel multiplies and adds in float64, so both do the same (docs/engine.md,
+            "Precision", has the measurement).
         memory_budget: bytes of working memory to stay within, about.
 
     Returns:
