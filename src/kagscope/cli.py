@@ -11,6 +11,7 @@ import typer
 
 from kagscope.commands.common import Debug, Json, Quiet, guarded, numbers
 from kagscope.commands.measure import measure
+from kagscope.commands.prune import prune
 
 if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
@@ -137,6 +138,7 @@ def report(
 
 
 app.command()(measure)
+app.command()(prune)
 
 
 def _finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
