@@ -23,7 +23,8 @@ POINTWISE = {
     "softplus", "softsign", "tanhshrink", "softshrink", "hardshrink", "logsigmoid", "log_sigmoid", "threshold", "_threshold",
     "threshold_", "exp", "log", "log1p", "erf", "sin", "cos", "sqrt", "rsqrt", "square", "abs", "neg", "negative", "sign",
     "reciprocal", "clamp", "clamp_", "clip", "clamp_min", "clamp_max", "nan_to_num", "to", "type", "type_as", "float",
-    "double", "half", "bfloat16", "clone", "contiguous", "cpu", "cuda", "positive", "__neg__", "__abs__", "__pos__",
+    "double", "half", "bfloat16", "clone", "contiguous", "as_tensor", "cpu", "cuda", "positive", "__neg__", "__abs__",
+    "__pos__",
 }  # fmt: skip
 PRODUCTS = {"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"}
 COMBINING = PRODUCTS | {

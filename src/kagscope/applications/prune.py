@@ -28,10 +28,11 @@ def prune(
     - its value is one and the same: largest less smallest value is at most ``tolerance`` times the widest such range among the
       layer's units. A saturated sigmoid can have slope zero everywhere and yet be 0 here and 1 there: such a unit stays.
 
-    With tolerance 0 the row has to be exactly zero, and the values equal to rounding: the outputs at the inputs then stay as
-    they were, to rounding. (Row norms are ``|slope| * ||incoming weights||``; where layers are multiplied, as in gated MLPs,
-    their sum; where pooling follows, the slope is added up over the places that a position goes to.) The value's mean over
-    inputs goes into the next layer's bias; one is created where there is none. Each layer keeps at least one unit.
+    With tolerance 0 the row has to be exactly zero as the model's dtype computes it, and the values equal to rounding: the
+    outputs at the inputs then stay as they were, to rounding. (Row norms are ``|slope| * ||incoming weights||``; where layers are
+    multiplied, as in gated MLPs, their sum; where pooling follows, the slope is added up over the places that a position goes
+    to.) The value's mean over inputs goes into the next layer's bias; one is created where there is none. Each layer keeps at
+    least one unit.
 
     What cannot be removed stays and is named in the report: outputs, layers that add to a residual stream, layers used twice,
     and constant channels before a convolution with zero padding unless their value is 0.
