@@ -49,8 +49,15 @@ def observe(model: nn.Module, inputs: Any, settings: MeasureSettings) -> Observa
                     rows.append(
                         pd.DataFrame(
                             {
-                                "layer": layer, "k": k, "selection": str(selection), "point": np.arange(len(values)),
-                                "score": score, "value": values, "stderr": 0.0, "exact": True, "reason": "",
+                                "layer": layer,
+                                "k": k,
+                                "selection": str(selection),
+                                "point": np.arange(len(values)),
+                                "score": score,
+                                "value": values,
+                                "stderr": 0.0,
+                                "exact": True,
+                                "reason": "",
                             }
                         )
                     )

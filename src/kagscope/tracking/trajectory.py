@@ -1,0 +1,165 @@
+"""What was measured along a training: its table, intervals, onsets and picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from kagscope.errors import InputError
+from kagscope.tracking.history import History
+from kagscope.tracking.onset import find_onsets
+from kagscope.tracking.parts import Part, join, one_trajectory
+from kagscope.tracking.summary import CONFIDENCE, KEYS, summarise
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINE_SCORES = {"pr": "PR", "kl_uniform": "KL"}
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Measurements of one network along its training, by step.
+
+    Attributes:
+        parts: the measurements.
+        damaged: files of the history that could not be read, each with what is wrong.
+        pending: due steps that were left out since the last measurement.
+    """
+
+    parts: tuple[Part, ...]
+    damaged: tuple[str, ...] = ()
+    pending: tuple[int, ...] = ()
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Trajectory:
+        """Read a history folder, without the network.
+
+        Raises:
+            DataError: the folder holds no history, or one of a newer version. Damaged measurements are left out and named in
+                ``damaged``.
+        """
+        parts, damaged = History.existing(folder).read()
+        return cls(tuple(one_trajectory(parts)), tuple(damaged))
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that were measured."""
+        return [part.step for part in self.parts]
+
+    @property
+    def thinned(self) -> list[int]:
+        """Due steps that were not measured, to stay under the limit on overhead."""
+        return sorted({step for part in self.parts for step in part.thinned} | set(self.pending))
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per number: ``step``, ``epoch``, then the columns of a measured model (:mod:`kagscope.schema`) and
+        ``baseline_stderr``. ``table.attrs`` holds ``thinned`` and ``damaged``."""
+        table = join(self.parts)
+        table.attrs = {"thinned": self.thinned, "damaged": list(self.damaged)}
+        return table
+
+    def summary(self, confidence: float = CONFIDENCE) -> pd.DataFrame:
+        """Mean ratios over points with intervals, by step; see :func:`~kagscope.tracking.summary.summarise`."""
+        return self._summary if confidence == CONFIDENCE else summarise(self.table, confidence)
+
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
+        return summarise(self.table)
+
+    def onset(
+        self,
+        score: str | Sequence[str] | None = "pr",
+        layer: str | Sequence[str] | None = None,
+        *,
+        k: int | None = None,
+        selection: str | None = None,
+        confidence: float = CONFIDENCE,
+    ) -> pd.DataFrame:
+        """First step at which a ratio leaves the baseline's interval; see :func:`~kagscope.tracking.onset.find_onsets`.
+
+        Args:
+            score: name or names; None for all.
+            layer: name or names; None for all.
+            k: order of the minors; None for all.
+            selection: canonical string; None for all.
+            confidence: of both intervals.
+
+        Returns:
+            One row per layer, k, selection and score; ``step`` is None where it never happens, and ``reason`` says why.
+
+        Raises:
+            InputError: nothing of that kind was measured.
+        """
+        return find_onsets(self._chosen(self.summary(confidence), score=score, layer=layer, k=k, selection=selection))
+
+    def plot(
+        self,
+        score: str = "pr",
+        *,
+        layer: str | Sequence[str] | None = None,
+        k: int | None = None,
+        selection: str = "all",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Mean ratio of ``score`` to the baseline against the step: a line per layer with its 95% interval over the points, the onset
+        marked.
+
+        Args:
+            score: name of a score with a ratio.
+            layer: name or names; None for all.
+            k: order of the minors; 2 where it was measured, else the largest.
+            selection: canonical string.
+            ax: where to draw; a new figure by default.
+
+        Raises:
+            InputError: nothing of that kind was measured.
+        """
+        from kagscope.figures.tracking import plot_ratio_by_step
+
+        order = _order(self.summary(), score, k)
+        chosen = self._chosen(self.summary(), score=score, layer=layer, k=order, selection=selection)
+        return plot_ratio_by_step(chosen, find_onsets(chosen), ax=ax)
+
+    @property
+    def line(self) -> str:
+        """The last measurement in a few words, for a progress bar: the ratio that moved most of each kind, and the first onset."""
+        if not self.parts:
+            return ""
+        last = self._summary[(self._summary["step"] == self.steps[-1]) & self._summary["ratio"].notna()]
+        shown = []
+        for score, label in LINE_SCORES.items():
+            rows = last[(last["score"] == score) & (last["k"] == _order(last, score, None)) & (last["ratio"] > 0)]
+            if len(rows):
+                row = rows.iloc[int(np.argmax(np.abs(np.log(rows["ratio"]))))]
+                shown.append(f"{label} x{row['ratio']:.2f} (layer {row['layer']})")
+        onsets = [
+            step for step in find_onsets(self._summary[self._summary["score"].isin(LINE_SCORES)])["step"] if step is not None
+        ]
+        shown += [f"onset {min(onsets)}"] if onsets else []
+        return " | ".join(shown) or "no ratio defined"
+
+    def _chosen(self, summary: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+        """The rows whose columns hold one of the values wanted. Raises :class:`InputError` when none of it was measured."""
+        keep = np.ones(len(summary), dtype=bool)
+        for name, values in wanted.items():
+            if values is not None:
+                keep &= summary[name].isin([values] if isinstance(values, (str, int)) else list(values)).to_numpy()
+        if not keep.any():
+            asked = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value is not None)
+            there = "; ".join(f"{name}: {', '.join(str(one) for one in pd.unique(summary[name]))}" for name in KEYS)
+            raise InputError(f"nothing was measured for {asked}; there is {there}")
+        return summary[keep]
+
+
+def _order(summary: pd.DataFrame, score: str, k: int | None) -> int | None:
+    """``k``, or the order that stands for a score: 2 where it was measured, else the largest; None where it was not measured."""
+    orders = {int(one) for one in summary.loc[summary["score"] == score, "k"]}
+    return k if k is not None or not orders else 2 if 2 in orders else max(orders)
