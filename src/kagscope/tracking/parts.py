@@ -58,7 +58,7 @@ def join(parts: Sequence[Part]) -> pd.DataFrame:
         return pd.DataFrame(columns=[*FIRST_COLUMNS, *NEEDED])
     table = pd.concat([part.rows() for part in parts], ignore_index=True)
     columns = [*FIRST_COLUMNS, *(name for name in COLUMNS if name in table.columns)]
-    return table[columns].astype({name: "category" for name in ("layer", "selection", "score", "reason")})
+    return table[columns].astype(dict.fromkeys(("layer", "selection", "score", "reason"), "category"))
 
 
 def with_baseline_errors(rows: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
