@@ -36,23 +36,18 @@ def plot_ratio_by_step(summary: pd.DataFrame, onsets: pd.DataFrame, *, ax: Axes 
         ax = new_axes(ax)
         for layer, colour in zip(layers, layer_colours(layers), strict=True):
             line = table[table["layer"] == layer].sort_values("step")
-            ax.plot(line["step"], line["ratio"], color=colour, marker="o", markersize=2.5, label=f"layer {layer}")
-            ax.fill_between(line["step"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
-            for onset in onsets[(onsets["layer"] == layer) & onsets["step"].notna()].itertuples():
-                ax.plot([onset.step], [onset.ratio], marker="o", markersize=8, markerfacecolor="none", color=colour)
-                ax.annotate(
-                    f"onset {onset.step}",
-                    (float(onset.step), float(onset.ratio)),
-                    (6, -9),
-                    textcoords="offset points",
-                    fontsize=7,
-                    color=colour,
-                )
+            found = onsets[(onsets["layer"] == layer) & onsets["step"].notna()]
+            label = f"layer {layer}" + "".join(f", onset {step}" for step in found["step"])
+            steps = line["step"].to_numpy(float)
+            ax.plot(steps, line["ratio"].to_numpy(float), color=colour, marker="o", markersize=2.5, label=label)
+            ax.fill_between(steps, line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
+            at = found["step"].to_numpy(float), found["ratio"].to_numpy(float)
+            ax.plot(*at, linestyle="", marker="o", markersize=8, markerfacecolor="none", color=colour)
         reference_line(ax, 1.0)
-        steps = table["step"].to_numpy(float)
-        positive = steps[steps > 0]
+        every = table["step"].to_numpy(float)
+        positive = every[every > 0]
         if len(positive) and positive.max() > WIDE * positive.min() and _is_geometric(np.unique(positive)):
-            step_axis(ax, steps)
+            step_axis(ax, every)
         ax.set_xlabel("training step")
         what = "PR" if score == "pr" else score_label(str(score))
         ax.set_ylabel(f"{what}, now / baseline" + (f" (k = {k})" if k else "") + ("" if selection == "all" else f"\n{selection}"))

@@ -21,11 +21,10 @@ def metrics(summary: pd.DataFrame) -> dict[str, float]:
     What is undefined is left out: loggers draw NaN as zero or not at all.
     """
     found: dict[str, float] = {}
-    for row in summary.itertuples(index=False):
-        name = f"{PREFIX}/{row.layer}/k{row.k}/{row.selection}/{row.score}"
-        for suffix, number in (("", row.value), ("_ratio", row.ratio)):
-            if np.isfinite(number):
-                found[name + suffix] = float(number)  # type: ignore[arg-type]
+    columns = ("layer", "k", "selection", "score", "value", "ratio")
+    for layer, k, selection, score, value, ratio in zip(*(summary[name].to_numpy() for name in columns), strict=True):
+        name = f"{PREFIX}/{layer}/k{k}/{selection}/{score}"
+        found |= {full: float(number) for full, number in ((name, value), (f"{name}_ratio", ratio)) if np.isfinite(number)}
     return found
 
 
@@ -34,8 +33,8 @@ def senders(log: Any) -> list[Send]:
 
     Args:
         log: None, a logger or a list of them. A logger has ``add_scalar(name, value, step)`` (TensorBoard's ``SummaryWriter``),
-            ``log_metrics(metrics, step)`` (Lightning's loggers), ``log(metrics, step=)`` (a Weights & Biases run), or is a function
-            that takes a dictionary; one without a parameter ``step`` finds the step in the dictionary.
+            ``log_metrics(metrics, step)`` (Lightning's loggers), ``log(metrics, step=)`` (a Weights & Biases run), or is a
+            function that takes a dictionary; one without a parameter ``step`` finds the step in the dictionary.
 
     Raises:
         InputError: something that is none of these.
@@ -53,7 +52,8 @@ def senders(log: Any) -> list[Send]:
     if callable(log):
         return [_dictionary(log)]
     raise InputError(
-        f"log={log!r} cannot log; give a TensorBoard SummaryWriter, an object with log(dict, step=), a function of a dict, or a list"
+        f"log={log!r} cannot log; give a TensorBoard SummaryWriter, an object with log(dict, step=), "
+        "a function of a dict, or a list of such"
     )
 
 

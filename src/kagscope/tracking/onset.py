@@ -18,8 +18,8 @@ NO_RATIO = "no ratio is defined"
 def find_onsets(summary: pd.DataFrame) -> pd.DataFrame:
     """When geometry begins to differ from the baseline's.
 
-    The *onset* of a score is the first measured step at which the interval of the mean ratio and the interval of the baseline do not
-    overlap, if at the next measured step they do not overlap either, on the same side. Both intervals are those of
+    The *onset* of a score is the first measured step at which the interval of the mean ratio and the interval of the baseline do
+    not overlap, if at the next measured step they do not overlap either, on the same side. Both intervals are those of
     :func:`~kagscope.tracking.summary.summarise`: over the points, with the sampling errors of both.
 
     Args:
@@ -27,7 +27,8 @@ def find_onsets(summary: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per layer, k, selection and score: ``step`` (int, or None where it never happens) and ``epoch`` of the onset,
-        ``confirmed`` (the next measured step), ``ratio`` with its interval there and the baseline's; ``reason`` why there is none.
+        ``confirmed`` (the next measured step), ``ratio`` with its interval there and the baseline's; ``reason``, why there is
+        none.
     """
     rows = [_onset(key, one.sort_values("step")) for key, one in summary.groupby(KEYS, observed=True, sort=False)]
     table = pd.DataFrame(rows, columns=COLUMNS)

@@ -41,8 +41,8 @@ class Part:
 def one_trajectory(parts: Sequence[Part]) -> list[Part]:
     """The measurements that belong to the training as it went in the end, by step.
 
-    Training that was killed begins again at a checkpoint, earlier than its last measurement. From there on the later session counts:
-    what earlier ones measured beyond its first step is of a training that was lost.
+    Training that was killed begins again at a checkpoint, earlier than its last measurement. From there on the later session
+    counts: what earlier ones measured beyond its first step is of a training that was lost.
     """
     kept: dict[int, Part] = {}
     for session in sorted({part.session for part in parts}):
@@ -62,7 +62,7 @@ def join(parts: Sequence[Part]) -> pd.DataFrame:
 
 
 def with_baseline_errors(rows: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """``rows`` with column ``baseline_stderr``: the standard error of the same number in ``reference``, the baseline's own rows."""
+    """``rows`` with column ``baseline_stderr``: the standard error of the same number in ``reference``, the baseline's rows."""
     keys = [name for name in ("layer", "k", "selection", "point", "token", "score") if name in rows.columns]
     errors = reference.set_index(keys)["stderr"]
     found = errors.reindex(pd.MultiIndex.from_frame(rows[keys])).to_numpy(float)

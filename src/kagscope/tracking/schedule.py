@@ -90,8 +90,8 @@ class AtSteps:
 
 
 def parse_schedule(every: Any) -> Schedule:
-    """The schedule that ``every`` describes: an int (steps), ``"geometric"``, ``("geometric", factor)``, ``("epochs", n)``, or a list
-    of steps.
+    """The schedule that ``every`` describes: an int (steps), ``"geometric"``, ``("geometric", factor)``, ``("epochs", n)``, or a
+    list of steps.
 
     Raises:
         InputError: anything else, or a number out of range.

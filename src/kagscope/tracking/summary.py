@@ -16,8 +16,8 @@ CONFIDENCE = 0.95
 def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """Mean ratios over points with intervals.
 
-    The interval of a mean is Student's t over the points; tokens of one point are averaged first, they are not independent. What was
-    sampled adds its standard error in full: the same draws may serve all points, so averaging over points need not shrink it.
+    The interval of a mean is Student's t over the points; tokens of one point are averaged first, they are not independent. What
+    was sampled adds its standard error in full: the same draws may serve all points, so averaging over points need not shrink it.
 
     Args:
         table: rows of :attr:`kagscope.tracking.trajectory.Trajectory.table`.
@@ -25,9 +25,9 @@ def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFra
 
     Returns:
         One row per step, layer, k, selection and score, in the table's order: ``value``, ``baseline``, ``ratio`` (means over
-        points), ``low``, ``high`` (interval of the mean ratio), ``baseline_low``, ``baseline_high`` (interval of the mean baseline,
-        over that mean: how far a ratio could be from 1 for want of points), ``points`` (with a ratio), ``exact``. Intervals of
-        fewer than two points are NaN.
+        points), ``low``, ``high`` (interval of the mean ratio), ``baseline_low``, ``baseline_high`` (interval of the mean
+        baseline, over that mean: how far a ratio could be from 1 for want of points), ``points`` (with a ratio), ``exact``.
+        Intervals of fewer than two points are NaN.
 
     Raises:
         InputError: ``confidence`` is not between 0 and 1.

@@ -39,8 +39,8 @@ class Tracker:
     """Measures a network on the same probe inputs as it trains, against what it was at the start.
 
     The network is measured when the tracker is made (that is the baseline of all ratios), at every step that is due, and by
-    :meth:`finish`. It is measured in eval mode and left as it was: mode, gradients, weights, random numbers. A network that cannot be
-    measured any more, because it diverged, leaves undefined rows with the reason; training goes on.
+    :meth:`finish`. It is measured in eval mode and left as it was: mode, gradients, weights, random numbers. A network that cannot
+    be measured any more, because it diverged, leaves undefined rows with the reason; training goes on.
 
     Args:
         model: the network that is being trained.
@@ -50,15 +50,16 @@ class Tracker:
         max_overhead: largest share of the training time that measuring may take, such as 0.05; measurements that are due are then
             left out as needed (``thinned`` lists them). The first and the last are made always. None: no limit.
         history: folder that keeps each measurement as it is made; a tracker on the same folder continues it.
-        log: TensorBoard ``SummaryWriter``, an object with ``log(dict, step=)`` or ``log_metrics``, a function of a dict, or a list.
+        log: TensorBoard ``SummaryWriter``, an object with ``log(dict, step=)`` or ``log_metrics``, a function of a dict, or a
+            list of such.
         baseline: the network that ratios refer to; ``model`` as it is now by default.
         first_step: optimiser steps that ``model`` has behind it, where a new history or none begins.
         clock: seconds, for the share of time.
         **settings: of :class:`~kagscope.measuring.MeasureSettings`: ``k``, ``selections``, ``image_shape``, ``layer_map``, ….
 
     Raises:
-        InputError: a schedule, limit, logger, layer, setting or input that cannot be used, or a history of other settings or another
-            network.
+        InputError: a schedule, limit, logger, layer, setting or input that cannot be used, or a history of other settings or of
+            another network.
         OutputError: a history folder that cannot be written or holds something else.
         DataError: a history that is damaged in its settings or initial weights.
     """
@@ -134,7 +135,7 @@ class Tracker:
             self._warn(text, f"history {folder}: {text}; it is left out")
         return initial
 
-    # -- while training -----------------------------------------------------------------------------------------------------------
+    # -- while training --------------------------------------------------------------------------------------------------------
 
     def step(self, step: int | None = None, *, epoch: float | None = None) -> bool:
         """Tell how far training is; measures when that is due. Call it after the optimiser's step.
@@ -200,7 +201,7 @@ class Tracker:
         if kind is None:
             self.finish()
 
-    # -- reading ------------------------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------------------------
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> Trajectory:
@@ -264,7 +265,7 @@ class Tracker:
             text += f"; left out: {', '.join(self._damaged)}"
         return f"{text}; {self.line})"
 
-    # -- inside -------------------------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------------------------
 
     def _moments(self, step: int, epoch: float) -> int | None:
         """Moments of the schedule so far; None where it goes by epochs and the epoch is not known."""
@@ -339,8 +340,8 @@ class Tracker:
         limit = 100 * (self._overhead.limit or 0)
         self._warn(
             "thinned",
-            f"a measurement takes {self._overhead.last:.2g} s: to stay under {limit:g}% of the training time, due ones are left out, "
-            f"the first at step {self._step}; tracker.thinned lists them",
+            f"a measurement takes {self._overhead.last:.2g} s: to stay under {limit:g}% of the training time, due ones are left "
+            f"out, the first at step {self._step}; tracker.thinned lists them",
         )
 
     def _warn(self, kind: str, text: str) -> None:

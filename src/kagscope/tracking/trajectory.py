@@ -109,7 +109,7 @@ class Trajectory:
         selection: str = "all",
         ax: Axes | None = None,
     ) -> Axes:
-        """Mean ratio of ``score`` to the baseline against the step: a line per layer with its 95% interval over the points, the onset
+        """Mean ratio of ``score`` to the baseline against the step: a line per layer with its 95% interval over points, onset
         marked.
 
         Args:
@@ -130,7 +130,7 @@ class Trajectory:
 
     @property
     def line(self) -> str:
-        """The last measurement in a few words, for a progress bar: the ratio that moved most of each kind, and the first onset."""
+        """The last measurement in a few words, for a progress bar: of each kind the ratio that moved most; the first onset."""
         if not self.parts:
             return ""
         last = self._summary[(self._summary["step"] == self.steps[-1]) & self._summary["ratio"].notna()]
