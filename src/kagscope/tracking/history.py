@@ -78,9 +78,8 @@ class History:
         history = cls.check(folder, settings) or cls(Path(folder))
         try:
             history.folder.mkdir(parents=True, exist_ok=True)
-            if not (
-                history.folder / SETTINGS_FILE
-            ).exists():  # before parts/: a folder with that alone would be taken for foreign
+            # Before parts/: a folder with that alone would be taken for somebody else's.
+            if not (history.folder / SETTINGS_FILE).exists():
                 record = {"kagscope_history": HISTORY_VERSION, "settings": settings, **facts, "versions": versions()}
                 atomic_write(history.folder / SETTINGS_FILE, json.dumps(record, indent=1) + "\n")
             (history.folder / PARTS).mkdir(exist_ok=True)

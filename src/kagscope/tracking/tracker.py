@@ -39,8 +39,8 @@ class Tracker:
     """Measures a network on the same probe inputs as it trains, against what it was at the start.
 
     The network is measured when the tracker is made (that is the baseline of all ratios), at every step that is due, and by
-    :meth:`finish`. It is measured in eval mode and left as it was: mode, gradients, weights, random numbers. A network that cannot
-    be measured any more, because it diverged, leaves undefined rows with the reason; training goes on.
+    :meth:`finish`. It is measured in eval mode and left as it was: mode, gradients, weights, random numbers. A network that
+    cannot be measured any more, because it diverged, leaves undefined rows with the reason; training goes on.
 
     Args:
         model: the network that is being trained.

@@ -20,7 +20,7 @@ from kagscope.tracking.summary import CONFIDENCE, KEYS, summarise
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LINE_SCORES = {"pr": "PR", "kl_uniform": "KL"}
+LINE_SCORES = {"pr": "pr", "kl": "kl_uniform"}
 
 
 @dataclass(frozen=True)
@@ -129,22 +129,30 @@ class Trajectory:
         return plot_ratio_by_step(chosen, find_onsets(chosen), ax=ax)
 
     @property
+    def headline(self) -> dict[str, float]:
+        """Of PR and KL, as far as measured, the ratio at the last step of the layer in which it is furthest from 1."""
+        return {name: ratio for name, (_, ratio) in self._furthest().items()}
+
+    @property
     def line(self) -> str:
-        """The last measurement in a few words, for a progress bar: of each kind the ratio that moved most; the first onset."""
+        """The last measurement in a few words, for a progress bar: the ratios furthest from 1 and the first onset."""
+        shown = [f"{name.upper()} x{ratio:.2f} (layer {layer})" for name, (layer, ratio) in self._furthest().items()]
+        onsets = find_onsets(self._summary[self._summary["score"].isin(LINE_SCORES.values())])["step"].dropna()
+        shown += [f"onset {min(onsets)}"] if len(onsets) else []
+        return " | ".join(shown)
+
+    def _furthest(self) -> dict[str, tuple[str, float]]:
+        """Short name of a score to layer and ratio."""
+        found: dict[str, tuple[str, float]] = {}
         if not self.parts:
-            return ""
-        last = self._summary[(self._summary["step"] == self.steps[-1]) & self._summary["ratio"].notna()]
-        shown = []
-        for score, label in LINE_SCORES.items():
-            rows = last[(last["score"] == score) & (last["k"] == _order(last, score, None)) & (last["ratio"] > 0)]
+            return found
+        last = self._summary[(self._summary["step"] == self.steps[-1]) & (self._summary["ratio"] > 0)]
+        for name, score in LINE_SCORES.items():
+            rows = last[(last["score"] == score) & (last["k"] == _order(last, score, None))]
             if len(rows):
-                row = rows.iloc[int(np.argmax(np.abs(np.log(rows["ratio"]))))]
-                shown.append(f"{label} x{row['ratio']:.2f} (layer {row['layer']})")
-        onsets = [
-            step for step in find_onsets(self._summary[self._summary["score"].isin(LINE_SCORES)])["step"] if step is not None
-        ]
-        shown += [f"onset {min(onsets)}"] if onsets else []
-        return " | ".join(shown) or "no ratio defined"
+                place = int(np.argmax(np.abs(np.log(rows["ratio"].to_numpy(float)))))
+                found[name] = str(rows["layer"].iloc[place]), float(rows["ratio"].iloc[place])
+        return found
 
     def _chosen(self, summary: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
         """The rows whose columns hold one of the values wanted. Raises :class:`InputError` when none of it was measured."""
