@@ -30,11 +30,11 @@ logger = logging.getLogger("kagscope")
 class KagscopeTrainerCallback(TrainerCallback):
     """Makes a :class:`~kagscope.tracking.tracker.Tracker` when training starts and tells it of every optimiser step.
 
-    Only the first process measures. Once :meth:`attach` was called, values go through ``trainer.log`` to ``state.log_history`` and to
-    every reporter in ``args.report_to``. A Trainer does not make itself known to its callbacks, so without it they go to
+    Only the first process measures. Once :meth:`attach` was called, values go through ``trainer.log`` to ``state.log_history``
+    and to every reporter in ``args.report_to``. A Trainer does not make itself known to its callbacks, so without it they go to
     ``state.log_history`` and, where ``args.report_to`` names TensorBoard, into event files of their own: beside the Trainer's in
     ``TENSORBOARD_LOGGING_DIR``, else in the run ``<output_dir>/runs/kagscope``. Names are those of
-    :func:`kagscope.tracking.loggers.metrics`; reporters put "train/" before them.
+    :func:`kagscope.tracking.loggers.metrics`; TensorBoard shows "train/" before them.
 
     Args:
         probe_inputs: what the network is measured on, such as a mapping with ``input_ids``; moved to its device.
