@@ -107,7 +107,7 @@ def test_one_point_has_no_interval_and_so_no_onset() -> None:
 
 
 def test_noise_alone_seldom_looks_like_an_onset() -> None:
-    """200 trackings of 30 steps in which every value is the baseline's plus noise, fresh at each step: far fewer than 5% alarms."""
+    """200 trackings of 30 steps in which every value is the truth plus noise, fresh at each step: far fewer than 5% alarms."""
     rng = np.random.default_rng(2)
     alarms = 0
     for _ in range(200):

@@ -83,9 +83,9 @@ class History:
                 record = {"kagscope_history": HISTORY_VERSION, "settings": settings, **facts, "versions": versions()}
                 atomic_write(history.folder / SETTINGS_FILE, json.dumps(record, indent=1) + "\n")
             (history.folder / PARTS).mkdir(exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise OutputError(
-                f"cannot write in {history.folder}: {error.strerror or error}; give another history folder"
+                f"cannot write in {history.folder}: {getattr(error, 'strerror', error)}; give another history folder"
             ) from error
         return history
 

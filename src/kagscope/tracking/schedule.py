@@ -102,7 +102,7 @@ def parse_schedule(every: Any) -> Schedule:
         if every < 1:
             raise InputError(f"every={every!r}, expected at least 1 step; {FORMS}")
         return EverySteps(int(every))
-    if every == "geometric":
+    if isinstance(every, str) and every == "geometric":
         return Geometric()
     if isinstance(every, (tuple, list)) and len(every) == 2 and every[0] == "geometric":
         return Geometric(_number(every, more_than=1.0))

@@ -79,6 +79,8 @@ class Tracker:
         clock: Clock = time.monotonic,
         **settings: Any,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model is {type(model).__name__}, expected the torch.nn.Module that is being trained")
         self.schedule = parse_schedule(every)
         self._senders = senders(log)
         self._overhead = Overhead(check_max_overhead(max_overhead), clock)
@@ -124,8 +126,8 @@ class Tracker:
                 initial = observe(self._model, self._inputs, self._settings)
             self._since = self._step = stored[1]
         self._history = History.open(folder, described, {"schedule": str(self.schedule)})
-        if stored is None:
-            self._history.save_initial(own_state(baseline or self._model), self._step)
+        if stored is None and baseline is None:
+            self._history.save_initial(own_state(self._model), self._step)
         parts, self._damaged = self._history.read()
         self._parts = one_trajectory(parts)
         if parts:
@@ -302,9 +304,8 @@ class Tracker:
     def _measure(self, observation: Observation | None = None) -> None:
         """Measure the network (or take what was), keep it in the history, log it."""
         with self._measuring():
-            part = Part(
-                self._step, self._epoch, self._compared(observation), self._session, self._since, thinned=tuple(self._skipped)
-            )
+            thinned = tuple(step for step in self._skipped if step != self._step)
+            part = Part(self._step, self._epoch, self._compared(observation), self._session, self._since, thinned)
             self._parts = one_trajectory([*self._parts, part])
             self._skipped, self._found = [], None
             if self._history is not None:
