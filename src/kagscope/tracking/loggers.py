@@ -13,13 +13,19 @@ from kagscope.errors import InputError
 
 Send = Callable[[Mapping[str, float], int], None]
 PREFIX = "kag"
+LOGGED = ("pr", "kl_uniform", "rr_pr", "kl_init", "zero_rows", "axis_alignment", "effective_rank")
 
 
-def metrics(summary: pd.DataFrame) -> dict[str, float]:
+def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dict[str, float]:
     """Means over points by name, ``kag/<layer>/k<k>/<selection>/<score>``, and their ratio to the baseline, ``…/<score>_ratio``.
 
     What is undefined is left out: loggers draw NaN as zero or not at all.
+
+    Args:
+        summary: of one step, from :func:`~kagscope.tracking.summary.summarise`.
+        scores: which; None for all.
     """
+    summary = summary if scores is None else summary[summary["score"].isin(scores)]
     found: dict[str, float] = {}
     columns = ("layer", "k", "selection", "score", "value", "ratio")
     for layer, k, selection, score, value, ratio in zip(*(summary[name].to_numpy() for name in columns), strict=True):

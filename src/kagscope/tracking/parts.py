@@ -9,6 +9,7 @@ import pandas as pd
 
 FIRST_COLUMNS = ["step", "epoch"]
 LAST_COLUMNS = ["point", "token", "score", "value", "baseline", "ratio", "stderr", "baseline_stderr", "exact", "reason"]
+KEYS = ["layer", "k", "selection", "point", "token", "score"]
 COLUMNS = ["layer", "k", "selection", *LAST_COLUMNS]  # "token" only where there is one
 NEEDED = [name for name in COLUMNS if name != "token"]
 
@@ -57,14 +58,6 @@ def join(parts: Sequence[Part]) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=[*FIRST_COLUMNS, *NEEDED])
     table = pd.concat([part.rows() for part in parts], ignore_index=True)
+    text = ("layer", "selection", "score", "reason")
     columns = [*FIRST_COLUMNS, *(name for name in COLUMNS if name in table.columns)]
-    return table[columns].astype(dict.fromkeys(("layer", "selection", "score", "reason"), "category"))
-
-
-def with_baseline_errors(rows: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """``rows`` with column ``baseline_stderr``: the standard error of the same number in ``reference``, the baseline's rows."""
-    keys = [name for name in ("layer", "k", "selection", "point", "token", "score") if name in rows.columns]
-    errors = reference.set_index(keys)["stderr"]
-    found = errors.reindex(pd.MultiIndex.from_frame(rows[keys])).to_numpy(float)
-    table = rows.assign(baseline_stderr=found)
-    return table[[name for name in COLUMNS if name in table.columns]]
+    return table[columns].astype(dict.fromkeys(text, str)).astype(dict.fromkeys(text, "category"))

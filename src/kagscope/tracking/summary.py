@@ -7,10 +7,12 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from kagscope.errors import InputError
+from kagscope.figures.tables import BOOKKEEPING
 
 KEYS = ["layer", "k", "selection", "score"]
 MOMENT = ["step", "epoch"]
 CONFIDENCE = 0.95
+NO_SCORES = BOOKKEEPING | {"skipped"}  # rows about the measurement
 
 
 def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
@@ -24,10 +26,10 @@ def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFra
         confidence: of both intervals.
 
     Returns:
-        One row per step, layer, k, selection and score, in the table's order: ``value``, ``baseline``, ``ratio`` (means over
-        points), ``low``, ``high`` (interval of the mean ratio), ``baseline_low``, ``baseline_high`` (interval of the mean
-        baseline, over that mean: how far a ratio could be from 1 for want of points), ``points`` (with a ratio), ``exact``.
-        Intervals of fewer than two points are NaN.
+        One row per step, layer, k, selection and score, in the table's order: ``value``, ``ratio`` (means over the points where
+        they are defined), ``baseline`` (over those with a ratio), ``low``, ``high`` (interval of the mean ratio),
+        ``baseline_low``, ``baseline_high`` (interval of the mean baseline, over that mean: how far a ratio could be from 1 for
+        want of points), ``points`` (with a ratio), ``exact``. Intervals of fewer than two points are NaN.
 
     Raises:
         InputError: ``confidence`` is not between 0 and 1.
@@ -35,6 +37,7 @@ def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFra
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence!r}, expected a number between 0 and 1, such as 0.95")
     keys = MOMENT + KEYS
+    table = table[~table["score"].isin(NO_SCORES)]
     frame = table[[*keys, "point", "exact"]].copy()
     ratio = table["ratio"].to_numpy(float)
     defined = np.isfinite(ratio)
@@ -44,7 +47,8 @@ def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFra
         "ratio_error": np.abs(ratio) * np.nan_to_num(np.asarray(relative, float)),
         "baseline_error": table["baseline_stderr"].fillna(0.0).to_numpy(float),
     }
-    for name in ("value", "baseline", "ratio"):
+    frame["value"] = table["value"]
+    for name in ("baseline", "ratio"):
         frame[name] = np.where(defined, table[name].to_numpy(float), np.nan)
     for name, error in errors.items():
         frame[name] = np.where(defined, error, np.nan)

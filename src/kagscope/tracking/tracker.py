@@ -13,18 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
 from kagscope.errors import InputError, KagscopeError, OutputError
-from kagscope.tracking._standin import MeasureSettings, Observation, compare, observe
-from kagscope.tracking.baseline import check_same_tensors, equal_states, own_state, with_state
-from kagscope.tracking.history import History, describe, digest
-from kagscope.tracking.loggers import metrics, senders
+from kagscope.jacobians.layers import Layers
+from kagscope.measuring import MeasureSettings, Observation
+from kagscope.measuring.baseline import baselines
+from kagscope.tracking.history import History
+from kagscope.tracking.loggers import LOGGED, metrics, senders
 from kagscope.tracking.overhead import Clock, Overhead, check_max_overhead
-from kagscope.tracking.parts import Part, one_trajectory, with_baseline_errors
+from kagscope.tracking.parts import Part, one_trajectory
+from kagscope.tracking.probe import Baseline, Probe, check_same_tensors, described_baseline, equal_states, own_state
 from kagscope.tracking.schedule import Schedule, parse_schedule
 from kagscope.tracking.summary import CONFIDENCE, summarise
 from kagscope.tracking.trajectory import Trajectory
@@ -45,17 +46,21 @@ class Tracker:
     Args:
         model: the network that is being trained.
         probe_inputs: what it is measured on: a batch as for :func:`kagscope.measure`, the same at every step. It is copied.
-        layers: names as ``named_modules()`` gives them.
+        layers: names as ``named_modules()`` gives them, patterns, or module classes; None: every activation.
         every: when: steps (100), ``"geometric"`` (1, 2, 4, 8, …), ``("geometric", 1.5)``, ``("epochs", 1)``, or a list of steps.
         max_overhead: largest share of the training time that measuring may take, such as 0.05; measurements that are due are then
             left out as needed (``thinned`` lists them). The first and the last are made always. None: no limit.
         history: folder that keeps each measurement as it is made; a tracker on the same folder continues it.
         log: TensorBoard ``SummaryWriter``, an object with ``log(dict, step=)`` or ``log_metrics``, a function of a dict, or a
             list of such.
-        baseline: the network that ratios refer to; ``model`` as it is now by default.
+        log_scores: scores that are logged; None for all.
+        baseline, baseline_seeds: what ratios refer to, as for :func:`kagscope.measure`; None: ``model`` as it is now.
+        points: how many of the probe inputs to take, the first ones.
+        labels: (points,) classes, for kernel alignment.
         first_step: optimiser steps that ``model`` has behind it, where a new history or none begins.
         clock: seconds, for the share of time.
-        **settings: of :class:`~kagscope.measuring.MeasureSettings`: ``k``, ``selections``, ``image_shape``, ``layer_map``, ….
+        **settings: of :class:`kagscope.MeasureSettings`: ``k``, ``selections``, ``image_shape``, ``layer_map``, ``tokens``, ….
+            The rotation ratio of the maximum costs more than all else and is left out unless ``rotation_points`` says otherwise.
 
     Raises:
         InputError: a schedule, limit, logger, layer, setting or input that cannot be used, or a history of other settings or of
@@ -68,13 +73,17 @@ class Tracker:
         self,
         model: nn.Module,
         probe_inputs: Any,
-        layers: Sequence[str] | None = None,
+        layers: Layers = None,
         *,
         every: int | str | tuple[str, float] | Sequence[int] | Schedule = 100,
         max_overhead: float | None = None,
         history: str | os.PathLike[str] | None = None,
         log: Any = None,
-        baseline: nn.Module | None = None,
+        log_scores: Sequence[str] | None = LOGGED,
+        baseline: Any = None,
+        baseline_seeds: int | Sequence[int] = 3,
+        points: int | None = None,
+        labels: Any = None,
         first_step: int = 0,
         clock: Clock = time.monotonic,
         **settings: Any,
@@ -85,8 +94,8 @@ class Tracker:
         self._senders = senders(log)
         self._overhead = Overhead(check_max_overhead(max_overhead), clock)
         self._model = model
-        self._inputs = _copied(probe_inputs)
-        self._settings = _settings(layers, settings)
+        self._log_scores = log_scores
+        self._probe = Probe.of(probe_inputs, points, labels, _settings(layers, settings))
         self._history: History | None = None
         self._parts: list[Part] = []
         self._unwritten: list[Part] = []
@@ -99,32 +108,38 @@ class Tracker:
         self._found: Trajectory | None = None
         self._to_continue = False  # until the first call of step() says where training goes on
         with self._measuring():
-            self._initial = self._begin(history, baseline)
-            self._reference = compare(self._initial, self._initial)
+            observation = self._begin(history, baseline, baseline_seeds)
         if not self._parts:
-            self._measure(self._initial if baseline is None else None)
+            self._measure(observation)
         self._passed = self._moments(self._step, self._epoch)
 
-    def _begin(self, folder: str | os.PathLike[str] | None, baseline: nn.Module | None) -> Observation:
-        """Open the history, if one is wanted, and measure the baseline: from the history where that holds its weights.
+    def _begin(self, folder: Any, baseline: Any, seeds: int | Sequence[int]) -> Observation | None:
+        """Measure the baseline, that of the history if it holds one, and open the history, if one is wanted.
 
         The folder is written only after the network could be measured.
+
+        Returns:
+            The measurement of the network as it is now, where that was made.
         """
-        if folder is None:
-            return observe(baseline or self._model, self._inputs, self._settings)
-        described = {
-            **{field.name: describe(getattr(self._settings, field.name)) for field in dataclasses.fields(self._settings)},
-            "probe_inputs": digest(self._inputs),
-            "baseline": "the network at the first step" if baseline is None else digest(own_state(baseline)),
-        }
-        held = History.check(folder, described)
-        stored = held.initial() if held is not None else None
-        if stored is None or baseline is not None:
-            initial = observe(baseline or self._model, self._inputs, self._settings)
-        else:
-            with with_state(self._model, stored[0]):
-                initial = observe(self._model, self._inputs, self._settings)
+        described = self._probe.described() | {"baseline": described_baseline(baseline, seeds)}
+        held = None if folder is None else History.check(folder, described)
+        stored = held.initial() if held is not None and baseline is None else None
+        now: Observation | None = None
+        if baseline is not None:
+            notes: list[str] = []
+            before = [self._probe.observe(*source) for source in baselines(self._model, baseline, seeds, notes)]
+            for note in notes:
+                logger.warning("%s", note)
+        elif stored is not None:
+            check_same_tensors(own_state(self._model), stored[0])
+            before = [self._probe.observe(self._model, _beside(self._model, stored[0]))]
             self._since = self._step = stored[1]
+        else:
+            now = self._probe.observe(self._model)
+            before = [now]
+        self._baseline = Baseline.of(before, self._probe.settings.zero_row_quantile)
+        if folder is None:
+            return now
         self._history = History.open(folder, described, {"schedule": str(self.schedule)})
         if stored is None and baseline is None:
             self._history.save_initial(own_state(self._model), self._step)
@@ -135,7 +150,7 @@ class Tracker:
             self._to_continue = True
         for text in self._damaged:
             self._warn(text, f"history {folder}: {text}; it is left out")
-        return initial
+        return before[0] if baseline is None else None
 
     # -- while training --------------------------------------------------------------------------------------------------------
 
@@ -312,17 +327,16 @@ class Tracker:
                 self._unwritten.append(part)
                 self._write(raising=False)
             if self._senders:
-                values = metrics(summarise(part.rows()))
+                values = metrics(summarise(part.rows()), self._log_scores)
                 for send in self._senders:
                     send(values, part.step)
 
     def _compared(self, observation: Observation | None) -> pd.DataFrame:
         try:
-            rows = compare(observation or observe(self._model, self._inputs, self._settings), self._initial)
+            return self._baseline.rows(observation or self._probe.observe(self._model))
         except (KagscopeError, torch.OutOfMemoryError) as error:  # a network that diverged must not end the training as well
             self._warn("failed", f"step {self._step} could not be measured: {error}")
-            rows = self._reference.assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=str(error))
-        return with_baseline_errors(rows, self._reference)
+            return self._baseline.undefined(str(error))
 
     def _write(self, *, raising: bool) -> None:
         while self._history is not None and self._unwritten:
@@ -362,20 +376,14 @@ def _check_step(step: Any, name: str) -> int:
     return number
 
 
-def _settings(layers: Sequence[str] | None, settings: Mapping[str, Any]) -> MeasureSettings:
+def _settings(layers: Layers, settings: Mapping[str, Any]) -> MeasureSettings:
     names = [field.name for field in dataclasses.fields(MeasureSettings) if field.name != "layers"]
     unknown = [name for name in settings if name not in names]
     if unknown:
         raise InputError(f"unknown setting {', '.join(unknown)}; known are {', '.join(names)}")
-    return MeasureSettings(layers=None if layers is None else tuple(layers), **settings)
+    return MeasureSettings(layers=layers, **{"rotation_points": 0, **settings})
 
 
-def _copied(inputs: Any) -> Any:
-    """Tensors inside are copied: what the training loop does to its batch later does not reach the probe."""
-    if isinstance(inputs, torch.Tensor):
-        return inputs.detach().clone()
-    if isinstance(inputs, Mapping):
-        return {name: _copied(one) for name, one in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return tuple(_copied(one) for one in inputs)
-    return inputs
+def _beside(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``state`` on the devices of the model's tensors."""
+    return {name: state[name].to(tensor.device) for name, tensor in own_state(model).items()}

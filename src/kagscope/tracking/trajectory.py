@@ -88,7 +88,7 @@ class Trajectory:
         Args:
             score: name or names; None for all.
             layer: name or names; None for all.
-            k: order of the minors; None for all.
+            k: order of the minors; None: 2 where the score was measured for it, else the largest.
             selection: canonical string; None for all.
             confidence: of both intervals.
 
@@ -98,7 +98,10 @@ class Trajectory:
         Raises:
             InputError: nothing of that kind was measured.
         """
-        return find_onsets(self._chosen(self.summary(confidence), score=score, layer=layer, k=k, selection=selection))
+        summary = self.summary(confidence)
+        return find_onsets(
+            self._chosen(summary if k else _main_order(summary), score=score, layer=layer, k=k, selection=selection)
+        )
 
     def plot(
         self,
@@ -124,8 +127,8 @@ class Trajectory:
         """
         from kagscope.figures.tracking import plot_ratio_by_step
 
-        order = _order(self.summary(), score, k)
-        chosen = self._chosen(self.summary(), score=score, layer=layer, k=order, selection=selection)
+        summary = self.summary()
+        chosen = self._chosen(summary if k else _main_order(summary), score=score, layer=layer, k=k, selection=selection)
         return plot_ratio_by_step(chosen, find_onsets(chosen), ax=ax)
 
     @property
@@ -137,7 +140,8 @@ class Trajectory:
     def line(self) -> str:
         """The last measurement in a few words, for a progress bar: the ratios furthest from 1 and the first onset."""
         shown = [f"{name.upper()} x{ratio:.2f} (layer {layer})" for name, (layer, ratio) in self._furthest().items()]
-        onsets = find_onsets(self._summary[self._summary["score"].isin(LINE_SCORES.values())])["step"].dropna()
+        chosen = _main_order(self._summary)
+        onsets = find_onsets(chosen[chosen["score"].isin(LINE_SCORES.values())])["step"].dropna()
         shown += [f"onset {min(onsets)}"] if len(onsets) else []
         return " | ".join(shown)
 
@@ -146,9 +150,9 @@ class Trajectory:
         found: dict[str, tuple[str, float]] = {}
         if not self.parts:
             return found
-        last = self._summary[(self._summary["step"] == self.steps[-1]) & (self._summary["ratio"] > 0)]
+        last = _main_order(self._summary[(self._summary["step"] == self.steps[-1]) & (self._summary["ratio"] > 0)])
         for name, score in LINE_SCORES.items():
-            rows = last[(last["score"] == score) & (last["k"] == _order(last, score, None))]
+            rows = last[last["score"] == score]
             if len(rows):
                 place = int(np.argmax(np.abs(np.log(rows["ratio"].to_numpy(float)))))
                 found[name] = str(rows["layer"].iloc[place]), float(rows["ratio"].iloc[place])
@@ -167,7 +171,8 @@ class Trajectory:
         return summary[keep]
 
 
-def _order(summary: pd.DataFrame, score: str, k: int | None) -> int | None:
-    """``k``, or the order that stands for a score: 2 where it was measured, else the largest; None where it was not measured."""
-    orders = {int(one) for one in summary.loc[summary["score"] == score, "k"]}
-    return k if k is not None or not orders else 2 if 2 in orders else max(orders)
+def _main_order(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each score for the order that stands for it: 2 where it was measured, else the largest."""
+    largest = summary.groupby("score", observed=True)["k"].transform("max")
+    has_two = (summary["k"] == 2).groupby(summary["score"], observed=True).transform("any")
+    return summary[summary["k"] == largest.where(~has_two, 2)]
