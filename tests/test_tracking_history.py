@@ -296,7 +296,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         said: list[str] = []
         for line in child.stdout:
             said.append(line)
-            if line == "end 12\n":
+            if line == "end 5\n":
                 time.sleep(float(rng.uniform(0, 0.02)))
                 child.send_signal(signal.SIGKILL)
         child.wait()

@@ -66,7 +66,7 @@ def test_undefined_points_are_left_out_of_all_means() -> None:
     assert (row["ratio"], row["value"], row["baseline"], row["points"]) == (2.0, 3.0, 1.5, 2)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80, deadline=None)
 @given(side=st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=12))
 def test_onset_is_the_first_of_two_steps_outside_on_the_same_side(side: list[int]) -> None:
     baseline = np.array([1.0, 1.1, 0.9, 1.0])
@@ -109,17 +109,19 @@ def test_one_point_has_no_interval_and_so_no_onset() -> None:
 def test_noise_alone_seldom_looks_like_an_onset() -> None:
     """200 trackings of 30 steps in which every value is the truth plus noise, fresh at each step: far fewer than 5% alarms."""
     rng = np.random.default_rng(2)
-    alarms = 0
-    for _ in range(200):
+    tables = []
+    for tracking in range(200):
         truth = rng.uniform(1, 1.5, 12)
         baseline = truth + rng.normal(0, 0.1, 12)
         values = truth + rng.normal(0, 0.1, (30, 12))
-        alarms += find_onsets(summarise(table_of(values, baseline)))["step"][0] is not None
-    assert alarms <= 4
+        tables.append(table_of(values, baseline).assign(layer=str(tracking)))
+    found = find_onsets(summarise(pd.concat(tables, ignore_index=True)))
+    assert len(found) == 200
+    assert found["step"].notna().sum() <= 4
 
 
 def test_untrained_nets_have_no_onset_and_trained_ones_have() -> None:
-    for seed in range(3):
+    for seed in range(2):
         model = small_net(seed)
         tracker = make_tracker(model, every=1)
         for step in range(1, 5):

@@ -127,8 +127,8 @@ class Trajectory:
         """
         from kagscope.figures.tracking import plot_ratio_by_step
 
-        summary = self.summary()
-        chosen = self._chosen(summary if k else _main_order(summary), score=score, layer=layer, k=k, selection=selection)
+        summary = self.summary() if k else _main_order(self.summary())
+        chosen = self._chosen(summary, score=score, layer=layer, k=k, selection=selection)
         return plot_ratio_by_step(chosen, find_onsets(chosen), ax=ax)
 
     @property
