@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]  # noqa: E402
 
 from kagscope.errors import InputError  # noqa: E402
 from kagscope.integrations.huggingface import KagscopeTrainerCallback  # noqa: E402
@@ -44,16 +44,14 @@ def tiny_bert() -> Any:
 
 
 def make_trainer(folder: Path, *callbacks: Any, model: Any = None, **options: Any) -> Any:
-    given = {"report_to": ["tensorboard"], "num_train_epochs": 2, "logging_steps": 4, "save_strategy": "no"} | options
-    args = transformers.TrainingArguments(
-        **given,
-        output_dir=str(folder),
-        per_device_train_batch_size=8,
-        learning_rate=1e-2,
-        use_cpu=True,
-        seed=3,
-        disable_tqdm=True,
-    )
+    given: dict[str, Any] = {
+        "report_to": ["tensorboard"],
+        "num_train_epochs": 2,
+        "logging_steps": 4,
+        "save_strategy": "no",
+    } | options
+    given |= {"per_device_train_batch_size": 8, "learning_rate": 1e-2, "use_cpu": True, "seed": 3, "disable_tqdm": True}
+    args = transformers.TrainingArguments(**given, output_dir=str(folder))
     trainer = transformers.Trainer(
         model=model if model is not None else tiny_bert(), args=args, train_dataset=Sentences(), callbacks=list(callbacks)
     )

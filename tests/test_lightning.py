@@ -19,7 +19,7 @@ from tracked import DATA, LABELS, PROBE, small_net
 
 pl = pytest.importorskip("lightning.pytorch")
 from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]  # noqa: E402
 
 from kagscope.integrations.lightning import KagscopeCallback  # noqa: E402
 
@@ -32,10 +32,12 @@ class Classifier(pl.LightningModule):  # type: ignore[misc, name-defined]
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(*small_net()[:2], nn.BatchNorm1d(8), nn.Dropout(0.2), *small_net()[2:])
+        first, activation, *rest = small_net()
+        self.net = nn.Sequential(first, activation, nn.BatchNorm1d(8), nn.Dropout(0.2), *rest)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.net(x)
+        out: torch.Tensor = self.net(x)
+        return out
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
@@ -62,7 +64,8 @@ def fit(folder: Path, *callbacks: Any, logger: Any = False, checkpoint: str | No
 
 
 def callback(**options: Any) -> KagscopeCallback:
-    return KagscopeCallback(PROBE, **({"layers": ["net.1", "net.5"], "k": (2,), "every": 5} | options))
+    given: dict[str, Any] = {"layers": ["net.1", "net.5"], "k": (2,), "every": 5} | options
+    return KagscopeCallback(PROBE, **given)
 
 
 def test_values_land_in_the_event_files_and_training_is_the_same_bit_for_bit(tmp_path: Path) -> None:
@@ -131,7 +134,7 @@ def test_continued_from_a_checkpoint_with_its_history(tmp_path: Path) -> None:
     again = callback(history=tmp_path / "parts")
     model = Classifier()
     with torch.no_grad():
-        model.net[0].weight[0, 0] += 1
+        next(model.parameters())[0, 0] += 1
     with pytest.raises(InputError, match="other weights"):
         pl.Trainer(
             max_epochs=1, accelerator="cpu", callbacks=[again], logger=False, enable_checkpointing=False,
