@@ -60,9 +60,8 @@ def make_trainer(folder: Path, *callbacks: Any, model: Any = None, **options: An
 
 
 def callback(**options: Any) -> KagscopeTrainerCallback:
-    return KagscopeTrainerCallback(
-        PROBE, **({"layers": [MLP], "layer_map": "block", "k": (2,), "tokens": 2, "every": 5} | options)
-    )
+    given: dict[str, Any] = {"layers": [MLP], "layer_map": "block", "k": (2,), "tokens": 2, "every": 5} | options
+    return KagscopeTrainerCallback(PROBE, **given)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,8 @@ def table_of(values: np.ndarray, baseline: np.ndarray, *, error: float = 0.0, ba
     parts = []
     for place, row in enumerate(values):
         part = pd.DataFrame({"point": np.arange(len(row)), "value": row, "baseline": baseline, "ratio": row / baseline})
-        parts.append(
-            part.assign(step=10 * place, epoch=np.nan, stderr=error, baseline_stderr=baseline_error, exact=not error, **ONE)
-        )
+        rest: dict[str, Any] = {"stderr": error, "baseline_stderr": baseline_error, "exact": not error} | ONE
+        parts.append(part.assign(step=10 * place, epoch=np.nan, **rest))
     return pd.concat(parts, ignore_index=True)
 
 
