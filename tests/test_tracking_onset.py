@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kagscope.errors import InputError
+from kagscope.tracking.loggers import metrics
 from kagscope.tracking.onset import find_onsets
 from kagscope.tracking.summary import summarise
 from tracked import make_tracker, small_net, train
@@ -63,7 +64,14 @@ def test_tokens_of_a_point_count_as_one() -> None:
 def test_undefined_points_are_left_out_of_all_means() -> None:
     values, baseline = np.array([[2.0, np.nan, 4.0]]), np.array([1.0, 1.0, 2.0])
     row = summarise(table_of(values, baseline)).iloc[0]
-    assert (row["ratio"], row["value"], row["baseline"], row["points"]) == (2.0, 3.0, 1.5, 2)
+    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 1.5, 2, 0)
+
+
+def test_ratios_that_some_points_do_not_have_are_counted_and_not_logged() -> None:
+    table = table_of(np.array([[2.0, 3.0, 4.0]]), np.array([1.0, np.nan, 2.0]))
+    row = summarise(table).iloc[0]
+    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 1.5, 2, 1)
+    assert metrics(summarise(table)) == {"kag/1/k2/all/pr": 3.0}
 
 
 @settings(max_examples=80, deadline=None)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from kagscope.figures.steps import step_axis
-from kagscope.figures.style import OKABE_ITO, new_axes, reference_line, score_label, style
+from kagscope.figures.style import OKABE_ITO, SINGLE_COLUMN, new_figure, reference_line, score_label, style
 from kagscope.figures.tables import NothingToPlot
 
 WIDE = 50  # a last step over the first beyond which the axis is logarithmic
@@ -33,7 +33,8 @@ def plot_ratio_by_step(summary: pd.DataFrame, onsets: pd.DataFrame, *, ax: Axes 
     layers = [str(name) for name in pd.unique(table["layer"])]
     score, k, selection = (table[name].iloc[0] for name in ("score", "k", "selection"))
     with style():
-        ax = new_axes(ax)
+        many = len(layers) > len(OKABE_ITO)
+        ax = ax if ax is not None else new_figure(SINGLE_COLUMN + 1.6 * many, 2.6).subplots()
         for layer, colour in zip(layers, layer_colours(layers), strict=True):
             line = table[table["layer"] == layer].sort_values("step")
             found = onsets[(onsets["layer"] == layer) & onsets["step"].notna()]
@@ -50,8 +51,9 @@ def plot_ratio_by_step(summary: pd.DataFrame, onsets: pd.DataFrame, *, ax: Axes 
             step_axis(ax, every)
         ax.set_xlabel("training step")
         what = "PR" if score == "pr" else score_label(str(score))
-        ax.set_ylabel(f"{what}, now / baseline" + (f" (k = {k})" if k else "") + ("" if selection == "all" else f"\n{selection}"))
-        ax.legend()
+        which = ", ".join([*([f"k = {k}"] if k else []), *([] if selection == "all" else [str(selection)])])
+        ax.set_ylabel(f"{what}, now / baseline" + (f"\n({which})" if which else ""))
+        ax.legend(**({"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}))
     return ax
 
 

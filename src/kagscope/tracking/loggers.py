@@ -13,13 +13,13 @@ from kagscope.errors import InputError
 
 Send = Callable[[Mapping[str, float], int], None]
 PREFIX = "kag"
-LOGGED = ("pr", "kl_uniform", "rr_pr", "kl_init", "zero_rows", "axis_alignment", "effective_rank")
+LOGGED = ("pr", "kl_uniform", "rr_pr", "zero_rows")
 
 
 def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dict[str, float]:
     """Means over points by name, ``kag/<layer>/k<k>/<selection>/<score>``, and their ratio to the baseline, ``…/<score>_ratio``.
 
-    What is undefined is left out: loggers draw NaN as zero or not at all.
+    What is undefined is left out: loggers draw NaN as zero or not at all. So are ratios that some points do not have.
 
     Args:
         summary: of one step, from :func:`~kagscope.tracking.summary.summarise`.
@@ -27,10 +27,13 @@ def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dic
     """
     summary = summary if scores is None else summary[summary["score"].isin(scores)]
     found: dict[str, float] = {}
-    columns = ("layer", "k", "selection", "score", "value", "ratio")
-    for layer, k, selection, score, value, ratio in zip(*(summary[name].to_numpy() for name in columns), strict=True):
+    columns = ("layer", "k", "selection", "score", "value", "ratio", "no_ratio")
+    for layer, k, selection, score, value, ratio, missing in zip(*(summary[name].to_numpy() for name in columns), strict=True):
         name = f"{PREFIX}/{layer}/k{k}/{selection}/{score}"
-        found |= {full: float(number) for full, number in ((name, value), (f"{name}_ratio", ratio)) if np.isfinite(number)}
+        if np.isfinite(value):
+            found[name] = float(value)
+        if np.isfinite(ratio) and not missing:
+            found[f"{name}_ratio"] = float(ratio)
     return found
 
 

@@ -29,7 +29,8 @@ def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFra
         One row per step, layer, k, selection and score, in the table's order: ``value``, ``ratio`` (means over the points where
         they are defined), ``baseline`` (over those with a ratio), ``low``, ``high`` (interval of the mean ratio),
         ``baseline_low``, ``baseline_high`` (interval of the mean baseline, over that mean: how far a ratio could be from 1 for
-        want of points), ``points`` (with a ratio), ``exact``. Intervals of fewer than two points are NaN.
+        want of points), ``points`` (with a ratio), ``no_ratio`` (points with a value but no ratio, since the baseline is 0 there:
+        the mean ratio is not that of the means then), ``exact``. Intervals of fewer than two points are NaN.
 
     Raises:
         InputError: ``confidence`` is not between 0 and 1.
@@ -60,12 +61,13 @@ def summarise(table: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFra
     found = grouped.agg(dict.fromkeys(numbers, "mean") | {"exact": "min"})
     found["exact"] = found["exact"].astype(bool)
     found["points"] = grouped["ratio"].count()
+    found["no_ratio"] = grouped["value"].count() - found["points"]
     half = half_width(grouped["ratio"].std(), found["points"], found.pop("ratio_error"), confidence)
     found["low"], found["high"] = found["ratio"] - half, found["ratio"] + half
     half = half_width(grouped["baseline"].std(), found["points"], found.pop("baseline_error"), confidence)
     relative = half / found["baseline"].abs()
     found["baseline_low"], found["baseline_high"] = 1 - relative, 1 + relative
-    columns = ["value", "baseline", "ratio", "low", "high", "baseline_low", "baseline_high", "points", "exact"]
+    columns = ["value", "baseline", "ratio", "low", "high", "baseline_low", "baseline_high", "points", "no_ratio", "exact"]
     return found[columns].reset_index()
 
 
