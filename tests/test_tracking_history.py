@@ -228,6 +228,24 @@ def test_a_layer_that_is_not_there_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_lost_initial_weights_are_not_replaced_by_others(tmp_path: Path) -> None:
+    model, _ = tracked_run(tmp_path)
+    (tmp_path / "initial.safetensors").unlink()
+    with pytest.raises(DataError, match=r"initial\.safetensors is missing"):
+        make_tracker(model, history=tmp_path)
+    assert not (tmp_path / "initial.safetensors").exists()
+
+
+def test_a_continued_history_is_told_where_training_goes_on(tmp_path: Path) -> None:
+    model, _ = tracked_run(tmp_path)
+    again = make_tracker(model, history=tmp_path)
+    with pytest.raises(InputError, match="where training goes on"):
+        again.step()
+    assert not again.step(40)
+    assert not again.step()
+    assert again.finish().steps == [0, 10, 20, 30, 40, 41]
+
+
 def test_damaged_initial_weights_are_an_error(tmp_path: Path) -> None:
     tracked_run(tmp_path)
     (tmp_path / "initial.safetensors").write_bytes(b"\x80\x04K.")  # a pickle is not read

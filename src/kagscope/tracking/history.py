@@ -98,6 +98,10 @@ class History:
         read_settings(path)
         return cls(path)
 
+    def measured(self) -> bool:
+        """Whether there is any measurement, whole or damaged."""
+        return any(not file.name.startswith(".") for file in (self.folder / PARTS).glob("*.parquet"))
+
     def write(self, part: Part) -> None:
         """Add a measurement, at once or not at all. Raises :class:`OutputError`."""
         facts = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.name != "table"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-from kagscope.errors import InputError
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.measuring import MeasureSettings, Observation, compare, observe
 from kagscope.tracking.history import describe, digest
@@ -93,38 +92,6 @@ class Baseline:
         table = rows.assign(baseline_stderr=errors)
         text = dict.fromkeys(("layer", "selection", "score", "reason"), str)
         return table[[name for name in COLUMNS if name in table.columns]].astype(text)
-
-
-def own_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, each once, not copied: what stands in for a module's tensors in a functional call."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def check_same_tensors(now: State, then: State) -> None:
-    """Raise :class:`InputError` unless names and shapes agree."""
-    for name in [*now, *(name for name in then if name not in now)]:
-        ours, theirs = (f"shape {tuple(state[name].shape)}" if name in state else "no such tensor" for state in (now, then))
-        if ours != theirs:
-            raise InputError(
-                f"the history is that of another network: {name!r} has {theirs} there and {ours} in this model; "
-                "give the network it was begun with, or a new folder"
-            )
-
-
-def equal_states(now: State, then: State) -> bool:
-    """Whether all numbers are the same."""
-    return all(torch.equal(tensor.detach().cpu(), then[name].to(tensor.dtype)) for name, tensor in now.items())
-
-
-def described_baseline(baseline: Any, seeds: int | Sequence[int]) -> Any:
-    """What a given baseline is, as JSON."""
-    if baseline is None:
-        return "the network at the first step"
-    if isinstance(baseline, nn.Module):
-        return digest(own_state(baseline))
-    if isinstance(baseline, Mapping):
-        return digest(baseline)
-    return [str(baseline), describe(seeds)] if baseline == "reinit" else str(baseline)
 
 
 def _copied(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -111,6 +112,17 @@ def parse_schedule(every: Any) -> Schedule:
     if isinstance(every, (Sequence, np.ndarray)) and not isinstance(every, (str, bytes)):
         return _at_steps(every)
     raise InputError(f"every={every!r} is no schedule; give {FORMS}")
+
+
+def check_step(step: Any, name: str) -> int:
+    """``step`` as an int. Raises :class:`InputError` unless it is an integer of at least 0."""
+    try:
+        number = operator.index(step)
+    except TypeError:
+        number = -1
+    if isinstance(step, bool) or number < 0:
+        raise InputError(f"{name}={step!r}, expected the number of optimiser steps taken, an integer of at least 0")
+    return number
 
 
 def _at_steps(every: Any) -> AtSteps:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import operator
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +19,12 @@ from torch import nn
 from kagscope.errors import InputError, KagscopeError, OutputError
 from kagscope.jacobians.layers import Layers
 from kagscope.measuring import MeasureSettings, Observation
-from kagscope.measuring.baseline import baselines
-from kagscope.tracking.history import History
 from kagscope.tracking.loggers import LOGGED, metrics, senders
 from kagscope.tracking.overhead import Clock, Overhead, check_max_overhead
 from kagscope.tracking.parts import Part, one_trajectory
-from kagscope.tracking.probe import Baseline, Probe, check_same_tensors, described_baseline, equal_states, own_state
-from kagscope.tracking.schedule import Schedule, parse_schedule
+from kagscope.tracking.probe import Probe
+from kagscope.tracking.schedule import Schedule, check_step, parse_schedule
+from kagscope.tracking.start import begin, check_continues
 from kagscope.tracking.summary import CONFIDENCE, summarise
 from kagscope.tracking.trajectory import Trajectory
 
@@ -96,61 +94,24 @@ class Tracker:
         self._model = model
         self._log_scores = log_scores
         self._probe = Probe.of(probe_inputs, points, labels, _settings(layers, settings))
-        self._history: History | None = None
-        self._parts: list[Part] = []
+        first_step = check_step(first_step, "first_step")
         self._unwritten: list[Part] = []
-        self._damaged: list[str] = []
         self._skipped: list[int] = []
         self._warned: set[str] = set()
-        self._session = 1
-        self._since = self._step = _check_step(first_step, "first_step")
-        self._epoch = 0.0 if first_step == 0 else math.nan
         self._found: Trajectory | None = None
-        self._to_continue = False  # until the first call of step() says where training goes on
         with self._measuring():
-            observation = self._begin(history, baseline, baseline_seeds)
-        if not self._parts:
-            self._measure(observation)
-        self._passed = self._moments(self._step, self._epoch)
-
-    def _begin(self, folder: Any, baseline: Any, seeds: int | Sequence[int]) -> Observation | None:
-        """Measure the baseline, that of the history if it holds one, and open the history, if one is wanted.
-
-        The folder is written only after the network could be measured.
-
-        Returns:
-            The measurement of the network as it is now, where that was made.
-        """
-        described = self._probe.described() | {"baseline": described_baseline(baseline, seeds)}
-        held = None if folder is None else History.check(folder, described)
-        stored = held.initial() if held is not None and baseline is None else None
-        now: Observation | None = None
-        if baseline is not None:
-            notes: list[str] = []
-            before = [self._probe.observe(*source) for source in baselines(self._model, baseline, seeds, notes)]
-            for note in notes:
-                logger.warning("%s", note)
-        elif stored is not None:
-            check_same_tensors(own_state(self._model), stored[0])
-            before = [self._probe.observe(self._model, _beside(self._model, stored[0]))]
-            self._since = self._step = stored[1]
-        else:
-            now = self._probe.observe(self._model)
-            before = [now]
-        self._baseline = Baseline.of(before, self._probe.settings.zero_row_quantile)
-        if folder is None:
-            return now
-        self._history = History.open(folder, described, {"schedule": str(self.schedule)})
-        if stored is None and baseline is None:
-            self._history.save_initial(own_state(self._model), self._step)
-        parts, self._damaged = self._history.read()
-        self._parts = one_trajectory(parts)
-        if parts:
-            self._session = 1 + max(part.session for part in parts)
-            self._to_continue = True
+            start = begin(model, self._probe, history, baseline, baseline_seeds, first_step, {"schedule": str(self.schedule)})
+        self._baseline, self._history, self._damaged = start.baseline, start.history, start.damaged
+        self._parts = one_trajectory(start.parts)
+        self._session = 1 + max((part.session for part in start.parts), default=0)
+        self._since = self._step = start.step
+        self._epoch = 0.0 if start.step == 0 else math.nan
+        self._to_continue = bool(start.parts)  # until the first call of step() says where training goes on
         for text in self._damaged:
-            self._warn(text, f"history {folder}: {text}; it is left out")
-        return before[0] if baseline is None else None
+            self._warn(text, f"history {history}: {text}; it is left out")
+        if not self._parts:
+            self._measure(start.now)
+        self._passed = self._moments(self._step, self._epoch)
 
     # -- while training --------------------------------------------------------------------------------------------------------
 
@@ -168,7 +129,9 @@ class Tracker:
             InputError: the step goes back, a schedule in epochs is not told the epoch, or training goes on at the first step of a
                 history with another network than that began with.
         """
-        step = self._step + 1 if step is None else _check_step(step, "step")
+        if step is None and self._to_continue:
+            raise InputError("the history was begun before: say where training goes on, tracker.step(step)")
+        step = self._step + 1 if step is None else check_step(step, "step")
         if self._to_continue:
             self._continue_at(step)
         if step < self._step:
@@ -229,7 +192,7 @@ class Tracker:
     def trajectory(self) -> Trajectory:
         """What was measured so far."""
         if self._found is None:
-            self._found = Trajectory(tuple(self._parts), tuple(self._damaged), tuple(self._skipped))
+            self._found = Trajectory(tuple(self._parts), self._damaged, tuple(self._skipped))
         return self._found
 
     @property
@@ -292,14 +255,8 @@ class Tracker:
 
     def _continue_at(self, step: int) -> None:
         """The first call on a history that was begun before: training goes on at ``step``, wherever earlier sessions came to."""
-        stored = self._history.initial() if self._history is not None else None
-        if stored is not None and step == stored[1]:
-            check_same_tensors(own_state(self._model), stored[0])
-            if not equal_states(own_state(self._model), stored[0]):
-                raise InputError(
-                    f"the history began at step {step} with other weights than the model has now; "
-                    "give the same initial weights (the seed), or a new folder"
-                )
+        if self._history is not None:
+            check_continues(self._model, self._history, step)
         self._to_continue = False
         self._since = self._step = step
         self._passed = self._moments(max(step - 1, 0), math.nan)
@@ -366,24 +323,9 @@ class Tracker:
             logger.warning("%s", text)
 
 
-def _check_step(step: Any, name: str) -> int:
-    try:
-        number = operator.index(step)
-    except TypeError:
-        number = -1
-    if isinstance(step, bool) or number < 0:
-        raise InputError(f"{name}={step!r}, expected the number of optimiser steps taken, an integer of at least 0")
-    return number
-
-
 def _settings(layers: Layers, settings: Mapping[str, Any]) -> MeasureSettings:
     names = [field.name for field in dataclasses.fields(MeasureSettings) if field.name != "layers"]
     unknown = [name for name in settings if name not in names]
     if unknown:
         raise InputError(f"unknown setting {', '.join(unknown)}; known are {', '.join(names)}")
     return MeasureSettings(layers=layers, **{"rotation_points": 0, **settings})
-
-
-def _beside(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """``state`` on the devices of the model's tensors."""
-    return {name: state[name].to(tensor.device) for name, tensor in own_state(model).items()}
