@@ -84,7 +84,7 @@ def test_training_is_the_same_bit_for_bit() -> None:
 
 def test_probe_inputs_are_copied() -> None:
     model, probe = small_net(), PROBE.clone()
-    tracker = make_tracker(model, probe=probe)
+    tracker = make_tracker(model, probe_inputs=probe)
     probe.zero_()
     tracker.step(10)
     table = tracker.table

@@ -32,18 +32,21 @@ def train(
     rate: float = 0.02,
 ) -> None:
     """Plain SGD, so that training can go on from any step: the batch of a step depends on ``seed`` and the step alone."""
-    optimiser = torch.optim.SGD(model.parameters(), rate)
     for step in range(first, steps + 1):
         batch = torch.randint(0, len(DATA), (32,), generator=torch.Generator().manual_seed(seed * 100_000 + step))
-        optimiser.zero_grad()
+        model.zero_grad()
         (20 * nn.functional.cross_entropy(model(DATA[batch]), LABELS[batch])).backward()
-        optimiser.step()
+        with torch.no_grad():  # torch.optim takes seconds to import
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter -= rate * parameter.grad
         tell(step)
 
 
 def make_tracker(model: nn.Module, **options: Any) -> kag.Tracker:
-    """A tracker of both hidden layers' 2-minors on :data:`PROBE`."""
-    return kag.Tracker(model, options.pop("probe", PROBE), layers=["1", "3"], **({"k": (2,), "every": 10} | options))
+    """A tracker of the 2-minors of both hidden layers on :data:`PROBE`, unless said otherwise."""
+    options = {"probe_inputs": PROBE, "layers": ["1", "3"], "k": (2,), "every": 10} | options
+    return kag.Tracker(model, options.pop("probe_inputs"), **options)
 
 
 class HandClock:

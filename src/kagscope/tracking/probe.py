@@ -83,12 +83,10 @@ class Baseline:
 
     def _with_errors(self, rows: pd.DataFrame) -> pd.DataFrame:
         keys = [name for name in KEYS if name in rows.columns]
-        ours, theirs = (table[keys].astype(str) for table in (rows, self.own))
-        if ours.equals(theirs):  # as nearly always
-            errors = self.own["stderr"].to_numpy(float)
-        else:
-            found = pd.Series(self.own["stderr"].to_numpy(float), index=pd.MultiIndex.from_frame(theirs))
-            errors = found.reindex(pd.MultiIndex.from_frame(ours)).to_numpy(float)
+        errors = self.own["stderr"].to_numpy(float)
+        if not (len(rows) == len(self.own) and all((rows[key].to_numpy() == self.own[key].to_numpy()).all() for key in keys)):
+            ours, theirs = (pd.MultiIndex.from_frame(table[keys].astype(str)) for table in (rows, self.own))
+            errors = pd.Series(errors, index=theirs).reindex(ours).to_numpy(float)
         table = rows.assign(baseline_stderr=errors)
         text = dict.fromkeys(("layer", "selection", "score", "reason"), str)
         return table[[name for name in COLUMNS if name in table.columns]].astype(text)
