@@ -82,6 +82,19 @@ def test_training_is_the_same_bit_for_bit() -> None:
     assert torch.equal(after, after_watched)
 
 
+def test_threads_of_torch_are_as_before() -> None:
+    """Their number decides the order of sums, and with it the last bits of training."""
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            tracker = make_tracker(small_net(), every=1)
+            tracker.step(1)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_probe_inputs_are_copied() -> None:
     model, probe = small_net(), PROBE.clone()
     tracker = make_tracker(model, probe_inputs=probe)

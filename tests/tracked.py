@@ -39,7 +39,7 @@ def train(
         with torch.no_grad():  # torch.optim takes seconds to import
             for parameter in model.parameters():
                 if parameter.grad is not None:
-                    parameter -= rate * parameter.grad
+                    parameter.sub_(rate * parameter.grad)
         tell(step)
 
 

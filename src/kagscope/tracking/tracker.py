@@ -270,8 +270,13 @@ class Tracker:
     def _measuring(self) -> Iterator[None]:
         if any(tensor.is_cuda for tensor in self._model.parameters()):
             torch.cuda.synchronize()  # what still runs on the device is training, not measuring
-        with self._overhead.measurement():
-            yield
+        threads = torch.get_num_threads()
+        try:
+            with self._overhead.measurement():
+                yield
+        finally:
+            if torch.get_num_threads() != threads:  # Numba's OpenMP kernels set the number for all of the process
+                torch.set_num_threads(threads)
 
     def _measure(self, observation: Observation | None = None) -> None:
         """Measure the network (or take what was), keep it in the history, log it."""
