@@ -23,12 +23,20 @@ ONE = {"layer": "1", "k": 2, "selection": "all", "score": "pr"}
 
 def table_of(values: np.ndarray, baseline: np.ndarray, *, error: float = 0.0, baseline_error: float = 0.0) -> pd.DataFrame:
     """Rows for values (steps, points) of one score, measured at steps 0, 10, 20, …."""
-    parts = []
-    for place, row in enumerate(values):
-        part = pd.DataFrame({"point": np.arange(len(row)), "value": row, "baseline": baseline, "ratio": row / baseline})
-        rest: dict[str, Any] = {"stderr": error, "baseline_stderr": baseline_error, "exact": not error} | ONE
-        parts.append(part.assign(step=10 * place, epoch=np.nan, **rest))
-    return pd.concat(parts, ignore_index=True)
+    steps, points = values.shape
+    before = np.tile(baseline, steps)
+    columns: dict[str, Any] = {
+        "step": np.repeat(10 * np.arange(steps), points),
+        "epoch": np.nan,
+        "point": np.tile(np.arange(points), steps),
+        "value": values.ravel(),
+        "baseline": before,
+        "ratio": values.ravel() / before,
+        "stderr": error,
+        "baseline_stderr": baseline_error,
+        "exact": not error,
+    }
+    return pd.DataFrame(columns | ONE)
 
 
 def test_intervals_are_students_over_points() -> None:
