@@ -59,6 +59,15 @@ def test_sampling_errors_widen_both_intervals_and_do_not_shrink_with_points() ->
     assert not row["exact"]
 
 
+def test_spread_and_sampling_error_add_as_squares() -> None:
+    baseline = np.array([1.0, 3.0])
+    row = summarise(table_of(np.array([[1.0, 9.0]]), baseline, baseline_error=0.5)).iloc[0]  # ratios 1 and 3
+    t = stats.t.ppf(0.975, 1)
+    common = (1 * 0.5 + 3 * 0.5 / 3) / 2
+    assert row["high"] - row["ratio"] == pytest.approx(t * math.hypot(math.sqrt(2) / math.sqrt(2), common))
+    assert row["baseline_high"] - 1 == pytest.approx(t * math.hypot(1, 0.5) / 2)
+
+
 def test_tokens_of_a_point_count_as_one() -> None:
     rng = np.random.default_rng(1)
     ratio = rng.uniform(1, 2, (6, 5))  # points, tokens

@@ -2,13 +2,14 @@
 
 tracker.json            what is measured: settings, fingerprint of the probe inputs, versions
 initial.safetensors     weights of the network that all ratios refer to
-parts/0001-000000000400.parquet   session 1, step 400: rows, and in the schema's metadata what a :class:`~.parts.Part` carries
+parts/0001-000000000400-<checksum>.parquet   session 1, step 400: rows, and in the schema's metadata the rest of a part
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
@@ -108,8 +109,10 @@ class History:
         facts["epoch"] = None if math.isnan(part.epoch) else part.epoch
         table = pa.Table.from_pandas(part.table, preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(facts).encode()})
-        with atomic_path(self.folder / PARTS / f"{part.session:04d}-{part.step:012d}.parquet") as temporary:
-            pq.write_table(table, temporary, write_page_checksum=True)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        content = buffer.getvalue()
+        atomic_write(self.folder / PARTS / f"{part.session:04d}-{part.step:012d}-{_checksum(content)}.parquet", content)
 
     def read(self) -> tuple[list[Part], list[str]]:
         """All measurements that can be read, and of each damaged file what is wrong with it."""
@@ -213,9 +216,16 @@ def _check_same(folder: Path, settings: dict[str, Any], held: dict[str, Any]) ->
             )
 
 
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _read_part(file: Path) -> Part:
-    open_regular(file).close()
-    table = pq.read_table(file, page_checksum_verification=True)
+    with open_regular(file) as stream:
+        content = stream.read()
+    if _checksum(content) != file.stem.rpartition("-")[2]:
+        raise DataError("its content differs from the checksum in its name")
+    table = pq.read_table(io.BytesIO(content))
     facts = json.loads(table.schema.metadata[METADATA])
     frame = table.to_pandas()
     missing = [name for name in NEEDED if name not in frame.columns]
