@@ -93,7 +93,7 @@ class Tracker:
         self.schedule = parse_schedule(every)
         self._senders = senders(log)
         self._overhead = Overhead(check_max_overhead(max_overhead), clock)
-        self._model = model
+        self._model = model = getattr(model, "_orig_mod", model)  # of torch.compile, which shares its parameters
         self._log_scores = log_scores
         self._probe = Probe.of(probe_inputs, points, labels, _settings(layers, settings))
         first_step = check_step(first_step, "first_step")
@@ -239,8 +239,10 @@ class Tracker:
     def __repr__(self) -> str:
         steps = self.steps
         text = f"Tracker({self.schedule}; measured {len(steps)} times, steps {steps[0]} to {steps[-1]}"
-        if math.isfinite(self.overhead):
+        if self.overhead <= 1:
             text += f", {100 * self.overhead:.1f}% of the training time"
+        else:
+            text += f", in {self._overhead.measuring:.2g} s"
         if self.thinned:
             text += f"; {len(self.thinned)} due measurements left out to limit the overhead"
         if self._damaged:
