@@ -50,6 +50,7 @@ _PUBLIC: dict[str, str] = {
     "MeasureSettings": "measuring.settings",
     "Report": "measuring.report",
     "Tracker": "tracking.tracker",
+    "Trajectory": "tracking.trajectory",
 }
 
 __all__ = ["__version__", *_PUBLIC]
