@@ -29,7 +29,8 @@ def threads() -> int:
         return int(from_environment)
     import numba
 
-    return int(numba.config.NUMBA_NUM_THREADS)  # numba.get_num_threads() would set OpenMP's threads for the whole process
+    config: Any = numba.config  # numba.get_num_threads() would set those of OpenMP for the whole process
+    return int(config.NUMBA_NUM_THREADS)
 
 
 @contextlib.contextmanager
