@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 from kagscope.errors import InputError  # noqa: E402
 from kagscope.integrations.huggingface import KagscopeTrainerCallback  # noqa: E402

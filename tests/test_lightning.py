@@ -19,7 +19,7 @@ from tracked import DATA, LABELS, PROBE, small_net
 
 pl = pytest.importorskip("lightning.pytorch")
 from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 from kagscope.integrations.lightning import KagscopeCallback  # noqa: E402
 

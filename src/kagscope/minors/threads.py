@@ -18,7 +18,7 @@ _limit: ContextVar[int | None] = ContextVar("kagscope_threads", default=None)
 
 
 def threads() -> int:
-    """Threads to use: the innermost :func:`limit_threads`, else ``KAGSCOPE_THREADS``, else ``NUMBA_NUM_THREADS``, else all cores."""
+    """Threads to use: the innermost :func:`limit_threads`, else ``KAGSCOPE_THREADS``, ``NUMBA_NUM_THREADS``, every core."""
     chosen = _limit.get()
     if chosen is not None:
         return chosen
