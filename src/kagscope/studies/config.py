@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kagscope.errors import InputError
+from kagscope.training import Augmentation
 
 MAX_RUNS = 100_000
 MAX_SEEDS = 1_000
 MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
+LATER_FIELDS = ("optimizer", "momentum", "init", "init_scale", "rotation", "translation", "scale", "train_size", "label_noise", "data_seed")
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Settings(BaseModel):
@@ -84,6 +89,22 @@ class RunConfig(_Settings):
     weight_decay: float
     checkpoints: int
     geometry: GeometrySettings
+    optimizer: str = "adam"
+    momentum: float = 0.0
+    init: str = "default"
+    init_scale: float = 1.0
+    rotation: float = Augmentation.rotation
+    translation: float = Augmentation.translation
+    scale: float = Augmentation.scale
+    train_size: int | None = None
+    label_noise: float = 0.0
+    data_seed: int = 0
+
+    def fingerprint(self) -> str:
+        """As of all settings; fields that came later enter only where they differ from what was always done before them."""
+        later = {name for name in LATER_FIELDS if getattr(self, name) == type(self).model_fields[name].default}
+        canonical = json.dumps(self.model_dump(mode="json", exclude={"data", *later}), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
     def width(self) -> int:
@@ -210,13 +231,18 @@ class StudySettings(_Settings):
 
 
 def settings_from(values: dict[str, Any]) -> StudySettings:
-    """Validated settings from plain values.
+    """Validated settings of ``reproduce`` from plain values; see :func:`validated`."""
+    return validated(StudySettings, values)
+
+
+def validated(kind: type[Model], values: dict[str, Any]) -> Model:
+    """A validated ``kind`` from plain values.
 
     Raises:
         InputError: the first thing wrong, in one line, with the option it came from.
     """
     try:
-        return StudySettings(**values)
+        return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         where = " ".join(".".join(str(part) for part in first["loc"] if not isinstance(part, int)).split()) or "settings"

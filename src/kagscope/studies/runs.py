@@ -143,8 +143,12 @@ def training_settings(run: RunConfig) -> TrainingSettings:
         batch_size=run.batch_size,
         learning_rate=run.learning_rate,
         weight_decay=run.weight_decay,
-        augmentation=Augmentation() if run.training == "augmented" else None,
+        augmentation=Augmentation(run.rotation, run.translation, run.scale) if run.training == "augmented" else None,
         checkpoints=run.checkpoints,
+        optimizer=run.optimizer,
+        momentum=run.momentum,
+        init=run.init,
+        init_scale=run.init_scale,
     )
 
 
@@ -181,6 +185,6 @@ def _probe(run: RunConfig, dataset: Dataset) -> Probe:
 
 
 def _network(run: RunConfig, dataset: Dataset, net: TrainedNetwork, step: int) -> nn.Sequential:
-    model = mlp(dataset.n_inputs, run.widths, dataset.n_classes, run.activation, seed=run.seed)
+    model = mlp(dataset.n_inputs, run.widths, dataset.n_classes, run.activation, run.init, run.init_scale, seed=run.seed)
     model.load_state_dict(net.checkpoints[step])
     return model

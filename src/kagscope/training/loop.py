@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,9 +102,11 @@ class _Run:
         self.n_images = len(self.train_set[1])
         self.per_epoch = settings.steps_per_epoch(self.n_images)
         self.total = settings.epochs * self.per_epoch
-        self.model = mlp(dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation, seed=0)
-        sizes = (dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation)
-        self.nets = StackedMLP([mlp(*sizes, seed=seed).state_dict() for seed in seeds], settings.activation)
+        build = partial(
+            mlp, dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation, settings.init, settings.init_scale
+        )
+        self.model = build(seed=0)
+        self.nets = StackedMLP([build(seed=seed).state_dict() for seed in seeds], settings.activation)
         self.one_hot = torch.eye(dataset.n_classes)[self.train_set[1]]
         self.orders = [_generator(seed, "batch order") for seed in seeds]
         self.draws = [_generator(seed, "augmentation") for seed in seeds]
@@ -115,22 +118,34 @@ class _Run:
 
     def run(self) -> list[TrainedNetwork]:
         keep = set(self.settings.checkpoint_steps(self.n_images))
-        adam = torch.optim.Adam(
-            [self.nets.parameters], lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
-        )
+        optimizer = self._optimizer()
         self.nets.parameters.grad = self.nets.gradients
         self._keep(0)
         step = 0
         for epoch in range(1, self.settings.epochs + 1):
             for work in self._batches():
                 self.nets.backward(work)
-                adam.step()
+                optimizer.step()
                 step += 1
                 if step in keep:
                     self._keep(step)
             if step not in keep:
                 self.on_progress(step, self.total, {"epoch": float(epoch), "accuracy": None})
         return [self._result(s) for s in range(len(self.seeds))]
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """One for all networks: what it does to a number depends on that number's own gradients only."""
+        given: dict[str, Any] = {"lr": self.settings.learning_rate, "weight_decay": self.settings.weight_decay}
+        block = [self.nets.parameters]
+        match self.settings.optimizer:
+            case "adam":
+                return torch.optim.Adam(block, fused=True, **given)
+            case "adamw":
+                return torch.optim.AdamW(block, fused=True, **given)
+            case "sgd":
+                return torch.optim.SGD(block, momentum=self.settings.momentum, fused=True, **given)
+            case _:
+                return torch.optim.RMSprop(block, momentum=self.settings.momentum, **given)
 
     def _batches(self) -> Iterator[Workspace]:
         """Fill and yield the workspace for each batch of one epoch, every seed in its own order."""
