@@ -41,8 +41,8 @@ def mlp(
         n_classes: outputs.
         activation: one of :data:`ACTIVATIONS`.
         init: "default" (PyTorch's: weights and biases uniform in ±1/sqrt(fan_in)), "kaiming_normal" (He et al. 2015, gain
-            sqrt(2)), "xavier_normal" (Glorot & Bengio 2010), "lecun_normal" (variance 1/fan_in) or "orthogonal" (Saxe et al. 2014);
-            all but the default start with biases of zero.
+            sqrt(2)), "xavier_normal" (Glorot & Bengio 2010), "lecun_normal" (variance 1/fan_in) or "orthogonal" (Saxe et al.
+            2014); all but the default start with biases of zero.
         init_scale: factor on the weights.
         seed: of a generator of its own; the global one is neither read nor changed.
 

@@ -24,7 +24,9 @@ def degraded(dataset: Dataset, train_size: int | None = None, label_noise: float
     """
     images, labels = dataset.train_images, dataset.train_labels
     if train_size is not None and not 1 <= train_size <= len(labels):
-        raise InputError(f"train_size is {train_size}, but {dataset.name} has {len(labels)} training images; expected 1 to that many")
+        raise InputError(
+            f"train_size is {train_size}, but {dataset.name} has {len(labels)} training images; expected 1 to that many"
+        )
     if not 0 <= label_noise <= 1:
         raise InputError(f"label_noise is {label_noise!r}; expected a fraction from 0 to 1")
     if train_size is None and not label_noise:

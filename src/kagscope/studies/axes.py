@@ -88,7 +88,7 @@ class Range(_Strict):
 
 
 class Draw(_Strict):
-    """A distribution: ``{uniform = [a, b]}``, ``{log_uniform = [a, b]}``, ``{integers = [a, b]}`` (both ends), ``{choice = […]}``."""
+    """A distribution: ``{uniform = [a, b]}``, ``{log_uniform = [a, b]}``, ``{integers = [a, b]}`` or ``{choice = […]}``."""
 
     uniform: tuple[float, float] | None = None
     log_uniform: tuple[float, float] | None = None

@@ -60,13 +60,13 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
     from kagscope.report import write_report
 
     study = store.study
-    whole, left_out = _whole_runs(store, run_ids)
+    whole, left_out = whole_runs(store, run_ids)
     if not whole:
         raise DataError(f"{store.folder} holds no finished run; run the study first")
     image_shape = tuple(study["image_shape"])
     on_event({"kind": "stage", "name": "tables"})
-    results = _joined(store, whole, "table.parquet", "results.parquet", RESULT_COLUMNS)
-    curves = _joined(store, whole, "curves.parquet", "curves.parquet", CURVE_COLUMNS)
+    results = joined(store, whole, "table.parquet", "results.parquet", RESULT_COLUMNS)
+    curves = joined(store, whole, "curves.parquet", "curves.parquet", CURVE_COLUMNS)
     on_event({"kind": "stage", "name": "claims"})
     claims = evaluate_claims(results, image_shape=image_shape)
     atomic_write(
@@ -102,12 +102,14 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
     return Outcome(store.folder, report, claims, sentences, whole, left_out, seconds)
 
 
-def _whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The finished runs, and why each of the others is not among them."""
+    failed = store.failures()
     whole: list[str] = []
     left_out: dict[str, str] = {}
     for run in run_ids:
         if not store.run_folder(run).is_dir():
-            left_out[run] = "not finished"
+            left_out[run] = f"failed: {failed[run]}" if run in failed else "not finished"
         elif damage := store.damage(run):
             left_out[run] = f"damaged: {damage}"
         else:
@@ -115,7 +117,7 @@ def _whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[list[str], dic
     return whole, left_out
 
 
-def _joined(store: RunStore, runs: Sequence[str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
+def joined(store: RunStore, runs: Sequence[str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
     """The same file of every run as one table, written to ``target`` in the study's folder."""
     tables = [pq.read_table(store.run_folder(run) / part) for run in runs]
     table = pa.concat_tables(tables).unify_dictionaries().replace_schema_metadata(tables[0].schema.metadata)

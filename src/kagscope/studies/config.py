@@ -16,7 +16,18 @@ MAX_RUNS = 100_000
 MAX_SEEDS = 1_000
 MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
-LATER_FIELDS = ("optimizer", "momentum", "init", "init_scale", "rotation", "translation", "scale", "train_size", "label_noise", "data_seed")
+LATER_FIELDS = (
+    "optimizer",
+    "momentum",
+    "init",
+    "init_scale",
+    "rotation",
+    "translation",
+    "scale",
+    "train_size",
+    "label_noise",
+    "data_seed",
+)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -117,7 +128,8 @@ class RunConfig(_Settings):
 
     def at_initialisation(self, seed: int) -> RunConfig:
         """The same network before any training, with this seed: what two runs share that start from the same weights."""
-        return self.model_copy(update={"training": "standard", "seed": seed})
+        plain = {name: type(self).model_fields[name].default for name in ("rotation", "translation", "scale")}
+        return self.model_copy(update={"training": "standard", "seed": seed, **plain})
 
     def same_setting(self, other: RunConfig) -> bool:
         """Whether the two differ in their seed alone, so that they can be trained together."""

@@ -179,7 +179,7 @@ def schema() -> str:
     return json.dumps(described, indent=1) + "\n"
 
 
-TEMPLATE = '''# A kagscope study. `kagscope study plan FILE` lists its runs, `kagscope study run FILE --out DIR` computes them.
+TEMPLATE = """# A kagscope study. `kagscope study plan FILE` lists its runs, `kagscope study run FILE --out DIR` computes them.
 name = "my-study"
 description = "How width and label noise change the geometry."
 
@@ -206,7 +206,7 @@ seed = {{ count = 3 }}           # 0, 1, 2; also {{ linspace = [a, b, n] }} and 
 k = [1, 2]                     # orders of the minors
 checkpoints = 6                # steps at which geometry is followed
 # points = 24                  # test images; default by the size of the images
-'''
+"""
 
 
 def template() -> str:
@@ -215,9 +215,9 @@ def template() -> str:
     for name, field in RunValues.model_fields.items():
         if name in ("width", "widths", "label_noise", "seed"):
             continue
-        default = json.dumps(field.default)
         about = field.description or _choices(field.annotation)
-        lines.append(f"{'# ' if field.default is None else ''}{name} = {default if field.default is not None else '…':<10}  # {about}".rstrip(" #"))
+        value, mark = ("…", "# ") if field.default is None else (json.dumps(field.default), "")
+        lines.append(f"{mark}{f'{name} = {value}':<32}  # {about}".rstrip(" #"))
     return TEMPLATE.format(run="\n".join(lines))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,8 +15,9 @@ import torch
 from torch import nn
 
 from kagscope.comparison import compare, curves, pruned
-from kagscope.data import Dataset, load
-from kagscope.errors import DataError
+from kagscope.data import NAMES, Dataset, load
+from kagscope.data.variants import degraded
+from kagscope.errors import DataError, InputError
 from kagscope.geometry import Probe, State, choose_points, measure_state
 from kagscope.minors.threads import limit_threads
 from kagscope.models import mlp, save_weights
@@ -27,6 +29,7 @@ from kagscope.studies.store import RunStore
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
 
 TASKS_PER_WORKER = 2
+LOOK_AGAIN = 1.0  # seconds between looks at runs that another driver computes
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Task:
     runs: tuple[RunConfig, ...]
 
 
-def tasks_for(missing: Sequence[RunConfig], folder: Path, data: str, workers: int) -> list[Task]:
+def tasks_for(missing: Sequence[RunConfig], folder: Path, workers: int) -> list[Task]:
     """Missing runs as tasks, the widest first so that no long one is left for the end; at least two for each worker if possible.
 
     Trainings that start from the same networks stay together: those are measured once.
@@ -48,11 +51,16 @@ def tasks_for(missing: Sequence[RunConfig], folder: Path, data: str, workers: in
         families.setdefault(run.at_initialisation(seed=0), {}).setdefault(run.seed, []).append(run)
     pieces = -(-TASKS_PER_WORKER * workers // max(len(families), 1))
     tasks = [
-        Task(folder, data, tuple(run for seed in seeds for run in by_seed[seed]))
-        for by_seed in families.values()
+        Task(folder, data_source(family.data), tuple(run for seed in seeds for run in by_seed[seed]))
+        for family, by_seed in families.items()
         for seeds in _split(list(by_seed), pieces)
     ]
     return sorted(tasks, key=lambda task: (-task.runs[0].width, -len(task.runs)))
+
+
+def data_source(data: str) -> str:
+    """Where workers, which may start in another folder, find the data; a name stays a name."""
+    return data if data in NAMES else str(Path(data).expanduser().resolve())
 
 
 def _split(seeds: list[int], pieces: int) -> Iterator[list[int]]:
@@ -90,40 +98,71 @@ def run_task(task: Task, report: Report) -> None:
         OutputError: the store cannot be written.
     """
     store = RunStore(task.folder)
-    dataset = _data(task.data)
-    if dataset.fingerprint() != task.runs[0].data_fingerprint:
+    if _data(task.data).fingerprint() != task.runs[0].data_fingerprint:
         raise DataError(f"{task.data} changed since this study began; start a new one with another --out")
     initial: dict[RunConfig, State] = {}
+    leases = store.leases
     with limit_threads(1):
         for group in settings_of(task.runs):
-            name = group[0].run_id
-            began = time.perf_counter()
-            nets = train(
-                dataset,
-                training_settings(group[0]),
-                [run.seed for run in group],
-                on_progress=lambda done, total, info, name=name: report(  # type: ignore[misc]
-                    {"kind": "train", "task": name, "done": done, "total": total}
-                ),
-            )
-            train_seconds = (time.perf_counter() - began) / len(nets)
-            for run, net in zip(group, nets, strict=True):
-                report({"kind": "measure", "run": run.run_id})
-                began = time.perf_counter()
-                start = run.at_initialisation(seed=run.seed)
-                if start not in initial:
-                    initial[start] = measure_initial(run, net, dataset)
-                tables = measure_run(run, net, dataset, initial[start])
-                facts = {
-                    "accuracy": net.accuracy[net.steps[-1]],
-                    "train_accuracy": net.train_accuracy,
-                    "train_seconds": train_seconds,
-                    "geometry_seconds": time.perf_counter() - began,
-                    "versions": versions(),
-                }
-                store.publish(run.run_id, partial(_write, run, net, tables), facts)
-                shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
-                report({"kind": "run", "run": run.run_id, **shown})
+            waiting = list(group)
+            while waiting:
+                waiting = [run for run in waiting if not store.is_complete(run.run_id)]
+                with leases.claimed([run.run_id for run in waiting]) as mine:
+                    claimed = [run for run in waiting if run.run_id in mine]
+                    _run_group(store, task.data, [run for run in claimed if not store.is_complete(run.run_id)], initial, report)
+                waiting = [run for run in waiting if run not in claimed]
+                if waiting:  # another driver on this store is at work on them
+                    time.sleep(LOOK_AGAIN)
+
+
+def _run_group(store: RunStore, data: str, group: list[RunConfig], initial: dict[RunConfig, State], report: Report) -> None:
+    """Train the seeds of one setting side by side, measure and store each; where that fails, each seed alone, to tell which."""
+    if not group:
+        return
+    dataset = degraded(_data(data), group[0].train_size, group[0].label_noise, group[0].data_seed)
+    name = group[0].run_id
+    began = time.perf_counter()
+    try:
+        nets = train(
+            dataset,
+            training_settings(group[0]),
+            [run.seed for run in group],
+            on_progress=lambda done, total, info: report({"kind": "train", "task": name, "done": done, "total": total}),
+        )
+    except InputError as error:  # it diverged
+        if len(group) > 1:
+            for run in group:
+                _run_group(store, data, [run], initial, report)
+            return
+        _failed(store, group[0], error, report)
+        return
+    train_seconds = (time.perf_counter() - began) / len(nets)
+    for run, net in zip(group, nets, strict=True):
+        report({"kind": "measure", "run": run.run_id})
+        began = time.perf_counter()
+        start = run.at_initialisation(seed=run.seed)
+        try:
+            if start not in initial:
+                initial[start] = measure_initial(run, net, dataset)
+            tables = measure_run(run, net, dataset, initial[start])
+        except InputError as error:
+            _failed(store, run, error, report)
+            continue
+        facts = {
+            "accuracy": net.accuracy[net.steps[-1]],
+            "train_accuracy": net.train_accuracy,
+            "train_seconds": train_seconds,
+            "geometry_seconds": time.perf_counter() - began,
+            "versions": versions(),
+        }
+        store.publish(run.run_id, partial(_write, run, net, tables), facts)
+        shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
+        report({"kind": "run", "run": run.run_id, **shown})
+
+
+def _failed(store: RunStore, run: RunConfig, error: Exception, report: Report) -> None:
+    store.fail(run.run_id, str(error), traceback.format_exc())
+    report({"kind": "failed", "run": run.run_id, "error": str(error)})
 
 
 def _write(run: RunConfig, net: TrainedNetwork, tables: tuple[pd.DataFrame, pd.DataFrame], folder: Path) -> None:
