@@ -43,6 +43,8 @@ _PUBLIC: dict[str, str] = {
     "column_divergence": "scores",
     "kl_init": "scores",
     "measure": "measuring.api",
+    "measure_series": "measuring.series_api",
+    "Series": "measuring.series",
     "MeasureSettings": "measuring.settings",
     "Report": "measuring.report",
 }

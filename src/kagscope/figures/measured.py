@@ -48,7 +48,7 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
     layers = layers_of(scaled)
     with style():
         ax = new_axes(ax)
-        for layer, colour in zip(layers, _colours(len(layers)), strict=True):
+        for layer, colour in zip(layers, layer_colours(len(layers)), strict=True):
             line = select(scaled, layer=layer).sort_values("scale")
             label = layer_label(layer, layers)
             ax.errorbar(
@@ -162,7 +162,7 @@ def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "
     layers = layers_of(chosen)
     with style():
         ax = new_axes(ax)
-        for name, colour in zip(layers, _colours(len(layers)), strict=True):
+        for name, colour in zip(layers, layer_colours(len(layers)), strict=True):
             grouped = select(chosen, layer=name).groupby("token")[measure]
             mean, half = grouped.mean(), half_width(grouped.std().to_numpy(), grouped.count().to_numpy())
             ax.errorbar(
@@ -188,7 +188,8 @@ def _curve(curves: pd.DataFrame, curve: str, layer: str | None, k: int) -> tuple
     return found, layer
 
 
-def _colours(count: int) -> list[str]:
+def layer_colours(count: int) -> list[str]:
+    """A colour for each layer; more than :data:`MANY` get shades, in the order of the network."""
     import matplotlib as mpl
 
     if count <= MANY:

@@ -113,7 +113,7 @@ def pull_back(h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame
     for chunk in _chunks(list(_cotangents(B, frame)), at_once):
         v = torch.zeros((len(chunk), B, T, frame.units), dtype=u.dtype, device=u.device)
         for place, (points, tokens, row) in enumerate(chunk):
-            v[place, points, tokens, row] = 1.0
+            v[place, torch.tensor(points)[:, None], torch.tensor(tokens), row] = 1.0  # every point at every token
         v = v.reshape(len(chunk), *shape)
         if batched:
             try:

@@ -48,7 +48,8 @@ class Runner:
         self, model: nn.Module, dtype: torch.dtype | None, seed: int, weights: Mapping[str, Tensor] | None = None
     ) -> None:
         self.model, self.dtype, self.seed = model, dtype, seed
-        self.weights = {name: _cast(tensor.detach(), dtype) for name, tensor in (_tensors(model) | dict(weights or {})).items()}
+        others = weights or {}  # may name a tied tensor twice, where the model's own names it once
+        self.weights = {name: _cast(others.get(name, own).detach().to(own), dtype) for name, own in _tensors(model).items()}
         self.buffers = [name for name, _ in model.named_buffers()]
 
     def __call__(self, inputs: Inputs, *, reseed: bool = True) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import Layers
 from kagscope.measuring.baseline import baselines
-from kagscope.measuring.observe import check_model, compare, curves, observe
+from kagscope.measuring.observe import Observation, check_model, compare, curves, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
 from kagscope.provenance import hardware, versions
@@ -97,7 +97,7 @@ def measure(
     check_model(model)
     since = time.perf_counter()
     found = as_inputs(inputs, points)
-    labels = found.labels if labels is None or points is None else labels[:points]
+    labels = found.labels if labels is None else labels[:points]
     notes: list[str] = []
     with _telling(progress) as tell:
         others = list(baselines(model, baseline, baseline_seeds, notes))
@@ -107,26 +107,32 @@ def measure(
             observe(module, given, chosen, weights=weights, labels=labels, progress=lambda name: tell(f"{name} of the baseline"))
             for module, weights in others
         ]
-    table = compare(seen, before, chosen.zero_row_quantile)
+    about = {
+        "model": type(model).__name__,
+        "points": found.count,
+        "baseline": said(baseline, len(others)),
+        "seconds": round(time.perf_counter() - since, 3),
+    }
+    return reported(seen, before, chosen, notes, about)
+
+
+def reported(
+    seen: Observation, before: Sequence[Observation], settings: MeasureSettings, notes: Sequence[str], about: Mapping[str, Any]
+) -> Report:
+    """The report of one observation beside those of its baselines; ``about`` is its provenance, versions are added."""
     return Report(
-        table,
+        compare(seen, before, settings.zero_row_quantile),
         curves(seen),
         [curves(one) for one in before],
         layers=[record.as_json() for record in seen.layers],
-        settings=chosen.as_json(),
+        settings=settings.as_json(),
         notes=[*seen.notes, *notes],
-        provenance={
-            "model": type(model).__name__,
-            "points": found.count,
-            "baseline": _said(baseline, len(others)),
-            "seconds": round(time.perf_counter() - since, 3),
-            "versions": versions(),
-            "hardware": hardware(),
-        },
+        provenance={**about, "versions": versions(), "hardware": hardware()},
     )
 
 
-def _said(baseline: Any, count: int) -> str:
+def said(baseline: Any, count: int) -> str:
+    """A baseline in words; ``count`` networks stood for it."""
     if baseline is None:
         return "none"
     if isinstance(baseline, str):

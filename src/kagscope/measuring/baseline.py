@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kagscope.errors import InputError
 from kagscope.jacobians.runner import untouched
-from kagscope.models import load_weights
+from kagscope.weights import fitting, load_state
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
 REINIT = "reinit"
@@ -29,6 +29,7 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
 
     Raises:
         InputError: a baseline of another architecture; it is said which tensor differs.
+        DataError: a file that cannot be read, or whose weights do not fit (which, and what is close).
     """
     if given is None:
         return
@@ -42,9 +43,8 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
         for seed in range(seeds) if isinstance(seeds, int) else seeds:
             yield reinitialised(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
-        weights = load_weights(given)
-        _check_fit(model, weights, str(given))
-        yield model, weights
+        plain = getattr(model, "_orig_mod", model)  # of torch.compile
+        yield plain, fitting(plain, load_state(given, say=notes.append), str(given), say=notes.append)
     else:
         raise InputError(
             f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"

