@@ -57,7 +57,7 @@ def write_series_page(series: Series, path: str | os.PathLike[str]) -> Path:
     shape = last.settings.get("image_shape")
     about = last.provenance
     return write_report(
-        path,
+        Path(path),
         results=table.assign(**RUN, width=width).astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)],
         curves=curves.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)],
         claims=[],
