@@ -111,7 +111,7 @@ class Draw(_Strict):
         if self.uniform is not None:
             return float(rng.uniform(*self.uniform))
         if self.log_uniform is not None:
-            return float(math.exp(rng.uniform(*map(math.log, self.log_uniform))))
+            return float(math.exp(rng.uniform(math.log(self.log_uniform[0]), math.log(self.log_uniform[1]))))
         if self.integers is not None:
             return int(rng.integers(self.integers[0], self.integers[1], endpoint=True))
         assert self.choice is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,12 +106,13 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     """Means over the runs of each setting (seeds) after training, with 95% intervals of Student's t over runs.
 
     Returns:
-        The varied axes but the seed, layer, k, selection, score, ``nets``, value, baseline and ratio, each with ``_low``, ``_high``.
+        The varied axes but the seed, layer, k, selection, score, ``nets``; value, baseline and ratio, each with ``_low`` and
+        ``_high``.
     """
     last = final(per_run(results))
     last = last[~last["score"].astype(str).isin(BOOKKEEPING)]
     axes = [name for name in varied if name not in ("seed",)]
-    extra = runs.set_index("run")[axes + ["generalization_gap"]].add_prefix("axis_")
+    extra = runs.set_index("run")[axes].add_prefix("axis_")
     frame = last.astype({"run": str}).join(extra, on="run")
     keys = [*(f"axis_{name}" for name in axes), "layer", "k", "selection", "score"]
     grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)
@@ -128,7 +129,7 @@ def _labels(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
     """What a run is called beside its width: its training and whatever else varies."""
     others = [name for name in varied if name not in (*BASIC_AXES, "widths")]
 
-    def label(row: dict[str, Any]) -> str:
+    def label(row: Mapping[Any, Any]) -> str:
         return ", ".join([str(row["training"]), *(f"{name} {_short(row[name])}" for name in others)])
 
     return {str(row["run"]): label(row) for row in runs.to_dict("records")}

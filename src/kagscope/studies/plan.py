@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import comb
 
 import torch
@@ -58,7 +59,7 @@ def _sizes(run: RunConfig, classes: int) -> list[int]:
 
 def _parameters(run: RunConfig, classes: int) -> int:
     sizes = _sizes(run, classes)
-    return sum(a * b + b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    return sum(a * b + b for a, b in pairwise(sizes))
 
 
 def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> float:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kagscope.data import Dataset, load
-from kagscope.studies.collect import Outcome
+from kagscope.studies.collect import Outcome, collect
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Executor, Report
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.gather import gather
 from kagscope.studies.store import RunStore
-from kagscope.studies.study import Study, run_study
+from kagscope.studies.study import Collect, Study, run_study
 
 KIND = "study file"
 STATES = ("done", "running", "failed", "damaged", "missing")
@@ -60,6 +60,11 @@ def run_file(
     runs = configs(file, datasets)
     study = study_of(file, runs, path, out)
     return run_study(study, out, gather, executor=executor, on_event=on_event, retry_failed=retry_failed)
+
+
+def collector(store: RunStore) -> Collect:
+    """What makes tables and figures of a store: that of study files, or that of ``reproduce``."""
+    return gather if store.study.get("kind") == KIND else collect
 
 
 @dataclass(frozen=True)
