@@ -31,12 +31,16 @@ def degraded(dataset: Dataset, train_size: int | None = None, label_noise: float
         raise InputError(f"label_noise is {label_noise!r}; expected a fraction from 0 to 1")
     if train_size is None and not label_noise:
         return dataset
+    targets = dataset.train_targets
+    if label_noise and targets is not None:
+        raise InputError(f"label_noise is {label_noise:g}, but {dataset.name} is a regression without labels; use 0")
     if train_size is not None:
         chosen = np.random.default_rng([seed, 1]).permutation(len(labels))[:train_size]
         images, labels = images[chosen], labels[chosen]
+        targets = None if targets is None else targets[chosen]
     rng = np.random.default_rng([seed, 2])
     wrong = rng.permutation(len(labels))[: round(label_noise * len(labels))]
     shift = rng.integers(1, max(dataset.n_classes, 2), size=len(labels))
     labels = labels.copy()
     labels[wrong] = (labels[wrong] + shift[wrong]) % dataset.n_classes
-    return Dataset(dataset.name, images, labels, dataset.test_images, dataset.test_labels)
+    return Dataset(dataset.name, images, labels, dataset.test_images, dataset.test_labels, targets, dataset.test_targets)

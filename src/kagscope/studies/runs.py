@@ -16,6 +16,7 @@ from torch import nn
 
 from kagscope.comparison import compare, curves, pruned
 from kagscope.data import NAMES, Dataset, load
+from kagscope.data.functions import is_function
 from kagscope.data.variants import degraded
 from kagscope.errors import DataError, InputError
 from kagscope.geometry import Probe, State, choose_points, measure_state
@@ -61,7 +62,7 @@ def tasks_for(missing: Sequence[RunConfig], folder: Path, workers: int) -> list[
 
 def data_source(data: str) -> str:
     """Where workers, which may start in another folder, find the data; a name stays a name."""
-    return data if data in NAMES else str(Path(data).expanduser().resolve())
+    return data if data in NAMES or is_function(data) else str(Path(data).expanduser().resolve())
 
 
 def _split(seeds: list[int], pieces: int) -> Iterator[list[int]]:

@@ -34,9 +34,9 @@ class TrainedNetwork:
         seed: of initialisation, batch order and augmentation.
         settings: how it was trained.
         checkpoints: optimiser step to state dict (float32); step 0 is the untrained network.
-        accuracy: step to accuracy on the test set, in [0, 1].
-        loss: step to mean cross-entropy on the test set, in nats.
-        train_accuracy: accuracy of the last state on the training images (not augmented).
+        accuracy: step to accuracy on the test set, in [0, 1]; of a regression its R².
+        loss: step to mean cross-entropy on the test set, in nats; of a regression mean squared error.
+        train_accuracy: accuracy, or R², of the last state on the training images (not augmented).
         steps_per_epoch: optimiser steps in one pass over the training set.
     """
 
@@ -85,6 +85,8 @@ def train(
     Raises:
         InputError: no seeds, repeated ones or bad ones; or the training diverged (which setting to change is said).
     """
+    if dataset.is_regression and settings.augmentation is not None:
+        raise InputError(f"{dataset.name} is a regression on points in space, not on images; only standard training fits it")
     if not 1 <= len(seeds) <= MAX_SEEDS:
         raise InputError(f"{len(seeds)} seeds were given; expected 1 to {MAX_SEEDS} of them")
     if len({check_seed(seed) for seed in seeds}) < len(seeds):
@@ -107,7 +109,8 @@ class _Run:
         )
         self.model = build(seed=0)
         self.nets = StackedMLP([build(seed=seed).state_dict() for seed in seeds], settings.activation)
-        self.one_hot = torch.eye(dataset.n_classes)[self.train_set[1]]
+        self.regression = dataset.is_regression
+        self.targets = self.train_set[1] if self.regression else torch.eye(dataset.n_classes)[self.train_set[1]]
         self.orders = [_generator(seed, "batch order") for seed in seeds]
         self.draws = [_generator(seed, "augmentation") for seed in seeds]
         self.image_shape = dataset.image_shape
@@ -124,7 +127,7 @@ class _Run:
         step = 0
         for epoch in range(1, self.settings.epochs + 1):
             for work in self._batches():
-                self.nets.backward(work)
+                self.nets.backward(work, squared_error=self.regression)
                 optimizer.step()
                 step += 1
                 if step in keep:
@@ -157,7 +160,7 @@ class _Run:
             work = self._workspace(stop - start)
             for s, order in enumerate(orders):
                 index = order[start:stop]
-                torch.index_select(self.one_hot, 0, index, out=work.targets[s])
+                torch.index_select(self.targets, 0, index, out=work.targets[s])
                 if self.warper is None:
                     torch.index_select(self.train_set[0], 0, index, out=work.inputs[s])
                 else:
@@ -184,8 +187,12 @@ class _Run:
         self.on_progress(step, self.total, {"epoch": step / self.per_epoch, "accuracy": mean})
 
     def _evaluate(self, state: State, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy, in parts that stay within the cache."""
+        """Mean cross-entropy and accuracy, in parts that stay within the cache; of a regression mean squared error and R²."""
         self.model.load_state_dict(state)
+        if self.regression:
+            squares = (self.model(inputs).double() - labels.double()) ** 2
+            spread = ((labels.double() - labels.double().mean(0)) ** 2).mean()
+            return float(squares.mean()), float(1 - squares.mean() / spread) if spread > 0 else math.nan
         loss, right = 0.0, 0
         for x, y in zip(torch.split(inputs, 1024), torch.split(labels, 1024), strict=True):
             logits = self.model(x)
@@ -201,7 +208,8 @@ class _Run:
 
 
 def _flat(dataset: Dataset, part: str) -> tuple[Tensor, Tensor]:
-    images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
+    images = getattr(dataset, f"{part}_images")
+    labels = getattr(dataset, f"{part}_targets" if dataset.is_regression else f"{part}_labels")
     return torch.from_numpy(images).flatten(1).contiguous(), torch.from_numpy(labels)
 
 
