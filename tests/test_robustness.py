@@ -96,7 +96,7 @@ def test_calibration_counts() -> None:
 def test_bad_input(bad: dict[str, object]) -> None:
     model, inputs, labels = linear(0)
     arguments: dict[str, object] = {"eps": 0.1, "bounds": None} | bad
-    with pytest.raises(InputError, match="expected|scale"):
+    with pytest.raises(InputError, match=r"expected|scale"):
         adversarial_accuracy(model, inputs, labels, **arguments)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="as many"):
         expected_calibration_error(np.eye(2), np.zeros(3, dtype=int))

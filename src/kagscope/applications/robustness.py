@@ -1,7 +1,7 @@
 """How far a classifier holds: adversarial accuracy by FGSM and PGD, and how well its probabilities are calibrated.
 
-FGSM: Goodfellow, Shlens & Szegedy 2015. PGD: Madry et al. 2018, here with the step 2.5 eps / steps that they used, a random start,
-and a point counted as fooled if any step fooled it. Checked against the closed form on linear models: tests/test_robustness.py.
+FGSM: Goodfellow, Shlens & Szegedy 2015. PGD: Madry et al. 2018, here with steps of 2.5 eps / steps, a random start, and a point
+counted as fooled if any step fooled it. Checked against the closed form on linear models: tests/test_robustness.py.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ class Dataset:
         train_labels: int64 ``(N,)``, in ``0 … n_classes - 1``.
         test_images: float32 ``(M, H, W)``.
         test_labels: int64 ``(M,)``.
-        train_targets, test_targets: float32 ``(N, outputs)`` and ``(M, outputs)`` of a regression, whose labels are all 0; None of
-            a classification.
+        train_targets, test_targets: float32 ``(N, outputs)`` and ``(M, outputs)`` of a regression, whose labels are all 0; None
+            of a classification.
     """
 
     name: str
