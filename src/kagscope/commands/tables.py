@@ -81,7 +81,7 @@ def finish_study(outcome: Outcome, quiet: bool, as_json: bool) -> None:
         console = Console()
         for sentence in outcome.findings:
             console.print(Text(f"• {sentence}"), highlight=False)
-        for name in ("runs.parquet", "results.parquet", "summary.csv"):
+        for name in ("runs.parquet", "results.parquet", "summary.csv", "relations.csv"):
             console.print(Text(str(outcome.folder / name)), highlight=False)
     typer.echo(str(outcome.report))
 

@@ -27,6 +27,7 @@ LATER_FIELDS = (
     "train_size",
     "label_noise",
     "data_seed",
+    "robustness",
 )
 
 
@@ -83,6 +84,22 @@ class GeometrySettings(_Settings):
         return cls(**values | {name: value for name, value in given.items() if value is not None})
 
 
+class RobustnessSettings(_Settings):
+    """What is asked of a trained classifier beyond its accuracy; inputs are images in [0, 1], and attacks stay in that range."""
+
+    linf: tuple[float, ...] = Field(default=(0.05, 0.1), description="radii of FGSM and PGD, largest change of a pixel")
+    l2: tuple[float, ...] = Field(default=(0.5, 1.0), description="radii of FGSM and PGD, length of the change")
+    points: int = Field(default=500, ge=1, description="test images attacked, at most")
+    steps: int = Field(default=20, ge=1, le=10_000, description="of PGD")
+
+    @field_validator("linf", "l2")
+    @classmethod
+    def _radii(cls, radii: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < radius < 1e6 for radius in radii) or len(set(radii)) != len(radii):
+            raise ValueError(f"expected positive radii, each once; got {list(radii)}")
+        return radii
+
+
 class RunConfig(_Settings):
     """One network: everything that decides its weights and its numbers."""
 
@@ -110,6 +127,7 @@ class RunConfig(_Settings):
     train_size: int | None = None
     label_noise: float = 0.0
     data_seed: int = 0
+    robustness: RobustnessSettings | None = None
 
     def fingerprint(self) -> str:
         """As of all settings; fields that came later enter only where they differ from what was always done before them."""

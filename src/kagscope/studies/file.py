@@ -15,7 +15,7 @@ from kagscope.data import Dataset
 from kagscope.errors import DataError, InputError
 from kagscope.files import open_regular
 from kagscope.studies.axes import Axes, RunValues, _Strict
-from kagscope.studies.config import SMALL_IMAGE, GeometrySettings, RunConfig, validated
+from kagscope.studies.config import SMALL_IMAGE, GeometrySettings, RobustnessSettings, RunConfig, validated
 
 MAX_BYTES = 2**20
 
@@ -35,6 +35,7 @@ class Measure(_Strict):
     window_points: int | None = Field(default=None, ge=1)
     window_grid: int | None = Field(default=None, ge=1)
     layer_points: int | None = Field(default=None, ge=10)
+    robustness: RobustnessSettings | None = Field(default=None, description="adversarial accuracy and calibration; a table")
 
     @field_validator("k")
     @classmethod
@@ -45,7 +46,7 @@ class Measure(_Strict):
 
     def geometry(self, n_inputs: int) -> GeometrySettings:
         """With defaults for images of this size."""
-        return GeometrySettings.for_inputs(n_inputs, **self.model_dump(exclude={"checkpoints"}))
+        return GeometrySettings.for_inputs(n_inputs, **self.model_dump(exclude={"checkpoints", "robustness"}))
 
 
 class StudyFile(Axes):
@@ -154,6 +155,10 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
     geometry = measure.geometry(n_inputs)
     if geometry.points > len(dataset.test_labels):
         raise InputError(f"points is {geometry.points}, but {values.data} has {len(dataset.test_labels)} test images")
+    if measure.robustness is not None and dataset.is_regression:
+        raise InputError(f"measure.robustness attacks classifiers, but {values.data} is a regression; leave it out")
+    if measure.robustness is not None and not 0 <= dataset.test_images.min() <= dataset.test_images.max() <= 1:
+        raise InputError(f"measure.robustness needs images in [0, 1]; {values.data} has others: scale them, or leave it out")
     if values.momentum and values.optimizer not in ("sgd", "rmsprop"):
         raise InputError(f"momentum is {values.momentum:g}, but {values.optimizer} takes none; vary it with sgd or rmsprop only")
     same = values.model_dump(exclude={"data", "width", "depth", "widths", "epochs", "batch_size"})
@@ -168,6 +173,7 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         batch_size=batch_size,
         checkpoints=measure.checkpoints,
         geometry=geometry,
+        robustness=measure.robustness,
         **same,
     )
 
@@ -206,6 +212,7 @@ seed = {{ count = 3 }}           # 0, 1, 2; also {{ linspace = [a, b, n] }} and 
 k = [1, 2]                     # orders of the minors
 checkpoints = 6                # steps at which geometry is followed
 # points = 24                  # test images; default by the size of the images
+# robustness = {{ linf = [0.05, 0.1], l2 = [0.5, 1.0], points = 500, steps = 20 }}   # adversarial accuracy, calibration
 """
 
 

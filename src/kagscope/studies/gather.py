@@ -15,14 +15,17 @@ from kagscope.files import atomic_path, atomic_write
 from kagscope.provenance import hardware
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.collect import Outcome, joined, whole_runs
+from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report
+from kagscope.studies.relations import relations
 from kagscope.studies.store import RunStore
 
+HIDDEN = ("geometry", "data_fingerprint", "robustness")
 BASIC_AXES = ("width", "training", "seed")
 
 
 def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda event: None) -> Outcome:
-    """Write ``runs.parquet``, ``results.parquet``, ``curves.parquet``, ``summary.csv``, ``figures/`` and ``report.html``.
+    """Write ``runs``, ``results`` and ``curves.parquet``, ``summary.csv``, ``relations.csv``, ``figures/`` and ``report.html``.
 
     Args:
         store: of the study.
@@ -49,11 +52,14 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     varied = varied_axes(runs)
     summary = settings_summary(results, runs, varied)
     atomic_write(store.folder / "summary.csv", summary.to_csv(index=False))
+    numeric = [name for name in varied if name != "seed" and pd.api.types.is_numeric_dtype(runs[name])]
+    related = relations(results, runs, numeric)
+    atomic_write(store.folder / "relations.csv", related.to_csv(index=False))
     labels = _labels(runs, varied)
     shown = results.assign(training=results["run"].astype(str).map(labels).astype("category"))
     drawn = curves.assign(training=curves["run"].astype(str).map(labels).astype("category"))
     shapes = sorted({tuple(shape) for shape in runs["image_shape"]})
-    sentences = _findings(results, runs, varied, left_out)
+    sentences = _findings(results, runs, varied, left_out) + _related(related, numeric)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
     on_event({"kind": "stage", "name": "report"})
@@ -86,20 +92,20 @@ def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
     for run_id in run_ids:
         config = json.loads((store.run_folder(run_id) / "config.json").read_text())
         manifest = store.manifest(run_id)
-        values: dict[str, Any] = {name: value for name, value in config.items() if name not in ("geometry", "data_fingerprint")}
+        values: dict[str, Any] = {name: value for name, value in config.items() if name not in HIDDEN}
         widths = values.pop("widths")
         values |= {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
         facts = {name: manifest[name] for name in ("accuracy", "train_accuracy", "train_seconds", "geometry_seconds")}
-        rows.append({"run": run_id, **values, **facts})
+        rows.append({"run": run_id, **values, **facts, **manifest.get("robustness", {})})
     table = pd.DataFrame(rows)
     return table.assign(generalization_gap=table["train_accuracy"] - table["accuracy"])
 
 
 def varied_axes(runs: pd.DataFrame) -> list[str]:
     """The values of a configuration that differ among the runs."""
-    fixed = {"run", "accuracy", "train_accuracy", "train_seconds", "geometry_seconds", "generalization_gap", "image_shape"}
-    fixed |= {"schema_version"} | ({"widths"} if runs["depth"].nunique() == 1 else {"width"})
-    return [name for name in runs.columns if name not in fixed and runs[name].astype(str).nunique() > 1]
+    known = {*RunConfig.model_fields, "width", "depth"} - {"image_shape", "schema_version", *HIDDEN}
+    known -= {"widths"} if runs["depth"].nunique() == 1 else {"width", "depth"}
+    return [name for name in runs.columns if name in known and runs[name].astype(str).nunique() > 1]
 
 
 def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
@@ -154,3 +160,20 @@ def _findings(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str], 
     if runs["seed"].nunique() == 1:
         said.append("There is one seed only: nothing here says how much nets of the same setting differ.")
     return said + [f"Run {run} was left out: {why}." for run, why in left_out.items()]
+
+
+def _related(related: pd.DataFrame, numeric: Sequence[str]) -> list[str]:
+    """The relation of geometry to test accuracy and robustness that stands out most, and how many survive the correction."""
+    if related.empty:
+        return []
+    clear = related[related["p_holm"] < 0.05]
+    said = [f"{len(clear)} of {len(related)} rank correlations of geometry with outcomes differ from 0 after Holm's correction."]
+    which = "partial" if numeric and related["partial"].notna().any() else "rho"
+    most = related.iloc[int(related[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
+    held = f", {', '.join(numeric)} held fixed" if which == "partial" else ""
+    interval = f"{most[f'{which}_low']:.2f} to {most[f'{which}_high']:.2f}, n = {most['n']}"
+    return [
+        *said,
+        f"The strongest{held}: {most['score']} (k = {most['k']}, layer {most['layer']}, {most['measure']}) with {most['outcome']}: "
+        f"{most[which]:.2f} ({interval}). It is a correlation, not a cause.",
+    ]

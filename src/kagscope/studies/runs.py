@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from kagscope.applications.robustness import METHODS, adversarial_accuracy, expected_calibration_error
 from kagscope.comparison import compare, curves, pruned
 from kagscope.data import NAMES, Dataset, load
 from kagscope.data.functions import is_function
@@ -24,7 +25,7 @@ from kagscope.minors.threads import limit_threads
 from kagscope.models import mlp
 from kagscope.provenance import versions
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
-from kagscope.studies.config import RunConfig
+from kagscope.studies.config import RobustnessSettings, RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.store import RunStore
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
@@ -157,6 +158,8 @@ def _run_group(store: RunStore, data: str, group: list[RunConfig], initial: dict
             "geometry_seconds": time.perf_counter() - began,
             "versions": versions(),
         }
+        if run.robustness is not None:
+            facts["robustness"] = robustness(run, net, dataset, run.robustness)
         store.publish(run.run_id, partial(_write, run, net, tables), facts)
         shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
         report({"kind": "run", "run": run.run_id, **shown})
@@ -191,6 +194,23 @@ def training_settings(run: RunConfig) -> TrainingSettings:
         init=run.init,
         init_scale=run.init_scale,
     )
+
+
+def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, asked: RobustnessSettings) -> dict[str, float]:
+    """Calibration error and adversarial accuracies of the trained net, by name: "pgd_linf_0.1", "calibration_error", …"""
+    model = _network(run, dataset, net, net.steps[-1]).eval()
+    every = torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
+    with torch.no_grad():
+        probabilities = torch.softmax(model(every).double(), dim=1).numpy()
+    found = {"calibration_error": expected_calibration_error(probabilities, dataset.test_labels)}
+    chosen = choose_points(len(every), asked.points)
+    inputs, labels = every[chosen], torch.from_numpy(dataset.test_labels[chosen])
+    for norm, radii in (("linf", asked.linf), ("l2", asked.l2)):
+        for eps in radii:
+            for method in METHODS:
+                options = {"norm": norm, "method": method, "steps": asked.steps, "seed": run.seed}
+                found[f"{method}_{norm}_{eps:g}"] = adversarial_accuracy(model, inputs, labels, eps, **options)  # type: ignore[arg-type]
+    return found
 
 
 def measure_initial(run: RunConfig, net: TrainedNetwork, dataset: Dataset) -> State:
