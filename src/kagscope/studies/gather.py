@@ -174,6 +174,6 @@ def _related(related: pd.DataFrame, numeric: Sequence[str]) -> list[str]:
     interval = f"{most[f'{which}_low']:.2f} to {most[f'{which}_high']:.2f}, n = {most['n']}"
     return [
         *said,
-        f"The strongest{held}: {most['score']} (k = {most['k']}, layer {most['layer']}, {most['measure']}) with {most['outcome']}: "
-        f"{most[which]:.2f} ({interval}). It is a correlation, not a cause.",
+        f"The strongest{held}: {most['score']} (k = {most['k']}, layer {most['layer']}, {most['measure']}) with "
+        f"{most['outcome']}: {most[which]:.2f} ({interval}). It is a correlation, not a cause.",
     ]

@@ -15,7 +15,7 @@ from kagscope.studies.statistics import holm
 OUTCOMES = ("accuracy", "train_accuracy", "generalization_gap", "calibration_error")
 SCORES = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment", "effective_rank", "kernel_alignment", "constant_share")
 FEWEST = 8  # runs
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 
 def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = ()) -> pd.DataFrame:
@@ -63,32 +63,35 @@ def _scores(results: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.Series[f
 
 
 def _related(frame: pd.DataFrame, held: Sequence[str]) -> dict[str, float]:
-    x, y = (frame.iloc[:, place].to_numpy(dtype=float) for place in (0, 1))
-    others = frame[list(held)].to_numpy(dtype=float)
-    test = stats.spearmanr(x, y)
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(x), size=(RESAMPLES, len(x)))
-    rho = np.array([_rank_correlation(x[d], y[d], others[d]) for d in draws])
-    plain, partial = _rank_correlation(x, y, others)
-    low, high = np.nanquantile(rho, [0.025, 0.975], axis=0)
-    found = {"n": len(x), "rho": plain, "rho_low": low[0], "rho_high": high[0], "p_value": float(test.pvalue)}
+    values = frame.to_numpy(dtype=float)
+    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    (plain,), (partial,) = _rank_correlations(values[None])
+    low, high = np.nanquantile(_rank_correlations(values[draws]), [0.025, 0.975], axis=1)
+    p_value = float(stats.spearmanr(values[:, 0], values[:, 1]).pvalue)
+    found = {"n": len(values), "rho": plain, "rho_low": low[0], "rho_high": high[0], "p_value": p_value}
     if not held:
         return found | dict.fromkeys(("partial", "partial_low", "partial_high"), np.nan)
     return found | {"partial": partial, "partial_low": low[1], "partial_high": high[1]}
 
 
-def _rank_correlation(x: np.ndarray, y: np.ndarray, others: np.ndarray) -> tuple[float, float]:
-    """Spearman's correlation, and that of the residuals of ranks after regression on the ranks of ``others``."""
-    a, b = stats.rankdata(x), stats.rankdata(y)
-    plain = _correlation(a, b)
-    if not others.shape[1]:
-        return plain, np.nan
-    design = np.column_stack([np.ones(len(a)), *(stats.rankdata(column) for column in others.T)])
-    residual = [v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (a, b)]
-    return plain, _correlation(*residual)
+def _rank_correlations(samples: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of the first two columns, and that of the residuals of their ranks given the ranks of the others.
+
+    Args:
+        samples: (S, n, 2 + held).
+
+    Returns:
+        (2, S); NaN where a column is constant or the others explain it wholly.
+    """
+    ranks = stats.rankdata(samples, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    pair, others = ranks[..., :2], ranks[..., 2:]
+    found = [_correlations(pair)]
+    explained = others @ (np.linalg.pinv(others) @ pair) if others.shape[2] else 0.0
+    return np.stack([*found, _correlations(pair - explained)])
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b / size) if size > 1e-9 else np.nan
+def _correlations(pair: np.ndarray) -> np.ndarray:
+    sizes = np.sqrt((pair**2).sum(axis=1).prod(axis=1))
+    together = (pair[..., 0] * pair[..., 1]).sum(axis=1)
+    return np.divide(together, sizes, out=np.full(len(pair), np.nan), where=sizes > 1e-9)
