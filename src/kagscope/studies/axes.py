@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kagscope.models import INITS
 from kagscope.studies.config import MAX_RUNS, MAX_WIDTH
@@ -87,6 +87,13 @@ class Range(_Strict):
         return [_plain(value) for value in np.geomspace(*self.geomspace)]
 
 
+def _kind(given: Any) -> str:
+    return "list" if isinstance(given, list | tuple) else "rule"
+
+
+Values = Annotated[Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("rule")], Discriminator(_kind)]
+
+
 class Draw(_Strict):
     """A distribution: ``{uniform = [a, b]}``, ``{log_uniform = [a, b]}``, ``{integers = [a, b]}`` or ``{choice = […]}``."""
 
@@ -136,8 +143,8 @@ class Random(_Strict):
 class Axes(_Strict):
     """Everything that varies: each combination of the grid with each entry of each zip and each random draw."""
 
-    grid: dict[str, list[Any] | Range] = Field(default_factory=dict)
-    zip: tuple[dict[str, list[Any] | Range], ...] = ()
+    grid: dict[str, Values] = Field(default_factory=dict)
+    zip: tuple[dict[str, Values], ...] = ()
     random: Random | None = None
 
     @model_validator(mode="after")
@@ -184,11 +191,11 @@ class Axes(_Strict):
         return [*self.grid, *(name for block in self.zip for name in block), *(self.random.draw if self.random else ())]
 
 
-def _listed(values: list[Any] | Range) -> list[Any]:
+def _listed(values: Values) -> list[Any]:
     return values.values() if isinstance(values, Range) else values
 
 
-def _together(block: dict[str, list[Any] | Range]) -> list[Point]:
+def _together(block: dict[str, Values]) -> list[Point]:
     columns = {name: _listed(values) for name, values in block.items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
