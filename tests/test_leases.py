@@ -56,7 +56,7 @@ def test_a_holder_on_another_machine_is_replaced_when_it_stops_renewing(tmp_path
     lease = tmp_path / "a.lease"
     lease.write_text("00000000.1.1")
     now = [1000.0]
-    monkeypatch.setattr(leases.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("kagscope.studies.leases.time.monotonic", lambda: now[0])
     mine = Leases(tmp_path)
 
     def claim() -> list[str]:

@@ -88,7 +88,7 @@ class Range(_Strict):
 
 
 def _kind(given: Any) -> str:
-    return "list" if isinstance(given, list | tuple) else "rule"
+    return "rule" if isinstance(given, dict | Range) else "list"
 
 
 Values = Annotated[Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("rule")], Discriminator(_kind)]

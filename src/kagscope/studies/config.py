@@ -275,7 +275,12 @@ def validated(kind: type[Model], values: dict[str, Any]) -> Model:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = " ".join(".".join(str(part) for part in first["loc"] if not isinstance(part, int)).split()) or "settings"
+        where = (
+            " ".join(
+                ".".join(str(part) for part in first["loc"] if not isinstance(part, int) and part not in ("list", "rule")).split()
+            )
+            or "settings"
+        )
         message = first["msg"].removeprefix("Value error, ")
         given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
         raise InputError(f"{where}: {message}{given}") from None
