@@ -95,13 +95,13 @@ def test_what_is_written(finished: Path) -> None:
     assert np.allclose(runs["generalization_gap"], runs["train_accuracy"] - runs["accuracy"])
     summary = pd.read_csv(out / "summary.csv")
     row = summary[(summary["learning_rate"] == 0.01) & (summary["score"] == "pr") & (summary["k"] == 2) & (summary["layer"] == 3)]
-    row = row[row["selection"] == "all"].iloc[0]
+    only = row[row["selection"] == "all"].iloc[0]
     mine = results[
         results["run"].isin(runs.index[runs["learning_rate"] == 0.01]) & (results["score"] == "pr") & (results["k"] == 2)
     ]
     mine = mine[(mine["layer"] == "3") & (mine["selection"] == "all") & (mine["step"] == mine["step"].max())]
-    assert row["nets"] == 2
-    assert row["ratio"] == pytest.approx(mine.groupby("run", observed=True)["ratio"].mean().mean())
+    assert only["nets"] == 2
+    assert only["ratio"] == pytest.approx(mine.groupby("run", observed=True)["ratio"].mean().mean())
 
 
 def test_a_larger_study_computes_only_what_is_new(finished: Path, tmp_path: Path) -> None:

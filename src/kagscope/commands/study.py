@@ -15,7 +15,14 @@ app = typer.Typer(
     help="Studies: many runs from a short file, that go on where they were killed.", no_args_is_help=True, rich_markup_mode=None
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Study file, .toml or .yaml.", show_default=False)]
+File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="Study file, .toml or .yaml, or the name of a ready study: ka-phase-diagram, geometry-vs-robustness.",
+        show_default=False,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -28,6 +35,10 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a 
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Study file to write.")] = Path("study.toml"),
+    ready: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NAME", help="Begin with a ready study, such as ka-phase-diagram.", show_default=False),
+    ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of study files instead.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -35,8 +46,9 @@ def init(
 
     def job() -> None:
         from kagscope.files import atomic_write
+        from kagscope.studies.file import ready as ready_study
+        from kagscope.studies.file import ready_names, template
         from kagscope.studies.file import schema as described
-        from kagscope.studies.file import template
 
         if schema:
             typer.echo(described(), nl=False)
@@ -45,7 +57,9 @@ def init(
             raise InputError(f"{file}: the file is TOML; give a name that ends in .toml")
         if file.exists():
             raise OutputError(f"{file} is there already; give another name")
-        atomic_write(file, template())
+        if ready is not None and ready not in ready_names():
+            raise InputError(f"there is no ready study {ready!r}; expected one of {', '.join(ready_names())}")
+        atomic_write(file, template() if ready is None else ready_study(ready))
         typer.echo(str(file))
 
     guarded(job, debug)

@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFil
     """Read and validate a study file.
 
     Args:
-        path: ``.toml``, ``.yaml`` or ``.yml``.
+        path: ``.toml``, ``.yaml`` or ``.yml``, or the name of a ready study.
         overrides: ``key=value`` as of ``--set``: dotted keys, values in TOML's notation, such as ``grid.width=[16,32]``.
 
     Raises:
@@ -85,6 +86,11 @@ def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFil
         InputError: not TOML or YAML, an unknown key, or a value that cannot be used.
     """
     path = Path(path)
+    if str(path) in ready_names():
+        values = tomllib.loads(ready(str(path)))
+        for override in overrides:
+            _override(values, override)
+        return validated(StudyFile, values)
     with open_regular(path) as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -93,6 +99,17 @@ def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFil
     for override in overrides:
         _override(values, override)
     return validated(StudyFile, values)
+
+
+def ready_names() -> list[str]:
+    """Names of the studies that come with kagscope."""
+    folder = resources.files("kagscope.studies.ready")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def ready(name: str) -> str:
+    """The study file of a ready study."""
+    return resources.files("kagscope.studies.ready").joinpath(f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _parsed(path: Path, content: bytes) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,6 +64,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     sentences = _findings(results, runs, varied, left_out) + _related(related, numeric)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
+    _maps(store, summary, [name for name in varied if name != "seed"])
     on_event({"kind": "stage", "name": "report"})
     seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
     report = write_report(
@@ -84,6 +87,22 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
     return Outcome(store.folder, report, [], sentences, whole, left_out, seconds)
+
+
+def _maps(store: RunStore, summary: pd.DataFrame, axes: Sequence[str]) -> None:
+    """``figures/map_<layer>.png`` and ``.pdf`` over the two axes with most values."""
+    from kagscope.figures.phase import figure_phase
+    from kagscope.figures.style import save
+    from kagscope.figures.tables import NothingToPlot, layers_of
+
+    if len(axes) < 2:
+        return
+    x, y = sorted(axes, key=lambda name: -summary[name].nunique())[:2]
+    for layer in layers_of(summary):
+        with contextlib.suppress(NothingToPlot):
+            figure = figure_phase(summary, x, y, layer)
+            for suffix in ("png", "pdf"):
+                save(figure, store.folder / "figures" / f"map_{safe_name(layer)}.{suffix}")
 
 
 def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
@@ -112,8 +131,8 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     """Means over the runs of each setting (seeds) after training, with 95% intervals of Student's t over runs.
 
     Returns:
-        The varied axes but the seed, layer, k, selection, score, ``nets``; value, baseline and ratio, each with ``_low`` and
-        ``_high``.
+        The varied axes but the seed, layer, k, selection, score, ``nets``, mean ``accuracy``; value, baseline and ratio, each
+        with ``_low`` and ``_high``.
     """
     last = final(per_run(results))
     last = last[~last["score"].astype(str).isin(BOOKKEEPING)]
@@ -122,7 +141,7 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     frame = last.astype({"run": str}).join(extra, on="run")
     keys = [*(f"axis_{name}" for name in axes), "layer", "k", "selection", "score"]
     grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)
-    columns: dict[str, Any] = {"nets": grouped["value"].count()}
+    columns: dict[str, Any] = {"nets": grouped["value"].count(), "accuracy": grouped["accuracy"].mean()}
     for measure in ("value", "baseline", "ratio"):
         mean, count, spread = grouped[measure].mean(), grouped[measure].count(), grouped[measure].std()
         half = half_width(np.asarray(spread, dtype=float), np.asarray(count))
@@ -177,3 +196,8 @@ def _related(related: pd.DataFrame, numeric: Sequence[str]) -> list[str]:
         f"The strongest{held}: {most['score']} (k = {most['k']}, layer {most['layer']}, {most['measure']}) with "
         f"{most['outcome']}: {most[which]:.2f} ({interval}). It is a correlation, not a cause.",
     ]
+
+
+def safe_name(layer: str) -> str:
+    """A layer's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", layer) or "net"
