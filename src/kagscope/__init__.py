@@ -42,6 +42,8 @@ _PUBLIC: dict[str, str] = {
     "sv_participation": "scores",
     "column_divergence": "scores",
     "kl_init": "scores",
+    "prune": "applications.prune",
+    "Pruning": "applications.pruning",
     "measure": "measuring.api",
     "measure_series": "measuring.series_api",
     "Series": "measuring.series",

@@ -11,6 +11,7 @@ import typer
 
 from kagscope.commands.common import Debug, Json, Quiet, guarded, numbers
 from kagscope.commands.measure import measure
+from kagscope.commands.prune import prune
 from kagscope.commands.study import app as study_app
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def report(
 
 app.command()(measure)
 app.add_typer(study_app, name="study")
+app.command()(prune)
 
 
 def _finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
