@@ -16,11 +16,12 @@ from kagscope.figures.tables import BOOKKEEPING, final, half_width, per_run
 from kagscope.files import atomic_path, atomic_write
 from kagscope.provenance import hardware
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
-from kagscope.studies.collect import Outcome, joined, whole_runs
+from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.relations import relations
 from kagscope.studies.store import RunStore
+from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
 
 HIDDEN = ("geometry", "data_fingerprint", "robustness")
 BASIC_AXES = ("width", "training", "seed")
@@ -46,9 +47,9 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     if not whole:
         raise DataError(f"{store.folder} holds no finished run; run the study first")
     on_event({"kind": "stage", "name": "tables"})
-    results = joined(store, whole, "table.parquet", "results.parquet", RESULT_COLUMNS)
-    curves = joined(store, whole, "curves.parquet", "curves.parquet", CURVE_COLUMNS)
-    runs = runs_table(store, whole)
+    results = joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
+    curves = joined(store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
+    runs = runs_table(store, list(whole))
     with atomic_path(store.folder / "runs.parquet") as temporary:
         runs.to_parquet(temporary, index=False)
     varied = varied_axes(runs)
@@ -77,7 +78,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
             "data": ", ".join(sorted({str(name) for name in runs["data"]})),
             "image_shape": list(shapes[0]) if len(shapes) == 1 else None,
             "seeds": sorted({int(seed) for seed in runs["seed"]}),
-            "versions": store.manifest(whole[0])["versions"],
+            "versions": store.manifest(next(iter(whole)))["versions"],
             "hardware": hardware(),
             "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
             "config": study["settings"],
@@ -86,7 +87,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     )
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
-    return Outcome(store.folder, report, [], sentences, whole, left_out, seconds)
+    return Outcome(store.folder, report, [], sentences, list(whole), left_out, seconds)
 
 
 def _maps(store: RunStore, summary: pd.DataFrame, axes: Sequence[str]) -> None:

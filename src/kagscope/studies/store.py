@@ -180,6 +180,18 @@ class RunStore:
         """Let a failed run be tried again."""
         (self.folder / "failed" / f"{run_id}.json").unlink(missing_ok=True)
 
+    def folders(self) -> set[str]:
+        """Names of the run folders, in one look."""
+        with os.scandir(self.folder / "runs") as entries:
+            return {entry.name for entry in entries if not entry.name.startswith(".")}
+
+    def manifest_digest(self, run_id: str) -> str:
+        """SHA-256 of a run's manifest, which holds those of its files; "" where it cannot be read."""
+        try:
+            return _digest(self.run_folder(run_id) / MANIFEST)
+        except OSError:
+            return ""
+
     def manifest(self, run_id: str) -> dict[str, Any]:
         return json.loads((self.run_folder(run_id) / MANIFEST).read_text())
 
