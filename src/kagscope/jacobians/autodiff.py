@@ -33,7 +33,7 @@ class Frame:
         out_tokens: tokens of the output; None where a point has one Jacobian.
         in_tokens: the same of the variable; with ``out_tokens`` too, each token is taken with respect to itself.
         tokens: which of them are measured.
-        mixing: whether a token's output depends on other tokens.
+        mixing: whether tokens need passes of their own: a token's output depends on other tokens, or one side alone has tokens.
         coupled: whether a point's output depends on other points of its batch.
     """
 
@@ -113,7 +113,7 @@ def pull_back(h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame
     for chunk in _chunks(list(_cotangents(B, frame)), at_once):
         v = torch.zeros((len(chunk), B, T, frame.units), dtype=u.dtype, device=u.device)
         for place, (points, tokens, row) in enumerate(chunk):
-            v[place, points, tokens, row] = 1.0
+            v[place, np.array(points)[:, None], tokens, row] = 1.0
         v = v.reshape(len(chunk), *shape)
         if batched:
             try:

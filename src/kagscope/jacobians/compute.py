@@ -160,7 +160,8 @@ class LayerJacobians:
         rows = np.arange(units)
         if units > self.max_rows:
             rows = np.sort(np.random.default_rng([self.seed, units]).choice(units, self.max_rows, replace=False))
-        mixing = out_tokens is not None and in_tokens is not None and autodiff.mixes_tokens(h, u)
+        both, neither = (out_tokens and in_tokens) is not None, (out_tokens or in_tokens) is None
+        mixing = autodiff.mixes_tokens(h, u) if both else not neither
         tokens = _chosen(self.tokens, out_tokens or in_tokens, self.map.call.name)
         return Frame(rows, units, columns, out_tokens, in_tokens, tokens, mixing, self.coupled)
 
