@@ -349,3 +349,15 @@ def test_train_mode_is_each_point_by_itself_within_its_batch(layer: str, kind: s
     assert_close(jacobians(model, x, layer, kind, coupled=True)[0], expected)
     if layer == "bn":
         assert np.abs(jacobians(model, x, layer, kind)[0] - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(("reader", "read"), [(2, 3), (5, 1), (1, 0)])
+def test_a_single_pair_of_tokens_that_mix_is_seen(reader: int, read: int) -> None:
+    class Pair(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([torch.sin(x[:, t]) + (x[:, read] ** 2 if t == reader else 0) for t in range(7)], 1)
+
+    model, x = nn.Sequential(Pair()), zoo.numbers(2, 7, 3)
+    J, found = jacobians(model, x, "0")
+    assert found.frame.mixing
+    assert_close(J, own_tokens(zoo.central_differences(model, x, "0", "input")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,8 @@ def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int) -> tuple
     Raises:
         Unmeasurable: the output does not depend differentiably on the variable.
     """
+    if frame.out_tokens and frame.in_tokens and not frame.mixing:  # not at the first points; here?
+        frame = replace(frame, mixing=mixes_tokens(*reversed(graph(function, u))))
     if not frame.coupled and FORWARD_COST * frame.forward_passes < frame.reverse_passes:
         found = _forward(function, u, frame, at_once)
         if found is not None:
@@ -129,16 +131,19 @@ def pull_back(h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame
 
 
 def mixes_tokens(h: Tensor, u: Tensor) -> bool:
-    """Whether the output (B, T, m) at the first, middle or last token depends on the variable (B, T, n) at any other."""
+    """Whether any token of the output (B, T, m) depends on another token of the variable (B, T, n).
+
+    Two different tokens differ in some binary digit of their index: for each digit, tokens with 0 are tested against those with 1.
+    """
     T = h.shape[1]
     generator = torch.Generator().manual_seed(0)
-    for token in {0, T // 2, T - 1}:
-        v = torch.zeros_like(h)
-        v[:, token] = torch.randn(h.shape[0], h.shape[2], generator=generator).to(h)
-        g = _grad(h, u, v, False)
-        g = torch.cat([g[:, :token], g[:, token + 1 :]], dim=1)
-        if bool((g != 0).any()):
-            return True
+    random = torch.randn(h.shape, generator=generator).to(h)
+    for digit in range((T - 1).bit_length()):
+        ones = (torch.arange(T, device=h.device) >> digit) % 2 == 1
+        for some in (ones, ~ones):
+            g = _grad(h, u, random * some[:, None], False)
+            if bool((g[:, ~some] != 0).any()):
+                return True
     return False
 
 

@@ -83,5 +83,7 @@ def same(first: Tensor, second: Tensor) -> bool:
 
 
 def _is_elementwise(node: Any) -> bool:
+    if isinstance(node, torch.autograd.function.BackwardCFunction):
+        return False  # a function of the user's, whatever its name
     name = node.name().rsplit("::", 1)[-1]
     return name.rstrip("0123456789").removesuffix("Backward").replace("_", "").lower() in _ELEMENTWISE
