@@ -310,6 +310,25 @@ def test_a_small_budget_gives_the_same(name: str, kind: str) -> None:
         assert all(len(batch.points) == 1 for batch in found)
 
 
+def test_what_reverse_mode_cannot_do_forward_mode_does() -> None:
+    """A value that the way back needs is overwritten in place, so that PyTorch's backward raises."""
+
+    class Overwritten(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.tanh(self.first(x))
+            h *= 2
+            return self.second(h)
+
+    model, x = zoo.seeded(lambda: nn.Sequential(Overwritten())), zoo.numbers(3, 5)
+    J, found = jacobians(model, x, "0")
+    assert found.route == "forward mode"
+    assert_close(J, zoo.central_differences(model, x, "0", "input")[:, None])
+
+
 def test_rows_are_thinned_reproducibly() -> None:
     x = zoo.numbers(3, 5)
     models = [zoo.seeded(lambda: nn.Sequential(nn.Linear(5, 40), nn.Tanh(), nn.Linear(40, 30)), seed=s) for s in (0, 1)]

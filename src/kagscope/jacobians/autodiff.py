@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, saved_tensors_hooks
 
-from kagscope.jacobians.maps import Unmeasurable
+from kagscope.jacobians.runner import Unmeasurable
 
 Function = Callable[[Tensor], Tensor]
 FORWARD_COST = 1.5  # of a tangent beside a cotangent: the forward pass is done again, under a transform
@@ -88,13 +88,22 @@ def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int) -> tuple
         Unmeasurable: the output does not depend differentiably on the variable.
     """
     if frame.out_tokens and frame.in_tokens and not frame.mixing:  # not at the first points; here?
-        frame = replace(frame, mixing=mixes_tokens(*reversed(graph(function, u))))
-    if not frame.coupled and FORWARD_COST * frame.forward_passes < frame.reverse_passes:
-        found = _forward(function, u, frame, at_once)
-        if found is not None:
-            return found, "forward mode"
-    u, h = graph(function, u)
-    return pull_back(h, u, tuple(h.shape), frame, at_once)
+        leaf, h = graph(function, u)
+        frame = replace(frame, mixing=mixes_tokens(h, leaf))
+    cheaper = not frame.coupled and FORWARD_COST * frame.forward_passes < frame.reverse_passes
+    found = _forward(function, u, frame, at_once) if cheaper else None
+    if found is not None:
+        return found, "forward mode"
+    leaf, h = graph(function, u)
+    try:
+        return pull_back(h, leaf, tuple(h.shape), frame, at_once)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError):  # such as a value needed for the way back that was overwritten in place
+        found = None if cheaper or frame.coupled else _forward(function, u, frame, at_once)
+        if found is None:
+            raise
+        return found, "forward mode"
 
 
 def graph(function: Function, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,6 +68,8 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, int | None]
         if not found:
             raise InputError("the model has no layers with parameters; name those to measure, from named_modules()")
         return dict.fromkeys(found), set()
+    if not isinstance(layers, str | type | Iterable):
+        raise InputError(f"layers is {layers!r}; expected names, patterns or module classes, or None for all activations")
     wanted: Iterable[Any] = [layers] if isinstance(layers, str | type) else list(layers)
     chosen: dict[str, int | None] = {}
     exact: set[str] = set()
@@ -120,15 +122,8 @@ def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, int | None], exac
         InputError: a module that was asked for by name is never called, or gives no tensor with the batch first.
     """
     modules = dict(runner.model.named_modules(remove_duplicate=False))
-    seen: dict[str, list[tuple[Any, Any]]] = {path: [] for path in paths}
-    with contextlib.ExitStack() as stack:
-        for path in paths:
-
-            def record(_: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
-                seen[path].append((args, output))
-
-            stack.callback(modules[path].register_forward_hook(record, with_kwargs=True).remove)
-        runner(inputs)
+    seen, fewer = _outputs(runner, inputs, paths), _fewer(runner, inputs)
+    again = seen if fewer is None else _outputs(runner, fewer, paths)
     found: list[Call] = []
     for path, wanted in paths.items():
         module, outputs = modules[path], seen[path]
@@ -137,21 +132,47 @@ def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, int | None], exac
             found.append(Call(path, path, 0, kind, reason="never called in the forward pass"))
         if wanted is not None and outputs and wanted >= len(outputs):
             raise InputError(f"layer {path!r} is called {len(outputs)} times in the forward pass; there is no call #{wanted}")
-        for index, (_, output) in enumerate(outputs):
+        for index, output in enumerate(outputs):
             if wanted in (None, index):
                 name = f"{path}#{index}" if len(outputs) > 1 else path
-                found.append(_call(name, path, index, module, output, inputs.count))
+                call = _call(name, path, index, module, output, inputs.count)
+                if fewer is not None and not call.reason and index < len(again[path]):
+                    other = _call(name, path, index, module, again[path][index], fewer.count)
+                    call = replace(call, reason=other.reason)  # a first dimension that was the number of points by chance
+                found.append(call)
     for call in found:
         if call.reason and call.path in exact:
             raise InputError(f"layer {call.name!r} ({call.kind}) cannot be measured: {call.reason}")
     return found
 
 
+def _outputs(runner: Runner, inputs: Inputs, paths: Iterable[str]) -> dict[str, list[Any]]:
+    """What each call of the modules at ``paths`` returns in one forward pass."""
+    modules = dict(runner.model.named_modules(remove_duplicate=False))
+    seen: dict[str, list[Any]] = {path: [] for path in paths}
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+
+            def record(_: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
+                seen[path].append(output)
+
+            stack.callback(modules[path].register_forward_hook(record, with_kwargs=True).remove)
+        runner(inputs)
+    return seen
+
+
+def _fewer(runner: Runner, inputs: Inputs) -> Inputs | None:
+    """Some of the points: one, or where batch statistics are taken as many as that allows; None where there are too few."""
+    if not runner.model.training:
+        return inputs.take([0]) if inputs.count > 1 else None
+    return inputs.take(slice(0, inputs.count - 1)) if inputs.count > 2 else None
+
+
 def _call(name: str, path: str, index: int, module: nn.Module, output: Any, count: int) -> Call:
     kind = type(module).__name__
     tensor = tensor_of(output)
     if tensor is None:
-        return Call(name, path, index, kind, reason=f"its output is {_said(output)}, not a floating tensor")
+        return Call(name, path, index, kind, reason=f"its output is {_said(output)}, not a floating tensor with the batch first")
     shape = tuple(tensor.shape)
     if shape[0] != count:
         return Call(
@@ -163,4 +184,6 @@ def _call(name: str, path: str, index: int, module: nn.Module, output: Any, coun
 
 
 def _said(output: Any) -> str:
-    return f"a tensor of {str(output.dtype).removeprefix('torch.')}" if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(output, Tensor):
+        return type(output).__name__
+    return f"a tensor of {str(output.dtype).removeprefix('torch.')}" if output.ndim else "a scalar"

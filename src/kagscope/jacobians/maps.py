@@ -9,17 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kagscope.errors import InputError
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.layers import Call
-from kagscope.jacobians.runner import Runner, Stop, intercept, tensor_of
+from kagscope.jacobians.runner import Runner, Stop, Unmeasurable, intercept, tensor_of
 
 Kind = Literal["input", "block", "output"]
 KINDS: tuple[Kind, ...] = ("input", "block", "output")
-
-
-class Unmeasurable(InputError):
-    """A layer map has no Jacobian; the message is the reason."""
 
 
 @dataclass(frozen=True)

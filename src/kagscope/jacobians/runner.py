@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.errors import InputError
-from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.inputs import Inputs, trackable
+from kagscope.jacobians.randomness import random_state_kept
 
 Change = Callable[[Tensor], Tensor]
+
+
+class Unmeasurable(InputError):
+    """A layer map has no Jacobian; the message is the reason."""
 
 
 class Stop(BaseException):
@@ -22,16 +27,20 @@ class Stop(BaseException):
 
 @contextlib.contextmanager
 def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
-    """The model in "eval" or "train" mode; on leaving, also by an exception, modes and random states are as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    devices = sorted({tensor.device.index or 0 for tensor in _tensors(model).values() if tensor.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
+    """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode.
+
+    On leaving, also by an exception, the attributes of all modules (modes, and whatever a forward pass may leave there) and the
+    random states are as before.
+    """
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    with torch.inference_mode(False), random_state_kept(_tensors(model).values()):
         try:
             model.train(mode == "train")
             yield
         finally:
-            for module, training in modes:
-                module.training = training
+            for module, attributes in before:
+                vars(module).clear()
+                vars(module).update(attributes)
 
 
 class Runner:
@@ -80,7 +89,7 @@ def intercept(
             return None
         place = first_tensor({**dict(enumerate(args)), **kwargs})
         if place is None:
-            raise InputError("the layer's call has no floating tensor among its arguments")
+            raise Unmeasurable("its input is no floating tensor (integers?), so there is nothing to take derivatives of")
         if isinstance(place, str):
             return args, {**kwargs, place: on_input(kwargs[place])}
         return (*args[:place], on_input(args[place]), *args[place + 1 :]), kwargs
@@ -146,4 +155,4 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+    return trackable(tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor)

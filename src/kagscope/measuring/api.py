@@ -96,7 +96,7 @@ def measure(
     check_model(model)
     since = time.perf_counter()
     found = as_inputs(inputs, points)
-    labels = found.labels if labels is None or points is None else labels[:points]
+    labels = found.labels if labels is None else labels if points is None else labels[:points]
     notes: list[str] = []
     with _telling(progress) as tell:
         others = list(baselines(model, baseline, baseline_seeds, notes))

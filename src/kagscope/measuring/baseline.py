@@ -7,15 +7,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kagscope.errors import InputError
-from kagscope.jacobians.runner import untouched
+from kagscope.jacobians.randomness import random_state_kept
 from kagscope.models import load_weights
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
 REINIT = "reinit"
+MARK = -7.25  # that no initialisation gives
 
 
 def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: list[str]) -> Iterator[Source]:
@@ -39,7 +41,7 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
         _check_fit(model, dict(given), "the baseline's state dict")
         yield model, dict(given)
     elif isinstance(given, str) and given == REINIT:
-        for seed in range(seeds) if isinstance(seeds, int) else seeds:
+        for seed in _seeds(seeds):
             yield reinitialised(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
         weights = load_weights(given)
@@ -49,6 +51,16 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
         raise InputError(
             f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
         )
+
+
+def _seeds(given: int | Sequence[int]) -> list[int]:
+    several = list(given) if isinstance(given, list | tuple | range | np.ndarray) else None
+    if several is None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+        raise InputError(f"baseline_seeds is {given!r}; expected how many networks to initialise (at least 1), or a list of seeds")
+    seeds = list(range(given)) if several is None and isinstance(given, int) else several or []
+    if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0 for seed in seeds):
+        raise InputError(f"baseline_seeds is {given!r}; expected whole numbers of at least 0, such as [0, 1, 2]")
+    return [int(seed) for seed in seeds]
 
 
 def reinitialised(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
@@ -62,24 +74,26 @@ def reinitialised(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
     fresh = copy.deepcopy(model)
     whole = getattr(fresh, "_init_weights", None)
     kept: list[str] = []
-    with untouched(fresh), torch.no_grad():
+    with random_state_kept(fresh.parameters()), torch.no_grad():
         torch.manual_seed(seed)
-        for path, module in fresh.named_modules():
-            for parameter in module.parameters(recurse=False):
+        for path, module in reversed(list(fresh.named_modules())):  # children first, as constructors do
+            own = dict(module.named_parameters(path, recurse=False))
+            before = {name: parameter.clone() for name, parameter in own.items()}
+            for parameter in own.values():
                 vars(parameter).pop("_is_hf_initialized", None)  # a mark of transformers: "loaded, leave alone"
+                parameter.fill_(MARK)
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-            own = [f"{path}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)]
-            before = [parameter.clone() for parameter in module.parameters(recurse=False)]
             if callable(reset):
                 reset()
             if callable(whole):
                 vars(module).pop("_is_hf_initialized", None)
                 whole(module)
-            if callable(reset):
-                continue
-            unchanged = [torch.equal(a, b) for a, b in zip(before, module.parameters(recurse=False), strict=True)]
-            kept += [name for name, same in zip(own, unchanged, strict=True) if same]
+            for name, parameter in module.named_parameters(path, recurse=False):
+                if bool((parameter == MARK).all()):
+                    parameter.copy_(before[name])
+                    kept.append(name)
     if kept:
+        kept.reverse()
         names = ", ".join(kept[:6]) + (", …" if len(kept) > 6 else "")
         note = f"baseline: {names} kept the trained values, since their modules have no reset_parameters"
         if note not in notes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,10 +21,11 @@ from kagscope.geometry import WHOLE, State
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Call, find_layers, see_calls
-from kagscope.jacobians.maps import LayerMap, Unmeasurable
-from kagscope.jacobians.runner import Runner, tensor_of, untouched
+from kagscope.jacobians.maps import LayerMap
+from kagscope.jacobians.runner import Runner, Unmeasurable, tensor_of, untouched
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.settings import MeasureSettings
+from kagscope.selections import check_layout, make_layout
 
 Progress = Callable[[str], None]
 AGREE = {torch.float64: 1e-9, None: 1e-3}  # of a point alone with the same point in a batch, relative
@@ -108,31 +110,29 @@ def observe(
     with untouched(model, settings.mode):
         runner, fed = _runner(model, found, settings, weights, seen.notes)
         separate = _verify(runner, fed, settings, seen.notes)
-        for call in see_calls(runner, fed, paths, exact):
-            progress(call.name)
-            _layer(seen, call, runner, fed, settings, labels, separate, call.path in exact)
+        planned = [
+            (call, _prepared(seen, call, runner, fed, settings, separate, call.path in exact))
+            for call in see_calls(runner, fed, paths, exact)
+        ]
+        for record, (call, jacobians) in zip(seen.layers, planned, strict=True):
+            if jacobians is not None:
+                progress(call.name)
+                _layer(seen, record, jacobians, settings, labels, call.path in exact)
     if not seen.states:
         reasons = "; ".join(f"{record.name}: {record.reason}" for record in seen.layers)
         raise InputError(f"no layer could be measured ({reasons})")
     return seen
 
 
-def _layer(
-    seen: Observation,
-    call: Call,
-    runner: Runner,
-    inputs: Inputs,
-    settings: MeasureSettings,
-    labels: np.ndarray | None,
-    separate: bool,
-    named: bool,
-) -> None:
-    since = time.perf_counter()
+def _prepared(
+    seen: Observation, call: Call, runner: Runner, inputs: Inputs, settings: MeasureSettings, separate: bool, named: bool
+) -> LayerJacobians | None:
+    """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
     record = LayerRecord(call.name, call.kind, reason=call.reason)
     seen.layers.append(record)
     if call.reason:
-        return
-    try:
+        return None
+    with _skipping(record, named):
         jacobians = LayerJacobians(
             LayerMap(runner, call, settings.layer_map),  # type: ignore[arg-type]
             inputs,
@@ -143,22 +143,49 @@ def _layer(
             settings.mode == "train",
             settings.seed,
         )
-        scores = LayerScores(call.name, inputs.count * len(jacobians.frame.tokens), settings)
-        items = []
+        try:
+            layout = make_layout(jacobians.frame.columns, settings.image_shape, settings.positions, settings.groups)
+            check_layout(settings.selections, layout)
+        except InputError as error:
+            raise InputError(f"layer {call.name!r}: {error}") from None
+        return jacobians
+    return None
+
+
+def _layer(
+    seen: Observation,
+    record: LayerRecord,
+    jacobians: LayerJacobians,
+    settings: MeasureSettings,
+    labels: np.ndarray | None,
+    named: bool,
+) -> None:
+    since = time.perf_counter()
+    scores = LayerScores(record.name, jacobians.inputs.count * len(jacobians.frame.tokens), settings)
+    items = []
+    with _skipping(record, named):
         for batch in jacobians:
             scores.add(batch)
             items.append(np.stack([batch.points, batch.tokens], axis=1))
-    except Unmeasurable as error:
-        if named:
-            raise InputError(f"layer {call.name!r} ({call.kind}) cannot be measured: {error}") from None
-        record.reason = str(error)
+    if record.reason:
         return
     where = np.concatenate(items)
-    seen.states[call.name] = scores.finish(None if labels is None else labels[where[:, 0]])
-    seen.items[call.name] = where
+    seen.states[record.name] = scores.finish(None if labels is None else labels[where[:, 0]])
+    seen.items[record.name] = where
     record.rows, record.columns = len(jacobians.frame.rows), jacobians.frame.columns
     record.route, record.jacobians, record.notes = jacobians.route, len(where), jacobians.notes
     record.seconds = time.perf_counter() - since
+
+
+@contextmanager
+def _skipping(record: LayerRecord, named: bool) -> Iterator[None]:
+    """A layer that turns out to have no Jacobian is skipped with the reason, or where it was named, refused."""
+    try:
+        yield
+    except Unmeasurable as error:
+        if named:
+            raise InputError(f"layer {record.name!r} ({record.kind}) cannot be measured: {error}") from None
+        record.reason = str(error)
 
 
 def compare(observation: Observation, initial: Iterable[Observation] | Observation | None, quantile: float) -> pd.DataFrame:
@@ -256,7 +283,7 @@ def _runner(
     """A runner and inputs in float64 where the model can take it, else in its own dtype."""
     wanted = torch.float64 if settings.precision == "float64" else None
     runner = Runner(model, wanted, settings.seed, weights)
-    fed = inputs.cast(torch.float64) if wanted else inputs
+    fed = inputs.cast(wanted)
     if wanted is None:
         _try(runner, fed)
         return runner, fed
@@ -265,9 +292,9 @@ def _runner(
             runner(fed)
     except Exception as error:
         own = Runner(model, None, settings.seed, weights)
-        _try(own, inputs)  # if this fails too, its message is the one to read
+        _try(own, inputs.cast(None))  # if this fails too, its message is the one to read
         notes.append(f"computed in the model's own precision, since float64 failed ({_short(error)})")
-        return own, inputs
+        return own, inputs.cast(None)
     return runner, fed
 
 
@@ -285,7 +312,7 @@ def _verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: li
     first, again = tensor_of(runner(inputs)), tensor_of(runner(inputs, reseed=False))
     if first is None or again is None:
         return False
-    if not torch.equal(first, again) and not _agree(first, again, 1e-12):
+    if not _agree(first, again, 1e-12):
         second = tensor_of(runner(inputs))
         if second is None or not _agree(first, second, 1e-12):
             raise InputError(
@@ -307,8 +334,12 @@ def _verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: li
 
 
 def _agree(first: Tensor, second: Tensor, tolerance: float) -> bool:
-    scale = float(first.detach().abs().max())
-    return first.shape == second.shape and bool((first - second).detach().abs().max() <= tolerance * scale)
+    """Equal up to ``tolerance`` of the largest entry; NaN and infinities to themselves."""
+    if first.shape != second.shape:
+        return False
+    first, second = first.detach(), second.detach()
+    scale = float(first[first.isfinite()].abs().amax()) if bool(first.isfinite().any()) else 0.0
+    return torch.allclose(first, second, rtol=0.0, atol=tolerance * scale, equal_nan=True)
 
 
 def _as_labels(labels: Any, count: int) -> np.ndarray:
