@@ -29,7 +29,7 @@ class SharedReLU(nn.Module):
         self.conv2, self.pool = nn.Conv2d(3, 2, 3), nn.AvgPool2d(2)
         self.relu, self.head = nn.ReLU(inplace=True), nn.Linear(8, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = self.relu(self.bn(self.conv1(x)))
         x = self.pool(self.relu(self.conv2(x)))
         return self.head(x.flatten(1))
@@ -54,7 +54,7 @@ class Residual(nn.Module):
         self.blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 5)) for _ in range(2))
         self.head = nn.Linear(5, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         for block in self.blocks:
             out = block(x)
             out += x
@@ -69,7 +69,7 @@ class Cells(nn.Module):
         super().__init__()
         self.cell, self.head = kind(3, 4), nn.Linear(4, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         state: Any = None
         for step in x.unbind(1):
             state = self.cell(step, state)
@@ -84,7 +84,7 @@ class Recurrent(nn.Module):
         self.batch_first = batch_first
         self.lstm, self.head = nn.LSTM(3, 4, batch_first=batch_first), nn.Linear(4, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         out, _ = self.lstm(x if self.batch_first else x.transpose(0, 1))
         return self.head(out[:, -1] if self.batch_first else out[-1])
 
@@ -96,7 +96,7 @@ class Functional(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(5, 6), nn.Linear(6, 4)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         z = self.first(x)
         z[:, 2:4] *= 2
         h = torch.tanh(z)
@@ -123,12 +123,12 @@ class Custom(nn.Module):
         super().__init__()
         self.first, self.cube, self.second = nn.Linear(5, 5), Cubed(), nn.Linear(5, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.second(self.cube(self.first(x)))
 
 
 class Cubed(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return Cube.apply(x)
 
 
@@ -140,31 +140,33 @@ def encoder() -> nn.TransformerEncoder:
 def bert() -> nn.Module:
     from transformers import BertConfig, BertModel
 
-    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10}
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10}
     return BertModel(BertConfig(vocab_size=20, max_position_embeddings=16, **sizes))
 
 
 def vit() -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
-    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10}
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10}
     return ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=3, **sizes))
 
 
 def gpt2() -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    return GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=16, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0))
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=20, n_positions=16, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    )
 
 
 def llama() -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10}
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10}
     return LlamaForCausalLM(LlamaConfig(vocab_size=20, max_position_embeddings=16, **sizes))
 
 
-def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+def seeded(make: Callable[[], nn.Module], seed: int = 0) -> Any:
     """A model whose weights depend on the seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

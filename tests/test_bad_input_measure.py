@@ -24,7 +24,7 @@ class Shapes(nn.Module):
         super().__init__()
         self.odd, self.spare, self.relu, self.head = Wrapped(wrapped), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         self.odd(x)
         return self.head(self.relu(x))
 
@@ -47,7 +47,7 @@ class Noisy(nn.Module):
         super().__init__()
         self.layer, self.calls = nn.Linear(5, 4), iter(range(10**6))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.layer(x) + next(self.calls)
 
 
@@ -64,7 +64,7 @@ class InPlace(nn.Module):
         super().__init__()
         self.layer, self.head = nn.Linear(5, 5), nn.Linear(5, 40)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         h = torch.tanh(self.layer(x))
         h *= 2
         return self.head(h)
@@ -87,6 +87,12 @@ def images() -> Tensor:
 
 def batch_second() -> nn.Module:
     return zoo.seeded(lambda: zoo.Recurrent(batch_first=False))
+
+
+def not_copied() -> nn.Module:
+    model = mlp()
+    model.left = model(zoo.numbers(1, 5))  # part of a graph
+    return model
 
 
 def changed(**tensors: Any) -> dict[str, Any]:
@@ -121,7 +127,9 @@ CASES: dict[str, Case] = {
     "neither name nor class": Case(("layer 3",), {"layers": [3]}),
     "layers a number": Case(("layers is 3",), {"layers": 3}),
     "empty list": Case(("layers is empty",), {"layers": []}),
-    "call number": Case(("'cell'", "4 times", "#9"), {"layers": "cell#9"}, lambda: zoo.Cells(nn.GRUCell), lambda: zoo.numbers(2, 4, 3)),
+    "call number": Case(
+        ("'cell'", "4 times", "#9"), {"layers": "cell#9"}, lambda: zoo.Cells(nn.GRUCell), lambda: zoo.numbers(2, 4, 3)
+    ),
     "never called": Case(("'spare'", "never called"), {"layers": "spare"}, lambda: Shapes(torch.sin)),
     "output a string": Case(("'odd'", "str"), {"layers": "odd"}, lambda: Shapes(lambda x: "word")),
     "output integers": Case(("'odd'", "int64"), {"layers": "odd"}, lambda: Shapes(lambda x: x.argmax(1))),
@@ -132,7 +140,10 @@ CASES: dict[str, Case] = {
     "overwritten in place": Case(("'head'", "inplace"), {"layers": "head", "mode": "train"}, InPlace),
     "nothing to measure": Case(("no layer could be measured", "odd"), {"layers": "odd*"}, lambda: Shapes(lambda x: x.detach())),
     "integer block": Case(
-        ("'transformer.wte'", "integer"), {"layers": "transformer.wte", "layer_map": "block"}, zoo.gpt2, lambda: {"input_ids": zoo.words(2, 4)}
+        ("'transformer.wte'", "integer"),
+        {"layers": "transformer.wte", "layer_map": "block"},
+        zoo.gpt2,
+        lambda: {"input_ids": zoo.words(2, 4)},
     ),
     "batch second": Case(("'lstm'", "first dimension"), {"layers": "lstm"}, batch_second, lambda: zoo.numbers(3, 5, 3)),
     "batch second, as long": Case(("'lstm'", "first dimension"), {"layers": "lstm"}, batch_second, lambda: zoo.numbers(5, 5, 3)),
@@ -159,7 +170,9 @@ CASES: dict[str, Case] = {
     "mismatched": Case(("(3, 5)", "(4, 5)", "number of points"), inputs=lambda: (torch.zeros(3, 5), torch.zeros(4, 5))),
     "wrong shape": Case(("cannot be called", "(3, 7)", "shapes"), inputs=lambda: torch.zeros(3, 7)),
     "wrong name": Case(("cannot be called", "pixels"), inputs=lambda: {"pixels": torch.zeros(3, 5)}),
-    "empty loader": Case(("no batch",), inputs=lambda: DataLoader(TensorDataset(torch.zeros(3, 5)), batch_size=5, drop_last=True)),
+    "empty loader": Case(
+        ("no batch",), inputs=lambda: DataLoader(TensorDataset(torch.zeros(3, 5)), batch_size=5, drop_last=True)
+    ),
     "ragged loader": Case(("batch", "(2, 4)", "(2, 5)"), inputs=lambda: iter([torch.zeros(2, 5), torch.zeros(2, 4)])),
     "points": Case(("points is 0",), {"points": 0}),
     "points a word": Case(("points is 'all'",), {"points": "all"}),
@@ -188,19 +201,24 @@ CASES: dict[str, Case] = {
     "positions": Case(("positions", "(3,)", "5 columns"), {"selections": "ball(1)", "positions": np.arange(3)}),
     "groups": Case(("groups", "(2,)", "5 columns"), {"groups": [0, 1]}),
     "two layouts": Case(("image_shape", "groups", "together"), {"image_shape": (1, 5), "groups": [0] * 5}),
-    "token": Case(("[0, 7]", "'layers.0'", "5 tokens"), {"layers": "layers.0", "tokens": [0, 7]}, zoo.encoder, lambda: zoo.numbers(2, 5, 4)),
+    "token": Case(
+        ("[0, 7]", "'layers.0'", "5 tokens"), {"layers": "layers.0", "tokens": [0, 7]}, zoo.encoder, lambda: zoo.numbers(2, 5, 4)
+    ),
     "no token": Case(("tokens", "0"), {"layers": "layers.0", "tokens": 0}, zoo.encoder, lambda: zoo.numbers(2, 5, 4)),
     "tokens a word": Case(("tokens is 'all'", "'flat'"), {"tokens": "all"}),
     "tokens a fraction": Case(("tokens is 1.5",), {"tokens": 1.5}),
     # baselines
     "a baseline that lacks": Case(("another architecture", "no '2.bias'"), {"baseline": changed(**{"2_bias": None})}),
-    "a baseline of another shape": Case(("'2.weight'", "(4, 7)", "(4, 6)"), {"baseline": changed(**{"2_weight": torch.zeros(4, 7)})}),
+    "a baseline of another shape": Case(
+        ("'2.weight'", "(4, 7)", "(4, 6)"), {"baseline": changed(**{"2_weight": torch.zeros(4, 7)})}
+    ),
     "a baseline with more": Case(("'5.bias'", "in addition"), {"baseline": changed(**{"5_bias": torch.zeros(2)})}),
     "a baseline of numbers": Case(("'2.bias'", "list"), {"baseline": changed(**{"2_bias": [0.0] * 4})}),
     "another model": Case(("another architecture", "'0.weight'"), {"baseline": zoo.mlp(7)}),
     "a baseline of a kind": Case(("baseline is int", "'reinit'"), {"baseline": 3}),
     "no seeds": Case(("baseline_seeds is 0",), {"baseline": "reinit", "baseline_seeds": 0}),
     "seeds a word": Case(("baseline_seeds is 'ten'",), {"baseline": "reinit", "baseline_seeds": "ten"}),
+    "a model that cannot be copied": Case(("cannot be copied", "baseline"), {"baseline": "reinit"}, not_copied),
     "a missing checkpoint": Case(("nowhere.safetensors",), {"baseline": "nowhere.safetensors"}),
 }
 
@@ -225,5 +243,9 @@ def _state(model: Any) -> Any:
         return None
     modules = [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
     lazy = any(isinstance(m, nn.modules.lazy.LazyModuleMixin) for m in model.modules())
-    known = {} if lazy else {name: tensor.detach().cpu().numpy().tobytes() for name, tensor in model.state_dict().items() if not tensor.is_meta}
+    known = (
+        {}
+        if lazy
+        else {name: tensor.detach().cpu().numpy().tobytes() for name, tensor in model.state_dict().items() if not tensor.is_meta}
+    )
     return modules, known, torch.get_rng_state().numpy().tobytes()

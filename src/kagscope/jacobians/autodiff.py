@@ -142,7 +142,7 @@ def pull_back(h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame
 def mixes_tokens(h: Tensor, u: Tensor) -> bool:
     """Whether any token of the output (B, T, m) depends on another token of the variable (B, T, n).
 
-    Two different tokens differ in some binary digit of their index: for each digit, tokens with 0 are tested against those with 1.
+    Two tokens differ in some binary digit of their indices: for each digit, tokens with 0 are tested against those with 1.
     """
     T = h.shape[1]
     generator = torch.Generator().manual_seed(0)

@@ -133,7 +133,7 @@ class LayerJacobians:
         alone = found and self._shared(self.map.function(one), self.map.start(one))
         if found is None or alone is None:
             return
-        u, h, outer, signature = alone
+        u, h, outer, _ = alone
         frame = replace(self.frame, tokens=self.frame.tokens[:1])
         W, _ = autodiff.pull_back(outer.edge, u, tuple(h.shape), frame, self._at_once(1))
         self._W, self._signature = W[0, 0], found[3]

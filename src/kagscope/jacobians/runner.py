@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kagscope.errors import InputError
 from kagscope.jacobians.inputs import Inputs, trackable
-from kagscope.jacobians.randomness import random_state_kept
+from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
 
 Change = Callable[[Tensor], Tensor]
 
@@ -57,13 +57,16 @@ class Runner:
         self, model: nn.Module, dtype: torch.dtype | None, seed: int, weights: Mapping[str, Tensor] | None = None
     ) -> None:
         self.model, self.dtype, self.seed = model, dtype, seed
-        self.weights = {name: _cast(tensor.detach(), dtype) for name, tensor in (_tensors(model) | dict(weights or {})).items()}
+        own, given = _tensors(model), weights or {}
+        # of tied tensors one name each: functional_call ties the others
+        self.weights = {name: _cast(given.get(name, tensor).detach(), dtype) for name, tensor in own.items()}
+        self.devices = gpus(self.weights.values())
         self.buffers = [name for name, _ in model.named_buffers()]
 
     def __call__(self, inputs: Inputs, *, reseed: bool = True) -> Any:
         """The model's output. Gradients flow to whatever in ``inputs`` or of a hook requires them, not to parameters."""
         if reseed:
-            torch.manual_seed(self.seed)
+            seed_generators(self.seed, self.devices)
         # a pass in train mode writes into buffers: let it write into copies
         weights = self.weights | {name: self.weights[name].clone() for name in self.buffers}
         with torch.enable_grad():

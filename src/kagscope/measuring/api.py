@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import Layers
+from kagscope.jacobians.randomness import random_state_kept
 from kagscope.measuring.baseline import baselines
 from kagscope.measuring.observe import check_model, compare, curves, observe
 from kagscope.measuring.report import Report
@@ -98,7 +100,7 @@ def measure(
     found = as_inputs(inputs, points)
     labels = found.labels if labels is None else labels if points is None else labels[:points]
     notes: list[str] = []
-    with _telling(progress) as tell:
+    with random_state_kept(_tensors(model)), torch.inference_mode(False), _telling(progress) as tell:
         others = list(baselines(model, baseline, baseline_seeds, notes))
         given: Any = found.kwargs or found.args
         seen = observe(model, given, chosen, labels=labels, progress=tell)
@@ -123,6 +125,11 @@ def measure(
             "hardware": hardware(),
         },
     )
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
 
 
 def _said(baseline: Any, count: int) -> str:

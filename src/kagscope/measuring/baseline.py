@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.errors import InputError
-from kagscope.jacobians.randomness import random_state_kept
+from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
 from kagscope.models import load_weights
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
@@ -56,7 +56,9 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
 def _seeds(given: int | Sequence[int]) -> list[int]:
     several = list(given) if isinstance(given, list | tuple | range | np.ndarray) else None
     if several is None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
-        raise InputError(f"baseline_seeds is {given!r}; expected how many networks to initialise (at least 1), or a list of seeds")
+        raise InputError(
+            f"baseline_seeds is {given!r}; expected how many networks to initialise (at least 1), or a list of seeds"
+        )
     seeds = list(range(given)) if several is None and isinstance(given, int) else several or []
     if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0 for seed in seeds):
         raise InputError(f"baseline_seeds is {given!r}; expected whole numbers of at least 0, such as [0, 1, 2]")
@@ -70,12 +72,22 @@ def reinitialised(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
         model: not changed, nor is the random state.
         seed: of the initialisation.
         notes: names parameters that no module initialises; they keep their trained values.
+
+    Raises:
+        InputError: the model cannot be copied.
     """
-    fresh = copy.deepcopy(model)
+    try:
+        fresh = copy.deepcopy(model)
+    except Exception as error:
+        text = " ".join(str(error).split())[:150]
+        raise InputError(
+            f"the model cannot be copied and initialised anew ({type(error).__name__}: {text}); "
+            "give a model or weights as baseline"
+        ) from error
     whole = getattr(fresh, "_init_weights", None)
     kept: list[str] = []
     with random_state_kept(fresh.parameters()), torch.no_grad():
-        torch.manual_seed(seed)
+        seed_generators(seed, gpus(fresh.parameters()))
         for path, module in reversed(list(fresh.named_modules())):  # children first, as constructors do
             own = dict(module.named_parameters(path, recurse=False))
             before = {name: parameter.clone() for name, parameter in own.items()}

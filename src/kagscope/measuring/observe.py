@@ -109,11 +109,10 @@ def observe(
     seen = Observation()
     with untouched(model, settings.mode):
         runner, fed = _runner(model, found, settings, weights, seen.notes)
-        separate = _verify(runner, fed, settings, seen.notes)
-        planned = [
-            (call, _prepared(seen, call, runner, fed, settings, separate, call.path in exact))
-            for call in see_calls(runner, fed, paths, exact)
-        ]
+        with _model_errors(fed):
+            separate = _verify(runner, fed, settings, seen.notes)
+            calls = see_calls(runner, fed, paths, exact)
+        planned = [(call, _prepared(seen, call, runner, fed, settings, separate, call.path in exact)) for call in calls]
         for record, (call, jacobians) in zip(seen.layers, planned, strict=True):
             if jacobians is not None:
                 progress(call.name)
@@ -285,23 +284,28 @@ def _runner(
     runner = Runner(model, wanted, settings.seed, weights)
     fed = inputs.cast(wanted)
     if wanted is None:
-        _try(runner, fed)
+        with _model_errors(fed), torch.no_grad():
+            runner(fed)
         return runner, fed
     try:
         with torch.no_grad():
             runner(fed)
     except Exception as error:
         own = Runner(model, None, settings.seed, weights)
-        _try(own, inputs.cast(None))  # if this fails too, its message is the one to read
+        with _model_errors(inputs), torch.no_grad():
+            own(inputs.cast(None))  # if this fails too, its message is the one to read
         notes.append(f"computed in the model's own precision, since float64 failed ({_short(error)})")
         return own, inputs.cast(None)
     return runner, fed
 
 
-def _try(runner: Runner, inputs: Inputs) -> None:
+@contextmanager
+def _model_errors(inputs: Inputs) -> Iterator[None]:
+    """What a forward pass raises, as an error that says with which inputs."""
     try:
-        with torch.no_grad():
-            runner(inputs)
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         shapes = ", ".join(f"{place}: {tuple(value.shape)} {value.dtype}" for place, value in inputs.tensors().items())
         raise InputError(f"the model cannot be called with these inputs ({shapes}): {_short(error)}") from error
@@ -323,10 +327,11 @@ def _verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: li
         return False
     try:
         alone = tensor_of(runner(inputs.take([0])))
-    except Exception:  # such as batch statistics of one point
+    except Exception as error:  # such as batch statistics of one point
         raise InputError(
-            'the model cannot take one point alone (batch statistics?); use mode="train" to measure each point within its batch'
-        ) from None
+            f"the model cannot take one point alone ({_short(error)}); "
+            'if it takes statistics over the batch, use mode="train" to measure each point within its batch'
+        ) from error
     if alone is not None and not _agree(first[:1], alone, AGREE.get(runner.dtype, 1e-3)):
         notes.append("a point's output depends on the other points of its batch: each point was measured alone")
         return True
