@@ -20,6 +20,7 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid),
 )
 CHANNEL_LAST_BUT_ONE = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d, nn.InstanceNorm1d)
+Numbers = frozenset[int] | None
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]] | None
 
 
@@ -47,8 +48,8 @@ class Call:
     tokens: bool = False
 
 
-def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, int | None], set[str]]:
-    """Paths of the modules asked for, in the model's order, each with the number of a call or None for all of them.
+def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], set[str]]:
+    """Paths of the modules asked for, in the model's order, each with the numbers of calls or None for all of them.
 
     Args:
         model: whose ``named_modules()`` is searched.
@@ -71,15 +72,13 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, int | None]
     if not isinstance(layers, str | type | Iterable):
         raise InputError(f"layers is {layers!r}; expected names, patterns or module classes, or None for all activations")
     wanted: Iterable[Any] = [layers] if isinstance(layers, str | type) else list(layers)
-    chosen: dict[str, int | None] = {}
+    chosen: dict[str, Numbers] = {}
     exact: set[str] = set()
     for one in wanted:
         paths, call, named = _matches(modules, one)
         for path in paths:
-            if path in chosen and chosen[path] != call:
-                chosen[path] = None  # two calls of the same module: measure all
-            else:
-                chosen[path] = call
+            before = chosen.get(path, frozenset())
+            chosen[path] = None if before is None or call is None else before | {call}
         if named:
             exact |= set(paths)
     if not chosen:
@@ -115,7 +114,7 @@ def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int
     raise InputError(f"the model has no layer {wanted!r}; {hint}{more}")
 
 
-def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, int | None], exact: set[str]) -> list[Call]:
+def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact: set[str]) -> list[Call]:
     """Every call that one forward pass makes of the modules at ``paths``, in the order of the paths.
 
     Raises:
@@ -130,10 +129,11 @@ def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, int | None], exac
         kind = type(module).__name__
         if not outputs:
             found.append(Call(path, path, 0, kind, reason="never called in the forward pass"))
-        if wanted is not None and outputs and wanted >= len(outputs):
-            raise InputError(f"layer {path!r} is called {len(outputs)} times in the forward pass; there is no call #{wanted}")
+        if wanted is not None and outputs and max(wanted) >= len(outputs):
+            times = f"{len(outputs)} time{'s' * (len(outputs) > 1)}"
+            raise InputError(f"layer {path!r} is called {times} in the forward pass; there is no call #{max(wanted)}")
         for index, output in enumerate(outputs):
-            if wanted in (None, index):
+            if wanted is None or index in wanted:
                 name = f"{path}#{index}" if len(outputs) > 1 else path
                 call = _call(name, path, index, module, output, inputs.count)
                 if fewer is not None and not call.reason and index < len(again[path]):

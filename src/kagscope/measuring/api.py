@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.randomness import random_state_kept
-from kagscope.measuring.baseline import baselines
+from kagscope.measuring.baseline import COMPILED, baselines
 from kagscope.measuring.observe import check_model, compare, curves, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
@@ -96,7 +96,7 @@ def measure(
         seed=seed,
     )
     check_model(model)
-    since = time.perf_counter()
+    since, model = time.perf_counter(), getattr(model, COMPILED, model)
     found = as_inputs(inputs, points)
     labels = found.labels if labels is None else labels if points is None else labels[:points]
     notes: list[str] = []

@@ -16,6 +16,7 @@ from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generato
 from kagscope.models import load_weights
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
+COMPILED = "_orig_mod"  # where torch.compile keeps the module
 REINIT = "reinit"
 MARK = -7.25  # that no initialisation gives
 
@@ -34,23 +35,30 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
     """
     if given is None:
         return
+    given = getattr(given, COMPILED, given)
     if isinstance(given, nn.Module):
         _check_fit(model, dict(given.state_dict()), "the baseline model")
         yield given, None
     elif isinstance(given, Mapping):
-        _check_fit(model, dict(given), "the baseline's state dict")
-        yield model, dict(given)
+        weights = uncompiled(given)
+        _check_fit(model, weights, "the baseline's state dict")
+        yield model, weights
     elif isinstance(given, str) and given == REINIT:
         for seed in _seeds(seeds):
             yield reinitialised(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
-        weights = load_weights(given)
+        weights = uncompiled(load_weights(given))
         _check_fit(model, weights, str(given))
         yield model, weights
     else:
         raise InputError(
             f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
         )
+
+
+def uncompiled(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict without the prefix that ``torch.compile`` puts before every name."""
+    return {str(name).removeprefix(f"{COMPILED}."): tensor for name, tensor in weights.items()}
 
 
 def _seeds(given: int | Sequence[int]) -> list[int]:
