@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import kagscope as kag
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 STEP = 1e-6
@@ -135,6 +137,25 @@ class Cubed(nn.Module):
 def encoder() -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(4, 2, dim_feedforward=6, batch_first=True, dropout=0.1)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+class Odd(nn.Module):
+    """Layers of all sorts, of which some cannot be measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act, self.spare = nn.Linear(5, 4), nn.ReLU(), nn.Linear(2, 2)
+        self.words, self.cut = nn.Embedding(10, 5), Cut()
+
+    def forward(self, x: Tensor) -> Any:
+        self.words(torch.arange(3))
+        self.cut(x)
+        return self.act(self.layer(x))
+
+
+class Cut(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return x.detach() + 1
 
 
 def bert() -> nn.Module:
@@ -273,3 +294,19 @@ def _double(value: Tensor) -> Tensor:
 
 def _first(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
+
+
+def trained(seed: int = 0) -> Any:
+    """A model that is not at its initialisation."""
+    model = seeded(mlp, seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5).add_(0.1)
+    return model
+
+
+def values(report: kag.Report, layer: str, k: int, score: str, selection: str = "all", column: str = "value") -> np.ndarray:
+    """A score by point (and token)."""
+    t = report.table
+    chosen = t[(t["layer"] == layer) & (t["k"] == k) & (t["score"] == score) & (t["selection"] == selection)]
+    return chosen[column].to_numpy()

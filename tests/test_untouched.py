@@ -27,9 +27,13 @@ class Leaves(nn.Module):
         self.layer = torch.nn.utils.weight_norm(nn.Linear(5, 4))
         self.spectral = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
         self.act, self.last = nn.Tanh(), "nothing yet"
+        self.all: list[Tensor] = []
+        self.by_name: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor) -> Any:
         self.last = self.act(self.spectral(self.layer(x)))  # type: ignore[assignment]
+        self.all.append(x)
+        self.by_name["x"] = x
         return self.last  # type: ignore[return-value]
 
 
@@ -45,6 +49,13 @@ class Draws(nn.Module):
         return self.drop(self.act(self.layer(x)))
 
 
+def telling_bert() -> Any:
+    """Returns all it computed, for which transformers patches its modules while it runs."""
+    model: Any = zoo.bert()
+    model.config.output_hidden_states = True
+    return model
+
+
 Kind = tuple[Callable[[], nn.Module], Callable[[], Any], list[str]]
 KINDS: dict[str, Kind] = {
     "mlp": (zoo.mlp, lambda: zoo.numbers(3, 5), ["1", "3"]),
@@ -56,6 +67,7 @@ KINDS: dict[str, Kind] = {
     "functional": (zoo.Functional, lambda: zoo.numbers(3, 5), ["first", "second"]),
     "leaves": (Leaves, lambda: zoo.numbers(3, 5), ["layer", "act"]),
     "draws": (Draws, lambda: zoo.numbers(3, 5), ["act"]),
+    "bert": (telling_bert, lambda: {"inputs_embeds": zoo.numbers(2, 3, 8)}, ["encoder.layer.0.intermediate"]),
     "gpt2": (zoo.gpt2, lambda: {"inputs_embeds": zoo.numbers(2, 3, 8)}, ["transformer.h.0.mlp.act"]),
 }
 
@@ -70,6 +82,7 @@ def everything(model: nn.Module) -> dict[str, Any]:
     for name, module in model.named_modules():
         plain = {key: id(value) for key, value in vars(module).items()}
         entries = {key: [id(v) for v in value.values()] for key, value in vars(module).items() if isinstance(value, dict)}
+        entries |= {key: [id(v) for v in value] for key, value in vars(module).items() if isinstance(value, list)}
         found[name] = (plain, entries, module.training, [len(h) for h in (module._forward_hooks, module._forward_pre_hooks)])
     for name, parameter in model.named_parameters():
         found[f"parameter {name}"] = (bits(parameter), bits(parameter.grad), id(parameter.grad), parameter.requires_grad)
@@ -130,11 +143,10 @@ class Breaks(nn.Module):
 
     def __init__(self, passes: int) -> None:
         super().__init__()
-        self.left = [passes]
+        self.left = iter(range(passes))
 
     def forward(self, x: Tensor) -> Any:
-        self.left[0] -= 1
-        if self.left[0] < 0:
+        if next(self.left, None) is None:
             raise ValueError("broken on purpose")
         return x * 2
 

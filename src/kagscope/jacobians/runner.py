@@ -29,18 +29,20 @@ class Stop(BaseException):
 def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
     """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode.
 
-    On leaving, also by an exception, the attributes of all modules (modes, and whatever a forward pass may leave there) and the
-    random states are as before.
+    On leaving, also by an exception, the attributes of all modules, what dictionaries and lists among them hold (modes, hooks, and
+    whatever a forward pass may leave there) and the random states are as before.
     """
-    before = [(module, dict(vars(module))) for module in model.modules()]
+    before = [(vars(module), _held(vars(module))) for module in model.modules()]
     with torch.inference_mode(False), random_state_kept(_tensors(model).values()):
         try:
             model.train(mode == "train")
             yield
         finally:
-            for module, attributes in before:
-                vars(module).clear()
-                vars(module).update(attributes)
+            for attributes, held in before:
+                attributes.clear()
+                attributes.update({name: value for name, value, _ in held})
+                for _, value, entries in held:
+                    _refill(value, entries)
 
 
 class Runner:
@@ -145,6 +147,20 @@ def replaced(output: Any, change: Change) -> Any:
         return other
     items = [new if place == key else value for place, value in values.items()]
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+
+
+def _held(attributes: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Name, value, and what the value holds where it is a dictionary or a list."""
+    return [(name, value, copy.copy(value) if isinstance(value, dict | list) else None) for name, value in attributes.items()]
+
+
+def _refill(value: Any, entries: Any) -> None:
+    """Give a dictionary or list its former entries; it stays the same object."""
+    if isinstance(value, dict) and (list(value) != list(entries) or any(value[key] is not entries[key] for key in entries)):
+        value.clear()
+        value.update(entries)
+    elif isinstance(value, list):
+        value[:] = entries
 
 
 def _entries(output: Any) -> dict[Any, Any]:

@@ -42,14 +42,14 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
     elif isinstance(given, Mapping):
         weights = uncompiled(given)
         _check_fit(model, weights, "the baseline's state dict")
-        yield model, weights
+        yield _loaded(model, weights)
     elif isinstance(given, str) and given == REINIT:
         for seed in _seeds(seeds):
             yield reinitialised(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
         weights = uncompiled(load_weights(given))
         _check_fit(model, weights, str(given))
-        yield model, weights
+        yield _loaded(model, weights)
     else:
         raise InputError(
             f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
@@ -59,6 +59,19 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
 def uncompiled(weights: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict without the prefix that ``torch.compile`` puts before every name."""
     return {str(name).removeprefix(f"{COMPILED}."): tensor for name, tensor in weights.items()}
+
+
+def _loaded(model: nn.Module, weights: dict[str, Any]) -> Source:
+    """A copy of the model with these weights, or where it cannot be copied, the model with weights that stand in.
+
+    A copy since what a model computes again on the way back (activation checkpointing) takes the module's own weights.
+    """
+    try:
+        fresh = copy.deepcopy(model)
+    except Exception:
+        return model, weights
+    fresh.load_state_dict(weights)
+    return fresh, None
 
 
 def _seeds(given: int | Sequence[int]) -> list[int]:

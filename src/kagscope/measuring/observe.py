@@ -233,14 +233,20 @@ def _state(other: Observation, layer: str) -> State:
 
 
 def _averaged(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Mean over baselines of the baseline's score, and of those scores of the network that are counted against it."""
+    """Mean over baselines of the baseline's score, and of those scores of the network that are counted against it.
+
+    Baselines in which a score is undefined at a point are left out of its mean there.
+    """
     if len(tables) == 1:
         return tables[0]
     table = tables[0].copy()
-    table["value"] = np.mean([one["value"] for one in tables], axis=0)
-    table["baseline"] = np.mean([one["baseline"] for one in tables], axis=0)
-    ratio = table["value"] / table["baseline"].where(table["baseline"] != 0)
-    table["ratio"] = ratio
+    for name in ("value", "baseline"):
+        every = np.stack([one[name].to_numpy() for one in tables])
+        mean = np.nansum(every, axis=0) / np.maximum((~np.isnan(every)).sum(axis=0), 1)
+        same = (every == every[0]).all(axis=0)  # the network's own scores, to the last bit
+        table[name] = np.where(np.isnan(every).all(axis=0), np.nan, np.where(same, every[0], mean))
+    table["ratio"] = table["value"] / table["baseline"].where(table["baseline"] != 0)
+    table["reason"] = table["reason"].astype(str).where(table["value"].isna(), "")
     return table
 
 
