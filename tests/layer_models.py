@@ -131,7 +131,7 @@ class Custom(nn.Module):
 
 class Cubed(nn.Module):
     def forward(self, x: Tensor) -> Any:
-        return Cube.apply(x)
+        return Cube.apply(x)  # type: ignore[no-untyped-call]
 
 
 def encoder() -> nn.TransformerEncoder:
@@ -169,7 +169,8 @@ def vit() -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
     sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10}
-    return ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=3, **sizes))
+    sizes["num_labels"] = 3
+    return ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_channels=1, **sizes))
 
 
 def gpt2() -> nn.Module:
@@ -309,4 +310,4 @@ def values(report: kag.Report, layer: str, k: int, score: str, selection: str = 
     """A score by point (and token)."""
     t = report.table
     chosen = t[(t["layer"] == layer) & (t["k"] == k) & (t["score"] == score) & (t["selection"] == selection)]
-    return chosen[column].to_numpy()
+    return np.asarray(chosen[column])

@@ -31,10 +31,10 @@ class Leaves(nn.Module):
         self.by_name: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor) -> Any:
-        self.last = self.act(self.spectral(self.layer(x)))  # type: ignore[assignment]
+        self.last = self.act(self.spectral(self.layer(x)))
         self.all.append(x)
         self.by_name["x"] = x
-        return self.last  # type: ignore[return-value]
+        return self.last
 
 
 class Draws(nn.Module):
@@ -92,9 +92,9 @@ def everything(model: nn.Module) -> dict[str, Any]:
 
 
 def random_states() -> tuple[Any, ...]:
-    numpy = np.random.get_state()  # noqa: NPY002
-    waiting = len(torch.cuda._queued_calls)  # type: ignore[attr-defined]  # seeds for GPUs that are not in use yet
-    return torch.get_rng_state().numpy().tobytes(), numpy[1].tobytes(), numpy[2:], random.getstate(), waiting  # type: ignore[index, union-attr]
+    numpy: Any = np.random.get_state()  # noqa: NPY002
+    waiting = len(torch.cuda._queued_calls)  # seeds for GPUs that are not in use yet
+    return torch.get_rng_state().numpy().tobytes(), numpy[1].tobytes(), numpy[2:], random.getstate(), waiting
 
 
 def prepare(model: nn.Module, seed: int) -> None:
@@ -180,8 +180,8 @@ def test_an_interrupt_passes_through_and_leaves_no_hooks() -> None:
 def test_hooks_of_the_user_stay_and_are_heard() -> None:
     model = zoo.seeded(zoo.mlp)
     heard: list[str] = []
-    model[0].register_forward_hook(lambda module, args, output: output * 3)  # type: ignore[index]
-    model[1].register_forward_hook(lambda module, args, output: heard.append("1"))  # type: ignore[index]
+    model[0].register_forward_hook(lambda module, args, output: output * 3)
+    model[1].register_forward_hook(lambda module, args, output: heard.append("1"))
     before = everything(model)
     report = kag.measure(model, zoo.numbers(3, 5), layers="0", k=1)
     assert everything(model) == before

@@ -209,9 +209,10 @@ def _forward(function: Function, u: Tensor, frame: Frame, at_once: int) -> np.nd
 
 def _grad(h: Tensor | GradientEdge, u: Tensor, v: Tensor, batched: bool) -> Tensor:
     """v^T dh/du; zeros where the output does not depend on the variable."""
+    g: Tensor | None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*batching rule.*")  # slower, not wrong
-        (g,) = torch.autograd.grad([h], [u], v, retain_graph=True, allow_unused=True, is_grads_batched=batched)  # type: ignore[list-item]
+        (g,) = torch.autograd.grad(h, [u], v, retain_graph=True, allow_unused=True, is_grads_batched=batched)
     return torch.zeros((len(v), *u.shape) if batched else u.shape, dtype=u.dtype, device=u.device) if g is None else g
 
 

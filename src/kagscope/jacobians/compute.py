@@ -92,7 +92,8 @@ class LayerJacobians:
 
     def __iter__(self) -> Iterator[Batch]:
         if self._W is None and not self._needs_own_matrix():
-            self._find_shared()
+            with _reasons():
+                self._find_shared()
         per_item = 0 if self._W is not None else len(self.frame.tokens) * len(self.frame.rows) * self.frame.columns * 8
         size = max(1, int(self.budget // 4 // (self._single + 2 * per_item)))
         size = 1 if self.separate else self.inputs.count if self.coupled else size
@@ -104,7 +105,7 @@ class LayerJacobians:
     def _batch(self, points: np.ndarray) -> Batch:
         part = self.inputs.take(points)
         function, u = self.map.function(part), self.map.start(part)
-        found = self._factored(function, u)
+        found: tuple[FactoredJacobian | DenseJacobian, Tensor] | None = self._factored(function, u)
         if found is None:
             J, self.route = autodiff.jacobian(function, u, self.frame, self._at_once(len(u)))
             with torch.no_grad():
@@ -143,7 +144,7 @@ class LayerJacobians:
         u, h = autodiff.graph(function, u)
         try:
             outer = structure.outer_diagonal(h)
-            signature = outer and structure.shared_signature(outer, u, self.frame.out_tokens is not None)
+            signature = None if outer is None else structure.shared_signature(outer, u, self.frame.out_tokens is not None)
         except (RuntimeError, NotImplementedError):  # no way back through this graph
             return None
         return None if outer is None or signature is None else (u, h, outer, signature)

@@ -56,8 +56,7 @@ class Inputs:
 
     def tensors(self) -> dict[int | str, Tensor]:
         """The tensors among the arguments, by position or name."""
-        every: dict[int | str, Any] = {**dict(enumerate(self.args)), **self.kwargs}
-        return {place: value for place, value in every.items() if isinstance(value, Tensor)}
+        return _tensors(self.args, self.kwargs)
 
     def with_tensor(self, place: int | str, value: Tensor) -> Inputs:
         """The same arguments with one of them replaced."""
@@ -155,9 +154,7 @@ def _from_arguments(given: Any, labels: Any) -> Inputs:
         args, kwargs = tuple(map(_as_tensor, given)), {}
     else:
         args, kwargs = (_as_tensor(given),), {}
-    sizes = {
-        place: tuple(value.shape) for place, value in {**dict(enumerate(args)), **kwargs}.items() if isinstance(value, Tensor)
-    }
+    sizes = {place: tuple(tensor.shape) for place, tensor in _tensors(args, kwargs).items()}
     if not sizes:
         raise InputError(f"inputs are {type(given).__name__}; expected a tensor (points, …), a tuple, a mapping or a DataLoader")
     for place, shape in sizes.items():
@@ -173,6 +170,12 @@ def _from_arguments(given: Any, labels: Any) -> Inputs:
         if len(labels) != count:
             raise InputError(f"{count} points but {len(labels)} labels; they must be as many")
     return Inputs(args, kwargs, count, labels)
+
+
+def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int | str, Tensor]:
+    every: dict[int | str, Any] = dict(enumerate(args))
+    every.update(kwargs)
+    return {place: value for place, value in every.items() if isinstance(value, Tensor)}
 
 
 def trackable(tensor: Tensor) -> Tensor:

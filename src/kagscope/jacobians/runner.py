@@ -29,8 +29,8 @@ class Stop(BaseException):
 def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
     """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode.
 
-    On leaving, also by an exception, the attributes of all modules, what dictionaries and lists among them hold (modes, hooks, and
-    whatever a forward pass may leave there) and the random states are as before.
+    On leaving, also by an exception, the attributes of all modules and what dictionaries and lists among them hold (modes, hooks,
+    whatever a forward pass may leave there) are as before, and so are the random states.
     """
     before = [(vars(module), _held(vars(module))) for module in model.modules()]
     with torch.inference_mode(False), random_state_kept(_tensors(model).values()):
@@ -151,7 +151,10 @@ def replaced(output: Any, change: Change) -> Any:
 
 def _held(attributes: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Name, value, and what the value holds where it is a dictionary or a list."""
-    return [(name, value, copy.copy(value) if isinstance(value, dict | list) else None) for name, value in attributes.items()]
+    return [
+        (name, value, dict(value) if isinstance(value, dict) else list(value) if isinstance(value, list) else None)
+        for name, value in attributes.items()
+    ]
 
 
 def _refill(value: Any, entries: Any) -> None:

@@ -58,7 +58,8 @@ def outer_diagonal(h: Tensor) -> Outer | None:
     (edge,) = frontier.values()
     if edge.node is h.grad_fn:
         return Outer(edge, torch.ones_like(h, requires_grad=False))
-    (d,) = torch.autograd.grad(h, [edge], torch.ones_like(h), retain_graph=True, allow_unused=True)  # type: ignore[list-item]
+    d: Tensor | None
+    (d,) = torch.autograd.grad(h, [edge], torch.ones_like(h), retain_graph=True, allow_unused=True)
     return Outer(edge, d) if d is not None and d.shape == h.shape else None
 
 
@@ -70,10 +71,10 @@ def shared_signature(outer: Outer, u: Tensor, tokens: bool) -> Tensor | None:
     generator = torch.Generator().manual_seed(1)
     one = torch.randn(outer.d.shape[2:] if tokens else outer.d.shape[1:], generator=generator).to(outer.d)
     v = one.expand(outer.d.shape).contiguous()
-    (g,) = torch.autograd.grad([outer.edge], [u], v, retain_graph=True, allow_unused=True)  # type: ignore[list-item]
-    if g is None:
+    found: tuple[Tensor | None, ...] = torch.autograd.grad([outer.edge], [u], v, retain_graph=True, allow_unused=True)
+    if found[0] is None:
         return None
-    g = g.reshape(-1, *g.shape[2:]) if tokens else g
+    g = found[0].reshape(-1, *u.shape[2:]) if tokens else found[0]
     return g[0] if all(same(g[0], other) for other in g[1:]) else None
 
 

@@ -113,7 +113,7 @@ def reinitialised(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
             own = dict(module.named_parameters(path, recurse=False))
             before = {name: parameter.clone() for name, parameter in own.items()}
             for parameter in own.values():
-                vars(parameter).pop("_is_hf_initialized", None)  # a mark of transformers: "loaded, leave alone"
+                parameter.__dict__.pop("_is_hf_initialized", None)  # a mark of transformers: "loaded, leave alone"
                 parameter.fill_(MARK)
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):

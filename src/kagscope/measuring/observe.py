@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from kagscope.comparison import compare as compare_states
 from kagscope.comparison import curves as curves_of
@@ -129,8 +129,9 @@ def _prepared(
     """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
     record = LayerRecord(call.name, call.kind, reason=call.reason)
     seen.layers.append(record)
+    jacobians = None
     if call.reason:
-        return None
+        return jacobians
     with _skipping(record, named):
         jacobians = LayerJacobians(
             LayerMap(runner, call, settings.layer_map),  # type: ignore[arg-type]
@@ -147,8 +148,7 @@ def _prepared(
             check_layout(settings.selections, layout)
         except InputError as error:
             raise InputError(f"layer {call.name!r}: {error}") from None
-        return jacobians
-    return None
+    return jacobians
 
 
 def _layer(
@@ -264,7 +264,7 @@ def check_model(model: Any) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("model is a TorchScript module, which takes no hooks; give the Python module it was made from")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if isinstance(tensor, UninitializedTensorMixin):
+        if is_lazy(tensor):
             raise InputError(f"parameter {name!r} is not initialised yet; call the lazy model once before measuring it")
         if tensor.device.type == "meta":
             raise InputError(
