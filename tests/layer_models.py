@@ -232,7 +232,8 @@ def layer_function(
         seen["block"] = (args[0] if name is None else kwargs[name]).clone()
         if kind != "block" or replace_by is None:
             return None
-        return ((replace_by.clone(), *args[1:]), kwargs) if name is None else (args, kwargs | {name: replace_by.clone()})
+        new = replace_by.clone()  # for query, key and value of self-attention alike
+        return (tuple(new if a is args[0] else a for a in args), kwargs) if name is None else (args, kwargs | {name: new})
 
     def after(_: nn.Module, __: Any, output: Any) -> Any:
         if calls != wanted + 1:

@@ -95,8 +95,8 @@ SEQUENCES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], list[str]
 TOKEN_CASES = [(name, layer) for name, (_, _, layers) in SEQUENCES.items() for layer in layers]
 
 
-MIXES_NOTHING: tuple[str, ...] = ("layers.1.linear1", "layers.1.self_attn", "encoder.layer.0.intermediate", "transformer.h.0.mlp")
-MIXES_NOTHING += ("transformer.h.1.mlp.act", "model.layers.0.mlp")  # as blocks; of self_attn the query alone is the variable
+MIXES_NOTHING: tuple[str, ...] = ("layers.1.linear1", "encoder.layer.0.intermediate", "transformer.h.0.mlp")
+MIXES_NOTHING += ("transformer.h.1.mlp.act", "model.layers.0.mlp")  # as blocks
 
 
 @pytest.mark.parametrize(("name", "layer"), TOKEN_CASES)
@@ -150,6 +150,30 @@ def test_patches_by_pixels() -> None:
     expected = zoo.central_differences(model, {"pixel_values": x}, layer, "output")  # (B, classes, patches, m)
     J, _ = jacobians(model, x, layer, "output")
     assert_close(J, expected.swapaxes(1, 2))
+
+
+class Places(nn.Module):
+    """Channels before places, as many channels as those of the input; then places before channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv1d(3, 3, 3, padding=1), nn.BatchNorm1d(3), nn.ReLU())
+        self.drop, self.act, self.head = nn.Dropout(), nn.Tanh(), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.act(self.drop(self.conv(x)).transpose(1, 2)))
+
+
+@pytest.mark.parametrize("length", [3, 4])
+def test_channels_of_one_dimensional_convolutions_are_no_tokens(length: int) -> None:
+    model, x = zoo.seeded(Places), zoo.numbers(2, 3, length)
+    for layer in ("conv.0", "conv.1", "conv.2", "conv", "drop"):
+        for kind in ("input", "block"):
+            J, _ = jacobians(model, x, layer, kind)
+            assert_close(J, zoo.central_differences(model, x, layer, kind).reshape(2, 1, 3 * length, 3 * length))
+    J, _ = jacobians(model, x, "act", "block")
+    assert_close(J, own_tokens(zoo.central_differences(model, x, "act", "block")))
+    assert J.shape == (2, length, 3, 3)
 
 
 # -- how they are found ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid),
 )
 CHANNEL_LAST_BUT_ONE = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d, nn.InstanceNorm1d)
+ELEMENTWISE = (*ACTIVATIONS, nn.Dropout, nn.Dropout1d, nn.Identity)
 Numbers = frozenset[int] | None
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]] | None
 
@@ -132,12 +133,13 @@ def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact: 
         if wanted is not None and outputs and max(wanted) >= len(outputs):
             times = f"{len(outputs)} time{'s' * (len(outputs) > 1)}"
             raise InputError(f"layer {path!r} is called {times} in the forward pass; there is no call #{max(wanted)}")
-        for index, output in enumerate(outputs):
+        for index, (output, channels_first) in enumerate(outputs):
             if wanted is None or index in wanted:
                 name = f"{path}#{index}" if len(outputs) > 1 else path
                 call = _call(name, path, index, module, output, inputs.count)
+                call = replace(call, tokens=call.tokens and not channels_first)
                 if fewer is not None and not call.reason and index < len(again[path]):
-                    other = _call(name, path, index, module, again[path][index], fewer.count)
+                    other = _call(name, path, index, module, again[path][index][0], fewer.count)
                     call = replace(call, reason=other.reason)  # a first dimension that was the number of points by chance
                 found.append(call)
     for call in found:
@@ -146,19 +148,36 @@ def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact: 
     return found
 
 
-def _outputs(runner: Runner, inputs: Inputs, paths: Iterable[str]) -> dict[str, list[Any]]:
-    """What each call of the modules at ``paths`` returns in one forward pass."""
+def _outputs(runner: Runner, inputs: Inputs, paths: Iterable[str]) -> dict[str, list[tuple[Any, bool]]]:
+    """What each call of the modules at ``paths`` returns in one forward pass, and whether channels come before places in it.
+
+    They do in what a Conv1d or its like returns, and in what elementwise modules make of that.
+    """
     modules = dict(runner.model.named_modules(remove_duplicate=False))
-    seen: dict[str, list[Any]] = {path: [] for path in paths}
+    seen: dict[str, list[tuple[Any, bool]]] = {path: [] for path in paths}
+    channels: dict[tuple[Any, ...], Tensor] = {}  # by address and layout; kept, so that no other tensor gets the address
+
+    def mark(module: nn.Module, args: Any, output: Any) -> None:
+        known = any(isinstance(value, Tensor) and _layout(value) in channels for value in args)
+        if isinstance(output, Tensor) and (isinstance(module, CHANNEL_LAST_BUT_ONE) or known):
+            channels[_layout(output)] = output
+
     with contextlib.ExitStack() as stack:
+        for module in runner.model.modules():
+            if isinstance(module, CHANNEL_LAST_BUT_ONE + ELEMENTWISE):
+                stack.callback(module.register_forward_hook(mark).remove)
         for path in paths:
 
             def record(_: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
-                seen[path].append(output)
+                seen[path].append((output, isinstance(output, Tensor) and _layout(output) in channels))
 
             stack.callback(modules[path].register_forward_hook(record, with_kwargs=True).remove)
         runner(inputs)
     return seen
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _fewer(runner: Runner, inputs: Inputs) -> Inputs | None:
@@ -179,8 +198,7 @@ def _call(name: str, path: str, index: int, module: nn.Module, output: Any, coun
             name, path, index, kind, shape, f"its output has shape {shape}, whose first dimension is not the {count} points"
         )
     note = "" if isinstance(output, Tensor) else f"the first tensor of its output ({type(output).__name__})"
-    tokens = len(shape) == 3 and not isinstance(module, CHANNEL_LAST_BUT_ONE)
-    return Call(name, path, index, kind, shape, note=note, tokens=tokens)
+    return Call(name, path, index, kind, shape, note=note, tokens=len(shape) == 3)
 
 
 def _said(output: Any) -> str:

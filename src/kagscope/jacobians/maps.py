@@ -24,8 +24,8 @@ class LayerMap:
     Attributes:
         runner: of the model.
         call: the layer and which of its calls.
-        kind: "input": model input to layer output; "block": the call's own first input to its output; "output": layer output to
-            model output.
+        kind: "input": model input to layer output; "block": the call's own first input, in every place among the arguments where
+            that tensor was passed, to its output; "output": layer output to model output.
     """
 
     runner: Runner

@@ -84,7 +84,8 @@ class Runner:
 def intercept(
     module: nn.Module, index: int, *, on_input: Change | None = None, on_output: Change | None = None
 ) -> Iterator[None]:
-    """Hooks on call number ``index`` of a module in a pass; each change takes the first floating tensor and replaces it."""
+    """Hooks on call number ``index`` of a module in a pass; each change takes the first floating tensor and replaces it,
+    an argument in every place where the same tensor was passed."""
     calls = 0
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -95,9 +96,12 @@ def intercept(
         place = first_tensor({**dict(enumerate(args)), **kwargs})
         if place is None:
             raise Unmeasurable("its input is no floating tensor (integers?), so there is nothing to take derivatives of")
-        if isinstance(place, str):
-            return args, {**kwargs, place: on_input(kwargs[place])}
-        return (*args[:place], on_input(args[place]), *args[place + 1 :]), kwargs
+        old = kwargs[place] if isinstance(place, str) else args[place]
+        new = on_input(old)
+        # wherever it was passed: query, key and value of self-attention are one tensor
+        return tuple(new if value is old else value for value in args), {
+            name: new if value is old else value for name, value in kwargs.items()
+        }
 
     def after(_: nn.Module, __: Any, ___: Any, output: Any) -> Any:
         if on_output is None or calls != index + 1:
