@@ -158,6 +158,7 @@ CASES: dict[str, Case] = {
     "randomness of its own": Case(("randomness",), model=lambda: nn.Sequential(Noisy(), nn.ReLU())),
     "NaN weights": Case(("'3'", "input 0", "NaN"), {"layers": ["1", "3"]}, nan_mlp),
     "NaN input": Case(("'1'", "input 2", "NaN"), inputs=lambda: zoo.numbers(4, 5).index_fill(0, torch.tensor(2), float("nan"))),
+    "NaN output": Case(("output of layer 'odd'", "NaN"), {"layers": "odd"}, lambda: Shapes(lambda x: x + float("nan"))),
     "batch statistics": Case(
         ('mode="train"',), model=lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.ReLU())
     ),
@@ -198,7 +199,7 @@ CASES: dict[str, Case] = {
     "selection without positions": Case(("ball(1)", "image_shape"), {"selections": "ball(1)"}),
     "image_shape": Case(("image_shape=(2, 2)", "4 pixels", "5 columns"), {"selections": "ball(1)", "image_shape": (2, 2)}),
     "image_shape unused": Case(("image_shape=(2, 2)", "5 columns"), {"image_shape": (2, 2)}),
-    "positions": Case(("positions", "(3,)", "5 columns"), {"selections": "ball(1)", "positions": np.arange(3)}),
+    "positions": Case(("positions", "(3", "5 columns"), {"selections": "ball(1)", "positions": np.arange(3)}),
     "groups": Case(("groups", "(2,)", "5 columns"), {"groups": [0, 1]}),
     "two layouts": Case(("image_shape", "groups", "together"), {"image_shape": (1, 5), "groups": [0] * 5}),
     "token": Case(

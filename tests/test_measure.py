@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 import kagscope as kag
 import layer_models as zoo
 from kagscope.errors import DataError
-from kagscope.models import save_weights
 from kagscope.schema import SCORE_COLUMNS
+from kagscope.weights import save_weights
 from layer_models import trained, values
 
 COLUMNS = list(SCORE_COLUMNS)
@@ -147,10 +147,13 @@ def test_kinds_of_baselines_agree(tmp_path: Path) -> None:
         assert np.array_equal(pr["ratio"], pr["value"] / pr["baseline"])
 
 
-def test_a_pickle_as_baseline_is_refused(tmp_path: Path) -> None:
-    torch.save(zoo.mlp().state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(DataError, match=r"is a pickle.*safetensors"):
-        kag.measure(trained(), zoo.numbers(4, 5), baseline=tmp_path / "weights.pt")
+def test_a_pickle_of_more_than_weights_is_refused(tmp_path: Path) -> None:
+    model, x = trained(), zoo.numbers(4, 5)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    assert (kag.measure(model, x, baseline=tmp_path / "weights.pt").table["ratio"].dropna() == 1).all()
+    torch.save(model, tmp_path / "model.pt")
+    with pytest.raises(DataError, match=r"refused.*any code"):
+        kag.measure(model, x, baseline=tmp_path / "model.pt")
 
 
 def test_compiled_models_are_measured_as_they_are() -> None:

@@ -1,20 +1,14 @@
-"""The MLPs, their activations' derivatives, and weights on disk."""
+"""The MLPs and their activations' derivatives."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pickle
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from kagscope.errors import DataError, InputError, OutputError
-from kagscope.models import ACTIVATIONS, activation_derivative, hidden_layers, load_into, load_weights, mlp, save_weights
+from kagscope.errors import InputError
+from kagscope.models import ACTIVATIONS, activation_derivative, hidden_layers, mlp
 
 
 def test_layout_and_names() -> None:
@@ -73,62 +67,3 @@ def test_bad_arguments(arguments: tuple[Any, ...], message: str) -> None:
 def test_bad_seeds(seed: object) -> None:
     with pytest.raises(InputError, match="seed is"):
         mlp(2, [2], 2, seed=seed)  # type: ignore[arg-type]
-
-
-def test_weights_survive_the_disk(tmp_path: Path) -> None:
-    model, other = mlp(6, [5, 4], 3, seed=0), mlp(6, [5, 4], 3, seed=1)
-    save_weights(tmp_path / "w.safetensors", model.state_dict())
-    load_into(other, load_weights(tmp_path / "w.safetensors"))
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    assert os.listdir(tmp_path) == ["w.safetensors"]
-    with pytest.raises(OutputError, match="cannot write"):
-        save_weights(tmp_path / "missing" / "w.safetensors", model.state_dict())
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, ("exploded", "w"))
-
-
-def test_bad_weight_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    state = mlp(6, [5], 3, seed=0).state_dict()
-    save_weights("good", state)
-    good = Path("good").read_bytes()
-    torch.save({**state, "bomb": Bomb()}, "zip.pt")
-    Path("raw.pt").write_bytes(pickle.dumps(Bomb()))
-    for pickled in ("zip.pt", "raw.pt"):
-        with pytest.raises(DataError, match="is a pickle"):
-            load_weights(pickled)
-    assert not Path("exploded").exists()
-    for content in (b"", b"short", good[:-1], good[:100], b"\xff" * 200, b"\xff" * 7 + b"\x7f" + good[8:], good + b"x"):
-        Path("bad").write_bytes(content)
-        with pytest.raises(DataError, match="bad: truncated, damaged or not safetensors") as caught:
-            load_weights("bad")
-        assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match="no such file"):
-        load_weights("missing")
-    with pytest.raises(DataError, match="is a folder"):
-        load_weights(tmp_path)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda b: len(b).to_bytes(8, "little") + b)))
-def test_any_bytes_are_weights_or_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "fuzz").write_bytes(content)
-    with contextlib.suppress(DataError):
-        assert all(isinstance(tensor, torch.Tensor) for tensor in load_weights(tmp_path / "fuzz").values())
-
-
-def test_weights_that_do_not_fit_change_nothing() -> None:
-    model = mlp(6, [5], 3, seed=0)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    lacking = dict(list(before.items())[:-1])
-    for state, message in (
-        (lacking, r"they lack 2\.bias; expected 0\.weight"),
-        ({**before, "9.weight": torch.zeros(1)}, r"hold in addition 9\.weight"),
-        (mlp(6, [5], 4, seed=1).state_dict(), r"2\.weight has shape \(4, 5\), expected \(3, 5\)"),
-    ):
-        with pytest.raises(DataError, match=message):
-            load_into(model, state, "weights.safetensors")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

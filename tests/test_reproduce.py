@@ -19,11 +19,12 @@ import torch
 from kagscope.data import load
 from kagscope.errors import InputError, OutputError
 from kagscope.geometry import choose_points
-from kagscope.models import load_weights, mlp
+from kagscope.models import mlp
 from kagscope.schema import CLAIM_FIELDS, CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
 from kagscope.studies.collect import Outcome
 from kagscope.studies.executors import Failure, LocalExecutor, Report, Work
 from kagscope.studies.reproduce import RunsFailed, reproduce
+from kagscope.weights import load_state
 from studies import GEOMETRY, small_settings
 
 # -- what is written -------------------------------------------------------------------------------------------------------------
@@ -99,7 +100,7 @@ class Recomputed:
     def __init__(self, study: Outcome, run: str) -> None:
         folder = study.folder / "runs" / run
         config = json.loads((folder / "config.json").read_text())
-        weights = load_weights(folder / "weights.safetensors")
+        weights = load_state(folder / "weights.safetensors")
         steps = sorted({int(name.split("/")[0]) for name in weights})
         self.data = load("digits")
         self.nets = {}

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from kagscope.data import Dataset, load
 from kagscope.errors import InputError
-from kagscope.models import ACTIVATIONS, load_into, mlp
+from kagscope.models import ACTIVATIONS, mlp
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
 from kagscope.training.settings import geometric_steps
 from kagscope.training.stacked import StackedMLP
+from kagscope.weights import load_into
 
 SMALL = TrainingSettings(hidden=(33, 17), epochs=3, batch_size=37)  # sizes that no vector unit divides
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kagscope.errors import InputError, KagscopeError
+from kagscope.commands.common import Debug, Json, Quiet, guarded, numbers
+from kagscope.commands.measure import measure
+from kagscope.commands.prune import prune
 
 if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
@@ -24,10 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report (and errors).")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, progress to standard error.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
 
 
 def _version(asked: bool) -> None:
@@ -93,7 +89,7 @@ def reproduce(
         settings = settings_from(
             {
                 "data": data,
-                "widths": _numbers("widths", widths),
+                "widths": numbers("widths", widths),
                 "depth": depth,
                 "activation": activation,
                 "trainings": tuple(part.strip() for part in training.split(",")),
@@ -103,7 +99,7 @@ def reproduce(
                 "learning_rate": learning_rate,
                 "weight_decay": weight_decay,
                 "checkpoints": checkpoints,
-                "k": _numbers("k", k),
+                "k": numbers("k", k),
                 "points": points,
             }
         )
@@ -115,7 +111,7 @@ def reproduce(
             outcome = run(settings, out, executor=chosen, on_event=console.event, progress=not quiet)
         _finish(outcome, quiet, as_json)
 
-    _guarded(job, debug)
+    guarded(job, debug)
 
 
 @app.command()
@@ -138,16 +134,11 @@ def report(
             outcome = collect(store, store.study["runs"], console.event)
         _finish(outcome, quiet, as_json)
 
-    _guarded(job, debug)
+    guarded(job, debug)
 
 
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(
-            f"--{option} is {text!r}; expected whole numbers with commas between them, for example 32,64,128"
-        ) from None
+app.command()(measure)
+app.command()(prune)
 
 
 def _finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
@@ -167,32 +158,6 @@ def _finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
 
         print_outcome(outcome)
     typer.echo(str(outcome.report))
-
-
-def _guarded(job: Callable[[], None], debug: bool) -> None:
-    """Run a command; errors become one line on standard error and exit code 2 (bad input), 1 (failure) or 130 (Ctrl-C)."""
-    try:
-        job()
-    except KeyboardInterrupt:
-        typer.echo("interrupted: finished runs are kept, the same command goes on from there", err=True)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-            for failure in getattr(error, "failures", ()):
-                typer.echo(failure.traceback, err=True)
-        typer.echo(f"error: {_one_line(error)}", err=True)
-        raise typer.Exit(getattr(error, "exit_code", 1)) from None
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, KagscopeError):
-        return " ".join(str(error).split())
-    if isinstance(error, MemoryError):
-        return "out of memory; use fewer --workers, narrower networks or fewer --points"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in kagscope; --debug shows where)"
 
 
 def main(arguments: list[str] | None = None) -> Any:

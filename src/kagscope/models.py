@@ -1,19 +1,16 @@
-"""The networks of the reproduction: multi-layer perceptrons, and their weights on disk as safetensors."""
+"""The networks of the reproduction: multi-layer perceptrons."""
 
 from __future__ import annotations
 
 import difflib
 import itertools
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kagscope.errors import DataError, InputError
-from kagscope.files import atomic_path, open_regular
+from kagscope.errors import InputError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 """Activation functions by name; GELU is the exact one, z Phi(z)."""
@@ -101,62 +98,3 @@ _DERIVATIVES: dict[str, Callable[[Tensor], Tensor]] = {
 def hidden_layers(model: nn.Sequential) -> list[str]:
     """Names of the hidden layers after their activation, first to last: ``["1", "3"]`` for two hidden layers."""
     return [name for name, module in model.named_children() if isinstance(module, tuple(ACTIVATIONS.values()))]
-
-
-def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
-    """Write a state dict as safetensors, at once or not at all. Raises :class:`~kagscope.errors.OutputError`."""
-    from safetensors.torch import save
-
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a state dict that :func:`save_weights` (or any safetensors writer) wrote. Pickles are refused, not opened.
-
-    Raises:
-        DataError: missing, truncated, or not safetensors.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    path = Path(path)
-    with open_regular(path) as stream:
-        content = stream.read()
-    try:
-        return load(content)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        if content[:4] == b"PK\x03\x04" or content[:1] == b"\x80":
-            raise DataError(
-                f"{path}: is a pickle (torch.save), which could run code when opened; expected safetensors: where you trust it, "
-                "convert it with safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
-            ) from None
-        raise DataError(
-            f"{path}: truncated, damaged or not safetensors ({error}); expected weights that were saved as safetensors"
-        ) from error
-
-
-def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights") -> None:
-    """Copy ``state`` into ``model``; nothing is changed unless everything fits.
-
-    Args:
-        model: its parameters and buffers are overwritten.
-        state: tensors by name.
-        where: what to call the weights in an error, such as their file.
-
-    Raises:
-        DataError: a missing or unexpected name, or a wrong shape.
-    """
-    expected = model.state_dict()
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or extra:
-        parts = [f"{what} {', '.join(names[:6])}" for what, names in (("lack", missing), ("hold in addition", extra)) if names]
-        raise DataError(f"{where} do not fit the model: they {' and '.join(parts)}; expected {', '.join(list(expected)[:12])}")
-    for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise DataError(
-                f"{where} do not fit the model: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}; "
-                "check the widths, the number of classes and the image size"
-            )
-    model.load_state_dict(dict(state))

@@ -1,12 +1,13 @@
-"""Folders of NumPy archives: ``train.npz`` and ``test.npz``, or one file with both parts.
+"""NumPy files: folders with ``train.npz`` and ``test.npz`` or one file with both parts, and single files of arrays.
 
-Archives are read member by member, after their headers have been checked against the sizes in the zip directory; objects
+They are read member by member, after their headers have been checked against the sizes in the zip directory; objects
 (pickles) are never loaded.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -47,43 +48,65 @@ def _part(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> tuple
 
 
 def _read(file: Path, wanted: set[str]) -> dict[str, npt.NDArray[Any]]:
+    return _archive(file, wanted, _EXPECTED)
+
+
+def read_npz(file: Path) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of numbers or truth values in an archive, by name. Raises :class:`DataError`, also for objects (pickles)."""
+    return _archive(file, None, "expected arrays written by numpy.savez")
+
+
+def read_npy(file: Path) -> npt.NDArray[Any]:
+    """The array of numbers or truth values in a ``.npy`` file. Raises :class:`DataError`, also for objects (pickles)."""
+    with open_regular(file) as stream:
+        try:
+            return _array(stream, os.fstat(stream.fileno()).st_size, str(file))
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{file}: not a readable .npy file ({_short(error)}); expected one written by numpy.save") from error
+
+
+def _archive(file: Path, wanted: set[str] | None, expected: str) -> dict[str, npt.NDArray[Any]]:
     with open_regular(file) as raw:
         try:
             with zipfile.ZipFile(raw) as archive:
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-                if missing := sorted(wanted - members.keys()):
+                chosen = set(members) if wanted is None else wanted
+                if missing := sorted(chosen - members.keys()):
                     found = ", ".join(f"`{name}`" for name in sorted(members)[:8]) or "nothing"
-                    raise DataError(f"{file}: lacks {', '.join(f'`{name}`' for name in missing)} (found {found}); {_EXPECTED}")
-                return {name: _member(archive, members[name], f"{file}: `{name}`") for name in sorted(wanted)}
+                    raise DataError(f"{file}: lacks {', '.join(f'`{name}`' for name in missing)} (found {found}); {expected}")
+                arrays = {}
+                for name in sorted(chosen):
+                    with archive.open(members[name]) as stream:
+                        arrays[name] = _array(stream, members[name].file_size, f"{file}: `{name}`")
+                return arrays
         except DataError:
             raise
-        except (
-            Exception
-        ) as error:  # zipfile and numpy raise a dozen kinds on damaged bytes, NotImplementedError and MemoryError included
-            raise DataError(f"{file}: not a readable .npz archive ({_short(error)}); {_EXPECTED}") from error
+        except Exception as error:  # zipfile and numpy raise a dozen kinds, NotImplementedError and MemoryError included
+            raise DataError(f"{file}: not a readable .npz archive ({_short(error)}); {expected}") from error
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> npt.NDArray[Any]:
-    with archive.open(info) as stream:
-        shape, fortran, dtype = _npy_header(stream)
-        if dtype.hasobject:
-            raise DataError(f"{where}: holds Python objects (a pickle), which are never loaded; expected an array of numbers")
-        if dtype.kind not in "iuf":
-            raise DataError(f"{where}: found dtype {dtype}; expected an array of numbers")
-        expected = math.prod(shape) * dtype.itemsize
-        if expected > MAX_BYTES * dtype.itemsize:
-            raise DataError(f"{where}: announces {math.prod(shape)} numbers; at most {MAX_BYTES} can be read")
-        if expected != info.file_size - stream.tell():
-            raise DataError(
-                f"{where}: its header announces shape {shape} of {dtype} = {expected} bytes, its content is "
-                f"{info.file_size - stream.tell()} bytes long: save it again"
-            )
-        content = stream.read(expected)
-        if len(content) != expected or stream.read(1):
-            raise DataError(f"{where}: truncated: expected {expected} bytes, found {len(content)}: save it again")
-    flat = np.frombuffer(content, dtype=dtype)
-    array = flat.reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="), copy=False)
+def _array(stream: IO[bytes], size: int, where: str) -> npt.NDArray[Any]:
+    """The array in a ``.npy`` stream of ``size`` bytes, its header checked before memory is taken."""
+    shape, fortran, dtype = _npy_header(stream)
+    if dtype.hasobject:
+        raise DataError(f"{where}: holds Python objects (a pickle), which are never loaded; expected an array of numbers")
+    if dtype.kind not in "iufb":
+        raise DataError(f"{where}: found dtype {dtype}; expected an array of numbers")
+    expected = math.prod(shape) * dtype.itemsize
+    if expected > MAX_BYTES * dtype.itemsize:
+        raise DataError(f"{where}: announces {math.prod(shape)} numbers; at most {MAX_BYTES} can be read")
+    if expected != size - stream.tell():
+        raise DataError(
+            f"{where}: its header announces shape {shape} of {dtype} = {expected} bytes, its content is "
+            f"{size - stream.tell()} bytes long: save it again"
+        )
+    content = stream.read(expected)
+    if len(content) != expected or stream.read(1):
+        raise DataError(f"{where}: truncated: expected {expected} bytes, found {len(content)}: save it again")
+    array = np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="))  # a copy: what lies in bytes cannot be written to
 
 
 def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -46,7 +48,7 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
     layers = layers_of(scaled)
     with style():
         ax = new_axes(ax)
-        for layer, colour in zip(layers, _colours(len(layers)), strict=True):
+        for layer, colour in zip(layers, layer_colours(len(layers)), strict=True):
             line = select(scaled, layer=layer).sort_values("scale")
             label = layer_label(layer, layers)
             ax.errorbar(
@@ -76,7 +78,7 @@ def plot_layers(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selecti
         ax = ax if ax is not None else new_figure(max(SINGLE_COLUMN, 0.32 * len(names) + 1.2), 2.6).subplots()
         x = np.arange(len(names))
         if table["baseline"].notna().any():
-            look = {"color": GREY, "marker": "s", "markerfacecolor": "white", "linestyle": ""}
+            look: dict[str, Any] = {"color": GREY, "marker": "s", "markerfacecolor": "white", "linestyle": ""}
             ax.errorbar(x, table["baseline"], errors(table, "baseline"), label="baseline", **look)
         ax.errorbar(x, table["value"], errors(table, "value"), color=BLUE, marker="o", linestyle="", label="model")
         ax.set_xticks(
@@ -100,7 +102,7 @@ def plot_zipf(curves: pd.DataFrame, *, layer: str | None = None, k: int = 2, ax:
         for network, look in (("baseline", {"color": GREY, "linestyle": (0, (4, 1.6))}), ("model", {"color": BLUE})):
             line = table[table["network"] == network].sort_values("x")
             if len(line):
-                ax.plot(line["x"] / line["x"].max(), line["y"].clip(lower=FLOOR), label=network, **look)  # type: ignore[arg-type]
+                ax.plot(line["x"] / line["x"].max(), line["y"].clip(lower=FLOOR), label=network, **look)
         ax.set_yscale("log")
         ax.set_xlim(0, 1.02)
         ax.set_title(layer_label(layer, [layer]))
@@ -124,14 +126,18 @@ def plot_histogram(curves: pd.DataFrame, *, layer: str | None = None, k: int = 2
     edges = np.arange(round(left * 8), round(right * 8) + 2) / 8
     with style():
         ax = new_axes(ax)
-        for network, look in (("baseline", {"color": "#c9c9c9", "fill": True}), ("model", {"color": BLUE, "linewidth": 1.2})):
+        looks: dict[str, dict[str, Any]] = {
+            "baseline": {"color": "#c9c9c9", "fill": True},
+            "model": {"color": BLUE, "linewidth": 1.2},
+        }
+        for network, look in looks.items():
             line = table[table["network"] == network]
             if line.empty:
                 continue
             heights = line[np.isfinite(line["x"])].groupby("x")["y"].sum().reindex(edges[:-1], fill_value=0.0)
             zeros = float(line.loc[np.isneginf(line["x"]), "y"].sum())
             label = network + (f" ({zeros:.2g} exactly zero)" if zeros else "")
-            ax.stairs(heights.to_numpy(), edges, label=label, **look)  # type: ignore[arg-type]
+            ax.stairs(heights.to_numpy(), edges, label=label, **look)
         ax.set_yscale("log")
         ax.set_title(layer_label(layer, [layer]))
         ax.set_xlabel(r"$\log_2$(minor / mean minor)")
@@ -156,7 +162,7 @@ def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "
     layers = layers_of(chosen)
     with style():
         ax = new_axes(ax)
-        for name, colour in zip(layers, _colours(len(layers)), strict=True):
+        for name, colour in zip(layers, layer_colours(len(layers)), strict=True):
             grouped = select(chosen, layer=name).groupby("token")[measure]
             mean, half = grouped.mean(), half_width(grouped.std().to_numpy(), grouped.count().to_numpy())
             ax.errorbar(
@@ -182,7 +188,8 @@ def _curve(curves: pd.DataFrame, curve: str, layer: str | None, k: int) -> tuple
     return found, layer
 
 
-def _colours(count: int) -> list[str]:
+def layer_colours(count: int) -> list[str]:
+    """A colour for each layer; more than :data:`MANY` get shades, in the order of the network."""
     import matplotlib as mpl
 
     if count <= MANY:

@@ -21,6 +21,7 @@ from kagscope.jacobians.runner import Unmeasurable
 
 Tokens = int | Sequence[int] | str | None
 FLAT = "flat"
+MAX_TOKENS = 256  # of a sequence, where all are asked for
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class LayerJacobians:
     Args:
         map: which function.
         inputs: in the dtype to compute in.
-        tokens: which tokens of sequences: None all, an int that many evenly spaced, a list those, "flat" takes sequences whole.
+        tokens: which tokens of sequences: None all (of more than 256 as many evenly spaced), an int that many evenly spaced, a
+            list those, "flat" takes sequences whole.
         max_rows: more rows than this are thinned to a random sample of that size, the same for every network.
         budget: bytes of working memory, about.
         separate: each point alone, since the model mixes the points of a batch.
@@ -83,8 +85,10 @@ class LayerJacobians:
         self.frame = self._frame(h, u)
         if len(self.frame.rows) < self.frame.units:
             self.notes.append(f"{len(self.frame.rows)} of its {self.frame.units} rows, drawn at random (seed {self.seed})")
-        if self.frame.tokens and len(self.frame.tokens) < (self.frame.out_tokens or self.frame.in_tokens or 1):
-            self.notes.append(f"tokens {', '.join(map(str, self.frame.tokens))}")
+        length, chosen = self.frame.out_tokens or self.frame.in_tokens or 1, self.frame.tokens
+        if len(chosen) < length:
+            which = ", ".join(map(str, chosen)) if len(chosen) <= 8 else "evenly spaced"
+            self.notes.append(f"{len(chosen)} of its {length} tokens ({which})")
         if self.separate:
             self.notes.append("each point alone: the model mixes the points of a batch")
         if self.coupled:
@@ -105,13 +109,7 @@ class LayerJacobians:
     def _batch(self, points: np.ndarray) -> Batch:
         part = self.inputs.take(points)
         function, u = self.map.function(part), self.map.start(part)
-        found: tuple[FactoredJacobian | DenseJacobian, Tensor] | None = self._factored(function, u)
-        if found is None:
-            J, self.route = autodiff.jacobian(function, u, self.frame, self._at_once(len(u)))
-            with torch.no_grad():
-                h = function(u)
-            found = DenseJacobian(J.reshape(-1, *J.shape[2:])), h
-        jacobian, h = found
+        jacobian, h = self._factored(function, u) or self._dense(function, u)
         items = np.repeat(points, len(self.frame.tokens))
         tokens = np.tile(self.frame.tokens if self._has_tokens() else (-1,), len(points))
         return Batch(jacobian, items, tokens, self._kept(h))
@@ -125,6 +123,12 @@ class LayerJacobians:
         _, h, outer, _ = found
         self.route = "factored"
         return FactoredJacobian(self._kept(outer.d), self._W), h.detach()
+
+    def _dense(self, function: autodiff.Function, u: Tensor) -> tuple[DenseJacobian, Tensor]:
+        J, self.route = autodiff.jacobian(function, u, self.frame, self._at_once(len(u)))
+        with torch.no_grad():
+            h = function(u)
+        return DenseJacobian(J.reshape(-1, *J.shape[2:])), h
 
     def _find_shared(self) -> None:
         """W of J = diag(d) W, from one point, where all points have the same."""
@@ -212,7 +216,7 @@ def _chosen(tokens: Tokens, length: int | None, layer: str) -> tuple[int, ...]:
     if length is None:
         return (0,)
     if tokens is None:
-        return tuple(range(length))
+        tokens = MAX_TOKENS
     if isinstance(tokens, int):
         if tokens < 1:
             raise InputError(f"tokens is {tokens}; expected a positive number, a list of token indices, None for all, or 'flat'")

@@ -56,7 +56,7 @@ class Inputs:
 
     def tensors(self) -> dict[int | str, Tensor]:
         """The tensors among the arguments, by position or name."""
-        return _tensors(self.args, self.kwargs)
+        return {place: value for place, value in _placed(self.args, self.kwargs) if isinstance(value, Tensor)}
 
     def with_tensor(self, place: int | str, value: Tensor) -> Inputs:
         """The same arguments with one of them replaced."""
@@ -154,7 +154,7 @@ def _from_arguments(given: Any, labels: Any) -> Inputs:
         args, kwargs = tuple(map(_as_tensor, given)), {}
     else:
         args, kwargs = (_as_tensor(given),), {}
-    sizes = {place: tuple(tensor.shape) for place, tensor in _tensors(args, kwargs).items()}
+    sizes = {place: tuple(value.shape) for place, value in _placed(args, kwargs) if isinstance(value, Tensor)}
     if not sizes:
         raise InputError(f"inputs are {type(given).__name__}; expected a tensor (points, …), a tuple, a mapping or a DataLoader")
     for place, shape in sizes.items():
@@ -172,12 +172,6 @@ def _from_arguments(given: Any, labels: Any) -> Inputs:
     return Inputs(args, kwargs, count, labels)
 
 
-def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int | str, Tensor]:
-    every: dict[int | str, Any] = dict(enumerate(args))
-    every.update(kwargs)
-    return {place: value for place, value in every.items() if isinstance(value, Tensor)}
-
-
 def trackable(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where it was made in inference mode and autograd would refuse it."""
     return tensor.clone() if tensor.is_inference() else tensor
@@ -185,6 +179,10 @@ def trackable(tensor: Tensor) -> Tensor:
 
 def _as_tensor(value: Any) -> Any:
     return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) and value.dtype != object else value
+
+
+def _placed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int | str, Any]]:
+    return [*enumerate(args), *kwargs.items()]
 
 
 def _place(place: int | str) -> str:

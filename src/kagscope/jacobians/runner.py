@@ -59,9 +59,8 @@ class Runner:
         self, model: nn.Module, dtype: torch.dtype | None, seed: int, weights: Mapping[str, Tensor] | None = None
     ) -> None:
         self.model, self.dtype, self.seed = model, dtype, seed
-        own, given = _tensors(model), weights or {}
-        # of tied tensors one name each: functional_call ties the others
-        self.weights = {name: _cast(given.get(name, tensor).detach(), dtype) for name, tensor in own.items()}
+        others = weights or {}  # may name a tied tensor twice, where the model's own names it once
+        self.weights = {name: _cast(others.get(name, own).detach().to(own), dtype) for name, own in _tensors(model).items()}
         self.devices = gpus(self.weights.values())
         self.buffers = [name for name, _ in model.named_buffers()]
 

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from kagscope.errors import InputError
-from kagscope.jacobians.forms import DeepJacobian, FactoredJacobian, LayerJacobian
+from kagscope.jacobians.forms import DeepJacobian, FactoredJacobian
 
+StackJacobian = FactoredJacobian | DeepJacobian
 POINTWISE = (nn.GELU, nn.ReLU, nn.Tanh, nn.SiLU, nn.Sigmoid, nn.Identity)
 
 
-def hidden_layer_jacobians(model: nn.Sequential, inputs: torch.Tensor) -> dict[str, LayerJacobian]:
+def hidden_layer_jacobians(model: nn.Sequential, inputs: torch.Tensor) -> dict[str, StackJacobian]:
     """Jacobians of every hidden layer (after its activation) with respect to the input.
 
     Args:
@@ -31,7 +32,7 @@ def hidden_layer_jacobians(model: nn.Sequential, inputs: torch.Tensor) -> dict[s
     """
     stack = _affine_pointwise_pairs(model)
     _check_inputs(inputs, stack[0][1])
-    found: dict[str, LayerJacobian] = {}
+    found: dict[str, StackJacobian] = {}
     inner: list[tuple[np.ndarray, np.ndarray]] = []
     hidden = inputs.detach().double()
     first = d = None

@@ -58,9 +58,8 @@ def outer_diagonal(h: Tensor) -> Outer | None:
     (edge,) = frontier.values()
     if edge.node is h.grad_fn:
         return Outer(edge, torch.ones_like(h, requires_grad=False))
-    d: Tensor | None
-    (d,) = torch.autograd.grad(h, [edge], torch.ones_like(h), retain_graph=True, allow_unused=True)
-    return Outer(edge, d) if d is not None and d.shape == h.shape else None
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(h, [edge], torch.ones_like(h), retain_graph=True, allow_unused=True)
+    return Outer(edge, found[0]) if found[0] is not None and found[0].shape == h.shape else None
 
 
 def shared_signature(outer: Outer, u: Tensor, tokens: bool) -> Tensor | None:

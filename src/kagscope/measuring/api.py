@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.randomness import random_state_kept
 from kagscope.measuring.baseline import COMPILED, baselines
-from kagscope.measuring.observe import check_model, compare, curves, observe
+from kagscope.measuring.observe import Observation, check_model, compare, curves, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
 from kagscope.provenance import hardware, versions
@@ -63,8 +63,9 @@ def measure(
         baseline_seeds: of "reinit": how many networks, or their seeds; scores are compared with the mean over them.
         labels: (points,) classes, for kernel alignment.
         points: how many points to take, the first ones; None: all, of a loader at most 100.
-        tokens: of layers on sequences (points, tokens, n): None all, a number that many evenly spaced, a list those, "flat" takes
-            a sequence whole. Each token's output is taken with respect to the same token's input.
+        tokens: of layers on sequences (points, tokens, n): None all (of more than 256 as many evenly spaced), a number that many
+            evenly spaced, a list those, "flat" takes a sequence whole. Each token's output is taken with respect to the same
+            token's input.
         mode: "eval" (no dropout, fixed batch statistics) or "train": each point with respect to itself within its batch.
         precision: "float64" computes the Jacobians in float64 whatever the model's dtype, "model" in its own.
         max_rows: layers with more rows are thinned to so many at random, the same ones in the baseline.
@@ -108,22 +109,27 @@ def measure(
             observe(module, given, chosen, weights=weights, labels=labels, progress=lambda name: tell(f"{name} of the baseline"))
             for module, weights in others
         ]
-    table = compare(seen, before, chosen.zero_row_quantile)
+    about = {
+        "model": type(model).__name__,
+        "points": found.count,
+        "baseline": said(baseline, len(others)),
+        "seconds": round(time.perf_counter() - since, 3),
+    }
+    return reported(seen, before, chosen, notes, about)
+
+
+def reported(
+    seen: Observation, before: Sequence[Observation], settings: MeasureSettings, notes: Sequence[str], about: Mapping[str, Any]
+) -> Report:
+    """The report of one observation beside those of its baselines; ``about`` is its provenance, versions are added."""
     return Report(
-        table,
+        compare(seen, before, settings.zero_row_quantile),
         curves(seen),
         [curves(one) for one in before],
         layers=[record.as_json() for record in seen.layers],
-        settings=chosen.as_json(),
+        settings=settings.as_json(),
         notes=[*seen.notes, *notes],
-        provenance={
-            "model": type(model).__name__,
-            "points": found.count,
-            "baseline": _said(baseline, len(others)),
-            "seconds": round(time.perf_counter() - since, 3),
-            "versions": versions(),
-            "hardware": hardware(),
-        },
+        provenance={**about, "versions": versions(), "hardware": hardware()},
     )
 
 
@@ -132,7 +138,8 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.buffers()
 
 
-def _said(baseline: Any, count: int) -> str:
+def said(baseline: Any, count: int) -> str:
+    """A baseline in words; ``count`` networks stood for it."""
     if baseline is None:
         return "none"
     if isinstance(baseline, str):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kagscope.errors import InputError
 from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
-from kagscope.models import load_weights
+from kagscope.weights import fitting, load_state
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
 COMPILED = "_orig_mod"  # where torch.compile keeps the module
@@ -32,6 +32,7 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
 
     Raises:
         InputError: a baseline of another architecture; it is said which tensor differs.
+        DataError: a file that cannot be read, or whose weights do not fit (which, and what is close).
     """
     if given is None:
         return
@@ -47,9 +48,7 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
         for seed in _seeds(seeds):
             yield reinitialised(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
-        weights = uncompiled(load_weights(given))
-        _check_fit(model, weights, str(given))
-        yield _loaded(model, weights)
+        yield _loaded(model, fitting(model, load_state(given, say=notes.append), str(given), say=notes.append))
     else:
         raise InputError(
             f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"

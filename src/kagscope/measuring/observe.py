@@ -23,11 +23,13 @@ from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Call, find_layers, see_calls
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner, Unmeasurable, tensor_of, untouched
+from kagscope.layout import make_layout
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.settings import MeasureSettings
-from kagscope.selections import check_layout, make_layout
+from kagscope.selections import check_layout
 
 Progress = Callable[[str], None]
+LOOK_AT = 8  # points of the passes that only look at the model
 AGREE = {torch.float64: 1e-9, None: 1e-3}  # of a point alone with the same point in a batch, relative
 
 
@@ -109,9 +111,10 @@ def observe(
     seen = Observation()
     with untouched(model, settings.mode):
         runner, fed = _runner(model, found, settings, weights, seen.notes)
-        with _model_errors(fed):
-            separate = _verify(runner, fed, settings, seen.notes)
-            calls = see_calls(runner, fed, paths, exact)
+        few = fed if settings.mode == "train" else fed.take(slice(0, LOOK_AT))
+        with _model_errors(few):
+            separate = _verify(runner, few, settings, seen.notes)
+            calls = see_calls(runner, few, paths, exact)
         planned = [(call, _prepared(seen, call, runner, fed, settings, separate, call.path in exact)) for call in calls]
         for record, (call, jacobians) in zip(seen.layers, planned, strict=True):
             if jacobians is not None:
@@ -289,17 +292,18 @@ def _runner(
     wanted = torch.float64 if settings.precision == "float64" else None
     runner = Runner(model, wanted, settings.seed, weights)
     fed = inputs.cast(wanted)
+    few = slice(0, None if settings.mode == "train" else LOOK_AT)
     if wanted is None:
         with _model_errors(fed), torch.no_grad():
-            runner(fed)
+            runner(fed.take(few))
         return runner, fed
     try:
         with torch.no_grad():
-            runner(fed)
+            runner(fed.take(few))
     except Exception as error:
         own = Runner(model, None, settings.seed, weights)
         with _model_errors(inputs), torch.no_grad():
-            own(inputs.cast(None))  # if this fails too, its message is the one to read
+            own(inputs.cast(None).take(few))  # if this fails too, its message is the one to read
         notes.append(f"computed in the model's own precision, since float64 failed ({_short(error)})")
         return own, inputs.cast(None)
     return runner, fed

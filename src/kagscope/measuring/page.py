@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,8 +13,9 @@ from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 if TYPE_CHECKING:
     from kagscope.measuring.report import Report
+    from kagscope.measuring.series import Series
 
-RUN = {"run": "model", "training": "standard", "seed": 0, "epoch": float("nan"), "accuracy": float("nan")}
+RUN: dict[str, Any] = {"run": "model", "training": "standard", "seed": 0, "epoch": float("nan"), "accuracy": float("nan")}
 
 
 def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
@@ -30,7 +31,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
     about = report.provenance
     shape = report.settings.get("image_shape")
     return write_report(
-        path,
+        Path(path),
         results=results,
         curves=curves.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)],
         claims=[],
@@ -43,5 +44,31 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
             "hardware": about.get("hardware"),
             "config": report.settings,
             "timings": {"measuring": about.get("seconds", 0.0)},
+        },
+    )
+
+
+def write_series_page(series: Series, path: str | os.PathLike[str]) -> Path:
+    """Write the page of a run's checkpoints: as of a study with one run. Raises :class:`~kagscope.errors.OutputError`."""
+    last = series.reports[series.steps[-1]]
+    width = max((int(one["rows"]) for one in last.layers), default=0)
+    table = series.table[series.table["score"] != "skipped"].drop(columns="token", errors="ignore")
+    curves = series.curves[series.curves["network"] == "model"].assign(run="model", width=width, training="standard", seed=0)
+    shape = last.settings.get("image_shape")
+    about = last.provenance
+    return write_report(
+        Path(path),
+        results=table.assign(**RUN, width=width).astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)],
+        curves=curves.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)],
+        claims=[],
+        provenance={
+            "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')} along its training",
+            "summary": f"{len(series)} checkpoints. {last._headline()}. Intervals are not shown: there is one network.",
+            "findings": series.findings,
+            "image_shape": list(shape) if shape else None,
+            "versions": about.get("versions"),
+            "hardware": about.get("hardware"),
+            "config": last.settings,
+            "timings": {"measuring": sum(float(one.provenance.get("seconds", 0.0)) for one in series.reports.values())},
         },
     )

@@ -177,8 +177,8 @@ class Report:
             version = about["format"]
             if not isinstance(version, int) or version > FORMAT:
                 raise DataError(f"{source}: report of format {version}, this kagscope reads up to {FORMAT}; upgrade kagscope")
-            tables = [pd.read_parquet(source / f"{name}.parquet") for name in ("table", "curves")]
-            return cls(*tables, **{name: about[name] for name in ("layers", "settings", "notes", "provenance")})
+            table, curves = (pd.read_parquet(source / f"{name}.parquet") for name in ("table", "curves"))
+            return cls(table, curves, **{name: about[name] for name in ("layers", "settings", "notes", "provenance")})
         except DataError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:

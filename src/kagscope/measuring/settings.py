@@ -50,8 +50,9 @@ class MeasureSettings:
         _choice("layer_map", self.layer_map, KINDS)
         _choice("mode", self.mode, MODES)
         _choice("precision", self.precision, PRECISIONS)
-        orders = tuple(self.k) if isinstance(self.k, list | tuple | range) else (self.k,)
-        if not orders or any(isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K for k in orders):
+        k: Any = self.k
+        orders = tuple(k) if isinstance(k, list | tuple | range) else (k,)
+        if not orders or any(isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= MAX_K for one in orders):
             raise InputError(f"k is {self.k!r}; expected whole numbers from 1 to {MAX_K}, such as (1, 2)")
         object.__setattr__(self, "k", tuple(sorted(set(orders))))
         given: Any = self.selections

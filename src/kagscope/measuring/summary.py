@@ -118,7 +118,7 @@ def _undefined(table: pd.DataFrame) -> list[str]:
     if missing.empty:
         return []
     reasons = missing["reason"].astype(str).value_counts()
-    listed = "; ".join(f"{reason.removeprefix('undefined: ')} ({count})" for reason, count in reasons.items() if count)
+    listed = "; ".join(f"{str(reason).removeprefix('undefined: ')} ({count})" for reason, count in reasons.items() if count)
     return [f"{len(missing)} of {len(table)} numbers are undefined and left out of means: {listed}."]
 
 

@@ -18,13 +18,14 @@ from kagscope.data import Dataset, load
 from kagscope.errors import DataError
 from kagscope.geometry import Probe, State, choose_points, measure_state
 from kagscope.minors.threads import limit_threads
-from kagscope.models import mlp, save_weights
+from kagscope.models import mlp
 from kagscope.provenance import versions
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.store import RunStore
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
+from kagscope.weights import save_weights
 
 TASKS_PER_WORKER = 2
 

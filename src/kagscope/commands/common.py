@@ -1,0 +1,81 @@
+"""What all commands share: their common options, how they read lists, and how errors end them."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from kagscope.errors import InputError, KagscopeError
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report (and errors).")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, progress to standard error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
+
+GOES_ON = "finished runs are kept, the same command goes on from there"
+
+
+def guarded(job: Callable[[], None], debug: bool, interrupted: str = GOES_ON) -> None:
+    """Run a command; errors become one line on standard error and exit code 2 (bad input), 1 (failure) or 130 (Ctrl-C)."""
+    try:
+        job()
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {interrupted}", err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+            for failure in getattr(error, "failures", ()):
+                typer.echo(failure.traceback, err=True)
+        typer.echo(f"error: {_one_line(error)}", err=True)
+        raise typer.Exit(getattr(error, "exit_code", 1)) from None
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, KagscopeError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer --points or --workers, or smaller networks"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in kagscope; --debug shows where)"
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them. Raises :class:`InputError`, which names the option."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--{option} is {text!r}; expected whole numbers with commas between them, for example 32,64,128"
+        ) from None
+
+
+UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def amount(option: str, text: str) -> int:
+    """Bytes from "2GB", "512MiB" or "1000000". Raises :class:`InputError`, which names the option."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if found is None or found.group(2) not in UNITS:
+        raise InputError(f"--{option} is {text!r}; expected an amount of memory such as 2GB or 512MiB")
+    return int(float(found.group(1)) * UNITS[found.group(2)])
+
+
+def pairs(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Values by name from "NAME=VALUE": numbers, true, false, null and lists as JSON has them, else text."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier() or name in found:
+            again = " is given twice" if name in found else ""
+            raise InputError(f"--{option} {text!r}{again}; expected NAME=VALUE, such as width=64, each name once")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

@@ -1,0 +1,176 @@
+"""What ``kagscope measure`` measures: the model, its weights, its inputs and what to compare it with, from their names."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from kagscope.errors import DataError, InputError
+from kagscope.loading import Checkpoint, Inputs, find_checkpoints, fit_inputs, load_inputs, load_into, load_model, load_state
+from kagscope.loading.checkpoints import is_pattern
+from kagscope.models import mlp
+
+DEFAULT_POINTS = 100
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options that name what is measured, as they were given."""
+
+    model: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: Sequence[str] = ()
+    baseline: str | None = None
+    data: str | None = None
+    split: str = "test"
+    input_shape: tuple[int, ...] | None = None
+    points: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, ready.
+
+    Attributes:
+        model: with its weights, unless there are ``checkpoints``.
+        inputs: in the shape and dtype that it takes.
+        source: the inputs as they were loaded, with labels and indices.
+        baseline: for :func:`kagscope.measure`; None where nothing is compared.
+        said: the baseline in words; "" where :func:`kagscope.measure` finds them.
+        checkpoints: of a series, by step; empty for one set of weights.
+    """
+
+    model: nn.Module
+    inputs: Tensor | dict[str, Tensor]
+    source: Inputs
+    baseline: Any
+    said: str = ""
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+
+def is_series(weights: Sequence[str]) -> bool:
+    """Whether these names of weights mean several checkpoints."""
+    return len(weights) > 1 or any(is_pattern(name) for name in weights)
+
+
+def prepare(wanted: Wanted, say: Say) -> Subject:
+    """Load everything, and check that it fits together. ``say`` is told of every choice made on the way.
+
+    Raises:
+        InputError: something named wrongly, or that does not fit.
+        DataError: a bad file.
+    """
+    if Path(wanted.model).is_dir():
+        return _own_run(wanted, say)
+    if wanted.data is None:
+        raise InputError("--data is missing; give a data set (digits, mnist, a folder) or a file of inputs (.npz, .npy, .pt)")
+    model = load_model(wanted.model, wanted.arguments, seed=wanted.seed)
+    series = is_series(wanted.weights)
+    checkpoints = tuple(find_checkpoints(wanted.weights)) if series else ()
+    initial = copy.deepcopy(model) if wanted.baseline == "initial" else None
+    if wanted.weights and not series:
+        _load(model, wanted.weights[0], say)
+    elif not wanted.weights:
+        say(f"no --weights: {wanted.model} is measured as it was built (seed {wanted.seed})")
+    baseline = _baseline(wanted, model, initial, bool(checkpoints), say)
+    return _with_inputs(wanted, wanted.data, model, baseline, _said(wanted.baseline), checkpoints)
+
+
+def _load(model: nn.Module, name: str, say: Say) -> nn.Module:
+    load_into(model, load_state(name, say=say), name, say=say)
+    return model
+
+
+def _baseline(wanted: Wanted, model: nn.Module, initial: nn.Module | None, series: bool, say: Say) -> Any:
+    name = wanted.baseline
+    if name is None or name == "none":
+        return "first" if series and name is None else None
+    if name == "first":
+        if not series:
+            raise InputError("--baseline first is the first checkpoint of a series; give several --weights, or another baseline")
+        return "first"
+    if name == "initial":
+        if not wanted.weights:
+            raise InputError("--baseline initial is the model before --weights, but no --weights are given")
+        say(f"baseline: {wanted.model} as it was built (seed {wanted.seed}), which need not be what the training began with")
+        return initial
+    if name == "reinit":
+        return "reinit"
+    return _load(copy.deepcopy(model), name, say)
+
+
+def _said(baseline: str | None) -> str:
+    """A baseline that :func:`kagscope.measure` is given as a model, in words."""
+    if baseline in (None, "none", "first", "reinit"):
+        return ""
+    return "the model as built" if baseline == "initial" else str(baseline)
+
+
+def _with_inputs(
+    wanted: Wanted, data: str, model: nn.Module, baseline: Any, said: str, checkpoints: tuple[Checkpoint, ...] = ()
+) -> Subject:
+    source = _inputs(wanted, data)
+    inputs = source.inputs
+    device = next((p.device for p in model.parameters()), None)
+    if isinstance(inputs, Tensor):
+        inputs = fit_inputs(model, inputs, keep_shape=wanted.input_shape is not None)
+    elif device is not None:
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+    return Subject(model, inputs, source, baseline, said, checkpoints)
+
+
+def _inputs(wanted: Wanted, data: str) -> Inputs:
+    if wanted.points is not None:
+        return load_inputs(data, points=wanted.points, split=wanted.split, shape=wanted.input_shape)
+    every = load_inputs(data, split=wanted.split, shape=wanted.input_shape)
+    return every if len(every) <= DEFAULT_POINTS else every.evenly(DEFAULT_POINTS)
+
+
+# -- a run of `kagscope reproduce` -----------------------------------------------------------------------------------------------
+
+
+def _own_run(wanted: Wanted, say: Say) -> Subject:
+    """The network in ``runs/<run id>/``: its last weights, beside those before training unless another baseline is given."""
+    folder = Path(wanted.model)
+    if wanted.weights or wanted.arguments:
+        raise InputError(f"{folder} is a run with its own weights; leave --weights and --argument out")
+    from pydantic import ValidationError
+
+    from kagscope.studies.config import RunConfig
+
+    try:
+        config = RunConfig.model_validate(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError, ValidationError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}"
+        raise DataError(
+            f"{folder} is no run of kagscope reproduce (config.json: {reason}); give OUT/runs/RUN, or package.module:factory"
+        ) from None
+    stored = load_state(folder / "weights.safetensors")
+    steps = sorted({int(head) for head in (name.partition("/")[0] for name in stored) if head.isdigit()})
+    if not steps:
+        raise DataError(f"{folder / 'weights.safetensors'}: holds no steps of a run (names such as 0/0.weight)")
+    output = stored.get(f"{steps[0]}/{2 * len(config.widths)}.bias")
+    if output is None or output.ndim != 1:
+        raise DataError(f"{folder / 'weights.safetensors'}: holds other layers than config.json says; the run is damaged")
+
+    def network(step: int) -> nn.Module:
+        height, width = config.image_shape
+        net = mlp(height * width, config.widths, len(output), config.activation, seed=config.seed)
+        state = {name.partition("/")[2]: tensor for name, tensor in stored.items() if name.partition("/")[0] == str(step)}
+        load_into(net, state, f"{folder / 'weights.safetensors'} at step {step}")
+        return net
+
+    model = network(steps[-1])
+    if wanted.baseline in (None, "initial"):
+        baseline, said = network(steps[0]), f"the same network at step {steps[0]}"
+    else:
+        baseline, said = _baseline(wanted, model, None, False, say), _said(wanted.baseline)
+    return _with_inputs(wanted, wanted.data or config.data, model, baseline, said)

@@ -1,0 +1,102 @@
+"""Checkpoints of one training run, by their names: which files, and at which step each was written."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kagscope.errors import DataError, InputError
+from kagscope.hints import close_names, listed
+
+LABELS = ("step", "steps", "iter", "iteration", "it", "checkpoint", "ckpt", "epoch", "ep")
+"""Words before a number that make it the step, the first of them that is there."""
+
+_NUMBER = re.compile(r"\d+")
+_WORD_BEFORE = re.compile(r"([a-z]*)[^a-z0-9]*$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file of weights and the step that its name gives."""
+
+    step: int
+    path: Path
+
+
+def is_pattern(name: str) -> bool:
+    """Whether ``name`` stands for several files: it has ``*``, ``?`` or ``[…]`` and is no file itself."""
+    return glob.has_magic(name) and not Path(name).exists()
+
+
+def find_checkpoints(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Checkpoint]:
+    """The checkpoints that names and patterns stand for, by step.
+
+    The step is read from the path: of the numbers in which the paths differ, the one after a word of :data:`LABELS`
+    (``epoch=1-step=400.ckpt`` is step 400), else the last (``run3_100.pt`` beside ``run3_200.pt`` is step 100,
+    ``checkpoint-500/model.safetensors`` is step 500).
+
+    Raises:
+        InputError: nothing given, a path without a number, or two with the same step.
+        DataError: a pattern that fits no file. A name that is no file is kept: whoever reads it will say so.
+    """
+    given = [names] if isinstance(names, str | os.PathLike) else list(names)
+    if not given:
+        raise InputError("no checkpoint was given; expected files, or a pattern such as 'run/step_*.safetensors'")
+    paths = list(dict.fromkeys(path for name in given for path in _expand(os.fspath(name))))
+    checkpoints = sorted(
+        (Checkpoint(step, Path(path)) for step, path in zip(_steps(paths), paths, strict=True)), key=lambda found: found.step
+    )
+    for first, second in itertools.pairwise(checkpoints):
+        if first.step == second.step:
+            raise InputError(
+                f"{first.path} and {second.path} both have step {first.step} in their names; give one of them, or rename them"
+            )
+    return checkpoints
+
+
+def _expand(name: str) -> list[str]:
+    if not is_pattern(name):
+        return [name]
+    found = [path for path in glob.glob(name, recursive=True) if not Path(path).is_dir()]
+    if not found:
+        folder = Path(name).parent
+        beside = [str(entry) for entry in folder.iterdir()] if folder.is_dir() else []
+        held = f"; {folder} holds {listed(sorted(Path(b).name for b in beside), 4)}" if beside else ""
+        raise DataError(f"no file is named like {name!r}{close_names(name, beside, 1) or held}")
+    return found
+
+
+def _steps(paths: Sequence[str]) -> list[int]:
+    """The step in each path."""
+    numbers = [list(_NUMBER.finditer(path)) for path in paths]
+    for path, found in zip(paths, numbers, strict=True):
+        if not found:
+            raise InputError(
+                f"{path}: there is no number in its name to tell its step; rename it, or leave it out of the pattern"
+            )
+    alike = len({_NUMBER.sub("0", path) for path in paths}) == 1
+    if len(paths) == 1 or not alike:
+        return [_labelled(path, found, range(len(found))) for path, found in zip(paths, numbers, strict=True)]
+    differing = [i for i in range(len(numbers[0])) if len({int(found[i].group()) for found in numbers}) > 1]
+    if not differing:
+        repeated = Counter(int(found[-1].group()) for found in numbers)
+        raise InputError(f"{listed(paths, 3)}: the numbers in these names do not differ (step {next(iter(repeated))})")
+    return [_labelled(path, found, differing) for path, found in zip(paths, numbers, strict=True)]
+
+
+def _labelled(path: str, numbers: Sequence[re.Match[str]], places: Sequence[int]) -> int:
+    """The number after a step's usual word, else the last in the file's own name, else the last."""
+    words: dict[str, int] = {}
+    for place in places:
+        before = _WORD_BEFORE.search(path[: numbers[place].start()].lower())
+        words.setdefault(before.group(1) if before else "", place)
+    for label in LABELS:
+        if label in words:
+            return int(numbers[words[label]].group())
+    return int(numbers[places[-1]].group())

@@ -1,0 +1,228 @@
+"""Inputs by name: the data sets of :mod:`kagscope.data`, or a file of arrays. Nothing is unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kagscope import data
+from kagscope.data.arrays import read_npy, read_npz
+from kagscope.errors import DataError, InputError
+from kagscope.hints import listed
+from kagscope.weights import load_tensors
+
+SUFFIXES = (".npz", ".npy", ".pt", ".pth", ".safetensors")
+INPUT_NAMES = ("inputs", "images", "x", "X", "data")
+LABEL_NAMES = ("labels", "y", "targets", "target", "label")
+SPLITS = ("test", "train")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of a model, batch first.
+
+    Attributes:
+        inputs: a tensor (N, …), or several by the names of the model's arguments; floating point as the source has it (bytes
+            over 255), integers as int64.
+        labels: (N,) int64, or None where the source has none.
+        image_shape: (height, width) where the inputs are grey images or are known to be such, else None.
+        points: (N,) indices of these inputs in the source.
+        name: how they were asked for.
+    """
+
+    inputs: Tensor | dict[str, Tensor]
+    labels: Tensor | None
+    image_shape: tuple[int, int] | None
+    points: np.ndarray
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def evenly(self, points: int) -> Inputs:
+        """``points`` of them, evenly spaced, the first and last among them. Raises :class:`InputError`."""
+        taken = choose_evenly(len(self), points, self.name)
+        rows = torch.from_numpy(taken)
+        inputs = self.inputs
+        chosen = inputs[rows] if isinstance(inputs, Tensor) else {key: tensor[rows] for key, tensor in inputs.items()}
+        labels = None if self.labels is None else self.labels[rows]
+        return Inputs(chosen, labels, self.image_shape, self.points[taken], self.name)
+
+
+def load_inputs(
+    name: str | Path, *, points: int | None = None, split: str = "test", shape: tuple[int, ...] | None = None
+) -> Inputs:
+    """Load inputs, and take ``points`` of them.
+
+    Args:
+        name: a data set (``digits``, ``mnist``, …, or a folder, see :func:`kagscope.data.load`), or a file ``.npz``, ``.npy``,
+            ``.pt`` or ``.safetensors``. In a file of several arrays, ``inputs`` (or ``images``, ``x``, ``data``; with the split
+            before it, as in ``test_images``) are the inputs and ``labels`` (or ``y``, ``targets``) the labels; without such a
+            name, a single array is the inputs, and several are the model's arguments by name (``input_ids``,
+            ``attention_mask``).
+        points: how many to take, evenly spaced over the source; None takes all.
+        split: ``"test"`` or ``"train"``, of a data set that has both.
+        shape: of one input, such as ``(1, 28, 28)``; None leaves the source's.
+
+    Raises:
+        InputError: an unknown name, split or shape, or more points than there are.
+        DataError: a bad file.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split is {split!r}; expected test or train")
+    inputs, labels, image_shape = _source(name, split)
+    tensors = inputs if isinstance(inputs, dict) else {"inputs": inputs}
+    every = Inputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name))
+    found = every if points is None else every.evenly(points)
+    for key, tensor in (found.inputs if isinstance(found.inputs, dict) else {"inputs": found.inputs}).items():
+        _check(tensor, f"{name}: {key}")
+    if shape is None:
+        return found
+    if isinstance(found.inputs, dict):
+        raise InputError(f"an input shape was given, but {name} holds several arrays ({listed(found.inputs)}); shape them there")
+    shaped = reshaped(found.inputs, shape, str(name))
+    return replace(found, inputs=shaped, image_shape=found.image_shape or image_shape_of(shape))
+
+
+def choose_evenly(count: int, points: int, name: str) -> np.ndarray:
+    """(points,) indices evenly spaced over ``count``, the first and last among them. Raises :class:`InputError`."""
+    if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= count:
+        raise InputError(f"points is {points!r}; {name} holds {count} inputs: expected a whole number from 1 to {count}")
+    return np.linspace(0, count - 1, points).round().astype(np.int64)
+
+
+def reshaped(inputs: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
+    """``inputs`` (N, …) as (N, *shape). Raises :class:`InputError` where the numbers do not fit."""
+    if not shape or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in shape):
+        raise InputError(f"input shape {shape} must be whole numbers from 1, such as 1,28,28")
+    if inputs[0].numel() != int(np.prod(shape)):
+        raise InputError(
+            f"input shape {tuple(shape)} is {int(np.prod(shape))} numbers, but an input of {name} has shape "
+            f"{tuple(inputs.shape[1:])}, which is {inputs[0].numel()}"
+        )
+    return inputs.reshape(len(inputs), *shape)
+
+
+def image_shape_of(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """(height, width) of one input that is a grey image, (H, W) or (1, H, W); else None."""
+    sides = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+    return (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
+
+
+Source = tuple[Tensor | dict[str, Tensor], Tensor | None, tuple[int, int] | None]
+
+
+def _source(name: str | Path, split: str) -> Source:
+    path = _file(name)
+    if path is not None:
+        return _from_file(path, split)
+    try:
+        found = data.load(name, progress=True)
+    except InputError as error:
+        raise InputError(f"{error}, or a file of inputs ({', '.join(SUFFIXES)})") from None
+    images = found.test_images if split == "test" else found.train_images
+    labels = found.test_labels if split == "test" else found.train_labels
+    return torch.from_numpy(images), torch.from_numpy(labels), found.image_shape
+
+
+def _file(name: str | Path) -> Path | None:
+    """The file that is meant, or None where a data set is; a suffix of :data:`SUFFIXES` always means a file."""
+    if isinstance(name, str) and name in data.NAMES:
+        return None
+    try:
+        path = Path(name).expanduser()
+        if path.suffix in SUFFIXES and not path.is_dir():
+            return path
+        is_file = path.is_file()
+    except (OSError, ValueError, RuntimeError, TypeError):
+        return None
+    if is_file:
+        raise InputError(f"{path}: inputs are read from {', '.join(SUFFIXES)}, not from {path.suffix or 'a file without suffix'}")
+    return None
+
+
+def _from_file(path: Path, split: str) -> Source:
+    content: Any
+    if path.suffix == ".npz":
+        content = {key: _tensor(array) for key, array in read_npz(path).items()}
+    elif path.suffix == ".npy":
+        content = _tensor(read_npy(path))
+    else:
+        content = load_tensors(path)
+    if isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(part, Tensor) for part in content):
+        content = {"inputs": content[0], "labels": content[1]}
+    if isinstance(content, Tensor):
+        content = {"inputs": content}
+    if not isinstance(content, Mapping) or not content or not all(isinstance(part, Tensor) for part in content.values()):
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected a tensor, or tensors by name (inputs, labels)")
+    return _named({str(key): value for key, value in content.items()}, path, split)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    wide = array.astype(np.int64) if array.dtype.kind in "iu" and array.dtype != np.uint8 else array
+    return torch.from_numpy(wide)
+
+
+def _named(arrays: dict[str, Tensor], path: Path, split: str) -> Source:
+    """Which arrays are the inputs and which the labels."""
+    labels = _first(arrays, LABEL_NAMES, split)
+    inputs = _first(arrays, INPUT_NAMES, split)
+    rest = {key: value for key, value in arrays.items() if key not in LABEL_NAMES}
+    if inputs is None and len(rest) == 1:
+        inputs = next(iter(rest.values()))
+    if labels is not None and (labels.ndim != 1 or labels.is_floating_point()):
+        raise DataError(f"{path}: labels are {_kind(labels)}; expected integers (N,)")
+    labels = None if labels is None else labels.long()
+    if inputs is None:
+        if not rest:
+            raise DataError(f"{path}: holds {listed(arrays)} and no inputs; name them inputs")
+        return {key: _scaled(value) for key, value in rest.items()}, labels, None
+    pixels = inputs.is_floating_point() or inputs.dtype == torch.uint8
+    return _scaled(inputs), labels, image_shape_of(tuple(inputs.shape[1:])) if pixels else None
+
+
+def _first(arrays: dict[str, Tensor], names: tuple[str, ...], split: str) -> Tensor | None:
+    for name in (*(f"{split}_{name}" for name in names), *names):
+        if name in arrays:
+            return arrays[name]
+    return None
+
+
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
+
+
+def _scaled(inputs: Tensor) -> Tensor:
+    """Bytes over 255, as in :mod:`kagscope.data`; other integers as int64."""
+    if inputs.dtype == torch.uint8:
+        return inputs.float() / 255
+    return inputs.long() if inputs.dtype in _INTEGERS else inputs
+
+
+def _count(tensors: dict[str, Tensor], labels: Tensor | None, name: str) -> int:
+    if scalars := [key for key, tensor in tensors.items() if tensor.ndim == 0]:
+        raise DataError(f"{name}: {scalars[0]} is a single number; expected arrays (N, …), one entry per input")
+    counts = {key: len(tensor) for key, tensor in tensors.items()} | ({} if labels is None else {"labels": len(labels)})
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{key}: {count}" for key, count in counts.items())
+        raise DataError(f"{name}: arrays of different lengths ({found}); expected one entry per input in each")
+    if next(iter(counts.values())) == 0 or any(tensor.numel() == 0 for tensor in tensors.values()):
+        raise DataError(f"{name}: holds no inputs ({', '.join(_kind(tensor) for tensor in tensors.values())})")
+    return next(iter(counts.values()))
+
+
+def _check(tensor: Tensor, where: str) -> None:
+    if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
+        raise DataError(f"{where}: is {_kind(tensor)}, {tensor.layout}; expected a dense array of real numbers")
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        first = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
+        raise DataError(f"{where}: NaN or infinite, first at {tuple(first)}; expected finite numbers")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,0 +1,58 @@
+"""Inputs in the shape and dtype that a model takes: flat rows or images, found by trying."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kagscope.errors import InputError
+from kagscope.jacobians.runner import untouched
+
+
+def fit_inputs(model: nn.Module, inputs: Tensor, *, keep_shape: bool = False) -> Tensor:
+    """``inputs`` (N, …) in a shape that ``model`` takes, floating point in the dtype of its parameters, on their device.
+
+    Tried in turn with two inputs, in eval mode and without gradients: as they are where they are no grey images; flat rows;
+    images (N, 1, H, W); (N, H, W). The first with which the forward pass does not raise, and whose output has a row per input,
+    is taken. Flat rows of a square number of values are tried as square images too. Integers (tokens) are left as they are.
+
+    Args:
+        model: left as it is: its mode, and torch's random numbers, are as before.
+        inputs: (N, …).
+        keep_shape: try the shape that ``inputs`` have and no other.
+
+    Raises:
+        InputError: the model takes none of these; what it said to each.
+    """
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is not None:
+        inputs = inputs.to(device=parameter.device, dtype=parameter.dtype if inputs.is_floating_point() else None)
+    if not inputs.is_floating_point():
+        return inputs
+    said = []
+    for shape in [tuple(inputs.shape[1:])] if keep_shape else _candidates(tuple(inputs.shape[1:])):
+        trial = inputs[:2].reshape(-1, *shape)
+        try:
+            with untouched(model), torch.no_grad():
+                output = model(trial)
+        except Exception as error:  # anything can be in a forward pass
+            said.append(f"{(len(inputs), *shape)}: {' '.join(str(error).split())[:140] or type(error).__name__}")
+            continue
+        if isinstance(output, Tensor) and (output.ndim == 0 or len(output) != len(trial)):
+            said.append(f"{(len(inputs), *shape)}: {len(trial)} inputs gave an output of shape {tuple(output.shape)}")
+            continue
+        return inputs.reshape(len(inputs), *shape)
+    raise InputError(f"the model takes the inputs in no shape that was tried ({'; '.join(said)}); say which with --input-shape")
+
+
+def _candidates(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    size = math.prod(shape)
+    side = math.isqrt(size)
+    image = shape[-2:] if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1) else None
+    if image is None and len(shape) == 1 and side * side == size:
+        image = (side, side)
+    found = [shape] if len(shape) != 2 else []
+    found += [(size,), *([(1, *image), image] if image else [])]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,184 @@
+"""A series of checkpoints from Python: each number is that of a single measurement; what cannot be measured is named."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kagscope as kag
+from kagscope.errors import DataError, InputError, OutputError
+from kagscope.figures.tables import NothingToPlot
+from kagscope.measuring.series import Series
+from kagscope.models import mlp
+from kagscope.weights import save_weights
+
+INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+OPTIONS: dict[str, Any] = {"layers": ["1"], "k": 2, "selections": "all"}
+
+
+def net(seed: int) -> nn.Sequential:
+    return mlp(6, [4], 3, seed=seed)
+
+
+def alike(left: pd.DataFrame, right: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(left.reset_index(drop=True), right, check_dtype=False, check_categorical=False)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for step in (0, 9, 10):
+        save_weights(f"step_{step}.safetensors", net(step).state_dict())
+    return tmp_path
+
+
+@pytest.mark.parametrize("baseline", ["first", None, "reinit", "model"])
+def test_every_step_is_a_measurement_of_its_own(baseline: Any, run: Path) -> None:
+    given = net(77) if baseline == "model" else baseline
+    model = net(5)
+    series = kag.measure_series(model, "step_*.safetensors", INPUTS, baseline=given, baseline_seeds=2, **OPTIONS)
+    assert series.steps == [0, 9, 10]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), net(5).parameters(), strict=True))
+    for step in (0, 9, 10):
+        other = net(0) if baseline == "first" else given
+        alone = kag.measure(net(step), INPUTS, baseline=other, baseline_seeds=2, **OPTIONS)
+        alike(series.table[series.table["step"] == step].drop(columns="step"), alone.table)
+        alike(series.curves[series.curves["step"] == step].drop(columns="step"), alone.curves)
+    summary = series.summary()
+    assert list(summary.columns)[:2] == ["step", "layer"]
+    assert set(summary["step"]) == {0, 9, 10}
+
+
+def test_weights_by_step_and_labels(run: Path) -> None:
+    by_step = {10: net(10), 0: net(0).state_dict(), 9: "step_9.safetensors"}
+    seen: list[str] = []
+    given = kag.measure_series(net(5), by_step, INPUTS, progress=seen.append, **OPTIONS)
+    named = kag.measure_series(
+        net(5), ["step_10.safetensors", "step_9.safetensors", Path("step_0.safetensors")], INPUTS, **OPTIONS
+    )
+    alike(given.table, named.table)
+    assert seen == ["step 0 (1 of 3): layer 1", "step 9 (2 of 3): layer 1", "step 10 (3 of 3): layer 1"]
+    inputs, labels = torch.randn(12, 6), torch.arange(12) % 2
+    labelled = kag.measure_series(net(5), {0: net(0)}, inputs, labels=labels, **OPTIONS)
+    alone = kag.measure(net(0), inputs, labels=labels, **OPTIONS)
+    assert "kernel_alignment" in set(labelled.table["score"])
+    assert "kernel_alignment" in set(alone.table["score"])
+    few = kag.measure_series(net(5), {0: net(0)}, inputs, labels=labels, points=11, **OPTIONS)
+    assert few.table["point"].max() == 10
+
+
+class Tied(nn.Module):
+    """Embedding and output matrix are one parameter, of which a file may hold one name or both."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.encode, self.act, self.decode = nn.Linear(6, 4, bias=False), nn.Tanh(), nn.Linear(4, 6, bias=False)
+        self.decode.weight = nn.Parameter(self.encode.weight.detach().T.contiguous())
+        self.other = nn.Linear(4, 6, bias=False)
+        self.other.weight = self.decode.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.act(self.encode(x))
+        both: Tensor = self.decode(hidden) + self.other(hidden)
+        return both
+
+
+def test_tied_and_compiled_models() -> None:
+    options: dict[str, Any] = {"layers": ["act"], "k": 1}
+    once = {name: tensor for name, tensor in Tied(1).state_dict().items() if name != "other.weight"}
+    alone = kag.measure(Tied(1), INPUTS, baseline=Tied(1), **options)
+    for state in (once, Tied(1).state_dict()):
+        series = kag.measure_series(Tied(0), {3: state}, INPUTS, **options)
+        alike(series.table.drop(columns="step"), alone.table)
+    compiled: Any = torch.compile(net(5))
+    series = kag.measure_series(compiled, {0: {f"_orig_mod.{k}": v for k, v in net(0).state_dict().items()}}, INPUTS, **OPTIONS)
+    alike(series.table.drop(columns="step"), kag.measure(net(0), INPUTS, baseline=net(0), **OPTIONS).table)
+
+
+def test_checkpoints_that_cannot_be_measured_are_left_out(run: Path) -> None:
+    Path("step_0.safetensors").write_bytes(b"damaged")
+    diverged = {name: tensor * torch.nan for name, tensor in net(9).state_dict().items()}
+    save_weights("step_11.safetensors", diverged)
+    save_weights("step_12.safetensors", mlp(6, [5], 3, seed=0).state_dict())
+    series = kag.measure_series(net(5), "step_*", INPUTS, **OPTIONS)
+    assert series.steps == [9, 10]
+    assert list(series.left_out) == ["step_0.safetensors", "step_11.safetensors", "step_12.safetensors"]
+    assert series.left_out["step_0.safetensors"].startswith("truncated, damaged or no weights")
+    assert "NaN" in series.left_out["step_11.safetensors"]
+    assert "0.weight has shape (5, 6), expected (4, 6)" in series.left_out["step_12.safetensors"]
+    assert (series.table.loc[series.table["step"] == 9, "ratio"].dropna() == 1).all()
+    assert series.reports[10].provenance["baseline"] == "step 9"
+    assert sum("was left out" in sentence for sentence in series.findings) == 3
+
+
+def test_series_that_are_refused(run: Path) -> None:
+    refused: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+        ("nothing_*", {}, DataError, "no file is named like"),
+        ([], {}, InputError, "no checkpoint was given"),
+        ({}, {}, InputError, "checkpoints by step"),
+        ({"one": net(0)}, {}, InputError, "whole number"),
+        ("step_*", {"layers": ["7"]}, InputError, "no layer '7'"),
+        ("step_*", {"k": 0}, InputError, "k is"),
+        ("step_*", {"baseline": "step_99.safetensors"}, DataError, "no such file"),
+        ({0: mlp(6, [5], 3, seed=0)}, {}, DataError, "no checkpoint could be measured: step 0: .*0.weight has shape"),
+        ({0: {n: t * torch.nan for n, t in net(0).state_dict().items()}}, {}, InputError, "NaN"),
+    ]
+    for checkpoints, changed, error, message in refused:
+        with pytest.raises(error, match=message):
+            kag.measure_series(net(5), checkpoints, INPUTS, **{**OPTIONS, **changed})
+    with pytest.raises(InputError, match=r"expected a torch\.nn\.Module"):
+        kag.measure_series("net", "step_*", INPUTS)
+
+
+def test_files_and_figures(run: Path) -> None:
+    series = kag.measure_series(net(5), "step_*", INPUTS, **OPTIONS)
+    folder = series.save("out")
+    again = Series.load(folder)
+    alike(again.table, series.table)
+    alike(again.curves, series.curves)
+    assert again.findings == series.findings
+    assert repr(again) == repr(series)
+    assert repr(series).startswith("3 checkpoints at steps 0, 9, 10")
+    assert (folder / "scores_by_step.png").stat().st_size > 10_000
+    page = series.to_html("page.html").read_text()
+    assert "along its training" in page
+    ax = series.plot("pr")
+    (line,) = [line for line in ax.get_lines() if line.get_label() == "1"]
+    np.testing.assert_array_equal(line.get_xdata(), [0, 9, 10])
+    summary = series.summary().query("score == 'pr' and k == 2")
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), summary["ratio"])
+    values = series.plot("pr", measure="value").get_lines()[0].get_ydata()
+    np.testing.assert_allclose(np.asarray(values, dtype=float), summary["value"])
+    with pytest.raises(NothingToPlot, match="k = 3"):
+        series.plot("pr", k=3)
+    short = kag.measure_series(net(5), {0: net(0)}, INPUTS, **OPTIONS)
+    with pytest.raises(NothingToPlot, match="fewer than two steps"):
+        short.plot()
+    assert not (short.save("short") / "scores_by_step.png").exists()
+    Path("full").mkdir()
+    Path("full/thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match="holds something else"):
+        series.save("full")
+    (folder / "table.parquet").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="no series, or a damaged one"):
+        Series.load(folder)
+    with pytest.raises(DataError, match="no series"):
+        Series.load("nowhere")
+
+
+def test_steps_of_other_layers_do_not_mix() -> None:
+    """Two layers, three steps: the figure's lines are the table's."""
+    deep = [mlp(6, [4, 4], 3, seed=seed) for seed in range(3)]
+    series = kag.measure_series(copy.deepcopy(deep[0]), dict(enumerate(deep)), INPUTS, k=1)
+    lines = {line.get_label(): line for line in series.plot("pr", k=1).get_lines()}
+    for layer in ("1", "3"):
+        rows = series.summary().query("score == 'pr' and k == 1 and layer == @layer")
+        np.testing.assert_allclose(np.asarray(lines[layer].get_ydata(), dtype=float), rows["ratio"])
