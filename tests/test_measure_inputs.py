@@ -137,6 +137,15 @@ def test_layers_by_pattern_kind_and_default() -> None:
     assert by[str([nn.LayerNorm, "head"])] == ["blocks.0.0", "blocks.1.0", "head"]
 
 
+def test_a_module_with_two_names_is_measured_once() -> None:
+    layer, act = nn.Linear(5, 5), nn.Tanh()
+    model, x = nn.Sequential(layer, act, layer, act), zoo.numbers(3, 5)
+    for layers in (None, nn.Tanh, "*"):
+        names = kag.measure(model, x, layers=layers, k=1).table["layer"].unique().tolist()
+        assert [name for name in names if name in ("1#0", "1#1", "3#0", "3#1")] == ["1#0", "1#1"]
+    assert kag.measure(model, x, layers="3#1", k=1).table["layer"].unique().tolist() == ["3#1"]
+
+
 def test_layers_too_large_are_thinned_and_it_is_said() -> None:
     model, x = zoo.seeded(lambda: zoo.mlp(40)), zoo.numbers(3, 5)
     report = kag.measure(model, x, layers="1", max_rows=10, baseline=model)

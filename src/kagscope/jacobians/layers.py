@@ -55,7 +55,8 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], s
     Args:
         model: whose ``named_modules()`` is searched.
         layers: names; patterns, where ``*`` stands for one part of a name and ``**`` for any; module classes; None means every
-            activation module, or where there is none every module without children that has parameters.
+            activation module, or where there is none every module without children that has parameters. A module that has
+            several names is taken once, by the first, unless it is named.
 
     Returns:
         The paths, and those among them that were asked for by their exact names.
@@ -65,8 +66,9 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], s
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if layers is None:
-        found = [name for name, module in modules.items() if isinstance(module, ACTIVATIONS)]
-        found = found or [n for n, m in modules.items() if not list(m.children()) and list(m.parameters()) and n]
+        once = dict(model.named_modules())
+        found = [name for name, module in once.items() if isinstance(module, ACTIVATIONS)]
+        found = found or [n for n, m in once.items() if not list(m.children()) and list(m.parameters()) and n]
         if not found:
             raise InputError("the model has no layers with parameters; name those to measure, from named_modules()")
         return dict.fromkeys(found), set()
@@ -84,7 +86,8 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], s
             exact |= set(paths)
     if not chosen:
         raise InputError("layers is empty; name at least one, or give None for all activations")
-    return {path: chosen[path] for path in modules if path in chosen}, exact
+    taken = exact | dict(model.named_modules()).keys()
+    return {path: chosen[path] for path in modules if path in chosen and path in taken}, exact
 
 
 def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int | None, bool]:
