@@ -49,6 +49,7 @@ _PUBLIC: dict[str, str] = {
     "Series": "measuring.series",
     "MeasureSettings": "measuring.settings",
     "Report": "measuring.report",
+    "Tracker": "tracking.tracker",
 }
 
 __all__ = ["__version__", *_PUBLIC]
