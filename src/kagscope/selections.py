@@ -227,6 +227,15 @@ def column_subset_count(selection: Selection, layout: Layout, k: int) -> int:
     return count_cliques(adjacency, k)
 
 
+def check_layout(selections: Iterable[Selection], layout: Layout) -> None:
+    """Raise :class:`InputError` for a selection that needs to know more of the columns; at once, without listing pairs."""
+    for selection in selections:
+        if isinstance(selection, Window):
+            selection.columns(layout)
+        elif not isinstance(selection, All | Subsets) and layout.positions is None and layout.groups is None:
+            layout.squared_distances(selection)
+
+
 def as_selections(selection: Any) -> tuple[list[Selection], bool]:
     """The list of selections and whether a list was given. Raises :class:`InputError` for anything else."""
     if isinstance(selection, Selection):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,10 +21,12 @@ from kagscope.geometry import WHOLE, State
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Call, find_layers, see_calls
-from kagscope.jacobians.maps import LayerMap, Unmeasurable
-from kagscope.jacobians.runner import Runner, tensor_of, untouched
+from kagscope.jacobians.maps import LayerMap
+from kagscope.jacobians.runner import Runner, Unmeasurable, tensor_of, untouched
+from kagscope.layout import make_layout
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.settings import MeasureSettings
+from kagscope.selections import check_layout
 
 Progress = Callable[[str], None]
 LOOK_AT = 8  # points of the passes that only look at the model
@@ -109,32 +112,30 @@ def observe(
     with untouched(model, settings.mode):
         runner, fed = _runner(model, found, settings, weights, seen.notes)
         few = fed if settings.mode == "train" else fed.take(slice(0, LOOK_AT))
-        separate = _verify(runner, few, settings, seen.notes)
-        for call in see_calls(runner, few, paths, exact):
-            progress(call.name)
-            _layer(seen, call, runner, fed, settings, labels, separate, call.path in exact)
+        with _model_errors(few):
+            separate = _verify(runner, few, settings, seen.notes)
+            calls = see_calls(runner, few, paths, exact)
+        planned = [(call, _prepared(seen, call, runner, fed, settings, separate, call.path in exact)) for call in calls]
+        for record, (call, jacobians) in zip(seen.layers, planned, strict=True):
+            if jacobians is not None:
+                progress(call.name)
+                _layer(seen, record, jacobians, settings, labels, call.path in exact)
     if not seen.states:
         reasons = "; ".join(f"{record.name}: {record.reason}" for record in seen.layers)
         raise InputError(f"no layer could be measured ({reasons})")
     return seen
 
 
-def _layer(
-    seen: Observation,
-    call: Call,
-    runner: Runner,
-    inputs: Inputs,
-    settings: MeasureSettings,
-    labels: np.ndarray | None,
-    separate: bool,
-    named: bool,
-) -> None:
-    since = time.perf_counter()
+def _prepared(
+    seen: Observation, call: Call, runner: Runner, inputs: Inputs, settings: MeasureSettings, separate: bool, named: bool
+) -> LayerJacobians | None:
+    """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
     record = LayerRecord(call.name, call.kind, reason=call.reason)
     seen.layers.append(record)
+    jacobians = None
     if call.reason:
-        return
-    try:
+        return jacobians
+    with _skipping(record, named):
         jacobians = LayerJacobians(
             LayerMap(runner, call, settings.layer_map),  # type: ignore[arg-type]
             inputs,
@@ -145,22 +146,48 @@ def _layer(
             settings.mode == "train",
             settings.seed,
         )
-        scores = LayerScores(call.name, inputs.count * len(jacobians.frame.tokens), settings)
-        items = []
+        try:
+            layout = make_layout(jacobians.frame.columns, settings.image_shape, settings.positions, settings.groups)
+            check_layout(settings.selections, layout)
+        except InputError as error:
+            raise InputError(f"layer {call.name!r}: {error}") from None
+    return jacobians
+
+
+def _layer(
+    seen: Observation,
+    record: LayerRecord,
+    jacobians: LayerJacobians,
+    settings: MeasureSettings,
+    labels: np.ndarray | None,
+    named: bool,
+) -> None:
+    since = time.perf_counter()
+    scores = LayerScores(record.name, jacobians.inputs.count * len(jacobians.frame.tokens), settings)
+    items = []
+    with _skipping(record, named):
         for batch in jacobians:
             scores.add(batch)
             items.append(np.stack([batch.points, batch.tokens], axis=1))
-    except Unmeasurable as error:
-        if named:
-            raise InputError(f"layer {call.name!r} ({call.kind}) cannot be measured: {error}") from None
-        record.reason = str(error)
+    if record.reason:
         return
     where = np.concatenate(items)
-    seen.states[call.name] = scores.finish(None if labels is None else labels[where[:, 0]])
-    seen.items[call.name] = where
+    seen.states[record.name] = scores.finish(None if labels is None else labels[where[:, 0]])
+    seen.items[record.name] = where
     record.rows, record.columns = len(jacobians.frame.rows), jacobians.frame.columns
     record.route, record.jacobians, record.notes = jacobians.route, len(where), jacobians.notes
     record.seconds = time.perf_counter() - since
+
+
+@contextmanager
+def _skipping(record: LayerRecord, named: bool) -> Iterator[None]:
+    """A layer that turns out to have no Jacobian is skipped with the reason, or where it was named, refused."""
+    try:
+        yield
+    except Unmeasurable as error:
+        if named:
+            raise InputError(f"layer {record.name!r} ({record.kind}) cannot be measured: {error}") from None
+        record.reason = str(error)
 
 
 def compare(observation: Observation, initial: Iterable[Observation] | Observation | None, quantile: float) -> pd.DataFrame:
@@ -209,14 +236,20 @@ def _state(other: Observation, layer: str) -> State:
 
 
 def _averaged(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Mean over baselines of the baseline's score, and of those scores of the network that are counted against it."""
+    """Mean over baselines of the baseline's score, and of those scores of the network that are counted against it.
+
+    Baselines in which a score is undefined at a point are left out of its mean there.
+    """
     if len(tables) == 1:
         return tables[0]
     table = tables[0].copy()
-    table["value"] = np.mean([one["value"] for one in tables], axis=0)
-    table["baseline"] = np.mean([one["baseline"] for one in tables], axis=0)
-    ratio = table["value"] / table["baseline"].where(table["baseline"] != 0)
-    table["ratio"] = ratio
+    for name in ("value", "baseline"):
+        every = np.stack([one[name].to_numpy() for one in tables])
+        mean = np.nansum(every, axis=0) / np.maximum((~np.isnan(every)).sum(axis=0), 1)
+        same = (every == every[0]).all(axis=0)  # the network's own scores, to the last bit
+        table[name] = np.where(np.isnan(every).all(axis=0), np.nan, np.where(same, every[0], mean))
+    table["ratio"] = table["value"] / table["baseline"].where(table["baseline"] != 0)
+    table["reason"] = table["reason"].astype(str).where(table["value"].isna(), "")
     return table
 
 
@@ -258,26 +291,31 @@ def _runner(
     """A runner and inputs in float64 where the model can take it, else in its own dtype."""
     wanted = torch.float64 if settings.precision == "float64" else None
     runner = Runner(model, wanted, settings.seed, weights)
-    fed = inputs.cast(torch.float64) if wanted else inputs
+    fed = inputs.cast(wanted)
     few = slice(0, None if settings.mode == "train" else LOOK_AT)
     if wanted is None:
-        _try(runner, fed.take(few))
+        with _model_errors(fed), torch.no_grad():
+            runner(fed.take(few))
         return runner, fed
     try:
         with torch.no_grad():
             runner(fed.take(few))
     except Exception as error:
         own = Runner(model, None, settings.seed, weights)
-        _try(own, inputs.take(few))  # if this fails too, its message is the one to read
+        with _model_errors(inputs), torch.no_grad():
+            own(inputs.cast(None).take(few))  # if this fails too, its message is the one to read
         notes.append(f"computed in the model's own precision, since float64 failed ({_short(error)})")
-        return own, inputs
+        return own, inputs.cast(None)
     return runner, fed
 
 
-def _try(runner: Runner, inputs: Inputs) -> None:
+@contextmanager
+def _model_errors(inputs: Inputs) -> Iterator[None]:
+    """What a forward pass raises, as an error that says with which inputs."""
     try:
-        with torch.no_grad():
-            runner(inputs)
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         shapes = ", ".join(f"{place}: {tuple(value.shape)} {value.dtype}" for place, value in inputs.tensors().items())
         raise InputError(f"the model cannot be called with these inputs ({shapes}): {_short(error)}") from error
@@ -288,7 +326,7 @@ def _verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: li
     first, again = tensor_of(runner(inputs)), tensor_of(runner(inputs, reseed=False))
     if first is None or again is None:
         return False
-    if not torch.equal(first, again) and not _agree(first, again, 1e-12):
+    if not _agree(first, again, 1e-12):
         second = tensor_of(runner(inputs))
         if second is None or not _agree(first, second, 1e-12):
             raise InputError(
@@ -299,10 +337,11 @@ def _verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: li
         return False
     try:
         alone = tensor_of(runner(inputs.take([0])))
-    except Exception:  # such as batch statistics of one point
+    except Exception as error:  # such as batch statistics of one point
         raise InputError(
-            'the model cannot take one point alone (batch statistics?); use mode="train" to measure each point within its batch'
-        ) from None
+            f"the model cannot take one point alone ({_short(error)}); "
+            'if it takes statistics over the batch, use mode="train" to measure each point within its batch'
+        ) from error
     if alone is not None and not _agree(first[:1], alone, AGREE.get(runner.dtype, 1e-3)):
         notes.append("a point's output depends on the other points of its batch: each point was measured alone")
         return True
@@ -310,9 +349,12 @@ def _verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: li
 
 
 def _agree(first: Tensor, second: Tensor, tolerance: float) -> bool:
-    """Equal up to ``tolerance`` of the largest value; NaN agrees with NaN: which layer has it is said later."""
-    first, second = (torch.nan_to_num(one.detach(), posinf=0.0, neginf=0.0) for one in (first, second))
-    return first.shape == second.shape and bool((first - second).abs().max() <= tolerance * first.abs().max())
+    """Equal up to ``tolerance`` of the largest entry; NaN and infinities to themselves."""
+    if first.shape != second.shape:
+        return False
+    first, second = first.detach(), second.detach()
+    scale = float(first[first.isfinite()].abs().amax()) if bool(first.isfinite().any()) else 0.0
+    return torch.allclose(first, second, rtol=0.0, atol=tolerance * scale, equal_nan=True)
 
 
 def _as_labels(labels: Any, count: int) -> np.ndarray:
