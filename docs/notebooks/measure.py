@@ -119,3 +119,152 @@ train(cnn, epochs=1 if QUICK else 3)
 
 # %% [markdown]
 # ### Three lines
+#
+# The layers are named as `cnn.named_modules()` names them; `*` stands for one part of a name. Layers with many units are thinned
+# to `max_rows` of them, drawn at random and the same ones in both networks. The columns are pixels, so selections can ask for pairs
+# of pixels at most 4, 7, … apart.
+
+# %%
+report = kag.measure(
+    cnn, probe, layers="block*", selections=balls, image_shape=shape, baseline=cnn_before, max_rows=64, progress=False
+)
+report
+
+# %% [markdown]
+# The first column of each row says which layer and which order k of minors; `value` is the trained network's, `baseline` the one before
+# training, `ratio` the mean over the images of the ratio at each, with its 95% interval. `pr` is the participation ratio: higher
+# means that fewer minors carry the sum.
+
+# %%
+report.plot_scales().figure
+
+# %%
+report.plot_layers().figure
+
+# %%
+report.plot_zipf(layer="block1").figure
+
+# %% [markdown]
+# ### What is seen
+#
+# TEXT-CNN-INPUT
+
+# %% [markdown]
+# ### Each block on its own
+#
+# The *block* map leaves out what came before: its columns are the entries of the block's own input, 14 × 14 × 8 for the second.
+
+# %%
+blocks = kag.measure(
+    cnn, probe, layers=["block2", "block3"], layer_map="block", baseline=cnn_before, max_rows=64, progress=False
+)
+blocks.plot_layers(score="kl_uniform").figure
+
+# %%
+for sentence in blocks.findings:
+    print("-", sentence)
+
+# %% [markdown]
+# ### What the output feels
+#
+# The *output* map goes from a layer's output to the logits. A column that is zero at every image is a unit that the output never
+# feels on these images.
+
+# %%
+felt = kag.measure(cnn, probe, layers="block*", layer_map="output", k=1, baseline=cnn_before, progress=False)
+felt.summary().query("score == 'unfelt_units'")[["layer", "value", "baseline"]]
+
+# %% [markdown]
+# ## A vision transformer
+#
+# The model class of Hugging Face `transformers`, small and built from a configuration: nothing is downloaded.
+
+# %%
+torch.manual_seed(0)
+config = ViTConfig(
+    image_size=side,
+    patch_size=side // 4,
+    num_channels=1,
+    hidden_size=48,
+    intermediate_size=192,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_labels=10,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+vit = ViTForImageClassification(config)
+vit_before = copy.deepcopy(vit)
+train(vit, epochs=1 if QUICK else 4)
+
+# %% [markdown]
+# Its layers work on sequences of 17 tokens: one that is learned, from which the class is read (token 0), and 16 patches.
+# `named_modules()` gives the names (in other releases of transformers they may differ):
+
+# %%
+[name for name, module in vit.named_modules() if name.startswith("vit.layers.0")]
+
+# %% [markdown]
+# ### The MLPs, token by token
+#
+# An MLP treats each token alone, so its *block* Jacobian is one 48 × 48 matrix for each image and token.
+
+# %%
+mlps = kag.measure(
+    vit, probe, layers="vit.layers.*.mlp", layer_map="block", baseline=vit_before, tokens=3 if QUICK else None, progress=False
+)
+mlps
+
+# %%
+mlps.plot_tokens().figure
+
+# %% [markdown]
+# ### Whole layers
+#
+# A layer with its attention and both residual connections. A token's output now depends on all tokens; measured is each token's
+# output with respect to the same token's input, here at five tokens evenly spaced.
+
+# %%
+layers = kag.measure(
+    vit, probe, layers="vit.layers.*", layer_map="block", baseline=vit_before, tokens=2 if QUICK else 5, progress=False
+)
+layers.plot_tokens().figure
+
+# %%
+layers.plot_layers().figure
+
+# %% [markdown]
+# ### From pixels to the class token
+#
+# The *input* map from the image to token 0 after the last layer: its columns are pixels again.
+
+# %%
+token = kag.measure(
+    vit,
+    probe,
+    layers="vit.layernorm",
+    tokens=[0],
+    selections=balls,
+    image_shape=shape,
+    baseline=vit_before,
+    progress=False,
+)
+token.plot_scales().figure
+
+# %%
+for sentence in token.findings:
+    print("-", sentence)
+
+# %% [markdown]
+# ### What is seen
+#
+# TEXT-VIT
+
+# %% [markdown]
+# ## Keeping it
+#
+# `report.save("folder")` writes tables (Parquet) and settings (JSON) that `kagscope.Report.load` reads, `report.to_csv("table.csv")`
+# the tidy table, `report.to_html("page.html")` one self-contained page.
+
+# %%
+report.table.head()
