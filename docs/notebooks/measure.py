@@ -11,16 +11,16 @@
 # %% [markdown]
 # # Your own network: a CNN and a vision transformer on MNIST
 #
-# `kagscope.measure` takes any `torch.nn.Module`, inputs, and something to compare with, and reports how concentrated the minors of
-# its layers' Jacobians are. This notebook trains two small networks for about a minute each, keeps a copy of each from before
+# `kagscope.measure` takes any `torch.nn.Module`, inputs, and something to compare with, and reports how concentrated the minors
+# of its layers' Jacobians are. This notebook trains two small networks for about a minute each, keeps a copy of each from before
 # training, and looks at three sorts of map:
 #
 # - **input**: model input → layer output,
 # - **block**: the layer's own input → its output,
 # - **output**: layer output → model output.
 #
-# Every number of a trained network stands beside the same number of the same network before training. A ratio of 1 says that training
-# left it as it was.
+# Every number of a trained network stands beside the same number of the same network before training. A ratio of 1 says that
+# training left it as it was.
 
 # %%
 import copy
@@ -30,6 +30,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from IPython.display import display
+from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
 import kagscope as kag
@@ -48,8 +50,10 @@ if folder.is_dir():
     data = load(folder)
 else:
     data = load("digits")
-    print(f"There is no folder {folder}; these are the digits of scikit-learn, and what the text below says of MNIST need not hold.")
-data
+    print(
+        f"There is no folder {folder}: these are the digits of scikit-learn, for which what the text says of MNIST need not hold."
+    )
+display(data)
 
 # %%
 images, test_images = (torch.from_numpy(part)[:, None] for part in (data.train_images, data.test_images))
@@ -64,13 +68,13 @@ points = 3 if QUICK else 10
 probe = test_images[:points]
 
 
-def logits(model, x):
+def logits(model: nn.Module, x: Tensor) -> Tensor:
     """A Hugging Face model returns an object, a plain one a tensor."""
     found = model(x)
-    return getattr(found, "logits", found)
+    return found if isinstance(found, Tensor) else found.logits
 
 
-def train(model, epochs, rate=2e-3, batch=128):
+def train(model: nn.Module, epochs: int, rate: float = 2e-3, batch: int = 128) -> None:
     """Plain training with AdamW and one cycle of the learning rate; says the accuracy on the test images."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     steps = epochs * -(-len(images) // batch)
@@ -85,33 +89,34 @@ def train(model, epochs, rate=2e-3, batch=128):
             schedule.step()
     model.eval()
     with torch.no_grad():
-        right = sum(int((logits(model, x).argmax(1) == y).sum()) for x, y in zip(test_images.split(1000), test_labels.split(1000)))
+        batches = zip(test_images.split(1000), test_labels.split(1000), strict=True)
+        right = sum([int((logits(model, x).argmax(1) == y).sum()) for x, y in batches])
     print(f"{type(model).__name__}: {right / len(test_labels):.1%} of the test images are recognised")
 
 
 # %% [markdown]
 # ## A CNN
 #
-# Three blocks of convolution (stride 2), batch normalisation and ReLU. Batch normalisation is what often breaks per-sample Jacobians;
-# `measure` runs the model in eval mode, where it is a fixed affine map, and puts the mode back afterwards.
+# Three blocks of convolution (stride 2), batch normalisation and ReLU. Batch normalisation often breaks Jacobians of single
+# points; `measure` runs the model in eval mode, where it is a fixed affine map, and puts the mode back afterwards.
 
 # %%
 torch.manual_seed(0)
 
 
-def conv_block(inputs, outputs):
-    convolution = torch.nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
-    return torch.nn.Sequential(OrderedDict(conv=convolution, norm=torch.nn.BatchNorm2d(outputs), act=torch.nn.ReLU()))
+def conv_block(inputs: int, outputs: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+    return nn.Sequential(OrderedDict(conv=convolution, norm=nn.BatchNorm2d(outputs), act=nn.ReLU()))
 
 
 features = 32 * (-(-side // 8)) ** 2
-cnn = torch.nn.Sequential(
+cnn = nn.Sequential(
     OrderedDict(
         block1=conv_block(1, 8),
         block2=conv_block(8, 16),
         block3=conv_block(16, 32),
-        flatten=torch.nn.Flatten(),
-        head=torch.nn.Linear(features, 10),
+        flatten=nn.Flatten(),
+        head=nn.Linear(features, 10),
     )
 )
 cnn_before = copy.deepcopy(cnn)
@@ -121,28 +126,29 @@ train(cnn, epochs=1 if QUICK else 3)
 # ### Three lines
 #
 # The layers are named as `cnn.named_modules()` names them; `*` stands for one part of a name. Layers with many units are thinned
-# to `max_rows` of them, drawn at random and the same ones in both networks. The columns are pixels, so selections can ask for pairs
-# of pixels at most 4, 7, … apart.
+# to `max_rows` of them, drawn at random and the same ones in both networks. The columns are pixels, so selections can ask for
+# pairs of pixels at most 4, 7, … apart.
 
 # %%
 report = kag.measure(
     cnn, probe, layers="block*", selections=balls, image_shape=shape, baseline=cnn_before, max_rows=64, progress=False
 )
-report
+display(report)
 
 # %% [markdown]
-# The first column of each row says which layer and which order k of minors; `value` is the trained network's, `baseline` the one before
-# training, `ratio` the mean over the images of the ratio at each, with its 95% interval. `pr` is the participation ratio: higher
-# means that fewer minors carry the sum.
+# One row for each layer and order k of minors. `PR` is the participation ratio of the minors: higher means that fewer of them
+# carry the sum. Its ratio to that before training is the mean over the images of the ratio at each, with a 95% interval. `KL` is the
+# divergence of the minors from all being equal, `rr_pr` compares PR with that of randomly rotated rows, and `zero rows` is
+# the share of rows of the minor matrix that are as good as zero. Every number is in `report.table`.
 
 # %%
-report.plot_scales().figure
+display(report.plot_scales().figure)
 
 # %%
-report.plot_layers().figure
+display(report.plot_layers().figure)
 
 # %%
-report.plot_zipf(layer="block1").figure
+display(report.plot_zipf(layer="block1").figure)
 
 # %% [markdown]
 # ### What is seen
@@ -155,10 +161,8 @@ report.plot_zipf(layer="block1").figure
 # The *block* map leaves out what came before: its columns are the entries of the block's own input, 14 × 14 × 8 for the second.
 
 # %%
-blocks = kag.measure(
-    cnn, probe, layers=["block2", "block3"], layer_map="block", baseline=cnn_before, max_rows=64, progress=False
-)
-blocks.plot_layers(score="kl_uniform").figure
+blocks = kag.measure(cnn, probe, layers=["block2", "block3"], layer_map="block", baseline=cnn_before, max_rows=64, progress=False)
+display(blocks.plot_layers(score="kl_uniform").figure)
 
 # %%
 for sentence in blocks.findings:
@@ -172,7 +176,7 @@ for sentence in blocks.findings:
 
 # %%
 felt = kag.measure(cnn, probe, layers="block*", layer_map="output", k=1, baseline=cnn_before, progress=False)
-felt.summary().query("score == 'unfelt_units'")[["layer", "value", "baseline"]]
+display(felt.summary().query("score == 'unfelt_units'")[["layer", "value", "baseline"]])
 
 # %% [markdown]
 # ## A vision transformer
@@ -181,19 +185,9 @@ felt.summary().query("score == 'unfelt_units'")[["layer", "value", "baseline"]]
 
 # %%
 torch.manual_seed(0)
-config = ViTConfig(
-    image_size=side,
-    patch_size=side // 4,
-    num_channels=1,
-    hidden_size=48,
-    intermediate_size=192,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_labels=10,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
-vit = ViTForImageClassification(config)
+sizes = {"image_size": side, "patch_size": side // 4, "num_channels": 1, "num_labels": 10}
+widths = {"hidden_size": 48, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
+vit = ViTForImageClassification(ViTConfig(**sizes, **widths))
 vit_before = copy.deepcopy(vit)
 train(vit, epochs=1 if QUICK else 4)
 
@@ -202,7 +196,7 @@ train(vit, epochs=1 if QUICK else 4)
 # `named_modules()` gives the names (in other releases of transformers they may differ):
 
 # %%
-[name for name, module in vit.named_modules() if name.startswith("vit.layers.0")]
+print(*[name for name, _ in vit.named_modules() if name.startswith("vit.layers.0")], sep="\n")
 
 # %% [markdown]
 # ### The MLPs, token by token
@@ -213,10 +207,10 @@ train(vit, epochs=1 if QUICK else 4)
 mlps = kag.measure(
     vit, probe, layers="vit.layers.*.mlp", layer_map="block", baseline=vit_before, tokens=3 if QUICK else None, progress=False
 )
-mlps
+display(mlps)
 
 # %%
-mlps.plot_tokens().figure
+display(mlps.plot_tokens().figure)
 
 # %% [markdown]
 # ### Whole layers
@@ -228,10 +222,10 @@ mlps.plot_tokens().figure
 layers = kag.measure(
     vit, probe, layers="vit.layers.*", layer_map="block", baseline=vit_before, tokens=2 if QUICK else 5, progress=False
 )
-layers.plot_tokens().figure
+display(layers.plot_tokens().figure)
 
 # %%
-layers.plot_layers().figure
+display(layers.plot_layers().figure)
 
 # %% [markdown]
 # ### From pixels to the class token
@@ -249,7 +243,7 @@ token = kag.measure(
     baseline=vit_before,
     progress=False,
 )
-token.plot_scales().figure
+display(token.plot_scales().figure)
 
 # %%
 for sentence in token.findings:
@@ -263,8 +257,8 @@ for sentence in token.findings:
 # %% [markdown]
 # ## Keeping it
 #
-# `report.save("folder")` writes tables (Parquet) and settings (JSON) that `kagscope.Report.load` reads, `report.to_csv("table.csv")`
-# the tidy table, `report.to_html("page.html")` one self-contained page.
+# `report.save("folder")` writes tables (Parquet) and settings (JSON) that `kagscope.Report.load` reads,
+# `report.to_csv("table.csv")` the tidy table, `report.to_html("page.html")` one self-contained page.
 
 # %%
-report.table.head()
+display(report.table.head())
