@@ -176,7 +176,7 @@ for sentence in blocks.findings:
 
 # %%
 felt = kag.measure(cnn, probe, layers="block*", layer_map="output", k=1, baseline=cnn_before, progress=False)
-display(felt.summary().query("score == 'unfelt_units'")[["layer", "value", "baseline"]])
+display(felt.summary().query("score == 'unfelt_units_exact'")[["layer", "value", "baseline"]])
 
 # %% [markdown]
 # ## A vision transformer
