@@ -45,9 +45,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.before(x)
+        y: Tensor = self.before(x)
         x = x + self.attention(y, y, y, need_weights=False)[0]
-        return x + self.mlp(self.after(x))
+        y = self.mlp(self.after(x))
+        return x + y
 
 
 class ViT(nn.Module):
@@ -66,7 +67,8 @@ class ViT(nn.Module):
         x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1) + self.places
         for block in self.blocks:
             x = block(x)
-        return self.head(x[:, 0])
+        logits: Tensor = self.head(x[:, 0])
+        return logits
 
 
 def _random(*shape: int) -> Tensor:
@@ -100,13 +102,13 @@ def cnn_map() -> tuple[nn.Module, str, str, Tensor]:
 
 
 def vit_map() -> tuple[nn.Module, str, str, Tensor]:
-    """A block of a vision transformer, 50 tokens of width 96 taken whole: 4800 x 4800 would be large, so rows of 512."""
+    """Model input to a block of a vision transformer, its 50 tokens of width 96 taken whole: 4800 x 9408, 4 points."""
     torch.manual_seed(0)
     return ViT(blocks=4, width=96, patch=8, side=56), "blocks.3", "input", _random(4, 3, 56, 56)
 
 
 MAPS: dict[str, Callable[[], tuple[nn.Module, str, str, Tensor]]] = {"cnn": cnn_map, "vit": vit_map}
-ROWS = 512
+ROWS = 512  # of each; ours are drawn at random
 
 
 def ours(which: str) -> Work:
