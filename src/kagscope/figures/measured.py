@@ -47,7 +47,7 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
         raise NothingToPlot(f"no {score} with k = {k} for {axis}(…) selections; measure with selections=[kag.Ball(r), …]")
     layers = layers_of(scaled)
     with style():
-        ax = new_axes(ax)
+        ax = _axes(ax, len(layers))
         steps = _side_by_side(len(layers), 0.02 * float(scaled["scale"].max()))
         for layer, colour, step in zip(layers, layer_colours(len(layers)), steps, strict=True):
             line = select(scaled, layer=layer).sort_values("scale")
@@ -160,7 +160,7 @@ def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "
     measure = "ratio" if chosen["ratio"].notna().any() else "value"
     layers = layers_of(chosen)
     with style():
-        ax = new_axes(ax)
+        ax = _axes(ax, len(layers))
         steps = _side_by_side(len(layers), 0.1)
         for name, colour, step in zip(layers, layer_colours(len(layers)), steps, strict=True):
             grouped = select(chosen, layer=name).groupby("token")[measure]
@@ -199,6 +199,11 @@ def layer_colours(count: int) -> list[str]:
 def _side_by_side(count: int, width: float) -> np.ndarray:
     """Small shifts along the axis, so that error bars of several lines do not cover each other."""
     return (np.arange(count) - (count - 1) / 2) * width / max(1, count / 3)
+
+
+def _axes(ax: Axes | None, lines: int) -> Axes:
+    """``ax``, or new axes with room for the legend."""
+    return ax if ax is not None else new_figure(SINGLE_COLUMN + (1.4 if lines > MANY else 0.0), 2.6).subplots()
 
 
 def _legend(ax: Axes, entries: int) -> None:
