@@ -120,7 +120,7 @@ cnn = nn.Sequential(
     )
 )
 cnn_before = copy.deepcopy(cnn)
-train(cnn, epochs=1 if QUICK else 3)
+train(cnn, epochs=1 if QUICK else 2)
 
 # %% [markdown]
 # ### Three lines
@@ -131,14 +131,14 @@ train(cnn, epochs=1 if QUICK else 3)
 
 # %%
 report = kag.measure(
-    cnn, probe, layers="block*", selections=balls, image_shape=shape, baseline=cnn_before, max_rows=64, progress=False
+    cnn, probe, layers="block*", selections=balls, image_shape=shape, baseline=cnn_before, max_rows=48, progress=False
 )
 display(report)
 
 # %% [markdown]
 # One row for each layer and order k of minors. `PR` is the participation ratio of the minors: higher means that fewer of them
-# carry the sum. Its ratio to that before training is the mean over the images of the ratio at each, with a 95% interval. `KL` is the
-# divergence of the minors from all being equal, `rr_pr` compares PR with that of randomly rotated rows, and `zero rows` is
+# carry the sum. Its ratio to that before training is the mean over the images of the ratio at each, with a 95% interval. `KL` is
+# the divergence of the minors from all being equal, `rr_pr` compares PR with that of randomly rotated rows, and `zero rows` is
 # the share of rows of the minor matrix that are as good as zero. Every number is in `report.table`.
 
 # %%
@@ -155,13 +155,17 @@ display(report.plot_zipf(layer="block1").figure)
 #
 # TEXT-CNN-INPUT
 
+# %%
+off = report.summary().query("score == 'zero_rows_exact' and k == 1")[["layer", "value", "baseline"]]
+display(off.assign(explained=(1 - off["baseline"]) / (1 - off["value"])))
+
 # %% [markdown]
 # ### Each block on its own
 #
-# The *block* map leaves out what came before: its columns are the entries of the block's own input, 14 × 14 × 8 for the second.
+# The *block* map leaves out what came before: its columns are the entries of the block's own input, 8 × 14 × 14 for the second.
 
 # %%
-blocks = kag.measure(cnn, probe, layers=["block2", "block3"], layer_map="block", baseline=cnn_before, max_rows=64, progress=False)
+blocks = kag.measure(cnn, probe, layers=["block2", "block3"], layer_map="block", baseline=cnn_before, max_rows=48, progress=False)
 display(blocks.plot_layers(score="kl_uniform").figure)
 
 # %%
@@ -189,7 +193,7 @@ sizes = {"image_size": side, "patch_size": side // 4, "num_channels": 1, "num_la
 widths = {"hidden_size": 48, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
 vit = ViTForImageClassification(ViTConfig(**sizes, **widths))
 vit_before = copy.deepcopy(vit)
-train(vit, epochs=1 if QUICK else 4)
+train(vit, epochs=1 if QUICK else 3)
 
 # %% [markdown]
 # Its layers work on sequences of 17 tokens: one that is learned, from which the class is read (token 0), and 16 patches.
@@ -205,7 +209,7 @@ print(*[name for name, _ in vit.named_modules() if name.startswith("vit.layers.0
 
 # %%
 mlps = kag.measure(
-    vit, probe, layers="vit.layers.*.mlp", layer_map="block", baseline=vit_before, tokens=3 if QUICK else None, progress=False
+    vit, probe, layers="vit.layers.*.mlp", layer_map="block", baseline=vit_before, tokens=3 if QUICK else 6, progress=False
 )
 display(mlps)
 
@@ -216,11 +220,11 @@ display(mlps.plot_tokens().figure)
 # ### Whole layers
 #
 # A layer with its attention and both residual connections. A token's output now depends on all tokens; measured is each token's
-# output with respect to the same token's input, here at five tokens evenly spaced.
+# output with respect to the same token's input, here at four tokens evenly spaced.
 
 # %%
 layers = kag.measure(
-    vit, probe, layers="vit.layers.*", layer_map="block", baseline=vit_before, tokens=2 if QUICK else 5, progress=False
+    vit, probe, layers="vit.layers.*", layer_map="block", baseline=vit_before, tokens=2 if QUICK else 4, progress=False
 )
 display(layers.plot_tokens().figure)
 

@@ -107,7 +107,7 @@ def plot_zipf(curves: pd.DataFrame, *, layer: str | None = None, k: int = 2, ax:
         ax.set_title(layer_label(layer, [layer]))
         ax.set_xlabel("rank / number of rows")
         ax.set_ylabel(f"row mean / overall mean, k = {k}")
-        ax.legend(loc="lower left")
+        ax.legend(loc="upper right")
     return ax
 
 
