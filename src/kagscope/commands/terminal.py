@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 from rich import box
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from kagscope.jacobians.layers import Call
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
-UNDEFINED = "–"
-HEADINGS = ("layer", "k", "columns", "step", "PR", "/ baseline (95%)", "KL", "rr_pr", "zero rows")
-SCORES = {"kl_uniform": "KL", "rr_pr": "rr_pr", "zero_rows": "zero rows"}
 
 
 class Working:
@@ -83,71 +80,24 @@ def print_summary(summary: pd.DataFrame) -> None:
     Args:
         summary: of a report, or of a series, which has a column ``step``.
     """
-    rows = _wide(summary)
-    if not rows:
+    from kagscope.measuring.brief import brief  # with torch, so not before it is needed
+
+    cells = brief(summary)
+    if cells.empty:
         return
-    columns = [name for name in HEADINGS if any(row[name] not in ("", UNDEFINED) for row in rows)]
+    columns = list(cells.columns)
+    steps = "step" in columns
     table = _table(*columns)
     before: dict[str, str] = {}
-    for row in rows:
-        group = {name: row[name] for name in (("layer", "k", "columns") if row["step"] else ("layer",))}
-        if row["step"] and before and group != before:
+    for cell in cells.to_dict("records"):
+        row = {str(name): str(text) for name, text in cell.items()}
+        group: dict[str, str] = {name: row[name] for name in (("layer", "k", "columns") if steps else ("layer",)) if name in row}
+        if steps and before and group != before:
             table.add_section()
-        cells = row | (dict.fromkeys(group, "") if group == before else {})
+        shown = row | (dict.fromkeys(group, "") if group == before else {})
         before = group
-        table.add_row(*(Text(cells[name]) for name in columns))
+        table.add_row(*(Text(shown[name]) for name in columns))
     Console().print(table)
-
-
-def _wide(summary: pd.DataFrame) -> list[dict[str, str]]:
-    """One row of cells for each layer, k, selection and step, from one row for each score."""
-    minors = summary[(summary["k"] > 0) & summary["score"].isin(["pr", *SCORES])]
-    many = minors["selection"].astype(str).nunique() > 1
-    keys = ["layer", *(["step"] if "step" in minors.columns else []), "k", "selection"]
-    rows = []
-    for key, group in minors.groupby(keys, observed=True, sort=False):
-        named = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
-        by_score = {str(row["score"]): row for row in group.to_dict("records")}
-        if "pr" not in by_score:
-            continue
-        pr = by_score["pr"]
-        rows.append(
-            {
-                "layer": str(named["layer"]),
-                "step": str(named["step"]) if "step" in named else "",
-                "k": str(named["k"]),
-                "columns": str(named["selection"]) if many else "",
-                "PR": number(pr["value"], pr["stderr"]),
-                "/ baseline (95%)": _interval(pr),
-                **{label: _of(by_score.get(score)) for score, label in SCORES.items()},
-            }
-        )
-    places = [list(dict.fromkeys(row[name] for row in rows)) for name in ("layer", "k", "columns")]
-    return sorted(  # steps of the same map together; sorting keeps the order of steps
-        rows,
-        key=lambda row: [place.index(row[name]) for place, name in zip(places, ("layer", "k", "columns"), strict=True)],
-    )
-
-
-def _interval(row: Any) -> str:
-    """Mean ratio and its 95% interval over points; "" where there is no baseline."""
-    if row["ratio"] != row["ratio"]:
-        return ""
-    if row["ratio_low"] != row["ratio_low"]:
-        return f"{row['ratio']:.2f}"
-    return f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
-
-
-def _of(row: Any) -> str:
-    return UNDEFINED if row is None else number(row["value"], row["stderr"])
-
-
-def number(value: float, stderr: float = 0.0) -> str:
-    """Three significant digits; ``~`` before what was sampled."""
-    if value != value:
-        return UNDEFINED
-    digits = f"{value:#.3g}".rstrip(".") if value else "0"
-    return f"{'~' if stderr > 0 else ''}{digits}"
 
 
 LEFT = ("layer", "kind", "columns", "output")

@@ -47,19 +47,18 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
         raise NothingToPlot(f"no {score} with k = {k} for {axis}(…) selections; measure with selections=[kag.Ball(r), …]")
     layers = layers_of(scaled)
     with style():
-        ax = new_axes(ax)
-        for layer, colour in zip(layers, layer_colours(len(layers)), strict=True):
+        ax = _axes(ax, len(layers))
+        steps = _side_by_side(len(layers), 0.02 * float(scaled["scale"].max()))
+        for layer, colour, step in zip(layers, layer_colours(len(layers)), steps, strict=True):
             line = select(scaled, layer=layer).sort_values("scale")
-            label = layer_label(layer, layers)
-            ax.errorbar(
-                line["scale"], line[measure], errors(line, measure), color=colour, marker="o", elinewidth=0.9, label=label
-            )
+            look: dict[str, Any] = {"color": colour, "marker": "o", "elinewidth": 0.9, "label": layer_label(layer, layers)}
+            ax.errorbar(line["scale"] + step, line[measure], errors(line, measure), **look)
         if measure == "ratio":
             reference_line(ax, 1.0)
         ax.set_xticks(sorted(scaled["scale"].unique()))
         ax.set_xlabel("largest distance in a pair of columns" if axis == "ball" else "least distance in a pair of columns")
         ax.set_ylabel(_ylabel(score, measure))
-        ax.legend()
+        _legend(ax, len(layers))
     return ax
 
 
@@ -79,14 +78,14 @@ def plot_layers(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selecti
         x = np.arange(len(names))
         if table["baseline"].notna().any():
             look: dict[str, Any] = {"color": GREY, "marker": "s", "markerfacecolor": "white", "linestyle": ""}
-            ax.errorbar(x, table["baseline"], errors(table, "baseline"), label="baseline", **look)
-        ax.errorbar(x, table["value"], errors(table, "value"), color=BLUE, marker="o", linestyle="", label="model")
+            ax.errorbar(x - 0.1, table["baseline"], errors(table, "baseline"), label="baseline", **look)
+        ax.errorbar(x + 0.1, table["value"], errors(table, "value"), color=BLUE, marker="o", linestyle="", label="model")
         ax.set_xticks(
             x, names, rotation=45 if max(map(len, names)) > 3 else 0, ha="right" if max(map(len, names)) > 3 else "center"
         )
         ax.set_ylabel(score_label(score))
-        ax.margins(x=0.05)
-        ax.legend()
+        ax.set_xlim(-0.5, len(names) - 0.5)
+        _legend(ax, 2)
     return ax
 
 
@@ -108,7 +107,7 @@ def plot_zipf(curves: pd.DataFrame, *, layer: str | None = None, k: int = 2, ax:
         ax.set_title(layer_label(layer, [layer]))
         ax.set_xlabel("rank / number of rows")
         ax.set_ylabel(f"row mean / overall mean, k = {k}")
-        ax.legend(loc="lower left")
+        ax.legend(loc="upper right")
     return ax
 
 
@@ -161,19 +160,19 @@ def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "
     measure = "ratio" if chosen["ratio"].notna().any() else "value"
     layers = layers_of(chosen)
     with style():
-        ax = new_axes(ax)
-        for name, colour in zip(layers, layer_colours(len(layers)), strict=True):
+        ax = _axes(ax, len(layers))
+        steps = _side_by_side(len(layers), 0.1)
+        for name, colour, step in zip(layers, layer_colours(len(layers)), steps, strict=True):
             grouped = select(chosen, layer=name).groupby("token")[measure]
             mean, half = grouped.mean(), half_width(grouped.std().to_numpy(), grouped.count().to_numpy())
-            ax.errorbar(
-                mean.index, mean, np.nan_to_num(half), color=colour, marker="o", elinewidth=0.8, label=layer_label(name, layers)
-            )
+            look: dict[str, Any] = {"color": colour, "marker": "o", "elinewidth": 0.8, "label": layer_label(name, layers)}
+            ax.errorbar(mean.index + step, mean, np.nan_to_num(half), **look)
         if measure == "ratio":
             reference_line(ax, 1.0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("token")
         ax.set_ylabel(_ylabel(score, measure))
-        ax.legend()
+        _legend(ax, len(layers))
     return ax
 
 
@@ -195,6 +194,24 @@ def layer_colours(count: int) -> list[str]:
     if count <= MANY:
         return list(OKABE_ITO[:count])
     return [mpl.colors.to_hex(shade) for shade in mpl.colormaps["cividis"](np.linspace(0, 0.9, count))]
+
+
+def _side_by_side(count: int, width: float) -> np.ndarray:
+    """Small shifts along the axis, so that error bars of several lines do not cover each other."""
+    return (np.arange(count) - (count - 1) / 2) * width / max(1, count / 3)
+
+
+def _axes(ax: Axes | None, lines: int) -> Axes:
+    """``ax``, or new axes with room for the legend."""
+    return ax if ax is not None else new_figure(SINGLE_COLUMN + (1.4 if lines > MANY else 0.0), 2.6).subplots()
+
+
+def _legend(ax: Axes, entries: int) -> None:
+    """Outside, where it covers no error bar: above the axes, beside them where it is long."""
+    if entries <= MANY:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2 if entries > 1 else 1, borderaxespad=0.2)
+    else:
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _ylabel(score: str, measure: str) -> str:

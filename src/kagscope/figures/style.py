@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,18 @@ def style() -> Iterator[None]:
         yield
 
 
+class _Shown(Figure):
+    """A figure that a notebook shows, whether pyplot was imported or not."""
+
+    def _repr_png_(self) -> bytes:
+        with style(), io.BytesIO() as stream:
+            self.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+            return stream.getvalue()
+
+
 def new_figure(width: float = DOUBLE_COLUMN, height: float = 2.6) -> Figure:
     """A figure in inches that pyplot knows nothing of."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _Shown(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -21,6 +21,7 @@ from kagscope.jacobians.runner import Unmeasurable
 
 Tokens = int | Sequence[int] | str | None
 FLAT = "flat"
+CPU_WORKING_SET = 2**26  # bytes of passes taken at once; more of them are slower, by a third at 2**29 (benchmarks/measure.py)
 MAX_TOKENS = 256  # of a sequence, where all are asked for
 
 
@@ -66,6 +67,7 @@ class LayerJacobians:
     frame: Frame = field(init=False)
     notes: list[str] = field(init=False)
     _single: int = field(init=False)
+    _accelerator: bool = field(init=False)
     _signature: Tensor | None = field(init=False, default=None)
     _W: np.ndarray | None = field(init=False, default=None)
 
@@ -77,6 +79,7 @@ class LayerJacobians:
         """One or two points through the map: the frame, and what a pass takes."""
         few = self.inputs.take(slice(0, 1 if self.separate else self.inputs.count if self.coupled else 2))
         function, start = self.map.function(few), self.map.start(few)
+        self._accelerator = start.device.type != "cpu"
         self._single = autodiff.saved_bytes(function, start) // few.count
         u, h = autodiff.graph(function, start)
         if len(h) != few.count:
@@ -154,8 +157,9 @@ class LayerJacobians:
         return None if outer is None or signature is None else (u, h, outer, signature)
 
     def _at_once(self, points: int) -> int:
-        """Passes over a batch of ``points`` that half of the budget takes."""
-        return max(1, int(self.budget // 2 // max(points * self._single, 1)))
+        """Passes over a batch of ``points`` that half of the budget takes, on a CPU no more than its caches like."""
+        room = self.budget // 2 if self._accelerator else min(self.budget // 2, CPU_WORKING_SET)
+        return max(1, int(room // max(points * self._single, 1)))
 
     def _needs_own_matrix(self) -> bool:
         """Points or tokens that cannot share one W."""

@@ -14,13 +14,13 @@ import pandas as pd
 
 from kagscope.errors import DataError, InputError, OutputError
 from kagscope.files import atomic_path, atomic_write
+from kagscope.measuring.brief import brief
 from kagscope.measuring.summary import KEYS, findings, summarise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMAT = 1
-SHOWN = ("pr", "kl_uniform", "rr_pr", "zero_rows", "zero_rows_exact", "constant_units_exact", "unfelt_units")
 
 
 class Report:
@@ -100,11 +100,11 @@ class Report:
         return found[[*KEYS, "points", "value", "other", "ratio", "ratio_low", "ratio_high", "exact"]]
 
     def __repr__(self) -> str:
-        lines = [self._headline(), "", self._short().to_string(index=False, na_rep="–", float_format=lambda x: f"{x:.3g}"), ""]
+        lines = [self._headline(), "", self._brief().to_string(index=False), ""]
         return "\n".join([*lines, *(f"- {sentence}" for sentence in self.findings)])
 
     def _repr_html_(self) -> str:
-        table = self._short().to_html(index=False, na_rep="–", float_format=lambda x: f"{x:.3g}", border=0, escape=True)
+        table = self._brief().to_html(index=False, border=0, escape=True)
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.findings)
         return f"<p>{html.escape(self._headline())}</p>{table}<ul>{items}</ul>"
 
@@ -213,10 +213,8 @@ class Report:
             f"{about.get('seconds', 0):.3g} s"
         )
 
-    def _short(self) -> pd.DataFrame:
+    def _brief(self) -> pd.DataFrame:
+        """Over all columns; where those were not measured, every selection."""
         summary = self.summary()
-        chosen = summary[summary["score"].isin([*SHOWN, "skipped"]) & (summary["selection"] == "all")]
-        columns = ["layer", "k", "score", "value", "baseline", "ratio", "ratio_low", "ratio_high"]
-        if chosen["baseline"].isna().all():
-            columns = columns[:4]
-        return chosen[columns]
+        whole = summary["selection"] == "all"
+        return brief(summary[whole] if (whole & (summary["score"] == "pr")).any() else summary)

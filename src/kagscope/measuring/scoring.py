@@ -10,6 +10,7 @@ import numpy as np
 
 import kagscope as kag
 from kagscope import scores
+from kagscope.comparison import rounding_only
 from kagscope.errors import InputError
 from kagscope.geometry import ALL_ZERO, SUMS, WHOLE, State, record
 from kagscope.jacobians import FactoredJacobian
@@ -75,7 +76,9 @@ class LayerScores:
         layer, state = self.layer, self.state
         state.row_means = {(layer, k): np.concatenate(parts) for k, parts in self._row_means.items()}
         if self.settings.layer_map == "output":
-            state.output_slopes = {layer: np.concatenate(self._column_norms)}
+            slopes = np.concatenate(self._column_norms)
+            state.output_slopes = {layer: slopes}
+            state.add((layer, 0, "all", "unfelt_units_exact"), [WHOLE], rounding_only(slopes).sum())
             return state
         state.row_norms = {layer: state.row_means[layer, 1]}
         values = np.concatenate(self._values)

@@ -105,12 +105,13 @@ def _constant(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> lis
 
 def _unfelt(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> list[str]:
     columns = {one["name"]: one["columns"] for one in layers}
-    chosen = summary[(summary["score"] == "unfelt_units") & (summary["value"] > summary["baseline"].fillna(np.inf))]
-    return [
-        f"{int(row['value'])} of {columns.get(str(row['layer']), 0)} units of layer {row['layer']} are not felt by the output "
-        f"at any point (baseline: {row['baseline']:.3g})."
-        for row in chosen.to_dict("records")
-    ]
+    chosen = summary[(summary["score"] == "unfelt_units_exact") & (summary["value"] > 0)]
+    said = []
+    for row in chosen.to_dict("records"):
+        beside = "" if np.isnan(row["baseline"]) else f" (baseline: {row['baseline']:.3g})"
+        many = f"{int(row['value'])} of {columns.get(str(row['layer']), 0)} units"
+        said.append(f"{many} of layer {row['layer']} are not felt by the output at any point{beside}.")
+    return said
 
 
 def _undefined(table: pd.DataFrame) -> list[str]:
