@@ -25,15 +25,7 @@ from kagscope.studies.run_file import run_file
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import RESULTS, joined, whole_runs
 
-MEASURE = {
-    "k": [2],
-    "checkpoints": 2,
-    "points": 4,
-    "visited_points": 1,
-    "rotation_points": 0,
-    "window_points": 1,
-    "window_grid": 2,
-}
+FEW = {"points": 4, "visited_points": 1, "rotation_points": 0, "window_points": 1, "window_grid": 2, "layer_points": 50}
 STUDY: dict[str, Any] = {
     "name": "overhead",
     "run": {"width": 16, "epochs": 5},
