@@ -14,9 +14,11 @@ from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.randomness import random_state_kept
 from kagscope.measuring.baseline import COMPILED, baselines
-from kagscope.measuring.observe import Observation, check_model, compare, curves, observe
+from kagscope.measuring.checks import check_model
+from kagscope.measuring.observe import Observation, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
+from kagscope.measuring.tables import compare, curves
 from kagscope.provenance import hardware, versions
 
 
