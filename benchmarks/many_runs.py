@@ -1,6 +1,6 @@
 """What a study costs beside training and geometry: runs per minute by executor, overhead per run, a store of 10,000 runs.
 
-    python benchmarks/studies.py [--ray] [--runs 10000]
+    python benchmarks/many_runs.py [--ray] [--runs 10000]
 
 Runs are tiny on purpose. "own" is what a run itself measured for training and geometry; the rest of the time is overhead.
 """
