@@ -18,7 +18,7 @@ _limit: ContextVar[int | None] = ContextVar("kagscope_threads", default=None)
 
 
 def threads() -> int:
-    """Threads to use: the innermost :func:`limit_threads`, else ``KAGSCOPE_THREADS``, else Numba's setting."""
+    """Threads to use: the innermost :func:`limit_threads`, else ``KAGSCOPE_THREADS``, else ``NUMBA_NUM_THREADS`` (all cores)."""
     chosen = _limit.get()
     if chosen is not None:
         return chosen
@@ -29,7 +29,8 @@ def threads() -> int:
         return int(from_environment)
     import numba
 
-    return int(numba.get_num_threads())
+    # not get_num_threads(), which starts Numba's OpenMP pool and thereby sets the number of threads of torch, too
+    return int(numba.config.NUMBA_NUM_THREADS)
 
 
 @contextlib.contextmanager
