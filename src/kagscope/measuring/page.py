@@ -29,7 +29,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
     steps = report.curves["network"].map({"model": 1, "baseline": 0})
     curves = report.curves.assign(run="model", width=width, training="standard", seed=0, step=steps)
     about = report.provenance
-    shape = report.settings.get("image_shape")
+    shape, chosen = report.settings.get("image_shape"), report.settings.get("selections") or ()
     return write_report(
         Path(path),
         results=results,
@@ -38,6 +38,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
         provenance={
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')}",
             "summary": report._headline() + ". Intervals are not shown: there is one network.",
+            "without": ["claims", "training", "runs", *([] if any("window(" in str(one) for one in chosen) else ["where"])],
             "findings": report.findings,
             "image_shape": list(shape) if shape else None,
             "versions": about.get("versions"),
@@ -63,6 +64,7 @@ def write_series_page(series: Series, path: str | os.PathLike[str]) -> Path:
         claims=[],
         provenance={
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')} along its training",
+            "without": ["claims", "runs"],
             "summary": f"{len(series)} checkpoints. {last._headline()}. Intervals are not shown: there is one network.",
             "findings": series.findings,
             "image_shape": list(shape) if shape else None,

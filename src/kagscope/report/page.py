@@ -66,8 +66,8 @@ def write_report(
         curves: the ``curves`` table.
         claims: what ``claims.json`` holds.
         provenance: ``command``, ``versions``, ``seeds``, ``data``, ``image_shape``, ``hardware``, ``timings``, ``config``,
-            ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of those of a study); each may
-            be missing.
+            ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of those of a study),
+            ``without`` (names of sections that are not shown); each may be missing.
         progress: called with each figure's name before it is drawn.
 
     Returns:
@@ -103,6 +103,7 @@ def render_report(
         style=look,
         script=code,
         title=html.escape(str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {data}")),
+        without=html.escape(" ".join(provenance.get("without", ()))),
         summary=html.escape(str(provenance["summary"])) if provenance.get("summary") else _summary(reduced, provenance, data),
         findings=_findings(provenance.get("findings")),
         claims=_claims(claims),

@@ -75,6 +75,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
         claims=[],
         provenance={
             "command": study["command"],
+            "without": ["claims"],
             "data": ", ".join(sorted({str(name) for name in runs["data"]})),
             "image_shape": list(shapes[0]) if len(shapes) == 1 else None,
             "seeds": sorted({int(seed) for seed in runs["seed"]}),
