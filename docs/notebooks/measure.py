@@ -155,10 +155,10 @@ display(report.plot_zipf(layer="block1").figure)
 #
 # On these ten images the 2 × 2 minors are more concentrated after training in the first block (1.5 times) and the third (1.3),
 # less in the second (0.8), and much the same at every distance between pixels. Before reading geometry into this, look at units
-# that are off: a ReLU that is off has a row of zeros, and if nothing else changed, going from a share `baseline` of rows that are
-# off to `value` would multiply PR by (1 − baseline) / (1 − value), the column `explained`. That is most of each ratio; about a tenth
-# is left over for the first two blocks, a sixth for the third. The interval is over images of one network and says nothing of
-# other trainings.
+# that are off. A ReLU that is off has a row of zeros; if nothing else changed, going from a share `baseline` of rows that are
+# off to `value` would multiply PR by (1 − baseline) / (1 − value), the column `explained`. That is most of each ratio: about a
+# tenth is left over for the first two blocks, a sixth for the third. The interval is over images of one network and says
+# nothing of other trainings.
 
 # %%
 off = report.summary().query("score == 'zero_rows_exact' and k == 1")[["layer", "value", "baseline"]]
