@@ -18,7 +18,7 @@ reproduce: $(VENV)/installed  ## train on the embedded digits, measure, test the
 	$(BIN)/kagscope reproduce --out out/digits
 
 test: $(VENV)/installed  ## the tests (without the slow ones)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A finished small study on the digits; tests must not change its folder."""
     folder: Path = tmp_path_factory.mktemp("study") / "out"
     return make_small_study(folder)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever a test keeps in the user's cache folder goes elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from unittest import mock
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
 from kagscope.errors import InputError
+from kagscope.minors import _input
 
 SUMS = ("s1", "s2", "s4", "entropy", "top")
 many = settings(max_examples=200, deadline=None)
@@ -26,17 +31,45 @@ def equal(left: kag.Moments, right: kag.Moments) -> None:
         assert (a.counts == b.counts).all()
 
 
+CHEAP = ("s1", "s2", "s4")
+WHERE = {"image_shape": (4, 5)}
+
+
+def by_gram(J: np.ndarray, chosen: list[kag.Selection]) -> list[kag.Moments]:
+    with mock.patch("kagscope.minors.exact.FEW_ROWS", 0):
+        found: list[kag.Moments] = kag.minor_moments(J, 2, chosen, moments=CHEAP, **WHERE)
+    return found
+
+
+def on_a_device(J: np.ndarray, chosen: list[kag.Selection]) -> list[kag.Moments]:
+    with mock.patch.object(_input, "DEVICES", ("cuda", "cpu")):
+        found: list[kag.Moments] = kag.minor_moments(torch.from_numpy(J), 2, chosen, **WHERE)
+    return found
+
+
+ROUTES: dict[str, Callable[[np.ndarray, list[kag.Selection]], list[kag.Moments]]] = {
+    "everything": lambda J, chosen: kag.minor_moments(J, 2, chosen, **WHERE),
+    "sums": lambda J, chosen: kag.minor_moments(J, 2, chosen, moments=CHEAP, **WHERE),
+    "sums and top": lambda J, chosen: kag.minor_moments(J, 2, chosen, moments=(*CHEAP, "top"), **WHERE),
+    "power Grams": by_gram,
+    "one by one": lambda J, chosen: [kag.minor_moments(J, 2, one, moments=(*CHEAP, "top"), **WHERE) for one in chosen],
+    "factored": lambda J, chosen: kag.factored_minor_moments(J, np.ones(4), 2, chosen, **WHERE),
+    "torch": on_a_device,
+}
+
+
+@pytest.mark.parametrize("route", list(ROUTES))
 @many
-@given(seed=st.integers(0, 2**32 - 1), cut=st.integers(1, 5), moments=st.sampled_from(["all", ("s1", "s2", "s4")]))
-def test_shells_add_to_everything(seed: int, cut: int, moments: object) -> None:
+@given(seed=st.integers(0, 2**32 - 1), cut=st.integers(1, 5))
+def test_shells_add_to_everything(route: str, seed: int, cut: int) -> None:
+    """In one pass, and "one by one", where ``all`` goes by formulas and the parts are enumerated."""
     J = np.random.default_rng(seed).normal(size=(4, 20)) * 10.0 ** np.random.default_rng(seed).integers(-60, 60)
-    where = {"image_shape": (4, 5), "moments": moments}
-    near, far, ball, apart, whole = kag.minor_moments(
-        J, 2, [kag.Shell(0, cut), kag.Shell(cut, 9), kag.Ball(cut), kag.Apart(cut), kag.All()], **where
+    ring = kag.Shell(cut, np.sqrt(cut**2 + 0.5))
+    near, far, ball, apart, ring, whole = ROUTES[route](
+        J, [kag.Shell(0, cut), kag.Shell(cut, 9), kag.Ball(cut), kag.Apart(cut), ring, kag.All()]
     )
     equal(near + far, whole)
     equal(near + apart, whole)
-    ring = kag.minor_moments(J, 2, kag.Shell(cut, np.sqrt(cut**2 + 0.5)), **where)
     equal(near + ring, ball)
 
 

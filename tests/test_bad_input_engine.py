@@ -92,6 +92,12 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "positions text": ({"positions": ["a"] * 6}, "positions"),
     "positions ragged": ({"positions": [[0], [1, 2]] * 3}, "positions"),
     "groups too few": ({"groups": [0, 1]}, r"\(2,\).*6 columns"),
+    "groups ragged": ({"groups": [[0], [1, 2]] * 3}, "groups"),
+    "groups of two kinds": ({"groups": [None, "a"] * 3}, "groups"),
+    "groups complex tensor": ({"groups": torch.ones(5, dtype=torch.complex64)}, r"\(5,\)"),
+    "positions complex tensor": ({"positions": torch.ones(6, dtype=torch.complex64)}, "positions"),
+    "positions complex": ({"positions": np.ones(6, dtype=complex)}, "positions"),
+    "positions sparse": ({"positions": torch.eye(6).to_sparse()}, "positions"),
     "two layouts": ({"groups": [0] * 6, **IMAGE}, "image_shape and groups"),
     "subsets of another size": ({"selection": kag.Subsets([(0, 1, 2)])}, "k=2"),
     "subsets beyond": ({"selection": kag.Subsets([(0, 6)])}, "column 6"),
@@ -163,6 +169,14 @@ def test_kinds_of_rotation() -> None:
         kag.rotation_ratio(J, kind="max", rotations=1)
     with pytest.raises(InputError, match="k=3"):
         kag.rotation_ratio(J, k=3, kind="max")
+
+
+@pytest.mark.parametrize(
+    "centers", [["a"], [(0, 0), (1,)], [(0.0, np.nan)], [(0, 0, 0)], torch.ones(1, 2, dtype=torch.complex64)]
+)
+def test_centers_of_windows(centers: Any) -> None:
+    with pytest.raises(InputError, match="center"):
+        kag.window_moments(J, centers, 1, (2, 3))
 
 
 def test_minor_matrix_beyond_memory() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kagscope.errors import InputError
-from kagscope.studies.config import MAX_WIDTH, GeometrySettings, RunConfig, StudySettings, settings_from
+from kagscope.studies.config import MAX_WIDTH, GeometrySettings, RobustnessSettings, RunConfig, StudySettings, settings_from
 
 GEOMETRY = GeometrySettings.for_inputs(64).model_dump()
 RUN = next(StudySettings().runs("ab" * 32, (8, 8)))
@@ -180,6 +180,17 @@ OTHER_RUN: dict[str, Any] = {
     "training": "augmented",
     "seed": 1,
     "geometry": GeometrySettings.for_inputs(64, rotations=9),
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "init": "orthogonal",
+    "init_scale": 2.0,
+    "rotation": 30.0,
+    "translation": 0.2,
+    "scale": 0.3,
+    "train_size": 100,
+    "label_noise": 0.2,
+    "data_seed": 1,
+    "robustness": RobustnessSettings(),
 }
 OTHER_GEOMETRY: dict[str, Any] = {
     name: (1, 2) if name == "k" else value / 2 if isinstance(value, float) else value + 1 for name, value in GEOMETRY.items()

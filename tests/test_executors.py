@@ -121,7 +121,7 @@ def runs(**changes: object) -> list[RunConfig]:
 @pytest.mark.parametrize("workers", [1, 2, 3, 8, 100])
 def test_tasks_cover_every_run_once_and_keep_trainings_together(workers: int) -> None:
     missing = runs(widths=(4, 8, 6), seeds=5)
-    tasks = tasks_for(missing, Path("out"), "digits", workers)
+    tasks = tasks_for(missing, Path("out"), workers)
     assert sorted(run.run_id for task in tasks for run in task.runs) == sorted(run.run_id for run in missing)
     widths = [task.runs[0].width for task in tasks]
     assert widths == sorted(widths, reverse=True)
@@ -132,4 +132,4 @@ def test_tasks_cover_every_run_once_and_keep_trainings_together(workers: int) ->
 
 
 def test_no_runs_no_tasks() -> None:
-    assert tasks_for([], Path("out"), "digits", 4) == []
+    assert tasks_for([], Path("out"), 4) == []

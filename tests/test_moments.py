@@ -13,6 +13,7 @@ import kagscope as kag
 from kagscope import scores
 from kagscope.errors import InputError, UndefinedScore
 from kagscope.minors.bruteforce import minor_matrix
+from kernel_cases import minors
 
 rng = np.random.default_rng(0)
 
@@ -179,3 +180,24 @@ def test_what_was_not_asked_for_says_so(selection: kag.Selection, wanted: str) -
     for name in {"s1", "s2", "s4", "entropy", "top"} - {wanted}:
         with pytest.raises(kag.UndefinedScore, match=f"{name} was not computed"):
             getattr(m, name)
+
+
+def test_rank_one_up_to_rounding() -> None:
+    """A product of two vectors, rounded, has small minors of its own. Formulas find its S1 and top; other ways, and S2 and S4 on
+    every way, are right to the rounding of the products: within N (2 u)^2 for S2 of entries below 1."""
+    rng = np.random.default_rng(0)
+    J = np.outer(rng.uniform(-1, 1, size=6), rng.uniform(-1, 1, size=9))
+    M = [minor for row in minors(J, 2) for minor in row]
+    s1, s2, top = float(sum(M)), float(sum(m * m for m in M)), float(max(M))
+    u = 2.0**-53
+    assert 0 < s1 < 2 * u * len(M)
+    for moments in ("all", ("s1", "s2", "s4"), ("s1", "s2", "s4", "top")):
+        for chosen in (kag.All(), [kag.All(), kag.Ball(3)]):
+            found = kag.minor_moments(J, 2, chosen, positions=np.arange(9), moments=moments)
+            m = found[0] if isinstance(found, list) else found
+            assert abs(m.s2 - s2) <= len(M) * (2 * u) ** 2
+            if m.plan.routes["s1"] == "zonogon areas":
+                assert m.s1 == pytest.approx(s1, rel=1e-10)
+            assert abs(m.s1 - s1) <= len(M) * 2 * u
+            if m.plan.routes.get("top", "").startswith("hulls"):
+                assert m.top == pytest.approx(top, rel=1e-10)

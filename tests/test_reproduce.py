@@ -23,7 +23,8 @@ from kagscope.models import mlp
 from kagscope.schema import CLAIM_FIELDS, CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
 from kagscope.studies.collect import Outcome
 from kagscope.studies.executors import Failure, LocalExecutor, Report, Work
-from kagscope.studies.reproduce import RunsFailed, reproduce
+from kagscope.studies.reproduce import reproduce
+from kagscope.studies.study import RunsFailed
 from kagscope.weights import load_state
 from studies import GEOMETRY, small_settings
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
+from kagscope.layout import make_layout
 from kagscope.minors.subsets import list_subsets
-from kagscope.selections import column_subset_count, make_layout, parse_selection
+from kagscope.selections import column_subset_count, parse_selection
 
 CHOSEN = [
     kag.All(),
@@ -118,3 +121,48 @@ def test_more_selections_than_bits() -> None:
     results = kag.minor_moments(J, 2, chosen, image_shape=(3, 3))
     for selection, found in zip(chosen, results, strict=True):
         assert found.s1 == pytest.approx(kag.minor_moments(J, 2, selection, image_shape=(3, 3)).s1, rel=1e-13)
+
+
+# -- torch tensors where arrays are expected -------------------------------------------------------------------------------------
+
+
+class OnDevice:
+    """What of a CUDA tensor a layout may touch: NumPy cannot read it before ``detach().cpu()``."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, self.detached = tensor, False
+
+    def detach(self) -> OnDevice:
+        self.detached = True
+        return self
+
+    def cpu(self) -> torch.Tensor:
+        assert self.detached
+        return self.tensor.detach()
+
+    def __array__(self, *_: object) -> np.ndarray:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+@pytest.mark.parametrize("wrap", [lambda tensor: tensor, OnDevice], ids=["cpu", "device"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64])
+def test_positions_as_tensors(dtype: torch.dtype, wrap: Callable[[torch.Tensor], object]) -> None:
+    positions = torch.tensor([[0.0, 0], [0, 1], [2, 0], [3, 4], [5, 5], [0, 2]]).to(dtype)
+    if dtype.is_floating_point:
+        positions.requires_grad_()
+    want = make_layout(6, positions=positions.detach().double().numpy())
+    assert make_layout(6, positions=wrap(positions)).key == want.key
+
+
+@pytest.mark.parametrize("wrap", [lambda tensor: tensor, OnDevice], ids=["cpu", "device"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.bfloat16])
+def test_groups_as_tensors(dtype: torch.dtype, wrap: Callable[[torch.Tensor], object]) -> None:
+    groups = torch.tensor([0, 1, 1, 0, 0, 1]).to(dtype)
+    assert make_layout(6, groups=wrap(groups)).key == make_layout(6, groups=[0, 1, 1, 0, 0, 1]).key
+
+
+def test_selections_from_tensors() -> None:
+    assert kag.Window(torch.tensor([1, 2]), 3) == kag.Window((1, 2), 3)
+    assert kag.Window(np.array([1.0, 2.0]), 3) == kag.Window((1, 2), 3)
+    assert kag.Subsets(torch.tensor([[3, 1], [0, 2]])) == kag.Subsets([(0, 2), (1, 3)])
+    assert kag.Subsets(np.array([[3, 1], [0, 2]])) == kag.Subsets([(0, 2), (1, 3)])

@@ -17,8 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kagscope as kag
 from kagscope.errors import InputError
+from kagscope.layout import make_layout
 from kagscope.minors import _input, torch_backend, torch_pairs
 from kagscope.minors.bruteforce import minor_matrix
+from kagscope.minors.moments import _at_exponent
 from kernel_cases import matrices
 from test_truth import CASES, HARD, SCORES, SUMS, close, load, selection
 
@@ -89,10 +91,12 @@ def agree(got: kag.Moments, want: kag.Moments, tolerance: float) -> None:
     assert got.count == want.count
     assert got.exact
     assert got.sums.keys() == want.sums.keys()
-    assert (got.exponent == want.exponent).all()
-    for name, values in want.sums.items():
+    exponent = np.maximum(got.exponent, want.exponent)  # a window alone is scaled by its own largest entry
+    sums = _at_exponent(got, exponent).sums
+    for name, values in _at_exponent(want, exponent).sums.items():
         scale = np.abs(values) + (want.sums["s1"] if name == "entropy" else 0.0)
-        assert (np.abs(got.sums[name] - values) <= tolerance * scale).all(), name
+        rounding = 1e-16 * {"s1": got.count, "top": 1}.get(name, 0)  # of the products, where they cancel
+        assert (np.abs(sums[name] - values) <= tolerance * scale + rounding).all(), name
     if want.bins is None:
         assert got.bins is None
         return
@@ -155,7 +159,7 @@ def test_truth(path: Path, wanted: Any, device: str) -> None:
 def test_any_matrix(J: np.ndarray) -> None:
     """Every minor is the kernel's own, bit for bit: tops and zeros are equal, not only close."""
     want = kag.minor_moments(J, 2)
-    subsets = kag.minors.subsets.cached_subsets((kag.All(),), kag.selections.make_layout(J.shape[1]), 2)
+    subsets = kag.minors.subsets.cached_subsets((kag.All(),), make_layout(J.shape[1]), 2)
     _, [(sums, hist)] = torch_backend.selection_sums(
         torch.from_numpy(J)[None], 2, subsets, frozenset((*SUMS, "histogram")), 2**24
     )
@@ -277,7 +281,7 @@ def test_tree_adds_all(J: np.ndarray) -> None:
 
 
 def test_blocks_hold_each_subset_once_in_its_cell() -> None:
-    layout = kag.selections.make_layout(30, (5, 6))
+    layout = make_layout(30, (5, 6))
     subsets = kag.minors.subsets.cached_subsets((kag.Ball(2), kag.Apart(3), kag.Shell(1, 4)), layout, 2)
     blocks = torch_backend.blocks_of(subsets, 30, torch.device("cpu"))
     pairs = torch.stack(blocks.columns, dim=1).numpy()
@@ -369,8 +373,46 @@ def test_plans_say_where(device: str) -> None:
     assert f"zonogon areas on {J.device}" in kag.minor_moments(J, 2, moments="s1").plan.explain()
     for m in (kag.minor_moments(J, 3), kag.minor_moments(J, 4), kag.minor_moments(J, 2, method="sampled")):
         assert copied in m.plan.explain()
-    assert copied in kag.factored_minor_moments(J[0], J[:, :, 0]).plan.explain()
+    for k in (1, 2):
+        text = kag.factored_minor_moments(J[0], J[:, :, 0], k).plan.explain()
+        assert f"quadratic form in d on {J.device}" in text
+        assert "copied" not in text
+    assert copied in kag.factored_minor_moments(J[0], J[:, :, 0], 3).plan.explain()
+    assert copied in kag.factored_minor_moments(J[0], BATCH[:, :, 0]).plan.explain()
     assert "copied" not in kag.minor_moments(BATCH, 3).plan.explain()
+
+
+@pytest.mark.parametrize("wanted", ["all", CHEAP, ("entropy",), ("top",)], ids=str)
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("scale", [1.0, 1e-150, 1e150])
+def test_factored_family(k: int, wanted: Any, scale: float, device: str) -> None:
+    W = rng.normal(size=(7, 30))
+    d = rng.normal(size=(40, 7)) * (rng.random((40, 7)) < 0.7) * np.exp(2 * rng.normal(size=(40, 1))) * scale
+    d[3] = 0
+    chosen = [kag.All(), kag.Ball(2), kag.Window((0, 0), 0.5)]
+    want = kag.factored_minor_moments(W, d, k, chosen, moments=wanted, **IMAGE)
+    where = torch.from_numpy(d).to(device)
+    for matrix in (W, torch.from_numpy(W).to(device)):
+        for one, two in zip(kag.factored_minor_moments(matrix, where, k, chosen, moments=wanted, **IMAGE), want, strict=True):
+            agree(one, two, 1e-12)
+            for name in one.sums:
+                assert getattr(one, name).device.type == device
+    single = kag.factored_minor_moments(W, where[0], k, moments=wanted)
+    assert all(type(getattr(single, name)) is float for name in single.sums)
+
+
+def test_bad_factors(device: str) -> None:
+    W = rng.normal(size=(4, 6))
+    once = kag.FactoredMoments(torch.from_numpy(W).to(device))
+    for d, message in (
+        (torch.ones(3), r"d has shape \(3,\), expected \(4,\)"),
+        (torch.ones(0, 4), r"d has shape \(0, 4\)"),
+        (torch.ones(1, 1, 4), "d has shape"),
+        (torch.ones(4, dtype=torch.int64), "torch.int64"),
+        (torch.tensor([1.0, float("nan"), 1.0, float("inf")]), r"d holds 1 NaN and 1 infinite entries, first at \(1,\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            once.at(d.to(device))
 
 
 def test_bad_matrices(device: str) -> None:
@@ -388,7 +430,7 @@ def test_bad_matrices(device: str) -> None:
 def test_by_hand() -> None:
     """Against determinants of LAPACK, apart from any kernel."""
     M = minor_matrix(BATCH[0], 2)
-    layout = kag.selections.make_layout(30)
+    layout = make_layout(30)
     subsets = kag.minors.subsets.cached_subsets((kag.All(),), layout, 2)
     exponent, [(sums, _)] = torch_backend.selection_sums(torch.from_numpy(BATCH[:1]), 2, subsets, frozenset(SUMS), 2**24)
     M = np.ldexp(M, -2 * exponent[0])

@@ -42,11 +42,15 @@ _PUBLIC: dict[str, str] = {
     "sv_participation": "scores",
     "column_divergence": "scores",
     "kl_init": "scores",
+    "prune": "applications.prune",
+    "Pruning": "applications.pruning",
     "measure": "measuring.api",
     "measure_series": "measuring.series_api",
     "Series": "measuring.series",
     "MeasureSettings": "measuring.settings",
     "Report": "measuring.report",
+    "Tracker": "tracking.tracker",
+    "Trajectory": "tracking.trajectory",
 }
 
 __all__ = ["__version__", *_PUBLIC]

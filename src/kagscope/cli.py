@@ -11,6 +11,8 @@ import typer
 
 from kagscope.commands.common import Debug, Json, Quiet, guarded, numbers
 from kagscope.commands.measure import measure
+from kagscope.commands.prune import prune
+from kagscope.commands.study import app as study_app
 
 if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
@@ -127,16 +129,18 @@ def report(
 
         store = RunStore.existing(folder)
         from kagscope.console import Console
-        from kagscope.studies.collect import collect
+        from kagscope.studies.run_file import collector
 
         with Console(quiet=quiet or as_json) as console:
-            outcome = collect(store, store.study["runs"], console.event)
+            outcome = collector(store)(store, store.study["runs"], console.event)
         _finish(outcome, quiet, as_json)
 
     guarded(job, debug)
 
 
 app.command()(measure)
+app.add_typer(study_app, name="study")
+app.command()(prune)
 
 
 def _finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:

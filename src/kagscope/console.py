@@ -54,6 +54,9 @@ class Console:
         if kind == "plan":
             self.finished, self.total = event["finished"], event["runs"]
             again = f", {self.finished} of them finished before" if self.finished else ""
+            if event.get("failed_before"):
+                again += f", {event['failed_before']} failed before (--retry-failed tries them again)"
+                self.finished += event["failed_before"]
             self._say(f"{self.total} runs{again}; {event['workers']} at a time")
             self.bar.update(self.runs, total=self.total, completed=self.finished, visible=self.finished < self.total)
         elif kind == "train":
@@ -64,6 +67,10 @@ class Console:
             self.finished += 1
             self.bar.update(self.runs, completed=self.finished)
             self._show(f"finished {_short(event['run'])}, test accuracy {event['accuracy']:.3f}")
+        elif kind == "failed":
+            self.finished += 1
+            self.bar.update(self.runs, completed=self.finished)
+            self._say(f"failed {_short(event['run'])}: {event['error']}")
         elif kind == "stage":
             self.bar.update(self.runs, visible=False)
             self._show(f"writing {event['name']}", stage=True)

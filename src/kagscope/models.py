@@ -15,18 +15,32 @@ from kagscope.errors import InputError
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 """Activation functions by name; GELU is the exact one, z Phi(z)."""
 
+INITS = ("default", "kaiming_normal", "xavier_normal", "lecun_normal", "orthogonal")
 MAX_SEED = 2**31 - 1
 MAX_WIDTH = 2**16
 
 
-def mlp(n_inputs: int, hidden: Sequence[int], n_classes: int, activation: str = "gelu", *, seed: int) -> nn.Sequential:
-    """Build Linear, activation, …, Linear with PyTorch's default initialisation, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+def mlp(
+    n_inputs: int,
+    hidden: Sequence[int],
+    n_classes: int,
+    activation: str = "gelu",
+    init: str = "default",
+    init_scale: float = 1.0,
+    *,
+    seed: int,
+) -> nn.Sequential:
+    """Build Linear, activation, …, Linear with weights drawn as ``init`` says.
 
     Args:
         n_inputs: numbers per data point.
         hidden: widths of the hidden layers, at least one; "1", "3", … are these layers after the activation.
         n_classes: outputs.
         activation: one of :data:`ACTIVATIONS`.
+        init: "default" (PyTorch's: weights and biases uniform in ±1/sqrt(fan_in)), "kaiming_normal" (He et al. 2015, gain
+            sqrt(2)), "xavier_normal" (Glorot & Bengio 2010), "lecun_normal" (variance 1/fan_in) or "orthogonal" (Saxe et al.
+            2014); all but the default start with biases of zero.
+        init_scale: factor on the weights.
         seed: of a generator of its own; the global one is neither read nor changed.
 
     Raises:
@@ -34,16 +48,41 @@ def mlp(n_inputs: int, hidden: Sequence[int], n_classes: int, activation: str = 
     """
     sizes = layer_sizes(n_inputs, hidden, n_classes)
     check_activation(activation)
+    check_init(init)
     generator = torch.Generator().manual_seed(check_seed(seed))
     modules: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
         linear = nn.Linear(fan_in, fan_out, device="meta", dtype=torch.float32).to_empty(device="cpu")  # draws nothing
         bound = 1 / math.sqrt(fan_in)
         with torch.no_grad():
-            linear.weight.uniform_(-bound, bound, generator=generator)
-            linear.bias.uniform_(-bound, bound, generator=generator)
+            _draw(linear, init, bound, generator)
+            linear.weight.mul_(init_scale)
         modules += [linear, ACTIVATIONS[activation]()]
     return nn.Sequential(*modules[:-1])
+
+
+def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator) -> None:
+    if init == "default":
+        linear.weight.uniform_(-bound, bound, generator=generator)
+        linear.bias.uniform_(-bound, bound, generator=generator)
+        return
+    linear.bias.zero_()
+    match init:
+        case "kaiming_normal":
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu", generator=generator)
+        case "xavier_normal":
+            nn.init.xavier_normal_(linear.weight, generator=generator)
+        case "lecun_normal":
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="linear", generator=generator)
+        case _:
+            nn.init.orthogonal_(linear.weight, generator=generator)
+
+
+def check_init(name: str) -> str:
+    """Return ``name`` if it is a way to draw initial weights; else raise :class:`InputError` with the choices."""
+    if name not in INITS:
+        raise InputError(f"unknown init {name!r}; expected one of {', '.join(INITS)}")
+    return name
 
 
 def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[int]:

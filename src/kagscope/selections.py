@@ -1,12 +1,12 @@
 """Which column subsets count: All, Ball, Apart, Shell, Window, Subsets (MATH.md section 1, "Column selections").
 
 A selection says which *pairs* of columns may stand together in a minor; a k-subset is allowed when all its pairs are.
-Distances come from a :class:`Layout`: an image grid, any positions, or group labels (distance 0 within a group, 1 across).
+Distances come from a :class:`kagscope.layout.Layout`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import comb, isfinite
@@ -16,126 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
+from kagscope.layout import Layout, is_whole
 
 BoolArray = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where the n columns of a matrix lie.
-
-    Attributes:
-        columns: n.
-        positions: (n, dimension) float64 coordinates, or None when only ``all`` and ``subsets`` make sense.
-        groups: (n,) integer labels, or None.
-    """
-
-    columns: int
-    positions: NDArray[np.float64] | None = None
-    groups: NDArray[np.int64] | None = None
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Hashable identity of the layout."""
-        return (self.columns, *(None if part is None else (part.shape, part.tobytes()) for part in (self.positions, self.groups)))
-
-    def squared_distances(self, asked_by: object) -> NDArray[np.float64]:
-        """(n, n) squared distances. Raises :class:`InputError` when the columns have no positions."""
-        if self.groups is not None:
-            return (self.groups[:, None] != self.groups[None, :]).astype(np.float64)
-        if self.positions is None:
-            raise InputError(
-                f"selection {asked_by} needs to know where the {self.columns} columns lie; "
-                "pass image_shape=(height, width), positions= or groups="
-            )
-        squared = np.zeros((self.columns, self.columns))
-        for coordinate in self.positions.T:
-            squared += (coordinate[:, None] - coordinate[None, :]) ** 2
-        return squared
-
-    def squared_distances_from(self, center: Sequence[float], asked_by: object) -> NDArray[np.float64]:
-        """(n,) squared distances from ``center``."""
-        if self.positions is None:
-            raise InputError(f"selection {asked_by} needs coordinates; pass image_shape=(height, width) or positions=")
-        if len(center) != self.positions.shape[1]:
-            raise InputError(
-                f"selection {asked_by} has a center of {len(center)} coordinates, the positions have {self.positions.shape[1]}; "
-                "give the center in the coordinates of the positions, (row, column) for images"
-            )
-        return ((self.positions - np.asarray(center, dtype=np.float64)) ** 2).sum(axis=1)
-
-
-def make_layout(
-    columns: int,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
-) -> Layout:
-    """The layout of ``columns`` matrix columns from at most one of an image shape, positions or group labels.
-
-    Args:
-        columns: number n of columns.
-        image_shape: (height, width) with height * width = n, or (channels, height, width): pixels in row-major order; the
-            channels of one pixel share its position.
-        positions: (n,) or (n, dimension) finite real coordinates; distances are Euclidean.
-        groups: n labels; two columns are at distance 0 within a group and 1 across, so ``Ball(0)`` means within, ``Apart(1)``
-        across.
-
-    Raises:
-        InputError: more than one was given, or one does not fit n columns.
-    """
-    given = [
-        name for name, value in (("image_shape", image_shape), ("positions", positions), ("groups", groups)) if value is not None
-    ]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} were given together; give one of them")
-    if image_shape is not None:
-        return Layout(columns, positions=_grid(columns, image_shape))
-    if positions is not None:
-        return Layout(columns, positions=_coordinates(columns, positions))
-    if groups is not None:
-        labels = np.asarray(groups)
-        if labels.shape != (columns,):
-            raise InputError(f"groups has shape {labels.shape}, expected one label for each of the {columns} columns")
-        return Layout(columns, groups=np.unique(labels, return_inverse=True)[1].astype(np.int64))
-    return Layout(columns)
-
-
-def _grid(columns: int, image_shape: Sequence[int]) -> NDArray[np.float64]:
-    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else (image_shape,)
-    if len(shape) not in (2, 3) or not all(_is_whole(size) and size > 0 for size in shape):
-        raise InputError(
-            f"image_shape={image_shape!r}, expected (height, width) or (channels, height, width) of positive whole numbers"
-        )
-    if int(np.prod(shape)) != columns:
-        raise InputError(
-            f"image_shape={shape} has {int(np.prod(shape))} pixels but the matrix has {columns} columns; "
-            "give the shape of the input that the columns stand for"
-        )
-    height, width = shape[-2:]
-    rows, cols = np.divmod(np.arange(height * width), width)
-    pixels = np.stack([rows, cols], axis=1).astype(np.float64)
-    return np.tile(pixels, (columns // (height * width), 1))
-
-
-def _coordinates(columns: int, positions: Any) -> NDArray[np.float64]:
-    try:
-        array = np.asarray(positions, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"positions cannot be read as real numbers ({error}); give an array of shape ({columns}, dimension)"
-        ) from error
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or array.shape[0] != columns or array.shape[1] == 0:
-        raise InputError(f"positions has shape {np.shape(positions)}, expected one position for each of the {columns} columns")
-    if not np.isfinite(array).all():
-        raise InputError("positions holds NaN or infinite coordinates; give finite ones")
-    return array
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+def _listed(value: Any) -> Any:
+    """Arrays and tensors as nested lists of Python numbers; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _check_length(selection: str, name: str, value: Any) -> float:
@@ -244,7 +132,8 @@ class Window(Selection):
     radius: float
 
     def __post_init__(self) -> None:
-        center = self.center if isinstance(self.center, Iterable) else (self.center,)
+        center = _listed(self.center)
+        center = center if isinstance(center, Iterable) else (center,)
         for value in center:
             if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not isfinite(value):
                 raise InputError(f"Window(center={self.center!r}): center must be finite numbers, (row, column) for images")
@@ -276,7 +165,7 @@ class Subsets(Selection):
 
     def __post_init__(self) -> None:
         try:
-            rows = [tuple(subset) for subset in self.subsets]
+            rows = [tuple(subset) for subset in _listed(self.subsets)]
         except TypeError as error:
             raise InputError(
                 f"Subsets expects a list of column subsets such as [(0, 1), (0, 5)], got {self.subsets!r:.80}"
@@ -289,7 +178,7 @@ class Subsets(Selection):
                 raise InputError(
                     f"Subsets: {row} has {len(row)} columns but the first subset has {size}; give all the same k >= 1"
                 )
-            if not all(_is_whole(column) and column >= 0 for column in row):
+            if not all(is_whole(column) and column >= 0 for column in row):
                 raise InputError(f"Subsets: {row} must hold column indices, whole numbers from 0")
             if len(set(row)) != size:
                 raise InputError(f"Subsets: {row} repeats a column; a minor needs distinct columns")
@@ -336,6 +225,15 @@ def column_subset_count(selection: Selection, layout: Layout, k: int) -> int:
     from kagscope.minors.subsets import count_cliques
 
     return count_cliques(adjacency, k)
+
+
+def check_layout(selections: Iterable[Selection], layout: Layout) -> None:
+    """Raise :class:`InputError` for a selection that needs to know more of the columns; at once, without listing pairs."""
+    for selection in selections:
+        if isinstance(selection, Window):
+            selection.columns(layout)
+        elif not isinstance(selection, All | Subsets) and layout.positions is None and layout.groups is None:
+            layout.squared_distances(selection)
 
 
 def as_selections(selection: Any) -> tuple[list[Selection], bool]:

@@ -23,6 +23,8 @@ class Dataset:
         train_labels: int64 ``(N,)``, in ``0 … n_classes - 1``.
         test_images: float32 ``(M, H, W)``.
         test_labels: int64 ``(M,)``.
+        train_targets, test_targets: float32 ``(N, outputs)`` and ``(M, outputs)`` of a regression, whose labels are all 0; None
+            of a classification.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Dataset:
     train_labels: npt.NDArray[np.int64]
     test_images: npt.NDArray[np.float32]
     test_labels: npt.NDArray[np.int64]
+    train_targets: npt.NDArray[np.float32] | None = None
+    test_targets: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -51,13 +55,20 @@ class Dataset:
         return int(self.train_images.shape[1]), int(self.train_images.shape[2])
 
     @property
+    def is_regression(self) -> bool:
+        """Whether numbers are predicted and not classes."""
+        return self.train_targets is not None
+
+    @property
     def n_inputs(self) -> int:
         """Pixels per image, in row-major order the inputs of a network."""
         return self.image_shape[0] * self.image_shape[1]
 
     @property
     def n_classes(self) -> int:
-        """One more than the largest label of either part."""
+        """Outputs of a network: one more than the largest label of either part, or the numbers that a regression predicts."""
+        if self.train_targets is not None:
+            return int(self.train_targets.shape[1])
         return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
     def fingerprint(self) -> str:
@@ -67,7 +78,8 @@ class Dataset:
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+        targets = () if self.train_targets is None or self.test_targets is None else (self.train_targets, self.test_targets)
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels, *targets):
             little_endian = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
             digest.update(f"{array.dtype.str[1:]}{array.shape}".encode())
             digest.update(little_endian.data if array.size else b"")

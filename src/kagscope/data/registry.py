@@ -10,6 +10,7 @@ from kagscope.data.dataset import Dataset
 from kagscope.data.digits import load_digits
 from kagscope.data.download import Source, load_download
 from kagscope.data.folder import load_folder
+from kagscope.data.functions import is_function, load_function
 from kagscope.errors import InputError
 
 EMBEDDED: dict[str, Callable[[], Dataset]] = {"digits": load_digits}
@@ -54,8 +55,9 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
     """Load a data set by name or from a folder.
 
     Args:
-        source: ``"digits"`` (embedded), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"`` (downloaded on first use, then cached),
-            or a folder (see :func:`kagscope.data.folder.load_folder`). A name wins over a folder of that name: write ``./mnist``.
+        source: ``"digits"`` (embedded), a function of three variables such as ``"xor3"`` (:mod:`kagscope.data.functions`),
+            ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"`` (downloaded on first use, then cached), or a folder (see
+            :func:`kagscope.data.folder.load_folder`). A name wins over a folder of that name: write ``./mnist``.
         cache_dir: where downloads are kept; default the operating system's folder for caches.
         progress: show a progress bar, on standard error, while downloading.
 
@@ -67,6 +69,8 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
     if isinstance(source, str):
         if source in EMBEDDED:
             return EMBEDDED[source]()
+        if is_function(source):
+            return load_function(source)
         if source in DOWNLOADS:
             return load_download(source, DOWNLOADS[source], cache_dir, progress)
     elif not isinstance(source, Path):

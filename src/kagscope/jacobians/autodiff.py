@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, saved_tensors_hooks
 
-from kagscope.jacobians.maps import Unmeasurable
+from kagscope.jacobians.runner import Unmeasurable
 
 Function = Callable[[Tensor], Tensor]
 FORWARD_COST = 1.5  # of a tangent beside a cotangent: the forward pass is done again, under a transform
@@ -33,7 +33,7 @@ class Frame:
         out_tokens: tokens of the output; None where a point has one Jacobian.
         in_tokens: the same of the variable; with ``out_tokens`` too, each token is taken with respect to itself.
         tokens: which of them are measured.
-        mixing: whether a token's output depends on other tokens.
+        mixing: whether tokens need passes of their own: a token's output depends on other tokens, or one side alone has tokens.
         coupled: whether a point's output depends on other points of its batch.
     """
 
@@ -87,12 +87,23 @@ def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int) -> tuple
     Raises:
         Unmeasurable: the output does not depend differentiably on the variable.
     """
-    if not frame.coupled and FORWARD_COST * frame.forward_passes < frame.reverse_passes:
-        found = _forward(function, u, frame, at_once)
-        if found is not None:
-            return found, "forward mode"
-    u, h = graph(function, u)
-    return pull_back(h, u, tuple(h.shape), frame, at_once)
+    if frame.out_tokens and frame.in_tokens and not frame.mixing:  # not at the first points; here?
+        leaf, h = graph(function, u)
+        frame = replace(frame, mixing=mixes_tokens(h, leaf))
+    cheaper = not frame.coupled and FORWARD_COST * frame.forward_passes < frame.reverse_passes
+    found = _forward(function, u, frame, at_once) if cheaper else None
+    if found is not None:
+        return found, "forward mode"
+    leaf, h = graph(function, u)
+    try:
+        return pull_back(h, leaf, tuple(h.shape), frame, at_once)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError):  # such as a value needed for the way back that was overwritten in place
+        found = None if cheaper or frame.coupled else _forward(function, u, frame, at_once)
+        if found is None:
+            raise
+        return found, "forward mode"
 
 
 def graph(function: Function, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +124,7 @@ def pull_back(h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame
     for chunk in _chunks(list(_cotangents(B, frame)), at_once):
         v = torch.zeros((len(chunk), B, T, frame.units), dtype=u.dtype, device=u.device)
         for place, (points, tokens, row) in enumerate(chunk):
-            v[place, torch.tensor(points)[:, None], torch.tensor(tokens), row] = 1.0  # every point at every token
+            v[place, np.array(points)[:, None], tokens, row] = 1.0
         v = v.reshape(len(chunk), *shape)
         if batched:
             try:
@@ -129,16 +140,19 @@ def pull_back(h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame
 
 
 def mixes_tokens(h: Tensor, u: Tensor) -> bool:
-    """Whether the output (B, T, m) at the first, middle or last token depends on the variable (B, T, n) at any other."""
+    """Whether any token of the output (B, T, m) depends on another token of the variable (B, T, n).
+
+    Two tokens differ in some binary digit of their indices: for each digit, tokens with 0 are tested against those with 1.
+    """
     T = h.shape[1]
     generator = torch.Generator().manual_seed(0)
-    for token in {0, T // 2, T - 1}:
-        v = torch.zeros_like(h)
-        v[:, token] = torch.randn(h.shape[0], h.shape[2], generator=generator).to(h)
-        g = _grad(h, u, v, False)
-        g = torch.cat([g[:, :token], g[:, token + 1 :]], dim=1)
-        if bool((g != 0).any()):
-            return True
+    random = torch.randn(h.shape, generator=generator).to(h)
+    for digit in range((T - 1).bit_length()):
+        ones = (torch.arange(T, device=h.device) >> digit) % 2 == 1
+        for some in (ones, ~ones):
+            g = _grad(h, u, random * some[:, None], False)
+            if bool((g[:, ~some] != 0).any()):
+                return True
     return False
 
 
@@ -195,10 +209,10 @@ def _forward(function: Function, u: Tensor, frame: Frame, at_once: int) -> np.nd
 
 def _grad(h: Tensor | GradientEdge, u: Tensor, v: Tensor, batched: bool) -> Tensor:
     """v^T dh/du; zeros where the output does not depend on the variable."""
-    outputs: Any = [h]
+    g: Tensor | None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*batching rule.*")  # slower, not wrong
-        (g,) = torch.autograd.grad(outputs, [u], v, retain_graph=True, allow_unused=True, is_grads_batched=batched)
+        (g,) = torch.autograd.grad(h, [u], v, retain_graph=True, allow_unused=True, is_grads_batched=batched)
     return torch.zeros((len(v), *u.shape) if batched else u.shape, dtype=u.dtype, device=u.device) if g is None else g
 
 

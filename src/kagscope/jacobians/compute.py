@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -16,6 +17,7 @@ from kagscope.jacobians.autodiff import Frame
 from kagscope.jacobians.forms import DenseJacobian, FactoredJacobian
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.maps import LayerMap
+from kagscope.jacobians.runner import Unmeasurable
 
 Tokens = int | Sequence[int] | str | None
 FLAT = "flat"
@@ -70,13 +72,18 @@ class LayerJacobians:
     _W: np.ndarray | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        with _reasons():
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """One or two points through the map: the frame, and what a pass takes."""
         few = self.inputs.take(slice(0, 1 if self.separate else self.inputs.count if self.coupled else 2))
         function, start = self.map.function(few), self.map.start(few)
         self._accelerator = start.device.type != "cpu"
         self._single = autodiff.saved_bytes(function, start) // few.count
         u, h = autodiff.graph(function, start)
         if len(h) != few.count:
-            raise InputError(f"the output of layer {self.map.call.name!r} has shape {tuple(h.shape)} for {few.count} points")
+            raise Unmeasurable(f"its output has shape {tuple(h.shape)}, whose first dimension is not the {few.count} points")
         self.notes = [self.map.call.note] if self.map.call.note else []
         self.frame = self._frame(h, u)
         if len(self.frame.rows) < self.frame.units:
@@ -89,15 +96,18 @@ class LayerJacobians:
             self.notes.append("each point alone: the model mixes the points of a batch")
         if self.coupled:
             self.notes.append("train mode: each point with respect to itself, the other points of the batch held fixed")
-        if not self._needs_own_matrix():
-            self._find_shared(u, h, few)
 
     def __iter__(self) -> Iterator[Batch]:
+        if self._W is None and not self._needs_own_matrix():
+            with _reasons():
+                self._find_shared()
         per_item = 0 if self._W is not None else len(self.frame.tokens) * len(self.frame.rows) * self.frame.columns * 8
         size = max(1, int(self.budget // 4 // (self._single + 2 * per_item)))
         size = 1 if self.separate else self.inputs.count if self.coupled else size
         for first in range(0, self.inputs.count, size):
-            yield self._batch(np.arange(first, min(first + size, self.inputs.count)))
+            with _reasons():
+                batch = self._batch(np.arange(first, min(first + size, self.inputs.count)))
+            yield batch
 
     def _batch(self, points: np.ndarray) -> Batch:
         part = self.inputs.take(points)
@@ -110,13 +120,10 @@ class LayerJacobians:
     def _factored(self, function: autodiff.Function, u: Tensor) -> tuple[FactoredJacobian, Tensor] | None:
         if self._W is None or self._signature is None:
             return None
-        u, h = autodiff.graph(function, u)
-        outer = structure.outer_diagonal(h)
-        if outer is None:
+        found = self._shared(function, u)
+        if found is None or not structure.same(self._signature, found[3]):
             return None
-        signature = structure.shared_signature(outer, u, self.frame.out_tokens is not None)
-        if signature is None or not structure.same(self._signature, signature):
-            return None
+        _, h, outer, _ = found
         self.route = "factored"
         return FactoredJacobian(self._kept(outer.d), self._W), h.detach()
 
@@ -126,22 +133,28 @@ class LayerJacobians:
             h = function(u)
         return DenseJacobian(J.reshape(-1, *J.shape[2:])), h
 
-    def _find_shared(self, u: Tensor, h: Tensor, few: Inputs) -> None:
+    def _find_shared(self) -> None:
         """W of J = diag(d) W, from one point, where all points have the same."""
-        outer = structure.outer_diagonal(h)
-        if outer is None:
-            return
-        signature = structure.shared_signature(outer, u, self.frame.out_tokens is not None)
-        if signature is None:
-            return
+        few = self.inputs.take(slice(0, 1 if self.separate else 2))
+        found = self._shared(self.map.function(few), self.map.start(few))
         one = few.take(slice(0, 1))
-        u, h = autodiff.graph(self.map.function(one), self.map.start(one))
-        outer = structure.outer_diagonal(h)
-        if outer is None:
+        alone = found and self._shared(self.map.function(one), self.map.start(one))
+        if found is None or alone is None:
             return
+        u, h, outer, _ = alone
         frame = replace(self.frame, tokens=self.frame.tokens[:1])
         W, _ = autodiff.pull_back(outer.edge, u, tuple(h.shape), frame, self._at_once(1))
-        self._W, self._signature = W[0, 0], signature
+        self._W, self._signature = W[0, 0], found[3]
+
+    def _shared(self, function: autodiff.Function, u: Tensor) -> tuple[Tensor, Tensor, structure.Outer, Tensor] | None:
+        """The variable, the output, its outer diagonal, and the signature of W at these points; None where they share no W."""
+        u, h = autodiff.graph(function, u)
+        try:
+            outer = structure.outer_diagonal(h)
+            signature = None if outer is None else structure.shared_signature(outer, u, self.frame.out_tokens is not None)
+        except (RuntimeError, NotImplementedError):  # no way back through this graph
+            return None
+        return None if outer is None or signature is None else (u, h, outer, signature)
 
     def _at_once(self, points: int) -> int:
         """Passes over a batch of ``points`` that half of the budget takes, on a CPU no more than its caches like."""
@@ -170,7 +183,8 @@ class LayerJacobians:
         rows = np.arange(units)
         if units > self.max_rows:
             rows = np.sort(np.random.default_rng([self.seed, units]).choice(units, self.max_rows, replace=False))
-        mixing = out_tokens is not None and in_tokens is not None and autodiff.mixes_tokens(h, u)
+        both, neither = (out_tokens and in_tokens) is not None, (out_tokens or in_tokens) is None
+        mixing = autodiff.mixes_tokens(h, u) if both else not neither
         tokens = _chosen(self.tokens, out_tokens or in_tokens, self.map.call.name)
         return Frame(rows, units, columns, out_tokens, in_tokens, tokens, mixing, self.coupled)
 
@@ -187,6 +201,18 @@ class LayerJacobians:
             return None, None
         own = length if both else None
         return (own, length) if self.map.kind == "output" else (length, own)
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever a model or autograd raises on the way becomes the reason why a layer cannot be measured."""
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise Unmeasurable(f"{type(error).__name__}: {text[:200]}") from error
 
 
 def _chosen(tokens: Tokens, length: int | None, layer: str) -> tuple[int, ...]:

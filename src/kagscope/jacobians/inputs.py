@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kagscope.errors import InputError
+from kagscope.jacobians.randomness import random_state_kept
 
 LABEL_KEYS = ("labels", "label")
 
@@ -43,11 +44,13 @@ class Inputs:
         labels = None if self.labels is None else self.labels[chosen]
         return Inputs(tuple(map(one, self.args)), {name: one(v) for name, v in self.kwargs.items()}, len(chosen), labels)
 
-    def cast(self, dtype: torch.dtype) -> Inputs:
-        """Floating tensors in ``dtype``, detached; the rest as it is."""
+    def cast(self, dtype: torch.dtype | None) -> Inputs:
+        """Floating tensors in ``dtype`` (None: their own), detached; all of them fit for autograd."""
 
         def one(value: Any) -> Any:
-            return value.detach().to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+            if not isinstance(value, Tensor):
+                return value
+            return trackable(value.detach().to(dtype) if dtype and value.is_floating_point() else value.detach())
 
         return Inputs(tuple(map(one, self.args)), {name: one(v) for name, v in self.kwargs.items()}, self.count, self.labels)
 
@@ -100,17 +103,26 @@ def _is_loader(inputs: Any) -> bool:
 def _from_loader(batches: Iterable[Any], points: int) -> Inputs:
     parts: list[Inputs] = []
     missing = points
-    for batch in batches:
-        part = _from_batch(batch).take(slice(0, missing))
-        parts.append(part)
-        missing -= part.count
-        if missing <= 0:
-            break
+    with random_state_kept():  # a loader draws a seed even where it does not shuffle
+        for batch in batches:
+            part = _from_batch(batch).take(slice(0, missing))
+            parts.append(part)
+            missing -= part.count
+            if missing <= 0:
+                break
     if not parts:
         raise InputError("the loader gave no batch; expected at least one")
 
     def joined(values: list[Any]) -> Any:
-        return torch.cat(values) if isinstance(values[0], Tensor) and values[0].ndim else values[0]
+        if not isinstance(values[0], Tensor) or not values[0].ndim:
+            return values[0]
+        shapes = {tuple(value.shape[1:]): tuple(value.shape) for value in values}
+        if len(shapes) > 1:
+            raise InputError(
+                f"the loader's batches have shapes {' and '.join(map(str, shapes.values()))}, which do not make one; "
+                "pad them to one shape, or give fewer points"
+            )
+        return torch.cat(values)
 
     labels = None if parts[0].labels is None else np.concatenate([p.labels for p in parts if p.labels is not None])
     args = tuple(joined([p.args[i] for p in parts]) for i in range(len(parts[0].args)))
@@ -158,6 +170,11 @@ def _from_arguments(given: Any, labels: Any) -> Inputs:
         if len(labels) != count:
             raise InputError(f"{count} points but {len(labels)} labels; they must be as many")
     return Inputs(args, kwargs, count, labels)
+
+
+def trackable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where it was made in inference mode and autograd would refuse it."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _as_tensor(value: Any) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid),
 )
 CHANNEL_LAST_BUT_ONE = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d, nn.InstanceNorm1d)
+ELEMENTWISE = (*ACTIVATIONS, nn.Dropout, nn.Dropout1d, nn.Identity)
+Numbers = frozenset[int] | None
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]] | None
 
 
@@ -47,13 +49,14 @@ class Call:
     tokens: bool = False
 
 
-def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, int | None], set[str]]:
-    """Paths of the modules asked for, in the model's order, each with the number of a call or None for all of them.
+def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], set[str]]:
+    """Paths of the modules asked for, in the model's order, each with the numbers of calls or None for all of them.
 
     Args:
         model: whose ``named_modules()`` is searched.
         layers: names; patterns, where ``*`` stands for one part of a name and ``**`` for any; module classes; None means every
-            activation module, or where there is none every module without children that has parameters.
+            activation module, or where there is none every module without children that has parameters. A module that has
+            several names is taken once, by the first, unless it is named.
 
     Returns:
         The paths, and those among them that were asked for by their exact names.
@@ -63,26 +66,28 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, int | None]
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if layers is None:
-        found = [name for name, module in modules.items() if isinstance(module, ACTIVATIONS)]
-        found = found or [n for n, m in modules.items() if not list(m.children()) and list(m.parameters()) and n]
+        once = dict(model.named_modules())
+        found = [name for name, module in once.items() if isinstance(module, ACTIVATIONS)]
+        found = found or [n for n, m in once.items() if not list(m.children()) and list(m.parameters()) and n]
         if not found:
             raise InputError("the model has no layers with parameters; name those to measure, from named_modules()")
         return dict.fromkeys(found), set()
+    if not isinstance(layers, str | type | Iterable):
+        raise InputError(f"layers is {layers!r}; expected names, patterns or module classes, or None for all activations")
     wanted: Iterable[Any] = [layers] if isinstance(layers, str | type) else list(layers)
-    chosen: dict[str, int | None] = {}
+    chosen: dict[str, Numbers] = {}
     exact: set[str] = set()
     for one in wanted:
         paths, call, named = _matches(modules, one)
         for path in paths:
-            if path in chosen and chosen[path] != call:
-                chosen[path] = None  # two calls of the same module: measure all
-            else:
-                chosen[path] = call
+            before = chosen.get(path, frozenset())
+            chosen[path] = None if before is None or call is None else before | {call}
         if named:
             exact |= set(paths)
     if not chosen:
         raise InputError("layers is empty; name at least one, or give None for all activations")
-    return {path: chosen[path] for path in modules if path in chosen}, exact
+    taken = exact | dict(model.named_modules()).keys()
+    return {path: chosen[path] for path in modules if path in chosen and path in taken}, exact
 
 
 def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int | None, bool]:
@@ -113,54 +118,93 @@ def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int
     raise InputError(f"the model has no layer {wanted!r}; {hint}{more}")
 
 
-def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, int | None], exact: set[str]) -> list[Call]:
+def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact: set[str]) -> list[Call]:
     """Every call that one forward pass makes of the modules at ``paths``, in the order of the paths.
 
     Raises:
         InputError: a module that was asked for by name is never called, or gives no tensor with the batch first.
     """
     modules = dict(runner.model.named_modules(remove_duplicate=False))
-    seen: dict[str, list[tuple[Any, Any]]] = {path: [] for path in paths}
-    with contextlib.ExitStack() as stack:
-        for path in paths:
-
-            def record(_: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
-                seen[path].append((args, output))
-
-            stack.callback(modules[path].register_forward_hook(record, with_kwargs=True).remove)
-        runner(inputs)
+    seen, fewer = _outputs(runner, inputs, paths), _fewer(runner, inputs)
+    again = seen if fewer is None else _outputs(runner, fewer, paths)
     found: list[Call] = []
     for path, wanted in paths.items():
         module, outputs = modules[path], seen[path]
         kind = type(module).__name__
         if not outputs:
             found.append(Call(path, path, 0, kind, reason="never called in the forward pass"))
-        if wanted is not None and outputs and wanted >= len(outputs):
-            raise InputError(f"layer {path!r} is called {len(outputs)} times in the forward pass; there is no call #{wanted}")
-        for index, (_, output) in enumerate(outputs):
-            if wanted in (None, index):
+        if wanted is not None and outputs and max(wanted) >= len(outputs):
+            times = f"{len(outputs)} time{'s' * (len(outputs) > 1)}"
+            raise InputError(f"layer {path!r} is called {times} in the forward pass; there is no call #{max(wanted)}")
+        for index, (output, channels_first) in enumerate(outputs):
+            if wanted is None or index in wanted:
                 name = f"{path}#{index}" if len(outputs) > 1 else path
-                found.append(_call(name, path, index, module, output, inputs.count))
+                call = _call(name, path, index, module, output, inputs.count)
+                call = replace(call, tokens=call.tokens and not channels_first)
+                if fewer is not None and not call.reason and index < len(again[path]):
+                    other = _call(name, path, index, module, again[path][index][0], fewer.count)
+                    call = replace(call, reason=other.reason)  # a first dimension that was the number of points by chance
+                found.append(call)
     for call in found:
         if call.reason and call.path in exact:
             raise InputError(f"layer {call.name!r} ({call.kind}) cannot be measured: {call.reason}")
     return found
 
 
+def _outputs(runner: Runner, inputs: Inputs, paths: Iterable[str]) -> dict[str, list[tuple[Any, bool]]]:
+    """What each call of the modules at ``paths`` returns in one forward pass, and whether channels come before places in it.
+
+    They do in what a Conv1d or its like returns, and in what elementwise modules make of that.
+    """
+    modules = dict(runner.model.named_modules(remove_duplicate=False))
+    seen: dict[str, list[tuple[Any, bool]]] = {path: [] for path in paths}
+    channels: dict[tuple[Any, ...], Tensor] = {}  # by address and layout; kept, so that no other tensor gets the address
+
+    def mark(module: nn.Module, args: Any, output: Any) -> None:
+        known = any(isinstance(value, Tensor) and _layout(value) in channels for value in args)
+        if isinstance(output, Tensor) and (isinstance(module, CHANNEL_LAST_BUT_ONE) or known):
+            channels[_layout(output)] = output
+
+    with contextlib.ExitStack() as stack:
+        for module in runner.model.modules():
+            if isinstance(module, CHANNEL_LAST_BUT_ONE + ELEMENTWISE):
+                stack.callback(module.register_forward_hook(mark).remove)
+        for path in paths:
+
+            def record(_: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
+                seen[path].append((output, isinstance(output, Tensor) and _layout(output) in channels))
+
+            stack.callback(modules[path].register_forward_hook(record, with_kwargs=True).remove)
+        runner(inputs)
+    return seen
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _fewer(runner: Runner, inputs: Inputs) -> Inputs | None:
+    """Some of the points: one, or where batch statistics are taken as many as that allows; None where there are too few."""
+    if not runner.model.training:
+        return inputs.take([0]) if inputs.count > 1 else None
+    return inputs.take(slice(0, inputs.count - 1)) if inputs.count > 2 else None
+
+
 def _call(name: str, path: str, index: int, module: nn.Module, output: Any, count: int) -> Call:
     kind = type(module).__name__
     tensor = tensor_of(output)
     if tensor is None:
-        return Call(name, path, index, kind, reason=f"its output is {_said(output)}, not a floating tensor")
+        return Call(name, path, index, kind, reason=f"its output is {_said(output)}, not a floating tensor with the batch first")
     shape = tuple(tensor.shape)
     if shape[0] != count:
         return Call(
             name, path, index, kind, shape, f"its output has shape {shape}, whose first dimension is not the {count} points"
         )
     note = "" if isinstance(output, Tensor) else f"the first tensor of its output ({type(output).__name__})"
-    tokens = len(shape) == 3 and not isinstance(module, CHANNEL_LAST_BUT_ONE)
-    return Call(name, path, index, kind, shape, note=note, tokens=tokens)
+    return Call(name, path, index, kind, shape, note=note, tokens=len(shape) == 3)
 
 
 def _said(output: Any) -> str:
-    return f"a tensor of {str(output.dtype).removeprefix('torch.')}" if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(output, Tensor):
+        return type(output).__name__
+    return f"a tensor of {str(output.dtype).removeprefix('torch.')}" if output.ndim else "a scalar"

@@ -9,17 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kagscope.errors import InputError
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.layers import Call
-from kagscope.jacobians.runner import Runner, Stop, intercept, tensor_of
+from kagscope.jacobians.runner import Runner, Stop, Unmeasurable, intercept, tensor_of
 
 Kind = Literal["input", "block", "output"]
 KINDS: tuple[Kind, ...] = ("input", "block", "output")
-
-
-class Unmeasurable(InputError):
-    """A layer map has no Jacobian; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +24,8 @@ class LayerMap:
     Attributes:
         runner: of the model.
         call: the layer and which of its calls.
-        kind: "input": model input to layer output; "block": the call's own first input to its output; "output": layer output to
-            model output.
+        kind: "input": model input to layer output; "block": the call's own first input, in every place among the arguments where
+            that tensor was passed, to its output; "output": layer output to model output.
     """
 
     runner: Runner

@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.errors import InputError
-from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.inputs import Inputs, trackable
+from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
 
 Change = Callable[[Tensor], Tensor]
+
+
+class Unmeasurable(InputError):
+    """A layer map has no Jacobian; the message is the reason."""
 
 
 class Stop(BaseException):
@@ -22,16 +27,22 @@ class Stop(BaseException):
 
 @contextlib.contextmanager
 def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
-    """The model in "eval" or "train" mode; on leaving, also by an exception, modes and random states are as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    devices = sorted({tensor.device.index or 0 for tensor in _tensors(model).values() if tensor.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
+    """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode.
+
+    On leaving, also by an exception, the attributes of all modules and what dictionaries and lists among them hold (modes, hooks,
+    whatever a forward pass may leave there) are as before, and so are the random states.
+    """
+    before = [(vars(module), _held(vars(module))) for module in model.modules()]
+    with torch.inference_mode(False), random_state_kept(_tensors(model).values()):
         try:
             model.train(mode == "train")
             yield
         finally:
-            for module, training in modes:
-                module.training = training
+            for attributes, held in before:
+                attributes.clear()
+                attributes.update({name: value for name, value, _ in held})
+                for _, value, entries in held:
+                    _refill(value, entries)
 
 
 class Runner:
@@ -50,12 +61,13 @@ class Runner:
         self.model, self.dtype, self.seed = model, dtype, seed
         others = weights or {}  # may name a tied tensor twice, where the model's own names it once
         self.weights = {name: _cast(others.get(name, own).detach().to(own), dtype) for name, own in _tensors(model).items()}
+        self.devices = gpus(self.weights.values())
         self.buffers = [name for name, _ in model.named_buffers()]
 
     def __call__(self, inputs: Inputs, *, reseed: bool = True) -> Any:
         """The model's output. Gradients flow to whatever in ``inputs`` or of a hook requires them, not to parameters."""
         if reseed:
-            torch.manual_seed(self.seed)
+            seed_generators(self.seed, self.devices)
         # a pass in train mode writes into buffers: let it write into copies
         weights = self.weights | {name: self.weights[name].clone() for name in self.buffers}
         with torch.enable_grad():
@@ -71,7 +83,8 @@ class Runner:
 def intercept(
     module: nn.Module, index: int, *, on_input: Change | None = None, on_output: Change | None = None
 ) -> Iterator[None]:
-    """Hooks on call number ``index`` of a module in a pass; each change takes the first floating tensor and replaces it."""
+    """Hooks on call number ``index`` of a module in a pass; each change takes the first floating tensor and replaces it,
+    an argument in every place where the same tensor was passed."""
     calls = 0
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -81,10 +94,13 @@ def intercept(
             return None
         place = first_tensor({**dict(enumerate(args)), **kwargs})
         if place is None:
-            raise InputError("the layer's call has no floating tensor among its arguments")
-        if isinstance(place, str):
-            return args, {**kwargs, place: on_input(kwargs[place])}
-        return (*args[:place], on_input(args[place]), *args[place + 1 :]), kwargs
+            raise Unmeasurable("its input is no floating tensor (integers?), so there is nothing to take derivatives of")
+        old = kwargs[place] if isinstance(place, str) else args[place]
+        new = on_input(old)
+        # wherever it was passed: query, key and value of self-attention are one tensor
+        return tuple(new if value is old else value for value in args), {
+            name: new if value is old else value for name, value in kwargs.items()
+        }
 
     def after(_: nn.Module, __: Any, ___: Any, output: Any) -> Any:
         if on_output is None or calls != index + 1:
@@ -136,6 +152,23 @@ def replaced(output: Any, change: Change) -> Any:
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
 
+def _held(attributes: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Name, value, and what the value holds where it is a dictionary or a list."""
+    return [
+        (name, value, dict(value) if isinstance(value, dict) else list(value) if isinstance(value, list) else None)
+        for name, value in attributes.items()
+    ]
+
+
+def _refill(value: Any, entries: Any) -> None:
+    """Give a dictionary or list its former entries; it stays the same object."""
+    if isinstance(value, dict) and (list(value) != list(entries) or any(value[key] is not entries[key] for key in entries)):
+        value.clear()
+        value.update(entries)
+    elif isinstance(value, list):
+        value[:] = entries
+
+
 def _entries(output: Any) -> dict[Any, Any]:
     if isinstance(output, Mapping):
         return dict(output)
@@ -147,4 +180,4 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+    return trackable(tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor)

@@ -73,8 +73,7 @@ def shared_signature(outer: Outer, u: Tensor, tokens: bool) -> Tensor | None:
     found: tuple[Tensor | None, ...] = torch.autograd.grad([outer.edge], [u], v, retain_graph=True, allow_unused=True)
     if found[0] is None:
         return None
-    g = found[0]
-    g = g.reshape(-1, *g.shape[2:]) if tokens else g
+    g = found[0].reshape(-1, *u.shape[2:]) if tokens else found[0]
     return g[0] if all(same(g[0], other) for other in g[1:]) else None
 
 
@@ -84,5 +83,7 @@ def same(first: Tensor, second: Tensor) -> bool:
 
 
 def _is_elementwise(node: Any) -> bool:
+    if isinstance(node, torch.autograd.function.BackwardCFunction):
+        return False  # a function of the user's, whatever its name
     name = node.name().rsplit("::", 1)[-1]
     return name.rstrip("0123456789").removesuffix("Backward").replace("_", "").lower() in _ELEMENTWISE

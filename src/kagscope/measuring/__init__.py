@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from kagscope.measuring.observe import Observation, compare, curves, observe
+from kagscope.measuring.observe import Observation, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
+from kagscope.measuring.tables import compare, curves
 
 __all__ = ["MeasureSettings", "Observation", "Report", "compare", "curves", "observe"]

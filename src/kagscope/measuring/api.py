@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import Layers
-from kagscope.measuring.baseline import baselines
-from kagscope.measuring.observe import Observation, check_model, compare, curves, observe
+from kagscope.jacobians.randomness import random_state_kept
+from kagscope.measuring.baseline import COMPILED, baselines
+from kagscope.measuring.checks import check_model
+from kagscope.measuring.observe import Observation, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
+from kagscope.measuring.tables import compare, curves
 from kagscope.provenance import hardware, versions
 
 
@@ -95,11 +99,11 @@ def measure(
         seed=seed,
     )
     check_model(model)
-    since = time.perf_counter()
+    since, model = time.perf_counter(), getattr(model, COMPILED, model)
     found = as_inputs(inputs, points)
-    labels = found.labels if labels is None else labels[:points]
+    labels = found.labels if labels is None else labels if points is None else labels[:points]
     notes: list[str] = []
-    with _telling(progress) as tell:
+    with random_state_kept(_tensors(model)), torch.inference_mode(False), _telling(progress) as tell:
         others = list(baselines(model, baseline, baseline_seeds, notes))
         given: Any = found.kwargs or found.args
         seen = observe(model, given, chosen, labels=labels, progress=tell)
@@ -129,6 +133,11 @@ def reported(
         notes=[*seen.notes, *notes],
         provenance={**about, "versions": versions(), "hardware": hardware()},
     )
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
 
 
 def said(baseline: Any, count: int) -> str:

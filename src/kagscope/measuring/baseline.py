@@ -7,15 +7,18 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kagscope.errors import InputError
-from kagscope.jacobians.runner import untouched
+from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
 from kagscope.weights import fitting, load_state
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
+COMPILED = "_orig_mod"  # where torch.compile keeps the module
 REINIT = "reinit"
+MARK = -7.25  # that no initialisation gives
 
 
 def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: list[str]) -> Iterator[Source]:
@@ -33,22 +36,53 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
     """
     if given is None:
         return
+    given = getattr(given, COMPILED, given)
     if isinstance(given, nn.Module):
         _check_fit(model, dict(given.state_dict()), "the baseline model")
         yield given, None
     elif isinstance(given, Mapping):
-        _check_fit(model, dict(given), "the baseline's state dict")
-        yield model, dict(given)
+        weights = uncompiled(given)
+        _check_fit(model, weights, "the baseline's state dict")
+        yield _loaded(model, weights)
     elif isinstance(given, str) and given == REINIT:
-        for seed in range(seeds) if isinstance(seeds, int) else seeds:
+        for seed in _seeds(seeds):
             yield reinitialised(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
-        plain = getattr(model, "_orig_mod", model)  # of torch.compile
-        yield plain, fitting(plain, load_state(given, say=notes.append), str(given), say=notes.append)
+        yield _loaded(model, fitting(model, load_state(given, say=notes.append), str(given), say=notes.append))
     else:
         raise InputError(
             f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
         )
+
+
+def uncompiled(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict without the prefix that ``torch.compile`` puts before every name."""
+    return {str(name).removeprefix(f"{COMPILED}."): tensor for name, tensor in weights.items()}
+
+
+def _loaded(model: nn.Module, weights: dict[str, Any]) -> Source:
+    """A copy of the model with these weights, or where it cannot be copied, the model with weights that stand in.
+
+    A copy since what a model computes again on the way back (activation checkpointing) takes the module's own weights.
+    """
+    try:
+        fresh = copy.deepcopy(model)
+    except Exception:
+        return model, weights
+    fresh.load_state_dict(weights)
+    return fresh, None
+
+
+def _seeds(given: int | Sequence[int]) -> list[int]:
+    several = list(given) if isinstance(given, list | tuple | range | np.ndarray) else None
+    if several is None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+        raise InputError(
+            f"baseline_seeds is {given!r}; expected how many networks to initialise (at least 1), or a list of seeds"
+        )
+    seeds = list(range(given)) if several is None and isinstance(given, int) else several or []
+    if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0 for seed in seeds):
+        raise InputError(f"baseline_seeds is {given!r}; expected whole numbers of at least 0, such as [0, 1, 2]")
+    return [int(seed) for seed in seeds]
 
 
 def reinitialised(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
@@ -58,28 +92,40 @@ def reinitialised(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
         model: not changed, nor is the random state.
         seed: of the initialisation.
         notes: names parameters that no module initialises; they keep their trained values.
+
+    Raises:
+        InputError: the model cannot be copied.
     """
-    fresh = copy.deepcopy(model)
+    try:
+        fresh = copy.deepcopy(model)
+    except Exception as error:
+        text = " ".join(str(error).split())[:150]
+        raise InputError(
+            f"the model cannot be copied and initialised anew ({type(error).__name__}: {text}); "
+            "give a model or weights as baseline"
+        ) from error
     whole = getattr(fresh, "_init_weights", None)
     kept: list[str] = []
-    with untouched(fresh), torch.no_grad():
-        torch.manual_seed(seed)
-        for path, module in fresh.named_modules():
-            for parameter in module.parameters(recurse=False):
-                vars(parameter).pop("_is_hf_initialized", None)  # a mark of transformers: "loaded, leave alone"
+    with random_state_kept(fresh.parameters()), torch.no_grad():
+        seed_generators(seed, gpus(fresh.parameters()))
+        for path, module in reversed(list(fresh.named_modules())):  # children first, as constructors do
+            own = dict(module.named_parameters(path, recurse=False))
+            before = {name: parameter.clone() for name, parameter in own.items()}
+            for parameter in own.values():
+                parameter.__dict__.pop("_is_hf_initialized", None)  # a mark of transformers: "loaded, leave alone"
+                parameter.fill_(MARK)
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-            own = [f"{path}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)]
-            before = [parameter.clone() for parameter in module.parameters(recurse=False)]
             if callable(reset):
                 reset()
             if callable(whole):
                 vars(module).pop("_is_hf_initialized", None)
                 whole(module)
-            if callable(reset):
-                continue
-            unchanged = [torch.equal(a, b) for a, b in zip(before, module.parameters(recurse=False), strict=True)]
-            kept += [name for name, same in zip(own, unchanged, strict=True) if same]
+            for name, parameter in module.named_parameters(path, recurse=False):
+                if bool((parameter == MARK).all()):
+                    parameter.copy_(before[name])
+                    kept.append(name)
     if kept:
+        kept.reverse()
         names = ", ".join(kept[:6]) + (", …" if len(kept) > 6 else "")
         note = f"baseline: {names} kept the trained values, since their modules have no reset_parameters"
         if note not in notes:

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from kagscope.comparison import compare as compare_states
-from kagscope.comparison import curves as curves_of
 from kagscope.errors import InputError
-from kagscope.geometry import WHOLE, State
+from kagscope.geometry import State
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Call, find_layers, see_calls
-from kagscope.jacobians.maps import LayerMap, Unmeasurable
-from kagscope.jacobians.runner import Runner, tensor_of, untouched
+from kagscope.jacobians.maps import LayerMap
+from kagscope.jacobians.runner import Runner, Unmeasurable, untouched
+from kagscope.layout import make_layout
+from kagscope.measuring.checks import LOOK_AT, as_labels, check_devices, check_model, choose_runner, model_errors, verify
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.settings import MeasureSettings
+from kagscope.selections import check_layout
 
 Progress = Callable[[str], None]
-LOOK_AT = 8  # points of the passes that only look at the model
-AGREE = {torch.float64: 1e-9, None: 1e-3}  # of a point alone with the same point in a batch, relative
 
 
 @dataclass
@@ -102,39 +99,37 @@ def observe(
     check_model(model)
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose graphs take no hooks
     found = as_inputs(inputs)
-    labels = found.labels if labels is None else _as_labels(labels, found.count)
-    _check_devices(model, found)
+    labels = found.labels if labels is None else as_labels(labels, found.count)
+    check_devices(model, found)
     paths, exact = find_layers(model, settings.layers)
     seen = Observation()
     with untouched(model, settings.mode):
-        runner, fed = _runner(model, found, settings, weights, seen.notes)
+        runner, fed = choose_runner(model, found, settings, weights, seen.notes)
         few = fed if settings.mode == "train" else fed.take(slice(0, LOOK_AT))
-        separate = _verify(runner, few, settings, seen.notes)
-        for call in see_calls(runner, few, paths, exact):
-            progress(call.name)
-            _layer(seen, call, runner, fed, settings, labels, separate, call.path in exact)
+        with model_errors(few):
+            separate = verify(runner, few, settings, seen.notes)
+            calls = see_calls(runner, few, paths, exact)
+        planned = [(call, _prepared(seen, call, runner, fed, settings, separate, call.path in exact)) for call in calls]
+        for record, (call, jacobians) in zip(seen.layers, planned, strict=True):
+            if jacobians is not None:
+                progress(call.name)
+                _layer(seen, record, jacobians, settings, labels, call.path in exact)
     if not seen.states:
         reasons = "; ".join(f"{record.name}: {record.reason}" for record in seen.layers)
         raise InputError(f"no layer could be measured ({reasons})")
     return seen
 
 
-def _layer(
-    seen: Observation,
-    call: Call,
-    runner: Runner,
-    inputs: Inputs,
-    settings: MeasureSettings,
-    labels: np.ndarray | None,
-    separate: bool,
-    named: bool,
-) -> None:
-    since = time.perf_counter()
+def _prepared(
+    seen: Observation, call: Call, runner: Runner, inputs: Inputs, settings: MeasureSettings, separate: bool, named: bool
+) -> LayerJacobians | None:
+    """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
     record = LayerRecord(call.name, call.kind, reason=call.reason)
     seen.layers.append(record)
+    jacobians = None
     if call.reason:
-        return
-    try:
+        return jacobians
+    with _skipping(record, named):
         jacobians = LayerJacobians(
             LayerMap(runner, call, settings.layer_map),  # type: ignore[arg-type]
             inputs,
@@ -145,183 +140,45 @@ def _layer(
             settings.mode == "train",
             settings.seed,
         )
-        scores = LayerScores(call.name, inputs.count * len(jacobians.frame.tokens), settings)
-        items = []
+        try:
+            layout = make_layout(jacobians.frame.columns, settings.image_shape, settings.positions, settings.groups)
+            check_layout(settings.selections, layout)
+        except InputError as error:
+            raise InputError(f"layer {call.name!r}: {error}") from None
+    return jacobians
+
+
+def _layer(
+    seen: Observation,
+    record: LayerRecord,
+    jacobians: LayerJacobians,
+    settings: MeasureSettings,
+    labels: np.ndarray | None,
+    named: bool,
+) -> None:
+    since = time.perf_counter()
+    scores = LayerScores(record.name, jacobians.inputs.count * len(jacobians.frame.tokens), settings)
+    items = []
+    with _skipping(record, named):
         for batch in jacobians:
             scores.add(batch)
             items.append(np.stack([batch.points, batch.tokens], axis=1))
-    except Unmeasurable as error:
-        if named:
-            raise InputError(f"layer {call.name!r} ({call.kind}) cannot be measured: {error}") from None
-        record.reason = str(error)
+    if record.reason:
         return
     where = np.concatenate(items)
-    seen.states[call.name] = scores.finish(None if labels is None else labels[where[:, 0]])
-    seen.items[call.name] = where
+    seen.states[record.name] = scores.finish(None if labels is None else labels[where[:, 0]])
+    seen.items[record.name] = where
     record.rows, record.columns = len(jacobians.frame.rows), jacobians.frame.columns
     record.route, record.jacobians, record.notes = jacobians.route, len(where), jacobians.notes
     record.seconds = time.perf_counter() - since
 
 
-def compare(observation: Observation, initial: Iterable[Observation] | Observation | None, quantile: float) -> pd.DataFrame:
-    """The tidy table: each score beside the mean of the same score of the baselines, at the same point and token.
-
-    Args:
-        observation: of the network.
-        initial: one or several baselines, measured with the same settings; None or empty: no baseline.
-        quantile: of a baseline's rows; rows at or below it count as zero rows (MATH.md section 3).
-
-    Returns:
-        Columns of :data:`kagscope.schema.SCORE_COLUMNS`, with ``token`` after ``point`` where any layer has tokens. Skipped
-        layers have one row, score "skipped", with the reason.
-    """
-    baselines = [initial] if isinstance(initial, Observation) else list(initial or [])
-    parts = []
-    for record in observation.layers:
-        state = observation.states.get(record.name)
-        if state is None:
-            parts.append(_skipped(record))
-            continue
-        tables = [compare_states(state, _state(other, record.name), quantile) for other in baselines]
-        table = _averaged(tables) if tables else compare_states(state, None, quantile)
-        where = np.concatenate([observation.items[record.name], [[WHOLE, -1]]])  # the last one is that of a whole layer
-        chosen = where[table["point"].to_numpy()]
-        parts.append(table.assign(point=chosen[:, 0].astype("int32"), token=chosen[:, 1].astype("int32")))
-    joined = pd.concat([part.astype({"layer": str, "selection": str, "score": str, "reason": str}) for part in parts])
-    joined = joined.astype(dict.fromkeys(("layer", "selection", "score", "reason"), "category")).reset_index(drop=True)
-    if (joined["token"] < 0).all():
-        return joined.drop(columns="token")
-    place = list(joined.columns).index("point") + 1
-    columns = [name for name in joined.columns if name != "token"]
-    return joined[[*columns[:place], "token", *columns[place:]]]
-
-
-def curves(observation: Observation) -> pd.DataFrame:
-    """Zipf curves of row means and histograms of minors of every layer (curve columns of :mod:`kagscope.schema`)."""
-    return pd.concat([curves_of(state) for state in observation.states.values()], ignore_index=True)
-
-
-def _state(other: Observation, layer: str) -> State:
-    if layer not in other.states:
-        reason = next((record.reason for record in other.layers if record.name == layer), "it is not called there")
-        raise InputError(f"layer {layer!r} could not be measured in the baseline: {reason}")
-    return other.states[layer]
-
-
-def _averaged(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Mean over baselines of the baseline's score, and of those scores of the network that are counted against it."""
-    if len(tables) == 1:
-        return tables[0]
-    table = tables[0].copy()
-    table["value"] = np.mean([one["value"] for one in tables], axis=0)
-    table["baseline"] = np.mean([one["baseline"] for one in tables], axis=0)
-    ratio = table["value"] / table["baseline"].where(table["baseline"] != 0)
-    table["ratio"] = ratio
-    return table
-
-
-def _skipped(record: LayerRecord) -> pd.DataFrame:
-    nan = float("nan")
-    row = {"layer": record.name, "k": 0, "selection": "all", "point": WHOLE, "score": "skipped", "value": nan, "baseline": nan}
-    table = pd.DataFrame([row | {"ratio": nan, "stderr": nan, "exact": True, "reason": f"skipped: {record.reason}", "token": -1}])
-    return table.astype({"k": "int8", "point": "int32", "token": "int32"})
-
-
-def check_model(model: Any) -> None:
-    """Raise :class:`InputError` for what is no module, or one that cannot run."""
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError("model is a TorchScript module, which takes no hooks; give the Python module it was made from")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if is_lazy(tensor):
-            raise InputError(f"parameter {name!r} is not initialised yet; call the lazy model once before measuring it")
-        if tensor.device.type == "meta":
-            raise InputError(
-                f"{name!r} is on the meta device and has no values; load weights, or model.to_empty(device='cpu') first"
-            )
-
-
-def _check_devices(model: nn.Module, inputs: Inputs) -> None:
-    devices = {str(tensor.device) for tensor in [*model.parameters(), *model.buffers()]}
-    for place, value in inputs.tensors().items():
-        if devices and str(value.device) not in devices:
-            there = " and ".join(sorted(devices))
-            raise InputError(
-                f"inputs {place!r} are on {value.device}, the model is on {there}; move one of them, such as x.to('{there}')"
-            )
-
-
-def _runner(
-    model: nn.Module, inputs: Inputs, settings: MeasureSettings, weights: Mapping[str, Tensor] | None, notes: list[str]
-) -> tuple[Runner, Inputs]:
-    """A runner and inputs in float64 where the model can take it, else in its own dtype."""
-    wanted = torch.float64 if settings.precision == "float64" else None
-    runner = Runner(model, wanted, settings.seed, weights)
-    fed = inputs.cast(torch.float64) if wanted else inputs
-    few = slice(0, None if settings.mode == "train" else LOOK_AT)
-    if wanted is None:
-        _try(runner, fed.take(few))
-        return runner, fed
+@contextmanager
+def _skipping(record: LayerRecord, named: bool) -> Iterator[None]:
+    """A layer that turns out to have no Jacobian is skipped with the reason, or where it was named, refused."""
     try:
-        with torch.no_grad():
-            runner(fed.take(few))
-    except Exception as error:
-        own = Runner(model, None, settings.seed, weights)
-        _try(own, inputs.take(few))  # if this fails too, its message is the one to read
-        notes.append(f"computed in the model's own precision, since float64 failed ({_short(error)})")
-        return own, inputs
-    return runner, fed
-
-
-def _try(runner: Runner, inputs: Inputs) -> None:
-    try:
-        with torch.no_grad():
-            runner(inputs)
-    except Exception as error:
-        shapes = ", ".join(f"{place}: {tuple(value.shape)} {value.dtype}" for place, value in inputs.tensors().items())
-        raise InputError(f"the model cannot be called with these inputs ({shapes}): {_short(error)}") from error
-
-
-def _verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: list[str]) -> bool:
-    """Two passes must agree; whether a point's output depends on the other points of its batch."""
-    first, again = tensor_of(runner(inputs)), tensor_of(runner(inputs, reseed=False))
-    if first is None or again is None:
-        return False
-    if not torch.equal(first, again) and not _agree(first, again, 1e-12):
-        second = tensor_of(runner(inputs))
-        if second is None or not _agree(first, second, 1e-12):
-            raise InputError(
-                "two forward passes with the same inputs differ: measure needs a model without randomness of its own"
-            )
-        notes.append("the forward pass draws random numbers: measured with one draw, the same for every pass")
-    if settings.mode == "train" or inputs.count < 2:
-        return False
-    try:
-        alone = tensor_of(runner(inputs.take([0])))
-    except Exception:  # such as batch statistics of one point
-        raise InputError(
-            'the model cannot take one point alone (batch statistics?); use mode="train" to measure each point within its batch'
-        ) from None
-    if alone is not None and not _agree(first[:1], alone, AGREE.get(runner.dtype, 1e-3)):
-        notes.append("a point's output depends on the other points of its batch: each point was measured alone")
-        return True
-    return False
-
-
-def _agree(first: Tensor, second: Tensor, tolerance: float) -> bool:
-    """Equal up to ``tolerance`` of the largest value; NaN agrees with NaN: which layer has it is said later."""
-    first, second = (torch.nan_to_num(one.detach(), posinf=0.0, neginf=0.0) for one in (first, second))
-    return first.shape == second.shape and bool((first - second).abs().max() <= tolerance * first.abs().max())
-
-
-def _as_labels(labels: Any, count: int) -> np.ndarray:
-    found = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
-    if found.shape != (count,):
-        raise InputError(f"labels have shape {found.shape}; expected one for each of the {count} points")
-    return found
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}"
+        yield
+    except Unmeasurable as error:
+        if named:
+            raise InputError(f"layer {record.name!r} ({record.kind}) cannot be measured: {error}") from None
+        record.reason = str(error)

@@ -93,7 +93,14 @@ class LayerScores:
         return state
 
     def _check(self, J: np.ndarray, batch: Batch) -> None:
+        nan = ~np.isfinite(batch.values).all(axis=1)
         bad = ~np.isfinite(J).all(axis=(1, 2))
+        if nan.any() and not bad.any():
+            first = int(np.flatnonzero(nan)[0])
+            raise InputError(
+                f"the output of layer {self.layer!r} at input {batch.points[first]} is NaN or infinite; "
+                "check the weights and that input"
+            )
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             token = f", token {batch.tokens[first]}" if batch.tokens[first] >= 0 else ""

@@ -15,7 +15,8 @@ from kagscope.jacobians.inputs import as_inputs
 from kagscope.loading.checkpoints import find_checkpoints
 from kagscope.measuring.api import reported, said
 from kagscope.measuring.baseline import baselines
-from kagscope.measuring.observe import Observation, check_model, observe
+from kagscope.measuring.checks import check_model
+from kagscope.measuring.observe import Observation, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.series import Series
 from kagscope.measuring.settings import MeasureSettings

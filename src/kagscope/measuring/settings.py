@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from kagscope.errors import InputError
 from kagscope.jacobians.compute import FLAT, Tokens
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.maps import KINDS
-from kagscope.selections import All, Selection, as_selections, parse_selection
+from kagscope.selections import All, Selection, as_selections
 
 MODES = ("eval", "train")
 PRECISIONS = ("float64", "model")
@@ -50,15 +51,14 @@ class MeasureSettings:
         _choice("mode", self.mode, MODES)
         _choice("precision", self.precision, PRECISIONS)
         k: Any = self.k
-        orders = (k,) if isinstance(k, int) else tuple(k)
+        orders = tuple(k) if isinstance(k, list | tuple | range) else (k,)
         if not orders or any(isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= MAX_K for one in orders):
             raise InputError(f"k is {self.k!r}; expected whole numbers from 1 to {MAX_K}, such as (1, 2)")
         object.__setattr__(self, "k", tuple(sorted(set(orders))))
         given: Any = self.selections
-        given = [given] if isinstance(given, str | Selection) else list(given)
-        found, _ = as_selections([parse_selection(one) if isinstance(one, str) else one for one in given])
+        found, _ = as_selections(given)
         object.__setattr__(self, "selections", tuple(found))
-        if isinstance(self.tokens, str) and self.tokens != FLAT:
+        if not (isinstance(self.tokens, str) and self.tokens == FLAT) and not _are_tokens(self.tokens):
             raise InputError(f"tokens is {self.tokens!r}; expected None, a number, a list of indices, or 'flat'")
         for name, least in (("max_rows", 2), ("memory_budget", 2**20), ("rotation_points", 0), ("seed", 0)):
             value = getattr(self, name)
@@ -72,10 +72,18 @@ class MeasureSettings:
     def as_json(self) -> dict[str, Any]:
         """Plain values for a file."""
         plain = asdict(self) | {"selections": [str(selection) for selection in self.selections]}
+        plain = {name: list(value) if isinstance(value, tuple | range | np.ndarray) else value for name, value in plain.items()}
         plain["layers"] = _said(self.layers)
         for name in ("positions", "groups"):
             plain[name] = None if plain[name] is None else "given"
         return plain
+
+
+def _are_tokens(tokens: Any) -> bool:
+    several = isinstance(tokens, list | tuple | range | np.ndarray)
+    return tokens is None or all(
+        isinstance(one, int | np.integer) and not isinstance(one, bool) for one in (tokens if several else [tokens])
+    )
 
 
 def _said(layers: Layers) -> Any:

@@ -13,17 +13,17 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
     """
     import numpy as np
 
-    from kagscope.minors import enumeration, factored, factored_kernels
+    from kagscope.minors import enumeration_kernels, factored, factored_kernels
     from kagscope.minors.engine import minor_moments
     from kagscope.minors.rotations import rotation_ratio
     from kagscope.minors.rows import row_means
     from kagscope.selections import Ball
 
     kernels = (
-        enumeration.s1_pairs,
-        enumeration.sums_pairs,
-        enumeration.all_pairs,
-        enumeration.all_triples,
+        enumeration_kernels.s1_pairs,
+        enumeration_kernels.sums_pairs,
+        enumeration_kernels.all_pairs,
+        enumeration_kernels.all_triples,
         factored_kernels.pair_rows,
     )
     cached = [any(kernel.signatures) or kernel.stats.cache_hits or _has_cache(kernel) for kernel in kernels]

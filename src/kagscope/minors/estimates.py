@@ -8,33 +8,18 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors.engine import nonzero_rows, normalise
+from kagscope.layout import Layout
 from kagscope.minors.moments import Histogram, Moments
-from kagscope.minors.planner import Plan
-from kagscope.minors.rotations import as_masks
+from kagscope.minors.planner import Plan, draws_within_reach
 from kagscope.minors.sampling import SUMS, SampledMoments, sampled_moments
+from kagscope.minors.scaling import nonzero_rows, normalise
+from kagscope.minors.spectra import spectral_s2
+from kagscope.minors.subsets import as_masks
 from kagscope.minors.threads import threads
 from kagscope.minors.zonotope import s1_sampled
-from kagscope.selections import Layout, Selection
+from kagscope.selections import Selection
 
 FloatArray = NDArray[np.float64]
-
-
-def elementary_symmetric(squares: FloatArray, k: int) -> float:
-    """e_k of non-negative numbers: sum of all products of k; only additions of non-negative terms, so nothing cancels."""
-    e = np.zeros(k + 1)
-    e[0] = 1.0
-    for value in squares:
-        e[1:] += value * e[:-1]
-    return float(e[k])
-
-
-def spectral_s2(matrix: FloatArray, k: int) -> float | None:
-    """S2 = e_k(squared singular values) (MATH.md 4.1); None where the k-th singular value is too small to be accurate."""
-    values = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
-    if len(values) < k or values[k - 1] < 1e-7 * values[0]:
-        return None
-    return elementary_symmetric(values**2, k)
 
 
 def estimated(
@@ -44,7 +29,6 @@ def estimated(
     count: int | None,
     layout: Layout,
     wanted: frozenset[str],
-    *,
     blend: bool,
     rel_error: float,
     seed: int,
@@ -57,13 +41,13 @@ def estimated(
     normalised, exponent = normalise(matrices)
     masks = as_masks(chosen, layout, k)
     rows = matrices.shape[1]
-    found = [_one(matrix, k, chosen, masks, blend, rel_error, seed) for matrix in normalised]
+    found = [_one(matrix, k, chosen, masks, blend, rel_error, seed, "s4" in wanted) for matrix in normalised]
     samples = [sample for sample, *_ in found]
     whole = comb(rows, k) * count if count is not None else round(samples[0].count)
     sums = {name: np.array([values[index] for _, values, _ in found]) for index, name in enumerate(SUMS)}
     covariance = np.stack([covariance for *_, covariance in found])
     sums["top"] = np.array([sample.top for sample in samples])
-    errors = _errors(sums, covariance)
+    errors = _errors(sums, covariance, whole)
     kept = {name: values for name, values in sums.items() if name in wanted or (name == "s1" and "entropy" in wanted)}
     needs = {
         "participation_ratio": {"s1", "s2"},
@@ -79,18 +63,35 @@ def estimated(
         str(chosen),
         whole,
         _routes(wanted, blend, covariance),
-        notes=_notes(samples, count, rel_error),
+        notes=_notes(samples, int((np.sqrt(covariance[:, 0, 0]) > rel_error * sums["s1"]).sum()), count, rel_error),
     )
     bins = _histogram(samples, k, whole, exponent) if "histogram" in wanted else None
-    return Moments(k, whole, exponent, kept, bins, errors, False, plan)
+    return Moments(k, whole, exponent, kept, bins, errors, False, plan, covariance=covariance[:, 0, 3])
 
 
 def _one(
-    matrix: FloatArray, k: int, chosen: Selection, masks: tuple[object, object, object], blend: bool, rel_error: float, seed: int
+    matrix: FloatArray,
+    k: int,
+    chosen: Selection,
+    masks: tuple[object, object, object],
+    blend: bool,
+    rel_error: float,
+    seed: int,
+    s4: bool,
 ) -> tuple[SampledMoments, FloatArray, FloatArray]:
     """The sample, (4,) sums and their (4, 4) covariance for one normalised matrix."""
     columns, pairs, subsets = masks
-    sample = sampled_moments(matrix, k, columns, pairs, subsets, rel_error=rel_error, seed=seed, threads=threads())  # type: ignore[arg-type]
+    sample = sampled_moments(
+        matrix,
+        k,
+        columns,  # type: ignore[arg-type]
+        pairs,  # type: ignore[arg-type]
+        subsets,  # type: ignore[arg-type]
+        rel_error=rel_error,
+        seed=seed,
+        s4=s4,
+        threads=threads(),
+    )
     scale = np.ldexp(np.ones(4), np.array([1, 2, 4, 1]) * k * sample.exponent)
     sums = np.array([sample.sums[name] for name in SUMS]) * scale
     sums[3] += sums[0] * k * sample.exponent * np.log(2.0)
@@ -114,7 +115,7 @@ def _blended(
         sums[1] = s2
         covariance[1, :] = covariance[:, 1] = 0.0
     if k >= 3 and covariance[0, 0] > 0:
-        better = s1_sampled(matrix, k, rel_error, seed, max_seconds=10.0, threads=threads())
+        better = s1_sampled(matrix, k, rel_error, seed, max_draws=draws_within_reach(matrix.shape[1], k), threads=threads())
         if better.stderr**2 < covariance[0, 0]:
             slope = covariance[0, 3] / covariance[0, 0]
             sums[3] += slope * (better.value - sums[0])
@@ -127,7 +128,7 @@ def _blended(
     return sums, covariance
 
 
-def _errors(sums: dict[str, FloatArray], covariance: FloatArray) -> dict[str, FloatArray]:
+def _errors(sums: dict[str, FloatArray], covariance: FloatArray, count: int) -> dict[str, FloatArray]:
     """Standard errors of sums, and of scores by the delta method. That of ``top`` is NaN: the largest sampled minor is a lower
     bound."""
     names = list(SUMS)
@@ -138,7 +139,7 @@ def _errors(sums: dict[str, FloatArray], covariance: FloatArray) -> dict[str, Fl
     relative = {
         "participation_ratio": (np.sqrt(s2) / s1, [-1 / s1, 0.5 / s2, zero, zero]),
         "effective_minors": (s1**2 / s2, [2 / s1, -1 / s2, zero, zero]),
-        "pr_normalized": (s1**2 / s2, [2 / s1, -1 / s2, zero, zero]),
+        "pr_normalized": (s1**2 / s2 / max(count, 1), [2 / s1, -1 / s2, zero, zero]),
         "ipr": (s2**2 / s4, [zero, 2 / s2, -1 / s4, zero]),
         "kl_uniform": (zero + 1, [-(entropy / s1 + 1) / s1, zero, zero, 1 / s1]),
     }
@@ -157,13 +158,10 @@ def _routes(wanted: frozenset[str], blend: bool, covariance: FloatArray) -> dict
     return routes
 
 
-def _notes(samples: list[SampledMoments], count: int | None, rel_error: float) -> tuple[str, ...]:
+def _notes(samples: list[SampledMoments], missed: int, count: int | None, rel_error: float) -> tuple[str, ...]:
     notes = [f"{samples[0].draws} minors drawn a matrix, {samples[0].proposal}"]
-    missed = sum(not sample.converged for sample in samples)
     if missed:
-        notes.append(
-            f"rel_error={rel_error} was not reached by sampling minors for {missed} of {len(samples)} matrices; see stderr"
-        )
+        notes.append(f"rel_error={rel_error} was not reached for S1 of {missed} of {len(samples)} matrices; see stderr")
     if count is None:
         notes.append("the number of minors is itself an estimate: counting cliques of this size is out of reach")
     return tuple(notes)

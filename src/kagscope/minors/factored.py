@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
-from kagscope.minors._input import as_numpy, check_k, check_moments, device_of, require_finite
-from kagscope.minors.bruteforce import row_subsets
-from kagscope.minors.engine import normalise
-from kagscope.minors.factored_kernels import GROUP, pair_rows, pair_tops, triple_rows
+from kagscope.layout import make_layout
+from kagscope.minors._input import as_numpy, as_tensor, check_k, check_moments, device_of, require_finite
+from kagscope.minors.factored_forms import entry_forms, pair_forms, triple_forms
+from kagscope.minors.factored_kernels import GROUP, pair_rows, triple_rows
 from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.planner import Plan
+from kagscope.minors.scaling import normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
-from kagscope.selections import All, Selection, Subsets, as_selections, make_layout
+from kagscope.selections import All, Selection, Subsets, as_selections
 
 FloatArray = NDArray[np.float64]
 
@@ -81,38 +82,56 @@ class FactoredMoments:
         """Moments of diag(d_b) W for every b.
 
         Args:
-            d: (m,) or (B, m) NumPy array or torch tensor; zeros and negative entries are welcome.
+            d: (m,) or (B, m) NumPy array or torch tensor; zeros and negative entries are welcome. For k = 1 and 2 and a CUDA
+                tensor its forms are found on its device.
 
         Returns:
-            :class:`Moments` (batched when d is), or a list of them when a list of selections was given.
+            :class:`Moments` (batched when d is), or a list of them when a list of selections was given. What is read of a batch
+            are tensors on the device of d, else of W, if that is CUDA.
+
+        Raises:
+            InputError: a shape that does not fit W, or entries that are not finite.
         """
-        factors = as_numpy(d, "d")
-        if factors.ndim not in (1, 2) or factors.shape[-1] != self.rows or factors.size == 0:
-            raise InputError(
-                f"d has shape {factors.shape}, expected ({self.rows},) or (B, {self.rows}): one factor for each row of W"
-            )
-        require_finite(factors, "d")
-        batched = factors.ndim == 2
+        there = device_of(d) if self.k <= 2 else None  # where d lies, if its forms are found there too
+        factors: Any = as_numpy(d, "d") if there is None else as_tensor(d, "d")
+        size: Any
+        shape = tuple(factors.shape)
+        if len(shape) not in (1, 2) or shape[-1] != self.rows or 0 in shape:
+            raise InputError(f"d has shape {shape}, expected ({self.rows},) or (B, {self.rows}): one factor for each row of W")
+        if there is None:
+            require_finite(factors, "d")
+            size, exponent = normalise(np.abs(np.atleast_2d(factors))[:, None, :])
+            forms: Any = (entry_forms, pair_forms, triple_forms)[self.k - 1]
+        else:
+            from kagscope.minors import torch_factored
+
+            if not bool(factors.isfinite().all()):
+                require_finite(factors.cpu().numpy(), "d")
+            size, exponent = torch_factored.normalised(factors.abs().reshape(-1, 1, self.rows))
+            forms = (torch_factored.entry_forms, torch_factored.pair_forms)[self.k - 1]
         device = device_of(d) or self.device
-        size = np.abs(np.atleast_2d(factors))
-        exponent = np.frexp(size.max(axis=1))[1].astype(np.int64)
-        size = np.ldexp(size, -exponent[:, None])
         with one_blas_thread():
             results = [
-                self._moments(table, size, exponent, str(chosen), count, batched, device)
+                Moments(
+                    self.k,
+                    count,
+                    exponent + self.exponent,
+                    forms(table, size[:, 0], self.wanted),
+                    batched=len(shape) == 2,
+                    plan=self._plan(len(exponent), str(chosen), count, device, there),
+                    device=device,
+                )
                 for table, chosen, count in zip(self.tables, self.selections, self.counts, strict=True)
             ]
         return results if self.listed else results[0]
 
-    def _moments(
-        self, table: FloatArray, d: FloatArray, exponent: NDArray[np.int64], name: str, count: int, batched: bool, device: Any
-    ) -> Moments:
-        apply = _apply_entries if self.k == 1 else _apply_pairs if self.k == 2 else _apply_triples
-        sums = apply(table, d, self.wanted)
-        routes = dict.fromkeys(sorted(self.wanted), "one pass over W, then a quadratic form in d (MATH.md 4.7)")
-        notes = () if device is None else (f"copied from {device}, found on the CPU, results back on {device}",)
-        plan = Plan((len(d), self.rows, self.columns), self.k, name, count, routes, notes=notes)
-        return Moments(self.k, count, exponent + self.exponent, sums, None, {}, batched, plan, device)
+    def _plan(self, batch: int, name: str, count: int, device: Any, there: Any) -> Plan:
+        place = "" if there is None else f" on {there}"
+        routes = dict.fromkeys(sorted(self.wanted), f"one pass over W, then a quadratic form in d{place} (MATH.md 4.7)")
+        notes = (
+            () if device is None or there is not None else (f"copied from {device}, found on the CPU, results back on {device}",)
+        )
+        return Plan((batch, self.rows, self.columns), self.k, name, count, routes, notes=notes)
 
 
 def factored_minor_moments(
@@ -247,74 +266,3 @@ def _reduced(parts: list[FloatArray]) -> FloatArray:
         whole += part
         whole[:, 4] = part[:, 4]
     return whole
-
-
-# -- every d ---------------------------------------------------------------------------------------------------------------------
-
-
-def _d_log_d(d: FloatArray) -> FloatArray:
-    return d * np.log(np.where(d > 0, d, 1.0))
-
-
-def _apply_entries(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
-    sums = {"s1": d @ table[0], "s2": d**2 @ table[1], "s4": d**4 @ table[2]}
-    if "entropy" in wanted:
-        sums["entropy"] = d @ table[3] + _d_log_d(d) @ table[0]
-    if "top" in wanted:
-        sums["top"] = (d * table[4]).max(axis=1)
-    return _asked(sums, wanted)
-
-
-def _apply_pairs(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
-    m = d.shape[1]
-    first, second = np.triu_indices(m, 1)
-
-    def form(values: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
-        """1/2 sum_ij left_i values_ij right_j over the symmetric matrix of the row pairs."""
-        matrix = np.zeros((m, m))
-        matrix[first, second] = values
-        matrix[second, first] = values
-        return 0.5 * np.einsum("bi,bi->b", left @ matrix, right)
-
-    sums = {}
-    if wanted & {"s1", "entropy"}:
-        sums["s1"] = form(table[0], d, d)
-    if "s2" in wanted:
-        sums["s2"] = form(table[1], d**2, d**2)
-    if "s4" in wanted:
-        sums["s4"] = form(table[2], d**4, d**4)
-    if "entropy" in wanted:
-        sums["entropy"] = form(table[3], d, d) + 2 * form(table[0], _d_log_d(d), d)
-    if "top" in wanted:
-        tops = np.zeros((m, m))
-        tops[first, second] = tops[second, first] = table[4]
-        sums["top"] = np.empty(len(d))
-        rows = np.ascontiguousarray(d)
-        step = 512
-        run_parts(lambda part: pair_tops(tops, rows[part * step :][:step], sums["top"][part * step :][:step]), -(-len(d) // step))
-    return _asked(sums, wanted)
-
-
-def _apply_triples(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
-    triples = row_subsets(d.shape[1], 3)
-    sums = {name: np.empty(len(d)) for name in SUMS if name in wanted or name == "s1"}
-    step = max(1, 2**22 // max(len(triples), 1))
-    for start in range(0, len(d), step):
-        block = d[start : start + step]
-        product = block[:, triples[:, 0]] * block[:, triples[:, 1]] * block[:, triples[:, 2]]
-        rows = slice(start, start + step)
-        sums["s1"][rows] = product @ table[0]
-        if "s2" in wanted:
-            sums["s2"][rows] = product**2 @ table[1]
-        if "s4" in wanted:
-            sums["s4"][rows] = product**4 @ table[2]
-        if "entropy" in wanted:
-            sums["entropy"][rows] = product @ table[3] + _d_log_d(product) @ table[0]
-        if "top" in wanted:
-            sums["top"][rows] = (product * table[4]).max(axis=1, initial=0.0)
-    return _asked(sums, wanted)
-
-
-def _asked(sums: dict[str, FloatArray], wanted: frozenset[str]) -> dict[str, FloatArray]:
-    """The sums that were asked for; S1 stays beside the entropy, whose scale needs it."""
-    return {name: sums[name] for name in SUMS if name in sums and (name in wanted or (name == "s1" and "entropy" in wanted))}

@@ -6,7 +6,7 @@ import numba as nb
 import numpy as np
 
 from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
-from kagscope.minors.enumeration import add_sums, add_sums4
+from kagscope.minors.enumeration_kernels import add_sums, add_sums4
 
 GROUP = 8  # rows of a vector
 

@@ -16,9 +16,8 @@ def pair_powers(
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """S2 and S4 over row pairs for the column pairs (first, second), and where either cancels.
 
-    The same threshold bounds what :func:`kagscope.minors.enumeration.s1_pairs` leaves on nearly parallel columns: their S1 is
-    at least
-    sqrt(S2), so where S2 >= 1e-4 G_aa G_bb, its relative error is below 100 u m.
+    The same threshold bounds what the kernel ``s1_pairs`` leaves on nearly parallel columns: their S1 is at least sqrt(S2), so
+    where S2 >= 1e-4 G_aa G_bb, its relative error is below 100 u m.
     """
     n = J.shape[1]
     square = J * J

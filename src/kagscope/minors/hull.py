@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.determinants import KERNEL, det2
 from kagscope.minors.parallel import map_blocks
-from kagscope.minors.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, _merge_sort, balanced_rows
+from kagscope.minors.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, _merge_sort, balanced_rows, without_zero_columns
 
 SINGULAR = 1e-6  # squared sine between the rows below which the pair is turned into better coordinates first
 BRUTE = 48  # survivors above which the hull is built
@@ -190,7 +190,7 @@ def _scaled(J: FloatArray) -> tuple[FloatArray, int]:
     exponent = int(np.frexp(np.abs(J).max(initial=0.0))[1])
     with np.errstate(under="ignore"):
         rows = np.ldexp(J, -exponent)
-    return np.ascontiguousarray(rows[:, np.any(rows != 0, axis=0)]), exponent
+    return without_zero_columns(rows), exponent
 
 
 def row_pair_tops(J: FloatArray, threads: int | None = None) -> FloatArray:
@@ -204,7 +204,7 @@ def row_pair_tops(J: FloatArray, threads: int | None = None) -> FloatArray:
         (m (m - 1) / 2,) float64 in lexicographic order of the pairs.
     """
     rows, exponents = balanced_rows(np.ascontiguousarray(J, dtype=np.float64))
-    rows = np.ascontiguousarray(rows[:, np.any(rows != 0, axis=0)])
+    rows = without_zero_columns(rows)
     first, second = np.triu_indices(J.shape[0], 1)
     tops = np.zeros(first.size)
     if rows.shape[1] > 1:

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
+from kagscope.layout import make_layout, real_array
 from kagscope.minors._input import as_matrices, check_k, device_of, placed
-from kagscope.minors.engine import nonzero_rows, normalise, pair_sums
+from kagscope.minors.exact import pair_sums
 from kagscope.minors.moments import Moments
 from kagscope.minors.rows import complete_pairs
-from kagscope.selections import Window, make_layout
+from kagscope.minors.scaling import nonzero_rows, normalise
+from kagscope.selections import Window
 
 FloatArray = NDArray[np.float64]
 CHEAP = frozenset({"s1", "s2", "s4"})
@@ -69,12 +71,19 @@ def window_moments(
 
     Returns:
         One :class:`Moments` per center; window by window the same as ``minor_moments(..., selection=Window(center, radius))``.
+
+    Raises:
+        InputError: an argument that cannot be used.
     """
     matrices, batched = as_matrices(J)
     _, rows, columns = matrices.shape
     check_k(2, rows, columns)
     layout = make_layout(columns, image_shape, positions)
-    windows = [Window(tuple(center), radius) for center in np.atleast_2d(np.asarray(centers, dtype=np.float64))]
+    try:
+        places = np.atleast_2d(real_array(centers))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"centers={centers!r:.80} cannot be read as (count, dimension) numbers ({error})") from error
+    windows = [Window(tuple(center), radius) for center in places]
     inside = np.stack([window.columns(layout) for window in windows]).astype(np.float64)
     normalised, exponent = normalise(matrices)
     found: dict[str, list[FloatArray]] = {"s1": [], "s2": [], "s4": []}

@@ -55,6 +55,8 @@ class Moments:
         batched: whether a batch was given: decides between floats and arrays.
         plan: how the moments were found; ``plan.explain()`` says it in words.
         device: torch device of a batch given on CUDA: what is read of it, scores too, are tensors there. None: NumPy arrays.
+        covariance: (B,) of the normalised S1 and entropy where both were sampled: the error of the entropy at another scale needs
+            it. None counts as 0.
     """
 
     k: int
@@ -66,6 +68,7 @@ class Moments:
     batched: bool = False
     plan: Plan | None = field(default=None, compare=False)
     device: Any = field(default=None, compare=False)
+    covariance: FloatArray | None = None
 
     # -- reading ----------------------------------------------------------------------------------------------------------------
 
@@ -132,14 +135,10 @@ class Moments:
 
     @property
     def stderr(self) -> dict[str, Value]:
-        """Standard error by moment (and score) name, for what was sampled; empty when all is exact.
-
-        That of the entropy at another scale than the normalised one is a bound: the errors of its two terms add, whatever
-        their sign.
-        """
+        """Standard error by moment (and score) name, for what was sampled; empty when all is exact."""
         errors = dict(self.errors)
         if "entropy" in errors:
-            errors["entropy"] = errors["entropy"] + np.abs(self.k * LN2 * self.exponent) * errors.get("s1", 0.0)
+            errors["entropy"] = _entropy_error(self, self.k * LN2 * self.exponent)
         with np.errstate(over="ignore", under="ignore"):
             restored = {
                 name: np.ldexp(value, self.k * _POWER.get(name, 1) * self.exponent) if name in SUMS else value
@@ -206,6 +205,7 @@ class Moments:
             False,
             self.plan,
             self.device,
+            None if self.covariance is None else self.covariance[row],
         )
 
     def __add__(self, other: Moments) -> Moments:
@@ -247,7 +247,19 @@ class Moments:
             self.batched,
             self.plan if self.plan == other.plan else None,
             self.device if self.device is not None else other.device,
+            None if left.covariance is right.covariance is None else _or_zero(left.covariance) + _or_zero(right.covariance),
         )
+
+
+def _or_zero(covariance: FloatArray | None) -> FloatArray:
+    return np.zeros(1) if covariance is None else covariance
+
+
+def _entropy_error(moments: Moments, factor: NDArray[Any]) -> FloatArray:
+    """Standard error of E + factor S1, of the normalised sums."""
+    e, s1 = moments.errors["entropy"], moments.errors.get("s1", np.zeros(len(moments)))
+    variance = e**2 + 2 * factor * _or_zero(moments.covariance) + (factor * s1) ** 2
+    return np.sqrt(np.maximum(variance, 0.0))
 
 
 def _vanishes(moments: Moments) -> NDArray[np.bool_]:
@@ -264,12 +276,14 @@ def _at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
     with np.errstate(under="ignore", over="ignore"):
         sums = {name: np.ldexp(values, _POWER[name] * shift) for name, values in moments.sums.items() if name != "entropy"}
         errors = {name: np.ldexp(values, _POWER.get(name, 1) * shift) for name, values in moments.errors.items() if name in SUMS}
+        covariance = None
         if "entropy" in errors:
-            bound = moments.errors["entropy"] + np.abs(shift * LN2) * moments.errors.get("s1", 0.0)
-            errors["entropy"] = np.ldexp(bound, shift)
+            errors["entropy"] = np.ldexp(_entropy_error(moments, shift * LN2), shift)
+            s1_variance = moments.errors.get("s1", np.zeros(1)) ** 2
+            covariance = np.ldexp(_or_zero(moments.covariance) + shift * LN2 * s1_variance, 2 * shift)
         if "entropy" in moments.sums:
             sums["entropy"] = np.ldexp(moments.sums["entropy"] + moments.normalised("s1") * (shift * LN2), shift)
-    return Moments(moments.k, moments.count, exponent, sums, moments.bins, errors, moments.batched)
+    return Moments(moments.k, moments.count, exponent, sums, moments.bins, errors, moments.batched, covariance=covariance)
 
 
 def _merged(left: Histogram, right: Histogram) -> Histogram:

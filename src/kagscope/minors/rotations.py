@@ -9,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
+from kagscope.layout import Layout, make_layout
 from kagscope.minors._input import as_matrices, check_choice, check_k, device_of, placed
+from kagscope.minors.engine import minor_moments
 from kagscope.minors.haar import haar_mean_s1_estimate, rotation_ratio_estimate
+from kagscope.minors.scaling import normalise
+from kagscope.minors.subsets import as_masks
 from kagscope.minors.threads import threads
-from kagscope.selections import All, Layout, Selection, Subsets, as_selections, make_layout
+from kagscope.selections import All, Selection, Subsets, as_selections
 
 BoolArray = NDArray[np.bool_]
 
@@ -108,20 +112,7 @@ def _ratio(
             for matrix in matrices
         ]
         return np.array([estimate.value for estimate in found])
-    from kagscope.minors.engine import minor_moments, normalise
-
     scaled = normalise(matrices)[0]  # S1 of the normalised matrix neither under- nor overflows, and the ratio has no scale
     s1 = minor_moments(scaled, k, chosen, moments=("s1",), **where).s1
     mean = haar_mean_s1(scaled, k, chosen, seed=seed, **where)
     return np.where(s1 > 0, mean / np.where(s1 > 0, s1, 1.0), np.nan)
-
-
-def as_masks(chosen: Selection, layout: Layout, k: int) -> tuple[BoolArray | None, BoolArray | None, NDArray[np.int64] | None]:
-    """Columns, pairs and explicit subsets in the form that the kernels take; None for no restriction."""
-    if isinstance(chosen, Subsets):
-        return None, None, chosen.array(layout, k)
-    if isinstance(chosen, All):
-        return None, None, None
-    if chosen.clique or k == 1:
-        return chosen.columns(layout), None, None
-    return None, chosen.pairs(layout), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from kagscope.errors import InputError
 from kagscope.minors._input import as_matrices, check_k, device_of, placed
 from kagscope.minors.enumeration import enumerate_sums
 from kagscope.minors.gram import pair_powers
+from kagscope.minors.scaling import normalise
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.threads import threads
 from kagscope.minors.zonogon import row_pair_areas
@@ -36,7 +38,7 @@ def all_pair_sums(matrix: FloatArray, wanted: frozenset[str]) -> tuple[float, fl
     if len(matrix) < 2:
         return 0.0, 0.0, 0.0
     side = np.ascontiguousarray(matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)
-    s2, s4 = repaired_row_pairs(side)
+    s2, s4 = repaired_row_pairs(side) if wanted & {"s2", "s4"} else (np.zeros(1), np.zeros(1))
     s1 = float(row_pair_s1(side).sum()) if "s1" in wanted else 0.0
     return s1, float(s2.sum()), float(s4.sum())
 
@@ -75,10 +77,6 @@ def row_means(J: Any, k: int = 1) -> Any:
     Raises:
         InputError: an unusable matrix, or k beyond 3.
     """
-    from math import comb
-
-    from kagscope.minors.engine import normalise
-
     matrices, batched = as_matrices(J)
     _, m, n = matrices.shape
     k = check_k(k, m, n)

@@ -19,6 +19,8 @@ from kagscope.minors.draws import BoolArray, IndexArray, Source, column_source, 
 from kagscope.minors.parallel import map_blocks
 from kagscope.minors.zonogon import FloatArray
 
+S4_FACTOR = 2.0
+S4_DRAWS = 1 << 20
 BLOCK = 1 << 15  # draws per block; part of what a seed means
 LOWEST = -1100  # histogram: least exponent of a normalised minor
 BINS = 8 * (64 - LOWEST)
@@ -187,9 +189,10 @@ class _Tally:
         covariance[index, index] = np.maximum(np.diag(covariance), 0.0)
         return np.asarray(covariance)
 
-    def relative_error(self) -> float:
-        mean = float(self.sums[0]) / self.draws
-        return math.sqrt(float(self.covariance()[0, 0])) / mean if mean > 0 else 0.0
+    def relative_error(self, index: int = 0) -> float:
+        """Standard error over value, of S1 or the sum with that index."""
+        mean = float(self.sums[index]) / self.draws
+        return math.sqrt(float(self.covariance()[index, index])) / mean if mean > 0 else 0.0
 
 
 def _run(
@@ -218,6 +221,7 @@ def sampled_moments(
     seed: int = 0,
     proposal: str = "auto",
     max_draws: int = 1 << 24,
+    s4: bool = False,
     threads: int | None = None,
 ) -> SampledMoments:
     """Estimates of all moments over the allowed minors, S1 within ``rel_error`` (standard error over value).
@@ -234,6 +238,8 @@ def sampled_moments(
         seed: non-negative; the same seed gives the same bits whatever the number of threads.
         proposal: "uniform", "norms" or "auto".
         max_draws: most draws; ``converged`` says whether they sufficed.
+        s4: draw on, up to :data:`S4_DRAWS`, until the error of S4 is at most :data:`S4_FACTOR` times ``rel_error`` too: few
+            minors carry most of S4, and while they have hardly been met its interval is too short.
         threads: at most this many; None means all processors.
 
     Raises:
@@ -262,7 +268,10 @@ def sampled_moments(
         _run(vectors, k, sources, seed, tally, BLOCK, threads)
         candidates.append((name, sources, tally))
     used, sources, tally = min(candidates, key=lambda candidate: candidate[2].relative_error() or math.inf)
-    while tally.relative_error() > rel_error and 2 * tally.draws <= max_draws:
+    while 2 * tally.draws <= max_draws and (
+        tally.relative_error() > rel_error
+        or (s4 and 2 * tally.draws <= S4_DRAWS and tally.relative_error(2) > S4_FACTOR * rel_error)
+    ):
         _run(vectors, k, sources, seed, tally, 2 * tally.draws, threads)
     if k >= 4 and pairs is not None and subsets is None:
         number = float(tally.sums[4]) / tally.draws

@@ -10,9 +10,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.selections import Layout, Selection, Subsets, column_subset_count
+from kagscope.layout import Layout
+from kagscope.selections import All, Selection, Subsets, column_subset_count
 
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 T = TypeVar("T")
 MAX_SELECTIONS = 63  # in one pass: their membership is one bit each of a signed 64-bit integer
 
@@ -98,6 +100,17 @@ def _grouped(subsets: IntArray, codes: IntArray, selections: int) -> SubsetList:
     changes = np.flatnonzero((prefixes[1:] != prefixes[:-1]).any(axis=1)) + 1
     starts = np.concatenate([[0], changes, [len(subsets)]]).astype(np.int64)
     return SubsetList(np.ascontiguousarray(prefixes[starts[:-1]]), starts, np.ascontiguousarray(last), cells, membership)
+
+
+def as_masks(chosen: Selection, layout: Layout, k: int) -> tuple[BoolArray | None, BoolArray | None, NDArray[np.int64] | None]:
+    """Columns, pairs and explicit subsets in the form that the kernels take; None for no restriction."""
+    if isinstance(chosen, Subsets):
+        return None, None, chosen.array(layout, k)
+    if isinstance(chosen, All):
+        return None, None, None
+    if chosen.clique or k == 1:
+        return chosen.columns(layout), None, None
+    return None, chosen.pairs(layout), None
 
 
 def over_selections(by_cell: NDArray[np.float64], membership: NDArray[np.bool_]) -> NDArray[np.float64]:

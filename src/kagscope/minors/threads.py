@@ -18,7 +18,7 @@ _limit: ContextVar[int | None] = ContextVar("kagscope_threads", default=None)
 
 
 def threads() -> int:
-    """Threads to use: the innermost :func:`limit_threads`, else ``KAGSCOPE_THREADS``, else ``NUMBA_NUM_THREADS`` (all cores)."""
+    """Threads to use: the innermost :func:`limit_threads`, else ``KAGSCOPE_THREADS``, ``NUMBA_NUM_THREADS``, every core."""
     chosen = _limit.get()
     if chosen is not None:
         return chosen
@@ -29,8 +29,8 @@ def threads() -> int:
         return int(from_environment)
     import numba
 
-    # not get_num_threads(), which starts Numba's OpenMP pool and thereby sets the number of threads of torch, too
-    return int(numba.config.NUMBA_NUM_THREADS)
+    config: Any = numba.config  # numba.get_num_threads() would set those of OpenMP for the whole process
+    return int(config.NUMBA_NUM_THREADS)
 
 
 @contextlib.contextmanager

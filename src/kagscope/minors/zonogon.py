@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.determinants import KERNEL, det2
 from kagscope.minors.parallel import map_blocks
+from kagscope.minors.scaling import times_power_of_two
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
@@ -203,12 +204,17 @@ def index_bits(n: int) -> int:
 
 def balanced_rows(J: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
     """Rows over powers of two so that their mean |entry| lies in [1/2, 1), and those exponents: exact, and slopes spread out."""
-    with np.errstate(under="ignore"):
-        top = np.abs(J).max(axis=1, initial=0.0)
-        first = np.frexp(top)[1].astype(np.int64)
-        rows = np.ldexp(J, -first[:, None])
-        second = np.frexp(np.abs(rows).mean(axis=1) if J.shape[1] else top)[1].astype(np.int64)
-        return np.ldexp(rows, -second[:, None]), first + second
+    top = np.abs(J).max(axis=1, initial=0.0)
+    first = np.frexp(top)[1].astype(np.int64)
+    rows = times_power_of_two(J, -first[:, None])
+    second = np.frexp(np.abs(rows).mean(axis=1) if J.shape[1] else top)[1].astype(np.int64)
+    return times_power_of_two(rows, -second[:, None]), first + second
+
+
+def without_zero_columns(rows: FloatArray) -> FloatArray:
+    """The columns that are not exactly zero; zero vectors have no area."""
+    keep = rows.any(axis=0)
+    return np.ascontiguousarray(rows if keep.all() else rows[:, keep])
 
 
 def pair_areas(J: FloatArray, first: IndexArray, second: IndexArray, threads: int | None = None) -> FloatArray:
@@ -224,7 +230,7 @@ def pair_areas(J: FloatArray, first: IndexArray, second: IndexArray, threads: in
         (P,) float64, each within about 1e-14 of the exact area, and 0 where the two rows are parallel.
     """
     rows, exponents = balanced_rows(np.ascontiguousarray(J, dtype=np.float64))
-    rows = np.ascontiguousarray(rows[:, np.any(rows != 0, axis=0)])
+    rows = without_zero_columns(rows)
     n = rows.shape[1]
     areas = np.zeros(len(first))
     if n < 2 or not len(first):

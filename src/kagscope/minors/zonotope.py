@@ -8,9 +8,8 @@ holds.
 from __future__ import annotations
 
 import math
-import time
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,19 @@ from kagscope.errors import InputError
 from kagscope.minors.determinants import KERNEL
 from kagscope.minors.haar import Estimate
 from kagscope.minors.parallel import map_blocks
-from kagscope.minors.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, balanced_rows, fold_areas, index_bits, write_keys
+from kagscope.minors.zonogon import (
+    BLOCK_ENTRIES,
+    FloatArray,
+    IndexArray,
+    balanced_rows,
+    fold_areas,
+    index_bits,
+    without_zero_columns,
+    write_keys,
+)
 
 CANCELLATION = 1e3  # uncancelled over cancelled size above which a triple is done again in exactly computed coordinates
+TRIPLES = 1 << 16  # row triples listed at a time
 DRAWS = 128  # per block of sampling; part of what a seed means
 
 
@@ -162,7 +171,7 @@ def row_triple_volumes(J: FloatArray, triples: IndexArray, threads: int | None =
         (T,) float64; nearly coplanar rows lose no digits, and dependent ones give 0.
     """
     rows, exponents = balanced_rows(np.ascontiguousarray(J, dtype=np.float64))
-    rows = np.ascontiguousarray(rows[:, np.any(rows != 0, axis=0)])
+    rows = without_zero_columns(rows)
     n = rows.shape[1]
     volumes = np.zeros(len(triples))
     if n < 3 or not len(triples):
@@ -186,8 +195,10 @@ def row_triple_volumes(J: FloatArray, triples: IndexArray, threads: int | None =
 
 def zonotope_s1(J: FloatArray, threads: int | None = None) -> float:
     """S1 over all 3-minors of J from its row triples; pass ``J.T`` where there are fewer column triples."""
-    triples = np.array(list(combinations(range(J.shape[0]), 3)), dtype=np.int64).reshape(-1, 3)
-    return float(row_triple_volumes(J, triples, threads).sum())
+    triples, total = combinations(range(J.shape[0]), 3), 0.0
+    while part := list(islice(triples, TRIPLES)):
+        total += float(row_triple_volumes(J, np.array(part, dtype=np.int64), threads).sum())
+    return total
 
 
 @njit(**KERNEL)
@@ -261,7 +272,6 @@ def s1_sampled(
     k: int,
     rel_error: float = 0.01,
     seed: int = 0,
-    max_seconds: float | None = None,
     max_draws: int = 1 << 20,
     threads: int | None = None,
 ) -> Estimate:
@@ -275,8 +285,7 @@ def s1_sampled(
         J: (m, n) float64.
         k: order of the minors.
         rel_error: standard error over value at which to stop.
-        seed: of the draws. Without ``max_seconds`` the same seed gives the same bits, whatever the number of threads.
-        max_seconds: stop doubling when the next round would take longer than this in all; None means no limit.
+        seed: of the draws; the same seed gives the same bits, whatever the number of threads and the time it takes.
         max_draws: most draws.
         threads: at most this many; None means all processors.
 
@@ -309,20 +318,12 @@ def s1_sampled(
         _draw(rows, chosen, generator.random((count, k - 2)), *planar.arguments())
         return planar.volumes(count, False)
 
-    started, values, target = time.monotonic(), np.empty(0), 4 * DRAWS
+    values, target = np.empty(0), 4 * DRAWS
     while True:
         more = map_blocks(work, target - values.size, DRAWS, threads)
         values = np.concatenate([values, *more])
         mean, error = float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
-        spent = time.monotonic() - started
-        if error <= rel_error * mean or 2 * target > max_draws or (max_seconds is not None and 2 * spent > max_seconds):
+        if error <= rel_error * mean or 2 * target > max_draws:
             with np.errstate(over="ignore", under="ignore"):
                 return Estimate(float(np.ldexp(mean * total, k * shift)), float(np.ldexp(error * total, k * shift)))
         target *= 2
-
-
-def s1_sampled_row_triples(
-    J: FloatArray, rel_error: float = 0.01, seed: int = 0, max_seconds: float | None = None, threads: int | None = None
-) -> Estimate:
-    """S1 over all 3-minors within ``rel_error``; see :func:`s1_sampled`."""
-    return s1_sampled(J, 3, rel_error, seed, max_seconds, threads=threads)

@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from kagscope.errors import DataError
-from kagscope.files import atomic_path, atomic_write
+from kagscope.files import atomic_write
 from kagscope.provenance import hardware
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.claims import Claim, evaluate_claims
 from kagscope.studies.executors import Report
 from kagscope.studies.findings import findings
 from kagscope.studies.store import RunStore
+from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
 
 
 @dataclass(frozen=True)
@@ -60,13 +57,13 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
     from kagscope.report import write_report
 
     study = store.study
-    whole, left_out = _whole_runs(store, run_ids)
+    whole, left_out = whole_runs(store, run_ids)
     if not whole:
         raise DataError(f"{store.folder} holds no finished run; run the study first")
     image_shape = tuple(study["image_shape"])
     on_event({"kind": "stage", "name": "tables"})
-    results = _joined(store, whole, "table.parquet", "results.parquet", RESULT_COLUMNS)
-    curves = _joined(store, whole, "curves.parquet", "curves.parquet", CURVE_COLUMNS)
+    results = joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
+    curves = joined(store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
     on_event({"kind": "stage", "name": "claims"})
     claims = evaluate_claims(results, image_shape=image_shape)
     atomic_write(
@@ -99,27 +96,4 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
     )
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
-    return Outcome(store.folder, report, claims, sentences, whole, left_out, seconds)
-
-
-def _whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    whole: list[str] = []
-    left_out: dict[str, str] = {}
-    for run in run_ids:
-        if not store.run_folder(run).is_dir():
-            left_out[run] = "not finished"
-        elif damage := store.damage(run):
-            left_out[run] = f"damaged: {damage}"
-        else:
-            whole.append(run)
-    return whole, left_out
-
-
-def _joined(store: RunStore, runs: Sequence[str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
-    """The same file of every run as one table, written to ``target`` in the study's folder."""
-    tables = [pq.read_table(store.run_folder(run) / part) for run in runs]
-    table = pa.concat_tables(tables).unify_dictionaries().replace_schema_metadata(tables[0].schema.metadata)
-    with atomic_path(store.folder / target) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-    frame = table.to_pandas()
-    return frame.astype(columns)[list(columns)]
+    return Outcome(store.folder, report, claims, sentences, list(whole), left_out, seconds)

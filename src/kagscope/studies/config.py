@@ -5,16 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kagscope.errors import InputError
+from kagscope.training import Augmentation
 
 MAX_RUNS = 100_000
 MAX_SEEDS = 1_000
 MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
+LATER_FIELDS = (
+    "optimizer",
+    "momentum",
+    "init",
+    "init_scale",
+    "rotation",
+    "translation",
+    "scale",
+    "train_size",
+    "label_noise",
+    "data_seed",
+    "robustness",
+)
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Settings(BaseModel):
@@ -67,6 +84,22 @@ class GeometrySettings(_Settings):
         return cls(**values | {name: value for name, value in given.items() if value is not None})
 
 
+class RobustnessSettings(_Settings):
+    """What is asked of a trained classifier beyond its accuracy; inputs are images in [0, 1], and attacks stay in that range."""
+
+    linf: tuple[float, ...] = Field(default=(0.05, 0.1), description="radii of FGSM and PGD, largest change of a pixel")
+    l2: tuple[float, ...] = Field(default=(0.5, 1.0), description="radii of FGSM and PGD, length of the change")
+    points: int = Field(default=500, ge=1, description="test images attacked, at most")
+    steps: int = Field(default=20, ge=1, le=10_000, description="of PGD")
+
+    @field_validator("linf", "l2")
+    @classmethod
+    def _radii(cls, radii: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < radius < 1e6 for radius in radii) or len(set(radii)) != len(radii):
+            raise ValueError(f"expected positive radii, each once; got {list(radii)}")
+        return radii
+
+
 class RunConfig(_Settings):
     """One network: everything that decides its weights and its numbers."""
 
@@ -84,6 +117,23 @@ class RunConfig(_Settings):
     weight_decay: float
     checkpoints: int
     geometry: GeometrySettings
+    optimizer: str = "adam"
+    momentum: float = 0.0
+    init: str = "default"
+    init_scale: float = 1.0
+    rotation: float = Augmentation.rotation
+    translation: float = Augmentation.translation
+    scale: float = Augmentation.scale
+    train_size: int | None = None
+    label_noise: float = 0.0
+    data_seed: int = 0
+    robustness: RobustnessSettings | None = None
+
+    def fingerprint(self) -> str:
+        """As of all settings; fields that came later enter only where they differ from what was always done before them."""
+        later = {name for name in LATER_FIELDS if getattr(self, name) == type(self).model_fields[name].default}
+        canonical = json.dumps(self.model_dump(mode="json", exclude={"data", *later}), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
     def width(self) -> int:
@@ -96,7 +146,8 @@ class RunConfig(_Settings):
 
     def at_initialisation(self, seed: int) -> RunConfig:
         """The same network before any training, with this seed: what two runs share that start from the same weights."""
-        return self.model_copy(update={"training": "standard", "seed": seed})
+        plain = {name: type(self).model_fields[name].default for name in ("rotation", "translation", "scale")}
+        return self.model_copy(update={"training": "standard", "seed": seed, **plain})
 
     def same_setting(self, other: RunConfig) -> bool:
         """Whether the two differ in their seed alone, so that they can be trained together."""
@@ -210,16 +261,26 @@ class StudySettings(_Settings):
 
 
 def settings_from(values: dict[str, Any]) -> StudySettings:
-    """Validated settings from plain values.
+    """Validated settings of ``reproduce`` from plain values; see :func:`validated`."""
+    return validated(StudySettings, values)
+
+
+def validated(kind: type[Model], values: dict[str, Any]) -> Model:
+    """A validated ``kind`` from plain values.
 
     Raises:
         InputError: the first thing wrong, in one line, with the option it came from.
     """
     try:
-        return StudySettings(**values)
+        return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = " ".join(".".join(str(part) for part in first["loc"] if not isinstance(part, int)).split()) or "settings"
+        where = (
+            " ".join(
+                ".".join(str(part) for part in first["loc"] if not isinstance(part, int) and part not in ("list", "rule")).split()
+            )
+            or "settings"
+        )
         message = first["msg"].removeprefix("Value error, ")
         given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
         raise InputError(f"{where}: {message}{given}") from None

@@ -6,26 +6,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from kagscope.data import NAMES, load
-from kagscope.errors import InputError, KagscopeError
+from kagscope.data import load
+from kagscope.errors import InputError
 from kagscope.studies.collect import Outcome, collect
 from kagscope.studies.config import RunConfig, StudySettings
-from kagscope.studies.executors import Executor, Failure, LocalExecutor, Report, usable_cores
-from kagscope.studies.runs import run_task, tasks_for
-from kagscope.studies.store import RunStore
-
-
-class RunsFailed(KagscopeError):
-    """Some runs ended with an error; finished ones are kept."""
-
-    def __init__(self, failures: list[Failure], folder: Path) -> None:
-        first = failures[0]
-        runs = sum(len(failure.task.runs) for failure in failures)
-        super().__init__(
-            f"{runs} run{'s' * (runs != 1)} failed, the first {first.task.runs[0].run_id}: {first.message}; "
-            f"finished runs are kept in {folder}, the same command goes on from there"
-        )
-        self.failures = failures
+from kagscope.studies.executors import Executor, Report
+from kagscope.studies.study import Study, run_study
 
 
 def reproduce(
@@ -42,8 +28,7 @@ def reproduce(
         settings: what to vary and to measure.
         out: new, empty, or the folder of this very study.
         executor: where to run; default every core of this machine.
-        on_event: told of progress: ``{"kind": "plan", "runs", "finished", "workers"}``, the events of
-            :func:`kagscope.studies.runs.run_task`, of :func:`kagscope.studies.collect.collect`, and ``{"kind": "note", "text"}``.
+        on_event: told of progress, see :func:`kagscope.studies.study.run_study`.
         progress: show a bar while downloading.
 
     Returns:
@@ -59,26 +44,14 @@ def reproduce(
     settings = settings.resolved(dataset.n_inputs)
     runs = list(settings.runs(dataset.fingerprint(), dataset.image_shape))
     _check_fit(runs[0], len(dataset.train_labels), len(dataset.test_labels))
-    names = [run.run_id for run in runs]
     study = {
         "command": command(settings, out),
         "data": settings.data,
         "image_shape": list(dataset.image_shape),
         "settings": settings.model_dump(mode="json"),
-        "runs": names,
     }
-    store = RunStore.open(out, study, settings.study_fingerprint(dataset.fingerprint()))
-    store.clear_leftovers()
-    missing = [run for run in runs if not store.is_complete(run.run_id)]
-    chosen = executor if executor is not None else LocalExecutor(usable_cores())
-    on_event({"kind": "plan", "runs": len(runs), "finished": len(runs) - len(missing), "workers": chosen.workers})
-    if missing:
-        _compile(on_event)
-        tasks = tasks_for(missing, Path(out).resolve(), _absolute(settings.data), chosen.workers)
-        failures = chosen.run(tasks, run_task, on_event)
-        if failures:
-            raise RunsFailed(failures, Path(out))
-    return collect(store, names, on_event)
+    fingerprint = settings.study_fingerprint(dataset.fingerprint())
+    return run_study(Study(study, fingerprint, runs), out, collect, executor=executor, on_event=on_event)
 
 
 def command(settings: StudySettings, out: str | Path) -> str:
@@ -111,16 +84,3 @@ def _check_fit(run: RunConfig, train_images: int, test_images: int) -> None:
         )
     if run.geometry.points > test_images:
         raise InputError(f"points is {run.geometry.points}, but there are {test_images} test images; use fewer --points")
-
-
-def _absolute(data: str) -> str:
-    """Workers may start in another folder; a name stays a name."""
-    path = Path(data).expanduser()
-    return data if data in NAMES else str(path.resolve())
-
-
-def _compile(on_event: Report) -> None:
-    """Compile the kernels once, before several workers would each do it."""
-    from kagscope.minors import warm_up
-
-    warm_up(lambda text: on_event({"kind": "note", "text": text}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -13,21 +14,25 @@ import pandas as pd
 import torch
 from torch import nn
 
+from kagscope.applications.robustness import METHODS, adversarial_accuracy, expected_calibration_error
 from kagscope.comparison import compare, curves, pruned
-from kagscope.data import Dataset, load
-from kagscope.errors import DataError
+from kagscope.data import NAMES, Dataset, load
+from kagscope.data.functions import is_function
+from kagscope.data.variants import degraded
+from kagscope.errors import DataError, InputError
 from kagscope.geometry import Probe, State, choose_points, measure_state
 from kagscope.minors.threads import limit_threads
 from kagscope.models import mlp
 from kagscope.provenance import versions
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
-from kagscope.studies.config import RunConfig
+from kagscope.studies.config import RobustnessSettings, RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.store import RunStore
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
 from kagscope.weights import save_weights
 
 TASKS_PER_WORKER = 2
+LOOK_AGAIN = 1.0  # seconds between looks at runs that another driver computes
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Task:
     runs: tuple[RunConfig, ...]
 
 
-def tasks_for(missing: Sequence[RunConfig], folder: Path, data: str, workers: int) -> list[Task]:
+def tasks_for(missing: Sequence[RunConfig], folder: Path, workers: int) -> list[Task]:
     """Missing runs as tasks, the widest first so that no long one is left for the end; at least two for each worker if possible.
 
     Trainings that start from the same networks stay together: those are measured once.
@@ -49,11 +54,16 @@ def tasks_for(missing: Sequence[RunConfig], folder: Path, data: str, workers: in
         families.setdefault(run.at_initialisation(seed=0), {}).setdefault(run.seed, []).append(run)
     pieces = -(-TASKS_PER_WORKER * workers // max(len(families), 1))
     tasks = [
-        Task(folder, data, tuple(run for seed in seeds for run in by_seed[seed]))
-        for by_seed in families.values()
+        Task(folder, data_source(family.data), tuple(run for seed in seeds for run in by_seed[seed]))
+        for family, by_seed in families.items()
         for seeds in _split(list(by_seed), pieces)
     ]
     return sorted(tasks, key=lambda task: (-task.runs[0].width, -len(task.runs)))
+
+
+def data_source(data: str) -> str:
+    """Where workers, which may start in another folder, find the data; a name stays a name."""
+    return data if data in NAMES or is_function(data) else str(Path(data).expanduser().resolve())
 
 
 def _split(seeds: list[int], pieces: int) -> Iterator[list[int]]:
@@ -91,40 +101,73 @@ def run_task(task: Task, report: Report) -> None:
         OutputError: the store cannot be written.
     """
     store = RunStore(task.folder)
-    dataset = _data(task.data)
-    if dataset.fingerprint() != task.runs[0].data_fingerprint:
+    if _data(task.data).fingerprint() != task.runs[0].data_fingerprint:
         raise DataError(f"{task.data} changed since this study began; start a new one with another --out")
     initial: dict[RunConfig, State] = {}
+    leases = store.leases
     with limit_threads(1):
         for group in settings_of(task.runs):
-            name = group[0].run_id
-            began = time.perf_counter()
-            nets = train(
-                dataset,
-                training_settings(group[0]),
-                [run.seed for run in group],
-                on_progress=lambda done, total, info, name=name: report(  # type: ignore[misc]
-                    {"kind": "train", "task": name, "done": done, "total": total}
-                ),
-            )
-            train_seconds = (time.perf_counter() - began) / len(nets)
-            for run, net in zip(group, nets, strict=True):
-                report({"kind": "measure", "run": run.run_id})
-                began = time.perf_counter()
-                start = run.at_initialisation(seed=run.seed)
-                if start not in initial:
-                    initial[start] = measure_initial(run, net, dataset)
-                tables = measure_run(run, net, dataset, initial[start])
-                facts = {
-                    "accuracy": net.accuracy[net.steps[-1]],
-                    "train_accuracy": net.train_accuracy,
-                    "train_seconds": train_seconds,
-                    "geometry_seconds": time.perf_counter() - began,
-                    "versions": versions(),
-                }
-                store.publish(run.run_id, partial(_write, run, net, tables), facts)
-                shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
-                report({"kind": "run", "run": run.run_id, **shown})
+            waiting = list(group)
+            while waiting:
+                waiting = [run for run in waiting if not store.is_complete(run.run_id)]
+                with leases.claimed([run.run_id for run in waiting]) as mine:
+                    claimed = [run for run in waiting if run.run_id in mine]
+                    _run_group(store, task.data, [run for run in claimed if not store.is_complete(run.run_id)], initial, report)
+                waiting = [run for run in waiting if run not in claimed]
+                if waiting:  # another driver on this store is at work on them
+                    time.sleep(LOOK_AGAIN)
+
+
+def _run_group(store: RunStore, data: str, group: list[RunConfig], initial: dict[RunConfig, State], report: Report) -> None:
+    """Train the seeds of one setting side by side, measure and store each; where that fails, each seed alone, to tell which."""
+    if not group:
+        return
+    dataset = degraded(_data(data), group[0].train_size, group[0].label_noise, group[0].data_seed)
+    name = group[0].run_id
+    began = time.perf_counter()
+    try:
+        nets = train(
+            dataset,
+            training_settings(group[0]),
+            [run.seed for run in group],
+            on_progress=lambda done, total, info: report({"kind": "train", "task": name, "done": done, "total": total}),
+        )
+    except InputError as error:  # it diverged
+        if len(group) > 1:
+            for run in group:
+                _run_group(store, data, [run], initial, report)
+            return
+        _failed(store, group[0], error, report)
+        return
+    train_seconds = (time.perf_counter() - began) / len(nets)
+    for run, net in zip(group, nets, strict=True):
+        report({"kind": "measure", "run": run.run_id})
+        began = time.perf_counter()
+        start = run.at_initialisation(seed=run.seed)
+        try:
+            if start not in initial:
+                initial[start] = measure_initial(run, net, dataset)
+            tables = measure_run(run, net, dataset, initial[start])
+        except InputError as error:
+            _failed(store, run, error, report)
+            continue
+        facts = {
+            "accuracy": net.accuracy[net.steps[-1]],
+            "train_accuracy": net.train_accuracy,
+            "train_seconds": train_seconds,
+            "geometry_seconds": time.perf_counter() - began,
+            "versions": versions(),
+        }
+        if run.robustness is not None:
+            facts["robustness"] = robustness(run, net, dataset, run.robustness)
+        store.publish(run.run_id, partial(_write, run, net, tables), facts)
+        shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
+        report({"kind": "run", "run": run.run_id, **shown})
+
+
+def _failed(store: RunStore, run: RunConfig, error: Exception, report: Report) -> None:
+    store.fail(run.run_id, str(error), traceback.format_exc())
+    report({"kind": "failed", "run": run.run_id, "error": str(error)})
 
 
 def _write(run: RunConfig, net: TrainedNetwork, tables: tuple[pd.DataFrame, pd.DataFrame], folder: Path) -> None:
@@ -144,9 +187,30 @@ def training_settings(run: RunConfig) -> TrainingSettings:
         batch_size=run.batch_size,
         learning_rate=run.learning_rate,
         weight_decay=run.weight_decay,
-        augmentation=Augmentation() if run.training == "augmented" else None,
+        augmentation=Augmentation(run.rotation, run.translation, run.scale) if run.training == "augmented" else None,
         checkpoints=run.checkpoints,
+        optimizer=run.optimizer,
+        momentum=run.momentum,
+        init=run.init,
+        init_scale=run.init_scale,
     )
+
+
+def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, asked: RobustnessSettings) -> dict[str, float]:
+    """Calibration error and adversarial accuracies of the trained net, by name: "pgd_linf_0.1", "calibration_error", …"""
+    model = _network(run, dataset, net, net.steps[-1]).eval()
+    every = torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
+    with torch.no_grad():
+        probabilities = torch.softmax(model(every).double(), dim=1).numpy()
+    found = {"calibration_error": expected_calibration_error(probabilities, dataset.test_labels)}
+    chosen = choose_points(len(every), asked.points)
+    inputs, labels = every[chosen], torch.from_numpy(dataset.test_labels[chosen])
+    for norm, radii in (("linf", asked.linf), ("l2", asked.l2)):
+        for eps in radii:
+            for method in METHODS:
+                options = {"norm": norm, "method": method, "steps": asked.steps, "seed": run.seed}
+                found[f"{method}_{norm}_{eps:g}"] = adversarial_accuracy(model, inputs, labels, eps, **options)  # type: ignore[arg-type]
+    return found
 
 
 def measure_initial(run: RunConfig, net: TrainedNetwork, dataset: Dataset) -> State:
@@ -182,6 +246,6 @@ def _probe(run: RunConfig, dataset: Dataset) -> Probe:
 
 
 def _network(run: RunConfig, dataset: Dataset, net: TrainedNetwork, step: int) -> nn.Sequential:
-    model = mlp(dataset.n_inputs, run.widths, dataset.n_classes, run.activation, seed=run.seed)
+    model = mlp(dataset.n_inputs, run.widths, dataset.n_classes, run.activation, run.init, run.init_scale, seed=run.seed)
     model.load_state_dict(net.checkpoints[step])
     return model

@@ -1,6 +1,8 @@
 """The run store: ``runs/<run id>/`` folders that appear whole or not at all, and are checked before they are read as data.
 
 study.json                    what this folder holds: settings, fingerprint, versions
+leases/<run id>.lease         who computes a run just now
+failed/<run id>.json          the error that a run ended with
 runs/<run id>/config.json     the run's configuration
 runs/<run id>/weights.safetensors   every checkpoint, keys "<step>/<parameter>"
 runs/<run id>/table.parquet   results rows (kagscope.schema)
@@ -15,7 +17,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from typing import Any
 
 from kagscope.errors import DataError, OutputError
 from kagscope.files import atomic_write
+from kagscope.studies.leases import Leases
+from kagscope.studies.writer import machine, writer, writer_is_dead
 
 STUDY_FILE = "study.json"
 MANIFEST = "manifest.json"
@@ -39,8 +42,10 @@ class RunStore:
     folder: Path
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], study: dict[str, Any], fingerprint: str) -> RunStore:
+    def open(cls, folder: str | os.PathLike[str], study: dict[str, Any], fingerprint: str, *, extend: bool = False) -> RunStore:
         """Open ``folder`` for the study with this fingerprint, or start it there.
+
+        With ``extend`` the record of the study is brought up to date: it may have grown.
 
         Raises:
             OutputError: the path is a file, cannot be written, or holds something else; nothing is changed then.
@@ -62,8 +67,10 @@ class RunStore:
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if STUDY_FILE not in entries:  # before runs/: a folder with that alone would be taken for somebody else's
-                record = {"kagscope_store": STORE_VERSION, "fingerprint": fingerprint, **study}
+            record = {"kagscope_store": STORE_VERSION, "fingerprint": fingerprint, **study}
+            known = STUDY_FILE in entries
+            if not known or (extend and read_study(path) != record):
+                # before runs/: a folder with that alone would be taken for somebody else's
                 atomic_write(path / STUDY_FILE, json.dumps(record, indent=1) + "\n")
             (path / "runs").mkdir(exist_ok=True)
             with tempfile.TemporaryFile(dir=path / "runs"):
@@ -116,7 +123,7 @@ class RunStore:
         """
         target = self.run_folder(run_id)
         try:
-            temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.{_writer()}.", dir=self.folder / "runs"))
+            temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.{writer()}.", dir=self.folder / "runs"))
         except OSError as error:
             raise OutputError(f"cannot write in {self.folder}: {error.strerror}") from error
         try:
@@ -130,6 +137,7 @@ class RunStore:
                 shutil.rmtree(target)
             with contextlib.suppress(FileExistsError):
                 _rename_new(temporary, target)
+            self.forget_failure(run_id)
         except OSError as error:
             raise OutputError(
                 f"cannot store run {run_id}: {error.strerror or error}; finished runs are kept, run again"
@@ -142,6 +150,47 @@ class RunStore:
         for entry in (self.folder / "runs").glob(".*"):
             if not _writer_lives(entry):
                 shutil.rmtree(entry, ignore_errors=True)
+
+    @property
+    def leases(self) -> Leases:
+        """Claims on runs that are being computed."""
+        return Leases(self.folder / "leases")
+
+    def fail(self, run_id: str, message: str, trace: str) -> None:
+        """Remember that a run ended with an error. Raises :class:`OutputError`."""
+        try:
+            (self.folder / "failed").mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write in {self.folder}: {error.strerror}") from error
+        atomic_write(
+            self.folder / "failed" / f"{run_id}.json", json.dumps({"error": message, "traceback": trace}, indent=1) + "\n"
+        )
+
+    def failures(self) -> dict[str, str]:
+        """Run id to the error it ended with."""
+        found = {}
+        for file in sorted((self.folder / "failed").glob("*.json")):
+            try:
+                found[file.stem] = str(json.loads(file.read_text())["error"])
+            except (OSError, ValueError, KeyError, TypeError):
+                found[file.stem] = "its error cannot be read"
+        return found
+
+    def forget_failure(self, run_id: str) -> None:
+        """Let a failed run be tried again."""
+        (self.folder / "failed" / f"{run_id}.json").unlink(missing_ok=True)
+
+    def folders(self) -> set[str]:
+        """Names of the run folders, in one look."""
+        with os.scandir(self.folder / "runs") as entries:
+            return {entry.name for entry in entries if not entry.name.startswith(".")}
+
+    def manifest_digest(self, run_id: str) -> str:
+        """SHA-256 of a run's manifest, which holds those of its files; "" where it cannot be read."""
+        try:
+            return _digest(self.run_folder(run_id) / MANIFEST)
+        except OSError:
+            return ""
 
     def manifest(self, run_id: str) -> dict[str, Any]:
         return json.loads((self.run_folder(run_id) / MANIFEST).read_text())
@@ -195,21 +244,12 @@ def _rename_new(source: Path, target: Path) -> None:
         raise
 
 
-def _writer() -> str:
-    """This process on this machine, as the name of an unfinished folder carries it."""
-    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-    return f"{machine}.{os.getpid()}"
-
-
 def _writer_lives(unfinished: Path) -> bool:
     """Whether the writer of an unfinished folder may still be at work; another machine's is given a day."""
-    try:
-        machine, pid = unfinished.name.split(".")[-3:-1]
-        if machine != _writer().split(".")[0]:
+    parts = unfinished.name.split(".")[-4:-1]  # before the random end of a temporary folder's name
+    name = ".".join(parts)
+    if len(parts) == 3 and parts[0] != machine():
+        with contextlib.suppress(FileNotFoundError):
             return time.time() - unfinished.stat().st_mtime < 86_400
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError, FileNotFoundError):
         return False
-    except PermissionError:
-        return True
-    return True
+    return not writer_is_dead(name)

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,9 +34,9 @@ class TrainedNetwork:
         seed: of initialisation, batch order and augmentation.
         settings: how it was trained.
         checkpoints: optimiser step to state dict (float32); step 0 is the untrained network.
-        accuracy: step to accuracy on the test set, in [0, 1].
-        loss: step to mean cross-entropy on the test set, in nats.
-        train_accuracy: accuracy of the last state on the training images (not augmented).
+        accuracy: step to accuracy on the test set, in [0, 1]; of a regression its R².
+        loss: step to mean cross-entropy on the test set, in nats; of a regression mean squared error.
+        train_accuracy: accuracy, or R², of the last state on the training images (not augmented).
         steps_per_epoch: optimiser steps in one pass over the training set.
     """
 
@@ -84,6 +85,8 @@ def train(
     Raises:
         InputError: no seeds, repeated ones or bad ones; or the training diverged (which setting to change is said).
     """
+    if dataset.is_regression and settings.augmentation is not None:
+        raise InputError(f"{dataset.name} is a regression on points in space, not on images; only standard training fits it")
     if not 1 <= len(seeds) <= MAX_SEEDS:
         raise InputError(f"{len(seeds)} seeds were given; expected 1 to {MAX_SEEDS} of them")
     if len({check_seed(seed) for seed in seeds}) < len(seeds):
@@ -101,10 +104,13 @@ class _Run:
         self.n_images = len(self.train_set[1])
         self.per_epoch = settings.steps_per_epoch(self.n_images)
         self.total = settings.epochs * self.per_epoch
-        self.model = mlp(dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation, seed=0)
-        sizes = (dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation)
-        self.nets = StackedMLP([mlp(*sizes, seed=seed).state_dict() for seed in seeds], settings.activation)
-        self.one_hot = torch.eye(dataset.n_classes)[self.train_set[1]]
+        build = partial(
+            mlp, dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation, settings.init, settings.init_scale
+        )
+        self.model = build(seed=0)
+        self.nets = StackedMLP([build(seed=seed).state_dict() for seed in seeds], settings.activation)
+        self.regression = dataset.is_regression
+        self.targets = self.train_set[1] if self.regression else torch.eye(dataset.n_classes)[self.train_set[1]]
         self.orders = [_generator(seed, "batch order") for seed in seeds]
         self.draws = [_generator(seed, "augmentation") for seed in seeds]
         self.image_shape = dataset.image_shape
@@ -115,22 +121,34 @@ class _Run:
 
     def run(self) -> list[TrainedNetwork]:
         keep = set(self.settings.checkpoint_steps(self.n_images))
-        adam = torch.optim.Adam(
-            [self.nets.parameters], lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
-        )
+        optimizer = self._optimizer()
         self.nets.parameters.grad = self.nets.gradients
         self._keep(0)
         step = 0
         for epoch in range(1, self.settings.epochs + 1):
             for work in self._batches():
-                self.nets.backward(work)
-                adam.step()
+                self.nets.backward(work, squared_error=self.regression)
+                optimizer.step()
                 step += 1
                 if step in keep:
                     self._keep(step)
             if step not in keep:
                 self.on_progress(step, self.total, {"epoch": float(epoch), "accuracy": None})
         return [self._result(s) for s in range(len(self.seeds))]
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """One for all networks: what it does to a number depends on that number's own gradients only."""
+        given: dict[str, Any] = {"lr": self.settings.learning_rate, "weight_decay": self.settings.weight_decay}
+        block = [self.nets.parameters]
+        match self.settings.optimizer:
+            case "adam":
+                return torch.optim.Adam(block, fused=True, **given)
+            case "adamw":
+                return torch.optim.AdamW(block, fused=True, **given)
+            case "sgd":
+                return torch.optim.SGD(block, momentum=self.settings.momentum, fused=True, **given)
+            case _:
+                return torch.optim.RMSprop(block, momentum=self.settings.momentum, **given)
 
     def _batches(self) -> Iterator[Workspace]:
         """Fill and yield the workspace for each batch of one epoch, every seed in its own order."""
@@ -142,7 +160,7 @@ class _Run:
             work = self._workspace(stop - start)
             for s, order in enumerate(orders):
                 index = order[start:stop]
-                torch.index_select(self.one_hot, 0, index, out=work.targets[s])
+                torch.index_select(self.targets, 0, index, out=work.targets[s])
                 if self.warper is None:
                     torch.index_select(self.train_set[0], 0, index, out=work.inputs[s])
                 else:
@@ -169,8 +187,12 @@ class _Run:
         self.on_progress(step, self.total, {"epoch": step / self.per_epoch, "accuracy": mean})
 
     def _evaluate(self, state: State, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy, in parts that stay within the cache."""
+        """Mean cross-entropy and accuracy, in parts that stay within the cache; of a regression mean squared error and R²."""
         self.model.load_state_dict(state)
+        if self.regression:
+            squares = (self.model(inputs).double() - labels.double()) ** 2
+            spread = ((labels.double() - labels.double().mean(0)) ** 2).mean()
+            return float(squares.mean()), float(1 - squares.mean() / spread) if spread > 0 else math.nan
         loss, right = 0.0, 0
         for x, y in zip(torch.split(inputs, 1024), torch.split(labels, 1024), strict=True):
             logits = self.model(x)
@@ -186,7 +208,8 @@ class _Run:
 
 
 def _flat(dataset: Dataset, part: str) -> tuple[Tensor, Tensor]:
-    images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
+    images = getattr(dataset, f"{part}_images")
+    labels = getattr(dataset, f"{part}_targets" if dataset.is_regression else f"{part}_labels")
     return torch.from_numpy(images).flatten(1).contiguous(), torch.from_numpy(labels)
 
 

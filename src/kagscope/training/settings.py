@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, field
 
 from kagscope.errors import InputError
-from kagscope.models import check_activation, layer_sizes
+from kagscope.models import check_activation, check_init, layer_sizes
 
 MAX_EPOCHS = 100_000
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,19 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How the networks of one setting are built and trained (Adam, cross-entropy).
+    """How the networks of one setting are built and trained (cross-entropy on classes, squared error on numbers).
 
     Attributes:
         hidden: widths of the hidden layers.
         activation: "gelu", "relu", "tanh" or "silu".
         epochs: passes over the training set; 0 leaves the networks as initialised.
         batch_size: images per step; a smaller last batch ends an epoch where the number of images asks for it.
-        learning_rate: Adam's, with betas 0.9 and 0.999 and eps 1e-8.
-        weight_decay: L2 term added to the gradient, as in ``torch.optim.Adam``.
+        learning_rate: of the optimiser.
+        weight_decay: as the optimiser of this name in ``torch.optim`` takes it: decoupled in "adamw", else an L2 term.
+        optimizer: "adam" (betas 0.9 and 0.999, eps 1e-8), "adamw", "sgd" or "rmsprop".
+        momentum: of "sgd" and "rmsprop".
+        init: how weights are drawn, see :func:`kagscope.models.mlp`.
+        init_scale: factor on the initial weights (not the biases).
         augmentation: spatial augmentation, or None for standard training.
         checkpoints: how many states to keep: the initial one and, at geometrically spaced steps, this many less one;
             the last step is always among them.
@@ -56,6 +61,10 @@ class TrainingSettings:
     weight_decay: float = 0.0
     augmentation: Augmentation | None = field(default=None)
     checkpoints: int = 12
+    optimizer: str = "adam"
+    momentum: float = 0.0
+    init: str = "default"
+    init_scale: float = 1.0
 
     def __post_init__(self) -> None:
         layer_sizes(1, self.hidden, 1)
@@ -66,6 +75,13 @@ class TrainingSettings:
         _check_integer("checkpoints", self.checkpoints, 2, 1000)
         _check_real("learning_rate", self.learning_rate, 0, 1e3)
         _check_real("weight_decay", self.weight_decay, 0, 1e3)
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
+        _check_real("momentum", self.momentum, 0, 1)
+        if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
+            raise InputError(f"momentum is {self.momentum:g}, but {self.optimizer} takes none; use sgd or rmsprop, or momentum 0")
+        check_init(self.init)
+        _check_real("init_scale", self.init_scale, 0, 1e6)
         if self.augmentation is not None and not isinstance(self.augmentation, Augmentation):
             raise InputError(f"augmentation is {self.augmentation!r}; expected an Augmentation or None")
 

@@ -76,8 +76,11 @@ class StackedMLP:
         """Buffers for steps with ``batch`` images per network."""
         return Workspace(self, batch)
 
-    def backward(self, work: Workspace) -> None:
+    def backward(self, work: Workspace, squared_error: bool = False) -> None:
         """Write the gradients of every network's mean cross-entropy over ``work.inputs`` and ``work.targets``.
+
+        With ``squared_error`` the loss is the mean of (z_L - target)^2 over batch and outputs: dz_L is then 2 (z_L - target) over
+        their number.
 
         With z_l = h_{l-1} W_l^T + b_l and h_l = act(z_l): dz_L = (softmax(z_L) - target) / batch, dW_l = dz_l^T h_{l-1},
         db_l = sum of dz_l over the batch, dh_{l-1} = dz_l W_l, dz_l = dh_l act'(z_l).
@@ -88,9 +91,13 @@ class StackedMLP:
                 torch.addmm(self.biases[s][layer], work.h[layer][s], self.weights[s][layer].t(), out=work.z[layer][s])
             if layer < last:
                 self._activation(work.z_block[layer], work.h_block[layer + 1])
-        for s in range(self.n):
-            torch.softmax(work.z[last][s], 1, out=work.dz[last][s])
-        work.dz_block[last].sub_(work.target_block).mul_(1 / work.batch)
+        if squared_error:
+            torch.sub(work.z_block[last], work.target_block, out=work.dz_block[last])
+            work.dz_block[last].mul_(2 / (work.batch * self.sizes[-1]))
+        else:
+            for s in range(self.n):
+                torch.softmax(work.z[last][s], 1, out=work.dz[last][s])
+            work.dz_block[last].sub_(work.target_block).mul_(1 / work.batch)
         for layer in range(last, -1, -1):
             if layer < last:
                 self._activation_gradient(

@@ -1,0 +1,202 @@
+"""Seeing what a model computes: every torch function that its forward pass calls, with the tensors read and written."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kagscope.jacobians.inputs import Inputs
+
+# Calls that return no tensor and learn nothing of a tensor's values. Reads of attributes such as shape are among them.
+METADATA = {
+    "size", "dim", "ndimension", "numel", "nelement", "element_size", "stride", "storage_offset", "is_contiguous", "get_device",
+    "is_floating_point", "is_complex", "is_signed", "is_same_size", "type", "__len__", "__hash__", "__repr__", "__format__",
+    "_set_grad_enabled", "is_conj", "is_neg", "is_inference", "is_storage", "data_ptr", "register_hook", "requires_grad_",
+    "has_names", "is_nonzero_dim", "result_type", "broadcast_shapes", "is_tensor", "is_grad_enabled",
+}  # fmt: skip
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name of a torch function or method; for an attribute such as ``Tensor.T`` that of the attribute."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if name in ("__get__", "__set__"):
+        name = ("" if name == "__get__" else "set ") + getattr(getattr(function, "__self__", None), "__name__", "attribute")
+    return str(name).split(".")[0]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One torch function called in a forward pass.
+
+    Attributes:
+        index: place among the calls.
+        function: what was called, by itself and by name.
+        args, kwargs: its arguments; tensors hold what they hold after the whole forward pass.
+        reads: the number of the value that each tensor among the arguments held at the time, in :func:`tensors_in` order.
+        shapes: of these tensors, as they were.
+        writes: the values of the tensors returned, or of the tensor that was changed in place.
+        out: what was returned.
+        out_shapes: of the tensors returned, as they were.
+    """
+
+    index: int
+    function: Callable[..., Any]
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    reads: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    writes: tuple[int, ...]
+    out: Any
+    out_shapes: tuple[tuple[int, ...], ...]
+
+    def argument(self, place: int, name: str, default: Any = None) -> Any:
+        """An argument that may have been given by place or by name."""
+        return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
+
+
+def tensors_in(args: Any, kwargs: Mapping[str, Any] | None = None) -> Iterator[Tensor]:
+    """Tensors among arguments, also in lists, tuples and mappings."""
+    for value in (*args, *(kwargs or {}).values()):
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from tensors_in(value)
+        elif isinstance(value, dict):
+            yield from tensors_in(value.values())
+
+
+class Recorder(TorchFunctionMode):
+    """Records the calls made while it is active. Values are numbered: one tensor changed in place holds several in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.current: dict[int, int] = {}  # id of a tensor -> the value that it holds now
+        self.alive: list[Tensor] = []  # keeps ids from being used again
+        self.count = 0
+
+    def value(self, tensor: Tensor) -> int:
+        """The number of the value that a tensor holds now."""
+        if id(tensor) not in self.current:
+            self._new_value(tensor)
+        return self.current[id(tensor)]
+
+    def _new_value(self, tensor: Tensor) -> int:
+        self.alive.append(tensor)
+        self.current[id(tensor)] = self.count
+        self.count += 1
+        return self.count - 1
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        name = name_of(func)
+        read = list(tensors_in(args, kwargs))
+        reads, shapes = tuple(self.value(tensor) for tensor in read), tuple(tuple(tensor.shape) for tensor in read)
+        out = func(*args, **kwargs)
+        written = outputs(out)
+        if is_metadata(name, func, written):
+            return out
+        if not written and read and (name.endswith("_") or name.startswith("set ")):
+            written = [read[0]]  # such as __setitem__
+        writes = tuple(self._new_value(tensor) for tensor in written)
+        out_shapes = tuple(tuple(tensor.shape) for tensor in written)
+        self.calls.append(Call(len(self.calls), func, name, args, kwargs, reads, shapes, writes, out, out_shapes))
+        return out
+
+
+def is_metadata(name: str, function: Callable[..., Any], written: list[Tensor]) -> bool:
+    """Whether a call neither computes a tensor nor looks at the numbers in one."""
+    return not written and (name in METADATA or getattr(function, "__name__", "") == "__get__" or inspect.isclass(function))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A forward pass: its calls, the value numbers and shapes of the model's outputs, and what each module returned.
+
+    ``modules`` maps the name of a module, as in ``named_modules()``, to the value that it returned; a module called several times
+    appears under its names in turn if it has as many, else as ``name#0``, ``name#1``, ….
+    """
+
+    calls: list[Call]
+    outputs: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    modules: dict[str, int]
+
+
+def record(model: nn.Module, inputs: Inputs) -> Recording:
+    """Call the model once and record what it computes; the model is as before."""
+    recorder = Recorder()
+    returned: dict[int, list[int]] = {}
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            returned.setdefault(id(module), []).append(recorder.value(output))
+
+    handles = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        with recorder:
+            result = forward(model, inputs)
+        tensors = outputs(result)
+        found = tuple(recorder.value(tensor) for tensor in tensors)
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+    finally:
+        for handle in handles:
+            handle.remove()
+    names: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(name)
+    modules: dict[str, int] = {}
+    for key, values in returned.items():
+        own = names[key]
+        labels = own if len(own) == len(values) else [f"{own[0]}#{number}" for number in range(len(values))]
+        modules |= dict(zip(labels, values, strict=True))
+    return Recording(recorder.calls, found, shapes, modules)
+
+
+def forward(model: nn.Module, inputs: Inputs) -> Any:
+    """The model's output, with the same random numbers in each pass, should it draw any; the generators are as before."""
+    with same_random_numbers():
+        return model(*inputs.args, **inputs.kwargs)
+
+
+@contextlib.contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """On leaving, torch's generators are as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        yield
+
+
+def parts(inputs: Inputs, size: int) -> Iterator[Inputs]:
+    """Consecutive parts of at most ``size`` points."""
+    for start in range(0, inputs.count, size):
+        yield inputs if size >= inputs.count else inputs.take(slice(start, start + size))
+
+
+def outputs(result: Any) -> list[Tensor]:
+    """All tensors in what a model returned: a tensor, or any nesting of tuples, lists, mappings and objects with attributes."""
+    return list(_tensors_of(result, set()))
+
+
+def _tensors_of(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+        return
+    items: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        items = value.values()
+    elif isinstance(value, (tuple, list)):
+        items = value
+    elif hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type)):
+        items = vars(value).values()
+    if items and id(value) not in seen:
+        seen.add(id(value))
+        for item in items:
+            yield from _tensors_of(item, seen)

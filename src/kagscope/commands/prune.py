@@ -1,0 +1,127 @@
+"""``kagscope prune``: a smaller model without its locally constant units, in files that load without kagscope."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kagscope.commands.common import Debug, Json, guarded, numbers, pairs
+from kagscope.errors import InputError
+
+DEFAULT_POINTS = 10_000
+
+
+def prune(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="package.module:factory or path/to/file.py:factory, whose code is run: a function, class or model. "
+            "Or the folder of a finished run, OUT/runs/RUN.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write: new or empty.", show_default=False)],
+    argument: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the factory; repeatable.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="File of weights: safetensors, or a state dict or checkpoint of torch.save (no other pickle).",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, mnist, fashion_mnist, kmnist, a folder of IDX or .npz files, or a file .npz, .npy, .pt, .safetensors: "
+            "where units have to be constant.",
+            show_default=False,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Rows and spreads of values count as zero up to this, relative to the largest of their layer.")
+    ] = 0.0,
+    curve: Annotated[
+        str | None, typer.Option(help="Tolerances, such as 0,0.01,0.1: what each would do.", show_default=False)
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(help="Inputs looked at, evenly spaced. [default: up to 10000]", show_default=False)
+    ] = None,
+    split: Annotated[str, typer.Option(help="test or train, of a data set with both.")] = "train",
+    input_shape: Annotated[
+        str | None,
+        typer.Option(help="Shape of one input, such as 1,28,28. [default: the first that the model takes]", show_default=False),
+    ] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Time a forward pass before and after.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the model where it is built at random.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the output folder (and errors).")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Remove units that are constant at all inputs; the next layer's bias takes up their value.
+
+    Writes weights.safetensors, model.py (turns the original architecture into the smaller one), model.pt2 (for
+    torch.export.load, where PyTorch can export the model) and report.json. Give MODEL only code that you trust: it is run.
+    """
+
+    def job() -> None:
+        shape = None if input_shape is None else numbers("input-shape", input_shape)
+        tolerances = None if curve is None else _tolerances(curve)
+        named = pairs("argument", argument or ())
+        from kagscope.applications.pruned_files import check_new, save_pruned
+        from kagscope.applications.pruning import checked_tolerance
+
+        for value in (tolerance, *(tolerances or ())):
+            checked_tolerance(value)
+        check_new(out)
+        from kagscope.applications.prune import prune as run
+        from kagscope.commands.sources import Wanted, prepare
+        from kagscope.loading import fit_inputs, load_inputs
+
+        def say(line: str) -> None:
+            if not quiet:
+                typer.echo(line, err=True)
+
+        with contextlib.redirect_stdout(sys.stderr):  # whatever the user's own code prints
+            given = (weights,) if weights is not None else ()
+            subject = prepare(Wanted(model, named, given, "none", data, split, shape, points, seed), say)
+            if subject.checkpoints:
+                raise InputError(f"--weights {weights} names several files; prune takes one")
+            inputs, source = subject.inputs, subject.source
+            if points is None:  # more than are measured
+                source = load_inputs(source.name, split=split, shape=shape)
+                source = source.evenly(min(len(source), DEFAULT_POINTS))
+                inputs = source.inputs
+                if not isinstance(inputs, dict):
+                    inputs = fit_inputs(subject.model, inputs, keep_shape=shape is not None)
+            say(f"looking at {len(source)} inputs of {source.name}")
+            smaller, pruning = run(subject.model, inputs, tolerance, labels=source.labels, latency=latency)
+            report = save_pruned(out, smaller, pruning, None if tolerances is None else pruning.curve(tolerances))
+        if as_json:
+            typer.echo(json.dumps(report, indent=1, allow_nan=False))
+        elif quiet:
+            typer.echo(str(out))
+        else:
+            typer.echo(repr(pruning))
+            if report["curve"] is not None:
+                import pandas as pd
+
+                typer.echo(pd.DataFrame(report["curve"]).to_string(index=False, float_format="%.4g"))
+            if report["program"] is None:
+                typer.echo(f"no model.pt2: {report['program_failure']}")
+            typer.echo(str(out))
+
+    guarded(job, debug, "the model was not changed; run the command again with a new --out")
+
+
+def _tolerances(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--curve is {text!r}; expected numbers with commas between them, such as 0,0.01,0.1") from None

@@ -1,0 +1,182 @@
+"""``kagscope study``: init, plan, run, status, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kagscope.commands.common import Debug, Json, Quiet, guarded
+from kagscope.errors import InputError, OutputError
+
+app = typer.Typer(
+    help="Studies: many runs from a short file, that go on where they were killed.", no_args_is_help=True, rich_markup_mode=None
+)
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="Study file, .toml or .yaml, or the name of a ready study: ka-phase-diagram, geometry-vs-robustness.",
+        show_default=False,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override the file, such as grid.width=[16,32]; repeatable.", show_default=False
+    ),
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a study.", show_default=False)]
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Study file to write.")] = Path("study.toml"),
+    ready: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NAME", help="Begin with a ready study, such as ka-phase-diagram.", show_default=False),
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of study files instead.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a commented study file that runs as it is."""
+
+    def job() -> None:
+        from kagscope.files import atomic_write
+        from kagscope.studies.file import ready as ready_study
+        from kagscope.studies.file import ready_names, template
+        from kagscope.studies.file import schema as described
+
+        if schema:
+            typer.echo(described(), nl=False)
+            return
+        if file.suffix != ".toml":
+            raise InputError(f"{file}: the file is TOML; give a name that ends in .toml")
+        if file.exists():
+            raise OutputError(f"{file} is there already; give another name")
+        if ready is not None and ready not in ready_names():
+            raise InputError(f"there is no ready study {ready!r}; expected one of {', '.join(ready_names())}")
+        atomic_write(file, template() if ready is None else ready_study(ready))
+        typer.echo(str(file))
+
+    guarded(job, debug)
+
+
+@app.command()
+def plan(
+    file: File,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(help="Store whose finished runs are not counted.", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(help="Runs at a time. [default: one per core]", show_default=False)] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List a study's runs with an estimate of time and disk; nothing is computed or written."""
+
+    def job() -> None:
+        from kagscope.studies.executors import usable_cores
+        from kagscope.studies.file import configs, read_study_file
+        from kagscope.studies.plan import estimate
+        from kagscope.studies.run_file import load_data
+        from kagscope.studies.store import RunStore
+
+        study = read_study_file(file, set_ or ())
+        datasets = load_data(study)
+        runs = configs(study, datasets)
+        done = set()
+        if out is not None and out.exists():
+            store = RunStore.existing(out)
+            done = {run.run_id for run in runs if store.run_folder(run.run_id).is_dir()}
+        images = {name: len(dataset.train_labels) for name, dataset in datasets.items()}
+        missing = [run for run in runs if run.run_id not in done]
+        cost = estimate(missing, images, {name: dataset.n_classes for name, dataset in datasets.items()})
+        at_once = workers or usable_cores()
+        if as_json:
+            record: dict[str, Any] = {
+                "runs": [run.run_id for run in runs],
+                "finished": len(done),
+                "workers": at_once,
+                "seconds": cost.wall_seconds(at_once),
+                "bytes": cost.bytes,
+            }
+            typer.echo(json.dumps(record, indent=1))
+            return
+        from kagscope.commands.tables import print_plan
+
+        print_plan(study, runs, done, cost, at_once)
+
+    guarded(job, debug)
+
+
+@app.command()
+def run(
+    file: File,
+    out: Annotated[Path, typer.Option(help="Output folder: new, empty, or of the study of this name, which then goes on.")],
+    set_: Set = None,
+    executor: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Tasks at a time. [default: one per core]", show_default=False)] = None,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default=False)] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compute the runs that the folder does not hold yet, then write tables, figures and report.html."""
+
+    def job() -> None:
+        from kagscope.studies.executors import choose_executor
+        from kagscope.studies.file import read_study_file
+        from kagscope.studies.run_file import run_file
+
+        study = read_study_file(file, set_ or ())
+        chosen = choose_executor(executor, workers, address)
+        from kagscope.commands.tables import finish_study
+        from kagscope.console import Console
+
+        with Console(quiet=quiet or as_json) as console:
+            outcome = run_file(
+                study, file, out, executor=chosen, on_event=console.event, retry_failed=retry_failed, progress=not quiet
+            )
+        finish_study(outcome, quiet, as_json)
+
+    guarded(job, debug)
+
+
+@app.command()
+def status(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
+    """Show which runs are done, running, failed (and why), damaged or missing."""
+
+    def job() -> None:
+        from kagscope.studies.run_file import status as look
+        from kagscope.studies.store import RunStore
+
+        found = look(RunStore.existing(folder))
+        if as_json:
+            typer.echo(json.dumps({"counts": found.counts(), "runs": found.states, "errors": found.errors}, indent=1))
+            return
+        from kagscope.commands.tables import print_status
+
+        print_status(found)
+
+    guarded(job, debug)
+
+
+@app.command()
+def report(folder: Folder, quiet: Quiet = False, as_json: Json = False, debug: Debug = False) -> None:
+    """Write tables, figures and report.html again from the finished runs."""
+
+    def job() -> None:
+        from kagscope.commands.tables import finish_study
+        from kagscope.console import Console
+        from kagscope.studies.run_file import collector
+        from kagscope.studies.store import RunStore
+
+        store = RunStore.existing(folder)
+        with Console(quiet=quiet or as_json) as console:
+            outcome = collector(store)(store, store.study["runs"], console.event)
+        finish_study(outcome, quiet, as_json)
+
+    guarded(job, debug)

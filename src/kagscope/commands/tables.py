@@ -1,0 +1,102 @@
+"""What the study commands print. Results go to standard output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from kagscope.studies.collect import Outcome
+    from kagscope.studies.config import RunConfig
+    from kagscope.studies.file import StudyFile
+    from kagscope.studies.plan import Estimate
+    from kagscope.studies.run_file import Status
+
+LISTED = 40  # runs; more are counted
+STATE_STYLE = {"done": "green", "running": "cyan", "failed": "red", "damaged": "red", "missing": "yellow"}
+
+
+def print_plan(study: StudyFile, runs: Sequence[RunConfig], done: Collection[str], cost: Estimate, workers: int) -> None:
+    """The runs, and what those that are missing will take."""
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    names = [name for name in study.names() if name != "widths"]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    values = study.values()
+    for run, value in list(zip(runs, values, strict=True))[:LISTED]:
+        mark = Text(run.run_id, style="green" if run.run_id in done else "")
+        table.add_row(mark, *(_shown(getattr(value, name)) for name in names))
+    console.print(table)
+    if len(runs) > LISTED:
+        console.print(f"… and {len(runs) - LISTED:,} more", highlight=False)
+    finished = f", {len(done):,} of them finished" if done else ""
+    console.print(f"{len(runs):,} runs{finished}", highlight=False)
+    console.print(
+        f"to do: {cost.runs:,} runs, about {duration(cost.wall_seconds(workers))} with {workers} at a time "
+        f"({duration(cost.train_seconds)} of training, {duration(cost.geometry_seconds)} of geometry), "
+        f"{size(cost.bytes)} of disk; expect to be off by a factor of two",
+        highlight=False,
+    )
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def print_status(found: Status) -> None:
+    """Counts, and every run that is neither done nor missing."""
+    console = Console()
+    counts = found.counts()
+    console.print(", ".join(f"{count:,} {state}" for state, count in counts.items() if count) or "no runs", highlight=False)
+    special = [(run, state) for run, state in found.states.items() if state not in ("done", "missing")]
+    for run, state in special[:LISTED]:
+        error = f": {found.errors[run]}" if run in found.errors else ""
+        console.print(Text.assemble((state, STATE_STYLE[state]), f"  {run}{error}"), highlight=False)
+    if len(special) > LISTED:
+        console.print(f"… and {len(special) - LISTED:,} more (--json lists all)", highlight=False)
+
+
+def finish_study(outcome: Outcome, quiet: bool, as_json: bool) -> None:
+    """The end of a run or report: findings and the path of the report, which comes last."""
+    if as_json:
+        found = {
+            "report": str(outcome.report),
+            "findings": outcome.findings,
+            "runs": outcome.runs,
+            "left_out": outcome.left_out,
+            "seconds": outcome.seconds,
+        }
+        typer.echo(json.dumps(found, indent=1, allow_nan=False))
+        return
+    if not quiet:
+        console = Console()
+        for sentence in outcome.findings:
+            console.print(Text(f"• {sentence}"), highlight=False)
+        for name in ("runs.parquet", "results.parquet", "summary.csv", "relations.csv"):
+            console.print(Text(str(outcome.folder / name)), highlight=False)
+    typer.echo(str(outcome.report))
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.2g} seconds"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit, length in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
+        if count >= length:
+            return f"{count / length:.3g} {unit}"
+    return f"{count / 2**10:.3g} KiB"

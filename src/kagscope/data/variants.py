@@ -1,0 +1,46 @@
+"""Harder versions of a data set: fewer training images, wrong training labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kagscope.data.dataset import Dataset
+from kagscope.errors import InputError
+
+
+def degraded(dataset: Dataset, train_size: int | None = None, label_noise: float = 0.0, seed: int = 0) -> Dataset:
+    """The same test part, and a training part that is smaller or partly mislabelled.
+
+    Args:
+        dataset: not changed.
+        train_size: training images to keep, drawn without replacement; a smaller subset is part of a larger one of the same seed.
+            None keeps all.
+        label_noise: fraction of the training labels, rounded to whole images, that are drawn anew among the *other* classes, each
+            as likely (symmetric noise); the wrong labels of a smaller fraction are among those of a larger one.
+        seed: of the draws.
+
+    Raises:
+        InputError: more images than there are, or a fraction outside [0, 1].
+    """
+    images, labels = dataset.train_images, dataset.train_labels
+    if train_size is not None and not 1 <= train_size <= len(labels):
+        raise InputError(
+            f"train_size is {train_size}, but {dataset.name} has {len(labels)} training images; expected 1 to that many"
+        )
+    if not 0 <= label_noise <= 1:
+        raise InputError(f"label_noise is {label_noise!r}; expected a fraction from 0 to 1")
+    if train_size is None and not label_noise:
+        return dataset
+    targets = dataset.train_targets
+    if label_noise and targets is not None:
+        raise InputError(f"label_noise is {label_noise:g}, but {dataset.name} is a regression without labels; use 0")
+    if train_size is not None:
+        chosen = np.random.default_rng([seed, 1]).permutation(len(labels))[:train_size]
+        images, labels = images[chosen], labels[chosen]
+        targets = None if targets is None else targets[chosen]
+    rng = np.random.default_rng([seed, 2])
+    wrong = rng.permutation(len(labels))[: round(label_noise * len(labels))]
+    shift = rng.integers(1, max(dataset.n_classes, 2), size=len(labels))
+    labels = labels.copy()
+    labels[wrong] = (labels[wrong] + shift[wrong]) % dataset.n_classes
+    return Dataset(dataset.name, images, labels, dataset.test_images, dataset.test_labels, targets, dataset.test_targets)

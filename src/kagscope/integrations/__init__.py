@@ -1,0 +1,1 @@
+"""Tracking from within other libraries' training loops. Each module imports the library that it is named after."""

@@ -1,0 +1,25 @@
+"""Probe inputs on the device of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def on_device(inputs: Any, network: nn.Module) -> Any:
+    """``inputs`` with every tensor inside on the device of the network's first parameter."""
+    first = next(network.parameters(), None)
+    return inputs if first is None else _moved(inputs, first.device)
+
+
+def _moved(inputs: Any, device: torch.device) -> Any:
+    if isinstance(inputs, torch.Tensor):
+        return inputs.to(device)
+    if isinstance(inputs, Mapping):
+        return {name: _moved(one, device) for name, one in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(_moved(one, device) for one in inputs)
+    return inputs

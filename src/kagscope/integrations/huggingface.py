@@ -1,0 +1,136 @@
+"""Tracking with the Hugging Face Trainer.
+
+>>> callback = KagscopeTrainerCallback(probe, layers=["encoder.layer.0.intermediate"], layer_map="block", every=50)
+>>> trainer = Trainer(model, args, train_dataset=data, callbacks=[callback])
+>>> callback.attach(trainer)  # so that values reach every reporter of the trainer
+>>> trainer.train()
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from kagscope.integrations._inputs import on_device
+from kagscope.tracking.loggers import senders
+from kagscope.tracking.overhead import check_max_overhead
+from kagscope.tracking.schedule import parse_schedule
+from kagscope.tracking.tracker import Tracker
+
+try:
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise ImportError("this callback needs transformers: pip install transformers accelerate") from error
+
+logger = logging.getLogger("kagscope")
+
+
+class KagscopeTrainerCallback(TrainerCallback):
+    """Makes a :class:`~kagscope.tracking.tracker.Tracker` when training starts and tells it of every optimiser step.
+
+    Only the first process measures. Once :meth:`attach` was called, values go through ``trainer.log`` to ``state.log_history``
+    and to every reporter in ``args.report_to``. A Trainer does not make itself known to its callbacks, so without it they go to
+    ``state.log_history`` and, where ``args.report_to`` names TensorBoard, into event files of their own: beside the Trainer's in
+    ``TENSORBOARD_LOGGING_DIR``, else in the run ``<output_dir>/runs/kagscope``. Names are those of
+    :func:`kagscope.tracking.loggers.metrics`; TensorBoard shows "train/" before them.
+
+    Args:
+        probe_inputs: what the network is measured on, such as a mapping with ``input_ids``; moved to its device.
+        layers: names as ``model.named_modules()`` gives them.
+        every, max_overhead, history: as of the Tracker.
+        log: further loggers.
+        **settings: as of the Tracker.
+
+    Attributes:
+        tracker: the Tracker, from the start of training on; None in other processes.
+    """
+
+    def __init__(
+        self,
+        probe_inputs: Any,
+        layers: Sequence[str] | None = None,
+        *,
+        every: Any = 100,
+        max_overhead: float | None = None,
+        history: Any = None,
+        log: Any = None,
+        **settings: Any,
+    ) -> None:
+        parse_schedule(every)  # bad ones are found when the callback is made, not when training starts
+        check_max_overhead(max_overhead)
+        senders(log)
+        self.tracker: Tracker | None = None
+        self._trainer: Any = None
+        self._probe, self._log = probe_inputs, log
+        self._options = {"layers": layers, "every": every, "max_overhead": max_overhead, "history": history, **settings}
+
+    def attach(self, trainer: Any) -> Self:
+        """Log through ``trainer``; adds the callback to it where that was not done."""
+        self._trainer = trainer
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        return self
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Measure the network as it is before the first step, or continue the history."""
+        if not state.is_world_process_zero:
+            return
+        report = _Through(self._trainer) if self._trainer is not None else _Direct(args, state)
+        log = [report, *([] if self._log is None else [self._log])]
+        self.tracker = Tracker(model, on_device(self._probe, model), log=log, first_step=state.global_step, **self._options)
+        self.tracker.step(state.global_step, epoch=state.epoch)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell the tracker how far training is; the last step is measured before reporters close."""
+        if self.tracker is not None:
+            self.tracker.step(state.global_step, epoch=state.epoch)
+            if state.global_step >= state.max_steps:
+                self.tracker.finish()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure the network as training leaves it, also where it ended early."""
+        if self.tracker is not None:
+            self.tracker.finish()
+
+
+class _Through:
+    """Logs as the Trainer does."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        wanted = self.trainer.control.should_log  # a log ends the wish for one, but the loss was not logged yet
+        self.trainer.log(dict(values))
+        self.trainer.control.should_log = wanted
+
+
+class _Direct:
+    """Logs to the Trainer's history and to TensorBoard, if that is what the Trainer reports to."""
+
+    def __init__(self, args: Any, state: Any) -> None:
+        self.state = state
+        self.writer: Any = None
+        others = [name for name in args.report_to if name != "tensorboard"]
+        if others:
+            logger.warning("values do not reach %s; call callback.attach(trainer) before training", ", ".join(others))
+        if "tensorboard" in args.report_to:
+            from torch.utils.tensorboard import SummaryWriter
+
+            shared = os.environ.get("TENSORBOARD_LOGGING_DIR")
+            self.writer = SummaryWriter(
+                os.path.expanduser(shared) if shared else os.path.join(args.output_dir, "runs", "kagscope"),
+                filename_suffix=".kagscope",
+            )
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self.state.log_history.append({**values, "epoch": self.state.epoch, "step": step})
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(f"train/{name}", value, step)
+            self.writer.flush()
+
+
+__all__ = ["KagscopeTrainerCallback"]

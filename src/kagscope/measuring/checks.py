@@ -1,0 +1,129 @@
+"""What is made sure of before any layer is measured: a model that runs, fits its inputs, and gives the same twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from kagscope.errors import InputError
+from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.runner import Runner, tensor_of
+from kagscope.measuring.settings import MeasureSettings
+
+LOOK_AT = 8  # points of the passes that only look at the model
+AGREE = {torch.float64: 1e-9, None: 1e-3}  # of a point alone with the same point in a batch, relative
+
+
+def check_model(model: Any) -> None:
+    """Raise :class:`InputError` for what is no module, or one that cannot run."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("model is a TorchScript module, which takes no hooks; give the Python module it was made from")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            raise InputError(f"parameter {name!r} is not initialised yet; call the lazy model once before measuring it")
+        if tensor.device.type == "meta":
+            raise InputError(
+                f"{name!r} is on the meta device and has no values; load weights, or model.to_empty(device='cpu') first"
+            )
+
+
+def check_devices(model: nn.Module, inputs: Inputs) -> None:
+    devices = {str(tensor.device) for tensor in [*model.parameters(), *model.buffers()]}
+    for place, value in inputs.tensors().items():
+        if devices and str(value.device) not in devices:
+            there = " and ".join(sorted(devices))
+            raise InputError(
+                f"inputs {place!r} are on {value.device}, the model is on {there}; move one of them, such as x.to('{there}')"
+            )
+
+
+def choose_runner(
+    model: nn.Module, inputs: Inputs, settings: MeasureSettings, weights: Mapping[str, Tensor] | None, notes: list[str]
+) -> tuple[Runner, Inputs]:
+    """A runner and inputs in float64 where the model can take it, else in its own dtype."""
+    wanted = torch.float64 if settings.precision == "float64" else None
+    runner = Runner(model, wanted, settings.seed, weights)
+    fed = inputs.cast(wanted)
+    few = slice(0, None if settings.mode == "train" else LOOK_AT)
+    if wanted is None:
+        with model_errors(fed), torch.no_grad():
+            runner(fed.take(few))
+        return runner, fed
+    try:
+        with torch.no_grad():
+            runner(fed.take(few))
+    except Exception as error:
+        own = Runner(model, None, settings.seed, weights)
+        with model_errors(inputs), torch.no_grad():
+            own(inputs.cast(None).take(few))  # if this fails too, its message is the one to read
+        notes.append(f"computed in the model's own precision, since float64 failed ({short(error)})")
+        return own, inputs.cast(None)
+    return runner, fed
+
+
+@contextmanager
+def model_errors(inputs: Inputs) -> Iterator[None]:
+    """What a forward pass raises, as an error that says with which inputs."""
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{place}: {tuple(value.shape)} {value.dtype}" for place, value in inputs.tensors().items())
+        raise InputError(f"the model cannot be called with these inputs ({shapes}): {short(error)}") from error
+
+
+def verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: list[str]) -> bool:
+    """Two passes must agree; whether a point's output depends on the other points of its batch."""
+    first, again = tensor_of(runner(inputs)), tensor_of(runner(inputs, reseed=False))
+    if first is None or again is None:
+        return False
+    if not _agree(first, again, 1e-12):
+        second = tensor_of(runner(inputs))
+        if second is None or not _agree(first, second, 1e-12):
+            raise InputError(
+                "two forward passes with the same inputs differ: measure needs a model without randomness of its own"
+            )
+        notes.append("the forward pass draws random numbers: measured with one draw, the same for every pass")
+    if settings.mode == "train" or inputs.count < 2:
+        return False
+    try:
+        alone = tensor_of(runner(inputs.take([0])))
+    except Exception as error:  # such as batch statistics of one point
+        raise InputError(
+            f"the model cannot take one point alone ({short(error)}); "
+            'if it takes statistics over the batch, use mode="train" to measure each point within its batch'
+        ) from error
+    if alone is not None and not _agree(first[:1], alone, AGREE.get(runner.dtype, 1e-3)):
+        notes.append("a point's output depends on the other points of its batch: each point was measured alone")
+        return True
+    return False
+
+
+def _agree(first: Tensor, second: Tensor, tolerance: float) -> bool:
+    """Equal up to ``tolerance`` of the largest entry; NaN and infinities to themselves."""
+    if first.shape != second.shape:
+        return False
+    first, second = first.detach(), second.detach()
+    scale = float(first[first.isfinite()].abs().amax()) if bool(first.isfinite().any()) else 0.0
+    return torch.allclose(first, second, rtol=0.0, atol=tolerance * scale, equal_nan=True)
+
+
+def as_labels(labels: Any, count: int) -> np.ndarray:
+    found = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if found.shape != (count,):
+        raise InputError(f"labels have shape {found.shape}; expected one for each of the {count} points")
+    return found
+
+
+def short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,206 @@
+"""What a study varies: axes of values, full grids, lists that go together, random draws; checked and counted before expanded."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from kagscope.models import INITS
+from kagscope.studies.config import MAX_RUNS, MAX_WIDTH
+from kagscope.training.settings import OPTIMIZERS
+
+Point = dict[str, Any]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunValues(_Strict):
+    """What one run is: every value that a study may fix or vary."""
+
+    data: str = Field(default="digits", description="digits, mnist, fashion_mnist, kmnist, or a folder of IDX or .npz files")
+    width: int = Field(default=64, ge=1, le=MAX_WIDTH, description="units per hidden layer")
+    depth: int = Field(default=2, ge=1, le=64, description="hidden layers")
+    widths: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] | None = Field(
+        default=None, description="units of each hidden layer, instead of width and depth"
+    )
+    activation: Literal["gelu", "relu", "tanh", "silu"] = "gelu"
+    training: Literal["standard", "augmented"] = "standard"
+    rotation: float = Field(default=10.0, ge=0, le=180, description="degrees, of augmented training")
+    translation: float = Field(default=1 / 14, ge=0, le=1, description="fraction of the side, of augmented training")
+    scale: float = Field(default=0.1, ge=0, le=0.9, description="zoom from 1 - scale to 1 + scale, of augmented training")
+    optimizer: Literal[OPTIMIZERS] = "adam"  # type: ignore[valid-type]
+    momentum: float = Field(default=0.0, ge=0, le=1, description="of sgd and rmsprop")
+    learning_rate: float = Field(default=1e-3, gt=0, lt=1e3)
+    weight_decay: float = Field(default=0.0, ge=0, lt=1e3)
+    epochs: int | None = Field(default=None, ge=0, le=100_000, description="default: 60 for small images, else 10")
+    batch_size: int | None = Field(default=None, ge=1, le=2**20, description="default: 32 for small images, else 128")
+    train_size: int | None = Field(default=None, ge=1, description="training images to keep; default all")
+    label_noise: float = Field(default=0.0, ge=0, le=1, description="fraction of training labels that are made wrong")
+    data_seed: int = Field(default=0, ge=0, lt=2**31, description="of the images kept and the labels made wrong")
+    init: Literal[INITS] = "default"  # type: ignore[valid-type]
+    init_scale: float = Field(default=1.0, gt=0, le=1e6, description="factor on the initial weights")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of initialisation, batch order and augmentation")
+
+    @model_validator(mode="after")
+    def _one_way_to_say_widths(self) -> RunValues:
+        if self.widths is not None and {"width", "depth"} & self.model_fields_set:
+            raise ValueError("give widths, or width and depth, not both")
+        return self
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Units of each hidden layer."""
+        return self.widths if self.widths is not None else (self.width,) * self.depth
+
+
+class Range(_Strict):
+    """Values by rule: ``{count = 5}`` (0 to 4), ``{linspace = [a, b, n]}``, ``{geomspace = [a, b, n]}``."""
+
+    count: int | None = Field(default=None, ge=1, le=MAX_RUNS)
+    linspace: tuple[float, float, int] | None = None
+    geomspace: tuple[float, float, int] | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Range:
+        if sum(rule is not None for rule in (self.count, self.linspace, self.geomspace)) != 1:
+            raise ValueError("give one of count, linspace, geomspace")
+        for rule in (self.linspace, self.geomspace):
+            if rule is not None and not 1 <= rule[2] <= MAX_RUNS:
+                raise ValueError(f"expected [first, last, how many], how many from 1 to {MAX_RUNS}; got {list(rule)}")
+        if self.geomspace is not None and not (self.geomspace[0] > 0 and self.geomspace[1] > 0):
+            raise ValueError(f"geomspace needs positive ends; got {list(self.geomspace)}")
+        return self
+
+    def values(self) -> list[Any]:
+        if self.count is not None:
+            return list(range(self.count))
+        if self.linspace is not None:
+            return [_plain(value) for value in np.linspace(*self.linspace)]
+        assert self.geomspace is not None
+        return [_plain(value) for value in np.geomspace(*self.geomspace)]
+
+
+def _kind(given: Any) -> str:
+    return "rule" if isinstance(given, dict | Range) else "list"
+
+
+Values = Annotated[Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("rule")], Discriminator(_kind)]
+
+
+class Draw(_Strict):
+    """A distribution: ``{uniform = [a, b]}``, ``{log_uniform = [a, b]}``, ``{integers = [a, b]}`` or ``{choice = […]}``."""
+
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    integers: tuple[int, int] | None = None
+    choice: tuple[Any, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Draw:
+        given = [kind for kind in (self.uniform, self.log_uniform, self.integers, self.choice) if kind is not None]
+        if len(given) != 1:
+            raise ValueError("give one of uniform, log_uniform, integers, choice")
+        for ends in (self.uniform, self.log_uniform, self.integers):
+            if ends is not None and not ends[0] <= ends[1]:
+                raise ValueError(f"the first end must not be above the second; got {list(ends)}")
+        if self.log_uniform is not None and self.log_uniform[0] <= 0:
+            raise ValueError(f"log_uniform needs positive ends; got {list(self.log_uniform)}")
+        return self
+
+    def one(self, rng: np.random.Generator) -> Any:
+        if self.uniform is not None:
+            return float(rng.uniform(*self.uniform))
+        if self.log_uniform is not None:
+            return float(math.exp(rng.uniform(math.log(self.log_uniform[0]), math.log(self.log_uniform[1]))))
+        if self.integers is not None:
+            return int(rng.integers(self.integers[0], self.integers[1], endpoint=True))
+        assert self.choice is not None
+        return self.choice[int(rng.integers(len(self.choice)))]
+
+
+class Random(_Strict):
+    """``count`` draws, the same for the same ``seed``; the first ones stay when ``count`` grows."""
+
+    count: int = Field(ge=1, le=MAX_RUNS)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    draw: dict[str, Draw] = Field(min_length=1)
+
+    def points(self) -> list[Point]:
+        return [self._point(index) for index in range(self.count)]
+
+    def _point(self, index: int) -> Point:
+        rng = np.random.default_rng([self.seed, index])
+        return {name: draw.one(rng) for name, draw in self.draw.items()}
+
+
+class Axes(_Strict):
+    """Everything that varies: each combination of the grid with each entry of each zip and each random draw."""
+
+    grid: dict[str, Values] = Field(default_factory=dict)
+    zip: tuple[dict[str, Values], ...] = ()
+    random: Random | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Axes:
+        names = [*self.grid, *(name for block in self.zip for name in block), *(self.random.draw if self.random else ())]
+        for name in names:
+            if name not in RunValues.model_fields:
+                raise ValueError(f"unknown axis {name!r}; a study can vary {', '.join(RunValues.model_fields)}")
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is varied in two places; once is enough")
+        for name, values in (*self.grid.items(), *(item for block in self.zip for item in block.items())):
+            if not _listed(values):
+                raise ValueError(f"axis {name!r} is empty; give at least one value")
+        for block in self.zip:
+            lengths = {name: len(_listed(values)) for name, values in block.items()}
+            if len(set(lengths.values())) > 1:
+                said = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+                raise ValueError(f"lists that go together must be as long as each other; got {said}")
+        if self.count() > MAX_RUNS:
+            raise ValueError(f"the axes make {self.count():,} runs; at most {MAX_RUNS:,}: use fewer values")
+        return self
+
+    def count(self) -> int:
+        """Combinations."""
+        sizes = [len(_listed(values)) for values in self.grid.values()]
+        sizes += [len(_listed(next(iter(block.values())))) for block in self.zip if block]
+        return math.prod(sizes) * (self.random.count if self.random else 1)
+
+    def points(self) -> Iterator[Point]:
+        """Every combination; seeds vary fastest, so that those of a setting stand together."""
+        grid = dict(self.grid)
+        seeds = grid.pop("seed", None)
+        parts: list[list[Point]] = [[{name: value} for value in _listed(values)] for name, values in grid.items()]
+        parts += [_together(block) for block in self.zip if block]
+        if self.random is not None:
+            parts.append(self.random.points())
+        if seeds is not None:
+            parts.append([{"seed": value} for value in _listed(seeds)])
+        for chosen in itertools.product(*parts):
+            yield {name: value for part in chosen for name, value in part.items()}
+
+    def names(self) -> list[str]:
+        """The axes that vary."""
+        return [*self.grid, *(name for block in self.zip for name in block), *(self.random.draw if self.random else ())]
+
+
+def _listed(values: Values) -> list[Any]:
+    return values.values() if isinstance(values, Range) else values
+
+
+def _together(block: dict[str, Values]) -> list[Point]:
+    columns = {name: _listed(values) for name, values in block.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """12 significant digits, and whole numbers as integers: rounding of a rule must not make new runs."""
+    rounded = float(f"{float(value):.12g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded

@@ -1,0 +1,1 @@
+"""Studies that come with kagscope: `kagscope study run NAME` takes the name of one."""

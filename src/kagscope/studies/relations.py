@@ -1,0 +1,97 @@
+"""Does geometry go with how well a network does? Rank correlations across the runs of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from kagscope.figures.tables import final, layers_of, per_run
+from kagscope.studies.statistics import holm
+
+OUTCOMES = ("accuracy", "train_accuracy", "generalization_gap", "calibration_error")
+SCORES = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment", "effective_rank", "kernel_alignment", "constant_share")
+FEWEST = 8  # runs
+RESAMPLES = 1000
+
+
+def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = ()) -> pd.DataFrame:
+    """Spearman's rank correlation of each score with each outcome over runs, and the same with other columns held fixed.
+
+    Scores are those of the trained net over the whole image: the ratio to initialisation where it is defined in all runs, else
+    the value. Intervals are percentiles of a bootstrap over runs; p-values come from the t approximation, adjusted by Holm over
+    all pairs of the table. A correlation across settings is no effect of geometry: what the study varies may drive both. The
+    partial correlation removes what the ranks of ``given`` explain linearly.
+
+    Args:
+        results: of a study.
+        runs: its runs table.
+        given: numeric columns of ``runs`` to hold fixed, such as "width".
+
+    Returns:
+        One row per score (layer, k, score, measure) and outcome: ``n``, ``rho``, ``rho_low``, ``rho_high``, ``p_value``,
+        ``p_holm``, ``partial``, ``partial_low``, ``partial_high``, ``test``. Empty with fewer than eight runs.
+    """
+    outcomes = [name for name in runs.columns if name in OUTCOMES or name.startswith(("pgd_", "fgsm_"))]
+    outcomes = [name for name in outcomes if runs[name].nunique() > 1]
+    held = [name for name in given if runs[name].nunique() > 1]
+    rows = []
+    for about, values in _scores(results):
+        joined = runs.set_index("run").assign(geometry=values)
+        for outcome in outcomes:
+            frame = joined[["geometry", outcome, *held]].dropna()
+            if len(frame) >= FEWEST and frame["geometry"].nunique() > 1 and frame[outcome].nunique() > 1:
+                rows.append(about | {"outcome": outcome} | _related(frame, held))
+    found = pd.DataFrame(rows)
+    if len(found):
+        found["p_holm"] = holm(found["p_value"].tolist())
+        found["test"] = "Spearman rank correlation over runs"
+    return found
+
+
+def _scores(results: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.Series[float]]]:
+    """What a score is, and its value in each run, indexed by run."""
+    last = final(per_run(results))
+    chosen = last[(last["selection"].astype(str) == "all") & last["score"].astype(str).isin(SCORES)].astype({"run": str})
+    for layer in layers_of(chosen):
+        for (k, score), part in chosen[chosen["layer"].astype(str) == layer].groupby(["k", "score"], observed=True, sort=False):
+            measure = "ratio" if part["ratio"].notna().all() and (part["ratio"] != 1).any() else "value"
+            yield {"layer": layer, "k": k, "score": str(score), "measure": measure}, part.set_index("run")[measure]
+
+
+def _related(frame: pd.DataFrame, held: Sequence[str]) -> dict[str, float]:
+    values = frame.to_numpy(dtype=float)
+    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    (plain,), (partial,) = _rank_correlations(values[None])
+    low, high = np.nanquantile(_rank_correlations(values[draws]), [0.025, 0.975], axis=1)
+    p_value = float(stats.spearmanr(values[:, 0], values[:, 1]).pvalue)
+    found = {"n": len(values), "rho": plain, "rho_low": low[0], "rho_high": high[0], "p_value": p_value}
+    if not held:
+        return found | dict.fromkeys(("partial", "partial_low", "partial_high"), np.nan)
+    return found | {"partial": partial, "partial_low": low[1], "partial_high": high[1]}
+
+
+def _rank_correlations(samples: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of the first two columns, and that of the residuals of their ranks given the ranks of the others.
+
+    Args:
+        samples: (S, n, 2 + held).
+
+    Returns:
+        (2, S); NaN where a column is constant or the others explain it wholly.
+    """
+    ranks = stats.rankdata(samples, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    pair, others = ranks[..., :2], ranks[..., 2:]
+    found = [_correlations(pair)]
+    explained = others @ (np.linalg.pinv(others) @ pair) if others.shape[2] else 0.0
+    return np.stack([*found, _correlations(pair - explained)])
+
+
+def _correlations(pair: np.ndarray) -> np.ndarray:
+    sizes = np.sqrt((pair**2).sum(axis=1).prod(axis=1))
+    together = (pair[..., 0] * pair[..., 1]).sum(axis=1)
+    return np.divide(together, sizes, out=np.full(len(pair), np.nan), where=sizes > 1e-9)

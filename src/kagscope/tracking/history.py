@@ -1,0 +1,242 @@
+"""A folder that keeps every measurement of a training, so that killing it at any moment loses at most the one in flight.
+
+tracker.json            what is measured: settings, fingerprint of the probe inputs, versions
+initial.safetensors     weights of the network that all ratios refer to
+parts/0001-000000000400-<checksum>.parquet   session 1, step 400: rows, and in the schema's metadata the rest of a part
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from kagscope.errors import DataError, InputError, OutputError
+from kagscope.files import atomic_path, atomic_write, open_regular
+from kagscope.provenance import versions
+from kagscope.tracking.parts import NEEDED, Part
+
+SETTINGS_FILE = "tracker.json"
+INITIAL_FILE = "initial.safetensors"
+PARTS = "parts"
+HISTORY_VERSION = 1
+METADATA = b"kagscope"
+FREE = ("memory_budget",)  # may differ between sessions: numbers do not depend on it
+
+
+@dataclass(frozen=True)
+class History:
+    """An opened folder."""
+
+    folder: Path
+
+    @classmethod
+    def check(cls, folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> History | None:
+        """The history in ``folder``, or None where one can be begun; nothing is written.
+
+        Args:
+            folder: where.
+            settings: what must be the same to continue, JSON values by name.
+
+        Raises:
+            OutputError: a file, not readable, or somebody else's folder.
+            InputError: a history with other settings; the message names the first that differs.
+            DataError: the settings file is damaged or newer.
+        """
+        path = Path(folder)
+        try:
+            if path.exists() and not path.is_dir():
+                raise OutputError(f"{path} is a file, but a history is a folder; give another one")
+            names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise OutputError(f"cannot read {path}: {getattr(error, 'strerror', error)}; give another history folder") from error
+        # A start that was interrupted leaves at most an unfinished temporary file of ours.
+        foreign = {name for name in names if not name.startswith(f".{SETTINGS_FILE}.")}
+        if SETTINGS_FILE in names:
+            _check_same(path, dict(settings), read_settings(path)["settings"])
+            return cls(path)
+        if foreign:
+            found = ", ".join(sorted(foreign)[:3])
+            raise OutputError(f"{path} is not empty and holds no history of a tracker (found {found}); give a new folder")
+        return None
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], settings: Mapping[str, Any], facts: Mapping[str, Any]) -> History:
+        """Open the history in ``folder`` or begin it; ``facts`` are kept for readers. Raises what :meth:`check` raises."""
+        history = cls.check(folder, settings) or cls(Path(folder))
+        try:
+            history.folder.mkdir(parents=True, exist_ok=True)
+            # Before parts/: a folder with that alone would be taken for somebody else's.
+            if not (history.folder / SETTINGS_FILE).exists():
+                record = {"kagscope_history": HISTORY_VERSION, "settings": settings, **facts, "versions": versions()}
+                atomic_write(history.folder / SETTINGS_FILE, json.dumps(record, indent=1) + "\n")
+            (history.folder / PARTS).mkdir(exist_ok=True)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise OutputError(
+                f"cannot write in {history.folder}: {getattr(error, 'strerror', error)}; give another history folder"
+            ) from error
+        return history
+
+    @classmethod
+    def existing(cls, folder: str | os.PathLike[str]) -> History:
+        """Open a history that is there. Raises :class:`DataError` if the folder holds none."""
+        path = Path(folder)
+        if not path.is_dir():
+            raise DataError(f"{path} is no folder; give the history folder of a tracker")
+        read_settings(path)
+        return cls(path)
+
+    def measured(self) -> bool:
+        """Whether there is any measurement, whole or damaged."""
+        return any(not file.name.startswith(".") for file in (self.folder / PARTS).glob("*.parquet"))
+
+    def write(self, part: Part) -> None:
+        """Add a measurement, at once or not at all. Raises :class:`OutputError`."""
+        facts = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.name != "table"}
+        facts["epoch"] = None if math.isnan(part.epoch) else part.epoch
+        table = pa.Table.from_pandas(part.table, preserve_index=False)
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(facts).encode()})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        content = buffer.getvalue()
+        atomic_write(self.folder / PARTS / f"{part.session:04d}-{part.step:012d}-{_checksum(content)}.parquet", content)
+
+    def read(self) -> tuple[list[Part], list[str]]:
+        """All measurements that can be read, and of each damaged file what is wrong with it."""
+        parts, damaged = [], []
+        for file in sorted((self.folder / PARTS).glob("*.parquet")):
+            if file.name.startswith("."):  # left by a writer that was killed
+                continue
+            try:
+                parts.append(_read_part(file))
+            except (OSError, ValueError, KeyError, TypeError, DataError, pa.ArrowException) as error:
+                damaged.append(f"{PARTS}/{file.name} is damaged ({' '.join(str(error).split())[:120]})")
+        return parts, damaged
+
+    def save_initial(self, state: Mapping[str, torch.Tensor], step: int) -> None:
+        """Keep the weights that all ratios refer to. Raises :class:`OutputError`."""
+        from safetensors.torch import save_file
+
+        own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}  # tied weights share memory
+        with atomic_path(self.folder / INITIAL_FILE) as temporary:
+            save_file(own, temporary, metadata={"step": str(step)})
+
+    def initial(self) -> tuple[dict[str, torch.Tensor], int] | None:
+        """The weights that all ratios refer to and their step; None before they were saved. Raises :class:`DataError`."""
+        from safetensors import SafetensorError, safe_open
+
+        file = self.folder / INITIAL_FILE
+        if not file.exists():
+            return None
+        open_regular(file).close()
+        try:
+            with safe_open(file, "pt") as stored:
+                return {name: stored.get_tensor(name) for name in stored.keys()}, int(stored.metadata()["step"])  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise DataError(f"{file} is damaged ({error}); without it ratios have no baseline: begin a new history") from error
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The content of ``tracker.json``. Raises :class:`DataError` when it is missing, damaged or of a newer version."""
+    file = folder / SETTINGS_FILE
+    if not file.exists():
+        raise DataError(f"{folder} holds no history of a tracker ({SETTINGS_FILE} is missing)")
+    try:
+        with open_regular(file) as stream:
+            record = json.loads(stream.read())
+        version, _ = int(record["kagscope_history"]), record["settings"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} cannot be read ({error}); it is damaged or not of a tracker") from error
+    if version > HISTORY_VERSION:
+        raise DataError(
+            f"{folder} was written by a newer kagscope (version {version}, this one reads {HISTORY_VERSION}); upgrade"
+        )
+    return record
+
+
+def describe(value: Any) -> Any:
+    """A setting as JSON: numbers and text as they are, arrays and tensors as digest, the rest as text."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return digest(value)
+    if isinstance(value, Mapping):
+        return {str(key): describe(one) for key, one in value.items()}
+    if isinstance(value, Sequence):
+        return [describe(one) for one in value]
+    return str(value)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a tensor, an array, or a nest of mappings and sequences of them: values, shapes and dtypes."""
+    sha = hashlib.sha256()
+    _feed(sha, value)
+    return f"sha256:{sha.hexdigest()}"
+
+
+def _feed(sha: Any, value: Any) -> None:
+    if isinstance(value, torch.Tensor):
+        plain = value.detach().cpu().contiguous()
+        sha.update(f"tensor {plain.dtype} {tuple(plain.shape)}".encode())
+        sha.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    elif isinstance(value, np.ndarray):
+        _feed(sha, torch.from_numpy(np.ascontiguousarray(value)))
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            sha.update(f"key {key}".encode())
+            _feed(sha, one)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        sha.update(f"sequence {len(value)}".encode())
+        for one in value:
+            _feed(sha, one)
+    else:
+        sha.update(repr(value).encode())
+
+
+def _check_same(folder: Path, settings: dict[str, Any], held: dict[str, Any]) -> None:
+    ours = json.loads(json.dumps(settings))
+    for name in [*ours, *(name for name in held if name not in ours)]:
+        if name not in FREE and ours.get(name) != held.get(name):
+            raise InputError(
+                f"the history in {folder} was begun with {name}={held.get(name)!r}, now it is {ours.get(name)!r}; "
+                "give the same, or a new folder"
+            )
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _read_part(file: Path) -> Part:
+    with open_regular(file) as stream:
+        content = stream.read()
+    if _checksum(content) != file.stem.rpartition("-")[2]:
+        raise DataError("its content differs from the checksum in its name")
+    table = pq.read_table(io.BytesIO(content))
+    facts = json.loads(table.schema.metadata[METADATA])
+    frame = table.to_pandas()
+    missing = [name for name in NEEDED if name not in frame.columns]
+    if missing:
+        raise DataError(f"columns {', '.join(missing)} are missing")
+    epoch = math.nan if facts["epoch"] is None else float(facts["epoch"])
+    return Part(
+        step=int(facts["step"]),
+        epoch=epoch,
+        table=pd.DataFrame(frame),
+        session=int(facts["session"]),
+        since=int(facts["since"]),
+        thinned=tuple(int(step) for step in facts["thinned"]),
+    )

@@ -1,0 +1,85 @@
+"""Sending measurements to whatever a user logs with, told apart by the methods it has; nothing is imported."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kagscope.errors import InputError
+
+Send = Callable[[Mapping[str, float], int], None]
+PREFIX = "kag"
+LOGGED = ("pr", "kl_uniform", "rr_pr", "zero_rows")
+
+
+def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dict[str, float]:
+    """Means over points by name, ``kag/<layer>/k<k>/<selection>/<score>``, and their ratio to the baseline, ``…/<score>_ratio``.
+
+    What is undefined is left out: loggers draw NaN as zero or not at all. So are ratios that some points do not have.
+
+    Args:
+        summary: of one step, from :func:`~kagscope.tracking.summary.summarise`.
+        scores: which; None for all.
+    """
+    summary = summary if scores is None else summary[summary["score"].isin(scores)]
+    found: dict[str, float] = {}
+    columns = ("layer", "k", "selection", "score", "value", "ratio", "no_ratio")
+    for layer, k, selection, score, value, ratio, missing in zip(*(summary[name].to_numpy() for name in columns), strict=True):
+        name = f"{PREFIX}/{layer}/k{k}/{selection}/{score}"
+        if np.isfinite(value):
+            found[name] = float(value)
+        if np.isfinite(ratio) and not missing:
+            found[f"{name}_ratio"] = float(ratio)
+    return found
+
+
+def senders(log: Any) -> list[Send]:
+    """One function of (metrics, step) for each logger in ``log``.
+
+    Args:
+        log: None, a logger or a list of them. A logger has ``add_scalar(name, value, step)`` (TensorBoard's ``SummaryWriter``),
+            ``log_metrics(metrics, step)`` (Lightning's loggers), ``log(metrics, step=)`` (a Weights & Biases run), or is a
+            function that takes a dictionary; one without a parameter ``step`` finds the step in the dictionary.
+
+    Raises:
+        InputError: something that is none of these.
+    """
+    if log is None:
+        return []
+    if isinstance(log, Sequence) and not isinstance(log, (str, bytes)):
+        return [send for one in log for send in senders(one)]
+    if callable(getattr(log, "add_scalar", None)):
+        return [lambda values, step: _add_scalars(log, values, step)]
+    if callable(getattr(log, "log_metrics", None)):
+        return [lambda values, step: log.log_metrics(dict(values), step=step)]
+    if callable(getattr(log, "log", None)):
+        return [_dictionary(log.log)]
+    if callable(log):
+        return [_dictionary(log)]
+    raise InputError(
+        f"log={log!r} cannot log; give a TensorBoard SummaryWriter, an object with log(dict, step=), "
+        "a function of a dict, or a list of such"
+    )
+
+
+def _add_scalars(writer: Any, values: Mapping[str, float], step: int) -> None:
+    for name, value in values.items():
+        writer.add_scalar(name, value, step)
+
+
+def _dictionary(function: Callable[..., Any]) -> Send:
+    if _takes_step(function):
+        return lambda values, step: function(dict(values), step=step)
+    return lambda values, step: function({"step": step, **values})
+
+
+def _takes_step(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return False
+    return any(one.name == "step" or one.kind is one.VAR_KEYWORD for one in parameters)

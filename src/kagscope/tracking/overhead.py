@@ -1,0 +1,68 @@
+"""Keeps the cost of measuring under a share of the time that training takes, by leaving measurements out."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+from kagscope.errors import InputError
+
+Clock = Callable[[], float]
+
+
+class Overhead:
+    """Two stopwatches: time spent measuring and time spent outside, that is training.
+
+    Args:
+        limit: largest share, measuring over training, in (0, inf); None: no limit.
+        clock: seconds, never going back.
+
+    Attributes:
+        measuring: seconds spent measuring so far.
+        last: seconds the last measurement took.
+    """
+
+    def __init__(self, limit: float | None, clock: Clock) -> None:
+        self.limit = limit
+        self.measuring = 0.0
+        self.last = 0.0
+        self._clock = clock
+        self._started = clock()
+
+    @property
+    def training(self) -> float:
+        """Seconds since the start that were not spent measuring."""
+        return max(self._clock() - self._started - self.measuring, 0.0)
+
+    @property
+    def share(self) -> float:
+        """Measuring over training so far; NaN before any time has passed."""
+        training = self.training
+        return self.measuring / training if training > 0 else math.nan
+
+    def allows_another(self) -> bool:
+        """Whether one more measurement, and the last one that is always made, fit under the limit if they cost as much as the
+        last did."""
+        return self.limit is None or self.measuring + 2 * self.last <= self.limit * self.training
+
+    @contextlib.contextmanager
+    def measurement(self) -> Iterator[None]:
+        """Counts the time of the block as measuring."""
+        before = self._clock()
+        try:
+            yield
+        finally:
+            self.last = self._clock() - before
+            self.measuring += self.last
+
+
+def check_max_overhead(limit: float | None) -> float | None:
+    """``limit`` itself. Raises :class:`InputError` unless it is None or a share above 0, at most 1."""
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit <= 1:
+        raise InputError(
+            f"max_overhead={limit!r}, expected a share of the training time in (0, 1], such as 0.05, or None for no limit"
+        )
+    return float(limit)

@@ -1,0 +1,142 @@
+"""When to measure: every n steps, at steps that grow geometrically, every n epochs, or at given steps.
+
+A schedule is the non-decreasing number of its moments up to now, :meth:`passed`. A measurement is due when that number has grown
+since the tracker was last called, so a moment that falls between two calls is made up for at the next call, once.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from kagscope.errors import InputError
+
+FORMS = 'every=100 (steps), "geometric" (steps 1, 2, 4, 8, …), ("geometric", 1.5), ("epochs", 1) or a list of steps, [0, 10, 500]'
+_ROUNDING = 1e-9  # an epoch given as a sum of fractions may fall short of a whole one by rounding
+
+
+class Schedule(Protocol):
+    """Something that can say how many of its moments lie in steps 1 … ``step``."""
+
+    needs_epoch: bool
+
+    def passed(self, step: int, epoch: float | None) -> int:
+        """Moments up to optimiser step ``step`` and ``epoch`` completed passes over the data."""
+        ...
+
+
+@dataclass(frozen=True)
+class EverySteps:
+    """Every ``n`` optimiser steps."""
+
+    n: int
+    needs_epoch = False
+
+    def passed(self, step: int, epoch: float | None) -> int:
+        return step // self.n
+
+    def __str__(self) -> str:
+        return f"every {self.n} steps" if self.n > 1 else "every step"
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """At steps 1, factor, factor^2, …, rounded up; steps that coincide count once."""
+
+    factor: float = 2.0
+    needs_epoch = False
+
+    def passed(self, step: int, epoch: float | None) -> int:
+        return math.floor(math.log(step) / math.log(self.factor) + _ROUNDING) + 1 if step >= 1 else 0
+
+    def __str__(self) -> str:
+        return f"geometric, factor {self.factor:g}"
+
+
+@dataclass(frozen=True)
+class EveryEpochs:
+    """Every ``n`` passes over the training data; ``n`` may be a fraction."""
+
+    n: float
+    needs_epoch = True
+
+    def passed(self, step: int, epoch: float | None) -> int:
+        if epoch is None:
+            raise InputError(f"measuring {self} needs the epoch: call tracker.step(step, epoch=step / steps_per_epoch)")
+        return math.floor(epoch / self.n + _ROUNDING)
+
+    def __str__(self) -> str:
+        return f"every {self.n:g} epochs" if self.n != 1 else "every epoch"
+
+
+@dataclass(frozen=True)
+class AtSteps:
+    """At these steps, ascending."""
+
+    steps: tuple[int, ...]
+    needs_epoch = False
+
+    def passed(self, step: int, epoch: float | None) -> int:
+        return bisect.bisect_right(self.steps, step)
+
+    def __str__(self) -> str:
+        shown = ", ".join(str(step) for step in self.steps[:6])
+        return f"at steps {shown}{', …' if len(self.steps) > 6 else ''}"
+
+
+def parse_schedule(every: Any) -> Schedule:
+    """The schedule that ``every`` describes: an int (steps), ``"geometric"``, ``("geometric", factor)``, ``("epochs", n)``, or a
+    list of steps.
+
+    Raises:
+        InputError: anything else, or a number out of range.
+    """
+    if isinstance(every, (EverySteps, Geometric, EveryEpochs, AtSteps)):
+        return every
+    if _is_int(every):
+        if every < 1:
+            raise InputError(f"every={every!r}, expected at least 1 step; {FORMS}")
+        return EverySteps(int(every))
+    if isinstance(every, str) and every == "geometric":
+        return Geometric()
+    if isinstance(every, (tuple, list)) and len(every) == 2 and every[0] == "geometric":
+        return Geometric(_number(every, more_than=1.0))
+    if isinstance(every, (tuple, list)) and len(every) == 2 and every[0] == "epochs":
+        return EveryEpochs(_number(every, more_than=0.0))
+    if isinstance(every, (Sequence, np.ndarray)) and not isinstance(every, (str, bytes)):
+        return _at_steps(every)
+    raise InputError(f"every={every!r} is no schedule; give {FORMS}")
+
+
+def check_step(step: Any, name: str) -> int:
+    """``step`` as an int. Raises :class:`InputError` unless it is an integer of at least 0."""
+    try:
+        number = operator.index(step)
+    except TypeError:
+        number = -1
+    if isinstance(step, bool) or number < 0:
+        raise InputError(f"{name}={step!r}, expected the number of optimiser steps taken, an integer of at least 0")
+    return number
+
+
+def _at_steps(every: Any) -> AtSteps:
+    if len(every) == 0 or not all(_is_int(step) and step >= 0 for step in every):
+        raise InputError(f"every={every!r}, expected at least one step, each an integer of at least 0; {FORMS}")
+    return AtSteps(tuple(sorted({int(step) for step in every})))
+
+
+def _number(every: Any, more_than: float) -> float:
+    number = every[1]
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not more_than < number < math.inf:
+        raise InputError(f"every={every!r}, expected a finite number of more than {more_than:g} after {every[0]!r}; {FORMS}")
+    return float(number)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

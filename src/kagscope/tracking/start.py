@@ -1,0 +1,135 @@
+"""How a tracker begins: which baseline, and which history it continues."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from kagscope.errors import DataError, InputError
+from kagscope.measuring import Observation
+from kagscope.measuring.baseline import baselines
+from kagscope.tracking.history import INITIAL_FILE, History, describe, digest
+from kagscope.tracking.parts import Part
+from kagscope.tracking.probe import Baseline, Probe, State
+
+logger = logging.getLogger("kagscope")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a tracker begins with.
+
+    Attributes:
+        baseline: what ratios refer to.
+        now: the network as it is now, where that was measured for the baseline.
+        step: optimiser steps behind the network of the baseline where that comes from a history, else as given.
+        history: None where none is kept.
+        parts: measurements of earlier sessions.
+        damaged: files that could not be read.
+    """
+
+    baseline: Baseline
+    now: Observation | None
+    step: int
+    history: History | None = None
+    parts: tuple[Part, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+
+def begin(
+    model: nn.Module,
+    probe: Probe,
+    folder: str | os.PathLike[str] | None,
+    baseline: Any,
+    seeds: int | Sequence[int],
+    step: int,
+    facts: Mapping[str, Any],
+) -> Start:
+    """Measure the baseline, that of the history if it holds one, and open the history, if one is wanted.
+
+    The folder is written only after the network could be measured.
+
+    Raises:
+        InputError, OutputError, DataError: see :class:`~kagscope.tracking.tracker.Tracker`.
+    """
+    described = probe.described() | {"baseline": _described(baseline, seeds)}
+    held = None if folder is None else History.check(folder, described)
+    stored = held.initial() if held is not None and baseline is None else None
+    now: Observation | None = None
+    if baseline is not None:
+        notes: list[str] = []
+        before = [probe.observe(*source) for source in baselines(model, baseline, seeds, notes)]
+        for note in notes:
+            logger.warning("%s", note)
+    elif stored is not None:
+        check_same_tensors(own_state(model), stored[0])
+        on_device = {name: stored[0][name].to(tensor.device) for name, tensor in own_state(model).items()}
+        now, step = probe.observe(model, on_device), stored[1]
+        before = [now]
+    else:
+        if held is not None and held.measured():
+            raise DataError(f"{held.folder / INITIAL_FILE} is missing; without it ratios have no baseline: begin a new history")
+        now = probe.observe(model)
+        before = [now]
+    found = Baseline.of(before, probe.settings.zero_row_quantile)
+    if folder is None:
+        return Start(found, now, step)
+    history = History.open(folder, described, facts)
+    if stored is None and baseline is None:
+        history.save_initial(own_state(model), step)
+    parts, damaged = history.read()
+    return Start(found, now, step, history, tuple(parts), tuple(damaged))
+
+
+def check_continues(model: nn.Module, history: History, step: int) -> None:
+    """Where training goes on at the first step of a history, the network must be the one that it began with.
+
+    Raises:
+        InputError: it has other tensors or other numbers.
+    """
+    stored = history.initial()
+    if stored is None or step != stored[1]:
+        return
+    check_same_tensors(own_state(model), stored[0])
+    if not all(torch.equal(tensor.detach().cpu(), stored[0][name]) for name, tensor in own_state(model).items()):
+        raise InputError(
+            f"the history began at step {step} with other weights than the model has now; "
+            "give the same initial weights (the seed), or a new folder"
+        )
+
+
+def own_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, each once, not copied: what stands in for a module's tensors in a functional call."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def check_same_tensors(now: State, then: State) -> None:
+    """Raise :class:`InputError` unless names, shapes and dtypes agree."""
+    for name in [*now, *(name for name in then if name not in now)]:
+        ours, theirs = (_said(state.get(name)) for state in (now, then))
+        if ours != theirs:
+            raise InputError(
+                f"the history is that of another network: {name!r} is {theirs} there and {ours} in this model; "
+                "give the network it was begun with, or a new folder"
+            )
+
+
+def _said(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _described(baseline: Any, seeds: int | Sequence[int]) -> Any:
+    """What a given baseline is, as JSON."""
+    if baseline is None:
+        return "the network at the first step"
+    if isinstance(baseline, nn.Module):
+        return digest(own_state(baseline))
+    if isinstance(baseline, Mapping):
+        return digest(baseline)
+    return [str(baseline), describe(seeds)] if baseline == "reinit" else str(baseline)

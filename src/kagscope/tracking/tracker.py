@@ -1,0 +1,340 @@
+"""Geometry of a network while it trains."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+import torch
+from torch import nn
+
+from kagscope.errors import InputError, KagscopeError, OutputError
+from kagscope.jacobians.layers import Layers
+from kagscope.measuring import MeasureSettings, Observation
+from kagscope.tracking.loggers import LOGGED, metrics, senders
+from kagscope.tracking.overhead import Clock, Overhead, check_max_overhead
+from kagscope.tracking.parts import Part, one_trajectory
+from kagscope.tracking.probe import Probe
+from kagscope.tracking.schedule import Schedule, check_step, parse_schedule
+from kagscope.tracking.start import begin, check_continues
+from kagscope.tracking.summary import CONFIDENCE, summarise
+from kagscope.tracking.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+logger = logging.getLogger("kagscope")
+CHEAPER: dict[str, Any] = {"rotation_points": 0, "visited_minors": 1e8}
+
+
+class Tracker:
+    """Measures a network on the same probe inputs as it trains, against what it was at the start.
+
+    The network is measured when the tracker is made (that is the baseline of all ratios), at every step that is due, and by
+    :meth:`finish`. It is measured in eval mode and left as it was: mode, gradients, weights, random numbers. A network that
+    cannot be measured any more, because it diverged, leaves undefined rows with the reason; training goes on.
+
+    Args:
+        model: the network that is being trained.
+        probe_inputs: what it is measured on: a batch as for :func:`kagscope.measure`, the same at every step. It is copied.
+        layers: names as ``named_modules()`` gives them, patterns, or module classes; None: every activation.
+        every: when: steps (100), ``"geometric"`` (1, 2, 4, 8, …), ``("geometric", 1.5)``, ``("epochs", 1)``, or a list of steps.
+        max_overhead: largest share of the training time that measuring may take, such as 0.05; measurements that are due are then
+            left out as needed (``thinned`` lists them). The first and the last are made always. None: no limit.
+        history: folder that keeps each measurement as it is made; a tracker on the same folder continues it.
+        log: TensorBoard ``SummaryWriter``, an object with ``log(dict, step=)`` or ``log_metrics``, a function of a dict, or a
+            list of such.
+        log_scores: scores that are logged; None for all.
+        baseline, baseline_seeds: what ratios refer to, as for :func:`kagscope.measure`; None: ``model`` as it is now.
+        points: how many of the probe inputs to take, the first ones.
+        labels: (points,) classes, for kernel alignment.
+        first_step: optimiser steps that ``model`` has behind it, where a new history or none begins.
+        clock: seconds, for the share of time.
+        **settings: of :class:`kagscope.MeasureSettings`: ``k``, ``selections``, ``image_shape``, ``layer_map``, ``tokens``, ….
+            Two defaults are cheaper than those of a single measurement (:data:`CHEAPER`): no rotation ratio of the maximum, and
+            entropies are sampled, with their standard error, where there are more minors.
+
+    Raises:
+        InputError: a schedule, limit, logger, layer, setting or input that cannot be used, or a history of other settings or of
+            another network.
+        OutputError: a history folder that cannot be written or holds something else.
+        DataError: a history that is damaged in its settings or initial weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        probe_inputs: Any,
+        layers: Layers = None,
+        *,
+        every: int | str | tuple[str, float] | Sequence[int] | Schedule = 100,
+        max_overhead: float | None = None,
+        history: str | os.PathLike[str] | None = None,
+        log: Any = None,
+        log_scores: Sequence[str] | None = LOGGED,
+        baseline: Any = None,
+        baseline_seeds: int | Sequence[int] = 3,
+        points: int | None = None,
+        labels: Any = None,
+        first_step: int = 0,
+        clock: Clock = time.monotonic,
+        **settings: Any,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model is {type(model).__name__}, expected the torch.nn.Module that is being trained")
+        self.schedule = parse_schedule(every)
+        self._senders = senders(log)
+        self._overhead = Overhead(check_max_overhead(max_overhead), clock)
+        self._model = model = getattr(model, "_orig_mod", model)  # of torch.compile, which shares its parameters
+        self._log_scores = log_scores
+        self._probe = Probe.of(probe_inputs, points, labels, _settings(layers, settings))
+        first_step = check_step(first_step, "first_step")
+        self._unwritten: list[Part] = []
+        self._skipped: list[int] = []
+        self._warned: set[str] = set()
+        self._found: Trajectory | None = None
+        with self._measuring():
+            start = begin(model, self._probe, history, baseline, baseline_seeds, first_step, {"schedule": str(self.schedule)})
+        self._baseline, self._history, self._damaged = start.baseline, start.history, start.damaged
+        self._parts = one_trajectory(start.parts)
+        self._session = 1 + max((part.session for part in start.parts), default=0)
+        self._since = self._step = start.step
+        self._epoch = 0.0 if start.step == 0 else math.nan
+        self._to_continue = bool(start.parts)  # until the first call of step() says where training goes on
+        for text in self._damaged:
+            self._warn(text, f"history {history}: {text}; it is left out")
+        if not self._parts:
+            self._measure(start.now)
+        self._passed = self._moments(self._step, self._epoch)
+
+    # -- while training --------------------------------------------------------------------------------------------------------
+
+    def step(self, step: int | None = None, *, epoch: float | None = None) -> bool:
+        """Tell how far training is; measures when that is due. Call it after the optimiser's step.
+
+        Args:
+            step: optimiser steps taken so far; one more than at the last call by default. The same step twice is fine.
+            epoch: passes over the training data so far, such as ``step / steps_per_epoch``; needed by schedules in epochs.
+
+        Returns:
+            Whether it was measured.
+
+        Raises:
+            InputError: the step goes back, a schedule in epochs is not told the epoch, or training goes on at the first step of a
+                history with another network than that began with.
+        """
+        if step is None and self._to_continue:
+            raise InputError("the history was begun before: say where training goes on, tracker.step(step)")
+        step = self._step + 1 if step is None else check_step(step, "step")
+        if self._to_continue:
+            self._continue_at(step)
+        if step < self._step:
+            raise InputError(
+                f"step={step} after step {self._step}: steps count the optimiser's updates and never go back; "
+                "to train again from an older checkpoint make a new Tracker (it may continue the same history)"
+            )
+        moments = self._moments(step, math.nan if epoch is None else epoch)
+        due = moments is not None and self._passed is not None and moments > self._passed
+        if moments is None and self.schedule.needs_epoch:
+            raise InputError(f"measuring {self.schedule} needs the epoch: call tracker.step(step, epoch=step / steps_per_epoch)")
+        self._step, self._epoch, self._passed = step, math.nan if epoch is None else float(epoch), moments
+        if not due or self._is_measured():
+            return False
+        if not self._overhead.allows_another():
+            self._skip()
+            return False
+        self._measure()
+        return True
+
+    def finish(self, step: int | None = None, *, epoch: float | None = None) -> Self:
+        """Measure the network as training leaves it, unless that was done, and write what could not be written before.
+
+        Args:
+            step: optimiser steps taken; that of the last call by default.
+            epoch: passes over the training data.
+
+        Raises:
+            InputError: the step goes back.
+            OutputError: the history folder cannot be written.
+        """
+        if step is not None:
+            self.step(step, epoch=self._epoch if epoch is None else epoch)
+        if not self._to_continue and not self._is_measured():
+            self._measure()
+        self._write(raising=True)
+        return self
+
+    def show(self, bar: Any) -> None:
+        """Put :attr:`line` behind a tqdm progress bar."""
+        bar.set_postfix_str(self.line, refresh=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.finish()
+
+    # -- reading ---------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> Trajectory:
+        """What a history folder holds, without the network: table, onsets, picture. Raises :class:`DataError`."""
+        return Trajectory.load(folder)
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """What was measured so far."""
+        if self._found is None:
+            self._found = Trajectory(tuple(self._parts), self._damaged, tuple(self._skipped))
+        return self._found
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per number; see :attr:`Trajectory.table <kagscope.tracking.trajectory.Trajectory.table>`."""
+        return self.trajectory.table
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that were measured."""
+        return self.trajectory.steps
+
+    @property
+    def thinned(self) -> list[int]:
+        """Due steps that were not measured, to stay under ``max_overhead``."""
+        return self.trajectory.thinned
+
+    @property
+    def overhead(self) -> float:
+        """Time spent measuring over the time spent otherwise, since the tracker was made."""
+        return self._overhead.share
+
+    @property
+    def line(self) -> str:
+        """The last measurement in a few words, for a progress bar."""
+        return self.trajectory.line
+
+    def summary(self, confidence: float = CONFIDENCE) -> pd.DataFrame:
+        """Mean ratios over points with intervals, by step; see :meth:`Trajectory.summary`."""
+        return self.trajectory.summary(confidence)
+
+    def onset(
+        self, score: str | Sequence[str] | None = "pr", layer: str | Sequence[str] | None = None, **options: Any
+    ) -> pd.DataFrame:
+        """First step at which a ratio leaves the baseline's interval; see :meth:`Trajectory.onset`."""
+        return self.trajectory.onset(score, layer, **options)
+
+    def plot(self, score: str = "pr", **options: Any) -> Axes:
+        """Ratio by step, a line per layer, onsets marked; see :meth:`Trajectory.plot`."""
+        return self.trajectory.plot(score, **options)
+
+    def __repr__(self) -> str:
+        steps = self.steps
+        text = f"Tracker({self.schedule}; measured {len(steps)} times, steps {steps[0]} to {steps[-1]}"
+        if self.overhead <= 1:
+            text += f", {100 * self.overhead:.1f}% of the training time"
+        else:
+            text += f", in {self._overhead.measuring:.2g} s"
+        if self.thinned:
+            text += f"; {len(self.thinned)} due measurements left out to limit the overhead"
+        if self._damaged:
+            text += f"; left out: {', '.join(self._damaged)}"
+        return f"{text}; {self.line})"
+
+    # -- inside ----------------------------------------------------------------------------------------------------------------
+
+    def _moments(self, step: int, epoch: float) -> int | None:
+        """Moments of the schedule so far; None where it goes by epochs and the epoch is not known."""
+        if self.schedule.needs_epoch and math.isnan(epoch):
+            return None
+        return self.schedule.passed(step, epoch)
+
+    def _continue_at(self, step: int) -> None:
+        """The first call on a history that was begun before: training goes on at ``step``, wherever earlier sessions came to."""
+        if self._history is not None:
+            check_continues(self._model, self._history, step)
+        self._to_continue = False
+        self._since = self._step = step
+        self._passed = self._moments(max(step - 1, 0), math.nan)
+        self._parts = [part for part in self._parts if part.step <= step]
+        self._found = None
+
+    def _is_measured(self) -> bool:
+        return any(part.step == self._step for part in self._parts)
+
+    @contextlib.contextmanager
+    def _measuring(self) -> Iterator[None]:
+        if any(tensor.is_cuda for tensor in self._model.parameters()):
+            torch.cuda.synchronize()  # what still runs on the device is training, not measuring
+        threads = torch.get_num_threads()
+        try:
+            with self._overhead.measurement():
+                yield
+        finally:
+            if torch.get_num_threads() != threads:  # Numba's OpenMP kernels set the number for all of the process
+                torch.set_num_threads(threads)
+
+    def _measure(self, observation: Observation | None = None) -> None:
+        """Measure the network (or take what was), keep it in the history, log it."""
+        with self._measuring():
+            thinned = tuple(step for step in self._skipped if step != self._step)
+            part = Part(self._step, self._epoch, self._compared(observation), self._session, self._since, thinned)
+            self._parts = one_trajectory([*self._parts, part])
+            self._skipped, self._found = [], None
+            if self._history is not None:
+                self._unwritten.append(part)
+                self._write(raising=False)
+            if self._senders:
+                values = metrics(summarise(part.rows()), self._log_scores)
+                for send in self._senders:
+                    send(values, part.step)
+
+    def _compared(self, observation: Observation | None) -> pd.DataFrame:
+        try:
+            return self._baseline.rows(observation or self._probe.observe(self._model))
+        except (KagscopeError, torch.OutOfMemoryError) as error:  # a network that diverged must not end the training as well
+            self._warn("failed", f"step {self._step} could not be measured: {error}")
+            return self._baseline.undefined(str(error))
+
+    def _write(self, *, raising: bool) -> None:
+        while self._history is not None and self._unwritten:
+            try:
+                self._history.write(self._unwritten[0])
+            except OutputError as error:
+                if raising:
+                    raise
+                self._warn("unwritten", f"{error}; measurements are kept in memory and written as soon as that is possible")
+                return
+            self._unwritten.pop(0)
+
+    def _skip(self) -> None:
+        self._skipped.append(self._step)
+        self._found = None
+        limit = 100 * (self._overhead.limit or 0)
+        self._warn(
+            "thinned",
+            f"a measurement takes {self._overhead.last:.2g} s: to stay under {limit:g}% of the training time, due ones are left "
+            f"out, the first at step {self._step}; tracker.thinned lists them",
+        )
+
+    def _warn(self, kind: str, text: str) -> None:
+        """Log a warning, once of each kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logger.warning("%s", text)
+
+
+def _settings(layers: Layers, settings: Mapping[str, Any]) -> MeasureSettings:
+    names = [field.name for field in dataclasses.fields(MeasureSettings) if field.name != "layers"]
+    unknown = [name for name in settings if name not in names]
+    if unknown:
+        raise InputError(f"unknown setting {', '.join(unknown)}; known are {', '.join(names)}")
+    return MeasureSettings(layers=layers, **(CHEAPER | dict(settings)))

@@ -1,0 +1,222 @@
+"""What ``kagscope.measure`` takes: inputs, labels and layers of every kind, and models that need care."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import kagscope as kag
+import layer_models as zoo
+from kagscope.errors import InputError
+from kagscope.representations import kernel_alignment
+from layer_models import Odd, values
+
+# -- inputs ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_inputs_of_every_kind_give_the_same() -> None:
+    model, x = zoo.seeded(zoo.mlp), zoo.numbers(6, 5)
+    labels = torch.arange(6)
+    loaders: list[Any] = [DataLoader(TensorDataset(x, labels), batch_size=4), DataLoader(TensorDataset(x), batch_size=2)]
+    kinds: list[Any] = [
+        x,
+        x.numpy(),
+        (x,),
+        [x],
+        {"input": x},
+        *loaders,
+        iter([x[:1], x[1:]]),
+        iter([{"input": x, "labels": labels}]),
+    ]
+    tables = [kag.measure(model, given).table for given in kinds]
+    for table in tables:
+        pd.testing.assert_frame_equal(table, tables[0])
+    assert kag.measure(model, loaders[0], points=3).provenance["points"] == 3
+    long = DataLoader(TensorDataset(zoo.numbers(130, 5)), batch_size=32)
+    assert kag.measure(model, long, layers="1", k=1).provenance["points"] == 100
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act = nn.Linear(5, 4), nn.Tanh()
+
+    def forward(self, x: Tensor, scale: Tensor, *, shift: Tensor | None = None) -> Any:
+        return self.act(self.layer(x) * scale + (0 if shift is None else shift))
+
+
+def test_several_arguments() -> None:
+    model, x, scale = zoo.seeded(TwoInputs), zoo.numbers(4, 5), zoo.numbers(4, 4, seed=2)
+    by_place = kag.measure(model, (x, scale), layers="act")
+    by_name = kag.measure(model, {"x": x, "scale": scale}, layers="act")
+    pd.testing.assert_frame_equal(by_place.table, by_name.table)
+    z = (model.layer(x) * scale).detach().double()
+    J = ((1 - torch.tanh(z) ** 2) * scale.double())[:, :, None] * model.layer.weight.detach().double()
+    np.testing.assert_allclose(values(by_place, "act", 2, "pr"), kag.minor_moments(J.numpy(), 2).participation_ratio, rtol=1e-6)
+    one = kag.measure(model, (x, scale[:1]), layers="act")  # a first dimension of 1 is shared by all points
+    assert one.provenance["points"] == 4
+    shifted = kag.measure(model, {"x": x, "scale": scale, "shift": torch.ones(4)[None]}, layers="act", points=2)
+    assert shifted.provenance["points"] == 2
+
+
+def test_labels_give_the_kernel_alignment() -> None:
+    model, x = zoo.seeded(zoo.mlp), zoo.numbers(20, 5)
+    labels = np.arange(20) % 3
+    expected = kernel_alignment(model[:2].double()(x.double()).detach().numpy(), labels)
+    model.float()
+    loader = DataLoader(TensorDataset(x, torch.from_numpy(labels)), batch_size=8)
+    reports = [
+        kag.measure(model, x, labels=labels),
+        kag.measure(model, x, labels=torch.from_numpy(labels)),
+        kag.measure(model, x, labels=labels.tolist(), points=20),
+        kag.measure(model, loader),
+    ]
+    for report in reports:
+        assert values(report, "1", 0, "kernel_alignment") == pytest.approx(expected, rel=1e-9)
+    fewer = kag.measure(model, x, labels=labels, points=12)
+    half = kernel_alignment(model[:2].double()(x[:12].double()).detach().numpy(), labels[:12])
+    model.float()
+    assert values(fewer, "1", 0, "kernel_alignment") == pytest.approx(half, rel=1e-9)
+    assert len(values(kag.measure(model, x), "1", 0, "kernel_alignment")) == 0
+
+
+def test_integers_have_block_and_output_maps() -> None:
+    model, ids = zoo.seeded(zoo.gpt2), {"input_ids": zoo.words(2, 3)}
+    for layer_map in ("block", "output"):
+        report = kag.measure(model, ids, layers="transformer.h.1.mlp", layer_map=layer_map, tokens=2)
+        assert sorted(set(report.table["token"])) in ([-1, 0, 2], [0, 2])
+    with pytest.raises(InputError, match="inputs_embeds"):
+        kag.measure(model, ids, layers="transformer.h.1.mlp")
+
+
+# -- layers ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer_map", ["input", "block", "output"])
+def test_every_layer_asked_for_appears(layer_map: str) -> None:
+    report = kag.measure(zoo.seeded(Odd), zoo.numbers(4, 5), layers="*", layer_map=layer_map)
+    names = ["layer", "act", "spare", "words", "cut"]
+    assert [one["name"] for one in report.layers if one["name"]] == names
+    assert set(report.table["layer"]) >= set(names)
+    assert set(report.skipped) >= {"spare", "words", "cut"}
+    assert "never called" in report.skipped["spare"]
+    skipped = report.table[report.table["score"] == "skipped"]
+    assert set(skipped["layer"]) == set(report.skipped)
+    assert all(str(reason).startswith("skipped: ") for reason in skipped["reason"])
+    assert skipped["value"].isna().all()
+    text = "\n".join(report.findings)
+    for name, reason in report.skipped.items():
+        assert f"Layer {name} was skipped: {reason}." in text
+    assert "spare" in repr(report)
+
+
+def test_words_on_the_way_are_skipped_where_patterns_meet_them() -> None:
+    report = kag.measure(
+        zoo.seeded(zoo.gpt2), {"input_ids": zoo.words(2, 3)}, layers="transformer.*", layer_map="block", k=1, tokens=1
+    )
+    assert {"transformer.wte", "transformer.wpe"} <= set(report.skipped)
+    assert "integers" in report.skipped["transformer.wte"]
+    assert "transformer.ln_f" not in report.skipped
+
+
+def test_layers_by_pattern_kind_and_default() -> None:
+    model, x = zoo.seeded(zoo.Residual), zoo.numbers(3, 5)
+    by = {
+        str(layers): kag.measure(model, x, layers=layers, k=1).table["layer"].unique().tolist()
+        for layers in ("blocks.*", "blocks.*.2", "**.2", nn.ReLU, None, [nn.LayerNorm, "head"])
+    }
+    assert by["blocks.*"] == ["blocks.0", "blocks.1"]
+    relus = ["blocks.0.2", "blocks.1.2"]
+    assert by["blocks.*.2"] == by["**.2"] == by[str(nn.ReLU)] == by["None"] == relus
+    assert by[str([nn.LayerNorm, "head"])] == ["blocks.0.0", "blocks.1.0", "head"]
+
+
+def test_a_module_with_two_names_is_measured_once() -> None:
+    layer, act = nn.Linear(5, 5), nn.Tanh()
+    model, x = nn.Sequential(layer, act, layer, act), zoo.numbers(3, 5)
+    for layers in (None, nn.Tanh, "*"):
+        names = kag.measure(model, x, layers=layers, k=1).table["layer"].unique().tolist()
+        assert [name for name in names if name in ("1#0", "1#1", "3#0", "3#1")] == ["1#0", "1#1"]
+    assert kag.measure(model, x, layers="3#1", k=1).table["layer"].unique().tolist() == ["3#1"]
+
+
+def test_layers_too_large_are_thinned_and_it_is_said() -> None:
+    model, x = zoo.seeded(lambda: zoo.mlp(40)), zoo.numbers(3, 5)
+    report = kag.measure(model, x, layers="1", max_rows=10, baseline=model)
+    assert report.layers[0]["rows"] == 10
+    assert any("10 of its 40 rows" in sentence for sentence in report.findings)
+    assert (report.table["ratio"].dropna() == 1).all()
+
+
+def test_routes_are_said() -> None:
+    model = zoo.seeded(lambda: nn.Sequential(nn.Linear(5, 40), nn.Tanh(), nn.Linear(40, 3), nn.Linear(3, 60)))
+    report = kag.measure(model, zoo.numbers(3, 5), layers=["1", "2", "3"], k=1)
+    assert [one["route"] for one in report.layers] == ["factored", "reverse mode", "forward mode"]
+
+
+def test_points_that_mix_within_a_batch_are_measured_alone() -> None:
+    class Mixes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = nn.Linear(5, 4), nn.Tanh()
+
+        def forward(self, x: Tensor) -> Any:
+            return self.act(self.layer(x) - self.layer(x).mean(0) * (len(x) > 1))
+
+    model, x = zoo.seeded(Mixes), zoo.numbers(4, 5)
+    report = kag.measure(model, x, layers="act")
+    alone = pd.concat([kag.measure(model, x[i : i + 1], layers="act").table.assign(point=i) for i in range(4)])
+    for score in ("pr", "kl_uniform"):
+        expected = alone[(alone["score"] == score) & (alone["k"] == 2)]["value"]
+        np.testing.assert_allclose(values(report, "act", 2, score), expected, rtol=1e-11)
+    assert any("measured alone" in sentence for sentence in report.findings)
+
+
+def test_models_that_round_inside_are_not_taken_for_mixing() -> None:
+    report = kag.measure(
+        zoo.seeded(zoo.llama), {"inputs_embeds": zoo.numbers(3, 4, 8)}, layers="model.layers.1.mlp", layer_map="block", k=1
+    )
+    assert not any("alone" in sentence for sentence in report.findings)
+    assert report.layers[0]["route"] != "reverse mode, row by row"
+
+
+def test_a_model_that_needs_its_own_precision_falls_back_and_says_so() -> None:
+    class Single(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act, self.table = nn.Linear(5, 4), nn.Tanh(), torch.ones(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.act(self.layer(x)) @ self.table
+
+    report = kag.measure(zoo.seeded(Single), zoo.numbers(3, 5), layers="act")
+    assert any("float64 failed" in sentence for sentence in report.findings)
+    double = kag.measure(zoo.seeded(lambda: nn.Sequential(*Single().children())), zoo.numbers(3, 5), layers="1")
+    np.testing.assert_allclose(values(report, "act", 2, "pr"), values(double, "1", 2, "pr"), rtol=1e-4)
+
+
+def test_a_model_that_ends_in_single_precision() -> None:
+    class Ends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = nn.Linear(5, 4), Float()
+
+        def forward(self, x: Tensor) -> Any:
+            return self.act(self.layer(x))
+
+    class Float(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return torch.tanh(x.float() * x.float())
+
+    model, x = zoo.seeded(Ends), zoo.numbers(3, 5)
+    for layer_map in ("input", "block", "output"):
+        report = kag.measure(model, x, layers="act" if layer_map != "output" else "layer", layer_map=layer_map)
+        J = zoo.by_autograd(model, x, "act" if layer_map != "output" else "layer", layer_map)
+        layer = report.layers[0]["name"]
+        np.testing.assert_allclose(values(report, layer, 1, "pr"), kag.minor_moments(J, 1).participation_ratio, rtol=1e-4)

@@ -1,0 +1,185 @@
+"""Studies from a file, really run: what is written, what is computed again, what fails, two drivers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kagscope.errors import DataError, OutputError
+from kagscope.studies.executors import Failure, Report, Work, attempt
+from kagscope.studies.file import StudyFile, read_study_file
+from kagscope.studies.run_file import run_file, status
+from kagscope.studies.store import RunStore
+from kagscope.studies.study import RunsFailed
+
+TINY = """
+name = "tiny"
+[run]
+epochs = 2
+width = 5
+train_size = 300
+[grid]
+learning_rate = [1e-3, 1e-2]
+seed = [0, 1]
+[measure]
+k = [1, 2]
+checkpoints = 2
+points = 3
+visited_points = 2
+rotation_points = 0
+window_points = 1
+window_grid = 2
+layer_points = 20
+robustness = { linf = [0.1], l2 = [], points = 20, steps = 2 }
+"""
+
+
+class Here:
+    """Runs tasks in this process."""
+
+    workers = 1
+
+    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+        return [failure for task in tasks if (failure := attempt(task, work, on_event))]
+
+
+def file_of(folder: Path, *overrides: str) -> StudyFile:
+    path = folder / "tiny.toml"
+    path.write_text(TINY)
+    return read_study_file(path, overrides)
+
+
+def run(folder: Path, *overrides: str, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    outcome = run_file(
+        file_of(folder, *overrides), "tiny.toml", folder / "out", executor=Here(), on_event=events.append, **options
+    )
+    return outcome, [event for event in events if event["kind"] in ("run", "failed")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    outcome, events = run(folder)
+    assert len(outcome.runs) == len(events) == 4
+    return folder
+
+
+def copied(finished: Path, folder: Path) -> Path:
+    import shutil
+
+    shutil.copytree(finished / "out", folder / "out")
+    return folder
+
+
+def test_what_is_written(finished: Path) -> None:
+    out = finished / "out"
+    assert {entry.name for entry in out.iterdir()} == {
+        *("study.json", "runs", "runs.parquet", "results.parquet", "curves.parquet", "summary.csv", "relations.csv"),
+        *("figures", "report.html"),
+    }
+    runs = pd.read_parquet(out / "runs.parquet").set_index("run")
+    results = pd.read_parquet(out / "results.parquet")
+    assert set(runs.index) == set(results["run"]) == set(status(RunStore.existing(out)).states)
+    assert sorted(runs["learning_rate"]) == [0.001, 0.001, 0.01, 0.01]
+    assert ((runs["pgd_linf_0.1"] <= runs["accuracy"] + 0.2) & (runs["pgd_linf_0.1"] >= 0)).all()
+    assert np.allclose(runs["generalization_gap"], runs["train_accuracy"] - runs["accuracy"])
+    summary = pd.read_csv(out / "summary.csv")
+    row = summary[(summary["learning_rate"] == 0.01) & (summary["score"] == "pr") & (summary["k"] == 2) & (summary["layer"] == 3)]
+    only = row[row["selection"] == "all"].iloc[0]
+    mine = results[
+        results["run"].isin(runs.index[runs["learning_rate"] == 0.01]) & (results["score"] == "pr") & (results["k"] == 2)
+    ]
+    mine = mine[(mine["layer"] == "3") & (mine["selection"] == "all") & (mine["step"] == mine["step"].max())]
+    assert only["nets"] == 2
+    assert only["ratio"] == pytest.approx(mine.groupby("run", observed=True)["ratio"].mean().mean())
+
+
+def test_a_larger_study_computes_only_what_is_new(finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out" / "runs").glob("*/manifest.json")}
+    outcome, events = run(folder, "grid.seed=[0,1,2]")
+    assert sorted(event["run"].split("-")[2] for event in events) == ["seed2", "seed2"]
+    assert len(outcome.runs) == 6
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    outcome, events = run(folder)
+    assert events == []
+    assert len(outcome.runs) == 4, "a smaller study shows its own runs only"
+
+
+def test_a_failed_run_is_named_and_tried_again_when_asked(finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path)
+    diverging = ("run.depth=8", "run.init_scale=1e6")  # 1e6 to the ninth is more than float32 holds
+    with pytest.raises(RunsFailed, match="diverged"):
+        run(folder, *diverging)
+    found = status(RunStore.existing(folder / "out"))
+    assert found.counts()["failed"] == 4
+    assert all("diverged" in error for error in found.errors.values())
+    with pytest.raises(RunsFailed):
+        assert run(folder, *diverging)[1] == [], "not tried again unasked"
+    outcome, events = run(folder, "grid.learning_rate=[1e-3]")
+    assert events == []
+    assert len(outcome.runs) == 2
+
+
+def test_a_failed_run_beside_finished_ones(finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path)
+    store = RunStore.existing(folder / "out")
+    lost = store.study["runs"][0]
+    import shutil
+
+    shutil.rmtree(store.run_folder(lost))
+    store.fail(lost, "power cut", "")
+    outcome, events = run(folder)
+    assert events == []
+    assert outcome.left_out == {lost: "failed: power cut"}
+    assert any("power cut" in sentence for sentence in outcome.findings)
+    outcome, events = run(folder, retry_failed=True)
+    assert [event["run"] for event in events] == [lost]
+    assert outcome.left_out == {}
+    assert not list((folder / "out" / "failed").glob("*"))
+
+
+def test_a_damaged_run_is_computed_again_and_is_the_same(finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path)
+    store = RunStore.existing(folder / "out")
+    name = store.study["runs"][1]
+    table = store.run_folder(name) / "table.parquet"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-100])
+    assert status(store).states[name] == "damaged"
+    _, events = run(folder)
+    assert [event["run"] for event in events] == [name]
+    assert table.read_bytes() == whole
+
+
+def test_another_study_is_refused(finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path)
+    with pytest.raises(OutputError, match="another study"):
+        run(folder, "name=other")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError):
+        RunStore.existing(tmp_path / "empty")
+
+
+def test_two_drivers_on_one_store_share_the_work(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = [sys.executable, "-m", "kagscope.cli", "study", "run", "tiny.toml", "--out", "out", "--workers", "1", "--json"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    drivers = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [driver.communicate(timeout=300) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], said
+    assert [len(json.loads(out)["runs"]) for out, _ in said] == [4, 4]
+    assert not (tmp_path / "out" / "leases").exists()
