@@ -263,9 +263,9 @@ for sentence in token.findings:
 #
 # - In the MLPs of single tokens PR rises by 5 to 7%: small, above the interval of these images in all three layers, and nearly
 #   alike at all tokens.
-# - Whole layers change much more and not in one direction: in the first layer PR falls, in the second it rises, and in all three it
-#   depends on the token. Here a residual connection adds the identity, so PR says as much about how large the rest of the layer is
-#   beside it as about the rest itself.
+# - Whole layers change much more and not in one direction: in the first layer PR falls, in the second it rises, and in all
+#   three it depends on the token. Here a residual connection adds the identity, so PR says as much about how large the rest of
+#   the layer is beside it as about the rest itself.
 # - From the pixels to the class token PR rises by about 15%, at every distance much alike.
 #
 # Ten images and one network: a reason to look further (more inputs, several trainings, another baseline), not a result.
