@@ -155,10 +155,10 @@ display(report.plot_zipf(layer="block1").figure)
 #
 # On these ten images the 2 × 2 minors are more concentrated after training in the first block (1.5 times) and the third (1.3),
 # less in the second (0.8), and much the same at every distance between pixels. Before reading geometry into this, look at units
-# that are off: a ReLU that is off has a row of zeros, and if nothing else changed, going from a share `baseline` of rows that are
-# off to `value` would multiply PR by (1 − baseline) / (1 − value), the column `explained`. That is most of each ratio; about a tenth
-# is left over for the first two blocks, a sixth for the third. The interval is over images of one network and says nothing of
-# other trainings.
+# that are off. A ReLU that is off has a row of zeros; if nothing else changed, going from a share `baseline` of rows that are
+# off to `value` would multiply PR by (1 − baseline) / (1 − value), the column `explained`. That is most of each ratio: about a
+# tenth is left over for the first two blocks, a sixth for the third. The interval is over images of one network and says
+# nothing of other trainings.
 
 # %%
 off = report.summary().query("score == 'zero_rows_exact' and k == 1")[["layer", "value", "baseline"]]
@@ -263,9 +263,9 @@ for sentence in token.findings:
 #
 # - In the MLPs of single tokens PR rises by 5 to 7%: small, above the interval of these images in all three layers, and nearly
 #   alike at all tokens.
-# - Whole layers change much more and not in one direction: in the first layer PR falls, in the second it rises, and in all three it
-#   depends on the token. Here a residual connection adds the identity, so PR says as much about how large the rest of the layer is
-#   beside it as about the rest itself.
+# - Whole layers change much more and not in one direction: in the first layer PR falls, in the second it rises, and in all
+#   three it depends on the token. Here a residual connection adds the identity, so PR says as much about how large the rest of
+#   the layer is beside it as about the rest itself.
 # - From the pixels to the class token PR rises by about 15%, at every distance much alike.
 #
 # Ten images and one network: a reason to look further (more inputs, several trainings, another baseline), not a result.
