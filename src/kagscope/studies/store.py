@@ -182,8 +182,11 @@ class RunStore:
 
     def folders(self) -> set[str]:
         """Names of the run folders, in one look."""
-        with os.scandir(self.folder / "runs") as entries:
-            return {entry.name for entry in entries if not entry.name.startswith(".")}
+        try:
+            with os.scandir(self.folder / "runs") as entries:
+                return {entry.name for entry in entries if not entry.name.startswith(".")}
+        except FileNotFoundError:
+            return set()
 
     def manifest_digest(self, run_id: str) -> str:
         """SHA-256 of a run's manifest, which holds those of its files; "" where it cannot be read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +20,19 @@ RESULTS, CURVES = "results.parquet", "curves.parquet"
 
 
 def whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The finished runs with a digest of their manifest, and why each of the others is not among them.
-
-    A run whose manifest is that under which it stands in the joined tables was whole when they were made, and its numbers are
-    read from there: its files are not looked at again.
-    """
-    failed, there, known = store.failures(), store.folders(), _held(store.folder / RESULTS)
+    """The finished runs with a digest of their manifest, and why each of the others is not among them."""
+    failed, there = store.failures(), store.folders()
+    with ThreadPoolExecutor() as pool:  # checksums are computed without the interpreter's lock
+        damages = dict(zip(run_ids, pool.map(lambda run: store.damage(run) if run in there else None, run_ids), strict=True))
     whole: dict[str, str] = {}
     left_out: dict[str, str] = {}
     for run in run_ids:
         if run not in there:
             left_out[run] = f"failed: {failed[run]}" if run in failed else "not finished"
-            continue
-        digest = store.manifest_digest(run)
-        if digest != known.get(run, "") and (damage := store.damage(run)):
+        elif damage := damages[run]:
             left_out[run] = f"damaged: {damage}"
         else:
-            whole[run] = digest
+            whole[run] = store.manifest_digest(run)
     return whole, left_out
 
 
