@@ -21,7 +21,8 @@ from kagscope.figures.style import (
     score_label,
     style,
 )
-from kagscope.figures.tables import NothingToPlot, half_width, layer_label, layers_of, select, with_scale
+from kagscope.figures.tables import NothingToPlot, layer_label, layers_of, select, with_scale
+from kagscope.intervals import half_width
 
 FLOOR = 1e-6
 MANY = 6  # layers; more get shades instead of colours

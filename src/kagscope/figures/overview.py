@@ -23,7 +23,6 @@ from kagscope.figures.style import (
     width_colours,
 )
 from kagscope.figures.tables import (
-    BOOKKEEPING,
     NothingToPlot,
     final,
     layer_label,
@@ -34,6 +33,7 @@ from kagscope.figures.tables import (
     trainings_of,
     widths_of,
 )
+from kagscope.schema import BOOKKEEPING
 
 
 def plot_scores_overview(

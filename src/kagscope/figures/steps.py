@@ -25,7 +25,6 @@ from kagscope.figures.style import (
 )
 from kagscope.figures.tables import (
     NothingToPlot,
-    half_width,
     layer_label,
     layers_of,
     layers_with,
@@ -35,6 +34,7 @@ from kagscope.figures.tables import (
     trainings_of,
     widths_of,
 )
+from kagscope.intervals import half_width
 
 
 class Row(NamedTuple):

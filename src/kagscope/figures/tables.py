@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from kagscope.errors import InputError
+from kagscope.intervals import half_width
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 MEASURES = ("ratio", "difference", "value", "baseline")
@@ -22,7 +22,6 @@ RUN_KEYS = ["run", "width", "training", "seed", "step"]
 WHAT_KEYS = ["layer", "k", "selection", "score"]
 SETTING_KEYS = ["width", "training", "step"]
 CURVE_KEYS = ["width", "training", "step", "layer", "k", "selection", "curve"]
-BOOKKEEPING = frozenset({"column_subsets"})  # rows that describe the measurement, not the net
 
 _SELECTION = re.compile(r"([a-z_]+)\((.*)\)")
 
@@ -90,13 +89,6 @@ def over_runs(reduced: pd.DataFrame, keys: Sequence[str] = (*SETTING_KEYS, *WHAT
         columns |= {measure: mean, f"{measure}_low": mean - half, f"{measure}_high": mean + half}
     columns["stderr"] = np.sqrt(grouped["variance"].sum()) / columns["seeds"]
     return pd.DataFrame(columns).reset_index()
-
-
-def half_width(spread: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Half the 95% interval of a mean: t_{0.975, n-1} s / sqrt(n); NaN for n < 2."""
-    enough = count >= 2
-    freedom = np.where(enough, count - 1, 1)
-    return np.where(enough, stdtrit(freedom, 0.975) * spread / np.sqrt(np.maximum(count, 1)), np.nan)
 
 
 def final(reduced: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.figures.tables import BOOKKEEPING, half_width
+from kagscope.intervals import half_width
+from kagscope.schema import BOOKKEEPING
 
 KEYS = ["layer", "k", "selection", "score"]
 MEASURES = ("value", "baseline", "ratio")

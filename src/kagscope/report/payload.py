@@ -12,7 +12,6 @@ import pandas as pd
 
 from kagscope.figures.style import score_label
 from kagscope.figures.tables import (
-    BOOKKEEPING,
     MEASURES,
     RUN_KEYS,
     SETTING_KEYS,
@@ -29,6 +28,7 @@ from kagscope.figures.tables import (
     widths_of,
     windows,
 )
+from kagscope.schema import BOOKKEEPING
 
 DIGITS = 6  # significant digits of embedded numbers; the page shows four at most
 CURVE_POINTS = 160  # points kept of a Zipf curve, evenly spaced in rank and in its logarithm

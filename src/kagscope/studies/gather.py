@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from kagscope.errors import DataError
-from kagscope.figures.tables import BOOKKEEPING, final, half_width, per_run
+from kagscope.figures.tables import final, per_run
 from kagscope.files import atomic_path, atomic_write
+from kagscope.intervals import half_width
 from kagscope.provenance import hardware
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from kagscope.errors import InputError
-from kagscope.figures.tables import BOOKKEEPING
+from kagscope.schema import BOOKKEEPING
 
 KEYS = ["layer", "k", "selection", "score"]
 MOMENT = ["step", "epoch"]
