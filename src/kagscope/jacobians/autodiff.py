@@ -6,6 +6,7 @@ Reverse mode pulls one-hot cotangents back, several at once under ``vmap``; forw
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -169,14 +170,17 @@ def _cotangents(B: int, frame: Frame) -> Iterator[tuple[list[int], list[int], in
 
 def _store(J: np.ndarray, g: Tensor, chunk: list[tuple[list[int], list[int], int]], frame: Frame) -> None:
     """Rows of Jacobians from gradients (passes, B, tokens of the variable or 1, columns)."""
-    values = g.detach().double().cpu().numpy()
-    row_of = {int(unit): place for place, unit in enumerate(frame.rows)}
+    values = g.detach().cpu().numpy()
     place_of = {token: place for place, token in enumerate(frame.tokens)}
-    for place, (points, tokens, row) in enumerate(chunk):
-        kept = tokens if frame.out_tokens else list(frame.tokens)
-        for token in kept:
+    start = 0
+    for (points, tokens), group in itertools.groupby(chunk, key=lambda one: (one[0], one[1])):
+        units = [unit for _, _, unit in group]  # neighbours: those of one batch of points and tokens follow each other
+        stop, row = start + len(units), int(np.searchsorted(frame.rows, units[0]))
+        some = slice(points[0], points[-1] + 1)
+        for token in tokens if frame.out_tokens else frame.tokens:
             source = token if frame.in_tokens else 0
-            J[points, place_of[token], row_of[row]] = values[place, points, source]
+            J[some, place_of[token], row : row + len(units)] = values[start:stop, some, source].swapaxes(0, 1)
+        start = stop
 
 
 def _forward(function: Function, u: Tensor, frame: Frame, at_once: int) -> np.ndarray | None:
