@@ -14,6 +14,12 @@ const Charts = (() => {
     if (size !== 0 && (size < 1e-4 || size >= 1e6)) return value.toExponential(digits - 2).replace("-", "−").replace("e+", "e");
     return String(Number(value.toPrecision(digits))).replace("-", "−");
   };
+  const raised = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
+  const tickText = (value) => { // far decades as powers of ten, which are short enough to stand beside an axis
+    const exponent = Math.round(Math.log10(value));
+    const decade = value > 0 && Math.abs(Math.log10(value) - exponent) < 1e-9 && (exponent < -3 || exponent > 4);
+    return decade ? `10${String(exponent).replace(/./g, (digit) => raised[digit])}` : format(value);
+  };
   function ticks(low, high, count = 6) {
     const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
@@ -58,7 +64,7 @@ const Charts = (() => {
     for (const y of chart.y === "log" ? logTicks(minY, maxY) : ticks(minY, maxY)) {
       if (y < minY || y > maxY) continue;
       svg.append(node("line", { x1: L, x2: W - R, y1: py(y), y2: py(y), class: "grid" }));
-      svg.append(node("text", { x: L - 6, y: py(y) + 4, "text-anchor": "end", class: "tick" }, format(y)));
+      svg.append(node("text", { x: L - 6, y: py(y) + 4, "text-anchor": "end", class: "tick" }, tickText(y)));
     }
     let places = chart.xTicks;
     if (!places && chart.x === "step") places = [[0, "0"], ...logTicks(first, maxX).map((t) => [t, format(t)])].filter(([t]) => t >= minX && t <= maxX);
