@@ -12,11 +12,13 @@ import torch
 
 from kagscope.studies.config import RunConfig
 
-# Fitted to runs on 2 CPU cores; what a number stands for is said beside it.
-STEP_OVERHEAD = 60e-6  # seconds of an optimiser step beside its arithmetic
-SHARE_OF_PEAK = 0.25  # of a large product's speed that small ones reach
-BYTES_PER_ROW = 12.0  # of a compressed results table
-MINORS_PER_SECOND = 6e8  # enumerated on one core, with entropy and histogram at every scale
+# Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
+STEP_OVERHEAD = 35e-6  # seconds of an optimiser step beside its arithmetic
+SHARE_OF_PEAK = 0.7  # of a large product's speed that training reaches
+STATE_OVERHEAD = 0.09  # seconds to measure one layer of one checkpoint, however small
+MINORS_PER_SECOND = 3e8  # visited on one core, with everything that is measured beside them
+TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-6, 1.0  # a 3-minor's, up to what a sampled point takes
+BYTES_PER_ROW, BYTES_PER_RUN = 3.0, 1e5  # of compressed tables
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,19 @@ def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> fl
 
 def _geometry_seconds(run: RunConfig) -> float:
     n = run.image_shape[0] * run.image_shape[1]
-    plan, total = run.geometry, 0.0
+    plan, between, total = run.geometry, run.checkpoints - 2, 0.0
     for width in run.widths:
-        minors = comb(width, 2) * comb(n, 2)
-        visited = 2 * plan.visited_points + (run.checkpoints - 2) * plan.track_visited_points
-        summed = 2 * plan.points + (run.checkpoints - 2) * plan.track_points
-        total += visited * minors / MINORS_PER_SECOND + summed * n * n * width * 2e-10 + 0.15
+        visited = 2 * plan.visited_points + between * plan.track_visited_points
+        total += run.checkpoints * STATE_OVERHEAD + visited * comb(width, 2) * comb(n, 2) / MINORS_PER_SECOND
+        if 3 in plan.k:
+            total += 2 * plan.k3_points * min(TRIPLE_SECONDS * comb(width, 3) * comb(n, 3), MOST_PER_TRIPLE_POINT)
     return total
 
 
 def _table_bytes(run: RunConfig) -> float:
     selections, scores = 9, 8
     rows = len(run.widths) * len(run.geometry.k) * selections * scores
-    return BYTES_PER_ROW * rows * (2 * run.geometry.points + (run.checkpoints - 2) * run.geometry.track_points) + 2e5
+    return BYTES_PER_ROW * rows * (2 * run.geometry.points + (run.checkpoints - 2) * run.geometry.track_points) + BYTES_PER_RUN
 
 
 def _product_rate() -> float:
