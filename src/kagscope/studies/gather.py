@@ -56,14 +56,14 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     varied = varied_axes(runs)
     summary = settings_summary(results, runs, varied)
     atomic_write(store.folder / "summary.csv", summary.to_csv(index=False))
-    numeric = [name for name in varied if name != "seed" and pd.api.types.is_numeric_dtype(runs[name])]
-    related = relations(results, runs, numeric)
+    held = [name for name in varied if name != "seed"]
+    related = relations(results, runs, held)
     atomic_write(store.folder / "relations.csv", related.to_csv(index=False))
     labels = _labels(runs, varied)
     shown = results.assign(training=results["run"].astype(str).map(labels).astype("category"))
     drawn = curves.assign(training=curves["run"].astype(str).map(labels).astype("category"))
     shapes = sorted({tuple(shape) for shape in runs["image_shape"]})
-    sentences = _findings(results, runs, varied, left_out) + _related(related, numeric)
+    sentences = _findings(results, runs, varied, left_out) + _related(related, held)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
     _maps(store, summary, [name for name in varied if name != "seed"])
@@ -184,15 +184,15 @@ def _findings(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str], 
     return said + [f"Run {run} was left out: {why}." for run, why in left_out.items()]
 
 
-def _related(related: pd.DataFrame, numeric: Sequence[str]) -> list[str]:
+def _related(related: pd.DataFrame, fixed: Sequence[str]) -> list[str]:
     """The relation of geometry to test accuracy and robustness that stands out most, and how many survive the correction."""
     if related.empty:
         return []
     clear = related[related["p_holm"] < 0.05]
     said = [f"{len(clear)} of {len(related)} rank correlations of geometry with outcomes differ from 0 after Holm's correction."]
-    which = "partial" if numeric and related["partial"].notna().any() else "rho"
+    which = "partial" if fixed and related["partial"].notna().any() else "rho"
     most = related.iloc[int(related[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
-    held = f", {', '.join(numeric)} held fixed" if which == "partial" else ""
+    held = f", {', '.join(fixed)} held fixed" if which == "partial" else ""
     interval = f"{most[f'{which}_low']:.2f} to {most[f'{which}_high']:.2f}, n = {most['n']}"
     return [
         *said,

@@ -29,7 +29,7 @@ def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = 
     Args:
         results: of a study.
         runs: its runs table.
-        given: numeric columns of ``runs`` to hold fixed, such as "width".
+        given: columns of ``runs`` to hold fixed, such as "width" or "training"; names enter as one indicator each.
 
     Returns:
         One row per score (layer, k, score, measure) and outcome: ``n``, ``rho``, ``rho_low``, ``rho_high``, ``p_value``,
@@ -37,7 +37,7 @@ def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = 
     """
     outcomes = [name for name in runs.columns if name in OUTCOMES or name.startswith(("pgd_", "fgsm_"))]
     outcomes = [name for name in outcomes if runs[name].nunique() > 1]
-    held = [name for name in given if runs[name].nunique() > 1]
+    runs, held = _held(runs, given)
     rows = []
     for about, values in _scores(results):
         joined = runs.set_index("run").assign(geometry=values)
@@ -50,6 +50,19 @@ def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = 
         found["p_holm"] = holm(found["p_value"].tolist())
         found["test"] = "Spearman rank correlation over runs"
     return found
+
+
+def _held(runs: pd.DataFrame, given: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The runs with indicators of names, and the columns to hold fixed."""
+    held: dict[str, Any] = {}
+    for name in given:
+        if pd.api.types.is_numeric_dtype(runs[name]):
+            held[f"held_{name}"] = runs[name]
+        else:
+            indicators = pd.get_dummies(runs[name].astype(str), prefix=f"held_{name}", dtype=float).iloc[:, 1:]
+            held |= {str(column): indicators[column] for column in indicators}
+    held = {name: values for name, values in held.items() if values.nunique() > 1}
+    return runs.assign(**held), list(held)
 
 
 def _scores(results: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.Series[float]]]:
