@@ -54,8 +54,8 @@ def _relations(table: pd.DataFrame) -> list[str]:
         f"## The {len(ordered)} strongest of {len(clear)} relations",
         "",
         f"Of {len(table)} rank correlations over runs, {int((table['p_holm'] < 0.05).sum())} differ from 0 after Holm's "
-        f"adjustment; of these {len(clear)} have a partial correlation, all that varies but the seed held fixed, whose 95% interval "
-        "excludes 0. None of them is a cause.",
+        f"adjustment; of these {len(clear)} have a partial correlation, all that varies but the seed held fixed, whose 95% "
+        "interval excludes 0. None of them is a cause.",
         "",
         "| score | k | layer | of | outcome | rank correlation | partial | n |",
         "|---|---|---|---|---|---|---|---|",
