@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +11,11 @@ import typer
 from kagscope.commands.common import Debug, Json, Quiet, guarded, numbers
 from kagscope.commands.measure import measure
 from kagscope.commands.prune import prune
+from kagscope.commands.report import finish, report
 from kagscope.commands.study import app as study_app
 
 if TYPE_CHECKING:
-    from kagscope.studies.collect import Outcome
+    pass
 
 app = typer.Typer(
     name="kagscope",
@@ -110,56 +110,15 @@ def reproduce(
 
         with Console(quiet=quiet or as_json) as console:
             outcome = run(settings, out, executor=chosen, on_event=console.event, progress=not quiet)
-        _finish(outcome, quiet, as_json)
+        finish(outcome, quiet, as_json)
 
     guarded(job, debug)
 
 
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="Output folder of a study.")],
-    quiet: Quiet = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Rebuild tables, claims, figures and report.html of a study from its finished runs."""
-
-    def job() -> None:
-        from kagscope.studies.store import RunStore
-
-        store = RunStore.existing(folder)
-        from kagscope.console import Console
-        from kagscope.studies.run_file import collector
-
-        with Console(quiet=quiet or as_json) as console:
-            outcome = collector(store)(store, store.study["runs"], console.event)
-        _finish(outcome, quiet, as_json)
-
-    guarded(job, debug)
-
-
+app.command()(report)
 app.command()(measure)
 app.add_typer(study_app, name="study")
 app.command()(prune)
-
-
-def _finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
-    if as_json:
-        found = {
-            "report": str(outcome.report),
-            "claims": [claim.as_json() for claim in outcome.claims],
-            "findings": outcome.findings,
-            "runs": outcome.runs,
-            "left_out": outcome.left_out,
-            "seconds": outcome.seconds,
-        }
-        typer.echo(json.dumps(found, indent=1, allow_nan=False))
-        return
-    if not quiet:
-        from kagscope.console import print_outcome
-
-        print_outcome(outcome)
-    typer.echo(str(outcome.report))
 
 
 def main(arguments: list[str] | None = None) -> Any:

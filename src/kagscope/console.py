@@ -94,7 +94,7 @@ def _short(run: str) -> str:
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """The closing table of claims, to standard output."""
+    """The closing table of claims, where a study tests them, and the findings, to standard output."""
     console = RichConsole()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("claim", overflow="fold")  # the one that gives way on a narrow terminal
@@ -110,7 +110,8 @@ def print_outcome(outcome: Outcome) -> None:
             _p_value(claim.p_value),
             str(claim.n),
         )
-    console.print(table)
+    if outcome.claims:
+        console.print(table)
     for sentence in outcome.findings:
         console.print(Text(f"• {sentence}"), highlight=False)
     train, geometry = outcome.seconds.get("train", 0.0), outcome.seconds.get("geometry", 0.0)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kagscope.commands.common import Debug, Json, Quiet, guarded
+from kagscope.commands.report import finish, report
 from kagscope.errors import InputError, OutputError
 
 app = typer.Typer(
@@ -133,14 +134,13 @@ def run(
 
         study = read_study_file(file, set_ or ())
         chosen = choose_executor(executor, workers, address)
-        from kagscope.commands.tables import finish_study
         from kagscope.console import Console
 
         with Console(quiet=quiet or as_json) as console:
             outcome = run_file(
                 study, file, out, executor=chosen, on_event=console.event, retry_failed=retry_failed, progress=not quiet
             )
-        finish_study(outcome, quiet, as_json)
+        finish(outcome, quiet, as_json)
 
     guarded(job, debug)
 
@@ -164,19 +164,4 @@ def status(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
     guarded(job, debug)
 
 
-@app.command()
-def report(folder: Folder, quiet: Quiet = False, as_json: Json = False, debug: Debug = False) -> None:
-    """Write tables, figures and report.html again from the finished runs."""
-
-    def job() -> None:
-        from kagscope.commands.tables import finish_study
-        from kagscope.console import Console
-        from kagscope.studies.run_file import collector
-        from kagscope.studies.store import RunStore
-
-        store = RunStore.existing(folder)
-        with Console(quiet=quiet or as_json) as console:
-            outcome = collector(store)(store, store.study["runs"], console.event)
-        finish_study(outcome, quiet, as_json)
-
-    guarded(job, debug)
+app.command()(report)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from kagscope.studies.collect import Outcome
     from kagscope.studies.config import RunConfig
     from kagscope.studies.file import StudyFile
     from kagscope.studies.plan import Estimate
@@ -63,27 +60,6 @@ def print_status(found: Status) -> None:
         console.print(Text.assemble((state, STATE_STYLE[state]), f"  {run}{error}"), highlight=False)
     if len(special) > LISTED:
         console.print(f"… and {len(special) - LISTED:,} more (--json lists all)", highlight=False)
-
-
-def finish_study(outcome: Outcome, quiet: bool, as_json: bool) -> None:
-    """The end of a run or report: findings and the path of the report, which comes last."""
-    if as_json:
-        found = {
-            "report": str(outcome.report),
-            "findings": outcome.findings,
-            "runs": outcome.runs,
-            "left_out": outcome.left_out,
-            "seconds": outcome.seconds,
-        }
-        typer.echo(json.dumps(found, indent=1, allow_nan=False))
-        return
-    if not quiet:
-        console = Console()
-        for sentence in outcome.findings:
-            console.print(Text(f"• {sentence}"), highlight=False)
-        for name in ("runs.parquet", "results.parquet", "summary.csv", "relations.csv"):
-            console.print(Text(str(outcome.folder / name)), highlight=False)
-    typer.echo(str(outcome.report))
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kagscope.errors import DataError, InputError, OutputError
-from kagscope.files import atomic_path, atomic_write
+from kagscope.errors import DataError, InputError
+from kagscope.files import atomic_write
+from kagscope.measuring import folders
 from kagscope.measuring.brief import brief
 from kagscope.measuring.summary import KEYS, findings, summarise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMAT = 1
+PARTS = ("layers", "settings", "notes", "provenance")
 
 
 class Report:
@@ -148,19 +148,9 @@ class Report:
         Raises:
             OutputError: the folder cannot be written, or holds something else.
         """
-        target = Path(folder)
-        if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / "report.json").is_file())):
-            raise OutputError(f"{target} holds something else; choose a new or empty folder, or that of an earlier report")
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make {target}: {error.strerror or error}; choose a folder that can be written") from error
-        for name, table in (("table", self.table), ("curves", self.curves)):
-            with atomic_path(target / f"{name}.parquet") as temporary:
-                table.to_parquet(temporary, index=False)
-        about = {name: getattr(self, name) for name in ("layers", "settings", "notes", "provenance")}
-        atomic_write(
-            target / "report.json", json.dumps({"format": FORMAT, **about}, indent=1, allow_nan=False, default=str) + "\n"
+        target = folders.prepared(folder, "report")
+        folders.write(
+            target, "report", {"table": self.table, "curves": self.curves}, {name: getattr(self, name) for name in PARTS}
         )
         return target
 
@@ -173,12 +163,9 @@ class Report:
         """
         source = Path(folder)
         try:
-            about = json.loads((source / "report.json").read_text(encoding="utf-8"))
-            version = about["format"]
-            if not isinstance(version, int) or version > FORMAT:
-                raise DataError(f"{source}: report of format {version}, this kagscope reads up to {FORMAT}; upgrade kagscope")
+            about = folders.read_about(source, "report")
             table, curves = (pd.read_parquet(source / f"{name}.parquet") for name in ("table", "curves"))
-            return cls(table, curves, **{name: about[name] for name in ("layers", "settings", "notes", "provenance")})
+            return cls(table, curves, **{name: about[name] for name in PARTS})
         except DataError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -195,7 +182,7 @@ class Report:
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the self-contained page that studies have too, of this one model. Raises :class:`OutputError`."""
-        from kagscope.measuring.page import write_page
+        from kagscope.report.measured import write_page
 
         return write_page(self, path)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from kagscope.errors import DataError, OutputError
-from kagscope.files import atomic_path, atomic_write
-from kagscope.measuring.report import Report
+from kagscope.errors import DataError
+from kagscope.files import atomic_write
+from kagscope.measuring import folders
+from kagscope.measuring.report import PARTS, Report
 from kagscope.measuring.summary import summarise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-FORMAT = 1
 
 
 class Series:
@@ -85,23 +83,13 @@ class Series:
         from kagscope.figures.series import figure_by_step
         from kagscope.figures.style import save
 
-        target = Path(folder)
-        if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / "series.json").is_file())):
-            raise OutputError(f"{target} holds something else; choose a new or empty folder, or that of an earlier series")
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make {target}: {error.strerror or error}; choose a folder that can be written") from error
-        for name, table in (("table", self.table), ("curves", self.curves)):
-            with atomic_path(target / f"{name}.parquet") as temporary:
-                table.to_parquet(temporary, index=False)
+        target = folders.prepared(folder, "series")
         if len(self.reports) > 1:
             for suffix in ("png", "pdf"):
                 save(figure_by_step(self.summary()), target / f"scores_by_step.{suffix}")
-        names = ("layers", "settings", "notes", "provenance")
-        reports = {str(step): {name: getattr(report, name) for name in names} for step, report in self.reports.items()}
-        about = {"format": FORMAT, "left_out": self.left_out, "notes": self.notes, "reports": reports}
-        atomic_write(target / "series.json", json.dumps(about, indent=1, allow_nan=False, default=str) + "\n")
+        reports = {str(step): {name: getattr(report, name) for name in PARTS} for step, report in self.reports.items()}
+        about = {"left_out": self.left_out, "notes": self.notes, "reports": reports}
+        folders.write(target, "series", {"table": self.table, "curves": self.curves}, about)
         return target
 
     @classmethod
@@ -109,11 +97,7 @@ class Series:
         """Read what :meth:`save` wrote. Raises :class:`DataError` where the folder is missing, damaged, or of a newer format."""
         source = Path(folder)
         try:
-            about = json.loads((source / "series.json").read_text(encoding="utf-8"))
-            if not isinstance(about["format"], int) or about["format"] > FORMAT:
-                raise DataError(
-                    f"{source}: series of format {about['format']}, this kagscope reads up to {FORMAT}; upgrade kagscope"
-                )
+            about = folders.read_about(source, "series")
             tables = [pd.read_parquet(source / f"{name}.parquet") for name in ("table", "curves")]
             reports = {}
             for step, of_step in about["reports"].items():
@@ -136,7 +120,7 @@ class Series:
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the self-contained page of the series. Raises :class:`OutputError`."""
-        from kagscope.measuring.page import write_series_page
+        from kagscope.report.measured import write_series_page
 
         return write_series_page(self, path)
 
