@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import kagscope as kag
 import layer_models as zoo
 from kagscope.errors import DataError
+from kagscope.measuring import compare, observe
 from kagscope.schema import SCORE_COLUMNS
 from kagscope.weights import save_weights
 from layer_models import trained, values
@@ -60,10 +61,48 @@ def test_table_is_the_minors_of_brute_force_jacobians(name: str) -> None:
             for score, attribute in ATTRIBUTES.items():
                 np.testing.assert_allclose(values(report, layer, k, score, selection), getattr(found, attribute), rtol=1e-8)
             np.testing.assert_allclose(values(report, layer, k, "top", selection), found.top, rtol=1e-8)
-    np.testing.assert_allclose(values(report, layer, 0, "effective_rank"), kag.effective_rank(J), rtol=1e-8)
+            haar = kag.haar_mean_s1(J, k, selection, **layout)
+            np.testing.assert_allclose(values(report, layer, k, "rr_pr", selection), haar / found.s1, rtol=1e-8)
+    for score in ("axis_alignment", "effective_rank", "stable_rank", "sv_participation"):
+        np.testing.assert_allclose(values(report, layer, 0, score), getattr(kag, score)(J), rtol=1e-8)
+    np.testing.assert_allclose(values(report, layer, 1, "column_divergence"), kag.column_divergence(J[:10], 1), rtol=1e-8)
     np.testing.assert_allclose(values(report, layer, 1, "zero_rows_exact"), kag.zero_rows(J), atol=1e-12)
     assert (report.table["layer"] == layer).all()
     assert set(report.table["selection"]) <= set(selections)
+
+
+@pytest.mark.parametrize("layer", ["1", "3"])
+def test_rows_count_as_zero_against_the_baseline(layer: str) -> None:
+    model, before, x = zoo.seeded(zoo.mlp), zoo.seeded(zoo.mlp, 1), zoo.numbers(4, 5)
+    report = kag.measure(model, x, layers=layer, baseline=before)
+    J, J0 = zoo.by_autograd(model, x, layer, "input"), zoo.by_autograd(before, x, layer, "input")
+    for k in (1, 2):
+        limit = float(np.quantile(kag.row_means(J0, k), 0.01))
+        np.testing.assert_allclose(values(report, layer, k, "zero_rows"), (kag.row_means(J, k) <= limit).mean(axis=1))
+    for column, of in (("baseline", J0), ("value", J)):
+        np.testing.assert_allclose(
+            values(report, layer, 2, "pr", column=column), kag.minor_moments(of, 2).participation_ratio, rtol=1e-8
+        )
+
+
+@pytest.mark.parametrize(("layer", "share"), [("1", 0.6), ("3", 0.01)], ids=["factored", "sampled"])
+def test_where_not_every_minor_is_looked_at(layer: str, share: float) -> None:
+    """More minors than may be visited: entropy comes from one pass over W, or is sampled with an honest error."""
+    model, x = nn.Sequential(nn.Linear(12, 9), nn.GELU(), nn.Linear(9, 8), nn.GELU(), nn.Linear(8, 2)), zoo.numbers(6, 12)
+    J = zoo.by_autograd(model, x, layer, "input")
+    found = kag.minor_moments(J, 2)
+    settings = kag.MeasureSettings(layers=layer, k=(2,), visited_minors=share * found.count)
+    table = compare(observe(model, x, settings), None, 0.01)
+    kl = table[(table["score"] == "kl_uniform") & (table["k"] == 2)]
+    if share > 0.5:
+        assert kl["exact"].all()
+        np.testing.assert_allclose(kl["value"], found.kl_uniform, rtol=1e-8)
+    else:
+        assert not kl["exact"].any()
+        assert (np.abs(kl["value"] - found.kl_uniform) <= 5 * kl["stderr"]).all()
+        assert (kl["stderr"] > 0).all()
+    pr = table[(table["score"] == "pr") & (table["k"] == 2)]
+    np.testing.assert_allclose(pr["value"], found.participation_ratio, rtol=1e-8)
 
 
 def test_selections_have_their_canonical_strings() -> None:
