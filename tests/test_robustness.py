@@ -61,6 +61,20 @@ def test_no_attack_beats_the_closed_form(norm: Norm, seed: int, eps: float) -> N
     assert robust <= found <= clean
 
 
+class Square(nn.Module):
+    """Class 0 where |x| > 0.1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x**2, torch.full_like(x, 0.01)], dim=1)
+
+
+def test_what_was_fooled_stays_so_though_a_later_step_mends_it() -> None:
+    inputs, labels = torch.tensor([[0.05], [0.6]], dtype=torch.float64), torch.tensor([0, 0])
+    assert Square()(inputs - 0.5).argmax(1).tolist() == [0, 1], "the step from the first point goes past the wrong region"
+    assert adversarial_accuracy(Square(), inputs[:1], labels[:1], 0.5, method="fgsm", bounds=None) == 0.0
+    assert adversarial_accuracy(Square(), inputs, labels, 0.5, method="fgsm", bounds=None) == 0.0
+
+
 def test_bounds_protect_points_at_the_edge() -> None:
     model = nn.Linear(1, 2, bias=False).double()
     with torch.no_grad():
