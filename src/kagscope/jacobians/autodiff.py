@@ -170,7 +170,7 @@ def _cotangents(B: int, frame: Frame) -> Iterator[tuple[list[int], list[int], in
 
 def _store(J: np.ndarray, g: Tensor, chunk: list[tuple[list[int], list[int], int]], frame: Frame) -> None:
     """Rows of Jacobians from gradients (passes, B, tokens of the variable or 1, columns)."""
-    values = g.detach().cpu().numpy()
+    values = g.detach().double().cpu().numpy()  # NumPy knows no bfloat16
     place_of = {token: place for place, token in enumerate(frame.tokens)}
     start = 0
     for (points, tokens), group in itertools.groupby(chunk, key=lambda one: (one[0], one[1])):
