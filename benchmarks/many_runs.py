@@ -1,8 +1,10 @@
 """What a study costs beside training and geometry: runs per minute by executor, overhead per run, a store of 10,000 runs.
 
-    python benchmarks/many_runs.py [--ray] [--runs 10000]
+    python benchmarks/many_runs.py [--ray] [--runs 10000] [--only overhead|store]
 
-Runs are tiny on purpose. "own" is what a run itself measured for training and geometry; the rest of the time is overhead.
+Runs are tiny on purpose. "own" is what a run itself measured for training and geometry; the rest is overhead: what a study costs
+once, however large it is (processes, imports, figures), and what each run adds. The second is told from the first by the
+difference of two studies of the same settings, one with more seeds.
 """
 
 from __future__ import annotations
@@ -12,15 +14,18 @@ import json
 import shutil
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
+from kagscope.data import load
 from kagscope.minors import warm_up
 from kagscope.provenance import hardware
 from kagscope.schema import RESULT_COLUMNS
 from kagscope.studies.config import validated
 from kagscope.studies.executors import choose_executor
-from kagscope.studies.file import StudyFile
+from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.run_file import run_file
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import RESULTS, joined, whole_runs
@@ -29,21 +34,113 @@ FEW = {"points": 4, "visited_points": 1, "rotation_points": 0, "window_points": 
 STUDY: dict[str, Any] = {
     "name": "overhead",
     "run": {"width": 16, "epochs": 5},
-    "grid": {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3], "seed": {"count": 10}},
+    "grid": {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3]},
     "measure": {"k": [2], "checkpoints": 2, **FEW},
 }
+SEEDS = (2, 10)  # of the smaller and the larger study, times four settings
+STAGES = ("start", "runs", "tables", "figures", "report")
+
+
+@dataclass
+class Cost:
+    """Of one study, in seconds: wall time of each stage, processor time of all processes, what its runs measured themselves."""
+
+    runs: int
+    stages: dict[str, float]
+    cpu: float
+    own: float
+
+    @property
+    def wall(self) -> float:
+        return sum(self.stages.values())
+
+
+def study(name: str, workers: int, seeds: int) -> Cost:
+    """Run one."""
+    moments = {"start": time.perf_counter()}
+
+    def note(event: dict[str, Any]) -> None:
+        stage = "runs" if event["kind"] in ("train", "run") else event.get("name") if event["kind"] == "stage" else None
+        if stage is not None:
+            moments.setdefault(stage, time.perf_counter())
+
+    before = _cpu()
+    with tempfile.TemporaryDirectory() as folder:
+        given = validated(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
+        outcome = run_file(given, "overhead", Path(folder) / "out", executor=choose_executor(name, workers), on_event=note)
+    ends = [moments[stage] for stage in STAGES[1:]] + [time.perf_counter()]
+    stages = {stage: end - moments[stage] for stage, end in zip(STAGES, ends, strict=True)}
+    return Cost(len(outcome.runs), stages, _cpu() - before, outcome.seconds["train"] + outcome.seconds["geometry"])
+
+
+def _cpu() -> float:
+    """Processor time of this process and of its children that have ended."""
+    return sum(used.ru_utime + used.ru_stime for used in map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN)))
 
 
 def executor(name: str, workers: int) -> None:
-    """Time a study of 40 tiny runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        outcome = run_file(validated(StudyFile, STUDY), "overhead", Path(folder) / "out", executor=choose_executor(name, workers))
-        wall = time.perf_counter() - began
-        own = outcome.seconds["train"] + outcome.seconds["geometry"]
-        count = len(outcome.runs)
-        overhead = (wall * workers - own) / count
-        print(f"{name:>6} {workers:>8} {count / wall * 60:>14.0f} {own / count:>14.3f} {overhead:>16.3f}", flush=True)
+    """Time two studies of tiny runs, and tell what each run adds from what a study costs once."""
+    few, many = (study(name, workers, seeds) for seeds in SEEDS)
+    more = many.runs - few.runs
+    while_running = workers * (many.stages["runs"] - few.stages["runs"]) - (many.own - few.own)
+    at_the_end = sum(many.stages[stage] - few.stages[stage] for stage in STAGES[2:])
+    once = few.wall - few.stages["runs"]
+    numbers = (many.runs / many.wall * 60, (many.own - few.own) / more, while_running / more, at_the_end / more)
+    print(f"{name:>6} {workers:>8} {numbers[0]:>14.0f} {numbers[1]:>10.3f} {numbers[2]:>14.3f} {numbers[3]:>11.3f} {once:>10.1f}")
+    for cost in (few, many):
+        parts = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost.stages.items())
+        print(f"       {cost.runs} runs: {parts}; wall {cost.wall:.1f}, processor {cost.cpu:.1f}, own {cost.own:.1f}", flush=True)
+
+
+def parts_of_a_run(seeds: int = 10) -> None:
+    """Processor and wall time of everything that a run does beside training and geometry, in this process."""
+    from kagscope.studies import runs, store
+    from kagscope.studies.leases import Leases
+
+    spent: dict[str, list[float]] = {}
+
+    def timed(owner: Any, name: str, label: str) -> Any:
+        function = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            wall, cpu = time.perf_counter(), time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                into = spent.setdefault(label, [0.0, 0.0])
+                into[0] += time.perf_counter() - wall
+                into[1] += time.process_time() - cpu
+
+        setattr(owner, name, wrapped)
+        return lambda: setattr(owner, name, function)
+
+    undo = [
+        timed(runs, "run_task", "a whole task"),
+        timed(runs, "train", "training"),
+        timed(runs, "measure_initial", "geometry"),
+        timed(runs, "measure_run", "geometry"),
+        timed(RunStore, "is_complete", "look whether it is there"),
+        timed(Leases, "_claim", "claim"),
+        timed(runs, "_write", "write configuration, weights and tables"),
+        timed(store, "_digest", "checksums"),
+        timed(store, "_flush", "flush to disk"),
+        timed(runs, "_data", "data"),
+    ]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            given = validated(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
+            listed = configs(given, {"digits": load("digits")})
+            RunStore.open(folder, {}, "overhead")
+            for task in runs.tasks_for(listed, Path(folder), 1):
+                runs.run_task(task, lambda event: None)
+    finally:
+        for restore in undo:
+            restore()
+    whole, *rest = [spent.pop("a whole task"), *spent.values()]
+    spent["the rest"] = [total - sum(part[i] for part in rest) for i, total in enumerate(whole)]
+    print("one run in one process     wall ms  processor ms")
+    for label, (wall, cpu) in spent.items():
+        print(f"  {label:<40} {wall / len(listed) * 1e3:>8.2f} {cpu / len(listed) * 1e3:>8.2f}")
 
 
 def store(count: int) -> None:
@@ -93,15 +190,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ray", action="store_true", help="time Ray as well")
     parser.add_argument("--runs", type=int, default=10_000, help="in the store")
+    parser.add_argument("--only", choices=("overhead", "parts", "store"), help="one of the three")
     given = parser.parse_args()
     print(hardware())
     warm_up(print)
-    print(f"{'':>6} {'workers':>8} {'runs / minute':>14} {'own s / run':>14} {'overhead s / run':>16}")
-    for workers in (1, 2):
-        executor("local", workers)
-    if given.ray:
-        executor("ray", 2)
-    store(given.runs)
+    if given.only in (None, "parts"):
+        parts_of_a_run()
+    if given.only in (None, "overhead"):
+        print(f"{'':>6} {'workers':>8} {'runs / minute':>14} {'own s/run':>10} {'+ running s/run':>14} {'+ end s/run':>11} {'once s':>10}")
+        for name, workers in (("local", 1), ("local", 2), *([("ray", 2)] if given.ray else [])):
+            executor(name, workers)
+    if given.only in (None, "store"):
+        store(given.runs)
 
 
 if __name__ == "__main__":
