@@ -28,6 +28,7 @@ from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.config import RobustnessSettings, RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.store import RunStore
+from kagscope.studies.tables import write_run_table
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
 from kagscope.weights import save_weights
 
@@ -175,7 +176,7 @@ def _write(run: RunConfig, net: TrainedNetwork, tables: tuple[pd.DataFrame, pd.D
     (folder / "config.json").write_text(run.model_dump_json(indent=1) + "\n")
     save_weights(folder / "weights.safetensors", weights)
     for name, table in zip(("table", "curves"), tables, strict=True):
-        table.to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
+        write_run_table(table, folder / f"{name}.parquet")
 
 
 def training_settings(run: RunConfig) -> TrainingSettings:
