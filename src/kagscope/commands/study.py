@@ -78,9 +78,9 @@ def plan(
     """List a study's runs with an estimate of time and disk; nothing is computed or written."""
 
     def job() -> None:
-        from kagscope.studies.executors import usable_cores
         from kagscope.studies.file import configs, read_study_file
         from kagscope.studies.plan import estimate
+        from kagscope.studies.resources import usable_cores
         from kagscope.studies.run_file import load_data
         from kagscope.studies.store import RunStore
 
@@ -102,6 +102,7 @@ def plan(
                 "workers": at_once,
                 "seconds": cost.wall_seconds(at_once),
                 "bytes": cost.bytes,
+                "memory_per_worker": cost.memory,
             }
             typer.echo(json.dumps(record, indent=1))
             return

@@ -40,7 +40,7 @@ def print_plan(study: StudyFile, runs: Sequence[RunConfig], done: Collection[str
     console.print(
         f"to do: {cost.runs:,} runs, about {duration(cost.wall_seconds(workers))} with {workers} at a time "
         f"({duration(cost.train_seconds)} of training, {duration(cost.geometry_seconds)} of geometry), "
-        f"{size(cost.bytes)} of disk; expect to be off by a factor of two",
+        f"{size(cost.bytes)} of disk, {size(cost.memory)} of memory per worker; expect to be off by a factor of two",
         highlight=False,
     )
 

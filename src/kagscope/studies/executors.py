@@ -11,16 +11,19 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kagscope.errors import InputError, KagscopeError
+from kagscope.studies.resources import usable_cores
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -51,33 +54,38 @@ class Executor(Protocol):
         ...
 
 
-def choose_executor(name: str, workers: int | None = None, address: str | None = None) -> Executor:
+def choose_executor(
+    name: str,
+    workers: int | None = None,
+    address: str | None = None,
+    cpus_per_run: float | None = None,
+    gpus_per_run: float | None = None,
+) -> Executor:
     """The executor ``name``: "local" or "ray".
 
     Args:
         name: which.
-        workers: tasks at a time; default all cores.
+        workers: tasks at a time; default all cores, fewer where memory is short.
         address: of an existing Ray cluster; default a Ray of its own on this machine.
+        cpus_per_run, gpus_per_run: what Ray sets aside for each task, default one CPU and no GPU; a share such as 0.5 lets
+            tasks share a GPU.
 
     Raises:
-        InputError: unknown name, no workers, or Ray is not installed.
+        InputError: unknown name, no workers, an option that only Ray has, or Ray is not installed.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")
     if name == "local":
         if address is not None:
             raise InputError("an address was given, but only --executor ray connects to a cluster")
-        return LocalExecutor(workers or usable_cores())
+        if cpus_per_run is not None or gpus_per_run is not None:
+            raise InputError("CPUs or GPUs per run were given, but only --executor ray sets them aside; use --workers here")
+        return LocalExecutor(workers or usable_cores(), by_default=workers is None)
     if name == "ray":
         from kagscope.studies.ray_executor import RayExecutor
 
-        return RayExecutor(workers, address)
+        return RayExecutor(workers, address, 1.0 if cpus_per_run is None else cpus_per_run, gpus_per_run or 0.0)
     raise InputError(f"executor is {name!r}; expected 'local' or 'ray'")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def attempt(task: Any, work: Work, report: Report) -> Failure | None:
@@ -93,55 +101,117 @@ def attempt(task: Any, work: Work, report: Report) -> Failure | None:
     return None
 
 
+class WorkersDie(KagscopeError):
+    """Worker processes end before they have finished anything: going on makes no sense."""
+
+
 @dataclass(frozen=True)
 class LocalExecutor:
-    """A pool of fresh processes of one thread each: cores are filled by tasks, not by threads that wait for each other."""
+    """A pool of fresh processes of one thread each: cores are filled by tasks, not by threads that wait for each other.
+
+    Attributes:
+        workers: processes.
+        by_default: nobody asked for that number, so that fewer may be used where memory is short.
+    """
 
     workers: int
+    by_default: bool = False
 
     def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
-        context = multiprocessing.get_context("spawn")  # forked processes inherit locks that threads of torch may hold
-        events = context.Queue()
-        pids: list[int] = []
+        """See :class:`Executor`. When a worker dies, the tasks in flight run again at the end, one by one.
 
-        def drain() -> None:
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    event = events.get_nowait()
-                    if event.get("kind") == "worker":
-                        pids.append(event["pid"])
-                    else:
-                        on_event(event)
+        Alone, a task has all the memory, and it is known which one it is that kills its worker.
 
-        with _single_threaded():
-            pool = ProcessPoolExecutor(min(self.workers, max(len(tasks), 1)), context, _start, (events, os.getpid()))
-            pending = {pool.submit(_in_worker, task, work): task for task in tasks}
+        Raises:
+            WorkersDie: processes die, again and again, before one task is finished.
+        """
         failures: list[Failure] = []
+        waiting, suspects = deque(tasks), deque[Any]()
+        in_vain = 0
+        while waiting:
+            pool = _Pool(self.workers, work, on_event)
+            suspects += pool.run(waiting)
+            failures += pool.failures
+            in_vain = 0 if pool.finished else in_vain + 1
+            if in_vain == MOST_IN_VAIN:
+                raise WorkersDie(f"{in_vain} times a worker process died before one task was finished; {DIED}")
+        while suspects:
+            task = suspects[0]
+            pool = _Pool(1, work, on_event)
+            if pool.run(deque([suspects.popleft()])):
+                failures.append(Failure(task, f"a worker process died twice, once while nothing else ran; {DIED}", DIED))
+            failures += pool.failures
+        return failures
+
+
+MOST_IN_VAIN = 3
+DIED = "most often for want of memory: use fewer --workers or smaller networks"
+
+
+@dataclass
+class _Pool:
+    """Processes until all is done or one of them dies."""
+
+    workers: int
+    work: Work
+    on_event: Report
+    failures: list[Failure] = field(default_factory=list)
+    finished: int = 0
+
+    def run(self, waiting: deque[Any]) -> list[Any]:
+        """Take tasks from ``waiting`` until it is empty, and return those whose process died."""
+        context = multiprocessing.get_context("spawn")  # forked processes inherit locks that threads of torch may hold
+        self.events = context.Queue()
+        self.pids: list[int] = []
+        pool = ProcessPoolExecutor(min(self.workers, len(waiting)), context, _start, (self.events, os.getpid()))
+        lost: list[Any] = []
+        pending: dict[Future[Failure | None], Any] = {}
         try:
-            while pending:
-                finished, _ = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
-                drain()
-                failures += [failure for future in finished if (failure := _outcome(future, pending.pop(future)))]
+            while pending or (waiting and not lost):
+                while waiting and not lost and len(pending) < self.workers:
+                    task = waiting.popleft()
+                    try:
+                        with _single_threaded(), _main_left_alone():
+                            pending[pool.submit(_in_worker, task, self.work)] = task
+                    except BrokenProcessPool:
+                        waiting.appendleft(task)
+                        break
+                done, _ = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
+                self._drain()
+                for future in done:
+                    self._end(future, pending.pop(future), lost)
             pool.shutdown()
-            drain()
+            self._drain()
         except BaseException:
-            for pid in pids:
+            for pid in self.pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
-            events.close()
-            events.cancel_join_thread()
-        return failures
+            self.events.close()
+            self.events.cancel_join_thread()
+        if lost:
+            self.on_event({"kind": "note", "text": "a worker process died; what it was at runs again at the end, one by one"})
+        return lost
 
+    def _end(self, future: Future[Failure | None], task: Any, lost: list[Any]) -> None:
+        try:
+            failure = future.result()
+        except BrokenProcessPool:
+            lost.append(task)
+            return
+        self.finished += 1
+        self.failures += [failure] if failure else []
 
-def _outcome(future: Future[Failure | None], task: Any) -> Failure | None:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        message = "a worker process died, most often for want of memory; use fewer --workers"
-        return Failure(task, message, message)
+    def _drain(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                event = self.events.get_nowait()
+                if event.get("kind") == "worker":
+                    self.pids.append(event["pid"])
+                else:
+                    self.on_event(event)
 
 
 _events: Any = None
@@ -184,3 +254,16 @@ def _single_threaded() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """Workers need nothing of the calling script; one without ``if __name__ == "__main__"`` would start again in each of them."""
+    main = sys.modules["__main__"]
+    before = {name: main.__dict__[name] for name in ("__spec__", "__file__") if name in main.__dict__}
+    main.__spec__ = None
+    main.__dict__.pop("__file__", None)
+    try:
+        yield
+    finally:
+        main.__dict__.update(before)

@@ -18,6 +18,9 @@ SHARE_OF_PEAK = 0.7  # of a large product's speed that training reaches
 STATE_OVERHEAD = 0.09  # seconds to measure one layer of one checkpoint, however small
 MINORS_PER_SECOND = 3e8  # visited on one core, with everything that is measured beside them
 TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-6, 1.0  # a 3-minor's, up to what a sampled point takes
+# Of a worker: its libraries, copies of the images, states of a net beside its checkpoints (with gradients and the optimiser's),
+# copies of the Jacobians of all points.
+WORKER_BYTES, IMAGE_COPIES, STATES, JACOBIANS = 0.7e9, 2.5, 4, 3
 BYTES_PER_ROW, BYTES_PER_RUN = 3.0, 1e5  # of compressed tables
 
 
@@ -29,12 +32,14 @@ class Estimate:
         runs: how many.
         train_seconds, geometry_seconds: added up over runs, on one core each.
         bytes: on disk.
+        memory: bytes that one worker takes, at most.
     """
 
     runs: int
     train_seconds: float
     geometry_seconds: float
     bytes: float
+    memory: float
 
     def wall_seconds(self, workers: int) -> float:
         """With so many runs at a time."""
@@ -52,7 +57,16 @@ def estimate(runs: Sequence[RunConfig], images: dict[str, int], classes: dict[st
     train = sum(_train_seconds(run, images[run.data], classes[run.data], rate) for run in runs)
     geometry = sum(_geometry_seconds(run) for run in runs)
     size = sum(4.0 * run.checkpoints * _parameters(run, classes[run.data]) + _table_bytes(run) for run in runs)
-    return Estimate(len(runs), train, geometry, size)
+    memory = max((task_memory(run, images[run.data]) for run in runs), default=0.0)
+    return Estimate(len(runs), train, geometry, size, memory)
+
+
+def task_memory(run: RunConfig, images: int, seeds: int = 8) -> float:
+    """Bytes that a worker takes which trains some seeds of ``run`` side by side on ``images`` training images, about."""
+    n = run.image_shape[0] * run.image_shape[1]
+    nets = 4.0 * seeds * _parameters(run, 10) * (STATES + run.checkpoints)
+    jacobians = 8.0 * JACOBIANS * run.geometry.points * n * sum(run.widths)
+    return WORKER_BYTES + IMAGE_COPIES * 4.0 * images * n + nets + jacobians
 
 
 def _sizes(run: RunConfig, classes: int) -> list[int]:

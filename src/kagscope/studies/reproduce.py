@@ -51,7 +51,8 @@ def reproduce(
         "settings": settings.model_dump(mode="json"),
     }
     fingerprint = settings.study_fingerprint(dataset.fingerprint())
-    return run_study(Study(study, fingerprint, runs), out, collect, executor=executor, on_event=on_event)
+    images = {settings.data: len(dataset.train_labels)}
+    return run_study(Study(study, fingerprint, runs, images=images), out, collect, executor=executor, on_event=on_event)
 
 
 def command(settings: StudySettings, out: str | Path) -> str:

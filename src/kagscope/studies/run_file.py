@@ -7,7 +7,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kagscope.data import Dataset, load
@@ -58,7 +58,8 @@ def run_file(
     """
     datasets = load_data(file, progress=progress)
     runs = configs(file, datasets)
-    study = study_of(file, runs, path, out)
+    images = {name: len(dataset.train_labels) for name, dataset in datasets.items()}
+    study = replace(study_of(file, runs, path, out), images=images)
     return run_study(study, out, gather, executor=executor, on_event=on_event, retry_failed=retry_failed)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kagscope.errors import KagscopeError
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
-from kagscope.studies.executors import Executor, Failure, LocalExecutor, Report, usable_cores
+from kagscope.studies.executors import Executor, Failure, LocalExecutor, Report
+from kagscope.studies.plan import task_memory
+from kagscope.studies.resources import usable_cores, usable_memory
 from kagscope.studies.runs import run_task, tasks_for
 from kagscope.studies.store import RunStore
 
@@ -40,12 +42,14 @@ class Study:
         fingerprint: what makes it this study and no other.
         runs: every run, those of one setting next to each other.
         extendable: whether a later study of the same fingerprint may have other runs.
+        images: training images of each data set by name, from which memory is estimated.
     """
 
     record: dict[str, Any]
     fingerprint: str
     runs: list[RunConfig]
     extendable: bool = False
+    images: dict[str, int] = field(default_factory=dict)
 
 
 def run_study(
@@ -80,7 +84,9 @@ def run_study(
     todo = [run for run in missing if retry_failed or run.run_id not in before]
     for run in todo:
         store.forget_failure(run.run_id)
-    chosen = executor if executor is not None else LocalExecutor(usable_cores())
+    chosen = executor if executor is not None else LocalExecutor(usable_cores(), by_default=True)
+    if isinstance(chosen, LocalExecutor) and chosen.by_default:
+        chosen = _within_memory(chosen, todo, study.images, on_event)
     plan = {"runs": len(names), "finished": len(names) - len(missing), "failed_before": len(missing) - len(todo)}
     on_event({"kind": "plan", **plan, "workers": chosen.workers})
     failures: list[Failure] = []
@@ -89,6 +95,7 @@ def run_study(
         failures = chosen.run(tasks_for(todo, Path(out).resolve(), chosen.workers), run_task, on_event)
         for failure in failures:
             _remember(store, failure)
+        store.clear_leftovers()  # of workers that died
     with contextlib.suppress(OSError):  # somebody else's claims
         store.leases.folder.rmdir()
     failed = {name: error for name, error in store.failures().items() if name in set(names)}
@@ -102,6 +109,22 @@ def _remember(store: RunStore, failure: Failure) -> None:
     for run in failure.task.runs:
         if not store.run_folder(run.run_id).is_dir() and run.run_id not in store.failures():
             store.fail(run.run_id, failure.message, failure.traceback)
+
+
+def _within_memory(
+    executor: LocalExecutor, todo: Sequence[RunConfig], images: dict[str, int], on_event: Report
+) -> LocalExecutor:
+    """As many workers as memory is free for."""
+    free = usable_memory()
+    if not todo or free is None:
+        return executor
+    each = max(task_memory(run, images.get(run.data, 0)) for run in todo)
+    fit = max(1, int(free / each))
+    if fit >= executor.workers:
+        return executor
+    text = f"{fit} at a time instead of {executor.workers}: a worker takes about {each / 2**30:.1f} GiB, and {free / 2**30:.1f}"
+    on_event({"kind": "note", "text": f"{text} GiB of memory are free (--workers overrides this)"})
+    return replace(executor, workers=fit)
 
 
 def _compile(on_event: Report) -> None:
