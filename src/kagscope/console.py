@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -26,18 +27,18 @@ class Console:
         self.console = RichConsole(stderr=True)
         self.live = not quiet and self.console.is_terminal
         self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=12 if self.console.width < 100 else 28),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[pace]}", table_column=Column(no_wrap=True)),
             console=self.console,
+            expand=True,
             disable=not self.live,
         )
-        self.runs = self.bar.add_task("runs", total=None, visible=False)
-        self.finished = self.total = 0
-        self.last_line = 0.0
-        self.now = ""
+        self.runs = self.bar.add_task("runs", total=None, visible=False, pace="")
+        self.finished = self.total = self.computed = 0
+        self.began = self.last_line = time.monotonic()
 
     def __enter__(self) -> Console:
         self.bar.start()
@@ -64,18 +65,30 @@ class Console:
         elif kind == "measure":
             self._show(f"measuring {_short(event['run'])}")
         elif kind == "run":
-            self.finished += 1
-            self.bar.update(self.runs, completed=self.finished)
+            self._one_more()
             self._show(f"finished {_short(event['run'])}, test accuracy {event['accuracy']:.3f}")
         elif kind == "failed":
-            self.finished += 1
-            self.bar.update(self.runs, completed=self.finished)
+            self._one_more()
             self._say(f"failed {_short(event['run'])}: {event['error']}")
         elif kind == "stage":
-            self.bar.update(self.runs, visible=False)
+            self.bar.update(self.runs, pace="")
             self._show(f"writing {event['name']}", stage=True)
         elif kind == "note":
             self._say(event["text"])
+
+    def _one_more(self) -> None:
+        self.finished += 1
+        self.computed += 1
+        if self.computed == 1:
+            self.began = time.monotonic()  # until here processes started
+        self.bar.update(self.runs, completed=self.finished, pace=self._pace())
+
+    def _pace(self) -> str:
+        """Runs a minute since the first one, and the time that the rest takes at that pace."""
+        if self.computed < 3 or self.finished >= self.total:
+            return ""
+        each = (time.monotonic() - self.began) / (self.computed - 1)
+        return f"{60 / each:.3g} runs/min, {_clock(each * (self.total - self.finished))} left"
 
     def _say(self, text: str) -> None:
         self.console.print(Text(text), highlight=False)
@@ -85,7 +98,13 @@ class Console:
             self.bar.update(self.runs, description=text, visible=True)
         elif time.monotonic() - self.last_line > LINE_EVERY:
             self.last_line = time.monotonic()
-            self._say(text if stage else f"[{self.finished}/{self.total}] {text}")
+            pace = self._pace()
+            self._say(text if stage else f"[{self.finished}/{self.total}{', ' if pace else ''}{pace}] {text}")
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds, as the elapsed time is shown."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _short(run: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kagscope.commands.common import Debug, Json, Quiet, guarded
+from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, guarded
 from kagscope.commands.report import finish, report
 from kagscope.errors import InputError, OutputError
 
@@ -121,6 +121,8 @@ def run(
     executor: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
     workers: Annotated[int | None, typer.Option(help="Tasks at a time. [default: one per core]", show_default=False)] = None,
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default=False)] = None,
+    cpus_per_run: Cpus = None,
+    gpus_per_run: Gpus = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -134,7 +136,7 @@ def run(
         from kagscope.studies.run_file import run_file
 
         study = read_study_file(file, set_ or ())
-        chosen = choose_executor(executor, workers, address)
+        chosen = choose_executor(executor, workers, address, cpus_per_run, gpus_per_run)
         from kagscope.console import Console
 
         with Console(quiet=quiet or as_json) as console:

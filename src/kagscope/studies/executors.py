@@ -29,6 +29,7 @@ Event = dict[str, Any]
 Report = Callable[[Event], None]
 Work = Callable[[Any, Report], None]
 
+DEVICE = "KAGSCOPE_DEVICE"  # environment variable of workers that were given a GPU
 POLL = 0.2  # seconds between looks at the events
 
 

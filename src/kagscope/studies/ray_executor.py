@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kagscope.errors import InputError
-from kagscope.studies.executors import POLL, SINGLE_THREAD, Event, Failure, Report, Work, attempt
+from kagscope.studies.executors import DEVICE, POLL, SINGLE_THREAD, Event, Failure, Report, Work, attempt
 from kagscope.studies.resources import usable_cores
 
 RETRIES = 3  # of a task whose worker or node died; what a task raises is not tried again
@@ -65,12 +65,12 @@ class RayExecutor:
 
         self._check_room()
         events = _queue()
-        environment = dict(SINGLE_THREAD)
+        environment = SINGLE_THREAD | ({DEVICE: "cuda"} if self.gpus else {})
         if self.address is None:  # on this machine workers find the modules that this process finds
             environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        remote = ray.remote(
-            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES, runtime_env={"env_vars": environment}
-        )(_on_node)
+        remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES, runtime_env={"env_vars": environment})(
+            _on_node
+        )
         waiting: dict[Any, Any] = {}
         failures: list[Failure] = []
         room, counted = self._room(), time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from kagscope.models import mlp
 from kagscope.provenance import versions
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.config import RobustnessSettings, RunConfig
-from kagscope.studies.executors import Report
+from kagscope.studies.executors import DEVICE, Report
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import write_run_table
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
@@ -131,6 +132,7 @@ def _run_group(store: RunStore, data: str, group: list[RunConfig], initial: dict
             dataset,
             training_settings(group[0]),
             [run.seed for run in group],
+            device=training_device(),
             on_progress=lambda done, total, info: report({"kind": "train", "task": name, "done": done, "total": total}),
         )
     except InputError as error:  # it diverged
@@ -157,6 +159,7 @@ def _run_group(store: RunStore, data: str, group: list[RunConfig], initial: dict
             "train_accuracy": net.train_accuracy,
             "train_seconds": train_seconds,
             "geometry_seconds": time.perf_counter() - began,
+            "device": training_device(),
             "versions": versions(),
         }
         if run.robustness is not None:
@@ -164,6 +167,14 @@ def _run_group(store: RunStore, data: str, group: list[RunConfig], initial: dict
         store.publish(run.run_id, partial(_write, run, net, tables), facts)
         shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
         report({"kind": "run", "run": run.run_id, **shown})
+
+
+def training_device() -> str:
+    """Where this worker trains: the CPU, or the GPU that was set aside for it. Raises :class:`InputError` where there is none."""
+    device = os.environ.get(DEVICE, "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("a GPU was set aside for each run, but torch finds none here; leave out --gpus-per-run")
+    return device
 
 
 def _failed(store: RunStore, run: RunConfig, error: Exception, report: Report) -> None:

@@ -111,9 +111,7 @@ def _remember(store: RunStore, failure: Failure) -> None:
             store.fail(run.run_id, failure.message, failure.traceback)
 
 
-def _within_memory(
-    executor: LocalExecutor, todo: Sequence[RunConfig], images: dict[str, int], on_event: Report
-) -> LocalExecutor:
+def _within_memory(executor: LocalExecutor, todo: Sequence[RunConfig], images: dict[str, int], on_event: Report) -> LocalExecutor:
     """As many workers as memory is free for."""
     free = usable_memory()
     if not todo or free is None:

@@ -65,7 +65,12 @@ class TrainedNetwork:
 
 
 def train(
-    dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], *, on_progress: Progress | None = None
+    dataset: Dataset,
+    settings: TrainingSettings,
+    seeds: Sequence[int],
+    *,
+    on_progress: Progress | None = None,
+    device: str = "cpu",
 ) -> list[TrainedNetwork]:
     """Train one network per seed, all of them side by side in the calling thread.
 
@@ -78,6 +83,7 @@ def train(
         seeds: distinct integers from 0 to 2**31 - 1.
         on_progress: called as ``on_progress(steps done, steps in all, {"epoch": float, "accuracy": float or None})`` at every
             checkpoint and at the end of every epoch; accuracy is the mean over the seeds, None where not evaluated.
+        device: where steps are computed; "cuda" rounds differently from "cpu". Batches are drawn, and nets evaluated, on the CPU.
 
     Returns:
         One :class:`TrainedNetwork` per seed, in the order of ``seeds``.
@@ -92,13 +98,15 @@ def train(
     if len({check_seed(seed) for seed in seeds}) < len(seeds):
         raise InputError(f"seeds are {list(seeds)!r}; expected each once")
     with one_thread(), torch.no_grad():
-        return _Run(dataset, settings, seeds, on_progress or (lambda done, total, info: None)).run()
+        return _Run(dataset, settings, seeds, on_progress or (lambda done, total, info: None), device).run()
 
 
 class _Run:
     """The state of one call of :func:`train`."""
 
-    def __init__(self, dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], on_progress: Progress) -> None:
+    def __init__(
+        self, dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], on_progress: Progress, device: str
+    ) -> None:
         self.settings, self.seeds, self.on_progress = settings, seeds, on_progress
         self.train_set, self.test_set = _flat(dataset, "train"), _flat(dataset, "test")
         self.n_images = len(self.train_set[1])
@@ -108,13 +116,14 @@ class _Run:
             mlp, dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation, settings.init, settings.init_scale
         )
         self.model = build(seed=0)
-        self.nets = StackedMLP([build(seed=seed).state_dict() for seed in seeds], settings.activation)
+        self.nets = StackedMLP([build(seed=seed).state_dict() for seed in seeds], settings.activation, device)
         self.regression = dataset.is_regression
         self.targets = self.train_set[1] if self.regression else torch.eye(dataset.n_classes)[self.train_set[1]]
         self.orders = [_generator(seed, "batch order") for seed in seeds]
         self.draws = [_generator(seed, "augmentation") for seed in seeds]
         self.image_shape = dataset.image_shape
         self.warper = Warper(torch.from_numpy(dataset.train_images)) if settings.augmentation else None
+        self.images, self.targets = self.train_set[0].to(device), self.targets.to(device)
         self.workspaces: dict[int, Workspace] = {}  # a full batch's, and that of the smaller last one
         self.kept: list[dict[int, State]] = [{} for _ in seeds]
         self.scores: list[dict[int, tuple[float, float]]] = [{} for _ in seeds]
@@ -160,11 +169,16 @@ class _Run:
             work = self._workspace(stop - start)
             for s, order in enumerate(orders):
                 index = order[start:stop]
-                torch.index_select(self.targets, 0, index, out=work.targets[s])
+                here = index.to(self.nets.device)
+                torch.index_select(self.targets, 0, here, out=work.targets[s])
                 if self.warper is None:
-                    torch.index_select(self.train_set[0], 0, index, out=work.inputs[s])
-                else:
+                    torch.index_select(self.images, 0, here, out=work.inputs[s])
+                elif self.nets.device == "cpu":
                     self.warper.warp(index, maps[s][start:stop], work.inputs[s])
+                else:
+                    warped = torch.empty(work.inputs[s].shape)
+                    self.warper.warp(index, maps[s][start:stop], warped)
+                    work.inputs[s].copy_(warped)
             yield work
 
     def _workspace(self, batch: int) -> Workspace:

@@ -41,8 +41,9 @@ class StackedMLP:
         gradients: the same for the gradients of the mean cross-entropy.
     """
 
-    def __init__(self, states: Sequence[Mapping[str, Tensor]], activation: str) -> None:
-        """Copy ``states`` (state dicts of :func:`kagscope.models.mlp`, all of one shape)."""
+    def __init__(self, states: Sequence[Mapping[str, Tensor]], activation: str, device: str = "cpu") -> None:
+        """Copy ``states`` (state dicts of :func:`kagscope.models.mlp`, all of one shape) to ``device``."""
+        self.device = device
         self.names = list(states[0])
         shapes = [tuple(states[0][name].shape) for name in self.names]
         offsets = [0]
@@ -50,7 +51,7 @@ class StackedMLP:
             offsets.append(offsets[-1] + _padded(math.prod(shape)))
         self._slices = list(zip(offsets[:-1], shapes, strict=True))
         self.n = len(states)
-        self.parameters = torch.zeros(self.n, offsets[-1])
+        self.parameters = torch.zeros(self.n, offsets[-1], device=device)
         self.gradients = torch.zeros_like(self.parameters)
         self.weights, self.biases = self._views(self.parameters)
         self.weight_gradients, self.bias_gradients = self._views(self.gradients)
@@ -69,8 +70,8 @@ class StackedMLP:
         return [row[0::2] for row in parts], [row[1::2] for row in parts]
 
     def state(self, s: int) -> dict[str, Tensor]:
-        """A copy of the state dict of network ``s``."""
-        return {name: view.clone() for name, view in zip(self.names, self._parts(self.parameters[s]), strict=True)}
+        """A copy of the state dict of network ``s``, on the CPU."""
+        return {name: view.clone().cpu() for name, view in zip(self.names, self._parts(self.parameters[s]), strict=True)}
 
     def workspace(self, batch: int) -> Workspace:
         """Buffers for steps with ``batch`` images per network."""
@@ -116,18 +117,18 @@ class Workspace:
 
     def __init__(self, nets: StackedMLP, batch: int) -> None:
         self.batch = batch
-        self.ones = torch.ones(batch)
+        self.ones = torch.ones(batch, device=nets.device)
         inputs, outputs = nets.sizes[:-1], nets.sizes[1:]
-        self.h_block, self.h = _blocks(nets.n, batch, inputs)
-        self.dh_block, self.dh = _blocks(nets.n, batch, inputs)
-        self.z_block, self.z = _blocks(nets.n, batch, outputs)
-        self.dz_block, self.dz = _blocks(nets.n, batch, outputs)
-        [self.target_block], [self.targets] = _blocks(nets.n, batch, outputs[-1:])
+        self.h_block, self.h = _blocks(nets, batch, inputs)
+        self.dh_block, self.dh = _blocks(nets, batch, inputs)
+        self.z_block, self.z = _blocks(nets, batch, outputs)
+        self.dz_block, self.dz = _blocks(nets, batch, outputs)
+        [self.target_block], [self.targets] = _blocks(nets, batch, outputs[-1:])
         self.inputs = self.h[0]
 
 
-def _blocks(n: int, batch: int, widths: Sequence[int]) -> tuple[list[Tensor], list[list[Tensor]]]:
-    blocks = [torch.zeros(n, _padded(batch * width)) for width in widths]
+def _blocks(nets: StackedMLP, batch: int, widths: Sequence[int]) -> tuple[list[Tensor], list[list[Tensor]]]:
+    blocks = [torch.zeros(nets.n, _padded(batch * width), device=nets.device) for width in widths]
     return blocks, [
         [row[: batch * width].view(batch, width) for row in block] for block, width in zip(blocks, widths, strict=True)
     ]
