@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 
 from kagscope.errors import InputError, OutputError
+from kagscope.studies import resources
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
-from kagscope.studies.executors import Event, Executor, LocalExecutor, Report, choose_executor
+from kagscope.studies.executors import Event, Executor, LocalExecutor, Report, WorkersDie, choose_executor
 from kagscope.studies.reproduce import reproduce
 from kagscope.studies.runs import settings_of, tasks_for
 from studies import small_settings
@@ -53,13 +56,6 @@ def test_failures_are_named_and_the_rest_is_done(executor: Executor, tmp_path: P
     assert all("raise" in failure.traceback for failure in failures)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c"}
     assert sorted(event["text"] for event in events) == sorted(names)
-
-
-def test_a_dead_worker_is_a_failure_not_a_crash(tmp_path: Path) -> None:
-    failures = LocalExecutor(1).run([("a", tmp_path), ("dies", tmp_path)], work, lambda event: None)
-    assert [failure.task[0] for failure in failures] == ["dies"]
-    assert "worker process died" in failures[0].message
-    assert (tmp_path / "a").exists()
 
 
 def stop(task: int, report: Report) -> None:
@@ -104,6 +100,8 @@ def test_ray_gives_the_same_bits(study: Outcome, tmp_path: Path) -> None:
         (("slurm",), "expected 'local' or 'ray'"),
         (("local", 0), "workers is 0"),
         (("local", 2, "auto"), "only --executor ray connects to a cluster"),
+        (("local", 2, None, None, 0.5), "only --executor ray sets them aside"),
+        (("ray", 2, None, 0.0), "expected more than 0"),
     ],
 )
 def test_executors_that_do_not_exist(arguments: tuple[Any, ...], message: str) -> None:
@@ -133,3 +131,101 @@ def test_tasks_cover_every_run_once_and_keep_trainings_together(workers: int) ->
 
 def test_no_runs_no_tasks() -> None:
     assert tasks_for([], Path("out"), 4) == []
+
+
+# -- workers that die -------------------------------------------------------------------------------------------------------------
+
+
+def fragile(task: tuple[str, Path], report: Report) -> None:
+    """ "dies" always kills its process, "dies once" the first time; the others take a moment."""
+    name, folder = task
+    if name == "dies" or (name == "dies once" and not (folder / "tried").exists()):
+        (folder / "tried").touch()
+        os._exit(9)
+    time.sleep(0.3)
+    (folder / name).touch()
+
+
+def test_a_dead_local_worker_costs_its_task_a_second_try(tmp_path: Path) -> None:
+    events: list[Event] = []
+    names = ["a", "dies once", *"bcd"]
+    assert LocalExecutor(2).run([(name, tmp_path) for name in names], fragile, events.append) == []
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "tried"}
+    assert any("a worker process died" in event["text"] for event in events)
+
+
+def test_a_task_that_kills_its_worker_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    names = ["a", "dies", *"bcd"]
+    failures = LocalExecutor(2).run([(name, tmp_path) for name in names], fragile, lambda event: None)
+    assert [failure.task[0] for failure in failures] == ["dies"]
+    assert "died twice" in failures[0].message
+    assert {path.name for path in tmp_path.iterdir()} == {*"abcd", "tried"}
+
+
+def test_workers_that_cannot_live_leave_waiting_runs_waiting(tmp_path: Path) -> None:
+    with pytest.raises(WorkersDie, match="before one task was finished"):
+        LocalExecutor(1).run([("dies", tmp_path)] * 100, fragile, lambda event: None)
+
+
+def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
+    """Users write such scripts; every worker would run them again."""
+    (tmp_path / "script.py").write_text(
+        "from pathlib import Path\nfrom kagscope.studies.executors import LocalExecutor\nfrom test_executors import fragile\n"
+        "print('once', flush=True)\n"
+        "assert LocalExecutor(2).run([(n, Path('.')) for n in 'ab'], fragile, print) == []\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stdout) == (0, "once\n"), ended.stderr
+    assert (tmp_path / "a").exists()
+    assert (tmp_path / "b").exists()
+
+
+# -- resources --------------------------------------------------------------------------------------------------------------------
+
+
+def test_fewer_workers_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kagscope.studies import study
+
+    told: list[Event] = []
+    each = study.task_memory(runs()[0], 1000)
+    for free, expected in ((100 * each, 8), (3.5 * each, 3), (0.1 * each, 1), (None, 8)):
+        monkeypatch.setattr(study, "usable_memory", lambda free=free: free)
+        chosen = study._within_memory(LocalExecutor(8, by_default=True), runs()[:1], {"digits": 1000}, told.append)
+        assert chosen.workers == expected
+    assert len(told) == 2
+    assert "3 at a time instead of 8" in told[0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "cores", "memory"),
+    [
+        ("0::/job/step", {"job/cpu.max": "150000 100000", "job/step/cpu.max": "max 100000"}, 1, 8 << 30),
+        ("0::/job", {"job/cpu.max": "50000 100000"}, 1, 8 << 30),
+        ("0::/job", {"job/memory.max": "3000", "job/memory.current": "1000", "memory.max": "max"}, 64, 2000),
+        (
+            "3:cpu,cpuacct:/job\n4:memory:/job",
+            {"cpu,cpuacct/job/cpu.cfs_quota_us": "400000", "cpu,cpuacct/job/cpu.cfs_period_us": "100000"}
+            | {"memory/job/memory.limit_in_bytes": "5000", "memory/job/memory.usage_in_bytes": "6000"},
+            4,
+            0,
+        ),
+        ("nonsense", {}, 64, 8 << 30),
+    ],
+)
+def test_control_groups_limit_cores_and_memory(
+    group: str, files: dict[str, str], cores: int, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(content + "\n")
+    (tmp_path / "own").write_text(group + "\n")
+    (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable:    {8 << 20} kB\n")
+    monkeypatch.setattr(resources, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(resources, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(resources, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert resources.usable_cores() == cores
+    assert resources.usable_memory() == memory

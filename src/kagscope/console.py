@@ -91,7 +91,7 @@ class Console:
         return f"{60 / each:.3g} runs/min, {_clock(each * (self.total - self.finished))} left"
 
     def _say(self, text: str) -> None:
-        self.console.print(Text(text), highlight=False)
+        self.console.print(Text(text), highlight=False, soft_wrap=not self.console.is_terminal)
 
     def _show(self, text: str, stage: bool = False) -> None:
         if self.live:
@@ -132,7 +132,7 @@ def print_outcome(outcome: Outcome) -> None:
     if outcome.claims:
         console.print(table)
     for sentence in outcome.findings:
-        console.print(Text(f"• {sentence}"), highlight=False)
+        console.print(Text(f"• {sentence}"), highlight=False, soft_wrap=not console.is_terminal)
     train, geometry = outcome.seconds.get("train", 0.0), outcome.seconds.get("geometry", 0.0)
     console.print(
         Text(f"{len(outcome.runs)} runs: {train:.0f} s of training and {geometry:.0f} s of geometry, over all workers"),

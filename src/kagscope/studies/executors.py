@@ -163,7 +163,7 @@ class _Pool:
         """Take tasks from ``waiting`` until it is empty, and return those whose process died."""
         context = multiprocessing.get_context("spawn")  # forked processes inherit locks that threads of torch may hold
         self.events = context.Queue()
-        self.pids: list[int] = []
+        others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(min(self.workers, len(waiting)), context, _start, (self.events, os.getpid()))
         lost: list[Any] = []
         pending: dict[Future[Failure | None], Any] = {}
@@ -184,10 +184,9 @@ class _Pool:
             pool.shutdown()
             self._drain()
         except BaseException:
-            for pid in self.pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
             raise
         finally:
             self.events.close()
@@ -208,11 +207,7 @@ class _Pool:
     def _drain(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                event = self.events.get_nowait()
-                if event.get("kind") == "worker":
-                    self.pids.append(event["pid"])
-                else:
-                    self.on_event(event)
+                self.on_event(self.events.get_nowait())
 
 
 _events: Any = None
@@ -224,7 +219,6 @@ def _start(events: Any, parent: int) -> None:
     _events = events
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    events.put({"kind": "worker", "pid": os.getpid()})
 
 
 def _leave_with(parent: int) -> None:

@@ -58,15 +58,20 @@ class Leases:
         found = [(file.name.removesuffix(".lease"), _owner(file)) for file in self.folder.glob("*.lease")]
         return [run_id for run_id, owner in found if owner and not writer_is_dead(owner)]
 
+    def clear_dead(self) -> None:
+        """Remove the claims of processes of this machine that are gone, and the folder where it is empty."""
+        for file in self.folder.glob("*.lease"):
+            if (owner := _owner(file)) and writer_is_dead(owner):
+                _take_away(file)
+        with contextlib.suppress(OSError):  # somebody else's claims
+            self.folder.rmdir()
+
     def _claim(self, run_id: str) -> bool:
         file = self._file(run_id)
         try:
             self.folder.mkdir(exist_ok=True)  # the end of another driver may have removed it
             if file.exists() and self._is_dead(run_id):
-                stale = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
-                with contextlib.suppress(FileNotFoundError):  # another driver took it over first
-                    file.rename(stale)
-                    stale.unlink()
+                _take_away(file)
             descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
@@ -105,6 +110,14 @@ class Leases:
 
     def _file(self, run_id: str) -> Path:
         return self.folder / f"{run_id}.lease"
+
+
+def _take_away(file: Path) -> None:
+    """Remove a dead claim: of several drivers that see it one does."""
+    stale = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):  # another driver took it over first
+        file.rename(stale)
+        stale.unlink()
 
 
 def _owner(file: Path) -> str | None:

@@ -155,7 +155,8 @@ class RunStore:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def clear_leftovers(self) -> None:
-        """Remove unfinished run folders whose writer is dead; those of a live driver on this store stay."""
+        """Remove unfinished run folders and claims whose writer is dead; those of a live driver on this store stay."""
+        self.leases.clear_dead()
         for entry in (self.folder / "runs").glob(".*"):
             if not _writer_lives(entry):
                 shutil.rmtree(entry, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,12 +91,12 @@ def run_study(
     failures: list[Failure] = []
     if todo:
         _compile(on_event)
-        failures = chosen.run(tasks_for(todo, Path(out).resolve(), chosen.workers), run_task, on_event)
+        try:
+            failures = chosen.run(tasks_for(todo, Path(out).resolve(), chosen.workers), run_task, on_event)
+        finally:
+            store.clear_leftovers()  # of workers that died, or were stopped by Ctrl-C
         for failure in failures:
             _remember(store, failure)
-        store.clear_leftovers()  # of workers that died
-    with contextlib.suppress(OSError):  # somebody else's claims
-        store.leases.folder.rmdir()
     failed = {name: error for name, error in store.failures().items() if name in set(names)}
     if failed and (not study.extendable or not any(store.run_folder(name).is_dir() for name in names)):
         raise RunsFailed(failed, Path(out), failures)
