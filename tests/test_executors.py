@@ -47,7 +47,7 @@ def executor(request: pytest.FixtureRequest) -> Executor:
 
 def test_failures_are_named_and_the_rest_is_done(executor: Executor, tmp_path: Path) -> None:
     events: list[Event] = []
-    names = ("a", "bug", "b", "full disk", "c")
+    names = ("a", "bug", "b", "c", "full disk")
     failures = executor.run([(name, tmp_path) for name in names], work, events.append)
     assert {failure.task[0]: failure.message for failure in failures} == {
         "bug": "ZeroDivisionError: by design",
@@ -56,6 +56,12 @@ def test_failures_are_named_and_the_rest_is_done(executor: Executor, tmp_path: P
     assert all("raise" in failure.traceback for failure in failures)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c"}
     assert sorted(event["text"] for event in events) == sorted(names)
+
+
+def test_a_full_disk_stops_what_has_not_begun(executor: Executor, tmp_path: Path) -> None:
+    failures = executor.run([(name, tmp_path) for name in ("full disk", *"abcdefghij")], work, lambda event: None)
+    assert [(failure.message, failure.stops) for failure in failures] == [("no space left, free some", True)]
+    assert len(list(tmp_path.iterdir())) < 10
 
 
 def stop(task: int, report: Report) -> None:
@@ -133,7 +139,7 @@ def test_no_runs_no_tasks() -> None:
     assert tasks_for([], Path("out"), 4) == []
 
 
-# -- workers that die -------------------------------------------------------------------------------------------------------------
+# -- workers that die -----------------------------------------------------------------------------------------------------------
 
 
 def fragile(task: tuple[str, Path], report: Report) -> None:
@@ -183,7 +189,7 @@ def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
     assert (tmp_path / "b").exists()
 
 
-# -- resources --------------------------------------------------------------------------------------------------------------------
+# -- resources ------------------------------------------------------------------------------------------------------------------
 
 
 def test_fewer_workers_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

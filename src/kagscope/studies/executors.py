@@ -22,7 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kagscope.errors import InputError, KagscopeError
+from kagscope.errors import InputError, KagscopeError, OutputError
 from kagscope.studies.resources import usable_cores
 
 Event = dict[str, Any]
@@ -35,11 +35,15 @@ POLL = 0.2  # seconds between looks at the events
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that raised: the message in one line, and the traceback for ``--debug``."""
+    """A task that raised: the message in one line, and the traceback for ``--debug``.
+
+    ``stops``: the store cannot be written, so that no other task could end better; those that wait are not begun.
+    """
 
     task: Any
     message: str
     traceback: str
+    stops: bool = False
 
 
 class Executor(Protocol):
@@ -94,7 +98,7 @@ def attempt(task: Any, work: Work, report: Report) -> Failure | None:
     try:
         work(task, report)
     except KagscopeError as error:
-        return Failure(task, str(error), traceback.format_exc())
+        return Failure(task, str(error), traceback.format_exc(), stops=isinstance(error, OutputError))
     except MemoryError:
         return Failure(task, "out of memory; use fewer --workers or smaller networks", traceback.format_exc())
     except Exception as error:
@@ -181,6 +185,8 @@ class _Pool:
                 self._drain()
                 for future in done:
                     self._end(future, pending.pop(future), lost)
+                if any(failure.stops for failure in self.failures):
+                    waiting.clear()
             pool.shutdown()
             self._drain()
         except BaseException:

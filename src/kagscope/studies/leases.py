@@ -73,14 +73,19 @@ class Leases:
             if file.exists() and self._is_dead(run_id):
                 _take_away(file)
             descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            try:
+                os.write(descriptor, writer().encode())
+            except OSError:
+                file.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(descriptor)
         except FileExistsError:
             return False
         except OSError as error:
             raise OutputError(
                 f"cannot write in {self.folder}: {error.strerror or error}; free some space or mend its permissions"
             ) from error
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(writer())
         self._seen.pop(run_id, None)
         return True
 

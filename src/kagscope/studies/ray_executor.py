@@ -86,6 +86,8 @@ class RayExecutor:
             for reference in finished:
                 failure = _outcome(reference, waiting.pop(reference))
                 failures += [failure] if failure else []
+                if failure and failure.stops:
+                    coming.clear()
         for event in _told(events):
             on_event(event)
         return failures

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kagscope.errors import KagscopeError
+from kagscope.errors import KagscopeError, OutputError
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Executor, Failure, LocalExecutor, Report
@@ -72,7 +72,7 @@ def run_study(
         retry_failed: whether runs that failed before are tried again.
 
     Raises:
-        OutputError: ``out`` cannot be used; it is left untouched.
+        OutputError: ``out`` cannot be used, and is left untouched; or it cannot be written any more, as when the disk is full.
         RunsFailed: some runs failed now and ``collect`` was not reached: nothing finished, or a study that needs all its runs.
     """
     names = [run.run_id for run in study.runs]
@@ -96,6 +96,8 @@ def run_study(
         finally:
             store.clear_leftovers()  # of workers that died, or were stopped by Ctrl-C
         for failure in failures:
+            if failure.stops:  # no fault of its runs: they wait until the same command is given again
+                raise OutputError(failure.message)
             _remember(store, failure)
     failed = {name: error for name, error in store.failures().items() if name in set(names)}
     if failed and (not study.extendable or not any(store.run_folder(name).is_dir() for name in names)):
