@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from kagscope.errors import InputError, OutputError
+from executor_work import fragile, stop, work
+from kagscope.errors import InputError
 from kagscope.studies import resources
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
-from kagscope.studies.executors import Event, Executor, LocalExecutor, Report, WorkersDie, choose_executor
+from kagscope.studies.executors import Event, Executor, LocalExecutor, WorkersDie, choose_executor
 from kagscope.studies.reproduce import reproduce
 from kagscope.studies.runs import settings_of, tasks_for
 from studies import small_settings
@@ -24,20 +25,6 @@ from test_reproduce import digests
 
 HAVE_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAVE_RAY, reason="Ray is not installed (extra 'ray')")
-
-
-def work(task: tuple[str, Path], report: Report) -> None:
-    """Module-level, so that worker processes find it."""
-    name, folder = task
-    report({"kind": "note", "text": name})
-    if name == "bug":
-        raise ZeroDivisionError("by design")
-    if name == "full disk":
-        raise OutputError("no space left, free some")
-    if name == "dies":
-        os._exit(9)
-    assert os.environ["KAGSCOPE_THREADS"] == "1"
-    (folder / name).write_text(str(os.getpid()))
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=needs_ray)])
@@ -62,11 +49,6 @@ def test_a_full_disk_stops_what_has_not_begun(executor: Executor, tmp_path: Path
     failures = executor.run([(name, tmp_path) for name in ("full disk", *"abcdefghij")], work, lambda event: None)
     assert [(failure.message, failure.stops) for failure in failures] == [("no space left, free some", True)]
     assert len(list(tmp_path.iterdir())) < 10
-
-
-def stop(task: int, report: Report) -> None:
-    report({"kind": "note", "text": str(os.getpid())})
-    time.sleep(60)
 
 
 def alive(pid: int) -> bool:
@@ -142,16 +124,6 @@ def test_no_runs_no_tasks() -> None:
 # -- workers that die -----------------------------------------------------------------------------------------------------------
 
 
-def fragile(task: tuple[str, Path], report: Report) -> None:
-    """ "dies" always kills its process, "dies once" the first time; the others take a moment."""
-    name, folder = task
-    if name == "dies" or (name == "dies once" and not (folder / "tried").exists()):
-        (folder / "tried").touch()
-        os._exit(9)
-    time.sleep(0.3)
-    (folder / name).touch()
-
-
 def test_a_dead_local_worker_costs_its_task_a_second_try(tmp_path: Path) -> None:
     events: list[Event] = []
     names = ["a", "dies once", *"bcd"]
@@ -176,7 +148,7 @@ def test_workers_that_cannot_live_leave_waiting_runs_waiting(tmp_path: Path) -> 
 def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
     """Users write such scripts; every worker would run them again."""
     (tmp_path / "script.py").write_text(
-        "from pathlib import Path\nfrom kagscope.studies.executors import LocalExecutor\nfrom test_executors import fragile\n"
+        "from pathlib import Path\nfrom kagscope.studies.executors import LocalExecutor\nfrom executor_work import fragile\n"
         "print('once', flush=True)\n"
         "assert LocalExecutor(2).run([(n, Path('.')) for n in 'ab'], fragile, print) == []\n"
     )

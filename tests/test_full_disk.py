@@ -39,9 +39,8 @@ def run_on_a_disk_of(size: int, folder: Path) -> None:
         pytest.skip(f"a small disk cannot be mounted here: {ended.stderr.strip()}")
 
 
-@pytest.mark.parametrize("size", [12, 220], ids=["from the start", "after some runs"])
-def test_a_full_disk(size: int, tmp_path: Path) -> None:
-    run_on_a_disk_of(size, tmp_path)
+def test_a_full_disk(tmp_path: Path) -> None:
+    run_on_a_disk_of(220, tmp_path)  # two or three of the four runs fit
     assert (tmp_path / "full.code").read_text() == "1\n"
     said = (tmp_path / "full.txt").read_text()
     assert "No space left on device" in said
