@@ -19,7 +19,7 @@ from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Event, Executor, LocalExecutor, WorkersDie, choose_executor
 from kagscope.studies.reproduce import reproduce
-from kagscope.studies.runs import settings_of, tasks_for
+from kagscope.studies.runs import SEEDS_TOGETHER, settings_of, tasks_for
 from studies import small_settings
 from test_reproduce import digests
 
@@ -115,6 +115,13 @@ def test_tasks_cover_every_run_once_and_keep_trainings_together(workers: int) ->
         assert len({run.width for run in task.runs}) == 1
         assert [len(group) for group in settings_of(task.runs)] == [len(task.runs) // 2] * 2
     assert len(tasks) >= min(2 * workers, 3 * 5) or workers == 1
+
+
+def test_many_seeds_are_not_trained_all_at_once() -> None:
+    """What is in flight is lost with its worker; and 1000 nets side by side would be refused."""
+    tasks = tasks_for(runs(widths=(4,), seeds=1000), Path("out"), 1)
+    assert sum(len(task.runs) for task in tasks) == 2000
+    assert max(len({run.seed for run in task.runs}) for task in tasks) <= SEEDS_TOGETHER
 
 
 def test_no_runs_no_tasks() -> None:

@@ -25,15 +25,32 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head where the driver is and one more node, one CPU each."""
+    """A head without CPUs; nodes that work are added by the tests."""
     from ray.cluster_utils import Cluster
 
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # nodes hand it to their workers
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield cluster
     cluster.shutdown()
     os.environ["PYTHONPATH"] = before
+
+
+def two_workers(cluster: Any) -> None:
+    """Let the cluster have two nodes of one CPU each."""
+    for _ in range(2 - len(cluster.worker_nodes)):
+        cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+
+
+def lose_a_node(cluster: Any) -> str:
+    """Remove a node that works, and on which the driver is not; its id."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    away = next(node for node in cluster.worker_nodes if node.node_id != here)
+    cluster.remove_node(away, allow_graceful=False)
+    return str(away.node_id)
 
 
 def on(cluster: Any, **options: Any) -> Any:
@@ -41,31 +58,30 @@ def on(cluster: Any, **options: Any) -> Any:
 
 
 def test_a_run_that_fits_on_no_node_is_refused_at_once(cluster: Any, tmp_path: Path) -> None:
+    two_workers(cluster)
     for options, asked in (({"gpus_per_run": 1}, "1 CPUs and 1 GPUs"), ({"cpus_per_run": 3}, "3 CPUs and 0 GPUs")):
         with pytest.raises(InputError, match=asked):
             on(cluster, **options).run([("a", tmp_path)], where_it_runs, lambda event: None)
 
 
 def test_a_killed_worker_and_a_lost_node_cost_their_tasks_a_second_try(cluster: Any, tmp_path: Path) -> None:
-    """Four tasks on two nodes: the process of one is killed, then the second node goes away under another."""
-    second = cluster.add_node(num_cpus=1)
+    """Four tasks on two nodes: one node goes away under its task, then the process of the other is killed."""
+    two_workers(cluster)
     assert on(cluster).workers == 2
     told: list[Event] = []
 
     def harm(event: Event) -> None:
         told.append(event)
         if len(told) == 2:
-            away = next(event for event in told if event["node"] == second.node_id)
-            stays = next(event for event in told if event["node"] != second.node_id)
+            gone = lose_a_node(cluster)
+            away, stays = sorted(told, key=lambda event: event["node"] != gone)
             kill(stays["pid"])
-            cluster.remove_node(second, allow_graceful=False)
             lost.extend([stays["task"], away["task"]])
         if len(told) == 3:  # a task that waited, in the room that the second tries left
             (tmp_path / "go").touch()
 
     lost: list[str] = []
     assert on(cluster).run([(name, tmp_path) for name in "abcd"], where_it_runs, harm) == []
-    print("TOLD", told, lost, {p.name: p.read_text() for p in tmp_path.iterdir()})
     assert {path.name for path in tmp_path.iterdir() if not path.suffix} == {*"abcd", "go"}
     assert {name: len((tmp_path / f"{name}.tries").read_text()) for name in "abcd"} == {
         name: 2 if name in lost else 1 for name in "abcd"
@@ -95,7 +111,7 @@ def same(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_a_study_whose_worker_is_killed_and_whose_node_is_lost(cluster: Any, uninterrupted: Path, tmp_path: Path) -> None:
-    second = cluster.add_node(num_cpus=1)
+    two_workers(cluster)
     done: list[str] = []
 
     def harm(event: Event) -> None:
@@ -105,6 +121,6 @@ def test_a_study_whose_worker_is_killed_and_whose_node_is_lost(cluster: Any, uni
             claims = list((tmp_path / "out" / "leases").glob("*.lease"))
             kill(int(claims[0].read_text().split(".")[1]))
         if event["kind"] == "run" and len(done) == 5:
-            cluster.remove_node(second, allow_graceful=False)
+            lose_a_node(cluster)
 
     same(uninterrupted, study(tmp_path, on(cluster), harm))

@@ -61,7 +61,7 @@ def estimate(runs: Sequence[RunConfig], images: dict[str, int], classes: dict[st
     return Estimate(len(runs), train, geometry, size, memory)
 
 
-def task_memory(run: RunConfig, images: int, seeds: int = 8) -> float:
+def task_memory(run: RunConfig, images: int, seeds: int = 16) -> float:
     """Bytes that a worker takes which trains some seeds of ``run`` side by side on ``images`` training images, about."""
     n = run.image_shape[0] * run.image_shape[1]
     nets = 4.0 * seeds * _parameters(run, 10) * (STATES + run.checkpoints)

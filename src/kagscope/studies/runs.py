@@ -34,6 +34,7 @@ from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, tr
 from kagscope.weights import save_weights
 
 TASKS_PER_WORKER = 2
+SEEDS_TOGETHER = 16  # at most: more save nothing, take memory, and are lost together when their worker is killed
 LOOK_AGAIN = 1.0  # seconds between looks at runs that another driver computes
 
 
@@ -58,7 +59,7 @@ def tasks_for(missing: Sequence[RunConfig], folder: Path, workers: int) -> list[
     tasks = [
         Task(folder, data_source(family.data), tuple(run for seed in seeds for run in by_seed[seed]))
         for family, by_seed in families.items()
-        for seeds in _split(list(by_seed), pieces)
+        for seeds in _split(list(by_seed), max(pieces, -(-len(by_seed) // SEEDS_TOGETHER)))
     ]
     return sorted(tasks, key=lambda task: (-task.runs[0].width, -len(task.runs)))
 
