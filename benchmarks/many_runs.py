@@ -197,7 +197,9 @@ def main() -> None:
     if given.only in (None, "parts"):
         parts_of_a_run()
     if given.only in (None, "overhead"):
-        print(f"{'':>6} {'workers':>8} {'runs / minute':>14} {'own s/run':>10} {'+ running s/run':>14} {'+ end s/run':>11} {'once s':>10}")
+        print(
+            f"{'':>6} {'workers':>8} {'runs / minute':>14} {'own s/run':>10} {'+ running s/run':>14} {'+ end s/run':>11} {'once s':>10}"
+        )
         for name, workers in (("local", 1), ("local", 2), *([("ray", 2)] if given.ray else [])):
             executor(name, workers)
     if given.only in (None, "store"):

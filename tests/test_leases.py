@@ -72,6 +72,32 @@ def test_a_holder_on_another_machine_is_replaced_when_it_stops_renewing(tmp_path
     assert claim() == ["a"]
 
 
+def test_a_clock_that_is_set_back_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the file server or of the holder: what counts is that the file changes, by the looker's own steady clock."""
+    lease = tmp_path / "a.lease"
+    lease.write_text("00000000.1.1")
+    now = [1000.0]
+    monkeypatch.setattr("kagscope.studies.leases.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("kagscope.studies.leases.time.time", lambda: 0.0, raising=False)
+    mine = Leases(tmp_path)
+    for years_ago in (1, 20, 5):
+        os.utime(lease, (time.time() - years_ago * 3e7,) * 2)
+        with mine.claimed(["a"]) as got:
+            assert got == []
+        now[0] += leases.DEAD_AFTER - 1
+        with mine.claimed(["a"]) as got:
+            assert got == []
+
+
+def test_dead_claims_are_cleared_and_living_ones_stay(tmp_path: Path) -> None:
+    machine, process, started = writer().split(".")
+    (tmp_path / "dead.lease").write_text(f"{machine}.{process}.{int(started) + 1}")
+    (tmp_path / "elsewhere.lease").write_text("00000000.1.1")
+    with Leases(tmp_path).claimed(["mine"]):
+        Leases(tmp_path).clear_dead()
+        assert sorted(os.listdir(tmp_path)) == ["elsewhere.lease", "mine.lease"]
+
+
 def test_a_lease_is_renewed_while_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEW_EVERY", 0.02)
     with Leases(tmp_path).claimed(["a"]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from kagscope.errors import DataError, OutputError
 from kagscope.studies.executors import Failure, Report, Work, attempt
 from kagscope.studies.file import StudyFile, read_study_file
 from kagscope.studies.run_file import run_file, status
-from kagscope.studies.store import RunStore
+from kagscope.studies.store import MANIFEST, RUN_FILES, RunStore
 from kagscope.studies.study import RunsFailed
+from kagscope.studies.tables import whole_runs
 
 TINY = """
 name = "tiny"
@@ -75,8 +77,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copied(finished: Path, folder: Path) -> Path:
-    import shutil
-
     shutil.copytree(finished / "out", folder / "out")
     return folder
 
@@ -135,8 +135,6 @@ def test_a_failed_run_beside_finished_ones(finished: Path, tmp_path: Path) -> No
     folder = copied(finished, tmp_path)
     store = RunStore.existing(folder / "out")
     lost = store.study["runs"][0]
-    import shutil
-
     shutil.rmtree(store.run_folder(lost))
     store.fail(lost, "power cut", "")
     outcome, events = run(folder)
@@ -160,6 +158,84 @@ def test_a_damaged_run_is_computed_again_and_is_the_same(finished: Path, tmp_pat
     _, events = run(folder)
     assert [event["run"] for event in events] == [name]
     assert table.read_bytes() == whole
+
+
+@pytest.mark.parametrize("file", [*RUN_FILES, MANIFEST])
+def test_truncated_and_unreadable_runs_are_named_and_never_read_as_data(file: str, finished: Path, tmp_path: Path) -> None:
+    """Both at once: one run loses its last byte, of another the file becomes a folder (which even root cannot read)."""
+    folder = copied(finished, tmp_path)
+    store = RunStore.existing(folder / "out")
+    cut, unreadable, *whole = store.study["runs"]
+    path = store.run_folder(cut) / file
+    path.write_bytes(path.read_bytes()[:-2])
+    (store.run_folder(unreadable) / file).unlink()
+    (store.run_folder(unreadable) / file).mkdir()
+    found = status(store).states
+    assert [found[name] for name in (cut, unreadable, *whole)] == ["damaged", "damaged", "done", "done"]
+    left, out = whole_runs(store, store.study["runs"])
+    assert list(left) == whole
+    assert set(out) == {cut, unreadable}
+    assert all("damaged" in why and (file in why or "Error" in why) for why in out.values())
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
+def test_a_run_without_read_permission_is_computed_again(finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path)
+    store = RunStore.existing(folder / "out")
+    name = store.study["runs"][0]
+    (store.run_folder(name) / "table.parquet").chmod(0)
+    assert "PermissionError" in str(store.damage(name))
+    _, events = run(folder)
+    assert [event["run"] for event in events] == [name]
+
+
+# -- what users of a well-known tuner met ----------------------------------------------------------------------------------------
+
+
+def test_ray_12347_runs_that_waited_survive_a_stop(tmp_path: Path) -> None:
+    """Stopped after its first run: the other three were waiting, and are computed by the next start."""
+
+    class Stop(Here):
+        def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+            def until_one_is_done(event: dict[str, Any]) -> None:
+                on_event(event)
+                if event["kind"] == "run":
+                    raise KeyboardInterrupt
+
+            return super().run(tasks, work, until_one_is_done)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_file(file_of(tmp_path), "tiny.toml", tmp_path / "out", executor=Stop())
+    store = RunStore.existing(tmp_path / "out")
+    assert status(store).counts() == {"done": 1, "running": 0, "failed": 0, "damaged": 0, "missing": 3}
+    outcome, events = run(tmp_path)
+    assert len(events) == 3
+    assert outcome.runs == store.study["runs"]
+
+
+def test_ray_16891_a_failed_run_can_be_run_again(finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path)
+    store = RunStore.existing(folder / "out")
+    lost = store.study["runs"][2]
+    shutil.rmtree(store.run_folder(lost))
+    store.fail(lost, "a GPU fell off the bus", "")
+    assert run(folder)[1] == [], "not unasked"
+    outcome, events = run(folder, retry_failed=True)
+    assert [event["run"] for event in events] == [lost]
+    assert (store.failures(), outcome.left_out) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("larger", "new"),
+    [("grid.seed=[0,1,2]", 2), ("grid.width=[5,6]", 4), ("measure.points=4", 4), ("grid.learning_rate=[1e-3,1e-2,3e-2]", 2)],
+)
+def test_ray_20886_a_finished_study_can_be_extended(larger: str, new: int, finished: Path, tmp_path: Path) -> None:
+    """More seeds, widths, values, or another measurement: only what is new is computed, and what was there is not touched."""
+    folder = copied(finished, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out" / "runs").glob("*/*")}
+    _, events = run(folder, larger)
+    assert len(events) == new
+    assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
 
 
 def test_another_study_is_refused(finished: Path, tmp_path: Path) -> None:
