@@ -197,9 +197,8 @@ def main() -> None:
     if given.only in (None, "parts"):
         parts_of_a_run()
     if given.only in (None, "overhead"):
-        print(
-            f"{'':>6} {'workers':>8} {'runs / minute':>14} {'own s/run':>10} {'+ running s/run':>14} {'+ end s/run':>11} {'once s':>10}"
-        )
+        headings = ("workers", 8), ("runs / minute", 14), ("own s/run", 10), ("+ running", 14), ("+ end", 11), ("once s", 10)
+        print(" " * 6, *(f"{heading:>{width}}" for heading, width in headings))
         for name, workers in (("local", 1), ("local", 2), *([("ray", 2)] if given.ray else [])):
             executor(name, workers)
     if given.only in (None, "store"):

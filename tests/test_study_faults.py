@@ -39,7 +39,7 @@ def finished(folder: Path) -> dict[str, int]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("executor", "kills", "latest"), [("local", KILLS, 9.0), ("ray", 5, 25.0)])
 def test_killed_at_random_moments(executor: str, kills: int, latest: float, tmp_path: Path) -> None:
-    """The driver and, with the local executor, its workers too; Ray's own processes are not in its group and end by themselves."""
+    """The driver and, where they are local, its workers too; Ray's own processes are not in its group and end by themselves."""
     if executor == "ray":
         pytest.importorskip("ray")
     quiet, killed = study(tmp_path / "quiet"), study(tmp_path / "killed")
