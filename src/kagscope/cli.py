@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kagscope.commands.common import Debug, Json, Quiet, guarded, numbers
+from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, guarded, numbers
 from kagscope.commands.measure import measure
 from kagscope.commands.prune import prune
 from kagscope.commands.report import finish, report
@@ -74,6 +74,8 @@ def reproduce(
     executor: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
     workers: Annotated[int | None, typer.Option(help="Tasks at a time. [default: one per core]", show_default=False)] = None,
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
+    cpus_per_run: Cpus = None,
+    gpus_per_run: Gpus = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -104,7 +106,7 @@ def reproduce(
                 "points": points,
             }
         )
-        chosen = choose_executor(executor, workers, address)
+        chosen = choose_executor(executor, workers, address, cpus_per_run, gpus_per_run)
         from kagscope.console import Console
         from kagscope.studies.reproduce import reproduce as run
 
