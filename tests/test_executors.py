@@ -173,9 +173,10 @@ def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
 
 def test_fewer_workers_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     from kagscope.studies import study
+    from kagscope.studies.plan import task_memory
 
     told: list[Event] = []
-    each = study.task_memory(runs()[0], 1000)
+    each = task_memory(runs()[0], 1000)
     for free, expected in ((100 * each, 8), (3.5 * each, 3), (0.1 * each, 1), (None, 8)):
         monkeypatch.setattr(study, "usable_memory", lambda free=free: free)
         chosen = study._within_memory(LocalExecutor(8, by_default=True), runs()[:1], {"digits": 1000}, told.append)
@@ -211,6 +212,6 @@ def test_control_groups_limit_cores_and_memory(
     monkeypatch.setattr(resources, "GROUPS", tmp_path / "groups")
     monkeypatch.setattr(resources, "OWN_GROUP", tmp_path / "own")
     monkeypatch.setattr(resources, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert resources.usable_cores() == cores
     assert resources.usable_memory() == memory

@@ -32,7 +32,7 @@ def cluster() -> Iterator[Any]:
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # nodes hand it to their workers
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield cluster
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
     os.environ["PYTHONPATH"] = before
 
 
@@ -103,7 +103,7 @@ def study(folder: Path, executor: Any, on_event: Report = lambda event: None) ->
 
 
 def same(one: Path, other: Path) -> None:
-    pd.testing.assert_frame_equal(*(pd.read_parquet(out / "results.parquet") for out in (one, other)))
+    pd.testing.assert_frame_equal(pd.read_parquet(one / "results.parquet"), pd.read_parquet(other / "results.parquet"))
     store = RunStore(other)
     assert store.folders() == set(store.study["runs"])
     assert not [entry for entry in (other / "runs").iterdir() if entry.name.startswith(".")]

@@ -78,6 +78,18 @@ def as_if_never_killed(quiet: Path, other: Path) -> None:
     assert not (other / "out" / "leases").exists()
 
 
+def gone(group: int) -> bool:
+    """Whether the processes of a group end within a few seconds (multiprocessing's own helper sees the end of its parent)."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 @pytest.mark.parametrize("moment", [0.0, 3.0], ids=["at once", "while it works"])
 def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(moment: float, tmp_path: Path) -> None:
     folder = study(tmp_path / "stopped")
@@ -96,7 +108,6 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(moment: float, tmp_path:
     assert process.wait(timeout=60) == 130
     assert rest.splitlines()[-1] == "interrupted: finished runs are kept, the same command goes on from there"
     assert "Traceback" not in rest
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    assert gone(process.pid), "a process of the study is left"
     assert not list((folder / "out").glob("leases/*"))
     assert not list((folder / "out" / "runs").glob(".*"))

@@ -261,7 +261,7 @@ def _single_threaded() -> Iterator[None]:
 def _main_left_alone() -> Iterator[None]:
     """Workers need nothing of the calling script; one without ``if __name__ == "__main__"`` would start again in each of them."""
     main = sys.modules["__main__"]
-    before = {name: main.__dict__[name] for name in ("__spec__", "__file__") if name in main.__dict__}
+    before: dict[str, Any] = {name: main.__dict__[name] for name in ("__spec__", "__file__") if name in main.__dict__}
     main.__spec__ = None
     main.__dict__.pop("__file__", None)
     try:

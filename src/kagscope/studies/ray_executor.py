@@ -138,7 +138,7 @@ def _nodes() -> list[dict[str, float]]:
     """Resources of the nodes that are alive."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def _queue() -> Any:
