@@ -12,6 +12,9 @@ study=$1 out=$2
 cpus=${SLURM_CPUS_PER_TASK:-1}
 nodes=${SLURM_JOB_NUM_NODES:-1}
 port=$((20000 + ${SLURM_JOB_ID:-0} % 20000)) # jobs that share a node need ports of their own
+# Others on these nodes must not reach this Ray: a secret of this job, which srun hands on.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export RAY_TMPDIR=${RAY_TMPDIR:-/tmp/ray-${SLURM_JOB_ID:-0}}
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)

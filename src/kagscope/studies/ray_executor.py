@@ -106,7 +106,7 @@ class RayExecutor:
         )
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:  # the last: a wrong token
             raise InputError(f"cannot reach Ray at {self.address or 'this machine'}: {error}") from error
         try:
             yield
