@@ -128,6 +128,11 @@ def window_centers(image_shape: tuple[int, int], grid: int) -> np.ndarray:
     return np.array([(r, c) for r in axes[0] for c in axes[1]])
 
 
+def window_radii(image_shape: tuple[int, int]) -> tuple[float, ...]:
+    """An eighth, a quarter, three eighths and half of the longer side; the last around the middle holds nearly the whole image."""
+    return tuple(scale / 2 for scale in scales(image_shape))
+
+
 def measure_state(model: nn.Sequential, probe: Probe, plan: Plan, *, full: bool) -> State:
     """Measure one network.
 
@@ -245,11 +250,13 @@ def _windows(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarr
         return
     some = slice(0, min(plan.window_points, len(points)))
     centers = window_centers(probe.image_shape, plan.window_grid)
-    radius = scales(probe.image_shape)[0]
-    found = kag.window_moments(jacobian.dense(some), centers, radius, probe.image_shape)
-    for center, moments in zip(centers, found, strict=True):
-        name = str(kag.Window((int(center[0]), int(center[1])), radius))
-        state.add((layer, 2, name, "pr"), points[some], moments.participation_ratio)
+    radii = window_radii(probe.image_shape)
+    found = kag.window_moments(jacobian.dense(some), centers, radii, probe.image_shape)
+    for radius, per_center in zip(radii, found, strict=True):
+        for center, moments in zip(centers, per_center, strict=True):
+            name = str(kag.Window((int(center[0]), int(center[1])), radius))
+            reason = "undefined: no column subset in this selection" if moments.count == 0 else ALL_ZERO
+            state.add((layer, 2, name, "pr"), points[some], moments.participation_ratio, reason=reason)
 
 
 def _spectra(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarray, plan: Plan) -> None:

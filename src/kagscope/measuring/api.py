@@ -18,7 +18,7 @@ from kagscope.measuring.checks import check_model
 from kagscope.measuring.observe import Observation, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
-from kagscope.measuring.tables import compare, curves
+from kagscope.measuring.tables import compare, curves, units
 from kagscope.provenance import hardware, versions
 
 
@@ -132,6 +132,7 @@ def reported(
         settings=settings.as_json(),
         notes=[*seen.notes, *notes],
         provenance={**about, "versions": versions(), "hardware": hardware()},
+        units=units(seen, before, settings.zero_row_quantile),
     )
 
 

@@ -13,6 +13,7 @@ from kagscope import scores
 from kagscope.comparison import rounding_only
 from kagscope.errors import InputError
 from kagscope.geometry import ALL_ZERO, SUMS, WHOLE, State, record
+from kagscope.incoming import MAX_COLUMNS, IncomingSums
 from kagscope.jacobians import FactoredJacobian
 from kagscope.jacobians.compute import Batch
 from kagscope.measuring.settings import MeasureSettings
@@ -45,6 +46,8 @@ class LayerScores:
     settings: MeasureSettings
     state: State = field(init=False)
     seen: int = 0
+    incoming: IncomingSums = field(default_factory=IncomingSums)
+    shared: np.ndarray | None = None  # W of J = diag(d) W, where every batch has it
     _row_means: dict[int, list[np.ndarray]] = field(default_factory=dict)
     _values: list[np.ndarray] = field(default_factory=list)
     _column_norms: list[np.ndarray] = field(default_factory=list)
@@ -60,6 +63,10 @@ class LayerScores:
         ids = np.arange(self.seen, self.seen + len(J))
         self.seen += len(J)
         self._values.append(batch.values)
+        if self.settings.layer_map != "output" and J.shape[2] <= MAX_COLUMNS:
+            W = batch.jacobian.W if isinstance(batch.jacobian, FactoredJacobian) else None
+            self.shared = W if not self.incoming.points or W is self.shared else None
+            self.incoming.add(J)
         if self.settings.layer_map == "output":
             self._column_norms.append(np.abs(J).max(axis=1))
         for k in self.settings.k:

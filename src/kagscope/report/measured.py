@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from kagscope.incoming import Incoming
 from kagscope.report import write_report
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
@@ -41,6 +42,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
             "without": ["claims", "training", "runs", *([] if any("window(" in str(one) for one in chosen) else ["where"])],
             "findings": report.findings,
             "image_shape": list(shape) if shape else None,
+            "units": {RUN["run"]: Incoming.from_table(report.units)} if not report.units.empty else {},
             "versions": about.get("versions"),
             "hardware": about.get("hardware"),
             "config": report.settings,
@@ -68,6 +70,7 @@ def write_series_page(series: Series, path: str | os.PathLike[str]) -> Path:
             "summary": f"{len(series)} checkpoints. {last._headline()}. Intervals are not shown: there is one network.",
             "findings": series.findings,
             "image_shape": list(shape) if shape else None,
+            "units": {RUN["run"]: Incoming.from_table(last.units)} if not last.units.empty else {},
             "versions": about.get("versions"),
             "hardware": about.get("hardware"),
             "config": last.settings,

@@ -13,6 +13,7 @@ from kagscope.provenance import hardware
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.claims import Claim, evaluate_claims
 from kagscope.studies.executors import Report
+from kagscope.studies.exhibits import exhibits, settings_of_runs
 from kagscope.studies.findings import findings
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
@@ -82,6 +83,7 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
         "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
         "config": study["settings"],
         "findings": sentences,
+        **exhibits(store, list(whole), settings_of_runs(results)),
     }
     figures = write_figures(
         results, curves, store.folder / "figures", image_shape, lambda name: on_event({"kind": "stage", "name": f"figure {name}"})

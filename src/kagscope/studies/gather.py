@@ -20,6 +20,7 @@ from kagscope.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report
+from kagscope.studies.exhibits import exhibits, settings_of_runs
 from kagscope.studies.relations import relations
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
@@ -85,6 +86,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
             "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
             "config": study["settings"],
             "findings": sentences,
+            **exhibits(store, list(whole), settings_of_runs(shown)),
         },
     )
     for name, reason in figures.left_out.items():
