@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
@@ -59,6 +59,8 @@ FACTS = {
     "versions": "Versions",
     "config": "Configuration",
 }
+FILLED_BY = {"units": "units", "where": "maps"}  # sections that are not shown where this part of the payload is empty
+DPI = 150
 PALETTE = 64  # colours of an embedded figure
 MAX_REASONS = 20
 
@@ -84,7 +86,8 @@ def write_report(
             those of a study). ``image_shape``: height and width of the images; ``without``: names of sections that are not
             shown. For the interactive part: ``configs`` (run id to configuration), ``labels`` (index of a test image to its
             class), ``pictures`` (``mean``: an image, ``classes``: class to image) and ``units`` (run id to
-            :class:`~kagscope.incoming.Incoming` of each layer).
+            :class:`~kagscope.incoming.Incoming` of each layer). ``figures``: what :func:`~kagscope.figures.write_figures` wrote of
+            these very tables, so that they are not drawn a second time.
         progress: called with each figure's name before it is drawn.
 
     Returns:
@@ -110,9 +113,9 @@ def render_report(
     """The page as text; arguments as for :func:`write_report`."""
     reduced, averaged = per_run(results), curve_means(curves)
     shape = tuple(int(side) for side in provenance.get("image_shape") or ()) or (1, 1)
-    figures, left_out = draw_figures(reduced, averaged, (shape[0], shape[-1]), progress)
+    figures, left_out = _figures(reduced, averaged, (shape[0], shape[-1]), provenance.get("figures"), progress)
     payload = build_payload(results, averaged, provenance, reduced=reduced)
-    without = {*provenance.get("without", ()), *([] if payload["units"] else ["units"])}
+    without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
     sections = [(place, name) for place, name in SECTIONS if place not in without]
     code, look = script(), _asset("page.css")
     data = str(provenance.get("data", "unnamed data"))
@@ -121,14 +124,14 @@ def render_report(
         style_hash=_hash(look),
         style=Markup(look),
         script=Markup(code),
-        title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {data}"),
+        title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {PurePath(data).name or data}"),
         without=" ".join(sorted(without)),
         sections=sections,
         first=sections[0][0],
         summary=str(provenance["summary"]) if provenance.get("summary") else _summary(reduced, provenance, data),
         findings=[str(one) for one in provenance.get("findings") or ()],
         claims=claims_shown(claims),
-        figures={place: _figures(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
+        figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
         command=str(provenance.get("command") or ""),
         sampled=_sampled(reduced),
         undefined_values=undefined_counts(results)[:MAX_REASONS],
@@ -192,27 +195,46 @@ def _summary(reduced: pd.DataFrame, provenance: Mapping[str, Any], data: str) ->
 def _sampled(reduced: pd.DataFrame) -> list[tuple[str, int, float]]:
     """Score, k, and the median relative standard error of a run's mean, of what was sampled."""
     chosen = reduced[~reduced["exact"]]
-    size = (chosen["stderr"] / chosen["value"].abs()).replace([math.inf], math.nan)
+    size = (chosen["stderr"] / chosen["value"].abs()).replace([math.inf, 0.0], math.nan)  # 0: no error is known
     error = size.groupby([chosen["score"].astype(str), chosen["k"].astype(int)]).median()
     entries: list[tuple[Any, float]] = list(zip(error.index, error, strict=True))
     return [(score, k, value) for (score, k), value in entries]
 
 
-def _figures(figures: Mapping[str, Figure], left_out: Mapping[str, str], place: str) -> list[dict[str, Any]]:
+def _figures(
+    reduced: pd.DataFrame,
+    averaged: pd.DataFrame,
+    shape: tuple[int, int],
+    written: Sequence[Path] | None,
+    progress: Callable[[str], None] | None,
+) -> tuple[dict[str, Image.Image], dict[str, str]]:
+    """Every figure as a picture by name, and the reason for each that is left out; those that are written are read."""
+    if written is not None:
+        files = {Path(file).stem: Path(file) for file in written if Path(file).suffix == ".png"}
+        return {name: Image.open(file) for name, file in files.items()}, dict(getattr(written, "left_out", {}))
+    drawn, left_out = draw_figures(reduced, averaged, shape, progress)
+    return {name: _picture(figure) for name, figure in drawn.items()}, left_out
+
+
+def _picture(figure: Figure) -> Image.Image:
+    stream = io.BytesIO()
+    with style():
+        figure.savefig(stream, format="png", dpi=DPI)
+    return Image.open(stream)
+
+
+def _of_section(figures: Mapping[str, Image.Image], left_out: Mapping[str, str], place: str) -> list[dict[str, Any]]:
+    """The figures of a section with their captions, as PNG with few colours; or why one is left out."""
     found = []
     for family in FAMILIES:
-        if FIGURE_PLACE.get(family.name) == place:
-            one: dict[str, Any] = {"name": family.name, "caption": family.caption, "image": None}
-            drawn = figures.get(family.name)
-            found.append(one | (_png(drawn) if drawn is not None else {"reason": left_out.get(family.name, "not drawn")}))
+        if FIGURE_PLACE.get(family.name) != place:
+            continue
+        one: dict[str, Any] = {"name": family.name, "caption": family.caption, "image": None}
+        if (picture := figures.get(family.name)) is None:
+            found.append(one | {"reason": left_out.get(family.name, "not drawn")})
+            continue
+        stream = io.BytesIO()
+        picture.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE).save(stream, format="png", optimize=True)
+        image = base64.b64encode(stream.getvalue()).decode()
+        found.append(one | {"image": image, "width": picture.width, "height": picture.height})
     return found
-
-
-def _png(figure: Figure) -> dict[str, Any]:
-    """The figure at 150 dots per inch, its colours reduced to a palette, with its size in pixels."""
-    stream, small = io.BytesIO(), io.BytesIO()
-    with style():
-        figure.savefig(stream, format="png", dpi=150)
-    picture = Image.open(stream).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
-    picture.save(small, format="png", optimize=True)
-    return {"image": base64.b64encode(small.getvalue()).decode(), "width": picture.width, "height": picture.height}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kagscope.data.functions import is_function
 from kagscope.figures.style import score_label
 from kagscope.figures.tables import (
     MEASURES,
@@ -69,6 +70,7 @@ def build_payload(
             "trainings": trainings_of(reduced),
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"]) if score not in BOOKKEEPING],
             "runLayers": [layer_label(name, layers) for name in pr_layers(reduced)],
+            "accuracy": _accuracy_name(about.get("configs") or {}),
             "imageShape": list(shape) if shape is not None else None,
         },
         "columns": SERIES_COLUMNS,
@@ -127,6 +129,11 @@ def _accuracy(reduced: pd.DataFrame) -> list[dict[str, Any]]:
 def pr_layers(reduced: pd.DataFrame) -> list[str]:
     """The layers whose PR the table of runs shows."""
     return layers_of(select(reduced, score="pr", k=2, selection="all"))
+
+
+def _accuracy_name(configs: Mapping[str, Any]) -> str:
+    """What the column ``accuracy`` holds: of a regression R^2."""
+    return "test R²" if configs and all(is_function(str(one.get("data"))) for one in configs.values()) else "test accuracy"
 
 
 def _runs(reduced: pd.DataFrame, configs: Mapping[str, Any]) -> list[dict[str, Any]]:

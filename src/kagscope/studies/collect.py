@@ -94,7 +94,7 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
         results=results,
         curves=curves,
         claims=[claim.as_json() for claim in claims],
-        provenance=provenance,
+        provenance={**provenance, "figures": figures},
     )
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})

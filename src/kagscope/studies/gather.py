@@ -86,6 +86,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
             "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
             "config": study["settings"],
             "findings": sentences,
+            "figures": figures,
             **exhibits(store, list(whole), settings_of_runs(shown)),
         },
     )

@@ -8,7 +8,8 @@ const Lines = (() => {
   //         x: "linear|log|step", y: "linear|log", reference, label, file, none, small}
   function draw(host, chart) {
     const narrow = host.clientWidth && host.clientWidth < 480;
-    const W = narrow ? 400 : chart.small ? 520 : 900, H = narrow ? 290 : chart.small ? 330 : 380, L = 66, R = 14, T = 12, B = 48;
+    const W = narrow ? 400 : chart.small ? 520 : 900, H = narrow ? 290 : chart.small ? 330 : 380, R = 14, T = 12, B = 48;
+    const words = chart.yLabel.length > (H - B - T) / 6.8 ? chart.yLabel.split(": ") : [chart.yLabel], L = 50 + 16 * words.length; // a long label in two lines
     const points = chart.series.flatMap((s) => s.x.map((x, i) => ({ x, y: s.y[i], low: s.low?.[i], high: s.high?.[i] }))).filter((p) => there(p.y));
     if (!points.length) { host.replaceChildren(Dom.make("p", { textContent: chart.none || "Nothing was measured for this choice." })); return; }
     const { px, py, first, xs, ys } = axes(chart, points, { W, H, L, R, T, B });
@@ -31,7 +32,7 @@ const Lines = (() => {
     }
     svg.append(node("line", { x1: L, x2: W - R, y1: H - B, y2: H - B, class: "frame" }), node("line", { x1: L, x2: L, y1: T, y2: H - B, class: "frame" }));
     svg.append(node("text", { x: (L + W - R) / 2, y: H - 8, "text-anchor": "middle" }, chart.xLabel));
-    svg.append(node("text", { transform: `translate(15 ${(T + H - B) / 2}) rotate(-90)`, "text-anchor": "middle" }, chart.yLabel));
+    words.forEach((text, i) => svg.append(node("text", { transform: `translate(${15 + 17 * i} ${(T + H - B) / 2}) rotate(-90)`, "text-anchor": "middle" }, text)));
     if (chart.reference !== undefined && chart.reference >= ys[0] && chart.reference <= ys[1])
       svg.append(node("line", { x1: L, x2: W - R, y1: py(chart.reference), y2: py(chart.reference), class: "reference" }));
     chart.series.forEach((s, place) => svg.append(line(s, place - (chart.series.length - 1) / 2, px, py, H - B)));

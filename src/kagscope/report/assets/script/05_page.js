@@ -26,8 +26,9 @@ const Page = {
   shown: (s) => Page.state.widths.includes(s.width) && Page.state.trainings.includes(s.training),
   settings: () => Page.set.widths.flatMap((width) => Page.set.trainings.map((training) => ({ width, training }))).filter(Page.shown),
   look({ width, training }) {
-    const { set } = Page, byWidth = set.trainings.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), dashed = byWidth ? t > 0 : w !== set.widths.length - 1;
-    return { name: `width ${width}, ${training}`, colour: "c" + ((byWidth ? w : t) % 6), dashed, hollow: dashed };
+    const { set } = Page, byWidth = set.trainings.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), name = `width ${width}, ${training}`;
+    if (byWidth) return { name, colour: "c" + (w % 6), dashed: t > 0 || w > 5, hollow: t > 0 };
+    return { name, colour: "c" + (t % 6), dashed: t % 12 > 5, hollow: w !== set.widths.length - 1 };
   },
   reference: () => (Page.state.measure === "ratio" ? 1 : Page.state.measure === "difference" ? 0 : undefined),
   scoreLabel: (name) => Page.labels[name] ?? name,
@@ -104,6 +105,7 @@ const CONTROLS = {
   mapmeasure: { label: "show", options: () => ["ratio", "value"], name: (v) => Page.WORDS[v] },
   maplabel: { label: "images", options: () => Page.unique(Where.same().map((m) => String(m.label))), name: (v) => Where.label(v), start: "null" },
   radius: { label: "window radius", options: () => Page.numbers(Where.same((m) => String(m.label) === Page.state.maplabel).map((m) => m.radius)), name: String, get start() { return CONTROLS.radius.options()[1]; } },
+  maprange: { label: "colours", options: () => (Where.straddles() ? ["centred"] : ["spread", "centred"]), name: (v) => ({ centred: "white at 1", spread: "over the values shown" })[v] },
   overlay: { label: "mean image", options: () => (Page.data.pictures.mean ? ["outline", "picture", "none"] : ["none"]), name: (v) => ({ outline: "outline", picture: "beneath the map", none: "not shown" })[v] },
   curvek: { label: "order k", options: () => Page.numbers(Page.curves().map((c) => c.k)), name: String, start: 2 },
   curveselection: { label: "columns", options: () => Page.unique(Page.curves((c) => c.k === Page.state.curvek).map((c) => c.selection)), name: String, start: "all" },

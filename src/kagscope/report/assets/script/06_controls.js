@@ -3,8 +3,9 @@ const Controls = (() => {
   const { all, one, make } = Dom;
   const SLIDERS = {
     step: { options: () => [...Page.steps().slice(0, -1), "last"], text: (v) => (v === "last" ? "trained (last of each run)" : String(v)) },
-    radius: { options: () => CONTROLS.radius.options(), text: (v) => `${v} pixels` },
+    radius: { options: () => CONTROLS.radius.options(), text: (v, all) => `${v} pixels${all.length < 2 ? " (the one measured)" : ""}` },
   };
+  const OPTIONAL = new Set(["mapscore", "mapk", "maplabel", "maprange", "overlay"]); // not shown where there is no choice
   function build() {
     for (const host of all("[data-controls]")) for (const key of host.dataset.controls.split(" ")) {
       const select = make("select");
@@ -32,6 +33,7 @@ const Controls = (() => {
       const key = select.dataset.key, control = CONTROLS[key], options = control.options();
       select.replaceChildren(...options.map((value) => new Option(control.name(value), value, false, String(value) === String(Page.state[key]))));
       select.disabled = options.length < 2;
+      select.parentElement.hidden = options.length < 2 && OPTIONAL.has(key);
     }
     for (const box of all("[data-toggle]")) box.checked = Page.state[box.dataset.toggle].map(String).includes(box.value);
     for (const slider of all("[data-slider]")) {
@@ -39,7 +41,7 @@ const Controls = (() => {
       slider.max = Math.max(0, possible.length - 1);
       slider.disabled = possible.length < 2;
       slider.value = Math.max(0, possible.findIndex((v) => String(v) === String(Page.state[name])));
-      const words = possible.length ? text(Page.state[name]) : "–";
+      const words = possible.length ? text(Page.state[name], possible) : "–";
       slider.setAttribute("aria-valuetext", words);
       one(`[data-output=${name}]`).textContent = words;
     }

@@ -4,7 +4,7 @@ const Minors = {
   pick(kind) {
     const { state, set } = Page, found = Page.curves((c) => c.curve === kind && c.k === state.curvek && c.width === state.width && c.selection === state.curveselection);
     const initial = found.find((c) => c.stage === "initial"), trainings = set.trainings.filter((t) => state.trainings.includes(t));
-    const trained = trainings.map((t) => ({ c: found.find((c) => c.stage === "trained" && c.training === t), name: "trained, " + t, colour: "c" + (set.trainings.indexOf(t) % 6) })).filter((e) => e.c);
+    const trained = trainings.map((t) => ({ c: found.find((c) => c.stage === "trained" && c.training === t), name: "trained, " + t, colour: "c" + (set.trainings.indexOf(t) % 6), dashed: set.trainings.indexOf(t) % 12 > 5 })).filter((e) => e.c);
     return [...(initial ? [{ c: initial, name: "initial", colour: "initial" }] : []), ...trained];
   },
   edges: (c) => c.y.map((_, i) => (c.first + i) / Minors.OCTAVE),
@@ -34,16 +34,16 @@ Page.sections.push({
     const left = Math.floor(Math.min(...bars.map((e) => Minors.leftEnd(e.c)))), right = Math.max(...bars.map((e) => (e.c.first + e.c.y.length) / Minors.OCTAVE)), zeroAt = left - Math.max(1.5, 0.08 * (right - left));
     Lines.draw(Dom.one("[data-chart=histogram]"), {
       small: true, flush: true, x: "linear", y: "log", xMin: zeroAt - 0.5, file: "histogram", xLabel: "log₂(minor / mean minor); left: exact zeros", yLabel: "fraction per ⅛ octave",
-      none: "Distributions of sizes were not measured for this choice.", xTicks: bars.length ? [[zeroAt, "0"], ...Minors.ticks(left, right)] : undefined,
+      none: "Distributions of sizes were not measured for this choice.", xTicks: bars.length ? [[zeroAt, "zero"], ...Minors.ticks(left, right)] : undefined,
       series: bars.map((e) => {
         const kept = Minors.edges(e.c).map((x, i) => [x, e.c.y[i]]).filter(([x]) => x >= left);
-        return { name: e.name, colour: e.colour, plain: true, steps: true, x: kept.map(([x]) => x), y: kept.map(([, y]) => y), spike: e.c.zeros > 0 ? [zeroAt, e.c.zeros] : undefined };
+        return { name: e.name, colour: e.colour, dashed: e.dashed, plain: true, steps: true, x: kept.map(([x]) => x), y: kept.map(([, y]) => y), spike: e.c.zeros > 0 ? [zeroAt, e.c.zeros] : undefined };
       }),
     });
     const limit = Minors.threshold(), zero = ({ c }) => c.x.filter((x, i) => c.y[i] <= limit).length;
     Lines.draw(Dom.one("[data-chart=zipf]"), {
       small: true, flush: true, x: Page.state.rankaxis, y: "log", file: "zipf", xLabel: "rank / number of rows", yLabel: "row mean / overall mean", reference: limit, none: "Row means were not measured for this choice.",
-      series: ranks.map((e) => ({ name: e.name, colour: e.colour, plain: true, dashed: e.name === "initial", x: e.c.x.map((x) => x / e.c.count), y: e.c.y, low: e.c.low, high: e.c.high })),
+      series: ranks.map((e) => ({ name: e.name, colour: e.colour, plain: true, dashed: e.dashed || e.name === "initial", x: e.c.x.map((x) => x / e.c.count), y: e.c.y, low: e.c.low, high: e.c.high })),
     });
     Dom.one("[data-note=minors]").textContent = limit === undefined || !ranks.some(zero) ? "" : `Dotted in the right chart: the row mean that 1% of the rows of the untrained nets do not exceed, the threshold of “zero rows” (here relative to the overall mean of each curve).`;
     Table.show("minors", ["curve", "nets", "x", "y", "low", "high"], rows, { label: "the distributions" });

@@ -16,13 +16,13 @@ const Units = {
     for (let p = 0; p < size; p++) image.data.set([...Heat.rgb((raw[unit.i * size + p] / 127) * (range ? unit.peak / range : 1)), 255], 4 * p);
     context.putImageData(image, 0, 0);
   },
-  said: (u) => `${Format.number(u.row_norm, 3)} · ${u.zero_share === null ? "–" : Format.number(100 * u.zero_share, 3) + "% zero"} · ${Format.number(u.alignment, 2)}`,
+  said: (u) => [`norm ${Format.number(u.row_norm, 3)}`, u.zero_share === null ? "" : `zero ${Format.number(100 * u.zero_share, 2)}%`, `align ${Format.number(u.alignment, 2)}`].filter(Boolean),
   tile(net, u, range) {
-    const [tall, wide] = net.shape, canvas = Dom.make("canvas", { width: wide, height: tall, className: tall * 4 < wide ? "strip" : "" }), flag = u.zero_share === 1 ? " always zero" : u.zero_share > 0 ? " sometimes zero" : "";
+    const [tall, wide] = net.shape, canvas = Dom.make("canvas", { width: wide, height: tall, className: tall * 4 < wide ? "strip" : "" }), flag = u.zero_share === 1 ? "always-zero" : u.zero_share >= 0.5 ? "mostly-zero" : "";
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `unit ${u.unit}: row norm ${Format.number(u.row_norm)}, zero row at ${u.zero_share === null ? "an unknown share" : Format.number(100 * u.zero_share) + "%"} of the points, axis alignment ${Format.number(u.alignment)}`);
     Units.paint(canvas, net, u, range);
-    return Dom.make("li", { className: flag.trim().replace(" ", "-") }, canvas, Dom.make("span", { className: "unit", textContent: `unit ${u.unit}` }), Dom.make("span", { textContent: Units.said(u) }), ...(flag ? [Dom.make("span", { className: "flag", textContent: flag.trim() })] : []));
+    return Dom.make("li", { className: flag }, canvas, Dom.make("span", { className: "unit", textContent: `unit ${u.unit}` }), ...Units.said(u).map((textContent) => Dom.make("span", { textContent })), ...(flag ? [Dom.make("span", { className: "flag", textContent: flag.replace("-", " ") })] : []));
   },
   png(net, list, range) { // all tiles as shown, in one picture
     const [tall, wide] = net.shape, zoom = Math.max(1, Math.round(84 / Math.max(tall, wide))), w = wide * zoom + 6, h = tall * zoom + 18, across = Math.min(16, list.length), canvas = Dom.make("canvas", { width: w * across, height: h * Math.ceil(list.length / across) });

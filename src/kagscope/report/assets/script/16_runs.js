@@ -12,14 +12,14 @@ const Runs = {
     return value !== null && { "<": value < number, ">": value > number, "<=": value <= number, ">=": value >= number }[sign];
   },
   draw() {
-    const head = [...Runs.HEAD, ...Page.set.runLayers.map((label) => `PR ratio, ${label}`), "configuration"], words = Dom.one("[data-filter]").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    const head = ["run", "configuration", ...Runs.HEAD.slice(1), ...Page.set.runLayers.map((label) => `PR ratio, ${label}`)], words = Dom.one("[data-filter]").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     const chosen = Page.data.runs.filter((run) => words.every((word) => Runs.matches(word, run))), byName = new Map(chosen.map((run) => [run.run, run]));
-    const rows = chosen.map((run) => [...Runs.HEAD.map((name) => run[name]), ...run.pr, run.config ? JSON.stringify(run.config) : ""]);
+    const rows = chosen.map((run) => [run.run, run.config ? JSON.stringify(run.config) : "", ...Runs.HEAD.slice(1).map((name) => run[name]), ...run.pr]);
     Dom.one("[data-output=runs]").textContent = `${rows.length} of ${Page.data.runs.length}`;
     const link = (row) => [Dom.make("a", { href: `runs/${encodeURIComponent(row[0])}/config.json`, textContent: row[0] })];
     const show = (row) => (byName.get(row[0]).config ? [Dom.button("show", () => Runs.open(byName.get(row[0])), `Show the configuration of ${row[0]}`)] : ["–"]);
     Table.show("runs", head, Table.sorted(rows, head.indexOf(Runs.sort[0]), Runs.sort[1]), { open: true, sort: Runs.sort, label: "the runs",
-      resort: (column) => { Runs.sort = [column, Runs.sort[0] === column ? -Runs.sort[1] : 1]; Runs.draw(); }, cells: { 0: link, [head.length - 1]: show } });
+      resort: (column) => { Runs.sort = [column, Runs.sort[0] === column ? -Runs.sort[1] : 1]; Runs.draw(); }, cells: { 0: link, 1: show } });
   },
   open(run) {
     const dialog = Dom.one("[data-config]"), text = JSON.stringify(run.config, null, 1);
