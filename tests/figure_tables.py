@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kagscope.incoming import MEAN_ROW, WEIGHTS, Incoming
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 POINT_SCORES = {
@@ -42,11 +43,12 @@ def geometric_steps(last: int) -> list[int]:
     return [0, *powers, last]
 
 
-def selections_for(image_shape: tuple[int, int], stride: int = 1, radius: int = 2) -> list[str]:
+def selections_for(image_shape: tuple[int, int], stride: int = 1, window_radii: Sequence[int] = (2,)) -> list[str]:
     """All, the four balls and minimum distances of the study, and windows around pixel centres ``stride`` apart."""
     side = min(image_shape)
     radii = [max(1, round(side * quarter / 4)) for quarter in (1, 2, 3, 4)]
-    windows = [f"window({r},{c},{radius})" for r in range(0, image_shape[0], stride) for c in range(0, image_shape[1], stride)]
+    centres = [(r, c) for r in range(0, image_shape[0], stride) for c in range(0, image_shape[1], stride)]
+    windows = [f"window({r},{c},{radius})" for radius in window_radii for r, c in centres]
     return ["all", *[f"ball({r})" for r in radii], *[f"apart({d})" for d in radii], *windows]
 
 
@@ -62,6 +64,7 @@ def make_tables(
     layers: Sequence[str] = ("1", "3"),
     windows: bool = True,
     stride: int = 1,
+    window_radii: Sequence[int] = (2,),
     run_name: str = "{training}-w{width}-s{seed}",
     curves: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -85,7 +88,7 @@ def make_tables(
                         "epoch": step / 20,
                         "accuracy": 0.1 + 0.85 * progress - 0.03 * (training == "augmented"),
                     }
-                    wanted = selections_for(image_shape, stride) if step == last_step else ["all"]
+                    wanted = selections_for(image_shape, stride, window_radii) if step == last_step else ["all"]
                     if not windows:
                         wanted = [s for s in wanted if not s.startswith("window")]
                     result_parts.append(_scores(where, wanted, layers, ks, points, image_shape, progress, rng))
@@ -201,6 +204,21 @@ def make_claims() -> list[dict[str, Any]]:
     ]
 
 
+def make_units(
+    runs: Sequence[str], layers: Sequence[str] = ("1", "3"), count: int = 8, columns: int = 64
+) -> dict[str, list[Incoming]]:
+    """Made-up units of one net of each of these runs; unit 0 is always zero."""
+    rng = np.random.default_rng(1)
+
+    def layer(name: str, what: str) -> Incoming:
+        zero_share = np.round(rng.random(count), 2)
+        zero_share[0] = 1.0
+        numbers = rng.random((2, count))
+        return Incoming(name, what, rng.normal(size=(count, columns)).astype(np.float32), numbers[0], zero_share, numbers[1])
+
+    return {run: [layer(name, MEAN_ROW if place else WEIGHTS) for place, name in enumerate(layers)] for run in runs}
+
+
 def make_provenance() -> dict[str, Any]:
     """A made-up origin of such a study."""
     return {
@@ -212,4 +230,19 @@ def make_provenance() -> dict[str, Any]:
         "hardware": "2 CPU cores",
         "timings": {"training": 31.2, "geometry": 40.5, "statistics": 2.0},
         "config": {"epochs": 10, "activation": "gelu", "points": 50, "k": [1, 2, 3]},
+    }
+
+
+def make_exhibits(results: pd.DataFrame, image_shape: tuple[int, int] = (8, 8)) -> dict[str, Any]:
+    """Made-up configurations, classes of the points, mean images, and units of the first seed of each setting."""
+    runs = [str(run) for run in results["run"].unique()]
+    first = [str(run) for run in results.drop_duplicates(["width", "training"])["run"]]
+    rows, columns = np.mgrid[: image_shape[0], : image_shape[1]]
+    ring = np.exp(-((np.hypot(rows - image_shape[0] / 2, columns - image_shape[1] / 2) - image_shape[0] / 4) ** 2) / 2)
+    points = sorted({int(point) for point in results["point"].unique() if point >= 0})
+    return {
+        "configs": {run: {"run": run, "activation": "gelu", "geometry": {"points": len(points)}} for run in runs},
+        "labels": {point: point % 2 for point in points},
+        "pictures": {"mean": ring, "classes": {0: ring, 1: ring.T**2}},
+        "units": make_units(first, columns=image_shape[0] * image_shape[1]),
     }
