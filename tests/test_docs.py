@@ -45,6 +45,7 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope study plan study.toml --set grid.seed": "expands a hundred thousand runs, a minute",
     "kagscope study run study.toml --out shared/out": "inside a job of a cluster",
     "python benchmarks/": "minutes each, on idle cores",
+    "python -m venv": "the environment is the one that runs this",
 }
 SMALLER = {  # what is added where the command of the page takes minutes
     "kagscope study run study.toml --out out/study": (
@@ -52,7 +53,7 @@ SMALLER = {  # what is added where the command of the page takes minutes
         "--set grid.label_noise=[0.0,0.2] --set measure.checkpoints=2 --set measure.points=4"
     ),
 }
-SHOWN = {"make", "pip", "git", "srun", "sbatch", "ray", "head=$(scontrol", "sleep", "tensorboard", "cd"}  # not kagscope's own
+SHOWN = {".venv/bin/pip", "make", "pip", "git", "srun", "sbatch", "ray", "head=$(scontrol", "sleep", "tensorboard", "cd"}  # not kagscope's own
 INFO = re.compile(r"(?P<language>[\w+-]*)[ \t]*(?:title=\"(?P<title>[^\"\n]*)\")?[ \t]*$\n", re.MULTILINE)
 
 
