@@ -117,7 +117,7 @@ def ideal() -> None:
         limit = np.quantile(minors_[minors_ > 0], 0.8)
         ax.imshow(minors_.T, cmap="cividis", vmin=0, vmax=limit, aspect="auto", interpolation="nearest")
         m = kag.minor_moments(J, 2)
-        ax.set(title=f"{name}: {np.count_nonzero(minors_)} of {minors_.size}, PR {m.participation_ratio:.2f}")
+        ax.set(title=f"{name}: {np.count_nonzero(minors_)} minors, PR {m.participation_ratio:.2f}")
         ax.set(xlabel="pairs of rows", ylabel="pairs of columns", xticks=[], yticks=[])
         ax.grid(False)
     save(figure, FOLDER / "ideal.png", dpi=120)
