@@ -48,6 +48,7 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "python -m venv": "the environment is the one that runs this",
 }
 SMALLER = {  # what is added where the command of the page takes minutes
+    "kagscope reproduce --data stripes --widths 16 --seeds 2 --epochs 3 --k 1,2 --points 8 --out out/stripes": "--workers 1 --training standard",
     "kagscope study run study.toml --out out/study": (
         "--workers=1 --set run.epochs=1 --set run.train_size=200 --set grid.width=[6] --set grid.seed=[0] "
         "--set grid.label_noise=[0.0,0.2] --set measure.checkpoints=2 --set measure.points=4"
@@ -125,6 +126,7 @@ def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     for package in NEEDS.get(page.name, ()):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # files that the page wrote can be imported
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "run" / "bert" / "events"))
     if page.name == "report.md":  # it goes on with a study that another page makes

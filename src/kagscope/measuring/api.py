@@ -44,6 +44,8 @@ def measure(
     rel_error: float = 0.01,
     memory_budget: int = 2**30,
     seed: int = 0,
+    scores: Mapping[str, Callable[[Any], Any]] | None = None,
+    jacobian_scores: Mapping[str, Callable[[Any], Any]] | None = None,
     progress: bool | Callable[[str], None] | None = None,
 ) -> Report:
     """Measure the geometry of a network's layers: the minors of their Jacobians, against a baseline (MATH.md sections 1 to 3).
@@ -74,6 +76,9 @@ def measure(
         rel_error: relative standard error aimed at where something is sampled.
         memory_budget: bytes of working memory, about; sizes of chunks follow from it.
         seed: of whatever is sampled.
+        scores: your own functions of the :class:`kagscope.Moments` of a batch of B Jacobians, by name; each returns (B,) numbers, NaN
+            where undefined. They are measured for every k and selection, of network and baseline.
+        jacobian_scores: the same of the Jacobians themselves, a (B, m, n) float64 array.
         progress: a callable told each layer's name; True or None show it on a terminal, False shows nothing.
 
     Returns:
@@ -97,6 +102,8 @@ def measure(
         rel_error=rel_error,
         memory_budget=memory_budget,
         seed=seed,
+        scores=scores or {},
+        jacobian_scores=jacobian_scores or {},
     )
     check_model(model)
     since, model = time.perf_counter(), getattr(model, COMPILED, model)
