@@ -1,13 +1,12 @@
 """Draw the pictures of docs/geometry.md into docs/pictures/. Usage: python docs/make_geometry_pictures.py
 
-A net with one hidden layer learns xor3, a function of three variables (arXiv 2509.12326), so that its Jacobians, and even all their
-minors, are small enough to be looked at. About twenty seconds on one core.
+A net with one hidden layer learns xor3, a function of three variables (arXiv 2509.12326), so that its Jacobians, and even all
+their minors, are small enough to be looked at. About twenty seconds on one core.
 """
 
 from __future__ import annotations
 
 import copy
-from itertools import combinations
 from pathlib import Path
 
 import matplotlib as mpl

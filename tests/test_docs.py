@@ -48,13 +48,27 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "python -m venv": "the environment is the one that runs this",
 }
 SMALLER = {  # what is added where the command of the page takes minutes
-    "kagscope reproduce --data stripes --widths 16 --seeds 2 --epochs 3 --k 1,2 --points 8 --out out/stripes": "--workers 1 --training standard",
+    "kagscope reproduce --data stripes --widths 16 --seeds 2 --epochs 3 --k 1,2 --points 8 --out out/stripes": (
+        "--workers 1 --training standard"
+    ),
     "kagscope study run study.toml --out out/study": (
         "--workers=1 --set run.epochs=1 --set run.train_size=200 --set grid.width=[6] --set grid.seed=[0] "
         "--set grid.label_noise=[0.0,0.2] --set measure.checkpoints=2 --set measure.points=4"
     ),
 }
-SHOWN = {".venv/bin/pip", "make", "pip", "git", "srun", "sbatch", "ray", "head=$(scontrol", "sleep", "tensorboard", "cd"}  # not kagscope's own
+SHOWN = {
+    ".venv/bin/pip",
+    "make",
+    "pip",
+    "git",
+    "srun",
+    "sbatch",
+    "ray",
+    "head=$(scontrol",
+    "sleep",
+    "tensorboard",
+    "cd",
+}  # not kagscope's own
 INFO = re.compile(r"(?P<language>[\w+-]*)[ \t]*(?:title=\"(?P<title>[^\"\n]*)\")?[ \t]*$\n", re.MULTILINE)
 
 

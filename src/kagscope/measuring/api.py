@@ -76,8 +76,8 @@ def measure(
         rel_error: relative standard error aimed at where something is sampled.
         memory_budget: bytes of working memory, about; sizes of chunks follow from it.
         seed: of whatever is sampled.
-        scores: your own functions of the :class:`kagscope.Moments` of a batch of B Jacobians, by name; each returns (B,) numbers, NaN
-            where undefined. They are measured for every k and selection, of network and baseline.
+        scores: your own functions of the :class:`kagscope.Moments` of a batch of B Jacobians, by name; each returns (B,) numbers,
+            NaN where undefined. They are measured for every k and selection, of network and baseline.
         jacobian_scores: the same of the Jacobians themselves, a (B, m, n) float64 array.
         progress: a callable told each layer's name; True or None show it on a terminal, False shows nothing.
 

@@ -64,7 +64,9 @@ class MeasureSettings:
         for option in ("scores", "jacobian_scores"):
             object.__setattr__(self, option, check_scores(option, getattr(self, option)))
         if twice := self.scores.keys() & self.jacobian_scores.keys():
-            raise InputError(f"scores and jacobian_scores both have {', '.join(sorted(twice))}; give each score a name of its own")
+            raise InputError(
+                f"scores and jacobian_scores both have {', '.join(sorted(twice))}; give each score a name of its own"
+            )
         if not (isinstance(self.tokens, str) and self.tokens == FLAT) and not _are_tokens(self.tokens):
             raise InputError(f"tokens is {self.tokens!r}; expected None, a number, a list of indices, or 'flat'")
         for name, least in (("max_rows", 2), ("memory_budget", 2**20), ("rotation_points", 0), ("seed", 0)):

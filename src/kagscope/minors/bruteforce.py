@@ -1,4 +1,4 @@
-"""Minors of any order, one by one (by LAPACK from k = 4 on), in chunks: for k >= 4 when there are few, and as the plain reference in tests."""
+"""Minors of any order, one by one, in chunks: for k >= 4 when there are few, and as the plain reference in tests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def minor_blocks(J: FloatArray, rows: IntArray, columns: IntArray, entries: int 
 
 
 def _det(A: FloatArray) -> FloatArray:
-    """Determinants of (…, k, k); of small whole numbers exact for k <= 3, where LAPACK's pivots would leave rounding for a zero."""
+    """Determinants of (…, k, k). For k <= 3 those of whole numbers are exact; LAPACK's pivots would leave rounding for a zero."""
     k = A.shape[-1]
     if k == 2:
         return np.asarray(A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0])
