@@ -10,7 +10,8 @@ import griffe
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`~?([^`<]*?)(?:\s*<[^`]*>)?`")
 TABLE = re.compile(r"^(=+(?: +=+)+)\n(?:(.*?)\n\1\n)?(.*?)\n\1$", re.MULTILINE | re.DOTALL)
 SEVERAL = re.compile(r"^( {4})((?:\w+, )+\w+): (.*(?:\n {8,}\S.*)*)", re.MULTILINE)
-SECTIONS = ("Args", "Attributes", "Raises")
+SECTION = re.compile(r"^(\w+:)$", re.MULTILINE)
+SPLIT = ("Args:", "Attributes:", "Raises:")
 
 
 class Docstrings(griffe.Extension):
@@ -23,8 +24,10 @@ class Docstrings(griffe.Extension):
 
 def rewritten(text: str) -> str:
     text = TABLE.sub(_markdown_table, ROLE.sub(r"`\1`", text))
-    parts = re.split(rf"^((?:{'|'.join(SECTIONS)}):)$", text, flags=re.MULTILINE)
-    return "".join(SEVERAL.sub(_one_each, part) if place % 2 == 0 and place else part for place, part in enumerate(parts))
+    parts = ["", *SECTION.split(text)]
+    return "".join(
+        SEVERAL.sub(_one_each, part) if head in SPLIT else part for head, part in zip(["", *parts], parts, strict=False)
+    )
 
 
 def _one_each(found: re.Match[str]) -> str:
