@@ -89,7 +89,7 @@ def pruning() -> None:
     def change(smaller: nn.Module) -> float:
         return float((smaller(test_images) - before).abs().max() / before.abs().max())
 
-    (smaller, found), ours = timed(lambda: kag.prune(model, images), 1)
+    (smaller, _), ours = timed(lambda: kag.prune(model, images), 1)
     left = [module.out_features for module in smaller if isinstance(module, nn.Linear)]
     line("kagscope, tolerance 0", ours, f"{256 - sum(left[:2])} of 256 units, largest change {change(smaller):.1e}")
     share = 1 - sum(left[:2]) / 256

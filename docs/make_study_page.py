@@ -30,7 +30,7 @@ def main() -> None:
     outcome = collector(store)(store, store.study["runs"], lambda event: None)
     name, settings = store.study["name"], store.study["settings"]
     seconds = outcome.seconds
-    lines = [f"# {name}", "", settings["description"], "", "```", store.study["command"], "```", ""]
+    lines = [f"# {name}", "", settings["description"], "", "```sh", store.study["command"], "```", ""]
     lines += [
         f"On {hardware()}: {given.minutes:g} minutes in all; added up over processes {seconds['train'] / 60:.1f} minutes of "
         f"training and {seconds['geometry'] / 60:.1f} of geometry. {len(outcome.runs)} runs. Made by `docs/make_study_page.py`.",

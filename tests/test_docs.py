@@ -33,15 +33,16 @@ from sybil.evaluators.python import PythonEvaluator  # noqa: E402
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS = {"tracking.md": ("lightning", "transformers", "accelerate", "tensorboard")}
 
 ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope reproduce --data mnist": "MNIST, ten minutes",
+    "kagscope reproduce --data ../shared/data/mnist": "the same",
     "kagscope reproduce --data my-images": "the reader's own images, an hour",
     "kagscope report out/mine": "what that command would have made",
-    "kagscope study run ka-phase-diagram": "a ready study, hours",
-    "kagscope study run geometry-vs-robustness": "a ready study, hours",
+    "kagscope study run ka-phase-diagram": "a ready study, minutes",
+    "kagscope study run geometry-vs-robustness": "a ready study, minutes",
     "kagscope study plan study.toml --set grid.seed": "expands a hundred thousand runs, a minute",
     "kagscope study run study.toml --out shared/out": "inside a job of a cluster",
     "python benchmarks/": "minutes each, on idle cores",
@@ -58,6 +59,8 @@ SMALLER = {  # what is added where the command of the page takes minutes
 }
 SHOWN = {
     ".venv/bin/pip",
+    ".venv/bin/python",
+    ".venv/bin/pre-commit",
     "make",
     "pip",
     "git",
@@ -135,7 +138,7 @@ def parse(arguments: list[str]) -> None:
     command.make_context(name, rest, parent=context)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     for package in NEEDS.get(page.name, ()):
         pytest.importorskip(package)
