@@ -1,0 +1,133 @@
+"""Permutation tests of many numbers at once: what could have been had training, the group or the level made no difference.
+
+All numbers of a draw are permuted together, so the draws keep how the numbers hang together; :func:`step_down` uses that.
+A table of draws is (draws, tests); its first row is the data as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations, product
+from math import factorial
+
+import numpy as np
+from scipy import stats
+
+from kagscope.studies.statistics import Array, holm, paired_test
+
+ENUMERATED = 4096  # permutations, at most; beyond, as many are drawn
+NUMBERS_AT_ONCE = 2**25  # of a table of draws in float32: 128 MB
+FEWEST_DRAWS = 999
+
+
+def sign_flips(n: int, draws: int = ENUMERATED, seed: int = 0) -> Array:
+    """Signs of n differences, (draws, n) of -1 and 1: all 2^n where these are no more than ``draws``, else drawn ones."""
+    if 2**n <= draws:
+        return np.array(list(product((1.0, -1.0), repeat=n))).reshape(2**n, n)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, n))
+    signs[0] = 1
+    return signs
+
+
+def signed_ranks(differences: Array) -> Array:
+    """Wilcoxon's signed ranks along the first axis (n, tests); zeros and NaN count for neither side and get 0."""
+    d = np.where(np.isfinite(differences), differences, 0.0)
+    zeros = (d == 0).sum(axis=0)
+    return np.asarray(np.where(d == 0, 0.0, np.sign(d) * (stats.rankdata(np.abs(d), axis=0) - zeros)))
+
+
+def pair_signs(values: Array) -> Array:
+    """Signs of all differences between levels, later minus earlier: (..., levels) to (..., pairs); 0 for ties and NaN."""
+    first, second = np.triu_indices(values.shape[-1], 1)
+    return np.nan_to_num(np.sign(values[..., second] - values[..., first]))
+
+
+def level_orders(levels: int, blocks: int, draws: int = ENUMERATED, seed: int = 0) -> Array:
+    """Pair signs of the levels after permuting them within every block, (draws, blocks, pairs): all orders or drawn ones."""
+    if not _enumerable(levels, blocks, draws):
+        orders = np.random.default_rng(seed).permuted(np.tile(np.arange(levels), (draws, blocks, 1)), axis=2)
+        orders[0] = np.arange(levels)
+        return pair_signs(orders.astype(float))
+    each = np.array(list(permutations(range(levels))), dtype=float)
+    which = np.array(list(product(range(len(each)), repeat=blocks)))
+    return pair_signs(each[which])
+
+
+def _enumerable(levels: int, blocks: int, draws: int) -> bool:
+    return levels <= 8 and blocks * np.log(factorial(levels)) <= np.log(draws) + 1e-9
+
+
+def signed_rank_draws(differences: Array, seed: int = 0) -> Array:
+    """Signed-rank sums of (n, tests) differences over flipped signs, (draws, tests) float32.
+
+    Args:
+        differences: paired; NaN are left out.
+        seed: of the drawn signs, where not all are enumerated.
+    """
+    ranks = signed_ranks(differences)
+    return _float32(sign_flips(len(ranks), _draws(ranks.shape[1]), seed), ranks)
+
+
+def trend_draws(series: Array, seed: int = 0) -> Array:
+    """Kendall's S summed over blocks, of permuted levels, (draws, tests) float32.
+
+    Args:
+        series: (tests, blocks, levels), levels ascending; NaN where a block lacks a level.
+        seed: of the drawn orders, where not all are enumerated.
+    """
+    tests, blocks, levels = series.shape
+    orders = level_orders(levels, blocks, _draws(max(tests, blocks * levels * (levels - 1) // 2)), seed)
+    return _float32(orders.reshape(len(orders), -1), pair_signs(series).reshape(tests, -1).T)
+
+
+def _draws(width: int) -> int:
+    return int(np.clip(NUMBERS_AT_ONCE // max(width, 1), FEWEST_DRAWS + 1, ENUMERATED))
+
+
+def _float32(assigned: Array, numbers: Array) -> Array:
+    # sums of whole and half numbers below 2^22 are exact in float32
+    return np.asarray(assigned.astype(np.float32) @ numbers.astype(np.float32))
+
+
+def two_sided(draws: Array) -> Array:
+    """(tests,) share of the draws that lie at least as far from 0 as the data do."""
+    return np.asarray((np.abs(draws) >= np.abs(draws[0])).mean(axis=0))
+
+
+def step_down(draws: Array) -> Array:
+    """p-values adjusted for all tests together: Westfall & Young 1993, algorithm 4.1 (step-down max T).
+
+    Controls the probability of any false rejection in the family, as Holm's method does, but counts numbers that move together
+    as one: with n pairs it can reach 2 / 2^n however many numbers are tested, where Holm's method multiplies by their number.
+
+    Returns:
+        (tests,); 1 where every draw of a test is 0.
+    """
+    spread = np.sqrt((draws.astype(np.float64) ** 2).mean(axis=0))
+    size = np.abs(np.divide(draws, spread, out=np.zeros_like(draws), where=spread > 0))
+    order = np.argsort(-size[0], kind="stable")
+    largest = np.zeros(len(size), dtype=size.dtype)
+    adjusted = np.empty(order.size)
+    for place in order[::-1]:  # the largest of this test and all smaller ones
+        largest = np.maximum(largest, size[:, place])
+        adjusted[place] = (largest >= size[0, place] * (1 - 1e-6)).mean()
+    adjusted[order] = np.maximum.accumulate(adjusted[order])
+    return adjusted
+
+
+def signed_rank_p(differences: Array, draws: Array) -> Array:
+    """Two-sided p-values of (n, tests) differences: from ``draws`` where these are all 2^n, else exact one by one."""
+    n = len(differences)
+    if len(draws) == 2**n:
+        return two_sided(draws)
+    return np.array([paired_test(column, "two-sided").p_value for column in differences.T])
+
+
+def holm_within(p_values: Sequence[float] | Array, families: Sequence[str]) -> Array:
+    """Holm's adjustment within each family; NaN is no test."""
+    p, names = np.asarray(p_values, dtype=float), np.asarray(families, dtype=object)
+    adjusted = np.full(p.shape, np.nan)
+    for family in dict.fromkeys(families):
+        members = np.flatnonzero((names == family) & np.isfinite(p))
+        adjusted[members] = holm(p[members].tolist())
+    return adjusted
