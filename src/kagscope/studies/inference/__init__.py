@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from kagscope.studies.inference.comparisons import comparisons
-from kagscope.studies.inference.nets import Nets
-from kagscope.studies.inference.sentences import sentences
-from kagscope.studies.inference.trained import trained_against_initial
-from kagscope.studies.inference.trends import trends
+#from kagscope.studies.inference.comparisons import comparisons
+#from kagscope.studies.inference.nets import Nets
+#from kagscope.studies.inference.sentences import sentences
+#from kagscope.studies.inference.trained import trained_against_initial
+#from kagscope.studies.inference.trends import trends
 
 __all__ = ["Inference", "infer"]
 
