@@ -21,6 +21,7 @@ from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.exhibits import exhibits, settings_of_runs
+from kagscope.studies.inference import infer
 from kagscope.studies.relations import relations
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
@@ -30,7 +31,7 @@ BASIC_AXES = ("width", "training", "seed")
 
 
 def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda event: None) -> Outcome:
-    """Write ``runs``, ``results`` and ``curves.parquet``, ``summary.csv``, ``relations.csv``, ``figures/`` and ``report.html``.
+    """Write ``runs``, ``results`` and ``curves.parquet``, the tables of means and tests, ``figures/`` and ``report.html``.
 
     Args:
         store: of the study.
@@ -60,11 +61,15 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     held = [name for name in varied if name != "seed"]
     related = relations(results, runs, held)
     atomic_write(store.folder / "relations.csv", related.to_csv(index=False))
+    on_event({"kind": "stage", "name": "statistics"})
+    tested = infer(results, runs, varied)
+    for name, table in tested.tables().items():
+        atomic_write(store.folder / f"{name}.csv", table.to_csv(index=False))
     labels = _labels(runs, varied)
     shown = results.assign(training=results["run"].astype(str).map(labels).astype("category"))
     drawn = curves.assign(training=curves["run"].astype(str).map(labels).astype("category"))
     shapes = sorted({tuple(shape) for shape in runs["image_shape"]})
-    sentences = _findings(results, runs, varied, left_out) + _related(related, held)
+    sentences = _findings(results, runs, varied, left_out) + tested.sentences + _related(related, held)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
     _maps(store, summary, [name for name in varied if name != "seed"])

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-#from kagscope.studies.inference.comparisons import comparisons
-#from kagscope.studies.inference.nets import Nets
-#from kagscope.studies.inference.sentences import sentences
-#from kagscope.studies.inference.trained import trained_against_initial
-#from kagscope.studies.inference.trends import trends
+from kagscope.studies.inference.comparisons import comparisons
+from kagscope.studies.inference.nets import Nets
+from kagscope.studies.inference.sentences import sentences
+from kagscope.studies.inference.trained import trained_against_initial
+from kagscope.studies.inference.trends import trends
 
 __all__ = ["Inference", "infer"]
 
@@ -22,10 +22,14 @@ __all__ = ["Inference", "infer"]
 class Inference(NamedTuple):
     """The three tables and what they say in plain words."""
 
-    tests: pd.DataFrame
+    trained: pd.DataFrame
     comparisons: pd.DataFrame
     trends: pd.DataFrame
     sentences: list[str]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by the names of their files."""
+        return {"trained_vs_initial": self.trained, "comparisons": self.comparisons, "trends": self.trends}
 
 
 def infer(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> Inference:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,14 +69,16 @@ class Nets:
         if missing:
             raise InputError(f"the tables of the study lack {', '.join(missing)}; see kagscope.schema for what they need")
         runs = runs.reset_index(drop=True)
+        place = {str(run): number for number, run in enumerate(runs["run"])}
         last = final(results)
-        last = last[~last["score"].astype(str).isin(BOOKKEEPING) & last["run"].astype(str).isin(runs["run"].astype(str))]
-        last = last.reset_index(drop=True)
+        kept = ~_by_name(last["score"], lambda name: name in BOOKKEEPING) & _by_name(last["run"], lambda name: name in place)
+        last = last[kept].reset_index(drop=True)
         measures = _measures(last)
-        change = _change(last, last["score"].astype(str).map(measures).to_numpy(dtype=object))
+        change = _change(last, _by_name(last["score"], measures.__getitem__))
         key = last.groupby(WHAT_KEYS, observed=True, sort=False).ngroup().to_numpy(dtype=np.int64)
-        net = last["run"].astype(str).map({str(run): place for place, run in enumerate(runs["run"])}).to_numpy(dtype=np.int64)
-        keys = last[WHAT_KEYS].astype({"layer": str, "selection": str, "score": str}).groupby(key).first()
+        net = _by_name(last["run"], place.__getitem__)
+        first = np.unique(key, return_index=True)[1]
+        keys = last.loc[first, WHAT_KEYS].astype({"layer": str, "selection": str, "score": str}).reset_index(drop=True)
         keys["measure"] = keys["score"].map(measures)
         keys["kind"] = keys["selection"].str.partition("(")[0]
         keys["reason"] = _reasons(last, key, np.isfinite(change), len(keys))
@@ -127,15 +129,20 @@ class Nets:
         return bool(pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) and column.notna().all())
 
 
+def _by_name(column: pd.Series[Any], of: Callable[[str], Any]) -> NDArray[Any]:
+    """``of`` of each row's name, asked once for each name that occurs."""
+    names = column.astype("category").cat.remove_unused_categories()
+    return np.array([of(str(name)) for name in names.cat.categories])[names.cat.codes.to_numpy()]
+
+
 def _measures(last: pd.DataFrame) -> dict[str, str]:
-    score = last["score"].astype(str)
-    lowest = np.minimum(last["value"], last["baseline"].fillna(np.inf)).groupby(score).min()
-    compared = (last["value"].notna() & last["baseline"].notna()).groupby(score).any()
+    lowest = np.minimum(last["value"], last["baseline"].fillna(np.inf)).groupby(last["score"], observed=True).min()
+    compared = (last["value"].notna() & last["baseline"].notna()).groupby(last["score"], observed=True).any()
     found = {str(name): RATIO if lowest[name] > 0 else DIFFERENCE for name in compared.index}
     return {name: VALUE if name in OWN_REFERENCE or not compared[name] else what for name, what in found.items()}
 
 
-def _change(last: pd.DataFrame, measure: NDArray[np.object_]) -> Array:
+def _change(last: pd.DataFrame, measure: NDArray[np.str_]) -> Array:
     value, baseline = (last[name].to_numpy(dtype=float) for name in ("value", "baseline"))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log(value / baseline)
@@ -146,8 +153,8 @@ def _change(last: pd.DataFrame, measure: NDArray[np.object_]) -> Array:
 def _reasons(last: pd.DataFrame, key: Indices, defined: NDArray[np.bool_], keys: int) -> list[str]:
     """Why a key has no number anywhere: the reason that the table gives most often."""
     some = np.bincount(key, defined, minlength=keys) > 0
-    reasons = last["reason"].astype(str).str.removeprefix("undefined: ")
-    said = reasons[~some[key]].groupby(key[~some[key]]).agg(lambda texts: texts.mode().iloc[0])
+    reasons = last["reason"][~some[key]].astype(str).str.removeprefix("undefined: ")
+    said = reasons.groupby(key[~some[key]]).agg(lambda texts: texts.mode().iloc[0])
     return ["" if some[place] else said.get(place) or "undefined in every net" for place in range(keys)]
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from kagscope.studies.statistics import Array, holm, paired_test
 
-ENUMERATED = 4096  # permutations, at most; beyond, as many are drawn
+ENUMERATED = 10_000  # permutations, at most; beyond, as many are drawn
 NUMBERS_AT_ONCE = 2**25  # of a table of draws in float32: 128 MB
 FEWEST_DRAWS = 999
 
@@ -42,19 +42,20 @@ def pair_signs(values: Array) -> Array:
     return np.nan_to_num(np.sign(values[..., second] - values[..., first]))
 
 
+def order_count(levels: int, blocks: int) -> float:
+    """Number of ways to permute the levels within every block."""
+    return float(factorial(min(levels, 20))) ** min(blocks, 10)  # far beyond what is enumerated
+
+
 def level_orders(levels: int, blocks: int, draws: int = ENUMERATED, seed: int = 0) -> Array:
     """Pair signs of the levels after permuting them within every block, (draws, blocks, pairs): all orders or drawn ones."""
-    if not _enumerable(levels, blocks, draws):
+    if order_count(levels, blocks) > draws:
         orders = np.random.default_rng(seed).permuted(np.tile(np.arange(levels), (draws, blocks, 1)), axis=2)
         orders[0] = np.arange(levels)
         return pair_signs(orders.astype(float))
     each = np.array(list(permutations(range(levels))), dtype=float)
     which = np.array(list(product(range(len(each)), repeat=blocks)))
     return pair_signs(each[which])
-
-
-def _enumerable(levels: int, blocks: int, draws: int) -> bool:
-    return levels <= 8 and blocks * np.log(factorial(levels)) <= np.log(draws) + 1e-9
 
 
 def signed_rank_draws(differences: Array, seed: int = 0) -> Array:
@@ -68,16 +69,17 @@ def signed_rank_draws(differences: Array, seed: int = 0) -> Array:
     return _float32(sign_flips(len(ranks), _draws(ranks.shape[1]), seed), ranks)
 
 
-def trend_draws(series: Array, seed: int = 0) -> Array:
-    """Kendall's S summed over blocks, of permuted levels, (draws, tests) float32.
+def trend_draws(signs: Array, levels: int, seed: int = 0) -> Array:
+    """Kendall's S summed over blocks, of levels permuted within each block, (draws, tests) float32.
 
     Args:
-        series: (tests, blocks, levels), levels ascending; NaN where a block lacks a level.
+        signs: (tests, blocks, pairs) signs of the differences between levels, as of :func:`pair_signs` or sums of such.
+        levels: number of levels, ascending.
         seed: of the drawn orders, where not all are enumerated.
     """
-    tests, blocks, levels = series.shape
-    orders = level_orders(levels, blocks, _draws(max(tests, blocks * levels * (levels - 1) // 2)), seed)
-    return _float32(orders.reshape(len(orders), -1), pair_signs(series).reshape(tests, -1).T)
+    tests, blocks, pairs = signs.shape
+    orders = level_orders(levels, blocks, _draws(max(tests, blocks * pairs)), seed)
+    return _float32(orders.reshape(len(orders), -1), signs.reshape(tests, -1).T)
 
 
 def _draws(width: int) -> int:
