@@ -79,7 +79,7 @@ def _compared(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tupl
 
 def matched(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
     """(pairs, 2) nets with the first and with the other category that share the seed and all other axes."""
-    block = nets.codes(["seed", *(name for name in ("data_seed",) if nets.runs[name].nunique() > 1), *nets.others(axis)])
+    block = nets.codes([*nets.replicates, *nets.others(axis)])
     values = nets.runs[axis]
     there = {int(block[net]): int(net) for net in np.flatnonzero(values == category)}
     pairs = [(int(net), there[int(block[net])]) for net in np.flatnonzero(values == first) if int(block[net]) in there]

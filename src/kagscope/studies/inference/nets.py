@@ -123,6 +123,11 @@ class Nets:
         values = list(pd.unique(self.runs[axis]))
         return sorted(values) if self.numeric(axis) else values
 
+    @property
+    def replicates(self) -> list[str]:
+        """The columns that number repetitions: "seed", and "data_seed" where it varies."""
+        return ["seed", *(name for name in REPLICATES[1:] if name in self.runs and self.runs[name].nunique() > 1)]
+
     def numeric(self, axis: str) -> bool:
         """Whether the values of an axis are numbers."""
         column = self.runs[axis]

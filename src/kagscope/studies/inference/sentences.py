@@ -33,7 +33,7 @@ def sentences(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: pd.DataF
     if len(tested):
         clear, best = _clearest(tested, tested["p_value"])
         groups = f"{best['axis']} {best['category']} against {best['first']}"
-        what = f"Scores of the whole image that differ between categories: {_counts(tested, clear)} ({_how(best)})"
+        what = f"Scores of the whole image that differ between categories: {_counts(tested, clear)} ({_how(best)}; {_mixed(tested)})"
         said.append(f"{what}; clearest: {groups}, {_score(best)}, {_effect(best)}." if len(clear) else f"{what}.")
     tested = _tested(trends)
     if len(tested):
@@ -68,6 +68,11 @@ def _how(row: pd.Series[Any]) -> str:
 def _counts(tested: pd.DataFrame, clear: pd.DataFrame) -> str:
     names = tested["axis"].drop_duplicates()
     return ", ".join(f"{(clear['axis'] == name).sum()} of {(tested['axis'] == name).sum()} for {name}" for name in names)
+
+
+def _mixed(tested: pd.DataFrame) -> str:
+    p = tested["mixed_p_holm"].astype(float)
+    return f"by the mixed models of all nets {(p < ALPHA).sum()} of {p.notna().sum()}"
 
 
 def _score(row: pd.Series[Any]) -> str:

@@ -103,7 +103,7 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
 def _within(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array]:
     """Pair signs and how many pairs are defined, summed over the settings of each seed: (keys, seeds, pairs) each."""
     seeds, seed = np.unique(nets.runs["seed"], return_inverse=True)
-    setting = nets.codes([*(name for name in ("data_seed",) if nets.runs[name].nunique() > 1), *others])
+    setting = nets.codes([*nets.replicates[1:], *others])
     level = nets.runs[axis.column].map({value: place for place, value in enumerate(axis.values)}).to_numpy(dtype=float)
     used = np.flatnonzero(np.isfinite(level))
     settings = np.unique(setting[used], return_inverse=True)[1]
