@@ -13,12 +13,12 @@ import pandas as pd
 from scipy import stats
 
 from kagscope.studies.inference.nets import RATIO, Block, Indices, Nets
-from kagscope.studies.inference.permutation import holm_within, signed_rank_draws, signed_rank_p, step_down
+from kagscope.studies.inference.permutation import flip_draws, holm_within, step_down, two_sided
 from kagscope.studies.statistics import Array, hierarchical_bootstrap, net_means
 
 FEWEST_EXACT = 6  # seeds: below, the exact test cannot reach 5% on two sides
 RESAMPLES = 1000
-SIGNED_RANK, STUDENT = "Wilcoxon signed-rank over seeds, exact", "paired t over seeds"
+FLIPS, STUDENT = "sign flips of the mean over seeds", "paired t over seeds"
 SAME, EQUAL, ONE = "no difference in any net", "the difference is the same in every seed", "one seed"
 
 
@@ -41,7 +41,8 @@ def _mean(values: Array) -> Array:
 def over_seeds(blocks: Iterable[Block], keys: int) -> tuple[pd.DataFrame, Array]:
     """Test and interval of paired differences, per number.
 
-    From six seeds the exact signed-rank test (Wilcoxon 1945), below Student's paired t. Intervals come from a hierarchical
+    From six seeds the permutation test of the mean (signs of the seeds' differences flipped, Fisher 1935), exact up to 13 seeds;
+    below Student's paired t. Intervals come from a hierarchical
     bootstrap over seeds and data points, 95%.
 
     Args:
@@ -100,8 +101,10 @@ def _tests(means: Array) -> tuple[Array, Array, np.ndarray]:
             continue
         d = means[patterns[:, place]][:, columns]
         if n >= FEWEST_EXACT:
-            p_value[columns], test[columns] = signed_rank_p(d, signed_rank_draws(d)), SIGNED_RANK
-            p_least[columns] = np.minimum(1.0, 2.0 ** (1 - (d != 0).sum(axis=0)))
+            draws = flip_draws(d)
+            p_value[columns] = two_sided(draws)
+            p_least[columns] = np.maximum(1 / len(draws), np.minimum(1.0, 2.0 ** (1 - (d != 0).sum(axis=0))))
+            test[columns] = f"{FLIPS}, {'all' if len(draws) == 2**n else 'drawn'} {len(draws)}"
         else:
             with np.errstate(divide="ignore", invalid="ignore"):
                 t = d.mean(axis=0) / (d.std(axis=0, ddof=1) / np.sqrt(n))
@@ -117,10 +120,10 @@ def adjusted(found: pd.DataFrame, means: Array) -> pd.DataFrame:
         means: (seeds, rows) differences; those of one seed are flipped together.
     """
     joint = np.full(len(found), np.nan)
-    exact = (found["test"] == SIGNED_RANK).to_numpy() & found["p_value"].notna().to_numpy()
+    exact = found["test"].str.startswith(FLIPS).to_numpy() & found["p_value"].notna().to_numpy()
     for members in found[exact].groupby("family", sort=False).indices.values():
         places = np.flatnonzero(exact)[members]
-        joint[places] = step_down(signed_rank_draws(means[:, places]))
+        joint[places] = step_down(flip_draws(means[:, places]))
     return found.assign(p_holm=holm_within(found["p_value"].to_numpy(), found["family"].tolist()), p_joint=joint)
 
 

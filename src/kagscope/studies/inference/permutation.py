@@ -11,12 +11,12 @@ from itertools import permutations, product
 from math import factorial
 
 import numpy as np
-from scipy import stats
 
-from kagscope.studies.statistics import Array, holm, paired_test
+from kagscope.studies.statistics import Array, holm
 
 ENUMERATED = 10_000  # permutations, at most; beyond, as many are drawn
-NUMBERS_AT_ONCE = 2**25  # of a table of draws in float32: 128 MB
+NUMBERS_AT_ONCE = 2**24  # of a table of draws: 128 MB
+ROUNDING = 1e-9  # sums that differ by less are equal
 FEWEST_DRAWS = 999
 
 
@@ -27,13 +27,6 @@ def sign_flips(n: int, draws: int = ENUMERATED, seed: int = 0) -> Array:
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, n))
     signs[0] = 1
     return signs
-
-
-def signed_ranks(differences: Array) -> Array:
-    """Wilcoxon's signed ranks along the first axis (n, tests); zeros and NaN count for neither side and get 0."""
-    d = np.where(np.isfinite(differences), differences, 0.0)
-    zeros = (d == 0).sum(axis=0)
-    return np.asarray(np.where(d == 0, 0.0, np.sign(d) * (stats.rankdata(np.abs(d), axis=0) - zeros)))
 
 
 def pair_signs(values: Array) -> Array:
@@ -58,19 +51,21 @@ def level_orders(levels: int, blocks: int, draws: int = ENUMERATED, seed: int = 
     return pair_signs(each[which])
 
 
-def signed_rank_draws(differences: Array, seed: int = 0) -> Array:
-    """Signed-rank sums of (n, tests) differences over flipped signs, (draws, tests) float32.
+def flip_draws(differences: Array, seed: int = 0) -> Array:
+    """Sums of (n, tests) paired differences under flipped signs, (draws, tests): Fisher's permutation test of the mean.
+
+    The numbers of one pair flip together. NaN are left out.
 
     Args:
-        differences: paired; NaN are left out.
-        seed: of the drawn signs, where not all are enumerated.
+        differences: one row per pair.
+        seed: of the drawn signs, where not all 2^n are enumerated.
     """
-    ranks = signed_ranks(differences)
-    return _float32(sign_flips(len(ranks), _draws(ranks.shape[1]), seed), ranks)
+    d = np.where(np.isfinite(differences), differences, 0.0)
+    return np.asarray(sign_flips(len(d), _draws(d.shape[1]), seed) @ d)
 
 
 def trend_draws(signs: Array, levels: int, seed: int = 0) -> Array:
-    """Kendall's S summed over blocks, of levels permuted within each block, (draws, tests) float32.
+    """Kendall's S summed over blocks, of levels permuted within each block, (draws, tests).
 
     Args:
         signs: (tests, blocks, pairs) signs of the differences between levels, as of :func:`pair_signs` or sums of such.
@@ -79,50 +74,37 @@ def trend_draws(signs: Array, levels: int, seed: int = 0) -> Array:
     """
     tests, blocks, pairs = signs.shape
     orders = level_orders(levels, blocks, _draws(max(tests, blocks * pairs)), seed)
-    return _float32(orders.reshape(len(orders), -1), signs.reshape(tests, -1).T)
+    return np.asarray(orders.reshape(len(orders), -1) @ signs.reshape(tests, -1).T)
 
 
 def _draws(width: int) -> int:
     return int(np.clip(NUMBERS_AT_ONCE // max(width, 1), FEWEST_DRAWS + 1, ENUMERATED))
 
 
-def _float32(assigned: Array, numbers: Array) -> Array:
-    # sums of whole and half numbers below 2^22 are exact in float32
-    return np.asarray(assigned.astype(np.float32) @ numbers.astype(np.float32))
-
-
 def two_sided(draws: Array) -> Array:
     """(tests,) share of the draws that lie at least as far from 0 as the data do."""
-    return np.asarray((np.abs(draws) >= np.abs(draws[0])).mean(axis=0))
+    return np.asarray((np.abs(draws) >= (1 - ROUNDING) * np.abs(draws[0])).mean(axis=0))
 
 
 def step_down(draws: Array) -> Array:
     """p-values adjusted for all tests together: Westfall & Young 1993, algorithm 4.1 (step-down max T).
 
     Controls the probability of any false rejection in the family, as Holm's method does, but counts numbers that move together
-    as one: with n pairs it can reach 2 / 2^n however many numbers are tested, where Holm's method multiplies by their number.
+    as one. With n pairs it can reach 2 / 2^n however many numbers are tested, where Holm's method multiplies by their number.
 
     Returns:
         (tests,); 1 where every draw of a test is 0.
     """
-    spread = np.sqrt((draws.astype(np.float64) ** 2).mean(axis=0))
+    spread = np.sqrt((draws**2).mean(axis=0))
     size = np.abs(np.divide(draws, spread, out=np.zeros_like(draws), where=spread > 0))
     order = np.argsort(-size[0], kind="stable")
     largest = np.zeros(len(size), dtype=size.dtype)
     adjusted = np.empty(order.size)
     for place in order[::-1]:  # the largest of this test and all smaller ones
         largest = np.maximum(largest, size[:, place])
-        adjusted[place] = (largest >= size[0, place] * (1 - 1e-6)).mean()
+        adjusted[place] = (largest >= (1 - ROUNDING) * size[0, place]).mean()
     adjusted[order] = np.maximum.accumulate(adjusted[order])
     return adjusted
-
-
-def signed_rank_p(differences: Array, draws: Array) -> Array:
-    """Two-sided p-values of (n, tests) differences: from ``draws`` where these are all 2^n, else exact one by one."""
-    n = len(differences)
-    if len(draws) == 2**n:
-        return two_sided(draws)
-    return np.array([paired_test(column, "two-sided").p_value for column in differences.T])
 
 
 def holm_within(p_values: Sequence[float] | Array, families: Sequence[str]) -> Array:
