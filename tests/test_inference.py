@@ -75,7 +75,7 @@ def test_interval_of_one_point_is_students_up_to_the_draws() -> None:
 
 
 @given(seed=st.integers(0, 1000), seeds=st.integers(2, 7))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_names_of_seeds_and_order_of_rows_do_not_matter(seed: int, seeds: int) -> None:
     rng = np.random.default_rng(seed)
     runs = runs_of({"training": ["standard", "augmented"], "width": [4, 8, 16]}, seeds)
@@ -90,7 +90,9 @@ def test_names_of_seeds_and_order_of_rows_do_not_matter(seed: int, seeds: int) -
         other = after.tables()[name]
         keys = ["score", *(column for column in ("training", "width", "axis", "category") if column in table)]
         one, two = (each.assign(**{key: each[key].astype(str) for key in keys}).sort_values(keys) for each in (table, other))
-        exact = [column for column in ("effect", "tau", "p_value", "p_holm", "p_joint", "mixed_p_value", "agree", "n") if column in one]
+        exact = [
+            column for column in ("effect", "tau", "p_value", "p_holm", "p_joint", "mixed_p_value", "agree", "n") if column in one
+        ]
         if name == "trends":  # of drawn orders
             exact = [column for column in exact if not column.startswith("p_")]
             np.testing.assert_allclose(one["p_value"].to_numpy(float), two["p_value"].to_numpy(float), atol=0.03)
@@ -98,7 +100,7 @@ def test_names_of_seeds_and_order_of_rows_do_not_matter(seed: int, seeds: int) -
 
 
 @given(seed=st.integers(0, 1000), power=st.floats(0.2, 4), scale=st.floats(0.01, 100))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_units_and_powers_change_no_test(seed: int, power: float, scale: float) -> None:
     """Ratios of rescaled scores are the same; a power of a score has the power of its effect and the same tests."""
     runs = runs_of({"training": ["standard", "augmented"], "width": [4, 8, 16]}, 3)
@@ -151,7 +153,11 @@ def test_categories_are_paired_where_seed_and_the_rest_are_shared() -> None:
     assert (row["n"], row["pairs"], row["first"]) == (4, 8, "adam")
     assert row["agree"] == np.mean(np.sign((means[2] - means[0]).mean(axis=1)) == np.sign(difference.mean()))
     missing = runs.drop(index=0).reset_index(drop=True)
-    row = comparisons(nets_of(missing, logs[:, 1:], ["optimizer", "width"])).set_index(["axis", "category"]).loc[("optimizer", "sgd")]
+    row = (
+        comparisons(nets_of(missing, logs[:, 1:], ["optimizer", "width"]))
+        .set_index(["axis", "category"])
+        .loc[("optimizer", "sgd")]
+    )
     assert row["pairs"] == 7, "a net without its like is in no pair"
 
 
@@ -214,7 +220,13 @@ def test_numbers_in_the_names_of_data_sets_have_a_trend() -> None:
     runs = runs_of({"data": ["mixed3:0.5", "mixed3:0", "random3", "mixed3:1"]}, 3)
     order = runs["data"].map({"mixed3:0": 0.0, "mixed3:0.5": 1.0, "mixed3:1": 2.0, "random3": -5.0}).to_numpy()
     row = trends(nets_of(runs, order[None, :, None], ["data"])).iloc[0]
-    assert (row["axis"], row["levels"], row["tau"], row["lowest"], row["highest"]) == ("data mixed3", 3, 1, "mixed3:0", "mixed3:1")
+    assert (row["axis"], row["levels"], row["tau"], row["lowest"], row["highest"]) == (
+        "data mixed3",
+        3,
+        1,
+        "mixed3:0",
+        "mixed3:1",
+    )
     assert row["p_value"] == pytest.approx(2 / 216)
     assert row["tau_low"] < 0.9
     assert row["runs"] == 9
@@ -232,7 +244,12 @@ def test_scores_with_zeros_are_differences_and_those_about_the_initial_net_are_n
     results = results_of(runs, logs_of(runs, 3), ["pr", "zero_rows", "kl_init"])
     results.loc[(results["score"] == "zero_rows") & (results["point"] == 0), "value"] = 0.0
     nets = type(nets_of(runs, logs_of(runs), [])).of(results, runs, ["training"])
-    assert nets.keys.set_index("score")["measure"].to_dict() == {"pr": "ratio", "zero_rows": "difference", "kl_init": "value", **{}}
+    assert nets.keys.set_index("score")["measure"].to_dict() == {
+        "pr": "ratio",
+        "zero_rows": "difference",
+        "kl_init": "value",
+        **{},
+    }
     table = trained_against_initial(nets).set_index("score")
     assert table.loc["kl_init", "p_value"].isna().all()
     assert (table.loc["kl_init", "reason"] == "measures a distance from the initial net").all()

@@ -110,7 +110,9 @@ def test_joint_adjustment_follows_its_definition(seed: int, tests: int) -> None:
 def test_joint_adjustment_by_hand() -> None:
     """Two numbers of three pairs: the larger statistic is held against the larger of both in each of the eight flips."""
     d = np.array([[1.0, 3.0], [2.0, -1.0], [3.0, 2.0]])
-    sums = np.array([[sum(s * one for s, one in zip(signs, column, strict=True)) for column in d.T] for signs in product((1, -1), repeat=3)])
+    sums = np.array(
+        [[sum(s * one for s, one in zip(signs, column, strict=True)) for column in d.T] for signs in product((1, -1), repeat=3)]
+    )
     first, second = np.abs(sums / np.sqrt((d**2).sum(axis=0))).T
     larger = np.maximum(first, second)
     assert first[0] > second[0]

@@ -31,7 +31,8 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
     """Effects of the categories of an axis against the first in one model of all nets.
 
     Fixed effects: this axis and all others that can be told from it (names and up to eight values of a number by indicators,
-    other numbers by a straight line). Random intercept: the untrained net where the axis leaves that as it is, else the seed.
+    other numbers by a straight line). Random intercept: the untrained net, which nets of one seed and equal shape share; where no
+    two nets do, the seed. (An intercept of the seed alone would count the nets of one untrained net as so many.)
     Fitted by restricted maximum likelihood (statsmodels MixedLM); p-values and intervals by Student's t with between-within
     degrees of freedom (Schluchter & Elashoff 1990). Windows, the many maps of one score, have none.
 
@@ -44,8 +45,9 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
         For each category but the first ``COLUMNS``, one row per key.
     """
     design, names = _design(nets, axis)
-    shaped = [] if axis in SHAPING else [name for name in SHAPING if name in nets.axes]
-    groups, name = nets.codes(["seed", *shaped]), "seed" if axis in SHAPING else "untrained net"
+    groups, name = nets.codes(["seed", *(other for other in SHAPING if other in nets.axes)]), "untrained net"
+    if np.unique(groups).size == groups.size:
+        groups, name = nets.codes(["seed"]), "seed"
     wanted = [names.index(f"{axis}={level}") for level in nets.levels(axis)[1:]]
     rows = []
     for values, kind in zip(nets.means, nets.keys["kind"], strict=True):

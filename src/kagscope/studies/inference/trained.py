@@ -24,7 +24,9 @@ def trained_against_initial(nets: Nets) -> pd.DataFrame:
     setting = nets.codes(nets.axes)
     groups: list[Indices] = [np.flatnonzero(setting == code) for code in range(int(setting.max()) + 1)]
     alone = len(groups) == 1
-    tables = [] if alone else [_table(nets, geometry, np.arange(len(nets.runs)), dict.fromkeys(nets.axes, ALL), "over all settings")]
+    tables = (
+        [] if alone else [_table(nets, geometry, np.arange(len(nets.runs)), dict.fromkeys(nets.axes, ALL), "over all settings")]
+    )
     parts = []
     for runs in groups:
         values = {name: nets.runs[name].iloc[runs[0]] for name in nets.axes}
@@ -39,7 +41,11 @@ def _table(
     nets: Nets, geometry: pd.DataFrame, runs: Indices, setting: dict[str, object], where: str
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """One row per number over these runs, and each seed's mean (all seeds of the study, keys)."""
-    blocks = [Block(block.rows, seed_values(nets, runs, block.values[:, runs])) for block in nets.blocks if block.rows[0] < len(geometry)]
+    blocks = [
+        Block(block.rows, seed_values(nets, runs, block.values[:, runs]))
+        for block in nets.blocks
+        if block.rows[0] < len(geometry)
+    ]
     changes = (geometry["measure"] != VALUE).to_numpy()
     kept = [Block(block.rows[inside], block.values[inside]) for block in blocks if (inside := changes[block.rows]).any()]
     found, means = over_seeds(kept, len(geometry))

@@ -18,7 +18,20 @@ from kagscope.studies.statistics import Array
 FEWEST_LEVELS = 3  # with two, comparisons say more
 COLUMNS = (
     *("axis", "levels", "layer", "k", "selection", "score", "measure", "tau", "tau_low", "tau_high"),
-    *("p_value", "p_holm", "p_joint", "p_least", "n", "runs", "agree", "lowest", "highest", "change", "change_low", "change_high"),
+    *(
+        "p_value",
+        "p_holm",
+        "p_joint",
+        "p_least",
+        "n",
+        "runs",
+        "agree",
+        "lowest",
+        "highest",
+        "change",
+        "change_low",
+        "change_high",
+    ),
     *("test", "family", "also_changes", "reason"),
 )
 
