@@ -24,7 +24,7 @@ def runs_of(axes: dict[str, Sequence[Any]], seeds: int) -> pd.DataFrame:
 
 def results_of(runs: pd.DataFrame, logs: np.ndarray, scores: Sequence[str] | None = None) -> pd.DataFrame:
     """Trained over initial is exp(logs) at each point; (scores, runs, points), NaN for undefined. Initial values are 2."""
-    count, nets, points = logs.shape
+    count, _nets, _points = logs.shape
     score, run, point = (index.ravel() for index in np.indices(logs.shape))
     names = np.array(scores if scores is not None else [f"s{place}" for place in range(count)])
     ratio = np.exp(logs.ravel())

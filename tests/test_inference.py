@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inference_cases import nets_of, results_of, runs_of
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
+from inference_cases import nets_of, results_of, runs_of
 from kagscope.errors import InputError
 from kagscope.studies.inference import infer
 from kagscope.studies.inference.comparisons import COLUMNS as COMPARISON_COLUMNS
@@ -248,7 +248,6 @@ def test_scores_with_zeros_are_differences_and_those_about_the_initial_net_are_n
         "pr": "ratio",
         "zero_rows": "difference",
         "kl_init": "value",
-        **{},
     }
     table = trained_against_initial(nets).set_index("score")
     assert table.loc["kl_init", "p_value"].isna().all()

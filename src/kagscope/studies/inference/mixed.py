@@ -62,7 +62,7 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
 
 
 def _design(nets: Nets, axis: str) -> tuple[Array, list[str]]:
-    """(nets, columns) fixed effects without linear dependence, and their names; axes in order, ``axis`` first where it matters."""
+    """(nets, columns) fixed effects without linear dependence, and their names; ``axis`` comes first where that matters."""
     full = _columns(nets, nets.axes)
     matrix = np.column_stack(list(full.values()))
     if np.linalg.matrix_rank(matrix) == matrix.shape[1]:
@@ -83,7 +83,7 @@ def _columns(nets: Nets, axes: Sequence[str]) -> dict[str, Array]:
             columns[axis] = (numbers - numbers.mean()) / numbers.std()
         else:
             text = nets.runs[axis].astype(str)
-            columns |= {f"{axis}={level}": (text == str(level)).to_numpy(dtype=float) for level in levels[1:]}
+            columns |= {f"{axis}={level}": np.asarray(text == str(level), dtype=float) for level in levels[1:]}
     return columns
 
 
@@ -152,8 +152,8 @@ def _mixed(y: Array, X: Array, group: Indices, test: str) -> Fit | str:
         return SINGULAR
     if not np.isfinite(errors).all():
         return FAILED
-    first = np.unique(group, return_index=True)[1][np.unique(group, return_inverse=True)[1]]
-    between = (X == X[first]).all(axis=0)  # columns that are the same within every group
+    _, first, member = np.unique(group, return_index=True, return_inverse=True)
+    between = (X[first][member] == X).all(axis=0)  # columns that are the same within every group
     groups = np.unique(group).size
     freedom = np.where(between, groups - between.sum(), len(y) - groups - (~between).sum())
     return np.asarray(fitted.fe_params), errors, freedom.astype(float), test

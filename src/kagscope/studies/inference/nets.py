@@ -105,7 +105,7 @@ class Nets:
         if not names:
             return np.zeros(len(self.runs), dtype=np.int64)
         texts = self.runs[list(names)].astype(str)
-        return texts.groupby(list(names), sort=False).ngroup().to_numpy(dtype=np.int64)
+        return np.asarray(texts.groupby(list(names), sort=False).ngroup(), dtype=np.int64)
 
     def tied(self, axis: str) -> list[str]:
         """Other axes that change together with ``axis``: each of its values comes with one value of theirs."""
@@ -141,7 +141,7 @@ def _by_name(column: pd.Series[Any], of: Callable[[str], Any]) -> NDArray[Any]:
 
 
 def _measures(last: pd.DataFrame) -> dict[str, str]:
-    lowest = np.minimum(last["value"], last["baseline"].fillna(np.inf)).groupby(last["score"], observed=True).min()
+    lowest = last[["value", "baseline"]].min(axis=1).groupby(last["score"], observed=True).min()
     compared = (last["value"].notna() & last["baseline"].notna()).groupby(last["score"], observed=True).any()
     found = {str(name): RATIO if lowest[name] > 0 else DIFFERENCE for name in compared.index}
     return {name: VALUE if name in OWN_REFERENCE or not compared[name] else what for name, what in found.items()}

@@ -33,9 +33,8 @@ def sentences(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: pd.DataF
     if len(tested):
         clear, best = _clearest(tested, tested["p_value"])
         groups = f"{best['axis']} {best['category']} against {best['first']}"
-        what = (
-            f"Scores of the whole image that differ between categories: {_counts(tested, clear)} ({_how(best)}; {_mixed(tested)})"
-        )
+        how = f"{_how(best)}; {_mixed(tested)}"
+        what = f"Scores of the whole image that differ between categories: {_counts(tested, clear)} ({how})"
         said.append(f"{what}; clearest: {groups}, {_score(best)}, {_effect(best)}." if len(clear) else f"{what}.")
     tested = _tested(trends)
     if len(tested):

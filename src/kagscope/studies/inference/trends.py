@@ -18,20 +18,8 @@ from kagscope.studies.statistics import Array
 FEWEST_LEVELS = 3  # with two, comparisons say more
 COLUMNS = (
     *("axis", "levels", "layer", "k", "selection", "score", "measure", "tau", "tau_low", "tau_high"),
-    *(
-        "p_value",
-        "p_holm",
-        "p_joint",
-        "p_least",
-        "n",
-        "runs",
-        "agree",
-        "lowest",
-        "highest",
-        "change",
-        "change_low",
-        "change_high",
-    ),
+    *("p_value", "p_holm", "p_joint", "p_least", "n", "runs", "agree"),
+    *("lowest", "highest", "change", "change_low", "change_high"),
     *("test", "family", "also_changes", "reason"),
 )
 
@@ -107,7 +95,12 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
     nothing = np.where(nets.keys["reason"] != "", nets.keys["reason"], "no two levels share a seed and setting")
     found["reason"] = np.select([found["n"].to_numpy() == 0, ~varies], [nothing, SAME], "")
     about = nets.keys[["layer", "k", "selection", "score", "measure"]]
-    named = {"axis": axis.name, "levels": len(axis.values), "lowest": str(axis.values[0]), "highest": str(axis.values[-1])}
+    named: dict[str, Any] = {
+        "axis": axis.name,
+        "levels": len(axis.values),
+        "lowest": str(axis.values[0]),
+        "highest": str(axis.values[-1]),
+    }
     runs = int(nets.runs[axis.column].isin(axis.values).sum())
     also = ", ".join(nets.tied(axis.column))
     return pd.concat([about, found, _change(nets, axis, others)], axis=1).assign(**named, runs=runs, also_changes=also)
