@@ -63,7 +63,7 @@ def test_blocks_are_the_enumeration_of_all_orders_within_each(values: list[int])
     def score(orders: tuple[tuple[int, ...], ...]) -> float:
         pairs = [(0, 1), (0, 2), (1, 2)]
         return sum(
-            np.sign(order[j] - order[i]) * np.sign(row[j] - row[i])
+            float(np.sign(order[j] - order[i]) * np.sign(row[j] - row[i]))
             for order, row in zip(orders, y, strict=True)
             for i, j in pairs
         )

@@ -18,6 +18,7 @@ INDICATORS_UP_TO = 8  # values of a number that enter one by one; beyond, a stra
 COLUMNS = ("mixed_effect", "mixed_low", "mixed_high", "mixed_p_value", "mixed_n", "mixed_test")
 NOTHING = (np.nan,) * 4
 BOUNDARY = 1e-4  # variance of the intercepts over that of the rest, below which it counts as 0
+NO_ERROR = 1e-9  # standard error of numbers of standard deviation 1: the model explains every net
 SINGULAR, FAILED = "singular", "failed"
 
 
@@ -52,13 +53,24 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
     rows = []
     for values, kind in zip(nets.means, nets.keys["kind"], strict=True):
         fit: Fit | str = ""
+        unit, scale = _standardised(values)
         if kind != "window":
-            key = (name, tuple(names), values.tobytes())
-            if key not in done:  # a score over all columns and within the largest ball are the same numbers
-                done[key] = _fit(values, design, groups, name)
+            key = (name, tuple(names), unit.tobytes())
+            if key not in done:
+                done[key] = _fit(unit, design, groups, name)
             fit = done[key]
-        rows.append([_row(fit, column, int(np.isfinite(values).sum())) for column in wanted])
+        rows.append([_row(fit, column, int(np.isfinite(values).sum()), scale) for column in wanted])
     return [pd.DataFrame([row[place] for row in rows], columns=list(COLUMNS)) for place in range(len(wanted))]
+
+
+def _standardised(values: Array) -> tuple[Array, float]:
+    """Values of standard deviation 1 and the factor: many scores are others in other units, and are fitted once."""
+    defined = values[np.isfinite(values)]
+    spread = float(defined.std()) if defined.size else 0.0
+    if not defined.size or spread <= 1e-12 * np.abs(defined).max():
+        return values, 1.0
+    scale = spread * float(np.sign(defined[np.abs(defined).argmax()]))
+    return np.round(values / scale, 10), scale
 
 
 def _design(nets: Nets, axis: str) -> tuple[Array, list[str]]:
@@ -87,13 +99,13 @@ def _columns(nets: Nets, axes: Sequence[str]) -> dict[str, Array]:
     return columns
 
 
-def _row(fit: Fit | str, column: int, n: int) -> tuple[Any, ...]:
-    """``COLUMNS`` of one column of the design."""
+def _row(fit: Fit | str, column: int, n: int, scale: float) -> tuple[Any, ...]:
+    """``COLUMNS`` of one column of the design, in the units of the values."""
     if isinstance(fit, str):
         return (*NOTHING, n, fit)
     effects, errors, freedom, test = fit
-    effect, error, df = float(effects[column]), float(errors[column]), float(freedom[column])
-    if not error > 0 or df < 1:
+    effect, error, df = float(effects[column]) * scale, float(errors[column]) * abs(scale), float(freedom[column])
+    if not errors[column] > NO_ERROR or df < 1:
         return (effect, *NOTHING[1:], n, f"{test}: no error left to judge by")
     half = stats.t.isf(0.025, df) * error
     return effect, effect - half, effect + half, 2 * stats.t.sf(abs(effect / error), df), n, f"{test}; t, {df:.0f} df"
@@ -101,15 +113,12 @@ def _row(fit: Fit | str, column: int, n: int) -> tuple[Any, ...]:
 
 def _fit(values: Array, design: Array, groups: Indices, name: str) -> Fit | str:
     defined = np.isfinite(values)
-    y, X, group = values[defined], design[defined], groups[defined]
+    y, X = values[defined], design[defined]
     if y.size <= X.shape[1] + 1 or np.linalg.matrix_rank(X) < X.shape[1]:
         return "too few nets for the model" if y.size else ""
-    scale = float(y.std())
-    if scale <= 1e-12 * np.abs(y).max():
+    if y.std() <= 1e-12 * np.abs(y).max():
         return "all values are equal"
-    effects, errors, freedom, test = _fitted(y / scale, X, group, name)
-    errors = np.where(errors > 1e-9, errors, 0.0)  # of a model that explains every net
-    return effects * scale, errors * scale, freedom, test
+    return _fitted(y, X, groups[defined], name)
 
 
 def _fitted(y: Array, X: Array, group: Indices, name: str) -> Fit:
