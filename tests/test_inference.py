@@ -14,7 +14,7 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 
 from inference_cases import nets_of, results_of, runs_of
 from kagscope.errors import InputError
-from kagscope.studies.inference import infer
+from kagscope.studies.inference import infer, mixed
 from kagscope.studies.inference.comparisons import COLUMNS as COMPARISON_COLUMNS
 from kagscope.studies.inference.comparisons import comparisons
 from kagscope.studies.inference.trained import trained_against_initial
@@ -184,6 +184,29 @@ def test_a_mixed_model_without_variance_between_nets_is_least_squares_and_says_s
     alone = runs_of({"width": [8, 16]}, 3).assign(seed=range(6))
     row = comparisons(nets_of(alone, y[None, :6, None], ["width"])).iloc[0]
     assert row["mixed_test"].startswith("least squares: no two nets share the seed")
+
+
+def test_a_mixed_model_that_fails_is_least_squares_with_errors_by_cluster_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = runs_of({"training": ["standard", "augmented"]}, 6)
+    logs = logs_of(runs, 1, 1)
+    monkeypatch.setattr(mixed, "_mixed", lambda *_: mixed.FAILED)  # powell converges on all that was tried
+    row = comparisons(nets_of(runs, logs, ["training"])).iloc[0]
+    assert row["mixed_test"] == "least squares, errors by cluster: MixedLM of 6 untrained nets did not converge; t, 5 df"
+    difference = logs[0, 6:, 0] - logs[0, :6, 0]
+    assert np.log(row["mixed_effect"]) == pytest.approx(difference.mean())
+    centred = logs[0, :, 0].reshape(2, 6) - logs[0, :, 0].reshape(2, 6).mean(axis=1, keepdims=True)
+    error = np.sqrt(((centred[1] - centred[0]) ** 2).sum() / 36 * 6 / 5 * 11 / 10)  # the sandwich, with statsmodels' correction
+    assert np.log(row["mixed_high"] / row["mixed_effect"]) == pytest.approx(stats.t.isf(0.025, 5) * error)
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.5])
+def test_a_model_that_explains_every_net_has_no_p_value(effect: float) -> None:
+    runs = runs_of({"training": ["standard", "augmented"], "width": [8, 16]}, 3)
+    exact = np.log(runs["width"].to_numpy()) + effect * (runs["training"] == "augmented").to_numpy()
+    by_net = exact + np.tile(np.random.default_rng(0).normal(size=6), 2)
+    rows = comparisons(nets_of(runs, np.stack([exact, by_net])[:, :, None], ["training", "width"])).to_dict("records")
+    assert {row["mixed_test"] for row in rows if row["axis"] == "training"} == {"the model explains every net"}
+    assert all(np.isnan(row["mixed_p_value"]) for row in rows if row["axis"] == "training")
 
 
 def test_where_no_two_nets_share_the_rest_all_are_held_against_all() -> None:

@@ -19,7 +19,7 @@ COLUMNS = ("mixed_effect", "mixed_low", "mixed_high", "mixed_p_value", "mixed_n"
 NOTHING = (np.nan,) * 4
 BOUNDARY = 1e-4  # variance of the intercepts over that of the rest, below which it counts as 0
 NO_ERROR = 1e-9  # standard error of numbers of standard deviation 1: the model explains every net
-SINGULAR, FAILED = "singular", "failed"
+SINGULAR, FAILED, EXPLAINED = "singular", "failed", "the model explains every net"
 
 
 Fit = tuple[Array, Array, Array, str]
@@ -106,7 +106,7 @@ def _row(fit: Fit | str, column: int, n: int, scale: float) -> tuple[Any, ...]:
     effects, errors, freedom, test = fit
     effect, error, df = float(effects[column]) * scale, float(errors[column]) * abs(scale), float(freedom[column])
     if not errors[column] > NO_ERROR or df < 1:
-        return (effect, *NOTHING[1:], n, f"{test}: no error left to judge by")
+        return (effect, *NOTHING[1:], n, EXPLAINED)
     half = stats.t.isf(0.025, df) * error
     return effect, effect - half, effect + half, 2 * stats.t.sf(abs(effect / error), df), n, f"{test}; t, {df:.0f} df"
 
@@ -121,15 +121,15 @@ def _fit(values: Array, design: Array, groups: Indices, name: str) -> Fit | str:
     return _fitted(y, X, groups[defined], name)
 
 
-def _fitted(y: Array, X: Array, group: Indices, name: str) -> Fit:
-    """The mixed model, or what stands in for it."""
+def _fitted(y: Array, X: Array, group: Indices, name: str) -> Fit | str:
+    """The mixed model, what stands in for it, or why nothing does."""
     from statsmodels.regression.linear_model import OLS
 
     groups = np.unique(group).size
     if groups == len(y) or groups < 2:
         return _plain(y, X, f"least squares: no two nets share the {name}" if groups > 1 else f"least squares: one {name}")
     mixed = _mixed(y, X, group, f"MixedLM, random intercept of {groups} {name}s")
-    if isinstance(mixed, tuple):
+    if isinstance(mixed, tuple) or mixed == EXPLAINED:
         return mixed
     if mixed == SINGULAR:
         return _plain(y, X, f"least squares: MixedLM finds no variance between {groups} {name}s")
@@ -142,7 +142,9 @@ def _plain(y: Array, X: Array, test: str) -> Fit:
     from statsmodels.regression.linear_model import OLS
 
     fitted = OLS(y, X).fit()
-    return fitted.params, fitted.bse, np.full(X.shape[1], float(len(y) - X.shape[1])), test
+    with np.errstate(invalid="ignore"):  # of variances that round to less than 0
+        errors = fitted.bse
+    return fitted.params, errors, np.full(X.shape[1], float(len(y) - X.shape[1])), test
 
 
 def _mixed(y: Array, X: Array, group: Indices, test: str) -> Fit | str:
@@ -152,6 +154,8 @@ def _mixed(y: Array, X: Array, group: Indices, test: str) -> Fit | str:
         warnings.simplefilter("ignore")  # what they say is looked at here
         try:
             fitted = MixedLM(y, X, group).fit(reml=True, method="powell")  # lbfgs ends in singular matrices
+            if not fitted.scale > NO_ERROR**2:
+                return EXPLAINED
             variance, errors = float(fitted.cov_re[0, 0]) / float(fitted.scale), np.asarray(fitted.bse_fe)
         except (np.linalg.LinAlgError, ValueError):
             return FAILED
