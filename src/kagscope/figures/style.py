@@ -12,9 +12,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from kagscope.figures.tables import NothingToPlot
 from kagscope.files import atomic_path
@@ -23,7 +24,9 @@ from kagscope.files import atomic_path
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 OKABE_ITO = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 GREY = "#6b6b6b"
-SINGLE_COLUMN, DOUBLE_COLUMN = 3.4, 7.0  # inches, as most journals set them
+MANY = len(OKABE_ITO)  # lines in one panel; more get shades in place of colours
+MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, so that grey prints can be read
+SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 6.8  # inches, as most journals set them
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look alike everywhere
@@ -52,8 +55,9 @@ RC: dict[str, Any] = {
     "lines.markersize": 4,
     "errorbar.capsize": 2,
     "figure.facecolor": "white",
-    "pdf.fonttype": 42,
-    "svg.fonttype": "path",
+    "mathtext.fontset": "dejavusans",
+    "pdf.fonttype": 42,  # embedded whole, so that lettering stays text that can be edited
+    "svg.fonttype": "none",
     "svg.hashsalt": "kagscope",
     "path.simplify": True,
 }
@@ -86,6 +90,7 @@ SCORE_LABELS = {
     "constant_share": "share of constant rows",
     "unfelt_share": "share of unfelt units",
 }
+FRACTIONS = frozenset({"near_zero", "zero_rows", "zero_rows_exact", "constant_share", "unfelt_share", "pr_normalized"})
 
 
 def score_label(score: str) -> str:
@@ -123,30 +128,6 @@ def new_axes(ax: Axes | None) -> Axes:
     return ax if ax is not None else new_figure(SINGLE_COLUMN, 2.6).subplots()
 
 
-def width_colours(widths: Sequence[int]) -> dict[int, str]:
-    """A colour for each width: Okabe–Ito, and for more than six widths a sequence of even lightness steps."""
-    ordered = sorted(widths)
-    if len(ordered) <= len(OKABE_ITO):
-        return dict(zip(ordered, OKABE_ITO, strict=False))
-    shades = mpl.colormaps["cividis"](np.linspace(0, 0.9, len(ordered)))
-    return {width: mpl.colors.to_hex(shade) for width, shade in zip(ordered, shades, strict=True)}
-
-
-def training_look(training: str) -> dict[str, Any]:
-    """Line and marker of a training: standard solid and filled, others dashed and hollow, so that grey prints can be read."""
-    if training == "standard":
-        return {"linestyle": "-", "marker": "o"}
-    return {"linestyle": (0, (4, 1.6)), "marker": "s", "markerfacecolor": "white"}
-
-
-def setting_handles(widths: Sequence[int], trainings: Sequence[str], colours: dict[int, str]) -> list[Line2D]:
-    """Legend entries: a colour for each width, a line for each training (left out where there is one standard training only)."""
-    handles = [Line2D([], [], color=colours[width], linewidth=2.4, label=f"width {width}") for width in widths]
-    if list(trainings) != ["standard"]:
-        handles += [Line2D([], [], color=GREY, label=training, **training_look(training)) for training in trainings]
-    return handles
-
-
 def reference_line(ax: Axes, at: float, vertical: bool = False) -> None:
     """The thin line of "as at initialisation"."""
     draw = ax.axvline if vertical else ax.axhline
@@ -158,6 +139,13 @@ def errors(table: pd.DataFrame, measure: str) -> np.ndarray:
     mean = table[measure].to_numpy(dtype=float)
     ends = np.stack([mean - table[f"{measure}_low"].to_numpy(dtype=float), table[f"{measure}_high"].to_numpy(dtype=float) - mean])
     return np.nan_to_num(ends, nan=0.0)
+
+
+def log_ticks(axis: Axis) -> None:
+    """About five decades named, no names between, whatever the range."""
+    axis.set_major_locator(LogLocator(numticks=5))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def not_measured(ax: Axes, text: str = "not measured") -> None:
@@ -182,10 +170,22 @@ def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object]]]) -> None:
         raise reasons[0] if reasons else NothingToPlot("the table is empty")
 
 
-def figure_legend(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:
-    """One legend above all panels."""
+def figure_legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """One legend above all panels, in as many columns as the figure is wide for."""
     if handles:
-        figure.legend(handles=list(handles), loc="outside upper center", ncols=columns or min(len(handles), 6), columnspacing=1.4)
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        columns = int(float(figure.get_figwidth()) / (0.5 + 0.065 * longest))  # a letter is about 0.065 inches wide
+        figure.legend(
+            handles=list(handles), loc="outside upper center", ncols=max(1, min(len(handles), columns)), columnspacing=1.4
+        )
+
+
+def legend_above(ax: Axes, entries: int, handles: Sequence[Any] | None = None) -> None:
+    """A legend that covers no data: above the axes, beside them where it has more than :data:`MANY` entries."""
+    where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    if entries <= MANY:
+        where = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": min(entries, 2), "borderaxespad": 0.2}
+    ax.legend(**where, **({} if handles is None else {"handles": list(handles)}))
 
 
 def save(figure: Figure, path: Path, dpi: int = 200) -> Path:

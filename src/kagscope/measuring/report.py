@@ -127,15 +127,15 @@ class Report:
 
     def plot_zipf(self, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
         """Row means of the k-minor matrix by falling rank, model and baseline."""
-        from kagscope.figures.measured import plot_zipf
+        from kagscope.figures.distributions import plot_zipf
 
         return plot_zipf(self.curves, layer=layer, k=k, ax=ax)
 
     def plot_histogram(self, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
         """Sizes of the k-minors, model and baseline, at the points where every minor was looked at."""
-        from kagscope.figures.measured import plot_histogram
+        from kagscope.figures.distributions import plot_minor_histogram
 
-        return plot_histogram(self.curves, layer=layer, k=k, ax=ax)
+        return plot_minor_histogram(self.curves, layer=layer, k=k, ax=ax)
 
     def plot_tokens(self, layer: str | None = None, score: str = "pr", k: int = 2, ax: Axes | None = None) -> Axes:
         """A score over the baseline's against the token, with 95% intervals over points."""

@@ -125,11 +125,13 @@ class Trajectory:
         Raises:
             InputError: nothing of that kind was measured.
         """
-        from kagscope.figures.tracking import plot_ratio_by_step
+        from kagscope.figures.series import plot_by_step
 
         summary = self.summary() if k else _main_order(self.summary())
         chosen = self._chosen(summary, score=score, layer=layer, k=k, selection=selection)
-        return plot_ratio_by_step(chosen, find_onsets(chosen), ax=ax)
+        return plot_by_step(
+            chosen, score=score, k=int(chosen["k"].iloc[0]), selection=selection, onsets=find_onsets(chosen), ax=ax
+        )
 
     @property
     def headline(self) -> dict[str, float]:
