@@ -149,9 +149,9 @@ def plot_minor_histogram(
         ax = new_axes(ax)
         edges = np.arange(round(left * 8), round(right * 8) + 1) / 8
         unit = (right - left) / 12
-        places = {"0": left - 2.2 * unit, "tiny": left - 0.9 * unit}
-        if not any(_bars(line.points, left)["tiny"] > 0 for line in lines):
-            places = {"0": left - 1.2 * unit}
+        bars = [_bars(line.points, left) for line in lines]
+        kinds = [name for name in ("tiny", "0") if any(heights[name] > 0 for heights in bars)]
+        places = {name: left - (1.2 + 1.6 * order) * unit for order, name in enumerate(kinds)}
         for order, line in enumerate(lines):
             heights = line.points.set_index("x")["y"].reindex(edges[:-1], fill_value=0.0).to_numpy()
             if line.training is None:
@@ -159,11 +159,11 @@ def plot_minor_histogram(
             ax.stairs(heights, edges, color=line.colour, linestyle=line.dashes, linewidth=1.1, zorder=2 + order)
             bar = unit / len(lines)
             for name, at in places.items():
-                height = _bars(line.points, left)[name]
-                if height > 0:
-                    ax.bar(at + (order - (len(lines) - 1) / 2) * bar, height, 0.86 * bar, color=line.colour, zorder=3)
+                if bars[order][name] > 0:
+                    ax.bar(at + (order - (len(lines) - 1) / 2) * bar, bars[order][name], 0.86 * bar, color=line.colour, zorder=3)
         ax.set_yscale("log")
-        ax.set_ylim(1e-6, 2 * float(max(line.points["y"].max() for line in lines)))
+        highest = [float(line.points["y"].max()) for line in lines] + [max(heights.values()) for heights in bars]
+        ax.set_ylim(1e-6, 2 * max(highest))
         log_ticks(ax.yaxis)
         _octave_ticks(ax, left, right, places)
         ax.set_xlabel("minor / mean minor")
@@ -268,14 +268,17 @@ def _bars(line: pd.DataFrame, left: float) -> dict[str, float]:
 def _octave_ticks(ax: Axes, left: float, right: float, places: dict[str, float]) -> None:
     span = right - left
     every = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if span / step <= 5)
-    octaves = [o for o in range(int(np.ceil(left)), int(np.floor(right)) + 1) if o % every == 0 and o - left > 0.06 * span]
+    octaves = [
+        o for o in range(int(np.ceil(left)), int(np.floor(right)) + 1) if o % every == 0 and o - left > 0.12 * span * bool(places)
+    ]
     names = {"0": "0", "tiny": f"$<$\n$2^{{{left:g}}}$"}
     ax.set_xticks(
         [*places.values(), *octaves], [*(names[name] for name in places), *("1" if o == 0 else f"$2^{{{o}}}$" for o in octaves)]
     )
-    ax.set_xlim(min(places.values()) - span / 16, right + span / 40)
+    ax.set_xlim(min([left, *places.values()]) - span / 14 * bool(places), right + span / 40)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.axvline(left - span / 40, color="#bdbdbd", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
+    if places:
+        ax.axvline(left - span / 40, color="#bdbdbd", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
 
 
 def _grid(

@@ -20,6 +20,7 @@ from kagscope.figures.style import (
     new_figure,
     reference_line,
     score_label,
+    short_label,
     style,
 )
 from kagscope.figures.tables import NothingToPlot, layer_label, layers_of, select, with_scale
@@ -129,5 +130,5 @@ def _axes(ax: Axes | None, lines: int) -> Axes:
 
 
 def _ylabel(score: str, measure: str) -> str:
-    name = "PR" if score == "pr" else score_label(score)
+    name = short_label(score)
     return f"{name}, model / baseline" if measure == "ratio" else name

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from kagscope.figures.forest import ratio_axis
 from kagscope.figures.looks import Settings
 from kagscope.figures.style import (
     DOUBLE_COLUMN,
@@ -46,7 +46,8 @@ def plot_scores_overview(
 ) -> Axes:
     """A row of dots for each score: the ratio to initialisation for each width and training, with 95% intervals over seeds.
 
-    With more trainings than can be told apart, they share the look of their width. An interval that reaches 0 runs to the left end.
+    With more trainings than can be told apart, they share the look of their width. An interval that reaches 0
+    runs to the left end.
 
     Args:
         results: the ``results`` table, or :func:`~kagscope.figures.tables.per_run` of it.
@@ -144,19 +145,5 @@ def _positive(dots: pd.DataFrame) -> np.ndarray:
 
 
 def _ratio_axis(ax: Axes, table: pd.DataFrame) -> None:
-    low = min(0.9, float(table["ratio"].min()), float(table["ratio_low"].where(table["ratio_low"] > 0).min(skipna=True) or 1.0))
-    high = max(1.1, float(table["ratio"].max()), float(np.nan_to_num(table["ratio_high"].max(), nan=0.0)))
-    low, high = max(low, 1e-3) / 1.08, min(high, 1e3) * 1.08
-    ladder = (
-        [0.001, 0.01, 0.1, 1, 10, 100, 1000]
-        if high / low > 60
-        else [0.1, 0.2, 0.5, 1, 2, 5, 10]
-        if high / low > 4
-        else [0.5, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3]
-    )
-    ax.set_xscale("log")
-    ax.set_xlim(low, high)
-    ax.xaxis.set_major_locator(FixedLocator([tick for tick in ladder if low <= tick <= high]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.grid(True, axis="x")
+    low = min(float(table["ratio"].min()), float(table["ratio_low"].where(table["ratio_low"] > 0).min(skipna=True) or 1.0))
+    ratio_axis(ax, low, max(float(table["ratio"].max()), float(np.nan_to_num(table["ratio_high"].max(), nan=0.0))))

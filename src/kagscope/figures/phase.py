@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from kagscope.figures.axes import study_axes
 from kagscope.figures.colours import SEQUENTIAL, ratio_colours, ratio_norm, to_lab
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, new_axes, new_figure, score_label, style
 from kagscope.figures.tables import NothingToPlot, layer_label, layers_of, require, select
@@ -35,8 +36,8 @@ def plot_phase(
     """Map of a score over two axes of a study, each field with its number; means over everything else.
 
     Args:
-        summary: ``summary.csv`` of a study: a column for each axis, ``layer``, ``k``, ``selection``, ``score``, ``value``, ``ratio``,
-            ``accuracy``.
+        summary: ``summary.csv`` of a study: a column for each axis, ``layer``, ``k``, ``selection``, ``score``, ``value``,
+            ``ratio``, ``accuracy``.
         x, y: two of the axes.
         score, k, layer, selection: which score; the first layer by default.
         measure: "ratio" to initialisation or "value"; the ratio where there is one.
@@ -48,7 +49,7 @@ def plot_phase(
     """
     require(summary, [x, y, "layer", "k", "selection", "score"], "summary")
     if score == "accuracy":
-        table, measure = summary.drop_duplicates([x, y, *_others(summary, x, y)]), "accuracy"
+        table, measure = summary.drop_duplicates(study_axes(summary)), "accuracy"
     else:
         layer = layer if layer is not None else (layers_of(summary) or [""])[0]
         table = select(summary, score=score, k=k, selection=selection, layer=layer)
@@ -115,11 +116,6 @@ def _number(value: float, grid: np.ndarray) -> str:
     if largest >= 100 or (0 < largest < 1e-3):
         return f"{value:.2g}"
     return f"{value:.{2 if largest >= 0.1 else 3 if largest >= 0.01 else 4}f}".replace("-", "−")
-
-
-def _others(summary: pd.DataFrame, x: str, y: str) -> list[str]:
-    known = ["layer", "k", "selection", "score", "nets", "accuracy", x, y]
-    return [name for name in summary.columns if name not in known and not name.startswith(("value", "baseline", "ratio"))]
 
 
 def _ordered(values: pd.Series[Any]) -> Sequence[Any]:

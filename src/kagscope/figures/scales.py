@@ -23,7 +23,7 @@ from kagscope.figures.style import (
     new_figure,
     not_measured,
     reference_line,
-    score_label,
+    short_label,
     style,
 )
 from kagscope.figures.tables import (
@@ -228,7 +228,7 @@ def _plot_scales(
         named = zip(places["selection"], places["scale"], strict=True)
         ax.set_xticks(places["scale"], ["all" if selection == "all" else f"{scale:g}" for selection, scale in named])
         ax.set_xlabel(xlabel)
-        ax.set_ylabel(f"{'PR' if score == 'pr' else score_label(score)}, trained / initial")
+        ax.set_ylabel(f"{short_label(score)}, trained / initial")
         if legend:
             handles = settings.handles(training)
             legend_above(ax, len(handles), handles)

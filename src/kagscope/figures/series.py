@@ -19,7 +19,7 @@ from kagscope.figures.style import (
     legend_above,
     new_figure,
     reference_line,
-    score_label,
+    short_label,
     style,
 )
 from kagscope.figures.tables import NothingToPlot, layers_of, require, select
@@ -82,7 +82,7 @@ def plot_by_step(
         _steps(ax, np.unique(table["step"].to_numpy(dtype=float)))
         ax.set_xlabel("training step")
         order = f", k = {k}" if k else ""
-        ax.set_ylabel(f"{'PR' if score == 'pr' else score_label(score)}{order}" + ("\n/ baseline" if measure == "ratio" else ""))
+        ax.set_ylabel(f"{short_label(score)}{order}" + ("\n/ baseline" if measure == "ratio" else ""))
         if measure == "value" and score in FRACTIONS:
             within_unit(ax)
         if legend:

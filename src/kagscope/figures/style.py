@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from kagscope.figures.tables import NothingToPlot
@@ -98,6 +98,11 @@ def score_label(score: str) -> str:
     return SCORE_LABELS.get(score, score.replace("_", " "))
 
 
+def short_label(score: str) -> str:
+    """A score's name where there is little room."""
+    return "PR" if score == "pr" else score_label(score)
+
+
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """The figures' settings for the block; what the user had comes back after it."""
@@ -170,14 +175,24 @@ def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object]]]) -> None:
         raise reasons[0] if reasons else NothingToPlot("the table is empty")
 
 
-def figure_legend(figure: Figure, handles: Sequence[Any]) -> None:
+def figure_legend(figure: Figure | SubFigure, handles: Sequence[Any], title: str = "") -> None:
     """One legend above all panels, in as many columns as the figure is wide for."""
     if handles:
-        longest = max(len(str(handle.get_label())) for handle in handles)
-        columns = int(float(figure.get_figwidth()) / (0.5 + 0.065 * longest))  # a letter is about 0.065 inches wide
-        figure.legend(
-            handles=list(handles), loc="outside upper center", ncols=max(1, min(len(handles), columns)), columnspacing=1.4
-        )
+        widths = [
+            0.5 + 0.062 * len(str(handle.get_label())) for handle in handles
+        ]  # inches: the sign, and about this for a letter
+        room = float(figure.bbox.width) / float(figure.dpi)
+        columns = next((n for n in range(len(widths), 1, -1) if _legend_width(widths, n) <= room), 1)
+        above: dict[str, Any] = {"title": title, "title_fontsize": 8.5} if title else {}
+        figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, columnspacing=1.4, **above)
+
+
+def _legend_width(widths: Sequence[float], columns: int) -> float:
+    """Of a legend that is filled column by column, the first ones one longer where it does not come out even."""
+    rows, longer = divmod(len(widths), columns)
+    sizes = [rows + 1] * longer + [rows] * (columns - longer)
+    ends = np.cumsum(sizes)
+    return sum(max(widths[end - size : end]) for size, end in zip(sizes, ends, strict=True))
 
 
 def legend_above(ax: Axes, entries: int, handles: Sequence[Any] | None = None) -> None:

@@ -209,6 +209,12 @@ def layer_label(name: str, layers: Sequence[str]) -> str:
     return f"layer {name}" if name else "whole net"
 
 
+def layer_sign(name: str, layers: Sequence[str]) -> str:
+    """``"1"`` -> $h_1$, as the papers write hidden layers, where :func:`layer_label` numbers them; else the name."""
+    found = layer_label(name, layers)
+    return f"$h_{{{found.removeprefix('hidden layer ')}}}$" if found.startswith("hidden layer ") else name or "whole net"
+
+
 def select(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     """Rows whose columns equal the given values; strings are compared as text, None means any."""
     keep = np.ones(len(table), dtype=bool)

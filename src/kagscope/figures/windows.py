@@ -63,8 +63,8 @@ def plot_window_map(
         training: which training; "standard" by default where present.
         radius: of the windows; the one with most centres by default.
         image_shape: height and width in pixels, for the frame.
-        norm: colours; by default :func:`~kagscope.figures.colours.ratio_norm` of what is shown: symmetrical about 1 on a log scale where
-            ratios lie on both sides of it, else from the least to the largest.
+        norm: colours; by default :func:`~kagscope.figures.colours.ratio_norm` of what is shown: symmetrical about 1 on a log
+            scale where ratios lie on both sides of it, else from the least to the largest.
         ax: where to draw; a new figure by default.
         colorbar: whether to draw one.
 
