@@ -110,7 +110,7 @@ def plot_zipf(
         ax.set_yscale("log")
         shown = pd.concat([line.points["y"] for line in lines]).clip(lower=FLOOR)
         ax.set_ylim(float(shown.min()) / 1.5, float(shown.max()) * 1.5)
-        log_ticks(ax.yaxis)
+        log_ticks(ax)
         ax.set_xlim(0, 1.02)
         ax.set_xlabel("rank / number of rows")
         ax.set_ylabel("row mean / overall mean")
@@ -164,7 +164,7 @@ def plot_minor_histogram(
         ax.set_yscale("log")
         highest = [float(line.points["y"].max()) for line in lines] + [max(heights.values()) for heights in bars]
         ax.set_ylim(1e-6, 2 * max(highest))
-        log_ticks(ax.yaxis)
+        log_ticks(ax)
         _octave_ticks(ax, left, right, places)
         ax.set_xlabel("minor / mean minor")
         ax.set_ylabel("fraction per ⅛ octave")

@@ -66,7 +66,7 @@ def plot_correlations(
         ax.set_xlim(-1.02, 1.02)
         ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "", "0", "", "1"])
         ax.grid(True, axis="x")
-        ax.set_xlabel(f"rank correlation with\n{outcome_label(outcome)}")
+        ax.set_xlabel("rank correlation with\n" + outcome_label(outcome).replace(" (", "\n("))
         if legend:
             legend_above(ax, len(kinds))
     return ax

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from kagscope.figures.style import BLUE, SINGLE_COLUMN, log_ticks, new_axes, new_figure, style
+from kagscope.figures.style import BLUE, SINGLE_COLUMN, new_axes, new_figure, style
 from kagscope.figures.tables import NothingToPlot, require
 
 LABELS = {
@@ -19,7 +20,6 @@ LABELS = {
     "accuracy": "accuracy",
 }
 ROWS = ("units", "largest_change", "accuracy")
-ROUNDING = 1e-17  # of float64: changes at or below are drawn at it, a log axis has no zero
 
 
 def plot_pruning(curve: pd.DataFrame, *, measure: str = "units", ax: Axes | None = None) -> Axes:
@@ -42,12 +42,10 @@ def plot_pruning(curve: pd.DataFrame, *, measure: str = "units", ax: Axes | None
     logarithmic = measure.startswith("largest") and float(table[measure].max()) > 0
     with style():
         ax = new_axes(ax)
-        values = table[measure].clip(lower=ROUNDING) if logarithmic else table[measure]
-        ax.plot(table["tolerance"], values, color=BLUE, marker="o", markersize=3, drawstyle="steps-post")
+        ax.plot(table["tolerance"], table[measure], color=BLUE, marker="o", markersize=3, drawstyle="steps-post")
         _tolerance_axis(ax, table["tolerance"].to_numpy(dtype=float))
         if logarithmic:
-            ax.set_yscale("log")
-            log_ticks(ax.yaxis)
+            _change_axis(ax, table[measure].to_numpy(dtype=float))
         ax.set_ylabel(LABELS.get(measure, measure.replace("_", " ")))
         ax.set_xlabel("tolerance (share of the layer's largest)")
     return ax
@@ -67,16 +65,27 @@ def figure_pruning(curve: pd.DataFrame) -> Figure:
 
 
 def _tolerance_axis(ax: Axes, tolerances: np.ndarray) -> None:
-    """Logarithmic, with room for 0."""
+    """Logarithmic where tolerances span decades, with room for 0."""
     positive = tolerances[tolerances > 0]
-    if not len(positive):
-        return
-    first, last = float(positive.min()), float(positive.max())
-    if last / first < 10:
-        return
-    ax.set_xscale("symlog", linthresh=first, linscale=0.4)
-    decades = [tick for tick in LogLocator(numticks=5).tick_values(first, last) if first <= tick <= last]
-    ax.xaxis.set_major_locator(FixedLocator([*([0.0] if (tolerances == 0).any() else []), *decades]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "0" if value == 0 else f"$10^{{{round(np.log10(value))}}}$"))
-    ax.set_xlim(0 if (tolerances == 0).any() else first, last * 1.2)
+    if len(positive) and positive.max() / positive.min() >= 10:
+        ax.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.8)
+        _decades(ax.xaxis, tolerances)
+        ax.set_xlim(-0.08 * float(positive.min()), float(positive.max()) * 1.4)
+
+
+def _change_axis(ax: Axes, changes: np.ndarray) -> None:
+    """Logarithmic, with room for 0."""
+    positive = changes[changes > 0]
+    ax.set_yscale("symlog", linthresh=float(positive.min()), linscale=0.8)
+    _decades(ax.yaxis, changes)
+    ax.set_ylim(-0.15 * float(positive.min()), float(positive.max()) * 3)
+
+
+def _decades(axis: Axis, values: np.ndarray) -> None:
+    """0 where there is one, and at most five decades."""
+    positive = values[values > 0]
+    first, last = int(np.ceil(np.log10(positive.min()))), int(np.floor(np.log10(positive.max())))
+    decades = [10.0**e for e in range(first, last + 1, max(1, -(-(last - first + 1) // 5)))]
+    axis.set_major_locator(FixedLocator([*([0.0] if (values == 0).any() else []), *decades]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: "0" if value == 0 else f"$10^{{{round(np.log10(value))}}}$"))

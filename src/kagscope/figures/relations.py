@@ -145,9 +145,9 @@ def _said(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, k: i
         found = select(relations.astype({"layer": str}), layer=layer, k=k, score=score, outcome=outcome)
         if len(found):
             row = found.iloc[0]
-            said = f"ρ = {row['rho']:.2f} ({row['rho_low']:.2f} to {row['rho_high']:.2f}), n = {row['n']}"
+            said = f"ρ = {row['rho']:.2f} ({row['rho_low']:.2f}, {row['rho_high']:.2f}), n = {row['n']}"
             if np.isfinite(row["partial"]):
-                said += f"\naxes fixed: {row['partial']:.2f} ({row['partial_low']:.2f} to {row['partial_high']:.2f})"
+                said += f"\naxes fixed: {row['partial']:.2f} ({row['partial_low']:.2f}, {row['partial_high']:.2f})"
             return said.replace("-", "−")
     if n < 3 or points["geometry"].nunique() < 2 or points[outcome].nunique() < 2:
         return f"n = {n}"

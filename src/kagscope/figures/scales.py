@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from kagscope.figures.looks import Settings
 from kagscope.figures.panels import study_panels
@@ -19,6 +18,7 @@ from kagscope.figures.style import (
     errors,
     figure_legend,
     legend_above,
+    log_ticks,
     new_axes,
     new_figure,
     not_measured,
@@ -113,9 +113,8 @@ def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: in
         ax = new_axes(ax)
         ax.plot(counts["scale"], counts["value"], color="black", marker=".", markersize=6, linewidth=1.0)
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(numticks=4))
-        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_ylim(counts["value"].min() / 3, counts["value"].max() * 3)
+        log_ticks(ax)
         ax.set_ylabel("valid " + {1: "columns", 2: "pairs", 3: "triples"}.get(k, "subsets"))
         ax.set_xlabel("minimum distance between columns (pixels)")
     return ax

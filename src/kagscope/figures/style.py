@@ -12,10 +12,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from kagscope.figures.tables import NothingToPlot
 from kagscope.files import atomic_path
@@ -146,11 +145,16 @@ def errors(table: pd.DataFrame, measure: str) -> np.ndarray:
     return np.nan_to_num(ends, nan=0.0)
 
 
-def log_ticks(axis: Axis) -> None:
-    """About five decades named, no names between, whatever the range."""
-    axis.set_major_locator(LogLocator(numticks=5))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
+def log_ticks(ax: Axes) -> None:
+    """A vertical log axis with about five decades named; 1, 2 and 5 of each where it spans less than two."""
+    low, high = ax.get_ylim()
+    if high / low < 100:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        ax.yaxis.set_major_locator(LogLocator(numticks=5))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def not_measured(ax: Axes, text: str = "not measured") -> None:

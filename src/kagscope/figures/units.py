@@ -128,7 +128,7 @@ def plot_row_norms(
         if threshold is not None and threshold > 0:
             reference_line(ax, threshold)
         ax.set_yscale("log")
-        log_ticks(ax.yaxis)
+        log_ticks(ax)
         ax.set_xlim(0, 1.02)
         ax.set_xlabel("rank / number of rows")
         ax.set_ylabel("norm of the row")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +28,10 @@ from kagscope.studies.relations import relations
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FEW_LINES = 6  # in a figure over one axis
 HIDDEN = ("geometry", "data_fingerprint", "robustness")
 BASIC_AXES = ("width", "training", "seed")
 
@@ -72,7 +78,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     sentences = _findings(results, runs, varied, left_out) + tested.sentences + _related(related, held)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
-    _maps(store, summary, [name for name in varied if name != "seed"])
+    _study_figures(store.folder, results, runs, summary, related, held)
     on_event({"kind": "stage", "name": "report"})
     seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
     report = write_report(
@@ -100,20 +106,34 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     return Outcome(store.folder, report, [], sentences, list(whole), left_out, seconds)
 
 
-def _maps(store: RunStore, summary: pd.DataFrame, axes: Sequence[str]) -> None:
-    """``figures/map_<layer>.png`` and ``.pdf`` over the two axes with most values."""
-    from kagscope.figures.phase import figure_phase
-    from kagscope.figures.style import save
+def _study_figures(
+    folder: Path, results: pd.DataFrame, runs: pd.DataFrame, summary: pd.DataFrame, related: pd.DataFrame, axes: Sequence[str]
+) -> None:
+    """``figures/``: ``map_<layer>`` over the two axes with most values, ``by_<axis>_<layer>``, ``relations``, ``robustness``.
+
+    What the study does not allow is left out: a map needs two axes, the others a numeric one, eight runs, attacks.
+    """
+    from kagscope.figures import figure_by_axis, figure_phase, figure_relations, figure_robustness, save
     from kagscope.figures.tables import NothingToPlot, layers_of
 
-    if len(axes) < 2:
-        return
-    x, y = sorted(axes, key=lambda name: -summary[name].nunique())[:2]
-    for layer in layers_of(summary):
+    drawn: dict[str, Callable[[], Figure]] = {
+        "relations": partial(figure_relations, results, runs, related),
+        "robustness": partial(figure_robustness, runs),
+    }
+    most = sorted(axes, key=lambda name: -summary[name].nunique())
+    numeric = [name for name in most if pd.api.types.is_numeric_dtype(summary[name])]
+    for layer in [name for name in layers_of(summary) if name]:
+        if len(most) > 1:
+            drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, summary, most[0], most[1], layer)
+        for name in numeric:
+            others = [other for other in axes if other != name]
+            if not others or len(summary[others].drop_duplicates()) <= FEW_LINES:
+                drawn[f"by_{name}_{safe_name(layer)}"] = partial(figure_by_axis, summary, name, layer)
+    for name, draw in drawn.items():
         with contextlib.suppress(NothingToPlot):
-            figure = figure_phase(summary, x, y, layer)
+            figure = draw()
             for suffix in ("png", "pdf"):
-                save(figure, store.folder / "figures" / f"map_{safe_name(layer)}.{suffix}")
+                save(figure, folder / "figures" / f"{name}.{suffix}")
 
 
 def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
@@ -142,8 +162,8 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     """Means over the runs of each setting (seeds) after training, with 95% intervals of Student's t over runs.
 
     Returns:
-        The varied axes but the seed, layer, k, selection, score, ``nets``, mean ``accuracy``; value, baseline and ratio, each
-        with ``_low`` and ``_high``.
+        The varied axes but the seed, layer, k, selection, score, ``nets``; accuracy, value, baseline and ratio, each with
+        ``_low`` and ``_high``.
     """
     last = final(per_run(results))
     last = last[~last["score"].astype(str).isin(BOOKKEEPING)]
@@ -152,8 +172,8 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     frame = last.astype({"run": str}).join(extra, on="run")
     keys = [*(f"axis_{name}" for name in axes), "layer", "k", "selection", "score"]
     grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)
-    columns: dict[str, Any] = {"nets": grouped["value"].count(), "accuracy": grouped["accuracy"].mean()}
-    for measure in ("value", "baseline", "ratio"):
+    columns: dict[str, Any] = {"nets": grouped["value"].count()}
+    for measure in ("accuracy", "value", "baseline", "ratio"):
         mean, count, spread = grouped[measure].mean(), grouped[measure].count(), grouped[measure].std()
         half = half_width(np.asarray(spread, dtype=float), np.asarray(count))
         columns |= {measure: mean, f"{measure}_low": mean - half, f"{measure}_high": mean + half}
@@ -162,11 +182,12 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
 
 
 def _labels(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
-    """What a run is called beside its width: its training and whatever else varies."""
+    """What a run is called beside its width: its training, if it varies, and whatever else does."""
     others = [name for name in varied if name not in (*BASIC_AXES, "widths")]
 
     def label(row: Mapping[Any, Any]) -> str:
-        return ", ".join([str(row["training"]), *(f"{name} {_short(row[name])}" for name in others)])
+        first = [str(row["training"])] if "training" in varied or not others else []
+        return ", ".join([*first, *(f"{name.replace('_', ' ')} {_short(row[name])}" for name in others)])
 
     return {str(row["run"]): label(row) for row in runs.to_dict("records")}
 
