@@ -246,3 +246,67 @@ def make_exhibits(results: pd.DataFrame, image_shape: tuple[int, int] = (8, 8)) 
         "pictures": {"mean": ring, "classes": {0: ring, 1: ring.T**2}},
         "units": make_units(first, columns=image_shape[0] * image_shape[1]),
     }
+
+
+def make_runs(results: pd.DataFrame) -> pd.DataFrame:
+    """A made-up runs table for the runs of ``results``: accuracies, the gap between them, attacks of four radii."""
+    rng = np.random.default_rng(1)
+    last = results[results["step"] == results["step"].max()].drop_duplicates("run")
+    runs = last[["run", "width", "training", "seed", "accuracy"]].astype({"run": str, "training": str}).reset_index(drop=True)
+    accuracy = runs["accuracy"] + 0.01 * np.log2(runs["width"] / 8) + rng.normal(0, 0.01, len(runs))
+    train_accuracy = accuracy + rng.uniform(0, 0.03, len(runs))
+    attacks = {f"pgd_linf_{eps:g}": accuracy * np.exp(-8 * eps) + rng.normal(0, 0.01, len(runs)) for eps in (0.02, 0.05, 0.1)}
+    attacks |= {f"pgd_l2_{eps:g}": accuracy * np.exp(-2 * eps) + rng.normal(0, 0.01, len(runs)) for eps in (0.25, 0.5)}
+    gap = train_accuracy - accuracy
+    return runs.assign(accuracy=accuracy, train_accuracy=train_accuracy, generalization_gap=gap, depth=2, **attacks)
+
+
+def make_contrasts() -> pd.DataFrame:
+    """Two made-up studies side by side, in the form of the comparison's table."""
+    rows = []
+    for place, setting in enumerate(["width 8", "width 16", "width 32", "all settings"]):
+        for layer in ("1", "3"):
+            estimate = 1.0 + 0.1 * place + 0.05 * (layer == "3")
+            what = {"setting": setting, "layer": layer, "k": 2, "selection": "all", "score": "pr", "effect": "ratio"}
+            interval = {"low": estimate * 0.92, "high": estimate * 1.1, "paired": setting != "width 16"}
+            rows.append(what | {"estimate": estimate} | interval)
+    return pd.DataFrame(rows)
+
+
+def make_pruning() -> pd.DataFrame:
+    """A made-up pruning curve."""
+    tolerances = [0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+    changes = [0.0, 1e-7, 1e-7, 1e-6, 1e-4, 1e-3, 1e-1, 1.0]
+    accuracy = [0.97, 0.97, 0.97, 0.97, 0.97, 0.965, 0.9, 0.3]
+    units = [0, 2, 2, 3, 9, 14, 40, 100]
+    numbers = {"tolerance": tolerances, "units": units, "parameters": 1000 - np.array(units), "accuracy": accuracy}
+    return pd.DataFrame(numbers | {"largest_change": changes, "largest_absolute_change": changes})
+
+
+def make_model_tables(tokens: int = 3, points: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table of a made-up measured model with tokens, four layers with a baseline, and its curves."""
+    rng = np.random.default_rng(2)
+    selections = ["all", "ball(2)", "ball(4)", "ball(6)"]
+    rows = [
+        {"layer": layer, "k": 2, "selection": selection, "point": point, "token": token, "score": "pr", "baseline": base}
+        | {"value": base * (1.2 + 0.1 * depth + 0.05 * token) * np.exp(rng.normal(0, 0.05)), "stderr": 0.0, "exact": True}
+        for depth, layer in enumerate(["embed", "block1", "block2", "head"])
+        for selection in selections
+        for point in range(points)
+        for token in range(tokens)
+        for base in [0.02 * np.exp(rng.normal(0, 0.1))]
+    ]
+    table = pd.DataFrame(rows)
+    table = table.assign(ratio=table["value"] / table["baseline"], reason="")
+    parts = []
+    for network, progress in (("baseline", 0.0), ("model", 1.0)):
+        where = {"width": 16, "network": network}
+        parts += [part.drop(columns="width") for part in _curves(where, ["block1"], [2], progress, rng)]
+    return table, pd.concat(parts, ignore_index=True)
+
+
+def make_weights(units: int = 10, image_shape: tuple[int, int] = (6, 6)) -> np.ndarray:
+    """(units, pixels) made-up weights whose rows get shorter and shorter; the last row is zero."""
+    rng = np.random.default_rng(3)
+    lengths = np.append(np.geomspace(1, 1e-3, units - 1), 0.0)
+    return np.asarray(lengths[:, None] * rng.normal(size=(units, image_shape[0] * image_shape[1])))

@@ -271,7 +271,7 @@ def _octave_ticks(ax: Axes, left: float, right: float, places: dict[str, float])
     octaves = [
         o for o in range(int(np.ceil(left)), int(np.floor(right)) + 1) if o % every == 0 and o - left > 0.12 * span * bool(places)
     ]
-    names = {"0": "0", "tiny": f"$<$\n$2^{{{left:g}}}$"}
+    names = {"0": "0", "tiny": f"$<2^{{{left:g}}}$"}
     ax.set_xticks(
         [*places.values(), *octaves], [*(names[name] for name in places), *("1" if o == 0 else f"$2^{{{o}}}$" for o in octaves)]
     )

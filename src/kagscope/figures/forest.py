@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from kagscope.figures.looks import line_looks
-from kagscope.figures.style import DOUBLE_COLUMN, legend_above, new_figure, reference_line, short_label, style
+from kagscope.figures.style import DOUBLE_COLUMN, legend_above, new_axes, reference_line, short_label, style
 from kagscope.figures.tables import NothingToPlot, layer_sign, layers_of, require, select
 
 CORRELATIONS = {"rho": "Spearman's ρ over nets", "partial": "the same, axes held fixed"}
@@ -174,9 +174,7 @@ def _of_layer(layer: str, layers: Sequence[str], only: str | None) -> str:
 
 def _rows(ax: Axes | None, names: Sequence[str]) -> Axes:
     """Axes with a named row for each effect, from top to bottom."""
-    if ax is None:
-        width = min(DOUBLE_COLUMN, 2.3 + 0.062 * max(map(len, names)))
-        ax = new_figure(width, PITCH * len(names) + 0.9).subplots()
+    ax = new_axes(ax, min(DOUBLE_COLUMN, 2.3 + 0.062 * max(map(len, names))), PITCH * len(names) + 0.9)
     ax.set_yticks(range(len(names)), list(names))
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)

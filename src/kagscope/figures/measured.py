@@ -17,7 +17,7 @@ from kagscope.figures.style import (
     SINGLE_COLUMN,
     errors,
     legend_above,
-    new_figure,
+    new_axes,
     reference_line,
     score_label,
     short_label,
@@ -47,7 +47,7 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
         raise NothingToPlot(f"no {score} with k = {k} for {axis}(…) selections; measure with selections=[kag.Ball(r), …]")
     layers = layers_of(scaled)
     with style():
-        ax = _axes(ax, len(layers))
+        ax = new_axes(ax, SINGLE_COLUMN + 1.4 * (len(layers) > MANY))
         steps = _side_by_side(len(layers), 0.02 * float(scaled["scale"].max()))
         for (layer, look), step in zip(line_looks(layers).items(), steps, strict=True):
             line = select(scaled, layer=layer).sort_values("scale")
@@ -74,7 +74,7 @@ def plot_layers(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selecti
         raise NothingToPlot(f"no {score} with k = {k} for selection {selection}")
     names = [str(name) for name in table["layer"]]
     with style():
-        ax = ax if ax is not None else new_figure(max(SINGLE_COLUMN, 0.32 * len(names) + 1.2), 2.6).subplots()
+        ax = new_axes(ax, max(SINGLE_COLUMN, 0.32 * len(names) + 1.2))
         x = np.arange(len(names))
         if table["baseline"].notna().any():
             look: dict[str, Any] = {"color": GREY, "marker": "s", "markerfacecolor": "white", "linestyle": ""}
@@ -104,7 +104,7 @@ def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "
     measure = "ratio" if chosen["ratio"].notna().any() else "value"
     layers = layers_of(chosen)
     with style():
-        ax = _axes(ax, len(layers))
+        ax = new_axes(ax, SINGLE_COLUMN + 1.4 * (len(layers) > MANY))
         steps = _side_by_side(len(layers), 0.1)
         for (name, look), step in zip(line_looks(layers).items(), steps, strict=True):
             grouped = select(chosen, layer=name).groupby("token")[measure]
@@ -122,11 +122,6 @@ def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "
 def _side_by_side(count: int, width: float) -> np.ndarray:
     """Small shifts along the axis, so that error bars of several lines do not cover each other."""
     return (np.arange(count) - (count - 1) / 2) * width / max(1, count / 3)
-
-
-def _axes(ax: Axes | None, lines: int) -> Axes:
-    """``ax``, or new axes with room for the legend."""
-    return ax if ax is not None else new_figure(SINGLE_COLUMN + (1.4 if lines > MANY else 0.0), 2.6).subplots()
 
 
 def _ylabel(score: str, measure: str) -> str:

@@ -17,6 +17,7 @@ from kagscope.figures.style import (
     SINGLE_COLUMN,
     figure_legend,
     legend_above,
+    new_axes,
     new_figure,
     reference_line,
     short_label,
@@ -66,7 +67,7 @@ def plot_by_step(
         raise NothingToPlot(f"{score} with k = {k} for selection {selection} was measured at fewer than two steps")
     layers = layers_of(table)
     with style():
-        ax = ax if ax is not None else new_figure(SINGLE_COLUMN + 1.4 * (len(layers) > MANY), 2.6).subplots()
+        ax = new_axes(ax, SINGLE_COLUMN + 1.4 * (len(layers) > MANY))
         for layer, look in line_looks(layers).items():
             line = select(table, layer=layer).sort_values("step")
             found = _onset(onsets, layer, score, k, selection)

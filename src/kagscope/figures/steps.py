@@ -23,7 +23,7 @@ from kagscope.figures.style import (
     new_figure,
     not_measured,
     reference_line,
-    score_label,
+    short_label,
     style,
 )
 from kagscope.figures.tables import (
@@ -90,7 +90,7 @@ def plot_score_by_step(
     table = table[table[measure].notna()]
     if table["step"].nunique() < 2:
         raise NothingToPlot(f"{score} was measured at fewer than two training steps")
-    label, fraction = f"{score_label(score)}{MEASURED[measure]}", score in FRACTIONS and measure in ("value", "baseline")
+    label, fraction = f"{short_label(score)}{MEASURED[measure]}", score in FRACTIONS and measure in ("value", "baseline")
     ax = _plot_lines(table, measure, Settings.of(reduced), training, label, ax, legend, fraction=fraction)
     if measure in START:
         reference_line(ax, START[measure])

@@ -127,9 +127,20 @@ def new_figure(width: float = DOUBLE_COLUMN, height: float = 2.6) -> Figure:
     return figure
 
 
-def new_axes(ax: Axes | None) -> Axes:
-    """``ax``, or the axes of a new single-column figure."""
-    return ax if ax is not None else new_figure(SINGLE_COLUMN, 2.6).subplots()
+def new_axes(ax: Axes | None, width: float = SINGLE_COLUMN, height: float = 2.6) -> Axes:
+    """``ax`` dressed in the figures' style, or the axes of a new figure of that size in inches."""
+    if ax is None:
+        return new_figure(width, height).subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    for spine in ax.spines.values():
+        spine.set_linewidth(RC["axes.linewidth"])
+    ax.tick_params(labelsize=RC["xtick.labelsize"], width=RC["xtick.major.width"])
+    for text in (ax.xaxis.label, ax.yaxis.label):
+        text.set_fontsize(RC["axes.labelsize"])
+    ax.title.set(fontsize=RC["axes.titlesize"], fontweight=RC["axes.titleweight"])
+    ax.set_axisbelow(True)
+    ax.grid(True, axis="y", color=RC["grid.color"], linewidth=RC["grid.linewidth"])
+    return ax
 
 
 def reference_line(ax: Axes, at: float, vertical: bool = False) -> None:

@@ -21,7 +21,6 @@ from kagscope.figures.style import (
     legend_above,
     log_ticks,
     new_axes,
-    new_figure,
     reference_line,
     style,
 )
@@ -68,8 +67,8 @@ def plot_unit_weights(
         top, left = place // columns * tall, place % columns * wide
         mosaic[top : top + image_shape[0], left : left + image_shape[1]] = matrix[unit].reshape(image_shape)
     with style():
-        if ax is None:
-            ax = new_figure(SINGLE_COLUMN, min(8.0, 0.78 * SINGLE_COLUMN * mosaic.shape[0] / mosaic.shape[1] + 0.25)).subplots()
+        ax = new_axes(ax, SINGLE_COLUMN, min(8.0, 0.78 * SINGLE_COLUMN * mosaic.shape[0] / mosaic.shape[1] + 0.25))
+        ax.grid(False)
         norm = CenteredNorm(0.0, float(np.nanmax(np.abs(mosaic))) or 1.0)
         image = ax.imshow(mosaic, cmap=diverging(), norm=norm, interpolation="nearest")
         ax.axis("off")
