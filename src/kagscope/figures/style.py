@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from kagscope.errors import InputError
 from kagscope.figures.tables import NothingToPlot
 from kagscope.files import atomic_path
 
@@ -25,6 +27,7 @@ OKABE_ITO = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 GREY = "#6b6b6b"
 MANY = len(OKABE_ITO)  # lines in one panel; more get shades in place of colours
 MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, so that grey prints can be read
+FORMATS = (".pdf", ".svg", ".png")
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 6.8  # inches, as most journals set them
 
 RC: dict[str, Any] = {
@@ -218,12 +221,21 @@ def legend_above(ax: Axes, entries: int, handles: Sequence[Any] | None = None) -
     ax.legend(**where, **({} if handles is None else {"handles": list(handles)}))
 
 
-def save(figure: Figure, path: Path, dpi: int = 200) -> Path:
-    """Write ``figure`` in the format of ``path``'s suffix, at once or not at all, without dates.
+def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 200) -> Path:
+    """Write ``figure`` at once or not at all, without dates: the same figure gives the same bytes.
+
+    Args:
+        figure: ``ax.figure`` of what ``plot_…`` returned, or what ``figure_…`` did.
+        path: its suffix says the format: .pdf (TrueType fonts embedded), .svg (lettering as text) or .png.
+        dpi: of a PNG, dots per inch.
 
     Raises:
+        InputError: another suffix.
         OutputError: the folder cannot be written.
     """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: a figure's name ends with {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     metadata: dict[str, Any] = {".pdf": {"CreationDate": None}, ".png": {"Software": None}, ".svg": {"Date": None}}.get(
         path.suffix, {}
     )
