@@ -1,10 +1,10 @@
 """The pictures of docs/figures.md, from the code on that page.
 
     python docs/make_gallery.py
-    python docs/make_gallery.py --folder out/gallery    where the study stays, so that the next call need not compute it
+    python docs/make_gallery.py --folder out/gallery    the study stays there, so that the next call need not compute it
 
-Runs the page's blocks in a temporary or the given folder, in order; at each picture's link, what the last block drew (``figure``, or the figure of
-``ax``) is written there.
+Runs the page's blocks in a temporary or the given folder, in order; at each picture's link, what the last block drew
+(``figure``, or the figure of ``ax``) is written there.
 """
 
 from __future__ import annotations

@@ -258,7 +258,9 @@ def make_runs(results: pd.DataFrame) -> pd.DataFrame:
     attacks = {f"pgd_linf_{eps:g}": accuracy * np.exp(-8 * eps) + rng.normal(0, 0.01, len(runs)) for eps in (0.02, 0.05, 0.1)}
     attacks |= {f"pgd_l2_{eps:g}": accuracy * np.exp(-2 * eps) + rng.normal(0, 0.01, len(runs)) for eps in (0.25, 0.5)}
     gap = train_accuracy - accuracy
-    return runs.assign(accuracy=accuracy, train_accuracy=train_accuracy, generalization_gap=gap, depth=2, **attacks)
+    outcomes: dict[str, Any] = {"accuracy": accuracy, "train_accuracy": train_accuracy, "generalization_gap": gap, "depth": 2}
+    found: pd.DataFrame = runs.assign(**outcomes, **attacks)
+    return found
 
 
 def make_contrasts() -> pd.DataFrame:
@@ -267,7 +269,14 @@ def make_contrasts() -> pd.DataFrame:
     for place, setting in enumerate(["width 8", "width 16", "width 32", "all settings"]):
         for layer in ("1", "3"):
             estimate = 1.0 + 0.1 * place + 0.05 * (layer == "3")
-            what = {"setting": setting, "layer": layer, "k": 2, "selection": "all", "score": "pr", "effect": "ratio"}
+            what: dict[str, Any] = {
+                "setting": setting,
+                "layer": layer,
+                "k": 2,
+                "selection": "all",
+                "score": "pr",
+                "effect": "ratio",
+            }
             interval = {"low": estimate * 0.92, "high": estimate * 1.1, "paired": setting != "width 16"}
             rows.append(what | {"estimate": estimate} | interval)
     return pd.DataFrame(rows)

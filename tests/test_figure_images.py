@@ -1,7 +1,7 @@
 """Every figure against a picture of its marks and a list of its lettering, both kept in ``tests/figures``.
 
-Pictures are drawn without lettering and at fixed places, so that other builds of FreeType make the same ones; what is written in a
-figure is compared as text. ``python tests/test_figure_images.py`` draws them anew: look at what changed before committing it.
+Pictures are drawn without lettering and at fixed places, so that other builds of FreeType make the same ones; what is written in
+a figure is compared as text. ``python tests/test_figure_images.py`` draws them anew: look at what changed before committing it.
 """
 
 from __future__ import annotations

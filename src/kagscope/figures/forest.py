@@ -192,5 +192,5 @@ def _dots(ax: Axes, table: pd.DataFrame, measure: str, shift: float, keep: np.nd
     chosen = np.ones(len(table), dtype=bool) if keep is None else keep
     chosen = chosen & np.isfinite(mean)
     y = np.arange(len(table)) + shift
-    look = {"linestyle": "", "markersize": 3.5, "elinewidth": 0.9, "capsize": 0} | look
-    ax.errorbar(mean[chosen], y[chosen], xerr=lengths[:, chosen], **look)
+    dots: dict[str, Any] = {"linestyle": "", "markersize": 3.5, "elinewidth": 0.9, "capsize": 0} | look
+    ax.errorbar(mean[chosen], y[chosen], xerr=lengths[:, chosen], **dots)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -80,7 +81,8 @@ def _by_training(layers: Sequence[str], settings: Settings, draw: Draw, handles:
 def _fill(axes: list[Axes], columns: int, panels: Sequence[tuple[str, str | None, str]], draw: Draw, small: bool = False) -> None:
     draw_each([(ax, partial(draw, layer, training)) for ax, (layer, training, _) in zip(axes, panels, strict=False)])
     for place, (ax, (_, _, title)) in enumerate(zip(axes, panels, strict=False)):
-        ax.set_title(title, **({"fontsize": 7, "fontweight": "normal"} if small else {}))
+        look: dict[str, Any] = {"fontsize": 7, "fontweight": "normal"} if small else {}
+        ax.set_title(title, **look)
         if place % columns:
             ax.set_ylabel("")
         if small and place + columns < len(panels):

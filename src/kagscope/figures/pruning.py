@@ -86,6 +86,11 @@ def _decades(axis: Axis, values: np.ndarray) -> None:
     positive = values[values > 0]
     first, last = int(np.ceil(np.log10(positive.min()))), int(np.floor(np.log10(positive.max())))
     decades = [10.0**e for e in range(first, last + 1, max(1, -(-(last - first + 1) // 5)))]
-    axis.set_major_locator(FixedLocator([*([0.0] if (values == 0).any() else []), *decades]))
+    ticks = decades if len(decades) > 1 else [float(positive.max())]
+    axis.set_major_locator(FixedLocator([*([0.0] if (values == 0).any() else []), *ticks]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: "0" if value == 0 else f"$10^{{{round(np.log10(value))}}}$"))
+    axis.set_major_formatter(FuncFormatter(_power if len(decades) > 1 else lambda value, _: f"{value:.2g}"))
+
+
+def _power(value: float, _: object) -> str:
+    return "0" if value == 0 else f"$10^{{{round(np.log10(value))}}}$"

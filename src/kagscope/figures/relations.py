@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,7 +110,7 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
     with style():
         heights = PITCH * rows + 0.9, 2.4
         figure = new_figure(DOUBLE_COLUMN, sum(heights))
-        upper, lower = figure.subfigures(2, 1, height_ratios=heights)
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=heights).ravel()
         forests = upper.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
         scatters = lower.subplots(1, len(outcomes), squeeze=False)[0]
         for outcome, ax in zip(outcomes, forests, strict=True):
@@ -122,21 +123,26 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
     return figure
 
 
-def _scatter(reduced: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, most: pd.Series, ax: Axes) -> Axes:  # type: ignore[type-arg]
-    which = {"score": str(most["score"]), "k": int(most["k"]), "layer": str(most["layer"]), "measure": str(most["measure"])}
-    return plot_relation(reduced, runs, outcome=str(most["outcome"]), relations=relations, ax=ax, legend=False, **which)  # type: ignore[arg-type]
+def _scatter(reduced: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, most: dict[str, Any], ax: Axes) -> Axes:
+    which: dict[str, Any] = {
+        "score": str(most["score"]),
+        "k": int(most["k"]),
+        "layer": str(most["layer"]),
+        "measure": str(most["measure"]),
+    }
+    return plot_relation(reduced, runs, outcome=str(most["outcome"]), relations=relations, ax=ax, legend=False, **which)
 
 
 def _outcomes(runs: pd.DataFrame, relations: pd.DataFrame) -> list[str]:
     there = [str(name) for name in pd.unique(relations["outcome"])] if len(relations) else []
     attacks = [name for name in there if name.startswith(("pgd_", "fgsm_"))]
-    widest = sorted(attacks, key=lambda name: -float(runs[name].std()))[:1]
+    widest = sorted(attacks, key=lambda name: -float(runs[name].to_numpy(dtype=float).std()))[:1]
     return [name for name in (*OUTCOMES[:2], *widest, *OUTCOMES[2:]) if name in there][:PANELS]
 
 
-def _strongest(table: pd.DataFrame) -> pd.Series:  # type: ignore[type-arg]
+def _strongest(table: pd.DataFrame) -> dict[str, Any]:
     which = "partial" if table["partial"].notna().any() else "rho"
-    return table.iloc[int(table[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
+    return table.to_dict("records")[int(table[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
 
 
 def _said(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, k: int, score: str, outcome: str) -> str:

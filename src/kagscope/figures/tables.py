@@ -142,7 +142,7 @@ def _of_model(curves: pd.DataFrame) -> pd.DataFrame:
     """Curves of one model (``network`` "model" or "baseline") in the form of :func:`curve_means`: width 0, training ""."""
     require(curves, dict.fromkeys(("layer", "k", "selection", "curve", "x", "y"), ""), "curves")
     stage = np.where(curves["network"].astype(str) == "baseline", "initial", "trained")
-    bare = {"width": 0, "training": "", "step": 0, "y_low": np.nan, "y_high": np.nan, "seeds": 1}
+    bare: dict[str, Any] = {"width": 0, "training": "", "step": 0, "y_low": np.nan, "y_high": np.nan, "seeds": 1}
     return curves.assign(**bare, stage=stage)[[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"]]
 
 

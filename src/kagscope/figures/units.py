@@ -73,17 +73,17 @@ def plot_unit_weights(
         image = ax.imshow(mosaic, cmap=diverging(), norm=norm, interpolation="nearest")
         ax.axis("off")
         for place, unit in enumerate(order):
-            top, left = place // columns * tall - 0.5, place % columns * wide - 0.5
+            above, before = place // columns * tall - 0.5, place % columns * wide - 0.5
             zero = threshold is not None and norms[unit] <= threshold
             look: dict[str, Any] = (
                 {"edgecolor": VERMILLION, "linewidth": 1.2} if zero else {"edgecolor": "#cfcfcf", "linewidth": 0.4}
             )
-            ax.add_patch(Rectangle((left, top), image_shape[1], image_shape[0], fill=False, **look))
+            ax.add_patch(Rectangle((before, above), image_shape[1], image_shape[0], fill=False, **look))
             if columns <= 16:
-                ax.text(left + 0.3, top + 0.3, names[unit], fontsize=4.5, va="top", color="#333333")
+                ax.text(before + 0.3, above + 0.3, names[unit], fontsize=4.5, va="top", color="#333333")
         if colorbar:
             bar = ax.figure.colorbar(image, ax=ax, label="weight", shrink=0.8, aspect=20, pad=0.02)
-            bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+            bar.outline.set_linewidth(0.5)
     return ax
 
 
@@ -109,10 +109,10 @@ def plot_row_norms(
         InputError: no matrix of finite numbers.
     """
     norms = np.sort(np.linalg.norm(_matrix(weights)[0], axis=1))[::-1]
-    lines = [("trained" if initial is not None else "rows", norms, {"color": BLUE})]
+    lines: list[tuple[str, np.ndarray, dict[str, Any]]] = [("trained" if initial is not None else "rows", norms, {"color": BLUE})]
     if initial is not None:
-        before = np.sort(np.linalg.norm(_matrix(initial)[0], axis=1))[::-1]
-        lines.insert(0, ("initial", before, {"color": GREY, "linestyle": (0, (4, 1.6))}))
+        untrained = np.sort(np.linalg.norm(_matrix(initial)[0], axis=1))[::-1]
+        lines.insert(0, ("initial", untrained, {"color": GREY, "linestyle": (0, (4, 1.6))}))
     positive = np.concatenate([line[line > 0] for _, line, _ in lines])
     if not len(positive):
         raise NothingToPlot("every row is zero")
