@@ -72,7 +72,7 @@ def plot_scores_overview(
     settings = Settings.of(reduced)
     pairs = settings.pairs()
     with style():
-        ax = new_axes(ax)
+        ax = new_axes(ax, height=_pitch(settings) * len(scores) + 0.9)
         for place, (width, training) in enumerate(pairs):
             dots = select(table, width=width, training=training)
             y = np.array([scores.index(str(score)) for score in dots["score"]]) + 0.7 * ((place + 0.5) / len(pairs) - 0.5)
@@ -113,9 +113,8 @@ def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, int]) 
     if table.empty:
         raise NothingToPlot("no score has a ratio to initialisation")
     layers, scores, settings = layers_of(table), scores_shown(table), Settings.of(reduced)
-    pitch = 0.28 if settings.crowded else min(0.36, 0.075 + 0.045 * len(settings.pairs()))  # inches for a score
     with style():
-        figure = new_figure(min(DOUBLE_COLUMN, 2.6 * len(layers) + 1.7), pitch * len(scores) + 0.9)
+        figure = new_figure(min(DOUBLE_COLUMN, 2.6 * len(layers) + 1.7), _pitch(settings) * len(scores) + 0.9)
         axes = figure.subplots(1, len(layers), squeeze=False, sharey=True, sharex=True)[0]
         for layer, ax in zip(layers, axes, strict=True):  # layers are those that have a ratio
             plot_scores_overview(reduced, layer=layer, k=k, scores=scores, ax=ax, legend=False)
@@ -123,6 +122,11 @@ def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, int]) 
         _ratio_axis(axes[0], table)
         figure_legend(figure, _handles(settings))
     return figure
+
+
+def _pitch(settings: Settings) -> float:
+    """Inches for a score."""
+    return 0.28 if settings.crowded else min(0.36, 0.075 + 0.045 * len(settings.pairs()))
 
 
 def _handles(settings: Settings) -> list[Line2D]:

@@ -123,7 +123,7 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
     return figure
 
 
-def _scatter(reduced: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, most: dict[str, Any], ax: Axes) -> Axes:
+def _scatter(reduced: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, most: dict[Any, Any], ax: Axes) -> Axes:
     which: dict[str, Any] = {
         "score": str(most["score"]),
         "k": int(most["k"]),
@@ -140,7 +140,7 @@ def _outcomes(runs: pd.DataFrame, relations: pd.DataFrame) -> list[str]:
     return [name for name in (*OUTCOMES[:2], *widest, *OUTCOMES[2:]) if name in there][:PANELS]
 
 
-def _strongest(table: pd.DataFrame) -> dict[str, Any]:
+def _strongest(table: pd.DataFrame) -> dict[Any, Any]:
     which = "partial" if table["partial"].notna().any() else "rho"
     return table.to_dict("records")[int(table[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
 
