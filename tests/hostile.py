@@ -10,7 +10,7 @@ from kagscope.report import write_report
 
 HOSTILE = "</script><script>alert(1)</script>{training}-{width}-{seed}<img src=x onerror=alert(2)>\u2028\u202e\"'&amp;"
 LAYER = "<svg onload=alert(4)>\u202e]'\"&layer=1"
-TRAINING = "</script><svg onload=alert(3)>~,\u2028\""
+TRAINING = '</script><svg onload=alert(3)>~,\u2028"'
 
 
 def make_hostile_page(path: Path) -> Path:
@@ -24,5 +24,9 @@ def make_hostile_page(path: Path) -> Path:
     runs = [str(run) for run in results["run"].unique()]
     facts: dict[str, Any] = dict.fromkeys(("title", "command", "data", "hardware"), HOSTILE)
     facts |= {"versions": {HOSTILE: HOSTILE}, "config": {"a": [HOSTILE]}, "findings": [HOSTILE]}
-    facts |= {"image_shape": [8, 8], "configs": {run: {HOSTILE: HOSTILE} for run in runs}, "units": make_units(runs, ("1", LAYER))}
+    facts |= {
+        "image_shape": [8, 8],
+        "configs": {run: {HOSTILE: HOSTILE} for run in runs},
+        "units": make_units(runs, ("1", LAYER)),
+    }
     return write_report(path, results=results, curves=curves, claims=[claim], provenance=facts)

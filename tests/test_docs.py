@@ -48,7 +48,11 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "python benchmarks/": "minutes each, on idle cores",
     "python -m venv": "the environment is the one that runs this",
 }
-SMALLER = {  # what is added where the command of the page takes minutes
+SMALLER = {
+    "kagscope study run small.toml --out out/gallery --workers 1": (
+        "--set run.epochs=2 --set grid.width=[6,8] --set grid.seed=[0,1] --set measure.points=4 --set measure.checkpoints=3"
+    ),
+    # what is added where the command of the page takes minutes
     "kagscope reproduce --data stripes --widths 16 --seeds 2 --epochs 3 --k 1,2 --points 8 --out out/stripes": (
         "--workers 1 --training standard"
     ),

@@ -35,7 +35,9 @@ def study() -> tuple[pd.DataFrame, pd.DataFrame]:
 def page(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     results, curves = study
-    return write_report(path, results=results, curves=curves, claims=make_claims(), provenance=make_provenance() | make_exhibits(results))
+    return write_report(
+        path, results=results, curves=curves, claims=make_claims(), provenance=make_provenance() | make_exhibits(results)
+    )
 
 
 def embedded(page: str) -> Any:
@@ -77,7 +79,9 @@ def test_histogram_gaps_are_zeros_and_mass_is_kept(study: tuple[pd.DataFrame, pd
         if entry["curve"] == "histogram":
             assert sum(entry["y"]) + entry["zeros"] + entry["below"] == pytest.approx(1, abs=2e-3)
             stage = 0 if entry["stage"] == "initial" else 20
-            one = tables.select(raw, layer=entry["layer"], k=entry["k"], width=entry["width"], training=entry["training"], step=stage)
+            one = tables.select(
+                raw, layer=entry["layer"], k=entry["k"], width=entry["width"], training=entry["training"], step=stage
+            )
             edges = (entry["first"] + np.arange(len(entry["y"]))) / 8
             dense = one.groupby("x")["y"].sum().reindex(edges).fillna(0.0) / one["seed"].nunique()
             assert entry["y"] == pytest.approx(dense.to_numpy(), rel=1e-3)

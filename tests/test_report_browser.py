@@ -226,7 +226,9 @@ def test_runs_sort_filter_and_show_their_configuration(browser: Browser, page: P
             f.dispatchEvent(new Event('input')); }})()""")
         assert {row[0] for row in shown(browser, "runs")} == runs
         assert browser.run("document.querySelector('[data-output=runs]').textContent") == f"{len(runs)} of 12"
-    browser.run("(() => { const f = document.querySelector('[data-filter]'); f.value = ''; f.dispatchEvent(new Event('input')); })()")
+    browser.run(
+        "(() => { const f = document.querySelector('[data-filter]'); f.value = ''; f.dispatchEvent(new Event('input')); })()"
+    )
     assert browser.run("document.querySelector('[data-table=runs] td a').getAttribute('href')").startswith("runs/")
     name = browser.run("document.querySelector('[data-table=runs] td a').textContent")
     browser.run("document.querySelector('[data-table=runs] td button').click()")
@@ -270,7 +272,9 @@ def test_everything_can_be_saved(browser: Browser, page: Path) -> None:
     kept = {f"kagscope-{name}.{suffix}" for name in charts for suffix in ("svg", "png")} | {"kagscope-units.png"}
     listed = ("claims", "scales", "where", "minors", "units", "training", "accuracy", "runs")
     assert set(names) == kept | {f"kagscope-{name}.csv" for name in listed}
-    content = {name: browser.run(f"saved.find(([n]) => n === {json.dumps(name)})[1].text()") for name in names if "png" not in name}
+    content = {
+        name: browser.run(f"saved.find(([n]) => n === {json.dumps(name)})[1].text()") for name in names if "png" not in name
+    }
     svg = content["kagscope-scales.svg"]
     assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(" not in svg
@@ -318,7 +322,9 @@ def test_it_can_be_used_without_mouse_and_read_aloud(browser: Browser, page: Pat
     assert browser.run(NAMELESS) == []
     assert browser.run(UNREACHABLE) == []
     assert browser.run(FAINT) == []
-    levels = browser.run("[...document.querySelectorAll('h1, h2, h3')].filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))")
+    levels = browser.run(
+        "[...document.querySelectorAll('h1, h2, h3')].filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))"
+    )
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
     browser.run("document.querySelector('h1').focus()")

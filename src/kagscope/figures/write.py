@@ -63,8 +63,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "scores_overview",
-        "Every score over its value at initialisation (k = 2, all columns). Bars are 95% intervals over seeds; one that reaches 0 "
-        "runs out at the left.",
+        "Every score over its value at initialisation (k = 2, all columns). Bars are 95% intervals over seeds; one that "
+        "reaches 0 runs out at the left.",
         lambda results, curves, shape: overview.figure_scores_overview(results, shape),
     ),
     Family(

@@ -119,25 +119,29 @@ def render_report(
     sections = [(place, name) for place, name in SECTIONS if place not in without]
     code, look = script(), _asset("page.css")
     data = str(provenance.get("data", "unnamed data"))
-    return _templates().get_template("page.html").render(
-        script_hash=_hash(code),
-        style_hash=_hash(look),
-        style=Markup(look),
-        script=Markup(code),
-        title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {PurePath(data).name or data}"),
-        without=" ".join(sorted(without)),
-        sections=sections,
-        first=sections[0][0],
-        summary=str(provenance["summary"]) if provenance.get("summary") else _summary(reduced, provenance, data),
-        findings=[str(one) for one in provenance.get("findings") or ()],
-        claims=claims_shown(claims),
-        figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
-        command=str(provenance.get("command") or ""),
-        sampled=_sampled(reduced),
-        undefined_values=undefined_counts(results)[:MAX_REASONS],
-        facts=[(title, provenance[key]) for key, title in FACTS.items() if provenance.get(key)],
-        papers=PAPERS,
-        payload=pack(payload),
+    return (
+        _templates()
+        .get_template("page.html")
+        .render(
+            script_hash=_hash(code),
+            style_hash=_hash(look),
+            style=Markup(look),
+            script=Markup(code),
+            title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {PurePath(data).name or data}"),
+            without=" ".join(sorted(without)),
+            sections=sections,
+            first=sections[0][0],
+            summary=str(provenance["summary"]) if provenance.get("summary") else _summary(reduced, provenance, data),
+            findings=[str(one) for one in provenance.get("findings") or ()],
+            claims=claims_shown(claims),
+            figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
+            command=str(provenance.get("command") or ""),
+            sampled=_sampled(reduced),
+            undefined_values=undefined_counts(results)[:MAX_REASONS],
+            facts=[(title, provenance[key]) for key, title in FACTS.items() if provenance.get(key)],
+            papers=PAPERS,
+            payload=pack(payload),
+        )
     )
 
 

@@ -52,7 +52,9 @@ def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[d
         entry: dict[str, Any] = {"layer": str(layer), "k": int(k), "score": str(score), "width": int(width)}
         entry |= {"training": str(training), "radius": clean(radius), "label": label, "images": images}
         entry |= {"rows": [clean(row) for row in rows], "columns": [clean(column) for column in columns]}
-        wanted = ("ratio", "value") if label is not None else ("ratio", "ratio_low", "ratio_high", "value", "value_low", "value_high")
+        wanted = (
+            ("ratio", "value") if label is not None else ("ratio", "ratio_low", "ratio_high", "value", "value_low", "value_high")
+        )
         for measure in wanted:
             grid = np.full(len(rows) * len(columns), np.nan)
             grid[place] = group[measure]
