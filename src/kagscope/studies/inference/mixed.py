@@ -135,7 +135,9 @@ def _fitted(y: Array, X: Array, group: Indices, name: str) -> Fit | str:
         return _plain(y, X, f"least squares: MixedLM finds no variance between {groups} {name}s")
     robust = OLS(y, X).fit(cov_type="cluster", cov_kwds={"groups": group})
     freedom = np.full(X.shape[1], groups - 1.0)
-    return robust.params, robust.bse, freedom, f"least squares, errors by cluster: MixedLM of {groups} {name}s did not converge"
+    with np.errstate(invalid="ignore"):  # of variances that round to less than 0
+        errors = robust.bse
+    return robust.params, errors, freedom, f"least squares, errors by cluster: MixedLM of {groups} {name}s did not converge"
 
 
 def _plain(y: Array, X: Array, test: str) -> Fit:
