@@ -22,7 +22,7 @@ class Incoming:
         layer: its name.
         what: what ``rows`` holds: :data:`WEIGHTS` W where J(x) = diag(d(x)) W at every point, else :data:`MEAN_ROW`, the mean
             over points of each row of J(x).
-        rows: (m, n) float32.
+        rows: (m, n).
         row_norm: (m,) mean over points of ||J_i(x)||_2.
         zero_share: (m,) share of points at which the row is a zero row: mean |J_ia| over a at or below the threshold of the
             initial net (MATH.md section 3, ``zero_rows``); NaN where there is no initial net to compare with.
@@ -40,7 +40,7 @@ class Incoming:
         """One row per unit: layer, unit, what, row_norm, zero_share, alignment, row (list of float)."""
         numbers = {name: getattr(self, name) for name in NUMBERS}
         head = {"layer": self.layer, "unit": np.arange(len(self.rows)), "what": self.what}
-        return pd.DataFrame({**head, **numbers, "row": list(self.rows.astype(np.float32))})
+        return pd.DataFrame({**head, **numbers, "row": list(self.rows)})
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> list[Incoming]:
@@ -83,5 +83,5 @@ class IncomingSums:
         alignment = np.where(self.nonzero > 0, self.aligned / np.maximum(self.nonzero, 1), np.nan)
         rows = self.rows / self.points if W is None else W
         return Incoming(
-            layer, MEAN_ROW if W is None else WEIGHTS, rows.astype(np.float32), self.norms / self.points, zero, alignment
+            layer, MEAN_ROW if W is None else WEIGHTS, rows, self.norms / self.points, zero, alignment
         )

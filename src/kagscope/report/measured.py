@@ -38,8 +38,10 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
         claims=[],
         provenance={
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')}",
-            "summary": report._headline() + ". Intervals are not shown: there is one network.",
+            "summary": report._headline() + ". Intervals are over data points of one network; they do not say how much networks differ.",
             "without": ["claims", "training", "runs", *([] if any("window(" in str(one) for one in chosen) else ["where"])],
+            "names": ("model", "baseline"),
+            "intervals": "points",
             "findings": report.findings,
             "image_shape": list(shape) if shape else None,
             "units": {RUN["run"]: Incoming.from_table(report.units)} if not report.units.empty else {},
@@ -67,7 +69,9 @@ def write_series_page(series: Series, path: str | os.PathLike[str]) -> Path:
         provenance={
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')} along its training",
             "without": ["claims", "runs"],
-            "summary": f"{len(series)} checkpoints. {last._headline()}. Intervals are not shown: there is one network.",
+            "summary": f"{len(series)} checkpoints. {last._headline()}. Intervals are over data points of one network.",
+            "names": ("model", "baseline"),
+            "intervals": "points",
             "findings": series.findings,
             "image_shape": list(shape) if shape else None,
             "units": {RUN["run"]: Incoming.from_table(last.units)} if not last.units.empty else {},

@@ -84,7 +84,8 @@ def write_report(
         provenance: each may be missing. Shown as they are: ``command``, ``versions``, ``seeds``, ``data``, ``hardware``,
             ``timings``, ``config``, ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of
             those of a study). ``image_shape``: height and width of the images; ``without``: names of sections that are not
-            shown. For the interactive part: ``configs`` (run id to configuration), ``labels`` (index of a test image to its
+            shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
+            points of one network, by default they are over networks. For the interactive part: ``configs`` (run id to configuration), ``labels`` (index of a test image to its
             class), ``pictures`` (``mean``: an image, ``classes``: class to image) and ``units`` (run id to
             :class:`~kagscope.incoming.Incoming` of each layer). ``figures``: what :func:`~kagscope.figures.write_figures` wrote of
             these very tables, so that they are not drawn a second time.
@@ -135,6 +136,7 @@ def render_report(
             findings=[str(one) for one in provenance.get("findings") or ()],
             claims=claims_shown(claims),
             figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
+            over_points=provenance.get("intervals") == "points",
             command=str(provenance.get("command") or ""),
             sampled=_sampled(reduced),
             undefined_values=undefined_counts(results)[:MAX_REASONS],

@@ -27,6 +27,7 @@ from kagscope.figures.tables import (
     trainings_of,
     widths_of,
 )
+from kagscope.intervals import half_width
 from kagscope.report.minors import pack_curves
 from kagscope.report.numbers import clean, groups
 from kagscope.report.onsets import find_all
@@ -71,10 +72,11 @@ def build_payload(
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"]) if score not in BOOKKEEPING],
             "runLayers": [layer_label(name, layers) for name in pr_layers(reduced)],
             "accuracy": _accuracy_name(about.get("configs") or {}),
+            "names": list(about.get("names") or ("trained", "initial")),
             "imageShape": list(shape) if shape is not None else None,
         },
         "columns": SERIES_COLUMNS,
-        "series": _series(plain, find_all(reduced, results)),
+        "series": _series(plain, find_all(reduced, results), results if about.get("intervals") == "points" else None),
         "maps": pack_maps(reduced, results, about.get("labels")),
         "pictures": pack_pictures(about.get("pictures")),
         "curves": pack_curves(curves),
@@ -84,9 +86,11 @@ def build_payload(
     }
 
 
-def _series(plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]]:
+def _series(
+    plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]], points: pd.DataFrame | None
+) -> list[dict[str, Any]]:
     keys = [*WHAT_KEYS, "width", "training"]
-    table = over_runs(plain)
+    table = over_runs(plain) if points is None else with_point_intervals(over_runs(plain), points)
     undefined = plain.groupby([*SETTING_KEYS, *WHAT_KEYS], observed=True, sort=False)["undefined"].sum()
     table = table.assign(undefined=undefined.to_numpy()).sort_values("step", kind="stable")
     last = final(plain)[["width", "training", "step"]].astype({"training": str}).groupby(["width", "training"])["step"].max()
@@ -112,6 +116,21 @@ def _series(plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]
             entry["onset"] = found
         series.append(entry)
     return series
+
+
+def with_point_intervals(table: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """Means of one network with intervals over its data points (Student's t, 95%; tokens of a point are averaged first)."""
+    keys = [*SETTING_KEYS, *WHAT_KEYS]
+    text = dict.fromkeys(("training", "layer", "selection", "score"), str)
+    frame = results.assign(difference=results["value"] - results["baseline"]).astype(text)
+    points = frame.groupby([*keys, "point"], sort=False)[list(MEASURES)].mean()
+    spread, count = (getattr(points.groupby(keys, sort=False), what)() for what in ("std", "count"))
+    half = pd.DataFrame(half_width(spread.to_numpy(), count.to_numpy()), spread.index, list(MEASURES))
+    found = table[keys].astype(text).join(half, on=keys)
+    for name in MEASURES:
+        width = found[name].to_numpy()
+        table = table.assign(**{f"{name}_low": table[name] - width, f"{name}_high": table[name] + width})
+    return table
 
 
 def _accuracy(reduced: pd.DataFrame) -> list[dict[str, Any]]:

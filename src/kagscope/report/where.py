@@ -59,7 +59,7 @@ def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[d
             grid = np.full(len(rows) * len(columns), np.nan)
             grid[place] = group[measure]
             entry[measure] = [clean(value, DIGITS) for value in grid]
-        if any(value is not None for value in entry["value"]):
+        if sum(value is not None for value in entry["value"]) > 1:  # one window alone is no map
             maps.append(entry)
     return maps
 

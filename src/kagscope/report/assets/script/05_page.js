@@ -1,12 +1,14 @@
 // The one state that all controls share, kept in the address as #s:layer=1&k=2…, so that a view can be sent to a colleague.
 const Page = {
-  WORDS: { ratio: "trained / initial", difference: "trained − initial", value: "value", baseline: "initial value" },
+  WORDS: {}, names: [], // what the networks compared are called
   NOTHING: "Nothing was measured for this choice.",
   FEW: 8, // lines shown at first
   data: null, set: null, state: {}, labels: {}, layerLabels: {}, column: {}, sections: [],
 
   begin(data) {
     Page.data = data; Page.set = data.settings;
+    const [after, before] = (Page.names = data.settings.names);
+    Page.WORDS = { ratio: `${after} / ${before}`, difference: `${after} − ${before}`, value: "value", baseline: `${before} value` };
     Page.labels = Object.fromEntries(data.settings.scores); Page.layerLabels = Object.fromEntries(data.settings.layers);
     Page.column = Object.fromEntries(data.columns.map((name, i) => [name, i]));
     Page.order = new Map(data.settings.scores.map(([name], i) => [name, i]));
@@ -27,9 +29,11 @@ const Page = {
   settings: () => Page.set.widths.flatMap((width) => Page.set.trainings.map((training) => ({ width, training }))).filter(Page.shown),
   look({ width, training }) {
     const { set } = Page, byWidth = set.trainings.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), name = `width ${width}, ${training}`;
+    if (Page.alone()) return { name: Page.names[0], colour: "c0", dashed: false, hollow: false };
     if (byWidth) return { name, colour: "c" + (w % 6), dashed: t > 0 || w > 5, hollow: t > 0 };
     return { name, colour: "c" + (t % 6), dashed: t % 12 > 5, hollow: w !== set.widths.length - 1 };
   },
+  alone: () => Page.set.widths.length * Page.set.trainings.length === 1, // one setting: its width and training tell nothing apart
   reference: () => (Page.state.measure === "ratio" ? 1 : Page.state.measure === "difference" ? 0 : undefined),
   scoreLabel: (name) => Page.labels[name] ?? name,
   measured: () => `${Page.scoreLabel(Page.state.score)}${Page.state.k ? `, k = ${Page.state.k}` : ""}: ${Page.WORDS[Page.state.measure]}`,
@@ -44,7 +48,7 @@ const Page = {
     const worst = Math.max(0, ...sampled.map(({ s, i }) => Math.abs(Page.at(s, "stderr", i) / Page.at(s, "value", i)) || 0));
     if (sampled.length) said.push(`~ ${sampled.length} of these ${found.length} means were sampled; sampling errors are at most ${Format.number(100 * worst, 2)}% of the value.`);
     if (none) said.push(`${none} undefined values were left out of these means (see How computed).`);
-    if (found.length && Page.at(found[0].s, "seeds", found[0].i) < 2) said.push("One network each: there are no intervals.");
+    if (found.length && found.every(({ s, i }) => Page.at(s, "value_low", i) === null)) said.push("One network each: there are no intervals.");
     Dom.one(`[data-note=${host}]`).textContent = said.join(" ");
   },
 
@@ -95,14 +99,14 @@ const CONTROLS = {
   layer: { label: "layer", options: () => Page.set.layers.map(([name]) => name), name: (v) => Page.layerLabels[v] },
   score: { label: "score", options: () => Page.unique(Page.here().map((s) => s.score)).sort((a, b) => Page.order.get(a) - Page.order.get(b)), name: (v) => Page.scoreLabel(v), start: "pr" },
   k: { label: "order k", options: () => Page.numbers(Page.here((s) => s.score === Page.state.score).map((s) => s.k)), name: (v) => (v ? String(v) : "none"), start: 2 },
-  measure: { label: "show", options: () => ["ratio", "difference", "value"], name: (v) => Page.WORDS[v] },
+  measure: { label: "show", options: () => ["ratio", "difference", "value"].filter((name) => name === "value" || Page.here(Page.ofLayer).some((s) => s.data[Page.column[name]].some((v) => v !== null))), name: (v) => Page.WORDS[v] },
   axis: { label: "against", options: () => ["ball", "apart"], name: (v) => ({ ball: "ball radius", apart: "minimum distance" })[v] },
   selection: { label: "columns", options: () => Page.unique(Page.here(Page.ofLayer).map((s) => s.selection)), name: String, start: "all" },
   width: { label: "width", options: () => Page.set.widths, name: String, get start() { return Page.set.widths.at(-1); } },
   training: { label: "training", options: () => Page.set.trainings, name: String },
   mapscore: { label: "score", options: () => Page.unique(Page.maps().map((m) => m.score)), name: (v) => Page.scoreLabel(v), start: "pr" },
   mapk: { label: "order k", options: () => Page.numbers(Page.maps((m) => m.score === Page.state.mapscore).map((m) => m.k)), name: String, start: 2 },
-  mapmeasure: { label: "show", options: () => ["ratio", "value"], name: (v) => Page.WORDS[v] },
+  mapmeasure: { label: "show", options: () => ["ratio", "value"].filter((name) => name === "value" || Page.maps((m) => m.score === Page.state.mapscore && m.k === Page.state.mapk).some((m) => m.ratio.some((v) => v !== null))), name: (v) => Page.WORDS[v] },
   maplabel: { label: "images", options: () => Page.unique(Where.same().map((m) => String(m.label))), name: (v) => Where.label(v), start: "null" },
   radius: { label: "window radius", options: () => Page.numbers(Where.same((m) => String(m.label) === Page.state.maplabel).map((m) => m.radius)), name: String, get start() { return CONTROLS.radius.options()[1]; } },
   maprange: { label: "colours", options: () => (Where.straddles() ? ["centred"] : ["spread", "centred"]), name: (v) => ({ centred: "white at 1", spread: "over the values shown" })[v] },

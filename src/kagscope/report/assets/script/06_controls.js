@@ -2,7 +2,7 @@
 const Controls = (() => {
   const { all, one, make } = Dom;
   const SLIDERS = {
-    step: { options: () => [...Page.steps().slice(0, -1), "last"], text: (v) => (v === "last" ? "trained (last of each run)" : String(v)) },
+    step: { options: () => [...Page.steps().slice(0, -1), "last"], text: (v) => (v === "last" ? "trained (last of each run)" : String(v)), optional: true },
     radius: { options: () => CONTROLS.radius.options(), text: (v, all) => `${v} pixels${all.length < 2 ? " (the one measured)" : ""}` },
   };
   const OPTIONAL = new Set(["mapscore", "mapk", "maplabel", "maprange", "overlay"]); // not shown where there is no choice
@@ -33,13 +33,15 @@ const Controls = (() => {
       const key = select.dataset.key, control = CONTROLS[key], options = control.options();
       select.replaceChildren(...options.map((value) => new Option(control.name(value), value, false, String(value) === String(Page.state[key]))));
       select.disabled = options.length < 2;
-      select.parentElement.hidden = options.length < 2 && OPTIONAL.has(key);
+      select.parentElement.hidden = options.length < 2 && (OPTIONAL.has(key) || Page.alone());
     }
+    for (const host of all("[data-toggles]")) host.hidden = Page.alone();
     for (const box of all("[data-toggle]")) box.checked = Page.state[box.dataset.toggle].map(String).includes(box.value);
     for (const slider of all("[data-slider]")) {
       const name = slider.dataset.slider, { options, text } = SLIDERS[name], possible = options();
       slider.max = Math.max(0, possible.length - 1);
       slider.disabled = possible.length < 2;
+      if (SLIDERS[name].optional) for (const part of [slider.parentElement, one("[data-play]")]) part.hidden = possible.length < 2 || document.body.dataset.without.includes("training");
       slider.value = Math.max(0, possible.findIndex((v) => String(v) === String(Page.state[name])));
       const words = possible.length ? text(Page.state[name], possible) : "–";
       slider.setAttribute("aria-valuetext", words);

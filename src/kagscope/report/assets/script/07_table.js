@@ -12,7 +12,7 @@ const Table = (() => {
       if (focus) one(`[data-sort="${CSS.escape(focus)}"]`, host)?.focus();
       return;
     }
-    const details = make("details", {}, make("summary", { textContent: `The ${rows.length} numbers shown` }), scroll, bar);
+    const details = make("details", {}, make("summary", { textContent: rows.length === 1 ? "The numbers shown" : `The ${rows.length} rows of numbers shown` }), scroll, bar);
     details.addEventListener("toggle", () => { if (details.open && !scroll.firstChild) fill(); });
     if (wasOpen) { details.open = true; fill(); }
     host.replaceChildren(details);

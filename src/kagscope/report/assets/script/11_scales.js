@@ -20,7 +20,7 @@ Page.sections.push({
     if (state.measure === "value") for (const setting of Page.settings()) { // the nets these started from: one line for each width
       if (setting.training !== state.trainings[0]) continue;
       const points = line(setting, "last");
-      series.push({ name: `width ${setting.width}, initial`, colour: "initial", plain: true, dashed: true, x: points.map((p) => p.x), y: points.map((p) => at(p.s, "baseline", p.i)) });
+      if (points.some((p) => at(p.s, "baseline", p.i) !== null)) series.push({ name: Page.alone() ? Page.names[1] : `width ${setting.width}, ${Page.names[1]}`, colour: "initial", plain: true, dashed: true, x: points.map((p) => p.x), y: points.map((p) => at(p.s, "baseline", p.i)) });
     }
     const unit = set.imageShape && Math.min(...set.imageShape) > 1 ? "pixels" : "positions";
     Lines.draw(Dom.one("[data-chart=scales]"), {

@@ -4,8 +4,8 @@ const Minors = {
   pick(kind) {
     const { state, set } = Page, found = Page.curves((c) => c.curve === kind && c.k === state.curvek && c.width === state.width && c.selection === state.curveselection);
     const initial = found.find((c) => c.stage === "initial"), trainings = set.trainings.filter((t) => state.trainings.includes(t));
-    const trained = trainings.map((t) => ({ c: found.find((c) => c.stage === "trained" && c.training === t), name: "trained, " + t, colour: "c" + (set.trainings.indexOf(t) % 6), dashed: set.trainings.indexOf(t) % 12 > 5 })).filter((e) => e.c);
-    return [...(initial ? [{ c: initial, name: "initial", colour: "initial" }] : []), ...trained];
+    const trained = trainings.map((t) => ({ c: found.find((c) => c.stage === "trained" && c.training === t), name: Page.alone() ? Page.names[0] : `${Page.names[0]}, ${t}`, colour: "c" + (set.trainings.indexOf(t) % 6), dashed: set.trainings.indexOf(t) % 12 > 5 })).filter((e) => e.c);
+    return [...(initial ? [{ c: initial, name: Page.names[1], colour: "initial" }] : []), ...trained];
   },
   edges: (c) => c.y.map((_, i) => (c.first + i) / Minors.OCTAVE),
   leftEnd(c) { // left of it lie fewer than one minor in 10,000
@@ -18,7 +18,7 @@ const Minors = {
     return out;
   },
   threshold: () => { // the row mean that 1% of the rows of the initial net do not exceed, read off its curve
-    const initial = Minors.pick("zipf").find((e) => e.name === "initial");
+    const initial = Minors.pick("zipf").find((e) => e.colour === "initial");
     return initial ? initial.c.y[initial.c.x.findIndex((x) => x >= 0.99 * initial.c.count)] : undefined;
   },
 };
@@ -43,9 +43,9 @@ Page.sections.push({
     const limit = Minors.threshold(), zero = ({ c }) => c.x.filter((x, i) => c.y[i] <= limit).length;
     Lines.draw(Dom.one("[data-chart=zipf]"), {
       small: true, flush: true, x: Page.state.rankaxis, y: "log", file: "zipf", xLabel: "rank / number of rows", yLabel: "row mean / overall mean", reference: limit, none: "Row means were not measured for this choice.",
-      series: ranks.map((e) => ({ name: e.name, colour: e.colour, plain: true, dashed: e.dashed || e.name === "initial", x: e.c.x.map((x) => x / e.c.count), y: e.c.y, low: e.c.low, high: e.c.high })),
+      series: ranks.map((e) => ({ name: e.name, colour: e.colour, plain: true, dashed: e.dashed || e.colour === "initial", x: e.c.x.map((x) => x / e.c.count), y: e.c.y, low: e.c.low, high: e.c.high })),
     });
-    Dom.one("[data-note=minors]").textContent = limit === undefined || !ranks.some(zero) ? "" : `Dotted in the right chart: the row mean that 1% of the rows of the untrained nets do not exceed, the threshold of “zero rows” (here relative to the overall mean of each curve).`;
+    Dom.one("[data-note=minors]").textContent = limit === undefined || !ranks.some(zero) ? "" : `Dotted in the right chart: what 1% of the rows of the ${Page.names[1]} network do not exceed, the threshold of “zero rows” (here relative to the overall mean of each curve).`;
     Table.show("minors", ["curve", "nets", "x", "y", "low", "high"], rows, { label: "the distributions" });
   },
 });
