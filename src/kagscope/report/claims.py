@@ -81,8 +81,13 @@ def _layer(claim: Mapping[str, Any]) -> str | None:
     """The layer that the claim's number is of: that of the row of its details with this effect."""
     details = claim.get("details")
     rows = [row for row in details if isinstance(row, Mapping)] if isinstance(details, (list, tuple)) else []
-    same = [row for row in rows if row.get("layer") and row.get("effect") == claim.get("effect")]
+    same = [row for row in rows if row.get("layer") and _same(row.get("effect"), claim.get("effect"))]
     return str(same[0]["layer"]) if same else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal but for the sign, which a largest deviation does not have."""
+    return isinstance(one, float | int) and isinstance(other, float | int) and abs(one) == abs(other)
 
 
 def _details(details: Any) -> list[list[Any]]:

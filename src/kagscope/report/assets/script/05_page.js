@@ -38,13 +38,15 @@ const Page = {
   scoreLabel: (name) => Page.labels[name] ?? name,
   measured: () => `${Page.scoreLabel(Page.state.score)}${Page.state.k ? `, k = ${Page.state.k}` : ""}: ${Page.WORDS[Page.state.measure]}`,
 
+  exact: (s, i) => s.exact || Page.at(s, "exact", i) === 1,
+
   // "exact" or what the sampling error of the mean is, and how many points had no value
   how(s, i) {
     const error = Page.at(s, "stderr", i), none = Page.at(s, "undefined", i);
-    return (s.exact || !error ? (s.exact ? "exact" : "sampled") : `~ sampled, standard error ${Format.number(error, 2)}`) + (none ? `; ${none} undefined` : "");
+    return (Page.exact(s, i) || !error ? (Page.exact(s, i) ? "exact" : "sampled") : `~ sampled, standard error ${Format.number(error, 2)}`) + (none ? `; ${none} undefined` : "");
   },
   note(host, found) { // under a chart: what of it was sampled, what was undefined
-    const sampled = found.filter(({ s }) => !s.exact), none = found.reduce((sum, { s, i }) => sum + (Page.at(s, "undefined", i) ?? 0), 0), said = [];
+    const sampled = found.filter(({ s, i }) => !Page.exact(s, i)), none = found.reduce((sum, { s, i }) => sum + (Page.at(s, "undefined", i) ?? 0), 0), said = [];
     const worst = Math.max(0, ...sampled.map(({ s, i }) => Math.abs(Page.at(s, "stderr", i) / Page.at(s, "value", i)) || 0));
     if (sampled.length) said.push(`~ ${sampled.length} of these ${found.length} means were sampled; sampling errors are at most ${Format.number(100 * worst, 2)}% of the value.`);
     if (none) said.push(`${none} undefined values were left out of these means (see How computed).`);

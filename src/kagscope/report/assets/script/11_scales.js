@@ -15,7 +15,7 @@ Page.sections.push({
       const points = line(setting, state.step), pick = (end) => points.map((p) => at(p.s, state.measure + end, p.i));
       for (const { s, i } of points) rows.push([setting.width, setting.training, s.selection, s.step[i], at(s, state.measure, i), at(s, state.measure + "_low", i), at(s, state.measure + "_high", i), at(s, "seeds", i), Page.how(s, i)]);
       shown.push(...points);
-      return { ...Page.look(setting), bars: true, x: points.map((p) => p.x), y: pick(""), low: pick("_low"), high: pick("_high"), sampled: points.map((p) => (p.s.exact ? "" : Format.number(at(p.s, "stderr", p.i), 2))) };
+      return { ...Page.look(setting), bars: true, x: points.map((p) => p.x), y: pick(""), low: pick("_low"), high: pick("_high"), sampled: points.map((p) => (Page.exact(p.s, p.i) ? "" : Format.number(at(p.s, "stderr", p.i), 2))) };
     }).filter((s) => s.x.length);
     if (state.measure === "value") for (const setting of Page.settings()) { // the nets these started from: one line for each width
       if (setting.training !== state.trainings[0]) continue;

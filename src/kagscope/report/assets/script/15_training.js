@@ -14,7 +14,7 @@ Page.sections.push({
       });
       if (s.onset) onsets.push([Page.look(s).name, s.onset]);
       const of = (end) => s.data[Page.column[state.measure + end]];
-      return { ...Page.look(s), x: s.step, y: of(""), low: of("_low"), high: of("_high"), mark: s.onset?.step, sampled: s.exact ? null : s.step.map((_, i) => Format.number(at(s, "stderr", i), 2)) };
+      return { ...Page.look(s), x: s.step, y: of(""), low: of("_low"), high: of("_high"), mark: s.onset?.step, sampled: s.exact ? null : s.step.map((_, i) => (Page.exact(s, i) ? "" : Format.number(at(s, "stderr", i), 2))) };
     }).filter(Boolean);
     Lines.draw(Dom.one("[data-chart=steps]"), { small: true, x: "step", y: "linear", series, reference: Page.reference(), file: "steps", xLabel: "training step", yLabel: `${WORDS[state.measure]}${state.k ? ` (k = ${state.k})` : ""}` });
     Lines.draw(Dom.one("[data-chart=accuracy]"), { small: true, x: "step", y: "linear", file: "accuracy", xLabel: "training step", yLabel: Page.set.accuracy, none: "No accuracies were recorded.",
