@@ -254,10 +254,10 @@ def _windows(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarr
     found = kag.window_moments(jacobian.dense(some), centers, radii, probe.image_shape)
     rows, columns = (np.unique(centers[:, axis])[::2] for axis in (0, 1))
     coarse = np.isin(centers[:, 0], rows) & np.isin(centers[:, 1], columns)
-    for place, (radius, per_center) in enumerate(zip(radii, found, strict=True)):
+    for radius, per_center in zip(radii, found, strict=True):
         for center, moments, kept in zip(centers, per_center, coarse, strict=True):
-            if place >= len(radii) // 2 and not kept:
-                continue  # large windows change slowly from place to place: every second centre says it
+            if radius != scales(probe.image_shape)[0] and not kept:
+                continue  # one radius at every centre, the others at every second one
             name = str(kag.Window((int(center[0]), int(center[1])), radius))
             reason = "undefined: no column subset in this selection" if moments.count == 0 else ALL_ZERO
             state.add((layer, 2, name, "pr"), points[some], moments.participation_ratio, reason=reason)
