@@ -31,7 +31,7 @@ CHANGE = """new Promise((done) => {{ const began = performance.now(); {act};
     requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - began))); }})"""
 SELECT = """(() => {{ const s = document.querySelector("select[data-key={key}]"), all = [...s.options].map((o) => o.value);
     s.value = all[(all.indexOf(s.value) + 1) % all.length]; s.dispatchEvent(new Event("change")); }})()"""
-SLIDE = """(() => {{ const s = document.querySelector("[data-slider={key}]"); s.value = Number(s.value) ? Number(s.value) - 1 : s.max;
+SLIDE = """(() => {{ const s = document.querySelector("[data-slider={key}]"); s.value = Number(s.value) - 1 || s.max;
     s.dispatchEvent(new Event("input")); }})()"""
 FILTER = """(() => { const f = document.querySelector("[data-filter]"); f.value = f.value ? "" : "augmented accuracy>0.5";
     f.dispatchEvent(new Event("input")); })()"""
@@ -45,7 +45,8 @@ ACTS = {
 def make_page(folder: Path) -> Path:
     """A page of 120 made-up runs."""
     widths, shape = (32, 64, 128), (28, 28)
-    options: dict[str, Any] = {"widths": widths, "seeds": 20, "points": 3, "last_step": 2000, "image_shape": shape, "stride": 3}
+    options: dict[str, Any] = {"widths": widths, "seeds": 20, "points": 3, "last_step": 2000}
+    options |= {"image_shape": shape, "stride": 3}
     results, curves = make_tables(**options, window_radii=(4, 7, 10, 14))
     facts = make_provenance() | make_exhibits(results, shape) | {"image_shape": list(shape)}
     facts["units"] = make_units(list(facts["units"]), count=128, columns=shape[0] * shape[1])

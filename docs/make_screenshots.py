@@ -2,9 +2,9 @@
 
     python docs/make_screenshots.py OUT/report.html
 
-Needs Chromium or Chrome on the PATH. The page is that of any study of ``kagscope reproduce``; those in the documentation are of
-``kagscope reproduce --data ../shared/data/mnist --out out/mnist``. Each section is taken at desktop width and at phone width, one of
-them in the dark, and kept as ``docs/pictures/report_<section>[_phone].png`` with few colours.
+Needs Chromium or Chrome on the PATH. The page is that of any study; those in the documentation are of ``kagscope reproduce`` on
+MNIST. Sections are taken at desktop width and at phone width, some of them in the dark, and kept as
+``docs/pictures/report_<section>[_phone].png`` with few colours.
 """
 
 from __future__ import annotations

@@ -226,8 +226,11 @@ def test_onsets_are_those_of_intervals_over_nets(study: tuple[pd.DataFrame, pd.D
         side = (low > b_high / base).astype(int) - (high < b_low / base).astype(int)
         first = next(i for i in range(len(side) - 1) if side[i] and side[i] == side[i + 1])
         assert entry["onset"] | {"ratio": 0} == {
-            **{"step": entry["step"][first], "confirmed": entry["step"][first + 1]},
-            **{"reason": "", "over": "nets", "ratio": 0},
+            "step": entry["step"][first],
+            "confirmed": entry["step"][first + 1],
+            "reason": "",
+            "over": "nets",
+            "ratio": 0,
         }
         assert entry["onset"]["ratio"] == pytest.approx(ratio[first], rel=1e-4)
         seen += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from kagscope.figures import tables
 from kagscope.report import write_report
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
+CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,11 @@ def choose(browser: Browser, key: str, value: str) -> None:
 def slide(browser: Browser, name: str, place: int) -> None:
     browser.run(f"""(() => {{ const s = document.querySelector('[data-slider={name}]'); s.value = {place};
         s.dispatchEvent(new Event('input')); }})()""")
+
+
+def check(browser: Browser, what: str) -> Any:
+    """Of page_checks.js."""
+    return browser.run(f"(() => {{ {CHECKS}\nreturn {what}(); }})()")
 
 
 def number(text: str) -> float:
@@ -123,7 +130,8 @@ def test_every_option_of_every_control_can_be_chosen(browser: Browser, page: Pat
     assert len(keys) == 20
     for key in keys:
         count = browser.run(f"""(() => {{ let n = 0; for (const s of document.querySelectorAll('select[data-key={key}]'))
-            for (const v of [...s.options].map(o => o.value)) {{ s.value = v; s.dispatchEvent(new Event('change')); n++; }} return n; }})()""")
+            for (const v of [...s.options].map(o => o.value)) {{ s.value = v; s.dispatchEvent(new Event('change')); n++; }}
+            return n; }})()""")
         assert count >= 1
     for name in ("step", "radius"):
         for place in range(int(browser.run(f"Number(document.querySelector('[data-slider={name}]').max)")) + 1):
@@ -259,7 +267,8 @@ def test_evidence_of_each_claim_sets_the_controls(browser: Browser, page: Path) 
 
 def test_everything_can_be_saved(browser: Browser, page: Path) -> None:
     browser.open(page)
-    browser.run("""(() => { window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push([this.download, last]); };
+    browser.run("""(() => { window.saved = []; const link = HTMLAnchorElement.prototype;
+        link.click = function () { saved.push([this.download, last]); };
         URL.createObjectURL = (blob) => { window.last = blob; return 'data:,'; }; })()""")
     browser.run("document.querySelectorAll('[data-table] details').forEach(d => { d.open = true; })")
     buttons = browser.run("""(() => { const all = [...document.querySelectorAll('.tools button')]; for (const b of all) b.click();
@@ -292,26 +301,8 @@ def test_it_fits_the_screen(browser: Browser, page: Path, width: int, dark: bool
     assert browser.run("getComputedStyle(document.body).backgroundColor") == ("rgb(20, 23, 26)" if dark else "rgb(255, 255, 255)")
     browser.run("document.querySelector('[data-theme-button]').click()")
     assert browser.run("getComputedStyle(document.body).backgroundColor") == ("rgb(255, 255, 255)" if dark else "rgb(20, 23, 26)")
-    outside = browser.run("""[...document.querySelectorAll('.chart svg text')].filter(t => { const a = t.getBoundingClientRect(),
-        b = t.ownerSVGElement.getBoundingClientRect(); return a.width && (a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1
-        || a.bottom > b.bottom + 1); }).map(t => t.textContent)""")
-    assert outside == []
+    assert check(browser, "outside") == []
     assert browser.problems == []
-
-
-NAMELESS = """[...document.querySelectorAll('button, input, select, a[href], [role=region], [role=img], dialog, summary')].filter(e =>
-    !(e.getAttribute('aria-label') || e.labels?.length || e.textContent.trim())).map(e => e.outerHTML.slice(0, 80))"""
-UNREACHABLE = """[...document.querySelectorAll('*')].filter(e => e.tabIndex < 0 && e.checkVisibility() && !e.disabled &&
-    ['BUTTON', 'SELECT', 'INPUT', 'SUMMARY', 'A'].includes(e.tagName) || (['auto', 'scroll'].includes(getComputedStyle(e).overflowY)
-    && e.scrollHeight > e.clientHeight + 1 && e.tabIndex < 0 && e.checkVisibility())).map(e => e.outerHTML.slice(0, 80))"""
-FAINT = """(() => { const lum = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map((v) => { v /= 255; return v <= .03928 ? v / 12.92 :
-    ((v + .055) / 1.055) ** 2.4; }); return .2126 * r + .7152 * g + .0722 * b; };
-    const back = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (!/, 0\\)$/.test(c)) return c; }
-    return 'rgb(255,255,255)'; };
-    return [...document.querySelectorAll('body *')].filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())
-    && e.checkVisibility() && !e.disabled && !e.closest('noscript, option')).map((e) => { const s = getComputedStyle(e), svg = e.ownerSVGElement,
-    a = lum(svg ? s.fill : s.color), b = lum(back(svg ? svg.parentElement : e)); return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05),
-    e.textContent.trim().slice(0, 40)]; }).filter(([ratio]) => ratio < 4.5); })()"""
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -319,14 +310,14 @@ def test_it_can_be_used_without_mouse_and_read_aloud(browser: Browser, page: Pat
     browser.open(page, dark=dark)
     browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     browser.run("new Promise(r => setTimeout(r, 100))")
-    assert browser.run(NAMELESS) == []
-    assert browser.run(UNREACHABLE) == []
-    assert browser.run(FAINT) == []
+    assert check(browser, "nameless") == []
+    assert check(browser, "unreachable") == []
+    assert check(browser, "faint") == []
     levels = browser.run(
         "[...document.querySelectorAll('h1, h2, h3')].filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))"
     )
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     browser.run("document.querySelector('h1').focus()")
     for kind in ("keyDown", "keyUp"):
         browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)

@@ -129,7 +129,7 @@ def window_centers(image_shape: tuple[int, int], grid: int) -> np.ndarray:
 
 
 def window_radii(image_shape: tuple[int, int]) -> tuple[float, ...]:
-    """An eighth, a quarter, three eighths and half of the longer side; the last around the middle holds nearly the whole image."""
+    """An eighth, a quarter, three eighths and half of the image's longer side."""
     return tuple(scale / 2 for scale in scales(image_shape))
 
 

@@ -76,12 +76,10 @@ class IncomingSums:
         self.means.append(size.mean(axis=2))
 
     def finish(self, layer: str, thresholds: Sequence[float], W: np.ndarray | None = None) -> Incoming:
-        """Of all batches; ``W`` (m, n) where all points share it, one of ``thresholds`` for each initial net (none: no shares)."""
+        """Of all batches; ``W`` (m, n) where all points share it, a threshold for each initial net (without one no shares)."""
         means = np.concatenate(self.means)
         shares = [(means <= threshold).mean(axis=0) for threshold in thresholds]
         zero = np.mean(shares, axis=0) if shares else np.full(means.shape[1], np.nan)
         alignment = np.where(self.nonzero > 0, self.aligned / np.maximum(self.nonzero, 1), np.nan)
         rows = self.rows / self.points if W is None else W
-        return Incoming(
-            layer, MEAN_ROW if W is None else WEIGHTS, rows, self.norms / self.points, zero, alignment
-        )
+        return Incoming(layer, MEAN_ROW if W is None else WEIGHTS, rows, self.norms / self.points, zero, alignment)

@@ -48,7 +48,7 @@ NOTES = ("criterion", "test", "note")
 
 
 def claims_shown(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each claim of ``claims.json`` with what the template needs: ``mark``, ``kind``, ``notes``, ``links``, ``details``, ``csv``."""
+    """Each claim of ``claims.json`` as the template wants it: ``mark``, ``kind``, ``notes``, ``links``, ``details``, ``csv``."""
     return [_shown(claim) for claim in claims]
 
 

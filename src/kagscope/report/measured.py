@@ -38,7 +38,8 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
         claims=[],
         provenance={
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')}",
-            "summary": report._headline() + ". Intervals are over data points of one network; they do not say how much networks differ.",
+            "summary": report._headline()
+            + ". Intervals are over data points of one network; they do not say how much networks differ.",
             "without": ["claims", "training", "runs", *([] if any("window(" in str(one) for one in chosen) else ["where"])],
             "names": ("model", "baseline"),
             "intervals": "points",

@@ -17,7 +17,7 @@ DIGITS = 4
 
 
 def pack_curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
-    """Means over runs; a histogram as ``first``, its first bin, and ``y`` of it and every bin after it, ``zeros`` and ``below``."""
+    """Means over runs; a histogram as ``first``, its first bin, ``y`` of it and every bin after it, ``zeros`` and ``below``."""
     means = curve_means(curves)
     means = means[means["stage"] != "between"]
     keys = ["curve", "layer", "k", "selection", "width", "training", "stage"]

@@ -1,4 +1,4 @@
-"""When each score begins to differ from its value at initialisation (:mod:`kagscope.tracking.onset`), over nets or over points."""
+"""When each score begins to differ from the initial nets' (:mod:`kagscope.tracking.onset`), over nets or over points."""
 
 from __future__ import annotations
 

@@ -85,10 +85,11 @@ def write_report(
             ``timings``, ``config``, ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of
             those of a study). ``image_shape``: height and width of the images; ``without``: names of sections that are not
             shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
-            points of one network, by default they are over networks. For the interactive part: ``configs`` (run id to configuration), ``labels`` (index of a test image to its
-            class), ``pictures`` (``mean``: an image, ``classes``: class to image) and ``units`` (run id to
-            :class:`~kagscope.incoming.Incoming` of each layer). ``figures``: what :func:`~kagscope.figures.write_figures` wrote of
-            these very tables, so that they are not drawn a second time.
+            points of one network, by default they are over networks; ``figures``: what
+            :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time. For
+            the interactive part: ``configs`` (run id to configuration), ``labels`` (index of a test image to its class),
+            ``pictures`` (``mean``: an image, ``classes``: class to image), ``units`` (run id to
+            :class:`~kagscope.incoming.Incoming` of each layer).
         progress: called with each figure's name before it is drawn.
 
     Returns:

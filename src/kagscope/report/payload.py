@@ -35,7 +35,14 @@ from kagscope.report.units import pack_units
 from kagscope.report.where import pack_maps, pack_pictures
 from kagscope.schema import BOOKKEEPING
 
-SERIES_COLUMNS = ["seeds", "points", "undefined", "stderr", "exact", *[f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]]
+SERIES_COLUMNS = [
+    "seeds",
+    "points",
+    "undefined",
+    "stderr",
+    "exact",
+    *[f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")],
+]
 
 
 def build_payload(
