@@ -34,7 +34,7 @@ def pack_units(
     entries: list[dict[str, Any]] = []
     spent = 0
     for run, layers in units.items():
-        about = known.loc[run]
+        about: Any = known.loc[run]
         net = [_layer(one, image_shape, names) for one in layers]
         size = sum(len(entry["images"]) for entry in net)
         if entries and spent + size > BUDGET * 4 / 3:
