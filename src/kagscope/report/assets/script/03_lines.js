@@ -50,8 +50,8 @@ const Lines = (() => {
     const first = Math.min(...all.filter((x) => x > 0));
     const fx = chart.x === "log" ? Math.log10 : chart.x === "step" && Number.isFinite(first) ? steppy(first) : (x) => x;
     const fy = chart.y === "log" ? (y) => Math.log10(Math.max(y, minY)) : (y) => y;
-    const spanX = fx(maxX) - fx(minX) || 1, inset = chart.x === "linear" && !chart.flush ? 26 : 8;
-    const px = (x) => L + inset + ((fx(x) - fx(minX)) / spanX) * (W - L - R - 2 * inset);
+    const spanX = fx(maxX) - fx(minX), inset = chart.x === "linear" && !chart.flush ? 26 : 8;
+    const px = (x) => L + inset + (spanX ? (fx(x) - fx(minX)) / spanX : 0.5) * (W - L - R - 2 * inset);
     const py = (y) => H - B - ((fy(y) - fy(minY)) / (fy(maxY) - fy(minY) || 1)) * (H - B - T);
     return { px, py, first, xs: [minX, maxX], ys: [minY, maxY] };
   }

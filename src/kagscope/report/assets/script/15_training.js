@@ -24,6 +24,7 @@ Page.sections.push({
       Dom.make("ul", { className: "small onsets" }, ...onsets.map(([name, o]) => Dom.make("li", {}, Dom.make("bdi", { textContent: name }), o.step === null ? `: no onset (${o.reason})` : `: step ${o.step}, confirmed at ${o.confirmed}, ratio ${Format.number(o.ratio)}`)))] : []));
     Page.note("training", shown);
     Table.show("training", ["width", "training", "step", WORDS[state.measure], "low", "high", "seeds", "how", "onset"], rows, { label: "the training curve" });
+    for (const part of Dom.all("[data-part=accuracy]")) part.hidden = !Page.data.accuracy.some((a) => a.value.some((v) => v !== null));
     const accuracies = Page.data.accuracy.filter(Page.shown).flatMap((a) => a.step.map((step, i) => [a.width, a.training, step, a.value[i], a.low[i], a.high[i]]));
     Table.show("accuracy", ["width", "training", "step", Page.set.accuracy, "low", "high"], accuracies, { label: "the accuracies" });
   },
