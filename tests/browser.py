@@ -40,6 +40,8 @@ class Browser:
             read, write = os.dup(to_read), os.dup(to_write)
             os.dup2(read, 3)
             os.dup2(write, 4)
+            os.set_inheritable(3, True)  # dup2 of a descriptor to itself leaves it closed on exec
+            os.set_inheritable(4, True)
 
         self._process = subprocess.Popen(
             [executable, *flags, "about:blank"],

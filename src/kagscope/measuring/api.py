@@ -15,6 +15,7 @@ from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.randomness import random_state_kept
 from kagscope.measuring.baseline import COMPILED, baselines
 from kagscope.measuring.checks import check_model
+from kagscope.measuring.distrust import ONE_RANDOM
 from kagscope.measuring.observe import Observation, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
@@ -153,7 +154,8 @@ def said(baseline: Any, count: int) -> str:
     if baseline is None:
         return "none"
     if isinstance(baseline, str):
-        return f"{count} networks initialised anew" if baseline == "reinit" else baseline
+        many = f"{count} networks initialised anew" if count != 1 else ONE_RANDOM
+        return many if baseline == "reinit" else baseline
     return (
         "a model" if isinstance(baseline, nn.Module) else "a state dict" if count and hasattr(baseline, "keys") else str(baseline)
     )

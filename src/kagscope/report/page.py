@@ -86,10 +86,11 @@ def write_report(
             those of a study). ``image_shape``: height and width of the images; ``without``: names of sections that are not
             shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
             points of one network, by default they are over networks; ``figures``: what
-            :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time. For
-            the interactive part: ``configs`` (run id to configuration), ``labels`` (index of a test image to its class),
-            ``pictures`` (``mean``: an image, ``classes``: class to image), ``units`` (run id to
-            :class:`~kagscope.incoming.Incoming` of each layer).
+            :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time; empty:
+            none are shown. ``exhibits``: sections to stand first (id, link, HTML that is safe). ``elsewhere``: whether the page
+            lies in another folder than its runs. For the interactive part: ``configs`` (run id to configuration), ``labels``
+            (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``: class to image), ``units`` (run
+            id to :class:`~kagscope.incoming.Incoming` of each layer).
         progress: called with each figure's name before it is drawn.
 
     Returns:
@@ -119,6 +120,7 @@ def render_report(
     payload = build_payload(results, averaged, provenance, reduced=reduced)
     without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
     sections = [(place, name) for place, name in SECTIONS if place not in without]
+    exhibits: Sequence[tuple[str, str, Markup]] = provenance.get("exhibits", ())
     code, look = script(), _asset("page.css")
     data = str(provenance.get("data", "unnamed data"))
     return (
@@ -131,8 +133,9 @@ def render_report(
             script=Markup(code),
             title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {PurePath(data).name or data}"),
             without=" ".join(sorted(without)),
-            sections=sections,
-            first=sections[0][0],
+            exhibits=exhibits,
+            sections=[*((place, name) for place, name, _ in exhibits), *sections],
+            first=[*exhibits, *sections][0][0],
             summary=str(provenance["summary"]) if provenance.get("summary") else _summary(reduced, provenance, data),
             findings=[str(one) for one in provenance.get("findings") or ()],
             claims=claims_shown(claims),
@@ -234,14 +237,22 @@ def _of_section(figures: Mapping[str, Image.Image], left_out: Mapping[str, str],
     """The figures of a section with their captions, as PNG with few colours; or why one is left out."""
     found = []
     for family in FAMILIES:
-        if FIGURE_PLACE.get(family.name) != place:
+        if FIGURE_PLACE.get(family.name) != place or not (figures or left_out):
             continue
         one: dict[str, Any] = {"name": family.name, "caption": family.caption, "image": None}
         if (picture := figures.get(family.name)) is None:
             found.append(one | {"reason": left_out.get(family.name, "not drawn")})
             continue
-        stream = io.BytesIO()
-        picture.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE).save(stream, format="png", optimize=True)
-        image = base64.b64encode(stream.getvalue()).decode()
-        found.append(one | {"image": image, "width": picture.width, "height": picture.height})
+        found.append(one | {"image": _png(picture), "width": picture.width, "height": picture.height})
     return found
+
+
+def embedded(figure: Figure) -> str:
+    """A figure as PNG with few colours, in base64."""
+    return _png(_picture(figure))
+
+
+def _png(picture: Image.Image) -> str:
+    stream = io.BytesIO()
+    picture.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE).save(stream, format="png", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()

@@ -81,6 +81,7 @@ def build_payload(
             "accuracy": _accuracy_name(about.get("configs") or {}),
             "names": list(about.get("names") or ("trained", "initial")),
             "imageShape": list(shape) if shape is not None else None,
+            "elsewhere": bool(about.get("elsewhere")),
         },
         "columns": SERIES_COLUMNS,
         "series": _series(plain, find_all(reduced, results), results if about.get("intervals") == "points" else None),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kagscope.errors import DataError
 from kagscope.files import atomic_write
 from kagscope.provenance import hardware
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
@@ -16,7 +15,7 @@ from kagscope.studies.executors import Report
 from kagscope.studies.exhibits import exhibits, settings_of_runs
 from kagscope.studies.findings import findings
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
     study = store.study
     whole, left_out = whole_runs(store, run_ids)
     if not whole:
-        raise DataError(f"{store.folder} holds no finished run; run the study first")
+        raise none_finished(store, left_out)
     image_shape = tuple(study["image_shape"])
     on_event({"kind": "stage", "name": "tables"})
     results = joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kagscope.errors import DataError
 from kagscope.figures.tables import final, per_run
 from kagscope.files import atomic_path, atomic_write
 from kagscope.intervals import half_width
@@ -23,10 +22,11 @@ from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.exhibits import exhibits, settings_of_runs
+from kagscope.studies.findings import few_points, learning, left_out_sentences, sampled_and_undefined
 from kagscope.studies.inference import infer
 from kagscope.studies.relations import relations
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     study = store.study
     whole, left_out = whole_runs(store, run_ids)
     if not whole:
-        raise DataError(f"{store.folder} holds no finished run; run the study first")
+        raise none_finished(store, left_out)
     on_event({"kind": "stage", "name": "tables"})
     results = joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
     curves = joined(store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
@@ -75,7 +75,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     shown = results.assign(training=results["run"].astype(str).map(labels).astype("category"))
     drawn = curves.assign(training=curves["run"].astype(str).map(labels).astype("category"))
     shapes = sorted({tuple(shape) for shape in runs["image_shape"]})
-    sentences = _findings(results, runs, varied, left_out) + tested.sentences + _related(related, held)
+    sentences = _findings(shown, runs, varied, left_out) + tested.sentences + _related(related, held)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
     _study_figures(store.folder, results, runs, summary, related, held)
@@ -210,7 +210,9 @@ def _findings(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str], 
         said.append(f"It is above its initial value in {share:.0%} of all layers and runs.")
     if runs["seed"].nunique() == 1:
         said.append("There is one seed only: nothing here says how much nets of the same setting differ.")
-    return said + [f"Run {run} was left out: {why}." for run, why in left_out.items()]
+    trained = final(results)
+    said += [*sampled_and_undefined(trained), *few_points(trained), *learning(results)]
+    return said + left_out_sentences(left_out, len(runs))
 
 
 def _related(related: pd.DataFrame, fixed: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,6 +133,19 @@ class Trajectory:
         return plot_by_step(
             chosen, score=score, k=int(chosen["k"].iloc[0]), selection=selection, onsets=find_onsets(chosen), ax=ax
         )
+
+    @property
+    def findings(self) -> list[str]:
+        """Plain sentences: where each layer's PR stands, since when it differs from the baseline's, what to distrust."""
+        from kagscope.tracking.findings import findings
+
+        return findings(self)
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the self-contained page. Raises :class:`OutputError`, or :class:`DataError` where nothing was measured yet."""
+        from kagscope.report.measured import write_trajectory_page
+
+        return write_trajectory_page(self, path)
 
     @property
     def headline(self) -> dict[str, float]:
