@@ -13,7 +13,8 @@ from kagscope.data import Dataset, load
 from kagscope.errors import KagscopeError
 from kagscope.studies.axes import RunValues
 from kagscope.studies.config import StudySettings, validated
-from kagscope.studies.file import StudyFile, configs, read_study_file, schema, template
+from kagscope.studies.file import StudyFile, configs, read_study_file
+from kagscope.studies.template import schema, template
 
 
 @pytest.fixture(scope="module")

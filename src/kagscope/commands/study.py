@@ -48,8 +48,9 @@ def init(
     def job() -> None:
         from kagscope.files import atomic_write
         from kagscope.studies.file import ready as ready_study
-        from kagscope.studies.file import ready_names, template
-        from kagscope.studies.file import schema as described
+        from kagscope.studies.file import ready_names
+        from kagscope.studies.template import schema as described
+        from kagscope.studies.template import template
 
         if schema:
             typer.echo(described(), nl=False)

@@ -24,11 +24,12 @@ from kagscope.geometry import Probe, State, choose_points, measure_state
 from kagscope.minors.threads import limit_threads
 from kagscope.models import mlp
 from kagscope.provenance import versions
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.config import RobustnessSettings, RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.store import RunStore
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
+from kagscope.wanted import PRUNE_SCORES, wants
 from kagscope.weights import save_weights
 
 TASKS_PER_WORKER = 2
@@ -193,6 +194,7 @@ def training_settings(run: RunConfig) -> TrainingSettings:
         momentum=run.momentum,
         init=run.init,
         init_scale=run.init_scale,
+        schedule=run.schedule,
     )
 
 
@@ -208,7 +210,7 @@ def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, asked: Rob
     for norm, radii in (("linf", asked.linf), ("l2", asked.l2)):
         for eps in radii:
             for method in METHODS:
-                options = {"norm": norm, "method": method, "steps": asked.steps, "seed": run.seed}
+                options = {"norm": norm, "method": method, "steps": asked.steps, "restarts": asked.restarts, "seed": run.seed}
                 found[f"{method}_{norm}_{eps:g}"] = adversarial_accuracy(model, inputs, labels, eps, **options)  # type: ignore[arg-type]
     return found
 
@@ -230,10 +232,14 @@ def measure_run(run: RunConfig, net: TrainedNetwork, dataset: Dataset, initial: 
         full = step in (0, last)
         state = initial if step == 0 else measure_state(model, probe, plan, full=full)
         rows = [compare(state, initial, quantile)]
-        if full:
+        if full and wants(plan.scores, *PRUNE_SCORES):
             rows.append(pruned(model, inputs[choose_points(len(inputs), plan.layer_points)], state, initial, quantile))
+        if full:
             distributions.append(curves(state).assign(step=step))
-        tables.append(pd.concat(rows).assign(step=step, epoch=step / net.steps_per_epoch, accuracy=net.accuracy[step]))
+        asked = pd.concat(rows)
+        if plan.scores is not None:
+            asked = asked[asked["score"].isin([*plan.scores, *BOOKKEEPING])]
+        tables.append(asked.assign(step=step, epoch=step / net.steps_per_epoch, accuracy=net.accuracy[step]))
     names: dict[str, Any] = {"run": run.run_id, "width": run.width, "training": run.training, "seed": run.seed}
     results = pd.concat(tables, ignore_index=True).assign(**names)
     curve_table = pd.concat(distributions, ignore_index=True).assign(**names)
