@@ -25,7 +25,8 @@ from kagscope.studies.relations import relations
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
 
-HIDDEN = ("geometry", "data_fingerprint", "robustness")
+HIDDEN = ("geometry", "data_fingerprint", "robustness", "schedule")
+LATER = {name: RunConfig.model_fields[name].default for name in RunConfig.later}  # what older stores do not say
 BASIC_AXES = ("width", "training", "seed")
 
 
@@ -115,7 +116,7 @@ def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
     """One row per run: its id, every value of its configuration, accuracies, generalisation gap, seconds."""
     rows = []
     for run_id in run_ids:
-        config = json.loads((store.run_folder(run_id) / "config.json").read_text())
+        config = LATER | json.loads((store.run_folder(run_id) / "config.json").read_text())
         manifest = store.manifest(run_id)
         values: dict[str, Any] = {name: value for name, value in config.items() if name not in HIDDEN}
         widths = values.pop("widths")
