@@ -34,6 +34,8 @@ from kagscope.wanted import (
 MOMENT_SCORES = ("pr", "pr_normalized", "effective_minors", "ipr", "kl_uniform")
 ATTRIBUTES = dict(zip(MOMENT_SCORES, ("participation_ratio", *MOMENT_SCORES[1:]), strict=True))
 SUMS = ("s1", "s2", "s4")
+VISITED_TRIPLES = math.comb(32, 3) * math.comb(64, 3)  # visited within a second a point; of more k = 3 is sampled
+TRIPLE_ROWS = math.comb(64, 3)  # row means of k = 3 take 10 microseconds each
 TRACK_REL_ERROR = 0.002  # of the sampled KL along training
 WHOLE = -1  # the point of a score of a layer over many points
 ALL_ZERO = "undefined: every minor is zero"
@@ -264,7 +266,7 @@ def _three_minors(state: State, layer: str, jacobian: LayerJacobian, points: np.
     chosen = selections_of(plan, probe.image_shape)
     wanted = moments_for(plan.scores, MOMENTS)
     J = jacobian.dense(some)
-    small = J.shape[2] <= 64 and J.shape[1] <= 32  # every triple is visited within a second a point
+    small = math.comb(J.shape[1], 3) * math.comb(J.shape[2], 3) <= VISITED_TRIPLES
     options: dict[str, Any] = {
         "rel_error": plan.k3_rel_error,
         "image_shape": probe.image_shape,
@@ -273,7 +275,8 @@ def _three_minors(state: State, layer: str, jacobian: LayerJacobian, points: np.
     }
     for selection, found in zip(chosen, kag.minor_moments(J, 3, chosen, **options), strict=True) if wanted and chosen else ():
         record(state, layer, jacobian.shape[0], str(selection), points[some], found)
-    if small and wants(plan.scores, *ROW_SCORES):  # of 32 x 784 the row means of two points take over a minute
+    rows = math.comb(J.shape[1], 3)
+    if small and rows <= TRIPLE_ROWS and wants(plan.scores, *ROW_SCORES):  # of 32 x 784 two points take over a minute
         state.row_means[layer, 3] = kag.row_means(J[:2], 3)
 
 
