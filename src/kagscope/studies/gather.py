@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kagscope.data.functions import is_function
 from kagscope.errors import DataError
 from kagscope.figures.tables import final, per_run
 from kagscope.files import atomic_path, atomic_write
@@ -21,6 +22,7 @@ from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.exhibits import exhibits, settings_of_runs
+from kagscope.studies.occurrence import occurrence, occurrence_sentences, two_axes
 from kagscope.studies.relations import relations
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
@@ -61,14 +63,19 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     held = [name for name in varied if name != "seed"]
     related = relations(results, runs, held)
     atomic_write(store.folder / "relations.csv", related.to_csv(index=False))
+    occurs = occurrence(results, runs, held)
+    atomic_write(store.folder / "occurrence.csv", occurs.to_csv(index=False))
+    accuracy = accuracy_name(runs)
     labels = _labels(runs, varied)
     shown = results.assign(training=results["run"].astype(str).map(labels).astype("category"))
     drawn = curves.assign(training=curves["run"].astype(str).map(labels).astype("category"))
     shapes = sorted({tuple(shape) for shape in runs["image_shape"]})
-    sentences = _findings(results, runs, varied, left_out) + _related(related, held)
+    sentences = _findings(results, runs, varied, left_out)
+    sentences += occurrence_sentences(occurs, held, accuracy) + _related(related, held)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
     _maps(store, summary, [name for name in varied if name != "seed"])
+    _dynamics(store, results, runs, occurs, held, accuracy)
     on_event({"kind": "stage", "name": "report"})
     seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
     report = write_report(
@@ -110,6 +117,29 @@ def _maps(store: RunStore, summary: pd.DataFrame, axes: Sequence[str]) -> None:
             figure = figure_phase(summary, x, y, layer)
             for suffix in ("png", "pdf"):
                 save(figure, store.folder / "figures" / f"map_{safe_name(layer)}.{suffix}")
+
+
+def _dynamics(
+    store: RunStore, results: pd.DataFrame, runs: pd.DataFrame, occurs: pd.DataFrame, axes: Sequence[str], accuracy: str
+) -> None:
+    """``figures/training_<layer>.png`` and ``.pdf``: along training, by what :func:`occurrence_sentences` goes through."""
+    from kagscope.figures.dynamics import figure_dynamics
+    from kagscope.figures.style import save
+    from kagscope.figures.tables import NothingToPlot
+
+    if not axes or occurs.empty:
+        return
+    by, along = two_axes(occurs, axes)
+    for layer in occurs["layer"].unique():
+        with contextlib.suppress(NothingToPlot):
+            figure = figure_dynamics(results, runs, by, along, layer, accuracy)
+            for suffix in ("png", "pdf"):
+                save(figure, store.folder / "figures" / f"training_{safe_name(layer)}.{suffix}")
+
+
+def accuracy_name(runs: pd.DataFrame) -> str:
+    """What the column ``accuracy`` is: R² where all data are functions."""
+    return "R²" if all(is_function(str(name)) for name in runs["data"]) else "accuracy"
 
 
 def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
@@ -172,7 +202,7 @@ def _short(value: Any) -> str:
 
 
 def _findings(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str], left_out: dict[str, str]) -> list[str]:
-    said = [f"{len(runs)} runs; varied: {', '.join(varied) or 'nothing'}. Mean test accuracy {runs['accuracy'].mean():.3f}."]
+    said = [f"{len(runs)} runs; varied: {', '.join(varied) or 'nothing'}. Mean test {accuracy_name(runs)} {runs['accuracy'].mean():.3f}."]
     last = final(per_run(results))
     chosen = last[(last["score"] == "pr") & (last["k"] == 2) & (last["selection"] == "all") & last["ratio"].notna()]
     if len(chosen):
