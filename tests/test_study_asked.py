@@ -21,7 +21,7 @@ from kagscope.data.variants import degraded
 from kagscope.geometry import measure_state
 from kagscope.models import mlp
 from kagscope.schema import RESULT_COLUMNS
-from kagscope.studies.config import RunConfig, validated
+from kagscope.studies.config import RunConfig
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.gather import runs_table
 from kagscope.studies.run_file import study_of
@@ -29,6 +29,7 @@ from kagscope.studies.runs import _probe, measure_initial, measure_run, training
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
 from kagscope.studies.tables import joined, whole_runs
+from kagscope.studies.validation import validated
 from kagscope.training import TrainedNetwork, train
 from kagscope.training.settings import TrainingSettings, linear_steps
 from kagscope.wanted import NEEDS, SCORE_NAMES

@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kagscope.errors import InputError
+from kagscope.studies.validation import validated as validated
 from kagscope.training import Augmentation
 
 MAX_RUNS = 100_000
 MAX_SEEDS = 1_000
 MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
-Model = TypeVar("Model", bound=BaseModel)
-
-
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -278,24 +276,3 @@ def _digest(plain: dict[str, Any]) -> str:
 def settings_from(values: dict[str, Any]) -> StudySettings:
     """Validated settings of ``reproduce`` from plain values; see :func:`validated`."""
     return validated(StudySettings, values)
-
-
-def validated(kind: type[Model], values: dict[str, Any]) -> Model:
-    """A validated ``kind`` from plain values.
-
-    Raises:
-        InputError: the first thing wrong, in one line, with the option it came from.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = (
-            " ".join(
-                ".".join(str(part) for part in first["loc"] if not isinstance(part, int) and part not in ("list", "rule")).split()
-            )
-            or "settings"
-        )
-        message = first["msg"].removeprefix("Value error, ")
-        given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
-        raise InputError(f"{where}: {message}{given}") from None

@@ -15,8 +15,9 @@ from kagscope.data import Dataset
 from kagscope.errors import DataError, InputError
 from kagscope.files import open_regular
 from kagscope.studies.axes import Axes, RunValues
-from kagscope.studies.config import SMALL_IMAGE, RunConfig, validated
+from kagscope.studies.config import SMALL_IMAGE, RunConfig
 from kagscope.studies.measure import Measure
+from kagscope.studies.validation import validated
 
 MAX_BYTES = 2**20
 
@@ -40,9 +41,22 @@ class StudyFile(Axes):
             raise InputError(f"{', '.join(twice)} stand in [run] and vary as well; leave one of the two out")
         found: dict[str, RunValues] = {}
         for point in self.points():
-            run = validated(RunValues, self.run | point)
+            try:
+                run = validated(RunValues, self.run | point)
+            except InputError as error:
+                raise InputError(f"{self._place(str(error).partition(':')[0])}{error}") from None
             found.setdefault(run.model_dump_json(), run)
         return list(found.values())
+
+    def _place(self, name: str) -> str:
+        """The table that gives a value, with a dot."""
+        if name in self.grid:
+            return "grid."
+        if any(name in block for block in self.zip):
+            return "zip."
+        if self.random is not None and name in self.random.draw:
+            return "random.draw."
+        return "run." if name != "settings" else ""
 
 
 def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
@@ -140,7 +154,18 @@ def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[RunConfig
     return [_config(values, study.measure, datasets[values.data]) for values in study.values()]
 
 
+def _check_task(values: RunValues, dataset: Dataset) -> None:
+    """Raise :class:`InputError` where points in space are asked for what only images with labels have."""
+    if not dataset.is_regression:
+        return
+    if values.training == "augmented":
+        raise InputError(f"training is 'augmented', but {values.data} is a regression on points, not on images; expected 'standard'")
+    if values.label_noise:
+        raise InputError(f"label_noise is {values.label_noise:g}, but {values.data} is a regression without labels; expected 0")
+
+
 def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
+    _check_task(values, dataset)
     n_inputs, small = dataset.n_inputs, dataset.n_inputs <= SMALL_IMAGE
     least = min(n_inputs, *values.hidden)
     if max(measure.k) > least:

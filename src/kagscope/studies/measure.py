@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from kagscope.data import Dataset
 from kagscope.errors import InputError
@@ -40,6 +40,12 @@ class Steps(_Strict):
         return list(self.steps) if self.steps is not None else [round(epoch * per_epoch) for epoch in self.epochs or ()]
 
 
+Schedule = Annotated[
+    Annotated[Literal["geometric", "linear"], Tag("word")] | Annotated[Steps, Tag("rule")],
+    Discriminator(lambda given: "rule" if isinstance(given, dict | Steps) else "word"),
+]
+
+
 class Measure(_Strict):
     """What is measured of every run; what is left out has a default by the size of the images, what is not asked for costs nothing."""
 
@@ -54,7 +60,7 @@ class Measure(_Strict):
     )
     scores: tuple[str, ...] | None = Field(default=None, description=f"among {', '.join(SCORE_NAMES)}; default all")
     checkpoints: int = Field(default=8, ge=2, le=1000, description="steps at which geometry is measured, the first and last included")
-    schedule: Literal["geometric", "linear"] | Steps = Field(
+    schedule: Schedule = Field(
         default="geometric", description="how they are spaced; or { steps = […] } or { epochs = […] } instead of a number"
     )
     points: int | None = Field(default=None, ge=1, le=1_000_000, description="test images; default 64, of large images 24")
