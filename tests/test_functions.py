@@ -50,7 +50,9 @@ def test_loading_twice_gives_the_same(name: str) -> None:
 
 def test_exclusive_or() -> None:
     x, y = points_and_targets("xor3")
-    assert np.allclose(y, math.sqrt(8) * np.sin(math.pi * x[:, 0]) * np.sin(math.pi * x[:, 1]) * np.sin(math.pi * x[:, 2]), atol=1e-5)
+    assert np.allclose(
+        y, math.sqrt(8) * np.sin(math.pi * x[:, 0]) * np.sin(math.pi * x[:, 1]) * np.sin(math.pi * x[:, 2]), atol=1e-5
+    )
     assert ((np.sign(y) > 0) == (np.sign(x).prod(axis=1) > 0))[np.abs(y) > 1e-3].all(), "the sign is the parity of the signs"
 
 
@@ -105,7 +107,9 @@ def test_the_ends_of_the_mixed_family_and_variances() -> None:
     assert points_and_targets("rotated3:1")[1].var() == pytest.approx(1, abs=0.2)
 
 
-@pytest.mark.parametrize("name", ["xor3:1", "rotated3", "rotated3:", "mixed3:2", "mixed3:-0.1", "mixed3:x", "mixed3:nan", "linear3:0"])
+@pytest.mark.parametrize(
+    "name", ["xor3:1", "rotated3", "rotated3:", "mixed3:2", "mixed3:-0.1", "mixed3:x", "mixed3:nan", "linear3:0"]
+)
 def test_bad_numbers(name: str) -> None:
     assert is_function(name)
     with pytest.raises(InputError, match=r"takes no number|from 0 to 1"):

@@ -18,7 +18,9 @@ WIDTHS, TASKS, STEPS = (4, 8, 16), ("easy", "hard"), (0, 10, 100)
 Ratio = Callable[[str, int, int, str], float]
 
 
-def made(ratio: Ratio, seeds: int = 5, noise: float = 0.02, signatures: tuple[str, ...] = SIGNATURES) -> tuple[pd.DataFrame, pd.DataFrame]:
+def made(
+    ratio: Ratio, seeds: int = 5, noise: float = 0.02, signatures: tuple[str, ...] = SIGNATURES
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Results and runs; ``ratio(task, width, step, score)`` is the geometric mean of the ratio over nets."""
     rng = np.random.default_rng(0)
     rows, runs = [], []
@@ -34,7 +36,14 @@ def made(ratio: Ratio, seeds: int = 5, noise: float = 0.02, signatures: tuple[st
                         for point in range(2):
                             rows.append(
                                 about
-                                | {"accuracy": step / 200, "layer": "1", "k": 2, "selection": "all", "point": point, "score": score}
+                                | {
+                                    "accuracy": step / 200,
+                                    "layer": "1",
+                                    "k": 2,
+                                    "selection": "all",
+                                    "point": point,
+                                    "score": score,
+                                }
                                 | {"value": value, "baseline": 1.0, "ratio": value, "stderr": 0.0, "exact": True, "reason": ""}
                             )
     return pd.DataFrame(rows).astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)], pd.DataFrame(runs)
@@ -68,7 +77,8 @@ def test_numbers_are_those_of_the_t_test() -> None:
     row = occurrence(results, runs, ["width", "data"]).iloc[3]
     mine = results[(results["run"] == "hard-8-0") | results["run"].astype(str).str.startswith("hard-8-")]
     logs = [
-        np.log(mine[(mine["score"] == score) & (mine["step"] == 100)].groupby("run", observed=True)["ratio"].mean()) for score in SIGNATURES
+        np.log(mine[(mine["score"] == score) & (mine["step"] == 100)].groupby("run", observed=True)["ratio"].mean())
+        for score in SIGNATURES
     ]
     p_values = [stats.ttest_1samp(one, 0, alternative="greater").pvalue for one in logs]
     assert row["p_value"] == pytest.approx(max(p_values))

@@ -178,7 +178,15 @@ def test_every_attack_stays_in_the_ball_and_the_bounds() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"norm": "l1"}, {"method": "cw"}, {"eps": -1.0}, {"eps": float("nan")}, {"steps": 0}, {"restarts": 0}, {"bounds": (0.0, 0.1)}],
+    [
+        {"norm": "l1"},
+        {"method": "cw"},
+        {"eps": -1.0},
+        {"eps": float("nan")},
+        {"steps": 0},
+        {"restarts": 0},
+        {"bounds": (0.0, 0.1)},
+    ],
     ids=str,
 )
 def test_bad_input(bad: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""What a study asks for is what it measures: scores, selections, layers, checkpoints; and asking for more trains nothing again."""
+"""What a study asks for is what it measures: scores, selections, layers, checkpoints; asking for more trains nothing again."""
 
 from __future__ import annotations
 
@@ -33,9 +33,16 @@ from kagscope.studies.validation import validated
 from kagscope.training import TrainedNetwork, train
 from kagscope.training.settings import TrainingSettings, linear_steps
 from kagscope.wanted import NEEDS, SCORE_NAMES
-from tests.test_study_runs import Here
+from test_study_runs import Here
 
-BASE: dict[str, Any] = {"points": 4, "visited_points": 2, "track_points": 3, "rotation_points": 1, "rotations": 3, "layer_points": 30}
+BASE: dict[str, Any] = {
+    "points": 4,
+    "visited_points": 2,
+    "track_points": 3,
+    "rotation_points": 1,
+    "rotations": 3,
+    "layer_points": 30,
+}
 KEY = ["step", "layer", "k", "selection", "score", "point"]
 DATA = load("digits")
 SMALL = degraded(DATA, 100)
@@ -58,7 +65,11 @@ def table(run: RunConfig) -> pd.DataFrame:
 
 
 def asked(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["score"] != "column_subsets"].set_index([*(["seed"] if rows["seed"].nunique() > 1 else []), *KEY])[["value", "baseline", "stderr"]].sort_index()
+    return (
+        rows[rows["score"] != "column_subsets"]
+        .set_index([*(["seed"] if rows["seed"].nunique() > 1 else []), *KEY])[["value", "baseline", "stderr"]]
+        .sort_index()
+    )
 
 
 @pytest.mark.parametrize("score", SCORE_NAMES)
@@ -184,7 +195,12 @@ def test_schedules_of_a_training_are_checked() -> None:
 
 def study(folder: Path, measure: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Compute the study in ``folder``: its results, its runs, and the kinds of events."""
-    values = {"name": "t", "run": {"width": 5, "epochs": 1, "train_size": 100}, "grid": {"seed": [0, 1]}, "measure": BASE | measure}
+    values = {
+        "name": "t",
+        "run": {"width": 5, "epochs": 1, "train_size": 100},
+        "grid": {"seed": [0, 1]},
+        "measure": BASE | measure,
+    }
     file = validated(StudyFile, values)
     events: list[str] = []
     found: list[pd.DataFrame] = []

@@ -85,6 +85,7 @@ def test_what_is_written(finished: Path) -> None:
     out = finished / "out"
     assert {entry.name for entry in out.iterdir()} == {
         *("study.json", "runs", "runs.parquet", "results.parquet", "curves.parquet", "summary.csv", "relations.csv"),
+        "occurrence.csv",
         *("figures", "report.html"),
     }
     runs = pd.read_parquet(out / "runs.parquet").set_index("run")

@@ -14,9 +14,9 @@ from torch import nn
 import kagscope as kag
 from kagscope import scores
 from kagscope.jacobians import FactoredJacobian, LayerJacobian, hidden_activations, hidden_layer_jacobians, output_slopes
+from kagscope.minors._input import MOMENTS
 from kagscope.minors.haar import rotation_ratio_estimate
 from kagscope.minors.moments import Moments
-from kagscope.minors._input import MOMENTS
 from kagscope.representations import effective_dimension, intrinsic_dimension, kernel_alignment
 from kagscope.selections import parse_selection
 from kagscope.wanted import (

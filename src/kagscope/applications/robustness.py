@@ -46,7 +46,7 @@ def adversarial_accuracy(
         norm: "linf" or "l2".
         method: "fgsm" (one step of length eps) or "pgd".
         steps: of PGD.
-        restarts: of PGD, each from another random point; a point counts as fooled if any of them fooled it, so that more give less.
+        restarts: of PGD, each from another random point; a point counts as fooled if any of them fooled it.
         bounds: what inputs may lie between; None: anywhere.
         seed: of PGD's random start.
 
@@ -57,7 +57,7 @@ def adversarial_accuracy(
         raise InputError(f"norm is {norm!r} and method {method!r}; expected one of {NORMS} and one of {METHODS}")
     if not (math.isfinite(eps) and eps >= 0) or steps < 1 or restarts < 1:
         raise InputError(
-            f"eps is {eps!r}, steps {steps!r} and restarts {restarts!r}; expected a radius of at least 0, at least one step and restart"
+            f"eps is {eps!r}, steps {steps!r}, restarts {restarts!r}; expected a radius of at least 0 and counts of at least 1"
         )
     if bounds is not None and bool(((inputs < bounds[0]) | (inputs > bounds[1])).any()):
         raise InputError(f"inputs lie outside the bounds {bounds}; scale them, or give bounds=None")

@@ -37,7 +37,12 @@ ROWS = (
 
 
 def figure_dynamics(
-    results: pd.DataFrame, runs: pd.DataFrame, by: str, along: str | None = None, layer: str | None = None, accuracy: str = "accuracy"
+    results: pd.DataFrame,
+    runs: pd.DataFrame,
+    by: str,
+    along: str | None = None,
+    layer: str | None = None,
+    accuracy: str = "accuracy",
 ) -> Figure:
     """Accuracy, PR, rotation ratio and zero rows against the step; means over runs with 95% intervals of Student's t.
 

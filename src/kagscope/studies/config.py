@@ -17,6 +17,8 @@ MAX_RUNS = 100_000
 MAX_SEEDS = 1_000
 MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -110,7 +112,8 @@ class RunConfig(_Settings):
     """One network: everything that decides its weights and its numbers."""
 
     later = frozenset(
-        "optimizer momentum init init_scale rotation translation scale train_size label_noise data_seed robustness schedule".split()
+        {"optimizer", "momentum", "init", "init_scale", "rotation", "translation", "scale"}
+        | {"train_size", "label_noise", "data_seed", "robustness", "schedule"}
     )
     schema_version: int = 1
     data: str

@@ -118,7 +118,7 @@ def _parsed(path: Path, content: bytes) -> dict[str, Any]:
 
 def _override(values: dict[str, Any], override: str) -> None:
     """``key=value`` into the tables and lists of a file: ``grid.width=[8]``, ``zip.0.seed=[1, 2]``."""
-    key, equals, text = override.partition("=")
+    key, equals, text = (part.strip() for part in override.partition("="))
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise InputError(f"--set is {override!r}; expected key=value, such as grid.width=[16,32] or run.epochs=5")
     place: Any = values
@@ -127,7 +127,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         place = place.setdefault(parent, {}) if isinstance(place, dict) else place[_index(key, parent, place)]
         if not isinstance(place, dict | list):
             raise InputError(f"--set {key}: {parent} is {place!r}, no table or list of the study file")
-    place[last if isinstance(place, dict) else _index(key, last, place)] = _value(key, text.strip())
+    place[last if isinstance(place, dict) else _index(key, last, place)] = _value(key, text)
 
 
 def _index(key: str, text: str, place: list[Any]) -> int:
@@ -159,7 +159,9 @@ def _check_task(values: RunValues, dataset: Dataset) -> None:
     if not dataset.is_regression:
         return
     if values.training == "augmented":
-        raise InputError(f"training is 'augmented', but {values.data} is a regression on points, not on images; expected 'standard'")
+        raise InputError(
+            f"training is 'augmented', but {values.data} is a regression on points, not on images; expected 'standard'"
+        )
     if values.label_noise:
         raise InputError(f"label_noise is {values.label_noise:g}, but {values.data} is a regression without labels; expected 0")
 

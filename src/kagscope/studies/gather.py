@@ -202,7 +202,10 @@ def _short(value: Any) -> str:
 
 
 def _findings(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str], left_out: dict[str, str]) -> list[str]:
-    said = [f"{len(runs)} runs; varied: {', '.join(varied) or 'nothing'}. Mean test {accuracy_name(runs)} {runs['accuracy'].mean():.3f}."]
+    said = [
+        f"{len(runs)} runs; varied: {', '.join(varied) or 'nothing'}. "
+        f"Mean test {accuracy_name(runs)} {runs['accuracy'].mean():.3f}."
+    ]
     last = final(per_run(results))
     chosen = last[(last["score"] == "pr") & (last["k"] == 2) & (last["selection"] == "all") & last["ratio"].notna()]
     if len(chosen):

@@ -21,7 +21,7 @@ ENDS = {"first": 0, "last": -1}
 
 
 class Steps(_Strict):
-    """Checkpoints at given places: ``{steps = [10, 100]}`` or ``{epochs = [0.5, 1, 10]}``; the first and the last step always are."""
+    """Checkpoints at given places, ``{steps = [10, 100]}`` or ``{epochs = [0.5, 1, 10]}``, beside the first and the last step."""
 
     steps: tuple[int, ...] | None = Field(default=None, min_length=1)
     epochs: tuple[float, ...] | None = Field(default=None, min_length=1)
@@ -47,19 +47,21 @@ Schedule = Annotated[
 
 
 class Measure(_Strict):
-    """What is measured of every run; what is left out has a default by the size of the images, what is not asked for costs nothing."""
+    """What is measured of every run: defaults go by the size of the images, and what is not asked for costs nothing."""
 
     k: tuple[int, ...] = Field(default=(1, 2), description="orders of the minors, among 1, 2, 3")
     selections: tuple[str, ...] | None = Field(
         default=None,
-        description='column selections, such as "all", "ball(7)", "apart(7)", "shell(7,14)", "window(13,13,7)", and "windows", the '
-        "map; default all, balls and distances of quarters of the image's side, and the map",
+        description='column selections, such as "all", "ball(7)", "apart(7)", "shell(7,14)", "window(13,13,7)", and "windows", '
+        "the map; default all, balls and distances of quarters of the image's side, and the map",
     )
     layers: tuple[str, ...] | None = Field(
         default=None, description='hidden layers by their names in the tables, "1", "3", …, or "first", "last"; default all'
     )
     scores: tuple[str, ...] | None = Field(default=None, description=f"among {', '.join(SCORE_NAMES)}; default all")
-    checkpoints: int = Field(default=8, ge=2, le=1000, description="steps at which geometry is measured, the first and last included")
+    checkpoints: int = Field(
+        default=8, ge=2, le=1000, description="steps at which geometry is measured, the first and last included"
+    )
     schedule: Schedule = Field(
         default="geometric", description="how they are spaced; or { steps = […] } or { epochs = […] } instead of a number"
     )

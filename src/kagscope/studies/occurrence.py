@@ -1,10 +1,10 @@
 """Where Kolmogorov–Arnold geometry occurs among the settings of a study, and from which step on.
 
-The criterion was fixed before any result: geometry *occurs* in a layer of a setting if the participation ratio, KL from uniform and
-the rotation ratio of its 2 x 2 minors are all above their values at initialisation. Each is tested by a one-sided t test that the
-mean logarithm of the ratio over nets (seeds) is above 0; the largest of the three p-values tests all three at once
-(intersection–union), and Holm's adjustment over all settings and layers must leave it below 5%. Its *onset* is the first measured
-step from which on, to the end, the 95% intervals of the three means lie above 1.
+Geometry *occurs* in a layer of a setting if the participation ratio, KL from uniform and the rotation ratio of its 2 x 2
+minors are all above their values at initialisation (MATH.md section 5, claim 1). Each is tested by a one-sided t test that
+the mean logarithm of the ratio over nets (seeds) is above 0; the largest of the three p-values tests all three at once
+(intersection–union), and Holm's adjustment over all settings and layers must leave it below 5%. Its *onset* is the first
+measured step from which on, to the end, the 95% intervals of the three means lie above 1.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ def occurrence(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]) -
         axes: what tells settings apart: the varied columns of ``runs`` but the seed.
 
     Returns:
-        The axes, ``layer``, ``nets``, mean ``accuracy``; for each of pr, kl_uniform, rr_pr the geometric mean of trained over initial
-        with its 95% interval (``pr``, ``pr_low``, ``pr_high``, …); ``p_value``, ``p_holm``, ``occurs``, ``test``; ``onset_step``,
-        ``onset_epoch`` and ``onset_accuracy``, NaN without an onset. Empty unless all three were measured over the whole image.
+        The axes, ``layer``, ``nets``, mean ``accuracy``; for each of pr, kl_uniform, rr_pr the geometric mean of trained
+        over initial with its 95% interval (``pr``, ``pr_low``, ``pr_high``, …); ``p_value``, ``p_holm``, ``occurs``,
+        ``test``; ``onset_step``, ``onset_epoch`` and ``onset_accuracy``, NaN without an onset. Empty unless all three
+        were measured over the whole image.
     """
-    about_minors = (results["k"] == 2) & (results["selection"] == "all") & results["score"].isin(SIGNATURES) & (results["step"] > 0)
+    about_minors = (
+        (results["k"] == 2) & (results["selection"] == "all") & results["score"].isin(SIGNATURES) & (results["step"] > 0)
+    )
     chosen = per_run(results[about_minors]).astype({"run": str, "layer": str, "score": str})
     if set(chosen["score"].unique()) != set(SIGNATURES):
         return pd.DataFrame()
@@ -126,8 +129,9 @@ def occurrence_sentences(table: pd.DataFrame, axes: Sequence[str], accuracy: str
     if table["p_value"].isna().all():
         return ["Where Kolmogorov–Arnold geometry occurs is left open: one net a setting gives no test."]
     said = [
-        f"Kolmogorov–Arnold geometry (participation ratio, KL and rotation ratio of the 2 x 2 minors all above their initial values; "
-        f"one-sided t over nets, Holm over {len(table)} settings and layers, 5%) occurs in {int(table['occurs'].sum())} of them."
+        "Kolmogorov–Arnold geometry (participation ratio, KL and rotation ratio of the 2 x 2 minors all above their "
+        f"initial values; one-sided t over nets, Holm over {len(table)} settings and layers, 5%) occurs in "
+        f"{int(table['occurs'].sum())} of them."
     ]
     layers = layers_of(table)
     by, along = two_axes(table, axes)
@@ -141,8 +145,8 @@ def occurrence_sentences(table: pd.DataFrame, axes: Sequence[str], accuracy: str
             steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
             said.append(
                 f"{'In layer ' + layer + ', where' if len(layers) > 1 else 'Where'} it occurs, it is there for good from step "
-                f"{steps.median():g} on in the median setting ({steps.min():g} to {steps.max():g}; epoch {epochs.median():.2g}), when "
-                f"the test {accuracy} is {at.median():.2f}; at the end it is {onset['accuracy'].median():.2f}."
+                f"{steps.median():g} on in the median setting ({steps.min():g} to {steps.max():g}; epoch {epochs.median():.2g}), "
+                f"when the test {accuracy} is {at.median():.2f}; at the end it is {onset['accuracy'].median():.2f}."
             )
     return said
 
@@ -169,7 +173,7 @@ def _places(part: pd.DataFrame, by: str, along: str | None) -> list[str]:
 
 
 def _range(along: str, occurs: pd.Series[bool]) -> str:
-    """ "every width", "width 16 and more", "width 8 to 32", "width 4, 16", "nowhere". """
+    """ "every width", "width 16 and more", "width 8 to 32", "width 4, 16", "nowhere"."""
     values, there = list(occurs.index), occurs.to_numpy(dtype=bool)
     name = along.replace("_", " ")
     places = np.flatnonzero(there)

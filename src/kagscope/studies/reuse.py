@@ -1,4 +1,4 @@
-"""What a store holds of networks that were measured for other numbers: when a study asks for more, its nets need no second training.
+"""What a store holds of networks that were measured for other numbers: a study that asks for more trains nothing again.
 
 A run is named by what it is, the scores it was measured for among it; asking for another score therefore makes new runs. Their
 networks are the old ones: weights come from the old run, and of its numbers those that are asked for again are kept.
@@ -90,7 +90,7 @@ def earlier(store: RunStore, name: str, settings: TrainingSettings, n_images: in
 
 
 def still_to_measure(run: RunConfig, known: Earlier) -> RunConfig | None:
-    """``run`` asking only for scores that ``known`` lacks; None where it lacks none. ``run`` itself where all is to be measured."""
+    """``run`` asking only for scores that ``known`` lacks, None where it lacks none; ``run`` where all is to be measured."""
     same = {"scores": None}
     if run.geometry.model_copy(update=same) != known.run.geometry.model_copy(update=same):
         return run
@@ -101,9 +101,7 @@ def still_to_measure(run: RunConfig, known: Earlier) -> RunConfig | None:
     return run.model_copy(update={"geometry": run.geometry.model_copy(update={"scores": new})}) if new else None
 
 
-def together(
-    run: RunConfig, known: Earlier, new: tuple[pd.DataFrame, pd.DataFrame] | None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def together(run: RunConfig, known: Earlier, new: tuple[pd.DataFrame, pd.DataFrame] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows and curves of ``run``: those of ``known`` that it asks for, and ``new`` ones, step by step."""
     table, curves = known.table, known.curves
     if run.geometry.scores is not None:

@@ -72,7 +72,7 @@ def template() -> str:
 
 
 def _lines(model: type[BaseModel], without: tuple[str, ...], *, off: bool = False) -> str:
-    """A line for every field: its default or an example, and what it is; commented out where it has no default, or all ``off``."""
+    """A line for every field: its default or an example, and what it is; a comment where it has no default, or with ``off``."""
     lines = []
     for name, field in model.model_fields.items():
         if name in without:

@@ -115,7 +115,9 @@ class TrainingSettings:
             return linear_steps(last, self.checkpoints)
         beyond = [step for step in self.schedule if int(step) > last]
         if beyond:
-            raise InputError(f"the schedule names step {beyond[0]}, but training ends at step {last}; leave it out or train longer")
+            raise InputError(
+                f"the schedule names step {beyond[0]}, but training ends at step {last}; leave it out or train longer"
+            )
         return sorted({0, last} | {int(step) for step in self.schedule})
 
 
