@@ -31,9 +31,8 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     given = parser.parse_args()
     parts = [_part(folder) for folder in given.folders]
-    lines = parts[0] + [
-        line.replace("# ", "## ", 1) if line.startswith("#") else line for part in parts[1:] for line in ["", *part]
-    ]
+    further = [line for part in parts[1:] for line in ["", *part]]
+    lines = parts[0] + [f"#{line}" if line.startswith("#") else line for line in further]
     name = RunStore.existing(given.folders[0]).study["name"]
     (TARGET / f"{name}.md").write_text("\n".join(lines).rstrip() + "\n")
     print(TARGET.name + f"/{name}.md")
@@ -49,8 +48,8 @@ def _part(folder: Path) -> list[str]:
     lines = [f"# {name}", "", settings["description"], "", "```sh", study["command"], "```", ""]
     lines += [
         f"{len(outcome.runs)} runs{missing}. On {hardware()}: {outcome.seconds['train'] / 60:.1f} minutes of training and "
-        f"{outcome.seconds['geometry'] / 60:.1f} of geometry, added up over processes that shared the cores with other work. Made by "
-        "`docs/make_study_page.py`.",
+        f"{outcome.seconds['geometry'] / 60:.1f} of geometry, added up over processes that shared the cores with other work. "
+        "Made by `docs/make_study_page.py`.",
         "",
         *(f"- {sentence}" for sentence in outcome.findings if " was left out: not finished" not in sentence),
         "",

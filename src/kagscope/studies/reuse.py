@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -46,9 +47,13 @@ def earlier_runs(store: RunStore) -> dict[str, str]:
 
     Of several of one network the last that was made.
     """
+    return _by_training(store, frozenset(store.folders() - set(store.study["runs"])))
+
+
+@lru_cache(maxsize=1)
+def _by_training(store: RunStore, names: frozenset[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    left = store.folders() - set(store.study["runs"])
-    for name in sorted(left, key=lambda name: store.run_folder(name).stat().st_mtime_ns):
+    for name in sorted(names, key=lambda name: store.run_folder(name).stat().st_mtime_ns):
         try:
             config = RunConfig(**json.loads((store.run_folder(name) / "config.json").read_text()))
         except (OSError, ValueError):  # damaged: no use to anybody
