@@ -20,7 +20,8 @@ File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="Study file, .toml or .yaml, or the name of a ready study: ka-phase-diagram, geometry-vs-robustness.",
+        help="Study file, .toml or .yaml, or the name of a ready study: ka-phase-diagram, geometry-vs-robustness, "
+        "geometry-vs-robustness-mnist.",
         show_default=False,
     ),
 ]

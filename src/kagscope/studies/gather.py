@@ -130,6 +130,7 @@ def _dynamics(
     if not axes or occurs.empty:
         return
     by, along = two_axes(occurs, axes)
+    assert by is not None
     for layer in occurs["layer"].unique():
         with contextlib.suppress(NothingToPlot):
             figure = figure_dynamics(results, runs, by, along, layer, accuracy)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
 
 from kagscope.errors import DataError
 from kagscope.schema import BOOKKEEPING
@@ -123,9 +124,9 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({name: object for name in table.columns if isinstance(table[name].dtype, pd.CategoricalDtype)})
 
 
-def _states(folder: Path) -> dict[int, dict[str, object]]:
+def _states(folder: Path) -> dict[int, dict[str, Tensor]]:
     """Checkpoints by step, of the keys "<step>/<parameter>". Empty where the file cannot be read."""
-    found: dict[int, dict[str, object]] = {}
+    found: dict[int, dict[str, Tensor]] = {}
     try:
         for key, tensor in load_state(folder / "weights.safetensors").items():
             step, _, name = key.partition("/")
