@@ -22,7 +22,7 @@ TARGET = Path(__file__).resolve().parent / "results"
 SHOWN = 12  # relations
 PICTURES = {
     "map": "Scores over the two axes of the study with most values",
-    "training": "Along training: test accuracy or R², participation and rotation ratio, zero rows; means, 95% intervals over nets",
+    "training": "Along training: test accuracy or R², PR, rotation ratio, zero rows; means, 95% intervals over nets",
 }
 
 
