@@ -27,8 +27,8 @@ from figure_tables import make_contrasts, make_model_tables, make_pruning, make_
 from kagscope.figures.style import new_figure, style
 from kagscope.figures.tables import curve_means, per_run
 from kagscope.measuring.summary import summarise
-from kagscope.studies.gather import settings_summary
 from kagscope.studies.relations import relations
+from kagscope.studies.setting_tables import settings_summary
 from kagscope.tracking.onset import COLUMNS
 
 FOLDER = Path(__file__).parent / "figures"
@@ -127,6 +127,7 @@ COMPOSED: dict[str, Callable[[], Figure]] = {
     "figure_scores_overview": lambda: kf.figure_scores_overview(study()[0], SHAPE),
     "figure_scores_overview_crowded": lambda: kf.figure_scores_overview(crowd()[0], SHAPE),
     "figure_phase": lambda: kf.figure_phase(summary(), "training", "width"),
+    "figure_dynamics": lambda: kf.figure_dynamics(study()[0], runs(), "training", "width"),
     "figure_by_axis": lambda: kf.figure_by_axis(summary(), "width"),
     "figure_relations": lambda: kf.figure_relations(study()[0], runs(), related()),
     "figure_robustness": lambda: kf.figure_robustness(runs()),

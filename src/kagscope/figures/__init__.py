@@ -25,6 +25,7 @@ Tables of a study from a file (``summary.csv``, ``runs.parquet``, ``relations.cs
 ============================ ===============================================================
 :func:`plot_phase`           a score over two axes of the study, as a map
 :func:`plot_by_axis`         a score against one numeric axis
+:func:`figure_dynamics`      accuracy and scores along training, by two axes
 :func:`plot_relation`        geometry against an outcome, a point for each net
 :func:`plot_correlations`    rank correlations with intervals
 :func:`plot_robustness`      adversarial accuracy against the size of the attack
@@ -71,6 +72,7 @@ _PUBLIC: dict[str, str] = {
     "plot_comparison": "forest",
     "plot_phase": "phase",
     "figure_phase": "phase",
+    "figure_dynamics": "dynamics",
     "plot_by_axis": "axes",
     "figure_by_axis": "axes",
     "plot_relation": "relations",

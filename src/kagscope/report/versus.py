@@ -192,7 +192,8 @@ def _verdicts(claims: pd.DataFrame, a: Side, b: Side) -> str:
     for claim in claims.to_dict("records"):
         verdicts = "".join(
             f'<div>{_chip(claim[f"verdict_{end}"])} {_name(side)}<div class="small muted">{number(claim[f"effect_{end}"])} '
-            f"({number(claim[f'ci_low_{end}'])} to {number(claim[f'ci_high_{end}'])}), n&nbsp;=&nbsp;{number(claim[f'n_{end}'], 6)}"
+            f"({number(claim[f'ci_low_{end}'])} to {number(claim[f'ci_high_{end}'])}), "
+            f"n&nbsp;=&nbsp;{number(claim[f'n_{end}'], 6)}"
             "</div></div>"
             for side, end in ((a, "a"), (b, "b"))
         )

@@ -1,39 +1,23 @@
-"""Tables, figures and page of a study from a file: one row per run, every number, means per setting."""
+"""Tables, statistics, figures and page of a study from a file."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-import numpy as np
-import pandas as pd
-
-from kagscope.figures.tables import final, per_run
 from kagscope.files import atomic_path, atomic_write
-from kagscope.intervals import half_width
 from kagscope.provenance import hardware
-from kagscope.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.collect import Outcome
-from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report
 from kagscope.studies.exhibits import exhibits, settings_of_runs
-from kagscope.studies.findings import few_points, learning, left_out_sentences, sampled_and_undefined
 from kagscope.studies.inference import infer
+from kagscope.studies.occurrence import occurrence, occurrence_sentences
 from kagscope.studies.relations import relations
+from kagscope.studies.setting_tables import accuracy_name, labels_of, runs_table, settings_summary, varied_axes
 from kagscope.studies.store import RunStore
+from kagscope.studies.study_figures import study_figures
+from kagscope.studies.study_findings import related_sentences, study_findings
 from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FEW_LINES = 6  # in a figure over one axis
-HIDDEN = ("geometry", "data_fingerprint", "robustness")
-BASIC_AXES = ("width", "training", "seed")
 
 
 def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda event: None) -> Outcome:
@@ -65,20 +49,21 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     summary = settings_summary(results, runs, varied)
     atomic_write(store.folder / "summary.csv", summary.to_csv(index=False))
     held = [name for name in varied if name != "seed"]
-    related = relations(results, runs, held)
-    atomic_write(store.folder / "relations.csv", related.to_csv(index=False))
     on_event({"kind": "stage", "name": "statistics"})
+    related = relations(results, runs, held)
+    occurs = occurrence(results, runs, held)
     tested = infer(results, runs, varied)
-    for name, table in tested.tables().items():
+    for name, table in {"relations": related, "occurrence": occurs, **tested.tables()}.items():
         atomic_write(store.folder / f"{name}.csv", table.to_csv(index=False))
-    labels = _labels(runs, varied)
+    labels = labels_of(runs, varied)
     shown = results.assign(training=results["run"].astype(str).map(labels).astype("category"))
     drawn = curves.assign(training=curves["run"].astype(str).map(labels).astype("category"))
     shapes = sorted({tuple(shape) for shape in runs["image_shape"]})
-    sentences = _findings(shown, runs, varied, left_out) + tested.sentences + _related(related, held)
+    sentences = study_findings(shown, runs, varied, left_out) + occurrence_sentences(occurs, held, accuracy_name(runs))
+    sentences += tested.sentences + related_sentences(related, held)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
-    _study_figures(store.folder, results, runs, summary, related, held)
+    study_figures(store.folder, results, runs, summary=summary, related=related, occurs=occurs, axes=held)
     on_event({"kind": "stage", "name": "report"})
     seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
     report = write_report(
@@ -104,134 +89,3 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
     return Outcome(store.folder, report, [], sentences, list(whole), left_out, seconds)
-
-
-def _study_figures(
-    folder: Path, results: pd.DataFrame, runs: pd.DataFrame, summary: pd.DataFrame, related: pd.DataFrame, axes: Sequence[str]
-) -> None:
-    """``figures/``: ``map_<layer>`` over the two axes with most values, ``by_<axis>_<layer>``, ``relations``, ``robustness``.
-
-    What the study does not allow is left out: a map needs two axes, the others a numeric one, eight runs, attacks.
-    """
-    from kagscope.figures import figure_by_axis, figure_phase, figure_relations, figure_robustness, save
-    from kagscope.figures.tables import NothingToPlot, layers_of
-
-    drawn: dict[str, Callable[[], Figure]] = {
-        "relations": partial(figure_relations, results, runs, related),
-        "robustness": partial(figure_robustness, runs),
-    }
-    most = sorted(axes, key=lambda name: -summary[name].nunique())
-    numeric = [name for name in most if pd.api.types.is_numeric_dtype(summary[name])]
-    for layer in [name for name in layers_of(summary) if name]:
-        if len(most) > 1:
-            drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, summary, most[0], most[1], layer)
-        for name in numeric:
-            others = [other for other in axes if other != name]
-            if not others or len(summary[others].drop_duplicates()) <= FEW_LINES:
-                drawn[f"by_{name}_{safe_name(layer)}"] = partial(figure_by_axis, summary, name, layer)
-    for name, draw in drawn.items():
-        with contextlib.suppress(NothingToPlot):
-            figure = draw()
-            for suffix in ("png", "pdf"):
-                save(figure, folder / "figures" / f"{name}.{suffix}")
-
-
-def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
-    """One row per run: its id, every value of its configuration, accuracies, generalisation gap, seconds."""
-    rows = []
-    for run_id in run_ids:
-        config = json.loads((store.run_folder(run_id) / "config.json").read_text())
-        manifest = store.manifest(run_id)
-        values: dict[str, Any] = {name: value for name, value in config.items() if name not in HIDDEN}
-        widths = values.pop("widths")
-        values |= {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
-        facts = {name: manifest[name] for name in ("accuracy", "train_accuracy", "train_seconds", "geometry_seconds")}
-        rows.append({"run": run_id, **values, **facts, **manifest.get("robustness", {})})
-    table = pd.DataFrame(rows)
-    return table.assign(generalization_gap=table["train_accuracy"] - table["accuracy"])
-
-
-def varied_axes(runs: pd.DataFrame) -> list[str]:
-    """The values of a configuration that differ among the runs."""
-    known = {*RunConfig.model_fields, "width", "depth"} - {"image_shape", "schema_version", *HIDDEN}
-    known -= {"widths"} if runs["depth"].nunique() == 1 else {"width", "depth"}
-    return [name for name in runs.columns if name in known and runs[name].astype(str).nunique() > 1]
-
-
-def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
-    """Means over the runs of each setting (seeds) after training, with 95% intervals of Student's t over runs.
-
-    Returns:
-        The varied axes but the seed, layer, k, selection, score, ``nets``; accuracy, value, baseline and ratio, each with
-        ``_low`` and ``_high``.
-    """
-    last = final(per_run(results))
-    last = last[~last["score"].astype(str).isin(BOOKKEEPING)]
-    axes = [name for name in varied if name not in ("seed",)]
-    extra = runs.set_index("run")[axes].add_prefix("axis_")
-    frame = last.astype({"run": str}).join(extra, on="run")
-    keys = [*(f"axis_{name}" for name in axes), "layer", "k", "selection", "score"]
-    grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)
-    columns: dict[str, Any] = {"nets": grouped["value"].count()}
-    for measure in ("accuracy", "value", "baseline", "ratio"):
-        mean, count, spread = grouped[measure].mean(), grouped[measure].count(), grouped[measure].std()
-        half = half_width(np.asarray(spread, dtype=float), np.asarray(count))
-        columns |= {measure: mean, f"{measure}_low": mean - half, f"{measure}_high": mean + half}
-    found = pd.DataFrame(columns).reset_index()
-    return found.rename(columns={f"axis_{name}": name for name in axes})
-
-
-def _labels(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
-    """What a run is called beside its width: its training, if it varies, and whatever else does."""
-    others = [name for name in varied if name not in (*BASIC_AXES, "widths")]
-
-    def label(row: Mapping[Any, Any]) -> str:
-        first = [str(row["training"])] if "training" in varied or not others else []
-        return ", ".join([*first, *(f"{name.replace('_', ' ')} {_short(row[name])}" for name in others)])
-
-    return {str(row["run"]): label(row) for row in runs.to_dict("records")}
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _findings(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str], left_out: dict[str, str]) -> list[str]:
-    said = [f"{len(runs)} runs; varied: {', '.join(varied) or 'nothing'}. Mean test accuracy {runs['accuracy'].mean():.3f}."]
-    last = final(per_run(results))
-    chosen = last[(last["score"] == "pr") & (last["k"] == 2) & (last["selection"] == "all") & last["ratio"].notna()]
-    if len(chosen):
-        most = chosen.sort_values("ratio").iloc[-1]
-        said.append(
-            f"The participation ratio of the 2 x 2 minors grew most in layer {most['layer']} of {most['run']}: "
-            f"{most['ratio']:.2f} times its initial value."
-        )
-        share = float((chosen["ratio"] > 1).mean())
-        said.append(f"It is above its initial value in {share:.0%} of all layers and runs.")
-    if runs["seed"].nunique() == 1:
-        said.append("There is one seed only: nothing here says how much nets of the same setting differ.")
-    trained = final(results)
-    said += [*sampled_and_undefined(trained), *few_points(trained), *learning(results)]
-    return said + left_out_sentences(left_out, len(runs))
-
-
-def _related(related: pd.DataFrame, fixed: Sequence[str]) -> list[str]:
-    """The relation of geometry to test accuracy and robustness that stands out most, and how many survive the correction."""
-    if related.empty:
-        return []
-    clear = related[related["p_holm"] < 0.05]
-    said = [f"{len(clear)} of {len(related)} rank correlations of geometry with outcomes differ from 0 after Holm's correction."]
-    which = "partial" if fixed and related["partial"].notna().any() else "rho"
-    most = related.iloc[int(related[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
-    held = f", {', '.join(fixed)} held fixed" if which == "partial" else ""
-    interval = f"{most[f'{which}_low']:.2f} to {most[f'{which}_high']:.2f}, n = {most['n']}"
-    return [
-        *said,
-        f"The strongest{held}: {most['score']} (k = {most['k']}, layer {most['layer']}, {most['measure']}) with "
-        f"{most['outcome']}: {most[which]:.2f} ({interval}). It is a correlation, not a cause.",
-    ]
-
-
-def safe_name(layer: str) -> str:
-    """A layer's name as part of a file's."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", layer) or "net"
