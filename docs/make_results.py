@@ -65,7 +65,7 @@ def main() -> None:
         "",
         "Made by `docs/make_results.py` from the files that this command wrote:",
         "",
-        "```",
+        "```sh",
         study["command"],
         "```",
         "",

@@ -1,8 +1,9 @@
-"""The page of a finished study from a file: its file, findings, map and strongest relations, as docs/results/NAME.md.
+"""The page of a finished study from a file: its file, findings, pictures and strongest relations, as docs/results/NAME.md.
 
-    python docs/make_study_page.py out/phase --minutes 2.7
+    python docs/make_study_page.py out/phase
+    python docs/make_study_page.py out/robustness out/robustness-mnist
 
-Everything on the page comes from the study's folder; the time of the whole command, which no file knows, is given.
+Everything on the page comes from the studies' folders; the first gives the name, the others are parts of its page.
 """
 
 from __future__ import annotations
@@ -19,31 +20,73 @@ from kagscope.studies.store import RunStore
 
 TARGET = Path(__file__).resolve().parent / "results"
 SHOWN = 12  # relations
+PICTURES = {
+    "map": "Scores over the two axes of the study with most values",
+    "training": "Along training: test accuracy or R², PR, rotation ratio, zero rows; means, 95% intervals over nets",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, required=True, help="of the command that made it")
+    parser.add_argument("folders", type=Path, nargs="+")
     given = parser.parse_args()
-    store = RunStore.existing(given.folder)
-    outcome = collector(store)(store, store.study["runs"], lambda event: None)
-    name, settings = store.study["name"], store.study["settings"]
-    seconds = outcome.seconds
-    lines = [f"# {name}", "", settings["description"], "", "```", store.study["command"], "```", ""]
-    lines += [
-        f"On {hardware()}: {given.minutes:g} minutes in all; added up over processes {seconds['train'] / 60:.1f} minutes of "
-        f"training and {seconds['geometry'] / 60:.1f} of geometry. {len(outcome.runs)} runs. Made by `docs/make_study_page.py`.",
-        "",
-        *(f"- {sentence}" for sentence in outcome.findings),
-        "",
-    ]
-    for picture in sorted((given.folder / "figures").glob("map_[0-9]*.png")):
-        shutil.copyfile(picture, TARGET / f"{name}_{picture.name}")
-        lines += [f"![Scores over the two axes of the study with most values]({name}_{picture.name})", ""]
-    lines += _relations(pd.read_csv(given.folder / "relations.csv"))
+    parts = [_part(folder) for folder in given.folders]
+    further = [line for part in parts[1:] for line in ["", *part]]
+    lines = parts[0] + [f"#{line}" if line.startswith("#") else line for line in further]
+    name = RunStore.existing(given.folders[0]).study["name"]
     (TARGET / f"{name}.md").write_text("\n".join(lines).rstrip() + "\n")
     print(TARGET.name + f"/{name}.md")
+
+
+def _part(folder: Path) -> list[str]:
+    """What is said of one study."""
+    store = RunStore.existing(folder)
+    study = store.study
+    outcome = collector(store)(store, study["runs"], lambda event: None)
+    name, settings = study["name"], study["settings"]
+    missing = f", of {len(study['runs'])} that the file asks for" if outcome.left_out else ""
+    lines = [f"# {name}", "", settings["description"], "", "```sh", study["command"], "```", ""]
+    lines += [
+        f"{len(outcome.runs)} runs{missing}. On {hardware()}: {outcome.seconds['train'] / 60:.1f} minutes of training and "
+        f"{outcome.seconds['geometry'] / 60:.1f} of geometry, added up over processes that shared the cores with other work. "
+        "Made by `docs/make_study_page.py`.",
+        "",
+        *(f"- {sentence}" for sentence in outcome.findings if " was left out: not finished" not in sentence),
+        "",
+    ]
+    for kind, about in PICTURES.items():
+        for picture in sorted((folder / "figures").glob(f"{kind}_[0-9]*.png")):
+            shutil.copyfile(picture, TARGET / f"{name}_{picture.name}")
+            lines += [f"![{about}]({name}_{picture.name})", ""]
+    lines += _occurrence(folder / "occurrence.csv")
+    return lines + _relations(pd.read_csv(folder / "relations.csv"))
+
+
+def _occurrence(file: Path) -> list[str]:
+    """The three signatures and the verdict for each setting, of a study over data and widths of nets with one hidden layer."""
+    table = pd.read_csv(file) if file.stat().st_size > 1 else pd.DataFrame()
+    if not {"data", "width"} <= set(table.columns) or table["layer"].nunique() > 1:
+        return []
+    head = [
+        "## Where it occurs",
+        "",
+        "Trained over initial, geometric means over nets with 95% intervals; p after Holm's adjustment over all rows.",
+        "",
+        "| data | width | R² | PR | KL | rotation ratio | p | occurs | from step |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    order = {name: place for place, name in enumerate(table["data"].unique())}
+    table = table.sort_values(["data", "width"], key=lambda values: values.map(order) if values.name == "data" else values)
+    rows = []
+    for row in table.to_dict("records"):
+        ratios = [
+            f"{row[name]:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})" for name in ("pr", "kl_uniform", "rr_pr")
+        ]
+        onset = f"{row['onset_step']:g}" if row["occurs"] and row["onset_step"] == row["onset_step"] else ""
+        verdict = "**yes**" if row["occurs"] else "no"
+        cells = [row["data"], row["width"], f"{row['accuracy']:.2f}", *ratios, f"{row['p_holm']:.2g}", verdict, onset]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return [*head, *rows, ""]
 
 
 def _relations(table: pd.DataFrame) -> list[str]:

@@ -20,6 +20,11 @@ def find_chromium() -> str | None:
     )
 
 
+# resolves when the page's script has drawn, at once where there is none
+READY = """new Promise((done) => { const look = () => document.documentElement.dataset.ready || !document.getElementById("data")
+    ? done() : setTimeout(look, 2); look(); })"""
+
+
 class Browser:
     """A headless Chromium with one page; ``problems`` collects console errors, exceptions, refused and requested addresses."""
 
@@ -35,6 +40,8 @@ class Browser:
             read, write = os.dup(to_read), os.dup(to_write)
             os.dup2(read, 3)
             os.dup2(write, 4)
+            os.set_inheritable(3, True)  # dup2 of a descriptor to itself leaves it closed on exec
+            os.set_inheritable(4, True)
 
         self._process = subprocess.Popen(
             [executable, *flags, "about:blank"],
@@ -96,6 +103,8 @@ class Browser:
         self.call("Page.navigate", url=page.resolve().as_uri() + fragment)
         while self.run("document.readyState") != "complete" or self.run("location.href") == "about:blank":
             pass
+        if script:
+            self.run(READY)
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from kagscope.studies.collect import Outcome
-from studies import make_small_study
+from studies import make_small_study, make_two_studies
 
 # The same examples in every run, so that a stranger's first run is not the one that finds a rare case;
 # `pytest --hypothesis-profile=explore` looks for new ones.
@@ -23,6 +23,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A finished small study on the digits; tests must not change its folder."""
     folder: Path = tmp_path_factory.mktemp("study") / "out"
     return make_small_study(folder)
+
+
+@pytest.fixture(scope="session")
+def two_studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of two finished small studies that share one setting; tests must not change them."""
+    return make_two_studies(tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kagscope.incoming import MEAN_ROW, WEIGHTS, Incoming
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 POINT_SCORES = {
@@ -42,11 +43,12 @@ def geometric_steps(last: int) -> list[int]:
     return [0, *powers, last]
 
 
-def selections_for(image_shape: tuple[int, int], stride: int = 1, radius: int = 2) -> list[str]:
+def selections_for(image_shape: tuple[int, int], stride: int = 1, window_radii: Sequence[int] = (2,)) -> list[str]:
     """All, the four balls and minimum distances of the study, and windows around pixel centres ``stride`` apart."""
     side = min(image_shape)
     radii = [max(1, round(side * quarter / 4)) for quarter in (1, 2, 3, 4)]
-    windows = [f"window({r},{c},{radius})" for r in range(0, image_shape[0], stride) for c in range(0, image_shape[1], stride)]
+    centres = [(r, c) for r in range(0, image_shape[0], stride) for c in range(0, image_shape[1], stride)]
+    windows = [f"window({r},{c},{radius})" for radius in window_radii for r, c in centres]
     return ["all", *[f"ball({r})" for r in radii], *[f"apart({d})" for d in radii], *windows]
 
 
@@ -62,6 +64,7 @@ def make_tables(
     layers: Sequence[str] = ("1", "3"),
     windows: bool = True,
     stride: int = 1,
+    window_radii: Sequence[int] = (2,),
     run_name: str = "{training}-w{width}-s{seed}",
     curves: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -85,7 +88,7 @@ def make_tables(
                         "epoch": step / 20,
                         "accuracy": 0.1 + 0.85 * progress - 0.03 * (training == "augmented"),
                     }
-                    wanted = selections_for(image_shape, stride) if step == last_step else ["all"]
+                    wanted = selections_for(image_shape, stride, window_radii) if step == last_step else ["all"]
                     if not windows:
                         wanted = [s for s in wanted if not s.startswith("window")]
                     result_parts.append(_scores(where, wanted, layers, ks, points, image_shape, progress, rng))
@@ -201,6 +204,21 @@ def make_claims() -> list[dict[str, Any]]:
     ]
 
 
+def make_units(
+    runs: Sequence[str], layers: Sequence[str] = ("1", "3"), count: int = 8, columns: int = 64
+) -> dict[str, list[Incoming]]:
+    """Made-up units of one net of each of these runs; unit 0 is always zero."""
+    rng = np.random.default_rng(1)
+
+    def layer(name: str, what: str) -> Incoming:
+        zero_share = np.round(rng.random(count), 2)
+        zero_share[0] = 1.0
+        numbers = rng.random((2, count))
+        return Incoming(name, what, rng.normal(size=(count, columns)).astype(np.float32), numbers[0], zero_share, numbers[1])
+
+    return {run: [layer(name, MEAN_ROW if place else WEIGHTS) for place, name in enumerate(layers)] for run in runs}
+
+
 def make_provenance() -> dict[str, Any]:
     """A made-up origin of such a study."""
     return {
@@ -213,3 +231,91 @@ def make_provenance() -> dict[str, Any]:
         "timings": {"training": 31.2, "geometry": 40.5, "statistics": 2.0},
         "config": {"epochs": 10, "activation": "gelu", "points": 50, "k": [1, 2, 3]},
     }
+
+
+def make_exhibits(results: pd.DataFrame, image_shape: tuple[int, int] = (8, 8)) -> dict[str, Any]:
+    """Made-up configurations, classes of the points, mean images, and units of the first seed of each setting."""
+    runs = [str(run) for run in results["run"].unique()]
+    first = [str(run) for run in results.drop_duplicates(["width", "training"])["run"]]
+    rows, columns = np.mgrid[: image_shape[0], : image_shape[1]]
+    ring = np.exp(-((np.hypot(rows - image_shape[0] / 2, columns - image_shape[1] / 2) - image_shape[0] / 4) ** 2) / 2)
+    points = sorted({int(point) for point in results["point"].unique() if point >= 0})
+    return {
+        "configs": {run: {"run": run, "activation": "gelu", "geometry": {"points": len(points)}} for run in runs},
+        "labels": {point: point % 2 for point in points},
+        "pictures": {"mean": ring, "classes": {0: ring, 1: ring.T**2}},
+        "units": make_units(first, columns=image_shape[0] * image_shape[1]),
+    }
+
+
+def make_runs(results: pd.DataFrame) -> pd.DataFrame:
+    """A made-up runs table for the runs of ``results``: accuracies, the gap between them, attacks of four radii."""
+    rng = np.random.default_rng(1)
+    last = results[results["step"] == results["step"].max()].drop_duplicates("run")
+    runs = last[["run", "width", "training", "seed", "accuracy"]].astype({"run": str, "training": str}).reset_index(drop=True)
+    accuracy = runs["accuracy"] + 0.01 * np.log2(runs["width"] / 8) + rng.normal(0, 0.01, len(runs))
+    train_accuracy = accuracy + rng.uniform(0, 0.03, len(runs))
+    attacks = {f"pgd_linf_{eps:g}": accuracy * np.exp(-8 * eps) + rng.normal(0, 0.01, len(runs)) for eps in (0.02, 0.05, 0.1)}
+    attacks |= {f"pgd_l2_{eps:g}": accuracy * np.exp(-2 * eps) + rng.normal(0, 0.01, len(runs)) for eps in (0.25, 0.5)}
+    gap = train_accuracy - accuracy
+    outcomes: dict[str, Any] = {"accuracy": accuracy, "train_accuracy": train_accuracy, "generalization_gap": gap, "depth": 2}
+    found: pd.DataFrame = runs.assign(**outcomes, **attacks)
+    return found
+
+
+def make_contrasts() -> pd.DataFrame:
+    """Two made-up studies side by side, in the form of the comparison's table."""
+    rows = []
+    for place, setting in enumerate(["width 8", "width 16", "width 32", "all settings"]):
+        for layer in ("1", "3"):
+            estimate = 1.0 + 0.1 * place + 0.05 * (layer == "3")
+            what: dict[str, Any] = {
+                "setting": setting,
+                "layer": layer,
+                "k": 2,
+                "selection": "all",
+                "score": "pr",
+                "effect": "ratio",
+            }
+            interval = {"low": estimate * 0.92, "high": estimate * 1.1, "paired": setting != "width 16"}
+            rows.append(what | {"estimate": estimate} | interval)
+    return pd.DataFrame(rows)
+
+
+def make_pruning() -> pd.DataFrame:
+    """A made-up pruning curve."""
+    tolerances = [0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+    changes = [0.0, 1e-7, 1e-7, 1e-6, 1e-4, 1e-3, 1e-1, 1.0]
+    accuracy = [0.97, 0.97, 0.97, 0.97, 0.97, 0.965, 0.9, 0.3]
+    units = [0, 2, 2, 3, 9, 14, 40, 100]
+    numbers = {"tolerance": tolerances, "units": units, "parameters": 1000 - np.array(units), "accuracy": accuracy}
+    return pd.DataFrame(numbers | {"largest_change": changes, "largest_absolute_change": changes})
+
+
+def make_model_tables(tokens: int = 3, points: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table of a made-up measured model with tokens, four layers with a baseline, and its curves."""
+    rng = np.random.default_rng(2)
+    selections = ["all", "ball(2)", "ball(4)", "ball(6)"]
+    rows = [
+        {"layer": layer, "k": 2, "selection": selection, "point": point, "token": token, "score": "pr", "baseline": base}
+        | {"value": base * (1.2 + 0.1 * depth + 0.05 * token) * np.exp(rng.normal(0, 0.05)), "stderr": 0.0, "exact": True}
+        for depth, layer in enumerate(["embed", "block1", "block2", "head"])
+        for selection in selections
+        for point in range(points)
+        for token in range(tokens)
+        for base in [0.02 * np.exp(rng.normal(0, 0.1))]
+    ]
+    table = pd.DataFrame(rows)
+    table = table.assign(ratio=table["value"] / table["baseline"], reason="")
+    parts = []
+    for network, progress in (("baseline", 0.0), ("model", 1.0)):
+        where = {"width": 16, "network": network}
+        parts += [part.drop(columns="width") for part in _curves(where, ["block1"], [2], progress, rng)]
+    return table, pd.concat(parts, ignore_index=True)
+
+
+def make_weights(units: int = 10, image_shape: tuple[int, int] = (6, 6)) -> np.ndarray:
+    """(units, pixels) made-up weights whose rows get shorter and shorter; the last row is zero."""
+    rng = np.random.default_rng(3)
+    lengths = np.append(np.geomspace(1, 1e-3, units - 1), 0.0)
+    return np.asarray(lengths[:, None] * rng.normal(size=(units, image_shape[0] * image_shape[1])))

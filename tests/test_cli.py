@@ -172,7 +172,12 @@ def _runs(folder: Path) -> list[str]:
 def test_interrupted_at_any_moment_it_goes_on(how: signal.Signals, tmp_path: Path) -> None:
     arguments = ["reproduce", "--out", "out", *SMALL, "--seeds", "4"]
     started = subprocess.Popen(
-        [sys.executable, "-m", "kagscope.cli", *arguments], cwd=tmp_path, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE
+        [sys.executable, "-m", "kagscope.cli", *arguments],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        text=True,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it, and so would this
     )
     runs = tmp_path / "out" / "runs"
     deadline = time.monotonic() + 120

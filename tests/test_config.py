@@ -191,19 +191,30 @@ OTHER_RUN: dict[str, Any] = {
     "label_noise": 0.2,
     "data_seed": 1,
     "robustness": RobustnessSettings(),
+    "schedule": (0, 3, 7),
 }
-OTHER_GEOMETRY: dict[str, Any] = {
-    name: (1, 2) if name == "k" else value / 2 if isinstance(value, float) else value + 1 for name, value in GEOMETRY.items()
+OLD_NAMES = ("standard-32x32-seed0-47218b78f5", "standard-32x32-seed0-084ae456ed", "standard-32x32-seed0-3086b00995")
+LATER_GEOMETRY: dict[str, Any] = {"selections": ("all",), "layers": ("1",), "scores": ("pr",)}
+OTHER_GEOMETRY: dict[str, Any] = LATER_GEOMETRY | {
+    name: (1, 2) if name == "k" else value / 2 if isinstance(value, float) else value + 1
+    for name, value in GEOMETRY.items()
+    if name not in LATER_GEOMETRY
 }
+OTHER_ROBUSTNESS: dict[str, Any] = {"linf": (0.3,), "l2": (0.3,), "points": 7, "steps": 7, "restarts": 7}
 
 
 @pytest.mark.parametrize(
     ("made", "changes"),
-    [(StudySettings(), OTHER), (RUN, OTHER_RUN), (GeometrySettings(**GEOMETRY), OTHER_GEOMETRY)],
-    ids=["study", "run", "geometry"],
+    [
+        (StudySettings(), OTHER),
+        (RUN, OTHER_RUN),
+        (GeometrySettings(**GEOMETRY), OTHER_GEOMETRY),
+        (RobustnessSettings(), OTHER_ROBUSTNESS),
+    ],
+    ids=["study", "run", "geometry", "robustness"],
 )
 def test_the_fingerprint_sees_every_field_but_the_name_of_the_data(
-    made: StudySettings | RunConfig | GeometrySettings, changes: dict[str, Any]
+    made: StudySettings | RunConfig | GeometrySettings | RobustnessSettings, changes: dict[str, Any]
 ) -> None:
     assert set(changes) == set(type(made).model_fields), "name another value for each field"
     prints = {made.fingerprint()}
@@ -213,6 +224,13 @@ def test_the_fingerprint_sees_every_field_but_the_name_of_the_data(
         prints.add(changed.fingerprint())
         assert (changed.fingerprint() == made.fingerprint()) == (name == "data")
     assert len(prints) == 1 + len(changes) - ("data" in changes)
+
+
+def test_fields_that_came_later_do_not_rename_old_runs() -> None:
+    """These names stand in stores that were made before ``selections``, ``layers``, ``scores``, ``restarts`` and ``schedule``."""
+    assert RUN.model_copy(update={"robustness": RobustnessSettings()}).run_id == OLD_NAMES[0]
+    assert RUN.run_id == OLD_NAMES[1]
+    assert RUN.model_copy(update={"init": "orthogonal"}).run_id == OLD_NAMES[2]
 
 
 def test_the_fingerprint_sees_values_not_spelling() -> None:

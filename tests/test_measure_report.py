@@ -112,7 +112,7 @@ def test_findings_say_what_a_reader_must_know(report: kag.Report) -> None:
     with torch.no_grad():
         dead[0].bias[:2] = -1e6
     said = "\n".join(kag.measure(dead, zoo.numbers(12, 5), layers="1", baseline="reinit").findings)
-    assert "2 of 6 units of layer 1 are constant around every point." in said or "3 of 6 units" in said
+    assert "2 of 6 units of layer 1 are constant around every point:" in said or "3 of 6 units" in said
 
 
 def test_dead_units_are_not_felt_by_the_output() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from kagscope.errors import InputError
-from kagscope.models import ACTIVATIONS, activation_derivative, hidden_layers, mlp
+from kagscope.models import ACTIVATIONS, INITS, activation_derivative, hidden_layers, mlp
 
 
 def test_layout_and_names() -> None:
@@ -67,3 +70,36 @@ def test_bad_arguments(arguments: tuple[Any, ...], message: str) -> None:
 def test_bad_seeds(seed: object) -> None:
     with pytest.raises(InputError, match="seed is"):
         mlp(2, [2], 2, seed=seed)  # type: ignore[arg-type]
+
+
+VARIANCES: dict[str, Callable[[int, int], float]] = {
+    "default": lambda m, n: 1 / (3 * n),
+    "kaiming_normal": lambda m, n: 2 / n,
+    "kaiming_uniform": lambda m, n: 2 / n,
+    "xavier_normal": lambda m, n: 2 / (m + n),
+    "xavier_uniform": lambda m, n: 2 / (m + n),
+    "lecun_normal": lambda m, n: 1 / n,
+    "lecun_uniform": lambda m, n: 1 / n,
+    "mean_field": lambda m, n: 1 / n if m > 50 else 1 / n**2,
+}
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_every_init_has_the_variance_that_is_said(init: str) -> None:
+    net = mlp(400, [300, 200], 50, init=init, seed=1)
+    for linear in (module for module in net if isinstance(module, nn.Linear)):
+        m, n = linear.weight.shape
+        if init == "orthogonal":
+            gram = linear.weight @ linear.weight.T
+            assert torch.allclose(gram, torch.eye(m), atol=1e-5)
+        else:
+            assert float(linear.weight.detach().var()) == pytest.approx(VARIANCES[init](m, n), rel=0.05)
+            bounded = float(linear.weight.detach().abs().max()) <= math.sqrt(3 * VARIANCES[init](m, n)) * (1 + 1e-6)
+            assert bounded == (init == "default" or init.endswith("uniform"))
+        assert bool((linear.bias == 0).all()) == (init != "default")
+
+
+def test_the_scale_multiplies_the_weights_and_not_the_biases() -> None:
+    one, two = (mlp(5, [4], 3, init_scale=scale, seed=1).state_dict() for scale in (1.0, 2.0))
+    assert torch.equal(two["0.weight"], 2 * one["0.weight"])
+    assert torch.equal(two["0.bias"], one["0.bias"])

@@ -32,6 +32,17 @@ def test_readme_starts_with_commands_that_exist() -> None:
     assert set(wanted) <= set(targets)
 
 
+def test_contributing_names_every_target_of_make_and_only_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = text[text.index("| target of `make`") : text.index("## The architecture")]
+    first = re.findall(r"^\| (`[^|]*`) \|", table, flags=re.MULTILINE)
+    named = {target for cell in first for target in re.findall(r"`([a-z-]+)`", cell)}
+    assert named == set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    files = re.findall(r"`([a-z_]+/[a-z_]+\.(?:py|md))`", text)
+    assert len(files) > 10
+    assert not [file for file in files if not ((ROOT / "src" / "kagscope" / file).exists() or (ROOT / file).exists())]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_name_no_absolute_paths(page: Path) -> None:
     assert not [line for line in page.read_text().splitlines() if ABSOLUTE.search(line)]

@@ -99,9 +99,95 @@ def test_calibration_counts() -> None:
     assert expected_calibration_error(np.eye(3), np.arange(3)) == 0.0
 
 
+def small_net(seed: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+    inputs = torch.rand(60, 6, dtype=torch.float64)
+    return model, inputs, model(inputs).argmax(1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(seed=st.integers(0, 10_000), eps=st.floats(0.01, 0.5))
+@settings(max_examples=25, deadline=None)
+def test_more_attack_leaves_less_standing(norm: Norm, seed: int, eps: float) -> None:
+    model, inputs, labels = small_net(seed)
+
+    def left(method: str = "pgd", eps: float = eps, restarts: int = 1) -> float:
+        return adversarial_accuracy(model, inputs, labels, eps, norm=norm, method=method, restarts=restarts)
+
+    assert left(eps=0.0) == left("fgsm", eps=0.0) == 1.0
+    one, three = left(), left(restarts=3)
+    assert three <= one, "the restarts begin with the same random point"
+    assert one <= left("fgsm") + 2 / 60, "PGD, from a random point, hardly ever misses what one step finds"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(seed=st.integers(0, 10_000), eps=st.floats(0.01, 2.0))
+@settings(max_examples=15, deadline=None)
+def test_restarts_approach_the_closed_form_and_never_pass_it(norm: Norm, seed: int, eps: float) -> None:
+    model, inputs, labels = linear(seed, classes=4)
+    robust = float((margins(model, inputs, labels, norm) > eps + 1e-9).double().mean())
+    found = [adversarial_accuracy(model, inputs, labels, eps, norm=norm, bounds=None, steps=40, restarts=r) for r in (1, 8)]
+    assert robust <= found[1] <= found[0]
+    assert found[1] <= robust + 0.1
+
+
+@pytest.mark.parametrize(("norm", "method"), [("linf", "fgsm"), ("l2", "fgsm"), ("linf", "pgd"), ("l2", "pgd")])
+def test_a_point_does_not_feel_the_others(norm: Norm, method: str) -> None:
+    model, inputs, labels = small_net(1)
+    eps = 0.15 if norm == "linf" else 0.3
+    whole = adversarial_accuracy(model, inputs, labels, eps, norm=norm, method=method)
+    parts = [
+        adversarial_accuracy(model, x, y, eps, norm=norm, method=method) * len(x)
+        for x, y in zip(inputs.split(7), labels.split(7), strict=True)
+    ]
+    assert 0.05 < whole < 0.95
+    if method == "fgsm":
+        assert sum(parts) / len(inputs) == pytest.approx(whole)
+    else:  # other batches draw other random points to start from, which matters little
+        assert sum(parts) / len(inputs) == pytest.approx(whole, abs=2 / 60)
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))
+    shuffled = adversarial_accuracy(model, inputs[order], labels[order], eps, norm=norm, method=method, restarts=2)
+    assert shuffled == pytest.approx(whole, abs=2 / 60)
+
+
+def test_every_attack_stays_in_the_ball_and_the_bounds() -> None:
+    seen: list[torch.Tensor] = []
+
+    class Watched(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.detach())
+            logits: torch.Tensor = self.inner(x)
+            return logits
+
+    model, inputs, labels = small_net(2)
+    for norm in NORMS:
+        for method in ("fgsm", "pgd"):
+            seen.clear()
+            adversarial_accuracy(Watched(model), inputs, labels, 0.3, norm=norm, method=method, steps=5, restarts=2)
+            assert len(seen) == 1 + (2 if method == "fgsm" else 2 * 2 * 5)
+            for x in seen:
+                change = (x - inputs).flatten(1)
+                size = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
+                assert float(size.max()) <= 0.3 + 1e-12
+                assert 0 <= float(x.min()) <= float(x.max()) <= 1
+
+
 @pytest.mark.parametrize(
     "bad",
-    [{"norm": "l1"}, {"method": "cw"}, {"eps": -1.0}, {"eps": float("nan")}, {"steps": 0}, {"bounds": (0.0, 0.1)}],
+    [
+        {"norm": "l1"},
+        {"method": "cw"},
+        {"eps": -1.0},
+        {"eps": float("nan")},
+        {"steps": 0},
+        {"restarts": 0},
+        {"bounds": (0.0, 0.1)},
+    ],
     ids=str,
 )
 def test_bad_input(bad: dict[str, object]) -> None:

@@ -151,7 +151,7 @@ def test_files_and_figures(run: Path) -> None:
     page = series.to_html("page.html").read_text()
     assert "along its training" in page
     ax = series.plot("pr")
-    (line,) = [line for line in ax.get_lines() if line.get_label() == "1"]
+    (line,) = [line for line in ax.get_lines() if line.get_label() == "layer 1"]
     np.testing.assert_array_equal(line.get_xdata(), [0, 9, 10])
     summary = series.summary().query("score == 'pr' and k == 2")
     np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), summary["ratio"])
@@ -181,4 +181,4 @@ def test_steps_of_other_layers_do_not_mix() -> None:
     lines = {line.get_label(): line for line in series.plot("pr", k=1).get_lines()}
     for layer in ("1", "3"):
         rows = series.summary().query("score == 'pr' and k == 1 and layer == @layer")
-        np.testing.assert_allclose(np.asarray(lines[layer].get_ydata(), dtype=float), rows["ratio"])
+        np.testing.assert_allclose(np.asarray(lines[f"layer {layer}"].get_ydata(), dtype=float), rows["ratio"])

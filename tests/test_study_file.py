@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 from kagscope.data import Dataset, load
 from kagscope.errors import KagscopeError
 from kagscope.studies.axes import RunValues
-from kagscope.studies.config import StudySettings, validated
-from kagscope.studies.file import StudyFile, configs, read_study_file, schema, template
+from kagscope.studies.config import RobustnessSettings, StudySettings
+from kagscope.studies.file import StudyFile, configs, read_study_file, ready_names
+from kagscope.studies.measure import Measure
+from kagscope.studies.template import schema, template
+from kagscope.studies.validation import validated
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +134,130 @@ def test_bad_values_are_refused_in_one_line(values: dict[str, object], said: str
         configs(study(**values), digits)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+SAID: list[tuple[dict[str, object], tuple[str, ...]]] = [
+    ({"run": {"epoch": 3}}, ("run.epoch", "got 3", "did you mean epochs")),
+    ({"run": {"activation": "swish"}}, ("run.activation", "'swish'", "gelu")),
+    ({"run": {"init": "he"}}, ("run.init", "'he'", "kaiming_normal")),
+    ({"run": {"widths": []}}, ("run.widths", "got []", "at least one")),
+    ({"run": {"widths": 8}}, ("run.widths", "got 8", "list")),
+    ({"run": {"learning_rate": "fast"}}, ("run.learning_rate", "'fast'", "number")),
+    ({"grid": {"width": 16}}, ("grid.width", "got 16", "expected a list")),
+    ({"grid": {"width": {"counts": 3}}}, ("grid.width.counts", "got 3", "did you mean count")),
+    ({"grid": {"label_noise": [0.1, 2]}}, ("grid.label_noise", "got 2", "less than or equal to 1")),
+    ({"grid": {"widths": [8, 16]}}, ("grid.widths", "got 8", "list")),
+    ({"zip": [{"depth": [1, 99]}]}, ("zip.depth", "got 99", "64")),
+    ({"zip": [{"width": [1, 2], "depth": 3}]}, ("zip.depth", "got 3", "list")),
+    ({"random": {"count": 2}}, ("random.draw", "Field required")),
+    ({"random": {"count": 2, "draw": {"width": [1, 2]}}}, ("random.draw.width", "got [1, 2]", "table")),
+    ({"random": {"count": 1, "draw": {"width": {"uniform": [1, 8]}}}}, ("random.draw.width", "integer")),
+    ({"grid": [1]}, ("grid", "got [1]", "table")),
+    ({"measure": {"k": 2}}, ("measure.k", "got 2", "list")),
+    ({"measure": {"point": 3}}, ("measure.point", "got 3", "did you mean points")),
+    ({"measure": {"selections": "all"}}, ("measure.selections", "'all'", "list")),
+    ({"measure": {"selections": ["ball"]}}, ("measure.selections", "'ball'", "ball(7)")),
+    ({"measure": {"selections": ["shell(3,1)"]}}, ("measure.selections", "Shell(3.0, 1.0)", "greater than")),
+    ({"measure": {"selections": ["ball(2)", "ball(2.0)"]}}, ("measure.selections", "ball(2)", "once")),
+    ({"measure": {"selections": ["window(3,3)"]}}, ("measure.selections", "window(3,3)", "(row, column)")),
+    ({"measure": {"layers": ["5"]}}, ("measure.layers", "'5'", "1, 3")),
+    ({"measure": {"layers": []}}, ("measure.layers", "got []", "at least one")),
+    ({"measure": {"scores": ["participation_ratio"]}}, ("measure.scores", "'participation_ratio'", "expected some of pr,")),
+    ({"measure": {"schedule": "log"}}, ("measure.schedule", "'log'", "'geometric' or 'linear'")),
+    ({"measure": {"schedule": {"step": [1]}}}, ("measure.schedule.step", "got [1]", "did you mean steps")),
+    ({"measure": {"schedule": {"steps": []}}}, ("measure.schedule.steps", "got []", "at least one")),
+    ({"measure": {"schedule": {"epochs": [1, -1]}}}, ("measure.schedule", "got -1", "at least 0")),
+    ({"measure": {"schedule": {"steps": [10**7]}}}, ("measure.schedule", "10000000", "2760")),
+    ({"measure": {"schedule": {"epochs": [1]}, "checkpoints": 4}}, ("checkpoints", "one of them")),
+    ({"measure": {"checkpoints": 1}}, ("measure.checkpoints", "got 1", "greater than or equal to 2")),
+    ({"measure": {"robustness": {"eps": [0.1]}}}, ("measure.robustness.eps", "got [0.1]", "linf, l2")),
+    ({"measure": {"robustness": {"linf": 0.1}}}, ("measure.robustness.linf", "got 0.1", "list")),
+    ({"measure": {"robustness": {"restarts": 0}}}, ("measure.robustness.restarts", "got 0", "greater than or equal to 1")),
+    ({"run": {"data": "xor3", "label_noise": 0.1}}, ("label_noise", "0.1", "expected 0")),
+    ({"run": {"data": "xor3", "training": "augmented"}}, ("training", "'augmented'", "expected 'standard'")),
+    ({"run": {"data": "xor3"}, "measure": {"robustness": {}}}, ("measure.robustness", "xor3", "leave it out")),
+]
+
+
+@pytest.mark.parametrize(("values", "said"), SAID, ids=[str(values)[:60] for values, _ in SAID])
+def test_errors_name_the_key_what_was_given_and_what_is_expected(
+    values: dict[str, object], said: tuple[str, ...], digits: dict[str, Dataset]
+) -> None:
+    with pytest.raises(KagscopeError) as error:
+        configs(study(**values), {**digits, "xor3": load("xor3")})
+    for part in said:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_reach_into_tables_and_lists(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('name = "s"\n[[zip]]\nwidth = [4, 8]\nepochs = [1, 2]\n[measure.robustness]\nlinf = [0.1, 0.2]\n')
+    made = read_study_file(
+        file,
+        [
+            "zip.0.width=[5, 9]",
+            "measure.robustness.linf.1=0.3",
+            "measure.robustness.restarts = 4",
+            'measure.scores=["pr", "top"]',
+            "measure.schedule={epochs=[0.5]}",
+            "run.data=mixed3:0.5",
+            "random={count=2, draw={learning_rate={log_uniform=[1e-4, 1e-2]}}}",
+            "random.draw.momentum.choice=[0.0]",
+        ],
+    )
+    assert [(v.width, v.epochs) for v in made.values()] == [(5, 1), (5, 1), (9, 2), (9, 2)]
+    assert made.measure.robustness is not None
+    assert made.measure.robustness.linf == (0.1, 0.3)
+    assert made.measure.robustness.restarts == 4
+    assert made.measure.scores == ("pr", "top")
+    assert made.values()[0].data == "mixed3:0.5"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("zip.1.width=[1]", "zip.1.width: '1' is no entry of a list of 1"),
+        ("zip.one.width=[1]", "'one' is no entry"),
+        ("zip.0.width.9=1", "'9' is no entry of a list of 2"),
+        ("name.x.y=1", "name is 's', no table"),
+        ("grid.width=[8, ", "'[8,' cannot be read"),
+        ("grid.width=", "'' cannot be read"),
+        ("run.epochs={a=", "cannot be read"),
+    ],
+)
+def test_bad_overrides_of_nested_values(tmp_path: Path, override: str, said: str) -> None:
+    (tmp_path / "s.toml").write_text('name = "s"\n[[zip]]\nwidth = [4, 8]\n')
+    with pytest.raises(KagscopeError) as error:
+        read_study_file(tmp_path / "s.toml", [override])
+    assert "--set" in str(error.value)
+    assert said in str(error.value)
+
+
+def test_the_template_and_the_schema_cover_every_key() -> None:
+    described = json.loads(schema())["$defs"]
+    for model, name in ((Measure, "Measure"), (RobustnessSettings, "RobustnessSettings")):
+        for key in model.model_fields:
+            assert key in described[name]["properties"]
+            assert re.search(rf"^(# |\[measure\.| *#? ?\[measure\.)?{key}( =|\])", template(), re.MULTILINE), key
+
+
+def test_every_commented_key_of_the_template_can_be_turned_on(digits: dict[str, Dataset]) -> None:
+    """Take away the comment marks of whole lines of values: what stands there is a study too."""
+    import tomllib
+
+    text = re.sub(r"^# (?=(\w+ = (?!…))|\[)", "", template(), flags=re.MULTILINE)
+    made = validated(StudyFile, tomllib.loads(text.replace("width = [16, 32, 64]", "width = [16]")) | {"random": None, "zip": []})
+    assert made.measure.scores == ("pr", "kl_uniform", "rr_pr", "zero_rows")
+    assert made.measure.robustness is not None
+    assert configs(made, digits)
+
+
+@pytest.mark.parametrize("name", ready_names())
+def test_ready_studies_are_valid(name: str) -> None:
+    made = read_study_file(name)
+    assert made.name == name
+    assert len(made.values()) == made.count()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from kagscope.errors import DataError, OutputError
 from kagscope.studies.executors import Failure, Report, Work, attempt
@@ -85,7 +86,7 @@ def test_what_is_written(finished: Path) -> None:
     out = finished / "out"
     assert {entry.name for entry in out.iterdir()} == {
         *("study.json", "runs", "runs.parquet", "results.parquet", "curves.parquet", "summary.csv", "relations.csv"),
-        *("figures", "report.html"),
+        *("trained_vs_initial.csv", "comparisons.csv", "trends.csv", "occurrence.csv", "data", "figures", "report.html"),
     }
     runs = pd.read_parquet(out / "runs.parquet").set_index("run")
     results = pd.read_parquet(out / "results.parquet")
@@ -102,6 +103,15 @@ def test_what_is_written(finished: Path) -> None:
     mine = mine[(mine["layer"] == "3") & (mine["selection"] == "all") & (mine["step"] == mine["step"].max())]
     assert only["nets"] == 2
     assert only["ratio"] == pytest.approx(mine.groupby("run", observed=True)["ratio"].mean().mean())
+    what = {"learning_rate": "0.01", "score": "pr", "k": 2, "layer": 3, "selection": "all"}
+    tested = pd.read_csv(out / "trained_vs_initial.csv", dtype={"learning_rate": str})
+    (tested_row,) = tested[(tested[list(what)] == pd.Series(what)).all(axis=1)].to_dict("records")
+    logs = np.log(mine["ratio"]).groupby(mine["run"].astype(str)).mean()
+    assert tested_row["effect"] == pytest.approx(np.exp(logs.mean()))
+    assert tested_row["p_value"] == pytest.approx(ttest_1samp(logs, 0).pvalue)
+    compared = pd.read_csv(out / "comparisons.csv")
+    assert set(zip(compared["axis"], compared["first"], compared["category"], strict=True)) == {("learning_rate", 0.001, 0.01)}
+    assert pd.read_csv(out / "trends.csv").empty
 
 
 def test_a_larger_study_computes_only_what_is_new(finished: Path, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ _PUBLIC: dict[str, str] = {
     "Report": "measuring.report",
     "Tracker": "tracking.tracker",
     "Trajectory": "tracking.trajectory",
+    "compare_studies": "studies.versus",
 }
 
 __all__ = ["__version__", *_PUBLIC]

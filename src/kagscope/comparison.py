@@ -122,6 +122,8 @@ def _cka_init(state: State, initial: State) -> Scores:
 def _table(measured: Scores, baseline: Scores) -> pd.DataFrame:
     """One row per score and point. The ratio is exactly 1 where trained equals initial, undefined over a zero baseline."""
     keys = list(measured)
+    if not keys:
+        return pd.DataFrame(columns=list(SCORE_COLUMNS)).astype(SCORE_COLUMNS)
     sizes = [len(measured[key].values) for key in keys]
     value = np.concatenate([measured[key].values for key in keys])
     before = np.concatenate([_at(measured[key].points, baseline.get(key)) for key in keys])
@@ -157,7 +159,7 @@ def curves(state: State) -> pd.DataFrame:
     """Distributions averaged over points (curve columns of :mod:`kagscope.schema`): Zipf of row means, histogram of minors."""
     parts = [_zipf(layer, k, means) for (layer, k), means in state.row_means.items()]
     parts += [_histogram(key, found) for key, found in state.visited.items()]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["layer", "k", "selection", "curve", "x", "y"])
 
 
 def _zipf(layer: str, k: int, means: np.ndarray) -> pd.DataFrame:

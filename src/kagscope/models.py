@@ -15,7 +15,18 @@ from kagscope.errors import InputError
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 """Activation functions by name; GELU is the exact one, z Phi(z)."""
 
-INITS = ("default", "kaiming_normal", "xavier_normal", "lecun_normal", "orthogonal")
+INITS = (
+    "default",
+    "kaiming_normal",
+    "xavier_normal",
+    "lecun_normal",
+    "orthogonal",
+    "kaiming_uniform",
+    "xavier_uniform",
+    "lecun_uniform",
+    "mean_field",
+)
+"""Ways to draw initial weights, see :func:`mlp`."""
 MAX_SEED = 2**31 - 1
 MAX_WIDTH = 2**16
 
@@ -37,9 +48,12 @@ def mlp(
         hidden: widths of the hidden layers, at least one; "1", "3", … are these layers after the activation.
         n_classes: outputs.
         activation: one of :data:`ACTIVATIONS`.
-        init: "default" (PyTorch's: weights and biases uniform in ±1/sqrt(fan_in)), "kaiming_normal" (He et al. 2015, gain
-            sqrt(2)), "xavier_normal" (Glorot & Bengio 2010), "lecun_normal" (variance 1/fan_in) or "orthogonal" (Saxe et al.
-            2014); all but the default start with biases of zero.
+        init: "default" (PyTorch's: weights and biases uniform in ±1/sqrt(fan_in)); "kaiming_normal", "kaiming_uniform" (He et
+            al. 2015: variance 2/fan_in); "xavier_normal", "xavier_uniform" (Glorot & Bengio 2010: 2/(fan_in + fan_out));
+            "lecun_normal", "lecun_uniform" (1/fan_in: what a network in the neural tangent parametrisation computes at its
+            start); "orthogonal" (Saxe et al. 2014); or "mean_field" ("lecun_normal" but for the last layer, whose variance is
+            1/fan_in^2, so that outputs start near zero: Mei, Montanari & Nguyen 2018). All but the default start with biases of
+            zero.
         init_scale: factor on the weights.
         seed: of a generator of its own; the global one is neither read nor changed.
 
@@ -51,11 +65,13 @@ def mlp(
     check_init(init)
     generator = torch.Generator().manual_seed(check_seed(seed))
     modules: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise(sizes):
+    for place, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         linear = nn.Linear(fan_in, fan_out, device="meta", dtype=torch.float32).to_empty(device="cpu")  # draws nothing
         bound = 1 / math.sqrt(fan_in)
         with torch.no_grad():
             _draw(linear, init, bound, generator)
+            if init == "mean_field" and place == len(sizes) - 2:
+                linear.weight.mul_(bound)
             linear.weight.mul_(init_scale)
         modules += [linear, ACTIVATIONS[activation]()]
     return nn.Sequential(*modules[:-1])
@@ -72,8 +88,14 @@ def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator
             nn.init.kaiming_normal_(linear.weight, nonlinearity="relu", generator=generator)
         case "xavier_normal":
             nn.init.xavier_normal_(linear.weight, generator=generator)
-        case "lecun_normal":
+        case "lecun_normal" | "mean_field":
             nn.init.kaiming_normal_(linear.weight, nonlinearity="linear", generator=generator)
+        case "kaiming_uniform":
+            nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu", generator=generator)
+        case "xavier_uniform":
+            nn.init.xavier_uniform_(linear.weight, generator=generator)
+        case "lecun_uniform":
+            nn.init.kaiming_uniform_(linear.weight, nonlinearity="linear", generator=generator)
         case _:
             nn.init.orthogonal_(linear.weight, generator=generator)
 

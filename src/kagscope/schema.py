@@ -75,4 +75,13 @@ CURVE_COLUMNS: dict[str, str] = {
 CLAIM_FIELDS = ("id", "statement", "verdict", "effect", "ci_low", "ci_high", "p_value", "n")
 VERDICTS = ("reproduced", "not reproduced", "inconclusive")
 TRAININGS = ("standard", "augmented")
+SCORES = frozenset(
+    (
+        *("pr", "pr_normalized", "effective_minors", "ipr", "kl_uniform", "kl_init", "near_zero", "top", "rr_pr", "rr_max"),
+        *("zero_rows", "zero_rows_exact", "column_divergence", "axis_alignment", "effective_rank", "stable_rank"),
+        *("sv_participation", "kernel_alignment", "cka_init", "effective_dimension", "intrinsic_dimension"),
+        *("constant_units", "constant_units_exact", "constant_share", "unfelt_units", "unfelt_units_exact", "unfelt_share"),
+        *("prune_change", "prune_change_exact"),
+    )
+)
 BOOKKEEPING = frozenset({"column_subsets"})  # rows that describe the measurement, not the net

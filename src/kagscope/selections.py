@@ -42,7 +42,10 @@ def _short(value: float) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """Base of all selections. ``str(selection)`` is its canonical name in tables."""
+    """Base of all selections, and of your own: a frozen dataclass that overrides :meth:`pairs` and ``__str__``.
+
+    ``str(selection)`` is its canonical name in tables.
+    """
 
     @property
     def clique(self) -> bool:
@@ -232,7 +235,7 @@ def check_layout(selections: Iterable[Selection], layout: Layout) -> None:
     for selection in selections:
         if isinstance(selection, Window):
             selection.columns(layout)
-        elif not isinstance(selection, All | Subsets) and layout.positions is None and layout.groups is None:
+        elif isinstance(selection, Ball | Apart | Shell) and layout.positions is None and layout.groups is None:
             layout.squared_distances(selection)
 
 

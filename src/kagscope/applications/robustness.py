@@ -1,7 +1,8 @@
 """How far a classifier holds: adversarial accuracy by FGSM and PGD, and how well its probabilities are calibrated.
 
 FGSM: Goodfellow, Shlens & Szegedy 2015. PGD: Madry et al. 2018, here with steps of 2.5 eps / steps, a random start, and a point
-counted as fooled if any step fooled it. Checked against the closed form on linear models: tests/test_robustness.py.
+counted as fooled if any step of any restart fooled it. Checked against the closed form on linear models:
+tests/test_robustness.py.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def adversarial_accuracy(
     norm: Norm = "linf",
     method: str = "pgd",
     steps: int = 20,
+    restarts: int = 1,
     bounds: tuple[float, float] | None = (0.0, 1.0),
     seed: int = 0,
 ) -> float:
@@ -44,30 +46,31 @@ def adversarial_accuracy(
         norm: "linf" or "l2".
         method: "fgsm" (one step of length eps) or "pgd".
         steps: of PGD.
+        restarts: of PGD, each from another random point; a point counts as fooled if any of them fooled it.
         bounds: what inputs may lie between; None: anywhere.
         seed: of PGD's random start.
 
     Raises:
-        InputError: an unknown norm or method, a negative radius, no steps, or inputs outside the bounds.
+        InputError: an unknown norm or method, a negative radius, no steps or restarts, or inputs outside the bounds.
     """
     if norm not in NORMS or method not in METHODS:
         raise InputError(f"norm is {norm!r} and method {method!r}; expected one of {NORMS} and one of {METHODS}")
-    if not (math.isfinite(eps) and eps >= 0) or steps < 1:
-        raise InputError(f"eps is {eps!r} and steps {steps!r}; expected a radius of at least 0 and at least one step")
+    if not (math.isfinite(eps) and eps >= 0) or steps < 1 or restarts < 1:
+        raise InputError(
+            f"eps is {eps!r}, steps {steps!r}, restarts {restarts!r}; expected a radius of at least 0 and counts of at least 1"
+        )
     if bounds is not None and bool(((inputs < bounds[0]) | (inputs > bounds[1])).any()):
         raise InputError(f"inputs lie outside the bounds {bounds}; scale them, or give bounds=None")
     standing = _right(model, inputs, labels)
     if eps == 0:
         return float(standing.double().mean())
     generator = torch.Generator().manual_seed(seed)
-    start, step, count = (
-        (inputs, eps, 1) if method == "fgsm" else (_start(inputs, eps, norm, generator), 2.5 * eps / steps, steps)
-    )
-    x = _clamped(start, bounds)
-    for _ in range(count):
-        moved = x + step * _direction(_gradient(model, x, labels), norm)
-        x = _clamped(inputs + _projected(moved - inputs, eps, norm), bounds)
-        standing &= _right(model, x, labels)
+    if method == "fgsm":
+        standing &= _steps(model, inputs, inputs, labels, eps, norm, bounds, eps, 1)
+    else:
+        for _ in range(restarts):
+            start = _clamped(_start(inputs, eps, norm, generator), bounds)
+            standing &= _steps(model, inputs, start, labels, eps, norm, bounds, 2.5 * eps / steps, steps)
     return float(standing.double().mean())
 
 
@@ -90,6 +93,26 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     gap = np.bincount(place, weights=confidence - right, minlength=bins)
     return float(np.abs(gap).sum() / len(labels))
+
+
+def _steps(
+    model: nn.Module,
+    inputs: Tensor,
+    start: Tensor,
+    labels: Tensor,
+    eps: float,
+    norm: Norm,
+    bounds: tuple[float, float] | None,
+    step: float,
+    count: int,
+) -> Tensor:
+    """(B,) which points were right after each of ``count`` steps up the loss, each projected onto the ball and the bounds."""
+    x, standing = start, torch.ones(len(inputs), dtype=torch.bool)
+    for _ in range(count):
+        moved = x + step * _direction(_gradient(model, x, labels), norm)
+        x = _clamped(inputs + _projected(moved - inputs, eps, norm), bounds)
+        standing &= _right(model, x, labels)
+    return standing
 
 
 def _right(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:

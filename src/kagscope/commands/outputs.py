@@ -1,8 +1,9 @@
-"""Where ``kagscope measure`` writes, checked before anything is measured."""
+"""Where commands write, checked before anything is measured or compared."""
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,3 +63,42 @@ def _check_folder(folder: Path, what: str) -> None:
     if not usable:
         reason = "cannot be written to" if exists else "does not exist"
         raise OutputError(f"{what}: the folder {folder} {reason}; choose another")
+
+
+def comparison_files(out: Path | None, names: tuple[str, str]) -> tuple[Path, Path]:
+    """Page and table of a comparison: ``out`` is a file, a folder that is there, or None for names after the two studies, here.
+
+    Raises:
+        InputError: ``out`` is neither.
+        OutputError: they cannot be written, or the table would replace a file that is no such table.
+    """
+    page = out if out is not None else Path(f"{_file_name(names[0])}-vs-{_file_name(names[1])}.html")
+    if page.is_dir():
+        page /= "comparison.html"
+    elif page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--out {page} is neither a file that ends in .html nor a folder that is there; give one of these")
+    numbers = page.with_suffix(".csv")
+    for path in (page, numbers):
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; give another --out")
+        _check_folder(path.parent, f"cannot write {path}")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise OutputError(f"{path} is write-protected; give another --out")
+    if numbers.exists() and not _is_comparison(numbers):
+        raise OutputError(f"{numbers} would be replaced, and is no table of a comparison; give another --out")
+    return page, numbers
+
+
+def _is_comparison(file: Path) -> bool:
+    from kagscope.studies.contrasts import COLUMNS
+
+    try:
+        with file.open(encoding="utf-8") as stream:
+            return stream.readline(1000).strip() == ",".join(COLUMNS)
+    except (OSError, ValueError):
+        return False
+
+
+def _file_name(name: str) -> str:
+    """A study's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".") or "study"

@@ -9,45 +9,156 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kagscope.commands.common import Debug, Json, Quiet, guarded
+from kagscope.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
 
+MARKS = {"study.json": "study", "report.json": "measured model", "series.json": "series", "tracker.json": "history"}
+"""The file by which a folder is known, and what it is then."""
+FOLDERS = "the output folder of reproduce or study run, of measure --out, or the history of a tracker"
+
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Output folder of a study.", show_default=False)],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR", help="Folder to make the report of; two studies: to compare them.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Page of a comparison, FILE.html or a folder; FILE.csv is written beside it. [default: A-vs-B.html, here]",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Rebuild tables, claims, figures and report.html of a study from its finished runs."""
+    """Rebuild the report of a folder: of a study, a measured model, a series or a tracker's history; or compare two studies.
+
+    Of a study, tables, claims and figures are made again too, from its finished runs. Two studies are compared setting by
+    setting; both are left as they are.
+    """
 
     def job() -> None:
-        from kagscope.studies.run_file import collector
-        from kagscope.studies.store import RunStore
+        if len(folders) > 2:
+            raise InputError(f"{len(folders)} folders were given; give one to rebuild its report, or two to compare")
+        if len(folders) == 1 and out is not None:
+            raise InputError("--out is for comparing two studies; the report of one folder is written into it")
+        kinds = [kind_of(folder) for folder in folders]
+        if len(folders) == 2:
+            _compare(folders[0], folders[1], kinds, out, quiet, as_json)
+        elif kinds == ["study"]:
+            _study(folders[0], quiet, as_json)
+        else:
+            _measured(folders[0], kinds[0], quiet, as_json)
 
-        store = RunStore.existing(folder)
-        from kagscope.console import Console
+    guarded(job, debug, "no file is half written")
 
-        with Console(quiet=quiet or as_json) as console:
-            outcome = collector(store)(store, store.study["runs"], console.event)
-        finish(outcome, quiet, as_json)
 
-    guarded(job, debug)
+def kind_of(folder: Path) -> str:
+    """What a folder holds, a value of :data:`MARKS`. Raises :class:`DataError` for anything else, with a hint."""
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "no folder"
+        raise DataError(f"{folder} is {what}; give {FOLDERS}")
+    for mark, kind in MARKS.items():
+        if (folder / mark).is_file():
+            return kind
+    hint = ""
+    if folder.absolute().parent.name == "runs" and (folder / "manifest.json").is_file():
+        hint = f" (it is one run of the study in {folder.parent.parent})"
+    else:
+        inner = sorted(path.name for path in folder.iterdir() if any((path / mark).is_file() for mark in MARKS))
+        hint = f" (in it are {', '.join(inner[:3])})" if inner else ""
+    raise DataError(f"{folder} holds no kagscope study, measured model, series or history{hint}; give {FOLDERS}")
+
+
+def _study(folder: Path, quiet: bool, as_json: bool) -> None:
+    from kagscope.studies.run_file import collector
+    from kagscope.studies.store import RunStore
+
+    store = RunStore.existing(folder)
+    from kagscope.console import Console
+
+    with Console(quiet=quiet or as_json) as console:
+        outcome = collector(store)(store, store.study["runs"], console.event)
+    finish(outcome, quiet, as_json)
+
+
+def _compare(a: Path, b: Path, kinds: list[str], out: Path | None, quiet: bool, as_json: bool) -> None:
+    from kagscope.commands.outputs import comparison_files
+    from kagscope.studies.side import names_of
+
+    if kinds != ["study", "study"]:
+        other = next((folder, kind) for folder, kind in zip((a, b), kinds, strict=True) if kind != "study")
+        raise InputError(
+            f"only studies are compared, and {other[0]} is the folder of a {other[1]}; "
+            "measured models are compared in Python: kagscope.Report.load(A).compare(kagscope.Report.load(B))"
+        )
+    page, numbers = comparison_files(out, names_of(a, b))
+    from kagscope.console import Console
+
+    with Console(quiet=quiet or as_json) as console:
+        console.event({"kind": "stage", "name": "comparison"})
+        from kagscope.studies.versus import compare_studies
+
+        comparison = compare_studies(a, b)
+        comparison.write(page, numbers)
+    findings = comparison.findings
+    if as_json:
+        _say_json({"report": str(page), "table": str(numbers), "findings": findings, **comparison.as_json()})
+    else:
+        _say(findings, page, quiet)
+
+
+def _measured(folder: Path, kind: str, quiet: bool, as_json: bool) -> None:
+    from kagscope.files import atomic_write
+    from kagscope.measuring.report import Report
+    from kagscope.measuring.series import Series
+    from kagscope.tracking.trajectory import Trajectory
+
+    page = folder / "report.html"
+    result: Report | Series | Trajectory
+    if kind == "history":
+        result = Trajectory.load(folder)
+    else:
+        result = Report.load(folder) if kind == "measured model" else Series.load(folder)
+        atomic_write(folder / "summary.csv", result.summary().to_csv(index=False))
+    result.to_html(page)
+    if as_json:
+        _say_json({"report": str(page), "findings": result.findings})
+    else:
+        _say(result.findings, page, quiet)
+
+
+def _say(findings: list[str], page: Path, quiet: bool) -> None:
+    """Findings, and last the path of the page."""
+    if not quiet:
+        from kagscope.commands import terminal
+
+        terminal.print_lines([f"• {sentence}" for sentence in findings])
+    typer.echo(str(page))
+
+
+def _say_json(found: dict[str, object]) -> None:
+    typer.echo(json.dumps(found, indent=1, allow_nan=False))
 
 
 def finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
     """Claims and findings, and last the path of the report; or all of it as one JSON object."""
     if as_json:
-        found = {
-            "report": str(outcome.report),
-            "claims": [claim.as_json() for claim in outcome.claims],
-            "findings": outcome.findings,
-            "runs": outcome.runs,
-            "left_out": outcome.left_out,
-            "seconds": outcome.seconds,
-        }
-        typer.echo(json.dumps(found, indent=1, allow_nan=False))
+        _say_json(
+            {
+                "report": str(outcome.report),
+                "claims": [claim.as_json() for claim in outcome.claims],
+                "findings": outcome.findings,
+                "runs": outcome.runs,
+                "left_out": outcome.left_out,
+                "seconds": outcome.seconds,
+            }
+        )
         return
     if not quiet:
         from kagscope.console import print_outcome

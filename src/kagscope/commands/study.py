@@ -20,7 +20,8 @@ File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="Study file, .toml or .yaml, or the name of a ready study: ka-phase-diagram, geometry-vs-robustness.",
+        help="Study file, .toml or .yaml, or the name of a ready study: ka-phase-diagram, geometry-vs-robustness, "
+        "geometry-vs-robustness-mnist.",
         show_default=False,
     ),
 ]
@@ -48,8 +49,9 @@ def init(
     def job() -> None:
         from kagscope.files import atomic_write
         from kagscope.studies.file import ready as ready_study
-        from kagscope.studies.file import ready_names, template
-        from kagscope.studies.file import schema as described
+        from kagscope.studies.file import ready_names
+        from kagscope.studies.template import schema as described
+        from kagscope.studies.template import template
 
         if schema:
             typer.echo(described(), nl=False)

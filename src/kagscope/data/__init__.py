@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from kagscope.data.dataset import Dataset
-from kagscope.data.registry import NAMES, load
+from kagscope.data.registry import NAMES, load, load_local
 
-__all__ = ["NAMES", "Dataset", "load"]
+__all__ = ["NAMES", "Dataset", "load", "load_local"]

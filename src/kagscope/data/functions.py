@@ -6,11 +6,12 @@ name               target at x in [-1, 1]^3
 ``xor3``           sin(pi x_1) sin(pi x_2) sin(pi x_3), a continuous exclusive or
 ``linear3``        w . x for one w of length 1
 ``random3``        a standard normal number for each training point, which can only be memorised
-``rotated3:a``     ``xor3`` of R x, R turning by the angle a pi about the axis (1, 1, 1); a in [0, 1]
+``rotated3:a``     ``xor3`` of R x, R turning by the angle a pi / 3 about the axis (1, 1, 1); a in [0, 1]
 ``mixed3:t``       (1 - t) ``linear3`` + t ``xor3``, both scaled to variance 1; t in [0, 1]
 ================== ==============================================================================================
 
-All but ``random3`` are scaled to variance 1 over the cube.
+All but ``random3`` and ``rotated3``, whose variance is near 1, are scaled to variance 1 over the cube. A turn by 2 pi / 3 only
+swaps the axes, which ``xor3`` does not feel, and turns to either side are mirror images: a = 1 is the farthest from ``xor3``.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _target(kind: str, number: float, x: Array) -> Array:
     if kind == "xor3":
         return _xor(x)
     if kind == "rotated3":
-        return _xor(x @ rotation(number * math.pi).T)
+        return _xor(x @ rotation(number * math.pi / 3).T)
     mixed = (1 - number) * _linear(x) + number * _xor(x)
     return np.asarray(mixed / math.hypot(1 - number, number))  # the two are uncorrelated
 

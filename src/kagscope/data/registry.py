@@ -81,6 +81,23 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
     return load_folder(path)
 
 
+def load_local(source: str | Path, *, cache_dir: Path | None = None) -> Dataset | None:
+    """As :func:`load`, but never from the network: None where the data are not on this machine.
+
+    Raises:
+        DataError: a bad file.
+    """
+    if isinstance(source, str) and (source in EMBEDDED or is_function(source)):
+        return load(source)
+    if isinstance(source, str) and source in DOWNLOADS:
+        import pooch
+
+        folder = Path(cache_dir or pooch.os_cache("kagscope")) / source
+        return load_folder(folder, source) if folder.is_dir() else None
+    path = _existing(source)
+    return load_folder(path) if path is not None else None
+
+
 _CHOICES = f"expected one of {', '.join(NAMES)}, or a folder of IDX or .npz files"
 
 

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
+from kagscope.figures.looks import LINES, Settings
+from kagscope.figures.panels import study_panels
 from kagscope.figures.style import (
     BLUE,
     DOUBLE_COLUMN,
     GREEN,
     ORANGE,
     PURPLE,
+    SINGLE_COLUMN,
     VERMILLION,
+    draw_each,
     figure_legend,
+    legend_above,
+    log_ticks,
     new_axes,
     new_figure,
-    not_measured,
     style,
 )
 from kagscope.figures.tables import (
@@ -39,6 +46,18 @@ from kagscope.figures.tables import (
 TRAINING_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
 INITIAL = "#4d4d4d"
 FLOOR = 1e-6  # row means below this share of the mean are drawn at it: a log axis has no zero
+SMALLEST = -48.0  # log2 of the smallest minor over the mean that has a place of its own; what is smaller is one bar
+OF_MODEL = ""  # the training of curves of one measured model
+
+
+class Line(NamedTuple):
+    """One curve: its training (None: before training), what it is called, colour, dashes, points."""
+
+    training: str | None
+    label: str
+    colour: str
+    dashes: Any
+    points: pd.DataFrame
 
 
 def plot_zipf(
@@ -48,6 +67,7 @@ def plot_zipf(
     layer: str | None = None,
     k: int = 2,
     width: int | None = None,
+    training: str | None = None,
     selection: str = "all",
     ax: Axes | None = None,
     legend: bool = True,
@@ -55,46 +75,48 @@ def plot_zipf(
     """Row means of the k-minor matrix by falling rank, trained and initial, over the overall mean; log scale.
 
     A dot marks where zero rows begin: at 99% of the rows of the untrained net, by definition of the threshold (MATH.md 3), and
-    at one minus the ``zero_rows`` score of the trained one.
+    at one minus the ``zero_rows`` score of the trained one. Bands are 95% intervals over seeds. Means below 1e-6 stand at it.
 
     Args:
-        curves: the ``curves`` table.
+        curves: the ``curves`` table of a study (columns of :data:`kagscope.schema.CURVE_COLUMNS`), or ``report.curves`` of one
+            measured model.
         results: the ``results`` table, for the fraction of zero rows; without it only the initial curve is marked.
         layer: which layer; the first by default.
         k: order of the minors.
         width: which width; the largest by default.
+        training: which training alone; all by default.
         selection: canonical string of the column selection.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
     Raises:
         NothingToPlot: there are no such curves.
+        InputError: a table lacks columns.
     """
     table, width, layer = _chosen(curves, "zipf", layer, k, width, selection)
+    lines = _lines(table, training)
     with style():
         ax = new_axes(ax)
-        for name, colour, line in _lines(table):
-            rank = line["x"].to_numpy(dtype=float) / line["x"].max()
-            mean = line["y"].clip(lower=FLOOR).to_numpy()
-            look = (0, (4, 1.6)) if name == "initial" else "-"
-            ax.plot(rank, mean, color=colour, linestyle=look, drawstyle="steps-mid" if len(line) < 40 else "default")
-            ax.fill_between(
-                rank, line["y_low"].clip(lower=FLOOR), line["y_high"].clip(lower=FLOOR), color=colour, alpha=0.15, linewidth=0
-            )
-            start = _zero_rows_start(results, name, layer, k, width, selection)
+        for line in lines:
+            rank = line.points["x"].to_numpy(dtype=float) / line.points["x"].max()
+            mean, low, high = (line.points[name].clip(lower=FLOOR).to_numpy(dtype=float) for name in ("y", "y_low", "y_high"))
+            steps = "steps-mid" if len(rank) < 40 else "default"
+            ax.plot(rank, mean, color=line.colour, linestyle=line.dashes, drawstyle=steps)
+            ax.fill_between(rank, low, high, color=line.colour, alpha=0.15, linewidth=0)
+            start = _zero_rows_start(results, line, layer, k, width, selection)
             if start is not None:
                 at = min(int(np.searchsorted(rank, start)), len(rank) - 1)
-                ax.plot(rank[at], mean[at], marker="o", color=colour, markersize=4.5, markeredgecolor="white", zorder=5)
+                ax.plot(rank[at], mean[at], marker="o", color=line.colour, markersize=4.5, markeredgecolor="white", zorder=5)
         ax.set_yscale("log")
-        low = max(FLOOR, float(table["y"].clip(lower=FLOOR).min()) / 2)
-        ax.set_ylim(low, max(float(table["y"].max()), 2 * FLOOR) * 2)
-        ax.yaxis.set_major_locator(LogLocator(numticks=5))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        shown = pd.concat([line.points["y"] for line in lines]).clip(lower=FLOOR)
+        ax.set_ylim(float(shown.min()) / 1.5, float(shown.max()) * 1.5)
+        log_ticks(ax)
         ax.set_xlim(0, 1.02)
         ax.set_xlabel("rank / number of rows")
         ax.set_ylabel("row mean / overall mean")
         if legend:
-            ax.legend(handles=_handles(trainings_of(table)), loc="lower left")
+            handles = [*line_handles(lines), *([zero_rows_handle()] if width else [])]
+            legend_above(ax, len(handles), handles)
     return ax
 
 
@@ -104,156 +126,194 @@ def plot_minor_histogram(
     layer: str | None = None,
     k: int = 2,
     width: int | None = None,
+    training: str | None = None,
     selection: str = "all",
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Histogram of log2(M / mean M) in bins of 1/8, trained and initial; exact zeros are the bars at the left end.
+    """Histogram of log2(M / mean M) in bins of 1/8, trained and initial; log scale.
 
+    Left of the dashed line stand bars of what a log axis cannot hold: exact zeros, and minors below 2^-48 of the mean.
     Arguments as for :func:`plot_zipf`.
 
     Raises:
         NothingToPlot: there are no such histograms.
+        InputError: the table lacks columns.
     """
     table, width, layer = _chosen(curves, "histogram", layer, k, width, selection)
-    finite = table[np.isfinite(table["x"])]
-    if not (finite["y"] > 0).any():
+    if not (table["y"][np.isfinite(table["x"])] > 0).any():
         raise NothingToPlot("every minor is exactly zero")
-    left, right = _range(finite)
-    zeros_at = left - max(1.6, 0.08 * (right - left))
+    lines = _lines(table, training)
+    left, right = histogram_range([line.points for line in lines])
     with style():
         ax = new_axes(ax)
-        lines = _lines(table)
-        for place, (name, colour, line) in enumerate(lines):
-            shown = line[np.isfinite(line["x"]) & (line["x"] >= left)].set_index("x")["y"]
-            edges = np.arange(round(left * 8), round(right * 8) + 2) / 8
-            heights = shown.reindex(edges[:-1], fill_value=0.0).to_numpy()
-            if name == "initial":
+        edges = np.arange(round(left * 8), round(right * 8) + 1) / 8
+        unit = (right - left) / 12
+        bars = [_bars(line.points, left) for line in lines]
+        kinds = [name for name in ("tiny", "0") if any(heights[name] > 0 for heights in bars)]
+        places = {name: left - (1.2 + 1.6 * order) * unit for order, name in enumerate(kinds)}
+        for order, line in enumerate(lines):
+            heights = line.points.set_index("x")["y"].reindex(edges[:-1], fill_value=0.0).to_numpy()
+            if line.training is None:
                 ax.stairs(heights, edges, color="#c9c9c9", fill=True, zorder=1)
-            ax.stairs(heights, edges, color=colour, linewidth=1.1, zorder=2 + place)
-            zero = float(line.loc[np.isneginf(line["x"]), "y"].sum())
-            if zero > 0:
-                bar = max(0.9, 0.06 * (right - left)) / len(lines)
-                ax.bar(zeros_at + (place - (len(lines) - 1) / 2) * bar, zero, bar, color=colour, zorder=3)
+            ax.stairs(heights, edges, color=line.colour, linestyle=line.dashes, linewidth=1.1, zorder=2 + order)
+            bar = unit / len(lines)
+            for name, at in places.items():
+                if bars[order][name] > 0:
+                    ax.bar(at + (order - (len(lines) - 1) / 2) * bar, bars[order][name], 0.86 * bar, color=line.colour, zorder=3)
         ax.set_yscale("log")
-        top = float(table["y"].max())
-        ax.set_ylim(max(1e-6, float(finite.loc[(finite["x"] >= left) & (finite["y"] > 0), "y"].min()) / 1.5, top * 1e-5), top * 2)
-        ax.yaxis.set_major_locator(LogLocator(numticks=5))
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        _octave_ticks(ax, left, right, zeros_at)
+        highest = [float(line.points["y"].max()) for line in lines] + [max(heights.values()) for heights in bars]
+        ax.set_ylim(1e-6, 2 * max(highest))
+        log_ticks(ax)
+        _octave_ticks(ax, left, right, places)
         ax.set_xlabel("minor / mean minor")
         ax.set_ylabel("fraction per ⅛ octave")
         if legend:
-            ax.legend(handles=_handles(trainings_of(table)))
+            legend_above(ax, len(lines), line_handles(lines))
     return ax
 
 
 def figure_zipf(curves: pd.DataFrame, results: pd.DataFrame | None = None) -> Figure:
-    """:func:`plot_zipf` of the largest width: a row for each layer, a column for each k."""
-    return _grid(curves, "zipf", lambda layer, k, ax: plot_zipf(curves, results=results, layer=layer, k=k, ax=ax, legend=False))
+    """:func:`plot_zipf` of the largest width: a row for each layer, a column for each k (k = 2 and each training, if many)."""
+
+    def draw(layer: str, k: int, training: str | None, ax: Axes) -> Axes:
+        return plot_zipf(curves, results=results, layer=layer, k=k, training=training, ax=ax, legend=False)
+
+    return _grid(curves, "zipf", draw, [zero_rows_handle()])
 
 
 def figure_minor_histogram(curves: pd.DataFrame, results: pd.DataFrame | None = None) -> Figure:
-    """:func:`plot_minor_histogram` of the largest width: a row for each layer, a column for each k."""
-    return _grid(curves, "histogram", lambda layer, k, ax: plot_minor_histogram(curves, layer=layer, k=k, ax=ax, legend=False))
+    """:func:`plot_minor_histogram`, arranged as by :func:`figure_zipf`."""
+
+    def draw(layer: str, k: int, training: str | None, ax: Axes) -> Axes:
+        return plot_minor_histogram(curves, layer=layer, k=k, training=training, ax=ax, legend=False)
+
+    return _grid(curves, "histogram", draw)
 
 
 def _chosen(
     curves: pd.DataFrame, curve: str, layer: str | None, k: int, width: int | None, selection: str
 ) -> tuple[pd.DataFrame, int, str]:
-    table = curve_means(curves)
-    table = select(table, curve=curve, k=k, selection=selection)
+    table = select(curve_means(curves), curve=curve, k=k, selection=selection)
     table = table[(table["stage"] != "between") & table["y"].notna()]
     if table.empty:
-        raise NothingToPlot(f"no {curve} curves with k = {k} for selection {selection}")
+        raise NothingToPlot(f"no {curve} curves with k = {k} for selection {selection}: not measured, or too many minors to see")
     width = width if width is not None else widths_of(table)[-1]
     layer = layer if layer is not None else layers_of(table)[0]
-    table = select(table, width=width, layer=layer)
-    if table.empty:
-        raise NothingToPlot(f"no {curve} curves with k = {k} of layer {layer} at width {width}")
-    return table, width, layer
+    found = select(table, width=width, layer=layer)
+    if found.empty:
+        there = f"layers {', '.join(layers_of(table))} and widths {', '.join(map(str, widths_of(table)))}"
+        raise NothingToPlot(f"no {curve} curves with k = {k} of layer {layer} at width {width}; there are {there}")
+    return found, width, layer
 
 
-def _lines(table: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """(name, colour, curve): one initial state (all trainings start from the same nets), then each training."""
+def _lines(table: pd.DataFrame, only: str | None) -> list[Line]:
+    """One initial state (all trainings start from the same nets), then each training, or one of them."""
     trainings = trainings_of(table)
     lines = []
     initial = table[table["stage"] == "initial"]
     if not initial.empty:
-        first = trainings_of(initial)[0]
-        lines.append(("initial", INITIAL, select(initial, training=first).sort_values("x")))
-    for place, training in enumerate(trainings):
-        trained = select(table[table["stage"] == "trained"], training=training).sort_values("x")
-        if not trained.empty:
-            lines.append((training, TRAINING_COLOURS[place % len(TRAINING_COLOURS)], trained))
+        first = only if only in trainings_of(initial) else trainings_of(initial)[0]
+        label = "baseline" if first == OF_MODEL else "initial"
+        lines.append(Line(None, label, INITIAL, (0, (4, 1.6)), select(initial, training=first).sort_values("x")))
+    for place, name in enumerate(trainings):
+        trained = select(table[table["stage"] == "trained"], training=name).sort_values("x")
+        if not trained.empty and only in (None, name):
+            label = "model" if name == OF_MODEL else "trained" if len(trainings) == 1 or only else f"trained, {name}"
+            place = 0 if only else place
+            lines.append(Line(name, label, TRAINING_COLOURS[place % len(TRAINING_COLOURS)], LINES[place % len(LINES)], trained))
+    if not lines:
+        raise NothingToPlot(f"no curves of training {only}; there are {', '.join(trainings)}")
     return lines
 
 
-def _zero_rows_start(results: pd.DataFrame | None, name: str, layer: str, k: int, width: int, selection: str) -> float | None:
+def _zero_rows_start(results: pd.DataFrame | None, line: Line, layer: str, k: int, width: int, selection: str) -> float | None:
     """The share of rows that are not zero rows; None where it is not known or nothing is below the threshold."""
-    if name == "initial":
-        return 0.99
-    if results is None:
+    if line.training is None:
+        return 0.99 if width else None
+    if results is None or not width:
         return None
-    fraction = select(
-        final(per_run(results)), layer=layer, k=k, width=width, selection=selection, training=name, score="zero_rows"
-    )["value"].mean()
+    wanted = {"layer": layer, "k": k, "width": width, "selection": selection, "training": line.training, "score": "zero_rows"}
+    fraction = select(final(per_run(results)), **wanted)["value"].mean()
     return float(1 - fraction) if fraction > 0 else None
 
 
-def _handles(trainings: Sequence[str]) -> list[Line2D]:
-    trained = [
-        Line2D([], [], color=colour, label=f"trained, {name}") for name, colour in zip(trainings, TRAINING_COLOURS, strict=False)
-    ]
-    return [Line2D([], [], color=INITIAL, linestyle=(0, (4, 1.6)), label="initial"), *trained]
+def line_handles(lines: Sequence[Line]) -> list[Line2D]:
+    """Legend entries of curves."""
+    return [Line2D([], [], color=line.colour, linestyle=line.dashes, label=line.label) for line in lines]
 
 
-def _range(finite: pd.DataFrame) -> tuple[float, float]:
-    """The span of log2 shown: what lies left of it holds less than 1e-4 of the minors in every line."""
-    lefts = []
-    for _, line in finite.groupby(["training", "stage"], observed=True):
-        ordered = line.sort_values("x")
-        below = ordered["y"].cumsum()
-        lefts.append(float(ordered.loc[below >= 1e-4, "x"].min()))
-    left = np.nanmin(lefts) if not np.isnan(lefts).all() else finite["x"].min()
-    return float(np.floor(left)), float(finite.loc[finite["y"] > 0, "x"].max()) + 1 / 8
+def zero_rows_handle() -> Line2D:
+    """Legend entry of the dot of :func:`plot_zipf`."""
+    return Line2D([], [], color=INITIAL, marker="o", linestyle="", markersize=4.5, label="zero rows begin")
 
 
-def _octave_ticks(ax: Axes, left: float, right: float, zeros_at: float) -> None:
+def histogram_range(lines: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """The span of log2 shown: what lies left of it holds less than 1e-4 of the minors of each line, or is below 2^-48."""
+    lefts, rights = [], []
+    for line in lines:
+        ordered = line[np.isfinite(line["x"]) & (line["y"] > 0)].sort_values("x")
+        if len(ordered):
+            lefts.append(float(ordered.loc[ordered["y"].cumsum() >= min(1e-4, ordered["y"].sum() / 2), "x"].min()))
+            rights.append(float(ordered["x"].max()))
+    return max(float(np.floor(min(lefts))), SMALLEST), max(rights) + 1 / 8
+
+
+def _bars(line: pd.DataFrame, left: float) -> dict[str, float]:
+    """The fractions of exact zeros and of minors left of the span shown."""
+    x, y = line["x"].to_numpy(dtype=float), line["y"].to_numpy(dtype=float)
+    return {"0": float(y[np.isneginf(x)].sum()), "tiny": float(y[np.isfinite(x) & (x < left)].sum())}
+
+
+def _octave_ticks(ax: Axes, left: float, right: float, places: dict[str, float]) -> None:
     span = right - left
-    every = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if span / step <= 6)
-    octaves = [o for o in range(int(np.ceil(left)), int(np.floor(right)) + 1) if o % every == 0 and o - zeros_at > 0.14 * span]
-    labels = ["1" if o == 0 else f"$2^{{{o}}}$" for o in octaves]
-    ax.set_xlim(2 * zeros_at - left + 0.4, right + 0.3)
-    ax.xaxis.set_major_locator(FixedLocator([zeros_at, *octaves]))
-    ax.set_xticks([zeros_at, *octaves], ["0", *labels])
+    every = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if span / step <= 5)
+    octaves = [
+        o for o in range(int(np.ceil(left)), int(np.floor(right)) + 1) if o % every == 0 and o - left > 0.12 * span * bool(places)
+    ]
+    names = {"0": "0", "tiny": f"$<2^{{{left:g}}}$"}
+    ax.set_xticks(
+        [*places.values(), *octaves], [*(names[name] for name in places), *("1" if o == 0 else f"$2^{{{o}}}$" for o in octaves)]
+    )
+    ax.set_xlim(min([left, *places.values()]) - span / 14 * bool(places), right + span / 40)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.axvline((zeros_at + left) / 2, color="#bdbdbd", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
+    if places:
+        ax.axvline(left - span / 40, color="#bdbdbd", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
 
 
-def _grid(curves: pd.DataFrame, curve: str, draw: Callable[[str, int, Axes], object]) -> Figure:
-    table = select(curve_means(curves), curve=curve)
+def _grid(
+    curves: pd.DataFrame, curve: str, draw: Callable[[str, int, str | None, Axes], object], more: Sequence[Line2D] = ()
+) -> Figure:
+    means = curve_means(curves)
+    table = select(means, curve=curve)
     table = table[table["stage"] != "between"]
     if table.empty:
         raise NothingToPlot(f"no {curve} curves were recorded")
-    width = widths_of(table)[-1]
-    layers, orders = layers_of(table), sorted(int(k) for k in table["k"].unique())[:4]
+    width, settings, layers = widths_of(table)[-1], Settings.of(table), layers_of(table)
+    if settings.crowded:
+        reduced = table.drop_duplicates(["layer", "width", "training"]).assign(score=curve)
+
+        def one(layer: str, training: str | None, ax: Axes) -> object:
+            return draw(layer, 2, training, ax)
+
+        handles = line_handles(_lines(select(table, width=width, layer=layers[0]), settings.trainings[0]))
+        return study_panels(reduced, one, score=curve, handles=[*handles, *more, _width_handle(width)])
+    orders = sorted(int(k) for k in table["k"].unique())[:4]
     with style():
-        figure = new_figure(max(3.6, min(DOUBLE_COLUMN, 2.4 * len(orders))), 1.95 * len(layers) + 0.5)
+        wide = SINGLE_COLUMN if len(orders) == 1 else min(DOUBLE_COLUMN, 2.5 * len(orders))
+        figure = new_figure(wide, 1.95 * len(layers) + 0.5)
         axes = figure.subplots(len(layers), len(orders), squeeze=False, sharey=curve == "zipf")
-        for row, layer in enumerate(layers):
-            for column, k in enumerate(orders):
-                ax = axes[row][column]
-                try:
-                    draw(layer, k, ax)
-                except NothingToPlot:
-                    not_measured(ax)
-                ax.set_title(f"{layer_label(layer, layers)}, k = {k}")
-                if column:
-                    ax.set_ylabel("")
-                if row < len(layers) - 1:
-                    ax.set_xlabel("")
-        handles = _handles(trainings_of(table))
-        handles.append(Line2D([], [], linestyle="", label=f"(width {width})"))
-        figure_legend(figure, handles)
+        panels = [(row, column, layer, k) for row, layer in enumerate(layers) for column, k in enumerate(orders)]
+        draw_each([(axes[row][column], partial(draw, layer, k, None)) for row, column, layer, k in panels])
+        for row, column, layer, k in panels:
+            ax = axes[row][column]
+            ax.set_title(f"{layer_label(layer, layers)}, k = {k}")
+            ax.set_ylabel("" if column else ax.get_ylabel())
+            ax.set_xlabel("" if row < len(layers) - 1 else ax.get_xlabel())
+        handles = line_handles(_lines(select(table, width=width), None))
+        figure_legend(figure, [*handles, *more, _width_handle(width)])
     return figure
+
+
+def _width_handle(width: int) -> Line2D:
+    return Line2D([], [], linestyle="", label=f"(width {width})")

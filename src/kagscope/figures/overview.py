@@ -6,21 +6,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.lines import Line2D
 
+from kagscope.figures.forest import ratio_axis
+from kagscope.figures.looks import Settings
 from kagscope.figures.style import (
     DOUBLE_COLUMN,
     SCORE_LABELS,
     errors,
     figure_legend,
+    legend_above,
     new_axes,
     new_figure,
     reference_line,
     score_label,
-    setting_handles,
     style,
-    training_look,
-    width_colours,
 )
 from kagscope.figures.tables import (
     NothingToPlot,
@@ -30,8 +30,6 @@ from kagscope.figures.tables import (
     over_runs,
     per_run,
     select,
-    trainings_of,
-    widths_of,
 )
 from kagscope.schema import BOOKKEEPING
 
@@ -47,6 +45,9 @@ def plot_scores_overview(
     legend: bool = True,
 ) -> Axes:
     """A row of dots for each score: the ratio to initialisation for each width and training, with 95% intervals over seeds.
+
+    With more trainings than can be told apart, they share the look of their width. An interval that reaches 0
+    runs to the left end.
 
     Args:
         results: the ``results`` table, or :func:`~kagscope.figures.tables.per_run` of it.
@@ -68,16 +69,17 @@ def plot_scores_overview(
     table = table[table["score"].astype(str).isin(scores)]
     if table.empty:
         raise NothingToPlot(f"no score of layer {layer} has a ratio to initialisation")
-    widths, trainings = widths_of(reduced), trainings_of(reduced)
-    colours = width_colours(widths)
-    settings = [(width, training) for width in widths for training in trainings]
+    settings = Settings.of(reduced)
+    pairs = settings.pairs()
     with style():
-        ax = new_axes(ax)
-        for place, (width, training) in enumerate(settings):
+        ax = new_axes(ax, height=_pitch(settings) * len(scores) + 0.9)
+        for place, (width, training) in enumerate(pairs):
             dots = select(table, width=width, training=training)
-            y = np.array([scores.index(str(score)) for score in dots["score"]]) + 0.7 * ((place + 0.5) / len(settings) - 0.5)
-            look = {**training_look(training), "linestyle": "", "markersize": 3.5}
-            ax.errorbar(dots["ratio"], y, xerr=_positive(dots), color=colours[width], elinewidth=0.8, capsize=0, **look)
+            y = np.array([scores.index(str(score)) for score in dots["score"]]) + 0.7 * ((place + 0.5) / len(pairs) - 0.5)
+            look = settings.look(width, training, alone=settings.crowded) | {"linestyle": "", "markersize": 3.5}
+            if settings.crowded:
+                look |= {"markersize": 2, "elinewidth": 0.5, "alpha": 0.8}
+            ax.errorbar(dots["ratio"], y, xerr=_positive(dots), **({"elinewidth": 0.8, "capsize": 0} | look))
         reference_line(ax, 1.0, vertical=True)
         for between in range(len(scores) - 1):
             ax.axhline(between + 0.5, color="#ececec", linewidth=0.6, zorder=0)
@@ -88,13 +90,16 @@ def plot_scores_overview(
         ax.grid(False, axis="y")
         ax.set_xlabel("trained / initial")
         if legend:
-            ax.legend(handles=setting_handles(widths, trainings, colours))
+            handles = _handles(settings)
+            legend_above(ax, len(handles), handles)
     return ax
 
 
 def scores_shown(table: pd.DataFrame) -> list[str]:
     """The scores of ``table``, known ones first in the order of MATH.md."""
     present = {str(score) for score in pd.unique(table["score"])}
+    if "effective_minors" in present:
+        present -= {"pr_normalized"}  # it differs by the number of minors only, so its ratio is the same
     known = [score for score in SCORE_LABELS if score in present]
     return known + sorted(present - set(known))
 
@@ -107,19 +112,26 @@ def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, int]) 
     table = _ratios(reduced, k, "all")
     if table.empty:
         raise NothingToPlot("no score has a ratio to initialisation")
-    layers, scores = layers_of(table), scores_shown(table)
-    widths, trainings = widths_of(reduced), trainings_of(reduced)
+    layers, scores, settings = layers_of(table), scores_shown(table), Settings.of(reduced)
     with style():
-        figure = new_figure(
-            max(3.8, min(DOUBLE_COLUMN, 3.0 * len(layers) + 1.0)), 0.16 * len(scores) * max(1.6, len(widths)) + 0.9
-        )
+        figure = new_figure(min(DOUBLE_COLUMN, 2.6 * len(layers) + 1.7), _pitch(settings) * len(scores) + 0.9)
         axes = figure.subplots(1, len(layers), squeeze=False, sharey=True, sharex=True)[0]
         for layer, ax in zip(layers, axes, strict=True):  # layers are those that have a ratio
             plot_scores_overview(reduced, layer=layer, k=k, scores=scores, ax=ax, legend=False)
             ax.set_title(layer_label(layer, layers))
         _ratio_axis(axes[0], table)
-        figure_legend(figure, setting_handles(widths, trainings, width_colours(widths)))
+        figure_legend(figure, _handles(settings))
     return figure
+
+
+def _pitch(settings: Settings) -> float:
+    """Inches for a score."""
+    return 0.28 if settings.crowded else min(0.36, 0.075 + 0.045 * len(settings.pairs()))
+
+
+def _handles(settings: Settings) -> list[Line2D]:
+    """Where there are too many trainings to tell them apart, widths alone."""
+    return settings.handles(settings.trainings[0] if settings.crowded else None)
 
 
 def _ratios(reduced: pd.DataFrame, k: int, selection: str) -> pd.DataFrame:
@@ -130,26 +142,12 @@ def _ratios(reduced: pd.DataFrame, k: int, selection: str) -> pd.DataFrame:
 
 
 def _positive(dots: pd.DataFrame) -> np.ndarray:
-    """Interval lengths, the lower end kept above 0 for the log axis."""
+    """Interval lengths; what reaches 0 or less runs out of a log axis at its left end."""
     ends = errors(dots, "ratio")
-    ends[0] = np.minimum(ends[0], 0.9 * dots["ratio"].to_numpy(dtype=float))
+    ends[0] = np.minimum(ends[0], (1 - 1e-9) * dots["ratio"].to_numpy(dtype=float))
     return ends
 
 
 def _ratio_axis(ax: Axes, table: pd.DataFrame) -> None:
-    low = min(0.9, float(table["ratio"].min()), float(table["ratio_low"].where(table["ratio_low"] > 0).min(skipna=True) or 1.0))
-    high = max(1.1, float(table["ratio"].max()), float(np.nan_to_num(table["ratio_high"].max(), nan=0.0)))
-    low, high = max(low, 1e-3) / 1.08, min(high, 1e3) * 1.08
-    ladder = (
-        [0.001, 0.01, 0.1, 1, 10, 100, 1000]
-        if high / low > 60
-        else [0.1, 0.2, 0.5, 1, 2, 5, 10]
-        if high / low > 4
-        else [0.5, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3]
-    )
-    ax.set_xscale("log")
-    ax.set_xlim(low, high)
-    ax.xaxis.set_major_locator(FixedLocator([tick for tick in ladder if low <= tick <= high]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.grid(True, axis="x")
+    low = min(float(table["ratio"].min()), float(table["ratio_low"].where(table["ratio_low"] > 0).min(skipna=True) or 1.0))
+    ratio_axis(ax, low, max(float(table["ratio"].max()), float(np.nan_to_num(table["ratio_high"].max(), nan=0.0))))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from kagscope.figures.axes import study_axes
+from kagscope.figures.colours import SEQUENTIAL, ratio_colours, ratio_norm, to_lab
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, new_axes, new_figure, score_label, style
-from kagscope.figures.tables import NothingToPlot, layer_label, layers_of, select
+from kagscope.figures.tables import NothingToPlot, layer_label, layers_of, require, select
 
-RATIO_COLOURS, VALUE_COLOURS = "PuOr_r", "cividis"
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("column_divergence", 1), ("kl_uniform", 2))
 
 
@@ -33,17 +36,20 @@ def plot_phase(
     """Map of a score over two axes of a study, each field with its number; means over everything else.
 
     Args:
-        summary: of :func:`kagscope.studies.gather.settings_summary`; accuracy is its column ``accuracy``.
-        x, y: columns of it.
+        summary: ``summary.csv`` of a study: a column for each axis, ``layer``, ``k``, ``selection``, ``score``, ``value``,
+            ``ratio``, ``accuracy``.
+        x, y: two of the axes.
         score, k, layer, selection: which score; the first layer by default.
         measure: "ratio" to initialisation or "value"; the ratio where there is one.
         ax: where to draw; a new figure by default.
 
     Raises:
         NothingToPlot: the score was not measured.
+        InputError: ``x`` or ``y`` is no column.
     """
+    require(summary, [x, y, "layer", "k", "selection", "score"], "summary")
     if score == "accuracy":
-        table, measure = summary.drop_duplicates([x, y, *_others(summary, x, y)]), "accuracy"
+        table, measure = summary.drop_duplicates(study_axes(summary)), "accuracy"
     else:
         layer = layer if layer is not None else (layers_of(summary) or [""])[0]
         table = select(summary, score=score, k=k, selection=selection, layer=layer)
@@ -58,16 +64,21 @@ def plot_phase(
     with style():
         ax = new_axes(ax)
         ax.grid(False)
-        ax.imshow(grid, cmap=RATIO_COLOURS if measure == "ratio" else VALUE_COLOURS, norm=norm, origin="lower", aspect="auto")
+        colours = ratio_colours(norm) if measure == "ratio" else mpl.colormaps[SEQUENTIAL]
+        ax.imshow(grid, cmap=colours, norm=norm, origin="lower", aspect="auto")
         for (i, j), value in np.ndenumerate(grid):
             if np.isfinite(value):
-                dark = abs(float(norm(value)) - 0.5) > 0.32 if measure == "ratio" else float(norm(value)) < 0.45
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
-        ax.set_xticks(range(len(columns)), [_said(value) for value in columns], rotation=30 if x == "data" else 0)
+                dark = to_lab(np.array(colours(norm(value))[:3]))[0] < 60
+                ax.text(j, i, _number(value, grid), ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+        names = [_said(value) for value in columns]
+        slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        ax.set_xticks(range(len(names)), names, **(slanted if sum(map(len, names)) > 20 else {}))
         ax.set_yticks(range(len(rows)), [_said(value) for value in rows])
         ax.set_xlabel(x.replace("_", " "))
         ax.set_ylabel(y.replace("_", " "))
-        ax.set_title(_title(score, k, measure))
+        ax.set_title(_title(score, k, measure), fontsize=8)
     return ax
 
 
@@ -75,35 +86,36 @@ def figure_phase(summary: pd.DataFrame, x: str, y: str, layer: str | None = None
     """:func:`plot_phase` for accuracy (R² of a regression) and the main scores of one layer."""
     layers = layers_of(summary)
     layer = layer if layer is not None else layers[0]
-    height = 0.26 * summary[y].nunique() + 1.0
+    names = [_said(value) for value in _ordered(summary[x])]
+    height = 0.22 * summary[y].nunique() + 0.5
     with style():
-        figure = new_figure(DOUBLE_COLUMN, 2 * height + 0.4)
-        axes = figure.subplots(2, 3).ravel()
+        slanted = 0.05 * max(map(len, names)) if sum(map(len, names)) > 20 else 0.0
+        figure = new_figure(DOUBLE_COLUMN, 2 * height + slanted + 0.6)
+        axes = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
 
-        def draw(ax: Axes, score: str, k: int) -> None:
+        def draw(score: str, k: int, ax: Axes) -> None:
             plot_phase(summary, x=x, y=y, score=score, k=k, layer=layer, ax=ax)
 
-        draw_each([(ax, lambda a, s=score, o=k: draw(a, s, o)) for ax, (score, k) in zip(axes, SCORES, strict=True)])  # type: ignore[misc]
-        for place, ax in enumerate(axes):
-            if place % 3:
-                ax.set_ylabel("")
-            if place < 3:
-                ax.set_xlabel("")
+        draw_each([(ax, partial(draw, score, k)) for ax, (score, k) in zip(axes, SCORES, strict=True)])
+        for ax in axes:
+            ax.label_outer()
         figure.suptitle(layer_label(layer, layers), fontsize=9)
     return figure
 
 
 def _norm(grid: np.ndarray, measure: str) -> Normalize:
-    if measure == "ratio" and np.nanmin(grid) > 0:
-        reach = max(float(np.nanmax(np.abs(np.log(grid)))), 0.05)
-        return LogNorm(np.exp(-reach), np.exp(reach))
+    if measure == "ratio":
+        return ratio_norm(grid)
     low, high = float(np.nanmin(grid)), float(np.nanmax(grid))
     return Normalize(low, high if high > low else low + 1)
 
 
-def _others(summary: pd.DataFrame, x: str, y: str) -> list[str]:
-    known = ["layer", "k", "selection", "score", "nets", "accuracy", x, y]
-    return [name for name in summary.columns if name not in known and not name.startswith(("value", "baseline", "ratio"))]
+def _number(value: float, grid: np.ndarray) -> str:
+    """Two decimals, more where all numbers are small, fewer where they are large."""
+    largest = float(np.nanmax(np.abs(grid)))
+    if largest >= 100 or (0 < largest < 1e-3):
+        return f"{value:.2g}"
+    return f"{value:.{2 if largest >= 0.1 else 3 if largest >= 0.01 else 4}f}".replace("-", "−")
 
 
 def _ordered(values: pd.Series[Any]) -> Sequence[Any]:
@@ -120,5 +132,5 @@ def _title(score: str, k: int, measure: str) -> str:
     if score == "accuracy":
         return "test accuracy or R²"
     name = {"pr": "PR", "rr_pr": "rotation ratio", "kl_uniform": "KL"}.get(score, score_label(score))
-    order = f", k = {k}" if k else ""
-    return f"{name}{order}" + (" / initial" if measure == "ratio" else "")
+    ratio = " / initial" if measure == "ratio" else ""
+    return f"{name}{ratio}" + (f" (k = {k})" if k else "")

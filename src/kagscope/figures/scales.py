@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
+from kagscope.figures.looks import Settings
+from kagscope.figures.panels import study_panels
 from kagscope.figures.style import (
     DOUBLE_COLUMN,
+    SINGLE_COLUMN,
     draw_each,
     errors,
     figure_legend,
+    legend_above,
+    log_ticks,
     new_axes,
     new_figure,
     not_measured,
     reference_line,
-    score_label,
-    setting_handles,
+    short_label,
     style,
-    training_look,
-    width_colours,
 )
 from kagscope.figures.tables import (
     NothingToPlot,
@@ -35,8 +35,6 @@ from kagscope.figures.tables import (
     over_runs,
     per_run,
     select,
-    trainings_of,
-    widths_of,
     with_scale,
 )
 
@@ -47,6 +45,7 @@ def plot_pr_by_radius(
     layer: str | None = None,
     k: int = 2,
     score: str = "pr",
+    training: str | None = None,
     image_shape: tuple[int, int] | None = None,
     ax: Axes | None = None,
     legend: bool = True,
@@ -61,6 +60,7 @@ def plot_pr_by_radius(
         layer: which layer; the first by default.
         k: order of the minors.
         score: any score with a ratio.
+        training: which training alone; all by default, told apart by line and filling.
         image_shape: height and width in pixels, to place ``all``; without it ``all`` stands a quarter beyond the largest radius.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
@@ -72,11 +72,18 @@ def plot_pr_by_radius(
     largest = float(table["scale"].max())
     whole = float(np.hypot(image_shape[0] - 1, image_shape[1] - 1)) if image_shape else 0.0
     table["scale"] = table["scale"].fillna(whole if whole > 1.05 * largest else 1.25 * largest)
-    return _plot_scales(table, results, layer, score, "ball radius (pixels)", ax, legend)
+    return _plot_scales(table, results, score, training, "ball radius (pixels)", ax, legend)
 
 
 def plot_pr_by_distance(
-    results: pd.DataFrame, *, layer: str | None = None, k: int = 2, score: str = "pr", ax: Axes | None = None, legend: bool = True
+    results: pd.DataFrame,
+    *,
+    layer: str | None = None,
+    k: int = 2,
+    score: str = "pr",
+    training: str | None = None,
+    ax: Axes | None = None,
+    legend: bool = True,
 ) -> Axes:
     """Ratio of ``score`` to initialisation against the minimum distance between columns; ``all`` stands at 0.
 
@@ -87,7 +94,7 @@ def plot_pr_by_distance(
     """
     table = _scaled(results, "apart", layer, k, score)
     table["scale"] = table["scale"].fillna(0.0)
-    return _plot_scales(table, results, layer, score, "minimum distance between columns (pixels)", ax, legend)
+    return _plot_scales(table, results, score, training, "minimum distance between columns (pixels)", ax, legend)
 
 
 def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
@@ -106,9 +113,8 @@ def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: in
         ax = new_axes(ax)
         ax.plot(counts["scale"], counts["value"], color="black", marker=".", markersize=6, linewidth=1.0)
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(numticks=4))
-        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_ylim(counts["value"].min() / 3, counts["value"].max() * 3)
+        log_ticks(ax)
         ax.set_ylabel("valid " + {1: "columns", 2: "pairs", 3: "triples"}.get(k, "subsets"))
         ax.set_xlabel("minimum distance between columns (pixels)")
     return ax
@@ -120,6 +126,7 @@ def plot_k_comparison(
     layer: str | None = None,
     selection: str = "all",
     score: str = "pr",
+    training: str | None = None,
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
@@ -135,7 +142,7 @@ def plot_k_comparison(
     table = over_runs(chosen[chosen["k"] > 0])
     if table.empty or not table["ratio"].notna().any():
         raise NothingToPlot(f"no ratio of {score} for selection {selection}")
-    ax = _plot_scales(table.assign(scale=table["k"].astype(float)), results, layer, score, "order k of the minors", ax, legend)
+    ax = _plot_scales(table.assign(scale=table["k"].astype(float)), results, score, training, "order k of the minors", ax, legend)
     orders = sorted(int(k) for k in table["k"].unique())
     ax.set_xticks(orders, [str(k) for k in orders])
     return ax
@@ -143,19 +150,28 @@ def plot_k_comparison(
 
 def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
     """:func:`plot_pr_by_radius` for every layer."""
-    return _panels(
-        results, lambda layer, ax: plot_pr_by_radius(results, layer=layer, image_shape=image_shape, ax=ax, legend=False)
-    )
+    reduced = per_run(results)
+
+    def draw(layer: str, training: str | None, ax: Axes) -> Axes:
+        return plot_pr_by_radius(reduced, layer=layer, training=training, image_shape=image_shape, ax=ax, legend=False)
+
+    return study_panels(reduced, draw)
 
 
 def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
-    """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs."""
+    """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs where there is room for it."""
     reduced = per_run(results)
-    layers = layers_with(reduced)
+    layers, settings = layers_with(reduced), Settings.of(reduced)
+
+    def draw(layer: str, training: str | None, ax: Axes) -> Axes:
+        return plot_pr_by_distance(reduced, layer=layer, training=training, ax=ax, legend=False)
+
+    if settings.crowded or len(layers) > 3:
+        return study_panels(reduced, draw)
     with style():
-        figure = new_figure(max(3.6, min(DOUBLE_COLUMN, 3.5 * len(layers))), 3.7)
+        figure = new_figure(SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN, 3.7)
         axes = figure.subplots(2, len(layers), squeeze=False, sharex="col", sharey="row", height_ratios=(2.1, 1))
-        draw_each([(ax, partial(_by_distance, reduced, layer)) for layer, ax in zip(layers, axes[0], strict=True)])
+        draw_each([(ax, partial(draw, layer, None)) for layer, ax in zip(layers, axes[0], strict=True)])
         for place, layer in enumerate(layers):
             upper, lower = axes[0][place], axes[1][place]
             upper.set_xlabel("")
@@ -167,8 +183,7 @@ def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, int]) -> F
             if place:
                 upper.set_ylabel("")
                 lower.set_ylabel("")
-        widths, trainings = widths_of(reduced), trainings_of(reduced)
-        figure_legend(figure, setting_handles(widths, trainings, width_colours(widths)))
+        figure_legend(figure, settings.handles())
     return figure
 
 
@@ -177,11 +192,11 @@ def figure_k_comparison(results: pd.DataFrame, image_shape: tuple[int, int]) -> 
     reduced = per_run(results)
     if select(reduced, score="pr", selection="all")["k"].nunique() < 2:
         raise NothingToPlot("PR was measured for one order k only")
-    return _panels(results, lambda layer, ax: plot_k_comparison(results, layer=layer, ax=ax, legend=False))
 
+    def draw(layer: str, training: str | None, ax: Axes) -> Axes:
+        return plot_k_comparison(reduced, layer=layer, training=training, ax=ax, legend=False)
 
-def _by_distance(reduced: pd.DataFrame, layer: str, ax: Axes) -> Axes:
-    return plot_pr_by_distance(reduced, layer=layer, ax=ax, legend=False)
+    return study_panels(reduced, draw)
 
 
 def _scaled(results: pd.DataFrame, kind: str, layer: str | None, k: int, score: str) -> pd.DataFrame:
@@ -195,54 +210,25 @@ def _scaled(results: pd.DataFrame, kind: str, layer: str | None, k: int, score: 
 
 
 def _plot_scales(
-    table: pd.DataFrame, results: pd.DataFrame, layer: str | None, score: str, xlabel: str, ax: Axes | None, legend: bool
+    table: pd.DataFrame, results: pd.DataFrame, score: str, training: str | None, xlabel: str, ax: Axes | None, legend: bool
 ) -> Axes:
-    widths, trainings = widths_of(results), trainings_of(results)
-    colours = width_colours(widths)
-    settings = [(width, training) for width in widths for training in trainings]
+    settings = Settings.of(results)
+    pairs = settings.pairs(training)
     nudge = 0.012 * (table["scale"].max() - table["scale"].min())  # so that bars do not hide one another
     with style():
         ax = new_axes(ax)
-        for place, (width, training) in enumerate(settings):
-            line = select(table, width=width, training=training).sort_values("scale")
-            ax.errorbar(
-                line["scale"] + nudge * (place - (len(settings) - 1) / 2),
-                line["ratio"],
-                errors(line, "ratio"),
-                color=colours[width],
-                elinewidth=0.9,
-                **training_look(training),
-            )
+        for place, (width, name) in enumerate(pairs):
+            line = select(table, width=width, training=name).sort_values("scale")
+            look = settings.look(width, name, alone=training is not None)
+            x = line["scale"] + nudge * (place - (len(pairs) - 1) / 2)
+            ax.errorbar(x, line["ratio"], errors(line, "ratio"), elinewidth=0.9, **look)
         reference_line(ax, 1.0)
         places = table.drop_duplicates("scale").sort_values("scale")
-        names = [
-            "all" if selection == "all" else f"{scale:g}"
-            for selection, scale in zip(places["selection"], places["scale"], strict=True)
-        ]
-        ax.set_xticks(places["scale"], names)
+        named = zip(places["selection"], places["scale"], strict=True)
+        ax.set_xticks(places["scale"], ["all" if selection == "all" else f"{scale:g}" for selection, scale in named])
         ax.set_xlabel(xlabel)
-        ax.set_ylabel(f"{'PR' if score == 'pr' else score_label(score)}, trained / initial")
+        ax.set_ylabel(f"{short_label(score)}, trained / initial")
         if legend:
-            ax.legend(handles=setting_handles(widths, trainings, colours))
+            handles = settings.handles(training)
+            legend_above(ax, len(handles), handles)
     return ax
-
-
-def _panels(results: pd.DataFrame, draw: Callable[[str, Axes], object]) -> Figure:
-    """A panel for each layer."""
-    reduced = per_run(results)
-    layers = layers_with(reduced)
-    columns = min(len(layers), 3)
-    rows = -(-len(layers) // columns)
-    with style():
-        figure = new_figure(max(3.6, min(DOUBLE_COLUMN, 3.5 * columns)), 2.4 * rows + 0.3)
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-        draw_each([(ax, partial(draw, layer)) for layer, ax in zip(layers, axes, strict=False)])
-        for place, (layer, ax) in enumerate(zip(layers, axes, strict=False)):
-            ax.set_title(layer_label(layer, layers))
-            if place % columns:
-                ax.set_ylabel("")
-        for ax in axes[len(layers) :]:
-            ax.remove()
-        widths, trainings = widths_of(reduced), trainings_of(reduced)
-        figure_legend(figure, setting_handles(widths, trainings, width_colours(widths)))
-    return figure

@@ -1,4 +1,4 @@
-"""Scores of one run's checkpoints by step: what :class:`kagscope.measuring.series.Series` draws."""
+"""Scores of one network by step: what :class:`kagscope.measuring.series.Series` and :class:`kagscope.Tracker` draw."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kagscope.figures.measured import layer_colours
-from kagscope.figures.steps import step_axis
-from kagscope.figures.style import figure_legend, new_axes, new_figure, reference_line, score_label, style
-from kagscope.figures.tables import NothingToPlot, layers_of, select
+from kagscope.figures.looks import line_looks
+from kagscope.figures.steps import step_axis, within_unit
+from kagscope.figures.style import (
+    FRACTIONS,
+    MANY,
+    SINGLE_COLUMN,
+    figure_legend,
+    legend_above,
+    new_axes,
+    new_figure,
+    reference_line,
+    short_label,
+    style,
+)
+from kagscope.figures.tables import NothingToPlot, layers_of, require, select
 
 FOLLOWED = (("pr", 2, "ratio"), ("kl_uniform", 2, "ratio"), ("rr_pr", 2, "value"), ("zero_rows", 1, "value"))
 REFERENCE = {"ratio": 1.0, "rr_pr": 1.0}
@@ -26,21 +37,29 @@ def plot_by_step(
     k: int = 2,
     selection: str = "all",
     measure: str = "ratio",
+    onsets: pd.DataFrame | None = None,
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """A score against the step, a line for each layer, with its 95% interval over points as a band.
+    """A score against the step, a line for each layer, with its 95% interval over points as a band; a ring at each onset.
 
     Args:
-        summary: of :meth:`kagscope.measuring.series.Series.summary`.
+        summary: ``step``, ``layer``, ``k``, ``selection``, ``score``, and ``ratio``, ``ratio_low``, ``ratio_high`` (or those of
+            ``value``): :meth:`kagscope.measuring.series.Series.summary`, or :meth:`kagscope.Tracker.summary` (whose interval is
+            called ``low`` and ``high``).
         score, k, selection: which.
         measure: "ratio" (over the baseline's; where there is no baseline, "value") or "value".
+        onsets: rows of :func:`kagscope.tracking.onset.find_onsets`, to mark the step at which each layer leaves the baseline.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
     Raises:
         NothingToPlot: the score was measured at fewer than two steps.
+        InputError: the table lacks columns.
     """
+    require(summary, ("step", "layer", "k", "selection", "score", "ratio", "value"), "summary")
+    if "low" in summary.columns:
+        summary = summary.rename(columns={"low": "ratio_low", "high": "ratio_high"})
     table = select(summary, score=score, k=k, selection=selection)
     measure = "value" if table["ratio"].isna().all() else measure
     table = table[table[measure].notna()]
@@ -48,21 +67,27 @@ def plot_by_step(
         raise NothingToPlot(f"{score} with k = {k} for selection {selection} was measured at fewer than two steps")
     layers = layers_of(table)
     with style():
-        ax = new_axes(ax)
-        for layer, colour in zip(layers, layer_colours(len(layers)), strict=True):
+        ax = new_axes(ax, SINGLE_COLUMN + 1.4 * (len(layers) > MANY))
+        for layer, look in line_looks(layers).items():
             line = select(table, layer=layer).sort_values("step")
-            ax.plot(line["step"], line[measure], color=colour, marker="o", markersize=3, label=layer)
-            low, high = line[f"{measure}_low"].to_numpy(dtype=float), line[f"{measure}_high"].to_numpy(dtype=float)
-            ax.fill_between(line["step"], low, high, color=colour, alpha=0.15, linewidth=0)
-        for name in (measure, score):
-            if name in REFERENCE:
-                reference_line(ax, REFERENCE[name])
+            found = _onset(onsets, layer, score, k, selection)
+            label = f"layer {layer}" + "".join(f", onset {step}" for step in found["step"])
+            ax.plot(line["step"].to_numpy(float), line[measure].to_numpy(float), markersize=3, label=label, **look)
+            if f"{measure}_low" in line:
+                low, high = line[f"{measure}_low"].to_numpy(dtype=float), line[f"{measure}_high"].to_numpy(dtype=float)
+                ax.fill_between(line["step"], low, high, color=look["color"], alpha=0.15, linewidth=0)
+            at = found["step"].to_numpy(float), found["ratio"].to_numpy(float)
+            ax.plot(*at, linestyle="", marker="o", markersize=8, markerfacecolor="none", color=look["color"])
+        for name in {measure, score} & set(REFERENCE):
+            reference_line(ax, REFERENCE[name])
         _steps(ax, np.unique(table["step"].to_numpy(dtype=float)))
         ax.set_xlabel("training step")
-        name = "PR" if score == "pr" else score_label(score)
-        ax.set_ylabel(f"{name}, k = {k}" + ("\n/ baseline" if measure == "ratio" else ""))
+        order = f", k = {k}" if k else ""
+        ax.set_ylabel(f"{short_label(score)}{order}" + ("\n/ baseline" if measure == "ratio" else ""))
+        if measure == "value" and score in FRACTIONS:
+            within_unit(ax)
         if legend:
-            ax.legend(title="layer")
+            legend_above(ax, len(layers))
     return ax
 
 
@@ -84,9 +109,19 @@ def figure_by_step(summary: pd.DataFrame) -> Figure:
             plot_by_step(summary, score=score, k=k, measure=measure, ax=ax, legend=False)
         for ax in axes[len(drawable) :]:
             ax.set_visible(False)
-        handles = [Line2D([], [], label=f"layer {line.get_label()}", color=line.get_color()) for line in axes[0].get_lines()]
-        figure_legend(figure, [handle for handle in handles if not str(handle.get_label()).startswith("layer _")])
+        lines = [line for line in axes[0].get_lines() if str(line.get_label()).startswith("layer ")]
+        figure_legend(
+            figure,
+            [Line2D([], [], label=str(line.get_label()), color=line.get_color(), marker=line.get_marker()) for line in lines],
+        )
     return figure
+
+
+def _onset(onsets: pd.DataFrame | None, layer: str, score: str, k: int, selection: str) -> pd.DataFrame:
+    if onsets is None:
+        return pd.DataFrame({"step": [], "ratio": []})
+    found = select(onsets, layer=layer, score=score, k=k, selection=selection)
+    return found[found["step"].notna()]
 
 
 def _followed(summary: pd.DataFrame, score: str, k: int) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,18 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from kagscope.figures.looks import Settings
+from kagscope.figures.panels import study_panels
 from kagscope.figures.style import (
     DOUBLE_COLUMN,
+    FRACTIONS,
+    SINGLE_COLUMN,
     figure_legend,
+    legend_above,
     new_axes,
     new_figure,
     not_measured,
     reference_line,
-    score_label,
-    setting_handles,
+    short_label,
     style,
-    training_look,
-    width_colours,
 )
 from kagscope.figures.tables import (
     NothingToPlot,
@@ -31,27 +34,26 @@ from kagscope.figures.tables import (
     over_runs,
     per_run,
     select,
-    trainings_of,
-    widths_of,
 )
 from kagscope.intervals import half_width
 
 
 class Row(NamedTuple):
-    """One row of the figure: a score, which measure of it, its label, its value at initialisation (None: varies)."""
+    """One row of the figure: a score, which measure of it, its label."""
 
     score: str
     measure: str
     label: str
-    start: float | None
 
 
 ROWS = (
-    Row("pr", "ratio", "PR\ntrained / initial", 1.0),
-    Row("kl_uniform", "difference", "KL from uniform\ntrained − initial", 0.0),
-    Row("rr_pr", "value", "rotation ratio\nof PR", 1.0),
-    Row("zero_rows", "value", "zero rows\n(fraction)", None),
+    Row("pr", "ratio", "PR\ntrained / initial"),
+    Row("kl_uniform", "difference", "KL from uniform\ntrained − initial (nats)"),
+    Row("rr_pr", "value", "rotation ratio\nof PR"),
+    Row("zero_rows", "value", "zero rows\n(fraction)"),
 )
+START = {"ratio": 1.0, "difference": 0.0}  # of the untrained net
+MEASURED = {"ratio": ", trained / initial", "difference": ", trained − initial", "value": "", "baseline": ", initial"}
 
 
 def plot_score_by_step(
@@ -62,6 +64,7 @@ def plot_score_by_step(
     layer: str | None = None,
     k: int = 2,
     selection: str = "all",
+    training: str | None = None,
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
@@ -74,6 +77,7 @@ def plot_score_by_step(
         layer: which layer; the first by default.
         k: order of the minors.
         selection: canonical string of the column selection.
+        training: which training alone; all by default.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -86,12 +90,17 @@ def plot_score_by_step(
     table = table[table[measure].notna()]
     if table["step"].nunique() < 2:
         raise NothingToPlot(f"{score} was measured at fewer than two training steps")
-    widths, trainings = widths_of(reduced), trainings_of(reduced)
-    return _plot_lines(table, measure, widths, trainings, f"{score_label(score)} ({measure})", ax, legend)
+    label, fraction = f"{short_label(score)}{MEASURED[measure]}", score in FRACTIONS and measure in ("value", "baseline")
+    ax = _plot_lines(table, measure, Settings.of(reduced), training, label, ax, legend, fraction=fraction)
+    if measure in START:
+        reference_line(ax, START[measure])
+    return ax
 
 
-def plot_accuracy(results: pd.DataFrame, *, ax: Axes | None = None, legend: bool = True) -> Axes:
-    """Test accuracy against optimiser step, mean and 95% interval over seeds.
+def plot_accuracy(results: pd.DataFrame, *, training: str | None = None, ax: Axes | None = None, legend: bool = True) -> Axes:
+    """Test accuracy (R² of a regression) against optimiser step, mean and 95% interval over seeds.
+
+    Arguments as for :func:`plot_score_by_step`.
 
     Raises:
         NothingToPlot: no accuracies, or at fewer than two steps.
@@ -105,7 +114,8 @@ def plot_accuracy(results: pd.DataFrame, *, ax: Axes | None = None, legend: bool
     table = table[table["accuracy"].notna()]
     if table["step"].nunique() < 2:
         raise NothingToPlot("test accuracy was recorded at fewer than two training steps")
-    return _plot_lines(table, "accuracy", widths_of(reduced), trainings_of(reduced), "test accuracy", ax, legend)
+    fraction = bool(table["accuracy"].min() >= 0)  # R² may lie below
+    return _plot_lines(table, "accuracy", Settings.of(reduced), training, "test accuracy", ax, legend, fraction=fraction)
 
 
 def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
@@ -115,10 +125,11 @@ def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, int]) -
     followed = [row for row in ROWS if _followed(select(along, score=row.score), row.measure)]
     if not followed:
         raise NothingToPlot("no score was measured at more than one training step")
-    layers = layers_with(along, [row.score for row in followed])
-    widths, trainings = widths_of(reduced), trainings_of(reduced)
+    layers, settings = layers_with(along, [row.score for row in followed]), Settings.of(reduced)
+    if settings.crowded:
+        return study_panels(along, partial(_panel, along, followed[0]), score=followed[0].score)
     with style():
-        figure = new_figure(max(3.6, min(DOUBLE_COLUMN, 3.5 * len(layers))), 1.25 * (len(followed) + 1) + 0.7)
+        figure = new_figure(SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN, 1.25 * (len(followed) + 1) + 0.7)
         axes = figure.subplots(len(followed) + 1, len(layers), squeeze=False, sharex=True, sharey="row")
         for column, layer in enumerate(layers):
             for place, row in enumerate(followed):
@@ -127,8 +138,8 @@ def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, int]) -
                     plot_score_by_step(reduced, score=row.score, measure=row.measure, layer=layer, ax=ax, legend=False)
                 except NothingToPlot:
                     not_measured(ax)
-                if row.start is not None:
-                    reference_line(ax, row.start)
+                if row.score == "rr_pr":
+                    reference_line(ax, 1.0)
                 _label(ax, row.label, column, last=False)
             try:
                 plot_accuracy(reduced, ax=axes[-1][column], legend=False)
@@ -136,7 +147,7 @@ def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, int]) -
                 not_measured(axes[-1][column], "not recorded")
             _label(axes[-1][column], "test accuracy", column, last=True)
             axes[0][column].set_title(layer_label(layer, layers))
-        figure_legend(figure, setting_handles(widths, trainings, width_colours(widths)))
+        figure_legend(figure, settings.handles())
         figure.align_ylabels(axes[:, 0])
     return figure
 
@@ -167,23 +178,43 @@ def _label(ax: Axes, label: str, column: int, last: bool) -> None:
         ax.set_xlabel("")
 
 
+def _panel(along: pd.DataFrame, row: Row, layer: str, training: str | None, ax: Axes) -> Axes:
+    ax = plot_score_by_step(along, score=row.score, measure=row.measure, layer=layer, training=training, ax=ax, legend=False)
+    ax.set_ylabel(row.label)
+    return ax
+
+
 def _plot_lines(
-    table: pd.DataFrame, measure: str, widths: list[int], trainings: list[str], ylabel: str, ax: Axes | None, legend: bool
+    table: pd.DataFrame,
+    measure: str,
+    settings: Settings,
+    training: str | None,
+    ylabel: str,
+    ax: Axes | None,
+    legend: bool,
+    *,
+    fraction: bool,
 ) -> Axes:
-    colours = width_colours(widths)
     with style():
         ax = new_axes(ax)
-        for width in widths:
-            for training in trainings:
-                line = select(table, width=width, training=training).sort_values("step")
-                look: dict[str, Any] = {**training_look(training), "markersize": 3, "markeredgewidth": 0.8}
-                ax.plot(line["step"], line[measure], color=colours[width], **look)
-                ax.fill_between(
-                    line["step"], line[f"{measure}_low"], line[f"{measure}_high"], color=colours[width], alpha=0.15, linewidth=0
-                )
+        for width, name in settings.pairs(training):
+            line = select(table, width=width, training=name).sort_values("step")
+            look = settings.look(width, name, alone=training is not None) | {"markersize": 3, "markeredgewidth": 0.8}
+            ax.plot(line["step"], line[measure], **look)
+            low, high = line[f"{measure}_low"], line[f"{measure}_high"]
+            ax.fill_between(line["step"], low, high, color=look["color"], alpha=0.15, linewidth=0)
         step_axis(ax, table["step"].to_numpy(dtype=float))
         ax.set_xlabel("training step")
         ax.set_ylabel(ylabel)
+        if fraction:
+            within_unit(ax)
         if legend:
-            ax.legend(handles=setting_handles(widths, trainings, colours))
+            handles = settings.handles(training)
+            legend_above(ax, len(handles), handles)
     return ax
+
+
+def within_unit(ax: Axes) -> None:
+    """Cuts a fraction's axis at 0 and 1, which its interval of Student's t may pass but the fraction cannot."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, -0.02 * min(high, 1.0)), min(high, 1.02))

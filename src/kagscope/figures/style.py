@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from kagscope.errors import InputError
 from kagscope.figures.tables import NothingToPlot
 from kagscope.files import atomic_path
 
@@ -23,7 +25,10 @@ from kagscope.files import atomic_path
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 OKABE_ITO = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 GREY = "#6b6b6b"
-SINGLE_COLUMN, DOUBLE_COLUMN = 3.4, 7.0  # inches, as most journals set them
+MANY = len(OKABE_ITO)  # lines in one panel; more get shades in place of colours
+MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, so that grey prints can be read
+FORMATS = (".pdf", ".svg", ".png")
+SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 6.8  # inches, as most journals set them
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look alike everywhere
@@ -52,8 +57,9 @@ RC: dict[str, Any] = {
     "lines.markersize": 4,
     "errorbar.capsize": 2,
     "figure.facecolor": "white",
-    "pdf.fonttype": 42,
-    "svg.fonttype": "path",
+    "mathtext.fontset": "dejavusans",
+    "pdf.fonttype": 42,  # embedded whole, so that lettering stays text that can be edited
+    "svg.fonttype": "none",
     "svg.hashsalt": "kagscope",
     "path.simplify": True,
 }
@@ -86,11 +92,17 @@ SCORE_LABELS = {
     "constant_share": "share of constant rows",
     "unfelt_share": "share of unfelt units",
 }
+FRACTIONS = frozenset({"near_zero", "zero_rows", "zero_rows_exact", "constant_share", "unfelt_share", "pr_normalized"})
 
 
 def score_label(score: str) -> str:
     """The name of a score in words; an unknown one is shown as it is."""
     return SCORE_LABELS.get(score, score.replace("_", " "))
+
+
+def short_label(score: str) -> str:
+    """A score's name where there is little room."""
+    return "PR" if score == "pr" else score_label(score)
 
 
 @contextlib.contextmanager
@@ -118,33 +130,20 @@ def new_figure(width: float = DOUBLE_COLUMN, height: float = 2.6) -> Figure:
     return figure
 
 
-def new_axes(ax: Axes | None) -> Axes:
-    """``ax``, or the axes of a new single-column figure."""
-    return ax if ax is not None else new_figure(SINGLE_COLUMN, 2.6).subplots()
-
-
-def width_colours(widths: Sequence[int]) -> dict[int, str]:
-    """A colour for each width: Okabe–Ito, and for more than six widths a sequence of even lightness steps."""
-    ordered = sorted(widths)
-    if len(ordered) <= len(OKABE_ITO):
-        return dict(zip(ordered, OKABE_ITO, strict=False))
-    shades = mpl.colormaps["cividis"](np.linspace(0, 0.9, len(ordered)))
-    return {width: mpl.colors.to_hex(shade) for width, shade in zip(ordered, shades, strict=True)}
-
-
-def training_look(training: str) -> dict[str, Any]:
-    """Line and marker of a training: standard solid and filled, others dashed and hollow, so that grey prints can be read."""
-    if training == "standard":
-        return {"linestyle": "-", "marker": "o"}
-    return {"linestyle": (0, (4, 1.6)), "marker": "s", "markerfacecolor": "white"}
-
-
-def setting_handles(widths: Sequence[int], trainings: Sequence[str], colours: dict[int, str]) -> list[Line2D]:
-    """Legend entries: a colour for each width, a line for each training (left out where there is one standard training only)."""
-    handles = [Line2D([], [], color=colours[width], linewidth=2.4, label=f"width {width}") for width in widths]
-    if list(trainings) != ["standard"]:
-        handles += [Line2D([], [], color=GREY, label=training, **training_look(training)) for training in trainings]
-    return handles
+def new_axes(ax: Axes | None, width: float = SINGLE_COLUMN, height: float = 2.6) -> Axes:
+    """``ax`` dressed in the figures' style, or the axes of a new figure of that size in inches."""
+    if ax is None:
+        return new_figure(width, height).subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    for spine in ax.spines.values():
+        spine.set_linewidth(RC["axes.linewidth"])
+    ax.tick_params(labelsize=RC["xtick.labelsize"], width=RC["xtick.major.width"])
+    for text in (ax.xaxis.label, ax.yaxis.label):
+        text.set_fontsize(RC["axes.labelsize"])
+    ax.title.set(fontsize=RC["axes.titlesize"], fontweight=RC["axes.titleweight"])
+    ax.set_axisbelow(True)
+    ax.grid(True, axis="y", color=RC["grid.color"], linewidth=RC["grid.linewidth"])
+    return ax
 
 
 def reference_line(ax: Axes, at: float, vertical: bool = False) -> None:
@@ -158,6 +157,18 @@ def errors(table: pd.DataFrame, measure: str) -> np.ndarray:
     mean = table[measure].to_numpy(dtype=float)
     ends = np.stack([mean - table[f"{measure}_low"].to_numpy(dtype=float), table[f"{measure}_high"].to_numpy(dtype=float) - mean])
     return np.nan_to_num(ends, nan=0.0)
+
+
+def log_ticks(ax: Axes) -> None:
+    """A vertical log axis with about five decades named; 1, 2 and 5 of each where it spans less than two."""
+    low, high = ax.get_ylim()
+    if high / low < 100:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        ax.yaxis.set_major_locator(LogLocator(numticks=5))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def not_measured(ax: Axes, text: str = "not measured") -> None:
@@ -182,18 +193,54 @@ def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object]]]) -> None:
         raise reasons[0] if reasons else NothingToPlot("the table is empty")
 
 
-def figure_legend(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:
-    """One legend above all panels."""
+def figure_legend(figure: Figure | SubFigure, handles: Sequence[Any], title: str = "") -> None:
+    """One legend above all panels, in as many columns as the figure is wide for."""
     if handles:
-        figure.legend(handles=list(handles), loc="outside upper center", ncols=columns or min(len(handles), 6), columnspacing=1.4)
+        widths = [
+            0.5 + 0.062 * len(str(handle.get_label())) for handle in handles
+        ]  # inches: the sign, and about this for a letter
+        room = float(figure.bbox.width) / float(figure.dpi)
+        columns = next((n for n in range(len(widths), 1, -1) if _legend_width(widths, n) <= room), 1)
+        above: dict[str, Any] = {"title": title, "title_fontsize": 8.5} if title else {}
+        figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, columnspacing=1.4, **above)
 
 
-def save(figure: Figure, path: Path, dpi: int = 200) -> Path:
-    """Write ``figure`` in the format of ``path``'s suffix, at once or not at all, without dates.
+def _legend_width(widths: Sequence[float], columns: int) -> float:
+    """Of a legend that is filled column by column, the first ones one longer where it does not come out even."""
+    rows, longer = divmod(len(widths), columns)
+    sizes = [rows + 1] * longer + [rows] * (columns - longer)
+    ends = np.cumsum(sizes)
+    return sum(max(widths[end - size : end]) for size, end in zip(sizes, ends, strict=True))
+
+
+def legend_above(ax: Axes, entries: int, handles: Sequence[Any] | None = None) -> None:
+    """A legend that covers no data: above the axes, beside them where it has more than :data:`MANY` entries."""
+    found = ax.get_legend_handles_labels()[0] if handles is None else list(handles)
+    where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    if entries <= MANY:
+        longest = max((len(str(handle.get_label())) for handle in found), default=0)
+        grid = ax.get_subplotspec()
+        room = float(ax.figure.bbox.width) / float(ax.figure.dpi) / (grid.get_gridspec().ncols if grid else 1)
+        columns = min(entries, 2, max(1, int((room - 0.3) / (0.5 + 0.062 * longest))))
+        where = {"loc": "lower center", "bbox_to_anchor": (0.45, 1.0), "ncols": columns, "borderaxespad": 0.2}
+    ax.legend(handles=found, **where)
+
+
+def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 200) -> Path:
+    """Write ``figure`` at once or not at all, without dates: the same figure gives the same bytes.
+
+    Args:
+        figure: ``ax.figure`` of what ``plot_…`` returned, or what ``figure_…`` did.
+        path: its suffix says the format: .pdf (TrueType fonts embedded), .svg (lettering as text) or .png.
+        dpi: of a PNG, dots per inch.
 
     Raises:
+        InputError: another suffix.
         OutputError: the folder cannot be written.
     """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: a figure's name ends with {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     metadata: dict[str, Any] = {".pdf": {"CreationDate": None}, ".png": {"Software": None}, ".svg": {"Date": None}}.get(
         path.suffix, {}
     )

@@ -7,7 +7,7 @@ interval of Student's t. A seed is the unit that was drawn independently; the po
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def per_run(results: pd.DataFrame) -> pd.DataFrame:
     """
     if "points" in results.columns and "difference" in results.columns:
         return results
-    _require(results, RESULT_COLUMNS, "results")
+    require(results, RESULT_COLUMNS, "results")
     keys = RUN_KEYS + WHAT_KEYS
     frame = results[[*keys, "epoch", "accuracy", "value", "baseline", "exact"]].copy()
     frame["ratio"] = results["ratio"].where(np.isfinite(results["ratio"]))
@@ -99,7 +99,9 @@ def final(reduced: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
-    """Curves averaged over runs: ``CURVE_KEYS``, ``x``, ``y``, ``y_low``, ``y_high``, ``seeds``, ``stage``.
+    """Curves of a study averaged over runs, or those of one measured model as they are.
+
+    Columns: ``CURVE_KEYS``, ``x``, ``y``, ``y_low``, ``y_high``, ``seeds``, ``stage``.
 
     ``stage`` is "initial", "trained" (each run's last step) or "between". A histogram bin that a run did not fill counts as 0 in
     it. The interval of a Zipf curve is that of its logarithm (to first order), as it is drawn on a log axis.
@@ -109,7 +111,9 @@ def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
     """
     if "stage" in curves.columns:
         return curves
-    _require(curves, CURVE_COLUMNS, "curves")
+    if "network" in curves.columns:
+        return _of_model(curves)
+    require(curves, CURVE_COLUMNS, "curves")
     curves = curves[curves["y"].notna()]
     if curves.empty:
         return pd.DataFrame(columns=[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"])
@@ -132,6 +136,14 @@ def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
     low = np.where(zipf, mean / factor, (mean - half).clip(lower=0))
     table = table.assign(y=mean, y_low=low, y_high=np.where(zipf, mean * factor, mean + half))
     return table[[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"]]
+
+
+def _of_model(curves: pd.DataFrame) -> pd.DataFrame:
+    """Curves of one model (``network`` "model" or "baseline") in the form of :func:`curve_means`: width 0, training ""."""
+    require(curves, dict.fromkeys(("layer", "k", "selection", "curve", "x", "y"), ""), "curves")
+    stage = np.where(curves["network"].astype(str) == "baseline", "initial", "trained")
+    bare: dict[str, Any] = {"width": 0, "training": "", "step": 0, "y_low": np.nan, "y_high": np.nan, "seeds": 1}
+    return curves.assign(**bare, stage=stage)[[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"]]
 
 
 def parse_selection(name: str) -> tuple[str, tuple[float, ...]]:
@@ -197,6 +209,12 @@ def layer_label(name: str, layers: Sequence[str]) -> str:
     return f"layer {name}" if name else "whole net"
 
 
+def layer_sign(name: str, layers: Sequence[str]) -> str:
+    """``"1"`` -> $h_1$, as the papers write hidden layers, where :func:`layer_label` numbers them; else the name."""
+    found = layer_label(name, layers)
+    return f"$h_{{{found.removeprefix('hidden layer ')}}}$" if found.startswith("hidden layer ") else name or "whole net"
+
+
 def select(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     """Rows whose columns equal the given values; strings are compared as text, None means any."""
     keep = np.ones(len(table), dtype=bool)
@@ -207,7 +225,9 @@ def select(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     return table[keep]
 
 
-def _require(table: pd.DataFrame, columns: dict[str, str], name: str) -> None:
+def require(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+    """Raises :class:`InputError` where ``table`` lacks columns."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise InputError(f"the {name} table lacks the columns {', '.join(missing)}; see kagscope.schema for the columns it needs")
+        there = ", ".join(map(str, table.columns[:20])) or "none"
+        raise InputError(f"the {name} table lacks the columns {', '.join(missing)}; it has {there}")

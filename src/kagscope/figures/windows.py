@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from kagscope.figures.colours import ratio_colours, ratio_norm
+from kagscope.figures.panels import columns_for, wrapped
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, new_figure, not_measured, style
 from kagscope.figures.tables import (
     NothingToPlot,
@@ -23,8 +28,6 @@ from kagscope.figures.tables import (
     widths_of,
     windows,
 )
-
-COLOURS = "PuOr_r"  # told apart with every common colour vision; purple below 1, orange above
 
 
 def window_grid(table: pd.DataFrame, measure: str = "ratio") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,7 +63,8 @@ def plot_window_map(
         training: which training; "standard" by default where present.
         radius: of the windows; the one with most centres by default.
         image_shape: height and width in pixels, for the frame.
-        norm: colours; by default symmetrical about 1 on a log scale.
+        norm: colours; by default :func:`~kagscope.figures.colours.ratio_norm` of what is shown: symmetrical about 1 on a log
+            scale where ratios lie on both sides of it, else from the least to the largest.
         ax: where to draw; a new figure by default.
         colorbar: whether to draw one.
 
@@ -71,10 +75,10 @@ def plot_window_map(
     rows, columns, grid = window_grid(table)
     with style():
         ax = new_axes(ax)
-        norm = norm if norm is not None else centred_norm(grid)
+        norm = norm if norm is not None else ratio_norm(grid)
         step_y, step_x = _spacing(rows), _spacing(columns)
         extent = (columns[0] - step_x / 2, columns[-1] + step_x / 2, rows[-1] + step_y / 2, rows[0] - step_y / 2)
-        image = ax.imshow(grid, cmap=COLOURS, norm=norm, extent=extent, interpolation="nearest", aspect="equal")
+        image = ax.imshow(grid, cmap=ratio_colours(norm), norm=norm, extent=extent, interpolation="nearest", aspect="equal")
         if image_shape is not None:
             ax.set_xlim(-0.5, image_shape[1] - 0.5)
             ax.set_ylim(image_shape[0] - 0.5, -0.5)
@@ -89,7 +93,10 @@ def plot_window_map(
 
 
 def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
-    """A map for each layer (rows) and training (columns) of the largest width, with one colour scale."""
+    """A map for each layer and training of the largest width, with one colour scale.
+
+    Rows are layers and columns trainings; where there are many trainings, each layer takes several rows.
+    """
     reduced = per_run(results)
     table = windows(final(select(reduced, score="pr")))
     table = table[table["ratio"].notna()]
@@ -97,48 +104,45 @@ def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, int]) -> Fi
         raise NothingToPlot("no window(…) selections were measured")
     layers, trainings, width = layers_of(table), trainings_of(table), widths_of(table)[-1]
     k = 2 if (table["k"] == 2).any() else int(table["k"].iloc[0])
-    shown: list[tuple[int, int, str, str]] = []
+    columns = columns_for(len(trainings))
+    rows = -(-len(trainings) // columns)
     grids = []
-    for row, layer in enumerate(layers):
-        for column, training in enumerate(trainings):
-            try:
+    for layer in layers:
+        for training in trainings:
+            with contextlib.suppress(NothingToPlot):
                 grids.append(window_grid(_window_table(reduced, layer, k, "pr", width, training, None))[2])
-            except NothingToPlot:
-                continue
-            shown.append((row, column, layer, training))
-    norm = centred_norm(np.concatenate([grid.ravel() for grid in grids]))
+    norm = ratio_norm(np.concatenate([grid.ravel() for grid in grids]))
+    panel = min(2.3, (DOUBLE_COLUMN - 1.2) / columns)
+    tall = panel * image_shape[0] / image_shape[1] if image_shape[0] <= image_shape[1] else panel
+    names = [wrapped(training, int(15 * panel)) for training in trainings]
+    lines = 1 + max(name.count("\n") for name in names)
     with style():
-        panel = 2.3
-        wide = min(DOUBLE_COLUMN, panel * image_shape[1] / max(image_shape) * len(trainings) + 1.2)
-        figure = new_figure(wide, panel * image_shape[0] / max(image_shape) * len(layers) + 0.4)
-        axes = figure.subplots(len(layers), len(trainings), squeeze=False, sharex=True, sharey=True)
-        image: AxesImage | None = None
-        for row, column, layer, training in shown:
+        figure = new_figure(panel * columns + 1.2, (tall + 0.14 * lines + 0.3) * rows * len(layers) + 0.4)
+        axes = figure.subplots(rows * len(layers), columns, squeeze=False, sharex=True, sharey=True)
+        shown: dict[str, Any] = {"k": k, "width": width, "image_shape": image_shape, "norm": norm, "colorbar": False}
+        panels = [(layer, training, name) for layer in layers for training, name in zip(trainings, names, strict=True)]
+        for (layer, training, name), (row, column) in zip(
+            panels, _places(len(layers), rows, columns, len(trainings)), strict=True
+        ):
             ax = axes[row][column]
-            plot_window_map(
-                reduced,
-                layer=layer,
-                k=k,
-                width=width,
-                training=training,
-                image_shape=image_shape,
-                norm=norm,
-                ax=ax,
-                colorbar=False,
-            )
-            image = ax.images[0]
-            ax.set_title(f"{layer_label(layer, layers)}, {training}", fontweight="bold")
-            if column:
-                ax.set_ylabel("")
-            if row < len(layers) - 1:
-                ax.set_xlabel("")
-        for row in range(len(layers)):
-            for column in range(len(trainings)):
-                if not axes[row][column].images:
-                    not_measured(axes[row][column])
-        assert image is not None
-        add_colorbar(image, list(axes.ravel()), f"PR in window, trained / initial (width {width}, k = {k})")
+            try:
+                plot_window_map(reduced, layer=layer, training=training, ax=ax, **shown)
+            except NothingToPlot:
+                not_measured(ax)
+            ax.set_title(f"{layer_label(layer, layers)}\n{name}" if len(layers) > 1 else name, fontsize=7.5)
+            ax.label_outer()
+        for ax in axes.ravel():
+            if not ax.get_title():
+                ax.remove()
+        image = next(ax.images[0] for ax in axes.ravel() if ax.images)
+        kept = [ax for ax in axes.ravel() if ax.figure is not None]
+        add_colorbar(image, kept, f"PR in window, trained / initial (width {width}, k = {k})")
     return figure
+
+
+def _places(layers: int, rows: int, columns: int, trainings: int) -> list[tuple[int, int]]:
+    """Row and column of each panel, training by training within layer by layer."""
+    return [(layer * rows + place // columns, place % columns) for layer in range(layers) for place in range(trainings)]
 
 
 def score_label_short(score: str) -> str:
@@ -146,20 +150,11 @@ def score_label_short(score: str) -> str:
     return "PR in window" if score == "pr" else f"{score} in window"
 
 
-def centred_norm(values: np.ndarray) -> Normalize:
-    """A log scale of colours whose middle is ratio 1 and whose ends are equally many times more and less."""
-    finite = values[np.isfinite(values) & (values > 0)]
-    reach = float(np.abs(np.log(finite)).max()) if len(finite) else 0.0
-    reach = max(reach, np.log(1.05))  # a map that is 1 everywhere is white, not noise
-    return LogNorm(vmin=float(np.exp(-reach)), vmax=float(np.exp(reach)), clip=True)
-
-
 def add_colorbar(image: AxesImage, axes: list[Axes], label: str) -> None:
     """A colour bar with ticks at round ratios."""
     figure = axes[0].figure
     bar = figure.colorbar(image, ax=axes, label=label, shrink=0.85, aspect=24, pad=0.02)
-    low, high = image.get_clim()
-    low, high = float(low or 0.5), float(high or 2.0)
+    low, high = (float(value or 1.0) for value in image.get_clim())
     bar.ax.yaxis.set_major_locator(FixedLocator(ratio_ticks(low, high)))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
@@ -167,16 +162,19 @@ def add_colorbar(image: AxesImage, axes: list[Axes], label: str) -> None:
 
 
 def ratio_ticks(low: float, high: float) -> list[float]:
-    """Round ratios between ``low`` and ``high``, about seven of them, 1 among them."""
+    """Round ratios between ``low`` and ``high``, from the coarsest ladder that puts four there at least."""
     ladders = (
-        [0.92, 0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08],
-        [0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4],
-        [0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0],
+        [0.01, 0.1, 1.0, 10.0, 100.0],
+        [0.25, 0.5, 1.0, 2.0, 4.0],
         [0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0],
-        [0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0],
+        [round(0.2 * step, 1) for step in range(1, 21)],
+        [round(0.1 * step, 1) for step in range(1, 41)],
+        [round(0.05 * step, 2) for step in range(1, 81)],
+        [round(0.02 * step, 2) for step in range(1, 201)],
+        [round(0.01 * step, 2) for step in range(1, 401)],
     )
-    ladder = next((ladder for ladder in ladders if ladder[-1] >= high * 0.93), ladders[-1])
-    return [tick for tick in ladder if low <= tick <= high]
+    inside = ([tick for tick in ladder if low <= tick <= high] for ladder in ladders)
+    return next((ticks for ticks in inside if len(ticks) >= 4), [])
 
 
 def _window_table(

@@ -26,13 +26,14 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "pr_ratio_by_radius",
         "Participation ratio over that of the same net at initialisation, against the radius within which the columns of a minor "
-        "lie (k = 2); “all” has no such limit. Means over seeds of means over test images, bars are 95% intervals over seeds.",
+        "lie (k = 2); “all” has no such limit. Means over seeds of means over test images, bars are 95% intervals over seeds; "
+        "many trainings have a panel each.",
         lambda results, curves, shape: scales.figure_by_radius(results, shape),
     ),
     Family(
         "pr_ratio_by_distance",
         "Above, the same ratio against the least distance between the columns of a minor; "
-        "below, how many pairs of columns satisfy it.",
+        "below, how many pairs of columns satisfy it. Bars are 95% intervals over seeds.",
         lambda results, curves, shape: scales.figure_by_distance(results, shape),
     ),
     Family(
@@ -44,28 +45,31 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "zipf",
         "Means of the rows of the k-minor matrix, ordered by rank, over the overall mean. Rows to the right of a dot are at "
-        "or below the zero-row threshold, the value that 1% of the rows of the untrained net do not exceed.",
+        "or below the zero-row threshold, the value that 1% of the rows of the untrained net do not exceed. Bands are 95% "
+        "intervals over seeds.",
         lambda results, curves, shape: distributions.figure_zipf(curves, results),
     ),
     Family(
         "minor_histogram",
         "How large the minors are, relative to their mean, in bins of an eighth of an octave; "
-        "bars at 0 are minors that are exactly zero.",
+        "left of the dashed line, minors that are exactly zero and those too small for the axis. Means over seeds.",
         lambda results, curves, shape: distributions.figure_minor_histogram(curves, results),
     ),
     Family(
         "window_map",
-        "Where in the image: participation ratio over that at initialisation, within a window around each pixel.",
+        "Where in the image: participation ratio over that at initialisation, within a window around each pixel. "
+        "Means over seeds.",
         lambda results, curves, shape: windows.figure_window_map(results, shape),
     ),
     Family(
         "scores_overview",
-        "Every score over its value at initialisation (k = 2, all columns). Bars are 95% intervals over seeds.",
+        "Every score over its value at initialisation (k = 2, all columns). Bars are 95% intervals over seeds; one that "
+        "reaches 0 runs out at the left.",
         lambda results, curves, shape: overview.figure_scores_overview(results, shape),
     ),
     Family(
         "k_comparison",
-        "Participation ratio over that at initialisation against the order k of the minors.",
+        "Participation ratio over that at initialisation against the order k of the minors. Bars are 95% intervals over seeds.",
         lambda results, curves, shape: scales.figure_k_comparison(results, shape),
     ),
 )

@@ -15,10 +15,11 @@ from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.randomness import random_state_kept
 from kagscope.measuring.baseline import COMPILED, baselines
 from kagscope.measuring.checks import check_model
+from kagscope.measuring.distrust import ONE_RANDOM
 from kagscope.measuring.observe import Observation, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
-from kagscope.measuring.tables import compare, curves
+from kagscope.measuring.tables import compare, curves, units
 from kagscope.provenance import hardware, versions
 
 
@@ -44,6 +45,8 @@ def measure(
     rel_error: float = 0.01,
     memory_budget: int = 2**30,
     seed: int = 0,
+    scores: Mapping[str, Callable[[Any], Any]] | None = None,
+    jacobian_scores: Mapping[str, Callable[[Any], Any]] | None = None,
     progress: bool | Callable[[str], None] | None = None,
 ) -> Report:
     """Measure the geometry of a network's layers: the minors of their Jacobians, against a baseline (MATH.md sections 1 to 3).
@@ -74,6 +77,9 @@ def measure(
         rel_error: relative standard error aimed at where something is sampled.
         memory_budget: bytes of working memory, about; sizes of chunks follow from it.
         seed: of whatever is sampled.
+        scores: your own functions of the :class:`kagscope.Moments` of a batch of B Jacobians, by name; each returns (B,) numbers,
+            NaN where undefined. They are measured for every k and selection, of network and baseline.
+        jacobian_scores: the same of the Jacobians themselves, a (B, m, n) float64 array.
         progress: a callable told each layer's name; True or None show it on a terminal, False shows nothing.
 
     Returns:
@@ -97,6 +103,8 @@ def measure(
         rel_error=rel_error,
         memory_budget=memory_budget,
         seed=seed,
+        scores=scores or {},
+        jacobian_scores=jacobian_scores or {},
     )
     check_model(model)
     since, model = time.perf_counter(), getattr(model, COMPILED, model)
@@ -132,6 +140,7 @@ def reported(
         settings=settings.as_json(),
         notes=[*seen.notes, *notes],
         provenance={**about, "versions": versions(), "hardware": hardware()},
+        units=units(seen, before, settings.zero_row_quantile),
     )
 
 
@@ -145,7 +154,8 @@ def said(baseline: Any, count: int) -> str:
     if baseline is None:
         return "none"
     if isinstance(baseline, str):
-        return f"{count} networks initialised anew" if baseline == "reinit" else baseline
+        many = f"{count} networks initialised anew" if count != 1 else ONE_RANDOM
+        return many if baseline == "reinit" else baseline
     return (
         "a model" if isinstance(baseline, nn.Module) else "a state dict" if count and hasattr(baseline, "keys") else str(baseline)
     )

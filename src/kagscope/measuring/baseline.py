@@ -39,6 +39,7 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
     given = getattr(given, COMPILED, given)
     if isinstance(given, nn.Module):
         _check_fit(model, dict(given.state_dict()), "the baseline model")
+        notes += _other_modules(model, given)
         yield given, None
     elif isinstance(given, Mapping):
         weights = uncompiled(given)
@@ -131,6 +132,20 @@ def reinitialised(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
         if note not in notes:
             notes.append(note)
     return fresh
+
+
+def _other_modules(model: nn.Module, other: nn.Module) -> list[str]:
+    """Where the same weights stand in other modules, as a note: such a baseline computes something else."""
+    kinds, others = ({name: type(part).__name__ for name, part in one.named_modules()} for one in (model, other))
+    found = [name for name in kinds if name in others and kinds[name] != others[name] and name]
+    found = found or [name for name in {**kinds, **others} if (name in kinds) != (name in others)]
+    if not found:
+        return []
+    first = found[0]
+    return [
+        f"the baseline is of another architecture ({first} is {others.get(first, 'missing')} there "
+        f"and {kinds.get(first, 'missing')} here): ratios compare architectures, not training"
+    ]
 
 
 def _check_fit(model: nn.Module, weights: Mapping[str, Any], what: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kagscope.errors import InputError
 from kagscope.geometry import State
+from kagscope.incoming import IncomingSums
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Call, find_layers, see_calls
@@ -65,12 +66,14 @@ class Observation:
         layers: a record for every layer asked for, measured or skipped.
         states: scores of each measured layer, by name; item i of a layer is ``items[name][i]``.
         items: (items, 2) int: data point and token (-1 where there are none), by layer.
+        incoming: what each unit looks at, by layer, with the matrix that all points share (None where they share none).
         notes: what holds of the whole measurement.
     """
 
     layers: list[LayerRecord] = field(default_factory=list)
     states: dict[str, State] = field(default_factory=dict)
     items: dict[str, np.ndarray] = field(default_factory=dict)
+    incoming: dict[str, tuple[IncomingSums, np.ndarray | None]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -168,6 +171,8 @@ def _layer(
     where = np.concatenate(items)
     seen.states[record.name] = scores.finish(None if labels is None else labels[where[:, 0]])
     seen.items[record.name] = where
+    if scores.incoming.points:
+        seen.incoming[record.name] = scores.incoming, scores.shared
     record.rows, record.columns = len(jacobians.frame.rows), jacobians.frame.columns
     record.route, record.jacobians, record.notes = jacobians.route, len(where), jacobians.notes
     record.seconds = time.perf_counter() - since

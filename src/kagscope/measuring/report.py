@@ -33,6 +33,7 @@ class Report:
             or "baseline".
         layers: one mapping for each layer asked for: name, kind, rows, columns, route, jacobians, seconds, notes, reason.
         settings, notes, provenance: how it was measured.
+        units: what each unit looks at (:meth:`kagscope.incoming.Incoming.table`); empty where that was not kept.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Report:
         settings: Mapping[str, Any],
         notes: Sequence[str],
         provenance: Mapping[str, Any],
+        units: pd.DataFrame | None = None,
     ) -> None:
         self.table = table
         parts = [curves if "network" in curves.columns else curves.assign(network="model")]
@@ -54,6 +56,7 @@ class Report:
             parts.append(every.assign(y=every["y"] / len(baseline_curves), network="baseline"))
         self.curves = pd.concat(parts, ignore_index=True)
         self.layers = [dict(one) for one in layers]
+        self.units = pd.DataFrame() if units is None else units
         self.settings, self.notes, self.provenance = dict(settings), list(notes), dict(provenance)
 
     # -- reading -----------------------------------------------------------------------------------------------------------------
@@ -124,15 +127,15 @@ class Report:
 
     def plot_zipf(self, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
         """Row means of the k-minor matrix by falling rank, model and baseline."""
-        from kagscope.figures.measured import plot_zipf
+        from kagscope.figures.distributions import plot_zipf
 
         return plot_zipf(self.curves, layer=layer, k=k, ax=ax)
 
     def plot_histogram(self, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
         """Sizes of the k-minors, model and baseline, at the points where every minor was looked at."""
-        from kagscope.figures.measured import plot_histogram
+        from kagscope.figures.distributions import plot_minor_histogram
 
-        return plot_histogram(self.curves, layer=layer, k=k, ax=ax)
+        return plot_minor_histogram(self.curves, layer=layer, k=k, ax=ax)
 
     def plot_tokens(self, layer: str | None = None, score: str = "pr", k: int = 2, ax: Axes | None = None) -> Axes:
         """A score over the baseline's against the token, with 95% intervals over points."""
@@ -143,15 +146,16 @@ class Report:
     # -- files -------------------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write ``table.parquet``, ``curves.parquet`` and ``report.json`` into a folder, which is made if need be.
+        """Write ``table.parquet``, ``curves.parquet``, ``units.parquet`` and ``report.json`` into a folder, made if need be.
 
         Raises:
             OutputError: the folder cannot be written, or holds something else.
         """
         target = folders.prepared(folder, "report")
-        folders.write(
-            target, "report", {"table": self.table, "curves": self.curves}, {name: getattr(self, name) for name in PARTS}
-        )
+        tables = {"table": self.table, "curves": self.curves} | ({} if self.units.empty else {"units": self.units})
+        if self.units.empty:
+            (target / "units.parquet").unlink(missing_ok=True)  # of an earlier report
+        folders.write(target, "report", tables, {name: getattr(self, name) for name in PARTS})
         return target
 
     @classmethod
@@ -165,7 +169,8 @@ class Report:
         try:
             about = folders.read_about(source, "report")
             table, curves = (pd.read_parquet(source / f"{name}.parquet") for name in ("table", "curves"))
-            return cls(table, curves, **{name: about[name] for name in PARTS})
+            units = pd.read_parquet(source / "units.parquet") if (source / "units.parquet").exists() else None
+            return cls(table, curves, **{name: about[name] for name in PARTS}, units=units)
         except DataError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -13,8 +13,10 @@ from kagscope import scores
 from kagscope.comparison import rounding_only
 from kagscope.errors import InputError
 from kagscope.geometry import ALL_ZERO, SUMS, WHOLE, State, record
+from kagscope.incoming import MAX_COLUMNS, IncomingSums
 from kagscope.jacobians import FactoredJacobian
 from kagscope.jacobians.compute import Batch
+from kagscope.measuring.own_scores import values_of
 from kagscope.measuring.settings import MeasureSettings
 from kagscope.minors.haar import rotation_ratio_estimate
 from kagscope.minors.moments import Moments
@@ -45,6 +47,8 @@ class LayerScores:
     settings: MeasureSettings
     state: State = field(init=False)
     seen: int = 0
+    incoming: IncomingSums = field(default_factory=IncomingSums)
+    shared: np.ndarray | None = None  # W of J = diag(d) W, where every batch has it
     _row_means: dict[int, list[np.ndarray]] = field(default_factory=dict)
     _values: list[np.ndarray] = field(default_factory=list)
     _column_norms: list[np.ndarray] = field(default_factory=list)
@@ -60,6 +64,10 @@ class LayerScores:
         ids = np.arange(self.seen, self.seen + len(J))
         self.seen += len(J)
         self._values.append(batch.values)
+        if self.settings.layer_map != "output" and J.shape[2] <= MAX_COLUMNS:
+            W = batch.jacobian.W if isinstance(batch.jacobian, FactoredJacobian) else None
+            self.shared = W if not self.incoming.points or W is self.shared else None
+            self.incoming.add(J)
         if self.settings.layer_map == "output":
             self._column_norms.append(np.abs(J).max(axis=1))
         for k in self.settings.k:
@@ -155,6 +163,10 @@ class LayerScores:
         for place, (selection, moments) in enumerate(zip(chosen, found, strict=True)):
             name = str(selection)
             record(self.state, self.layer, J.shape[1], name, ids, moments)
+            for score, function in self.settings.scores.items():
+                values, reason = values_of(score, function, moments, len(ids))
+                errors = 0.0 if moments.exact else np.nan
+                self.state.add((self.layer, k, name, score), ids, values, errors, moments.exact, reason)
             if means is not None:
                 s1 = np.asarray(moments.s1)
                 self.state.add((self.layer, k, name, "rr_pr"), ids, means[place] / np.where(s1 > 0, s1, np.nan))
@@ -173,6 +185,9 @@ class LayerScores:
     def _spectra(self, J: np.ndarray, ids: np.ndarray) -> None:
         for score, values in {"axis_alignment": scores.axis_alignment(J), **scores.spectral_scores(J)}.items():
             self.state.add((self.layer, 0, "all", score), ids, values, reason=UNDEFINED_JACOBIAN)
+        for score, function in self.settings.jacobian_scores.items():
+            values, reason = values_of(score, function, J, len(ids))
+            self.state.add((self.layer, 0, "all", score), ids, values, reason=reason)
         some = ids < DIVERGENCE_ITEMS
         if some.any():
             few = "undefined: fewer than two nonzero columns"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from kagscope.errors import InputError
 from kagscope.jacobians.compute import FLAT, Tokens
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.maps import KINDS
+from kagscope.measuring.own_scores import Score, check_scores
 from kagscope.selections import All, Selection, as_selections
 
 MODES = ("eval", "train")
@@ -45,6 +46,8 @@ class MeasureSettings:
     zero_row_quantile: float = 0.01
     memory_budget: int = 2**30
     seed: int = 0
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    jacobian_scores: Mapping[str, Score] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _choice("layer_map", self.layer_map, KINDS)
@@ -58,6 +61,12 @@ class MeasureSettings:
         given: Any = self.selections
         found, _ = as_selections(given)
         object.__setattr__(self, "selections", tuple(found))
+        for option in ("scores", "jacobian_scores"):
+            object.__setattr__(self, option, check_scores(option, getattr(self, option)))
+        if twice := self.scores.keys() & self.jacobian_scores.keys():
+            raise InputError(
+                f"scores and jacobian_scores both have {', '.join(sorted(twice))}; give each score a name of its own"
+            )
         if not (isinstance(self.tokens, str) and self.tokens == FLAT) and not _are_tokens(self.tokens):
             raise InputError(f"tokens is {self.tokens!r}; expected None, a number, a list of indices, or 'flat'")
         for name, least in (("max_rows", 2), ("memory_budget", 2**20), ("rotation_points", 0), ("seed", 0)):
@@ -74,6 +83,7 @@ class MeasureSettings:
         plain = asdict(self) | {"selections": [str(selection) for selection in self.selections]}
         plain = {name: list(value) if isinstance(value, tuple | range | np.ndarray) else value for name, value in plain.items()}
         plain["layers"] = _said(self.layers)
+        plain |= {name: sorted(plain[name]) for name in ("scores", "jacobian_scores")}
         for name in ("positions", "groups"):
             plain[name] = None if plain[name] is None else "given"
         return plain

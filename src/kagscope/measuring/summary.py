@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from kagscope.intervals import half_width
+from kagscope.measuring.distrust import distrust, is_its_baseline
 from kagscope.schema import BOOKKEEPING
 
 KEYS = ["layer", "k", "selection", "score"]
 MEASURES = ("value", "baseline", "ratio")
-FEW_POINTS = 10
 LEAST_RATIO = 0.05  # a mean ratio further from 1 than this stands out
 
 
@@ -54,21 +54,12 @@ def findings(
 ) -> list[str]:
     """What a careful colleague would say of a measurement: what stands out, what is undefined or sampled, what to distrust."""
     summary = summarise(table)
-    said = [*_ratios(summary), *_constant(summary, layers), *_unfelt(summary, layers)]
+    said = [*([] if is_its_baseline(table) else _ratios(summary)), *_constant(summary, layers), *_unfelt(summary, layers)]
     said += [f"Layer {one['name']} was skipped: {one['reason']}." for one in layers if one["reason"]]
     said += [f"Layer {one['name']}: {note}." for one in layers for note in one["notes"]]
     said += [note[:1].upper() + note[1:] + "." for note in notes]
     said += [*_undefined(table), *_sampled(table)]
-    points = int(provenance.get("points", 0))
-    if points < FEW_POINTS:
-        said.append(
-            f"Only {points} data point{'s' * (points != 1)}: intervals over points say little; measure at least {FEW_POINTS}."
-        )
-    if provenance.get("baseline") in (None, "none"):
-        said.append("There is no baseline: nothing here tells trained geometry from that of a random net.")
-    else:
-        said.append("Intervals are over data points of one network; they do not say how much networks differ.")
-    return said
+    return said + distrust(table, summary, provenance)
 
 
 def _ratios(summary: pd.DataFrame) -> list[str]:
@@ -99,7 +90,8 @@ def _constant(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> lis
     rows = {one["name"]: one["rows"] for one in layers}
     chosen = summary[(summary["score"] == "constant_units_exact") & (summary["value"] > 0)]
     return [
-        f"{int(row['value'])} of {rows.get(str(row['layer']), 0)} units of layer {row['layer']} are constant around every point."
+        f"{int(row['value'])} of {rows.get(str(row['layer']), 0)} units of layer {row['layer']} are constant around every point: "
+        "their slopes there are below the rounding of float32 beside the layer's largest."
         for row in chosen.to_dict("records")
     ]
 
@@ -111,7 +103,7 @@ def _unfelt(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> list[
     for row in chosen.to_dict("records"):
         beside = "" if np.isnan(row["baseline"]) else f" (baseline: {row['baseline']:.3g})"
         many = f"{int(row['value'])} of {columns.get(str(row['layer']), 0)} units"
-        said.append(f"{many} of layer {row['layer']} are not felt by the output at any point{beside}.")
+        said.append(f"{many} of layer {row['layer']} are not felt by the output at any point{beside}: no slope above rounding.")
     return said
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,18 @@ def compare(observation: Observation, initial: Iterable[Observation] | Observati
 def curves(observation: Observation) -> pd.DataFrame:
     """Zipf curves of row means and histograms of minors of every layer (curve columns of :mod:`kagscope.schema`)."""
     return pd.concat([curves_of(state) for state in observation.states.values()], ignore_index=True)
+
+
+def units(observation: Observation, initial: Sequence[Observation], quantile: float) -> pd.DataFrame:
+    """What each unit looks at (:meth:`kagscope.incoming.Incoming.table`); empty where layers have too many columns.
+
+    Zero rows are counted against each baseline's threshold, and the shares averaged, as in :func:`compare`.
+    """
+    found = []
+    for layer, (sums, W) in observation.incoming.items():
+        thresholds = [float(np.quantile(_state(other, layer).row_means[layer, 1], quantile)) for other in initial]
+        found.append(sums.finish(layer, thresholds, W).table())
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def _state(other: Observation, layer: str) -> State:

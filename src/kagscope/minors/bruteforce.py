@@ -1,4 +1,4 @@
-"""Minors of any order by LAPACK determinants, in chunks: for k >= 4 when there are few, and as the plain reference in tests."""
+"""Minors of any order, one by one, in chunks: for k >= 4 when there are few, and as the plain reference in tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,17 @@ def minor_blocks(J: FloatArray, rows: IntArray, columns: IntArray, entries: int 
     step = max(1, entries // max(1, len(rows) * rows.shape[1] ** 2))
     for start in range(0, len(columns), step):
         block = columns[start : start + step]
-        yield np.abs(np.linalg.det(J[rows[:, None, :, None], block[None, :, None, :]]))
+        yield np.abs(_det(J[rows[:, None, :, None], block[None, :, None, :]]))
+
+
+def _det(A: FloatArray) -> FloatArray:
+    """Determinants of (…, k, k). For k <= 3 those of whole numbers are exact; LAPACK's pivots would leave rounding for a zero."""
+    k = A.shape[-1]
+    if k == 2:
+        return np.asarray(A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0])
+    if k == 3:
+        return np.asarray(sum(A[..., 0, i] * _det(A[..., 1:, [(i + 1) % 3, (i + 2) % 3]]) for i in range(3)))
+    return np.asarray(np.linalg.det(A))
 
 
 def minor_matrix(J: FloatArray, k: int) -> FloatArray:

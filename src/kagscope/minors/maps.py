@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,19 +58,32 @@ def _map(matrix: FloatArray) -> dict[str, FloatArray]:
     return maps
 
 
+@overload
 def window_moments(
     J: Any, centers: Any, radius: float, image_shape: Sequence[int] | None = None, *, positions: Any = None
-) -> list[Moments]:
+) -> list[Moments]: ...
+
+
+@overload
+def window_moments(
+    J: Any, centers: Any, radius: Sequence[float], image_shape: Sequence[int] | None = None, *, positions: Any = None
+) -> list[list[Moments]]: ...
+
+
+def window_moments(
+    J: Any, centers: Any, radius: float | Sequence[float], image_shape: Sequence[int] | None = None, *, positions: Any = None
+) -> list[Moments] | list[list[Moments]]:
     """S1, S2, S4 of the 2-minors inside the window around each center: masked sums of the column pair map.
 
     Args:
         J: (m, n) or (B, m, n) NumPy array or torch tensor.
         centers: (count, dimension), (row, column) for images.
-        radius: of every window, in the units of the positions.
+        radius: of every window, in the units of the positions; several radii share one map.
         image_shape, positions: where the columns lie, as for :func:`minor_moments`.
 
     Returns:
         One :class:`Moments` per center; window by window the same as ``minor_moments(..., selection=Window(center, radius))``.
+        Of several radii a list of such lists, one for each radius.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -83,7 +96,9 @@ def window_moments(
         places = np.atleast_2d(real_array(centers))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"centers={centers!r:.80} cannot be read as (count, dimension) numbers ({error})") from error
-    windows = [Window(tuple(center), radius) for center in places]
+    several = isinstance(radius, list | tuple | np.ndarray)
+    radii = list(radius) if several else [radius]
+    windows = [Window(tuple(center), one) for one in radii for center in places]
     inside = np.stack([window.columns(layout) for window in windows]).astype(np.float64)
     normalised, exponent = normalise(matrices)
     found: dict[str, list[FloatArray]] = {"s1": [], "s2": [], "s4": []}
@@ -91,7 +106,7 @@ def window_moments(
         for name, values in _map(matrix).items():
             found[name].append(0.5 * ((inside @ values) * inside).sum(axis=1))
     counts = [comb(rows, 2) * comb(int(mask.sum()), 2) for mask in inside]
-    return [
+    moments = [
         Moments(
             2,
             count,
@@ -102,3 +117,4 @@ def window_moments(
         )
         for index, count in enumerate(counts)
     ]
+    return [moments[at : at + len(places)] for at in range(0, len(moments), len(places))] if several else moments

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from kagscope.errors import DataError
+from kagscope.incoming import Incoming
 from kagscope.report import write_report
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 if TYPE_CHECKING:
     from kagscope.measuring.report import Report
     from kagscope.measuring.series import Series
+    from kagscope.tracking.trajectory import Trajectory
 
 RUN: dict[str, Any] = {"run": "model", "training": "standard", "seed": 0, "epoch": float("nan"), "accuracy": float("nan")}
 
@@ -37,10 +40,14 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
         claims=[],
         provenance={
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')}",
-            "summary": report._headline() + ". Intervals are not shown: there is one network.",
+            "summary": report._headline()
+            + ". Intervals are over data points of one network; they do not say how much networks differ.",
             "without": ["claims", "training", "runs", *([] if any("window(" in str(one) for one in chosen) else ["where"])],
+            "names": ("model", "baseline"),
+            "intervals": "points",
             "findings": report.findings,
             "image_shape": list(shape) if shape else None,
+            "units": {RUN["run"]: Incoming.from_table(report.units)} if not report.units.empty else {},
             "versions": about.get("versions"),
             "hardware": about.get("hardware"),
             "config": report.settings,
@@ -65,12 +72,43 @@ def write_series_page(series: Series, path: str | os.PathLike[str]) -> Path:
         provenance={
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')} along its training",
             "without": ["claims", "runs"],
-            "summary": f"{len(series)} checkpoints. {last._headline()}. Intervals are not shown: there is one network.",
+            "summary": f"{len(series)} checkpoints. {last._headline()}. Intervals are over data points of one network.",
+            "names": ("model", "baseline"),
+            "intervals": "points",
             "findings": series.findings,
             "image_shape": list(shape) if shape else None,
+            "units": {RUN["run"]: Incoming.from_table(last.units)} if not last.units.empty else {},
             "versions": about.get("versions"),
             "hardware": about.get("hardware"),
             "config": last.settings,
             "timings": {"measuring": sum(float(one.provenance.get("seconds", 0.0)) for one in series.reports.values())},
+        },
+    )
+
+
+def write_trajectory_page(trajectory: Trajectory, path: str | os.PathLike[str]) -> Path:
+    """Write the page of a tracker's history: as of a study with one run.
+
+    Raises:
+        DataError: nothing was measured yet.
+        OutputError: the page cannot be written.
+    """
+    if not trajectory.parts:
+        raise DataError("the history holds no measurement yet; make its page after the first")
+    table = trajectory.table[trajectory.table["score"] != "skipped"].drop(columns="token", errors="ignore")
+    results = table.assign(**{**RUN, "epoch": table["epoch"]}, width=0)
+    curves = pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in CURVE_COLUMNS.items()})
+    return write_report(
+        Path(path),
+        results=results.astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)],
+        curves=curves,
+        claims=[],
+        provenance={
+            "title": "Kolmogorov–Arnold geometry along a training",
+            "without": ["claims", "runs", "minors", "where"],
+            "summary": f"{len(trajectory.steps)} measurements of one network while it trained. Intervals are not shown.",
+            "findings": trajectory.findings,
+            "names": ("network", "baseline"),
+            "intervals": "points",
         },
     )

@@ -1,26 +1,30 @@
-"""Building the page. Whatever comes from users is escaped here; the script reads data, never code."""
+"""Building the page. Whatever comes from users is escaped by the templates; the script reads data, never code."""
 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
-import html
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import resources
-from pathlib import Path
-from string import Template
+from pathlib import Path, PurePath
 from typing import Any
 
+import jinja2
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
+from PIL import Image
 
 from kagscope.figures.style import style
 from kagscope.figures.tables import curve_means, final, layers_of, per_run, trainings_of, widths_of
 from kagscope.figures.write import FAMILIES, draw_figures
 from kagscope.files import atomic_write
+from kagscope.report.claims import claims_shown
+from kagscope.report.numbers import compact_json, number
 from kagscope.report.payload import build_payload, undefined_counts
 
 PAPERS = (
@@ -28,15 +32,16 @@ PAPERS = (
     "Freedman & Mulligan 2025, arXiv:2509.12326 (shallow MLPs)",
     "Freedman 2024, arXiv:2410.08451 (minor concentration)",
 )
-# where the evidence for each claim of MATH.md section 5 is, and how its controls stand to show it
-EVIDENCE = {
-    "1": ("training", "score=pr&k=2&measure=ratio&selection=all"),
-    "2": ("scales", "score=pr&k=2&measure=ratio&axis=ball&step=last"),
-    "3": ("scales", "score=pr&k=2&measure=ratio&axis=apart&step=last"),
-    "4": ("scales", "score=pr&k=2&measure=ratio&axis=ball&step=last"),
-    "5": ("scales", "score=pr&k=2&measure=ratio&axis=ball&step=last"),
-    "6": ("minors", "curvek=1&score=zero_rows&k=1&measure=value"),
-}
+SECTIONS = (
+    ("claims", "Claims"),
+    ("scales", "Scales"),
+    ("where", "Where"),
+    ("minors", "Minors"),
+    ("units", "Units"),
+    ("training", "Training"),
+    ("runs", "Runs"),
+    ("computed", "How computed"),
+)
 FIGURE_PLACE = {
     "pr_ratio_by_radius": "scales",
     "pr_ratio_by_distance": "scales",
@@ -47,6 +52,17 @@ FIGURE_PLACE = {
     "scores_by_step": "training",
     "scores_overview": "training",
 }
+FACTS = {
+    "seeds": "Seeds",
+    "hardware": "Hardware",
+    "timings": "Seconds taken",
+    "versions": "Versions",
+    "config": "Configuration",
+}
+FILLED_BY = {"units": "units", "where": "maps"}  # sections that are not shown where this part of the payload is empty
+DPI = 150
+PALETTE = 64  # colours of an embedded figure
+MAX_REASONS = 20
 
 
 def write_report(
@@ -65,9 +81,16 @@ def write_report(
         results: the ``results`` table of :mod:`kagscope.schema`.
         curves: the ``curves`` table.
         claims: what ``claims.json`` holds.
-        provenance: ``command``, ``versions``, ``seeds``, ``data``, ``image_shape``, ``hardware``, ``timings``, ``config``,
-            ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of those of a study),
-            ``without`` (names of sections that are not shown); each may be missing.
+        provenance: each may be missing. Shown as they are: ``command``, ``versions``, ``seeds``, ``data``, ``hardware``,
+            ``timings``, ``config``, ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of
+            those of a study). ``image_shape``: height and width of the images; ``without``: names of sections that are not
+            shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
+            points of one network, by default they are over networks; ``figures``: what
+            :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time; empty:
+            none are shown. ``exhibits``: sections to stand first (id, link, HTML that is safe). ``elsewhere``: whether the page
+            lies in another folder than its runs. For the interactive part: ``configs`` (run id to configuration), ``labels``
+            (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``: class to image), ``units`` (run
+            id to :class:`~kagscope.incoming.Incoming` of each layer).
         progress: called with each figure's name before it is drawn.
 
     Returns:
@@ -93,51 +116,67 @@ def render_report(
     """The page as text; arguments as for :func:`write_report`."""
     reduced, averaged = per_run(results), curve_means(curves)
     shape = tuple(int(side) for side in provenance.get("image_shape") or ()) or (1, 1)
-    figures, left_out = draw_figures(reduced, averaged, (shape[0], shape[-1]), progress)
-    payload = build_payload(reduced, averaged, provenance.get("image_shape"))
-    code, look = _asset("charts.js") + "\n" + _asset("app.js"), _asset("page.css")
+    figures, left_out = _figures(reduced, averaged, (shape[0], shape[-1]), provenance.get("figures"), progress)
+    payload = build_payload(results, averaged, provenance, reduced=reduced)
+    without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
+    sections = [(place, name) for place, name in SECTIONS if place not in without]
+    exhibits: Sequence[tuple[str, str, Markup]] = provenance.get("exhibits", ())
+    code, look = script(), _asset("page.css")
     data = str(provenance.get("data", "unnamed data"))
-    return Template(_asset("page.html")).substitute(
-        script_hash=_hash(code),
-        style_hash=_hash(look),
-        style=look,
-        script=code,
-        title=html.escape(str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {data}")),
-        without=html.escape(" ".join(provenance.get("without", ()))),
-        summary=html.escape(str(provenance["summary"])) if provenance.get("summary") else _summary(reduced, provenance, data),
-        findings=_findings(provenance.get("findings")),
-        claims=_claims(claims),
-        computed=_computed(reduced, undefined_counts(results), left_out, provenance),
-        payload=json_for_html(payload),
-        **{f"figures_{place}": _figures(figures, left_out, place) for place in ("scales", "where", "minors", "training")},
-    )
-
-
-def json_for_html(data: object) -> str:
-    """JSON that cannot end the script element it stands in, whatever strings it holds."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return (
-        text.replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("&", "\\u0026")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
+        _templates()
+        .get_template("page.html")
+        .render(
+            script_hash=_hash(code),
+            style_hash=_hash(look),
+            style=Markup(look),
+            script=Markup(code),
+            title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {PurePath(data).name or data}"),
+            without=" ".join(sorted(without)),
+            exhibits=exhibits,
+            sections=[*((place, name) for place, name, _ in exhibits), *sections],
+            first=[*exhibits, *sections][0][0],
+            summary=str(provenance["summary"]) if provenance.get("summary") else _summary(reduced, provenance, data),
+            findings=[str(one) for one in provenance.get("findings") or ()],
+            claims=claims_shown(claims),
+            figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
+            over_points=provenance.get("intervals") == "points",
+            command=str(provenance.get("command") or ""),
+            sampled=_sampled(reduced),
+            undefined_values=undefined_counts(results)[:MAX_REASONS],
+            facts=[(title, provenance[key]) for key, title in FACTS.items() if provenance.get(key)],
+            papers=PAPERS,
+            payload=pack(payload),
+        )
     )
 
 
-def number(value: Any, digits: int = 3) -> str:
-    """A number as people write it; a dash where there is none."""
-    if value is None or isinstance(value, str):
-        return html.escape(value) if value else "–"
-    if not math.isfinite(float(value)):
-        return "–"
-    text = f"{float(value):.{digits}g}"
-    if "e" in text:
-        mantissa, exponent = text.split("e")
-        return f"{mantissa} × 10<sup>{int(exponent)}</sup>".replace("<sup>-", "<sup>−")
-    return text.replace("-", "−")
+def pack(payload: object) -> str:
+    """JSON, compressed, as text that no element can end: about a fifth of its size."""
+    return base64.b64encode(gzip.compress(compact_json(payload).encode(), mtime=0)).decode()
 
 
+def unpack(text: str) -> str:
+    """The JSON that :func:`pack` was given."""
+    return gzip.decompress(base64.b64decode(text)).decode()
+
+
+@cache
+def script() -> str:
+    """The page's script: the files of ``assets/script`` in the order of their names."""
+    folder = resources.files("kagscope.report").joinpath("assets", "script")
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".js")), key=lambda file: file.name)
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    found = jinja2.Environment(loader=jinja2.FunctionLoader(_asset), autoescape=True, undefined=jinja2.StrictUndefined)
+    found.filters["number"] = number
+    return found
+
+
+@cache
 def _asset(name: str) -> str:
     return resources.files("kagscope.report").joinpath("assets", name).read_text(encoding="utf-8")
 
@@ -146,157 +185,74 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _summary(reduced: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> str:
+def _summary(reduced: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> dict[str, Any]:
     runs = int(reduced["run"].nunique())
-    widths = ", ".join(str(width) for width in widths_of(reduced))
-    trainings = " and ".join(html.escape(name) for name in trainings_of(reduced))
-    seeds = int(reduced["seed"].nunique())
     shape = provenance.get("image_shape")
-    size = f" ({' × '.join(str(int(side)) for side in shape)} pixels)" if shape else ""
-    count = len([layer for layer in layers_of(reduced) if layer])  # "" is the whole net
-    last = int(reduced["step"].max()) if runs else 0
     accuracy = float(final(reduced).drop_duplicates("run")["accuracy"].mean())
-    text = (
-        f"{runs} network{'s' * (runs != 1)} trained on <strong>{html.escape(data)}</strong>{size}: "
-        f"width{'s' * (len(widths_of(reduced)) > 1)} {widths or '–'}, {trainings or 'no'} training, "
-        f"{seeds} seed{'s' * (seeds != 1)} each, up to {last} steps"
-    )
-    text += f", mean test accuracy {accuracy:.3f}. " if math.isfinite(accuracy) else ". "
-    text += (
-        f"Measured: the minors of the Jacobians of {count} layer{'s' * (count != 1)} with respect to the input, "
-        "compared with the same network at initialisation. Intervals are 95% intervals over seeds."
-    )
-    if seeds == 1:
-        text += " <strong>One seed only: there are no intervals.</strong>"
-    return text
+    return {
+        "runs": runs,
+        "data": data,
+        "size": f" ({' × '.join(str(int(side)) for side in shape)} pixels)" if shape else "",
+        "widths": widths_of(reduced),
+        "trainings": " and ".join(trainings_of(reduced)) or "no",
+        "seeds": int(reduced["seed"].nunique()),
+        "last": int(reduced["step"].max()) if runs else 0,
+        "accuracy": accuracy if math.isfinite(accuracy) else None,
+        "layers": len([layer for layer in layers_of(reduced) if layer]),  # "" is the whole net
+    }
 
 
-def _findings(findings: Any) -> str:
-    if not isinstance(findings, (list, tuple)) or not findings:
-        return ""
-    return "<ul class=lead>" + "".join(f"<li>{html.escape(str(finding))}</li>" for finding in findings) + "</ul>"
+def _sampled(reduced: pd.DataFrame) -> list[tuple[str, int, float]]:
+    """Score, k, and the median relative standard error of a run's mean, of what was sampled."""
+    chosen = reduced[~reduced["exact"]]
+    size = (chosen["stderr"] / chosen["value"].abs()).replace([math.inf, 0.0], math.nan)  # 0: no error is known
+    error = size.groupby([chosen["score"].astype(str), chosen["k"].astype(int)]).median()
+    entries: list[tuple[Any, float]] = list(zip(error.index, error, strict=True))
+    return [(score, k, value) for (score, k), value in entries]
 
 
-def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
-    if not claims:
-        return '<p class="note">No claims were tested.</p>'
-    rows = []
-    for claim in claims:
-        name, verdict = str(claim.get("id", "")), str(claim.get("verdict", ""))
-        kind = verdict.replace(" ", "-") if verdict in ("reproduced", "not reproduced", "inconclusive") else "inconclusive"
-        notes = "".join(
-            f"<div><span class=muted>{label}:</span> {html.escape(str(claim[key]))}</div>"
-            for key, label in (("criterion", "criterion"), ("test", "test"), ("note", "note"))
-            if claim.get(key)
-        )
-        place, view = EVIDENCE.get(name[:1], ("scales", ""))
-        rows.append(
-            f'<tr><td data-label="claim">{html.escape(name[:1] if name[:1] in EVIDENCE else name)}</td>'
-            f'<td data-label="statement"><strong>{html.escape(str(claim.get("statement", "")))}</strong>'
-            f'<div class="small">{notes}<div class="more"><a href="#{place}" data-view="{html.escape(view)}" '
-            f'aria-label="evidence for claim {html.escape(name)}">evidence</a>'
-            f"{_details(claim.get('details'))}</div></div></td>"
-            f'<td data-label="verdict"><span class="chip {kind}">{html.escape(verdict) or "–"}</span></td>'
-            f'<td data-label="effect" class="number">{number(claim.get("effect"))}'
-            f'<div class="small">{html.escape(str(claim.get("effect_name") or ""))}</div></td>'
-            f'<td data-label="95% interval" class="number">{number(claim.get("ci_low"))} to {number(claim.get("ci_high"))}</td>'
-            f'<td data-label="p" class="number">{number(claim.get("p_value"), 2)}</td>'
-            f'<td data-label="n" class="number">{number(claim.get("n"), 6)}</td></tr>'
-        )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("", "claim", "verdict", "effect", "95% interval", "p", "n"))
-    return f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+def _figures(
+    reduced: pd.DataFrame,
+    averaged: pd.DataFrame,
+    shape: tuple[int, int],
+    written: Sequence[Path] | None,
+    progress: Callable[[str], None] | None,
+) -> tuple[dict[str, Image.Image], dict[str, str]]:
+    """Every figure as a picture by name, and the reason for each that is left out; those that are written are read."""
+    if written is not None:
+        files = {Path(file).stem: Path(file) for file in written if Path(file).suffix == ".png"}
+        return {name: Image.open(file) for name, file in files.items()}, dict(getattr(written, "left_out", {}))
+    drawn, left_out = draw_figures(reduced, averaged, shape, progress)
+    return {name: _picture(figure) for name, figure in drawn.items()}, left_out
 
 
-def _details(details: Any) -> str:
-    if not isinstance(details, (list, tuple)) or not details or not all(isinstance(item, Mapping) for item in details):
-        return ""
-    columns = list(dict.fromkeys(str(key) for item in details for key in item))
-    head = "".join(f"<th scope=col>{html.escape(column)}</th>" for column in columns)
-
-    def cell(value: Any) -> str:
-        return number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else html.escape(str(value))
-
-    rows = "".join("<tr>" + "".join(f"<td>{cell(item.get(column, ''))}</td>" for column in columns) + "</tr>" for item in details)
-    return f"<details><summary>in detail</summary>{_table(head, rows)}</details>"
-
-
-def _table(head: str, rows: str) -> str:
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _figures(figures: Mapping[str, Figure], left_out: Mapping[str, str], place: str) -> str:
-    parts = []
-    for family in FAMILIES:
-        if FIGURE_PLACE.get(family.name) != place:
-            continue
-        if family.name not in figures:
-            reason = html.escape(left_out.get(family.name, "not drawn"))
-            parts.append(f'<p class="note">Figure {html.escape(family.name)} left out: {reason}.</p>')
-            continue
-        caption = html.escape(family.caption)
-        image = _png(figures[family.name])
-        parts.append(
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{image}"><figcaption>{caption} '
-            f"<span class=muted>(figures/{family.name}.pdf)</span></figcaption></figure>"
-        )
-    if not parts:
-        return ""
-    return f'<details class="static" open><summary>Figures as printed</summary>{"".join(parts)}</details>'
-
-
-def _png(figure: Figure) -> str:
+def _picture(figure: Figure) -> Image.Image:
     stream = io.BytesIO()
     with style():
-        figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(stream, format="png", dpi=DPI)
+    return Image.open(stream)
+
+
+def _of_section(figures: Mapping[str, Image.Image], left_out: Mapping[str, str], place: str) -> list[dict[str, Any]]:
+    """The figures of a section with their captions, as PNG with few colours; or why one is left out."""
+    found = []
+    for family in FAMILIES:
+        if FIGURE_PLACE.get(family.name) != place or not (figures or left_out):
+            continue
+        one: dict[str, Any] = {"name": family.name, "caption": family.caption, "image": None}
+        if (picture := figures.get(family.name)) is None:
+            found.append(one | {"reason": left_out.get(family.name, "not drawn")})
+            continue
+        found.append(one | {"image": _png(picture), "width": picture.width, "height": picture.height})
+    return found
+
+
+def embedded(figure: Figure) -> str:
+    """A figure as PNG with few colours, in base64."""
+    return _png(_picture(figure))
+
+
+def _png(picture: Image.Image) -> str:
+    stream = io.BytesIO()
+    picture.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE).save(stream, format="png", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
-
-
-def _computed(
-    reduced: pd.DataFrame, undefined: Sequence[tuple[str, str, int]], left_out: Mapping[str, str], provenance: Mapping[str, Any]
-) -> str:
-    parts = []
-    if provenance.get("command"):
-        parts.append(f"<h3>Run it again</h3><pre>{html.escape(str(provenance['command']))}</pre>")
-    sampled = reduced[~reduced["exact"]]
-    if sampled.empty:
-        parts.append("<h3>Exact or sampled</h3><p>Every number was computed exactly, up to rounding.</p>")
-    else:
-        size = (sampled["stderr"] / sampled["value"].abs()).replace([math.inf], math.nan)
-        error = size.groupby([sampled["score"].astype(str), sampled["k"].astype(int)]).median()
-        entries: list[tuple[Any, float]] = list(zip(error.index, error, strict=True))
-        rows = "".join(f"<tr><td>{html.escape(s)}</td><td>{k}</td><td>{number(e, 2)}</td></tr>" for (s, k), e in entries)
-        parts.append(
-            "<h3>Exact or sampled</h3><p>These were sampled in some runs; all others were computed exactly, up to rounding.</p>"
-            + _table("<th>score</th><th>k</th><th>relative standard error of a run’s mean (median)</th>", rows)
-        )
-    if undefined:
-        items = "".join(
-            f"<li>{html.escape(s)}: {html.escape(reason)} ({count} values)</li>" for s, reason, count in undefined[:20]
-        )
-        parts.append(f"<h3>Undefined values</h3><ul>{items}</ul><p>They are left out of means, never counted as zero.</p>")
-    for key, title in (
-        ("seeds", "Seeds"),
-        ("hardware", "Hardware"),
-        ("timings", "Seconds taken"),
-        ("versions", "Versions"),
-        ("config", "Configuration"),
-    ):
-        if provenance.get(key):
-            parts.append(f"<h3>{title}</h3>{_plain(provenance[key])}")
-    papers = "".join(f"<li>{html.escape(paper)}</li>" for paper in PAPERS)
-    parts.append(
-        "<h3>How to cite</h3><p>The software (CITATION.cff in its repository) and the papers whose claims it tests:</p>"
-        f"<ul>{papers}</ul>"
-    )
-    return "".join(parts)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        items = "".join(f"<dt>{html.escape(str(key))}</dt><dd>{_plain(item)}</dd>" for key, item in value.items())
-        return f"<dl>{items}</dl>"
-    if isinstance(value, (list, tuple)):
-        return html.escape(", ".join(str(item) for item in value))
-    if isinstance(value, float):
-        return number(value, 4)
-    return html.escape(str(value))

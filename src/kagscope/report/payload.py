@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kagscope.data.functions import is_function
 from kagscope.figures.style import score_label
 from kagscope.figures.tables import (
     MEASURES,
     RUN_KEYS,
     SETTING_KEYS,
     WHAT_KEYS,
-    curve_means,
     final,
     layer_label,
     layers_of,
@@ -26,32 +26,51 @@ from kagscope.figures.tables import (
     select,
     trainings_of,
     widths_of,
-    windows,
 )
+from kagscope.intervals import half_width
+from kagscope.report.minors import pack_curves
+from kagscope.report.numbers import clean, groups
+from kagscope.report.onsets import find_all
+from kagscope.report.units import pack_units
+from kagscope.report.where import pack_maps, pack_pictures
 from kagscope.schema import BOOKKEEPING
 
-DIGITS = 6  # significant digits of embedded numbers; the page shows four at most
-CURVE_POINTS = 160  # points kept of a Zipf curve, evenly spaced in rank and in its logarithm
-SERIES_COLUMNS = ["seeds", "points", *[f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")]]
+SERIES_COLUMNS = [
+    "seeds",
+    "points",
+    "undefined",
+    "stderr",
+    "exact",
+    *[f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")],
+]
 
 
-def build_payload(results: pd.DataFrame, curves: pd.DataFrame, image_shape: Sequence[int] | None = None) -> dict[str, Any]:
+def build_payload(
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    about: Mapping[str, Any] | None = None,
+    *,
+    reduced: pd.DataFrame | None = None,
+) -> dict[str, Any]:
     """Everything the interactive part of the page shows, as plain lists and dicts without NaN.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.figures.tables.per_run` of it.
+        results: the ``results`` table.
         curves: the ``curves`` table.
-        image_shape: height and width of the images.
+        about: provenance as for :func:`kagscope.report.write_report`.
+        reduced: :func:`~kagscope.figures.tables.per_run` of ``results``, if it is at hand.
 
     Returns:
-        ``settings`` (names in order), ``series`` (one per layer, k, score, selection, width and training),
-        ``maps`` (windowed scores of trained nets as grids), ``curves``, ``accuracy`` and ``runs``.
+        ``settings`` (names in order), ``series`` (one per layer, k, score, selection, width and training), ``maps`` (windowed
+        scores of trained nets as grids), ``pictures`` (mean images), ``curves``, ``units``, ``accuracy`` and ``runs``.
     """
-    reduced = per_run(results)
+    about = about or {}
+    reduced = per_run(results) if reduced is None else reduced
     layers = layers_of(reduced)
     kinds = reduced["selection"].astype(str).map(lambda name: parse_selection(name)[0])
     plain = reduced[kinds != "window"]
     plain_layers = set(layers_of(plain[~plain["score"].astype(str).isin(BOOKKEEPING)]))
+    shape = about.get("image_shape")
     return {
         "settings": {
             "layers": [[name, layer_label(name, layers)] for name in layers if name in plain_layers],
@@ -59,123 +78,67 @@ def build_payload(results: pd.DataFrame, curves: pd.DataFrame, image_shape: Sequ
             "trainings": trainings_of(reduced),
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"]) if score not in BOOKKEEPING],
             "runLayers": [layer_label(name, layers) for name in pr_layers(reduced)],
-            "imageShape": list(image_shape) if image_shape is not None else None,
+            "accuracy": _accuracy_name(about.get("configs") or {}),
+            "names": list(about.get("names") or ("trained", "initial")),
+            "imageShape": list(shape) if shape is not None else None,
+            "elsewhere": bool(about.get("elsewhere")),
         },
         "columns": SERIES_COLUMNS,
-        "series": _series(plain),
-        "maps": _maps(reduced),
-        "curves": _curves(curves),
+        "series": _series(plain, find_all(reduced, results), results if about.get("intervals") == "points" else None),
+        "maps": pack_maps(reduced, results, about.get("labels")),
+        "pictures": pack_pictures(about.get("pictures")),
+        "curves": pack_curves(curves),
+        "units": pack_units(about.get("units") or {}, reduced, shape, layers),
         "accuracy": _accuracy(reduced),
-        "runs": _runs(reduced),
+        "runs": _runs(reduced, about.get("configs") or {}),
     }
 
 
-def groups(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """``table`` cut by ``keys``, in the order in which they come."""
-    yield from table.groupby(list(keys), observed=True, sort=False)
-
-
-def clean(value: Any) -> Any:
-    """A number rounded to ``DIGITS`` significant digits, None where it is not finite."""
-    number = float(value)
-    if not math.isfinite(number):
-        return None
-    rounded = float(f"{number:.{DIGITS}g}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
-
-
-def _series(plain: pd.DataFrame) -> list[dict[str, Any]]:
-    table = over_runs(plain).sort_values("step", kind="stable")
+def _series(
+    plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]], points: pd.DataFrame | None
+) -> list[dict[str, Any]]:
+    keys = [*WHAT_KEYS, "width", "training"]
+    table = over_runs(plain) if points is None else with_point_intervals(over_runs(plain), points)
+    undefined = plain.groupby([*SETTING_KEYS, *WHAT_KEYS], observed=True, sort=False)["undefined"].sum()
+    table = table.assign(undefined=undefined.to_numpy()).sort_values("step", kind="stable")
     last = final(plain)[["width", "training", "step"]].astype({"training": str}).groupby(["width", "training"])["step"].max()
     series = []
-    for key, group in groups(table, [*WHAT_KEYS, "width", "training"]):
+    for key, group in groups(table, keys):
         layer, k, selection, score, width, training = key
         kind, numbers = parse_selection(str(selection))
-        series.append(
-            {
-                "layer": str(layer),
-                "k": int(k),
-                "selection": str(selection),
-                "kind": kind,
-                "scale": numbers[0] if len(numbers) == 1 else None,
-                "score": str(score),
-                "width": int(width),
-                "training": str(training),
-                "exact": bool(group["exact"].all()),
-                "last": int(last[int(width), str(training)]),
-                "step": [int(step) for step in group["step"]],
-                "data": [[clean(value) for value in group[column]] for column in SERIES_COLUMNS],
-            }
-        )
-    return series
-
-
-def _maps(reduced: pd.DataFrame) -> list[dict[str, Any]]:
-    table = windows(final(reduced))
-    table = table[~table["score"].astype(str).isin(BOOKKEEPING)]
-    keys = ("layer", "k", "score", "width", "training", "radius")
-    maps = []
-    means = over_runs(table, (*keys, "row", "column")) if len(table) else table
-    for key, group in groups(means, keys):
-        layer, k, score, width, training, radius = key
-        rows, columns = np.unique(group["row"]), np.unique(group["column"])
-        place = np.searchsorted(rows, group["row"]) * len(columns) + np.searchsorted(columns, group["column"])
         entry: dict[str, Any] = {
             "layer": str(layer),
             "k": int(k),
+            "selection": str(selection),
+            "kind": kind,
+            "scale": numbers[0] if len(numbers) == 1 else None,
             "score": str(score),
             "width": int(width),
             "training": str(training),
+            "exact": bool(group["exact"].all()),
+            "last": int(last[int(width), str(training)]),
+            "step": [int(step) for step in group["step"]],
+            "data": [[clean(value) for value in group[column]] for column in SERIES_COLUMNS],
         }
-        entry |= {"radius": clean(radius), "rows": [clean(row) for row in rows], "columns": [clean(column) for column in columns]}
-        for measure in ("ratio", "value"):
-            grid = np.full(len(rows) * len(columns), np.nan)
-            grid[place] = group[measure]
-            entry[measure] = [clean(value) for value in grid]
-        maps.append(entry)
-    return maps
+        if found := onsets.get((str(layer), int(k), str(selection), str(score), int(width), str(training))):
+            entry["onset"] = found
+        series.append(entry)
+    return series
 
 
-def _curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
-    means = curve_means(curves)
-    means = means[means["stage"] != "between"]
-    keys = ["curve", "layer", "k", "selection", "width", "training", "stage"]
-    entries = []
-    for key, group in groups(means, keys):
-        curve, layer, k, selection, width, training, stage = key
-        ordered = group.sort_values("x")
-        zeros = ordered.loc[np.isneginf(ordered["x"]), "y"].sum()
-        ordered = ordered[np.isfinite(ordered["x"])]
-        if str(curve) == "zipf":
-            ordered = ordered.iloc[_thinned(len(ordered))]
-        elif len(ordered):
-            eighths = np.round(ordered["x"].to_numpy() * 8).astype(int)
-            y = pd.Series(ordered["y"].to_numpy(), index=eighths).reindex(range(eighths[0], eighths[-1] + 2), fill_value=0.0)
-            ordered = pd.DataFrame({"x": y.index / 8, "y": y.to_numpy()})
-        entries.append(
-            {
-                "curve": str(curve),
-                "layer": str(layer),
-                "k": int(k),
-                "selection": str(selection),
-                "width": int(width),
-                "training": str(training),
-                "stage": str(stage),
-                "zeros": clean(zeros),
-                "count": clean(group["x"].max()),
-                "x": [clean(x) for x in ordered["x"]],
-                "y": [clean(y) for y in ordered["y"]],
-            }
-        )
-    return entries
-
-
-def _thinned(count: int) -> np.ndarray:
-    if count <= CURVE_POINTS:
-        return np.arange(count)
-    even = np.linspace(0, count - 1, CURVE_POINTS // 2)
-    log = np.geomspace(1, count, CURVE_POINTS // 2) - 1
-    return np.unique(np.round(np.concatenate([even, log])).astype(int))
+def with_point_intervals(table: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """Means of one network with intervals over its data points (Student's t, 95%; tokens of a point are averaged first)."""
+    keys = [*SETTING_KEYS, *WHAT_KEYS]
+    text = dict.fromkeys(("training", "layer", "selection", "score"), str)
+    frame = results.assign(difference=results["value"] - results["baseline"]).astype(text)
+    points = frame.groupby([*keys, "point"], sort=False)[list(MEASURES)].mean()
+    spread, count = (getattr(points.groupby(keys, sort=False), what)() for what in ("std", "count"))
+    half = pd.DataFrame(half_width(spread.to_numpy(), count.to_numpy()), spread.index, list(MEASURES))
+    found = table[keys].astype(text).join(half, on=keys)
+    for name in MEASURES:
+        width = found[name].to_numpy()
+        table = table.assign(**{f"{name}_low": table[name] - width, f"{name}_high": table[name] + width})
+    return table
 
 
 def _accuracy(reduced: pd.DataFrame) -> list[dict[str, Any]]:
@@ -195,7 +158,12 @@ def pr_layers(reduced: pd.DataFrame) -> list[str]:
     return layers_of(select(reduced, score="pr", k=2, selection="all"))
 
 
-def _runs(reduced: pd.DataFrame) -> list[dict[str, Any]]:
+def _accuracy_name(configs: Mapping[str, Any]) -> str:
+    """What the column ``accuracy`` holds: of a regression R^2."""
+    return "test R²" if configs and all(is_function(str(one.get("data"))) for one in configs.values()) else "test accuracy"
+
+
+def _runs(reduced: pd.DataFrame, configs: Mapping[str, Any]) -> list[dict[str, Any]]:
     last = final(reduced)
     rows = last.drop_duplicates("run").sort_values(["width", "training", "seed"])
     ratios = {}
@@ -213,6 +181,7 @@ def _runs(reduced: pd.DataFrame) -> list[dict[str, Any]]:
             "epoch": clean(row["epoch"]),
             "accuracy": clean(row["accuracy"]),
             "pr": [clean(ratios[layer].get(str(row["run"]), math.nan)) for layer in layers],
+            "config": configs.get(str(row["run"])),
         }
         for row in rows[[*RUN_KEYS, "epoch", "accuracy"]].to_dict("records")
     ]

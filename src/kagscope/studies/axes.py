@@ -28,7 +28,7 @@ class RunValues(_Strict):
     width: int = Field(default=64, ge=1, le=MAX_WIDTH, description="units per hidden layer")
     depth: int = Field(default=2, ge=1, le=64, description="hidden layers")
     widths: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] | None = Field(
-        default=None, description="units of each hidden layer, instead of width and depth"
+        default=None, min_length=1, description="units of each hidden layer, instead of width and depth"
     )
     activation: Literal["gelu", "relu", "tanh", "silu"] = "gelu"
     training: Literal["standard", "augmented"] = "standard"

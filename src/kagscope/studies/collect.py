@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kagscope.errors import DataError
 from kagscope.files import atomic_write
 from kagscope.provenance import hardware
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.claims import Claim, evaluate_claims
 from kagscope.studies.executors import Report
+from kagscope.studies.exhibits import exhibits, settings_of_runs
 from kagscope.studies.findings import findings
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
     study = store.study
     whole, left_out = whole_runs(store, run_ids)
     if not whole:
-        raise DataError(f"{store.folder} holds no finished run; run the study first")
+        raise none_finished(store, left_out)
     image_shape = tuple(study["image_shape"])
     on_event({"kind": "stage", "name": "tables"})
     results = joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
@@ -82,6 +82,7 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
         "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
         "config": study["settings"],
         "findings": sentences,
+        **exhibits(store, list(whole), settings_of_runs(results)),
     }
     figures = write_figures(
         results, curves, store.folder / "figures", image_shape, lambda name: on_event({"kind": "stage", "name": f"figure {name}"})
@@ -92,7 +93,7 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
         results=results,
         curves=curves,
         claims=[claim.as_json() for claim in claims],
-        provenance=provenance,
+        provenance={**provenance, "figures": figures},
     )
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})

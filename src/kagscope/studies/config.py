@@ -4,50 +4,53 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any, Literal, TypeVar
+from collections.abc import Collection, Iterator
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kagscope.errors import InputError
+from kagscope.studies.validation import validated as validated
 from kagscope.training import Augmentation
 
 MAX_RUNS = 100_000
 MAX_SEEDS = 1_000
 MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
-LATER_FIELDS = (
-    "optimizer",
-    "momentum",
-    "init",
-    "init_scale",
-    "rotation",
-    "translation",
-    "scale",
-    "train_size",
-    "label_noise",
-    "data_seed",
-    "robustness",
-)
-
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came after the first stores: at their default they do not enter the fingerprint, so that old names stay."""
+
+    def identity(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """Plain values of all fields that decide the fingerprint, but those named."""
+        plain = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in without or (name in self.later and value == field.default):
+                del plain[name]
+            elif isinstance(value, _Settings):
+                plain[name] = value.identity()
+        return plain
 
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON: equal settings, equal fingerprint, on every machine.
 
         The name of the data does not enter, its content's fingerprint does: a moved folder is the same data.
         """
-        canonical = json.dumps(self.model_dump(mode="json", exclude={"data"}), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _digest(self.identity(without=("data",)))
 
 
 class GeometrySettings(_Settings):
-    """What is measured, where and how exactly. ``k = 2`` is the main evidence and therefore gets the most points."""
+    """What is measured, where and how exactly. ``k = 2`` is the main evidence and therefore gets the most points.
+
+    ``selections``, ``layers`` and ``scores`` are None for all there are; what is not named costs nothing.
+    """
+
+    later = frozenset({"selections", "layers", "scores"})
 
     k: tuple[int, ...] = (1, 2, 3)
     points: int = Field(ge=1, description="test images measured at initialisation and after training")
@@ -58,10 +61,13 @@ class GeometrySettings(_Settings):
     rotations: int = Field(ge=2, description="random rotations per rr_max")
     k3_points: int = Field(ge=1, description="test images measured for k = 3")
     k3_rel_error: float = Field(gt=0, lt=1, description="standard error of a sampled k = 3 sum over the sum")
-    window_points: int = Field(ge=1, description="test images in the map of windowed scores")
+    window_points: int = Field(ge=0, description="test images in the map of windowed scores; 0 leaves the map out")
     window_grid: int = Field(ge=1, description="window centres per image side, at most")
     layer_points: int = Field(ge=10, description="test images for kernel alignment, dimensions and constant units")
     zero_row_quantile: float = Field(gt=0, lt=1, description="of the initial net's row means; rows at or below it count as zero")
+    selections: tuple[str, ...] | None = Field(default=None, description="canonical names of column selections")
+    layers: tuple[str, ...] | None = Field(default=None, description="names of hidden layers, as in the tables")
+    scores: tuple[str, ...] | None = Field(default=None, description="names of scores")
 
     @classmethod
     def for_inputs(cls, n_inputs: int, **given: Any) -> GeometrySettings:
@@ -91,6 +97,8 @@ class RobustnessSettings(_Settings):
     l2: tuple[float, ...] = Field(default=(0.5, 1.0), description="radii of FGSM and PGD, length of the change")
     points: int = Field(default=500, ge=1, description="test images attacked, at most")
     steps: int = Field(default=20, ge=1, le=10_000, description="of PGD")
+    restarts: int = Field(default=1, ge=1, le=1000, description="of PGD from other random points; fooled once is fooled")
+    later = frozenset({"restarts"})
 
     @field_validator("linf", "l2")
     @classmethod
@@ -103,6 +111,10 @@ class RobustnessSettings(_Settings):
 class RunConfig(_Settings):
     """One network: everything that decides its weights and its numbers."""
 
+    later = frozenset(
+        {"optimizer", "momentum", "init", "init_scale", "rotation", "translation", "scale"}
+        | {"train_size", "label_noise", "data_seed", "robustness", "schedule"}
+    )
     schema_version: int = 1
     data: str
     data_fingerprint: str
@@ -128,12 +140,11 @@ class RunConfig(_Settings):
     label_noise: float = 0.0
     data_seed: int = 0
     robustness: RobustnessSettings | None = None
+    schedule: Literal["geometric", "linear"] | tuple[int, ...] = "geometric"
 
-    def fingerprint(self) -> str:
-        """As of all settings; fields that came later enter only where they differ from what was always done before them."""
-        later = {name for name in LATER_FIELDS if getattr(self, name) == type(self).model_fields[name].default}
-        canonical = json.dumps(self.model_dump(mode="json", exclude={"data", *later}), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+    def training_fingerprint(self) -> str:
+        """Of what decides the weights at every step, and not of what is kept and measured of them."""
+        return _digest(self.identity(without=("data", "geometry", "robustness", "checkpoints", "schedule")))
 
     @property
     def width(self) -> int:
@@ -260,27 +271,11 @@ class StudySettings(_Settings):
                     )
 
 
+def _digest(plain: dict[str, Any]) -> str:
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 def settings_from(values: dict[str, Any]) -> StudySettings:
     """Validated settings of ``reproduce`` from plain values; see :func:`validated`."""
     return validated(StudySettings, values)
-
-
-def validated(kind: type[Model], values: dict[str, Any]) -> Model:
-    """A validated ``kind`` from plain values.
-
-    Raises:
-        InputError: the first thing wrong, in one line, with the option it came from.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = (
-            " ".join(
-                ".".join(str(part) for part in first["loc"] if not isinstance(part, int) and part not in ("list", "rule")).split()
-            )
-            or "settings"
-        )
-        message = first["msg"].removeprefix("Value error, ")
-        given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
-        raise InputError(f"{where}: {message}{given}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -10,44 +9,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from kagscope.data import Dataset
 from kagscope.errors import DataError, InputError
 from kagscope.files import open_regular
-from kagscope.studies.axes import Axes, RunValues, _Strict
-from kagscope.studies.config import SMALL_IMAGE, GeometrySettings, RobustnessSettings, RunConfig, validated
+from kagscope.studies.axes import Axes, RunValues
+from kagscope.studies.config import SMALL_IMAGE, RunConfig
+from kagscope.studies.measure import Measure
+from kagscope.studies.validation import validated
 
 MAX_BYTES = 2**20
-
-
-class Measure(_Strict):
-    """What is measured of every run; what is left out has a default by the size of the images."""
-
-    k: tuple[int, ...] = Field(default=(1, 2), description="orders of the minors, among 1, 2, 3")
-    checkpoints: int = Field(default=8, ge=2, le=1000, description="geometrically spaced steps at which geometry is measured")
-    points: int | None = Field(default=None, ge=1, le=1_000_000)
-    visited_points: int | None = Field(default=None, ge=1)
-    track_points: int | None = Field(default=None, ge=1)
-    track_visited_points: int | None = Field(default=None, ge=0)
-    rotation_points: int | None = Field(default=None, ge=0)
-    rotations: int | None = Field(default=None, ge=2)
-    k3_points: int | None = Field(default=None, ge=1)
-    window_points: int | None = Field(default=None, ge=1)
-    window_grid: int | None = Field(default=None, ge=1)
-    layer_points: int | None = Field(default=None, ge=10)
-    robustness: RobustnessSettings | None = Field(default=None, description="adversarial accuracy and calibration; a table")
-
-    @field_validator("k")
-    @classmethod
-    def _orders(cls, k: tuple[int, ...]) -> tuple[int, ...]:
-        if not k or any(order not in (1, 2, 3) for order in k) or len(set(k)) != len(k):
-            raise ValueError(f"k must name orders among 1, 2, 3, each once; got {list(k)}")
-        return tuple(sorted(k))
-
-    def geometry(self, n_inputs: int) -> GeometrySettings:
-        """With defaults for images of this size."""
-        return GeometrySettings.for_inputs(n_inputs, **self.model_dump(exclude={"checkpoints", "robustness"}))
 
 
 class StudyFile(Axes):
@@ -69,9 +41,22 @@ class StudyFile(Axes):
             raise InputError(f"{', '.join(twice)} stand in [run] and vary as well; leave one of the two out")
         found: dict[str, RunValues] = {}
         for point in self.points():
-            run = validated(RunValues, self.run | point)
+            try:
+                run = validated(RunValues, self.run | point)
+            except InputError as error:
+                raise InputError(f"{self._place(str(error).partition(':')[0])}{error}") from None
             found.setdefault(run.model_dump_json(), run)
         return list(found.values())
+
+    def _place(self, name: str) -> str:
+        """The table that gives a value, with a dot."""
+        if name in self.grid:
+            return "grid."
+        if any(name in block for block in self.zip):
+            return "zip."
+        if self.random is not None and name in self.random.draw:
+            return "random.draw."
+        return "run." if name != "settings" else ""
 
 
 def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
@@ -132,21 +117,32 @@ def _parsed(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+    """``key=value`` into the tables and lists of a file: ``grid.width=[8]``, ``zip.0.seed=[1, 2]``."""
+    key, equals, text = (part.strip() for part in override.partition("="))
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise InputError(f"--set is {override!r}; expected key=value, such as grid.width=[16,32] or run.epochs=5")
-    try:
-        value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a plain word is itself
-    place = values
+    place: Any = values
     *parents, last = key.split(".")
     for parent in parents:
-        inner = place.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise InputError(f"--set {key}: {parent} is no table of the study file")
-        place = inner
-    place[last] = value
+        place = place.setdefault(parent, {}) if isinstance(place, dict) else place[_index(key, parent, place)]
+        if not isinstance(place, dict | list):
+            raise InputError(f"--set {key}: {parent} is {place!r}, no table or list of the study file")
+    place[last if isinstance(place, dict) else _index(key, last, place)] = _value(key, text)
+
+
+def _index(key: str, text: str, place: list[Any]) -> int:
+    if not text.isdecimal() or int(text) >= len(place):
+        raise InputError(f"--set {key}: {text!r} is no entry of a list of {len(place)}; expected a number from 0")
+    return int(text)
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError as error:
+        if not text or text[0] in "[{\"'":
+            raise InputError(f"--set {key}: {text!r} cannot be read ({error}); expected a value as in TOML") from None
+        return text  # a plain word is itself
 
 
 def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[RunConfig]:
@@ -158,7 +154,20 @@ def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[RunConfig
     return [_config(values, study.measure, datasets[values.data]) for values in study.values()]
 
 
+def _check_task(values: RunValues, dataset: Dataset) -> None:
+    """Raise :class:`InputError` where points in space are asked for what only images with labels have."""
+    if not dataset.is_regression:
+        return
+    if values.training == "augmented":
+        raise InputError(
+            f"training is 'augmented', but {values.data} is a regression on points, not on images; expected 'standard'"
+        )
+    if values.label_noise:
+        raise InputError(f"label_noise is {values.label_noise:g}, but {values.data} is a regression without labels; expected 0")
+
+
 def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
+    _check_task(values, dataset)
     n_inputs, small = dataset.n_inputs, dataset.n_inputs <= SMALL_IMAGE
     least = min(n_inputs, *values.hidden)
     if max(measure.k) > least:
@@ -169,7 +178,8 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         raise InputError(f"train_size is {images}, but {values.data} has {len(dataset.train_labels)} training images")
     if batch_size > images:
         raise InputError(f"batch_size is {batch_size}, but there are {images} training images; use a smaller one")
-    geometry = measure.geometry(n_inputs)
+    geometry = measure.geometry(dataset, len(values.hidden))
+    epochs = values.epochs if values.epochs is not None else 60 if small else 10
     if geometry.points > len(dataset.test_labels):
         raise InputError(f"points is {geometry.points}, but {values.data} has {len(dataset.test_labels)} test images")
     if measure.robustness is not None and dataset.is_regression:
@@ -186,65 +196,10 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         data_fingerprint=dataset.fingerprint(),
         image_shape=dataset.image_shape,
         widths=values.hidden,
-        epochs=values.epochs if values.epochs is not None else 60 if small else 10,
+        epochs=epochs,
         batch_size=batch_size,
-        checkpoints=measure.checkpoints,
+        **measure.kept(values, epochs, -(-images // batch_size)),
         geometry=geometry,
         robustness=measure.robustness,
         **same,
     )
-
-
-def schema() -> str:
-    """JSON Schema of the study file."""
-    described = StudyFile.model_json_schema()
-    described["properties"]["run"]["properties"] = RunValues.model_json_schema()["properties"]
-    return json.dumps(described, indent=1) + "\n"
-
-
-TEMPLATE = """# A kagscope study. `kagscope study plan FILE` lists its runs, `kagscope study run FILE --out DIR` computes them.
-name = "my-study"
-description = "How width and label noise change the geometry."
-
-[run]                          # what all runs share; everything left out has its default
-{run}
-
-[grid]                         # every combination of these
-width = [16, 32, 64]
-label_noise = [0.0, 0.2]
-seed = {{ count = 3 }}           # 0, 1, 2; also {{ linspace = [a, b, n] }} and {{ geomspace = [a, b, n] }} for numbers
-
-# [[zip]]                      # lists that go together, one entry after the other
-# learning_rate = [1e-3, 3e-4]
-# batch_size = [32, 128]
-
-# [random]                     # random draws, combined with the grid
-# count = 20
-# seed = 0
-# [random.draw]
-# learning_rate = {{ log_uniform = [1e-4, 1e-2] }}   # also uniform, integers, choice
-# activation = {{ choice = ["gelu", "relu"] }}
-
-[measure]
-k = [1, 2]                     # orders of the minors
-checkpoints = 6                # steps at which geometry is followed
-# points = 24                  # test images; default by the size of the images
-# robustness = {{ linf = [0.05, 0.1], l2 = [0.5, 1.0], points = 500, steps = 20 }}   # adversarial accuracy, calibration
-"""
-
-
-def template() -> str:
-    """A commented study file that runs as it is."""
-    lines = []
-    for name, field in RunValues.model_fields.items():
-        if name in ("width", "widths", "label_noise", "seed"):
-            continue
-        about = field.description or _choices(field.annotation)
-        value, mark = ("…", "# ") if field.default is None else (json.dumps(field.default), "")
-        lines.append(f"{mark}{f'{name} = {value}':<32}  # {about}".rstrip(" #"))
-    return TEMPLATE.format(run="\n".join(lines))
-
-
-def _choices(annotation: Any) -> str:
-    values = getattr(annotation, "__args__", ())
-    return ", ".join(map(str, values)) if values and all(isinstance(value, str) for value in values) else ""

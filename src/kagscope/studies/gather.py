@@ -1,35 +1,27 @@
-"""Tables, figures and page of a study from a file: one row per run, every number, means per setting."""
+"""Tables, statistics, figures and page of a study from a file."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-import pandas as pd
-
-from kagscope.errors import DataError
-from kagscope.figures.tables import final, per_run
 from kagscope.files import atomic_path, atomic_write
-from kagscope.intervals import half_width
 from kagscope.provenance import hardware
-from kagscope.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.collect import Outcome
-from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Report
+from kagscope.studies.exhibits import exhibits, settings_of_runs
+from kagscope.studies.inference import infer
+from kagscope.studies.occurrence import occurrence, occurrence_sentences
 from kagscope.studies.relations import relations
+from kagscope.studies.setting_tables import accuracy_name, labels_of, runs_table, settings_summary, varied_axes
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
-
-HIDDEN = ("geometry", "data_fingerprint", "robustness")
-BASIC_AXES = ("width", "training", "seed")
+from kagscope.studies.study_figures import study_figures
+from kagscope.studies.study_findings import related_sentences, study_findings
+from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
 
 
 def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda event: None) -> Outcome:
-    """Write ``runs``, ``results`` and ``curves.parquet``, ``summary.csv``, ``relations.csv``, ``figures/`` and ``report.html``.
+    """Write ``runs``, ``results`` and ``curves.parquet``, the tables of means and tests, ``figures/`` and ``report.html``.
 
     Args:
         store: of the study.
@@ -46,7 +38,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     study = store.study
     whole, left_out = whole_runs(store, run_ids)
     if not whole:
-        raise DataError(f"{store.folder} holds no finished run; run the study first")
+        raise none_finished(store, left_out)
     on_event({"kind": "stage", "name": "tables"})
     results = joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
     curves = joined(store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
@@ -57,16 +49,21 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     summary = settings_summary(results, runs, varied)
     atomic_write(store.folder / "summary.csv", summary.to_csv(index=False))
     held = [name for name in varied if name != "seed"]
+    on_event({"kind": "stage", "name": "statistics"})
     related = relations(results, runs, held)
-    atomic_write(store.folder / "relations.csv", related.to_csv(index=False))
-    labels = _labels(runs, varied)
+    occurs = occurrence(results, runs, held)
+    tested = infer(results, runs, varied)
+    for name, table in {"relations": related, "occurrence": occurs, **tested.tables()}.items():
+        atomic_write(store.folder / f"{name}.csv", table.to_csv(index=False))
+    labels = labels_of(runs, varied)
     shown = results.assign(training=results["run"].astype(str).map(labels).astype("category"))
     drawn = curves.assign(training=curves["run"].astype(str).map(labels).astype("category"))
     shapes = sorted({tuple(shape) for shape in runs["image_shape"]})
-    sentences = _findings(results, runs, varied, left_out) + _related(related, held)
+    sentences = study_findings(shown, runs, varied, left_out) + occurrence_sentences(occurs, held, accuracy_name(runs))
+    sentences += tested.sentences + related_sentences(related, held)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
-    _maps(store, summary, [name for name in varied if name != "seed"])
+    study_figures(store.folder, results, runs, summary=summary, related=related, occurs=occurs, axes=held)
     on_event({"kind": "stage", "name": "report"})
     seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
     report = write_report(
@@ -85,122 +82,10 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
             "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
             "config": study["settings"],
             "findings": sentences,
+            "figures": figures,
+            **exhibits(store, list(whole), settings_of_runs(shown)),
         },
     )
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
     return Outcome(store.folder, report, [], sentences, list(whole), left_out, seconds)
-
-
-def _maps(store: RunStore, summary: pd.DataFrame, axes: Sequence[str]) -> None:
-    """``figures/map_<layer>.png`` and ``.pdf`` over the two axes with most values."""
-    from kagscope.figures.phase import figure_phase
-    from kagscope.figures.style import save
-    from kagscope.figures.tables import NothingToPlot, layers_of
-
-    if len(axes) < 2:
-        return
-    x, y = sorted(axes, key=lambda name: -summary[name].nunique())[:2]
-    for layer in layers_of(summary):
-        with contextlib.suppress(NothingToPlot):
-            figure = figure_phase(summary, x, y, layer)
-            for suffix in ("png", "pdf"):
-                save(figure, store.folder / "figures" / f"map_{safe_name(layer)}.{suffix}")
-
-
-def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
-    """One row per run: its id, every value of its configuration, accuracies, generalisation gap, seconds."""
-    rows = []
-    for run_id in run_ids:
-        config = json.loads((store.run_folder(run_id) / "config.json").read_text())
-        manifest = store.manifest(run_id)
-        values: dict[str, Any] = {name: value for name, value in config.items() if name not in HIDDEN}
-        widths = values.pop("widths")
-        values |= {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
-        facts = {name: manifest[name] for name in ("accuracy", "train_accuracy", "train_seconds", "geometry_seconds")}
-        rows.append({"run": run_id, **values, **facts, **manifest.get("robustness", {})})
-    table = pd.DataFrame(rows)
-    return table.assign(generalization_gap=table["train_accuracy"] - table["accuracy"])
-
-
-def varied_axes(runs: pd.DataFrame) -> list[str]:
-    """The values of a configuration that differ among the runs."""
-    known = {*RunConfig.model_fields, "width", "depth"} - {"image_shape", "schema_version", *HIDDEN}
-    known -= {"widths"} if runs["depth"].nunique() == 1 else {"width", "depth"}
-    return [name for name in runs.columns if name in known and runs[name].astype(str).nunique() > 1]
-
-
-def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
-    """Means over the runs of each setting (seeds) after training, with 95% intervals of Student's t over runs.
-
-    Returns:
-        The varied axes but the seed, layer, k, selection, score, ``nets``, mean ``accuracy``; value, baseline and ratio, each
-        with ``_low`` and ``_high``.
-    """
-    last = final(per_run(results))
-    last = last[~last["score"].astype(str).isin(BOOKKEEPING)]
-    axes = [name for name in varied if name not in ("seed",)]
-    extra = runs.set_index("run")[axes].add_prefix("axis_")
-    frame = last.astype({"run": str}).join(extra, on="run")
-    keys = [*(f"axis_{name}" for name in axes), "layer", "k", "selection", "score"]
-    grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)
-    columns: dict[str, Any] = {"nets": grouped["value"].count(), "accuracy": grouped["accuracy"].mean()}
-    for measure in ("value", "baseline", "ratio"):
-        mean, count, spread = grouped[measure].mean(), grouped[measure].count(), grouped[measure].std()
-        half = half_width(np.asarray(spread, dtype=float), np.asarray(count))
-        columns |= {measure: mean, f"{measure}_low": mean - half, f"{measure}_high": mean + half}
-    found = pd.DataFrame(columns).reset_index()
-    return found.rename(columns={f"axis_{name}": name for name in axes})
-
-
-def _labels(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
-    """What a run is called beside its width: its training and whatever else varies."""
-    others = [name for name in varied if name not in (*BASIC_AXES, "widths")]
-
-    def label(row: Mapping[Any, Any]) -> str:
-        return ", ".join([str(row["training"]), *(f"{name} {_short(row[name])}" for name in others)])
-
-    return {str(row["run"]): label(row) for row in runs.to_dict("records")}
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _findings(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str], left_out: dict[str, str]) -> list[str]:
-    said = [f"{len(runs)} runs; varied: {', '.join(varied) or 'nothing'}. Mean test accuracy {runs['accuracy'].mean():.3f}."]
-    last = final(per_run(results))
-    chosen = last[(last["score"] == "pr") & (last["k"] == 2) & (last["selection"] == "all") & last["ratio"].notna()]
-    if len(chosen):
-        most = chosen.sort_values("ratio").iloc[-1]
-        said.append(
-            f"The participation ratio of the 2 x 2 minors grew most in layer {most['layer']} of {most['run']}: "
-            f"{most['ratio']:.2f} times its initial value."
-        )
-        share = float((chosen["ratio"] > 1).mean())
-        said.append(f"It is above its initial value in {share:.0%} of all layers and runs.")
-    if runs["seed"].nunique() == 1:
-        said.append("There is one seed only: nothing here says how much nets of the same setting differ.")
-    return said + [f"Run {run} was left out: {why}." for run, why in left_out.items()]
-
-
-def _related(related: pd.DataFrame, fixed: Sequence[str]) -> list[str]:
-    """The relation of geometry to test accuracy and robustness that stands out most, and how many survive the correction."""
-    if related.empty:
-        return []
-    clear = related[related["p_holm"] < 0.05]
-    said = [f"{len(clear)} of {len(related)} rank correlations of geometry with outcomes differ from 0 after Holm's correction."]
-    which = "partial" if fixed and related["partial"].notna().any() else "rho"
-    most = related.iloc[int(related[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
-    held = f", {', '.join(fixed)} held fixed" if which == "partial" else ""
-    interval = f"{most[f'{which}_low']:.2f} to {most[f'{which}_high']:.2f}, n = {most['n']}"
-    return [
-        *said,
-        f"The strongest{held}: {most['score']} (k = {most['k']}, layer {most['layer']}, {most['measure']}) with "
-        f"{most['outcome']}: {most[which]:.2f} ({interval}). It is a correlation, not a cause.",
-    ]
-
-
-def safe_name(layer: str) -> str:
-    """A layer's name as part of a file's."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", layer) or "net"

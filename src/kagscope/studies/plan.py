@@ -10,14 +10,17 @@ from math import comb
 
 import torch
 
+from kagscope.geometry import SUMS
+from kagscope.minors._input import MOMENTS
 from kagscope.studies.config import RunConfig
+from kagscope.wanted import NEEDS, moments_for, wants
 
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
 STEP_OVERHEAD = 35e-6  # seconds of an optimiser step beside its arithmetic
 SHARE_OF_PEAK = 0.7  # of a large product's speed that training reaches
 STATE_OVERHEAD = 0.09  # seconds to measure one layer of one checkpoint, however small
 MINORS_PER_SECOND = 3e8  # visited on one core, with everything that is measured beside them
-TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-6, 1.0  # a 3-minor's, up to what a sampled point takes
+TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.0  # a 3-minor's, up to what a sampled point takes
 # Of a worker: its libraries, copies of the images, states of a net beside its checkpoints (with gradients and the optimiser's),
 # copies of the Jacobians of all points.
 WORKER_BYTES, IMAGE_COPIES, STATES, JACOBIANS = 0.7e9, 2.5, 4, 3
@@ -87,17 +90,22 @@ def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> fl
 def _geometry_seconds(run: RunConfig) -> float:
     n = run.image_shape[0] * run.image_shape[1]
     plan, between, total = run.geometry, run.checkpoints - 2, 0.0
-    for width in run.widths:
-        visited = 2 * plan.visited_points + between * plan.track_visited_points
+    looks = not set(moments_for(plan.scores, MOMENTS)) <= set(SUMS)  # at every minor: formulas do not give all that is asked for
+    for place, width in enumerate(run.widths):
+        if plan.layers is not None and str(2 * place + 1) not in plan.layers:
+            continue
+        visited = (2 * plan.visited_points + between * plan.track_visited_points) * looks
         total += run.checkpoints * STATE_OVERHEAD + visited * comb(width, 2) * comb(n, 2) / MINORS_PER_SECOND
-        if 3 in plan.k:
+        if 3 in plan.k and wants(plan.scores, *NEEDS):
             total += 2 * plan.k3_points * min(TRIPLE_SECONDS * comb(width, 3) * comb(n, 3), MOST_PER_TRIPLE_POINT)
     return total
 
 
 def _table_bytes(run: RunConfig) -> float:
-    selections, scores = 9, 8
-    rows = len(run.widths) * len(run.geometry.k) * selections * scores
+    plan = run.geometry
+    selections = 9 if plan.selections is None else len(plan.selections)
+    scores = 8 if plan.scores is None else len(plan.scores)
+    rows = len(plan.layers or run.widths) * len(plan.k) * selections * scores
     return BYTES_PER_ROW * rows * (2 * run.geometry.points + (run.checkpoints - 2) * run.geometry.track_points) + BYTES_PER_RUN
 
 

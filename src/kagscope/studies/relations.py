@@ -35,8 +35,7 @@ def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = 
         One row per score (layer, k, score, measure) and outcome: ``n``, ``rho``, ``rho_low``, ``rho_high``, ``p_value``,
         ``p_holm``, ``partial``, ``partial_low``, ``partial_high``, ``test``. Empty with fewer than eight runs.
     """
-    outcomes = [name for name in runs.columns if name in OUTCOMES or name.startswith(("pgd_", "fgsm_"))]
-    outcomes = [name for name in outcomes if runs[name].nunique() > 1]
+    outcomes = outcome_columns(runs)
     runs, held = _held(runs, given)
     rows = []
     for about, values in _scores(results):
@@ -50,6 +49,12 @@ def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = 
         found["p_holm"] = holm(found["p_value"].tolist())
         found["test"] = "Spearman rank correlation over runs"
     return found
+
+
+def outcome_columns(runs: pd.DataFrame) -> list[str]:
+    """Columns that say how well a run does and that differ among the runs."""
+    named = [name for name in runs.columns if name in OUTCOMES or name.startswith(("pgd_", "fgsm_"))]
+    return [name for name in named if runs[name].nunique() > 1]
 
 
 def _held(runs: pd.DataFrame, given: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:

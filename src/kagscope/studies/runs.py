@@ -25,12 +25,14 @@ from kagscope.geometry import Probe, State, choose_points, measure_state
 from kagscope.minors.threads import limit_threads
 from kagscope.models import mlp
 from kagscope.provenance import versions
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.config import RobustnessSettings, RunConfig
 from kagscope.studies.executors import DEVICE, Report
+from kagscope.studies.reuse import Earlier, earlier, earlier_runs, still_to_measure, together
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import write_run_table
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
+from kagscope.wanted import PRUNE_SCORES, wants
 from kagscope.weights import save_weights
 
 TASKS_PER_WORKER = 2
@@ -122,10 +124,17 @@ def run_task(task: Task, report: Report) -> None:
 
 
 def _run_group(store: RunStore, data: str, group: list[RunConfig], initial: dict[RunConfig, State], report: Report) -> None:
-    """Train the seeds of one setting side by side, measure and store each; where that fails, each seed alone, to tell which."""
+    """Train the seeds of one setting side by side, measure and store each; where that fails, each seed alone, to tell which.
+
+    Networks that the store holds already, measured for other numbers, are not trained again.
+    """
+    known = _known(store, data, group)
+    for run in [run for run in group if run in known]:
+        _measure(store, run, known[run].net, _dataset(data, run), initial, 0.0, report, known[run])
+    group = [run for run in group if run not in known]
     if not group:
         return
-    dataset = degraded(_data(data), group[0].train_size, group[0].label_noise, group[0].data_seed)
+    dataset = _dataset(data, group[0])
     name = group[0].run_id
     began = time.perf_counter()
     try:
@@ -145,29 +154,67 @@ def _run_group(store: RunStore, data: str, group: list[RunConfig], initial: dict
         return
     train_seconds = (time.perf_counter() - began) / len(nets)
     for run, net in zip(group, nets, strict=True):
-        report({"kind": "measure", "run": run.run_id})
-        began = time.perf_counter()
-        start = run.at_initialisation(seed=run.seed)
-        try:
-            if start not in initial:
-                initial[start] = measure_initial(run, net, dataset)
-            tables = measure_run(run, net, dataset, initial[start])
-        except InputError as error:
-            _failed(store, run, error, report)
-            continue
-        facts = {
-            "accuracy": net.accuracy[net.steps[-1]],
-            "train_accuracy": net.train_accuracy,
-            "train_seconds": train_seconds,
-            "geometry_seconds": time.perf_counter() - began,
-            "device": training_device(),
-            "versions": versions(),
-        }
-        if run.robustness is not None:
-            facts["robustness"] = robustness(run, net, dataset, run.robustness)
-        store.publish(run.run_id, partial(_write, run, net, tables), facts)
-        shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
-        report({"kind": "run", "run": run.run_id, **shown})
+        _measure(store, run, net, dataset, initial, train_seconds, report)
+
+
+def _dataset(data: str, run: RunConfig) -> Dataset:
+    return degraded(_data(data), run.train_size, run.label_noise, run.data_seed)
+
+
+def _known(store: RunStore, data: str, group: Sequence[RunConfig]) -> dict[RunConfig, Earlier]:
+    """What the store holds of the networks of a group, measured for other numbers."""
+    names = earlier_runs(store)
+    there = {run: names[run.training_fingerprint()] for run in group if names and run.training_fingerprint() in names}
+    images = len(_dataset(data, group[0]).train_labels) if there else 0
+    found = {run: earlier(store, name, training_settings(run), images) for run, name in there.items()}
+    return {run: known for run, known in found.items() if known is not None}
+
+
+def _measure(
+    store: RunStore,
+    run: RunConfig,
+    net: TrainedNetwork,
+    dataset: Dataset,
+    initial: dict[RunConfig, State],
+    train_seconds: float,
+    report: Report,
+    known: Earlier | None = None,
+) -> None:
+    """Measure one network and store the run; what is known of it is not measured again."""
+    report({"kind": "measure", "run": run.run_id})
+    began = time.perf_counter()
+    todo = run if known is None else still_to_measure(run, known)
+    try:
+        tables = None if todo is None else _tables(todo, net, dataset, initial)
+    except InputError as error:
+        _failed(store, run, error, report)
+        return
+    if known is not None and todo is not run:
+        tables = together(run, known, tables)
+    assert tables is not None
+    facts = {
+        "accuracy": net.accuracy[net.steps[-1]],
+        "train_accuracy": net.train_accuracy,
+        "train_seconds": train_seconds,
+        "geometry_seconds": time.perf_counter() - began,
+        "device": training_device(),
+        "versions": versions(),
+    }
+    if run.robustness is not None:
+        same = known is not None and known.run.robustness == run.robustness
+        facts["robustness"] = known.robustness if known and same else robustness(run, net, dataset, run.robustness)
+    store.publish(run.run_id, partial(_write, run, net, tables), facts)
+    shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
+    report({"kind": "run", "run": run.run_id, **shown})
+
+
+def _tables(
+    run: RunConfig, net: TrainedNetwork, dataset: Dataset, initial: dict[RunConfig, State]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    start = run.at_initialisation(seed=run.seed)
+    if start not in initial:
+        initial[start] = measure_initial(run, net, dataset)
+    return measure_run(run, net, dataset, initial[start])
 
 
 def training_device() -> str:
@@ -206,6 +253,7 @@ def training_settings(run: RunConfig) -> TrainingSettings:
         momentum=run.momentum,
         init=run.init,
         init_scale=run.init_scale,
+        schedule=run.schedule,
     )
 
 
@@ -221,7 +269,7 @@ def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, asked: Rob
     for norm, radii in (("linf", asked.linf), ("l2", asked.l2)):
         for eps in radii:
             for method in METHODS:
-                options = {"norm": norm, "method": method, "steps": asked.steps, "seed": run.seed}
+                options = {"norm": norm, "method": method, "steps": asked.steps, "restarts": asked.restarts, "seed": run.seed}
                 found[f"{method}_{norm}_{eps:g}"] = adversarial_accuracy(model, inputs, labels, eps, **options)  # type: ignore[arg-type]
     return found
 
@@ -243,10 +291,14 @@ def measure_run(run: RunConfig, net: TrainedNetwork, dataset: Dataset, initial: 
         full = step in (0, last)
         state = initial if step == 0 else measure_state(model, probe, plan, full=full)
         rows = [compare(state, initial, quantile)]
-        if full:
+        if full and wants(plan.scores, *PRUNE_SCORES):
             rows.append(pruned(model, inputs[choose_points(len(inputs), plan.layer_points)], state, initial, quantile))
+        if full:
             distributions.append(curves(state).assign(step=step))
-        tables.append(pd.concat(rows).assign(step=step, epoch=step / net.steps_per_epoch, accuracy=net.accuracy[step]))
+        asked = pd.concat(rows)
+        if plan.scores is not None:
+            asked = asked[asked["score"].isin([*plan.scores, *BOOKKEEPING])]
+        tables.append(asked.assign(step=step, epoch=step / net.steps_per_epoch, accuracy=net.accuracy[step]))
     names: dict[str, Any] = {"run": run.run_id, "width": run.width, "training": run.training, "seed": run.seed}
     results = pd.concat(tables, ignore_index=True).assign(**names)
     curve_table = pd.concat(distributions, ignore_index=True).assign(**names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -14,11 +14,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kagscope.errors import DataError
 from kagscope.files import atomic_path
+from kagscope.studies.config import RunConfig
 from kagscope.studies.store import RunStore
 
 COMPRESSED_FROM = 2000  # rows; opening a decompressor for every column of a small table takes longer than reading it
 RUNS_KEY = b"kagscope_runs"  # of a joined file: run id to the SHA-256 of the manifest it was read under
+RUN_VERSION = int(RunConfig.model_fields["schema_version"].default)  # of config.json and the tables beside it
 RESULTS, CURVES = "results.parquet", "curves.parquet"
 
 
@@ -33,17 +36,45 @@ def whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[dict[str, str],
     """The finished runs with a digest of their manifest, and why each of the others is not among them."""
     failed, there = store.failures(), store.folders()
     with ThreadPoolExecutor() as pool:  # checksums are computed without the interpreter's lock
-        found = dict(zip(run_ids, pool.map(lambda run: store.checked(run) if run in there else (None, ""), run_ids), strict=True))
+        found = dict(
+            zip(run_ids, pool.map(lambda run: _looked_at(store, run) if run in there else ("", ""), run_ids), strict=True)
+        )
     whole: dict[str, str] = {}
     left_out: dict[str, str] = {}
     for run in run_ids:
         if run not in there:
             left_out[run] = f"failed: {failed[run]}" if run in failed else "not finished"
         elif damage := found[run][0]:
-            left_out[run] = f"damaged: {damage}"
+            left_out[run] = damage
         else:
             whole[run] = found[run][1]
     return whole, left_out
+
+
+def none_finished(store: RunStore, left_out: Mapping[str, str]) -> DataError:
+    """What to say of a store without any run that can be used."""
+    if not left_out or all(why == "not finished" for why in left_out.values()):
+        return DataError(f"{store.folder} holds no finished run; run the study first")
+    run, why = next((run, why) for run, why in left_out.items() if why != "not finished")
+    count = len(left_out)
+    return DataError(
+        f"{store.folder} holds no run that can be used, of {count}: {run} {why}{', …' * (count > 1)}; run the study again"
+    )
+
+
+def _looked_at(store: RunStore, run: str) -> tuple[str, str]:
+    """Why a run that is there cannot be read as data, or ""; and the digest of its manifest."""
+    damage, digest = store.checked(run)
+    if damage:
+        return f"damaged: {damage}", digest
+    try:
+        with open(os.path.join(store.folder, "runs", run, "config.json"), "rb") as stream:
+            version = json.load(stream).get("schema_version", RUN_VERSION)
+    except (OSError, ValueError, AttributeError) as error:
+        return f"damaged: config.json: {error}", digest
+    if not isinstance(version, int) or version > RUN_VERSION:
+        return f"of a newer kagscope: its schema is {version}, this one reads up to {RUN_VERSION}; upgrade", digest
+    return "", digest
 
 
 def joined(store: RunStore, runs: dict[str, str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
@@ -60,28 +91,47 @@ def joined(store: RunStore, runs: dict[str, str], part: str, target: str, column
         OutputError: the file cannot be written.
     """
     file = store.folder / target
-    held = _held(file)
-    if list(held.items()) == list(runs.items()):
-        table = pq.read_table(file)
-    else:
-        table = _gathered(store, runs, part, file, {run for run, digest in runs.items() if held.get(run) == digest})
-        metadata = {RUNS_KEY: json.dumps(runs).encode()}
+    table, new = _read(store, runs, part, file, columns)
+    if new:
+        metadata = {**(table.schema.metadata or {}), RUNS_KEY: json.dumps(runs).encode()}
         with atomic_path(file) as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
     return table.to_pandas().astype(columns)[list(columns)]
 
 
-def _gathered(store: RunStore, runs: dict[str, str], part: str, file: Path, held: set[str]) -> pa.Table:
-    """Rows of ``held`` runs from the joined file, of the others from their own; dictionaries in order of appearance."""
+def read_joined(store: RunStore, runs: dict[str, str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
+    """As :func:`joined`, but nothing is written: for a store that belongs to somebody else."""
+    table, _ = _read(store, runs, part, store.folder / target, columns)
+    return table.to_pandas().astype(columns)[list(columns)]
+
+
+def _read(store: RunStore, runs: dict[str, str], part: str, file: Path, columns: Mapping[str, str]) -> tuple[pa.Table, bool]:
+    """The table of all runs, and whether it is another than the joined file holds."""
+    held, old = _held(file, columns), None
+    if any(held.get(run) == digest for run, digest in runs.items()):
+        try:
+            old = pq.read_table(file)
+        except (OSError, ValueError, pa.ArrowException):  # damaged behind its schema; made again from the runs
+            held = {}
+    if old is not None and list(held.items()) == list(runs.items()):
+        return old, False
+    same = {run for run, digest in runs.items() if held.get(run) == digest}
+    return _gathered(store, runs, part, old, same, list(columns)), True
+
+
+def _gathered(
+    store: RunStore, runs: dict[str, str], part: str, joined: pa.Table | None, held: set[str], columns: list[str]
+) -> pa.Table:
+    """Rows of ``held`` runs from the joined table, of the others from their own; dictionaries in order of appearance."""
     pieces: dict[str, pa.Table] = {}
-    if held:
-        old = _decoded([pq.read_table(file)])
+    if held and joined is not None:
+        old = _decoded([joined.select(columns)])
         names = old.column("run").to_numpy(zero_copy_only=False)
         starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])  # the rows of a run stand together
         for start, stop in zip(starts, np.r_[starts[1:], len(names)], strict=True):
             pieces[str(names[start])] = old.slice(start, stop - start)
     fresh = [run for run in runs if run not in held or run not in pieces]
-    tables = [_read(os.path.join(store.folder, "runs", run, part)) for run in fresh]
+    tables = [_own(store, run, part, columns) for run in fresh]
     if pieces:
         pieces |= {run: _decoded([table]) for run, table in zip(fresh, tables, strict=True)}
         new = pa.concat_tables(pieces[run] for run in runs)
@@ -91,11 +141,23 @@ def _gathered(store: RunStore, runs: dict[str, str], part: str, file: Path, held
     return pa.table(encoded, names=new.column_names)
 
 
-def _read(file: str) -> pa.Table:
-    """One small Parquet file. Several times as fast as ``pq.read_table``, which first makes a data set of it."""
-    with open(file, "rb") as stream:
+def _own(store: RunStore, run: str, part: str, columns: list[str]) -> pa.Table:
+    """A run's own table, read several times as fast as by ``pq.read_table``, which first makes a data set of the file.
+
+    Raises:
+        DataError: it lacks columns.
+    """
+    with open(os.path.join(store.folder, "runs", run, part), "rb") as stream:
         data = stream.read()
-    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+    if table.column_names == columns:
+        return table
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise DataError(
+            f"{part} of run {run} lacks the columns {', '.join(missing)}, so another version of kagscope wrote it; upgrade, "
+            "or remove that run's folder and run the study again"
+        )
+    return table.select(columns)
 
 
 def _decoded(tables: Sequence[pa.Table]) -> pa.Table:
@@ -108,10 +170,11 @@ def _decoded(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(plain).combine_chunks()  # slicing 10,000 chunks 10,000 times would take longer than reading them
 
 
-def _held(file: Path) -> dict[str, str]:
-    """The runs of a joined file; none where it is missing or not readable."""
+def _held(file: Path, columns: Mapping[str, str]) -> dict[str, str]:
+    """The runs of a joined file; none where it is missing, not readable, or lacks columns."""
     try:
-        found = json.loads((pq.read_schema(file).metadata or {}).get(RUNS_KEY, b"{}"))
+        schema = pq.read_schema(file)
+        found = json.loads((schema.metadata or {}).get(RUNS_KEY, b"{}"))
     except (OSError, ValueError, pa.ArrowException):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and set(columns) <= set(schema.names) else {}

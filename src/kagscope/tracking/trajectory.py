@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,11 +126,26 @@ class Trajectory:
         Raises:
             InputError: nothing of that kind was measured.
         """
-        from kagscope.figures.tracking import plot_ratio_by_step
+        from kagscope.figures.series import plot_by_step
 
         summary = self.summary() if k else _main_order(self.summary())
         chosen = self._chosen(summary, score=score, layer=layer, k=k, selection=selection)
-        return plot_ratio_by_step(chosen, find_onsets(chosen), ax=ax)
+        return plot_by_step(
+            chosen, score=score, k=int(chosen["k"].iloc[0]), selection=selection, onsets=find_onsets(chosen), ax=ax
+        )
+
+    @property
+    def findings(self) -> list[str]:
+        """Plain sentences: where each layer's PR stands, since when it differs from the baseline's, what to distrust."""
+        from kagscope.tracking.findings import findings
+
+        return findings(self)
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the self-contained page. Raises :class:`OutputError`, or :class:`DataError` where nothing was measured yet."""
+        from kagscope.report.measured import write_trajectory_page
+
+        return write_trajectory_page(self, path)
 
     @property
     def headline(self) -> dict[str, float]:

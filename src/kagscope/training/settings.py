@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kagscope.errors import InputError
 from kagscope.models import check_activation, check_init, layer_sizes
 
 MAX_EPOCHS = 100_000
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+SCHEDULES = ("geometric", "linear")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,10 @@ class TrainingSettings:
         init: how weights are drawn, see :func:`kagscope.models.mlp`.
         init_scale: factor on the initial weights (not the biases).
         augmentation: spatial augmentation, or None for standard training.
-        checkpoints: how many states to keep: the initial one and, at geometrically spaced steps, this many less one;
-            the last step is always among them.
+        checkpoints: how many states to keep: the initial one and, at spaced steps, this many less one; the last step is always
+            among them.
+        schedule: how those steps are spaced, "geometric" or "linear"; or the steps themselves, to which the first and the last
+            are added, and ``checkpoints`` does not count.
     """
 
     hidden: tuple[int, ...] = (64, 64)
@@ -65,6 +70,7 @@ class TrainingSettings:
     momentum: float = 0.0
     init: str = "default"
     init_scale: float = 1.0
+    schedule: Literal["geometric", "linear"] | Sequence[int] = "geometric"
 
     def __post_init__(self) -> None:
         layer_sizes(1, self.hidden, 1)
@@ -81,6 +87,13 @@ class TrainingSettings:
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise InputError(f"momentum is {self.momentum:g}, but {self.optimizer} takes none; use sgd or rmsprop, or momentum 0")
         check_init(self.init)
+        if isinstance(self.schedule, str):
+            if self.schedule not in SCHEDULES:
+                raise InputError(f"schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}, or steps")
+        else:
+            for step in self.schedule:
+                _check_integer("a step of the schedule", step, 0, 2**62)
+            object.__setattr__(self, "schedule", tuple(self.schedule))
         _check_real("init_scale", self.init_scale, 0, 1e6)
         if self.augmentation is not None and not isinstance(self.augmentation, Augmentation):
             raise InputError(f"augmentation is {self.augmentation!r}; expected an Augmentation or None")
@@ -90,9 +103,22 @@ class TrainingSettings:
         return -(-n_images // self.batch_size)
 
     def checkpoint_steps(self, n_images: int) -> list[int]:
-        """Steps after which states are kept: 0, then a geometric sequence from 1 to the last step (fewer where it repeats)."""
+        """Steps after which states are kept, by ``schedule``: 0, some in between, the last step.
+
+        Raises:
+            InputError: the schedule names a step after the last one.
+        """
         last = self.epochs * self.steps_per_epoch(n_images)
-        return geometric_steps(last, self.checkpoints)
+        if self.schedule == "geometric":
+            return geometric_steps(last, self.checkpoints)
+        if self.schedule == "linear":
+            return linear_steps(last, self.checkpoints)
+        beyond = [step for step in self.schedule if int(step) > last]
+        if beyond:
+            raise InputError(
+                f"the schedule names step {beyond[0]}, but training ends at step {last}; leave it out or train longer"
+            )
+        return sorted({0, last} | {int(step) for step in self.schedule})
 
 
 def geometric_steps(last: int, count: int) -> list[int]:
@@ -102,6 +128,11 @@ def geometric_steps(last: int, count: int) -> list[int]:
     if count == 2:
         return [0, last]
     return sorted({0, last} | {round(last ** (i / (count - 2))) for i in range(count - 1)})
+
+
+def linear_steps(last: int, count: int) -> list[int]:
+    """At most ``count`` increasing steps from 0 to ``last``, evenly spaced and rounded to integers."""
+    return sorted({round(last * i / (count - 1)) for i in range(count)})
 
 
 def _check_integer(name: str, value: int, low: int, high: int) -> None:

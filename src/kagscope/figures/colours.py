@@ -1,0 +1,60 @@
+"""Colours of maps: even steps of a number look like even steps of colour, and ratios below and above 1 differ in hue."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize, to_rgb
+
+SEQUENTIAL = "cividis"  # made for even steps with normal and red-green blind vision (Nuñez, Anderton & Renslow 2018)
+
+# sRGB to XYZ of a D65 white, by the standard's matrix (IEC 61966-2-1)
+_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+
+
+def ratio_norm(values: np.ndarray) -> Normalize:
+    """A log scale for ratios: 1 in the middle where they lie on both sides of it, else from the least to the largest.
+
+    A map whose ratios all lie within 5% of 1 keeps 1 in the middle too, so that it is pale and not noise.
+    """
+    finite = values[np.isfinite(values) & (values > 0)]
+    if not len(finite):
+        return LogNorm(vmin=0.5, vmax=2.0, clip=True)
+    low, high = float(finite.min()), float(finite.max())
+    if low < 1 < high or max(abs(np.log(low)), abs(np.log(high))) < np.log(1.05) or low == high:
+        reach = max(abs(np.log(low)), abs(np.log(high)), np.log(1.05))
+        return LogNorm(vmin=float(np.exp(-reach)), vmax=float(np.exp(reach)), clip=True)
+    return LogNorm(vmin=low, vmax=high, clip=True)
+
+
+def ratio_colours(norm: Normalize) -> Colormap:
+    """The colours that go with a norm: diverging where 1 is its middle, else sequential."""
+    low, high = float(norm.vmin or 1.0), float(norm.vmax or 1.0)
+    return diverging() if np.isclose(low * high, 1.0) else mpl.colormaps[SEQUENTIAL]
+
+
+@cache
+def diverging() -> Colormap:
+    """Blue over white to brown, each half in even steps of CIE Lab."""
+    halves = [_even(("#0b3c6f", "#4b8fc4", "#f7f7f7")), _even(("#f7f7f7", "#d98b3a", "#6b2a04"))]
+    return LinearSegmentedColormap.from_list("kagscope_ratio", np.concatenate([halves[0][:-1], halves[1]]), N=513)
+
+
+def to_lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE Lab (D65) of colours (…, 3) of sRGB in [0, 1]."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ _XYZ.T / _XYZ.sum(axis=1)
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
+
+
+def _even(stops: tuple[str, ...], count: int = 129) -> np.ndarray:
+    """The broken line through colours in sRGB, (count, 3), at even distances in Lab."""
+    corners = np.array([to_rgb(stop) for stop in stops])
+    fine = np.linspace(0, len(stops) - 1, 4097)
+    line = np.stack([np.interp(fine, range(len(stops)), corners[:, channel]) for channel in range(3)], axis=1)
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(to_lab(line), axis=0), axis=1))])
+    at = np.interp(np.linspace(0, length[-1], count), length, fine)
+    return np.stack([np.interp(at, fine, line[:, channel]) for channel in range(3)], axis=1)

@@ -1,0 +1,196 @@
+"""Effects with their intervals, a row for each: rank correlations, differences between two studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from kagscope.figures.looks import line_looks
+from kagscope.figures.style import DOUBLE_COLUMN, legend_above, new_axes, reference_line, short_label, style
+from kagscope.figures.tables import NothingToPlot, layer_sign, layers_of, require, select
+
+CORRELATIONS = {"rho": "Spearman's ρ over nets", "partial": "the same, axes held fixed"}
+PITCH = 0.17  # inches for a row
+
+
+def plot_correlations(
+    relations: pd.DataFrame,
+    *,
+    outcome: str = "accuracy",
+    layer: str | None = None,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
+    """Rank correlations of scores with an outcome over the nets of a study, with 95% intervals; a row for each score.
+
+    A circle is Spearman's ρ, a hollow square the same with the study's axes held fixed. An asterisk at the right says that ρ
+    differs from 0 after Holm's correction over the whole table (p < 0.05).
+
+    Args:
+        relations: ``relations.csv`` of a study (:func:`kagscope.studies.relations.relations`): ``layer``, ``k``, ``score``,
+            ``outcome``, ``rho``, ``partial``, each of the two with ``_low`` and ``_high``, ``p_holm``.
+        outcome: which; see :func:`outcome_label`.
+        layer: which layer; all by default, from the input on.
+        ax: where to draw; a new figure by default.
+        legend: whether to draw one.
+
+    Raises:
+        NothingToPlot: there is no such outcome.
+        InputError: the table lacks columns.
+    """
+    require(relations, ("layer", "k", "score", "outcome", "rho", "rho_low", "rho_high", "partial", "p_holm"), "relations")
+    table = select(relations.astype({"layer": str}), outcome=outcome, layer=layer)
+    if table.empty:
+        there = ", ".join(map(str, pd.unique(relations["outcome"]))) or "none"
+        raise NothingToPlot(f"no rank correlations with {outcome}; outcomes are {there}")
+    layers = [name for name in layers_of(table) if name]
+    table = table.sort_values("layer", key=lambda names: names.map({name: i for i, name in enumerate(layers)}), kind="stable")
+    names = [
+        f"{short_label(row['score'])}{_order(row['k'])}{_of_layer(row['layer'], layers, layer)}"
+        for row in table.to_dict("records")
+    ]
+    kinds = CORRELATIONS if table["partial"].notna().any() else {"rho": CORRELATIONS["rho"]}
+    with style():
+        ax = _rows(ax, names)
+        shifts = {"rho": -0.14, "partial": 0.14} if len(kinds) > 1 else {"rho": 0.0}
+        for kind, label in kinds.items():
+            _dots(ax, table, kind, shifts[kind], label=label, **correlation_look(kind))
+        for row in np.flatnonzero((table["p_holm"] < 0.05).to_numpy()):
+            ax.text(1.0, row + 0.1, "*", ha="right", va="center", transform=ax.get_yaxis_transform())
+        reference_line(ax, 0.0, vertical=True)
+        ax.set_xlim(-1.02, 1.02)
+        ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "", "0", "", "1"])
+        ax.grid(True, axis="x")
+        ax.set_xlabel("rank correlation with\n" + outcome_label(outcome).replace(" (", "\n("))
+        if legend:
+            legend_above(ax, len(kinds))
+    return ax
+
+
+def correlation_look(kind: str) -> dict[str, Any]:
+    """Colour and marker of a plain ("rho") and a partial correlation."""
+    return line_looks(list(CORRELATIONS))[kind] | ({"markerfacecolor": "white"} if kind == "partial" else {})
+
+
+def plot_comparison(
+    contrasts: pd.DataFrame,
+    *,
+    score: str = "pr",
+    k: int | None = 2,
+    selection: str = "all",
+    layer: str | None = None,
+    names: tuple[str, str] = ("A", "B"),
+    ax: Axes | None = None,
+) -> Axes:
+    """How the nets of study B differ from those of study A, a row for each setting that both have, with 95% intervals.
+
+    Filled: pairs of nets that start from the same weights; hollow: nets that do not. Diamonds are the mean over settings.
+
+    Args:
+        contrasts: ``setting``, ``layer``, ``k``, ``selection``, ``score``, ``effect`` ("ratio" of B over A or "difference"
+            B - A), ``estimate``, ``low``, ``high``, ``paired``; rows over all settings are named "all settings".
+        score, k, selection, layer: which; all layers by default.
+        names: of the two studies.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        NothingToPlot: the score was not compared.
+        InputError: the table lacks columns.
+    """
+    require(
+        contrasts, ("setting", "layer", "k", "selection", "score", "effect", "estimate", "low", "high", "paired"), "contrasts"
+    )
+    table = select(contrasts.astype({"layer": str}), score=score, k=k, selection=selection, layer=layer)
+    table = table[table["estimate"].notna()]
+    if table.empty:
+        raise NothingToPlot(f"the studies have no {score} with k = {k} for selection {selection} in common")
+    layers = layers_of(table)
+    table = table.sort_values("layer", key=lambda found: found.map({name: i for i, name in enumerate(layers)}), kind="stable")
+    table = table.sort_values("setting", key=lambda found: found == "all settings", kind="stable")
+    ratio = str(table["effect"].iloc[0]) == "ratio"
+    labels = [f"{row['setting']}{_of_layer(row['layer'], layers, layer)}" for row in table.to_dict("records")]
+    with style():
+        ax = _rows(ax, labels)
+        whole = (table["setting"] == "all settings").to_numpy()
+        paired = table["paired"].fillna(False).to_numpy(dtype=bool)
+        for name, look in line_looks(layers).items():
+            for marker, mine in (("o", ~whole), ("D", whole)):
+                for filling, ones in ({}, paired), ({"markerfacecolor": "white"}, ~paired):
+                    keep = (table["layer"] == name).to_numpy() & mine & ones
+                    if keep.any():
+                        _dots(ax, table, "estimate", 0.0, keep=keep, **(look | {"marker": marker} | filling))
+        reference_line(ax, 1.0 if ratio else 0.0, vertical=True)
+        if ratio:
+            ratio_axis(ax, float(table[["low", "estimate"]].min().min()), float(table[["high", "estimate"]].max().max()))
+        what = outcome_label(score) if score == "accuracy" else short_label(score)
+        ax.set_xlabel(f"{what}{_order(k)}: {names[1]} {'/' if ratio else '−'} {names[0]}")
+    return ax
+
+
+def ratio_axis(ax: Axes, low: float, high: float) -> None:
+    """A log axis of ratios from ``low`` to ``high``, 1 within, with a few round ones named."""
+    low, high = max(min(low, 0.9), 1e-3) / 1.08, min(max(high, 1.1), 1e4) * 1.08
+    ladder = (
+        [10.0**e for e in range(-3, 5)]
+        if high / low > 60
+        else [0.1, 0.2, 0.5, 1, 2, 5, 10]
+        if high / low > 4
+        else [0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3]
+    )
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    ax.xaxis.set_major_locator(FixedLocator([tick for tick in ladder if low <= tick <= high]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.grid(True, axis="x")
+
+
+def outcome_label(outcome: str) -> str:
+    """The name of an outcome of a study in words: ``pgd_linf_0.1`` is the accuracy under PGD with that norm and radius."""
+    attack, _, rest = outcome.partition("_")
+    norm, _, radius = rest.partition("_")
+    if attack in ("pgd", "fgsm") and radius:
+        return f"accuracy under {attack.upper()} ({NORM_LABELS.get(norm, norm)}, ε = {radius})"
+    return {"accuracy": "test accuracy", "train_accuracy": "training accuracy", "generalization_gap": "generalisation gap"}.get(
+        outcome, outcome.replace("_", " ")
+    )
+
+
+NORM_LABELS = {"linf": "$\\ell_\\infty$", "l2": "$\\ell_2$"}
+
+
+def _order(k: int | None) -> str:
+    return f", k = {k}" if k else ""
+
+
+def _of_layer(layer: str, layers: Sequence[str], only: str | None) -> str:
+    return "" if only is not None or not layer or len(layers) < 2 else f", {layer_sign(layer, layers)}"
+
+
+def _rows(ax: Axes | None, names: Sequence[str]) -> Axes:
+    """Axes with a named row for each effect, from top to bottom."""
+    ax = new_axes(ax, min(DOUBLE_COLUMN, 2.3 + 0.062 * max(map(len, names))), PITCH * len(names) + 0.9)
+    ax.set_yticks(range(len(names)), list(names))
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False, axis="y")
+    for between in range(len(names) - 1):
+        ax.axhline(between + 0.5, color="#ececec", linewidth=0.6, zorder=0)
+    return ax
+
+
+def _dots(ax: Axes, table: pd.DataFrame, measure: str, shift: float, keep: np.ndarray | None = None, **look: Any) -> None:
+    mean = table[measure].to_numpy(dtype=float)
+    ends = [f"{measure}_low", f"{measure}_high"] if f"{measure}_low" in table else ["low", "high"]
+    low, high = (table[name].to_numpy(dtype=float) for name in ends)
+    lengths = np.nan_to_num(np.stack([mean - low, high - mean]), nan=0.0).clip(min=0.0)
+    chosen = np.ones(len(table), dtype=bool) if keep is None else keep
+    chosen = chosen & np.isfinite(mean)
+    y = np.arange(len(table)) + shift
+    dots: dict[str, Any] = {"linestyle": "", "markersize": 3.5, "elinewidth": 0.9, "capsize": 0} | look
+    ax.errorbar(mean[chosen], y[chosen], xerr=lengths[:, chosen], **dots)

@@ -1,0 +1,96 @@
+"""What removing units changes, against the tolerance below which a unit counts as constant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from kagscope.figures.style import BLUE, SINGLE_COLUMN, new_axes, new_figure, style
+from kagscope.figures.tables import NothingToPlot, require
+
+LABELS = {
+    "units": "units removed",
+    "parameters": "parameters left",
+    "largest_change": "largest change /\nlargest output",
+    "largest_absolute_change": "largest change of\nan output",
+    "accuracy": "accuracy",
+}
+ROWS = ("units", "largest_change", "accuracy")
+
+
+def plot_pruning(curve: pd.DataFrame, *, measure: str = "units", ax: Axes | None = None) -> Axes:
+    """What each tolerance removes or changes; tolerance 0 stands at the left of the log axis.
+
+    Args:
+        curve: of :meth:`kagscope.Pruning.curve`: ``tolerance``, ``units``, ``parameters``, ``largest_change``,
+            ``largest_absolute_change``, ``accuracy``.
+        measure: one of its columns but the first.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        NothingToPlot: the measure is undefined, as accuracy is without labels.
+        InputError: the table lacks columns.
+    """
+    require(curve, ("tolerance", measure), "curve")
+    table = curve[curve[measure].notna()].sort_values("tolerance")
+    if table.empty:
+        raise NothingToPlot(f"{measure} is undefined at every tolerance" + ("; give labels" if measure == "accuracy" else ""))
+    logarithmic = measure.startswith("largest") and float(table[measure].max()) > 0
+    with style():
+        ax = new_axes(ax)
+        ax.plot(table["tolerance"], table[measure], color=BLUE, marker="o", markersize=3, drawstyle="steps-post")
+        _tolerance_axis(ax, table["tolerance"].to_numpy(dtype=float))
+        if logarithmic:
+            _change_axis(ax, table[measure].to_numpy(dtype=float))
+        ax.set_ylabel(LABELS.get(measure, measure.replace("_", " ")))
+        ax.set_xlabel("tolerance (share of the layer's largest)")
+    return ax
+
+
+def figure_pruning(curve: pd.DataFrame) -> Figure:
+    """:func:`plot_pruning` of units removed, largest change and, where labels were given, accuracy, one below the other."""
+    rows = [name for name in ROWS if curve[name].notna().any()]
+    with style():
+        figure = new_figure(SINGLE_COLUMN, 1.3 * len(rows) + 0.4)
+        axes = figure.subplots(len(rows), 1, squeeze=False, sharex=True).ravel()
+        for name, ax in zip(rows, axes, strict=True):
+            plot_pruning(curve, measure=name, ax=ax)
+            ax.label_outer()
+        figure.align_ylabels(axes)
+    return figure
+
+
+def _tolerance_axis(ax: Axes, tolerances: np.ndarray) -> None:
+    """Logarithmic where tolerances span decades, with room for 0."""
+    positive = tolerances[tolerances > 0]
+    if len(positive) and positive.max() / positive.min() >= 10:
+        ax.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.8)
+        _decades(ax.xaxis, tolerances)
+        ax.set_xlim(-0.08 * float(positive.min()), float(positive.max()) * 1.4)
+
+
+def _change_axis(ax: Axes, changes: np.ndarray) -> None:
+    """Logarithmic, with room for 0."""
+    positive = changes[changes > 0]
+    ax.set_yscale("symlog", linthresh=float(positive.min()), linscale=0.8)
+    _decades(ax.yaxis, changes)
+    ax.set_ylim(-0.15 * float(positive.min()), float(positive.max()) * 3)
+
+
+def _decades(axis: Axis, values: np.ndarray) -> None:
+    """0 where there is one, and at most five decades."""
+    positive = values[values > 0]
+    first, last = int(np.ceil(np.log10(positive.min()))), int(np.floor(np.log10(positive.max())))
+    decades = [10.0**e for e in range(first, last + 1, max(1, -(-(last - first + 1) // 5)))]
+    ticks = decades if len(decades) > 1 else [float(positive.max())]
+    axis.set_major_locator(FixedLocator([*([0.0] if (values == 0).any() else []), *ticks]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(_power if len(decades) > 1 else lambda value, _: f"{value:.2g}"))
+
+
+def _power(value: float, _: object) -> str:
+    return "0" if value == 0 else f"$10^{{{round(np.log10(value))}}}$"

@@ -1,0 +1,160 @@
+"""Does geometry go with how well a network does? A point for each net, and rank correlations beside it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import stats
+
+from kagscope.figures.forest import CORRELATIONS, PITCH, correlation_look, outcome_label, plot_correlations
+from kagscope.figures.looks import line_looks
+from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, new_axes, new_figure, short_label, style
+from kagscope.figures.tables import NothingToPlot, final, layer_sign, layers_of, per_run, require, select
+
+OUTCOMES = ("accuracy", "generalization_gap", "calibration_error")
+PANELS = 3
+
+
+def plot_relation(
+    results: pd.DataFrame,
+    runs: pd.DataFrame,
+    *,
+    score: str = "pr",
+    k: int = 2,
+    layer: str | None = None,
+    outcome: str = "accuracy",
+    measure: str | None = None,
+    relations: pd.DataFrame | None = None,
+    by: str = "width",
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
+    """An outcome against a score of the trained net over all columns: a point for each net, colour and marker by width.
+
+    The title says Spearman's rank correlation over nets; from ``relations`` with its 95% bootstrap interval, and that with the
+    study's axes held fixed. It is no effect of geometry: what the study varies may drive both.
+
+    Args:
+        results: the ``results`` table, or :func:`~kagscope.figures.tables.per_run` of it.
+        runs: ``runs.parquet`` of the study: ``run``, the outcome, the column ``by``.
+        score, k, layer: which score; the first layer by default.
+        outcome: a numeric column of ``runs``.
+        measure: "ratio" to initialisation or "value"; the ratio where every net has one.
+        relations: ``relations.csv`` of the study, for intervals.
+        by: column of ``runs`` that colours and markers tell.
+        ax: where to draw; a new figure by default.
+        legend: whether to draw one.
+
+    Raises:
+        NothingToPlot: the score was not measured.
+        InputError: a table lacks columns.
+    """
+    require(runs, ("run", outcome, by), "runs")
+    chosen = select(final(per_run(results)), score=score, k=k, selection="all")
+    layers = [name for name in layers_of(chosen) if name] or layers_of(chosen)
+    layer = layer if layer is not None else (layers or [""])[0]
+    chosen = select(chosen, layer=layer).astype({"run": str})
+    if chosen.empty:
+        raise NothingToPlot(f"no {score} with k = {k} of layer {layer}")
+    measure = measure or ("ratio" if chosen["ratio"].notna().all() and (chosen["ratio"] != 1).any() else "value")
+    geometry = chosen.set_index("run")[measure].rename("geometry")
+    points = runs.astype({"run": str})[["run", outcome, by]].join(geometry, on="run").dropna()
+    if points.empty:
+        raise NothingToPlot(f"no net has both {score} and {outcome}")
+    groups = list(pd.unique(points[by].sort_values()))
+    with style():
+        ax = new_axes(ax)
+        for group, look in line_looks(groups).items():
+            mine = points[points[by] == group]
+            ax.plot(
+                mine["geometry"],
+                mine[outcome],
+                **look,
+                linestyle="",
+                markersize=3.5,
+                alpha=0.8,
+                label=f"{by.replace('_', ' ')} {group}",
+            )
+        what = f"{short_label(score)}{f', k = {k}' if k else ''}, {layer_sign(layer, layers)}"
+        ax.set_xlabel(what + (",\ntrained / initial" if measure == "ratio" else ""))
+        ax.set_ylabel(outcome_label(outcome).replace(" (", "\n("))
+        ax.set_title(_said(points, relations, layer, k, score, outcome), fontsize=6.5, fontweight="normal", loc="left")
+        if legend:  # above the title
+            ax.legend(
+                loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=3.2, ncols=min(len(groups), 3), handletextpad=0.2
+            )
+    return ax
+
+
+def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame) -> Figure:
+    """:func:`plot_correlations` of up to three outcomes, and below each :func:`plot_relation` of its strongest correlation.
+
+    Outcomes are test accuracy, the generalisation gap and the attack whose accuracies spread most, as far as the table has them.
+
+    Raises:
+        NothingToPlot: the table of relations is empty.
+    """
+    outcomes = _outcomes(runs, relations)
+    if not outcomes:
+        raise NothingToPlot("no rank correlations: fewer than eight nets, or no outcome that differs among them")
+    reduced = per_run(results)
+    relations = relations[relations["k"].isin([0, 2]) | (relations["k"] == 1) & (relations["score"] == "zero_rows")]
+    relations = relations[(relations["k"] != 2) | (relations["score"] != "zero_rows")]
+    rows = max(len(select(relations, outcome=outcome)) for outcome in outcomes)
+    with style():
+        heights = PITCH * rows + 0.9, 2.4
+        figure = new_figure(DOUBLE_COLUMN, sum(heights))
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=heights).ravel()
+        forests = upper.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
+        scatters = lower.subplots(1, len(outcomes), squeeze=False)[0]
+        for outcome, ax in zip(outcomes, forests, strict=True):
+            plot_correlations(relations, outcome=outcome, ax=ax, legend=False)
+        kinds = [kind for kind in CORRELATIONS if relations[kind].notna().any()]
+        figure_legend(upper, [Line2D([], [], label=CORRELATIONS[kind], **correlation_look(kind)) for kind in kinds])
+        most = [_strongest(select(relations, outcome=outcome)) for outcome in outcomes]
+        draw_each([(ax, partial(_scatter, reduced, runs, relations, one)) for ax, one in zip(scatters, most, strict=True)])
+        figure_legend(lower, scatters[0].get_legend_handles_labels()[0])
+    return figure
+
+
+def _scatter(reduced: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, most: dict[Any, Any], ax: Axes) -> Axes:
+    which: dict[str, Any] = {
+        "score": str(most["score"]),
+        "k": int(most["k"]),
+        "layer": str(most["layer"]),
+        "measure": str(most["measure"]),
+    }
+    return plot_relation(reduced, runs, outcome=str(most["outcome"]), relations=relations, ax=ax, legend=False, **which)
+
+
+def _outcomes(runs: pd.DataFrame, relations: pd.DataFrame) -> list[str]:
+    there = [str(name) for name in pd.unique(relations["outcome"])] if len(relations) else []
+    attacks = [name for name in there if name.startswith(("pgd_", "fgsm_"))]
+    widest = sorted(attacks, key=lambda name: -float(runs[name].to_numpy(dtype=float).std()))[:1]
+    return [name for name in (*OUTCOMES[:2], *widest, *OUTCOMES[2:]) if name in there][:PANELS]
+
+
+def _strongest(table: pd.DataFrame) -> dict[Any, Any]:
+    which = "partial" if table["partial"].notna().any() else "rho"
+    return table.to_dict("records")[int(table[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
+
+
+def _said(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, k: int, score: str, outcome: str) -> str:
+    n = len(points)
+    if relations is not None:
+        found = select(relations.astype({"layer": str}), layer=layer, k=k, score=score, outcome=outcome)
+        if len(found):
+            row = found.iloc[0]
+            said = f"ρ = {row['rho']:.2f} ({row['rho_low']:.2f}, {row['rho_high']:.2f}), n = {row['n']}"
+            if np.isfinite(row["partial"]):
+                said += f"\naxes fixed: {row['partial']:.2f} ({row['partial_low']:.2f}, {row['partial_high']:.2f})"
+            return said.replace("-", "−")
+    if n < 3 or points["geometry"].nunique() < 2 or points[outcome].nunique() < 2:
+        return f"n = {n}"
+    return f"ρ = {stats.spearmanr(points['geometry'], points[outcome]).statistic:.2f}, n = {n}".replace("-", "−")

@@ -1,0 +1,146 @@
+"""Units of a layer: their incoming weights as images, the lengths of their rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import CenteredNorm
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
+
+from kagscope.errors import InputError
+from kagscope.figures.colours import diverging
+from kagscope.figures.style import (
+    BLUE,
+    GREY,
+    SINGLE_COLUMN,
+    VERMILLION,
+    legend_above,
+    log_ticks,
+    new_axes,
+    reference_line,
+    style,
+)
+from kagscope.figures.tables import NothingToPlot
+
+MOST = 256  # images in one grid
+
+
+def plot_unit_weights(
+    weights: pd.DataFrame | ArrayLike,
+    *,
+    image_shape: tuple[int, int],
+    units: list[int] | None = None,
+    columns: int | None = None,
+    threshold: float | None = None,
+    ax: Axes | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Each unit's incoming weights as an image, with its number; all on one scale, white is 0. Longest rows first.
+
+    Args:
+        weights: (m, pixels), a row for each unit; of a table, the index names the units.
+        image_shape: height and width in pixels; their product is the number of pixels.
+        units: places of the rows to show, in this order; by default all by falling norm, at most 256.
+        columns: images in a row; by default about twice as many as rows.
+        threshold: norm at or below which a unit's row counts as zero: it gets a frame.
+        ax: where to draw; a new figure by default.
+        colorbar: whether to draw one.
+
+    Raises:
+        NothingToPlot: there are no units.
+        InputError: weights that are no matrix of finite numbers, or do not fit the image.
+    """
+    matrix, names = _matrix(weights)
+    if matrix.shape[1] != image_shape[0] * image_shape[1]:
+        raise InputError(f"{matrix.shape[1]} weights for each unit, but images of {image_shape[0]} x {image_shape[1]} pixels")
+    norms = np.linalg.norm(matrix, axis=1)
+    order = list(np.argsort(-norms, kind="stable")[:MOST]) if units is None else list(units)
+    columns = columns or max(1, min(len(order), round(np.sqrt(2 * len(order)))))
+    rows = -(-len(order) // columns)
+    tall, wide = image_shape[0] + 1, image_shape[1] + 1
+    mosaic = np.full((rows * tall - 1, columns * wide - 1), np.nan)
+    for place, unit in enumerate(order):
+        top, left = place // columns * tall, place % columns * wide
+        mosaic[top : top + image_shape[0], left : left + image_shape[1]] = matrix[unit].reshape(image_shape)
+    with style():
+        ax = new_axes(ax, SINGLE_COLUMN, min(8.0, 0.78 * SINGLE_COLUMN * mosaic.shape[0] / mosaic.shape[1] + 0.25))
+        ax.grid(False)
+        norm = CenteredNorm(0.0, float(np.nanmax(np.abs(mosaic))) or 1.0)
+        image = ax.imshow(mosaic, cmap=diverging(), norm=norm, interpolation="nearest")
+        ax.axis("off")
+        for place, unit in enumerate(order):
+            above, before = place // columns * tall - 0.5, place % columns * wide - 0.5
+            zero = threshold is not None and norms[unit] <= threshold
+            look: dict[str, Any] = (
+                {"edgecolor": VERMILLION, "linewidth": 1.2} if zero else {"edgecolor": "#cfcfcf", "linewidth": 0.4}
+            )
+            ax.add_patch(Rectangle((before, above), image_shape[1], image_shape[0], fill=False, **look))
+            if columns <= 16:
+                ax.text(before + 0.3, above + 0.3, names[unit], fontsize=4.5, va="top", color="#333333")
+        if colorbar:
+            bar = ax.figure.colorbar(image, ax=ax, label="weight", shrink=0.8, aspect=20, pad=0.02)
+            bar.outline.set_linewidth(0.5)
+    return ax
+
+
+def plot_row_norms(
+    weights: pd.DataFrame | ArrayLike,
+    *,
+    initial: pd.DataFrame | ArrayLike | None = None,
+    threshold: float | None = None,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
+    """Lengths of the rows of a matrix (weights, or a Jacobian) by falling rank, over the matrix's largest; log scale.
+
+    Args:
+        weights: (m, n), a row for each unit.
+        initial: the same of the untrained net, dashed.
+        threshold: norm at or below which a row counts as zero: a dotted line.
+        ax: where to draw; a new figure by default.
+        legend: whether to draw one.
+
+    Raises:
+        NothingToPlot: every row is zero.
+        InputError: no matrix of finite numbers.
+    """
+    norms = np.sort(np.linalg.norm(_matrix(weights)[0], axis=1))[::-1]
+    lines: list[tuple[str, np.ndarray, dict[str, Any]]] = [("trained" if initial is not None else "rows", norms, {"color": BLUE})]
+    if initial is not None:
+        untrained = np.sort(np.linalg.norm(_matrix(initial)[0], axis=1))[::-1]
+        lines.insert(0, ("initial", untrained, {"color": GREY, "linestyle": (0, (4, 1.6))}))
+    positive = np.concatenate([line[line > 0] for _, line, _ in lines])
+    if not len(positive):
+        raise NothingToPlot("every row is zero")
+    floor = max(float(positive.min()), 1e-12 * float(positive.max())) / 3
+    with style():
+        ax = new_axes(ax)
+        for name, line, look in lines:
+            zeros = int((line == 0).sum())
+            label = name + (f" ({zeros} exactly zero)" if zeros else "")
+            rank = np.arange(1, len(line) + 1) / len(line)
+            ax.plot(rank, line.clip(min=floor), label=label, drawstyle="steps-mid" if len(line) < 40 else "default", **look)
+        if threshold is not None and threshold > 0:
+            reference_line(ax, threshold)
+        ax.set_yscale("log")
+        log_ticks(ax)
+        ax.set_xlim(0, 1.02)
+        ax.set_xlabel("rank / number of rows")
+        ax.set_ylabel("norm of the row")
+        if legend:
+            legend_above(ax, len(lines))
+    return ax
+
+
+def _matrix(weights: pd.DataFrame | ArrayLike) -> tuple[np.ndarray, list[str]]:
+    matrix = np.asarray(weights, dtype=float)
+    if matrix.ndim != 2 or not np.isfinite(matrix).all():
+        raise InputError(f"weights of shape {matrix.shape}; expected (units, inputs), all finite")
+    if not matrix.size:
+        raise NothingToPlot("there are no units")
+    names = weights.index.tolist() if isinstance(weights, pd.DataFrame) else range(len(matrix))
+    return matrix, [str(name) for name in names]

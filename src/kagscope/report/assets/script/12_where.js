@@ -1,0 +1,30 @@
+// Where in the image: windowed scores as a map, over all measured images or those of one class.
+const Where = {
+  same: (test = () => true) => Page.maps((m) => m.score === Page.state.mapscore && m.k === Page.state.mapk && m.width === Page.state.width && m.training === Page.state.training && test(m)),
+  label(value) {
+    if (value === "null") return "all measured";
+    const map = Where.same((m) => String(m.label) === value)[0];
+    return `class ${value} (${map.images} image${map.images === 1 ? "" : "s"})`;
+  },
+  straddles() { // values on both sides of 1, which white then stands for; values of another kind have no middle
+    const map = Where.map();
+    return Boolean(map) && Page.state.mapmeasure === "ratio" && map.ratio.some((v) => v !== null && v < 1) && map.ratio.some((v) => v > 1);
+  },
+  map: () => Where.same((m) => String(m.label) === Page.state.maplabel && m.radius === Page.state.radius)[0],
+};
+Page.sections.push({
+  keys: ["layer", "mapscore", "mapk", "mapmeasure", "width", "training", "maplabel", "radius", "maprange", "overlay"],
+  draw() {
+    const host = Dom.one("[data-chart=where]"), map = Where.map(), { mapmeasure: measure, overlay } = Page.state, { pictures } = Page.data;
+    if (!map) {
+      host.replaceChildren(Dom.make("p", { textContent: Page.data.maps.length ? Page.NOTHING : "No windows were measured." }));
+      Dom.one("[data-table=where]").replaceChildren(); Dom.one("[data-note=where]").textContent = "";
+      return;
+    }
+    const low = map[measure + "_low"], high = map[measure + "_high"], picture = map.label === null ? pictures.mean : (pictures.classes?.[map.label] ?? pictures.mean);
+    Heat.draw(host, { ...map, values: map[measure], low, high, picture, overlay, centred: measure === "ratio" && Page.state.maprange === "centred", imageShape: Page.set.imageShape, file: "where", title: `${Page.scoreLabel(map.score)} in windows of radius ${map.radius}, ${Page.WORDS[measure]}` });
+    Dom.one("[data-note=where]").textContent = `${Page.scoreLabel(map.score)}, k = ${map.k}, ${Page.WORDS[measure]}, ${map.label === null ? "mean over the measured images and the seeds" : `mean over ${map.images === 1 ? "one image" : `${map.images} images`} of class ${map.label} and the seeds`}.${overlay === "outline" ? " Lines: where the mean image of the test set has a quarter and half of its largest value." : ""}`;
+    const cells = map.rows.flatMap((r, i) => map.columns.map((c, j) => ({ r, c, at: i * map.columns.length + j })));
+    Table.show("where", ["row", "column", Page.WORDS[measure], ...(low ? ["low", "high"] : [])], cells.map(({ r, c, at }) => [r, c, map[measure][at], ...(low ? [low[at], high[at]] : [])]), { label: "the map" });
+  },
+});

@@ -1,0 +1,102 @@
+"""The claims as the page shows them, each with links that set the controls so that its evidence is seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from kagscope.schema import VERDICTS
+
+
+class Link(NamedTuple):
+    """What is seen, in which section, and how the controls stand for it."""
+
+    label: str
+    place: str
+    view: str
+
+
+ONE_TRAINING = {"widths": "*", "trainings": "standard"}
+ALL = {"widths": "*", "trainings": "*"}
+PR = {"score": "pr", "k": "2", "measure": "ratio", "selection": "all"}
+# MATH.md section 5: what the evidence of each claim is
+EVIDENCE: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
+    "1": (
+        ("PR ratio", "training", PR | ONE_TRAINING),
+        ("KL", "training", PR | ONE_TRAINING | {"score": "kl_uniform", "measure": "difference"}),
+        ("rotation ratio", "training", PR | ONE_TRAINING | {"score": "rr_pr", "measure": "value"}),
+    ),
+    "2": (("PR ratio by radius", "scales", PR | ONE_TRAINING | {"axis": "ball", "step": "last"}),),
+    "3": (("PR ratio by distance", "scales", PR | ONE_TRAINING | {"axis": "apart", "step": "last"}),),
+    "4": (("PR ratio of each width", "scales", PR | ONE_TRAINING | {"axis": "ball", "step": "last"}),),
+    "5": (
+        ("PR ratio of both trainings", "scales", PR | ALL | {"axis": "ball", "step": "last"}),
+        ("along training", "training", PR | ALL),
+    ),
+    "6": (
+        (
+            "share of zero rows",
+            "training",
+            {"score": "zero_rows", "k": "1", "measure": "difference", "selection": "all"} | ONE_TRAINING,
+        ),
+        ("row means by rank", "minors", {"curvek": "1", "curveselection": "all"} | ALL),
+    ),
+}
+NOTES = ("criterion", "test", "note")
+
+
+def claims_shown(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each claim of ``claims.json`` as the template wants it: ``mark``, ``kind``, ``notes``, ``links``, ``details``, ``csv``."""
+    return [_shown(claim) for claim in claims]
+
+
+def _shown(claim: Mapping[str, Any]) -> dict[str, Any]:
+    name, verdict, effect_name = (str(claim.get(key) or "") for key in ("id", "verdict", "effect_name"))
+    number = name[:1] if name[:1] in EVIDENCE else ""
+    numbers = {key: claim.get(key) for key in ("effect", "ci_low", "ci_high", "p_value", "n")}
+    low, high = numbers["ci_low"], numbers["ci_high"]
+    csv = [[name], [str(claim.get("statement", ""))], [verdict], [numbers["effect"], effect_name], [low, high]]
+    return {
+        "mark": number or name,
+        "statement": str(claim.get("statement", "")),
+        "verdict": verdict,
+        "kind": verdict.replace(" ", "-") if verdict in VERDICTS else "inconclusive",
+        "notes": [(key, str(claim[key])) for key in NOTES if claim.get(key)],
+        "links": _links(number, _layer(claim)),
+        "details": _details(claim.get("details")),
+        "csv": [json.dumps(cells) for cells in [*csv, [numbers["p_value"]], [numbers["n"]]]],
+        "effect_name": effect_name,
+        **numbers,
+    }
+
+
+def _links(number: str, layer: str | None) -> list[Link]:
+    found = EVIDENCE.get(number, (("ratios", "scales", {}),))
+    return [Link(label, place, urlencode(({"layer": layer} if layer else {}) | view, safe="*~")) for label, place, view in found]
+
+
+def _layer(claim: Mapping[str, Any]) -> str | None:
+    """The layer that the claim's number is of: that of the row of its details with this effect."""
+    details = claim.get("details")
+    rows = [row for row in details if isinstance(row, Mapping)] if isinstance(details, (list, tuple)) else []
+    same = [row for row in rows if row.get("layer") and _same(row.get("effect"), claim.get("effect"))]
+    return str(same[0]["layer"]) if same else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal but for the sign, which a largest deviation does not have."""
+    return isinstance(one, float | int) and isinstance(other, float | int) and abs(one) == abs(other)
+
+
+def _details(details: Any) -> list[list[Any]]:
+    """Names of the columns, then the rows."""
+    if not isinstance(details, (list, tuple)) or not details or not all(isinstance(item, Mapping) for item in details):
+        return []
+    columns = list(dict.fromkeys(str(key) for item in details for key in item))
+
+    def cell(value: Any) -> Any:
+        return value if isinstance(value, (bool, int, float)) or value is None else str(value)
+
+    return [columns, *([cell(item.get(column, "")) for column in columns] for item in details)]

@@ -1,0 +1,59 @@
+"""The distributions: histogram of ln minors, row means by rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kagscope.figures.tables import curve_means
+from kagscope.report.numbers import clean, groups
+
+CURVE_POINTS = 160  # points kept of a Zipf curve, evenly spaced in rank and in its logarithm
+BINS_PER_OCTAVE = 8
+NEGLIGIBLE = 1e-5  # of the minors lie in the bins that are left out on the left; their sum is kept
+DIGITS = 4
+
+
+def pack_curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
+    """Means over runs; a histogram as ``first``, its first bin, ``y`` of it and every bin after it, ``zeros`` and ``below``."""
+    means = curve_means(curves)
+    means = means[means["stage"] != "between"]
+    keys = ["curve", "layer", "k", "selection", "width", "training", "stage"]
+    entries = []
+    for key, group in groups(means, keys):
+        curve, layer, k, selection, width, training, stage = key
+        ordered = group.sort_values("x")
+        entry: dict[str, Any] = {"curve": str(curve), "layer": str(layer), "k": int(k), "selection": str(selection)}
+        entry |= {"width": int(width), "training": str(training), "stage": str(stage), "seeds": int(group["seeds"].max())}
+        entries.append(entry | (_zipf(ordered) if str(curve) == "zipf" else _histogram(ordered)))
+    return entries
+
+
+def _zipf(ordered: pd.DataFrame) -> dict[str, Any]:
+    kept = ordered.iloc[_thinned(len(ordered))]
+    columns = {"y": "y", "low": "y_low", "high": "y_high"}
+    numbers = {name: [clean(value, DIGITS) for value in kept[column]] for name, column in columns.items()}
+    return {"count": clean(ordered["x"].max()), "x": [clean(x) for x in kept["x"]], **numbers}
+
+
+def _histogram(ordered: pd.DataFrame) -> dict[str, Any]:
+    zeros = float(ordered.loc[np.isneginf(ordered["x"]), "y"].sum())
+    finite = ordered[np.isfinite(ordered["x"])]
+    if not len(finite):
+        return {"zeros": clean(zeros), "below": 0, "first": 0, "y": []}
+    bins = np.round(finite["x"].to_numpy() * BINS_PER_OCTAVE).astype(int)
+    y = np.zeros(bins[-1] - bins[0] + 1)
+    np.add.at(y, bins - bins[0], finite["y"].to_numpy())
+    skip = int(np.searchsorted(np.cumsum(y), NEGLIGIBLE))
+    kept = [clean(value, DIGITS) for value in y[skip:]]
+    return {"zeros": clean(zeros), "below": clean(y[:skip].sum()), "first": int(bins[0]) + skip, "y": kept}
+
+
+def _thinned(count: int) -> np.ndarray:
+    if count <= CURVE_POINTS:
+        return np.arange(count)
+    even = np.linspace(0, count - 1, CURVE_POINTS // 2)
+    log = np.geomspace(1, count, CURVE_POINTS // 2) - 1
+    return np.unique(np.round(np.concatenate([even, log])).astype(int))

@@ -1,0 +1,47 @@
+"""Numbers as people write them, and as the page's script is given them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+DIGITS = 6  # significant digits of embedded numbers; the page shows four at most
+
+
+def number(value: Any, digits: int = 3) -> Markup:
+    """A number as people write it; a dash where there is none; text as it is, escaped."""
+    if value is None or isinstance(value, str):
+        return escape(value) if value else Markup("–")
+    if isinstance(value, bool):
+        return Markup("yes" if value else "no")
+    if not math.isfinite(float(value)):
+        return Markup("–")
+    text = f"{float(value):.{digits}g}".replace("-", "−")
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        return Markup(f"{mantissa} × 10<sup>{exponent.replace('−0', '−').replace('+0', '').replace('+', '')}</sup>")
+    return Markup(text)
+
+
+def clean(value: Any, digits: int = DIGITS) -> float | int | None:
+    """A number rounded to so many significant digits, None where it is not finite."""
+    found = float(value)
+    if not math.isfinite(found):
+        return None
+    rounded = float(f"{found:.{digits}g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
+
+
+def groups(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """``table`` cut by ``keys``, in the order in which they come."""
+    yield from table.groupby(list(keys), observed=True, sort=False)
+
+
+def compact_json(data: object) -> str:
+    """JSON without spaces or NaN."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,61 @@
+"""When each score begins to differ from the initial nets' (:mod:`kagscope.tracking.onset`), over nets or over points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kagscope.figures.tables import RUN_KEYS, SETTING_KEYS, WHAT_KEYS, over_runs
+from kagscope.report.numbers import clean, groups
+from kagscope.tracking.onset import find_onsets
+from kagscope.tracking.summary import summarise
+
+Key = tuple[str, int, str, str, int, str]
+FEWEST_STEPS = 3
+WHOLE_LAYER = -1
+
+
+def find_all(reduced: pd.DataFrame, results: pd.DataFrame) -> dict[Key, dict[str, Any]]:
+    """(layer, k, selection, score, width, training) to ``step``, ``confirmed``, ``over`` and ``reason``.
+
+    The intervals are over nets ("nets") where a setting has several; of one net they are over its data points ("points").
+    """
+    steps = reduced.groupby(["width", "training", *WHAT_KEYS], observed=True, sort=False)["step"].transform("nunique")
+    followed = reduced[(steps >= FEWEST_STEPS) & reduced["ratio"].notna()]
+    found: dict[Key, dict[str, Any]] = {}
+    for (width, training), group in groups(followed, ["width", "training"]):
+        over = "nets" if group["run"].nunique() > 1 else "points"
+        summary = _over_nets(group) if over == "nets" else _over_points(group, results)
+        for row in find_onsets(summary).to_dict("records") if len(summary) else ():
+            key = (str(row["layer"]), int(row["k"]), str(row["selection"]), str(row["score"]), int(width), str(training))
+            found[key] = {name: row[name] for name in ("step", "confirmed", "reason")} | {"over": over}
+            if row["step"] is not None:
+                found[key]["ratio"] = clean(row["ratio"])
+    return found
+
+
+def _over_nets(group: pd.DataFrame) -> pd.DataFrame:
+    table = over_runs(group, (*SETTING_KEYS, *WHAT_KEYS))
+    epochs = group.drop_duplicates("step").set_index("step")["epoch"]
+    names: Mapping[str, str] = {"ratio_low": "low", "ratio_high": "high"}
+    table = table.rename(columns=names).assign(epoch=table["step"].map(epochs))
+    size = table["baseline"].abs()
+    return table.assign(
+        baseline_low=1 - (table["baseline"] - table["baseline_low"]) / size,
+        baseline_high=1 + (table["baseline_high"] - table["baseline"]) / size,
+    )
+
+
+def _over_points(group: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    if "point" not in results.columns:
+        return group.iloc[:0]
+    keys = [*RUN_KEYS, *WHAT_KEYS]
+    wanted = results[results["point"] != WHOLE_LAYER].merge(group[keys].drop_duplicates(), on=keys)
+    if wanted.empty:
+        return wanted
+    on = ["run", *WHAT_KEYS, "point"]
+    initial = wanted[wanted["step"] == 0].drop_duplicates(on)[[*on, "stderr"]].rename(columns={"stderr": "baseline_stderr"})
+    return summarise(wanted.merge(initial, on=on, how="left").replace({"baseline_stderr": {np.nan: 0.0}}))

@@ -1,0 +1,73 @@
+"""The units of one net of each setting: rows as images of 8 bits, numbers beside them."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kagscope.figures.tables import layer_label
+from kagscope.incoming import NUMBERS, Incoming
+from kagscope.report.numbers import clean
+
+BUDGET = 1_500_000  # bytes of images in a page
+MAX_UNITS = 256  # of a layer
+STRIP = 32  # weights without places are drawn as one strip up to here, in lines beyond
+
+
+def pack_units(
+    units: Mapping[str, Sequence[Incoming]],
+    reduced: pd.DataFrame,
+    image_shape: Sequence[int] | None,
+    names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """One entry per net and layer, as many nets as the budget of bytes allows, the first ones.
+
+    Each row is stored as integers from -127 to 127 of its own largest absolute entry, ``peak``; numbers beside it come from the
+    rows as they were.
+    """
+    known = reduced.drop_duplicates("run").assign(run=lambda table: table["run"].astype(str)).set_index("run")
+    entries: list[dict[str, Any]] = []
+    spent = 0
+    for run, layers in units.items():
+        about: Any = known.loc[run]
+        net = [_layer(one, image_shape, names) for one in layers]
+        size = sum(len(entry["images"]) for entry in net)
+        if entries and spent + size > BUDGET * 4 / 3:
+            break
+        spent += size
+        where = {"run": run, "width": int(about["width"]), "training": str(about["training"]), "seed": int(about["seed"])}
+        entries += [where | entry for entry in net]
+    return entries
+
+
+def _layer(one: Incoming, image_shape: Sequence[int] | None, names: Sequence[str]) -> dict[str, Any]:
+    count = len(one.rows)
+    kept = np.unique(np.linspace(0, count - 1, min(count, MAX_UNITS)).round().astype(int))
+    rows = one.rows[kept].astype(np.float64)
+    peak = np.abs(rows).max(axis=1)
+    steps = np.round(127 * rows / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.int8)
+    numbers = {name: [clean(value) for value in getattr(one, name)[kept]] for name in NUMBERS}
+    return {
+        "layer": one.layer,
+        "label": layer_label(one.layer, names),
+        "what": one.what,
+        "total": count,
+        "unit": kept.tolist(),
+        "shape": _shape(rows.shape[1], image_shape),
+        "peak": [clean(value) for value in peak],
+        "images": base64.b64encode(steps.tobytes()).decode(),
+        **numbers,
+    }
+
+
+def _shape(columns: int, image_shape: Sequence[int] | None) -> list[int]:
+    """Height and width in which a row is drawn: the image's where it is one."""
+    if image_shape is not None and math.prod(int(side) for side in image_shape) == columns:
+        return [int(image_shape[0]), columns // int(image_shape[0])]
+    wide = columns if columns <= STRIP else math.ceil(math.sqrt(columns))
+    return [math.ceil(columns / wide), wide]

@@ -1,0 +1,77 @@
+"""The map over the image: windowed scores of trained nets, over all measured images and class by class, and the mean images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kagscope.figures.tables import final, over_runs, per_run, windows
+from kagscope.report.numbers import clean, groups
+from kagscope.schema import BOOKKEEPING
+
+KEYS = ("layer", "k", "score", "width", "training", "radius")
+DIGITS = 5
+
+
+def pack_maps(reduced: pd.DataFrame, results: pd.DataFrame, labels: Mapping[int, int] | None) -> list[dict[str, Any]]:
+    """Grids of ratio and value: ``label`` None for all images; where ``labels`` of the points are known, one for each class too.
+
+    Args:
+        reduced: of :func:`~kagscope.figures.tables.per_run`.
+        results: the table of single numbers.
+        labels: class by index of the test image.
+    """
+    table = _windows(reduced)
+    maps = _grids(table, None, None) if len(table) else []
+    if not len(table) or not labels or "point" not in results.columns:
+        return maps
+    names = results["selection"].astype(str)
+    chosen = final(results[names.str.startswith("window(")])
+    classes = chosen["point"].map(labels)
+    for label in sorted({int(label) for label in classes.dropna().unique()}):
+        of_class = chosen[classes == label]
+        images = int(of_class["point"].nunique())
+        maps += _grids(_windows(per_run(of_class)), label, images)
+    return maps
+
+
+def _windows(reduced: pd.DataFrame) -> pd.DataFrame:
+    table = windows(final(reduced))
+    return table[~table["score"].astype(str).isin(BOOKKEEPING)]
+
+
+def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[dict[str, Any]]:
+    maps = []
+    for key, group in groups(over_runs(table, (*KEYS, "row", "column")), KEYS):
+        layer, k, score, width, training, radius = key
+        rows, columns = np.unique(group["row"]), np.unique(group["column"])
+        place = np.searchsorted(rows, group["row"]) * len(columns) + np.searchsorted(columns, group["column"])
+        entry: dict[str, Any] = {"layer": str(layer), "k": int(k), "score": str(score), "width": int(width)}
+        entry |= {"training": str(training), "radius": clean(radius), "label": label, "images": images}
+        entry |= {"rows": [clean(row) for row in rows], "columns": [clean(column) for column in columns]}
+        wanted = (
+            ("ratio", "value") if label is not None else ("ratio", "ratio_low", "ratio_high", "value", "value_low", "value_high")
+        )
+        for measure in wanted:
+            grid = np.full(len(rows) * len(columns), np.nan)
+            grid[place] = group[measure]
+            entry[measure] = [clean(value, DIGITS) for value in grid]
+        if sum(value is not None for value in entry["value"]) > 1:  # one window alone is no map
+            maps.append(entry)
+    return maps
+
+
+def pack_pictures(pictures: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Mean images scaled to 0 … 255: ``mean`` and ``classes`` by label, rows of pixels one after the other."""
+    if not pictures:
+        return {}
+    return {"mean": _grey(pictures["mean"]), "classes": {str(label): _grey(one) for label, one in pictures["classes"].items()}}
+
+
+def _grey(image: Any) -> list[int]:
+    pixels = np.asarray(image, dtype=np.float64)
+    low, high = float(pixels.min()), float(pixels.max())
+    return [int(value) for value in np.round(255 * (pixels - low) / ((high - low) or 1.0)).ravel()]

@@ -1,0 +1,45 @@
+"""Tests and intervals of a study from a file: trained against initial, group against group, trends over numbers.
+
+What each table holds and why each test was chosen is in ``docs/studies_statistics.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from kagscope.studies.inference.comparisons import comparisons
+from kagscope.studies.inference.nets import Nets
+from kagscope.studies.inference.sentences import sentences
+from kagscope.studies.inference.trained import trained_against_initial
+from kagscope.studies.inference.trends import trends
+
+__all__ = ["Inference", "infer"]
+
+
+class Inference(NamedTuple):
+    """The three tables and what they say in plain words."""
+
+    trained: pd.DataFrame
+    comparisons: pd.DataFrame
+    trends: pd.DataFrame
+    sentences: list[str]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by the names of their files."""
+        return {"trained_vs_initial": self.trained, "comparisons": self.comparisons, "trends": self.trends}
+
+
+def infer(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> Inference:
+    """All tests of a study. Seeds of all draws are fixed: equal tables give equal numbers.
+
+    Args:
+        results: the ``results`` table of :mod:`kagscope.schema`.
+        runs: the study's runs table, one row per run in the order of the study.
+        varied: the columns of ``runs`` that the study varies, with or without "seed".
+    """
+    nets = Nets.of(results, runs, varied)
+    tables = trained_against_initial(nets), comparisons(nets), trends(nets)
+    return Inference(*tables, sentences(*tables))

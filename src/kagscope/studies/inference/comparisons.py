@@ -1,0 +1,133 @@
+"""Does it matter which optimiser, training, activation ...? Every category of an axis against the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.special import comb
+
+from kagscope.studies.inference.mixed import Fits, mixed_effects
+from kagscope.studies.inference.nets import Block, Indices, Nets
+from kagscope.studies.inference.paired import SAME, adjusted, as_ratios, over_seeds, seed_values
+from kagscope.studies.inference.permutation import holm_within
+from kagscope.studies.statistics import Array, net_means
+
+RANK_SUM = "Mann-Whitney U over runs, not paired: no two runs share all the rest"
+COLUMNS = (
+    *("axis", "first", "category", "layer", "k", "selection", "score", "measure"),
+    *("effect", "low", "high", "p_value", "p_holm", "p_joint", "p_least", "n", "pairs", "agree", "test"),
+    *("mixed_effect", "mixed_low", "mixed_high", "mixed_p_value", "mixed_p_holm", "mixed_n", "mixed_test"),
+    *("family", "also_changes", "reason"),
+)
+
+
+def comparisons(nets: Nets) -> pd.DataFrame:
+    """Each axis that is no number, or a number with two values: effect of each category against the first.
+
+    Nets are paired where they share the seed and all other axes, and pairs averaged over each seed; where no two nets do, all
+    nets of one category are held against all of the other. Beside it stands a mixed model of all nets.
+
+    Returns:
+        Columns ``COLUMNS``, see docs/studies_statistics.md; empty where no axis has categories.
+    """
+    tables = []
+    done: Fits = {}
+    for axis in category_axes(nets):
+        for category, mixed in zip(nets.levels(axis)[1:], mixed_effects(nets, axis, done), strict=True):
+            tables.append(_compared(nets, axis, category, mixed))
+    if not tables:
+        return pd.DataFrame(columns=list(COLUMNS))
+    found = pd.concat([table for table, _ in tables], ignore_index=True)
+    found = adjusted(found, np.concatenate([means for _, means in tables], axis=1))
+    found["mixed_p_holm"] = holm_within(found["mixed_p_value"].to_numpy(), found["family"].tolist())
+    ends = ("effect", "low", "high")
+    return as_ratios(found, (*ends, *(f"mixed_{name}" for name in ends)))[list(COLUMNS)]
+
+
+def category_axes(nets: Nets) -> list[str]:
+    """Axes that are compared category by category; numbers with three values or more have a trend instead."""
+    return [axis for axis in nets.axes if len(nets.levels(axis)) == 2 or not nets.numeric(axis)]
+
+
+def _compared(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
+    first = nets.levels(axis)[0]
+    pairs = matched(nets, axis, first, category)
+    seeds = np.unique(nets.runs["seed"])
+    means = np.full((seeds.size, len(nets.keys)), np.nan)
+    if len(pairs):
+        blocks = [Block(block.rows, seed_values(nets, pairs[:, 0], differences(block, pairs, axis))) for block in nets.blocks]
+        found, own = over_seeds(blocks, len(nets.keys))
+        means[np.isin(seeds, nets.runs["seed"].to_numpy()[pairs[:, 0]])] = own
+        each = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
+        agree = agreement(nets, nets.others(axis), pairs[:, 0], each, found["effect"].to_numpy())
+        found = found.assign(pairs=len(pairs), agree=agree)
+    else:
+        found = _unpaired(nets, axis, first, category).assign(pairs=0, agree=np.nan)
+    undefined = ((found["reason"] == "undefined") & (nets.keys["reason"] != "")).to_numpy()
+    found["reason"] = np.where(undefined, nets.keys["reason"], found["reason"])
+    about = nets.keys[["layer", "k", "selection", "score", "measure"]]
+    also = ", ".join(nets.tied(axis))
+    family = np.where(nets.keys["kind"] == "outcome", "outcomes", "selections " + nets.keys["kind"])
+    named = {"axis": axis, "first": str(first), "category": str(category), "also_changes": also}
+    found = pd.concat([about, found, mixed], axis=1).assign(**named)
+    found["family"] = f"categories of {axis}: " + pd.Series(family, dtype=object)
+    return found, means
+
+
+def matched(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
+    """(pairs, 2) nets with the first and with the other category that share the seed and all other axes."""
+    block = nets.codes([*nets.replicates, *nets.others(axis)])
+    values = nets.runs[axis]
+    there = {int(block[net]): int(net) for net in np.flatnonzero(values == category)}
+    pairs = [(int(net), there[int(block[net])]) for net in np.flatnonzero(values == first) if int(block[net]) in there]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def differences(block: Block, pairs: Indices, axis: str) -> Array:
+    """(keys, pairs, points); of means over points where the points of the two are not the same images."""
+    values = net_means(block.values)[:, :, None] if axis == "data" else block.values
+    return np.asarray(values[:, pairs[:, 1]] - values[:, pairs[:, 0]])
+
+
+def agreement(nets: Nets, others: list[str], runs: Indices, own: Array, effects: Array) -> Array:
+    """(keys,) share of the settings of the other axes whose own mean difference has the sign of the effect; NaN without any.
+
+    Args:
+        nets: of the study.
+        others: the other axes.
+        runs: (pairs,) first net of each pair.
+        own: (keys, pairs) differences.
+        effects: (keys,).
+    """
+    setting = nets.codes(others)[runs]
+    within = np.stack([net_means(own[:, setting == code]) for code in np.unique(setting)], axis=1)
+    defined = np.isfinite(within).sum(axis=1)
+    same = (np.sign(within) == np.sign(effects)[:, None]).sum(axis=1)
+    return np.where(defined > 0, same / np.maximum(defined, 1), np.nan)
+
+
+def _unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.DataFrame:
+    """All nets of one category against all of the other; the interval is Welch's."""
+    values = nets.runs[axis]
+    a, b = (nets.means[:, np.flatnonzero(values == level)] for level in (category, first))
+    rows = [_rank_sum(x[np.isfinite(x)], y[np.isfinite(y)]) for x, y in zip(a, b, strict=True)]
+    return pd.DataFrame(rows, columns=["n", "effect", "low", "high", "p_value", "p_least", "test", "reason"])
+
+
+def _rank_sum(x: Array, y: Array) -> tuple[Any, ...]:
+    n = x.size + y.size
+    if not x.size or not y.size:
+        return n, *(np.nan,) * 5, "", "undefined"
+    effect, low, high = float(x.mean() - y.mean()), np.nan, np.nan
+    if np.ptp(np.concatenate([x, y])) == 0:
+        return n, effect, *(np.nan,) * 4, "", SAME
+    least = min(1.0, 2 / float(comb(n, x.size)))
+    p_value = float(stats.mannwhitneyu(x, y).pvalue)
+    few = min(x.size, y.size) < 2
+    if not few and x.std() + y.std() > 0:
+        ends = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+        low, high = float(ends.low), float(ends.high)
+    return n, effect, low, high, p_value, least, RANK_SUM, "one run in a category: no interval" if few else ""

@@ -1,0 +1,187 @@
+"""From the tidy results of a study to arrays of numbers by net and data point, and which nets go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kagscope.errors import InputError
+from kagscope.figures.tables import WHAT_KEYS, final
+from kagscope.schema import BOOKKEEPING, RESULT_COLUMNS
+from kagscope.studies.relations import outcome_columns
+from kagscope.studies.statistics import Array, net_means
+
+Indices = NDArray[np.int64]
+
+REPLICATES = ("seed", "data_seed")  # repetitions of a setting, not settings
+OWN_REFERENCE = ("cka_init", "kl_init")  # these measure a distance from the initial net
+RATIO, DIFFERENCE, VALUE = "ratio", "difference", "value"
+
+
+@dataclass(frozen=True)
+class Block:
+    """What was measured at the same data points.
+
+    Attributes:
+        rows: (keys,) positions in :attr:`Nets.keys`.
+        values: (keys, nets, points) float64, NaN where undefined.
+    """
+
+    rows: Indices
+    values: Array
+
+
+@dataclass(frozen=True)
+class Nets:
+    """The trained nets of a study.
+
+    Attributes:
+        runs: one row per net, index 0 ... nets - 1, in the order of the study.
+        axes: the columns of ``runs`` that were varied, without replicates.
+        keys: one row per number measured: layer, k, selection, score; ``measure``: "ratio" (the numbers are log(value / initial
+            value)), "difference" (value - initial value) or "value"; ``kind`` of selection, "outcome" for accuracies and the
+            like; ``reason`` why nothing is defined, else "".
+        blocks: the numbers, keys with equal data points together.
+    """
+
+    runs: pd.DataFrame
+    axes: tuple[str, ...]
+    keys: pd.DataFrame
+    blocks: tuple[Block, ...]
+
+    @classmethod
+    def of(cls, results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> Nets:
+        """Read each run's last step.
+
+        A score is a ratio where it and its initial value are positive in every net and at every point of the study, else a
+        difference; it is a plain value where it has no initial value or measures a distance from the initial net itself.
+
+        Raises:
+            InputError: columns are missing.
+        """
+        missing = [name for name in RESULT_COLUMNS if name not in results.columns]
+        missing += [name for name in ("run", "seed", *varied) if name not in runs.columns]
+        if missing:
+            raise InputError(f"the tables of the study lack {', '.join(missing)}; see kagscope.schema for what they need")
+        runs = runs.reset_index(drop=True)
+        place = {str(run): number for number, run in enumerate(runs["run"])}
+        last = final(results)
+        kept = ~_by_name(last["score"], lambda name: name in BOOKKEEPING) & _by_name(last["run"], lambda name: name in place)
+        last = last[kept].reset_index(drop=True)
+        measures = _measures(last)
+        change = _change(last, _by_name(last["score"], measures.__getitem__))
+        key = last.groupby(WHAT_KEYS, observed=True, sort=False).ngroup().to_numpy(dtype=np.int64)
+        net = _by_name(last["run"], place.__getitem__)
+        first = np.unique(key, return_index=True)[1]
+        keys = last.loc[first, WHAT_KEYS].astype({"layer": str, "selection": str, "score": str}).reset_index(drop=True)
+        keys["measure"] = keys["score"].map(measures)
+        keys["kind"] = keys["selection"].str.partition("(")[0]
+        keys["reason"] = _reasons(last, key, np.isfinite(change), len(keys))
+        blocks = _blocks(key, net, last["point"].to_numpy(dtype=np.int64), change, len(runs))
+        outcomes = outcome_columns(runs)
+        if outcomes:
+            numbers = runs[outcomes].to_numpy(dtype=float).T[:, :, None]
+            blocks.append(Block(np.arange(len(keys), len(keys) + len(outcomes)), numbers))
+            about = {"layer": "", "k": 0, "selection": "", "measure": VALUE, "kind": "outcome", "reason": ""}
+            keys = pd.concat([keys, pd.DataFrame({"score": outcomes} | about)], ignore_index=True)
+        axes = tuple(name for name in varied if name not in REPLICATES)
+        return cls(runs, axes, keys, tuple(blocks))
+
+    @property
+    def means(self) -> Array:
+        """(keys, nets) means over data points; NaN where a net has none that is defined."""
+        found = np.full((len(self.keys), len(self.runs)), np.nan)
+        for block in self.blocks:
+            found[block.rows] = net_means(block.values)
+        return found
+
+    def codes(self, names: Sequence[str]) -> Indices:
+        """(nets,) number of the combination of these columns' values, in order of appearance."""
+        if not names:
+            return np.zeros(len(self.runs), dtype=np.int64)
+        texts = self.runs[list(names)].astype(str)
+        return np.asarray(texts.groupby(list(names), sort=False).ngroup(), dtype=np.int64)
+
+    def tied(self, axis: str) -> list[str]:
+        """Other axes that change together with ``axis``: each of its values comes with one value of theirs."""
+        text = self.runs[[axis, *self.axes]].astype(str)
+        text = text.loc[:, ~text.columns.duplicated()]
+        return [name for name in self.axes if name != axis and (text.groupby(axis)[name].nunique() == 1).all()]
+
+    def others(self, axis: str) -> list[str]:
+        """The axes that are to be equal where values of ``axis`` are compared."""
+        tied = self.tied(axis)
+        return [name for name in self.axes if name != axis and name not in tied]
+
+    def levels(self, axis: str) -> list[Any]:
+        """Values of an axis: numbers ascending, names in order of appearance."""
+        values = list(pd.unique(self.runs[axis]))
+        return sorted(values) if self.numeric(axis) else values
+
+    @property
+    def replicates(self) -> list[str]:
+        """The columns that number repetitions: "seed", and "data_seed" where it varies."""
+        return ["seed", *(name for name in REPLICATES[1:] if name in self.runs and self.runs[name].nunique() > 1)]
+
+    def numeric(self, axis: str) -> bool:
+        """Whether the values of an axis are numbers."""
+        column = self.runs[axis]
+        return bool(pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) and column.notna().all())
+
+
+def _by_name(column: pd.Series[Any], of: Callable[[str], Any]) -> NDArray[Any]:
+    """``of`` of each row's name, asked once for each name that occurs."""
+    names = column.astype("category").cat.remove_unused_categories()
+    return np.array([of(str(name)) for name in names.cat.categories])[names.cat.codes.to_numpy()]
+
+
+def _measures(last: pd.DataFrame) -> dict[str, str]:
+    lowest = last[["value", "baseline"]].min(axis=1).groupby(last["score"], observed=True).min()
+    compared = (last["value"].notna() & last["baseline"].notna()).groupby(last["score"], observed=True).any()
+    found = {str(name): RATIO if lowest[name] > 0 else DIFFERENCE for name in compared.index}
+    return {name: VALUE if name in OWN_REFERENCE or not compared[name] else what for name, what in found.items()}
+
+
+def _change(last: pd.DataFrame, measure: NDArray[np.str_]) -> Array:
+    value, baseline = (last[name].to_numpy(dtype=float) for name in ("value", "baseline"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log(value / baseline)
+    found = np.where(measure == RATIO, ratio, np.where(measure == DIFFERENCE, value - baseline, value))
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _reasons(last: pd.DataFrame, key: Indices, defined: NDArray[np.bool_], keys: int) -> list[str]:
+    """Why a key has no number anywhere: the reason that the table gives most often."""
+    some = np.bincount(key, defined, minlength=keys) > 0
+    reasons = last["reason"][~some[key]].astype(str).str.removeprefix("undefined: ")
+    said = reasons.groupby(key[~some[key]]).agg(lambda texts: texts.mode().iloc[0])
+    return ["" if some[place] else said.get(place) or "undefined in every net" for place in range(keys)]
+
+
+def _blocks(key: Indices, net: Indices, point: Indices, change: Array, nets: int) -> list[Block]:
+    """Fill one array for each set of data points that occurs."""
+    if not key.size:
+        return []
+    shift = int(point.min())
+    span = int(point.max()) - shift + 1
+    pairs, pair = np.unique(key * span + (point - shift), return_inverse=True)
+    starts = np.searchsorted(pairs // span, np.arange(int(key.max()) + 1))
+    sets: dict[bytes, list[int]] = {}
+    for place, points in enumerate(np.split(pairs % span, starts[1:])):
+        sets.setdefault(points.tobytes(), []).append(place)
+    column = pair - starts[key]
+    blocks = []
+    for members in sets.values():
+        rows = np.array(members, dtype=np.int64)
+        position = np.full(starts.size, -1)
+        position[rows] = np.arange(rows.size)
+        inside = position[key] >= 0
+        values = np.full((rows.size, nets, int(column[inside].max()) + 1), np.nan)
+        values[position[key[inside]], net[inside], column[inside]] = change[inside]
+        blocks.append(Block(rows, values))
+    return blocks

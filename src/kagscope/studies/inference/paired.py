@@ -1,0 +1,133 @@
+"""Paired differences, one per seed: test, effect and interval of many numbers at once.
+
+A seed is the unit of all evidence. Nets of one seed start from the same random numbers (a narrow net's first weights are a wide
+net's first), so nets that share a seed are averaged before anything is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from kagscope.studies.inference.nets import RATIO, Block, Indices, Nets
+from kagscope.studies.inference.permutation import flip_draws, holm_within, step_down, two_sided
+from kagscope.studies.statistics import Array, hierarchical_bootstrap, net_means
+
+FEWEST_EXACT = 6  # seeds: below, the exact test cannot reach 5% on two sides
+RESAMPLES = 1000
+FLIPS, STUDENT = "sign flips of the mean over seeds", "paired t over seeds"
+SAME, EQUAL, ONE = "no difference in any net", "the difference is the same in every seed", "one seed"
+
+
+def seed_values(nets: Nets, runs: Indices, values: Array) -> Array:
+    """Mean over the nets of each seed, point by point: (keys, runs, points) to (keys, seeds, points); NaN left out.
+
+    Args:
+        nets: of the study.
+        runs: (runs,) the nets that ``values`` are about; their seeds come out ascending.
+        values: numbers, or differences between pairs of nets.
+    """
+    seeds = nets.runs["seed"].to_numpy()[runs]
+    return np.stack([_mean(values[:, seeds == seed]) for seed in np.unique(seeds)], axis=1)
+
+
+def _mean(values: Array) -> Array:
+    return values[:, 0] if values.shape[1] == 1 else net_means(np.moveaxis(values, 1, -1))
+
+
+def over_seeds(blocks: Iterable[Block], keys: int) -> tuple[pd.DataFrame, Array]:
+    """Test and interval of paired differences, per number.
+
+    From six seeds the permutation test of the mean (signs of the seeds' differences flipped, Fisher 1935), exact up to 13 seeds;
+    below Student's paired t. Intervals come from a hierarchical
+    bootstrap over seeds and data points, 95%.
+
+    Args:
+        blocks: differences (keys, seeds, points), rows in [0, keys).
+        keys: number of rows of the result.
+
+    Returns:
+        ``n`` (seeds), ``effect``, ``low``, ``high``, ``p_value``, ``p_least`` (the smallest that the test can give; 0 for t),
+        ``test``, ``reason`` (why something is NaN), one row per key; and the seeds' means (seeds, keys), NaN where undefined.
+    """
+    found = pd.DataFrame({"n": np.zeros(keys, dtype=int)})
+    effect, low, high = np.full((3, keys), np.nan)
+    blocks = list(blocks)
+    means = np.full((max((block.values.shape[1] for block in blocks), default=0), keys), np.nan)
+    for block in blocks:
+        own = net_means(block.values)
+        means[: own.shape[1], block.rows] = own.T
+        for rows, values in _complete(block.rows, block.values, np.isfinite(own)):
+            boot = hierarchical_bootstrap(values, resamples=RESAMPLES)
+            effect[rows] = boot.estimate
+            low[rows], high[rows] = boot.t_intervals()
+    found["n"] = np.isfinite(means).sum(axis=0)
+    p_value, p_least, test = _tests(means)
+    enough = found["n"].to_numpy() >= 2
+    spread = np.zeros(keys)
+    spread[enough] = np.nanstd(means[:, enough], axis=0)
+    flat = enough & (spread <= 1e-12 * np.abs(np.where(enough, effect, 0.0)))
+    same = flat & (np.abs(effect) < 1e-15)
+    uncertain = enough & ~flat
+    student = flat & (test == STUDENT)
+    found["effect"] = effect
+    found["low"], found["high"] = np.where(uncertain, low, np.nan), np.where(uncertain, high, np.nan)
+    found["p_value"] = np.where(same | student, np.nan, p_value)
+    found["p_least"], found["test"] = p_least, np.where(enough, test, "")
+    found["reason"] = np.select([same, flat, found["n"] == 1, found["n"] == 0], [SAME, EQUAL, ONE, "undefined"], "")
+    return found, means
+
+
+def _complete(rows: Indices, values: Array, defined: Array) -> Iterable[tuple[Indices, Array]]:
+    """Split by which seeds are defined: (rows, values (keys, defined seeds, points))."""
+    patterns, which = np.unique(defined, axis=0, return_inverse=True)
+    for place, pattern in enumerate(patterns):
+        if pattern.any():
+            inside = which.ravel() == place
+            yield rows[inside], values[inside][:, np.asarray(pattern, dtype=bool)]
+
+
+def _tests(means: Array) -> tuple[Array, Array, np.ndarray]:
+    """p-values, least attainable p-values and names of the tests of (seeds, keys) differences."""
+    keys = means.shape[1]
+    p_value, p_least, test = np.full(keys, np.nan), np.full(keys, np.nan), np.full(keys, "", dtype=object)
+    patterns, which = np.unique(np.isfinite(means), axis=1, return_inverse=True)
+    for place in range(patterns.shape[1]):
+        columns, n = np.flatnonzero(which.ravel() == place), int(patterns[:, place].sum())
+        if n < 2:
+            continue
+        d = means[patterns[:, place]][:, columns]
+        if n >= FEWEST_EXACT:
+            draws = flip_draws(d)
+            p_value[columns] = two_sided(draws)
+            p_least[columns] = np.maximum(1 / len(draws), np.minimum(1.0, 2.0 ** (1 - (d != 0).sum(axis=0))))
+            test[columns] = f"{FLIPS}, {'all' if len(draws) == 2**n else 'drawn'} {len(draws)}"
+        else:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                t = d.mean(axis=0) / (d.std(axis=0, ddof=1) / np.sqrt(n))
+            p_value[columns], p_least[columns], test[columns] = 2 * stats.t.sf(np.abs(t), n - 1), 0.0, STUDENT
+    return p_value, p_least, test
+
+
+def adjusted(found: pd.DataFrame, means: Array) -> pd.DataFrame:
+    """Add ``p_holm`` and ``p_joint`` within each ``family``.
+
+    Args:
+        found: rows with ``p_value``, ``test`` and ``family``.
+        means: (seeds, rows) differences; those of one seed are flipped together.
+    """
+    joint = np.full(len(found), np.nan)
+    exact = found["test"].str.startswith(FLIPS).to_numpy() & found["p_value"].notna().to_numpy()
+    for members in found[exact].groupby("family", sort=False).indices.values():
+        places = np.flatnonzero(exact)[members]
+        joint[places] = step_down(flip_draws(means[:, places]))
+    return found.assign(p_holm=holm_within(found["p_value"].to_numpy(), found["family"].tolist()), p_joint=joint)
+
+
+def as_ratios(found: pd.DataFrame, columns: Sequence[str] = ("effect", "low", "high")) -> pd.DataFrame:
+    """Log ratios as ratios where ``measure`` says ratio."""
+    ratio = (found["measure"] == RATIO).to_numpy()
+    return found.assign(**{name: np.where(ratio, np.exp(found[name].to_numpy(dtype=float)), found[name]) for name in columns})

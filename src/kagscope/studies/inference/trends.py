@@ -1,0 +1,161 @@
+"""Does a number rise or fall with width, noise, learning rate ...? Monotone trends within seeds and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from kagscope.studies.inference.comparisons import agreement, differences, matched
+from kagscope.studies.inference.nets import Block, Nets
+from kagscope.studies.inference.paired import SAME, as_ratios, over_seeds, seed_values
+from kagscope.studies.inference.permutation import holm_within, order_count, pair_signs, step_down, trend_draws, two_sided
+from kagscope.studies.statistics import Array
+
+FEWEST_LEVELS = 3  # with two, comparisons say more
+COLUMNS = (
+    *("axis", "levels", "layer", "k", "selection", "score", "measure", "tau", "tau_low", "tau_high"),
+    *("p_value", "p_holm", "p_joint", "p_least", "n", "runs", "agree"),
+    *("lowest", "highest", "change", "change_low", "change_high"),
+    *("test", "family", "also_changes", "reason"),
+)
+
+
+class Axis(NamedTuple):
+    """A column of the runs whose values have an order: its name in the table and the values, ascending."""
+
+    name: str
+    column: str
+    values: list[Any]
+
+
+def trend_axes(nets: Nets) -> Iterator[Axis]:
+    """Numbers with three values or more, and data sets "name:number" with three numbers or more."""
+    for axis in nets.axes:
+        if nets.numeric(axis) and len(nets.levels(axis)) >= FEWEST_LEVELS:
+            yield Axis(axis, axis, nets.levels(axis))
+    if "data" in nets.axes:
+        families: dict[str, dict[float, str]] = {}
+        for name in map(str, nets.levels("data")):
+            head, _, number = name.rpartition(":")
+            if head and _is_number(number):
+                families.setdefault(head, {})[float(number)] = name
+        for head, members in families.items():
+            if len(members) >= FEWEST_LEVELS:
+                yield Axis(f"data {head}", "data", [name for _, name in sorted(members.items())])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def trends(nets: Nets) -> pd.DataFrame:
+    """Kendall's S between an axis and each number within every seed and setting of the other axes, summed.
+
+    This is the Jonckheere-Terpstra test in blocks (Skillings & Wolfe 1978). The values of the axis are permuted within seeds, in
+    all settings of a seed alike: exact where no more than 10,000 orders exist, else 10,000 drawn ones.
+
+    Returns:
+        Columns ``COLUMNS``, see docs/studies_statistics.md; empty where no axis has three ordered values.
+    """
+    tables = [_trend(nets, axis) for axis in trend_axes(nets)]
+    if not tables:
+        return pd.DataFrame(columns=list(COLUMNS))
+    found = as_ratios(pd.concat(tables, ignore_index=True), ("change", "change_low", "change_high"))
+    return found[list(COLUMNS)]
+
+
+def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
+    others = nets.others(axis.column)
+    signs, defined = _within(nets, axis, others)
+    pairs = defined.sum(axis=2)
+    tau, low, high = mean_tau(signs.sum(axis=2), pairs, len(axis.values))
+    found = pd.DataFrame({"tau": tau, "tau_low": low, "tau_high": high, "n": (pairs > 0).sum(axis=1)})
+    family = np.where(nets.keys["kind"] == "outcome", "outcomes", "selections " + nets.keys["kind"])
+    found["family"] = f"trends over {axis.name}: " + pd.Series(family, dtype=object)
+    varies = (signs != 0).any(axis=(1, 2))
+    test = np.full(len(found), "", dtype=object)
+    p_value, p_joint, p_least = np.full((3, len(found)), np.nan)
+    for members in found[varies].groupby("family", sort=False).indices.values():
+        places = np.flatnonzero(varies)[members]
+        draws = trend_draws(signs[places], len(axis.values))
+        p_value[places], p_joint[places] = two_sided(draws), step_down(draws)
+        orders = order_count(len(axis.values), signs.shape[1])
+        exact = orders <= len(draws)
+        p_least[places] = min(1.0, 2 / orders if exact else 1 / len(draws))
+        test[places] = f"Jonckheere-Terpstra within seeds, {'all' if exact else 'drawn'} {len(draws)} orders"
+    found = found.assign(p_value=p_value, p_joint=p_joint, p_least=p_least, test=test)
+    found["p_holm"] = holm_within(p_value, found["family"].tolist())
+    nothing = np.where(nets.keys["reason"] != "", nets.keys["reason"], "no two levels share a seed and setting")
+    found["reason"] = np.select([found["n"].to_numpy() == 0, ~varies], [nothing, SAME], "")
+    about = nets.keys[["layer", "k", "selection", "score", "measure"]]
+    named: dict[str, Any] = {
+        "axis": axis.name,
+        "levels": len(axis.values),
+        "lowest": str(axis.values[0]),
+        "highest": str(axis.values[-1]),
+    }
+    runs = int(nets.runs[axis.column].isin(axis.values).sum())
+    also = ", ".join(nets.tied(axis.column))
+    return pd.concat([about, found, _change(nets, axis, others)], axis=1).assign(**named, runs=runs, also_changes=also)
+
+
+def _within(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array]:
+    """Pair signs and how many pairs are defined, summed over the settings of each seed: (keys, seeds, pairs) each."""
+    seeds, seed = np.unique(nets.runs["seed"], return_inverse=True)
+    setting = nets.codes([*nets.replicates[1:], *others])
+    level = nets.runs[axis.column].map({value: place for place, value in enumerate(axis.values)}).to_numpy(dtype=float)
+    used = np.flatnonzero(np.isfinite(level))
+    settings = np.unique(setting[used], return_inverse=True)[1]
+    series = np.full((len(nets.keys), seeds.size, int(settings.max()) + 1, len(axis.values)), np.nan)
+    series[:, seed[used], settings, level[used].astype(np.int64)] = nets.means[:, used]
+    series = series[:, np.isfinite(series).any(axis=(0, 2, 3))]
+    first, second = np.triu_indices(len(axis.values), 1)
+    defined = np.isfinite(series[..., second] - series[..., first])
+    return pair_signs(series).sum(axis=2), defined.sum(axis=2).astype(float)
+
+
+def mean_tau(scores: Array, pairs: Array, levels: int) -> tuple[Array, Array, Array]:
+    """Mean over seeds of Kendall's tau (S over the number of pairs) and a 95% interval.
+
+    The interval is the wider of two: Student's t over seeds, and the score interval of Kendall's upper bound of the variance of
+    one series, 2 (1 - tau^2) / levels (Kendall & Gibbons 1990, chapter 4), which does not shrink to nothing where all agree.
+
+    Args:
+        scores: (keys, seeds) S of each seed.
+        pairs: (keys, seeds) number of pairs behind it; seeds with none are left out.
+        levels: number of values of the axis.
+
+    Returns:
+        tau, low, high, (keys,) each, within [-1, 1]; NaN without pairs.
+    """
+    each = np.divide(scores, pairs, out=np.full(scores.shape, np.nan), where=pairs > 0)
+    n = np.isfinite(each).sum(axis=1)
+    some = np.maximum(n, 1)
+    tau = np.where(n > 0, np.nansum(each, axis=1) / some, np.nan)
+    series = np.maximum(pairs.sum(axis=1) / (levels * (levels - 1) / 2), 1.0)
+    c = stats.norm.isf(0.025) ** 2 * 2 / (levels * series)
+    reach = np.sqrt(c * np.maximum(1 + c - tau**2, 0.0))
+    low, high = (tau - reach) / (1 + c), (tau + reach) / (1 + c)
+    freedom = np.maximum(n - 1, 1)
+    spread = np.sqrt(np.nansum((each - tau[:, None]) ** 2, axis=1) / freedom)
+    half = np.where(n > 1, stats.t.isf(0.025, freedom) * spread / np.sqrt(some), 0.0)
+    return tau, np.clip(np.minimum(low, tau - half), -1, 1), np.clip(np.maximum(high, tau + half), -1, 1)
+
+
+def _change(nets: Nets, axis: Axis, others: list[str]) -> pd.DataFrame:
+    """From the lowest to the highest value: the mean of matched pairs over seeds, and how many settings go the same way."""
+    pairs = matched(nets, axis.column, axis.values[0], axis.values[-1])
+    if not len(pairs):
+        return pd.DataFrame(dict.fromkeys(("change", "change_low", "change_high", "agree"), np.nan), index=nets.keys.index)
+    blocks = [Block(block.rows, seed_values(nets, pairs[:, 0], differences(block, pairs, axis.column))) for block in nets.blocks]
+    found, _ = over_seeds(blocks, len(nets.keys))
+    own = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
+    agree = agreement(nets, others, pairs[:, 0], own, found["effect"].to_numpy())
+    return found[["effect", "low", "high"]].add_prefix("change_").rename(columns={"change_effect": "change"}).assign(agree=agree)

@@ -1,0 +1,86 @@
+"""Tables of a study from a file: one row per run, what varies among them, means per setting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kagscope.data.functions import is_function
+from kagscope.figures.tables import final, per_run
+from kagscope.intervals import half_width
+from kagscope.schema import BOOKKEEPING
+from kagscope.studies.config import RunConfig
+from kagscope.studies.store import RunStore
+
+HIDDEN = ("geometry", "data_fingerprint", "robustness", "schedule")
+LATER = {name: RunConfig.model_fields[name].default for name in RunConfig.later}  # what older stores do not say
+BASIC_AXES = ("width", "training", "seed")
+
+
+def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
+    """One row per run: its id, every value of its configuration, accuracies, generalisation gap, seconds."""
+    rows = []
+    for run_id in run_ids:
+        config = LATER | json.loads((store.run_folder(run_id) / "config.json").read_text())
+        manifest = store.manifest(run_id)
+        values: dict[str, Any] = {name: value for name, value in config.items() if name not in HIDDEN}
+        widths = values.pop("widths")
+        values |= {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
+        facts = {name: manifest[name] for name in ("accuracy", "train_accuracy", "train_seconds", "geometry_seconds")}
+        rows.append({"run": run_id, **values, **facts, **manifest.get("robustness", {})})
+    table = pd.DataFrame(rows)
+    return table.assign(generalization_gap=table["train_accuracy"] - table["accuracy"])
+
+
+def varied_axes(runs: pd.DataFrame) -> list[str]:
+    """The values of a configuration that differ among the runs."""
+    known = {*RunConfig.model_fields, "width", "depth"} - {"image_shape", "schema_version", *HIDDEN}
+    known -= {"widths"} if runs["depth"].nunique() == 1 else {"width", "depth"}
+    return [name for name in runs.columns if name in known and runs[name].astype(str).nunique() > 1]
+
+
+def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
+    """Means over the runs of each setting (seeds) after training, with 95% intervals of Student's t over runs.
+
+    Returns:
+        The varied axes but the seed, layer, k, selection, score, ``nets``; accuracy, value, baseline and ratio, each with
+        ``_low`` and ``_high``.
+    """
+    last = final(per_run(results))
+    last = last[~last["score"].astype(str).isin(BOOKKEEPING)]
+    axes = [name for name in varied if name not in ("seed",)]
+    extra = runs.set_index("run")[axes].add_prefix("axis_")
+    frame = last.astype({"run": str}).join(extra, on="run")
+    keys = [*(f"axis_{name}" for name in axes), "layer", "k", "selection", "score"]
+    grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)
+    columns: dict[str, Any] = {"nets": grouped["value"].count()}
+    for measure in ("accuracy", "value", "baseline", "ratio"):
+        mean, count, spread = grouped[measure].mean(), grouped[measure].count(), grouped[measure].std()
+        half = half_width(np.asarray(spread, dtype=float), np.asarray(count))
+        columns |= {measure: mean, f"{measure}_low": mean - half, f"{measure}_high": mean + half}
+    found = pd.DataFrame(columns).reset_index()
+    return found.rename(columns={f"axis_{name}": name for name in axes})
+
+
+def labels_of(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
+    """What a run is called beside its width: its training, if it varies, and whatever else does."""
+    others = [name for name in varied if name not in (*BASIC_AXES, "widths")]
+
+    def label(row: Mapping[Any, Any]) -> str:
+        first = [str(row["training"])] if "training" in varied or not others else []
+        return ", ".join([*first, *(f"{name.replace('_', ' ')} {_short(row[name])}" for name in others)])
+
+    return {str(row["run"]): label(row) for row in runs.to_dict("records")}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def accuracy_name(runs: pd.DataFrame) -> str:
+    """What the column ``accuracy`` is: R² where all data are functions."""
+    return "R²" if all(is_function(str(name)) for name in runs["data"]) else "accuracy"

@@ -1,0 +1,78 @@
+"""Figures of a study from a file, beside those that every study has."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from kagscope.studies.occurrence import two_axes
+from kagscope.studies.setting_tables import accuracy_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FEW_LINES = 6  # in a figure over one axis
+
+
+def study_figures(
+    folder: Path,
+    results: pd.DataFrame,
+    runs: pd.DataFrame,
+    *,
+    summary: pd.DataFrame,
+    related: pd.DataFrame,
+    occurs: pd.DataFrame,
+    axes: Sequence[str],
+) -> None:
+    """``figures/``: ``map_<layer>`` over the two axes with most values, ``by_<axis>_<layer>``, ``training_<layer>``,
+    ``relations``, ``robustness``, each as PNG and PDF.
+
+    What the study does not allow is left out: a map needs two axes, the others a numeric one, steps in between, eight runs,
+    attacks.
+
+    Args:
+        folder: of the study.
+        results: the ``results`` table.
+        runs: the runs table.
+        summary: of :func:`~kagscope.studies.setting_tables.settings_summary`.
+        related: of :func:`~kagscope.studies.relations.relations`.
+        occurs: of :func:`~kagscope.studies.occurrence.occurrence`.
+        axes: what varies but the seed.
+    """
+    from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness, save
+    from kagscope.figures.tables import NothingToPlot, layers_of
+
+    drawn: dict[str, Callable[[], Figure]] = {
+        "relations": partial(figure_relations, results, runs, related),
+        "robustness": partial(figure_robustness, runs),
+    }
+    most = sorted(axes, key=lambda name: -summary[name].nunique())
+    numeric = [name for name in most if pd.api.types.is_numeric_dtype(summary[name])]
+    for layer in [name for name in layers_of(summary) if name]:
+        if len(most) > 1:
+            drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, summary, most[0], most[1], layer)
+        for name in numeric:
+            others = [other for other in axes if other != name]
+            if not others or len(summary[others].drop_duplicates()) <= FEW_LINES:
+                drawn[f"by_{name}_{safe_name(layer)}"] = partial(figure_by_axis, summary, name, layer)
+    if axes and len(occurs):
+        by, along = two_axes(occurs, axes)
+        assert by is not None
+        for layer in occurs["layer"].unique():
+            drawn[f"training_{safe_name(layer)}"] = partial(figure_dynamics, results, runs, by, along, layer, accuracy_name(runs))
+    for name, draw in drawn.items():
+        with contextlib.suppress(NothingToPlot):
+            figure = draw()
+            for suffix in ("png", "pdf"):
+                save(figure, folder / "figures" / f"{name}.{suffix}")
+
+
+def safe_name(layer: str) -> str:
+    """A layer's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", layer) or "net"

@@ -1,0 +1,185 @@
+"""Every code block of README and docs runs, page by page and block by block in the order of the page, in one temporary folder.
+
+What a block is, its fence says::
+
+    ```python                  runs; names live on to the next block of the page
+    ```python title="nets.py"  a file of that name, written for the blocks after it; so with any other language
+    ```text title="prints"     what the Python block before it prints, to the letter
+    ```sh                      each line that calls kagscope or python runs as a process of its own
+    ```text, ```toml, …        is shown
+
+Commands that are not run stand in :data:`ONLY_PARSED`, with the reason; their options are still parsed by the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+sybil = pytest.importorskip("sybil")
+from sybil import Example, Sybil  # noqa: E402
+from sybil.evaluators.python import PythonEvaluator  # noqa: E402
+from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NEEDS = {"tracking.md": ("lightning", "transformers", "accelerate", "tensorboard")}
+
+ONLY_PARSED = {  # beginning of the command: why it is not run here
+    "kagscope reproduce --data mnist": "MNIST, ten minutes",
+    "kagscope reproduce --data ../shared/data/mnist": "the same",
+    "kagscope reproduce --data my-images": "the reader's own images, an hour",
+    "kagscope report out/mine": "what that command would have made",
+    "kagscope study run ka-phase-diagram": "a ready study, minutes",
+    "kagscope study run geometry-vs-robustness": "a ready study, minutes",
+    "kagscope study plan study.toml --set grid.seed": "expands a hundred thousand runs, a minute",
+    "kagscope study run study.toml --out shared/out": "inside a job of a cluster",
+    "python benchmarks/": "minutes each, on idle cores",
+    "python -m venv": "the environment is the one that runs this",
+}
+PAIR = "kagscope reproduce --widths 8,16 --seeds 3 --epochs {} --k 1,2 --points 12 --checkpoints 4 --out {}"
+TINY = "--widths 6 --seeds 2 --training standard --k 1,2 --points 4 --checkpoints 2 --workers 1"
+SMALLER = {
+    PAIR.format(5, "out/short"): f"{TINY} --epochs 1",
+    PAIR.format(20, "out/long"): f"{TINY} --epochs 2",
+    "kagscope study run small.toml --out out/gallery --workers 1": (
+        "--set run.epochs=2 --set grid.width=[6,8] --set grid.seed=[0,1] --set measure.points=4 --set measure.checkpoints=3"
+    ),
+    # what is added where the command of the page takes minutes
+    "kagscope reproduce --data stripes --widths 16 --seeds 2 --epochs 3 --k 1,2 --points 8 --out out/stripes": (
+        "--workers 1 --training standard"
+    ),
+    "kagscope study run study.toml --out out/study": (
+        "--workers=1 --set run.epochs=1 --set run.train_size=200 --set grid.width=[6] --set grid.seed=[0] "
+        "--set grid.label_noise=[0.0,0.2] --set measure.checkpoints=2 --set measure.points=4"
+    ),
+}
+SHOWN = {
+    ".venv/bin/pip",
+    ".venv/bin/python",
+    ".venv/bin/pre-commit",
+    "make",
+    "pip",
+    "git",
+    "srun",
+    "sbatch",
+    "ray",
+    "head=$(scontrol",
+    "sleep",
+    "tensorboard",
+    "cd",
+}  # not kagscope's own
+INFO = re.compile(r"(?P<language>[\w+-]*)[ \t]*(?:title=\"(?P<title>[^\"\n]*)\")?[ \t]*$\n", re.MULTILINE)
+
+
+class Blocks:
+    """Sybil's parser of fenced blocks; it keeps what the last Python block printed."""
+
+    def __init__(self) -> None:
+        self._lexer = RawFencedCodeBlockLexer(INFO)
+        self._python = PythonEvaluator()
+
+    def __call__(self, document: sybil.Document) -> list[sybil.Region]:
+        regions = list(self._lexer(document))
+        for region in regions:
+            region.parsed, region.evaluator = region.lexemes["source"], self.evaluate
+        return regions
+
+    def evaluate(self, example: Example) -> None:
+        language, title, source = (example.region.lexemes[name] for name in ("language", "title", "source"))
+        if title == "prints":
+            assert example.namespace["_printed"] == str(source)
+        elif title:
+            path = Path(title)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source)
+        elif language == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as stream:
+                self._python(example)
+            example.namespace["_printed"] = stream.getvalue()
+        elif language in ("", "sh"):
+            for line in commands(source):
+                run(line)
+
+
+def commands(block: str) -> list[str]:
+    """The lines of a shell block, those that end in a backslash joined, without comments."""
+    lines = re.sub(r"\\\n\s*", "", block).splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def run(line: str) -> None:
+    if any(line.startswith(start) for start in ONLY_PARSED):
+        if line.startswith("kagscope"):
+            parse(shlex.split(line)[1:])
+        return
+    program, *arguments = shlex.split(f"{line} {SMALLER.get(line, '')}")
+    if program in SHOWN:
+        return
+    assert program in ("kagscope", "python"), f"what is {program!r}? Run it, or name it in SHOWN or ONLY_PARSED"
+    call = [sys.executable, *(["-m", "kagscope.cli"] if program == "kagscope" else []), *arguments]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), "."]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def parse(arguments: list[str]) -> None:
+    """The command line reads these options without complaint; nothing is run."""
+    from kagscope.cli import app
+
+    command: Any = typer.main.get_command(app)
+    rest, context, name = list(arguments), None, "kagscope"
+    while hasattr(command, "commands"):
+        context = command.make_context(name, rest, parent=context, allow_interspersed_args=False)
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+    command.make_context(name, rest, parent=context)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    for package in NEEDS.get(page.name, ()):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # files that the page wrote can be imported
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "run" / "bert" / "events"))
+    if page.name == "report.md":  # it goes on with a study that another page makes
+        shutil.copytree(request.getfixturevalue("study").folder, tmp_path / "out" / "small")
+    document = Sybil(parsers=[Blocks()]).parse(page)
+    for example in document.examples():
+        example.evaluate()
+    check = CHECKS.get(page.name)
+    if check is not None:
+        check(document.namespace, tmp_path)
+
+
+def _tracked(names: dict[str, Any], folder: Path) -> None:
+    """What the guide to tracking says besides what it shows."""
+    assert (folder / "pr.png").stat().st_size > 10_000
+    assert list(names["onsets"]["layer"]) == ["1", "3"]
+    assert names["onsets"]["step"].notna().all()
+    assert names["track"].steps == [0, 10, 20, 30]
+    assert names["tracking"].tracker.steps == [0, 4, 8]
+    for part in ("events", "lightning", "bert"):
+        assert list((folder / "run" / part).rglob("events.out.tfevents*"))
+
+
+CHECKS = {"tracking.md": _tracked}
+
+
+def test_commands_that_do_not_exist_are_noticed() -> None:
+    parse(shlex.split("reproduce --data mnist --seeds 3"))
+    for wrong in ("reproduce --sides 3", "study fly", "measure nets.py:mlp --k"):
+        with pytest.raises(Exception, match=r"(?i)no such|requires an argument"):
+            parse(shlex.split(wrong))

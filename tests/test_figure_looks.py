@@ -1,0 +1,194 @@
+"""Lines can be told apart with every common colour vision and in grey, maps are even, files keep lettering as text."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+
+import kagscope.figures as kf
+from figure_tables import make_contrasts, make_model_tables, make_pruning, make_runs, make_tables, make_weights
+from kagscope.errors import InputError
+from kagscope.figures import distributions
+from kagscope.figures.colours import SEQUENTIAL, diverging, ratio_norm, to_lab
+from kagscope.figures.looks import LINES, Settings, line_looks
+from kagscope.figures.style import OKABE_ITO
+from kagscope.measuring.summary import summarise
+
+# Machado, Oliveira & Fernandes 2009, severity 1, on linear sRGB
+SEEN: dict[str, np.ndarray] = {
+    "normal": np.eye(3),
+    "protanopia": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+    "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+    "tritanopia": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]),
+}
+APART = 12.0  # of CIE Lab; 2.3 is the least that is noticed side by side
+
+
+def as_seen(colours: np.ndarray, vision: str) -> np.ndarray:
+    """CIE Lab of colours (n, 3) of sRGB as someone sees them."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    seen = (linear @ SEEN[vision].T).clip(0, 1)
+    return to_lab(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055))
+
+
+def test_lab_of_known_colours() -> None:
+    """White, and sRGB's red: L 53.24, a 80.09, b 67.20."""
+    np.testing.assert_allclose(to_lab(np.array([[1.0, 1, 1], [1, 0, 0]])), [[100.0, 0.0, 0.0], [53.24, 80.09, 67.20]], atol=0.02)
+
+
+@pytest.mark.parametrize("vision", SEEN)
+@pytest.mark.parametrize(
+    "palette", [OKABE_ITO, (*distributions.TRAINING_COLOURS, distributions.INITIAL)], ids=["lines", "curves"]
+)
+def test_colours_are_apart_in_every_vision(vision: str, palette: tuple[str, ...]) -> None:
+    lab = as_seen(np.array([to_rgb(colour) for colour in palette]), vision)
+    near = {pair: float(np.linalg.norm(lab[pair[0]] - lab[pair[1]])) for pair in combinations(range(len(palette)), 2)}
+    assert min(near.values()) > APART, near
+    assert (np.linalg.norm(lab - to_lab(np.ones(3)), axis=1) > 3 * APART).all(), "too faint on white"
+
+
+def test_red_and_green_would_not_do() -> None:
+    lab = as_seen(np.array([to_rgb("#d62728"), to_rgb("#8c564b"), to_rgb("#2ca02c")]), "deuteranopia")
+    assert min(np.linalg.norm(lab[i] - lab[j]) for i, j in combinations(range(3), 2)) < APART
+
+
+@pytest.mark.parametrize("trainings", [("standard",), ("standard", "augmented"), ("a", "b", "c", "d")])
+@pytest.mark.parametrize("widths", [(8,), (8, 16, 32), tuple(range(8, 14))])
+def test_settings_are_apart_without_colour(widths: tuple[int, ...], trainings: tuple[str, ...]) -> None:
+    settings = Settings(widths, trainings)
+    signs = [(look["marker"], look["linestyle"]) for look in (settings.look(*pair) for pair in settings.pairs())]
+    assert len(set(map(str, signs))) == len(widths) * len(trainings)
+
+
+def test_many_widths_get_even_shades() -> None:
+    lightness = [to_lab(np.array(to_rgb(look["color"])))[0] for look in line_looks(range(9)).values()]
+    steps = np.diff(lightness)
+    assert (steps > 3).all()
+    assert len(LINES) == 4
+
+
+@pytest.mark.parametrize("vision", ["normal", "protanopia", "deuteranopia"])
+@pytest.mark.parametrize("name", [SEQUENTIAL, "diverging"])
+def test_maps_are_even(name: str, vision: str) -> None:
+    colours = (diverging() if name == "diverging" else mpl.colormaps[name])(np.linspace(0, 1, 65))[:, :3]
+    lab = as_seen(colours, vision)
+    halves = [lab[:33], lab[32:]] if name == "diverging" else [lab]
+    for half in halves:
+        lightness = half[:, 0]
+        assert (np.diff(lightness) > 0).all() or (np.diff(lightness) < 0).all()
+        if vision == "normal":
+            steps = np.array([np.linalg.norm(b - a) for a, b in pairwise(half)])
+            assert steps.max() / steps.min() < (1.4 if name == "diverging" else 3.0)  # made even in CIE Lab and in CAM02-UCS
+    if name == "diverging":
+        assert abs(lab[0, 0] - lab[-1, 0]) < 8
+        assert np.linalg.norm(lab[16] - lab[48]) > 2 * APART
+
+
+def test_ratios_on_one_side_of_one_use_the_whole_map() -> None:
+    assert ratio_norm(np.array([0.5, 1.5, np.nan]))(1.0) == pytest.approx(0.5)
+    assert ratio_norm(np.array([1.0, 1.01]))(1.0) == pytest.approx(0.5)
+    norm = ratio_norm(np.array([1.4, 2.2]))
+    assert (norm(1.4), norm(2.2)) == (0.0, 1.0)
+
+
+def test_files_are_vector_with_text_and_the_same_each_time(tmp_path: Path) -> None:
+    plt.rcParams["pdf.fonttype"] = 3  # a user's own settings, which the figures neither follow nor change
+    before, opened = dict(mpl.rcParams), plt.get_fignums()
+    try:
+        for end in ("pdf", "svg", "png"):
+            files = [kf.save(kf.figure_pruning(make_pruning()), tmp_path / f"{name}.{end}").read_bytes() for name in "ab"]
+            assert files[0] == files[1]
+        pdf, svg = (tmp_path / "a.pdf").read_bytes(), (tmp_path / "a.svg").read_text()
+        assert b"/Type0" in pdf
+        assert b"/FontFile2" in pdf, "TrueType, embedded"
+        assert b"/Type3" not in pdf
+        assert b"/Subtype /Image" not in pdf, "nothing is a picture of points"
+        assert b"CreationDate" not in pdf
+        assert "<text" in svg
+        assert "units removed" in svg
+        assert not re.search(r"<dc:date>", svg)
+        assert dict(mpl.rcParams) == before
+        assert plt.get_fignums() == opened
+    finally:
+        mpl.rcdefaults()
+
+
+def test_drawing_waits_until_it_is_asked_for() -> None:
+    code = "import kagscope.figures, sys; assert 'matplotlib' not in sys.modules; kagscope.figures.plot_zipf; import matplotlib"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'matplotlib.pyplot' not in sys.modules"], check=True)
+    with pytest.raises(AttributeError, match="plot_nothing"):
+        _ = kf.plot_nothing
+
+
+def test_given_axes_look_like_all_others() -> None:
+    """Axes of pyplot with the user's own settings get the style; the settings stay."""
+    with mpl.rc_context({"axes.labelsize": 20, "axes.spines.top": True}):
+        ax = plt.figure().add_subplot()
+        kf.plot_comparison(make_contrasts(), ax=ax)
+        assert ax.xaxis.label.get_fontsize() == 8
+        assert not ax.spines["top"].get_visible()
+        assert mpl.rcParams["axes.labelsize"] == 20
+    plt.close("all")
+
+
+def test_points_of_a_relation_are_the_nets() -> None:
+    results, _ = make_tables(points=2, last_step=4, curves=False, windows=False)
+    runs = make_runs(results)
+    ax = kf.plot_relation(results, runs, outcome="pgd_l2_0.5", score="kl_uniform", layer="3")
+    drawn = np.sort(np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()]))
+    np.testing.assert_allclose(drawn, np.sort(runs["pgd_l2_0.5"]))
+    assert f"n = {len(runs)}" in ax.get_title(loc="left")
+
+
+def test_weights_are_where_their_unit_is() -> None:
+    weights = make_weights(6, (2, 3))
+    ax = kf.plot_unit_weights(weights, image_shape=(2, 3), units=[4, 1], columns=2, threshold=0.0)
+    np.testing.assert_array_equal(np.asarray(ax.images[0].get_array())[:, 4:], weights[1].reshape(2, 3))
+    assert [text.get_text() for text in ax.texts] == ["4", "1"]
+
+
+REFUSED: dict[str, tuple[Callable[[], object], type[InputError], str]] = {
+    "an axis of names": (lambda: kf.plot_by_axis(_summary(), x="training"), InputError, "not numeric"),
+    "an axis that is none": (lambda: kf.plot_by_axis(_summary(), x="depth"), InputError, "lacks the columns depth"),
+    "a map over nothing": (lambda: kf.plot_phase(_summary(), x="width", y="colour"), InputError, "colour"),
+    "no such score": (lambda: kf.plot_by_axis(_summary(), score="ipr"), kf.NothingToPlot, "no ipr"),
+    "no such study": (lambda: kf.plot_comparison(make_contrasts(), score="ipr"), kf.NothingToPlot, "in common"),
+    "no attacks": (lambda: kf.figure_robustness(_runs()[["width", "training", "accuracy"]]), kf.NothingToPlot, "no attacks"),
+    "other pixels": (lambda: kf.plot_unit_weights(make_weights(), image_shape=(5, 5)), InputError, "36 weights"),
+    "rows of zeros": (lambda: kf.plot_row_norms(np.zeros((3, 4))), kf.NothingToPlot, "every row is zero"),
+    "no labels": (
+        lambda: kf.plot_pruning(make_pruning().assign(accuracy=np.nan), measure="accuracy"),
+        kf.NothingToPlot,
+        "labels",
+    ),
+    "one step": (lambda: kf.plot_by_step(summarise(make_model_tables()[0]).assign(step=3)), kf.NothingToPlot, "two steps"),
+    "no such layer": (lambda: kf.plot_zipf(make_model_tables()[1], layer="9"), kf.NothingToPlot, "layers block1"),
+}
+
+
+def _summary() -> Any:
+    from test_figure_images import summary
+
+    return summary()
+
+
+def _runs() -> Any:
+    return make_runs(make_tables(points=1, last_step=1, curves=False, windows=False)[0])
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_drawn_is_said(case: str) -> None:
+    draw, error, message = REFUSED[case]
+    with pytest.raises(error, match=message):
+        draw()
