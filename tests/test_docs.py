@@ -43,8 +43,9 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope report out/mine": "what that command would have made",
     "kagscope study run ka-phase-diagram": "a ready study, minutes",
     "kagscope study run geometry-vs-robustness": "a ready study, minutes",
-    "kagscope study plan study.toml --set grid.seed": "expands a hundred thousand runs, a minute",
-    "kagscope study run study.toml --out shared/out": "inside a job of a cluster",
+    "kagscope study run study.toml --out out --workers 8": "the study that the page is about is the reader's",
+    "kagscope study run study.toml --out out --executor ray": "the same",
+    "kagscope study run study.toml --out /shared/out": "on a cluster",
     "python benchmarks/": "minutes each, on idle cores",
     "python -m venv": "the environment is the one that runs this",
 }
