@@ -85,7 +85,7 @@ def test_reopening_finds_the_study_and_its_runs(tmp_path: Path) -> None:
         (lambda run: (run / "curves.parquet").unlink(), "curves.parquet"),
         (lambda run: (run / MANIFEST).unlink(), "manifest.json"),
         (lambda run: (run / MANIFEST).write_text("{"), "JSONDecodeError"),
-        (lambda run: (run / MANIFEST).write_bytes(b"\xff\xfe"), "UnicodeDecodeError"),
+        (lambda run: (run / MANIFEST).write_bytes(b"\xff\xfe"), "JSONDecodeError"),
         (lambda run: (run / MANIFEST).write_text("[]"), "TypeError"),
         (lambda run: (run / MANIFEST).write_text('{"files": null}'), "TypeError"),
         (lambda run: (run / MANIFEST).write_text('{"files": {}}'), "KeyError"),

@@ -23,8 +23,8 @@ from kagscope.models import mlp
 from kagscope.schema import RESULT_COLUMNS
 from kagscope.studies.config import RunConfig
 from kagscope.studies.file import StudyFile, configs
+from kagscope.studies.networks import measure_initial, measure_run, probe_of, training_settings
 from kagscope.studies.run_file import study_of
-from kagscope.studies.runs import _probe, measure_initial, measure_run, training_settings
 from kagscope.studies.setting_tables import runs_table
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
@@ -110,7 +110,7 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(geometry.kag, "minor_moments", seen)
     only_two = run.geometry.model_copy(update={"k": (2,)})
-    state = measure_state(model, _probe(run, DATA), only_two, full=True)
+    state = measure_state(model, probe_of(run, DATA), only_two, full=True)
     assert looked == [{"s1", "s2"}, {"s1", "s2"}]
     assert ("1", 2, "all", "pr") in state.scores
 
@@ -222,7 +222,7 @@ def test_asking_for_more_scores_trains_nothing_and_measures_what_is_new(tmp_path
     study(tmp_path / "grown", few)
     *fresh, _ = study(tmp_path / "fresh", more)
     with monkeypatch.context() as patched:
-        patched.setattr("kagscope.studies.runs.adversarial_accuracy", None)  # known
+        patched.setattr("kagscope.studies.networks.adversarial_accuracy", None)  # known
         patched.setattr(geometry.scores, "axis_alignment", None)
         *grown, events = study(tmp_path / "grown", more)
     assert "train" not in events
