@@ -102,7 +102,7 @@ class RayExecutor:
         own: dict[str, Any] = (
             {"address": self.address}
             if self.address
-            else {"num_cpus": max(1, round(self.workers * self.cpus)), "include_dashboard": False}
+            else {"address": "local", "num_cpus": max(1, round(self.workers * self.cpus)), "include_dashboard": False}
         )
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **own)
