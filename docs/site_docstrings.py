@@ -8,6 +8,7 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`~?([^`<]*?)(?:\s*<[^`]*>)?`")
+MATHS = re.compile(r"\bMATH\.md\b")
 TABLE = re.compile(r"^(=+(?: +=+)+)\n(?:(.*?)\n\1\n)?(.*?)\n\1$", re.MULTILINE | re.DOTALL)
 SEVERAL = re.compile(r"^( {4})((?:\w+, )+\w+): (.*(?:\n {8,}\S.*)*)", re.MULTILINE)
 SECTION = re.compile(r"^(\w+:)$", re.MULTILINE)
@@ -23,7 +24,8 @@ class Docstrings(griffe.Extension):
 
 
 def rewritten(text: str) -> str:
-    text = TABLE.sub(_markdown_table, ROLE.sub(r"`\1`", text))
+    text = MATHS.sub("[MATH.md](../math.html)", ROLE.sub(r"`\1`", text))
+    text = TABLE.sub(_markdown_table, text)
     parts = ["", *SECTION.split(text)]
     return "".join(
         SEVERAL.sub(_one_each, part) if head in SPLIT else part for head, part in zip(["", *parts], parts, strict=False)
