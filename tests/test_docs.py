@@ -21,6 +21,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-NEEDS = {"tracking.md": ("lightning", "transformers", "accelerate", "tensorboard")}
+SLOW = {"docs/reproduce.md", "docs/studies.md"}  # a minute each; their commands are also among those of README and extend.md
+NEEDS = {"docs/tracking.md": ("lightning", "transformers", "accelerate", "tensorboard")}
 
 ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope reproduce --data mnist": "MNIST, ten minutes",
@@ -147,20 +149,27 @@ def parse(arguments: list[str]) -> None:
     command.make_context(name, rest, parent=context)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def _pages() -> Iterator[Any]:
+    for page in PAGES:
+        name = page.relative_to(ROOT).as_posix()
+        yield pytest.param(page, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+@pytest.mark.parametrize("page", _pages())
 def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    for package in NEEDS.get(page.name, ()):
+    name = page.relative_to(ROOT).as_posix()
+    for package in NEEDS.get(name, ()):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # files that the page wrote can be imported
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "run" / "bert" / "events"))
-    if page.name == "report.md":  # it goes on with a study that another page makes
+    if name == "docs/report.md":  # it goes on with a study that another page makes
         shutil.copytree(request.getfixturevalue("study").folder, tmp_path / "out" / "small")
     document = Sybil(parsers=[Blocks()]).parse(page)
     for example in document.examples():
         example.evaluate()
-    check = CHECKS.get(page.name)
+    check = CHECKS.get(name)
     if check is not None:
         check(document.namespace, tmp_path)
 
@@ -176,7 +185,7 @@ def _tracked(names: dict[str, Any], folder: Path) -> None:
         assert list((folder / "run" / part).rglob("events.out.tfevents*"))
 
 
-CHECKS = {"tracking.md": _tracked}
+CHECKS = {"docs/tracking.md": _tracked}
 
 
 def test_commands_that_do_not_exist_are_noticed() -> None:
