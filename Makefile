@@ -30,7 +30,7 @@ types: $(VENV)/installed  ## strict type check
 	$(BIN)/mypy
 
 docs: $(VENV)/installed  ## the documentation site, into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: lint types docs test  ## all of the above
 

@@ -61,18 +61,17 @@ def _arrow(ax: Axes, tail: tuple[float, float], head: tuple[float, float]) -> No
 
 
 def draw(ax: Axes) -> None:
-    line = {"color": GREY, "linewidth": 1}
     for start, end in ARROWS:
         _arrow(ax, *edge(centre(BOXES[start]), centre(BOXES[end])))
     x, y = centre(BOXES["beside"])  # to three ways of measuring
     for name in ("report", "tracker", "study"):
         u, v = centre(BOXES[name])
         _arrow(ax, (u, y), (u, v + HEIGHT / 2))
-    ax.plot([x - WIDTH / 2, centre(BOXES["study"])[0]], [y, y], **line)
+    ax.plot([x - WIDTH / 2, centre(BOXES["study"])[0]], [y, y], color=GREY, linewidth=1)
     x, y = centre(BOXES["net"])
     u, v = centre(BOXES["prune"])
     bend = centre(BOXES["beside"])[1] + 0.3
-    ax.plot([x - 0.6, x - 0.6, u], [y - HEIGHT / 2, bend, bend], **line)
+    ax.plot([x - 0.6, x - 0.6, u], [y - HEIGHT / 2, bend, bend], color=GREY, linewidth=1)
     _arrow(ax, (u, bend), (u, v + HEIGHT / 2))
     for box in BOXES.values():
         name, made_by, _, _, colour = box

@@ -46,7 +46,7 @@ def trained() -> tuple[nn.Sequential, nn.Sequential, torch.Tensor]:
 
 def jacobian(net: nn.Sequential, point: torch.Tensor) -> np.ndarray:
     """(HIDDEN, 3): the hidden layer after its activation with respect to the input."""
-    found = torch.func.jacrev(net[:2])(point)  # type: ignore[operator]
+    found = torch.func.jacrev(net[:2])(point)
     return np.asarray(found.detach().double())
 
 

@@ -15,6 +15,7 @@ import kagscope as kag
 from kagscope.errors import InputError
 from kagscope.layout import Layout
 from kagscope.schema import BOOKKEEPING, SCORES
+from kagscope.selections import Selection
 
 
 def net(seed: int = 0) -> nn.Sequential:
@@ -46,7 +47,7 @@ def test_they_stand_in_the_table_with_baseline_and_ratio() -> None:
     squares = report.table.query("score == 'mean_square'")
     for x, value, baseline in zip(X, squares["value"], squares["baseline"], strict=True):
         for one, found in ((model, value), (before, baseline)):
-            J = torch.func.jacrev(one.double())(x.double())  # type: ignore[operator]
+            J = torch.func.jacrev(one.double())(x.double())
             assert found == pytest.approx(float((J.detach() ** 2).mean()), rel=1e-10)
     assert report.settings["scores"] == ["effective"]
 
@@ -100,7 +101,7 @@ def test_every_score_of_a_measurement_has_a_name_that_is_known() -> None:
 
 
 @dataclass(frozen=True)
-class Stripe(kag.Selection):
+class Stripe(Selection):
     """Pairs of columns at most ``step`` indices apart."""
 
     step: int
