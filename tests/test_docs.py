@@ -29,9 +29,9 @@ import pytest
 import typer
 
 pytest.importorskip("sybil")
-from sybil import Document, Example, Region, Sybil  # noqa: E402
-from sybil.evaluators.python import PythonEvaluator  # noqa: E402
-from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer  # noqa: E402
+from sybil import Document, Example, Region, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
