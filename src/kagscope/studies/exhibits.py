@@ -26,7 +26,8 @@ from kagscope.studies.store import RunStore
 KEYS = ("run", "width", "training")
 FOLDER = "data"  # in a study's folder: <start of the data's fingerprint>.safetensors
 MAX_CLASSES = 20  # whose mean images are kept
-MAX_NETS = 60
+ENTRIES = 2_000_000  # of rows of units, about what a page shows; further nets are left out
+MAX_UNITS = 256  # of a layer that a page shows
 CHUNK_BYTES = 2**26  # of Jacobians held at once
 
 
@@ -62,8 +63,14 @@ def exhibits(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any]) 
         found["labels"] = dict(zip(probe.points.tolist(), probe.labels.tolist(), strict=True))
         found["pictures"] = {"mean": probe.mean, "classes": dict(enumerate(probe.class_means))}
     first = {str(settings[run]): run for run in reversed(runs)}
-    shown = [run for run in runs if first[str(settings[run])] == run][:MAX_NETS]
-    found["units"] = {run: layers for run in shown if (layers := _units(store, run, configs[run], probes))}
+    found["units"], entries = {}, 0
+    for run in [run for run in runs if first[str(settings[run])] == run]:
+        layers = _units(store, run, configs[run], probes)
+        entries += sum(min(len(one.rows), MAX_UNITS) * one.rows.shape[1] for one in layers)
+        if found["units"] and entries > ENTRIES:
+            break
+        if layers:
+            found["units"][run] = layers
     return found
 
 

@@ -1,4 +1,4 @@
-// Maps over an image: purple below 1, white at 1, orange above, as in the printed maps; the outline of a mean image over them.
+// Maps over an image: purple below 1, white at 1, orange above; where all lie on one side, white to orange; the outline of a mean image over them.
 const Heat = (() => {
   const { node } = Svg, PURPLE = [[247, 247, 247], [178, 171, 210], [84, 39, 136]], ORANGE = [[247, 247, 247], [253, 184, 99], [179, 88, 6]];
   function rgb(part) {

@@ -16,6 +16,7 @@ const Runs = {
     const chosen = Page.data.runs.filter((run) => words.every((word) => Runs.matches(word, run))), byName = new Map(chosen.map((run) => [run.run, run]));
     const rows = chosen.map((run) => [run.run, run.config ? JSON.stringify(run.config) : "", ...Runs.HEAD.slice(1).map((name) => run[name]), ...run.pr]);
     Dom.one("[data-output=runs]").textContent = `${rows.length} of ${Page.data.runs.length}`;
+    Dom.one("[data-part=links]").hidden = Page.set.elsewhere;
     const link = (row) => [Page.set.elsewhere ? row[0] : Dom.make("a", { href: `runs/${encodeURIComponent(row[0])}/config.json`, textContent: row[0] })];
     const show = (row) => (byName.get(row[0]).config ? [Dom.button("show", () => Runs.open(byName.get(row[0])), `Show the configuration of ${row[0]}`)] : ["–"]);
     Table.show("runs", head, Table.sorted(rows, head.indexOf(Runs.sort[0]), Runs.sort[1]), { open: true, sort: Runs.sort, label: "the runs",
