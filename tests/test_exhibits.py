@@ -120,3 +120,9 @@ def test_several_radii_share_one_map() -> None:
             assert one.count == other.count
             assert np.allclose(one.s1, other.s1, rtol=1e-12)
             assert np.allclose(one.s4, other.s4, rtol=1e-12)
+
+
+def test_no_more_nets_are_looked_at_than_a_page_shows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = list(found_in(folder)["units"])
+    monkeypatch.setattr(module, "ENTRIES", 1)
+    assert list(found_in(folder)["units"]) == everything[:1]

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
+import kagscope as kag
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables, make_units
 from hostile import make_hostile_page
 from kagscope import figures
@@ -263,3 +266,22 @@ def test_written_figures_are_not_drawn_again(
     monkeypatch.setattr("kagscope.report.page.draw_figures", None)
     text = render_report(results=study[0], curves=study[1], claims=[], provenance={"figures": written})
     assert text.count("<figure>") == 8
+
+
+def test_of_one_network_intervals_are_those_over_points(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, other = (nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 2)) for _ in range(2))
+    report = kag.measure(model, torch.randn(7, 6), layers=["1"], k=(1, 2), baseline=other, progress=False)
+    payload = embedded(report.to_html(tmp_path / "page.html").read_text())
+    summary = report.summary().set_index(["score", "k", "selection"])
+    checked = 0
+    for entry in payload["series"]:
+        row = summary.loc[entry["score"], entry["k"], entry["selection"]]
+        if not entry["exact"] or pd.isna(row["ratio_low"]):
+            continue
+        found = [entry["data"][payload["columns"].index(name)][-1] for name in ("ratio", "ratio_low", "ratio_high")]
+        assert found == pytest.approx([row["ratio"], row["ratio_low"], row["ratio_high"]], rel=1e-4)
+        checked += 1
+    assert checked > 5
+    assert payload["settings"]["names"] == ["model", "baseline"]
+    assert {entry["layer"] for entry in payload["units"]} == {"1"}

@@ -68,15 +68,15 @@ def build_payload(
     reduced = per_run(results) if reduced is None else reduced
     layers = layers_of(reduced)
     kinds = reduced["selection"].astype(str).map(lambda name: parse_selection(name)[0])
-    plain = reduced[kinds != "window"]
-    plain_layers = set(layers_of(plain[~plain["score"].astype(str).isin(BOOKKEEPING)]))
+    plain = reduced[(kinds != "window") & ~reduced["score"].astype(str).isin(BOOKKEEPING)]
+    plain_layers = set(layers_of(plain))
     shape = about.get("image_shape")
     return {
         "settings": {
             "layers": [[name, layer_label(name, layers)] for name in layers if name in plain_layers],
             "widths": widths_of(reduced),
             "trainings": trainings_of(reduced),
-            "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"]) if score not in BOOKKEEPING],
+            "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"])],
             "runLayers": [layer_label(name, layers) for name in pr_layers(reduced)],
             "accuracy": _accuracy_name(about.get("configs") or {}),
             "names": list(about.get("names") or ("trained", "initial")),
