@@ -106,7 +106,7 @@ def write_trajectory_page(trajectory: Trajectory, path: str | os.PathLike[str]) 
         provenance={
             "title": "Kolmogorov–Arnold geometry along a training",
             "without": ["claims", "runs", "minors", "where", *(["scales"] if (results["selection"] == "all").all() else [])],
-            "summary": f"{len(trajectory.steps)} measurements of one network while it trained. Intervals are over its probe points.",
+            "summary": f"{len(trajectory.steps)} measurements of one network in training. Intervals are over its probe points.",
             "findings": trajectory.findings,
             "names": ("network", "baseline"),
             "intervals": "points",
