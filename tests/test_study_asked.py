@@ -15,7 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kagscope as kag
 from kagscope import geometry
+from kagscope import scores as scores_module
 from kagscope.data import load
 from kagscope.data.variants import degraded
 from kagscope.geometry import measure_state
@@ -99,16 +101,16 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError("computed though nobody asked")
 
     for name in ("haar_mean_s1", "row_means", "window_moments", "column_divergence"):
-        monkeypatch.setattr(geometry.kag, name, never)
+        monkeypatch.setattr(kag, name, never)
     for name in ("rotation_ratio_estimate", "hidden_activations", "output_slopes", "intrinsic_dimension", "kernel_alignment"):
         monkeypatch.setattr(geometry, name, never)
-    real, looked = geometry.kag.minor_moments, []
+    real, looked = kag.minor_moments, []
 
     def seen(*args: Any, **kwargs: Any) -> Any:
         looked.append(set(kwargs.get("moments", ())))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(geometry.kag, "minor_moments", seen)
+    monkeypatch.setattr(kag, "minor_moments", seen)
     only_two = run.geometry.model_copy(update={"k": (2,)})
     state = measure_state(model, probe_of(run, DATA), only_two, full=True)
     assert looked == [{"s1", "s2"}, {"s1", "s2"}]
@@ -123,7 +125,7 @@ def test_selections_and_layers() -> None:
     assert set(rows["layer"]) == {"3", ""}
     assert set(rows[rows["k"] == 1]["selection"]) == {"all", "window(3,3,2)"}, "balls say nothing of single columns"
     both = [asked(part[(part["selection"] == "ball(2)") & (part["layer"] == "3") & (part["k"] == 2)]) for part in (rows, every)]
-    pd.testing.assert_frame_equal(*both, rtol=1e-9)
+    pd.testing.assert_frame_equal(both[0], both[1], rtol=1e-9)
     maps = table(config(selections=["windows"], scores=["pr"]))
     assert (maps[maps["k"] == 2]["selection"].str.startswith("window(")).all()
     assert not table(config(window_points=0))["selection"].str.startswith("window(").any()
@@ -142,7 +144,7 @@ def test_selections_and_layers() -> None:
     ids=str,
 )
 def test_saying_the_default_is_the_same_run(measure: dict[str, Any]) -> None:
-    plain = {"robustness": {}} if "robustness" in measure else {}
+    plain: dict[str, Any] = {"robustness": {}} if "robustness" in measure else {}
     assert config(**measure).run_id == config(**plain).run_id
 
 
@@ -159,7 +161,7 @@ def test_saying_the_default_is_the_same_run(measure: dict[str, Any]) -> None:
     ids=str,
 )
 def test_another_question_is_another_run(measure: dict[str, Any]) -> None:
-    plain = {"robustness": {}} if "robustness" in measure else {}
+    plain: dict[str, Any] = {"robustness": {}} if "robustness" in measure else {}
     assert config(**measure).run_id != config(**plain).run_id
     assert config(**measure).training_fingerprint() == config(**plain).training_fingerprint()
 
@@ -223,11 +225,12 @@ def test_asking_for_more_scores_trains_nothing_and_measures_what_is_new(tmp_path
     *fresh, _ = study(tmp_path / "fresh", more)
     with monkeypatch.context() as patched:
         patched.setattr("kagscope.studies.networks.adversarial_accuracy", None)  # known
-        patched.setattr(geometry.scores, "axis_alignment", None)
+        patched.setattr(scores_module, "axis_alignment", None)
         *grown, events = study(tmp_path / "grown", more)
     assert "train" not in events
     assert events.count("run") == 2
-    pd.testing.assert_frame_equal(*(asked(table.astype(dict.fromkeys(KEY, str))) for table in (grown[0], fresh[0])), rtol=1e-9)
+    tables = [asked(table.astype(dict.fromkeys(KEY, str))) for table in (grown[0], fresh[0])]
+    pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-9)
     shared = [name for name in grown[1].columns if not name.endswith("_seconds")]
     pd.testing.assert_frame_equal(grown[1][shared], fresh[1][shared])
     *_, events = study(tmp_path / "grown", few)
