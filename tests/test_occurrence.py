@@ -120,6 +120,15 @@ def test_without_seeds_or_signatures_it_is_left_open() -> None:
     assert occurrence_sentences(pd.DataFrame(), ["width"]) == []
 
 
+def test_with_three_axes_settings_are_counted() -> None:
+    results, runs = made(goldilocks, seeds=10)
+    runs["half"] = runs["seed"] % 2
+    table = occurrence(results, runs, ["width", "data", "half"])
+    assert len(table) == 12
+    said = " ".join(occurrence_sentences(table, ["width", "data", "half"]))
+    assert "data easy: in 0 of 6; data hard: in 4 of 6." in said or "half 0: in 2 of 6; half 1: in 2 of 6." in said
+
+
 @pytest.mark.parametrize("axes", [[], ["width"], ["data"]])
 def test_fewer_axes(axes: list[str]) -> None:
     results, runs = made(lambda *about: 1.5)

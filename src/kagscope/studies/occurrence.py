@@ -139,7 +139,9 @@ def occurrence_sentences(table: pd.DataFrame, axes: Sequence[str], accuracy: str
         part = table[table["layer"] == layer]
         where = f"In layer {layer} it occurs" if len(layers) > 1 else "It occurs"
         if by is not None:
-            said.append(f"{where}: " + "; ".join(_places(part, by, along)) + ".")
+            told = [name for name in (by, along) if name is not None]
+            more = part.groupby(told).size().max() > 1  # other axes vary too: counts, no ranges
+            said.append(f"{where}: " + "; ".join(_counts(part, by) if more else _places(part, by, along)) + ".")
         onset = part[part["occurs"] & part["onset_step"].notna()]
         if len(onset):
             steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
@@ -158,6 +160,10 @@ def two_axes(table: pd.DataFrame, axes: Sequence[str]) -> tuple[str | None, str 
     others = [name for name in axes if name != along]
     by = max(others, key=lambda name: table[name].nunique(), default=None)
     return (by, along) if by is not None else (along, None)
+
+
+def _counts(part: pd.DataFrame, by: str) -> list[str]:
+    return [f"{by} {value}: in {int(same.sum())} of {len(same)}" for value, same in part.groupby(by, sort=False)["occurs"]]
 
 
 def _places(part: pd.DataFrame, by: str, along: str | None) -> list[str]:
