@@ -105,8 +105,8 @@ def test_windows_are_measured_at_four_radii(folder: Path) -> None:
     names = {str(name) for name in results["selection"].unique() if str(name).startswith("window")}
     config = json.loads((folder / "runs" / RunStore(folder).study["runs"][0] / "config.json").read_text())
     centres = window_centers((8, 8), config["geometry"]["window_grid"])
-    coarse = [(r, c) for r in np.unique(centres[:, 0])[::2] for c in np.unique(centres[:, 1])[::2]]
-    wanted = {1: coarse, 2: centres, 3: coarse, 4: coarse}
+    coarse: list[tuple[int, int]] = [(r, c) for r in np.unique(centres[:, 0])[::2] for c in np.unique(centres[:, 1])[::2]]
+    wanted: dict[int, Any] = {1: coarse, 2: centres, 3: coarse, 4: coarse}
     assert names == {f"window({r},{c},{radius})" for radius, places in wanted.items() for r, c in places}
 
 

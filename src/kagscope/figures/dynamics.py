@@ -84,7 +84,7 @@ def figure_dynamics(
             ax.set_ylabel(label)
         panels[0][0].set_ylim(bottom=max(panels[0][0].get_ylim()[0], -0.3))  # R² of an untrained net may be far below 0
         handles = [Line2D([], [], color=colour, linewidth=2, label=_said(value)) for value, colour in colours.items()]
-        figure_legend(figure, handles, min(len(handles), 4))
+        figure_legend(figure, handles)
         figure.align_ylabels(panels[:, 0])
     return figure
 

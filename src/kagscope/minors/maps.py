@@ -96,8 +96,8 @@ def window_moments(
         places = np.atleast_2d(real_array(centers))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"centers={centers!r:.80} cannot be read as (count, dimension) numbers ({error})") from error
-    several = isinstance(radius, list | tuple | np.ndarray)
-    radii = list(radius) if several else [radius]
+    several = isinstance(radius, Sequence | np.ndarray)
+    radii: Sequence[float] = radius if isinstance(radius, Sequence | np.ndarray) else [radius]
     windows = [Window(tuple(center), one) for one in radii for center in places]
     inside = np.stack([window.columns(layout) for window in windows]).astype(np.float64)
     normalised, exponent = normalise(matrices)
