@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from kagscope.data import Dataset, load, load_local
+from kagscope.errors import InputError
 from kagscope.geometry import choose_points, window_centers, window_radii
 from kagscope.incoming import MEAN_ROW, WEIGHTS
 from kagscope.minors.maps import window_moments
@@ -105,7 +106,7 @@ def test_windows_are_measured_at_four_radii(folder: Path) -> None:
     names = {str(name) for name in results["selection"].unique() if str(name).startswith("window")}
     config = json.loads((folder / "runs" / RunStore(folder).study["runs"][0] / "config.json").read_text())
     centres = window_centers((8, 8), config["geometry"]["window_grid"])
-    coarse: list[tuple[int, int]] = [(r, c) for r in np.unique(centres[:, 0])[::2] for c in np.unique(centres[:, 1])[::2]]
+    coarse = [(r, c) for r in np.unique(centres[:, 0])[::2] for c in np.unique(centres[:, 1])[::2]]
     wanted: dict[int, Any] = {1: coarse, 2: centres, 3: coarse, 4: coarse}
     assert names == {f"window({r},{c},{radius})" for radius, places in wanted.items() for r, c in places}
 
@@ -126,3 +127,8 @@ def test_no_more_nets_are_looked_at_than_a_page_shows(folder: Path, monkeypatch:
     everything = list(found_in(folder)["units"])
     monkeypatch.setattr(module, "ENTRIES", 1)
     assert list(found_in(folder)["units"]) == everything[:1]
+
+
+def test_no_radius_is_refused() -> None:
+    with pytest.raises(InputError, match="radius is empty"):
+        window_moments(np.ones((3, 4)), [(0, 0)], [], (2, 2))

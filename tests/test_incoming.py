@@ -60,10 +60,8 @@ def nets() -> tuple[nn.Sequential, nn.Sequential, torch.Tensor]:
 @pytest.fixture(scope="module")
 def report(nets: tuple[nn.Sequential, nn.Sequential, torch.Tensor]) -> Report:
     model, baseline, inputs = nets
-    measured: Report = kag.measure(
-        model, inputs, layers=["1", "3"], k=(1,), image_shape=(3, 4), baseline=baseline, progress=False
-    )
-    return measured
+    found: Report = kag.measure(model, inputs, layers=["1", "3"], k=(1,), image_shape=(3, 4), baseline=baseline, progress=False)
+    return found
 
 
 def test_units_of_a_measured_model_agree_with_its_table(

@@ -97,7 +97,9 @@ def window_moments(
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"centers={centers!r:.80} cannot be read as (count, dimension) numbers ({error})") from error
     several = isinstance(radius, Sequence | np.ndarray)
-    radii: Sequence[float] = radius if isinstance(radius, Sequence | np.ndarray) else [radius]
+    radii: list[float] = list(radius) if isinstance(radius, Sequence | np.ndarray) else [radius]
+    if not radii:
+        raise InputError("radius is empty; give one radius, or several in a list")
     windows = [Window(tuple(center), one) for one in radii for center in places]
     inside = np.stack([window.columns(layout) for window in windows]).astype(np.float64)
     normalised, exponent = normalise(matrices)

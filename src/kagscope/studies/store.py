@@ -3,6 +3,7 @@
 study.json                    what this folder holds: settings, fingerprint, versions
 leases/<run id>.lease         who computes a run just now
 failed/<run id>.json          the error that a run ended with
+data/<fingerprint>.safetensors   inputs and labels of the measured points, mean images (kagscope.studies.exhibits)
 runs/<run id>/config.json     the run's configuration
 runs/<run id>/weights.safetensors   every checkpoint, keys "<step>/<parameter>"
 runs/<run id>/table.parquet   results rows (kagscope.schema)
