@@ -43,6 +43,7 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope reproduce --data ../shared/data/mnist": "the same",
     "kagscope reproduce --data my-images": "the reader's own images, an hour",
     "kagscope report out/mine": "what that command would have made",
+    "kagscope report out/study out/phase": "the second is what that command would have made",
     "kagscope study run ka-phase-diagram": "a ready study, minutes",
     "kagscope study run geometry-vs-robustness": "a ready study, minutes",
     "kagscope study run study.toml --out out --workers 8": "the study that the page is about is the reader's",
