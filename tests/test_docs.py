@@ -70,8 +70,9 @@ SMALLER = {  # what is added where the command of the page takes minutes
 }
 BEFORE = {  # what a page takes for granted
     "docs/studies_statistics.md": (
-        "kagscope study run ka-phase-diagram --out out/phase --workers 1 --set run.epochs=2 --set grid.width=[4,8] "
-        '--set measure.schedule.epochs=[1,2] --set grid.seed=[0,1,2] --set grid.data=\'["linear3","xor3"]\' --set measure.points=4'
+        "kagscope study run ka-phase-diagram --out out/phase --workers 1 --set run.epochs=2 --set measure.points=4 "
+        "--set measure.schedule.epochs=[1,2] --set grid.width=[4,8] --set grid.seed=[0,1,2] "
+        """--set grid.data='["linear3","xor3"]'"""
     ),
 }
 SHOWN = {
