@@ -58,7 +58,7 @@ SMALLER = {  # what is added where the command of the page takes minutes
     PAIR.format(5, "out/short"): f"{TINY} --epochs 1",
     PAIR.format(20, "out/long"): f"{TINY} --epochs 2",
     "kagscope study run small.toml --out out/gallery --workers 1": (
-        "--set run.epochs=2 --set grid.width=[6,8] --set grid.seed=[0,1] --set measure.points=4 --set measure.checkpoints=3"
+        "--set run.epochs=2 --set grid.width=[6,32] --set grid.seed=[0,1] --set measure.points=4 --set measure.checkpoints=3"
     ),
     "kagscope reproduce --data stripes --widths 16 --seeds 2 --epochs 3 --k 1,2 --points 8 --out out/stripes": (
         "--workers 1 --training standard"
@@ -194,7 +194,13 @@ def _tracked(names: dict[str, Any], folder: Path) -> None:
         assert list((folder / "run" / part).rglob("events.out.tfevents*"))
 
 
-CHECKS = {"docs/tracking.md": _tracked}
+def _pruned(names: dict[str, Any], folder: Path) -> None:
+    """What the guide to pruning says of its example."""
+    assert sum(map(len, names["pruning"].removed.values())) > 10
+    assert names["pruning"].accuracy_after == names["pruning"].accuracy_before > 0.95
+
+
+CHECKS = {"docs/tracking.md": _tracked, "docs/prune.md": _pruned}
 
 
 def test_commands_that_do_not_exist_are_noticed() -> None:

@@ -125,6 +125,7 @@ def test_what_the_terminal_shows(here: Path) -> None:
     assert re.search(r"unused +Linear +not called +325", layers.stdout)
     assert {entry.name for entry in Path("o").iterdir()} == {
         "table.parquet",
+        "units.parquet",
         "curves.parquet",
         "report.json",
         "summary.csv",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -156,13 +155,3 @@ def test_command_leaves_other_folders_alone(network: Any, tmp_path: Path) -> Non
     assert done.exit_code == 1
     assert "holds files already" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).resolve().parents[1] / "docs" / "prune.md").read_text()
-    (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
-    namespace: dict[str, Any] = {}
-    exec(block, namespace)
-    assert sum(map(len, namespace["pruning"].removed.values())) > 10
-    assert namespace["pruning"].accuracy_after == namespace["pruning"].accuracy_before > 0.95
-    assert "units removed" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from studies import GEOMETRY, small_settings
 def test_outputs(study: Outcome) -> None:
     folder = study.folder
     names = {entry.name for entry in folder.iterdir()}
-    assert names == {"study.json", "runs", "results.parquet", "curves.parquet", "claims.json", "figures", "report.html"}
+    assert names == {"study.json", "runs", "results.parquet", "curves.parquet", "claims.json", "data", "figures", "report.html"}
     figures = {path.name for path in (folder / "figures").iterdir()}
     for family in ("pr_ratio_by_radius", "pr_ratio_by_distance", "scores_by_step", "zipf", "minor_histogram", "window_map"):
         assert {f"{family}.png", f"{family}.pdf"} <= figures
@@ -74,7 +75,8 @@ def test_every_score_and_selection_is_there(study: Outcome) -> None:
     assert set(pr["k"]) == {1, 2, 3}
     selections = {str(name) for name in pr.loc[pr["k"] == 2, "selection"].unique()}
     assert selections >= {"all", "ball(2)", "ball(4)", "ball(6)", "ball(8)", "apart(2)", "apart(4)", "apart(6)", "apart(8)"}
-    assert sum(name.startswith("window(") for name in selections) == 9
+    windows = Counter(name.rstrip(")").split(",")[2] for name in selections if name.startswith("window("))
+    assert windows == {"2": 9, "1": 4, "3": 4, "4": 4}  # one radius at every centre, the others at every second
 
 
 def test_ratios_are_one_at_initialisation(study: Outcome) -> None:

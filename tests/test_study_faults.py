@@ -95,7 +95,15 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(moment: float, tmp_path:
     folder = study(tmp_path / "stopped")
     command = [sys.executable, "-m", "kagscope.cli", "study", "run", "tiny.toml", "--out", "out", "--workers", "2"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it, and so would this
+    )
     assert process.stderr is not None
     said = process.stderr.readline()
     while "at a time" not in said:
