@@ -1,4 +1,4 @@
-"""A network's :class:`~kagscope.geometry.State` beside that of the same network at initialisation, as rows of results."""
+"""A network's :class:`~kagscope.states.State` beside that of the same network at initialisation, as rows of results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import nn
 
 from kagscope import scores
 from kagscope.applications.prune import remove_units
-from kagscope.geometry import WHOLE, Key, State, Values
 from kagscope.minors.moments import Moments
 from kagscope.representations import debiased_cka
 from kagscope.schema import SCORE_COLUMNS
+from kagscope.states import WHOLE, Key, State, Values
 
 ZIPF_RANKS = 200
 ROUNDING = float(torch.finfo(torch.float32).eps)

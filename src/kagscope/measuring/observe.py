@@ -12,7 +12,6 @@ import numpy as np
 from torch import Tensor, nn
 
 from kagscope.errors import InputError
-from kagscope.geometry import State
 from kagscope.incoming import IncomingSums
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import Inputs, as_inputs
@@ -24,6 +23,7 @@ from kagscope.measuring.checks import LOOK_AT, as_labels, check_devices, check_m
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.settings import MeasureSettings
 from kagscope.selections import check_layout
+from kagscope.states import State
 
 Progress = Callable[[str], None]
 

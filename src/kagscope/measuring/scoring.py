@@ -1,4 +1,4 @@
-"""The scores of one layer's Jacobians, batch after batch, as a :class:`~kagscope.geometry.State`."""
+"""The scores of one layer's Jacobians, batch after batch, as a :class:`~kagscope.states.State`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import kagscope as kag
 from kagscope import scores
 from kagscope.comparison import rounding_only
 from kagscope.errors import InputError
-from kagscope.geometry import ALL_ZERO, SUMS, WHOLE, State, record
+from kagscope.geometry import SUMS
 from kagscope.incoming import MAX_COLUMNS, IncomingSums
 from kagscope.jacobians import FactoredJacobian
 from kagscope.jacobians.compute import Batch
@@ -21,6 +21,7 @@ from kagscope.measuring.settings import MeasureSettings
 from kagscope.minors.haar import rotation_ratio_estimate
 from kagscope.minors.moments import Moments
 from kagscope.representations import effective_dimension, intrinsic_dimension, kernel_alignment
+from kagscope.states import ALL_ZERO, WHOLE, State, record
 
 FACTORED_PASS = 2.0  # times the minors that may be visited: one pass over W serves all points
 DIVERGENCE_ITEMS = 10

@@ -10,8 +10,8 @@ import pandas as pd
 from kagscope.comparison import compare as compare_states
 from kagscope.comparison import curves as curves_of
 from kagscope.errors import InputError
-from kagscope.geometry import WHOLE, State
 from kagscope.measuring.observe import LayerRecord, Observation
+from kagscope.states import WHOLE, State
 
 
 def compare(observation: Observation, initial: Iterable[Observation] | Observation | None, quantile: float) -> pd.DataFrame:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kagscope.errors import InputError
 from kagscope.studies.validation import validated as validated
@@ -17,6 +17,16 @@ MAX_RUNS = 100_000
 MAX_SEEDS = 1_000
 MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
+
+
+def _orders(k: tuple[int, ...]) -> tuple[int, ...]:
+    if not k or any(order not in (1, 2, 3) for order in k) or len(set(k)) != len(k):
+        raise ValueError(f"k must name orders among 1, 2, 3, each once; got {list(k)}")
+    return tuple(sorted(k))
+
+
+Orders = Annotated[tuple[int, ...], AfterValidator(_orders)]
+"""Orders of minors, in order."""
 
 
 class _Settings(BaseModel):
@@ -179,7 +189,7 @@ class StudySettings(_Settings):
     learning_rate: float = Field(default=1e-3, gt=0, lt=10)
     weight_decay: float = Field(default=0.0, ge=0, lt=1e3)
     checkpoints: int = Field(default=8, ge=2, le=1000, description="geometrically spaced steps at which geometry is measured")
-    k: tuple[int, ...] = (1, 2, 3)
+    k: Orders = (1, 2, 3)
     points: int | None = Field(
         default=None, ge=1, le=1_000_000, description="test images measured; default by the size of the images"
     )
@@ -198,13 +208,6 @@ class StudySettings(_Settings):
         if len(set(widths)) != len(widths):
             raise ValueError(f"each width once; got {list(widths)}")
         return widths
-
-    @field_validator("k")
-    @classmethod
-    def _orders(cls, k: tuple[int, ...]) -> tuple[int, ...]:
-        if not k or any(order not in (1, 2, 3) for order in k) or len(set(k)) != len(k):
-            raise ValueError(f"k must name orders among 1, 2, 3, each once; got {list(k)}")
-        return tuple(sorted(k))
 
     @field_validator("trainings")
     @classmethod

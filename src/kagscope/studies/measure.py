@@ -13,7 +13,7 @@ from kagscope.geometry import WINDOWS, all_selections
 from kagscope.layout import make_layout
 from kagscope.selections import check_layout, parse_selection
 from kagscope.studies.axes import RunValues, _Strict
-from kagscope.studies.config import GeometrySettings, RobustnessSettings
+from kagscope.studies.config import GeometrySettings, Orders, RobustnessSettings
 from kagscope.training.settings import geometric_steps, linear_steps
 from kagscope.wanted import SCORE_NAMES
 
@@ -49,7 +49,7 @@ Schedule = Annotated[
 class Measure(_Strict):
     """What is measured of every run: defaults go by the size of the images, and what is not asked for costs nothing."""
 
-    k: tuple[int, ...] = Field(default=(1, 2), description="orders of the minors, among 1, 2, 3")
+    k: Orders = Field(default=(1, 2), description="orders of the minors, among 1, 2, 3")
     selections: tuple[str, ...] | None = Field(
         default=None,
         description='column selections, such as "all", "ball(7)", "apart(7)", "shell(7,14)", "window(13,13,7)", and "windows", '
@@ -76,13 +76,6 @@ class Measure(_Strict):
     window_grid: int | None = Field(default=None, ge=1, description="window centres a side, at most; default 8 or 10")
     layer_points: int | None = Field(default=None, ge=10, description="test images of scores of a layer; default 1000")
     robustness: RobustnessSettings | None = Field(default=None, description="adversarial accuracy and calibration; a table")
-
-    @field_validator("k")
-    @classmethod
-    def _orders(cls, k: tuple[int, ...]) -> tuple[int, ...]:
-        if not k or any(order not in (1, 2, 3) for order in k) or len(set(k)) != len(k):
-            raise ValueError(f"k must name orders among 1, 2, 3, each once; got {list(k)}")
-        return tuple(sorted(k))
 
     @field_validator("selections")
     @classmethod

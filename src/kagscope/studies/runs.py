@@ -17,9 +17,9 @@ from kagscope.data import NAMES, Dataset, load
 from kagscope.data.functions import is_function
 from kagscope.data.variants import degraded
 from kagscope.errors import DataError, InputError
-from kagscope.geometry import State
 from kagscope.minors.threads import limit_threads
 from kagscope.provenance import versions
+from kagscope.states import State
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import DEVICE, Report
 from kagscope.studies.networks import measure_initial, measure_run, robustness, training_settings
