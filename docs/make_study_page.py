@@ -3,12 +3,14 @@
     python docs/make_study_page.py out/phase
     python docs/make_study_page.py out/robustness out/robustness-mnist
 
-Everything on the page comes from the studies' folders; the first gives the name, the others are parts of its page.
+Everything on the page comes from the studies' folders; the first gives the name, the others are parts of its page. What stands
+between ``<!-- by hand: NAME -->`` and ``<!-- end -->`` on the old page, an answer in words, is kept: read it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 
@@ -30,15 +32,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     given = parser.parse_args()
-    parts = [_part(folder) for folder in given.folders]
+    page = TARGET / f"{RunStore.existing(given.folders[0]).study['name']}.md"
+    kept = _by_hand(page.read_text()) if page.exists() else {}
+    parts = [_part(folder, kept) for folder in given.folders]
     further = [line for part in parts[1:] for line in ["", *part]]
     lines = parts[0] + [f"#{line}" if line.startswith("#") else line for line in further]
-    name = RunStore.existing(given.folders[0]).study["name"]
-    (TARGET / f"{name}.md").write_text("\n".join(lines).rstrip() + "\n")
-    print(TARGET.name + f"/{name}.md")
+    page.write_text("\n".join(lines).rstrip() + "\n")
+    print(f"{TARGET.name}/{page.name}")
 
 
-def _part(folder: Path) -> list[str]:
+def _by_hand(text: str) -> dict[str, list[str]]:
+    """The blocks of an old page that were written by hand, with their marks, by the name of their study."""
+    found = re.finditer(r"^<!-- by hand: (.*?) -->\n.*?^<!-- end -->$", text, flags=re.MULTILINE | re.DOTALL)
+    return {block[1]: [*block[0].split("\n"), ""] for block in found}
+
+
+def _part(folder: Path, kept: dict[str, list[str]]) -> list[str]:
     """What is said of one study."""
     store = RunStore.existing(folder)
     study = store.study
@@ -51,6 +60,7 @@ def _part(folder: Path) -> list[str]:
         f"{outcome.seconds['geometry'] / 60:.1f} of geometry, added up over processes that shared the cores with other work. "
         "Made by `docs/make_study_page.py`.",
         "",
+        *kept.get(name, []),
         *(f"- {sentence}" for sentence in outcome.findings if " was left out: not finished" not in sentence),
         "",
     ]

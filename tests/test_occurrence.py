@@ -14,7 +14,7 @@ from kagscope.figures.tables import NothingToPlot
 from kagscope.schema import RESULT_COLUMNS
 from kagscope.studies.occurrence import SIGNATURES, occurrence, occurrence_sentences
 
-WIDTHS, TASKS, STEPS = (4, 8, 16), ("easy", "hard"), (0, 10, 100)
+WIDTHS, TASKS, STEPS = (4, 8, 16), ("easy", "hard"), (0, 1, 10, 100)
 Ratio = Callable[[str, int, int, str], float]
 
 

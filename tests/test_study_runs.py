@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,13 @@ def file_of(folder: Path, *overrides: str) -> StudyFile:
 def run(folder: Path, *overrides: str, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
     outcome = run_file(
-        file_of(folder, *overrides), "tiny.toml", folder / "out", executor=Here(), on_event=events.append, **options
+        file_of(folder, *overrides),
+        "tiny.toml",
+        folder / "out",
+        overrides=overrides,
+        executor=Here(),
+        on_event=events.append,
+        **options,
     )
     return outcome, [event for event in events if event["kind"] in ("run", "failed")]
 
@@ -80,6 +88,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(finished: Path, folder: Path) -> Path:
     shutil.copytree(finished / "out", folder / "out")
     return folder
+
+
+def test_the_command_to_run_again_has_what_was_set(tmp_path: Path) -> None:
+    given = ("grid.seed=[0]", "grid.learning_rate=[1e-2]", "run.epochs=1")
+    run(tmp_path, *given)
+    command = shlex.split(RunStore.existing(tmp_path / "out").study["command"])
+    assert command[:4] == ["kagscope", "study", "run", "tiny.toml"]
+    assert [value for flag, value in pairwise(command) if flag == "--set"] == list(given)
 
 
 def test_what_is_written(finished: Path) -> None:

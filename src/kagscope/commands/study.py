@@ -143,7 +143,14 @@ def run(
 
         with Console(quiet=quiet or as_json) as console:
             outcome = run_file(
-                study, file, out, executor=chosen, on_event=console.event, retry_failed=retry_failed, progress=not quiet
+                study,
+                file,
+                out,
+                overrides=set_ or (),
+                executor=chosen,
+                on_event=console.event,
+                retry_failed=retry_failed,
+                progress=not quiet,
             )
         finish(outcome, quiet, as_json)
 

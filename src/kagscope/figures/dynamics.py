@@ -17,6 +17,7 @@ from kagscope.figures.tables import NothingToPlot, layers_of, per_run, select
 from kagscope.intervals import half_width
 
 MOST_LINES, MOST_COLUMNS = 8, 3
+FEWEST_STEPS = 4  # of fewer a curve says no more than the map at the end
 
 
 class Row(NamedTuple):
@@ -55,14 +56,14 @@ def figure_dynamics(
         accuracy: what test accuracy is called.
 
     Raises:
-        NothingToPlot: nothing was measured at more than two steps.
+        NothingToPlot: nothing was measured at four steps or more.
     """
     wanted = results["score"].isin([row.score for row in ROWS]) & (results["selection"] == "all")
     reduced = per_run(results[wanted]).astype({"run": str})
     axes = [name for name in (by, along) if name is not None]
     reduced = reduced.join(runs.set_index("run")[axes].add_prefix("axis_"), on="run")
-    if reduced["step"].nunique() < 3:
-        raise NothingToPlot("nothing was measured between the start and the end of training")
+    if (steps := reduced["step"].nunique()) < FEWEST_STEPS:
+        raise NothingToPlot(f"measured at {steps} steps; a curve along training needs {FEWEST_STEPS}")
     layer = layer if layer is not None else (layers_of(reduced) or [""])[0]
     lines = _some(runs[by], MOST_LINES)
     columns = _some(runs[along], MOST_COLUMNS) if along is not None else [None]
@@ -84,7 +85,7 @@ def figure_dynamics(
             ax.set_ylabel(label)
         panels[0][0].set_ylim(bottom=max(panels[0][0].get_ylim()[0], -0.3))  # R² of an untrained net may be far below 0
         handles = [Line2D([], [], color=colour, linewidth=2, label=_said(value)) for value, colour in colours.items()]
-        figure_legend(figure, handles)
+        figure_legend(figure, handles, by.replace("_", " "))
         figure.align_ylabels(panels[:, 0])
     return figure
 

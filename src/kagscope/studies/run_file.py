@@ -28,12 +28,13 @@ def load_data(study: StudyFile, *, progress: bool = False) -> dict[str, Dataset]
     return {name: load(name, progress=progress) for name in sorted({values.data for values in study.values()})}
 
 
-def study_of(file: StudyFile, runs: list[RunConfig], path: str | Path, out: str | Path) -> Study:
+def study_of(file: StudyFile, runs: list[RunConfig], path: str | Path, out: str | Path, overrides: Sequence[str] = ()) -> Study:
     """The study of a file. A folder belongs to a study by its name, so that the file may grow."""
+    changed = [word for override in overrides for word in ("--set", override)]
     record = {
         "kind": KIND,
         "name": file.name,
-        "command": shlex.join(["kagscope", "study", "run", str(path), "--out", str(out)]),
+        "command": shlex.join(["kagscope", "study", "run", str(path), *changed, "--out", str(out)]),
         "settings": json.loads(file.model_dump_json()),
     }
     return Study(record, hashlib.sha256(f"{KIND}:{file.name}".encode()).hexdigest(), runs, extendable=True)
@@ -44,12 +45,15 @@ def run_file(
     path: str | Path,
     out: str | Path,
     *,
+    overrides: Sequence[str] = (),
     executor: Executor | None = None,
     on_event: Report = lambda event: None,
     retry_failed: bool = False,
     progress: bool = False,
 ) -> Outcome:
     """Compute the runs of a study file that ``out`` does not hold yet, and write tables, figures and report.
+
+    ``path`` and ``overrides`` (``key=value``) are where the file came from; they enter the command that the study records.
 
     Raises:
         InputError, DataError: a file or data that cannot be used, said before anything is written.
@@ -59,7 +63,7 @@ def run_file(
     datasets = load_data(file, progress=progress)
     runs = configs(file, datasets)
     images = {name: len(dataset.train_labels) for name, dataset in datasets.items()}
-    study = replace(study_of(file, runs, path, out), images=images)
+    study = replace(study_of(file, runs, path, out, overrides), images=images)
     return run_study(study, out, gather, executor=executor, on_event=on_event, retry_failed=retry_failed)
 
 
