@@ -23,8 +23,11 @@ from kagscope.studies.store import RunStore
 TARGET = Path(__file__).resolve().parent / "results"
 SHOWN = 12  # relations
 PICTURES = {
-    "map": "Scores over the two axes of the study with most values",
-    "training": "Along training: test accuracy or R², PR, rotation ratio, zero rows; means, 95% intervals over nets",
+    "map_[0-9]*": "Scores over the two axes of the study with most values",
+    "training_[0-9]*": "Along training: test accuracy or R², PR, rotation ratio, zero rows; means, 95% intervals over nets",
+    "relations": "Rank correlations over nets, plain and with what the study varies held fixed, 95% intervals; * differs from 0 "
+    "after Holm's correction. Below, the nets behind the strongest of each outcome",
+    "robustness": "Accuracy under attack against its radius; means, 95% intervals over nets",
 }
 
 
@@ -64,8 +67,8 @@ def _part(folder: Path, kept: dict[str, list[str]]) -> list[str]:
         *(f"- {sentence}" for sentence in outcome.findings if " was left out: not finished" not in sentence),
         "",
     ]
-    for kind, about in PICTURES.items():
-        for picture in sorted((folder / "figures").glob(f"{kind}_[0-9]*.png")):
+    for pattern, about in PICTURES.items():
+        for picture in sorted((folder / "figures").glob(f"{pattern}.png")):
             shutil.copyfile(picture, TARGET / f"{name}_{picture.name}")
             lines += [f"![{about}]({name}_{picture.name})", ""]
     lines += _occurrence(folder / "occurrence.csv")

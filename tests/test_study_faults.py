@@ -90,6 +90,7 @@ def gone(group: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.0, 3.0], ids=["at once", "while it works"])
 def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(moment: float, tmp_path: Path) -> None:
     folder = study(tmp_path / "stopped")

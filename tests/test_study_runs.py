@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from kagscope.errors import DataError, OutputError
+from kagscope.figures.write import WrittenFigures
 from kagscope.studies.executors import Failure, Report, Work, attempt
 from kagscope.studies.file import StudyFile, read_study_file
 from kagscope.studies.run_file import run_file, status
@@ -63,24 +66,36 @@ def file_of(folder: Path, *overrides: str) -> StudyFile:
     return read_study_file(path, overrides)
 
 
-def run(folder: Path, *overrides: str, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
+@contextlib.contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Figures and page take most of the time of a tiny study; one test of this file looks at them."""
+    with (
+        mock.patch("kagscope.figures.write_figures", return_value=WrittenFigures()),
+        mock.patch("kagscope.studies.gather.study_figures"),
+        mock.patch("kagscope.report.write_report", lambda path, **given: path),
+    ):
+        yield
+
+
+def run(folder: Path, *overrides: str, drawn: bool = False, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
-    outcome = run_file(
-        file_of(folder, *overrides),
-        "tiny.toml",
-        folder / "out",
-        overrides=overrides,
-        executor=Here(),
-        on_event=events.append,
-        **options,
-    )
+    with contextlib.nullcontext() if drawn else nothing_drawn():
+        outcome = run_file(
+            file_of(folder, *overrides),
+            "tiny.toml",
+            folder / "out",
+            overrides=overrides,
+            executor=Here(),
+            on_event=events.append,
+            **options,
+        )
     return outcome, [event for event in events if event["kind"] in ("run", "failed")]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    outcome, events = run(folder)
+    outcome, events = run(folder, drawn=True)
     assert len(outcome.runs) == len(events) == 4
     return folder
 
@@ -269,6 +284,7 @@ def test_another_study_is_refused(finished: Path, tmp_path: Path) -> None:
         RunStore.existing(tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_store_share_the_work(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     command = [sys.executable, "-m", "kagscope.cli", "study", "run", "tiny.toml", "--out", "out", "--workers", "1", "--json"]
