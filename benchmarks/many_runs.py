@@ -28,7 +28,7 @@ from kagscope.studies.executors import choose_executor
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.run_file import run_file
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import RESULTS, joined, whole_runs
+from kagscope.studies.tables import RESULTS, joined, whole_runs, write_run_table
 
 FEW = {"points": 4, "visited_points": 1, "rotation_points": 0, "window_points": 1, "window_grid": 2, "layer_points": 50}
 STUDY: dict[str, Any] = {
@@ -130,7 +130,7 @@ def parts_of_a_run(seeds: int = 10) -> None:
         with tempfile.TemporaryDirectory() as folder:
             given = validated(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
             listed = configs(given, {"digits": load("digits")})
-            RunStore.open(folder, {}, "overhead")
+            RunStore.open(folder, {"runs": [run.run_id for run in listed]}, "overhead")
             for task in runs.tasks_for(listed, Path(folder), 1):
                 runs.run_task(task, lambda event: None)
     finally:
@@ -172,15 +172,13 @@ def _renamed(opened: RunStore, names: list[str]) -> int:
     """Give each copy's table its own name and a small number of rows, and its manifest the new checksum."""
     import hashlib
 
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pandas as pd
 
-    table = pq.read_table(opened.run_folder(names[0]) / "table.parquet").slice(0, 60)
+    table = pd.read_parquet(opened.run_folder(names[0]) / "table.parquet").head(60)
     manifest = opened.manifest(names[0])
     for name in names:
         folder = opened.run_folder(name)
-        column = pa.array([name] * len(table)).dictionary_encode()
-        pq.write_table(table.set_column(table.column_names.index("run"), "run", column), folder / "table.parquet")
+        write_run_table(table.assign(run=name).astype(RESULT_COLUMNS), folder / "table.parquet")
         manifest["files"]["table.parquet"] = hashlib.sha256((folder / "table.parquet").read_bytes()).hexdigest()
         (folder / "manifest.json").write_text(json.dumps(manifest))
     return len(table)

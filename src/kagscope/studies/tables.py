@@ -19,6 +19,7 @@ from kagscope.files import atomic_path
 from kagscope.studies.config import RunConfig
 from kagscope.studies.store import RunStore
 
+SMALL_RUN = 2**20  # bytes; see _looked_at_all
 COMPRESSED_FROM = 2000  # rows; opening a decompressor for every column of a small table takes longer than reading it
 RUNS_KEY = b"kagscope_runs"  # of a joined file: run id to the SHA-256 of the manifest it was read under
 RUN_VERSION = int(RunConfig.model_fields["schema_version"].default)  # of config.json and the tables beside it
@@ -35,10 +36,8 @@ def write_run_table(table: pd.DataFrame, file: Path) -> None:
 def whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The finished runs with a digest of their manifest, and why each of the others is not among them."""
     failed, there = store.failures(), store.folders()
-    with ThreadPoolExecutor() as pool:  # checksums are computed without the interpreter's lock
-        found = dict(
-            zip(run_ids, pool.map(lambda run: _looked_at(store, run) if run in there else ("", ""), run_ids), strict=True)
-        )
+    present = [run for run in run_ids if run in there]
+    found = dict(zip(present, _looked_at_all(store, present), strict=True))
     whole: dict[str, str] = {}
     left_out: dict[str, str] = {}
     for run in run_ids:
@@ -60,6 +59,18 @@ def none_finished(store: RunStore, left_out: Mapping[str, str]) -> DataError:
     return DataError(
         f"{store.folder} holds no run that can be used, of {count}: {run} {why}{', …' * (count > 1)}; run the study again"
     )
+
+
+def _looked_at_all(store: RunStore, runs: Sequence[str]) -> list[tuple[str, str]]:
+    """:func:`_looked_at` of every run: in threads where checksums, computed without the interpreter's lock, take long.
+
+    Of small runs threads would only wait for that lock, which doubles the time.
+    """
+    sizes = [entry.stat().st_size for entry in os.scandir(store.run_folder(runs[0]))] if runs else []
+    if sum(sizes) < SMALL_RUN:
+        return [_looked_at(store, run) for run in runs]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda run: _looked_at(store, run), runs))
 
 
 def _looked_at(store: RunStore, run: str) -> tuple[str, str]:
