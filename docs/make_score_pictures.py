@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import kagscope as kag
-from kagscope.figures.style import SCORE_LABELS, VERMILLION, new_figure, save, style
+from kagscope.figures.style import VERMILLION, new_figure, save, style
+from kagscope.labels import SCORE_LABELS
 from kagscope.minors.moments import Moments
 from kagscope.representations import debiased_cka, effective_dimension, intrinsic_dimension, kernel_alignment
 

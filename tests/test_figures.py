@@ -16,9 +16,8 @@ from matplotlib.container import ErrorbarContainer
 from scipy import stats
 
 from figure_tables import make_tables
-from kagscope import figures
+from kagscope import figures, reduced
 from kagscope.errors import InputError, OutputError
-from kagscope.figures import tables
 from kagscope.figures.scales import figure_k_comparison
 from kagscope.figures.style import new_figure, save
 
@@ -33,10 +32,10 @@ def study() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_means_and_intervals_are_those_of_scipy(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     results, _ = study
     wanted = {"layer": "1", "k": 2, "selection": "ball(4)", "score": "pr", "width": 16, "training": "augmented", "step": 20}
-    raw = tables.select(results, **wanted)
+    raw = reduced.select(results, **wanted)
     seeds = raw.groupby("seed")["ratio"].mean()
     low, high = stats.t.interval(0.95, len(seeds) - 1, loc=seeds.mean(), scale=stats.sem(seeds))
-    row = tables.select(tables.over_runs(tables.per_run(results)), **wanted).iloc[0]
+    row = reduced.select(reduced.over_runs(reduced.per_run(results)), **wanted).iloc[0]
     assert row["ratio"] == pytest.approx(seeds.mean(), rel=1e-12)
     assert (row["ratio_low"], row["ratio_high"]) == (pytest.approx(low, rel=1e-9), pytest.approx(high, rel=1e-9))
     assert row["seeds"] == 3
@@ -44,16 +43,16 @@ def test_means_and_intervals_are_those_of_scipy(study: tuple[pd.DataFrame, pd.Da
 
 
 def test_undefined_points_are_left_out_and_counted(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    reduced = tables.per_run(study[0])
-    near_zero = tables.select(reduced, score="near_zero")
+    means = reduced.per_run(study[0])
+    near_zero = reduced.select(means, score="near_zero")
     assert (near_zero["points"] == 3).all()
     assert (near_zero["undefined"] == 1).all()
-    assert tables.per_run(reduced) is reduced
+    assert reduced.per_run(means) is means
 
 
 def test_one_seed_has_no_interval() -> None:
     results, _ = make_tables(seeds=1, points=3, last_step=4, widths=(8,), curves=False)
-    row = tables.over_runs(tables.per_run(results))
+    row = reduced.over_runs(reduced.per_run(results))
     assert row["ratio_low"].isna().all()
     assert row["ratio"].notna().any()
 
@@ -61,7 +60,7 @@ def test_one_seed_has_no_interval() -> None:
 def test_curve_bins_that_a_run_lacks_count_as_zero() -> None:
     base = {"width": 8, "training": "standard", "step": 5, "layer": "1", "k": 2, "selection": "all", "curve": "histogram"}
     rows = [base | {"run": "a", "seed": 0, "x": 0.0, "y": 1.0}, base | {"run": "b", "seed": 1, "x": 0.125, "y": 1.0}]
-    means = tables.curve_means(pd.DataFrame(rows))
+    means = reduced.curve_means(pd.DataFrame(rows))
     assert means["y"].tolist() == [0.5, 0.5]
     assert means["stage"].tolist() == ["trained", "trained"]
 
@@ -76,13 +75,13 @@ def test_curve_bins_that_a_run_lacks_count_as_zero() -> None:
     ],
 )
 def test_selection_names(name: str, parsed: tuple[str, tuple[float, ...]]) -> None:
-    assert tables.parse_selection(name) == parsed
+    assert reduced.parse_selection(name) == parsed
 
 
 def test_the_points_drawn_are_the_means(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     ax = figures.plot_pr_by_radius(study[0], layer="3", image_shape=SHAPE)
-    expected = tables.select(
-        tables.over_runs(tables.final(tables.per_run(study[0]))), layer="3", k=2, score="pr", width=8, training="standard"
+    expected = reduced.select(
+        reduced.over_runs(reduced.final(reduced.per_run(study[0]))), layer="3", k=2, score="pr", width=8, training="standard"
     )
     ratios = expected.set_index(expected["selection"].astype(str)).loc[
         ["ball(2)", "ball(4)", "ball(6)", "ball(8)", "all"], "ratio"
@@ -96,7 +95,7 @@ def test_the_points_drawn_are_the_means(study: tuple[pd.DataFrame, pd.DataFrame]
 def test_the_map_puts_windows_where_they_are(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     ax = figures.plot_window_map(study[0], layer="1", width=16, image_shape=SHAPE)
     shown = np.asarray(ax.images[0].get_array())
-    row = tables.select(tables.final(study[0]), layer="1", width=16, training="standard", score="pr", selection="window(5,2,2)")
+    row = reduced.select(reduced.final(study[0]), layer="1", width=16, training="standard", score="pr", selection="window(5,2,2)")
     assert shown[5, 2] == pytest.approx(row.groupby("seed")["ratio"].mean().mean())
     norm = ax.images[0].norm
     assert norm(np.array(1.0)) == pytest.approx(0.5)  # white is "as at initialisation"

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from kagscope.errors import NothingToPlot
 from kagscope.figures.dynamics import figure_dynamics
-from kagscope.figures.tables import NothingToPlot
 from kagscope.schema import RESULT_COLUMNS
 from kagscope.studies.occurrence import SIGNATURES, occurrence, occurrence_sentences
 

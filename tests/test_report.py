@@ -19,9 +19,8 @@ from torch import nn
 import kagscope as kag
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables, make_units
 from hostile import make_hostile_page
-from kagscope import figures
+from kagscope import figures, reduced
 from kagscope.errors import InputError, OutputError
-from kagscope.figures import tables
 from kagscope.report import render_report, write_report
 from kagscope.report.claims import EVIDENCE, claims_shown
 from kagscope.report.numbers import clean, number
@@ -56,17 +55,17 @@ def find(series: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
 def test_embedded_numbers_are_those_of_the_table(study: tuple[pd.DataFrame, pd.DataFrame], page: Path) -> None:
     payload = embedded(page.read_text())
     one = {"layer": "3", "k": 2, "selection": "apart(6)", "score": "pr", "width": 8, "training": "augmented"}
-    raw = tables.select(study[0], step=20, **one)
+    raw = reduced.select(study[0], step=20, **one)
     means = raw.groupby("seed", observed=True)["ratio"].mean()
     entry = find(payload["series"], **one)
     ratio = entry["data"][payload["columns"].index("ratio")][entry["step"].index(20)]
     assert ratio == pytest.approx(means.mean(), rel=1e-5)
     assert entry["last"] == 20
-    window = tables.select(study[0], layer="1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
+    window = reduced.select(study[0], layer="1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
     grid = find(payload["maps"], layer="1", width=16, training="standard", label=None)
     assert grid["ratio"][6 * 8 + 1] == pytest.approx(window.groupby("seed", observed=True)["ratio"].mean().mean(), rel=1e-4)
     run = find(payload["runs"], run="standard-w16-s1")
-    own = tables.select(study[0], run="standard-w16-s1", layer="1", k=2, selection="all", score="pr", step=20)
+    own = reduced.select(study[0], run="standard-w16-s1", layer="1", k=2, selection="all", score="pr", step=20)
     assert run["pr"][0] == pytest.approx(own["ratio"].mean(), rel=1e-5)
 
 
@@ -82,7 +81,7 @@ def test_histogram_gaps_are_zeros_and_mass_is_kept(study: tuple[pd.DataFrame, pd
         if entry["curve"] == "histogram":
             assert sum(entry["y"]) + entry["zeros"] + entry["below"] == pytest.approx(1, abs=2e-3)
             stage = 0 if entry["stage"] == "initial" else 20
-            one = tables.select(
+            one = reduced.select(
                 raw, layer=entry["layer"], k=entry["k"], width=entry["width"], training=entry["training"], step=stage
             )
             edges = (entry["first"] + np.arange(len(entry["y"]))) / 8
@@ -208,7 +207,7 @@ def test_units_keep_within_their_budget(study: tuple[pd.DataFrame, pd.DataFrame]
 def test_maps_of_a_class_are_means_over_its_images(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     maps = build_payload(*study, {"image_shape": [8, 8], "labels": {0: 4, 1: 7, 2: 7}})["maps"]
     assert {entry["label"] for entry in maps} == {None, 4, 7}
-    raw = tables.select(study[0], layer="1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
+    raw = reduced.select(study[0], layer="1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
     for label, points in ((4, [0]), (7, [1, 2])):
         grid = find(maps, layer="1", width=16, training="standard", label=label, radius=2)
         mine = raw[raw["point"].isin(points)]

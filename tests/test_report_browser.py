@@ -16,7 +16,7 @@ import pytest
 from browser import Browser, find_chromium
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables
 from hostile import LAYER, make_hostile_page
-from kagscope.figures import tables
+from kagscope import reduced
 from kagscope.report import write_report
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
@@ -86,10 +86,10 @@ def value_of(rows: list[list[str]], *start: str, place: int) -> float:
 def test_the_scale_explorer_shows_the_numbers_of_the_table(browser: Browser, page: Path, study: Tables) -> None:
     browser.open(page)
     assert float(browser.run("document.documentElement.dataset.ready")) < 2000
-    means = tables.over_runs(tables.per_run(study[0]))
+    means = reduced.over_runs(reduced.per_run(study[0]))
 
     def expected(measure: str, **wanted: Any) -> float:
-        return float(tables.select(means, **wanted)[measure].iloc[0])
+        return float(reduced.select(means, **wanted)[measure].iloc[0])
 
     where = {"k": 2, "width": 16, "training": "standard", "step": 20, "score": "pr"}
     rows = shown(browser, "scales")
@@ -158,9 +158,9 @@ def test_an_address_restores_a_view(browser: Browser, page: Path, study: Tables)
     browser.open(page, "#s:layer=3&score=zero_rows&k=1&measure=value&training=augmented&width=8&widths=8&radius=2")
     (row, *_) = [row for row in shown(browser, "training") if row[1:3] == ["augmented", "20"]]
     wanted = {"layer": "3", "k": 1, "score": "zero_rows", "selection": "all", "width": 8, "training": "augmented", "step": 20}
-    mean = tables.select(tables.over_runs(tables.per_run(study[0])), **wanted)["value"].iloc[0]
+    mean = reduced.select(reduced.over_runs(reduced.per_run(study[0])), **wanted)["value"].iloc[0]
     assert float(row[3]) == pytest.approx(mean, rel=1e-3)
-    accuracy = tables.select(study[0], width=8, training="augmented", step=20).groupby("run", observed=True)["accuracy"].first()
+    accuracy = reduced.select(study[0], width=8, training="augmented", step=20).groupby("run", observed=True)["accuracy"].first()
     (last,) = [row for row in shown(browser, "accuracy") if row[1:3] == ["augmented", "20"]]
     assert float(last[3]) == pytest.approx(accuracy.mean(), rel=1e-3)
 
@@ -171,7 +171,7 @@ def test_the_map_has_radii_and_classes(browser: Browser, page: Path, study: Tabl
     for place, radius in enumerate((2, 3)):
         slide(browser, "radius", place)
         assert browser.run("document.querySelector('[data-output=radius]').textContent") == f"{radius} pixels"
-        raw = tables.select(study[0], selection=f"window(2,5,{radius})", **wanted)
+        raw = reduced.select(study[0], selection=f"window(2,5,{radius})", **wanted)
         mean = raw.groupby("seed", observed=True)["ratio"].mean().mean()
         assert value_of(shown(browser, "where"), "2", "5", place=2) == pytest.approx(mean, rel=1e-3)
     choose(browser, "maplabel", "1")
@@ -188,7 +188,7 @@ def test_the_distributions_shown_are_those_of_the_table(browser: Browser, page: 
     browser.open(page, "#s:layer=1&curvek=2&width=16")
     rows = shown(browser, "minors")
     wanted = {"layer": "1", "k": 2, "width": 16, "training": "standard", "step": 20}
-    curves = tables.select(study[1], **wanted)
+    curves = reduced.select(study[1], **wanted)
     zeros = curves[(curves["curve"] == "histogram") & np.isneginf(curves["x"])].groupby("seed")["y"].first().mean()
     assert value_of(rows, "histogram", "trained, standard", "exact zeros", place=3) == pytest.approx(zeros, rel=1e-3)
     first = curves[(curves["curve"] == "zipf") & (curves["x"] == 1)]["y"].mean()

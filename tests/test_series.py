@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import kagscope as kag
-from kagscope.errors import DataError, InputError, OutputError
-from kagscope.figures.tables import NothingToPlot
+from kagscope.errors import DataError, InputError, NothingToPlot, OutputError
 from kagscope.measuring.series import Series
 from kagscope.models import mlp
 from kagscope.weights import save_weights

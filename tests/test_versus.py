@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 
 from browser import Browser, find_chromium
 from kagscope.cli import app
-from kagscope.figures.tables import NothingToPlot
+from kagscope.errors import NothingToPlot
 from kagscope.figures.versus import plot_versus
-from kagscope.studies.contrasts import ALL_SETTINGS, COLUMNS, contrasts
+from kagscope.schema import ALL_SETTINGS
+from kagscope.studies.contrasts import COLUMNS, contrasts
 from kagscope.studies.side import names_of
 from kagscope.studies.statistics import holm
 from kagscope.studies.versus import Comparison, compare_studies

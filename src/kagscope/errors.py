@@ -25,3 +25,7 @@ class OutputError(KagscopeError):
 
 class UndefinedScore(KagscopeError):
     """A number that was not computed, or that the input leaves undefined, was asked for where NaN would mislead."""
+
+
+class NothingToPlot(InputError):
+    """The table holds nothing of what a figure shows; the message says what is missing."""

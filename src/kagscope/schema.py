@@ -85,3 +85,4 @@ SCORES = frozenset(
     )
 )
 BOOKKEEPING = frozenset({"column_subsets"})  # rows that describe the measurement, not the net
+ALL_SETTINGS = "all settings"  # of a row that pools the settings of a study

@@ -17,6 +17,7 @@ swaps the axes, which ``xor3`` does not feel, and turns to either side are mirro
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -95,3 +96,9 @@ def _parsed(name: str) -> tuple[str, float]:
     if not 0 <= number <= 1:
         raise InputError(f"data set {name!r}: expected a number from 0 to 1 after the colon, such as '{kind}:0.5'")
     return kind, number
+
+
+def accuracy_name(data: Iterable[object]) -> str:
+    """What the column ``accuracy`` of nets on these data sets holds: R² where all of them are functions."""
+    names = [str(name) for name in data]
+    return "R²" if names and all(is_function(name) for name in names) else "accuracy"

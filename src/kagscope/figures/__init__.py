@@ -16,7 +16,8 @@ Tables of a study (``results.parquet``, ``curves.parquet``):
 :func:`plot_minor_histogram` sizes of the minors, also of one measured model
 :func:`plot_window_map`      where in the image
 :func:`plot_scores_overview` every score at one glance
-:func:`plot_comparison`      two studies, differences of paired nets
+:func:`plot_comparison`      two studies, one score in every setting that both have
+:func:`plot_versus`          two studies, every score over all settings
 :func:`write_figures`        all that a study allows, as PNG and PDF
 ============================ ===============================================================
 
@@ -50,7 +51,7 @@ import importlib
 from typing import Any
 
 _PUBLIC: dict[str, str] = {
-    "NothingToPlot": "tables",
+    "NothingToPlot": "style",
     "plot_pr_by_radius": "scales",
     "plot_pr_by_distance": "scales",
     "plot_valid_subsets": "scales",
@@ -70,6 +71,7 @@ _PUBLIC: dict[str, str] = {
     "plot_scores_overview": "overview",
     "figure_scores_overview": "overview",
     "plot_comparison": "forest",
+    "plot_versus": "versus",
     "plot_phase": "phase",
     "figure_phase": "phase",
     "figure_dynamics": "dynamics",

@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from kagscope.errors import InputError
+from kagscope.errors import InputError, NothingToPlot
 from kagscope.figures.looks import line_looks
 from kagscope.figures.style import (
     DOUBLE_COLUMN,
-    FRACTIONS,
     MANY,
     draw_each,
     errors,
@@ -25,10 +24,10 @@ from kagscope.figures.style import (
     new_axes,
     new_figure,
     reference_line,
-    short_label,
     style,
 )
-from kagscope.figures.tables import NothingToPlot, layer_label, layers_of, require, select
+from kagscope.labels import FRACTIONS, layer_label, short_label
+from kagscope.reduced import layers_of, require, select
 
 KNOWN = ("layer", "k", "selection", "score", "nets")
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("kl_uniform", 2), ("effective_rank", 0))

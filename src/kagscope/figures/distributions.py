@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from kagscope.errors import NothingToPlot
 from kagscope.figures.looks import LINES, Settings
 from kagscope.figures.panels import study_panels
 from kagscope.figures.style import (
@@ -31,17 +32,8 @@ from kagscope.figures.style import (
     new_figure,
     style,
 )
-from kagscope.figures.tables import (
-    NothingToPlot,
-    curve_means,
-    final,
-    layer_label,
-    layers_of,
-    per_run,
-    select,
-    trainings_of,
-    widths_of,
-)
+from kagscope.labels import layer_label
+from kagscope.reduced import curve_means, final, layers_of, per_run, select, trainings_of, widths_of
 
 TRAINING_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
 INITIAL = "#4d4d4d"

@@ -10,9 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from kagscope.errors import NothingToPlot
 from kagscope.figures.looks import line_looks
-from kagscope.figures.style import DOUBLE_COLUMN, legend_above, new_axes, reference_line, short_label, style
-from kagscope.figures.tables import NothingToPlot, layer_sign, layers_of, require, select
+from kagscope.figures.style import DOUBLE_COLUMN, legend_above, new_axes, reference_line, style
+from kagscope.labels import layer_sign, short_label
+from kagscope.reduced import layers_of, require, select
+from kagscope.schema import ALL_SETTINGS
 
 CORRELATIONS = {"rho": "Spearman's ρ over nets", "partial": "the same, axes held fixed"}
 PITCH = 0.17  # inches for a row
@@ -111,12 +114,12 @@ def plot_comparison(
         raise NothingToPlot(f"the studies have no {score} with k = {k} for selection {selection} in common")
     layers = layers_of(table)
     table = table.sort_values("layer", key=lambda found: found.map({name: i for i, name in enumerate(layers)}), kind="stable")
-    table = table.sort_values("setting", key=lambda found: found == "all settings", kind="stable")
+    table = table.sort_values("setting", key=lambda found: found == ALL_SETTINGS, kind="stable")
     ratio = str(table["effect"].iloc[0]) == "ratio"
     labels = [f"{row['setting']}{_of_layer(row['layer'], layers, layer)}" for row in table.to_dict("records")]
     with style():
         ax = _rows(ax, labels)
-        whole = (table["setting"] == "all settings").to_numpy()
+        whole = (table["setting"] == ALL_SETTINGS).to_numpy()
         paired = table["paired"].fillna(False).to_numpy(dtype=bool)
         for name, look in line_looks(layers).items():
             for marker, mine in (("o", ~whole), ("D", whole)):

@@ -9,21 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from kagscope.errors import NothingToPlot
 from kagscope.figures.looks import line_looks
 from kagscope.figures.steps import step_axis, within_unit
-from kagscope.figures.style import (
-    FRACTIONS,
-    MANY,
-    SINGLE_COLUMN,
-    figure_legend,
-    legend_above,
-    new_axes,
-    new_figure,
-    reference_line,
-    short_label,
-    style,
-)
-from kagscope.figures.tables import NothingToPlot, layers_of, require, select
+from kagscope.figures.style import MANY, SINGLE_COLUMN, figure_legend, legend_above, new_axes, new_figure, reference_line, style
+from kagscope.labels import FRACTIONS, short_label
+from kagscope.reduced import layers_of, require, select
 
 FOLLOWED = (("pr", 2, "ratio"), ("kl_uniform", 2, "ratio"), ("rr_pr", 2, "value"), ("zero_rows", 1, "value"))
 REFERENCE = {"ratio": 1.0, "rr_pr": 1.0}

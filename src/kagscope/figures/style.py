@@ -17,8 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from kagscope.errors import InputError
-from kagscope.figures.tables import NothingToPlot
+from kagscope.errors import InputError, NothingToPlot
 from kagscope.files import atomic_path
 
 # Okabe and Ito (2008): told apart with every common colour vision; their yellow is left out, too faint on white
@@ -63,46 +62,6 @@ RC: dict[str, Any] = {
     "svg.hashsalt": "kagscope",
     "path.simplify": True,
 }
-
-SCORE_LABELS = {
-    "pr": "participation ratio (PR)",
-    "pr_normalized": "normalised PR",
-    "effective_minors": "effective number of minors",
-    "ipr": "inverse participation ratio",
-    "kl_uniform": "KL from uniform",
-    "kl_init": "KL from initial shape",
-    "near_zero": "near-zero minors",
-    "rr_pr": "rotation ratio of PR",
-    "rr_max": "rotation ratio of maximum",
-    "zero_rows": "zero rows",
-    "zero_rows_exact": "rows exactly zero",
-    "column_divergence": "column divergence",
-    "axis_alignment": "axis alignment",
-    "effective_rank": "effective rank",
-    "stable_rank": "stable rank",
-    "sv_participation": "singular-value participation",
-    "kernel_alignment": "kernel alignment",
-    "cka_init": "CKA with initial",
-    "effective_dimension": "effective dimension",
-    "intrinsic_dimension": "intrinsic dimension (TwoNN)",
-    "unfelt_units": "unfelt units",
-    "constant_units": "constant units",
-    "prune_change": "change on pruning",
-    "top": "largest minor",
-    "constant_share": "share of constant rows",
-    "unfelt_share": "share of unfelt units",
-}
-FRACTIONS = frozenset({"near_zero", "zero_rows", "zero_rows_exact", "constant_share", "unfelt_share", "pr_normalized"})
-
-
-def score_label(score: str) -> str:
-    """The name of a score in words; an unknown one is shown as it is."""
-    return SCORE_LABELS.get(score, score.replace("_", " "))
-
-
-def short_label(score: str) -> str:
-    """A score's name where there is little room."""
-    return "PR" if score == "pr" else score_label(score)
 
 
 @contextlib.contextmanager

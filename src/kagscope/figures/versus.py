@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from kagscope.errors import NothingToPlot
+from kagscope.figures.forest import ratio_axis
 from kagscope.figures.looks import line_colours
-from kagscope.figures.style import new_figure, reference_line, score_label, style
-from kagscope.figures.tables import NothingToPlot, layer_label, layers_of
+from kagscope.figures.style import new_figure, reference_line, style
+from kagscope.labels import layer_label, score_label
+from kagscope.reduced import layers_of
+from kagscope.schema import ALL_SETTINGS
 
 LEVEL = 0.05
 DERIVED = ("pr_normalized", "effective_minors")  # say the same as PR
 WIDTH, ROW = 5.2, 0.2  # inches
-ALL_SETTINGS = "all settings"
 
 
 def plot_versus(
@@ -58,13 +60,7 @@ def plot_versus(
         reference_line(ax, 1.0, vertical=True)
         ax.set_yticks(range(len(rows)), [_label(score, k) for score, k in rows])
         ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_xscale("log")
-        low, high = ax.get_xlim()
-        ticks = [x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1, 1.25, 1.5, 2, 3, 5, 10, 20, 50, 100) if low < x < high]
-        ax.set_xticks(ticks if high / low < 6 else [x for x in ticks if x not in (0.8, 1.25, 1.5, 3)])
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.tick_params(axis="x", which="minor", length=0)
+        ratio_axis(ax, float(chosen[["low", "estimate"]].min().min()), float(chosen[["high", "estimate"]].max().max()))
         ax.grid(visible=True, axis="x")
         ax.set_xlabel(f"{_short(names[1])} over {_short(names[0])}")
         ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=min(len(layers), 4))

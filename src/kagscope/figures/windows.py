@@ -13,21 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from kagscope.errors import NothingToPlot
 from kagscope.figures.colours import ratio_colours, ratio_norm
 from kagscope.figures.panels import columns_for, wrapped
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, new_figure, not_measured, style
-from kagscope.figures.tables import (
-    NothingToPlot,
-    final,
-    layer_label,
-    layers_of,
-    over_runs,
-    per_run,
-    select,
-    trainings_of,
-    widths_of,
-    windows,
-)
+from kagscope.labels import layer_label
+from kagscope.reduced import final, layers_of, over_runs, per_run, select, trainings_of, widths_of, windows
 
 
 def window_grid(table: pd.DataFrame, measure: str = "ratio") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -55,7 +46,7 @@ def plot_window_map(
     """Map over the image of the ratio of ``score`` to initialisation in the window around each centre, mean over seeds.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.figures.tables.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.reduced.per_run` of it.
         layer: which layer; the first by default.
         k: order of the minors.
         score: any score with a ratio.

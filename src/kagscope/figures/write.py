@@ -9,9 +9,10 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
+from kagscope.errors import NothingToPlot
 from kagscope.figures import distributions, overview, scales, steps, windows
 from kagscope.figures.style import save
-from kagscope.figures.tables import NothingToPlot, curve_means, per_run
+from kagscope.reduced import curve_means, per_run
 
 
 class Family(NamedTuple):

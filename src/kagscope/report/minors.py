@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.figures.tables import curve_means
+from kagscope.reduced import curve_means
 from kagscope.report.numbers import clean, groups
 
 CURVE_POINTS = 160  # points kept of a Zipf curve, evenly spaced in rank and in its logarithm

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.figures.tables import RUN_KEYS, SETTING_KEYS, WHAT_KEYS, over_runs
+from kagscope.reduced import RUN_KEYS, SETTING_KEYS, WHAT_KEYS, over_runs
 from kagscope.report.numbers import clean, groups
 from kagscope.tracking.onset import find_onsets
 from kagscope.tracking.summary import summarise

@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kagscope.figures.style import style
-from kagscope.figures.tables import curve_means, final, layers_of, per_run, trainings_of, widths_of
 from kagscope.figures.write import FAMILIES, draw_figures
 from kagscope.files import atomic_write
+from kagscope.reduced import curve_means, final, layers_of, per_run, trainings_of, widths_of
 from kagscope.report.claims import claims_shown
 from kagscope.report.numbers import compact_json, number
 from kagscope.report.payload import build_payload, undefined_counts

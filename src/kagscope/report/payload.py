@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.data.functions import is_function
-from kagscope.figures.style import score_label
-from kagscope.figures.tables import (
+from kagscope.data.functions import accuracy_name
+from kagscope.intervals import half_width
+from kagscope.labels import layer_label, score_label
+from kagscope.reduced import (
     MEASURES,
     RUN_KEYS,
     SETTING_KEYS,
     WHAT_KEYS,
     final,
-    layer_label,
     layers_of,
     over_runs,
     parse_selection,
@@ -27,7 +27,6 @@ from kagscope.figures.tables import (
     trainings_of,
     widths_of,
 )
-from kagscope.intervals import half_width
 from kagscope.report.minors import pack_curves
 from kagscope.report.numbers import clean, groups
 from kagscope.report.onsets import find_all
@@ -58,7 +57,7 @@ def build_payload(
         results: the ``results`` table.
         curves: the ``curves`` table.
         about: provenance as for :func:`kagscope.report.write_report`.
-        reduced: :func:`~kagscope.figures.tables.per_run` of ``results``, if it is at hand.
+        reduced: :func:`~kagscope.reduced.per_run` of ``results``, if it is at hand.
 
     Returns:
         ``settings`` (names in order), ``series`` (one per layer, k, score, selection, width and training), ``maps`` (windowed
@@ -78,7 +77,7 @@ def build_payload(
             "trainings": trainings_of(reduced),
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"])],
             "runLayers": [layer_label(name, layers) for name in pr_layers(reduced)],
-            "accuracy": _accuracy_name(about.get("configs") or {}),
+            "accuracy": "test " + accuracy_name(one.get("data") for one in (about.get("configs") or {}).values()),
             "names": list(about.get("names") or ("trained", "initial")),
             "imageShape": list(shape) if shape is not None else None,
             "elsewhere": bool(about.get("elsewhere")),
@@ -156,11 +155,6 @@ def _accuracy(reduced: pd.DataFrame) -> list[dict[str, Any]]:
 def pr_layers(reduced: pd.DataFrame) -> list[str]:
     """The layers whose PR the table of runs shows."""
     return layers_of(select(reduced, score="pr", k=2, selection="all"))
-
-
-def _accuracy_name(configs: Mapping[str, Any]) -> str:
-    """What the column ``accuracy`` holds: of a regression R^2."""
-    return "test R²" if configs and all(is_function(str(one.get("data"))) for one in configs.values()) else "test accuracy"
 
 
 def _runs(reduced: pd.DataFrame, configs: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,14 +11,13 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from kagscope.errors import NothingToPlot
 from kagscope.figures.forest import plot_comparison
-from kagscope.figures.tables import NothingToPlot
 from kagscope.figures.versus import plot_versus
 from kagscope.files import atomic_path
 from kagscope.report.numbers import number
 from kagscope.report.page import embedded, render_report
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
-from kagscope.studies.contrasts import ALL_SETTINGS
+from kagscope.schema import ALL_SETTINGS, CURVE_COLUMNS, RESULT_COLUMNS
 
 if TYPE_CHECKING:
     from kagscope.studies.side import Side

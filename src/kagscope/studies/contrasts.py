@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
+from kagscope.schema import ALL_SETTINGS
 from kagscope.studies.statistics import holm
 
 Array = NDArray[np.float64]
@@ -16,7 +17,6 @@ Array = NDArray[np.float64]
 WHAT = ["layer", "k", "selection", "score"]
 SAME, TINY = 1e-9, 1e-13  # relative, absolute; closer numbers are the same up to rounding
 LEVEL = 0.975  # upper end of the intervals
-ALL_SETTINGS = "all settings"
 ACCURACY = "accuracy"
 COLUMNS = (
     "setting",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kagscope.data.functions import accuracy_name
 from kagscope.files import atomic_path, atomic_write
 from kagscope.provenance import hardware
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
@@ -13,7 +14,7 @@ from kagscope.studies.exhibits import exhibits, settings_of_runs
 from kagscope.studies.inference import infer
 from kagscope.studies.occurrence import occurrence, occurrence_sentences
 from kagscope.studies.relations import relations
-from kagscope.studies.setting_tables import accuracy_name, labels_of, runs_table, settings_summary, varied_axes
+from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, varied_axes
 from kagscope.studies.store import RunStore
 from kagscope.studies.study_figures import study_figures
 from kagscope.studies.study_findings import related_sentences, study_findings
@@ -59,7 +60,7 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     shown = results.assign(training=results["run"].astype(str).map(labels).astype("category"))
     drawn = curves.assign(training=curves["run"].astype(str).map(labels).astype("category"))
     shapes = sorted({tuple(shape) for shape in runs["image_shape"]})
-    sentences = study_findings(shown, runs, varied, left_out) + occurrence_sentences(occurs, held, accuracy_name(runs))
+    sentences = study_findings(shown, runs, varied, left_out) + occurrence_sentences(occurs, held, accuracy_name(runs["data"]))
     sentences += tested.sentences + related_sentences(related, held)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from kagscope.figures.tables import layers_of, per_run
 from kagscope.intervals import half_width
+from kagscope.reduced import layers_of, per_run
 from kagscope.studies.statistics import holm
 
 SIGNATURES = ("pr", "kl_uniform", "rr_pr")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from kagscope.figures.tables import final, layers_of, per_run
+from kagscope.reduced import final, layers_of, per_run
 from kagscope.studies.statistics import holm
 
 OUTCOMES = ("accuracy", "train_accuracy", "generalization_gap", "calibration_error")

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.data.functions import is_function
-from kagscope.figures.tables import final, per_run
 from kagscope.intervals import half_width
+from kagscope.reduced import final, per_run
 from kagscope.schema import BOOKKEEPING
 from kagscope.studies.config import RunConfig
 from kagscope.studies.store import RunStore
@@ -79,8 +78,3 @@ def labels_of(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def accuracy_name(runs: pd.DataFrame) -> str:
-    """What the column ``accuracy`` is: R² where all data are functions."""
-    return "R²" if all(is_function(str(name)) for name in runs["data"]) else "accuracy"

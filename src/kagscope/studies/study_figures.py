@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from kagscope.data.functions import accuracy_name
 from kagscope.studies.occurrence import two_axes
-from kagscope.studies.setting_tables import accuracy_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,8 +45,9 @@ def study_figures(
         occurs: of :func:`~kagscope.studies.occurrence.occurrence`.
         axes: what varies but the seed.
     """
+    from kagscope.errors import NothingToPlot
     from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness, save
-    from kagscope.figures.tables import NothingToPlot, layers_of
+    from kagscope.reduced import layers_of
 
     drawn: dict[str, Callable[[], Figure]] = {
         "relations": partial(figure_relations, results, runs, related),
@@ -65,7 +66,9 @@ def study_figures(
         by, along = two_axes(occurs, axes)
         assert by is not None
         for layer in occurs["layer"].unique():
-            drawn[f"training_{safe_name(layer)}"] = partial(figure_dynamics, results, runs, by, along, layer, accuracy_name(runs))
+            drawn[f"training_{safe_name(layer)}"] = partial(
+                figure_dynamics, results, runs, by, along, layer, accuracy_name(runs["data"])
+            )
     for name, draw in drawn.items():
         with contextlib.suppress(NothingToPlot):
             figure = draw()

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from kagscope.figures.tables import final, per_run
+from kagscope.data.functions import accuracy_name
+from kagscope.reduced import final, per_run
 from kagscope.studies.findings import few_points, learning, left_out_sentences, sampled_and_undefined
-from kagscope.studies.setting_tables import accuracy_name
 
 
 def study_findings(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str], left_out: Mapping[str, str]) -> list[str]:
     """What was run, what stands out, and what to distrust."""
     said = [
         f"{len(runs)} runs; varied: {', '.join(varied) or 'nothing'}. "
-        f"Mean test {accuracy_name(runs)} {runs['accuracy'].mean():.3f}."
+        f"Mean test {accuracy_name(runs['data'])} {runs['accuracy'].mean():.3f}."
     ]
     last = final(per_run(results))
     chosen = last[(last["score"] == "pr") & (last["k"] == 2) & (last["selection"] == "all") & last["ratio"].notna()]

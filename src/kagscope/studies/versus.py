@@ -14,9 +14,9 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from kagscope.errors import InputError
-from kagscope.figures.tables import final, layers_of, parse_selection, per_run
-from kagscope.schema import BOOKKEEPING
-from kagscope.studies.contrasts import ACCURACY, ALL_SETTINGS, WHAT, contrasts
+from kagscope.reduced import final, layers_of, parse_selection, per_run
+from kagscope.schema import ALL_SETTINGS, BOOKKEEPING
+from kagscope.studies.contrasts import ACCURACY, WHAT, contrasts
 from kagscope.studies.side import MEASURED, Side, names_of, read_side, text_of, with_data_named
 from kagscope.studies.versus_findings import versus_findings
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from kagscope.figures.style import score_label
-from kagscope.studies.contrasts import ACCURACY, ALL_SETTINGS
+from kagscope.labels import score_label
+from kagscope.schema import ALL_SETTINGS
+from kagscope.studies.contrasts import ACCURACY
 from kagscope.studies.findings import learning, left_out_sentences
 from kagscope.studies.side import Side
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kagscope.errors import InputError
-from kagscope.figures.tables import WHAT_KEYS, final
+from kagscope.reduced import WHAT_KEYS, final
 from kagscope.schema import BOOKKEEPING, RESULT_COLUMNS
 from kagscope.studies.relations import outcome_columns
 from kagscope.studies.statistics import Array, net_means

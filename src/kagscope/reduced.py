@@ -1,4 +1,4 @@
-"""From one row per number to the means and intervals that figures and the report show.
+"""From one row per number to the means and intervals that statistics, figures and the report start from.
 
 The order is always the same: first the mean over the data points of one run, then the mean over runs (seeds) with a 95%
 interval of Student's t. A seed is the unit that was drawn independently; the points of one net are not, and narrow no interval.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.errors import InputError
+from kagscope.errors import InputError, NothingToPlot
 from kagscope.intervals import half_width
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
@@ -24,10 +24,6 @@ SETTING_KEYS = ["width", "training", "step"]
 CURVE_KEYS = ["width", "training", "step", "layer", "k", "selection", "curve"]
 
 _SELECTION = re.compile(r"([a-z_]+)\((.*)\)")
-
-
-class NothingToPlot(InputError):
-    """The table holds nothing of what a figure shows; the message says what is missing."""
 
 
 def per_run(results: pd.DataFrame) -> pd.DataFrame:
@@ -199,20 +195,6 @@ def trainings_of(table: pd.DataFrame) -> list[str]:
 def widths_of(table: pd.DataFrame) -> list[int]:
     """Widths present, ascending."""
     return sorted(int(width) for width in pd.unique(table["width"]))
-
-
-def layer_label(name: str, layers: Sequence[str]) -> str:
-    """``"1"`` -> ``"hidden layer 1"`` where all names are the odd numbers of an MLP's activations; else ``"layer encoder.0"``."""
-    numbers = [layer for layer in layers if layer.isdigit()]
-    if name in numbers and numbers == [str(2 * place + 1) for place in range(len(numbers))]:
-        return f"hidden layer {numbers.index(name) + 1}"
-    return f"layer {name}" if name else "whole net"
-
-
-def layer_sign(name: str, layers: Sequence[str]) -> str:
-    """``"1"`` -> $h_1$, as the papers write hidden layers, where :func:`layer_label` numbers them; else the name."""
-    found = layer_label(name, layers)
-    return f"$h_{{{found.removeprefix('hidden layer ')}}}$" if found.startswith("hidden layer ") else name or "whole net"
 
 
 def select(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
