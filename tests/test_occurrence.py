@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from kagscope.errors import NothingToPlot
 from kagscope.figures.dynamics import figure_dynamics
@@ -100,6 +101,15 @@ def test_lower_is_not_there_and_nothing_is_nowhere() -> None:
     results, runs = made(lambda *about: 1.5)
     said = " ".join(occurrence_sentences(occurrence(results, runs, ["width", "data"]), ["width", "data"]))
     assert "easy: every width; hard: every width." in said
+
+
+def test_p_values_are_adjusted_over_all_settings_and_layers() -> None:
+    results, runs = made(lambda task, width, *rest: 1.0 + 0.02 * width, noise=0.1)
+    table = occurrence(results, runs, ["width", "data"])
+    adjusted = multipletests(table["p_value"], method="holm")[1]
+    assert table["p_holm"].to_numpy() == pytest.approx(adjusted, rel=1e-12)
+    assert ((table["p_value"] < 0.05) & (table["p_holm"] >= 0.05)).any(), "the adjustment decides something here"
+    assert (table["occurs"] == (adjusted < 0.05)).all()
 
 
 def test_chance_alone_seldom_says_it_occurs() -> None:
