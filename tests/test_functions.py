@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kagscope.data import load
-from kagscope.data.functions import N_TEST, N_TRAIN, NAMES, is_function, load_function, rotation
+from kagscope.data.functions import N_TEST, N_TRAIN, NAMES, accuracy_name, is_function, load_function, rotation
 from kagscope.errors import InputError
 
 ALL = ("xor3", "linear3", "random3", "rotated3:0.5", "mixed3:0.5")
@@ -119,3 +119,17 @@ def test_bad_numbers(name: str) -> None:
 def test_names() -> None:
     assert all(is_function(name) for name in NAMES)
     assert not is_function("xor")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (["xor3"], "R²"),
+        (["xor3", "mixed3:0.5"], "R²"),
+        (["digits"], "accuracy"),
+        (["xor3", "digits"], "accuracy"),
+        ([], "accuracy"),
+    ],
+)
+def test_accuracy_is_called_r_squared_where_every_net_learns_a_number(data: list[str], name: str) -> None:
+    assert accuracy_name(data) == name
