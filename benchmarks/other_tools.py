@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import skdim
 import torch
-import torch_pruning  # type: ignore[import-untyped]
+import torch_pruning
 from torch import nn
 
 import kagscope as kag
