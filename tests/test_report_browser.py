@@ -325,13 +325,26 @@ def test_it_can_be_used_without_mouse_and_read_aloud(browser: Browser, page: Pat
     assert browser.run("document.activeElement.getBoundingClientRect().left") >= 0
 
 
-def test_it_prints_light_without_controls(browser: Browser, page: Path) -> None:
+def test_it_prints_light_and_whole_without_buttons(browser: Browser, page: Path) -> None:
     browser.open(page, dark=True)
     browser.call("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     browser.run("dispatchEvent(new Event('beforeprint'))")
     assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert browser.run("[...document.querySelectorAll('.controls, .tools, nav')].some(e => e.checkVisibility())") is False
+    assert (
+        browser.run("[...document.querySelectorAll('button:not(th button), input, .tools, nav')].some(e => e.checkVisibility())")
+        is False
+    )
     assert browser.run("[...document.querySelectorAll('figure img')].every(e => e.checkVisibility())") is True
+    # what a chart shows is told, of toggles those that are on; no line is cut off at the edge of the paper
+    choice = "[data-section=scales] [data-controls] select"
+    assert browser.run(f"[...document.querySelectorAll('{choice}')].every(e => e.checkVisibility())") is True
+    toggles = "[...document.querySelectorAll('[data-section=scales] fieldset label')].map(e => e.checkVisibility())"
+    assert browser.run(toggles) == [True] * 4
+    browser.run("document.querySelector('[data-section=scales] fieldset input').click()")
+    assert browser.run(toggles) == [False] + [True] * 3
+    browser.call("Emulation.setDeviceMetricsOverride", width=640, height=1000, deviceScaleFactor=1, mobile=False)
+    wide = "[...document.querySelectorAll('table, pre, .chart, figure')].filter(e => e.checkVisibility() && e.scrollWidth > 640)"
+    assert browser.run(f"{wide}.map(e => e.outerHTML.slice(0, 200))") == []
     browser.call("Emulation.setEmulatedMedia", media="")
 
 

@@ -21,6 +21,7 @@ from kagscope.studies.store import RunStore
 
 SMALL_RUN = 2**20  # bytes; see _looked_at_all
 COMPRESSED_FROM = 2000  # rows; opening a decompressor for every column of a small table takes longer than reading it
+DICTIONARIES_FROM = 200  # rows; nor is a small one smaller for them: each is another page to read
 RUNS_KEY = b"kagscope_runs"  # of a joined file: run id to the SHA-256 of the manifest it was read under
 RUN_VERSION = int(RunConfig.model_fields["schema_version"].default)  # of config.json and the tables beside it
 RESULTS, CURVES = "results.parquet", "curves.parquet"
@@ -30,7 +31,10 @@ def write_run_table(table: pd.DataFrame, file: Path) -> None:
     """Write a run's table as Parquet, without what nobody reads and every reader of thousands of runs would have to parse."""
     plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     compression = "zstd" if len(table) >= COMPRESSED_FROM else "none"
-    pq.write_table(plain, file, compression=compression, write_statistics=False, store_schema=False)
+    dictionaries = len(table) >= DICTIONARIES_FROM
+    pq.write_table(
+        plain, file, compression=compression, use_dictionary=dictionaries, write_statistics=False, store_schema=False
+    )
 
 
 def whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
