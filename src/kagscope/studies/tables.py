@@ -32,9 +32,7 @@ def write_run_table(table: pd.DataFrame, file: Path) -> None:
     plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     compression = "zstd" if len(table) >= COMPRESSED_FROM else "none"
     dictionaries = len(table) >= DICTIONARIES_FROM
-    pq.write_table(
-        plain, file, compression=compression, use_dictionary=dictionaries, write_statistics=False, store_schema=False
-    )
+    pq.write_table(plain, file, compression=compression, use_dictionary=dictionaries, write_statistics=False, store_schema=False)
 
 
 def whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
