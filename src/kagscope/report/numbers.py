@@ -18,14 +18,14 @@ def number(value: Any, digits: int = 3) -> Markup:
     if value is None or isinstance(value, str):
         return escape(value) if value else Markup("–")
     if isinstance(value, bool):
-        return Markup("yes" if value else "no")
+        return escape("yes" if value else "no")
     if not math.isfinite(float(value)):
         return Markup("–")
     text = f"{float(value):.{digits}g}".replace("-", "−")
     if "e" in text:
         mantissa, exponent = text.split("e")
-        return Markup(f"{mantissa} × 10<sup>{exponent.replace('−0', '−').replace('+0', '').replace('+', '')}</sup>")
-    return Markup(text)
+        return Markup("{} × 10<sup>{}</sup>").format(mantissa, exponent.replace("−0", "−").replace("+0", "").replace("+", ""))
+    return escape(text)
 
 
 def clean(value: Any, digits: int = DIGITS) -> float | int | None:

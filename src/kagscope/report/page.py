@@ -87,10 +87,10 @@ def write_report(
             shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
             points of one network, by default they are over networks; ``figures``: what
             :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time; empty:
-            none are shown. ``exhibits``: sections to stand first (id, link, HTML that is safe). ``elsewhere``: whether the page
-            lies in another folder than its runs. For the interactive part: ``configs`` (run id to configuration), ``labels``
-            (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``: class to image), ``units`` (run
-            id to :class:`~kagscope.incoming.Incoming` of each layer).
+            none are shown. ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
+            ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
+            to configuration), ``labels`` (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``:
+            class to image), ``units`` (run id to :class:`~kagscope.incoming.Incoming` of each layer).
         progress: called with each figure's name before it is drawn.
 
     Returns:
@@ -120,7 +120,7 @@ def render_report(
     payload = build_payload(results, averaged, provenance, reduced=reduced)
     without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
     sections = [(place, name) for place, name in SECTIONS if place not in without]
-    exhibits: Sequence[tuple[str, str, Markup]] = provenance.get("exhibits", ())
+    exhibits: Sequence[tuple[str, str, str, Any]] = provenance.get("exhibits", ())
     code, look = script(), _asset("page.css")
     data = str(provenance.get("data", "unnamed data"))
     return (
@@ -129,12 +129,12 @@ def render_report(
         .render(
             script_hash=_hash(code),
             style_hash=_hash(look),
-            style=Markup(look),
-            script=Markup(code),
+            style=Markup(look),  # nosec B704: our own file
+            script=Markup(code),  # nosec B704: the same
             title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {PurePath(data).name or data}"),
             without=" ".join(sorted(without)),
             exhibits=exhibits,
-            sections=[*((place, name) for place, name, _ in exhibits), *sections],
+            sections=[*((place, name) for place, name, *_ in exhibits), *sections],
             first=[*exhibits, *sections][0][0],
             summary=str(provenance["summary"]) if provenance.get("summary") else _summary(reduced, provenance, data),
             findings=[str(one) for one in provenance.get("findings") or ()],
