@@ -22,6 +22,8 @@ def work(task: tuple[str, Path], report: Report) -> None:
     if name == "dies":
         os._exit(9)
     assert os.environ["KAGSCOPE_THREADS"] == "1"
+    if name.startswith("moment"):
+        time.sleep(0.3)
     (folder / name).write_text(str(os.getpid()))
 
 
