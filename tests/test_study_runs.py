@@ -297,3 +297,40 @@ def test_two_drivers_on_one_store_share_the_work(tmp_path: Path) -> None:
     assert [driver.returncode for driver in drivers] == [0, 0], said
     assert [len(json.loads(out)["runs"]) for out, _ in said] == [4, 4]
     assert not (tmp_path / "out" / "leases").exists()
+
+
+def grown(folder: Path, name: str, *overrides: str) -> list[int]:
+    """Runs that a table held whenever a run was finished."""
+    held: list[int] = []
+
+    def look(event: dict[str, Any]) -> None:
+        if event["kind"] == "run":
+            table = folder / "out" / name
+            held.append(pd.read_parquet(table)["run"].nunique() if table.exists() else 0)
+
+    with nothing_drawn():
+        run_file(file_of(folder, *overrides), "tiny.toml", folder / "out", executor=Here(), on_event=look)
+    return held
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "curves.parquet"])
+def test_tables_grow_while_a_study_computes(name: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kagscope.studies.growing.AT_LEAST", 2)
+    assert grown(tmp_path, name) == [0, 0, 2, 2]
+    together = pd.read_parquet(tmp_path / "out" / name)
+    pd.testing.assert_frame_equal(together, pd.read_parquet(finished / "out" / name))
+    # a study that grew holds four to begin with
+    assert grown(tmp_path, name, "grid.seed=[0,1,2,3]") == [4, 4, 6, 6]
+    # begun again where a driver died before it joined anything: what it left counts
+    (tmp_path / "out" / name).unlink()
+    (tmp_path / "out" / "curves.parquet").unlink(missing_ok=True)
+    assert grown(tmp_path, name, "grid.seed=[0,1,2,3,4]") == [0, 9]
+
+
+def test_a_table_that_cannot_grow_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kagscope.studies.growing.AT_LEAST", 1)
+    tries = mock.Mock(side_effect=OutputError("no space left"))
+    with mock.patch("kagscope.studies.growing.joined", tries):
+        outcome, events = run(tmp_path)
+    assert len(outcome.runs) == len(events) == 4
+    assert tries.call_count == 4

@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ STUDY_FILE = "study.json"
 MANIFEST = "manifest.json"
 STORE_VERSION = 1
 CHUNK = 2**20  # bytes read at a time
-RUN_FILES = ("config.json", "weights.safetensors", "table.parquet", "curves.parquet")
+CONFIG = "config.json"
+RUN_FILES = (CONFIG, "weights.safetensors", "table.parquet", "curves.parquet")
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,24 @@ class RunStore:
 
     def checked(self, run_id: str) -> tuple[str | None, str]:
         """What is wrong with a stored run, or None; and the SHA-256 of its manifest, which holds those of its files."""
-        folder = os.path.join(self.folder, "runs", run_id)
-        digest = ""
+        return self.read_checked(run_id)[:2]
+
+    def read_checked(self, run_id: str) -> tuple[str | None, str, bytes]:
+        """As :meth:`checked`, and the content of the run's config.json, which need not be read again."""
+        folder = f"{self.folder}/runs/{run_id}/"
+        digest, config = "", b""
         try:
-            with open(os.path.join(folder, MANIFEST), "rb") as stream:
-                manifest = stream.read()
+            manifest = b"".join(_parts(folder + MANIFEST))
             digest = hashlib.sha256(manifest).hexdigest()
             files = json.loads(manifest)["files"]
+            config = b"".join(_parts(folder + CONFIG))
             for name in RUN_FILES:
-                if _digest(os.path.join(folder, name)) != files[name]:
-                    return f"{name} differs from its checksum", digest
+                found = hashlib.sha256(config).hexdigest() if name == CONFIG else _digest(folder + name)
+                if found != files[name]:
+                    return f"{name} differs from its checksum", digest, config
         except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"{type(error).__name__}: {error}", digest
-        return None, digest
+            return f"{type(error).__name__}: {error}", digest, config
+        return None, digest, config
 
     def publish(self, run_id: str, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
         """Let ``write(folder)`` fill a temporary folder, then make it the run in one rename.
@@ -234,10 +240,21 @@ def _same_study(folder: Path, fingerprint: str) -> None:
 def _digest(file: str | Path) -> str:
     """SHA-256 of a file. (``hashlib.file_digest`` clears a quarter of a MiB for each, which takes longer than small files do.)"""
     found = hashlib.sha256()
-    with open(file, "rb", buffering=0) as stream:
-        while part := stream.read(CHUNK):
-            found.update(part)
+    for part in _parts(file):
+        found.update(part)
     return found.hexdigest()
+
+
+def _parts(file: str | Path) -> Iterator[bytes]:
+    """The content of a file, a chunk at a time. (Without a file object, which takes as long as reading a small file.)"""
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        while part := os.read(descriptor, CHUNK):
+            yield part
+            if len(part) < CHUNK:  # of a regular file: the end
+                return
+    finally:
+        os.close(descriptor)
 
 
 def _flush(file: Path) -> None:

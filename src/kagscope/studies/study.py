@@ -11,6 +11,7 @@ from kagscope.errors import KagscopeError, OutputError
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
 from kagscope.studies.executors import Executor, Failure, LocalExecutor, Report
+from kagscope.studies.growing import Growing
 from kagscope.studies.plan import task_memory
 from kagscope.studies.resources import usable_cores, usable_memory
 from kagscope.studies.runs import run_task, tasks_for
@@ -92,7 +93,7 @@ def run_study(
     if todo:
         _compile(on_event)
         try:
-            failures = chosen.run(tasks_for(todo, Path(out).resolve(), chosen.workers), run_task, on_event)
+            failures = chosen.run(tasks_for(todo, Path(out).resolve(), chosen.workers), run_task, Growing(store, names, on_event))
         finally:
             store.clear_leftovers()  # of workers that died, or were stopped by Ctrl-C
         for failure in failures:
