@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help reproduce test test-slow lint types docs check clean
+.PHONY: help reproduce test test-slow lint types security docs check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -29,10 +29,13 @@ lint: $(VENV)/installed  ## style
 types: $(VENV)/installed  ## strict type check
 	$(BIN)/mypy
 
+security: $(VENV)/installed  ## what is dangerous in the code; exceptions, with reasons, in pyproject.toml
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+
 docs: $(VENV)/installed  ## the documentation site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-check: lint types docs test  ## all of the above
+check: lint types security docs test  ## all of the above
 
 clean:  ## remove the environment and caches; outputs under out/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
