@@ -6,6 +6,7 @@ import os
 import platform
 from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 
 DEPENDENCIES = ("torch", "numpy", "numba", "scipy", "pandas", "scikit-learn", "scikit-dimension")
 
@@ -28,9 +29,19 @@ def hardware() -> str:
     """Architecture, cores and memory; no names of machines or people."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     machine, system = platform.machine() or "unknown architecture", platform.system() or "unknown system"
-    text = f"{cores} CPU core{'s' if cores != 1 else ''} ({machine}, {system})"
+    vectors = _vectors()
+    text = f"{cores} CPU core{'s' if cores != 1 else ''} ({machine}{f' with {vectors}' if vectors else ''}, {system})"
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):
         return text
     return f"{text}, {memory:.0f} GiB memory"
+
+
+def _vectors() -> str:
+    """The widest vectors that the processor says it has, on which kernels depend; "" where it does not say."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return ""
+    return next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")

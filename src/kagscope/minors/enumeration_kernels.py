@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from kagscope.minors._numba import LN2, LOG2E8, LOWEST_BIN, SLOTS, fma, prefer_wide_vectors, split
+from kagscope.minors._numba import LN2, LOG2E8, LOWEST_BIN, SLOTS, fma, prefer_wide_vectors, split, whole_number
 
 CHUNK = 64  # column subsets side by side: eight vectors of eight, and a chunk of 64 rows fits the first-level cache
 
@@ -107,8 +107,8 @@ def add_sums4(t, u, v, w, a1, a2, a4, top, b):  # type: ignore[no-untyped-def]
 def _log_slot(t):  # type: ignore[no-untyped-def]
     """ln t (finite for t = 0) and the histogram slot of t: both from one logarithm."""
     e, p = split(t)
-    slot = 8 * e + np.int64(np.floor(p * LOG2E8)) - (LOWEST_BIN - 1)
-    return fma(float(e), LN2, p), 0 if t < 2.2250738585072014e-308 else slot
+    slot = whole_number(fma(8.0, e, np.floor(p * LOG2E8)) - (LOWEST_BIN - 1))
+    return fma(e, LN2, p), 0 if t < 2.2250738585072014e-308 else slot
 
 
 @nb.njit(nogil=True, cache=True, inline="always")

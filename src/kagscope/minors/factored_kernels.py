@@ -18,13 +18,13 @@ def _one_row(total, xi, yi, x, y):  # type: ignore[no-untyped-def]
         t = abs(xi * y[j] - x[j] * yi)
         add_sums(t, a1, a2, a4, top, j)
         e, p = split(t)
-        ent[j] = fma(t, fma(float(e), LN2, p), ent[j])
+        ent[j] = fma(t, fma(e, LN2, p), ent[j])
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _ln(t):  # type: ignore[no-untyped-def]
     e, p = split(t)
-    return fma(float(e), LN2, p)
+    return fma(e, LN2, p)
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -118,7 +118,7 @@ def triple_rows(WT, prefixes, starts, last, cells, g0, g1, out):  # type: ignore
                         a2[h] += q
                         a4[h] = fma(q, q, a4[h])
                         e, p = split(t)
-                        ent[h] = fma(t, fma(float(e), LN2, p), ent[h])
+                        ent[h] = fma(t, fma(e, LN2, p), ent[h])
                         top[h] = t if t > top[h] else top[h]
                     row += length
 

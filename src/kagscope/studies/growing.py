@@ -23,8 +23,9 @@ class Growing:
 
     def __init__(self, store: RunStore, names: Sequence[str], on_event: Report) -> None:
         self._store, self._names, self._on_event = store, names, on_event
-        self._held = len(runs_joined(store, CURVES))  # the second that is written
-        self._new = len(store.folders() & set(names)) - self._held
+        there = store.folders() & set(names)
+        joined_before = runs_joined(store, CURVES) & there  # of the table that is written last
+        self._held, self._new = len(joined_before), len(there - joined_before)
 
     def __call__(self, event: Event) -> None:
         self._on_event(event)
