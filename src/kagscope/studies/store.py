@@ -108,12 +108,8 @@ class RunStore:
         """What is wrong with a stored run, or None: every file is compared with the manifest."""
         return self.checked(run_id)[0]
 
-    def checked(self, run_id: str) -> tuple[str | None, str]:
-        """What is wrong with a stored run, or None; and the SHA-256 of its manifest, which holds those of its files."""
-        return self.read_checked(run_id)[:2]
-
-    def read_checked(self, run_id: str) -> tuple[str | None, str, bytes]:
-        """As :meth:`checked`, and the content of the run's config.json, which need not be read again."""
+    def checked(self, run_id: str) -> tuple[str | None, str, bytes]:
+        """What is wrong with a stored run, or None; the SHA-256 of its manifest, which has those of its files; its config.json."""
         folder = f"{self.folder}/runs/{run_id}/"
         digest, config = "", b""
         try:
@@ -251,8 +247,6 @@ def _parts(file: str | Path) -> Iterator[bytes]:
     try:
         while part := os.read(descriptor, CHUNK):
             yield part
-            if len(part) < CHUNK:  # of a regular file: the end
-                return
     finally:
         os.close(descriptor)
 

@@ -22,7 +22,7 @@ from kagscope.studies.store import RunStore
 
 SMALL_RUN = 2**20  # bytes; see _looked_at_all
 COMPRESSED_FROM = 2000  # rows; opening a decompressor for every column of a small table takes longer than reading it
-DICTIONARIES_FROM = 200  # rows; nor is a small one smaller for them: each is another page to read
+DICTIONARIES_FROM = 200  # rows; and each dictionary is another page to read
 RUNS_KEY = b"kagscope_runs"  # of a joined file: run id to the SHA-256 of the manifest it was read under
 RUN_VERSION = int(RunConfig.model_fields["schema_version"].default)  # of config.json and the tables beside it
 RESULTS, CURVES = "results.parquet", "curves.parquet"
@@ -78,7 +78,7 @@ def _looked_at_all(store: RunStore, runs: Sequence[str]) -> list[tuple[str, str]
 
 def _looked_at(store: RunStore, run: str) -> tuple[str, str]:
     """Why a run that is there cannot be read as data, or ""; and the digest of its manifest."""
-    damage, digest, config = store.read_checked(run)
+    damage, digest, config = store.checked(run)
     if damage:
         return f"damaged: {damage}", digest
     try:
