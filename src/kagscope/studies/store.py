@@ -109,7 +109,7 @@ class RunStore:
         return self.checked(run_id)[0]
 
     def checked(self, run_id: str) -> tuple[str | None, str, bytes]:
-        """What is wrong with a stored run, or None; the SHA-256 of its manifest, which has those of its files; its config.json."""
+        """What is wrong with a stored run, or None; the SHA-256 of its manifest, which has those of its files; config.json."""
         folder = f"{self.folder}/runs/{run_id}/"
         digest, config = "", b""
         try:
