@@ -321,6 +321,10 @@ def test_tables_grow_while_a_study_computes(name: str, finished: Path, tmp_path:
     pd.testing.assert_frame_equal(together, pd.read_parquet(finished / "out" / name))
     # a study that grew holds four to begin with
     assert grown(tmp_path, name, "grid.seed=[0,1,2,3]") == [4, 4, 6, 6]
+    larger = pd.read_parquet(tmp_path / "out" / name)
+    (tmp_path / "out" / name).unlink()
+    assert grown(tmp_path, name, "grid.seed=[0,1,2,3]") == []
+    pd.testing.assert_frame_equal(larger, pd.read_parquet(tmp_path / "out" / name))  # in the study's order, not that of joining
     # begun again where a driver died before it joined anything: what it left counts
     (tmp_path / "out" / name).unlink()
     (tmp_path / "out" / "curves.parquet").unlink(missing_ok=True)
