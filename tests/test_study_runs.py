@@ -334,7 +334,7 @@ def test_tables_grow_while_a_study_computes(name: str, finished: Path, tmp_path:
 def test_a_table_that_cannot_grow_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kagscope.studies.growing.AT_LEAST", 1)
     tries = mock.Mock(side_effect=OutputError("no space left"))
-    with mock.patch("kagscope.studies.growing.joined", tries):
+    with mock.patch("kagscope.studies.growing.join", tries):
         outcome, events = run(tmp_path)
     assert len(outcome.runs) == len(events) == 4
     assert tries.call_count == 4

@@ -9,7 +9,7 @@ from kagscope.errors import KagscopeError
 from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.executors import Event, Report
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, joined, runs_joined, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, join, runs_joined, whole_runs
 
 AT_LEAST = 256  # runs joined at a time
 
@@ -39,5 +39,5 @@ class Growing:
 
     def _join(self) -> None:
         whole, _ = whole_runs(self._store, self._names)
-        joined(self._store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
-        joined(self._store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
+        join(self._store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
+        join(self._store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)

@@ -90,8 +90,8 @@ def _looked_at(store: RunStore, run: str) -> tuple[str, str]:
     return "", digest
 
 
-def joined(store: RunStore, runs: dict[str, str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
-    """The same file of every run as one table in the order of ``runs``, kept as ``target`` in the study's folder.
+def join(store: RunStore, runs: dict[str, str], part: str, target: str, columns: dict[str, str]) -> pa.Table:
+    """Keep the same file of every run, in the order of ``runs``, as one table ``target`` in the study's folder.
 
     Args:
         store: of the study.
@@ -109,7 +109,12 @@ def joined(store: RunStore, runs: dict[str, str], part: str, target: str, column
         metadata = {**(table.schema.metadata or {}), RUNS_KEY: json.dumps(runs).encode()}
         with atomic_path(file) as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
-    return table.to_pandas().astype(columns)[list(columns)]
+    return table
+
+
+def joined(store: RunStore, runs: dict[str, str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
+    """What :func:`join` keeps, as a data frame. Arguments and errors are those of :func:`join`."""
+    return join(store, runs, part, target, columns).to_pandas().astype(columns)[list(columns)]
 
 
 def read_joined(store: RunStore, runs: dict[str, str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
