@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,24 @@ def test_claims_side_by_side(comparison: Comparison) -> None:
     assert len(claims) == 6
     assert re.fullmatch("1-.*", claims["id"][0])
     assert set(claims["verdict_a"]) | set(claims["verdict_b"]) <= {"reproduced", "not reproduced", "inconclusive"}
+
+
+def test_the_page_marks_what_differs(comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = comparison.table.assign(p_holm=0.5)
+    pooled = table.index[(table["setting"] == ALL_SETTINGS) & (table["selection"] == "all")]
+    table.loc[pooled[[3, 7]], "p_holm"] = 0.0004, 0.04
+    claims = comparison.claims.assign(verdict_a="inconclusive", verdict_b="inconclusive")
+    claims.loc[2, "verdict_b"] = "not reproduced"
+    monkeypatch.setattr(Comparison, "claims", claims)
+    monkeypatch.setattr("kagscope.report.versus.SHOWN", 5)
+    text = replace(comparison, table=table).write(tmp_path / "page.html", tmp_path / "page.csv").read_text()
+    main = text[text.index('id="compared"') : text.index("<details>")]
+    assert f"The 5 rows of smallest p of {len(pooled)}." in main
+    body = re.findall("<tr>(.*?)</tr>", main.partition("<tbody>")[2])
+    assert len(body) == 5
+    assert [re.findall("<strong>(.*?)</strong>", cells) for cells in body] == [["&lt; 0.001"], ["0.04"], [], [], []]
+    verdicts = text[text.index('id="verdicts"') : text.index('id="settings"')]
+    rows = re.findall("<tr>(.*?)</tr>", verdicts.partition("<tbody>")[2], re.DOTALL)
+    assert [("Another verdict." in cells, "chip not-reproduced" in cells) for cells in rows] == [
+        (place == 2, place == 2) for place in range(6)
+    ]
