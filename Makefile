@@ -37,5 +37,6 @@ docs: $(VENV)/installed  ## the documentation site, into site/
 
 check: lint types security docs test  ## all of the above
 
-clean:  ## remove the environment and caches; outputs under out/ stay
+clean:  ## remove the environment and caches, compiled kernels too; outputs under out/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src -name '*.nbi' -delete -o -name '*.nbc' -delete
