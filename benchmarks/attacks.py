@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 import kagscope as kag
-from kagscope.applications.robustness import Norm, adversarial_accuracy
+from kagscope.base.provenance import hardware
 from kagscope.data import Dataset, load
-from kagscope.models import mlp
-from kagscope.provenance import hardware
+from kagscope.robustness import Norm, adversarial_accuracy
 from kagscope.training import TrainingSettings, train
+from kagscope.training.models import mlp
 
 RADII: tuple[tuple[Norm, float], ...] = (("linf", 0.05), ("linf", 0.1), ("l2", 0.5), ("l2", 1.0))
 STEPS = 20

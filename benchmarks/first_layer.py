@@ -19,8 +19,8 @@ import torch
 import kagscope as kag
 from kagscope.data import load
 from kagscope.jacobians import FactoredJacobian, hidden_layer_jacobians
-from kagscope.models import mlp
 from kagscope.training import TrainingSettings, train
+from kagscope.training.models import mlp
 
 WANTED = ("s1", "s2", "s4", "top")
 DENSE_POINTS = 8

@@ -19,16 +19,16 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
+from kagscope.base.provenance import hardware
 from kagscope.data import load
 from kagscope.minors import warm_up
-from kagscope.provenance import hardware
-from kagscope.schema import RESULT_COLUMNS
 from kagscope.studies.config import validated
-from kagscope.studies.executors import choose_executor
+from kagscope.studies.execute.local import choose_executor
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.run_file import run_file
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import RESULTS, joined, whole_runs, write_run_table
+from kagscope.tables.schema import RESULT_COLUMNS
 
 FEW = {"points": 4, "visited_points": 1, "rotation_points": 0, "window_points": 1, "window_grid": 2, "layer_points": 50}
 STUDY: dict[str, Any] = {
@@ -95,7 +95,7 @@ def executor(name: str, workers: int) -> None:
 def parts_of_a_run(seeds: int = 10) -> None:
     """Processor and wall time of everything that a run does beside training and geometry, in this process."""
     from kagscope.studies import runs, store
-    from kagscope.studies.leases import Leases
+    from kagscope.studies.locks import Leases
 
     spent: dict[str, list[float]] = {}
 

@@ -28,7 +28,7 @@ from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import see_calls
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner, untouched
-from kagscope.models import mlp
+from kagscope.training.models import mlp
 
 MB = 2.0**20
 BUDGET = 2**30

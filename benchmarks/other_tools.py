@@ -18,7 +18,7 @@ from torch import nn
 
 import kagscope as kag
 from kagscope.data import load
-from kagscope.representations import effective_dimension
+from kagscope.scores.of_representations import effective_dimension
 
 
 def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[Any, float]:

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 import kagscope as kag
-from kagscope.applications.prune import remove_units
+from kagscope.base.files import atomic_path, atomic_write
 from kagscope.data import load
 from kagscope.figures.style import BLUE, DOUBLE_COLUMN, GREY, VERMILLION, new_figure, style
-from kagscope.files import atomic_path, atomic_write
-from kagscope.models import mlp
+from kagscope.pruning.prune import remove_units
 from kagscope.training import TrainingSettings, train
+from kagscope.training.models import mlp
 
 HIDDEN = (256, 256)
 SETTINGS: dict[str, dict[str, object]] = {

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional
 
-from kagscope.models import mlp
 from kagscope.training import Augmentation
 from kagscope.training.augmentation import Warper, draw_maps
+from kagscope.training.models import mlp
 from kagscope.training.stacked import StackedMLP
 
 PROBLEMS = [(64, 32, 64), (64, 64, 64), (64, 128, 64), (784, 32, 128), (784, 64, 128), (784, 128, 128)]  # inputs, width, batch

@@ -23,7 +23,7 @@ BOXES = {
     "report": ("one model: Report", "measuring/", 3, 1.1, GREEN),
     "tracker": ("as it trains: Tracker", "tracking/, integrations/", 2, 1.1, GREEN),
     "study": ("many nets: study", "studies/", 1, 1.1, GREEN),
-    "prune": ("prune, robustness", "applications/", 0, 1.1, GREEN),
+    "prune": ("prune, robustness", "pruning/", 0, 1.1, GREEN),
     "claims": ("claims, statistics", "studies/claims/", 1, 0.1, ORANGE),
     "figures": ("figures", "figures/", 2, 0.1, VERMILLION),
     "page": ("the page", "report/", 3, 0.1, VERMILLION),

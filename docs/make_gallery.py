@@ -23,8 +23,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from kagscope.base.files import atomic_path
 from kagscope.figures.style import style
-from kagscope.files import atomic_path
 
 PAGE = Path(__file__).resolve().with_name("figures.md")
 PART = re.compile(r"```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)```|!\[[^]]*\]\((pictures/figures/[\w]+\.png)\)", re.DOTALL)

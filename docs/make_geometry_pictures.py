@@ -17,9 +17,9 @@ from matplotlib.patches import Rectangle
 from torch import nn
 
 import kagscope as kag
+from kagscope.columns.layout import make_layout
 from kagscope.data import load
 from kagscope.figures.style import BLUE, GREY, ORANGE, VERMILLION, new_figure, save, style
-from kagscope.layout import make_layout
 from kagscope.minors.bruteforce import minor_matrix
 
 FOLDER = Path(__file__).parent / "pictures"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from kagscope.provenance import hardware
+from kagscope.base.provenance import hardware
 from kagscope.studies.findings import findings
 from kagscope.studies.store import RunStore
 

@@ -17,7 +17,7 @@ import kagscope as kag
 from kagscope.figures.style import VERMILLION, new_figure, save, style
 from kagscope.labels import SCORE_LABELS
 from kagscope.minors.moments import Moments
-from kagscope.representations import debiased_cka, effective_dimension, intrinsic_dimension, kernel_alignment
+from kagscope.scores.of_representations import debiased_cka, effective_dimension, intrinsic_dimension, kernel_alignment
 
 HERE = Path(__file__).parent
 PAGE = HERE / "scores.md"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kagscope.provenance import hardware
+from kagscope.base.provenance import hardware
 from kagscope.studies.run_file import collector
 from kagscope.studies.store import RunStore
 

@@ -7,8 +7,8 @@ import signal
 import time
 from pathlib import Path
 
-from kagscope.errors import OutputError
-from kagscope.studies.executors import Report
+from kagscope.base.errors import OutputError
+from kagscope.studies.execute.local import Report
 
 
 def work(task: tuple[str, Path], report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Made-up tables in the form of ``kagscope.schema``, for looking at figures and pages; nothing in them was measured."""
+"""Made-up tables in the form of ``kagscope.tables.schema``, for looking at figures and pages; nothing in them was measured."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.incoming import MEAN_ROW, WEIGHTS, Incoming
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, Incoming
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 POINT_SCORES = {
     "pr": 0.02,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.schema import RESULT_COLUMNS
 from kagscope.studies.inference.nets import Nets
+from kagscope.tables.schema import RESULT_COLUMNS
 
 DEFAULTS = {"data": "digits", "training": "standard", "width": 8, "seed": 0, "accuracy": 0.9}
 

@@ -7,8 +7,8 @@ import math
 
 import pandas as pd
 
-from kagscope.schema import CLAIM_FIELDS, VERDICTS
 from kagscope.studies.claims import Claim, evaluate_claims
+from kagscope.tables.schema import CLAIM_FIELDS, VERDICTS
 
 IDS = [
     "1-concentration",

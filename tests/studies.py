@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.claims import evaluate_claims
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import GeometrySettings, StudySettings, settings_from
-from kagscope.studies.executors import Failure, LocalExecutor, Report, Work
+from kagscope.studies.execute.local import Failure, LocalExecutor, Report, Work
 from kagscope.studies.reproduce import reproduce
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 GEOMETRY = GeometrySettings.for_inputs(
     64,

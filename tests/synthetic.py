@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.schema import RESULT_COLUMNS
+from kagscope.tables.schema import RESULT_COLUMNS
 
 BALLS, APARTS = (2, 4, 6, 8), (2, 4, 6, 8)
 BASE = {"pr": 0.02, "kl_uniform": 0.6, "rr_pr": 1.0, "rr_max": 1.05, "zero_rows": 0.01, "zero_rows_exact": 0.0}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.minors import _input
 
 SUMS = ("s1", "s2", "s4", "entropy", "top")

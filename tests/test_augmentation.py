@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.training import Augmentation
 from kagscope.training.augmentation import Warper, affine_maps, draw_maps
 

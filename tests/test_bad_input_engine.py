@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import kagscope as kag
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 J = np.random.default_rng(0).normal(size=(4, 6))
 IMAGE = {"image_shape": (2, 3)}

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kagscope as kag
 import layer_models as zoo
-from kagscope.errors import KagscopeError
+from kagscope.base.errors import KagscopeError
 
 
 class Shapes(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kagscope.errors import DataError, InputError
+from kagscope.base.errors import DataError, InputError
 from kagscope.loading.checkpoints import find_checkpoints, is_pattern
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from judging import INCONCLUSIVE, REPRODUCED, judge, verdicts
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.studies.claims import Claim, evaluate_claims
 from kagscope.studies.claims.concentration import concentration
 from kagscope.studies.claims.evidence import Evidence

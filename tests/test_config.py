@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.studies.config import MAX_WIDTH, GeometrySettings, RobustnessSettings, RunConfig, StudySettings, settings_from
 
 GEOMETRY = GeometrySettings.for_inputs(64).model_dump()

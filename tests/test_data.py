@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kagscope.data.registry as registry
+from kagscope.base.errors import DataError, InputError, OutputError
 from kagscope.data import NAMES, Dataset, load
 from kagscope.data.download import Source
-from kagscope.errors import DataError, InputError, OutputError
 from test_idx import idx_bytes
 
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"

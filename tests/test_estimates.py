@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kagscope as kag
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 SUMS = ("s1", "s2", "s4", "entropy")
 SCORES = ("participation_ratio", "pr_normalized", "effective_minors", "ipr", "kl_uniform")

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from executor_work import fragile, stop, work
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.studies import resources
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
-from kagscope.studies.executors import Event, Executor, LocalExecutor, WorkersDie, choose_executor
+from kagscope.studies.execute.local import Event, Executor, LocalExecutor, WorkersDie, choose_executor
 from kagscope.studies.reproduce import reproduce
 from kagscope.studies.runs import SEEDS_TOGETHER, settings_of, tasks_for
 from studies import small_settings
@@ -157,7 +157,7 @@ def test_workers_that_cannot_live_leave_waiting_runs_waiting(tmp_path: Path) -> 
 def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
     """Users write such scripts; every worker would run them again."""
     (tmp_path / "script.py").write_text(
-        "from pathlib import Path\nfrom kagscope.studies.executors import LocalExecutor\nfrom executor_work import fragile\n"
+        "from pathlib import Path\nfrom kagscope.studies.execute.local import LocalExecutor\nfrom executor_work import fragile\n"
         "print('once', flush=True)\n"
         "assert LocalExecutor(2).run([(n, Path('.')) for n in 'ab'], fragile, print) == []\n"
     )

@@ -26,10 +26,10 @@ import kagscope.figures as kf
 from figure_tables import make_contrasts, make_model_tables, make_pruning, make_runs, make_tables, make_weights
 from kagscope.figures.style import new_figure, style
 from kagscope.measuring.summary import summarise
-from kagscope.reduced import curve_means, per_run
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import settings_summary
-from kagscope.tracking.onset import COLUMNS
+from kagscope.tables.means import curve_means, per_run
+from kagscope.tables.onset import COLUMNS
 
 FOLDER = Path(__file__).parent / "figures"
 LETTERING = FOLDER / "lettering.json"

@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 
 import kagscope.figures as kf
 from figure_tables import make_contrasts, make_model_tables, make_pruning, make_runs, make_tables, make_weights
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.figures import distributions
 from kagscope.figures.colours import SEQUENTIAL, diverging, ratio_norm, to_lab
 from kagscope.figures.looks import LINES, Settings, line_looks

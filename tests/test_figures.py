@@ -16,10 +16,11 @@ from matplotlib.container import ErrorbarContainer
 from scipy import stats
 
 from figure_tables import make_tables
-from kagscope import figures, reduced
-from kagscope.errors import InputError, OutputError
+from kagscope import figures
+from kagscope.base.errors import InputError, OutputError
 from kagscope.figures.scales import figure_k_comparison
 from kagscope.figures.style import new_figure, save
+from kagscope.tables import means as reduced
 
 SHAPE = (8, 8)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import kagscope as kag
 import layer_models as zoo
-from kagscope.measuring.distrust import distrust
+from kagscope.measuring.caveats import distrust
 from kagscope.studies.findings import few_points, findings, learning, left_out_sentences, sampled_and_undefined
 from synthetic import make_results
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kagscope.base.errors import InputError
 from kagscope.data import load
 from kagscope.data.functions import N_TEST, N_TRAIN, NAMES, accuracy_name, is_function, load_function, rotation
-from kagscope.errors import InputError
 
 ALL = ("xor3", "linear3", "random3", "rotated3:0.5", "mixed3:0.5")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.minors.haar import (
     haar_constant,
     haar_mean_s1,

@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-from kagscope.errors import InputError  # noqa: E402
+from kagscope.base.errors import InputError  # noqa: E402
 from kagscope.integrations.huggingface import KagscopeTrainerCallback  # noqa: E402
 
 TOKENS = torch.randint(0, 20, (48, 6), generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from inference_cases import nets_of, results_of, runs_of
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.studies.inference import infer, mixed
 from kagscope.studies.inference.comparisons import COLUMNS as COMPARISON_COLUMNS
 from kagscope.studies.inference.comparisons import comparisons

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.jacobians import (
     DeepJacobian,
     FactoredJacobian,

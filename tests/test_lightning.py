@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import kagscope as kag
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from tracked import DATA, LABELS, PROBE, small_net
 
 pl = pytest.importorskip("lightning.pytorch")

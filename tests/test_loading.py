@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kagscope.base.errors import DataError, InputError
 from kagscope.data import load
-from kagscope.errors import DataError, InputError
 from kagscope.loading import fit_inputs, load_inputs, load_model
 
 NETS = """

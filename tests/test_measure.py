@@ -15,10 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 import kagscope as kag
 import layer_models as zoo
-from kagscope.errors import DataError
+from kagscope.base.errors import DataError
+from kagscope.loading.weights import save_weights
 from kagscope.measuring import compare, observe
-from kagscope.schema import SCORE_COLUMNS
-from kagscope.weights import save_weights
+from kagscope.tables.schema import SCORE_COLUMNS
 from layer_models import trained, values
 
 COLUMNS = list(SCORE_COLUMNS)

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kagscope as kag
 import layer_models as zoo
-from kagscope.errors import InputError
-from kagscope.representations import kernel_alignment
+from kagscope.base.errors import InputError
+from kagscope.scores.of_representations import kernel_alignment
 from layer_models import Odd, values
 
 # -- inputs ----------------------------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import kagscope as kag
 import layer_models as zoo
-from kagscope.errors import DataError, InputError, OutputError
-from kagscope.schema import SCORE_COLUMNS
+from kagscope.base.errors import DataError, InputError, OutputError
+from kagscope.tables.schema import SCORE_COLUMNS
 from layer_models import Odd, trained, values
 
 COLUMNS = list(SCORE_COLUMNS)

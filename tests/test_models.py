@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from kagscope.errors import InputError
-from kagscope.models import ACTIVATIONS, INITS, activation_derivative, hidden_layers, mlp
+from kagscope.base.errors import InputError
+from kagscope.training.models import ACTIVATIONS, INITS, activation_derivative, hidden_layers, mlp
 
 
 def test_layout_and_names() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
-from kagscope import scores
-from kagscope.errors import InputError, UndefinedScore
+from kagscope.base.errors import InputError, UndefinedScore
+from kagscope.minors import moment_scores
 from kagscope.minors.bruteforce import minor_matrix
 from kernel_cases import minors
 
@@ -93,9 +93,9 @@ def test_near_zero_by_hand() -> None:
     J = np.array([[1.0, 1.0, 0.0, 2.0**-13, 1.0, 1.0, 1.0, 1.0]])
     m = kag.minor_moments(J, 1)
     assert m.near_zero == pytest.approx(2 / 8)
-    assert scores.near_zero(m, eps=2.0**-20) == pytest.approx(1 / 8)
-    assert scores.near_zero(m, eps=2.0) == pytest.approx(1)
-    assert scores.near_zero_error(m) == 0
+    assert moment_scores.near_zero(m, eps=2.0**-20) == pytest.approx(1 / 8)
+    assert moment_scores.near_zero(m, eps=2.0) == pytest.approx(1)
+    assert moment_scores.near_zero_error(m) == 0
 
 
 def test_kl_init() -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import kagscope as kag
-from kagscope.errors import InputError
-from kagscope.layout import Layout
-from kagscope.schema import BOOKKEEPING, SCORES
-from kagscope.selections import Selection
+from kagscope.base.errors import InputError
+from kagscope.columns.layout import Layout
+from kagscope.columns.selections import Selection
+from kagscope.tables.schema import BOOKKEEPING, SCORES
 
 
 def net(seed: int = 0) -> nn.Sequential:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import kagscope as kag
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.minors import calibration, planner
 from kagscope.minors.bruteforce import minor_matrix
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kagscope.applications.prune import remove_units
-from kagscope.errors import InputError
-from kagscope.models import ACTIVATIONS, mlp
+from kagscope.base.errors import InputError
+from kagscope.pruning.prune import remove_units
+from kagscope.training.models import ACTIVATIONS, mlp
 
 
 def points(count: int, n: int, seed: int = 0) -> torch.Tensor:

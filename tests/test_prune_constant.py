@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kagscope as kag
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -216,7 +216,7 @@ def test_bad_tolerances(tolerance: float) -> None:
 
 
 def test_named_units_have_no_curve() -> None:
-    from kagscope.applications.prune import remove_units
+    from kagscope.pruning.prune import remove_units
 
     _, pruning = remove_units(Net("relu", (4, 5, 5, 2), 0), points(3, 4), {"first": np.arange(5) == 1})
     with pytest.raises(InputError, match="units were named here"):

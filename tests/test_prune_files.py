@@ -15,9 +15,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import kagscope as kag
-from kagscope.applications.pruned_files import save_pruned
+from kagscope.base.errors import OutputError
 from kagscope.cli import app
-from kagscope.errors import OutputError
+from kagscope.pruning.pruned_files import save_pruned
 
 ARCHITECTURE = """
 from collections import OrderedDict

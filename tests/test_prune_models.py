@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kagscope as kag
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 
 def kill(bias: Tensor, units: set[int]) -> None:
@@ -437,7 +437,7 @@ class DependsOnData(nn.Module):
 
 
 def test_other_steps_for_other_inputs() -> None:
-    from kagscope.applications import traced
+    from kagscope.pruning import traced
 
     model = DependsOnData()
     kill(model.first.bias, {1, 2})

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from executor_work import kill, where_it_runs
-from kagscope.errors import InputError
-from kagscope.studies.executors import Event, LocalExecutor, Report, choose_executor
+from kagscope.base.errors import InputError
+from kagscope.studies.execute.local import Event, LocalExecutor, Report, choose_executor
 from kagscope.studies.run_file import run_file
 from kagscope.studies.store import RunStore
 from test_study_runs import file_of

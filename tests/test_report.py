@@ -19,13 +19,14 @@ from torch import nn
 import kagscope as kag
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables, make_units
 from hostile import make_hostile_page
-from kagscope import figures, reduced
-from kagscope.errors import InputError, OutputError
+from kagscope import figures
+from kagscope.base.errors import InputError, OutputError
 from kagscope.report import render_report, write_report
 from kagscope.report.claims import EVIDENCE, claims_shown
 from kagscope.report.numbers import clean, number
 from kagscope.report.page import pack, script, unpack
 from kagscope.report.payload import build_payload, undefined_counts
+from kagscope.tables import means as reduced
 
 
 @pytest.fixture(scope="module")

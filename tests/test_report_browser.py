@@ -16,8 +16,8 @@ import pytest
 from browser import Browser, find_chromium
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables
 from hostile import LAYER, make_hostile_page
-from kagscope import reduced
 from kagscope.report import write_report
+from kagscope.tables import means as reduced
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")

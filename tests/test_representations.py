@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kagscope.errors import InputError
-from kagscope.representations import debiased_cka, effective_dimension, intrinsic_dimension, kernel_alignment, linear_cka
+from kagscope.base.errors import InputError
+from kagscope.scores.of_representations import (
+    debiased_cka,
+    effective_dimension,
+    intrinsic_dimension,
+    kernel_alignment,
+    linear_cka,
+)
 
 
 def rotation(m: int, rng: np.random.Generator) -> np.ndarray:

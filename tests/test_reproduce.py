@@ -17,16 +17,16 @@ import pandas as pd
 import pytest
 import torch
 
+from kagscope.base.errors import InputError, OutputError
 from kagscope.data import load
-from kagscope.errors import InputError, OutputError
-from kagscope.geometry import choose_points
-from kagscope.models import mlp
-from kagscope.schema import CLAIM_FIELDS, CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
+from kagscope.loading.weights import load_state
+from kagscope.measuring.geometry import choose_points
 from kagscope.studies.collect import Outcome
-from kagscope.studies.executors import Failure, LocalExecutor, Report, Work
+from kagscope.studies.execute.local import Failure, LocalExecutor, Report, Work
 from kagscope.studies.reproduce import reproduce
 from kagscope.studies.study import RunsFailed
-from kagscope.weights import load_state
+from kagscope.tables.schema import CLAIM_FIELDS, CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
+from kagscope.training.models import mlp
 from studies import GEOMETRY, small_settings
 
 # -- what is written -------------------------------------------------------------------------------------------------------------

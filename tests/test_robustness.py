@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kagscope.applications.robustness import NORMS, Norm, adversarial_accuracy, expected_calibration_error
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
+from kagscope.robustness import NORMS, Norm, adversarial_accuracy, expected_calibration_error
 
 
 def linear(seed: int, classes: int = 2, n: int = 5) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:

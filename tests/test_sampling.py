@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.minors import sampling
 from kagscope.minors.draws import column_source, draw_subsets
 from kagscope.minors.sampling import SUMS, sampled_moments

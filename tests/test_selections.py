@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
-from kagscope.layout import make_layout
+from kagscope.columns.layout import make_layout
+from kagscope.columns.selections import column_subset_count, parse_selection
 from kagscope.minors.subsets import list_subsets
-from kagscope.selections import column_subset_count, parse_selection
 
 CHOSEN = [
     kag.All(),

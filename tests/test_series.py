@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import kagscope as kag
-from kagscope.errors import DataError, InputError, NothingToPlot, OutputError
+from kagscope.base.errors import DataError, InputError, NothingToPlot, OutputError
+from kagscope.loading.weights import save_weights
 from kagscope.measuring.series import Series
-from kagscope.models import mlp
-from kagscope.weights import save_weights
+from kagscope.training.models import mlp
 
 INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
 OPTIONS: dict[str, Any] = {"layers": ["1"], "k": 2, "selections": "all"}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.studies.statistics import (
     Alternative,
     balanced_mean,

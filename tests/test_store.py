@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from kagscope.errors import DataError, KagscopeError, OutputError
+from kagscope.base.errors import DataError, KagscopeError, OutputError
 from kagscope.studies.store import MANIFEST, RUN_FILES, STORE_VERSION, STUDY_FILE, RunStore, read_study
 
 STUDY = {"settings": {"data": "digits"}}

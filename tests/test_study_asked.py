@@ -16,13 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
-from kagscope import geometry
-from kagscope import scores as scores_module
 from kagscope.data import load
 from kagscope.data.variants import degraded
-from kagscope.geometry import measure_state
-from kagscope.models import mlp
-from kagscope.schema import RESULT_COLUMNS
+from kagscope.measuring import geometry
+from kagscope.measuring.geometry import measure_state
+from kagscope.scores import of_jacobians as scores_module
 from kagscope.studies.config import RunConfig
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.networks import measure_initial, measure_run, probe_of, training_settings
@@ -32,7 +30,9 @@ from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
 from kagscope.studies.tables import joined, whole_runs
 from kagscope.studies.validation import validated
+from kagscope.tables.schema import RESULT_COLUMNS
 from kagscope.training import TrainedNetwork, train
+from kagscope.training.models import mlp
 from kagscope.training.settings import TrainingSettings, linear_steps
 from kagscope.wanted import NEEDS, SCORE_NAMES
 from test_study_runs import Here

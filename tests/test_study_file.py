@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kagscope.base.errors import KagscopeError
 from kagscope.data import Dataset, load
-from kagscope.errors import KagscopeError
 from kagscope.studies.axes import RunValues
 from kagscope.studies.config import RobustnessSettings, StudySettings
 from kagscope.studies.file import StudyFile, configs, read_study_file, ready_names

@@ -20,9 +20,9 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from kagscope.errors import DataError, OutputError
+from kagscope.base.errors import DataError, OutputError
 from kagscope.figures.write import WrittenFigures
-from kagscope.studies.executors import Failure, Report, Work, attempt
+from kagscope.studies.execute.local import Failure, Report, Work, attempt
 from kagscope.studies.file import StudyFile, read_study_file
 from kagscope.studies.run_file import run_file, status
 from kagscope.studies.store import MANIFEST, RUN_FILES, RunStore

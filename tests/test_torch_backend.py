@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kagscope as kag
-from kagscope.errors import InputError
-from kagscope.layout import make_layout
+from kagscope.base.errors import InputError
+from kagscope.columns.layout import make_layout
 from kagscope.minors import _input, torch_backend, torch_pairs
 from kagscope.minors.bruteforce import minor_matrix
 from kagscope.minors.moments import _at_exponent

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import kagscope as kag
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from tracked import DATA, PROBE, make_tracker, small_net, train
 
 

@@ -20,7 +20,7 @@ import torch
 from pandas.testing import assert_frame_equal
 
 import kagscope as kag
-from kagscope.errors import DataError, InputError, OutputError
+from kagscope.base.errors import DataError, InputError, OutputError
 from tracked import DATA, HandClock, make_tracker, small_net, train
 
 QUICK: dict[str, Any] = {"layers": ["1"], "probe_inputs": DATA[:4]}

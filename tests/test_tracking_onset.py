@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
+from kagscope.tables.onset import find_onsets
 from kagscope.tracking.loggers import metrics
-from kagscope.tracking.onset import find_onsets
 from kagscope.tracking.summary import summarise
 from tracked import make_tracker, small_net, train
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.tracking.overhead import Overhead, check_max_overhead
 from kagscope.tracking.schedule import AtSteps, EveryEpochs, EverySteps, Geometric, parse_schedule
 from tracked import HandClock, make_tracker, small_net

@@ -16,13 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kagscope.base.errors import InputError
 from kagscope.data import Dataset, load
-from kagscope.errors import InputError
-from kagscope.models import ACTIVATIONS, mlp
+from kagscope.loading.weights import load_into
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
+from kagscope.training.models import ACTIVATIONS, mlp
 from kagscope.training.settings import geometric_steps
 from kagscope.training.stacked import StackedMLP
-from kagscope.weights import load_into
 
 SMALL = TrainingSettings(hidden=(33, 17), epochs=3, batch_size=37)  # sizes that no vector unit divides
 

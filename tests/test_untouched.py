@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kagscope as kag
 import layer_models as zoo
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 
 class Leaves(nn.Module):

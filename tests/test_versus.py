@@ -19,14 +19,14 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from browser import Browser, find_chromium
+from kagscope.base.errors import NothingToPlot
 from kagscope.cli import app
-from kagscope.errors import NothingToPlot
 from kagscope.figures.versus import plot_versus
-from kagscope.schema import ALL_SETTINGS
 from kagscope.studies.contrasts import COLUMNS, contrasts
 from kagscope.studies.side import names_of
 from kagscope.studies.statistics import holm
 from kagscope.studies.versus import Comparison, compare_studies
+from kagscope.tables.schema import ALL_SETTINGS
 
 
 def cells(values: dict[str, np.ndarray], score: str = "pr", measure: str = "ratio", selection: str = "all") -> pd.DataFrame:

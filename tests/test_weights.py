@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kagscope.errors import DataError, InputError, OutputError
-from kagscope.models import mlp
-from kagscope.weights import load_into, load_state, save_weights
+from kagscope.base.errors import DataError, InputError, OutputError
+from kagscope.loading.weights import load_into, load_state, save_weights
+from kagscope.training.models import mlp
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

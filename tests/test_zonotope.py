@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.minors import zonotope
 from kagscope.minors.zonotope import row_triple_volumes, s1_sampled, zonotope_s1
 from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases

@@ -87,7 +87,7 @@ def reproduce(
 
     def job() -> None:
         from kagscope.studies.config import settings_from
-        from kagscope.studies.executors import choose_executor
+        from kagscope.studies.execute.local import choose_executor
 
         settings = settings_from(
             {
@@ -107,7 +107,7 @@ def reproduce(
             }
         )
         chosen = choose_executor(executor, workers, address, cpus_per_run, gpus_per_run)
-        from kagscope.console import Console
+        from kagscope.commands.progress import Console
         from kagscope.studies.reproduce import reproduce as run
 
         with Console(quiet=quiet or as_json) as console:

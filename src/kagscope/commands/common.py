@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kagscope.errors import InputError, KagscopeError
+from kagscope.base.errors import InputError, KagscopeError
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report (and errors).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, progress to standard error.")]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kagscope.base.errors import InputError
 from kagscope.commands.common import Debug, Json, amount, guarded, numbers, pairs
-from kagscope.errors import InputError
 
 if TYPE_CHECKING:
     from kagscope.commands.sources import Subject
@@ -143,7 +143,7 @@ def measure(
         if image is not None and len(image) != 2:
             raise InputError(f"--image-shape is {image_shape!r}; expected height,width, such as 28,28")
         named = pairs("argument", argument or ())
-        from kagscope.selections import parse_selection
+        from kagscope.columns.selections import parse_selection
 
         wanted["selections"] = [parse_selection(text) for text in selection or ("all",)]
         from kagscope.commands.outputs import Targets

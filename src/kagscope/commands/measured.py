@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import typer
 
+from kagscope.base.errors import DataError
+from kagscope.base.files import atomic_path, atomic_write
 from kagscope.commands import terminal
 from kagscope.commands.outputs import Targets
 from kagscope.commands.sources import Subject
-from kagscope.errors import DataError
-from kagscope.files import atomic_path, atomic_write
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import find_layers, see_calls
 from kagscope.jacobians.runner import Runner, untouched
@@ -88,7 +88,7 @@ def _in_source(points: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def write(result: Result, targets: Targets) -> dict[str, str]:
-    """Write what was asked for; returns the path of each, by what it is. Raises :class:`~kagscope.errors.OutputError`."""
+    """Write what was asked for; returns the path of each, by what it is. Raises :class:`~kagscope.base.errors.OutputError`."""
     files: dict[str, str] = {}
     if targets.out is not None:
         result.save(targets.out)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from kagscope.errors import InputError, OutputError
+from kagscope.base.errors import InputError, OutputError
 
 MARKS = {False: "report.json", True: "series.json"}
 """The file by which a folder of a report, or of a series, is known."""

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from kagscope.base.errors import InputError
 from kagscope.commands.common import Debug, Json, guarded, numbers, pairs
-from kagscope.errors import InputError
 
 DEFAULT_POINTS = 10_000
 
@@ -74,15 +74,15 @@ def prune(
         shape = None if input_shape is None else numbers("input-shape", input_shape)
         tolerances = None if curve is None else _tolerances(curve)
         named = pairs("argument", argument or ())
-        from kagscope.applications.pruned_files import check_new, save_pruned
-        from kagscope.applications.pruning import checked_tolerance
+        from kagscope.pruning.pruned_files import check_new, save_pruned
+        from kagscope.pruning.pruning import checked_tolerance
 
         for value in (tolerance, *(tolerances or ())):
             checked_tolerance(value)
         check_new(out)
-        from kagscope.applications.prune import prune as run
         from kagscope.commands.sources import Wanted, prepare
         from kagscope.loading import fit_inputs, load_inputs
+        from kagscope.pruning.prune import prune as run
 
         def say(line: str) -> None:
             if not quiet:

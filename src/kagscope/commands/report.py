@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kagscope.base.errors import DataError, InputError
 from kagscope.commands.common import Debug, Json, Quiet, guarded
-from kagscope.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
@@ -80,7 +80,7 @@ def _study(folder: Path, quiet: bool, as_json: bool) -> None:
     from kagscope.studies.store import RunStore
 
     store = RunStore.existing(folder)
-    from kagscope.console import Console
+    from kagscope.commands.progress import Console
 
     with Console(quiet=quiet or as_json) as console:
         outcome = collector(store)(store, store.study["runs"], console.event)
@@ -98,7 +98,7 @@ def _compare(a: Path, b: Path, kinds: list[str], out: Path | None, quiet: bool, 
             "measured models are compared in Python: kagscope.Report.load(A).compare(kagscope.Report.load(B))"
         )
     page, numbers = comparison_files(out, names_of(a, b))
-    from kagscope.console import Console
+    from kagscope.commands.progress import Console
 
     with Console(quiet=quiet or as_json) as console:
         console.event({"kind": "stage", "name": "comparison"})
@@ -114,7 +114,7 @@ def _compare(a: Path, b: Path, kinds: list[str], out: Path | None, quiet: bool, 
 
 
 def _measured(folder: Path, kind: str, quiet: bool, as_json: bool) -> None:
-    from kagscope.files import atomic_write
+    from kagscope.base.files import atomic_write
     from kagscope.measuring.report import Report
     from kagscope.measuring.series import Series
     from kagscope.tracking.trajectory import Trajectory
@@ -161,7 +161,7 @@ def finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
         )
         return
     if not quiet:
-        from kagscope.console import print_outcome
+        from kagscope.commands.progress import print_outcome
 
         print_outcome(outcome)
     typer.echo(str(outcome.report))

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kagscope.errors import DataError, InputError
+from kagscope.base.errors import DataError, InputError
 from kagscope.loading import Checkpoint, Inputs, find_checkpoints, fit_inputs, load_inputs, load_into, load_model, load_state
 from kagscope.loading.checkpoints import is_pattern
-from kagscope.models import mlp
+from kagscope.training.models import mlp
 
 DEFAULT_POINTS = 100
 Say = Callable[[str], None]

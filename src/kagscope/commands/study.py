@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from kagscope.base.errors import InputError, OutputError
 from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, guarded
 from kagscope.commands.report import finish, report
-from kagscope.errors import InputError, OutputError
 
 app = typer.Typer(
     help="Studies: many runs from a short file, that go on where they were killed.", no_args_is_help=True, rich_markup_mode=None
@@ -47,7 +47,7 @@ def init(
     """Write a commented study file that runs as it is."""
 
     def job() -> None:
-        from kagscope.files import atomic_write
+        from kagscope.base.files import atomic_write
         from kagscope.studies.file import ready as ready_study
         from kagscope.studies.file import ready_names
         from kagscope.studies.template import schema as described
@@ -133,13 +133,13 @@ def run(
     """Compute the runs that the folder does not hold yet, then write tables, figures and report.html."""
 
     def job() -> None:
-        from kagscope.studies.executors import choose_executor
+        from kagscope.studies.execute.local import choose_executor
         from kagscope.studies.file import read_study_file
         from kagscope.studies.run_file import run_file
 
         study = read_study_file(file, set_ or ())
         chosen = choose_executor(executor, workers, address, cpus_per_run, gpus_per_run)
-        from kagscope.console import Console
+        from kagscope.commands.progress import Console
 
         with Console(quiet=quiet or as_json) as console:
             outcome = run_file(

@@ -80,7 +80,7 @@ def print_summary(summary: pd.DataFrame) -> None:
     Args:
         summary: of a report, or of a series, which has a column ``step``.
     """
-    from kagscope.measuring.brief import brief  # with torch, so not before it is needed
+    from kagscope.measuring.overview import brief  # with torch, so not before it is needed
 
     cells = brief(summary)
     if cells.empty:

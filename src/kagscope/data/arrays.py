@@ -15,10 +15,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from kagscope.base.errors import DataError
+from kagscope.base.files import open_regular
 from kagscope.data.dataset import Dataset, images_from, labels_from
 from kagscope.data.idx import MAX_BYTES
-from kagscope.errors import DataError
-from kagscope.files import open_regular
 
 _EXPECTED = (
     "expected train.npz and test.npz, each with arrays `images` and `labels`, or one .npz file with "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kagscope.errors import DataError
+from kagscope.base.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kagscope.base.errors import DataError, OutputError
 from kagscope.data.dataset import Dataset
 from kagscope.data.folder import load_folder
-from kagscope.errors import DataError, OutputError
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from kagscope.base.errors import DataError
 from kagscope.data.arrays import load_arrays
 from kagscope.data.dataset import Dataset, images_from, labels_from
 from kagscope.data.idx import read_idx
-from kagscope.errors import DataError
 
 IDX_STEMS = {"train": "train", "test": "t10k"}
 

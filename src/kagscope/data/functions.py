@@ -22,8 +22,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from kagscope.base.errors import InputError
 from kagscope.data.dataset import Dataset
-from kagscope.errors import InputError
 
 Array = npt.NDArray[np.float64]
 N_TRAIN, N_TEST = 2000, 1000

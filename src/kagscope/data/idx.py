@@ -18,8 +18,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from kagscope.errors import DataError
-from kagscope.files import open_regular
+from kagscope.base.errors import DataError
+from kagscope.base.files import open_regular
 
 MAX_BYTES = 2**30
 """Pixels that one file may hold: four times as many bytes once they are float32."""

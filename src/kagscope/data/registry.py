@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
+from kagscope.base.errors import InputError
 from kagscope.data.dataset import Dataset
 from kagscope.data.digits import load_digits
 from kagscope.data.download import Source, load_download
 from kagscope.data.folder import load_folder
 from kagscope.data.functions import is_function, load_function
-from kagscope.errors import InputError
 
 EMBEDDED: dict[str, Callable[[], Dataset]] = {"digits": load_digits}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from kagscope.base.errors import InputError
 from kagscope.data.dataset import Dataset
-from kagscope.errors import InputError
 
 
 def degraded(dataset: Dataset, train_size: int | None = None, label_noise: float = 0.0, seed: int = 0) -> Dataset:

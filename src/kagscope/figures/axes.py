@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from kagscope.errors import InputError, NothingToPlot
+from kagscope.base.errors import InputError, NothingToPlot
 from kagscope.figures.looks import line_looks
 from kagscope.figures.style import (
     DOUBLE_COLUMN,
@@ -27,7 +27,7 @@ from kagscope.figures.style import (
     style,
 )
 from kagscope.labels import FRACTIONS, layer_label, short_label
-from kagscope.reduced import layers_of, require, select
+from kagscope.tables.means import layers_of, require, select
 
 KNOWN = ("layer", "k", "selection", "score", "nets")
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("kl_uniform", 2), ("effective_rank", 0))

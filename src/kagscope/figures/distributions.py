@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.looks import LINES, Settings
 from kagscope.figures.panels import study_panels
 from kagscope.figures.style import (
@@ -33,7 +33,7 @@ from kagscope.figures.style import (
     style,
 )
 from kagscope.labels import layer_label
-from kagscope.reduced import curve_means, final, layers_of, per_run, select, trainings_of, widths_of
+from kagscope.tables.means import curve_means, final, layers_of, per_run, select, trainings_of, widths_of
 
 TRAINING_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
 INITIAL = "#4d4d4d"
@@ -70,8 +70,8 @@ def plot_zipf(
     at one minus the ``zero_rows`` score of the trained one. Bands are 95% intervals over seeds. Means below 1e-6 stand at it.
 
     Args:
-        curves: the ``curves`` table of a study (columns of :data:`kagscope.schema.CURVE_COLUMNS`), or ``report.curves`` of one
-            measured model.
+        curves: the ``curves`` table of a study (columns of :data:`kagscope.tables.schema.CURVE_COLUMNS`), or ``report.curves``
+            of one measured model.
         results: the ``results`` table, for the fraction of zero rows; without it only the initial curve is marked.
         layer: which layer; the first by default.
         k: order of the minors.

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.style import DOUBLE_COLUMN, figure_legend, new_figure, not_measured, reference_line, style
-from kagscope.intervals import half_width
-from kagscope.reduced import layers_of, per_run, select
+from kagscope.tables.intervals import half_width
+from kagscope.tables.means import layers_of, per_run, select
 
 MOST_LINES, MOST_COLUMNS = 8, 3
 FEWEST_STEPS = 4  # of fewer a curve says no more than the map at the end

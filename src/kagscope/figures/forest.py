@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.looks import line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, legend_above, new_axes, reference_line, style
 from kagscope.labels import layer_sign, short_label
-from kagscope.reduced import layers_of, require, select
-from kagscope.schema import ALL_SETTINGS
+from kagscope.tables.means import layers_of, require, select
+from kagscope.tables.schema import ALL_SETTINGS
 
 CORRELATIONS = {"rho": "Spearman's ρ over nets", "partial": "the same, axes held fixed"}
 PITCH = 0.17  # inches for a row

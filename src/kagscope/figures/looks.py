@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from kagscope.figures.style import GREY, MANY, MARKERS, OKABE_ITO
-from kagscope.reduced import trainings_of, widths_of
+from kagscope.tables.means import trainings_of, widths_of
 
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.2)))
 CROWDED = 6  # lines; more settings than that get a panel for each training

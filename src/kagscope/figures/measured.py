@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.looks import line_looks
 from kagscope.figures.style import BLUE, GREY, MANY, SINGLE_COLUMN, errors, legend_above, new_axes, reference_line, style
-from kagscope.intervals import half_width
 from kagscope.labels import layer_label, score_label, short_label
-from kagscope.reduced import layers_of, select, with_scale
+from kagscope.tables.intervals import half_width
+from kagscope.tables.means import layers_of, select, with_scale
 
 
 def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: str = "ball", ax: Axes | None = None) -> Axes:

@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import ratio_axis
 from kagscope.figures.looks import Settings
 from kagscope.figures.style import DOUBLE_COLUMN, errors, figure_legend, legend_above, new_axes, new_figure, reference_line, style
 from kagscope.labels import SCORE_LABELS, layer_label, score_label
-from kagscope.reduced import final, layers_of, over_runs, per_run, select
-from kagscope.schema import BOOKKEEPING
+from kagscope.tables.means import final, layers_of, over_runs, per_run, select
+from kagscope.tables.schema import BOOKKEEPING
 
 
 def plot_scores_overview(
@@ -33,7 +33,7 @@ def plot_scores_overview(
     runs to the left end.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.reduced.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.tables.means.per_run` of it.
         layer: which layer; the first by default.
         k: order of the minors, for the scores that have one.
         selection: canonical string of the column selection.

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from kagscope.figures.looks import Settings
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, draw_each, figure_legend, new_figure, style
 from kagscope.labels import layer_label
-from kagscope.reduced import layers_with
+from kagscope.tables.means import layers_with
 
 Draw = Callable[[str, str | None, Axes], object]
 
@@ -25,7 +25,7 @@ def study_panels(
     """A figure of ``draw(layer, training, ax)``, ``training`` None where one panel holds all, with one legend.
 
     Args:
-        reduced: of :func:`~kagscope.reduced.per_run`.
+        reduced: of :func:`~kagscope.tables.means.per_run`.
         draw: draws one panel without legend, or raises ``NothingToPlot``.
         height: of a row of panels, in inches.
         score: layers without it have no panel.

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.axes import study_axes
 from kagscope.figures.colours import SEQUENTIAL, ratio_colours, ratio_norm, to_lab
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, new_axes, new_figure, style
 from kagscope.labels import layer_label, score_label
-from kagscope.reduced import layers_of, require, select
+from kagscope.tables.means import layers_of, require, select
 
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("column_divergence", 1), ("kl_uniform", 2))
 

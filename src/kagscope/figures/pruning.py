@@ -9,9 +9,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.style import BLUE, SINGLE_COLUMN, new_axes, new_figure, style
-from kagscope.reduced import require
+from kagscope.tables.means import require
 
 LABELS = {
     "units": "units removed",

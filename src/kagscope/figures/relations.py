@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import CORRELATIONS, PITCH, correlation_look, outcome_label, plot_correlations
 from kagscope.figures.looks import line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, new_axes, new_figure, style
 from kagscope.labels import layer_sign, short_label
-from kagscope.reduced import final, layers_of, per_run, require, select
+from kagscope.tables.means import final, layers_of, per_run, require, select
 
 OUTCOMES = ("accuracy", "generalization_gap", "calibration_error")
 PANELS = 3
@@ -43,7 +43,7 @@ def plot_relation(
     study's axes held fixed. It is no effect of geometry: what the study varies may drive both.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.reduced.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.tables.means.per_run` of it.
         runs: ``runs.parquet`` of the study: ``run``, the outcome, the column ``by``.
         score, k, layer: which score; the first layer by default.
         outcome: a numeric column of ``runs``.

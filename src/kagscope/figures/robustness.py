@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import NORM_LABELS
 from kagscope.figures.looks import Settings
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, errors, figure_legend, legend_above, new_axes, new_figure, style
-from kagscope.intervals import half_width
-from kagscope.reduced import require, select
+from kagscope.tables.intervals import half_width
+from kagscope.tables.means import require, select
 
 
 def plot_robustness(

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.looks import Settings
 from kagscope.figures.panels import study_panels
 from kagscope.figures.style import (
@@ -27,7 +27,7 @@ from kagscope.figures.style import (
     style,
 )
 from kagscope.labels import layer_label, short_label
-from kagscope.reduced import final, layers_of, layers_with, over_runs, per_run, select, with_scale
+from kagscope.tables.means import final, layers_of, layers_with, over_runs, per_run, select, with_scale
 
 
 def plot_pr_by_radius(
@@ -47,7 +47,7 @@ def plot_pr_by_radius(
     the radius from which a ball holds every pair.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.reduced.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.tables.means.per_run` of it.
         layer: which layer; the first by default.
         k: order of the minors.
         score: any score with a ratio.

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.looks import line_looks
 from kagscope.figures.steps import step_axis, within_unit
 from kagscope.figures.style import MANY, SINGLE_COLUMN, figure_legend, legend_above, new_axes, new_figure, reference_line, style
 from kagscope.labels import FRACTIONS, short_label
-from kagscope.reduced import layers_of, require, select
+from kagscope.tables.means import layers_of, require, select
 
 FOLLOWED = (("pr", 2, "ratio"), ("kl_uniform", 2, "ratio"), ("rr_pr", 2, "value"), ("zero_rows", 1, "value"))
 REFERENCE = {"ratio": 1.0, "rr_pr": 1.0}
@@ -40,7 +40,7 @@ def plot_by_step(
             called ``low`` and ``high``).
         score, k, selection: which.
         measure: "ratio" (over the baseline's; where there is no baseline, "value") or "value".
-        onsets: rows of :func:`kagscope.tracking.onset.find_onsets`, to mark the step at which each layer leaves the baseline.
+        onsets: rows of :func:`kagscope.tables.onset.find_onsets`, to mark the step at which each layer leaves the baseline.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 

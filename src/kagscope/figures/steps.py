@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.looks import Settings
 from kagscope.figures.panels import study_panels
 from kagscope.figures.style import (
@@ -25,9 +25,9 @@ from kagscope.figures.style import (
     reference_line,
     style,
 )
-from kagscope.intervals import half_width
 from kagscope.labels import FRACTIONS, layer_label, short_label
-from kagscope.reduced import layers_of, layers_with, over_runs, per_run, select
+from kagscope.tables.intervals import half_width
+from kagscope.tables.means import layers_of, layers_with, over_runs, per_run, select
 
 
 class Row(NamedTuple):
@@ -63,7 +63,7 @@ def plot_score_by_step(
     """``score`` against optimiser step, a line for each width and training with the 95% interval over seeds as a band.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.reduced.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.tables.means.per_run` of it.
         score: any score; one without an order (``kernel_alignment``) is found whatever ``k``.
         measure: "ratio", "difference" (from initialisation), "value" or "baseline".
         layer: which layer; the first by default.

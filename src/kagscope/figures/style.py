@@ -17,8 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from kagscope.errors import InputError, NothingToPlot
-from kagscope.files import atomic_path
+from kagscope.base.errors import InputError, NothingToPlot
+from kagscope.base.files import atomic_path
 
 # Okabe and Ito (2008): told apart with every common colour vision; their yellow is left out, too faint on white
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"

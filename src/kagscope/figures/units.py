@@ -11,7 +11,7 @@ from matplotlib.colors import CenteredNorm
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from kagscope.errors import InputError, NothingToPlot
+from kagscope.base.errors import InputError, NothingToPlot
 from kagscope.figures.colours import diverging
 from kagscope.figures.style import BLUE, GREY, SINGLE_COLUMN, VERMILLION, legend_above, log_ticks, new_axes, reference_line, style
 

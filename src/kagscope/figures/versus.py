@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import ratio_axis
 from kagscope.figures.looks import line_colours
 from kagscope.figures.style import new_figure, reference_line, style
 from kagscope.labels import layer_label, score_label
-from kagscope.reduced import layers_of
-from kagscope.schema import ALL_SETTINGS
+from kagscope.tables.means import layers_of
+from kagscope.tables.schema import ALL_SETTINGS
 
 LEVEL = 0.05
 DERIVED = ("pr_normalized", "effective_minors")  # say the same as PR

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures.colours import ratio_colours, ratio_norm
 from kagscope.figures.panels import columns_for, wrapped
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, new_figure, not_measured, style
 from kagscope.labels import layer_label
-from kagscope.reduced import final, layers_of, over_runs, per_run, select, trainings_of, widths_of, windows
+from kagscope.tables.means import final, layers_of, over_runs, per_run, select, trainings_of, widths_of, windows
 
 
 def window_grid(table: pd.DataFrame, measure: str = "ratio") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -46,7 +46,7 @@ def plot_window_map(
     """Map over the image of the ratio of ``score`` to initialisation in the window around each centre, mean over seeds.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.reduced.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.tables.means.per_run` of it.
         layer: which layer; the first by default.
         k: order of the minors.
         score: any score with a ratio.

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
 from kagscope.figures import distributions, overview, scales, steps, windows
 from kagscope.figures.style import save
-from kagscope.reduced import curve_means, per_run
+from kagscope.tables.means import curve_means, per_run
 
 
 class Family(NamedTuple):
@@ -111,7 +111,7 @@ def write_figures(
     """Draw every figure that the tables allow and write it as PNG (200 dots per inch) and PDF.
 
     Args:
-        results: the ``results`` table of :mod:`kagscope.schema`.
+        results: the ``results`` table of :mod:`kagscope.tables.schema`.
         curves: the ``curves`` table.
         folder: made where it does not exist.
         image_shape: height and width of the images in pixels.
@@ -134,7 +134,7 @@ def write_figures(
 
 
 def _make(folder: Path) -> None:
-    from kagscope.errors import OutputError
+    from kagscope.base.errors import OutputError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.integrations._inputs import on_device
 from kagscope.tracking.loggers import senders
 from kagscope.tracking.overhead import check_max_overhead

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.jacobians import autodiff, structure
 from kagscope.jacobians.autodiff import Frame
 from kagscope.jacobians.forms import DenseJacobian, FactoredJacobian

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.jacobians.randomness import random_state_kept
 
 LABEL_KEYS = ("labels", "label")

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.runner import Runner, tensor_of
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs, trackable
 from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
 

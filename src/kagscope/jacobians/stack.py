@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.jacobians.forms import DeepJacobian, FactoredJacobian
 
 StackJacobian = FactoredJacobian | DeepJacobian

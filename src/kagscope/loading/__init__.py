@@ -4,7 +4,7 @@ from kagscope.loading.checkpoints import Checkpoint, find_checkpoints
 from kagscope.loading.inputs import Inputs, load_inputs
 from kagscope.loading.models import load_model
 from kagscope.loading.shapes import fit_inputs
-from kagscope.weights import load_into, load_state, save_weights
+from kagscope.loading.weights import load_into, load_state, save_weights
 
 __all__ = [
     "Checkpoint",

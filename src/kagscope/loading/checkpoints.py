@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kagscope.errors import DataError, InputError
-from kagscope.hints import close_names, listed
+from kagscope.base.errors import DataError, InputError
+from kagscope.base.messages import close_names, listed
 
 LABELS = ("step", "steps", "iter", "iteration", "it", "checkpoint", "ckpt", "epoch", "ep")
 """Words before a number that make it the step, the first of them that is there."""

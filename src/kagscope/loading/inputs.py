@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from kagscope import data
+from kagscope.base.errors import DataError, InputError
+from kagscope.base.messages import listed
 from kagscope.data.arrays import read_npy, read_npz
-from kagscope.errors import DataError, InputError
-from kagscope.hints import listed
-from kagscope.weights import load_tensors
+from kagscope.loading.weights import load_tensors
 
 SUFFIXES = (".npz", ".npy", ".pt", ".pth", ".safetensors")
 INPUT_NAMES = ("inputs", "images", "x", "X", "data")

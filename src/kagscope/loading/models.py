@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from kagscope.errors import InputError
-from kagscope.hints import close_names, listed
+from kagscope.base.errors import InputError
+from kagscope.base.messages import close_names, listed
 
 _FORMS = "expected package.module:factory or path/to/file.py:factory"
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.jacobians.runner import untouched
 
 

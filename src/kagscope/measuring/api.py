@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.randomness import random_state_kept
 from kagscope.measuring.baseline import COMPILED, baselines
+from kagscope.measuring.caveats import ONE_RANDOM
 from kagscope.measuring.checks import check_model
-from kagscope.measuring.distrust import ONE_RANDOM
 from kagscope.measuring.observe import Observation, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.settings import MeasureSettings
 from kagscope.measuring.tables import compare, curves, units
-from kagscope.provenance import hardware, versions
 
 
 def measure(

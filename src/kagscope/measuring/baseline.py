@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
-from kagscope.weights import fitting, load_state
+from kagscope.loading.weights import fitting, load_state
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
 COMPILED = "_orig_mod"  # where torch.compile keeps the module

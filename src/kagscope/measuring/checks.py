@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.runner import Runner, tensor_of
 from kagscope.measuring.settings import MeasureSettings

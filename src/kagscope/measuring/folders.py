@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from kagscope.errors import DataError, OutputError
-from kagscope.files import atomic_path, atomic_write
+from kagscope.base.errors import DataError, OutputError
+from kagscope.base.files import atomic_path, atomic_write
 
 FORMAT = 1
 

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from kagscope.errors import InputError
-from kagscope.incoming import IncomingSums
+from kagscope.base.errors import InputError
+from kagscope.columns.layout import make_layout
+from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Call, find_layers, see_calls
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner, Unmeasurable, untouched
-from kagscope.layout import make_layout
 from kagscope.measuring.checks import LOOK_AT, as_labels, check_devices, check_model, choose_runner, model_errors, verify
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.settings import MeasureSettings
-from kagscope.selections import check_layout
-from kagscope.states import State
+from kagscope.measuring.states import State
+from kagscope.measuring.unit_statistics import IncomingSums
 
 Progress = Callable[[str], None]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kagscope.errors import InputError, UndefinedScore
-from kagscope.schema import BOOKKEEPING, SCORES
+from kagscope.base.errors import InputError, UndefinedScore
+from kagscope.tables.schema import BOOKKEEPING, SCORES
 
 Score = Callable[[Any], Any]
 NOT_A_NUMBER = "undefined: the score gave NaN"

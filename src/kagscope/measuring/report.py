@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kagscope.errors import DataError, InputError
-from kagscope.files import atomic_write
+from kagscope.base.errors import DataError, InputError
+from kagscope.base.files import atomic_write
 from kagscope.measuring import folders
-from kagscope.measuring.brief import brief
+from kagscope.measuring.overview import brief
 from kagscope.measuring.summary import KEYS, findings, summarise
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ class Report:
     Attributes:
         table: tidy: layer, k, selection, point (-1: the layer over all points), token (only where a layer has tokens), score,
             value, baseline, ratio, stderr, exact, reason.
-        curves: Zipf curves and histograms (:data:`kagscope.schema.CURVE_COLUMNS` without those of runs); ``network`` is "model"
-            or "baseline".
+        curves: Zipf curves and histograms (:data:`kagscope.tables.schema.CURVE_COLUMNS` without those of runs); ``network``
+            is "model" or "baseline".
         layers: one mapping for each layer asked for: name, kind, rows, columns, route, jacobians, seconds, notes, reason.
         settings, notes, provenance: how it was measured.
-        units: what each unit looks at (:meth:`kagscope.incoming.Incoming.table`); empty where that was not kept.
+        units: what each unit looks at (:meth:`kagscope.measuring.unit_statistics.Incoming.table`); empty where that was not kept.
     """
 
     def __init__(

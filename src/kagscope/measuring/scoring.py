@@ -1,4 +1,4 @@
-"""The scores of one layer's Jacobians, batch after batch, as a :class:`~kagscope.states.State`."""
+"""The scores of one layer's Jacobians, batch after batch, as a :class:`~kagscope.measuring.states.State`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 import kagscope as kag
-from kagscope import scores
-from kagscope.comparison import rounding_only
-from kagscope.errors import InputError
-from kagscope.geometry import SUMS
-from kagscope.incoming import MAX_COLUMNS, IncomingSums
+from kagscope.base.errors import InputError
 from kagscope.jacobians import FactoredJacobian
 from kagscope.jacobians.compute import Batch
+from kagscope.measuring.comparison import rounding_only
+from kagscope.measuring.geometry import SUMS
 from kagscope.measuring.own_scores import values_of
 from kagscope.measuring.settings import MeasureSettings
+from kagscope.measuring.states import ALL_ZERO, WHOLE, State, record
+from kagscope.measuring.unit_statistics import MAX_COLUMNS, IncomingSums
 from kagscope.minors.haar import rotation_ratio_estimate
 from kagscope.minors.moments import Moments
-from kagscope.representations import effective_dimension, intrinsic_dimension, kernel_alignment
-from kagscope.states import ALL_ZERO, WHOLE, State, record
+from kagscope.scores import of_jacobians
+from kagscope.scores.of_representations import effective_dimension, intrinsic_dimension, kernel_alignment
 
 FACTORED_PASS = 2.0  # times the minors that may be visited: one pass over W serves all points
 DIVERGENCE_ITEMS = 10
@@ -184,7 +184,7 @@ class LayerScores:
                 self._row_means.setdefault(k, []).append(kag.row_means(some, k))
 
     def _spectra(self, J: np.ndarray, ids: np.ndarray) -> None:
-        for score, values in {"axis_alignment": scores.axis_alignment(J), **scores.spectral_scores(J)}.items():
+        for score, values in {"axis_alignment": of_jacobians.axis_alignment(J), **of_jacobians.spectral_scores(J)}.items():
             self.state.add((self.layer, 0, "all", score), ids, values, reason=UNDEFINED_JACOBIAN)
         for score, function in self.settings.jacobian_scores.items():
             values, reason = values_of(score, function, J, len(ids))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from kagscope.errors import DataError
-from kagscope.files import atomic_write
+from kagscope.base.errors import DataError
+from kagscope.base.files import atomic_write
 from kagscope.measuring import folders
 from kagscope.measuring.report import PARTS, Report
 from kagscope.measuring.summary import summarise

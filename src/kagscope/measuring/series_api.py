@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kagscope.errors import DataError, InputError
-from kagscope.hints import listed
+from kagscope.base.errors import DataError, InputError
+from kagscope.base.messages import listed
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.loading.checkpoints import find_checkpoints
+from kagscope.loading.weights import fitting, load_state
 from kagscope.measuring.api import reported, said
 from kagscope.measuring.baseline import baselines
 from kagscope.measuring.checks import check_model
@@ -20,7 +21,6 @@ from kagscope.measuring.observe import Observation, observe
 from kagscope.measuring.report import Report
 from kagscope.measuring.series import Series
 from kagscope.measuring.settings import MeasureSettings
-from kagscope.weights import fitting, load_state
 
 FIRST = "first"
 Weights = str | os.PathLike[str] | Mapping[str, Tensor] | nn.Module

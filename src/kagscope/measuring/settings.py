@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
+from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.jacobians.compute import FLAT, Tokens
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.maps import KINDS
 from kagscope.measuring.own_scores import Score, check_scores
-from kagscope.selections import All, Selection, as_selections
 
 MODES = ("eval", "train")
 PRECISIONS = ("float64", "model")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.intervals import half_width
-from kagscope.measuring.distrust import distrust, is_its_baseline
-from kagscope.schema import BOOKKEEPING
+from kagscope.measuring.caveats import distrust, is_its_baseline
+from kagscope.tables.intervals import half_width
+from kagscope.tables.schema import BOOKKEEPING
 
 KEYS = ["layer", "k", "selection", "score"]
 MEASURES = ("value", "baseline", "ratio")

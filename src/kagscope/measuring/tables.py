@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from kagscope.comparison import compare as compare_states
-from kagscope.comparison import curves as curves_of
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
+from kagscope.measuring.comparison import compare as compare_states
+from kagscope.measuring.comparison import curves as curves_of
 from kagscope.measuring.observe import LayerRecord, Observation
-from kagscope.states import WHOLE, State
+from kagscope.measuring.states import WHOLE, State
 
 
 def compare(observation: Observation, initial: Iterable[Observation] | Observation | None, quantile: float) -> pd.DataFrame:
@@ -23,8 +23,8 @@ def compare(observation: Observation, initial: Iterable[Observation] | Observati
         quantile: of a baseline's rows; rows at or below it count as zero rows (MATH.md section 3).
 
     Returns:
-        Columns of :data:`kagscope.schema.SCORE_COLUMNS`, with ``token`` after ``point`` where any layer has tokens. Skipped
-        layers have one row, score "skipped", with the reason.
+        Columns of :data:`kagscope.tables.schema.SCORE_COLUMNS`, with ``token`` after ``point`` where any layer has tokens.
+        Skipped layers have one row, score "skipped", with the reason.
     """
     baselines = [initial] if isinstance(initial, Observation) else list(initial or [])
     parts = []
@@ -48,12 +48,12 @@ def compare(observation: Observation, initial: Iterable[Observation] | Observati
 
 
 def curves(observation: Observation) -> pd.DataFrame:
-    """Zipf curves of row means and histograms of minors of every layer (curve columns of :mod:`kagscope.schema`)."""
+    """Zipf curves of row means and histograms of minors of every layer (curve columns of :mod:`kagscope.tables.schema`)."""
     return pd.concat([curves_of(state) for state in observation.states.values()], ignore_index=True)
 
 
 def units(observation: Observation, initial: Sequence[Observation], quantile: float) -> pd.DataFrame:
-    """What each unit looks at (:meth:`kagscope.incoming.Incoming.table`); empty where layers have too many columns.
+    """What each unit looks at (:meth:`kagscope.measuring.unit_statistics.Incoming.table`); empty where that was not kept.
 
     Zero rows are counted against each baseline's threshold, and the shares averaged, as in :func:`compare`.
     """

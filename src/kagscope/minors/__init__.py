@@ -13,11 +13,11 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
     """
     import numpy as np
 
+    from kagscope.columns.selections import Ball
     from kagscope.minors import enumeration_kernels, factored, factored_kernels
     from kagscope.minors.engine import minor_moments
     from kagscope.minors.rotations import rotation_ratio
     from kagscope.minors.rows import row_means
-    from kagscope.selections import Ball
 
     kernels = (
         enumeration_kernels.s1_pairs,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 FloatArray = NDArray[np.float64]
 DEVICES = ("cuda",)  # of tensors that are answered with tensors beside them

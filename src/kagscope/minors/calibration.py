@@ -19,9 +19,10 @@ import numba
 import numpy as np
 
 from kagscope import __version__
-from kagscope.errors import KagscopeError
-from kagscope.files import atomic_write
-from kagscope.layout import Layout
+from kagscope.base.errors import KagscopeError
+from kagscope.base.files import atomic_write
+from kagscope.columns.layout import Layout
+from kagscope.columns.selections import All
 from kagscope.minors.bruteforce import minor_blocks, row_subsets
 from kagscope.minors.enumeration import enumerate_all, enumerate_s1, enumerate_sums
 from kagscope.minors.exact import entry_sums
@@ -31,7 +32,6 @@ from kagscope.minors.spectra import spectral_s2
 from kagscope.minors.subsets import list_subsets
 from kagscope.minors.threads import limit_threads, one_blas_thread
 from kagscope.minors.zonogon import row_pair_areas
-from kagscope.selections import All
 
 REPEATS = 3  # the shortest counts: other load only ever adds
 _this_process: dict[str, float] = {}

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from kagscope.errors import InputError
-from kagscope.layout import Layout, make_layout
+from kagscope.base.errors import InputError
+from kagscope.columns.layout import Layout, make_layout
+from kagscope.columns.selections import All, Selection, Subsets, as_selections
 from kagscope.minors._input import (
     as_device_matrices,
     as_matrices,
@@ -26,7 +27,6 @@ from kagscope.minors.moments import Moments
 from kagscope.minors.planner import AUTO_SECONDS, BYTES_A_SUBSET, Plan, enumeration_work, exact_work, reference_seconds
 from kagscope.minors.scaling import on_host
 from kagscope.minors.subsets import MAX_SELECTIONS, cached_counts
-from kagscope.selections import All, Selection, Subsets, as_selections
 
 
 def minor_moments(

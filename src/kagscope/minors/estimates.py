@@ -8,7 +8,8 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.layout import Layout
+from kagscope.columns.layout import Layout
+from kagscope.columns.selections import Selection
 from kagscope.minors.moments import Histogram, Moments
 from kagscope.minors.planner import Plan, draws_within_reach
 from kagscope.minors.sampling import SUMS, SampledMoments, sampled_moments
@@ -17,7 +18,6 @@ from kagscope.minors.spectra import spectral_s2
 from kagscope.minors.subsets import as_masks
 from kagscope.minors.threads import threads
 from kagscope.minors.zonotope import s1_sampled
-from kagscope.selections import Selection
 
 FloatArray = NDArray[np.float64]
 

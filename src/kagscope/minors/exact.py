@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
-from kagscope.layout import Layout
+from kagscope.base.errors import InputError
+from kagscope.columns.layout import Layout
+from kagscope.columns.selections import Selection, Subsets
 from kagscope.minors._input import is_torch
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.bruteforce import clique_subsets, minor_blocks, row_subsets
@@ -25,7 +26,6 @@ from kagscope.minors.spectra import spectral_s2
 from kagscope.minors.subsets import SubsetList, cached_subsets, over_selections
 from kagscope.minors.threads import threads
 from kagscope.minors.zonotope import zonotope_s1
-from kagscope.selections import Selection, Subsets
 
 FloatArray = NDArray[np.float64]
 CHEAP_NAMES = ("s1", "s2", "s4")  # in the order in which functions return them

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
-from kagscope.layout import make_layout
+from kagscope.base.errors import InputError
+from kagscope.columns.layout import make_layout
+from kagscope.columns.selections import All, Selection, Subsets, as_selections
 from kagscope.minors._input import as_numpy, as_tensor, check_k, check_moments, device_of, require_finite
 from kagscope.minors.factored_forms import entry_forms, pair_forms, triple_forms
 from kagscope.minors.factored_kernels import GROUP, pair_rows, triple_rows
@@ -19,7 +20,6 @@ from kagscope.minors.planner import Plan
 from kagscope.minors.scaling import normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
-from kagscope.selections import All, Selection, Subsets, as_selections
 
 FloatArray = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.minors._numba import fma
 from kagscope.minors.determinants import KERNEL
 from kagscope.minors.hull import column_pair_tops, top

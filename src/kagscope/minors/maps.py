@@ -9,14 +9,14 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
-from kagscope.layout import make_layout, real_array
+from kagscope.base.errors import InputError
+from kagscope.columns.layout import make_layout, real_array
+from kagscope.columns.selections import Window
 from kagscope.minors._input import as_matrices, check_k, device_of, placed
 from kagscope.minors.exact import pair_sums
 from kagscope.minors.moments import Moments
 from kagscope.minors.rows import complete_pairs
 from kagscope.minors.scaling import nonzero_rows, normalise
-from kagscope.selections import Window
 
 FloatArray = NDArray[np.float64]
 CHEAP = frozenset({"s1", "s2", "s4"})

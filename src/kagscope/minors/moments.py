@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError, UndefinedScore
+from kagscope.base.errors import InputError, UndefinedScore
+from kagscope.minors import moment_scores
 from kagscope.minors._input import placed
 
 if TYPE_CHECKING:
@@ -146,41 +147,39 @@ class Moments:
             }
         return {name: self.out(value) for name, value in restored.items()}
 
-    # -- scores (formulas in kagscope.scores) ------------------------------------------------------------------------------------
+    # -- scores (formulas in kagscope.minors.moment_scores) ------------------------------------------------------------------
 
     def _score(self, name: str) -> Value:
-        from kagscope import scores
-
-        return getattr(scores, name)(self)
+        return getattr(moment_scores, name)(self)
 
     @property
     def participation_ratio(self) -> Value:
-        """sqrt(S2) / S1; see :func:`kagscope.scores.participation_ratio`."""
+        """sqrt(S2) / S1; see :func:`kagscope.minors.moment_scores.participation_ratio`."""
         return self._score("participation_ratio")
 
     @property
     def pr_normalized(self) -> Value:
-        """S1^2 / (N S2); see :func:`kagscope.scores.pr_normalized`."""
+        """S1^2 / (N S2); see :func:`kagscope.minors.moment_scores.pr_normalized`."""
         return self._score("pr_normalized")
 
     @property
     def effective_minors(self) -> Value:
-        """S1^2 / S2; see :func:`kagscope.scores.effective_minors`."""
+        """S1^2 / S2; see :func:`kagscope.minors.moment_scores.effective_minors`."""
         return self._score("effective_minors")
 
     @property
     def ipr(self) -> Value:
-        """S2^2 / S4; see :func:`kagscope.scores.ipr`."""
+        """S2^2 / S4; see :func:`kagscope.minors.moment_scores.ipr`."""
         return self._score("ipr")
 
     @property
     def kl_uniform(self) -> Value:
-        """ln N + E / S1 - ln S1; see :func:`kagscope.scores.kl_uniform`."""
+        """ln N + E / S1 - ln S1; see :func:`kagscope.minors.moment_scores.kl_uniform`."""
         return self._score("kl_uniform")
 
     @property
     def near_zero(self) -> Value:
-        """Fraction of minors at most 2^-10 of the mean; see :func:`kagscope.scores.near_zero`."""
+        """Fraction of minors at most 2^-10 of the mean; see :func:`kagscope.minors.moment_scores.near_zero`."""
         return self._score("near_zero")
 
     # -- combining ---------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import comb, log2
 
-from kagscope.selections import Selection, Subsets
+from kagscope.columns.selections import Selection, Subsets
 
 CHEAP = frozenset({"s1", "s2", "s4"})
 NEED_S1 = frozenset({"entropy", "histogram"})  # their scores are relative to the mean

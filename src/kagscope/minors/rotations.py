@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
-from kagscope.layout import Layout, make_layout
+from kagscope.base.errors import InputError
+from kagscope.columns.layout import Layout, make_layout
+from kagscope.columns.selections import All, Selection, Subsets, as_selections
 from kagscope.minors._input import as_matrices, check_choice, check_k, device_of, placed
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.haar import haar_mean_s1_estimate, rotation_ratio_estimate
 from kagscope.minors.scaling import normalise
 from kagscope.minors.subsets import as_masks
 from kagscope.minors.threads import threads
-from kagscope.selections import All, Selection, Subsets, as_selections
 
 BoolArray = NDArray[np.bool_]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.minors._input import as_matrices, check_k, device_of, placed
 from kagscope.minors.enumeration import enumerate_sums
 from kagscope.minors.gram import pair_powers

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.minors.determinants import KERNEL
 from kagscope.minors.draws import BoolArray, IndexArray, Source, column_source, draw_subsets, row_source
 from kagscope.minors.parallel import map_blocks

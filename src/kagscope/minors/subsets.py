@@ -10,8 +10,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.layout import Layout
-from kagscope.selections import All, Selection, Subsets, column_subset_count
+from kagscope.columns.layout import Layout
+from kagscope.columns.selections import All, Selection, Subsets, column_subset_count
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]

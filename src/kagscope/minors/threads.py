@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 T = TypeVar("T")
 _limit: ContextVar[int | None] = ContextVar("kagscope_threads", default=None)

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 from kagscope.minors.determinants import KERNEL
 from kagscope.minors.haar import Estimate
 from kagscope.minors.parallel import map_blocks

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from kagscope.schema import VERDICTS
+from kagscope.tables.schema import VERDICTS
 
 
 class Link(NamedTuple):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kagscope.errors import DataError
-from kagscope.incoming import Incoming
+from kagscope.base.errors import DataError
+from kagscope.measuring.unit_statistics import Incoming
 from kagscope.report import write_report
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 if TYPE_CHECKING:
     from kagscope.measuring.report import Report
@@ -22,7 +22,7 @@ RUN: dict[str, Any] = {"run": "model", "training": "standard", "seed": 0, "epoch
 
 
 def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
-    """Write the page. Raises :class:`~kagscope.errors.OutputError`."""
+    """Write the page. Raises :class:`~kagscope.base.errors.OutputError`."""
     width = max((int(one["rows"]) for one in report.layers), default=0)
     table = report.table[report.table["score"] != "skipped"].drop(columns="token", errors="ignore")
     trained = table.assign(**RUN, width=width, step=1)
@@ -57,7 +57,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
 
 
 def write_series_page(series: Series, path: str | os.PathLike[str]) -> Path:
-    """Write the page of a run's checkpoints: as of a study with one run. Raises :class:`~kagscope.errors.OutputError`."""
+    """Write the page of a run's checkpoints: as of a study with one run. Raises :class:`~kagscope.base.errors.OutputError`."""
     last = series.reports[series.steps[-1]]
     width = max((int(one["rows"]) for one in last.layers), default=0)
     table = series.table[series.table["score"] != "skipped"].drop(columns="token", errors="ignore")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.reduced import curve_means
 from kagscope.report.numbers import clean, groups
+from kagscope.tables.means import curve_means
 
 CURVE_POINTS = 160  # points kept of a Zipf curve, evenly spaced in rank and in its logarithm
 BINS_PER_OCTAVE = 8

@@ -1,4 +1,4 @@
-"""When each score begins to differ from the initial nets' (:mod:`kagscope.tracking.onset`), over nets or over points."""
+"""When each score begins to differ from the initial nets' (:mod:`kagscope.tables.onset`), over nets or over points."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.reduced import RUN_KEYS, SETTING_KEYS, WHAT_KEYS, over_runs
 from kagscope.report.numbers import clean, groups
-from kagscope.tracking.onset import find_onsets
+from kagscope.tables.means import RUN_KEYS, SETTING_KEYS, WHAT_KEYS, over_runs
+from kagscope.tables.onset import find_onsets
 from kagscope.tracking.summary import summarise
 
 Key = tuple[str, int, str, str, int, str]

@@ -18,13 +18,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from kagscope.base.files import atomic_write
 from kagscope.figures.style import style
 from kagscope.figures.write import FAMILIES, draw_figures
-from kagscope.files import atomic_write
-from kagscope.reduced import curve_means, final, layers_of, per_run, trainings_of, widths_of
 from kagscope.report.claims import claims_shown
 from kagscope.report.numbers import compact_json, number
 from kagscope.report.payload import build_payload, undefined_counts
+from kagscope.tables.means import curve_means, final, layers_of, per_run, trainings_of, widths_of
 
 PAPERS = (
     "Vanherreweghe, Freedman & Adams 2025, arXiv:2511.21626 (MNIST, spatial scales)",
@@ -77,7 +77,7 @@ def write_report(
 
     Args:
         path: of the HTML file.
-        results: the ``results`` table of :mod:`kagscope.schema`.
+        results: the ``results`` table of :mod:`kagscope.tables.schema`.
         curves: the ``curves`` table.
         claims: what ``claims.json`` holds.
         provenance: each may be missing. Shown as they are: ``command``, ``versions``, ``seeds``, ``data``, ``hardware``,
@@ -89,7 +89,7 @@ def write_report(
             none are shown. ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
             ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
             to configuration), ``labels`` (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``:
-            class to image), ``units`` (run id to :class:`~kagscope.incoming.Incoming` of each layer).
+            class to image), ``units`` (run id to :class:`~kagscope.measuring.unit_statistics.Incoming` of each layer).
         progress: called with each figure's name before it is drawn.
 
     Returns:

@@ -11,9 +11,14 @@ import numpy as np
 import pandas as pd
 
 from kagscope.data.functions import accuracy_name
-from kagscope.intervals import half_width
 from kagscope.labels import layer_label, score_label
-from kagscope.reduced import (
+from kagscope.report.minors import pack_curves
+from kagscope.report.numbers import clean, groups
+from kagscope.report.onsets import find_all
+from kagscope.report.units import pack_units
+from kagscope.report.where import pack_maps, pack_pictures
+from kagscope.tables.intervals import half_width
+from kagscope.tables.means import (
     MEASURES,
     RUN_KEYS,
     SETTING_KEYS,
@@ -27,12 +32,7 @@ from kagscope.reduced import (
     trainings_of,
     widths_of,
 )
-from kagscope.report.minors import pack_curves
-from kagscope.report.numbers import clean, groups
-from kagscope.report.onsets import find_all
-from kagscope.report.units import pack_units
-from kagscope.report.where import pack_maps, pack_pictures
-from kagscope.schema import BOOKKEEPING
+from kagscope.tables.schema import BOOKKEEPING
 
 SERIES_COLUMNS = [
     "seeds",
@@ -57,7 +57,7 @@ def build_payload(
         results: the ``results`` table.
         curves: the ``curves`` table.
         about: provenance as for :func:`kagscope.report.write_report`.
-        reduced: :func:`~kagscope.reduced.per_run` of ``results``, if it is at hand.
+        reduced: :func:`~kagscope.tables.means.per_run` of ``results``, if it is at hand.
 
     Returns:
         ``settings`` (names in order), ``series`` (one per layer, k, score, selection, width and training), ``maps`` (windowed

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.incoming import NUMBERS, Incoming
 from kagscope.labels import layer_label
+from kagscope.measuring.unit_statistics import NUMBERS, Incoming
 from kagscope.report.numbers import clean
 
 BUDGET = 1_500_000  # bytes of images in a page

@@ -10,13 +10,13 @@ import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 
-from kagscope.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot
+from kagscope.base.files import atomic_path
 from kagscope.figures.forest import plot_comparison
 from kagscope.figures.versus import plot_versus
-from kagscope.files import atomic_path
 from kagscope.report.numbers import number
 from kagscope.report.page import embedded, render_report
-from kagscope.schema import ALL_SETTINGS, CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.tables.schema import ALL_SETTINGS, CURVE_COLUMNS, RESULT_COLUMNS
 
 if TYPE_CHECKING:
     from kagscope.studies.side import Side
@@ -29,7 +29,7 @@ VERDICTS = ("reproduced", "not reproduced", "inconclusive")
 
 
 def write_comparison(comparison: Comparison, page: Path, numbers: Path) -> Path:
-    """Write page and table, both or neither. Raises :class:`~kagscope.errors.OutputError`."""
+    """Write page and table, both or neither. Raises :class:`~kagscope.base.errors.OutputError`."""
     text = render_comparison(comparison, numbers.name)
     table = comparison.table.to_csv(index=False)
     with atomic_path(page) as first:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.reduced import final, over_runs, per_run, windows
 from kagscope.report.numbers import clean, groups
-from kagscope.schema import BOOKKEEPING
+from kagscope.tables.means import final, over_runs, per_run, windows
+from kagscope.tables.schema import BOOKKEEPING
 
 KEYS = ("layer", "k", "score", "width", "training", "radius")
 DIGITS = 5
@@ -20,7 +20,7 @@ def pack_maps(reduced: pd.DataFrame, results: pd.DataFrame, labels: Mapping[int,
     """Grids of ratio and value: ``label`` None for all images; where ``labels`` of the points are known, one for each class too.
 
     Args:
-        reduced: of :func:`~kagscope.reduced.per_run`.
+        reduced: of :func:`~kagscope.tables.means.per_run`.
         results: the table of single numbers.
         labels: class by index of the test image.
     """

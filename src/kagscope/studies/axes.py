@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from kagscope.models import INITS
 from kagscope.studies.config import MAX_RUNS, MAX_WIDTH
+from kagscope.training.models import INITS
 from kagscope.training.settings import OPTIMIZERS
 
 Point = dict[str, Any]

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kagscope.files import atomic_write
-from kagscope.provenance import hardware
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.base.files import atomic_write
+from kagscope.base.provenance import hardware
 from kagscope.studies.claims import Claim, evaluate_claims
-from kagscope.studies.executors import Report
-from kagscope.studies.exhibits import exhibits, settings_of_runs
+from kagscope.studies.execute.local import Report
 from kagscope.studies.findings import findings
+from kagscope.studies.page_data import exhibits, settings_of_runs
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from kagscope.schema import ALL_SETTINGS
 from kagscope.studies.statistics import holm
+from kagscope.tables.schema import ALL_SETTINGS
 
 Array = NDArray[np.float64]
 

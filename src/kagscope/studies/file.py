@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import Field
 
+from kagscope.base.errors import DataError, InputError
+from kagscope.base.files import open_regular
 from kagscope.data import Dataset
-from kagscope.errors import DataError, InputError
-from kagscope.files import open_regular
 from kagscope.studies.axes import Axes, RunValues
 from kagscope.studies.config import SMALL_IMAGE, RunConfig
 from kagscope.studies.measure import Measure

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kagscope.schema import VERDICTS
 from kagscope.studies.claims import Claim
+from kagscope.tables.schema import VERDICTS
 
 NAMED = 5  # runs that were left out; more are counted
 FEW_POINTS = 10

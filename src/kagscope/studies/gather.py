@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kagscope.base.files import atomic_path, atomic_write
+from kagscope.base.provenance import hardware
 from kagscope.data.functions import accuracy_name
-from kagscope.files import atomic_path, atomic_write
-from kagscope.provenance import hardware
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.studies.collect import Outcome
-from kagscope.studies.executors import Report
-from kagscope.studies.exhibits import exhibits, settings_of_runs
+from kagscope.studies.execute.local import Report
 from kagscope.studies.inference import infer
-from kagscope.studies.occurrence import occurrence, occurrence_sentences
+from kagscope.studies.page_data import exhibits, settings_of_runs
+from kagscope.studies.phase_diagram import occurrence, occurrence_sentences
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, varied_axes
 from kagscope.studies.store import RunStore
 from kagscope.studies.study_figures import study_figures
 from kagscope.studies.study_findings import related_sentences, study_findings
 from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 
 def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda event: None) -> Outcome:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from kagscope.errors import KagscopeError
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
-from kagscope.studies.executors import Event, Report
+from kagscope.base.errors import KagscopeError
+from kagscope.studies.execute.local import Event, Report
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, join, runs_joined, whole_runs
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 AT_LEAST = 256  # runs joined at a time
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from kagscope.base.errors import InputError
+from kagscope.columns.layout import make_layout
+from kagscope.columns.selections import check_layout, parse_selection
 from kagscope.data import Dataset
-from kagscope.errors import InputError
-from kagscope.geometry import WINDOWS, all_selections
-from kagscope.layout import make_layout
-from kagscope.selections import check_layout, parse_selection
+from kagscope.measuring.geometry import WINDOWS, all_selections
 from kagscope.studies.axes import RunValues, _Strict
 from kagscope.studies.config import GeometrySettings, Orders, RobustnessSettings
 from kagscope.training.settings import geometric_steps, linear_steps

@@ -8,15 +8,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from kagscope.applications.robustness import METHODS, adversarial_accuracy, expected_calibration_error
-from kagscope.comparison import compare, curves, pruned
 from kagscope.data import Dataset
-from kagscope.geometry import Probe, choose_points, measure_state
-from kagscope.models import mlp
-from kagscope.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
-from kagscope.states import State
+from kagscope.measuring.comparison import compare, curves, pruned
+from kagscope.measuring.geometry import Probe, choose_points, measure_state
+from kagscope.measuring.states import State
+from kagscope.robustness import METHODS, adversarial_accuracy, expected_calibration_error
 from kagscope.studies.config import RobustnessSettings, RunConfig
+from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings
+from kagscope.training.models import mlp
 from kagscope.wanted import PRUNE_SCORES, wants
 
 

@@ -10,7 +10,7 @@ from math import comb
 
 import torch
 
-from kagscope.geometry import SUMS
+from kagscope.measuring.geometry import SUMS
 from kagscope.minors._input import MOMENTS
 from kagscope.studies.config import RunConfig
 from kagscope.wanted import NEEDS, moments_for, wants

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from kagscope.reduced import final, layers_of, per_run
 from kagscope.studies.statistics import holm
+from kagscope.tables.means import final, layers_of, per_run
 
 OUTCOMES = ("accuracy", "train_accuracy", "generalization_gap", "calibration_error")
 SCORES = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment", "effective_rank", "kernel_alignment", "constant_share")

@@ -6,11 +6,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from kagscope.base.errors import InputError
 from kagscope.data import load
-from kagscope.errors import InputError
 from kagscope.studies.collect import Outcome, collect
 from kagscope.studies.config import RunConfig, StudySettings
-from kagscope.studies.executors import Executor, Report
+from kagscope.studies.execute.local import Executor, Report
 from kagscope.studies.study import Study, run_study
 
 

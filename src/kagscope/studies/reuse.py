@@ -14,13 +14,13 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from kagscope.errors import DataError
-from kagscope.schema import BOOKKEEPING
+from kagscope.base.errors import DataError
+from kagscope.loading.weights import load_state
 from kagscope.studies.config import RunConfig
 from kagscope.studies.store import RunStore
+from kagscope.tables.schema import BOOKKEEPING
 from kagscope.training import TrainedNetwork, TrainingSettings
 from kagscope.wanted import SCORE_NAMES
-from kagscope.weights import load_state
 
 CURVE = ["step", "layer", "k", "selection", "curve", "x"]
 

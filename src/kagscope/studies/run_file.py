@@ -13,7 +13,7 @@ from pathlib import Path
 from kagscope.data import Dataset, load
 from kagscope.studies.collect import Outcome, collect
 from kagscope.studies.config import RunConfig
-from kagscope.studies.executors import Executor, Report
+from kagscope.studies.execute.local import Executor, Report
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.gather import gather
 from kagscope.studies.store import RunStore

@@ -13,21 +13,21 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from kagscope.base.errors import DataError, InputError
+from kagscope.base.provenance import versions
 from kagscope.data import NAMES, Dataset, load
 from kagscope.data.functions import is_function
 from kagscope.data.variants import degraded
-from kagscope.errors import DataError, InputError
+from kagscope.loading.weights import save_weights
+from kagscope.measuring.states import State
 from kagscope.minors.threads import limit_threads
-from kagscope.provenance import versions
-from kagscope.states import State
 from kagscope.studies.config import RunConfig
-from kagscope.studies.executors import DEVICE, Report
+from kagscope.studies.execute.local import DEVICE, Report
 from kagscope.studies.networks import measure_initial, measure_run, robustness, training_settings
 from kagscope.studies.reuse import Earlier, earlier, earlier_runs, still_to_measure, together
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import write_run_table
 from kagscope.training import TrainedNetwork, train
-from kagscope.weights import save_weights
 
 TASKS_PER_WORKER = 2
 SEEDS_TOGETHER = 16  # at most: more save nothing, take memory, and are lost together when their worker is killed

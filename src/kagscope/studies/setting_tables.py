@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.intervals import half_width
-from kagscope.reduced import final, per_run
-from kagscope.schema import BOOKKEEPING
 from kagscope.studies.config import RunConfig
 from kagscope.studies.store import RunStore
+from kagscope.tables.intervals import half_width
+from kagscope.tables.means import final, per_run
+from kagscope.tables.schema import BOOKKEEPING
 
 HIDDEN = ("geometry", "data_fingerprint", "robustness", "schedule")
 LATER = {name: RunConfig.model_fields[name].default for name in RunConfig.later}  # what older stores do not say

@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from kagscope.errors import InputError
-from kagscope.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.base.errors import InputError
 from kagscope.studies.config import RunConfig
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, none_finished, read_joined, whole_runs
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 MEASURED = ("geometry.", "robustness", "checkpoints")
 """Beginnings of the values that decide what is measured, not what is trained."""
@@ -33,7 +33,7 @@ class Side:
         store: its folder.
         runs: one row per finished run, indexed by its id: every value of its configuration ("geometry.points" for those within),
             ``seed``, ``data`` (a name that stands for the content) and ``accuracy``.
-        results, curves: tables of :mod:`kagscope.schema`.
+        results, curves: tables of :mod:`kagscope.tables.schema`.
         left_out: runs that are not in them, and why.
         claims: what ``claims.json`` holds; empty where the study tests none.
         versions: that its runs were computed with, each with the values found.

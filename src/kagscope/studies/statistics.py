@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 Array = NDArray[np.float64]
 Strata = NDArray[np.int64]

@@ -3,10 +3,10 @@
 study.json                    what this folder holds: settings, fingerprint, versions
 leases/<run id>.lease         who computes a run just now
 failed/<run id>.json          the error that a run ended with
-data/<fingerprint>.safetensors   inputs and labels of the measured points, mean images (kagscope.studies.exhibits)
+data/<fingerprint>.safetensors   inputs and labels of the measured points, mean images (kagscope.studies.page_data)
 runs/<run id>/config.json     the run's configuration
 runs/<run id>/weights.safetensors   every checkpoint, keys "<step>/<parameter>"
-runs/<run id>/table.parquet   results rows (kagscope.schema)
+runs/<run id>/table.parquet   results rows (kagscope.tables.schema)
 runs/<run id>/curves.parquet  distributions
 runs/<run id>/manifest.json   size and SHA-256 of the files above, timings, versions
 """
@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kagscope.errors import DataError, OutputError
-from kagscope.files import atomic_write
-from kagscope.studies.leases import Leases
+from kagscope.base.errors import DataError, OutputError
+from kagscope.base.files import atomic_write
+from kagscope.studies.locks import Leases
 from kagscope.studies.writer import machine, writer, writer_is_dead
 
 STUDY_FILE = "study.json"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kagscope.errors import KagscopeError, OutputError
+from kagscope.base.errors import KagscopeError, OutputError
 from kagscope.studies.collect import Outcome
 from kagscope.studies.config import RunConfig
-from kagscope.studies.executors import Executor, Failure, LocalExecutor, Report
+from kagscope.studies.execute.local import Executor, Failure, LocalExecutor, Report
 from kagscope.studies.growing import Growing
 from kagscope.studies.plan import task_memory
 from kagscope.studies.resources import usable_cores, usable_memory

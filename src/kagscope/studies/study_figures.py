@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from kagscope.data.functions import accuracy_name
-from kagscope.studies.occurrence import two_axes
+from kagscope.studies.phase_diagram import two_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,12 +42,12 @@ def study_figures(
         runs: the runs table.
         summary: of :func:`~kagscope.studies.setting_tables.settings_summary`.
         related: of :func:`~kagscope.studies.relations.relations`.
-        occurs: of :func:`~kagscope.studies.occurrence.occurrence`.
+        occurs: of :func:`~kagscope.studies.phase_diagram.occurrence`.
         axes: what varies but the seed.
     """
-    from kagscope.errors import NothingToPlot
+    from kagscope.base.errors import NothingToPlot
     from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness, save
-    from kagscope.reduced import layers_of
+    from kagscope.tables.means import layers_of
 
     drawn: dict[str, Callable[[], Figure]] = {
         "relations": partial(figure_relations, results, runs, related),

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from kagscope.data.functions import accuracy_name
-from kagscope.reduced import final, per_run
 from kagscope.studies.findings import few_points, learning, left_out_sentences, sampled_and_undefined
+from kagscope.tables.means import final, per_run
 
 
 def study_findings(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str], left_out: Mapping[str, str]) -> list[str]:

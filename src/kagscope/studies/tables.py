@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kagscope.errors import DataError
-from kagscope.files import atomic_path
+from kagscope.base.errors import DataError
+from kagscope.base.files import atomic_path
 from kagscope.studies.config import RunConfig
 from kagscope.studies.store import RunStore
 

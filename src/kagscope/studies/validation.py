@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 

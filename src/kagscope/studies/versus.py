@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from kagscope.errors import InputError
-from kagscope.reduced import final, layers_of, parse_selection, per_run
-from kagscope.schema import ALL_SETTINGS, BOOKKEEPING
+from kagscope.base.errors import InputError
 from kagscope.studies.contrasts import ACCURACY, WHAT, contrasts
 from kagscope.studies.side import MEASURED, Side, names_of, read_side, text_of, with_data_named
 from kagscope.studies.versus_findings import versus_findings
+from kagscope.tables.means import final, layers_of, parse_selection, per_run
+from kagscope.tables.schema import ALL_SETTINGS, BOOKKEEPING
 
 APART = ("seed", "accuracy", "schema_version", "image_shape", "data_fingerprint")  # columns of Side.runs that set nothing apart
 THE_SETTING = "the one setting"
@@ -69,7 +69,7 @@ class Comparison:
         return {name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()}
 
     def write(self, page: str | os.PathLike[str], numbers: str | os.PathLike[str]) -> Path:
-        """Write the page (HTML) and the table (CSV), both or neither. Raises :class:`~kagscope.errors.OutputError`."""
+        """Write the page (HTML) and the table (CSV), both or neither. Raises :class:`~kagscope.base.errors.OutputError`."""
         from kagscope.report.versus import write_comparison
 
         return write_comparison(self, Path(page), Path(numbers))

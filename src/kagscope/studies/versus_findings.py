@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from kagscope.labels import score_label
-from kagscope.schema import ALL_SETTINGS
 from kagscope.studies.contrasts import ACCURACY
 from kagscope.studies.findings import learning, left_out_sentences
 from kagscope.studies.side import Side
+from kagscope.tables.schema import ALL_SETTINGS
 
 LEVEL = 0.05
 FEW_NETS = 5

@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from kagscope.errors import DataError, InputError, OutputError
-from kagscope.files import atomic_path, atomic_write, open_regular
-from kagscope.provenance import versions
+from kagscope.base.errors import DataError, InputError, OutputError
+from kagscope.base.files import atomic_path, atomic_write, open_regular
+from kagscope.base.provenance import versions
 from kagscope.tracking.parts import NEEDED, Part
 
 SETTINGS_FILE = "tracker.json"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 Send = Callable[[Mapping[str, float], int], None]
 PREFIX = "kag"

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 Clock = Callable[[], float]
 

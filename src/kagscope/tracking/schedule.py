@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
 
 FORMS = 'every=100 (steps), "geometric" (steps 1, 2, 4, 8, …), ("geometric", 1.5), ("epochs", 1) or a list of steps, [0, 10, 500]'
 _ROUNDING = 1e-9  # an epoch given as a sum of fractions may fall short of a whole one by rounding

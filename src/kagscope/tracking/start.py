@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kagscope.errors import DataError, InputError
+from kagscope.base.errors import DataError, InputError
 from kagscope.measuring import Observation
 from kagscope.measuring.baseline import baselines
 from kagscope.tracking.history import INITIAL_FILE, History, describe, digest

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from kagscope.errors import InputError
-from kagscope.schema import BOOKKEEPING
+from kagscope.base.errors import InputError
+from kagscope.tables.schema import BOOKKEEPING
 
 KEYS = ["layer", "k", "selection", "score"]
 MOMENT = ["step", "epoch"]

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from kagscope.errors import InputError, KagscopeError, OutputError
+from kagscope.base.errors import InputError, KagscopeError, OutputError
 from kagscope.jacobians.layers import Layers
 from kagscope.measuring import MeasureSettings, Observation
 from kagscope.tracking.loggers import LOGGED, metrics, senders

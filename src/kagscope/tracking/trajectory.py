@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kagscope.errors import InputError
+from kagscope.base.errors import InputError
+from kagscope.tables.onset import find_onsets
 from kagscope.tracking.history import History
-from kagscope.tracking.onset import find_onsets
 from kagscope.tracking.parts import Part, join, one_trajectory
 from kagscope.tracking.summary import CONFIDENCE, KEYS, summarise
 
@@ -61,7 +61,7 @@ class Trajectory:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per number: ``step``, ``epoch``, then the columns of a measured model (:mod:`kagscope.schema`) and
+        """One row per number: ``step``, ``epoch``, then the columns of a measured model (:mod:`kagscope.tables.schema`) and
         ``baseline_stderr``. ``table.attrs`` holds ``thinned`` and ``damaged``."""
         table = join(self.parts)
         table.attrs = {"thinned": self.thinned, "damaged": list(self.damaged)}
@@ -84,7 +84,7 @@ class Trajectory:
         selection: str | None = None,
         confidence: float = CONFIDENCE,
     ) -> pd.DataFrame:
-        """First step at which a ratio leaves the baseline's interval; see :func:`~kagscope.tracking.onset.find_onsets`.
+        """First step at which a ratio leaves the baseline's interval; see :func:`~kagscope.tables.onset.find_onsets`.
 
         Args:
             score: name or names; None for all.

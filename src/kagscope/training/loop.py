@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kagscope.base.errors import InputError
 from kagscope.data import Dataset
-from kagscope.errors import InputError
-from kagscope.models import check_seed, mlp
 from kagscope.training.augmentation import Warper, draw_maps
+from kagscope.training.models import check_seed, mlp
 from kagscope.training.settings import TrainingSettings
 from kagscope.training.stacked import StackedMLP, Workspace
 

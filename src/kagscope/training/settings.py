@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kagscope.errors import InputError
-from kagscope.models import check_activation, check_init, layer_sizes
+from kagscope.base.errors import InputError
+from kagscope.training.models import check_activation, check_init, layer_sizes
 
 MAX_EPOCHS = 100_000
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
@@ -49,7 +49,7 @@ class TrainingSettings:
         weight_decay: as the optimiser of this name in ``torch.optim`` takes it: decoupled in "adamw", else an L2 term.
         optimizer: "adam" (betas 0.9 and 0.999, eps 1e-8), "adamw", "sgd" or "rmsprop".
         momentum: of "sgd" and "rmsprop".
-        init: how weights are drawn, see :func:`kagscope.models.mlp`.
+        init: how weights are drawn, see :func:`kagscope.training.models.mlp`.
         init_scale: factor on the initial weights (not the biases).
         augmentation: spatial augmentation, or None for standard training.
         checkpoints: how many states to keep: the initial one and, at spaced steps, this many less one; the last step is always

@@ -42,7 +42,7 @@ class StackedMLP:
     """
 
     def __init__(self, states: Sequence[Mapping[str, Tensor]], activation: str, device: str = "cpu") -> None:
-        """Copy ``states`` (state dicts of :func:`kagscope.models.mlp`, all of one shape) to ``device``."""
+        """Copy ``states`` (state dicts of :func:`kagscope.training.models.mlp`, all of one shape) to ``device``."""
         self.device = device
         self.names = list(states[0])
         shapes = [tuple(states[0][name].shape) for name in self.names]

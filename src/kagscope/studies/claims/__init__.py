@@ -28,7 +28,7 @@ def evaluate_claims(
     """Judge all six claims.
 
     Args:
-        results: The results table of :mod:`kagscope.schema`, rows in any order.
+        results: The results table of :mod:`kagscope.tables.schema`, rows in any order.
         image_shape: Height and width in pixels of the images; tells which minimum distances leave too few pairs.
         confidence: Of the intervals, in (0, 1); tests are at level ``1 - confidence``.
         resamples: Of each bootstrap.

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
-from kagscope.schema import RESULT_COLUMNS, TRAININGS
-from kagscope.selections import parse_selection
+from kagscope.base.errors import InputError
+from kagscope.columns.selections import parse_selection
 from kagscope.studies.statistics import Array, Strata, net_means
+from kagscope.tables.schema import RESULT_COLUMNS, TRAININGS
 
 Measure = Literal["ratio", "difference", "value", "baseline"]
 Indices = NDArray[np.int64]
@@ -91,7 +91,7 @@ class Evidence:
     """What the claims need of a results table.
 
     Args:
-        results: The table of :mod:`kagscope.schema`; text columns may be categories or strings, rows in any order.
+        results: The table of :mod:`kagscope.tables.schema`; text columns may be categories or strings, rows in any order.
 
     Attributes:
         runs: Run ids, sorted by training, width, seed.
@@ -107,7 +107,7 @@ class Evidence:
             raise InputError(f"results must be a pandas DataFrame, got {type(results).__name__}; give the table of a study")
         missing = [column for column in RESULT_COLUMNS if column not in results.columns]
         if missing:
-            raise InputError(f"the results table lacks {', '.join(missing)}; give a table with the columns of kagscope.schema")
+            raise InputError(f"the results table lacks {', '.join(missing)}; see kagscope.tables.schema")
         run_codes, names = _codes(results["run"])
         step = results["step"].to_numpy(dtype=np.int64)
         order = self._describe_nets(results, run_codes, names, step)

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kagscope.errors import InputError
-from kagscope.schema import VERDICTS
+from kagscope.base.errors import InputError
 from kagscope.studies.claims.evidence import Evidence, Indices, Key, Measure, Sample, other_trainings
 from kagscope.studies.statistics import (
     Bootstrap,
@@ -22,6 +21,7 @@ from kagscope.studies.statistics import (
     holm,
     paired_test,
 )
+from kagscope.tables.schema import VERDICTS
 
 State = Literal["holds", "fails", "open"]
 

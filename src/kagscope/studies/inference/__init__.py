@@ -36,7 +36,7 @@ def infer(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> I
     """All tests of a study. Seeds of all draws are fixed: equal tables give equal numbers.
 
     Args:
-        results: the ``results`` table of :mod:`kagscope.schema`.
+        results: the ``results`` table of :mod:`kagscope.tables.schema`.
         runs: the study's runs table, one row per run in the order of the study.
         varied: the columns of ``runs`` that the study varies, with or without "seed".
     """

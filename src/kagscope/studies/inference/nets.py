@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kagscope.errors import InputError
-from kagscope.reduced import WHAT_KEYS, final
-from kagscope.schema import BOOKKEEPING, RESULT_COLUMNS
+from kagscope.base.errors import InputError
 from kagscope.studies.relations import outcome_columns
 from kagscope.studies.statistics import Array, net_means
+from kagscope.tables.means import WHAT_KEYS, final
+from kagscope.tables.schema import BOOKKEEPING, RESULT_COLUMNS
 
 Indices = NDArray[np.int64]
 
@@ -67,7 +67,7 @@ class Nets:
         missing = [name for name in RESULT_COLUMNS if name not in results.columns]
         missing += [name for name in ("run", "seed", *varied) if name not in runs.columns]
         if missing:
-            raise InputError(f"the tables of the study lack {', '.join(missing)}; see kagscope.schema for what they need")
+            raise InputError(f"the tables of the study lack {', '.join(missing)}; see kagscope.tables.schema for what they need")
         runs = runs.reset_index(drop=True)
         place = {str(run): number for number, run in enumerate(runs["run"])}
         last = final(results)

@@ -1,0 +1,1 @@
+"""Errors, files, messages, provenance: what every room uses and none owns."""

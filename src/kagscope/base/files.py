@@ -1,0 +1,76 @@
+"""Writing files so that a reader sees the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+from kagscope.base.errors import DataError, OutputError
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; on success it is flushed to disk and renamed over ``target``.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full; ``target`` is as it was before.
+    """
+    target = Path(target)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}; choose a folder that can be written") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(target: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write ``content`` (text as UTF-8) to ``target`` at once or not at all. Raises :class:`OutputError`."""
+    data = content.encode() if isinstance(content, str) else content
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a plain file to read bytes, without hanging on a FIFO or reading from a device.
+
+    Raises:
+        DataError: missing, a folder, FIFO or device, or not readable.
+    """
+    path = Path(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the name") from error
+    except (OSError, ValueError) as error:
+        kind = "a folder" if path.is_dir() else getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: cannot be opened ({kind}); expected a file that can be read") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
+        raise DataError(f"{path}: is {kind}; expected a plain file")
+    return os.fdopen(descriptor, "rb")

@@ -1,0 +1,147 @@
+"""Scores of MATH.md section 3 that are functions of moments: one short function each.
+
+They return a float for one matrix and a (B,) array for a batch, a tensor on the device of a batch given on CUDA; where S1 = 0
+they are undefined: NaN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.base.errors import InputError, UndefinedScore
+from kagscope.minors._input import check_positive
+
+if TYPE_CHECKING:
+    from kagscope.minors.moments import Moments
+
+FloatArray = NDArray[np.float64]
+LN2 = float(np.log(2.0))
+
+
+def participation_ratio(moments: Moments) -> Any:
+    """sqrt(S2) / S1, in [1/sqrt(N), 1]: higher is more concentrated (arXiv 2511.21626 and the authors' code)."""
+    s1, s2 = moments.normalised("s1"), moments.normalised("s2")
+    return moments.out(quotient(np.sqrt(s2), s1))
+
+
+def pr_normalized(moments: Moments) -> Any:
+    """S1^2 / (N S2), in [1/N, 1]: 1 is uniform (arXiv 2509.12326; the physics convention)."""
+    s1, s2 = moments.normalised("s1"), moments.normalised("s2")
+    return moments.out(quotient((s1 / max(moments.count, 1)) * s1, s2))
+
+
+def effective_minors(moments: Moments) -> Any:
+    """S1^2 / S2: how many minors carry the mass."""
+    s1, s2 = moments.normalised("s1"), moments.normalised("s2")
+    return moments.out(quotient(s1**2, s2))
+
+
+def ipr(moments: Moments) -> Any:
+    """S2^2 / S4: participation with probabilities M^2 / S2."""
+    s2, s4 = moments.normalised("s2"), moments.normalised("s4")
+    return moments.out(quotient(s2**2, s4))
+
+
+def kl_uniform(moments: Moments) -> Any:
+    """ln N + E / S1 - ln S1: divergence of p = M / S1 from uniform, 0 where all minors are equal (arXiv 2511.21626 code)."""
+    s1, entropy = moments.normalised("s1"), moments.normalised("entropy")
+    safe = np.where(s1 > 0, s1, 1.0)
+    value = np.log(float(max(moments.count, 1))) + entropy / safe - np.log(safe)
+    return moments.out(np.where(s1 > 0, value, np.nan))
+
+
+def near_zero(moments: Moments, eps: float = 2.0**-10) -> Any:
+    """Fraction of minors with M <= eps * mean M, exact zeros included (arXiv 2410.08451: the spike at zero).
+
+    Read from the histogram, log-linear inside the one bin that the threshold cuts; :func:`near_zero_error` is that bin's share.
+    """
+    return moments.out(_near_zero(moments, eps)[0])
+
+
+def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Any:
+    """Share of the minors in the bin that the threshold of :func:`near_zero` cuts: a bound on its error."""
+    return moments.out(_near_zero(moments, eps)[1])
+
+
+def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
+    check_positive("eps", eps, "minors up to eps times their mean count as near zero")
+    bins = _bins(moments)
+    position = np.log2(eps) * 8 + _mean_position(moments) - bins.first  # in bins from the first one
+    value, error = np.full(len(moments), np.nan), np.full(len(moments), np.nan)
+    for row, counts in enumerate(bins.counts):
+        if not np.isfinite(position[row]):
+            continue
+        whole = int(np.floor(np.clip(position[row], -1, len(counts))))
+        below = float(counts[: max(whole, 0)].sum()) + float(bins.zeros[row])
+        cut = float(counts[whole]) if 0 <= whole < len(counts) else 0.0
+        value[row] = (below + cut * (position[row] - whole)) / moments.count if cut else below / moments.count
+        error[row] = cut / moments.count
+    return value, error
+
+
+def kl_init(moments: Moments, initial: Moments) -> Any:
+    """KL divergence of the distribution of log2(M / mean M) from the initial one, in nats (MATH.md 3 and 4.6).
+
+    Bins of 1/8; each count is split between the two bins that it falls in after division by the mean; exact zeros have a bin
+    of their
+    own; both are smoothed by +1/2 a count a bin. Zero for the same moments, and unchanged when a matrix is scaled, up to that
+    split.
+    """
+    if len(moments) != len(initial):
+        raise InputError(f"kl_init of {len(moments)} matrices against {len(initial)}; give the same number of each")
+    value = np.full(len(moments), np.nan)
+    for row in range(len(moments)):
+        left, right = _centred(moments, row), _centred(initial, row)
+        if left is None or right is None:
+            continue
+        first = min(left[0], right[0])
+        width = max(left[0] + len(left[1]), right[0] + len(right[1])) - first
+        p, q = (_smoothed(part, first, width, zeros) for part, zeros in ((left, left[2]), (right, right[2])))
+        value[row] = float((p * np.log(p / q)).sum())
+    return moments.out(value)
+
+
+def _centred(moments: Moments, row: int) -> tuple[int, FloatArray, float] | None:
+    """First bin, counts over log2(M / mean M) and exact zeros of one matrix; None where S1 = 0."""
+    bins = _bins(moments)
+    mean = _mean_position(moments)[row]
+    if not np.isfinite(mean):
+        return None
+    used = np.flatnonzero(bins.counts[row])
+    counts = bins.counts[row, used[0] : used[-1] + 1].astype(np.float64)
+    shift = float(bins.first[row] + used[0] - mean)
+    whole = int(np.floor(shift))
+    share = shift - whole
+    split = np.zeros(len(counts) + 1)
+    split[:-1] = counts * (1 - share)
+    split[1:] += counts * share
+    return whole, split, float(bins.zeros[row])
+
+
+def _smoothed(part: tuple[int, FloatArray, float], first: int, width: int, zeros: float) -> FloatArray:
+    counts = np.full(width + 1, 0.5)
+    counts[part[0] - first : part[0] - first + len(part[1])] += part[1]
+    counts[-1] += zeros
+    return counts / counts.sum()
+
+
+def _bins(moments: Moments) -> Any:
+    if moments.bins is None:
+        raise UndefinedScore('this score reads the histogram, which was not computed; ask for it with moments="all"')
+    return moments.bins
+
+
+def _mean_position(moments: Moments) -> FloatArray:
+    """(B,) 8 log2(mean M), the position of the mean in bins; NaN where S1 = 0."""
+    s1 = moments.normalised("s1")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        position = 8 * (np.log2(s1) - np.log2(float(max(moments.count, 1))) + moments.k * moments.exponent)
+    return np.where(s1 > 0, position, np.nan)
+
+
+def quotient(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """numerator / denominator, NaN where the denominator is 0."""
+    return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1.0), np.nan)

@@ -1,0 +1,1 @@
+"""Pruning: units whose Jacobian row is zero at every point, taken out of the network."""

@@ -1,0 +1,277 @@
+"""Which units are constant: the rows of their layer's Jacobian are zero, and their value is the same, at every point.
+
+The block Jacobian of a layer (its own input to the units' value, MATH.md section 1) has, for one unit, the row ``slope * w``: the
+derivative of the steps after the affine map, times the unit's incoming weights. A zero row alone does not make a unit constant: a
+saturated sigmoid may stand at 0 for some points and at 1 for others, with no slope at either. Both are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kagscope.base.errors import InputError
+from kagscope.jacobians.inputs import Inputs
+from kagscope.pruning.recorder import Recording, forward, is_metadata, name_of, outputs, parts
+from kagscope.pruning.units import Layer, Reader, UnitGroup
+
+
+@dataclass
+class Range:
+    """Smallest, largest and summed value of each column of a reader's input over points and positions, float64."""
+
+    low: np.ndarray
+    high: np.ndarray
+    total: np.ndarray
+    count: int
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.total / self.count
+
+
+@dataclass
+class Evidence:
+    """What was seen of a group's units.
+
+    Attributes:
+        row: (m,) largest norm of the unit's Jacobian row over points and positions: ``sum |slope| * ||w||`` over the layers that
+            make the unit (one, unless layers are multiplied), float64; None where it was not asked for.
+        ranges: one :class:`Range` for each reader.
+    """
+
+    row: np.ndarray | None
+    ranges: list[Range] = field(default_factory=list)
+
+
+NO_GRADIENT = "gradients are switched off on the way to the next layer, so that its slope cannot be seen"
+
+
+class OtherSteps(Exception):
+    """The forward pass took other steps for these points than for those it was recorded with."""
+
+
+def observe(
+    model: nn.Module, groups: Sequence[UnitGroup], recording: Recording, inputs: Inputs, size: int, *, rows: bool = True
+) -> list[Evidence]:
+    """Values and, with ``rows``, Jacobian rows of all groups' units over ``inputs``, in parts of ``size`` points.
+
+    Raises:
+        OtherSteps: the forward pass depends on the data.
+        InputError: NaN or infinity in a layer's units.
+    """
+    observer = _Observer(groups, recording, rows)
+    for part in parts(inputs, size):
+        observer.restart()
+        with torch.set_grad_enabled(rows), observer:
+            forward(model, part)
+        observer.finish()
+    found = [observer.evidence(group) for group in groups]
+    for group, seen in zip(groups, found, strict=True):
+        numbers = [bound for part in seen.ranges for bound in (part.low, part.high)]
+        if not all(np.isfinite(part).all() for part in ([] if seen.row is None else [seen.row]) + numbers):
+            raise InputError(
+                f"units or slopes of layer {group.makers[0].name!r} are NaN or infinite at these inputs; check the model"
+            )
+    return found
+
+
+class _Observer(TorchFunctionMode):
+    """Looks at the outputs of the layers that make units, and at what the layers that read them are given."""
+
+    def __init__(self, groups: Sequence[UnitGroup], recording: Recording, rows: bool) -> None:
+        super().__init__()
+        self.rows = rows
+        self.names = [call.name for call in recording.calls]
+        self.made = {layer.call: layer for group in groups for layer in group.makers}
+        self.read = {reader.layer.call: (group, reader) for group in groups for reader in group.readers}
+        self.slopes: dict[int, np.ndarray] = {}
+        self.ranges: dict[int, Range] = {}
+        self.leaves: dict[int, Tensor] = {}
+        self.index = 0
+
+    def restart(self) -> None:
+        self.index = 0
+        self.leaves = {}
+
+    def finish(self) -> None:
+        if self.index != len(self.names):
+            raise OtherSteps
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        index, name = self.index, name_of(func)
+        if index in self.read and name == self.names[index]:
+            args, kwargs = self._look(index, args, kwargs)
+        out = func(*args, **kwargs)
+        if is_metadata(name, func, outputs(out)):
+            return out
+        if index >= len(self.names) or name != self.names[index]:
+            raise OtherSteps
+        self.index += 1
+        if self.rows and index in self.made:
+            leaf = out.detach().requires_grad_()
+            self.leaves[index] = leaf
+            return leaf.clone()  # not the leaf itself, which no step may change in place
+        return out
+
+    def _look(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Note a reader's input; hand it on without its history."""
+        group, reader = self.read[index]
+        args, kwargs, value = source(reader.layer, args, kwargs)
+        if self.rows:
+            leaves = [self.leaves[layer.call] for layer in group.makers]
+            slopes: Sequence[Tensor | None] = [None] * len(leaves)
+            if value.requires_grad:
+                slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True, retain_graph=True)
+            for layer, slope in zip(group.makers, slopes, strict=True):
+                if slope is None:  # not the same as a slope of zero
+                    group.block(NO_GRADIENT)
+                else:
+                    largest = _by_unit(slope.abs(), 1 if layer.kind == "convolution" else slope.ndim - 1).amax(1)
+                    _keep(self.slopes, layer.call, largest.double().cpu().numpy())
+        flat = _by_unit(value.detach(), reader.axis).double()
+        low, high, total = (found.cpu().numpy() for found in (flat.amin(1), flat.amax(1), flat.sum(1)))
+        part = Range(low, high, total, flat.shape[1])
+        before = self.ranges.get(index)
+        self.ranges[index] = part if before is None else _joined(before, part)
+        return with_source(reader.layer, args, kwargs, value.detach())
+
+    def evidence(self, group: UnitGroup) -> Evidence:
+        row = None
+        if self.rows:
+            row = np.zeros(group.size)
+            for layer in group.makers:
+                row = row + self.slopes.get(layer.call, np.zeros(group.size)) * weight_norms(layer)
+        return Evidence(row, [self.ranges[reader.layer.call] for reader in group.readers])
+
+
+def source(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
+    """Arguments of a layer's call, and its input among them."""
+    place, name = (1, "mat1") if layer.kind == "addmm" else (0, "input")
+    return args, kwargs, args[place] if place < len(args) else kwargs[name]
+
+
+def with_source(
+    layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], value: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a layer's call with another input."""
+    place, name = (1, "mat1") if layer.kind == "addmm" else (0, "input")
+    if place < len(args):
+        return (*args[:place], value, *args[place + 1 :]), kwargs
+    return args, {**kwargs, name: value}
+
+
+def weight_norms(layer: Layer) -> np.ndarray:
+    """L2 norm of the incoming weights of each unit, (m,) float64."""
+    weight = layer.weight.tensor.detach().double()
+    rows = weight.t() if layer.kind == "addmm" else weight
+    return np.asarray(rows.flatten(1).norm(dim=1).cpu().numpy())
+
+
+def _by_unit(tensor: Tensor, axis: int) -> Tensor:
+    """(units, everything else)."""
+    return tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
+
+
+def _keep(largest: dict[int, np.ndarray], key: int, new: np.ndarray) -> None:
+    largest[key] = np.maximum(largest[key], new) if key in largest else new
+
+
+def _joined(first: Range, second: Range) -> Range:
+    return Range(
+        np.minimum(first.low, second.low),
+        np.maximum(first.high, second.high),
+        first.total + second.total,
+        first.count + second.count,
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Units of a group by what is to become of them, boolean masks (m,): ``remove``, and ``keep`` by reason."""
+
+    remove: np.ndarray
+    keep: dict[str, np.ndarray]
+
+
+VARIES = "constant near every point, but not the same from point to point"
+PADDED = "constant but not 0, and the next convolution pads with zeros: no bias can stand for it at the border"
+NO_BIAS = "constant but not 0, and the next layer has no bias that could take it up"
+LAST = "the last of its layer"
+
+
+def row_ratios(seen: Evidence) -> np.ndarray:
+    """(m,) largest row norm of each unit over the largest of its layer."""
+    assert seen.row is not None
+    return _ratio(seen.row, seen.row.max())
+
+
+def spread_ratios(group: UnitGroup, seen: Evidence, rounding: float) -> np.ndarray:
+    """(m,) how far each unit's value ranges, over the widest range of its layer; the widest of all columns and readers.
+
+    Ranges within ``rounding`` of the largest value count as none.
+    """
+    widest = np.zeros(group.size)
+    for reader, found in zip(group.readers, seen.ranges, strict=True):
+        spread = found.high - found.low
+        steady = spread <= 4 * rounding * np.maximum(np.abs(found.low), np.abs(found.high))
+        ratios = _ratio(np.where(steady, 0.0, spread), spread.max())
+        widest = np.maximum(widest, ratios.reshape(-1, reader.width).max(axis=1))
+    return widest
+
+
+def _ratio(values: np.ndarray, largest: float) -> np.ndarray:
+    return np.divide(values, largest, out=np.zeros_like(values), where=values > 0)
+
+
+def judge(group: UnitGroup, seen: Evidence, tolerance: float, rounding: float) -> Verdict:
+    """Which units are constant within ``tolerance``, and which of them stay, and why.
+
+    A unit is constant if its row is at most ``tolerance`` times the largest row of its layer, and its values, in every column
+    that a reader sees, range no wider than ``tolerance`` times the widest range there.
+
+    Args:
+        group: of units.
+        seen: rows and ranges.
+        tolerance: relative, from 0.
+        rounding: of the model's dtype, relative.
+    """
+    flat = row_ratios(seen) <= tolerance
+    same = spread_ratios(group, seen, rounding) <= tolerance
+    return settle(group, flat & same, seen, tolerance, {VARIES: flat & ~same})
+
+
+def settle(
+    group: UnitGroup,
+    remove: np.ndarray,
+    seen: Evidence,
+    tolerance: float = 0.0,
+    keep: Mapping[str, np.ndarray] | None = None,
+) -> Verdict:
+    """Take back the removal of units whose value cannot be folded into every reader, and of a layer's last unit.
+
+    A value of at most ``tolerance`` times the widest spread of its layer need not be folded.
+    """
+    keep = dict(keep or {})
+    for reader, found in zip(group.readers, seen.ranges, strict=True):
+        small = _all_columns(np.abs(found.mean) <= tolerance * (found.high - found.low).max(), reader)
+        foldable = reader.layer.bias is not None or reader.layer.takes_bias
+        for bars, reason in ((reader.layer.zero_padded, PADDED), (not foldable, NO_BIAS)):
+            if bars and (remove & ~small).any():
+                keep[reason] = keep.get(reason, np.zeros(group.size, bool)) | (remove & ~small)
+                remove = remove & small
+    if remove.all():
+        keep[LAST] = np.arange(group.size) == 0
+        remove = remove & ~keep[LAST]
+    return Verdict(remove, {reason: units for reason, units in keep.items() if units.any()})
+
+
+def _all_columns(fits: np.ndarray, reader: Reader) -> np.ndarray:
+    return np.asarray(fits.reshape(-1, reader.width).all(axis=1))

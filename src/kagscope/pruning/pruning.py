@@ -1,0 +1,249 @@
+"""What pruning did: the report, and the smaller model with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from kagscope.base.errors import InputError
+from kagscope.pruning.constant import Evidence, Verdict, judge, row_ratios, spread_ratios
+from kagscope.pruning.costs import count, flops_of, latencies
+from kagscope.pruning.effect import checked_labels, effect_of
+from kagscope.pruning.surgery import Cut, without, workable
+from kagscope.pruning.traced import Traced
+
+LATENCY_POINTS = 256
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Units of a layer that were found constant, or were named, and stay all the same."""
+
+    layer: str
+    units: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Pruning:
+    """What was removed and what it changed.
+
+    Attributes:
+        tolerance: below which rows counted as zero; None where the units were named.
+        removed: layer name to the indices of its removed units, for every layer that could lose some. Layers whose outputs are
+            multiplied (gated MLPs) lose the same units together.
+        units: layer name to how many it had.
+        kept: units found constant that stay, by layer and reason.
+        skipped: layers whose units cannot be taken out, with the reason.
+        largest_change: largest absolute change of an output over the inputs, relative to the largest absolute output.
+        largest_absolute_change: the same as it is, in the output's units.
+        accuracy_before, accuracy_after: share of inputs whose largest output is at the label; None without labels.
+        parameters_before, parameters_after: how many numbers the model learns.
+        flops_before, flops_after: floating-point operations of one forward pass of one input (2 for a multiply-add; matrix
+            products, convolutions and attention, as ``torch.utils.flop_counter`` counts them); None if not counted.
+        latency_before, latency_after: median seconds of one forward pass of ``latency_points`` inputs; None if not measured.
+        latency_points: how many inputs one timed pass took.
+    """
+
+    tolerance: float | None
+    removed: dict[str, tuple[int, ...]]
+    units: dict[str, int]
+    kept: tuple[Kept, ...]
+    skipped: dict[str, str]
+    largest_change: float
+    largest_absolute_change: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+    parameters_before: int
+    parameters_after: int
+    flops_before: int | None
+    flops_after: int | None
+    latency_before: float | None
+    latency_after: float | None
+    latency_points: int
+    _source: tuple[Traced, Mapping[int, Evidence], Tensor | None] = field(repr=False)
+
+    @property
+    def traced(self) -> Traced:
+        """The copy of the model that was looked at, with the points."""
+        return self._source[0]
+
+    def curve(self, tolerances: Iterable[float]) -> pd.DataFrame:
+        """What other tolerances would do, without measuring rows again.
+
+        Args:
+            tolerances: relative, from 0, as in :func:`~kagscope.pruning.prune.prune`.
+
+        Returns:
+            One row per tolerance: tolerance, units (removed), parameters, largest_change, largest_absolute_change, accuracy (NaN
+            without labels).
+
+        Raises:
+            InputError: a tolerance below 0 or NaN, or a pruning of units that were named.
+        """
+        traced, seen, labels = self._rows()
+        rows = []
+        for tolerance in [checked_tolerance(value) for value in tolerances]:
+            cuts, _ = decide(traced, seen, judged(traced, seen, tolerance))
+            smaller = without(traced.source, cuts)
+            effect = effect_of(traced.model, smaller, traced.inputs, traced.part, labels)
+            units = sum(int(cut.gone.sum()) * len(cut.group.makers) for cut in cuts)
+            changes = effect.largest_change, effect.largest_absolute_change, effect.accuracy_after
+            rows.append((tolerance, units, count(smaller), *changes))
+        names = ["tolerance", "units", "parameters", "largest_change", "largest_absolute_change", "accuracy"]
+        return pd.DataFrame(rows, columns=names).astype({"accuracy": float})
+
+    def least_tolerances(self) -> dict[str, np.ndarray]:
+        """For each layer, the smallest tolerance at which each unit (m,) counts as constant: the larger of its row's norm and its
+        value's range, each beside the largest of the layer.
+
+        Raises:
+            InputError: a pruning of units that were named.
+        """
+        traced, seen, _ = self._rows()
+        found: dict[str, np.ndarray] = {}
+        for place, group in enumerate(traced.groups):
+            if place in seen:
+                least = np.maximum(row_ratios(seen[place]), spread_ratios(group, seen[place], rounding_of(traced)))
+                found |= {layer.name: least.copy() for layer in group.makers}
+        return found
+
+    def _rows(self) -> tuple[Traced, Mapping[int, Evidence], Tensor | None]:
+        if self.tolerance is None:
+            raise InputError("units were named here and no rows measured; take the report of kagscope.prune")
+        return self._source
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the model, in plain types."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__ if not name.startswith("_")}
+        found["removed"] = {layer: list(units) for layer, units in self.removed.items()}
+        return found | {"kept": [asdict(kept) | {"units": list(kept.units)} for kept in self.kept]}
+
+    def __repr__(self) -> str:
+        what = "units that were named" if self.tolerance is None else f"tolerance {self.tolerance:g}"
+        gone, total = sum(map(len, self.removed.values())), sum(self.units.values())
+        lines = [f"Pruning ({what}): {gone} of {total} units removed"]
+        width = max(map(len, [*self.units, ""])) + 2
+        lines += [f"  {name:<{width}}{len(self.removed[name])} of {size}" for name, size in self.units.items()]
+        lines += [f"  kept in {kept.layer}: {_some(kept.units)}: {kept.reason}" for kept in self.kept]
+        for reason in dict.fromkeys(self.skipped.values()):
+            names = tuple(name for name, why in self.skipped.items() if why == reason)
+            lines.append(f"  left alone{' ' if any(names) else ''}{_some(names, 4)}: {reason}")
+        lines += [f"  largest change of an output: {self.largest_change:.3g} of the largest ({self.largest_absolute_change:.3g})"]
+        for name, before, after, form in (
+            ("accuracy", self.accuracy_before, self.accuracy_after, "{:.4f}"),
+            ("parameters", self.parameters_before, self.parameters_after, "{:,}"),
+            ("FLOPs per input", self.flops_before, self.flops_after, "{:,}"),
+            (f"seconds for {self.latency_points} inputs", self.latency_before, self.latency_after, "{:.3g}"),
+        ):
+            if before is not None and after is not None:
+                lines.append(f"  {name}: {form.format(before)} before, {form.format(after)} after")
+        return "\n".join(lines)
+
+
+def checked_tolerance(tolerance: float) -> float:
+    """Return a tolerance if it is a finite number from 0; else raise :class:`InputError`."""
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.number)) or not 0 <= tolerance < np.inf:
+        raise InputError(f"tolerance is {tolerance!r}; expected a finite number from 0, such as 0.01")
+    return float(tolerance)
+
+
+def judged(traced: Traced, seen: Mapping[int, Evidence], tolerance: float) -> dict[int, Verdict]:
+    """A verdict on each group of units that was observed, by the group's place."""
+    rounding = rounding_of(traced)
+    return {place: judge(traced.groups[place], found, tolerance, rounding) for place, found in seen.items()}
+
+
+def rounding_of(traced: Traced) -> float:
+    """Relative rounding of the model's coarsest dtype."""
+    dtypes = [parameter.dtype for parameter in traced.model.parameters() if parameter.is_floating_point()]
+    return max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
+
+
+def decide(traced: Traced, seen: Mapping[int, Evidence], verdicts: Mapping[int, Verdict]) -> tuple[list[Cut], dict[int, str]]:
+    """The cuts that leave a working model, and why others, by place of their group, do not."""
+    places = list(verdicts)
+    cuts = [Cut.of(traced.groups[place], verdicts[place].remove, seen[place]) for place in places]
+    good, reasons = workable(traced.model, traced.source, traced.recording, cuts, traced.sample)
+    return good, {places[at]: reason for at, reason in reasons.items()}
+
+
+def describe(
+    traced: Traced,
+    seen: Mapping[int, Evidence],
+    verdicts: Mapping[int, Verdict],
+    tolerance: float | None,
+    *,
+    labels: Any = None,
+    flops: bool = False,
+    latency: bool = False,
+) -> tuple[nn.Module, Pruning]:
+    """Cut, and report what the cut did. Raises :class:`InputError` for labels that do not fit."""
+    labels = traced.inputs.labels if labels is None else labels
+    answers = None if labels is None else checked_labels(labels, traced.recording.shapes, traced.inputs.count)
+    cuts, failed = decide(traced, seen, verdicts)
+    smaller = without(traced.source, cuts)
+    effect = effect_of(traced.model, smaller, traced.inputs, traced.part, answers)
+    units = {layer.name: group.size for group in traced.groups if not group.reason for layer in group.makers}
+    gone = {layer.name: _indices(cut.gone) for cut in cuts for layer in cut.group.makers}
+    kept: list[Kept] = []
+    for place, verdict in verdicts.items():
+        for layer in traced.groups[place].makers:
+            reasons = dict(verdict.keep)
+            if place in failed:
+                reasons[failed[place]] = verdict.remove
+            kept += [Kept(layer.name, _indices(units), reason) for reason, units in reasons.items()]
+    skipped = {layer.name: group.reason for group in traced.groups if group.reason for layer in group.makers}
+    skipped |= _unseen(traced)
+    one = traced.inputs.take(slice(0, 1))
+    timed = traced.inputs.take(slice(0, min(LATENCY_POINTS, traced.part)))
+    seconds = latencies(traced.model, smaller, timed) if latency else (None, None)
+    report = Pruning(
+        tolerance=tolerance,
+        removed={name: gone.get(name, ()) for name in units},
+        units=units,
+        kept=tuple(kept),
+        skipped=skipped,
+        largest_change=effect.largest_change,
+        largest_absolute_change=effect.largest_absolute_change,
+        accuracy_before=effect.accuracy_before,
+        accuracy_after=effect.accuracy_after,
+        parameters_before=count(traced.source),
+        parameters_after=count(smaller),
+        flops_before=flops_of(traced.model, one) if flops else None,
+        flops_after=flops_of(smaller, one) if flops else None,
+        latency_before=seconds[0],
+        latency_after=seconds[1],
+        latency_points=timed.count,
+        _source=(traced, seen, answers),
+    )
+    return traced.restored(without(traced.source, cuts)), report  # not the one that was run
+
+
+def _unseen(traced: Traced) -> dict[str, str]:
+    """Modules with weights that no call of a Linear layer or convolution was seen to use; or that there was no such call."""
+    if not traced.groups:
+        return {"": "no Linear layer or convolution was seen in the forward pass"}
+    seen = {id(layer.weight.tensor) for group in traced.groups for layer in group.makers}
+    return {
+        name: "it was not seen at work as a Linear layer or convolution"
+        for name, module in traced.model.named_modules()
+        if any(
+            weight is not None and "weight" in attribute and weight.ndim > 1 and id(weight) not in seen
+            for attribute, weight in module._parameters.items()
+        )
+    }
+
+
+def _indices(mask: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(unit) for unit in np.flatnonzero(mask))
+
+
+def _some(units: tuple[Any, ...], most: int = 8) -> str:
+    return ", ".join(map(str, units[:most])) + (f", … ({len(units)})" if len(units) > most else "")

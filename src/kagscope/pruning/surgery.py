@@ -1,0 +1,181 @@
+"""Removing units: their value goes into the next layer's bias, their rows and columns go (MATH.md, claim 6)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kagscope.jacobians.inputs import Inputs
+from kagscope.pruning.constant import Evidence, source, with_source
+from kagscope.pruning.recorder import Recording, forward, is_metadata, name_of, outputs
+from kagscope.pruning.units import Layer, Reader, UnitGroup, Weight
+
+SIZES = {  # attributes in which modules keep the number of units that they make, or read
+    "made": ("out_features", "out_channels", "num_features", "num_parameters", "nf"),
+    "read": ("in_features", "in_channels", "nx"),
+}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Units of one group to be taken out: ``gone`` (m,) bool, and for each reader the constants (units * width,) to fold."""
+
+    group: UnitGroup
+    gone: np.ndarray
+    constants: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, group: UnitGroup, gone: np.ndarray, seen: Evidence) -> Cut:
+        return cls(group, gone, tuple(found.mean for found in seen.ranges))
+
+
+def without(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
+    """A copy of ``model`` without the units of ``cuts``; the model itself is not changed."""
+    smaller = copy.deepcopy(model)
+    modules = dict(smaller.named_modules())
+    for cut in cuts:
+        if cut.gone.any():
+            _take_out(modules, cut)
+    return smaller
+
+
+def _take_out(modules: Mapping[str, nn.Module], cut: Cut) -> None:
+    kept = torch.from_numpy(np.flatnonzero(~cut.gone))
+    for layer in cut.group.makers:
+        _shrink(modules, layer.weight, kept, 1 if layer.kind == "addmm" else 0, "made")
+        if layer.bias is not None:
+            _shrink(modules, layer.bias, kept, 0, "made")
+    for weight in cut.group.per_unit:
+        _shrink(modules, weight, kept, 0, "made")
+    for reader, constants in zip(cut.group.readers, cut.constants, strict=True):
+        gone = np.repeat(cut.gone, reader.width)
+        _fold(modules, reader, gone, constants)
+        _shrink(modules, reader.layer.weight, torch.from_numpy(np.flatnonzero(~gone)), _input_axis(reader.layer), "read")
+
+
+def _input_axis(layer: Layer) -> int:
+    return 0 if layer.kind == "addmm" else 1
+
+
+@torch.no_grad()
+def _fold(modules: Mapping[str, nn.Module], reader: Reader, gone: np.ndarray, constants: np.ndarray) -> None:
+    """Add the constants, weighted as the reader weights them, to its bias."""
+    layer = reader.layer
+    chosen = np.flatnonzero(gone & (constants != 0))
+    if len(chosen) == 0 or not (layer.bias or layer.takes_bias):  # without a bias only values that count as 0 get here
+        return
+    owner = modules[layer.weight.path]
+    weight = getattr(owner, layer.weight.attribute)
+    columns = weight.double().index_select(_input_axis(layer), torch.from_numpy(chosen).to(weight.device))
+    values = torch.from_numpy(constants[chosen]).to(weight.device)
+    if columns.ndim > 2:  # a constant channel adds the sum of its kernel
+        columns = columns.flatten(2).sum(2)
+    added = values @ columns if layer.kind == "addmm" else columns @ values
+    if layer.bias is None:
+        owner.bias = nn.Parameter(added.to(weight.dtype), requires_grad=weight.requires_grad)
+    else:
+        bias = getattr(modules[layer.bias.path], layer.bias.attribute)
+        _set(modules, layer.bias, (bias.double() + added).to(bias.dtype))
+
+
+@torch.no_grad()
+def _shrink(modules: Mapping[str, nn.Module], weight: Weight, kept: Tensor, axis: int, what: str) -> None:
+    """Keep only some entries along an axis, and the module's own record of its size with them."""
+    owner = modules[weight.path]
+    old = getattr(owner, weight.attribute)
+    _set(modules, weight, old.index_select(axis, kept.to(old.device)))
+    for size in SIZES[what]:
+        if getattr(owner, size, None) == old.shape[axis]:
+            setattr(owner, size, len(kept))
+
+
+def _set(modules: Mapping[str, nn.Module], weight: Weight, new: Tensor) -> None:
+    owner = modules[weight.path]
+    old = getattr(owner, weight.attribute)
+    if isinstance(old, nn.Parameter):
+        setattr(owner, weight.attribute, nn.Parameter(new, requires_grad=old.requires_grad))
+    else:
+        setattr(owner, weight.attribute, new)
+
+
+class _Substitute(TorchFunctionMode):
+    """Gives readers the constants instead of the units: what the smaller model should compute, computed by the original."""
+
+    def __init__(self, recording: Recording, cuts: Sequence[Cut]) -> None:
+        super().__init__()
+        self.index = 0
+        self.names = [call.name for call in recording.calls]
+        self.readers = {
+            reader.layer.call: (reader, np.repeat(cut.gone, reader.width), constants)
+            for cut in cuts
+            for reader, constants in zip(cut.group.readers, cut.constants, strict=True)
+        }
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        name = name_of(func)
+        if self.index in self.readers and name == self.names[self.index]:
+            reader, gone, constants = self.readers[self.index]
+            args, kwargs, value = source(reader.layer, args, kwargs)
+            changed = value.clone().movedim(reader.axis, -1)
+            changed[..., torch.from_numpy(gone)] = torch.from_numpy(constants[gone]).to(value)
+            args, kwargs = with_source(reader.layer, args, kwargs, changed.movedim(-1, reader.axis).contiguous())
+        out = func(*args, **kwargs)
+        if not is_metadata(name, func, outputs(out)):
+            self.index += 1
+        return out
+
+
+def agrees(model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequence[Cut], inputs: Inputs) -> str:
+    """Check on ``inputs`` that the smaller model computes what the original does with the units replaced by their constants.
+
+    Args:
+        model: the original, to be run.
+        source: the same, from which the smaller one is made.
+        recording: of the original.
+        cuts: to be checked.
+        inputs: a few points.
+
+    Returns:
+        Why not; empty if it does.
+    """
+    with torch.no_grad(), _Substitute(recording, cuts):
+        expected = outputs(forward(model, inputs))
+    try:
+        with torch.no_grad():
+            found = outputs(forward(without(source, cuts), inputs))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        return f"the forward pass relies on the layer's width ({' '.join(str(error).split())[:100]})"
+    for before, after in zip(expected, found, strict=True):
+        if before.shape != after.shape:
+            return "the forward pass relies on the layer's width (the output changes its shape)"
+        if before.is_floating_point() and before.numel():
+            allowed = torch.finfo(before.dtype).eps ** 0.6 * float(before.abs().max())
+            if not float((before - after).abs().max()) <= allowed:
+                return "without it the model computes something else: it is used in a way that was not seen"
+    return ""
+
+
+def workable(
+    model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequence[Cut], inputs: Inputs
+) -> tuple[list[Cut], dict[int, str]]:
+    """The cuts that leave a model that runs and computes what it should; reasons against the others by place."""
+    if not agrees(model, source, recording, cuts, inputs):
+        return list(cuts), {}
+    good: list[Cut] = []
+    reasons: dict[int, str] = {}
+    for place, cut in enumerate(cuts):
+        if not cut.gone.any():
+            good.append(cut)
+        elif reason := agrees(model, source, recording, [*good, cut], inputs):
+            reasons[place] = reason
+        else:
+            good.append(cut)
+    return good, reasons

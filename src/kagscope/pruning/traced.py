@@ -1,0 +1,121 @@
+"""A copy of a model, ready to be looked at and cut: recorded on a few points, its units grouped."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kagscope.base.errors import InputError
+from kagscope.jacobians.inputs import Inputs, as_inputs
+from kagscope.pruning.grouping import unit_groups
+from kagscope.pruning.recorder import Recording, record
+from kagscope.pruning.units import UnitGroup
+
+MEMORY = 2**28  # bytes for the values of one part of the points
+SAMPLE = 2  # points to record with; two, so that the axis of the points is not taken for one of length 1
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A model's copy in eval mode without gradients, the points, and what was seen of it on the first of them.
+
+    Attributes:
+        model: the copy that is run.
+        source: one that is never run, from which smaller ones are made: a forward pass may leave things in a model.
+        modes: module name to whether the user's was in training mode.
+        trainable: names of the parameters that require a gradient.
+        inputs: all points.
+        sample: the first of them.
+        part: number of points taken at a time.
+        recording: of the copy on ``sample``.
+        groups: of units, those that cannot be taken out included.
+    """
+
+    model: nn.Module
+    source: nn.Module
+    modes: dict[str, bool]
+    trainable: set[str]
+    inputs: Inputs
+    sample: Inputs
+    part: int
+    recording: Recording
+    groups: list[UnitGroup]
+
+    def restored(self, smaller: nn.Module) -> nn.Module:
+        """A cut copy put into the modes of the user's model: training or not, gradients or not."""
+        old = {name for name, _ in self.model.named_parameters()}
+        for name, parameter in smaller.named_parameters():
+            weight = f"{name.rpartition('.')[0]}.weight".lstrip(".")  # whose layer has got a bias
+            parameter.requires_grad_(name in self.trainable or (name not in old and weight in self.trainable))
+        for name, module in smaller.named_modules():
+            module.training = self.modes[name]
+        return smaller
+
+
+def trace(model: nn.Module, inputs: Any) -> Traced:
+    """Copy a model, put the copy into eval mode, and record it on the first points.
+
+    Raises:
+        InputError: no module, one that cannot be copied or called with these inputs, or inputs that do not fit.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    if any(
+        isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))
+        for tensor in (*model.parameters(), *model.buffers())
+    ):
+        raise InputError("the model has lazy modules without weights; call it once on an input, or load weights first")
+    given = _fitting(model, as_inputs(inputs))
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    source = _copied(model).eval().requires_grad_(False)
+    own = copy.deepcopy(source)
+    sample = given.take(slice(0, SAMPLE))
+    try:
+        with torch.enable_grad():
+            recording = record(own, sample)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in given.tensors().values())
+        raise InputError(
+            f"the model cannot take these inputs, of shape {shapes}: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    modes = {name: module.training for name, module in model.named_modules()}
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    numbers = sum(_numel(shape) for call in recording.calls for shape in call.out_shapes)
+    part = max(1, MEMORY * sample.count // (8 * max(numbers, 1)))
+    return Traced(own, source, modes, trainable, given, sample, part, recording, unit_groups(own, recording))
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy; tensors that a forward pass has left in a module, such as attention weights, lose their history."""
+    left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in left if tensor.grad_fn is not None})
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"the model cannot be copied ({' '.join(str(error).split())}); remove what cannot from it") from error
+
+
+def _fitting(model: nn.Module, inputs: Inputs) -> Inputs:
+    """The inputs in the model's floating dtype, checked to be numbers, and where the model is."""
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    if any(device.type == "meta" for device in devices):
+        raise InputError(
+            "the model is on the meta device, where weights have no values; load weights first: to_empty, then load_state_dict"
+        )
+    for tensor in inputs.tensors().values():
+        if devices and tensor.device not in devices:
+            raise InputError(f"inputs are on {tensor.device}, the model on {', '.join(map(str, devices))}; move one to the other")
+        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise InputError("inputs hold NaN; expected numbers")
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return inputs.cast(dtypes.pop()) if len(dtypes) == 1 else inputs
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count

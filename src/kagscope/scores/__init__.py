@@ -1,0 +1,1 @@
+"""Scores of Jacobians and of representations."""

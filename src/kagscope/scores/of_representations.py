@@ -1,0 +1,101 @@
+"""Scores of a hidden representation over many data points, from activations, not minors (MATH.md section 3, second table)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.distance import pdist, squareform
+
+from kagscope.base.errors import InputError
+
+
+def kernel_alignment(activations: np.ndarray, labels: np.ndarray) -> float:
+    """Centred alignment of the Gram matrix of the activations with that of the one-hot labels (Cortes et al. 2012).
+
+    Args:
+        activations: (N, m) float.
+        labels: (N,) integer classes.
+
+    Returns:
+        <HKH, HLH>_F / (||HKH||_F ||HLH||_F) with K = A A^T and L = Y Y^T, in [0, 1]; NaN when either is constant.
+
+    Raises:
+        InputError: lengths differ.
+    """
+    if len(activations) != len(labels):
+        raise InputError(f"{len(activations)} activations but {len(labels)} labels; they must be as many")
+    one_hot = (labels[:, None] == np.unique(labels)).astype(np.float64)
+    return linear_cka(activations, one_hot)
+
+
+def linear_cka(first: np.ndarray, second: np.ndarray) -> float:
+    """Linear CKA, biased form, of two representations (N, p) and (N, q) of the same points (Kornblith et al. 2019, eq. 3).
+
+    NaN when either is constant. Raises :class:`InputError` when the numbers of points differ.
+    """
+    if len(first) != len(second):
+        raise InputError(f"CKA needs the same points in both; got {len(first)} and {len(second)}")
+    A, B = _centred(first), _centred(second)
+    # ||A^T B||_F^2 equals <AA^T, BB^T>_F and needs no N x N matrix.
+    cross, own_a, own_b = (np.linalg.norm(x.T @ y) for x, y in ((A, B), (A, A), (B, B)))
+    return float(cross**2 / (own_a * own_b)) if own_a * own_b > 0 else float("nan")
+
+
+def debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
+    """Linear CKA with the unbiased HSIC estimator (Song et al. 2012), (N, p) and (N, q), N >= 4: no bias upwards.
+
+    NaN when either is constant or its estimated self-similarity is not positive. Raises :class:`InputError` for fewer points, or
+    when their numbers differ.
+    """
+    if len(first) != len(second) or len(first) < 4:
+        raise InputError(f"debiased CKA needs the same 4 or more points in both; got {len(first)} and {len(second)}")
+    K, L = _hollow_gram(first), _hollow_gram(second)
+    own = _unbiased_hsic(K, K) * _unbiased_hsic(L, L)
+    return float(_unbiased_hsic(K, L) / np.sqrt(own)) if own > 0 else float("nan")
+
+
+def effective_dimension(activations: np.ndarray) -> float:
+    """(sum l)^2 / sum l^2 over the eigenvalues l of the covariance of the activations (N, m), in [1, m]; NaN when constant."""
+    squared = np.linalg.svd(_centred(activations), compute_uv=False) ** 2
+    return float(squared.sum() ** 2 / (squared**2).sum()) if squared.any() else float("nan")
+
+
+def intrinsic_dimension(activations: np.ndarray) -> float:
+    """Intrinsic dimension of the activations (N, m) by TwoNN (Facco et al. 2017), scikit-dimension's implementation.
+
+    Points at distance zero from another are counted once. NaN when fewer than 10 distinct points remain or none has two
+    neighbours apart.
+    """
+    from skdim.id import TwoNN
+
+    distinct = np.unique(activations, axis=0)
+    if len(distinct) < 10:
+        return float("nan")
+    nearest = np.sort(squareform(pdist(distinct)) + np.diag(np.full(len(distinct), np.inf)), axis=1)[:, :2]
+    if not (nearest[:, 1] > nearest[:, 0]).any():
+        return float("nan")
+    if distinct.shape[1] == 1:  # scikit-dimension wants two columns or more; a column of zeros changes no distance
+        distinct = np.pad(distinct, ((0, 0), (0, 1)))
+    return float(TwoNN().fit(distinct).dimension_)
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Centred columns, (N, m) float64, times a power of two, which every score ignores: no square under- or overflows."""
+    values = np.asarray(values, dtype=np.float64)
+    centred = values - values.mean(axis=0)
+    centred[:, values.min(axis=0) == values.max(axis=0)] = 0.0  # a rounded mean must not make a constant look like a signal
+    exponent = int(np.frexp(np.abs(centred).max(initial=0.0))[1])
+    return np.asarray(np.ldexp(centred, -exponent))
+
+
+def _hollow_gram(values: np.ndarray) -> np.ndarray:
+    centred = _centred(values)
+    gram = centred @ centred.T
+    np.fill_diagonal(gram, 0.0)
+    return gram
+
+
+def _unbiased_hsic(K: np.ndarray, L: np.ndarray) -> float:
+    n = len(K)
+    rows_k, rows_l = K.sum(axis=1), L.sum(axis=1)
+    total = (K * L).sum() + rows_k.sum() * rows_l.sum() / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * rows_k @ rows_l
+    return float(total / (n * (n - 3)))

@@ -1,0 +1,1 @@
+"""Executors of studies: in this process, in a pool of processes, on Ray."""

@@ -1,0 +1,133 @@
+"""Who computes a run: a file that its writer touches while alive. A dead writer's claim is taken over, on any file system.
+
+A lease names its writer (machine, process) and is renewed every few seconds. Another driver takes it over when the writer's
+process is gone from the same machine, or when the file has not changed during a minute of that driver's own clock: clocks of
+other machines, or one that was set back, do not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kagscope.base.errors import OutputError
+from kagscope.studies.writer import writer, writer_is_dead
+
+RENEW_EVERY = 5.0  # seconds
+DEAD_AFTER = 60.0  # seconds without a change
+
+
+@dataclass
+class Leases:
+    """Claims on the runs of one store.
+
+    Attributes:
+        folder: where the lease files are.
+    """
+
+    folder: Path
+    _seen: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def claimed(self, run_ids: list[str]) -> Iterator[list[str]]:
+        """Those of ``run_ids`` that nobody else computes now; they are this process's for the block.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        mine = [run_id for run_id in run_ids if self._claim(run_id)]
+        done = threading.Event()
+        renewing = threading.Thread(target=self._renew, args=(mine, done), daemon=True)
+        renewing.start()
+        try:
+            yield mine
+        finally:
+            done.set()
+            renewing.join()
+            for run_id in mine:
+                self._file(run_id).unlink(missing_ok=True)
+
+    def running(self) -> list[str]:
+        """Runs that a living writer has claimed, as far as one look can tell."""
+        found = [(file.name.removesuffix(".lease"), _owner(file)) for file in self.folder.glob("*.lease")]
+        return [run_id for run_id, owner in found if owner and not writer_is_dead(owner)]
+
+    def clear_dead(self) -> None:
+        """Remove the claims of processes of this machine that are gone, and the folder where it is empty."""
+        for file in self.folder.glob("*.lease"):
+            if (owner := _owner(file)) and writer_is_dead(owner):
+                _take_away(file)
+        with contextlib.suppress(OSError):  # somebody else's claims
+            self.folder.rmdir()
+
+    def _claim(self, run_id: str) -> bool:
+        file = self._file(run_id)
+        try:
+            self.folder.mkdir(exist_ok=True)  # the end of another driver may have removed it
+            if file.exists() and self._is_dead(run_id):
+                _take_away(file)
+            descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            try:
+                os.write(descriptor, writer().encode())
+            except OSError:
+                file.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(descriptor)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise OutputError(
+                f"cannot write in {self.folder}: {error.strerror or error}; free some space or mend its permissions"
+            ) from error
+        self._seen.pop(run_id, None)
+        return True
+
+    def _is_dead(self, run_id: str) -> bool:
+        file = self._file(run_id)
+        owner = _owner(file)
+        if owner is None:
+            return False  # just released
+        if owner and writer_is_dead(owner):
+            return True
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            return False
+        state, now = (status.st_mtime_ns, status.st_ino), time.monotonic()
+        before, since = self._seen.get(run_id, (None, now))
+        if before != state:
+            self._seen[run_id] = (state, now)
+            return False
+        return now - since > DEAD_AFTER
+
+    def _renew(self, run_ids: list[str], done: threading.Event) -> None:
+        while not done.wait(RENEW_EVERY):
+            for run_id in run_ids:
+                with contextlib.suppress(OSError):
+                    os.utime(self._file(run_id))
+
+    def _file(self, run_id: str) -> Path:
+        return self.folder / f"{run_id}.lease"
+
+
+def _take_away(file: Path) -> None:
+    """Remove a dead claim: of several drivers that see it one does."""
+    stale = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):  # another driver took it over first
+        file.rename(stale)
+        stale.unlink()
+
+
+def _owner(file: Path) -> str | None:
+    """The writer's name; "" while it is being written, None when the lease is gone."""
+    try:
+        return file.read_text()
+    except OSError:
+        return None

@@ -1,0 +1,192 @@
+"""Where Kolmogorov–Arnold geometry occurs among the settings of a study, and from which step on.
+
+Geometry *occurs* in a layer of a setting if the participation ratio, KL from uniform and the rotation ratio of its 2 x 2
+minors are all above their values at initialisation (MATH.md section 5, claim 1). Each is tested by a one-sided t test that
+the mean logarithm of the ratio over nets (seeds) is above 0; the largest of the three p-values tests all three at once
+(intersection–union), and Holm's adjustment over all settings and layers must leave it below 5%. Its *onset* is the first
+measured step from which on, to the end, the 95% intervals of the three means lie above 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from kagscope.studies.statistics import holm
+from kagscope.tables.intervals import half_width
+from kagscope.tables.means import layers_of, per_run
+
+SIGNATURES = ("pr", "kl_uniform", "rr_pr")
+LEVEL = 0.05
+TEST = "one-sided t of the mean log ratio over nets, the largest p of the three; Holm over settings and layers"
+
+
+def occurrence(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """The criterion for each setting and layer.
+
+    Args:
+        results: the ``results`` table of a study.
+        runs: its runs table.
+        axes: what tells settings apart: the varied columns of ``runs`` but the seed.
+
+    Returns:
+        The axes, ``layer``, ``nets``, mean ``accuracy``; for each of pr, kl_uniform, rr_pr the geometric mean of trained
+        over initial with its 95% interval (``pr``, ``pr_low``, ``pr_high``, …); ``p_value``, ``p_holm``, ``occurs``,
+        ``test``; ``onset_step``, ``onset_epoch`` and ``onset_accuracy``, NaN without an onset. Empty unless all three
+        were measured over the whole image.
+    """
+    about_minors = (
+        (results["k"] == 2) & (results["selection"] == "all") & results["score"].isin(SIGNATURES) & (results["step"] > 0)
+    )
+    chosen = per_run(results[about_minors]).astype({"run": str, "layer": str, "score": str})
+    if set(chosen["score"].unique()) != set(SIGNATURES):
+        return pd.DataFrame()
+    logs = np.log(chosen["ratio"].where(chosen["ratio"] > 0)).rename("log")
+    wide = chosen.assign(log=logs).pivot(index=["run", "layer", "step"], columns="score", values="log").reset_index()
+    order = {run: place for place, run in enumerate(runs["run"])}
+    wide = wide.sort_values("run", key=lambda names: names.map(order), kind="stable")
+    about = chosen.drop_duplicates(["run", "step"])[["run", "step", "epoch", "accuracy"]]
+    frame = wide.merge(about, on=["run", "step"]).join(runs.set_index("run")[list(axes)].add_prefix("axis_"), on="run")
+    found = [
+        _row(dict(zip(axes, setting, strict=True)), layer, part)
+        for setting, same in _groups(frame, [f"axis_{name}" for name in axes])
+        for layer in layers_of(same)
+        if (part := same[same["layer"] == layer])["step"].size
+    ]
+    table = pd.DataFrame(found)
+    table["p_holm"] = holm(table["p_value"].tolist())
+    table["occurs"] = table["p_holm"] < LEVEL
+    return table.assign(test=TEST)
+
+
+def _groups(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+    if not keys:
+        return [((), frame)]
+    return [(key, part) for key, part in frame.groupby(keys, sort=False, dropna=False)]
+
+
+def _row(setting: dict[str, Any], layer: str, part: pd.DataFrame) -> dict[str, Any]:
+    """The criterion at the end of each net, and the onset."""
+    last = part[part["step"] == part.groupby("run")["step"].transform("max")]
+    values = last[list(SIGNATURES)].to_numpy(dtype=float)
+    low, mean, high = _interval(values)
+    row: dict[str, Any] = {**setting, "layer": layer, "nets": len(last), "accuracy": float(last["accuracy"].mean())}
+    for place, name in enumerate(SIGNATURES):
+        ends = {f"{name}_low": np.exp(low[place]), f"{name}_high": np.exp(high[place])}
+        row |= {name: np.exp(mean[place]), **ends}
+    tests = [_above_zero(column) for column in values.T]
+    onset = _onset(part)
+    return row | {
+        "p_value": max(tests) if np.isfinite(tests).all() else np.nan,
+        "onset_step": onset["step"],
+        "onset_epoch": onset["epoch"],
+        "onset_accuracy": onset["accuracy"],
+    }
+
+
+def _interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Low end, mean and high end of each column of (nets, columns): NaN where a net has none, or there is one net."""
+    mean = values.mean(axis=0)
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
+    half = half_width(spread, np.full(values.shape[1], len(values)))
+    return mean - half, mean, mean + half
+
+
+def _above_zero(values: np.ndarray) -> float:
+    """p of the one-sided t test; NaN where it is not defined. Equal values are all above zero or not: p = 0 or 1."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        return np.nan
+    if np.ptp(values) == 0:
+        return 0.0 if values[0] > 0 else 1.0
+    return float(stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)
+
+
+def _onset(part: pd.DataFrame) -> dict[str, float]:
+    """The first step from which on the intervals of all three lie above 1."""
+    steps = [(step, _interval(same[list(SIGNATURES)].to_numpy(dtype=float))[0], same) for step, same in part.groupby("step")]
+    first: dict[str, float] = dict.fromkeys(("step", "epoch", "accuracy"), np.nan)
+    for step, low, same in reversed(steps):
+        if not (low > 0).all():
+            break
+        first = {"step": float(step), "epoch": float(same["epoch"].mean()), "accuracy": float(same["accuracy"].mean())}
+    return first
+
+
+def occurrence_sentences(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "accuracy") -> list[str]:
+    """What :func:`occurrence` found, in words: where, where not, from when on.
+
+    Args:
+        table: of :func:`occurrence`.
+        axes: as given to it.
+        accuracy: what test accuracy is called: "R²" of a regression.
+    """
+    if table.empty:
+        return []
+    if table["p_value"].isna().all():
+        return ["Where Kolmogorov–Arnold geometry occurs is left open: one net a setting gives no test."]
+    said = [
+        "Kolmogorov–Arnold geometry (participation ratio, KL and rotation ratio of the 2 x 2 minors all above their "
+        f"initial values; one-sided t over nets, Holm over {len(table)} settings and layers, 5%) occurs in "
+        f"{int(table['occurs'].sum())} of them."
+    ]
+    layers = layers_of(table)
+    by, along = two_axes(table, axes)
+    for layer in layers:
+        part = table[table["layer"] == layer]
+        where = f"In layer {layer} it occurs" if len(layers) > 1 else "It occurs"
+        if by is not None:
+            told = [name for name in (by, along) if name is not None]
+            more = part.groupby(told).size().max() > 1  # other axes vary too: counts, no ranges
+            said.append(f"{where}: " + "; ".join(_counts(part, by) if more else _places(part, by, along)) + ".")
+        onset = part[part["occurs"] & part["onset_step"].notna()]
+        if len(onset):
+            steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
+            said.append(
+                f"{'In layer ' + layer + ', where' if len(layers) > 1 else 'Where'} it occurs, it is there for good from step "
+                f"{steps.median():g} on in the median setting ({steps.min():g} to {steps.max():g}; epoch {epochs.median():.2g}), "
+                f"when the test {accuracy} is {at.median():.2f}; at the end it is {onset['accuracy'].median():.2f}."
+            )
+    return said
+
+
+def two_axes(table: pd.DataFrame, axes: Sequence[str]) -> tuple[str | None, str | None]:
+    """The axis to go through, and the one whose values are told of each: the one with most numbers."""
+    numeric = [name for name in axes if pd.api.types.is_numeric_dtype(table[name])]
+    along = max(numeric, key=lambda name: table[name].nunique(), default=None)
+    others = [name for name in axes if name != along]
+    by = max(others, key=lambda name: table[name].nunique(), default=None)
+    return (by, along) if by is not None else (along, None)
+
+
+def _counts(part: pd.DataFrame, by: str) -> list[str]:
+    return [f"{by} {value}: in {int(same.sum())} of {len(same)}" for value, same in part.groupby(by, sort=False)["occurs"]]
+
+
+def _places(part: pd.DataFrame, by: str, along: str | None) -> list[str]:
+    said: list[str] = []
+    for value, same in part.groupby(by, sort=False):
+        name = f"{by} {value}" if by != "data" else str(value)
+        if along is None:
+            said.append(f"{name}: {'yes' if same['occurs'].all() else 'no'}")
+            continue
+        everywhere = same.groupby(along)["occurs"].all()
+        said.append(f"{name}: {_range(along, everywhere)}")
+    return said
+
+
+def _range(along: str, occurs: pd.Series[bool]) -> str:
+    """ "every width", "width 16 and more", "width 8 to 32", "width 4, 16", "nowhere"."""
+    values, there = list(occurs.index), occurs.to_numpy(dtype=bool)
+    name = along.replace("_", " ")
+    places = np.flatnonzero(there)
+    if not len(places):
+        return "nowhere"
+    if there.all():
+        return f"every {name}"
+    if np.ptp(places) + 1 == len(places) and len(places) > 1:
+        return f"{name} {values[places[0]]:g} " + ("and more" if places[-1] == len(values) - 1 else f"to {values[places[-1]]:g}")
+    return f"{name} " + ", ".join(f"{values[place]:g}" for place in places)

@@ -1,0 +1,1 @@
+"""Tables that rooms hand to each other: columns, means with intervals, onset."""

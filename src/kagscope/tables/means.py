@@ -1,0 +1,215 @@
+"""From one row per number to the means and intervals that statistics, figures and the report start from.
+
+The order is always the same: first the mean over the data points of one run, then the mean over runs (seeds) with a 95%
+interval of Student's t. A seed is the unit that was drawn independently; the points of one net are not, and narrow no interval.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kagscope.base.errors import InputError, NothingToPlot
+from kagscope.tables.intervals import half_width
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
+
+MEASURES = ("ratio", "difference", "value", "baseline")
+RUN_KEYS = ["run", "width", "training", "seed", "step"]
+WHAT_KEYS = ["layer", "k", "selection", "score"]
+SETTING_KEYS = ["width", "training", "step"]
+CURVE_KEYS = ["width", "training", "step", "layer", "k", "selection", "curve"]
+
+_SELECTION = re.compile(r"([a-z_]+)\((.*)\)")
+
+
+def per_run(results: pd.DataFrame) -> pd.DataFrame:
+    """Means over the data points: one row per run, step, layer, k, selection and score.
+
+    Args:
+        results: the ``results`` table of :mod:`kagscope.tables.schema`, or what this function returned (returned unchanged).
+
+    Returns:
+        The key columns, ``epoch``, ``accuracy``, the means ``value``, ``baseline``, ``ratio``, ``difference`` (value -
+        baseline, paired per point), ``stderr`` (sampling error of the mean of ``value``), ``exact`` (all), ``points`` (how
+        many were defined) and ``undefined`` (how many were not).
+
+    Raises:
+        InputError: columns are missing.
+    """
+    if "points" in results.columns and "difference" in results.columns:
+        return results
+    require(results, RESULT_COLUMNS, "results")
+    keys = RUN_KEYS + WHAT_KEYS
+    frame = results[[*keys, "epoch", "accuracy", "value", "baseline", "exact"]].copy()
+    frame["ratio"] = results["ratio"].where(np.isfinite(results["ratio"]))
+    frame["difference"] = results["value"] - results["baseline"]
+    frame["variance"] = results["stderr"].fillna(0.0) ** 2
+    frame["points"] = results["value"]
+    frame["rows"] = 1
+    grouped = frame.groupby(keys, observed=True, sort=False)
+    reduced = grouped.agg(
+        dict.fromkeys(MEASURES, "mean")
+        | {"epoch": "first", "accuracy": "first", "variance": "sum", "exact": "min", "points": "count", "rows": "sum"}
+    ).reset_index()
+    reduced["stderr"] = np.sqrt(reduced.pop("variance")) / reduced["points"].clip(lower=1)
+    reduced["undefined"] = reduced.pop("rows") - reduced["points"]
+    reduced["exact"] = reduced["exact"].astype(bool)
+    return reduced
+
+
+def over_runs(reduced: pd.DataFrame, keys: Sequence[str] = (*SETTING_KEYS, *WHAT_KEYS)) -> pd.DataFrame:
+    """Mean over runs and its 95% interval (Student's t over runs) for each group of ``keys``.
+
+    Args:
+        reduced: a table of :func:`per_run`.
+        keys: the columns that tell the groups apart.
+
+    Returns:
+        The keys and, for each measure m of ``ratio``, ``difference``, ``value``, ``baseline``: ``m``, ``m_low``, ``m_high`` (NaN
+        where one run alone leaves no interval); ``seeds``, the number of runs; ``points``, mean number of data points a run;
+        ``exact``; ``stderr``, the sampling error of the mean.
+    """
+    grouped = reduced.assign(variance=reduced["stderr"] ** 2, one=1).groupby(list(keys), observed=True, sort=False)
+    columns: dict[str, Any] = {
+        "seeds": grouped["one"].sum(),
+        "points": grouped["points"].mean(),
+        "exact": grouped["exact"].min().astype(bool),
+    }
+    for measure in MEASURES:
+        mean, count, spread = grouped[measure].mean(), grouped[measure].count(), grouped[measure].std()
+        half = half_width(np.asarray(spread, dtype=float), np.asarray(count))
+        columns |= {measure: mean, f"{measure}_low": mean - half, f"{measure}_high": mean + half}
+    columns["stderr"] = np.sqrt(grouped["variance"].sum()) / columns["seeds"]
+    return pd.DataFrame(columns).reset_index()
+
+
+def final(reduced: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run's last step: the trained nets."""
+    if reduced.empty:
+        return reduced
+    return reduced[reduced["step"] == reduced.groupby("run", observed=True)["step"].transform("max")]
+
+
+def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
+    """Curves of a study averaged over runs, or those of one measured model as they are.
+
+    Columns: ``CURVE_KEYS``, ``x``, ``y``, ``y_low``, ``y_high``, ``seeds``, ``stage``.
+
+    ``stage`` is "initial", "trained" (each run's last step) or "between". A histogram bin that a run did not fill counts as 0 in
+    it. The interval of a Zipf curve is that of its logarithm (to first order), as it is drawn on a log axis.
+
+    Raises:
+        InputError: columns are missing.
+    """
+    if "stage" in curves.columns:
+        return curves
+    if "network" in curves.columns:
+        return _of_model(curves)
+    require(curves, CURVE_COLUMNS, "curves")
+    curves = curves[curves["y"].notna()]
+    if curves.empty:
+        return pd.DataFrame(columns=[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"])
+    frame = curves.copy()
+    last = frame.groupby("run", observed=True)["step"].transform("max")
+    frame["stage"] = np.where(frame["step"] == 0, "initial", np.where(frame["step"] == last, "trained", "between"))
+    keys = [key for key in CURVE_KEYS if key != "step"] + ["stage"]
+    frame["step"] = frame["step"].where(frame["stage"] == "between", frame.groupby(keys, observed=True)["step"].transform("max"))
+    keys = [*CURVE_KEYS, "stage"]
+    frame["square"] = frame["y"] ** 2
+    runs = frame.groupby(keys, observed=True)["run"].nunique().rename("runs")
+    sums = frame.groupby([*keys, "x"], observed=True).agg(total=("y", "sum"), squares=("square", "sum"), filled=("y", "count"))
+    table = sums.reset_index().merge(runs.reset_index(), on=keys)
+    table["seeds"] = np.where(table["curve"].astype(str) == "histogram", table["runs"], table["filled"])
+    mean = table["total"] / table["seeds"]
+    spread = np.sqrt((table["squares"] - table["seeds"] * mean**2).clip(lower=0) / (table["seeds"] - 1).clip(lower=1))
+    half = half_width(np.asarray(spread), table["seeds"].to_numpy())
+    factor = np.exp(half / np.where(mean > 0, mean, np.nan))
+    zipf = table["curve"].astype(str) == "zipf"
+    low = np.where(zipf, mean / factor, (mean - half).clip(lower=0))
+    table = table.assign(y=mean, y_low=low, y_high=np.where(zipf, mean * factor, mean + half))
+    return table[[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"]]
+
+
+def _of_model(curves: pd.DataFrame) -> pd.DataFrame:
+    """Curves of one model (``network`` "model" or "baseline") in the form of :func:`curve_means`: width 0, training ""."""
+    require(curves, dict.fromkeys(("layer", "k", "selection", "curve", "x", "y"), ""), "curves")
+    stage = np.where(curves["network"].astype(str) == "baseline", "initial", "trained")
+    bare: dict[str, Any] = {"width": 0, "training": "", "step": 0, "y_low": np.nan, "y_high": np.nan, "seeds": 1}
+    return curves.assign(**bare, stage=stage)[[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"]]
+
+
+def parse_selection(name: str) -> tuple[str, tuple[float, ...]]:
+    """``"window(13,13,7)"`` -> ``("window", (13.0, 13.0, 7.0))``; what has no numbers is its own kind."""
+    found = _SELECTION.fullmatch(name)
+    if not found:
+        return name, ()
+    try:
+        return found[1], tuple(float(part) for part in found[2].split(","))
+    except ValueError:
+        return name, ()
+
+
+def with_scale(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Rows of selections ``kind`` with one number ("ball", "apart"), it as ``scale``, and rows of "all" (``scale`` NaN)."""
+    names = table["selection"].astype(str)
+    parsed = {name: parse_selection(name) for name in names.unique()}
+    wanted = {name: args[0] for name, (head, args) in parsed.items() if head == kind and len(args) == 1}
+    chosen = table[names.isin([*wanted, "all"])]
+    return chosen.assign(scale=chosen["selection"].astype(str).map(wanted).astype(float))
+
+
+def windows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of window selections, with ``row``, ``column`` and ``radius``."""
+    names = table["selection"].astype(str)
+    parsed = {name: parse_selection(name) for name in names.unique()}
+    wanted = {name: args for name, (head, args) in parsed.items() if head == "window" and len(args) == 3}
+    chosen = table[names.isin(wanted)]
+    places = np.array([wanted[name] for name in chosen["selection"].astype(str)], dtype=float).reshape(-1, 3)
+    return chosen.assign(row=places[:, 0], column=places[:, 1], radius=places[:, 2])
+
+
+def layers_of(table: pd.DataFrame) -> list[str]:
+    """Layer names in the order of the network: numbers by value, the rest as they come."""
+    names = [str(name) for name in pd.unique(table["layer"])]
+    return sorted(names, key=lambda name: (0, int(name)) if name.isdigit() else (1, names.index(name)))
+
+
+def layers_with(table: pd.DataFrame, scores: Sequence[str] = ("pr",)) -> list[str]:
+    """The layers of which any of ``scores`` was measured, at least one. Raises :class:`NothingToPlot`."""
+    layers = layers_of(table[table["score"].astype(str).isin(scores)])
+    if not layers:
+        raise NothingToPlot(f"no layer has the score {' or '.join(scores)}")
+    return layers
+
+
+def trainings_of(table: pd.DataFrame) -> list[str]:
+    """Trainings present, "standard" first."""
+    names = {str(name) for name in pd.unique(table["training"])}
+    return sorted(names, key=lambda name: (name != "standard", name))
+
+
+def widths_of(table: pd.DataFrame) -> list[int]:
+    """Widths present, ascending."""
+    return sorted(int(width) for width in pd.unique(table["width"]))
+
+
+def select(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
+    """Rows whose columns equal the given values; strings are compared as text, None means any."""
+    keep = np.ones(len(table), dtype=bool)
+    for column, value in wanted.items():
+        if value is not None:
+            series = table[column].astype(str) if isinstance(value, str) else table[column]
+            keep &= (series == value).to_numpy(dtype=bool)
+    return table[keep]
+
+
+def require(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+    """Raises :class:`InputError` where ``table`` lacks columns."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        there = ", ".join(map(str, table.columns[:20])) or "none"
+        raise InputError(f"the {name} table lacks the columns {', '.join(missing)}; it has {there}")

@@ -1,0 +1,161 @@
+"""The networks of the reproduction: multi-layer perceptrons."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kagscope.base.errors import InputError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
+"""Activation functions by name; GELU is the exact one, z Phi(z)."""
+
+INITS = (
+    "default",
+    "kaiming_normal",
+    "xavier_normal",
+    "lecun_normal",
+    "orthogonal",
+    "kaiming_uniform",
+    "xavier_uniform",
+    "lecun_uniform",
+    "mean_field",
+)
+"""Ways to draw initial weights, see :func:`mlp`."""
+MAX_SEED = 2**31 - 1
+MAX_WIDTH = 2**16
+
+
+def mlp(
+    n_inputs: int,
+    hidden: Sequence[int],
+    n_classes: int,
+    activation: str = "gelu",
+    init: str = "default",
+    init_scale: float = 1.0,
+    *,
+    seed: int,
+) -> nn.Sequential:
+    """Build Linear, activation, …, Linear with weights drawn as ``init`` says.
+
+    Args:
+        n_inputs: numbers per data point.
+        hidden: widths of the hidden layers, at least one; "1", "3", … are these layers after the activation.
+        n_classes: outputs.
+        activation: one of :data:`ACTIVATIONS`.
+        init: "default" (PyTorch's: weights and biases uniform in ±1/sqrt(fan_in)); "kaiming_normal", "kaiming_uniform" (He et
+            al. 2015: variance 2/fan_in); "xavier_normal", "xavier_uniform" (Glorot & Bengio 2010: 2/(fan_in + fan_out));
+            "lecun_normal", "lecun_uniform" (1/fan_in: what a network in the neural tangent parametrisation computes at its
+            start); "orthogonal" (Saxe et al. 2014); or "mean_field" ("lecun_normal" but for the last layer, whose variance is
+            1/fan_in^2, so that outputs start near zero: Mei, Montanari & Nguyen 2018). All but the default start with biases of
+            zero.
+        init_scale: factor on the weights.
+        seed: of a generator of its own; the global one is neither read nor changed.
+
+    Raises:
+        InputError: a width that is no positive integer, an unknown activation, or a seed outside 0 … 2**31 - 1.
+    """
+    sizes = layer_sizes(n_inputs, hidden, n_classes)
+    check_activation(activation)
+    check_init(init)
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    modules: list[nn.Module] = []
+    for place, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+        linear = nn.Linear(fan_in, fan_out, device="meta", dtype=torch.float32).to_empty(device="cpu")  # draws nothing
+        bound = 1 / math.sqrt(fan_in)
+        with torch.no_grad():
+            _draw(linear, init, bound, generator)
+            if init == "mean_field" and place == len(sizes) - 2:
+                linear.weight.mul_(bound)
+            linear.weight.mul_(init_scale)
+        modules += [linear, ACTIVATIONS[activation]()]
+    return nn.Sequential(*modules[:-1])
+
+
+def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator) -> None:
+    if init == "default":
+        linear.weight.uniform_(-bound, bound, generator=generator)
+        linear.bias.uniform_(-bound, bound, generator=generator)
+        return
+    linear.bias.zero_()
+    match init:
+        case "kaiming_normal":
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu", generator=generator)
+        case "xavier_normal":
+            nn.init.xavier_normal_(linear.weight, generator=generator)
+        case "lecun_normal" | "mean_field":
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="linear", generator=generator)
+        case "kaiming_uniform":
+            nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu", generator=generator)
+        case "xavier_uniform":
+            nn.init.xavier_uniform_(linear.weight, generator=generator)
+        case "lecun_uniform":
+            nn.init.kaiming_uniform_(linear.weight, nonlinearity="linear", generator=generator)
+        case _:
+            nn.init.orthogonal_(linear.weight, generator=generator)
+
+
+def check_init(name: str) -> str:
+    """Return ``name`` if it is a way to draw initial weights; else raise :class:`InputError` with the choices."""
+    if name not in INITS:
+        raise InputError(f"unknown init {name!r}; expected one of {', '.join(INITS)}")
+    return name
+
+
+def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[int]:
+    """All widths from input to output, checked. Raises :class:`InputError`."""
+    if isinstance(hidden, (int, str)) or len(hidden) == 0:
+        raise InputError(f"hidden widths are {hidden!r}; expected a list of at least one positive integer, such as [64, 64]")
+    for what, width in (("n_inputs", n_inputs), *(("hidden width", width) for width in hidden), ("n_classes", n_classes)):
+        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= MAX_WIDTH:
+            raise InputError(f"{what} is {width!r}; expected an integer from 1 to {MAX_WIDTH}")
+    return [n_inputs, *hidden, n_classes]
+
+
+def check_activation(name: str) -> str:
+    """Return ``name`` if it is an activation; else raise :class:`InputError` with the choices."""
+    if name not in ACTIVATIONS:
+        close = difflib.get_close_matches(str(name).lower(), ACTIVATIONS, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise InputError(f"unknown activation {name!r}{hint}; expected one of {', '.join(ACTIVATIONS)}")
+    return name
+
+
+def check_seed(seed: int) -> int:
+    """Return ``seed`` if it is an integer from 0 to 2**31 - 1; else raise :class:`InputError`."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed is {seed!r}; expected an integer from 0 to {MAX_SEED}")
+    return seed
+
+
+def activation_derivative(name: str) -> Callable[[Tensor], Tensor]:
+    """The derivative of an activation as a function of the pre-activation, elementwise. Raises :class:`InputError`."""
+    return _DERIVATIVES[check_activation(name)]
+
+
+def _gelu_derivative(z: Tensor) -> Tensor:
+    density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    return torch.special.ndtr(z) + z * density
+
+
+def _silu_derivative(z: Tensor) -> Tensor:
+    s = torch.sigmoid(z)
+    return s * (1 + z * (1 - s))
+
+
+_DERIVATIVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": _gelu_derivative,
+    "relu": lambda z: (z > 0).to(z.dtype),
+    "tanh": lambda z: 1 - torch.tanh(z) ** 2,
+    "silu": _silu_derivative,
+}
+
+
+def hidden_layers(model: nn.Sequential) -> list[str]:
+    """Names of the hidden layers after their activation, first to last: ``["1", "3"]`` for two hidden layers."""
+    return [name for name, module in model.named_children() if isinstance(module, tuple(ACTIVATIONS.values()))]
