@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
+from kagscope.base.validation import validated
 from kagscope.data import load
 from kagscope.data.variants import degraded
 from kagscope.measuring import geometry
@@ -29,7 +30,6 @@ from kagscope.studies.setting_tables import runs_table
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
 from kagscope.studies.tables import joined, whole_runs
-from kagscope.studies.validation import validated
 from kagscope.tables.schema import RESULT_COLUMNS
 from kagscope.training import TrainedNetwork, train
 from kagscope.training.models import mlp

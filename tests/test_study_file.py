@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kagscope.base.errors import KagscopeError
+from kagscope.base.validation import validated
 from kagscope.data import Dataset, load
 from kagscope.studies.axes import RunValues
 from kagscope.studies.config import RobustnessSettings, StudySettings
 from kagscope.studies.file import StudyFile, configs, read_study_file, ready_names
 from kagscope.studies.measure import Measure
 from kagscope.studies.template import schema, template
-from kagscope.studies.validation import validated
 
 
 @pytest.fixture(scope="module")

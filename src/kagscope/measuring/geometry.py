@@ -254,7 +254,7 @@ def _windows(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarr
 def _spectra(state: State, layer: str, jacobian: LayerJacobian, points: np.ndarray, plan: Plan) -> None:
     J = jacobian.dense()
     if wants(plan.scores, *SPECTRAL_SCORES):
-        for score, values in {"axis_alignment": of_jacobians.axis_alignment(J), **of_jacobians.spectral_scores(J)}.items():
+        for score, values in ((one, getattr(of_jacobians, one)(J)) for one in SPECTRAL_SCORES):
             state.add((layer, 0, "all", score), points, values, reason="undefined: the Jacobian is zero")
     if not wants(plan.scores, "column_divergence"):
         return

@@ -22,6 +22,7 @@ from kagscope.minors.haar import rotation_ratio_estimate
 from kagscope.minors.moments import Moments
 from kagscope.scores import of_jacobians
 from kagscope.scores.of_representations import effective_dimension, intrinsic_dimension, kernel_alignment
+from kagscope.wanted import SPECTRAL_SCORES
 
 FACTORED_PASS = 2.0  # times the minors that may be visited: one pass over W serves all points
 DIVERGENCE_ITEMS = 10
@@ -184,7 +185,7 @@ class LayerScores:
                 self._row_means.setdefault(k, []).append(kag.row_means(some, k))
 
     def _spectra(self, J: np.ndarray, ids: np.ndarray) -> None:
-        for score, values in {"axis_alignment": of_jacobians.axis_alignment(J), **of_jacobians.spectral_scores(J)}.items():
+        for score, values in ((one, getattr(of_jacobians, one)(J)) for one in SPECTRAL_SCORES):
             self.state.add((self.layer, 0, "all", score), ids, values, reason=UNDEFINED_JACOBIAN)
         for score, function in self.settings.jacobian_scores.items():
             values, reason = values_of(score, function, J, len(ids))

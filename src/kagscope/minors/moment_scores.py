@@ -13,38 +13,88 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors._input import check_positive
+from kagscope.registry import register
 
 if TYPE_CHECKING:
     from kagscope.minors.moments import Moments
 
 FloatArray = NDArray[np.float64]
 LN2 = float(np.log(2.0))
+ZERO = "undefined: every minor is zero"
 
 
+@register(
+    "pr",
+    "participation ratio (PR)",
+    ("moments",),
+    moments=("s1", "s2"),
+    orders=None,
+    undefined=ZERO,
+    source="arXiv 2511.21626 and its code; MATH.md 3",
+    symbol="PR",
+)
 def participation_ratio(moments: Moments) -> Any:
     """sqrt(S2) / S1, in [1/sqrt(N), 1]: higher is more concentrated (arXiv 2511.21626 and the authors' code)."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
     return moments.out(quotient(np.sqrt(s2), s1))
 
 
+@register(
+    "pr_normalized",
+    "normalised PR",
+    ("moments",),
+    moments=("s1", "s2"),
+    orders=None,
+    undefined=ZERO,
+    source="arXiv 2509.12326; MATH.md 3",
+    fraction=True,
+)
 def pr_normalized(moments: Moments) -> Any:
     """S1^2 / (N S2), in [1/N, 1]: 1 is uniform (arXiv 2509.12326; the physics convention)."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
     return moments.out(quotient((s1 / max(moments.count, 1)) * s1, s2))
 
 
+@register(
+    "effective_minors",
+    "effective number of minors",
+    ("moments",),
+    moments=("s1", "s2"),
+    orders=None,
+    undefined=ZERO,
+    source="MATH.md 3",
+)
 def effective_minors(moments: Moments) -> Any:
     """S1^2 / S2: how many minors carry the mass."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
     return moments.out(quotient(s1**2, s2))
 
 
+@register(
+    "ipr",
+    "inverse participation ratio",
+    ("moments",),
+    moments=("s2", "s4"),
+    orders=None,
+    undefined=ZERO,
+    source="standard; MATH.md 3",
+)
 def ipr(moments: Moments) -> Any:
     """S2^2 / S4: participation with probabilities M^2 / S2."""
     s2, s4 = moments.normalised("s2"), moments.normalised("s4")
     return moments.out(quotient(s2**2, s4))
 
 
+@register(
+    "kl_uniform",
+    "KL from uniform",
+    ("moments",),
+    moments=("s1", "entropy"),
+    orders=None,
+    undefined=ZERO,
+    source="code of arXiv 2511.21626; MATH.md 3",
+    symbol="KL",
+)
 def kl_uniform(moments: Moments) -> Any:
     """ln N + E / S1 - ln S1: divergence of p = M / S1 from uniform, 0 where all minors are equal (arXiv 2511.21626 code)."""
     s1, entropy = moments.normalised("s1"), moments.normalised("entropy")
@@ -53,6 +103,17 @@ def kl_uniform(moments: Moments) -> Any:
     return moments.out(np.where(s1 > 0, value, np.nan))
 
 
+@register(
+    "near_zero",
+    "near-zero minors",
+    ("moments",),
+    moments=("s1", "histogram"),
+    orders=None,
+    undefined=ZERO,
+    source="arXiv 2410.08451; MATH.md 3",
+    error=lambda moments: near_zero_error(moments),
+    fraction=True,
+)
 def near_zero(moments: Moments, eps: float = 2.0**-10) -> Any:
     """Fraction of minors with M <= eps * mean M, exact zeros included (arXiv 2410.08451: the spike at zero).
 
@@ -64,6 +125,27 @@ def near_zero(moments: Moments, eps: float = 2.0**-10) -> Any:
 def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Any:
     """Share of the minors in the bin that the threshold of :func:`near_zero` cuts: a bound on its error."""
     return moments.out(_near_zero(moments, eps)[1])
+
+
+@register("top", "largest minor", ("moments",), moments=("top",), orders=None, undefined=ZERO, source="MATH.md 2")
+def top(moments: Moments) -> Any:
+    """max M, the largest absolute minor."""
+    return moments.top
+
+
+@register(
+    "rr_pr",
+    "rotation ratio of PR",
+    ("moments", "haar_s1"),
+    moments=("s1",),
+    orders=(1, 2),
+    undefined=ZERO,
+    source="ours, closed form; MATH.md 4.5",
+)
+def rotation_ratio_of_pr(moments: Moments, haar_s1: FloatArray) -> FloatArray:
+    """E_Q[S1(QJ)] / S1(J), Q uniform on O(m): above 1 where J is axis-aligned."""
+    s1 = np.atleast_1d(np.asarray(moments.s1))
+    return np.asarray(haar_s1) / np.where(s1 > 0, s1, np.nan)
 
 
 def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
@@ -82,6 +164,15 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
     return value, error
 
 
+@register(
+    "kl_init",
+    "KL from initial shape",
+    ("moments", "initial_moments"),
+    moments=("s1", "histogram"),
+    orders=None,
+    undefined=ZERO,
+    source="wording of arXiv 2511.21626; MATH.md 3 and 4.6",
+)
 def kl_init(moments: Moments, initial: Moments) -> Any:
     """KL divergence of the distribution of log2(M / mean M) from the initial one, in nats (MATH.md 3 and 4.6).
 

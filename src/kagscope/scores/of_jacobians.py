@@ -12,10 +12,21 @@ import numpy as np
 from kagscope.base.errors import InputError
 from kagscope.minors._input import as_matrices, as_numpy, check_k, device_of, is_torch, placed
 from kagscope.minors.bruteforce import minor_matrix
+from kagscope.minors.haar import rotation_ratio_estimate
 from kagscope.minors.moment_scores import FloatArray, quotient
 from kagscope.minors.rows import row_means
+from kagscope.registry import register
+
+ZERO = "undefined: the Jacobian is zero"
 
 
+@register(
+    "axis_alignment",
+    "axis alignment",
+    ("jacobian",),
+    undefined=ZERO,
+    source="canonical alignment of the authors' 2026 talk, our formula; MATH.md 3",
+)
 def axis_alignment(J: Any) -> Any:
     """Mean over the nonzero rows of max_a |J_ia| / ||J_i||_2: 1 when every row looks along one axis.
 
@@ -34,47 +45,88 @@ def axis_alignment(J: Any) -> Any:
     return _per_matrix(quotient(aligned.sum(axis=1), rows.astype(np.float64)), batched, J)
 
 
-def spectral_scores(J: Any) -> dict[str, Any]:
-    """``effective_rank``, ``stable_rank`` and ``sv_participation`` at the price of one; each as its own function returns it."""
-    values, batched = _spectrum(J)
-    total = values.sum(axis=1)
-    p = values / total[:, None]
+@register("effective_rank", "effective rank", ("spectrum",), undefined=ZERO, source="standard; MATH.md 3")
+def effective_rank_of(spectrum: FloatArray) -> FloatArray:
+    """exp(entropy of s^2 / sum s^2), of a :func:`spectrum`."""
+    p = spectrum / spectrum.sum(axis=1, keepdims=True)
     logs = np.log(np.where(p > 0, p, 1.0))
-    found = {
-        "effective_rank": np.exp(-(p * logs).sum(axis=1)),
-        "stable_rank": total,
-        "sv_participation": total**2 / (values**2).sum(axis=1),
-    }
-    return {name: _per_matrix(value, batched, J) for name, value in found.items()}
+    return np.asarray(np.exp(-(p * logs).sum(axis=1)))
+
+
+@register("stable_rank", "stable rank", ("spectrum",), undefined=ZERO, source="standard; MATH.md 3")
+def stable_rank_of(spectrum: FloatArray) -> FloatArray:
+    """sum s^2 / max s^2, of a :func:`spectrum`."""
+    return np.asarray(spectrum.sum(axis=1))
+
+
+@register("sv_participation", "singular-value participation", ("spectrum",), undefined=ZERO, source="standard; MATH.md 3")
+def sv_participation_of(spectrum: FloatArray) -> FloatArray:
+    """(sum s^2)^2 / sum s^4, of a :func:`spectrum`."""
+    return np.asarray(spectrum.sum(axis=1) ** 2 / (spectrum**2).sum(axis=1))
 
 
 def effective_rank(J: Any) -> Any:
-    """exp(entropy of s^2 / sum s^2) over the singular values s; NaN where J = 0."""
-    return spectral_scores(J)["effective_rank"]
+    """exp(entropy of s^2 / sum s^2) over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
+    return _per_matrix(effective_rank_of(spectrum(J)), _is_batch(J), J)
 
 
 def stable_rank(J: Any) -> Any:
-    """sum s^2 / max s^2 over the singular values s; NaN where J = 0."""
-    return spectral_scores(J)["stable_rank"]
+    """sum s^2 / max s^2 over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
+    return _per_matrix(stable_rank_of(spectrum(J)), _is_batch(J), J)
 
 
 def sv_participation(J: Any) -> Any:
-    """(sum s^2)^2 / sum s^4 over the singular values s; NaN where J = 0."""
-    return spectral_scores(J)["sv_participation"]
+    """(sum s^2)^2 / sum s^4 over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
+    return _per_matrix(sv_participation_of(spectrum(J)), _is_batch(J), J)
 
 
-def _spectrum(J: Any) -> tuple[FloatArray, bool]:
+def spectrum(J: Any) -> FloatArray:
     """(B, min(m, n)) squared singular values of J over their largest, rising; NaN where J = 0.
 
     Eigenvalues of the smaller Gram matrix: 40 times faster than the singular values of 64 x 784, and the scores, which weigh by
     s^2, see an absolute error of rounding size only.
     """
-    matrices, batched = as_matrices(J)
+    matrices, _ = as_matrices(J)
     scale = np.abs(matrices).max(axis=(1, 2))
     scaled = matrices / np.where(scale > 0, scale, 1.0)[:, None, None]
     wide = scaled if scaled.shape[1] <= scaled.shape[2] else scaled.swapaxes(1, 2)
     squares = np.maximum(np.linalg.eigvalsh(wide @ wide.swapaxes(1, 2)), 0.0)
-    return quotient(squares, squares[:, -1:]), batched
+    return quotient(squares, squares[:, -1:])
+
+
+@register(
+    "rr_max",
+    "rotation ratio of maximum",
+    ("jacobian", "rotations", "seed"),
+    orders=(2,),
+    undefined="undefined: every minor is zero",
+    source="code of arXiv 2511.21626, its maximum over all minors; MATH.md 3",
+    limit="rotation_points",
+)
+def rotation_ratio_of_max(J: FloatArray, rotations: int, seed: int) -> tuple[FloatArray, FloatArray]:
+    """top(J) / E_Q top(QJ) of 2-minors, Q uniform on O(m), and its standard error over ``rotations`` Q; (B,) both."""
+    found = [rotation_ratio_estimate(matrix, 2, "max", rotations=rotations, seed=seed) for matrix in J]
+    value, stderr = np.array(found, dtype=np.float64).reshape(-1, 2).T
+    return value, stderr
+
+
+@register(
+    "zero_rows",
+    "zero rows",
+    ("row_means", "threshold"),
+    orders=(1, 2, 3),
+    source="arXiv 2509.12326, section 3, and the authors' 2026 talk; MATH.md 3",
+    fraction=True,
+)
+def share_of_zero_rows(row_means: FloatArray, threshold: float) -> FloatArray:
+    """(P,) share of the rows of the k-minor matrix whose mean is at most ``threshold``."""
+    return np.asarray((row_means <= threshold).mean(axis=1))
+
+
+@register("zero_rows_exact", "rows exactly zero", ("row_means",), orders=(1, 2, 3), source="MATH.md 3", fraction=True)
+def share_of_rows_exactly_zero(row_means: FloatArray) -> FloatArray:
+    """(P,) share of the rows of the k-minor matrix that are zero."""
+    return np.asarray((row_means == 0).mean(axis=1))
 
 
 def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:
@@ -100,6 +152,15 @@ def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:
     return _per_matrix((means <= limit.reshape(-1, 1)).mean(axis=1), matrices.ndim == 3, J)
 
 
+@register(
+    "column_divergence",
+    "column divergence",
+    ("jacobian",),
+    orders=(1,),
+    undefined="undefined: fewer than two nonzero columns",
+    source="arXiv 2509.12326; MATH.md 3",
+    limit="divergence_points",
+)
 def column_divergence(J: Any, k: int = 1) -> Any:
     """Mean over ordered column pairs of the KL divergence between columns of the k-minor matrix, each normalised to 1.
 
@@ -130,6 +191,10 @@ def _column_divergence(minors: FloatArray) -> float:
     own = (p * logs).sum()  # sum over pairs of sum_r p ln p - p ln q, the diagonal adding nothing
     cross = (p.sum(axis=1) * logs.sum(axis=1)).sum()
     return float((count * own - cross) / (count * (count - 1)))
+
+
+def _is_batch(J: Any) -> bool:
+    return len(J.shape) == 3
 
 
 def _per_matrix(values: FloatArray, batched: bool, J: Any) -> Any:

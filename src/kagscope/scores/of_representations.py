@@ -6,8 +6,18 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
 from kagscope.base.errors import InputError
+from kagscope.registry import register
+
+CONSTANT = "undefined: the activations are constant"
 
 
+@register(
+    "kernel_alignment",
+    "kernel alignment",
+    ("activations", "labels"),
+    undefined=CONSTANT,
+    source="Cortes, Mohri & Rostamizadeh 2012; MATH.md 3",
+)
 def kernel_alignment(activations: np.ndarray, labels: np.ndarray) -> float:
     """Centred alignment of the Gram matrix of the activations with that of the one-hot labels (Cortes et al. 2012).
 
@@ -40,6 +50,13 @@ def linear_cka(first: np.ndarray, second: np.ndarray) -> float:
     return float(cross**2 / (own_a * own_b)) if own_a * own_b > 0 else float("nan")
 
 
+@register(
+    "cka_init",
+    "CKA with initial",
+    ("activations", "initial_activations"),
+    undefined=CONSTANT,
+    source="Kornblith et al. 2019, debiased as Song et al. 2012; MATH.md 3",
+)
 def debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
     """Linear CKA with the unbiased HSIC estimator (Song et al. 2012), (N, p) and (N, q), N >= 4: no bias upwards.
 
@@ -53,12 +70,26 @@ def debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
     return float(_unbiased_hsic(K, L) / np.sqrt(own)) if own > 0 else float("nan")
 
 
+@register(
+    "effective_dimension",
+    "effective dimension",
+    ("activations",),
+    undefined=CONSTANT,
+    source="standard; MATH.md 3",
+)
 def effective_dimension(activations: np.ndarray) -> float:
     """(sum l)^2 / sum l^2 over the eigenvalues l of the covariance of the activations (N, m), in [1, m]; NaN when constant."""
     squared = np.linalg.svd(_centred(activations), compute_uv=False) ** 2
     return float(squared.sum() ** 2 / (squared**2).sum()) if squared.any() else float("nan")
 
 
+@register(
+    "intrinsic_dimension",
+    "intrinsic dimension (TwoNN)",
+    ("activations",),
+    undefined="undefined: too few distinct activations",
+    source="Facco et al. 2017; MATH.md 3",
+)
 def intrinsic_dimension(activations: np.ndarray) -> float:
     """Intrinsic dimension of the activations (N, m) by TwoNN (Facco et al. 2017), scikit-dimension's implementation.
 

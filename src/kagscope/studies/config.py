@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kagscope.base.errors import InputError
-from kagscope.studies.validation import validated as validated
+from kagscope.base.validation import validated as validated
 from kagscope.training import Augmentation
 
 MAX_RUNS = 100_000

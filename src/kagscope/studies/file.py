@@ -13,11 +13,11 @@ from pydantic import Field
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.files import open_regular
+from kagscope.base.validation import validated
 from kagscope.data import Dataset
 from kagscope.studies.axes import Axes, RunValues
 from kagscope.studies.config import SMALL_IMAGE, RunConfig
 from kagscope.studies.measure import Measure
-from kagscope.studies.validation import validated
 
 MAX_BYTES = 2**20
 

@@ -33,14 +33,19 @@ def validated(kind: type[Model], values: dict[str, Any]) -> Model:
     try:
         return kind(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        keys = [str(part) for part in first["loc"] if not isinstance(part, int) and part not in TAGS]
-        where = " ".join(".".join(keys).split()) or "settings"
-        message = EXPECTED.get(first["type"], first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = _unknown(kind, keys)
-        given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
-        raise InputError(f"{where}: {message}{given}") from None
+        raise first_error(kind, error) from None
+
+
+def first_error(kind: type[BaseModel], error: ValidationError) -> InputError:
+    """The first thing wrong, in one line: the key it came from, what was given, what is expected."""
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"] if not isinstance(part, int) and part not in TAGS]
+    where = " ".join(".".join(keys).split()) or "settings"
+    message = EXPECTED.get(first["type"], first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = _unknown(kind, keys)
+    given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
+    return InputError(f"{where}: {message}{given}")
 
 
 def _unknown(kind: type[BaseModel], keys: list[str]) -> str:

@@ -1,0 +1,264 @@
+"""What is measured, how exactly, and at how many points: one frozen description, the same at every door."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from torch import Tensor, nn
+
+import kagscope.scores  # noqa: F401  registers every score
+from kagscope import registry
+from kagscope.base.errors import InputError
+from kagscope.base.validation import first_error
+from kagscope.columns.selections import All, Selection, as_selections
+from kagscope.jacobians.compute import FLAT
+from kagscope.jacobians.layers import Layers
+from kagscope.jacobians.maps import KINDS
+from kagscope.tables.schema import BOOKKEEPING
+
+MODES = ("eval", "train")
+PRECISIONS = ("float64", "model")
+MAX_K = 6
+ScoreFunction = Callable[[Any], Any]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Budget(_Strict):
+    """What is exact, what is sampled and to which error, and at how many points what costs much is measured.
+
+    Exact is what formulas give (sums over all columns and windows, the factored family) and what enumeration of
+    ``exact_minors`` minors a layer reaches; the rest is sampled to ``rel_error``.
+    """
+
+    exact_minors: float = Field(default=1e9, ge=0, description="2-minors of a layer that may be visited one by one")
+    rel_error: float = Field(default=0.01, gt=0, lt=1, description="relative standard error of what is sampled")
+    triple_points: int | None = Field(default=None, ge=1, description="points of minors of order 3 and more; None for all")
+    rotation_points: int = Field(default=2, ge=0, description="points of rr_max")
+    rotations: int = Field(default=16, ge=2, description="random rotations of rr_max")
+    row_points: int = Field(default=20, ge=0, description="points of the row means of pairs and triples (zero_rows, Zipf curves)")
+    divergence_points: int = Field(default=10, ge=0, description="points of column_divergence")
+    unit_points: int | None = Field(default=None, ge=1, description="points of constant and unfelt units; None for `points`")
+    samples: int = Field(default=1000, ge=10, description="inputs of the scores of representations")
+    window_points: int = Field(default=4, ge=1, description="points of the map of windows")
+    max_rows: int | None = Field(default=None, ge=2, description="rows of a layer, drawn where it has more; None for all")
+    memory_budget: int = Field(default=2**30, ge=2**20, description="bytes of working memory, about")
+
+
+class MeasureSpec(_Strict):
+    """One description of a measurement; every door takes it, and the options of commands and study files are made from it.
+
+    Fields of the :class:`Budget` may be given directly: ``MeasureSpec(k=2, rel_error=0.005)``.
+
+    Raises:
+        InputError: a value that cannot be used: which, what was given, what is expected.
+    """
+
+    layers: Any = Field(
+        default=None,
+        description='names from named_modules() ("encoder.0.mlp"), patterns (* one part of a name, ** any), module classes, or a '
+        "list of them; None: every activation",
+    )
+    layer_map: str = Field(
+        default="input",
+        description="input: model input to layer output; block: the layer's own input to its output; output: layer to output",
+    )
+    k: tuple[int, ...] = Field(default=(1, 2), description="orders of the minors")
+    selections: tuple[Selection, ...] = Field(default=(All(),), description="column selections, or their names")
+    image_shape: tuple[int, ...] | None = Field(
+        default=None, description="(height, width), or (channels, height, width), where the columns are pixels"
+    )
+    positions: Any = Field(default=None, description="(n, dimension) coordinates of the columns, where they are no image")
+    groups: Any = Field(default=None, description="n labels of the columns, where distance only means same group or another")
+    window_map: int = Field(default=0, ge=0, description="window centres a side of the image in the map of PR; 0: no map")
+    tokens: Any = Field(
+        default=None,
+        description="of layers on sequences: None all (of more than 256 as many evenly spaced), a number that many evenly "
+        'spaced, a list those, "flat" takes a sequence whole',
+    )
+    wrt: int | str | None = Field(default=None, description="which input to differentiate, where several could be")
+    mode: str = Field(default="eval", description='"eval", or "train": each point with respect to itself within its batch')
+    precision: str = Field(default="float64", description='of the Jacobians: "float64", or "model" for its own')
+    scores: tuple[str, ...] | None = Field(default=None, description="names of scores; None for all")
+    own_scores: Mapping[str, ScoreFunction] = Field(default_factory=dict, description="your functions of Moments, by name")
+    jacobian_scores: Mapping[str, ScoreFunction] = Field(
+        default_factory=dict, description="your functions of (B, m, n) Jacobians, by name"
+    )
+    points: int | None = Field(default=None, description="how many of the inputs, a fixed random sample; None for all")
+    zero_row_quantile: float = Field(
+        default=0.01, gt=0, lt=1, description="of the baseline's rows; rows at or below it count as zero rows"
+    )
+    seed: int = Field(default=0, ge=0, description="of whatever is drawn")
+    budget: Budget = Field(default_factory=Budget)
+
+    def __init__(self, /, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise first_error(MeasureSpec, error) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sorted_out(cls, given: Any) -> Any:
+        """Budget fields given directly into the budget; own scores given as ``scores``."""
+        if not isinstance(given, dict):
+            return given
+        given = dict(given)
+        direct = {name: given.pop(name) for name in Budget.model_fields if name in given}
+        if direct:
+            budget = given.get("budget", {})
+            given["budget"] = (budget.model_dump() if isinstance(budget, Budget) else dict(budget)) | direct
+        if isinstance(given.get("scores"), Mapping):
+            given["own_scores"] = given.pop("scores")
+        return given
+
+    @field_validator("layer_map", "mode", "precision")
+    @classmethod
+    def _among(cls, value: str, info: Any) -> str:
+        choices = {"layer_map": KINDS, "mode": MODES, "precision": PRECISIONS}[info.field_name]
+        if value not in choices:
+            raise ValueError(f"{info.field_name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+        return value
+
+    @field_validator("k", mode="before")
+    @classmethod
+    def _orders(cls, k: Any) -> Any:
+        orders = tuple(k) if isinstance(k, list | tuple | range) else (k,)
+        if not orders or any(isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= MAX_K for one in orders):
+            raise ValueError(f"k is {k!r}; expected whole numbers from 1 to {MAX_K}, such as (1, 2)")
+        return tuple(sorted(set(orders)))
+
+    @field_validator("selections", mode="before")
+    @classmethod
+    def _selections(cls, given: Any) -> Any:
+        return tuple(as_selections(All() if given is None else given)[0])
+
+    @field_validator("image_shape", mode="before")
+    @classmethod
+    def _shape(cls, given: Any) -> Any:
+        if given is None:
+            return None
+        sides = tuple(given) if isinstance(given, list | tuple | torch.Size) else ()
+        if len(sides) not in (2, 3) or any(
+            isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1 for side in sides
+        ):
+            raise ValueError(f"image_shape is {given!r}; expected (height, width) or (channels, height, width), such as (28, 28)")
+        return tuple(int(side) for side in sides)
+
+    @field_validator("scores", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if given is None:
+            return None
+        if isinstance(given, str) or not isinstance(given, Sequence) or not given:
+            raise ValueError(f"scores is {given!r:.80}; expected a list of names, or your own functions by name")
+        chosen = registry.chosen(given)  # raises for an unknown one
+        return None if len(chosen) == len(registry.names()) else tuple(one.name for one in chosen)
+
+    @field_validator("own_scores", "jacobian_scores", mode="before")
+    @classmethod
+    def _own(cls, given: Any, info: Any) -> Any:
+        option = {"own_scores": "scores"}.get(info.field_name, info.field_name)
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{option} is {given!r:.80}; expected functions by name, such as {{'my_score': function}}")
+        for name, function in given.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(f"{option} has the name {name!r}; expected letters, digits and _, such as 'my_score'")
+            if name in registry.names() or name in BOOKKEEPING:
+                raise ValueError(f"{option} has the name {name!r}, which is a score of kagscope; choose another")
+            if not callable(function):
+                raise ValueError(f"{option}: {name!r} is {function!r:.80}; expected a function")
+        return dict(given)
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _tokens(cls, tokens: Any) -> Any:
+        several = isinstance(tokens, list | tuple | range | np.ndarray)
+        whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in (tokens if several else [tokens]))
+        if not (tokens is None or whole or (isinstance(tokens, str) and tokens == FLAT)):
+            raise ValueError(f"tokens is {tokens!r}; expected None, a number, a list of indices, or 'flat'")
+        return tuple(int(one) for one in tokens) if several else tokens
+
+    @field_validator("points", mode="before")
+    @classmethod
+    def _points(cls, points: Any) -> Any:
+        if points is not None and (isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 1):
+            raise ValueError(f"points is {points!r}; expected a positive number of points, or None for all")
+        return points if points is None else int(points)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if twice := self.own_scores.keys() & self.jacobian_scores.keys():
+            raise ValueError(
+                f"scores and jacobian_scores both have {', '.join(sorted(twice))}; give each score a name of its own"
+            )
+        return self
+
+    def with_(self, **changed: Any) -> MeasureSpec:
+        """The same with some fields changed; fields of the budget may be named directly."""
+        kept = {name: getattr(self, name) for name in self.model_fields_set}
+        return MeasureSpec(**kept | changed)
+
+    def wants(self, *names: str) -> bool:
+        """Whether any of these scores is asked for."""
+        return self.scores is None or any(name in self.scores for name in names)
+
+    @property
+    def asked(self) -> tuple[registry.Score, ...]:
+        """The scores asked for, one's own aside."""
+        return registry.chosen(self.scores)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a file; arrays as digests, functions and classes by name. One without these can be read back."""
+        plain = {name: _plain(getattr(self, name)) for name in type(self).model_fields if name != "budget"}
+        return plain | {"budget": self.budget.model_dump()}
+
+    @property
+    def id(self) -> str:
+        """Ten hexadecimal digits that tell specs apart: of the canonical JSON of what decides numbers."""
+        decides = self.as_json()
+        del decides["budget"]["memory_budget"]
+        canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return f"sha256:{hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
+    if isinstance(value, Mapping):
+        return sorted(value)
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        return value.__name__
+    if isinstance(value, Selection):
+        return str(value)
+    if isinstance(value, list | tuple | range):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def spec_from(spec: MeasureSpec | None, options: Mapping[str, Any]) -> MeasureSpec:
+    """The spec given, or made from options by name.
+
+    Raises:
+        InputError: both are given, an unknown option (with close names), or a value that cannot be used.
+    """
+    if spec is None:
+        return MeasureSpec(**options)
+    if options:
+        raise InputError(f"spec and {', '.join(sorted(options))} are both given; put everything into one of them")
+    if not isinstance(spec, MeasureSpec):
+        raise InputError(f"spec is {type(spec).__name__}; expected a kagscope.MeasureSpec")
+    return spec
+
+
+__all__ = ["Budget", "Layers", "MeasureSpec", "ScoreFunction", "spec_from"]
