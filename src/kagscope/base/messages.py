@@ -1,9 +1,51 @@
-"""Small sentences of error messages: lists cut short, and names that are close to one that is not there."""
+"""Sentences that users read: findings, lists cut short, and names that are close to one that is not there."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Self
+
+Number = float | int | str
+
+
+class Finding(str):
+    """A sentence about results that also is data: it says what was found, and with which numbers.
+
+    It is a plain string wherever one is expected: joined, printed, pickled, written as JSON.
+
+    Args:
+        text: The sentence.
+        code: What kind of finding it is, such as "not_trained"; the same in every version.
+        numbers: The numbers and names that the sentence gives, by name.
+
+    Attributes:
+        code: as given.
+        numbers: read-only mapping.
+
+    Examples:
+        >>> found = Finding("3 of 8 nets did not learn.", code="not_learned", nets=3, of=8)
+        >>> found.code, dict(found.numbers), found.upper()
+        ('not_learned', {'nets': 3, 'of': 8}, '3 OF 8 NETS DID NOT LEARN.')
+    """
+
+    code: str
+    numbers: Mapping[str, Number]
+
+    def __new__(cls, text: str, *, code: str, **numbers: Number) -> Self:
+        """Make one."""
+        found = super().__new__(cls, text)
+        found.code, found.numbers = code, MappingProxyType(numbers)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is pickled and copied: text, code and numbers."""
+        return _finding, (str(self), self.code, dict(self.numbers))
+
+
+def _finding(text: str, code: str, numbers: Mapping[str, Number]) -> Finding:
+    return Finding(text, code=code, **numbers)
 
 
 def listed(names: Iterable[object], at_most: int = 6) -> str:
