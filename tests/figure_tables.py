@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, Incoming
+from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitStatistics
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 POINT_SCORES = {
@@ -206,15 +206,15 @@ def make_claims() -> list[dict[str, Any]]:
 
 def make_units(
     runs: Sequence[str], layers: Sequence[str] = ("1", "3"), count: int = 8, columns: int = 64
-) -> dict[str, list[Incoming]]:
+) -> dict[str, list[UnitStatistics]]:
     """Made-up units of one net of each of these runs; unit 0 is always zero."""
     rng = np.random.default_rng(1)
 
-    def layer(name: str, what: str) -> Incoming:
+    def layer(name: str, what: str) -> UnitStatistics:
         zero_share = np.round(rng.random(count), 2)
         zero_share[0] = 1.0
         numbers = rng.random((2, count))
-        return Incoming(name, what, rng.normal(size=(count, columns)).astype(np.float32), numbers[0], zero_share, numbers[1])
+        return UnitStatistics(name, what, rng.normal(size=(count, columns)).astype(np.float32), numbers[0], zero_share, numbers[1])
 
     return {run: [layer(name, MEAN_ROW if place else WEIGHTS) for place, name in enumerate(layers)] for run in runs}
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import kagscope as kag
 from kagscope.measuring.report import Report
-from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, Incoming, IncomingSums
+from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitStatistics, UnitSums
 
 
 @given(seed=st.integers(0, 10_000), batches=st.integers(1, 4), scale=st.sampled_from([1e-200, 1.0, 1e150]))
@@ -23,11 +23,11 @@ def test_sums_over_batches_are_the_means_over_points(seed: int, batches: int, sc
     J = rng.normal(size=(7, 4, 5)) * scale
     J[:, 1] = 0.0
     J[2, 2] = 0.0
-    sums = IncomingSums()
+    sums = UnitSums()
     for part in np.array_split(J, batches):
-        sums.add(part)
+        sums.update(part)
     threshold = float(np.quantile(np.abs(J).mean(axis=2), 0.3))
-    found = sums.finish("1", [threshold])
+    found = sums.compute("1", [threshold])
     unit = J / scale
     norms = np.linalg.norm(unit, axis=2)
     assert found.row_norm == pytest.approx(norms.mean(axis=0) * scale)
@@ -42,9 +42,9 @@ def test_sums_over_batches_are_the_means_over_points(seed: int, batches: int, sc
 
 
 def test_of_one_row_along_an_axis_the_alignment_is_one() -> None:
-    sums = IncomingSums()
-    sums.add(np.array([[[0.0, -3.0, 0.0], [1.0, 1.0, 1.0]]]))
-    assert sums.finish("1", []).alignment == pytest.approx([1, 1 / np.sqrt(3)])
+    sums = UnitSums()
+    sums.update(np.array([[[0.0, -3.0, 0.0], [1.0, 1.0, 1.0]]]))
+    assert sums.compute("1", []).alignment == pytest.approx([1, 1 / np.sqrt(3)])
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def report(nets: tuple[nn.Sequential, nn.Sequential, torch.Tensor]) -> Report:
 def test_units_of_a_measured_model_agree_with_its_table(
     report: Report, nets: tuple[nn.Sequential, nn.Sequential, torch.Tensor]
 ) -> None:
-    first, second = Incoming.from_table(report.units)
+    first, second = UnitStatistics.from_table(report.units)
     assert (first.layer, first.what, second.layer, second.what) == ("1", WEIGHTS, "3", MEAN_ROW)
     weight = nets[0][0].weight
     assert isinstance(weight, torch.Tensor)

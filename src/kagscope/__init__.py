@@ -45,12 +45,12 @@ _PUBLIC: dict[str, str] = {
     "prune": "pruning.prune",
     "Pruning": "pruning.pruning",
     "measure": "measuring.api",
-    "measure_series": "measuring.series_api",
-    "Series": "measuring.series",
-    "MeasureSettings": "measuring.settings",
+    "measure_series": "measuring.api",
+    "MeasureSpec": "measuring.spec",
+    "Budget": "measuring.spec",
     "Report": "measuring.report",
+    "Finding": "base.messages",
     "Tracker": "tracking.tracker",
-    "Trajectory": "tracking.trajectory",
     "compare_studies": "studies.versus",
 }
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from kagscope.base.errors import InputError
 from kagscope.integrations._inputs import on_device
+from kagscope.tracking.line import furthest_ratios
 from kagscope.tracking.loggers import senders
 from kagscope.tracking.overhead import check_max_overhead
 from kagscope.tracking.schedule import parse_schedule
@@ -74,7 +75,7 @@ class TrackerHooks:
         batches = float(trainer.num_training_batches)  # infinite where the loader has no length
         part = (batch_idx + 1) / batches if math.isfinite(batches) else 0.0
         if self.tracker.step(int(trainer.global_step), epoch=trainer.current_epoch + part) and self._progress_bar:
-            for name, ratio in self.tracker.trajectory.headline.items():
+            for name, (_, ratio) in furthest_ratios(self.tracker.summary()).items():
                 pl_module.log(f"kag_{name}", ratio, prog_bar=True, logger=False, rank_zero_only=True)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -101,7 +101,7 @@ class LayerJacobians:
         if self._W is None and not self._needs_own_matrix():
             with _reasons():
                 self._find_shared()
-        per_item = 0 if self._W is not None else len(self.frame.tokens) * len(self.frame.rows) * self.frame.columns * 8
+        per_item = len(self.frame.tokens) * len(self.frame.rows) * self.frame.columns * 8
         size = max(1, int(self.budget // 4 // (self._single + 2 * per_item)))
         size = 1 if self.separate else self.inputs.count if self.coupled else size
         for first in range(0, self.inputs.count, size):
@@ -114,7 +114,7 @@ class LayerJacobians:
         function, u = self.map.function(part), self.map.start(part)
         jacobian, h = self._factored(function, u) or self._dense(function, u)
         items = np.repeat(points, len(self.frame.tokens))
-        tokens = np.tile(self.frame.tokens if self._has_tokens() else (-1,), len(points))
+        tokens = np.tile(self.frame.tokens if self.has_tokens else (-1,), len(points))
         return Batch(jacobian, items, tokens, self._kept(h))
 
     def _factored(self, function: autodiff.Function, u: Tensor) -> tuple[FactoredJacobian, Tensor] | None:
@@ -156,6 +156,16 @@ class LayerJacobians:
             return None
         return None if outer is None or signature is None else (u, h, outer, signature)
 
+    def values(self, inputs: Inputs) -> np.ndarray:
+        """Outputs of the layer at further inputs, (items, rows) float64, without Jacobians; one item for each point and token."""
+        size = 1 if self.separate else inputs.count if self.coupled else max(1, int(self.budget // 4 // self._single))
+        parts = []
+        with _reasons(), torch.no_grad():
+            for first in range(0, inputs.count, size):
+                part = inputs.take(slice(first, first + size))
+                parts.append(self._kept(self.map.function(part)(self.map.start(part))))
+        return np.concatenate(parts)
+
     def _at_once(self, points: int) -> int:
         """Passes over a batch of ``points`` that half of the budget takes, on a CPU no more than its caches like."""
         room = self.budget // 2 if self._accelerator else min(self.budget // 2, CPU_WORKING_SET)
@@ -166,7 +176,9 @@ class LayerJacobians:
         frame = self.frame
         return self.coupled or frame.mixing or (frame.out_tokens is None) != (frame.in_tokens is None)
 
-    def _has_tokens(self) -> bool:
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the layer works on sequences, token by token."""
         return self.frame.out_tokens is not None or self.frame.in_tokens is not None
 
     def _kept(self, values: Tensor) -> np.ndarray:

@@ -83,7 +83,7 @@ def as_inputs(inputs: Any, points: int | None = None) -> Inputs:
     Args:
         inputs: a tensor or array (B, …), a tuple or list of positional arguments, a mapping of keyword arguments, or an iterable
             of batches such as a ``DataLoader``, whose (x, y) pairs are taken as inputs and labels.
-        points: how many points to take, the first ones; None means all (of a loader: at most 100).
+        points: how many points to take of a loader, the first ones; None means at most 100.
 
     Raises:
         InputError: nothing given, no tensor, or numbers of points that differ.
@@ -92,12 +92,11 @@ def as_inputs(inputs: Any, points: int | None = None) -> Inputs:
         raise InputError(f"points is {points!r}; expected a positive number of points, or None for all")
     if _is_loader(inputs):
         return _from_loader(inputs, 100 if points is None else int(points))
-    found = _from_arguments(inputs, None)
-    return found if points is None else found.take(slice(0, int(points)))
+    return inputs if isinstance(inputs, Inputs) else _from_arguments(inputs, None)
 
 
 def _is_loader(inputs: Any) -> bool:
-    return isinstance(inputs, Iterable) and not isinstance(inputs, Tensor | np.ndarray | tuple | list | Mapping | str)
+    return isinstance(inputs, Iterable) and not isinstance(inputs, Inputs | Tensor | np.ndarray | tuple | list | Mapping | str)
 
 
 def _from_loader(batches: Iterable[Any], points: int) -> Inputs:

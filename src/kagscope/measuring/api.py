@@ -1,7 +1,9 @@
-"""``kagscope.measure``: a model, inputs and a baseline in; a report out."""
+"""``kagscope.measure`` and ``kagscope.measure_series``: a model, inputs and a baseline in; a report out."""
 
 from __future__ import annotations
 
+import inspect
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,44 +12,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kagscope.base.errors import DataError, InputError
+from kagscope.base.messages import listed
 from kagscope.base.provenance import hardware, versions
-from kagscope.jacobians.inputs import as_inputs
-from kagscope.jacobians.layers import Layers
+from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.randomness import random_state_kept
+from kagscope.loading.checkpoints import find_checkpoints
+from kagscope.loading.weights import fitting, load_state
 from kagscope.measuring.baseline import COMPILED, baselines
 from kagscope.measuring.caveats import ONE_RANDOM
 from kagscope.measuring.checks import check_model
-from kagscope.measuring.observe import Observation, observe
-from kagscope.measuring.report import Report
-from kagscope.measuring.settings import MeasureSettings
-from kagscope.measuring.tables import compare, curves, units
+from kagscope.measuring.compare import compare, curves, unit_table
+from kagscope.measuring.observe import observe
+from kagscope.measuring.report import Report, joined
+from kagscope.measuring.spec import MeasureSpec, spec_from
+from kagscope.measuring.state import State
+
+FIRST = "first"
+Weights = str | os.PathLike[str] | Mapping[str, Tensor] | nn.Module
+Say = Callable[[str], None]
 
 
 def measure(
     model: nn.Module,
     inputs: Any,
     *,
-    layers: Layers = None,
-    layer_map: str = "input",
-    k: int | Sequence[int] = (1, 2),
-    selections: Any = None,
-    image_shape: tuple[int, int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
+    spec: MeasureSpec | None = None,
     baseline: Any = None,
     baseline_seeds: int | Sequence[int] = 3,
     labels: Any = None,
-    points: int | None = None,
-    tokens: int | Sequence[int] | str | None = None,
-    mode: str = "eval",
-    precision: str = "float64",
-    max_rows: int = 512,
-    rel_error: float = 0.01,
-    memory_budget: int = 2**30,
-    seed: int = 0,
-    scores: Mapping[str, Callable[[Any], Any]] | None = None,
-    jacobian_scores: Mapping[str, Callable[[Any], Any]] | None = None,
-    progress: bool | Callable[[str], None] | None = None,
+    progress: bool | Say | None = None,
+    **options: Any,
 ) -> Report:
     """Measure the geometry of a network's layers: the minors of their Jacobians, against a baseline (MATH.md sections 1 to 3).
 
@@ -55,32 +50,14 @@ def measure(
         model: any ``torch.nn.Module``. It is left as it is: parameters, buffers, gradients, hooks, mode, random state.
         inputs: a tensor (points, …), a tuple of positional arguments, a mapping of keyword arguments, or a ``DataLoader``; the
             batch comes first. Integers are welcome wherever no derivative is taken with respect to them.
-        layers: names from ``named_modules()`` ("encoder.0.mlp"), patterns (``*`` one part of a name, ``**`` any), module classes,
-            or a list of them; None: every activation module. Of a module that is called several times in one forward pass every
-            call is measured, as "name#0", "name#1", …; "name#1" alone can be asked for too.
-        layer_map: "input": model input to layer output; "block": the layer's own first input to its output; "output": layer
-            output to model output.
-        k: orders of the minors.
-        selections: column selections or their strings; default ``All()``.
-        image_shape: (height, width) when the columns of the Jacobians are pixels.
-        positions, groups: where the columns lie otherwise, as for :func:`kagscope.minor_moments`.
+        spec: what to measure, whole.
         baseline: a model, a state dict, the path of a checkpoint, "reinit" (every module's own ``reset_parameters``), or None.
         baseline_seeds: of "reinit": how many networks, or their seeds; scores are compared with the mean over them.
-        labels: (points,) classes, for kernel alignment.
-        points: how many points to take, the first ones; None: all, of a loader at most 100.
-        tokens: of layers on sequences (points, tokens, n): None all (of more than 256 as many evenly spaced), a number that many
-            evenly spaced, a list those, "flat" takes a sequence whole. Each token's output is taken with respect to the same
-            token's input.
-        mode: "eval" (no dropout, fixed batch statistics) or "train": each point with respect to itself within its batch.
-        precision: "float64" computes the Jacobians in float64 whatever the model's dtype, "model" in its own.
-        max_rows: layers with more rows are thinned to so many at random, the same ones in the baseline.
-        rel_error: relative standard error aimed at where something is sampled.
-        memory_budget: bytes of working memory, about; sizes of chunks follow from it.
-        seed: of whatever is sampled.
-        scores: your own functions of the :class:`kagscope.Moments` of a batch of B Jacobians, by name; each returns (B,) numbers,
-            NaN where undefined. They are measured for every k and selection, of network and baseline.
-        jacobian_scores: the same of the Jacobians themselves, a (B, m, n) float64 array.
+        labels: (inputs,) classes of all inputs, for kernel alignment.
         progress: a callable told each layer's name; True or None show it on a terminal, False shows nothing.
+        **options: the fields of :class:`kagscope.MeasureSpec` and of its budget, instead of ``spec``: ``layers``, ``layer_map``,
+            ``k``, ``selections``, ``image_shape``, ``points`` (of a loader the first ones, at most 100 by default), ``tokens``,
+            ``scores`` (names, or your own functions of :class:`kagscope.Moments`), ``rel_error``, ….
 
     Returns:
         A :class:`Report`.
@@ -88,68 +65,143 @@ def measure(
     Raises:
         InputError: a model, layer, input or option that cannot be used; said before the work starts where that can be known.
     """
-    chosen = MeasureSettings(
-        layers=layers,
-        layer_map=layer_map,
-        k=k,  # type: ignore[arg-type]
-        **({} if selections is None else {"selections": selections}),
-        image_shape=image_shape,
-        positions=positions,
-        groups=groups,
-        tokens=tokens,
-        mode=mode,
-        precision=precision,
-        max_rows=max_rows,
-        rel_error=rel_error,
-        memory_budget=memory_budget,
-        seed=seed,
-        scores=scores or {},
-        jacobian_scores=jacobian_scores or {},
-    )
+    chosen = spec_from(spec, options)
     check_model(model)
     since, model = time.perf_counter(), getattr(model, COMPILED, model)
-    found = as_inputs(inputs, points)
-    labels = found.labels if labels is None else labels if points is None else labels[:points]
+    found = as_inputs(inputs, chosen.points)
     notes: list[str] = []
-    with random_state_kept(_tensors(model)), torch.inference_mode(False), _telling(progress) as tell:
-        others = list(baselines(model, baseline, baseline_seeds, notes))
-        given: Any = found.kwargs or found.args
-        seen = observe(model, given, chosen, labels=labels, progress=tell)
-        before = [
-            observe(module, given, chosen, weights=weights, labels=labels, progress=lambda name: tell(f"{name} of the baseline"))
-            for module, weights in others
-        ]
+    with random_state_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
+        state, before = observe_all(model, found, chosen, baseline, baseline_seeds, labels, notes, tell)
     about = {
         "model": type(model).__name__,
-        "points": found.count,
-        "baseline": said(baseline, len(others)),
+        "points": points_of(found, chosen),
+        "baseline": name_of_baseline(baseline, len(before)),
         "seconds": round(time.perf_counter() - since, 3),
     }
-    return reported(seen, before, chosen, notes, about)
+    return report_of(state, before, notes, about)
 
 
-def reported(
-    seen: Observation, before: Sequence[Observation], settings: MeasureSettings, notes: Sequence[str], about: Mapping[str, Any]
+def measure_series(
+    model: nn.Module,
+    checkpoints: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[int, Weights],
+    inputs: Any,
+    *,
+    spec: MeasureSpec | None = None,
+    baseline: Any = FIRST,
+    baseline_seeds: int | Sequence[int] = 3,
+    labels: Any = None,
+    progress: bool | Say | None = None,
+    **options: Any,
 ) -> Report:
-    """The report of one observation beside those of its baselines; ``about`` is its provenance, versions are added."""
+    """Measure the checkpoints of one training run at the same points, against the same baseline.
+
+    Args:
+        model: the architecture; its own weights are neither measured nor changed.
+        checkpoints: files, or a pattern such as ``"run/step_*.safetensors"``, by the step in their names
+            (:func:`kagscope.loading.find_checkpoints`); or weights by step: files, state dicts or models.
+        inputs: see :func:`measure`.
+        spec: what to measure, whole.
+        baseline: "first" is the first checkpoint that can be measured; else as of :func:`measure`.
+        baseline_seeds: of "reinit".
+        labels: (inputs,) classes, for kernel alignment.
+        progress: told of each checkpoint and layer.
+        **options: fields of :class:`kagscope.MeasureSpec` and of its budget, as for :func:`measure`.
+
+    Returns:
+        A :class:`Report` whose table has ``step``. A checkpoint that is damaged, does not fit or has no finite Jacobian is left
+        out and named in ``left_out``.
+
+    Raises:
+        InputError: a model, layer, input or option that cannot be used.
+        DataError: no checkpoint could be read.
+    """
+    chosen = spec_from(spec, {name: value for name, value in options.items() if value is not None})
+    check_model(model)
+    model = getattr(model, COMPILED, model)
+    entries = _entries(checkpoints)
+    found = as_inputs(inputs, chosen.points)
+    notes: list[str] = []
+    noted: dict[str, list[str]] = {}  # what was taken or dropped, and in which checkpoints
+    reports: dict[int, Report] = {}
+    left_out: dict[str, str] = {}
+    from_first = isinstance(baseline, str) and baseline == FIRST
+    with random_state_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
+        others = [] if from_first else baselines(model, baseline, baseline_seeds, notes)
+        before = [observe(module, found, chosen, weights=own, labels=labels, progress=tell) for module, own in others]
+        for place, (step, name, given) in enumerate(entries, 1):
+            since = time.perf_counter()
+
+            def say(note: str, name: str = name) -> None:
+                noted.setdefault(note.removeprefix(f"{name}: "), []).append(name)
+
+            def told(layer: str, text: str = f"step {step} ({place} of {len(entries)})") -> None:
+                tell(f"{text}: layer {layer}")
+
+            try:
+                weights = fitting(model, _weights(given, say), name, say=say)
+                state = observe(model, found, chosen, weights=weights, labels=labels, progress=told)
+            except DataError as error:
+                left_out[name] = str(error).removeprefix(name).removeprefix(":").strip()
+                continue
+            except InputError as error:
+                if not reports:  # then it is not this checkpoint that is at fault
+                    raise
+                left_out[name] = str(error)
+                continue
+            before = before or ([state] if from_first else [])
+            about = {
+                "model": type(model).__name__,
+                "points": points_of(found, chosen),
+                "baseline": f"step {next(iter(reports), step)}" if from_first else name_of_baseline(baseline, len(before)),
+                "weights": name,
+                "seconds": round(time.perf_counter() - since, 3),
+            }
+            reports[step] = report_of(state, before, [], about)
+    if not reports:
+        raise DataError(f"no checkpoint could be measured: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
+    notes += [f"{listed(names, 1)}: {note}" for note, names in noted.items()]
+    return joined(reports, notes=notes, left_out=left_out)
+
+
+def observe_all(
+    model: nn.Module,
+    inputs: Inputs,
+    spec: MeasureSpec,
+    baseline: Any,
+    baseline_seeds: int | Sequence[int],
+    labels: Any,
+    notes: list[str],
+    tell: Say,
+) -> tuple[State, list[State]]:
+    """The state of a network and those of its baselines; ``notes`` gets what a reader should know of the baselines."""
+    others = list(baselines(model, baseline, baseline_seeds, notes))
+    state = observe(model, inputs, spec, labels=labels, progress=tell)
+
+    def of_baseline(layer: str) -> None:
+        tell(f"{layer} of the baseline")
+
+    return state, [observe(one, inputs, spec, weights=own, labels=labels, progress=of_baseline) for one, own in others]
+
+
+def report_of(state: State, before: Sequence[State], notes: Sequence[str], about: Mapping[str, Any]) -> Report:
+    """The report of one network beside its baselines; ``about`` is its provenance, versions are added."""
     return Report(
-        compare(seen, before, settings.zero_row_quantile),
-        curves(seen),
-        [curves(one) for one in before],
-        layers=[record.as_json() for record in seen.layers],
-        settings=settings.as_json(),
-        notes=[*seen.notes, *notes],
-        provenance={**about, "versions": versions(), "hardware": hardware()},
-        units=units(seen, before, settings.zero_row_quantile),
+        compare(state, before),
+        curves(state, before),
+        layers=[record.as_json() for record in state.layers],
+        settings=state.spec.as_json(),
+        notes=[*state.notes, *notes],
+        provenance={**about, "spec": state.spec.id, "versions": versions(), "hardware": hardware()},
+        units=unit_table(state, before),
     )
 
 
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+def points_of(inputs: Inputs, spec: MeasureSpec) -> int:
+    """At how many points Jacobians are taken."""
+    return inputs.count if spec.points is None else min(spec.points, inputs.count)
 
 
-def said(baseline: Any, count: int) -> str:
+def name_of_baseline(baseline: Any, count: int) -> str:
     """A baseline in words; ``count`` networks stood for it."""
     if baseline is None:
         return "none"
@@ -162,7 +214,8 @@ def said(baseline: Any, count: int) -> str:
 
 
 @contextmanager
-def _telling(progress: bool | Callable[[str], None] | None) -> Iterator[Callable[[str], None]]:
+def telling(progress: bool | Say | None) -> Iterator[Say]:
+    """Where to tell of progress: the function given, a line on the terminal, or nowhere."""
     if callable(progress):
         yield progress
         return
@@ -174,3 +227,45 @@ def _telling(progress: bool | Callable[[str], None] | None) -> Iterator[Callable
         return
     with console.status("measuring") as status:
         yield lambda text: status.update(f"measuring {text}")
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _entries(checkpoints: Any) -> list[tuple[int, str, Weights]]:
+    """Step, name and weights of each checkpoint, by step."""
+    if isinstance(checkpoints, Mapping):
+        if not checkpoints or not all(isinstance(step, int) and not isinstance(step, bool) for step in checkpoints):
+            raise InputError(f"checkpoints by step have the steps {list(checkpoints)[:5]!r}; expected at least one whole number")
+        names = {
+            step: str(given) if isinstance(given, str | os.PathLike) else f"step {step}" for step, given in checkpoints.items()
+        }
+        return [(step, names[step], checkpoints[step]) for step in sorted(checkpoints)]
+    return [(one.step, str(one.path), one.path) for one in find_checkpoints(checkpoints)]
+
+
+def _weights(given: Weights, say: Say) -> Mapping[str, Tensor]:
+    if isinstance(given, nn.Module):
+        return given.state_dict()
+    if isinstance(given, Mapping):
+        return given
+    return load_state(given, say=say)
+
+
+def _with_options(function: Callable[..., Any]) -> None:
+    """Let help and completion see the fields of the spec as keyword arguments: they are declared once, there."""
+    signature = inspect.signature(function)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    fields = {**MeasureSpec.model_fields}
+    del fields["budget"]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None if field.default_factory else field.default)
+        for name, field in fields.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+
+
+for _function in (measure, measure_series):
+    _with_options(_function)

@@ -1,12 +1,14 @@
-"""What a reader of a measurement should distrust, one sentence for each reason, none where there is none."""
+"""Why a reader should be careful with a measurement: one finding for each reason, none where there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from kagscope.base.messages import Finding
 
 FEW_POINTS = 10
 LARGE_ERROR = 0.05  # relative standard error of sampled numbers
@@ -18,9 +20,13 @@ TELLING = ("pr", "kl_uniform", "effective_rank", "stable_rank", "axis_alignment"
 ONE_RANDOM = "one network initialised anew"
 
 
-def distrust(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str, Any]) -> list[str]:
-    """Sentences; arguments as of a report: its table, its summary, its provenance."""
+def caveats(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str, Any]) -> list[Finding]:
+    """Arguments as of a report: its table, its summary, its provenance."""
     baseline = str(provenance.get("baseline") or "none")
+    alone = Finding("There is no baseline: nothing here tells trained geometry from that of a random net.", code="no_baseline")
+    one_network = Finding(
+        "Intervals are over data points of one network; they do not say how much networks differ.", code="one_network"
+    )
     return [
         *_baseline(table, summary, baseline),
         *_driven(table),
@@ -28,9 +34,7 @@ def distrust(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str
         *_mostly_undefined(table),
         *_large_errors(table),
         *_points(int(provenance.get("points", 0))),
-        "There is no baseline: nothing here tells trained geometry from that of a random net."
-        if baseline == "none"
-        else "Intervals are over data points of one network; they do not say how much networks differ.",
+        alone if baseline == "none" else one_network,
     ]
 
 
@@ -40,68 +44,83 @@ def is_its_baseline(table: pd.DataFrame) -> bool:
     return len(both) > 0 and bool((both["value"] == both["baseline"]).all())
 
 
-def _baseline(table: pd.DataFrame, summary: pd.DataFrame, baseline: str) -> list[str]:
+def _baseline(table: pd.DataFrame, summary: pd.DataFrame, baseline: str) -> Iterator[Finding]:
     if is_its_baseline(table):
-        return [
+        yield Finding(
             "The model and its baseline give the very same numbers, so every ratio is 1: "
-            "check that trained weights were loaded, and that the baseline was copied before training."
-        ]
-    said = []
+            "check that trained weights were loaded, and that the baseline was copied before training.",
+            code="is_its_baseline",
+        )
+        return
     chosen = summary[summary["score"].isin(TELLING) & (summary["selection"] == "all") & summary["ratio"].notna()]
     if len(chosen) and bool((chosen["ratio"].sub(1).abs() <= ALIKE).all()):
-        said.append(
+        yield Finding(
             f"The model looks untrained: its mean PR, KL, ranks and axis alignment are within {ALIKE:.0%} of the baseline's "
-            "in every layer; check that trained weights were loaded."
+            "in every layer; check that trained weights were loaded.",
+            code="looks_untrained",
         )
     if baseline == ONE_RANDOM:
-        said.append("The baseline is one random network, and others would give other ratios; use baseline_seeds of 3 or more.")
-    return said
+        yield Finding(
+            "The baseline is one random network, and others would give other ratios; use baseline_seeds of 3 or more.",
+            code="one_random_baseline",
+        )
 
 
-def _driven(table: pd.DataFrame) -> list[str]:
+def _driven(table: pd.DataFrame) -> Iterator[Finding]:
     """Layers whose mean PR ratio a few points make."""
     chosen = table[(table["score"] == "pr") & (table["k"] == 2) & (table["selection"] == "all") & table["ratio"].notna()]
     per_point = chosen.groupby(["layer", "point"], observed=True, sort=False)["ratio"].mean()
-    said = []
     for layer, ratios in per_point.groupby("layer", observed=True, sort=False):
         mean, median = float(ratios.mean()), float(ratios.median())
         if len(ratios) > 2 and mean > DRIVEN * median > 0:
-            said.append(f"A few points drive the mean PR ratio of layer {layer}: it is {mean:.2f}, the median {median:.2f}.")
-    return said
+            text = f"A few points drive the mean PR ratio of layer {layer}: it is {mean:.2f}, the median {median:.2f}."
+            yield Finding(text, code="few_points_drive", layer=str(layer), mean=mean, median=median)
 
 
-def _rank_one(summary: pd.DataFrame) -> list[str]:
-    chosen = summary[(summary["score"] == "effective_rank") & (summary["value"] < RANK_ONE)]
-    return [
-        f"The Jacobians of layer {row['layer']} are almost of rank one (mean effective rank {row['value']:.3f}): their minors "
-        "of order 2 and up are small differences of large products, and ratios of them can be extreme."
-        for row in chosen.to_dict("records")
-    ]
+def _rank_one(summary: pd.DataFrame) -> Iterator[Finding]:
+    for row in summary[(summary["score"] == "effective_rank") & (summary["value"] < RANK_ONE)].to_dict("records"):
+        yield Finding(
+            f"The Jacobians of layer {row['layer']} are almost of rank one (mean effective rank {row['value']:.3f}): their "
+            "minors of order 2 and up are small differences of large products, and ratios of them can be extreme.",
+            code="almost_rank_one",
+            layer=str(row["layer"]),
+            effective_rank=float(row["value"]),
+        )
 
 
-def _mostly_undefined(table: pd.DataFrame) -> list[str]:
+def _mostly_undefined(table: pd.DataFrame) -> Iterator[Finding]:
     rows = table[table["score"] != "skipped"]
     if rows.empty:
-        return []
+        return
     share = rows["value"].isna().groupby([rows["score"].astype(str), rows["layer"].astype(str)], sort=False).mean()
     found = share[(share > MANY_UNDEFINED) & (share < 1)]
-    return [
-        f"{score} of layer {layer} is undefined at {part:.0%} of its points or selections: its means are of the few that remain."
-        for (score, layer), part in zip(found.index.to_list(), found.tolist(), strict=True)
-    ]
+    for (score, layer), part in zip(found.index.to_list(), found.tolist(), strict=True):
+        yield Finding(
+            f"{score} of layer {layer} is undefined at {part:.0%} of its points or selections: its means are of the few that "
+            "remain.",
+            code="mostly_undefined",
+            score=score,
+            layer=layer,
+            share=float(part),
+        )
 
 
-def _large_errors(table: pd.DataFrame) -> list[str]:
+def _large_errors(table: pd.DataFrame) -> Iterator[Finding]:
     sampled = table[~table["exact"] & table["value"].notna()]
     errors = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan)
     large = errors.groupby([sampled["score"].astype(str), sampled["k"].astype(int)], sort=False).median()
     large = large[large > LARGE_ERROR]
-    pairs = zip(large.index.to_list(), large.tolist(), strict=True)
-    listed = ", ".join(f"{score} (k = {k}): {error:.0%}" for (score, k), error in pairs)
-    return [f"Sampling errors are large (median, one point): {listed}; differences of that size say nothing."] if listed else []
+    pairs = list(zip(large.index.to_list(), large.tolist(), strict=True))
+    if pairs:
+        listed = ", ".join(f"{score} (k = {k}): {error:.0%}" for (score, k), error in pairs)
+        text = f"Sampling errors are large (median, one point): {listed}; differences of that size say nothing."
+        yield Finding(text, code="large_errors", largest=float(large.max()))
 
 
-def _points(points: int) -> list[str]:
-    if points >= FEW_POINTS:
-        return []
-    return [f"Only {points} data point{'s' * (points != 1)}: intervals over points say little; measure at least {FEW_POINTS}."]
+def _points(points: int) -> Iterator[Finding]:
+    if points < FEW_POINTS:
+        yield Finding(
+            f"Only {points} data point{'s' * (points != 1)}: intervals over points say little; measure at least {FEW_POINTS}.",
+            code="few_points",
+            points=points,
+        )

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.runner import Runner, tensor_of
-from kagscope.measuring.settings import MeasureSettings
+from kagscope.measuring.spec import MeasureSpec
 
 LOOK_AT = 8  # points of the passes that only look at the model
 AGREE = {torch.float64: 1e-9, None: 1e-3}  # of a point alone with the same point in a batch, relative
@@ -46,13 +46,13 @@ def check_devices(model: nn.Module, inputs: Inputs) -> None:
 
 
 def choose_runner(
-    model: nn.Module, inputs: Inputs, settings: MeasureSettings, weights: Mapping[str, Tensor] | None, notes: list[str]
+    model: nn.Module, inputs: Inputs, spec: MeasureSpec, weights: Mapping[str, Tensor] | None, notes: list[str]
 ) -> tuple[Runner, Inputs]:
     """A runner and inputs in float64 where the model can take it, else in its own dtype."""
-    wanted = torch.float64 if settings.precision == "float64" else None
-    runner = Runner(model, wanted, settings.seed, weights)
+    wanted = torch.float64 if spec.precision == "float64" else None
+    runner = Runner(model, wanted, spec.seed, weights)
     fed = inputs.cast(wanted)
-    few = slice(0, None if settings.mode == "train" else LOOK_AT)
+    few = slice(0, None if spec.mode == "train" else LOOK_AT)
     if wanted is None:
         with model_errors(fed), torch.no_grad():
             runner(fed.take(few))
@@ -61,7 +61,7 @@ def choose_runner(
         with torch.no_grad():
             runner(fed.take(few))
     except Exception as error:
-        own = Runner(model, None, settings.seed, weights)
+        own = Runner(model, None, spec.seed, weights)
         with model_errors(inputs), torch.no_grad():
             own(inputs.cast(None).take(few))  # if this fails too, its message is the one to read
         notes.append(f"computed in the model's own precision, since float64 failed ({short(error)})")
@@ -81,7 +81,7 @@ def model_errors(inputs: Inputs) -> Iterator[None]:
         raise InputError(f"the model cannot be called with these inputs ({shapes}): {short(error)}") from error
 
 
-def verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: list[str]) -> bool:
+def verify(runner: Runner, inputs: Inputs, spec: MeasureSpec, notes: list[str]) -> bool:
     """Two passes must agree; whether a point's output depends on the other points of its batch."""
     first, again = tensor_of(runner(inputs)), tensor_of(runner(inputs, reseed=False))
     if first is None or again is None:
@@ -93,7 +93,7 @@ def verify(runner: Runner, inputs: Inputs, settings: MeasureSettings, notes: lis
                 "two forward passes with the same inputs differ: measure needs a model without randomness of its own"
             )
         notes.append("the forward pass draws random numbers: measured with one draw, the same for every pass")
-    if settings.mode == "train" or inputs.count < 2:
+    if spec.mode == "train" or inputs.count < 2:
         return False
     try:
         alone = tensor_of(runner(inputs.take([0])))

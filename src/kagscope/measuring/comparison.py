@@ -139,6 +139,7 @@ def _table(measured: Scores, baseline: Scores) -> pd.DataFrame:
             "baseline": before,
             "ratio": ratio,
             "stderr": np.concatenate([measured[key].stderr for key in keys]),
+            "baseline_stderr": np.where(np.isnan(before), np.nan, 0.0),
             "exact": np.repeat([measured[key].exact for key in keys], sizes),
             "reason": np.where(np.isnan(value), reason, ""),
         }

@@ -1,11 +1,11 @@
-"""One network measured at its layers: checks, Jacobians, scores. The network is as before afterwards."""
+"""One network measured at its layers: the only code that forms Jacobians and computes scores. The network is left as it is."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,80 +20,31 @@ from kagscope.jacobians.layers import Call, find_layers, see_calls
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner, Unmeasurable, untouched
 from kagscope.measuring.checks import LOOK_AT, as_labels, check_devices, check_model, choose_runner, model_errors, verify
+from kagscope.measuring.points import choose_points
 from kagscope.measuring.scoring import LayerScores
-from kagscope.measuring.settings import MeasureSettings
-from kagscope.measuring.states import State
-from kagscope.measuring.unit_statistics import IncomingSums
+from kagscope.measuring.spec import MeasureSpec
+from kagscope.measuring.state import LayerRecord, Progress, State
 
-Progress = Callable[[str], None]
-
-
-@dataclass
-class LayerRecord:
-    """How one layer was measured.
-
-    Attributes:
-        name: as in the table.
-        kind: class of the module.
-        rows, columns: shape of its Jacobians; 0 where skipped.
-        route: "factored", "forward mode", "reverse mode", "reverse mode, row by row".
-        jacobians: how many.
-        seconds: taken.
-        notes: what a reader should know.
-        reason: why it was skipped; "" where it was measured.
-    """
-
-    name: str
-    kind: str
-    rows: int = 0
-    columns: int = 0
-    route: str = ""
-    jacobians: int = 0
-    seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    reason: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for a file."""
-        return asdict(self)
-
-
-@dataclass
-class Observation:
-    """What was measured of one network.
-
-    Attributes:
-        layers: a record for every layer asked for, measured or skipped.
-        states: scores of each measured layer, by name; item i of a layer is ``items[name][i]``.
-        items: (items, 2) int: data point and token (-1 where there are none), by layer.
-        incoming: what each unit looks at, by layer, with the matrix that all points share (None where they share none).
-        notes: what holds of the whole measurement.
-    """
-
-    layers: list[LayerRecord] = field(default_factory=list)
-    states: dict[str, State] = field(default_factory=dict)
-    items: dict[str, np.ndarray] = field(default_factory=dict)
-    incoming: dict[str, tuple[IncomingSums, np.ndarray | None]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+EVERY_ROW = 2**62
 
 
 def observe(
     model: nn.Module,
     inputs: Any,
-    settings: MeasureSettings,
+    spec: MeasureSpec,
     *,
     weights: Mapping[str, Tensor] | None = None,
     labels: Any = None,
     progress: Progress = lambda text: None,
-) -> Observation:
+) -> State:
     """Measure one network.
 
     Args:
         model: left as it is: mode, parameters, buffers, gradients, hooks, random state.
-        inputs: see :func:`kagscope.measure`.
-        settings: what to measure.
+        inputs: all of them, see :func:`kagscope.measure`; the spec says at how many Jacobians are taken.
+        spec: what to measure.
         weights: tensors that stand in for the model's own, by name.
-        labels: (points,) integer classes, for kernel alignment.
+        labels: (count,) integer classes of all inputs, for kernel alignment; default those of a loader.
         progress: told of each layer.
 
     Raises:
@@ -101,81 +52,110 @@ def observe(
     """
     check_model(model)
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose graphs take no hooks
-    found = as_inputs(inputs)
-    labels = found.labels if labels is None else as_labels(labels, found.count)
-    check_devices(model, found)
-    paths, exact = find_layers(model, settings.layers)
-    seen = Observation()
-    with untouched(model, settings.mode):
-        runner, fed = choose_runner(model, found, settings, weights, seen.notes)
-        few = fed if settings.mode == "train" else fed.take(slice(0, LOOK_AT))
+    given = as_inputs(inputs, spec.points)
+    labels = given.labels if labels is None else as_labels(labels, given.count)
+    check_devices(model, given)
+    paths, exact = find_layers(model, spec.layers)
+    order = choose_points(given.count)
+    state = State(spec)
+    with untouched(model, spec.mode):
+        runner, fed = choose_runner(model, given.take(order), spec, weights, state.notes)
+        measured = fed.take(slice(0, max(_count(fed, spec.points), _more_points(fed, spec))))
+        few = measured if spec.mode == "train" else fed.take(slice(0, LOOK_AT))
         with model_errors(few):
-            separate = verify(runner, few, settings, seen.notes)
+            separate = verify(runner, few, spec, state.notes)
             calls = see_calls(runner, few, paths, exact)
-        planned = [(call, _prepared(seen, call, runner, fed, settings, separate, call.path in exact)) for call in calls]
-        for record, (call, jacobians) in zip(seen.layers, planned, strict=True):
+        planned = [(call, _prepared(state, call, runner, measured, spec, separate, call.path in exact)) for call in calls]
+        for record, (call, jacobians) in zip(state.layers, planned, strict=True):
             if jacobians is not None:
                 progress(call.name)
-                _layer(seen, record, jacobians, settings, labels, call.path in exact)
-    if not seen.states:
-        reasons = "; ".join(f"{record.name}: {record.reason}" for record in seen.layers)
+                _measure_layer(state, record, jacobians, fed, order, labels, spec, call.path in exact)
+    if not state.measured:
+        reasons = "; ".join(f"{record.name}: {record.reason}" for record in state.layers)
         raise InputError(f"no layer could be measured ({reasons})")
-    return seen
+    return state
+
+
+def _count(inputs: Inputs, wanted: int | None) -> int:
+    return inputs.count if wanted is None else min(wanted, inputs.count)
+
+
+def _more_points(inputs: Inputs, spec: MeasureSpec) -> int:
+    """Points at which what units do is looked at, where that is asked for at more points than the rest."""
+    if spec.budget.unit_points is None or not any(one.is_of("row_norms", "output_slopes") for one in spec.asked):
+        return 0
+    return _count(inputs, spec.budget.unit_points)
 
 
 def _prepared(
-    seen: Observation, call: Call, runner: Runner, inputs: Inputs, settings: MeasureSettings, separate: bool, named: bool
+    state: State, call: Call, runner: Runner, inputs: Inputs, spec: MeasureSpec, separate: bool, named: bool
 ) -> LayerJacobians | None:
     """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
     record = LayerRecord(call.name, call.kind, reason=call.reason)
-    seen.layers.append(record)
+    state.layers.append(record)
     jacobians = None
     if call.reason:
         return jacobians
     with _skipping(record, named):
         jacobians = LayerJacobians(
-            LayerMap(runner, call, settings.layer_map),  # type: ignore[arg-type]
+            LayerMap(runner, call, spec.layer_map),  # type: ignore[arg-type]
             inputs,
-            settings.tokens,
-            settings.max_rows,
-            settings.memory_budget,
+            spec.tokens,
+            spec.budget.max_rows or EVERY_ROW,
+            spec.budget.memory_budget,
             separate,
-            settings.mode == "train",
-            settings.seed,
+            spec.mode == "train",
+            spec.seed,
         )
         try:
-            layout = make_layout(jacobians.frame.columns, settings.image_shape, settings.positions, settings.groups)
-            check_layout(settings.selections, layout)
+            layout = make_layout(jacobians.frame.columns, spec.image_shape, spec.positions, spec.groups)
+            check_layout(spec.selections, layout)
         except InputError as error:
             raise InputError(f"layer {call.name!r}: {error}") from None
     return jacobians
 
 
-def _layer(
-    seen: Observation,
+def _measure_layer(
+    state: State,
     record: LayerRecord,
     jacobians: LayerJacobians,
-    settings: MeasureSettings,
+    inputs: Inputs,
+    order: np.ndarray,
     labels: np.ndarray | None,
+    spec: MeasureSpec,
     named: bool,
 ) -> None:
+    """Scores of one layer; ``inputs`` are all of them, in the order ``order``."""
     since = time.perf_counter()
-    scores = LayerScores(record.name, jacobians.inputs.count * len(jacobians.frame.tokens), settings)
-    items = []
+    tokens = len(jacobians.frame.tokens)
+    points = order[: _count(inputs, spec.points)]
+    has_tokens = jacobians.has_tokens
+    items = np.stack([np.repeat(points, tokens), np.tile(jacobians.frame.tokens if has_tokens else (-1,), len(points))], axis=1)
+    scores = LayerScores(record.name, items, spec)
     with _skipping(record, named):
+        seen = 0
         for batch in jacobians:
-            scores.add(batch)
-            items.append(np.stack([batch.points, batch.tokens], axis=1))
+            seen += len(batch.points)
+            batch = replace(batch, points=order[batch.points])
+            scores.update(batch, more=min(len(batch.points), max(0, seen - len(items))))
+        found, chosen = _activations(jacobians, inputs, spec)
     if record.reason:
         return
-    where = np.concatenate(items)
-    seen.states[record.name] = scores.finish(None if labels is None else labels[where[:, 0]])
-    seen.items[record.name] = where
-    if scores.incoming.points:
-        seen.incoming[record.name] = scores.incoming, scores.shared
+    of_samples = None if labels is None or chosen is None else np.repeat(labels[order[chosen]], tokens)
+    state.measured[record.name] = scores.compute(found, of_samples)
     record.rows, record.columns = len(jacobians.frame.rows), jacobians.frame.columns
-    record.route, record.jacobians, record.notes = jacobians.route, len(where), jacobians.notes
+    record.route, record.jacobians, record.notes = jacobians.route, len(items), jacobians.notes
     record.seconds = time.perf_counter() - since
+
+
+def _activations(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Outputs of the layer at up to the budget's number of all inputs, and places of those inputs; none where none are needed."""
+    if spec.layer_map == "output" or not any(one.is_of("activations") for one in spec.asked):
+        return None, None
+    fewer = max(1, spec.budget.samples // len(jacobians.frame.tokens))
+    # in train mode a point's output is that within the batch that is measured
+    some = jacobians.inputs if spec.mode == "train" else inputs.take(slice(0, fewer))
+    return jacobians.values(some), np.arange(some.count)
 
 
 @contextmanager

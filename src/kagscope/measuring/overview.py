@@ -13,11 +13,11 @@ HEADINGS = ("layer", "k", "columns", "step", "PR", RATIO, *SCORES.values())
 ORDER = ("layer", "k", "columns")
 
 
-def brief(summary: pd.DataFrame) -> pd.DataFrame:
+def overview(summary: pd.DataFrame) -> pd.DataFrame:
     """Cells of text from the summary of a report, or of a series, which has a column ``step``.
 
     Args:
-        summary: of :func:`kagscope.measuring.summary.summarise`: one row for each layer, k, selection and score.
+        summary: of :func:`kagscope.tables.means.summarise`: one row for each layer, k, selection and score.
 
     Returns:
         One row for each layer, k, selection and step. Columns are those of :data:`HEADINGS` that say anything. ``~`` stands

@@ -1,4 +1,4 @@
-"""What was measured of a model: tables, sentences, figures, files."""
+"""What was measured of a model, at one step of its training or at several: tables, sentences, figures, files."""
 
 from __future__ import annotations
 
@@ -6,74 +6,128 @@ import html
 import io
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.files import atomic_write
+from kagscope.base.messages import Finding
 from kagscope.measuring import folders
-from kagscope.measuring.overview import brief
-from kagscope.measuring.summary import KEYS, findings, summarise
+from kagscope.measuring.findings import findings
+from kagscope.measuring.overview import overview
+from kagscope.tables.means import CONFIDENCE, WHAT_KEYS, summarise
+from kagscope.tables.onset import find_onsets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PARTS = ("layers", "settings", "notes", "provenance")
+FACTS = ("layers", "settings", "notes", "provenance", "left_out", "thinned")
+KIND = "report"
 
 
 class Report:
-    """The measurement of one model, from :func:`kagscope.measure`.
+    """What :func:`kagscope.measure`, :func:`kagscope.measure_series` and :attr:`kagscope.Tracker.report` return.
 
     Attributes:
-        table: tidy: layer, k, selection, point (-1: the layer over all points), token (only where a layer has tokens), score,
-            value, baseline, ratio, stderr, exact, reason.
-        curves: Zipf curves and histograms (:data:`kagscope.tables.schema.CURVE_COLUMNS` without those of runs); ``network``
-            is "model" or "baseline".
-        layers: one mapping for each layer asked for: name, kind, rows, columns, route, jacobians, seconds, notes, reason.
-        settings, notes, provenance: how it was measured.
-        units: what each unit looks at (:meth:`kagscope.measuring.unit_statistics.Incoming.table`); empty where that was not kept.
+        table: tidy, one row per number: step (only of several), layer, k, selection, point (an index in the inputs as they were
+            given; -1: the layer over many points), token (only where a layer has tokens), score, value, baseline, ratio, stderr,
+            baseline_stderr, exact, reason (:mod:`kagscope.tables.schema`).
+        curves: Zipf curves and histograms (:data:`kagscope.tables.schema.CURVE_COLUMNS` without those of runs, ``step`` only of
+            several); ``network`` is "model" or "baseline".
+        layers: one mapping for each layer asked for: name, kind, rows, columns, route, jacobians, wrt, seconds, notes, reason.
+        settings: the :class:`~kagscope.measuring.spec.MeasureSpec` as plain values.
+        notes, provenance: how it was measured.
+        units: what each unit looks at (:meth:`kagscope.measuring.unit_statistics.UnitStatistics.table`); empty where that was not
+            kept; of several steps those of the last.
+        left_out: checkpoints and files that could not be read or measured, and why.
+        thinned: steps at which a tracker was due to measure and did not, to stay under its limit on overhead.
     """
 
     def __init__(
         self,
         table: pd.DataFrame,
         curves: pd.DataFrame,
-        baseline_curves: Sequence[pd.DataFrame] = (),
         *,
         layers: Sequence[Mapping[str, Any]],
         settings: Mapping[str, Any],
-        notes: Sequence[str],
-        provenance: Mapping[str, Any],
+        notes: Sequence[str] = (),
+        provenance: Mapping[str, Any] | None = None,
         units: pd.DataFrame | None = None,
+        left_out: Mapping[str, str] | None = None,
+        thinned: Sequence[int] = (),
     ) -> None:
-        self.table = table
-        parts = [curves if "network" in curves.columns else curves.assign(network="model")]
-        if baseline_curves:
-            keys = ["layer", "k", "selection", "curve", "x"]
-            every = pd.concat(baseline_curves).groupby(keys, as_index=False, sort=False)["y"].sum()
-            parts.append(every.assign(y=every["y"] / len(baseline_curves), network="baseline"))
-        self.curves = pd.concat(parts, ignore_index=True)
-        self.layers = [dict(one) for one in layers]
+        self.table, self.curves = table, curves
         self.units = pd.DataFrame() if units is None else units
-        self.settings, self.notes, self.provenance = dict(settings), list(notes), dict(provenance)
+        self.layers = [dict(one) for one in layers]
+        self.settings, self.notes, self.provenance = dict(settings), list(notes), dict(provenance or {})
+        self.left_out, self.thinned = dict(left_out or {}), list(thinned)
 
     # -- reading -----------------------------------------------------------------------------------------------------------------
 
-    def summary(self) -> pd.DataFrame:
-        """Means over points with 95% intervals; see :func:`kagscope.measuring.summary.summarise`."""
+    @property
+    def steps(self) -> list[int]:
+        """Steps of training that were measured; empty where only one network was."""
+        return [int(step) for step in np.unique(self.table["step"])] if "step" in self.table.columns else []
+
+    def at(self, step: int) -> Report:
+        """What was measured at one step of several. Raises :class:`InputError` where that step was not measured."""
+        if step not in self.steps:
+            raise InputError(f"step {step} was not measured; measured were {', '.join(map(str, self.steps)) or 'no steps'}")
+        table, curves = (one[one["step"] == step].drop(columns="step") for one in (self.table, self.curves))
+        facts = {name: getattr(self, name) for name in ("layers", "settings", "notes", "provenance")}
+        units = self.units if step == self.steps[-1] else None
+        return Report(table.reset_index(drop=True), curves.reset_index(drop=True), units=units, **facts)
+
+    def summary(self, confidence: float = CONFIDENCE) -> pd.DataFrame:
+        """Means over points with intervals; see :func:`kagscope.tables.means.summarise`."""
+        return self._summary if confidence == CONFIDENCE else summarise(self.table, confidence=confidence)
+
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
         return summarise(self.table)
 
     @property
-    def findings(self) -> list[str]:
-        """Plain sentences: what stands out, what is skipped, undefined or sampled, what to distrust."""
-        return findings(self.table, self.layers, self.notes, self.provenance)
+    def findings(self) -> list[Finding]:
+        """Plain sentences, each with a code and its numbers: what stands out, what is undefined or sampled, what to distrust."""
+        return findings(self.table, self.layers, self.notes, self.provenance, self.left_out, self.thinned)
 
     @property
     def skipped(self) -> dict[str, str]:
         """Layers that could not be measured, and why."""
         return {str(one["name"]): str(one["reason"]) for one in self.layers if one["reason"]}
+
+    def onset(
+        self,
+        score: str | Sequence[str] | None = "pr",
+        layer: str | Sequence[str] | None = None,
+        *,
+        k: int | None = None,
+        selection: str | None = None,
+        confidence: float = CONFIDENCE,
+    ) -> pd.DataFrame:
+        """First step at which a ratio leaves the baseline's interval; see :func:`~kagscope.tables.onset.find_onsets`.
+
+        Args:
+            score: name or names; None for all.
+            layer: name or names; None for all.
+            k: order of the minors; None: 2 where the score was measured for it, else the largest.
+            selection: canonical string; None for all.
+            confidence: of both intervals.
+
+        Returns:
+            One row per layer, k, selection and score; ``step`` is None where it never happens, and ``reason`` says why.
+
+        Raises:
+            InputError: nothing of that kind was measured, or at fewer than two steps.
+        """
+        if len(self.steps) < 2:
+            raise InputError("an onset needs measurements at two steps or more; see kagscope.measure_series and kagscope.Tracker")
+        summary = self.summary(confidence)
+        return find_onsets(_chosen(summary if k else main_order(summary), score=score, layer=layer, k=k, selection=selection))
 
     def compare(self, other: Report) -> pd.DataFrame:
         """This report beside another of the same layers: means over the points that both have.
@@ -83,12 +137,12 @@ class Report:
 
         Returns:
             layer, k, selection, score, points, value, other, ratio (mean over points of value / other), ratio_low, ratio_high
-            (95%, over points).
+            (95%, over points), exact.
 
         Raises:
             InputError: the reports have no score in common.
         """
-        keys = [*KEYS, "point", *(["token"] if "token" in self.table and "token" in other.table else [])]
+        keys = [*WHAT_KEYS, *(name for name in ("step", "point", "token") if name in self.table and name in other.table)]
         text = dict.fromkeys(("layer", "selection", "score"), str)
         left, right = (one.table[[*keys, "value", "stderr", "exact"]].astype(text) for one in (self, other))
         both = left.merge(right, on=keys, suffixes=("", "_other"))
@@ -98,50 +152,104 @@ class Report:
                 "compare reports of the same layers, selections and points"
             )
         ratio = both["value"] / both["value_other"].where(both["value_other"] != 0)
-        frame = both.assign(baseline=both["value_other"], ratio=ratio, exact=both["exact"] & both["exact_other"], reason="")
+        errors = both["stderr_other"]
+        exact = both["exact"] & both["exact_other"]
+        frame = both.assign(baseline=both["value_other"], baseline_stderr=errors, ratio=ratio, exact=exact, reason="")
         found = summarise(frame).rename(columns={"baseline": "other"})
-        return found[[*KEYS, "points", "value", "other", "ratio", "ratio_low", "ratio_high", "exact"]]
+        step = ["step"] if "step" in found else []
+        return found[[*step, *WHAT_KEYS, "points", "value", "other", "ratio", "ratio_low", "ratio_high", "exact"]]
 
     def __repr__(self) -> str:
-        lines = [self._headline(), "", self._brief().to_string(index=False), ""]
+        lines = [self.headline, "", self.overview().to_string(index=False), ""]
         return "\n".join([*lines, *(f"- {sentence}" for sentence in self.findings)])
 
     def _repr_html_(self) -> str:
-        table = self._brief().to_html(index=False, border=0, escape=True)
+        table = self.overview().to_html(index=False, border=0, escape=True)
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.findings)
-        return f"<p>{html.escape(self._headline())}</p>{table}<ul>{items}</ul>"
+        return f"<p>{html.escape(self.headline)}</p>{table}<ul>{items}</ul>"
+
+    @property
+    def headline(self) -> str:
+        """What was measured, in one line."""
+        about, steps = self.provenance, self.steps
+        measured = sum(not one["reason"] for one in self.layers)
+        course = f"steps {', '.join(map(str, steps[:12]))}{', …' if len(steps) > 12 else ''}, " if steps else ""
+        return (
+            f"{about.get('model', 'model')}: {course}{measured} of {len(self.layers)} layers, {about.get('points', '?')} points, "
+            f"map {self.settings.get('layer_map', 'input')}, baseline {about.get('baseline', 'none')}, "
+            f"{about.get('seconds', 0):.3g} s"
+        )
+
+    def overview(self) -> pd.DataFrame:
+        """The main scores as cells of text, over all columns; where those were not measured, every selection."""
+        summary = self.summary()
+        whole = summary["selection"] == "all"
+        return overview(summary[whole] if (whole & (summary["score"] == "pr")).any() else summary)
 
     # -- figures -----------------------------------------------------------------------------------------------------------------
+
+    def plot(
+        self,
+        score: str = "pr",
+        *,
+        layer: str | Sequence[str] | None = None,
+        k: int | None = None,
+        selection: str = "all",
+        measure: str = "ratio",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """A score against the step of training: a line per layer with its 95% interval over points, its onset marked.
+
+        Args:
+            score: name of a score.
+            layer: name or names; None for all.
+            k: order of the minors; 2 where it was measured, else the largest.
+            selection: canonical string.
+            measure: "ratio" (over the baseline's) or "value".
+            ax: where to draw; a new figure by default.
+
+        Raises:
+            InputError: nothing of that kind was measured.
+        """
+        from kagscope.figures.series import plot_by_step
+
+        if not self.steps:
+            raise InputError("one network has no steps to draw; plot_layers and plot_scales draw one measurement")
+        summary = self.summary() if k else main_order(self.summary())
+        chosen = _chosen(summary, score=score, layer=layer, k=k, selection=selection)
+        onsets = find_onsets(chosen) if measure == "ratio" else None
+        order = int(chosen["k"].iloc[0])
+        return plot_by_step(chosen, score=score, k=order, selection=selection, measure=measure, onsets=onsets, ax=ax)
 
     def plot_scales(self, score: str = "pr", k: int = 2, axis: str = "ball", ax: Axes | None = None) -> Axes:
         """A score over the baseline's against ball radius or minimum distance ("apart"), a line for each layer."""
         from kagscope.figures.measured import plot_scales
 
-        return plot_scales(self.summary(), score=score, k=k, axis=axis, ax=ax)
+        return plot_scales(self._last_summary(), score=score, k=k, axis=axis, ax=ax)
 
     def plot_layers(self, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None) -> Axes:
         """A score of every layer, beside the baseline's."""
         from kagscope.figures.measured import plot_layers
 
-        return plot_layers(self.summary(), score=score, k=k, selection=selection, ax=ax)
+        return plot_layers(self._last_summary(), score=score, k=k, selection=selection, ax=ax)
 
     def plot_zipf(self, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
         """Row means of the k-minor matrix by falling rank, model and baseline."""
         from kagscope.figures.distributions import plot_zipf
 
-        return plot_zipf(self.curves, layer=layer, k=k, ax=ax)
+        return plot_zipf(self._last_curves(), layer=layer, k=k, ax=ax)
 
     def plot_histogram(self, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
         """Sizes of the k-minors, model and baseline, at the points where every minor was looked at."""
         from kagscope.figures.distributions import plot_minor_histogram
 
-        return plot_minor_histogram(self.curves, layer=layer, k=k, ax=ax)
+        return plot_minor_histogram(self._last_curves(), layer=layer, k=k, ax=ax)
 
     def plot_tokens(self, layer: str | None = None, score: str = "pr", k: int = 2, ax: Axes | None = None) -> Axes:
         """A score over the baseline's against the token, with 95% intervals over points."""
         from kagscope.figures.measured import plot_tokens
 
-        return plot_tokens(self.table, layer=layer, score=score, k=k, ax=ax)
+        return plot_tokens(self._last().table, layer=layer, score=score, k=k, ax=ax)
 
     # -- files -------------------------------------------------------------------------------------------------------------------
 
@@ -151,15 +259,15 @@ class Report:
         Raises:
             OutputError: the folder cannot be written, or holds something else.
         """
-        target = folders.prepared(folder, "report")
+        target = folders.prepared(folder, KIND)
         tables = {"table": self.table, "curves": self.curves} | ({} if self.units.empty else {"units": self.units})
         if self.units.empty:
             (target / "units.parquet").unlink(missing_ok=True)  # of an earlier report
-        folders.write(target, "report", tables, {name: getattr(self, name) for name in PARTS})
+        folders.write(target, KIND, tables, {name: getattr(self, name) for name in FACTS})
         return target
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Report:
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what :meth:`save` wrote.
 
         Raises:
@@ -167,10 +275,10 @@ class Report:
         """
         source = Path(folder)
         try:
-            about = folders.read_about(source, "report")
+            about = folders.read_about(source, KIND)
             table, curves = (pd.read_parquet(source / f"{name}.parquet") for name in ("table", "curves"))
             units = pd.read_parquet(source / "units.parquet") if (source / "units.parquet").exists() else None
-            return cls(table, curves, **{name: about[name] for name in PARTS}, units=units)
+            return cls(table, curves, **{name: about[name] for name in FACTS}, units=units)
         except DataError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -186,8 +294,13 @@ class Report:
         return Path(path)
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Write the self-contained page that studies have too, of this one model. Raises :class:`OutputError`."""
-        from kagscope.report.measured import write_page
+        """Write the self-contained page that studies have too, of this one model.
+
+        Raises:
+            DataError: nothing was measured.
+            OutputError: the page cannot be written.
+        """
+        from kagscope.measuring.page import write_page
 
         return write_page(self, path)
 
@@ -196,17 +309,61 @@ class Report:
     def _names(self) -> list[str]:
         return [str(one["name"]) for one in self.layers]
 
-    def _headline(self) -> str:
-        about = self.provenance
-        measured = sum(not one["reason"] for one in self.layers)
-        return (
-            f"{about.get('model', 'model')}: {measured} of {len(self.layers)} layers, {about.get('points', '?')} points, "
-            f"map {self.settings.get('layer_map', 'input')}, baseline {about.get('baseline', 'none')}, "
-            f"{about.get('seconds', 0):.3g} s"
-        )
+    def _last(self) -> Report:
+        return self.at(self.steps[-1]) if self.steps else self
 
-    def _brief(self) -> pd.DataFrame:
-        """Over all columns; where those were not measured, every selection."""
+    def _last_summary(self) -> pd.DataFrame:
         summary = self.summary()
-        whole = summary["selection"] == "all"
-        return brief(summary[whole] if (whole & (summary["score"] == "pr")).any() else summary)
+        return summary[summary["step"] == self.steps[-1]].drop(columns="step") if self.steps else summary
+
+    def _last_curves(self) -> pd.DataFrame:
+        return self._last().curves
+
+
+def joined(reports: Mapping[int, Report], *, notes: Sequence[str] = (), left_out: Mapping[str, str] | None = None) -> Report:
+    """One report of the measurements at several steps; layers, settings and units are those of the last."""
+    last = reports[max(reports)]
+    weights = {str(step): report.provenance["weights"] for step, report in reports.items() if "weights" in report.provenance}
+    seconds = sum(float(report.provenance.get("seconds", 0.0)) for report in reports.values())
+    return Report(
+        stacked({step: report.table for step, report in reports.items()}),
+        stacked({step: report.curves for step, report in reports.items()}),
+        layers=last.layers,
+        settings=last.settings,
+        notes=list(dict.fromkeys([*notes, *(note for report in reports.values() for note in report.notes)])),
+        provenance=last.provenance | {"seconds": round(seconds, 3)} | ({"weights": weights} if weights else {}),
+        units=last.units,
+        left_out=left_out,
+    )
+
+
+def stacked(tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """Tables one under the other with their step in front; columns of text stay categories."""
+    text = ("layer", "selection", "score", "reason", "curve", "network")
+    parts = [table.astype({name: str for name in text if name in table.columns}) for table in tables.values()]
+    together = pd.concat(parts, ignore_index=True)
+    if "token" in together.columns:  # some step may have no layer with tokens
+        together["token"] = together["token"].fillna(-1).astype("int32")
+    together = together.astype({name: "category" for name in text if name in together.columns})
+    together.insert(0, "step", np.repeat(list(tables), [len(table) for table in tables.values()]).astype("int64"))
+    return together
+
+
+def main_order(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each score for the order that stands for it: 2 where it was measured, else the largest."""
+    largest = summary.groupby("score", observed=True)["k"].transform("max")
+    has_two = (summary["k"] == 2).groupby(summary["score"], observed=True).transform("any")
+    return summary[summary["k"] == largest.where(~has_two, 2)]
+
+
+def _chosen(summary: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The rows whose columns hold one of the values wanted. Raises :class:`InputError` when none of it was measured."""
+    keep = np.ones(len(summary), dtype=bool)
+    for name, values in wanted.items():
+        if values is not None:
+            keep &= summary[name].isin([values] if isinstance(values, (str, int)) else list(values)).to_numpy()
+    if not keep.any():
+        asked = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value is not None)
+        there = "; ".join(f"{name}: {', '.join(str(one) for one in pd.unique(summary[name]))}" for name in WHAT_KEYS)
+        raise InputError(f"nothing was measured for {asked}; there is {there}")
+    return summary[keep]

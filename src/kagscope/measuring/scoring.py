@@ -1,206 +1,338 @@
-"""The scores of one layer's Jacobians, batch after batch, as a :class:`~kagscope.measuring.states.State`."""
+"""From the Jacobians of one layer, batch after batch, to its scores."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from math import comb
+from collections.abc import Sequence
+from math import comb, log2
 from typing import Any
 
 import numpy as np
 
-import kagscope as kag
-from kagscope.base.errors import InputError
-from kagscope.jacobians import FactoredJacobian
+from kagscope.base.errors import InputError, UndefinedScore
+from kagscope.columns.scales import scales, window_centers, window_radii
+from kagscope.columns.selections import All, Selection, Subsets, Window
 from kagscope.jacobians.compute import Batch
-from kagscope.measuring.comparison import rounding_only
-from kagscope.measuring.geometry import SUMS
-from kagscope.measuring.own_scores import values_of
-from kagscope.measuring.settings import MeasureSettings
-from kagscope.measuring.states import ALL_ZERO, WHOLE, State, record
-from kagscope.measuring.unit_statistics import MAX_COLUMNS, IncomingSums
-from kagscope.minors.haar import rotation_ratio_estimate
+from kagscope.jacobians.forms import FactoredJacobian
+from kagscope.measuring.spec import MeasureSpec, ScoreFunction
+from kagscope.measuring.state import ALL_ZERO, WHOLE, LayerState, Values
+from kagscope.measuring.unit_statistics import MAX_COLUMNS, UnitSums
+from kagscope.minors._input import MOMENTS
+from kagscope.minors.engine import minor_moments
+from kagscope.minors.factored import FactoredMoments
+from kagscope.minors.maps import window_moments
 from kagscope.minors.moments import Moments
-from kagscope.scores import of_jacobians
-from kagscope.scores.of_representations import effective_dimension, intrinsic_dimension, kernel_alignment
-from kagscope.wanted import SPECTRAL_SCORES
+from kagscope.minors.rotations import haar_mean_s1
+from kagscope.minors.rows import row_means
+from kagscope.registry import Score
+from kagscope.scores.of_jacobians import spectrum
 
+SUMS = frozenset({"s1", "s2", "s4"})  # of pairs: formulas give these without a look at every minor
 FACTORED_PASS = 2.0  # times the minors that may be visited: one pass over W serves all points
-DIVERGENCE_ITEMS = 10
-ROW_ITEMS = 20  # whose rows of pairs and triples are looked at; zero rows of k = 1 are counted at every item
-ROTATIONS = 16
-SMALL_TRIPLES = 5e7  # minors whose row means are found at once
+TRIPLE_ROWS = comb(64, 3)  # row means of k = 3 take 10 microseconds each
+ROW_STEPS = 1e9  # minors of triples, steps of zonogons of pairs, that row means may cost a layer
 FEWEST_SAMPLES = 10  # for scores of a representation
 EMPTY = "undefined: no column subset in this selection"
-UNDEFINED_JACOBIAN = "undefined: the Jacobian is zero"
+NOT_A_NUMBER = "undefined: the score gave NaN"
 
 
-@dataclass
 class LayerScores:
-    """Collects the scores of one layer while its Jacobians pass by.
+    """Collects the scores of one layer while its Jacobians pass by: :meth:`update` with each batch, then :meth:`compute`.
 
     Args:
         layer: its name.
-        items: how many Jacobians will come.
-        settings: what to measure.
+        items: (P, 2) points and tokens of the Jacobians that will come, in their order.
+        spec: what to measure.
     """
 
-    layer: str
-    items: int
-    settings: MeasureSettings
-    state: State = field(init=False)
-    seen: int = 0
-    incoming: IncomingSums = field(default_factory=IncomingSums)
-    shared: np.ndarray | None = None  # W of J = diag(d) W, where every batch has it
-    _row_means: dict[int, list[np.ndarray]] = field(default_factory=dict)
-    _values: list[np.ndarray] = field(default_factory=list)
-    _column_norms: list[np.ndarray] = field(default_factory=list)
-    _table: Any = None
+    def __init__(self, layer: str, items: np.ndarray, spec: MeasureSpec) -> None:
+        self.layer, self.spec = layer, spec
+        self.state = LayerState(items)
+        self._seen = 0
+        self._row_means: dict[int, list[np.ndarray]] = {}
+        self._row_norms: list[np.ndarray] = []
+        self._output_slopes: list[np.ndarray] = []
+        self._table: tuple[np.ndarray, FactoredMoments] | None = None
+        asked = spec.asked
+        self._of_moments = [one for one in asked if one.is_of("moments") and not one.against_baseline]
+        self._of_jacobians = [one for one in asked if one.is_of("jacobian", "spectrum")]
+        self._needed = frozenset(moment for one in asked if one.is_of("moments") for moment in one.moments)
+        if spec.own_scores:
+            self._needed |= set(MOMENTS)
 
-    def __post_init__(self) -> None:
-        self.state = State(np.arange(self.items))
+    def update(self, batch: Batch, more: int = 0) -> None:
+        """Score a batch; of its last ``more`` Jacobians only the rows are looked at, for what units do.
 
-    def add(self, batch: Batch) -> None:
-        """Score one batch. Raises :class:`InputError` where a Jacobian is not finite."""
+        Raises:
+            InputError: a Jacobian or an output is not finite.
+        """
         J = batch.jacobian.dense()
-        self._check(J, batch)
-        ids = np.arange(self.seen, self.seen + len(J))
-        self.seen += len(J)
-        self._values.append(batch.values)
-        if self.settings.layer_map != "output" and J.shape[2] <= MAX_COLUMNS:
-            W = batch.jacobian.W if isinstance(batch.jacobian, FactoredJacobian) else None
-            self.shared = W if not self.incoming.points or W is self.shared else None
-            self.incoming.add(J)
-        if self.settings.layer_map == "output":
-            self._column_norms.append(np.abs(J).max(axis=1))
-        for k in self.settings.k:
+        self._check_finite(J, batch)
+        self._add_rows(J)
+        count = len(J) - more
+        if not count:
+            return
+        J = J[:count]
+        ids = np.arange(self._seen, self._seen + count)
+        self._seen += count
+        self._add_units(J, batch)
+        for k in self.spec.k:
             if min(J.shape[1:]) >= k:
-                self._minors(k, J, batch, ids)
+                self._add_minors(k, J, batch, ids)
             else:
                 reason = f"undefined: a {J.shape[1]} x {J.shape[2]} Jacobian has no {k} x {k} minors"
-                self.state.add((self.layer, k, "all", "pr"), ids, np.full(len(ids), np.nan), reason=reason)
-        self._rows(J, ids)
-        self._spectra(J, ids)
+                self.state.add((k, "all", "pr"), Values.of(ids, np.full(len(ids), np.nan), reason=reason))
+        self._add_row_means(J, ids)
+        self._add_matrix_scores(J, ids)
+        self._add_window_map(J, ids)
 
-    def finish(self, labels: np.ndarray | None) -> State:
-        """The state, with what needs all Jacobians; ``labels`` (items,) may be given for kernel alignment."""
-        layer, state = self.layer, self.state
-        state.row_means = {(layer, k): np.concatenate(parts) for k, parts in self._row_means.items()}
-        if self.settings.layer_map == "output":
-            slopes = np.concatenate(self._column_norms)
-            state.output_slopes = {layer: slopes}
-            state.add((layer, 0, "all", "unfelt_units_exact"), [WHOLE], rounding_only(slopes).sum())
-            return state
-        state.row_norms = {layer: state.row_means[layer, 1]}
-        values = np.concatenate(self._values)
-        if len(values) >= FEWEST_SAMPLES:
-            state.activations = {layer: values}
-            constant = "undefined: the activations are constant"
-            state.add((layer, 0, "all", "effective_dimension"), [WHOLE], effective_dimension(values), reason=constant)
-            few = "undefined: too few distinct activations"
-            state.add((layer, 0, "all", "intrinsic_dimension"), [WHOLE], intrinsic_dimension(values), reason=few)
-            if labels is not None:
-                state.add((layer, 0, "all", "kernel_alignment"), [WHOLE], kernel_alignment(values, labels), reason=constant)
+    def compute(self, activations: np.ndarray | None, labels: np.ndarray | None) -> LayerState:
+        """The state, with what needs all Jacobians or the outputs at many inputs.
+
+        Args:
+            activations: (N, m) outputs of the layer, or None where no score asks for them.
+            labels: (N,) classes of the same inputs, or None.
+        """
+        state = self.state
+        state.row_means = {k: np.concatenate(parts) for k, parts in self._row_means.items()}
+        state.row_norms = np.concatenate(self._row_norms) if self._row_norms else None
+        state.output_slopes = np.concatenate(self._output_slopes) if self._output_slopes else None
+        if activations is not None and len(activations) >= FEWEST_SAMPLES:
+            state.activations = activations
+        known = {
+            "row_norms": state.row_norms,
+            "output_slopes": state.output_slopes,
+            "activations": state.activations,
+            "labels": labels,
+        }
+        for one in self.spec.asked:
+            if one.takes == ("row_means",):
+                for k, means in state.row_means.items():
+                    state.add((k, "all", one.name), Values.of(np.arange(len(means)), one.function(means)))
+            elif one.of_layer and all(known.get(name) is not None for name in one.takes):
+                value = one.function(*(known[name] for name in one.takes))
+                state.add((one.orders[0] if one.orders else 0, "all", one.name), Values.of([WHOLE], value, reason=one.undefined))
         return state
 
-    def _check(self, J: np.ndarray, batch: Batch) -> None:
-        nan = ~np.isfinite(batch.values).all(axis=1)
+    # -- one batch ---------------------------------------------------------------------------------------------------------------
+
+    def _check_finite(self, J: np.ndarray, batch: Batch) -> None:
         bad = ~np.isfinite(J).all(axis=(1, 2))
-        if nan.any() and not bad.any():
-            first = int(np.flatnonzero(nan)[0])
+        nan = ~np.isfinite(batch.values).all(axis=1)
+        if not bad.any() and not nan.any():
+            return
+        first = int(np.flatnonzero(bad if bad.any() else nan)[0])
+        if not bad.any():
             raise InputError(
                 f"the output of layer {self.layer!r} at input {batch.points[first]} is NaN or infinite; "
                 "check the weights and that input"
             )
-        if bad.any():
-            first = int(np.flatnonzero(bad)[0])
-            token = f", token {batch.tokens[first]}" if batch.tokens[first] >= 0 else ""
-            count = int((~np.isfinite(J[first])).sum())
-            raise InputError(
-                f"the Jacobian of layer {self.layer!r} at input {batch.points[first]}{token} has {count} entries that are NaN or "
-                f"infinite ({int(bad.sum())} Jacobians of this batch); check the weights and that input"
-            )
+        token = f", token {batch.tokens[first]}" if batch.tokens[first] >= 0 else ""
+        count = int((~np.isfinite(J[first])).sum())
+        raise InputError(
+            f"the Jacobian of layer {self.layer!r} at input {batch.points[first]}{token} has {count} entries that are NaN or "
+            f"infinite ({int(bad.sum())} Jacobians of this batch); check the weights and that input"
+        )
 
-    def _minors(self, k: int, J: np.ndarray, batch: Batch, ids: np.ndarray) -> None:
-        total = comb(J.shape[1], k) * comb(J.shape[2], k)
-        if k == 2:
-            self._pairs(J, batch, ids, total)
-            for i in ids[ids < self.settings.rotation_points]:
-                value, stderr = rotation_ratio_estimate(J[i - ids[0]], 2, "max", rotations=ROTATIONS, seed=self.settings.seed)
-                self.state.add((self.layer, 2, "all", "rr_max"), [i], value, stderr, exact=False)
+    def _add_rows(self, J: np.ndarray) -> None:
+        """What units do at every point: means of |J| over columns, and of the map to the output, slopes by column."""
+        of_output = self.spec.layer_map == "output"
+        kind, parts = ("output_slopes", self._output_slopes) if of_output else ("row_norms", self._row_norms)
+        if any(one.is_of(kind) for one in self.spec.asked):
+            parts.append(np.abs(J).max(axis=1) if of_output else row_means(J, 1))
+
+    def _add_units(self, J: np.ndarray, batch: Batch) -> None:
+        if self.spec.layer_map == "output" or J.shape[2] > MAX_COLUMNS:
             return
-        found = self._moments(J, k, method="exact" if k == 1 else "auto")
-        self._record(J, ids, found, visited=k == 1)
+        W = batch.jacobian.W if isinstance(batch.jacobian, FactoredJacobian) else None
+        if self.state.units is None:
+            self.state.units, self.state.shared = UnitSums(), W
+        elif W is not self.state.shared:
+            self.state.shared = None
+        self.state.units.update(J)
 
-    def _pairs(self, J: np.ndarray, batch: Batch, ids: np.ndarray, total: int) -> None:
-        """k = 2: sums of every item exactly; every minor is looked at where that is cheap, else entropy is sampled."""
-        budget = self.settings.visited_minors
-        enough = self.items if total * self.items <= budget else max(1, int(budget // total)) if total <= 5 * budget else 0
-        cut = int(np.searchsorted(ids, enough))
+    def _add_minors(self, k: int, J: np.ndarray, batch: Batch, ids: np.ndarray) -> None:
+        if not self._needed:
+            return
+        if k == 2:
+            self._add_pairs(J, batch, ids)
+        elif k == 1:
+            # a ball or a distance says nothing of single columns, so that they all stand under "all"; a window does
+            chosen = [All(), *(one for one in self.spec.selections if isinstance(one, Window | Subsets))]
+            self._record(J, ids, chosen, self._moments(J, 1, chosen, method="exact"))
+        else:
+            some = ids < self._points(self.spec.budget.triple_points)
+            if some.any():
+                self._record(J[some], ids[some], self.spec.selections, self._moments(J[some], k, self.spec.selections))
+
+    def _add_pairs(self, J: np.ndarray, batch: Batch, ids: np.ndarray) -> None:
+        """k = 2: sums by formulas everywhere; every minor is looked at where that is cheap, else the entropy is sampled."""
+        chosen, budget = self.spec.selections, self.spec.budget
+        total = comb(J.shape[1], 2) * comb(J.shape[2], 2)
+        if self._needed <= SUMS:
+            self._record(J, ids, chosen, self._moments(J, 2, chosen))
+            return
+        items = len(self.state.items)
+        cheap = total * items <= budget.exact_minors
+        visits = items if cheap else max(1, int(budget.exact_minors // total)) if total <= 5 * budget.exact_minors else 0
+        cut = int(np.searchsorted(ids, visits))
         if cut:
-            self._record(J[:cut], ids[:cut], self._moments(J[:cut], 2, method="exact"), visited=True)
+            self._record(J[:cut], ids[:cut], chosen, self._moments(J[:cut], 2, chosen, method="exact"))
         if cut == len(ids):
             return
         J, ids = J[cut:], ids[cut:]
-        if isinstance(batch.jacobian, FactoredJacobian) and total <= FACTORED_PASS * budget:
-            self._record(J, ids, self._factored(batch.jacobian).at(batch.jacobian.d[cut:]), visited=False)
+        if isinstance(batch.jacobian, FactoredJacobian) and total <= FACTORED_PASS * budget.exact_minors:
+            found = self._factored(batch.jacobian.W).at(batch.jacobian.d[cut : cut + len(ids)])
+            self._record(J, ids, chosen, found)
             return
-        self._record(J, ids, self._moments(J, 2, method="exact", moments=SUMS), visited=False)
-        sampled = self._moments(J, 2, method="sampled", moments=("s1", "entropy"), rel_error=self.settings.rel_error / 2)
-        for selection, found in zip(self.settings.selections, sampled, strict=True):
-            errors = found.stderr.get("kl_uniform", np.nan)
-            reason = EMPTY if found.count == 0 else ALL_ZERO
-            self.state.add((self.layer, 2, str(selection), "kl_uniform"), ids, found.kl_uniform, errors, found.exact, reason)
+        if self._needed & SUMS:
+            self._record(J, ids, chosen, self._moments(J, 2, chosen, moments=self._needed & SUMS))
+        if self.spec.wants("kl_uniform"):
+            options: dict[str, Any] = {"method": "sampled", "rel_error": budget.rel_error / 2}
+            sampled = self._moments(J, 2, chosen, moments={"s1", "entropy"}, **options)
+            self._record(J, ids, chosen, sampled, only=("kl_uniform",))
 
-    def _factored(self, jacobian: FactoredJacobian) -> Any:
+    def _factored(self, W: np.ndarray) -> FactoredMoments:
         """One pass over W, which then serves every item."""
-        if self._table is None or self._table[0] is not jacobian.W:
-            options = {"moments": (*SUMS, "entropy", "top"), **self._layout()}
-            self._table = (jacobian.W, kag.FactoredMoments(jacobian.W, 2, list(self.settings.selections), **options))
+        if self._table is None or self._table[0] is not W:
+            wanted = tuple(name for name in MOMENTS if name in self._needed - {"histogram"})
+            self._table = (W, FactoredMoments(W, 2, list(self.spec.selections), moments=wanted, **self._layout()))
         return self._table[1]
 
-    def _record(self, J: np.ndarray, ids: np.ndarray, found: list[Moments], *, visited: bool) -> None:
+    def _record(
+        self,
+        J: np.ndarray,
+        ids: np.ndarray,
+        chosen: Sequence[Selection],
+        found: Sequence[Moments],
+        only: Sequence[str] | None = None,
+    ) -> None:
+        """The scores that these moments allow, with their errors, and the number of column subsets of each selection."""
         k = found[0].k
-        chosen = list(self.settings.selections)
-        means = kag.haar_mean_s1(J, k, selection=chosen, **self._layout()) if k <= 2 else None
-        for place, (selection, moments) in enumerate(zip(chosen, found, strict=True)):
+        haar = k <= 2 and only is None and self.spec.wants("rr_pr")
+        means = haar_mean_s1(J, k, selection=list(chosen), **self._layout()) if haar else [None] * len(chosen)
+        for selection, moments, mean in zip(chosen, found, means, strict=True):
             name = str(selection)
-            record(self.state, self.layer, J.shape[1], name, ids, moments)
-            for score, function in self.settings.scores.items():
-                values, reason = values_of(score, function, moments, len(ids))
-                errors = 0.0 if moments.exact else np.nan
-                self.state.add((self.layer, k, name, score), ids, values, errors, moments.exact, reason)
-            if means is not None:
-                s1 = np.asarray(moments.s1)
-                self.state.add((self.layer, k, name, "rr_pr"), ids, means[place] / np.where(s1 > 0, s1, np.nan))
-            if visited and moments.bins is not None:
-                self.state.visited.setdefault((self.layer, k, name), []).extend(moments[i] for i in range(len(moments)))
+            reason = EMPTY if moments.count == 0 else ALL_ZERO
+            there = {*moments.sums, *(("histogram",) if moments.bins is not None else ())}
+            for one in self._of_moments:
+                if not set(one.moments) <= there or (only is not None and one.name not in only):
+                    continue
+                if one.is_of("haar_s1"):
+                    if mean is not None:
+                        self._put(one, k, name, ids, moments, one.function(moments, mean), reason)
+                else:
+                    self._put(one, k, name, ids, moments, one.function(moments), reason)
+            if only is None:
+                self._put_own(k, name, ids, moments)
+                if moments.bins is not None:
+                    self.state.visited.setdefault((k, name), []).extend(moments[i] for i in range(len(moments)))
+            subsets = float(moments.count // comb(J.shape[1], k))
+            self.state.scores[k, name, "column_subsets"] = Values.of([WHOLE], subsets)
 
-    def _rows(self, J: np.ndarray, ids: np.ndarray) -> None:
-        """Row means of the minor matrices, for zero rows; those of k = 1 always."""
-        for k in sorted({1, *self.settings.k}):
-            if k > 3 or min(J.shape[1:]) < k or (k == 3 and comb(J.shape[1], 3) * comb(J.shape[2], 3) > SMALL_TRIPLES):
+    def _put(self, one: Score, k: int, selection: str, ids: np.ndarray, moments: Moments, values: Any, reason: str) -> None:
+        if one.error is not None:
+            stderr = one.error(moments)
+        elif moments.exact:
+            stderr = 0.0
+        else:
+            stderr = moments.stderr.get(one.function.__name__, np.nan if one.name == "top" else 0.0)
+        self.state.add((k, selection, one.name), Values.of(ids, values, stderr, moments.exact, reason))
+
+    def _put_own(self, k: int, selection: str, ids: np.ndarray, moments: Moments) -> None:
+        for name, function in self.spec.own_scores.items():
+            values, reason = values_of(name, function, moments, len(ids))
+            stderr = 0.0 if moments.exact else np.nan
+            self.state.add((k, selection, name), Values.of(ids, values, stderr, moments.exact, reason))
+
+    def _add_row_means(self, J: np.ndarray, ids: np.ndarray) -> None:
+        """Row means of the minor matrices, for zero rows and Zipf curves; those of k = 1 at every item."""
+        if not any(one.is_of("row_means", "row_norms") for one in self.spec.asked):
+            return
+        for k in sorted({1, *self.spec.k}):
+            if k <= 3 and min(J.shape[1:]) >= k:
+                some = J[ids < self._row_points(k, *J.shape[1:])]
+                if len(some):
+                    self._row_means.setdefault(k, []).append(row_means(some, k))
+
+    def _row_points(self, k: int, m: int, n: int) -> float:
+        """At how many items the row means of the k-minor matrix are found: a count of steps decides."""
+        if k == 1:
+            return np.inf
+        if k == 2:
+            return min(self.spec.budget.row_points, ROW_STEPS // (comb(m, 2) * n * log2(max(n, 2))))
+        if comb(m, 3) > TRIPLE_ROWS:
+            return 0
+        points = min(self.spec.budget.row_points, self._points(self.spec.budget.triple_points))
+        return min(points, ROW_STEPS // (comb(m, 3) * comb(n, 3)))
+
+    def _add_matrix_scores(self, J: np.ndarray, ids: np.ndarray) -> None:
+        squares = None
+        for one in self._of_jacobians:
+            order = one.orders[0] if one.orders else 0
+            some = ids < self._points(getattr(self.spec.budget, one.limit) if one.limit else None)
+            if not some.any() or min(J.shape[1:]) < order or (order > 1 and order not in self.spec.k):
                 continue
-            some = J if k == 1 else J[ids < ROW_ITEMS]
-            if len(some):
-                self._row_means.setdefault(k, []).append(kag.row_means(some, k))
+            if one.is_of("spectrum") and squares is None:
+                squares = spectrum(J)
+            known = {"jacobian": J[some], "spectrum": None if squares is None else squares[some]}
+            known |= {"rotations": self.spec.budget.rotations, "seed": self.spec.seed}
+            found = one.function(*(known[name] for name in one.takes))
+            values, stderr = found if isinstance(found, tuple) else (found, 0.0)
+            exact = not isinstance(found, tuple)
+            self.state.add((order, "all", one.name), Values.of(ids[some], values, stderr, exact, one.undefined))
+        for name, function in self.spec.jacobian_scores.items():
+            values, reason = values_of(name, function, J, len(ids))
+            self.state.add((0, "all", name), Values.of(ids, values, reason=reason))
 
-    def _spectra(self, J: np.ndarray, ids: np.ndarray) -> None:
-        for score, values in ((one, getattr(of_jacobians, one)(J)) for one in SPECTRAL_SCORES):
-            self.state.add((self.layer, 0, "all", score), ids, values, reason=UNDEFINED_JACOBIAN)
-        for score, function in self.settings.jacobian_scores.items():
-            values, reason = values_of(score, function, J, len(ids))
-            self.state.add((self.layer, 0, "all", score), ids, values, reason=reason)
-        some = ids < DIVERGENCE_ITEMS
-        if some.any():
-            few = "undefined: fewer than two nonzero columns"
-            self.state.add((self.layer, 1, "all", "column_divergence"), ids[some], kag.column_divergence(J[some], 1), reason=few)
+    def _add_window_map(self, J: np.ndarray, ids: np.ndarray) -> None:
+        """PR in windows over the image: one radius at every centre of the grid, the others at every second one."""
+        shape = self.spec.image_shape
+        some = ids < self.spec.budget.window_points
+        if not (self.spec.window_map and shape and 2 in self.spec.k and min(J.shape[1:]) >= 2 and some.any()):
+            return
+        centers, radii = window_centers(shape, self.spec.window_map), window_radii(shape)
+        rows, columns = (np.unique(centers[:, axis])[::2] for axis in (0, 1))
+        coarse = np.isin(centers[:, 0], rows) & np.isin(centers[:, 1], columns)
+        for radius, per_center in zip(radii, window_moments(J[some], centers, radii, shape), strict=True):
+            for center, moments, kept in zip(centers, per_center, coarse, strict=True):
+                if radius == scales(shape)[0] or kept:
+                    name = str(Window((int(center[0]), int(center[1])), radius))
+                    reason = EMPTY if moments.count == 0 else ALL_ZERO
+                    self.state.add((2, name, "pr"), Values.of(ids[some], moments.participation_ratio, reason=reason))
 
-    def _moments(self, J: np.ndarray, k: int, **options: Any) -> list[Moments]:
-        options = {"rel_error": self.settings.rel_error, "seed": self.settings.seed, **options}
-        budget = self.settings.memory_budget
-        return kag.minor_moments(J, k, list(self.settings.selections), memory_budget=budget, **options, **self._layout())
+    # -- helpers -----------------------------------------------------------------------------------------------------------------
+
+    def _points(self, limit: int | None) -> float:
+        """How many items a limit of points comes to."""
+        return np.inf if limit is None else limit
+
+    def _moments(
+        self, J: np.ndarray, k: int, chosen: Sequence[Selection], *, moments: Any = None, **options: Any
+    ) -> list[Moments]:
+        wanted = self._needed if moments is None else moments
+        options = {"rel_error": self.spec.budget.rel_error, "seed": self.spec.seed, **options, **self._layout()}
+        options["memory_budget"] = self.spec.budget.memory_budget
+        return minor_moments(J, k, list(chosen), moments=tuple(name for name in MOMENTS if name in wanted), **options)
 
     def _layout(self) -> dict[str, Any]:
-        """Where the columns lie; of an "output" map they are units, which lie nowhere."""
-        names = ("image_shape", "positions", "groups")
-        return {name: getattr(self.settings, name) for name in names}
+        """Where the columns lie."""
+        return {name: getattr(self.spec, name) for name in ("image_shape", "positions", "groups")}
+
+
+def values_of(name: str, function: ScoreFunction, given: Any, count: int) -> tuple[np.ndarray, str]:
+    """What a user's own score gives for a batch: (count,) float64, and why any of them is NaN.
+
+    Raises:
+        InputError: not one real number for each Jacobian.
+    """
+    try:
+        found = function(given)
+    except UndefinedScore as reason:
+        return np.full(count, np.nan), f"undefined: {reason}"
+    try:
+        values = np.asarray(found.detach().cpu() if hasattr(found, "detach") else found, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(())
+    if values.shape != (count,):
+        raise InputError(f"score {name!r} gave {found!r:.80}; expected one number for each of the {count} Jacobians of a batch")
+    return values, NOT_A_NUMBER

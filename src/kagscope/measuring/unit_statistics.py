@@ -15,7 +15,7 @@ NUMBERS = ("row_norm", "zero_share", "alignment")
 
 
 @dataclass(frozen=True)
-class Incoming:
+class UnitStatistics:
     """The units of one layer of one network.
 
     Attributes:
@@ -43,7 +43,7 @@ class Incoming:
         return pd.DataFrame({**head, **numbers, "row": list(self.rows)})
 
     @classmethod
-    def from_table(cls, table: pd.DataFrame) -> list[Incoming]:
+    def from_table(cls, table: pd.DataFrame) -> list[UnitStatistics]:
         """The layers of such a table, in its order."""
         return [
             cls(str(layer), str(one["what"].iloc[0]), np.stack(one["row"].to_list()), *(one[name].to_numpy() for name in NUMBERS))
@@ -52,8 +52,8 @@ class Incoming:
 
 
 @dataclass
-class IncomingSums:
-    """Collects what :class:`Incoming` holds while Jacobians pass by, batch after batch."""
+class UnitSums:
+    """Collects what :class:`UnitStatistics` holds while Jacobians pass by, batch after batch."""
 
     points: int = 0
     rows: Any = 0.0
@@ -62,7 +62,7 @@ class IncomingSums:
     nonzero: Any = 0
     means: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, J: np.ndarray) -> None:
+    def update(self, J: np.ndarray) -> None:
         """One batch of Jacobians (B, m, n)."""
         size = np.abs(J)
         largest = size.max(axis=2)
@@ -75,11 +75,11 @@ class IncomingSums:
         self.nonzero = self.nonzero + (largest > 0).sum(axis=0)
         self.means.append(size.mean(axis=2))
 
-    def finish(self, layer: str, thresholds: Sequence[float], W: np.ndarray | None = None) -> Incoming:
+    def compute(self, layer: str, thresholds: Sequence[float], W: np.ndarray | None = None) -> UnitStatistics:
         """Of all batches; ``W`` (m, n) where all points share it, a threshold for each initial net (without one no shares)."""
         means = np.concatenate(self.means)
         shares = [(means <= threshold).mean(axis=0) for threshold in thresholds]
         zero = np.mean(shares, axis=0) if shares else np.full(means.shape[1], np.nan)
         alignment = np.where(self.nonzero > 0, self.aligned / np.maximum(self.nonzero, 1), np.nan)
         rows = self.rows / self.points if W is None else W
-        return Incoming(layer, MEAN_ROW if W is None else WEIGHTS, rows, self.norms / self.points, zero, alignment)
+        return UnitStatistics(layer, MEAN_ROW if W is None else WEIGHTS, rows, self.norms / self.points, zero, alignment)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kagscope.report.numbers import clean, groups
-from kagscope.tables.means import RUN_KEYS, SETTING_KEYS, WHAT_KEYS, over_runs
+from kagscope.tables.means import RUN_KEYS, SETTING_KEYS, WHAT_KEYS, over_runs, summarise
 from kagscope.tables.onset import find_onsets
-from kagscope.tracking.summary import summarise
 
 Key = tuple[str, int, str, str, int, str]
 FEWEST_STEPS = 3
@@ -40,13 +37,7 @@ def find_all(reduced: pd.DataFrame, results: pd.DataFrame) -> dict[Key, dict[str
 def _over_nets(group: pd.DataFrame) -> pd.DataFrame:
     table = over_runs(group, (*SETTING_KEYS, *WHAT_KEYS))
     epochs = group.drop_duplicates("step").set_index("step")["epoch"]
-    names: Mapping[str, str] = {"ratio_low": "low", "ratio_high": "high"}
-    table = table.rename(columns=names).assign(epoch=table["step"].map(epochs))
-    size = table["baseline"].abs()
-    return table.assign(
-        baseline_low=1 - (table["baseline"] - table["baseline_low"]) / size,
-        baseline_high=1 + (table["baseline_high"] - table["baseline"]) / size,
-    )
+    return table.assign(epoch=table["step"].map(epochs))
 
 
 def _over_points(group: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
@@ -54,8 +45,4 @@ def _over_points(group: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
         return group.iloc[:0]
     keys = [*RUN_KEYS, *WHAT_KEYS]
     wanted = results[results["point"] != WHOLE_LAYER].merge(group[keys].drop_duplicates(), on=keys)
-    if wanted.empty:
-        return wanted
-    on = ["run", *WHAT_KEYS, "point"]
-    initial = wanted[wanted["step"] == 0].drop_duplicates(on)[[*on, "stderr"]].rename(columns={"stderr": "baseline_stderr"})
-    return summarise(wanted.merge(initial, on=on, how="left").replace({"baseline_stderr": {np.nan: 0.0}}))
+    return wanted if wanted.empty else summarise(wanted)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.labels import layer_label
-from kagscope.measuring.unit_statistics import NUMBERS, Incoming
+from kagscope.measuring.unit_statistics import NUMBERS, UnitStatistics
 from kagscope.report.numbers import clean
 
 BUDGET = 1_500_000  # bytes of images in a page
@@ -20,7 +20,7 @@ STRIP = 32  # weights without places are drawn as one strip up to here, in lines
 
 
 def pack_units(
-    units: Mapping[str, Sequence[Incoming]],
+    units: Mapping[str, Sequence[UnitStatistics]],
     reduced: pd.DataFrame,
     image_shape: Sequence[int] | None,
     names: Sequence[str],
@@ -45,7 +45,7 @@ def pack_units(
     return entries
 
 
-def _layer(one: Incoming, image_shape: Sequence[int] | None, names: Sequence[str]) -> dict[str, Any]:
+def _layer(one: UnitStatistics, image_shape: Sequence[int] | None, names: Sequence[str]) -> dict[str, Any]:
     count = len(one.rows)
     kept = np.unique(np.linspace(0, count - 1, min(count, MAX_UNITS)).round().astype(int))
     rows = one.rows[kept].astype(np.float64)

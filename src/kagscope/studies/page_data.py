@@ -18,7 +18,7 @@ from kagscope.base.files import atomic_write
 from kagscope.data import load_local
 from kagscope.jacobians import FactoredJacobian, hidden_layer_jacobians
 from kagscope.measuring.geometry import choose_points
-from kagscope.measuring.unit_statistics import Incoming, IncomingSums
+from kagscope.measuring.unit_statistics import UnitStatistics, UnitSums
 from kagscope.studies.config import RunConfig
 from kagscope.studies.store import RunStore
 from kagscope.training.models import mlp
@@ -80,7 +80,7 @@ def settings_of_runs(results: pd.DataFrame) -> dict[str, tuple[int, str]]:
     return {str(run): (int(width), str(training)) for run, width, training in zip(*(rows[name] for name in KEYS), strict=True)}
 
 
-def _units(store: RunStore, run: str, config: Mapping[str, Any], probes: Mapping[str, Probe | None]) -> list[Incoming]:
+def _units(store: RunStore, run: str, config: Mapping[str, Any], probes: Mapping[str, Probe | None]) -> list[UnitStatistics]:
     """The units of a trained net at the measured points; zero rows against the threshold of the same net at initialisation."""
     probe = probes[str(config["data_fingerprint"])]
     if probe is None:
@@ -92,17 +92,17 @@ def _units(store: RunStore, run: str, config: Mapping[str, Any], probes: Mapping
     found = []
     for layer, (sums, W) in _sums(after, inputs).items():
         threshold = float(np.quantile(np.concatenate(initial[layer][0].means), settings.geometry.zero_row_quantile))
-        found.append(sums.finish(layer, [threshold], W))
+        found.append(sums.compute(layer, [threshold], W))
     return found
 
 
-def _sums(model: torch.nn.Sequential, inputs: torch.Tensor) -> dict[str, tuple[IncomingSums, np.ndarray | None]]:
-    found: dict[str, tuple[IncomingSums, np.ndarray | None]] = {}
+def _sums(model: torch.nn.Sequential, inputs: torch.Tensor) -> dict[str, tuple[UnitSums, np.ndarray | None]]:
+    found: dict[str, tuple[UnitSums, np.ndarray | None]] = {}
     for layer, jacobian in hidden_layer_jacobians(model, inputs).items():
-        sums, (m, n) = IncomingSums(), jacobian.shape
+        sums, (m, n) = UnitSums(), jacobian.shape
         size = max(1, CHUNK_BYTES // (8 * m * n))
         for start in range(0, len(inputs), size):
-            sums.add(jacobian.dense(slice(start, start + size)))
+            sums.update(jacobian.dense(slice(start, start + size)))
         found[layer] = sums, jacobian.W if isinstance(jacobian, FactoredJacobian) else None
     return found
 

@@ -15,15 +15,121 @@ import pandas as pd
 
 from kagscope.base.errors import InputError, NothingToPlot
 from kagscope.tables.intervals import half_width
-from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
 
-MEASURES = ("ratio", "difference", "value", "baseline")
+MEASURES = ("value", "baseline", "ratio", "difference")
 RUN_KEYS = ["run", "width", "training", "seed", "step"]
 WHAT_KEYS = ["layer", "k", "selection", "score"]
 SETTING_KEYS = ["width", "training", "step"]
 CURVE_KEYS = ["width", "training", "step", "layer", "k", "selection", "curve"]
 
+PLACE_KEYS = ("study", "run", "step")  # of a summary, as far as the table has them
+CARRIED = ("width", "training", "labels", "seed", "epoch", "accuracy")  # one value for each run and step
+CONFIDENCE = 0.95
+NO_SCORES = BOOKKEEPING | {"skipped"}  # rows about the measurement
+
 _SELECTION = re.compile(r"([a-z_]+)\((.*)\)")
+
+
+def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (), confidence: float = CONFIDENCE) -> pd.DataFrame:
+    """Means with their intervals, of every score: over the data points of a network, or over runs.
+
+    Tokens of a point are averaged first, since they are not independent, then points, then, with ``over="runs"``, runs. The
+    interval is Student's t over points (runs). What was sampled adds its mean standard error once: points share their draws, so
+    that averaging over them does not shrink it; between runs it is part of the spread.
+
+    Args:
+        table: one row per number, as of a report or a study.
+        over: "points", or "runs": a seed is what was drawn independently.
+        by: with ``over="runs"``, the columns that tell settings apart; default those of study, width, training, labels and step
+            that the table has.
+        confidence: of the intervals.
+
+    Returns:
+        One row per study, run and step (as far as the table has them; for runs: per setting), layer, k, selection and score.
+        Of each of ``value``, ``baseline``, ``ratio`` and ``difference`` (value - baseline) the mean, ``_low`` and ``_high``, in
+        units of the score; NaN with fewer than two points (runs), or where a standard error is not known. ``points``, how many
+        had a value (for runs their mean number, and ``runs``); ``no_ratio``, how many of these had no ratio; ``stderr``, the
+        sampling error of the mean value; ``exact`` (all); ``undefined`` (how many rows had no value) and ``reason`` (of the first
+        of them).
+
+    Raises:
+        InputError: ``confidence`` is not between 0 and 1, ``over`` is unknown, or columns are missing.
+    """
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence!r}, expected a number between 0 and 1, such as 0.95")
+    if over not in ("points", "runs"):
+        raise InputError(f"over={over!r}, expected 'points' or 'runs'")
+    require(table, [*WHAT_KEYS, "point", "value", "baseline", "ratio", "stderr", "exact"], "results")
+    summary = _over_points(table[~table["score"].isin(NO_SCORES)], confidence)
+    if over == "points":
+        return summary
+    require(summary, ["run"], "results")
+    keys = list(by) or [name for name in ("study", "width", "training", "labels", "step") if name in summary]
+    return _over_runs(summary, [*keys, *(name for name in WHAT_KEYS if name not in keys)], confidence)
+
+
+def _over_points(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    place = [name for name in PLACE_KEYS if name in table.columns]
+    carried = [name for name in CARRIED if name in table.columns]
+    keys = [*place, *WHAT_KEYS]
+    frame = table[[*keys, *carried, "point", "value", "exact"]].copy()
+    value, before, ratio = (table[name].to_numpy(float) for name in ("value", "baseline", "ratio"))
+    error = table["stderr"].to_numpy(float)
+    before_error = table["baseline_stderr"].to_numpy(float) if "baseline_stderr" in table.columns else np.zeros(len(table))
+    defined = np.isfinite(ratio)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        relative = np.hypot(np.where(error == 0, 0.0, error / value), np.where(before_error == 0, 0.0, before_error / before))
+        frame["baseline"], frame["difference"] = before, value - before
+    frame["ratio"] = np.where(defined, ratio, np.nan)
+    errors = {
+        "value": np.where(np.isnan(value), 0.0, error),
+        "baseline": np.where(np.isnan(before), 0.0, before_error),
+        "ratio": np.where(defined, np.abs(ratio) * relative, 0.0),
+        "difference": np.where(np.isnan(value - before), 0.0, np.hypot(error, before_error)),
+    }
+    for name, numbers in errors.items():
+        frame[f"{name}_error"] = numbers
+    frame["rows"] = 1
+    frame["undefined"] = np.isnan(value)
+    reasons = table["reason"].astype(object) if "reason" in table.columns else pd.Series("", index=table.index, dtype=object)
+    frame["reason"] = reasons.where(reasons != "", None)
+    numbers = [*MEASURES, *(f"{name}_error" for name in MEASURES)]
+    whole: dict[str, Any] = {"exact": "min", "undefined": "sum", "reason": "first"}
+    if "token" in table.columns:
+        parts = dict.fromkeys(numbers, "mean") | dict.fromkeys(carried, "first") | whole
+        frame = frame.groupby([*keys, "point"], observed=True, sort=False).agg(parts).reset_index()
+    grouped = frame.groupby(keys, observed=True, sort=False)
+    columns: dict[str, Any] = {name: grouped[name].first() for name in carried}
+    columns["points"] = grouped["value"].count()
+    for name in MEASURES:
+        mean, count, spread = grouped[name].mean(), grouped[name].count(), grouped[name].std()
+        unknown = grouped[f"{name}_error"].count() < grouped[f"{name}_error"].size()
+        common = grouped[f"{name}_error"].mean().where(~unknown, np.nan)
+        half = half_width(np.asarray(spread, dtype=float), np.asarray(count), np.asarray(common, dtype=float), confidence)
+        columns |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+        if name == "value":
+            columns["stderr"] = common
+    columns["no_ratio"] = columns["points"] - grouped["ratio"].count()
+    columns["exact"] = grouped["exact"].min().astype(bool)
+    columns["undefined"] = grouped["undefined"].sum().astype(int)
+    columns["reason"] = grouped["reason"].first().fillna("")
+    return pd.DataFrame(columns).reset_index()
+
+
+def _over_runs(summary: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
+    reasons = summary["reason"].where(summary["reason"] != "", None)
+    grouped = summary.assign(variance=summary["stderr"] ** 2, reason=reasons).groupby(keys, observed=True, sort=False)
+    columns: dict[str, Any] = {"runs": grouped.size(), "points": grouped["points"].mean()}
+    for name in MEASURES:
+        mean, count, spread = grouped[name].mean(), grouped[name].count(), grouped[name].std()
+        half = half_width(np.asarray(spread, dtype=float), np.asarray(count), 0.0, confidence)
+        columns |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+    columns["stderr"] = np.sqrt(grouped["variance"].sum()) / columns["runs"]
+    columns |= {name: grouped[name].sum() for name in ("no_ratio", "undefined")}
+    columns["exact"] = grouped["exact"].min().astype(bool)
+    columns["reason"] = grouped["reason"].first().fillna("")
+    return pd.DataFrame(columns).reset_index()
 
 
 def per_run(results: pd.DataFrame) -> pd.DataFrame:

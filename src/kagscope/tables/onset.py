@@ -9,7 +9,8 @@ import pandas as pd
 
 from kagscope.tables.means import WHAT_KEYS as KEYS
 
-COLUMNS = [*KEYS, "step", "epoch", "confirmed", "ratio", "low", "high", "baseline_low", "baseline_high", "reason"]
+NUMBERS = ("epoch", "ratio", "ratio_low", "ratio_high", "baseline", "baseline_low", "baseline_high")
+COLUMNS = [*KEYS, "step", "confirmed", "direction", *NUMBERS, "reason"]
 NEVER = "stays within the baseline's interval"
 ONE_POINT = "fewer than two points have a ratio, so there is no interval"
 NO_RATIO = "no ratio is defined"
@@ -18,17 +19,17 @@ NO_RATIO = "no ratio is defined"
 def find_onsets(summary: pd.DataFrame) -> pd.DataFrame:
     """When geometry begins to differ from the baseline's.
 
-    The *onset* of a score is the first measured step at which the interval of the mean ratio and the interval of the baseline do
-    not overlap, if at the next measured step they do not overlap either, on the same side. Both intervals are those of
-    :func:`~kagscope.tracking.summary.summarise`: over the points, with the sampling errors of both.
+    The *onset* of a score is the first measured step at which the interval of the mean ratio does not overlap that of the mean
+    baseline (over that mean), if at the next measured step they do not overlap either, on the same side. Both are those of
+    :func:`~kagscope.tables.means.summarise`: over points, or over runs, with the sampling errors.
 
     Args:
-        summary: rows of :func:`~kagscope.tracking.summary.summarise` over all steps.
+        summary: over all steps, of one setting.
 
     Returns:
         One row per layer, k, selection and score: ``step`` (int, or None where it never happens) and ``epoch`` of the onset,
-        ``confirmed`` (the next measured step), ``ratio`` with its interval there and the baseline's; ``reason``, why there is
-        none.
+        ``confirmed`` (the next measured step), ``direction`` ("rises" above the baseline or "falls" below it), ``ratio`` and
+        ``baseline`` with their intervals there; ``reason``, why there is none.
     """
     rows = [_onset(key, one.sort_values("step")) for key, one in summary.groupby(KEYS, observed=True, sort=False)]
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -38,20 +39,22 @@ def find_onsets(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _onset(key: Any, one: pd.DataFrame) -> dict[str, Any]:
-    low, high = one["low"].to_numpy(), one["high"].to_numpy()
-    side = np.where(low > one["baseline_high"].to_numpy(), 1, np.where(high < one["baseline_low"].to_numpy(), -1, 0))
+    low, high, before = (one[name].to_numpy(float) for name in ("ratio_low", "ratio_high", "baseline"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        half = np.abs((one["baseline_high"].to_numpy(float) - before) / before)
+    side = np.where(low > 1 + half, 1, np.where(high < 1 - half, -1, 0))
     outside = np.flatnonzero(side)
     confirmed = [place for place in outside if place + 1 < len(side) and side[place + 1] == side[place]]
-    found: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | dict.fromkeys(COLUMNS[len(KEYS) :], np.nan)
-    found |= {"step": None, "confirmed": None, "reason": ""}
+    found: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | dict.fromkeys(NUMBERS, np.nan)
+    found |= {"step": None, "confirmed": None, "direction": "", "reason": ""}
     if confirmed:
         at = one.iloc[confirmed[0]]
-        numbers = ("epoch", "ratio", "low", "high", "baseline_low", "baseline_high")
-        found |= {name: float(at[name]) for name in numbers} | {"step": int(at["step"])}
+        found |= {name: float(at[name]) for name in NUMBERS if name in one.columns} | {"step": int(at["step"])}
         found["confirmed"] = int(one["step"].iloc[confirmed[0] + 1])
+        found["direction"] = "rises" if side[confirmed[0]] > 0 else "falls"
     elif not one["ratio"].notna().any():
         found["reason"] = NO_RATIO
-    elif not one["low"].notna().any():
+    elif not one["ratio_low"].notna().any():
         found["reason"] = ONE_POINT
     elif len(outside) and outside[-1] == len(side) - 1:
         found["reason"] = f"outside at step {int(one['step'].iloc[-1])}, the last one measured: not yet confirmed"

@@ -21,6 +21,7 @@ value            float64  the score; NaN where undefined
 baseline         float64  the same score of the same net at initialisation
 ratio            float64  value / baseline, per data point; NaN where undefined
 stderr           float64  standard error of value where sampled; 0 where exact
+baseline_stderr  float64  the same of baseline
 exact            bool     whether value was computed exactly
 reason           category why value is NaN; "" otherwise
 ================ ======== ===============================================================================================
@@ -52,6 +53,7 @@ SCORE_COLUMNS: dict[str, str] = {
     "baseline": "float64",
     "ratio": "float64",
     "stderr": "float64",
+    "baseline_stderr": "float64",
     "exact": "bool",
     "reason": "category",
 }
@@ -75,14 +77,5 @@ CURVE_COLUMNS: dict[str, str] = {
 CLAIM_FIELDS = ("id", "statement", "verdict", "effect", "ci_low", "ci_high", "p_value", "n")
 VERDICTS = ("reproduced", "not reproduced", "inconclusive")
 TRAININGS = ("standard", "augmented")
-SCORES = frozenset(
-    (
-        *("pr", "pr_normalized", "effective_minors", "ipr", "kl_uniform", "kl_init", "near_zero", "top", "rr_pr", "rr_max"),
-        *("zero_rows", "zero_rows_exact", "column_divergence", "axis_alignment", "effective_rank", "stable_rank"),
-        *("sv_participation", "kernel_alignment", "cka_init", "effective_dimension", "intrinsic_dimension"),
-        *("constant_units", "constant_units_exact", "constant_share", "unfelt_units", "unfelt_units_exact", "unfelt_share"),
-        *("prune_change", "prune_change_exact"),
-    )
-)
 BOOKKEEPING = frozenset({"column_subsets"})  # rows that describe the measurement, not the net
 ALL_SETTINGS = "all settings"  # of a row that pools the settings of a study

@@ -34,7 +34,6 @@ INITIAL_FILE = "initial.safetensors"
 PARTS = "parts"
 HISTORY_VERSION = 1
 METADATA = b"kagscope"
-FREE = ("memory_budget",)  # may differ between sessions: numbers do not depend on it
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,10 @@ class History:
         read_settings(path)
         return cls(path)
 
+    def settings(self) -> dict[str, Any]:
+        """What is measured, as plain values. Raises :class:`DataError`."""
+        return dict(read_settings(self.folder)["settings"])
+
     def measured(self) -> bool:
         """Whether there is any measurement, whole or damaged."""
         return any(not file.name.startswith(".") for file in (self.folder / PARTS).glob("*.parquet"))
@@ -106,6 +109,7 @@ class History:
     def write(self, part: Part) -> None:
         """Add a measurement, at once or not at all. Raises :class:`OutputError`."""
         facts = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.name != "table"}
+        facts["layers"] = list(part.layers)
         facts["epoch"] = None if math.isnan(part.epoch) else part.epoch
         table = pa.Table.from_pandas(part.table, preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(facts).encode()})
@@ -207,9 +211,11 @@ def _feed(sha: Any, value: Any) -> None:
 
 
 def _check_same(folder: Path, settings: dict[str, Any], held: dict[str, Any]) -> None:
-    ours = json.loads(json.dumps(settings))
+    ours, held = json.loads(json.dumps(settings)), json.loads(json.dumps(held))
+    for one in (ours, held):  # numbers do not depend on it
+        one.get("budget", {}).pop("memory_budget", None)
     for name in [*ours, *(name for name in held if name not in ours)]:
-        if name not in FREE and ours.get(name) != held.get(name):
+        if ours.get(name) != held.get(name):
             raise InputError(
                 f"the history in {folder} was begun with {name}={held.get(name)!r}, now it is {ours.get(name)!r}; "
                 "give the same, or a new folder"
@@ -239,4 +245,5 @@ def _read_part(file: Path) -> Part:
         session=int(facts["session"]),
         since=int(facts["since"]),
         thinned=tuple(int(step) for step in facts["thinned"]),
+        layers=tuple(facts["layers"]),
     )

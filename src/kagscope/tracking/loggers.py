@@ -22,7 +22,7 @@ def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dic
     What is undefined is left out: loggers draw NaN as zero or not at all. So are ratios that some points do not have.
 
     Args:
-        summary: of one step, from :func:`~kagscope.tracking.summary.summarise`.
+        summary: of one step, from :func:`~kagscope.tables.means.summarise`.
         scores: which; None for all.
     """
     summary = summary if scores is None else summary[summary["score"].isin(scores)]

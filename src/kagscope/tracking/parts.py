@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from kagscope.tables.schema import SCORE_COLUMNS
+
 FIRST_COLUMNS = ["step", "epoch"]
-LAST_COLUMNS = ["point", "token", "score", "value", "baseline", "ratio", "stderr", "baseline_stderr", "exact", "reason"]
-KEYS = ["layer", "k", "selection", "point", "token", "score"]
-COLUMNS = ["layer", "k", "selection", *LAST_COLUMNS]  # "token" only where there is one
-NEEDED = [name for name in COLUMNS if name != "token"]
+TEXT = ("layer", "selection", "score", "reason")
+NEEDED = list(SCORE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,11 @@ class Part:
     Attributes:
         step: optimiser steps taken.
         epoch: passes over the data, NaN where it was not given.
-        table: its rows, columns :data:`COLUMNS`.
+        table: its rows, columns :data:`kagscope.tables.schema.SCORE_COLUMNS`, and ``token`` where a layer has tokens.
         session: which tracker on the same history folder, counted from 1.
         since: step at which that session's training began.
         thinned: due steps that were left out since the measurement before, to stay under the limit on overhead.
+        layers: how each layer was measured.
     """
 
     step: int
@@ -33,6 +35,7 @@ class Part:
     session: int = 1
     since: int = 0
     thinned: tuple[int, ...] = ()
+    layers: tuple[dict[str, Any], ...] = ()
 
     def rows(self) -> pd.DataFrame:
         """The table with columns ``step`` and ``epoch``."""
@@ -57,7 +60,6 @@ def join(parts: Sequence[Part]) -> pd.DataFrame:
     """All rows, with columns ``step`` and ``epoch`` first."""
     if not parts:
         return pd.DataFrame(columns=[*FIRST_COLUMNS, *NEEDED])
-    table = pd.concat([part.rows() for part in parts], ignore_index=True)
-    text = ("layer", "selection", "score", "reason")
-    columns = [*FIRST_COLUMNS, *(name for name in COLUMNS if name in table.columns)]
-    return table[columns].astype(dict.fromkeys(text, str)).astype(dict.fromkeys(text, "category"))
+    table = pd.concat([part.rows().astype(dict.fromkeys(TEXT, str)) for part in parts], ignore_index=True)
+    columns = [*FIRST_COLUMNS, *(name for name in table.columns if name not in FIRST_COLUMNS)]
+    return table[columns].astype(dict.fromkeys(TEXT, "category"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,85 +11,61 @@ import pandas as pd
 import torch
 from torch import nn
 
-from kagscope.jacobians.inputs import as_inputs
-from kagscope.measuring import MeasureSettings, Observation, compare, observe
+from kagscope.jacobians.inputs import Inputs, as_inputs
+from kagscope.measuring.compare import compare
+from kagscope.measuring.observe import observe
+from kagscope.measuring.spec import MeasureSpec
+from kagscope.measuring.state import State
 from kagscope.tracking.history import describe, digest
-from kagscope.tracking.parts import COLUMNS, KEYS
 
-State = Mapping[str, torch.Tensor]
+Tensors = Mapping[str, torch.Tensor]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Probe:
-    """The same inputs and settings at every step.
+    """The same inputs and spec at every step.
 
     Attributes:
         inputs: arguments of a forward call, a copy.
-        labels: (points,) classes or None.
-        settings: how to measure.
+        labels: (inputs,) classes or None.
+        spec: how to measure.
     """
 
-    inputs: Any
+    inputs: Inputs
     labels: Any
-    settings: MeasureSettings
+    spec: MeasureSpec
 
     @classmethod
-    def of(cls, inputs: Any, points: int | None, labels: Any, settings: MeasureSettings) -> Probe:
-        """Takes the points and copies them: what the training loop does to its batch later does not reach the probe."""
-        found = as_inputs(inputs, points)
-        labels = found.labels if labels is None else _copied(labels if points is None else labels[:points])
-        return cls(_copied(found.kwargs or found.args), labels, settings)
+    def of(cls, inputs: Any, labels: Any, spec: MeasureSpec) -> Probe:
+        """Copies the inputs: what the training loop does to its batch later does not reach the probe."""
+        found = as_inputs(inputs, spec.points)
+        labels = found.labels if labels is None else _copied(labels)
+        return cls(Inputs(_copied(found.args), _copied(found.kwargs), found.count), labels, spec)
 
-    def observe(self, model: nn.Module, weights: State | None = None) -> Observation:
+    def observe(self, model: nn.Module, weights: Tensors | None = None) -> State:
         """Measure ``model``, or it with ``weights`` in place of its own. Raises :class:`InputError`."""
-        return observe(model, self.inputs, self.settings, weights=weights, labels=self.labels)
+        return observe(model, self.inputs, self.spec, weights=weights, labels=self.labels)
 
     def described(self) -> dict[str, Any]:
         """What must be the same for numbers to be comparable, as JSON."""
-        given = {name: describe(getattr(self.settings, name)) for name in ("positions", "groups")}
-        return {**self.settings.as_json(), **given, "probe_inputs": digest(self.inputs), "labels": describe(self.labels)}
+        given = digest(self.inputs.kwargs or self.inputs.args)
+        return {**self.spec.as_json(), "probe_inputs": given, "labels": describe(self.labels)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Baseline:
-    """The network, or networks, that ratios refer to.
+    """The states of the network, or networks, that ratios refer to."""
 
-    Attributes:
-        observations: one per network.
-        own: rows of the baseline against itself; ``stderr`` is that of the mean over the networks.
-        quantile: of its rows, below which rows count as zero.
-    """
+    states: Sequence[State]
 
-    observations: list[Observation]
-    own: pd.DataFrame
-    quantile: float
-
-    @classmethod
-    def of(cls, observations: list[Observation], quantile: float) -> Baseline:
-        """From measured networks."""
-        tables = [compare(one, one, quantile) for one in observations]
-        values, errors = (np.stack([table[name].to_numpy(float) for table in tables]) for name in ("value", "stderr"))
-        n = len(tables)
-        variance = (errors**2).mean(axis=0) / n + (values.var(axis=0, ddof=1) / n if n > 1 else 0.0)
-        return cls(observations, tables[0].assign(stderr=np.sqrt(variance)), quantile)
-
-    def rows(self, observation: Observation) -> pd.DataFrame:
-        """Rows of a measurement: scores beside the baseline's, with ``baseline_stderr``."""
-        return self._with_errors(compare(observation, self.observations, self.quantile))
+    def rows(self, state: State) -> pd.DataFrame:
+        """Rows of a measurement: scores beside the baseline's."""
+        return compare(state, self.states)
 
     def undefined(self, reason: str) -> pd.DataFrame:
         """Rows of a measurement that failed."""
-        return self._with_errors(self.own.assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=reason))
-
-    def _with_errors(self, rows: pd.DataFrame) -> pd.DataFrame:
-        keys = [name for name in KEYS if name in rows.columns]
-        errors = self.own["stderr"].to_numpy(float)
-        if not (len(rows) == len(self.own) and all((rows[key].to_numpy() == self.own[key].to_numpy()).all() for key in keys)):
-            ours, theirs = (pd.MultiIndex.from_frame(table[keys].astype(str)) for table in (rows, self.own))
-            errors = pd.Series(errors, index=theirs).reindex(ours).to_numpy(float)
-        table = rows.assign(baseline_stderr=errors)
-        text = dict.fromkeys(("layer", "selection", "score", "reason"), str)
-        return table[[name for name in COLUMNS if name in table.columns]].astype(text)
+        rows = compare(self.states[0], self.states)
+        return rows.assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=reason)
 
 
 def _copied(value: Any) -> Any:

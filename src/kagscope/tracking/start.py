@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.measuring import Observation
 from kagscope.measuring.baseline import baselines
+from kagscope.measuring.state import State
 from kagscope.tracking.history import INITIAL_FILE, History, describe, digest
 from kagscope.tracking.parts import Part
-from kagscope.tracking.probe import Baseline, Probe, State
+from kagscope.tracking.probe import Baseline, Probe, Tensors
 
 logger = logging.getLogger("kagscope")
 
@@ -35,7 +35,7 @@ class Start:
     """
 
     baseline: Baseline
-    now: Observation | None
+    now: State | None
     step: int
     history: History | None = None
     parts: tuple[Part, ...] = ()
@@ -61,7 +61,7 @@ def begin(
     described = probe.described() | {"baseline": _described(baseline, seeds)}
     held = None if folder is None else History.check(folder, described)
     stored = held.initial() if held is not None and baseline is None else None
-    now: Observation | None = None
+    now: State | None = None
     if baseline is not None:
         notes: list[str] = []
         before = [probe.observe(*source) for source in baselines(model, baseline, seeds, notes)]
@@ -77,7 +77,7 @@ def begin(
             raise DataError(f"{held.folder / INITIAL_FILE} is missing; without it ratios have no baseline: begin a new history")
         now = probe.observe(model)
         before = [now]
-    found = Baseline.of(before, probe.settings.zero_row_quantile)
+    found = Baseline(before)
     if folder is None:
         return Start(found, now, step)
     history = History.open(folder, described, facts)
@@ -109,7 +109,7 @@ def own_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def check_same_tensors(now: State, then: State) -> None:
+def check_same_tensors(now: Tensors, then: Tensors) -> None:
     """Raise :class:`InputError` unless names, shapes and dtypes agree."""
     for name in [*now, *(name for name in then if name not in now)]:
         ours, theirs = (_said(state.get(name)) for state in (now, then))

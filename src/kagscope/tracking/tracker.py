@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
 import os
@@ -17,22 +16,27 @@ import torch
 from torch import nn
 
 from kagscope.base.errors import InputError, KagscopeError, OutputError
+from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.layers import Layers
-from kagscope.measuring import MeasureSettings, Observation
+from kagscope.measuring.api import name_of_baseline, points_of
+from kagscope.measuring.report import Report
+from kagscope.measuring.spec import MeasureSpec, spec_from
+from kagscope.measuring.state import State
+from kagscope.tables.means import CONFIDENCE, summarise
+from kagscope.tracking.history import History
+from kagscope.tracking.line import line
 from kagscope.tracking.loggers import LOGGED, metrics, senders
 from kagscope.tracking.overhead import Clock, Overhead, check_max_overhead
-from kagscope.tracking.parts import Part, one_trajectory
+from kagscope.tracking.parts import Part, join, one_trajectory
 from kagscope.tracking.probe import Probe
 from kagscope.tracking.schedule import Schedule, check_step, parse_schedule
 from kagscope.tracking.start import begin, check_continues
-from kagscope.tracking.summary import CONFIDENCE, summarise
-from kagscope.tracking.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 logger = logging.getLogger("kagscope")
-CHEAPER: dict[str, Any] = {"rotation_points": 0, "visited_minors": 1e8}
+CHEAPER: dict[str, Any] = {"rotation_points": 0, "exact_minors": 1e8}
 
 
 class Tracker:
@@ -54,11 +58,11 @@ class Tracker:
             list of such.
         log_scores: scores that are logged; None for all.
         baseline, baseline_seeds: what ratios refer to, as for :func:`kagscope.measure`; None: ``model`` as it is now.
-        points: how many of the probe inputs to take, the first ones.
-        labels: (points,) classes, for kernel alignment.
+        labels: (inputs,) classes, for kernel alignment.
+        spec: what to measure, whole, instead of ``layers`` and ``settings``.
         first_step: optimiser steps that ``model`` has behind it, where a new history or none begins.
         clock: seconds, for the share of time.
-        **settings: of :class:`kagscope.MeasureSettings`: ``k``, ``selections``, ``image_shape``, ``layer_map``, ``tokens``, ….
+        **settings: fields of :class:`kagscope.MeasureSpec`: ``k``, ``selections``, ``image_shape``, ``layer_map``, ``tokens``, ….
             Two defaults are cheaper than those of a single measurement (:data:`CHEAPER`): no rotation ratio of the maximum, and
             entropies are sampled, with their standard error, where there are more minors.
 
@@ -82,8 +86,8 @@ class Tracker:
         log_scores: Sequence[str] | None = LOGGED,
         baseline: Any = None,
         baseline_seeds: int | Sequence[int] = 3,
-        points: int | None = None,
         labels: Any = None,
+        spec: MeasureSpec | None = None,
         first_step: int = 0,
         clock: Clock = time.monotonic,
         **settings: Any,
@@ -95,15 +99,18 @@ class Tracker:
         self._overhead = Overhead(check_max_overhead(max_overhead), clock)
         self._model = model = getattr(model, "_orig_mod", model)  # of torch.compile, which shares its parameters
         self._log_scores = log_scores
-        self._probe = Probe.of(probe_inputs, points, labels, _settings(layers, settings))
+        self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings))
+        self._about = {"model": type(model).__name__, "points": points_of(self._probe.inputs, self._probe.spec)}
         first_step = check_step(first_step, "first_step")
         self._unwritten: list[Part] = []
         self._skipped: list[int] = []
         self._warned: set[str] = set()
-        self._found: Trajectory | None = None
+        self._found: Report | None = None
         with self._measuring():
             start = begin(model, self._probe, history, baseline, baseline_seeds, first_step, {"schedule": str(self.schedule)})
         self._baseline, self._history, self._damaged = start.baseline, start.history, start.damaged
+        own = baseline is None  # the network as it was at the first step
+        self._about["baseline"] = "the first step" if own else name_of_baseline(baseline, len(start.baseline.states))
         self._parts = one_trajectory(start.parts)
         self._session = 1 + max((part.session for part in start.parts), default=0)
         self._since = self._step = start.step
@@ -186,31 +193,36 @@ class Tracker:
     # -- reading ---------------------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def load(folder: str | os.PathLike[str]) -> Trajectory:
+    def load(folder: str | os.PathLike[str]) -> Report:
         """What a history folder holds, without the network: table, onsets, picture. Raises :class:`DataError`."""
-        return Trajectory.load(folder)
+        history = History.existing(folder)
+        parts, damaged = history.read()
+        settings = history.settings()
+        return _report(one_trajectory(parts), damaged, (), settings, {"model": "a network in training"})
 
     @property
-    def trajectory(self) -> Trajectory:
+    def report(self) -> Report:
         """What was measured so far."""
         if self._found is None:
-            self._found = Trajectory(tuple(self._parts), self._damaged, tuple(self._skipped))
+            about = {**self._about, "seconds": round(self._overhead.measuring, 3), "versions": versions(), "hardware": hardware()}
+            settings = self._probe.spec.as_json()
+            self._found = _report(self._parts, self._damaged, self._skipped, settings, about)
         return self._found
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per number; see :attr:`Trajectory.table <kagscope.tracking.trajectory.Trajectory.table>`."""
-        return self.trajectory.table
+        """One row per number, as of a :class:`Report <kagscope.measuring.report.Report>`, with ``epoch`` after ``step``."""
+        return self.report.table
 
     @property
     def steps(self) -> list[int]:
         """Steps that were measured."""
-        return self.trajectory.steps
+        return [part.step for part in self._parts]
 
     @property
     def thinned(self) -> list[int]:
         """Due steps that were not measured, to stay under ``max_overhead``."""
-        return self.trajectory.thinned
+        return self.report.thinned
 
     @property
     def overhead(self) -> float:
@@ -220,21 +232,21 @@ class Tracker:
     @property
     def line(self) -> str:
         """The last measurement in a few words, for a progress bar."""
-        return self.trajectory.line
+        return line(self.report.summary())
 
     def summary(self, confidence: float = CONFIDENCE) -> pd.DataFrame:
-        """Mean ratios over points with intervals, by step; see :meth:`Trajectory.summary`."""
-        return self.trajectory.summary(confidence)
+        """Means over points with intervals, by step; see :meth:`Report.summary`."""
+        return self.report.summary(confidence)
 
     def onset(
         self, score: str | Sequence[str] | None = "pr", layer: str | Sequence[str] | None = None, **options: Any
     ) -> pd.DataFrame:
-        """First step at which a ratio leaves the baseline's interval; see :meth:`Trajectory.onset`."""
-        return self.trajectory.onset(score, layer, **options)
+        """First step at which a ratio leaves the baseline's interval; see :meth:`Report.onset`."""
+        return self.report.onset(score, layer, **options)
 
     def plot(self, score: str = "pr", **options: Any) -> Axes:
-        """Ratio by step, a line per layer, onsets marked; see :meth:`Trajectory.plot`."""
-        return self.trajectory.plot(score, **options)
+        """Ratio by step, a line per layer, onsets marked; see :meth:`Report.plot`."""
+        return self.report.plot(score, **options)
 
     def __repr__(self) -> str:
         steps = self.steps
@@ -282,11 +294,12 @@ class Tracker:
             if torch.get_num_threads() != threads:  # Numba's OpenMP kernels set the number for all of the process
                 torch.set_num_threads(threads)
 
-    def _measure(self, observation: Observation | None = None) -> None:
+    def _measure(self, state: State | None = None) -> None:
         """Measure the network (or take what was), keep it in the history, log it."""
         with self._measuring():
             thinned = tuple(step for step in self._skipped if step != self._step)
-            part = Part(self._step, self._epoch, self._compared(observation), self._session, self._since, thinned)
+            rows, layers = self._compared(state)
+            part = Part(self._step, self._epoch, rows, self._session, self._since, thinned, layers)
             self._parts = one_trajectory([*self._parts, part])
             self._skipped, self._found = [], None
             if self._history is not None:
@@ -297,12 +310,15 @@ class Tracker:
                 for send in self._senders:
                     send(values, part.step)
 
-    def _compared(self, observation: Observation | None) -> pd.DataFrame:
+    def _compared(self, state: State | None) -> tuple[pd.DataFrame, tuple[dict[str, Any], ...]]:
+        """Rows of the network as it is, and how each layer was measured."""
         try:
-            return self._baseline.rows(observation or self._probe.observe(self._model))
+            state = state or self._probe.observe(self._model)
+            return self._baseline.rows(state), tuple(record.as_json() for record in state.layers)
         except (KagscopeError, torch.OutOfMemoryError) as error:  # a network that diverged must not end the training as well
             self._warn("failed", f"step {self._step} could not be measured: {error}")
-            return self._baseline.undefined(str(error))
+            layers = tuple(record.as_json() for record in self._baseline.states[0].layers)
+            return self._baseline.undefined(str(error)), layers
 
     def _write(self, *, raising: bool) -> None:
         while self._history is not None and self._unwritten:
@@ -332,9 +348,22 @@ class Tracker:
             logger.warning("%s", text)
 
 
-def _settings(layers: Layers, settings: Mapping[str, Any]) -> MeasureSettings:
-    names = [field.name for field in dataclasses.fields(MeasureSettings) if field.name != "layers"]
-    unknown = [name for name in settings if name not in names]
-    if unknown:
-        raise InputError(f"unknown setting {', '.join(unknown)}; known are {', '.join(names)}")
-    return MeasureSettings(layers=layers, **(CHEAPER | dict(settings)))
+def _spec(spec: MeasureSpec | None, layers: Layers, settings: Mapping[str, Any]) -> MeasureSpec:
+    if spec is None:
+        return MeasureSpec(layers=layers, **(CHEAPER | dict(settings)))
+    return spec_from(spec, dict(settings) | ({} if layers is None else {"layers": layers}))
+
+
+def _report(
+    parts: Sequence[Part], damaged: Sequence[str], pending: Sequence[int], settings: Mapping[str, Any], about: Mapping[str, Any]
+) -> Report:
+    curves = pd.DataFrame(columns=["step", "layer", "k", "selection", "curve", "x", "y", "network"])
+    return Report(
+        join(parts),
+        curves,
+        layers=parts[-1].layers if parts else (),
+        settings=settings,
+        provenance=about,
+        left_out=dict(text.split(" is ", 1) for text in damaged),
+        thinned=sorted({step for part in parts for step in part.thinned} | set(pending)),
+    )

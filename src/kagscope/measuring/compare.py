@@ -1,0 +1,250 @@
+"""A network's state beside those of its baselines: rows of the tidy table, and the distributions behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from kagscope.base.errors import InputError
+from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
+from kagscope.minors.moments import Moments
+from kagscope.registry import Score
+from kagscope.tables.schema import SCORE_COLUMNS
+
+ZIPF_RANKS = 200
+TEXT = ("layer", "selection", "score", "reason")
+Scores = dict[Key, Values]
+
+
+def compare(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
+    """The tidy table: each score beside the mean of the same score of the baselines, at the same point and token.
+
+    Args:
+        state: of the network.
+        initials: of the baselines, measured with the same spec at the same inputs; empty: baselines are undefined, and what is
+            told only against them (zero rows, ``kl_init``, ``cka_init``) is left out.
+
+    Returns:
+        Columns of :data:`kagscope.tables.schema.SCORE_COLUMNS`, with ``token`` after ``point`` where any layer has tokens.
+        Skipped layers have one row, score "skipped", with the reason.
+
+    Raises:
+        InputError: a layer that could not be measured in a baseline.
+    """
+    parts = []
+    for record in state.layers:
+        if record.name not in state.measured:
+            parts.append(_skipped(record))
+            continue
+        measured = state.measured[record.name]
+        tables = [
+            _layer_table(measured, layer_state(other, record.name), state.spec.asked, quantile(state)) for other in initials
+        ]
+        table = _averaged(tables) if tables else _rows(measured.scores, {})
+        where = np.concatenate([measured.items, [[WHOLE, -1]]])  # the last one is that of a whole layer
+        chosen = where[table.pop("item").to_numpy()]
+        parts.append(table.assign(layer=record.name, point=chosen[:, 0], token=chosen[:, 1]))
+    joined = pd.concat(parts, ignore_index=True)
+    columns = dict(SCORE_COLUMNS)
+    if (joined["token"] >= 0).any():
+        columns = {name: kind for key in SCORE_COLUMNS for name, kind in _with_token(key)}
+    # categories in the order of the rows: the same bits whatever was measured before
+    return joined[list(columns)].astype(dict.fromkeys(TEXT, str)).astype(columns)
+
+
+def _with_token(name: str) -> list[tuple[str, str]]:
+    own = (name, SCORE_COLUMNS[name])
+    return [own, ("token", "int32")] if name == "point" else [own]
+
+
+def quantile(state: State) -> float:
+    """Of a baseline's rows; rows at or below it count as zero rows (MATH.md section 3)."""
+    return state.spec.zero_row_quantile
+
+
+def layer_state(other: State, layer: str) -> LayerState:
+    """The state of a layer of a baseline. Raises :class:`InputError` where it could not be measured there, with the reason."""
+    if layer not in other.measured:
+        reason = next((record.reason for record in other.layers if record.name == layer), "it is not called there")
+        raise InputError(f"layer {layer!r} could not be measured in the baseline: {reason}")
+    return other.measured[layer]
+
+
+def zero_row_threshold(initial: LayerState, k: int, share: float) -> float:
+    """At or below which a row of the k-minor matrix counts as zero: a quantile of the baseline's row means."""
+    return float(np.quantile(initial.row_means[k], share))
+
+
+def _layer_table(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> pd.DataFrame:
+    own, before = (one.scores | _against_baseline(one, initial, asked, share) for one in (state, initial))
+    return _rows(own, before)
+
+
+def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> Scores:
+    """The scores that are told only beside a baseline."""
+    found: Scores = {}
+    for one in asked:
+        if not one.against_baseline:
+            continue
+        if one.is_of("initial_moments"):
+            for key, moments in state.visited.items():
+                pairs = list(zip(moments, initial.visited.get(key, ()), strict=False))
+                if pairs:
+                    values = [one.function(own, before) for own, before in pairs]
+                    found[*key, one.name] = Values.of(np.arange(len(values)), values, reason=one.undefined)
+        elif one.is_of("row_means"):
+            for k, means in state.row_means.items():
+                values = one.function(means, zero_row_threshold(initial, k, share))
+                found[k, "all", one.name] = Values.of(np.arange(len(means)), values, reason=one.undefined)
+        else:
+            own = {
+                "row_norms": state.row_norms,
+                "output_slopes": state.output_slopes,
+                "activations": state.activations,
+                "initial_activations": initial.activations,
+                "threshold": _unit_threshold(one, initial, share),
+            }
+            if all(own[name] is not None for name in one.takes):
+                value = one.function(*(own[name] for name in one.takes))
+                found[0, "all", one.name] = Values.of([WHOLE], value, reason=one.undefined)
+    return found
+
+
+def _unit_threshold(one: Score, initial: LayerState, share: float) -> float | None:
+    if one.is_of("output_slopes"):
+        return None if initial.output_slopes is None else float(np.quantile(initial.output_slopes, share))
+    return zero_row_threshold(initial, 1, share) if 1 in initial.row_means else None
+
+
+def _rows(measured: Scores, baseline: Scores) -> pd.DataFrame:
+    """One row per score and item. The ratio is exactly 1 where trained equals initial, undefined over a zero baseline."""
+    keys = list(measured)
+    sizes = [len(measured[key].values) for key in keys]
+    value = np.concatenate([measured[key].values for key in keys])
+    pairs = [_at(measured[key].items, baseline.get(key)) for key in keys]
+    before, before_stderr = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        ratio = np.where(before != 0, value / before, np.nan)
+    reason = np.repeat(np.array([measured[key].reason for key in keys], dtype=object), sizes)
+    named = {name: np.repeat([key[place] for key in keys], sizes) for place, name in enumerate(("k", "selection", "score"))}
+    return pd.DataFrame(
+        {
+            **named,
+            "item": np.concatenate([measured[key].items for key in keys]),
+            "value": value,
+            "baseline": before,
+            "ratio": ratio,
+            "stderr": np.concatenate([measured[key].stderr for key in keys]),
+            "baseline_stderr": before_stderr,
+            "exact": np.repeat([measured[key].exact for key in keys], sizes),
+            "reason": np.where(np.isnan(value), reason, ""),
+        }
+    )
+
+
+def _at(items: np.ndarray, before: Values | None) -> tuple[np.ndarray, np.ndarray]:
+    """The baseline and its standard error at ``items``; NaN where it was not measured."""
+    if before is None:
+        return np.full(len(items), np.nan), np.full(len(items), np.nan)
+    if np.array_equal(before.items[: len(items)], items):
+        return before.values[: len(items)], before.stderr[: len(items)]
+    both = pd.DataFrame({"value": before.values, "stderr": before.stderr}, index=before.items).reindex(items)
+    return both["value"].to_numpy(), both["stderr"].to_numpy()
+
+
+def _averaged(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Mean over baselines of the baseline's score, and of those scores of the network that are counted against it.
+
+    Baselines in which a score is undefined at an item are left out of its mean there. The error of the mean is that of sampling
+    and of how much the baselines differ.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    table = tables[0].copy()
+    for name in ("value", "baseline"):
+        every = np.stack([one[name].to_numpy() for one in tables])
+        mean = np.nansum(every, axis=0) / np.maximum((~np.isnan(every)).sum(axis=0), 1)
+        same = (every == every[0]).all(axis=0)  # the network's own scores, to the last bit
+        table[name] = np.where(np.isnan(every).all(axis=0), np.nan, np.where(same, every[0], mean))
+    before, errors = (np.stack([one[name].to_numpy() for one in tables]) for name in ("baseline", "baseline_stderr"))
+    table["baseline_stderr"] = np.sqrt(((errors**2).mean(axis=0) + before.var(axis=0, ddof=1)) / len(tables))
+    table["ratio"] = table["value"] / table["baseline"].where(table["baseline"] != 0)
+    table["reason"] = table["reason"].where(table["value"].isna(), "")
+    return table
+
+
+def _skipped(record: LayerRecord) -> pd.DataFrame:
+    numbers = dict.fromkeys(("value", "baseline", "ratio", "stderr", "baseline_stderr"), float("nan"))
+    named = {"layer": record.name, "k": 0, "selection": "all", "point": WHOLE, "token": -1, "score": "skipped"}
+    return pd.DataFrame([{**named, **numbers, "exact": True, "reason": f"skipped: {record.reason}"}])
+
+
+def unit_table(state: State, initials: Sequence[State]) -> pd.DataFrame:
+    """What each unit looks at (:meth:`kagscope.measuring.unit_statistics.UnitStatistics.table`); empty where that was not kept.
+
+    Zero rows are counted against each baseline's threshold, and the shares averaged, as in :func:`compare`.
+    """
+    found = []
+    for layer, measured in state.measured.items():
+        if measured.units is not None:
+            others = [layer_state(other, layer) for other in initials]
+            thresholds = [zero_row_threshold(other, 1, quantile(state)) for other in others if 1 in other.row_means]
+            found.append(measured.units.compute(layer, thresholds, measured.shared).table())
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def curves(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
+    """Distributions averaged over the items where they were found: Zipf curves of row means, histograms of the sizes of minors.
+
+    Returns:
+        Columns layer, k, selection, curve, x, y of :data:`kagscope.tables.schema.CURVE_COLUMNS` and ``network``: "model", or
+        "baseline" for the mean over the baselines.
+    """
+    parts = [_curves_of(state).assign(network="model")]
+    if initials:
+        every = pd.concat([_curves_of(other) for other in initials])
+        keys = ["layer", "k", "selection", "curve", "x"]
+        mean = every.groupby(keys, as_index=False, sort=False)["y"].sum()
+        parts.append(mean.assign(y=mean["y"] / len(initials), network="baseline"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _curves_of(state: State) -> pd.DataFrame:
+    parts = []
+    for layer, measured in state.measured.items():
+        parts += [_zipf(layer, k, means) for k, means in measured.row_means.items()]
+        parts += [_histogram((layer, *key), found) for key, found in measured.visited.items()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["layer", "k", "selection", "curve", "x", "y"])
+
+
+def _zipf(layer: str, k: int, means: np.ndarray) -> pd.DataFrame:
+    """Row means over their overall mean, by rank; thinned to at most ``ZIPF_RANKS`` geometric ranks, the first and last kept."""
+    falling = -np.sort(-means, axis=1)
+    overall = falling.mean(axis=1, keepdims=True)
+    mean = np.divide(falling, overall, out=np.zeros_like(falling), where=overall > 0).mean(axis=0)
+    ranks = np.unique(np.geomspace(1, len(mean), min(ZIPF_RANKS, len(mean))).round().astype(int))
+    return pd.DataFrame(
+        {"layer": layer, "k": k, "selection": "all", "curve": "zipf", "x": ranks.astype(float), "y": mean[ranks - 1]}
+    )
+
+
+def _histogram(key: tuple[str, int, str], found: list[Moments]) -> pd.DataFrame:
+    """Fractions in bins of log2(M / mean M), 1/8 wide; the mean is rounded to a bin, exact zeros stand at -inf."""
+    layer, k, selection = key
+    total: dict[float, float] = {-np.inf: 0.0}
+    measured = 0
+    for one in found:
+        if not one.s1 > 0:
+            continue
+        measured += 1
+        first, counts, zeros = one.histogram
+        shift = round(8 * float(np.log2(one.s1 / one.count)))
+        for index in np.flatnonzero(counts):
+            x = (first + int(index) - shift) / 8
+            total[x] = total.get(x, 0.0) + float(counts[index]) / one.count
+        total[-np.inf] += float(zeros) / one.count
+    xs = sorted(total)
+    ys = [total[x] / max(measured, 1) for x in xs]
+    return pd.DataFrame({"layer": layer, "k": k, "selection": selection, "curve": "histogram", "x": xs, "y": ys})

@@ -1,0 +1,175 @@
+"""What a careful colleague would say of a measurement: what stands out, what is undefined or sampled, what to distrust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kagscope.base.messages import Finding
+from kagscope.measuring.caveats import caveats, is_its_baseline
+from kagscope.tables.means import summarise
+from kagscope.tables.onset import find_onsets
+
+LEAST_RATIO = 0.05  # a mean ratio further from 1 than this stands out
+NAMED = 3  # of what was left out; more are counted
+
+
+def findings(
+    table: pd.DataFrame,
+    layers: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    provenance: Mapping[str, Any],
+    left_out: Mapping[str, str] | None = None,
+    thinned: Sequence[int] = (),
+) -> list[Finding]:
+    """Findings of a report, from its table and attributes; of several steps first the course, then the last of them."""
+    found: list[Finding] = []
+    if "step" in table.columns and len(steps := sorted(int(step) for step in pd.unique(table["step"]))) > 1:
+        found += _course(table, steps)
+        table = table[table["step"] == steps[-1]]
+    found += _left_out(left_out or {}, thinned)
+    if table.empty:
+        return [*found, Finding("Nothing was measured yet.", code="nothing_measured")]
+    summary = summarise(table)
+    found += [] if is_its_baseline(table) else _ratios(summary)
+    found += [*_constant(summary, layers), *_unfelt(summary, layers)]
+    for one in layers:
+        name = str(one["name"])
+        if one["reason"]:
+            found.append(Finding(f"Layer {name} was skipped: {one['reason']}.", code="skipped", layer=name))
+        found += [Finding(f"Layer {name}: {note}.", code="layer_note", layer=name) for note in one["notes"]]
+    found += [Finding(note[:1].upper() + note[1:] + ".", code="note") for note in notes]
+    return [*found, *_undefined(table), *_sampled(table), *caveats(table, summary, provenance)]
+
+
+def _pr(summary: pd.DataFrame) -> pd.DataFrame:
+    """PR over all columns, of pairs where they were measured, else of the largest order."""
+    chosen = summary[(summary["score"] == "pr") & (summary["selection"] == "all") & summary["ratio"].notna()]
+    return chosen[chosen["k"] == (2 if (chosen["k"] == 2).any() else chosen["k"].max())]
+
+
+def _course(table: pd.DataFrame, steps: list[int]) -> Iterator[Finding]:
+    """Of each layer: PR over the baseline's at the last step, where it was highest, and since when it differs."""
+    text = f"{len(steps)} measurements, from step {steps[0]} to step {steps[-1]}."
+    yield Finding(text, code="course", measurements=len(steps), first=steps[0], last=steps[-1])
+    chosen = _pr(summarise(table))
+    onsets = find_onsets(chosen).set_index("layer") if len(chosen) else pd.DataFrame()
+    for layer, rows in chosen.groupby("layer", observed=True, sort=False):
+        rows = rows.sort_values("step")
+        last, highest = rows.iloc[-1], rows.iloc[int(rows["ratio"].argmax())]
+        k, onset = int(last["k"]), onsets.loc[layer]
+        since = (
+            "it never left the baseline's interval"
+            if onset["step"] is None
+            else f"it {onset['direction']} away from the baseline's since step {onset['step']}"
+        )
+        yield Finding(
+            f"Layer {layer}: PR (k = {k}) is {last['ratio']:.2f}{_interval(last)} times the baseline's at step "
+            f"{int(last['step'])} and highest, {highest['ratio']:.2f}, at step {int(highest['step'])}; {since}.",
+            code="layer_course",
+            layer=str(layer),
+            ratio=float(last["ratio"]),
+            highest=float(highest["ratio"]),
+            onset=-1 if onset["step"] is None else int(onset["step"]),
+        )
+
+
+def _left_out(left_out: Mapping[str, str], thinned: Sequence[int]) -> Iterator[Finding]:
+    for name, reason in list(left_out.items())[:NAMED]:
+        yield Finding(f"{name} was left out: {reason}.", code="left_out", name=name)
+    if len(left_out) > NAMED:
+        more = len(left_out) - NAMED
+        yield Finding(f"{more} more were left out.", code="more_left_out", count=more)
+    if thinned:
+        text = f"{len(thinned)} due measurements were left out, to stay under the limit on overhead."
+        yield Finding(text, code="thinned", count=len(thinned))
+
+
+def _interval(row: Any) -> str:
+    return "" if np.isnan(row["ratio_low"]) else f" ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+
+
+def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
+    chosen = summary[(summary["score"] == "pr") & (summary["k"] == 2) & summary["ratio"].notna()]
+    chosen = chosen[chosen["selection"] == "all"]
+    if chosen.empty:
+        return
+    most = chosen.loc[chosen["ratio"].idxmax()]
+    if not most["ratio"] > 1 + LEAST_RATIO:
+        yield Finding(
+            f"In no layer do the 2 x 2 minors concentrate over {LEAST_RATIO:.0%} more than in the baseline "
+            f"(the largest PR ratio is {most['ratio']:.2f}).",
+            code="no_concentration",
+            ratio=float(most["ratio"]),
+        )
+        return
+    clear = chosen[(chosen["ratio_low"] > 1) & (chosen["ratio"] > 1 + LEAST_RATIO)]
+    yield Finding(
+        f"The 2 x 2 minors concentrate most in layer {most['layer']}: "
+        f"PR is {most['ratio']:.2f}{_interval(most)} times the baseline's.",
+        code="concentration",
+        layer=str(most["layer"]),
+        ratio=float(most["ratio"]),
+    )
+    yield Finding(
+        f"PR is above the baseline's in {len(clear)} of {len(chosen)} layers, beyond the 95% interval over points.",
+        code="layers_above_baseline",
+        layers=len(clear),
+        of=len(chosen),
+    )
+
+
+def _constant(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    rows = {one["name"]: one["rows"] for one in layers}
+    for row in summary[(summary["score"] == "constant_units_exact") & (summary["value"] > 0)].to_dict("records"):
+        units, layer = int(row["value"]), str(row["layer"])
+        yield Finding(
+            f"{units} of {rows.get(layer, 0)} units of layer {layer} are constant around every point: "
+            "their slopes there are below the rounding of float32 beside the layer's largest.",
+            code="constant_units",
+            layer=layer,
+            units=units,
+        )
+
+
+def _unfelt(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    columns = {one["name"]: one["columns"] for one in layers}
+    for row in summary[(summary["score"] == "unfelt_units_exact") & (summary["value"] > 0)].to_dict("records"):
+        units, layer = int(row["value"]), str(row["layer"])
+        beside = "" if np.isnan(row["baseline"]) else f" (baseline: {row['baseline']:.3g})"
+        yield Finding(
+            f"{units} of {columns.get(layer, 0)} units of layer {layer} are not felt by the output at any point{beside}: "
+            "no slope above rounding.",
+            code="unfelt_units",
+            layer=layer,
+            units=units,
+        )
+
+
+def _undefined(table: pd.DataFrame) -> Iterator[Finding]:
+    missing = table[table["value"].isna() & (table["score"] != "skipped")]
+    if missing.empty:
+        return
+    reasons = missing["reason"].astype(str).value_counts()
+    listed = "; ".join(f"{str(reason).removeprefix('undefined: ')} ({count})" for reason, count in reasons.items() if count)
+    text = f"{len(missing)} of {len(table)} numbers are undefined and left out of means: {listed}."
+    yield Finding(text, code="undefined", count=len(missing), of=len(table))
+
+
+def _sampled(table: pd.DataFrame) -> Iterator[Finding]:
+    sampled = table[~table["exact"] & table["value"].notna()]
+    if sampled.empty:
+        yield Finding("Every number is exact, up to rounding.", code="all_exact")
+        return
+    error = float((sampled["stderr"] / sampled["value"].abs()).replace([np.inf], np.nan).median())
+    names = ", ".join(sorted({f"{score} (k = {k})" for score, k in zip(sampled["score"].astype(str), sampled["k"], strict=True)}))
+    yield Finding(
+        f"Sampled are {names}, with a median standard error of {error:.2%}; all other numbers are exact, up to rounding.",
+        code="sampled",
+        count=len(sampled),
+        of=len(table),
+        median_error=error,
+    )

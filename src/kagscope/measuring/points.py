@@ -1,0 +1,13 @@
+"""Which of the inputs are measured."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def choose_points(count: int, wanted: int | None = None) -> np.ndarray:
+    """The same ``wanted`` of ``count`` points for every network, drawn once without replacement; any prefix is a sample.
+
+    None takes all of them, in that order.
+    """
+    return np.random.default_rng(0).permutation(count)[:wanted]

@@ -1,0 +1,133 @@
+"""What was measured of one network, kept so that it can be compared with the same network at initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kagscope.measuring.spec import MeasureSpec
+from kagscope.measuring.unit_statistics import UnitSums
+from kagscope.minors.moments import Moments
+
+WHOLE = -1  # the point of a score of a layer over many points
+ALL_ZERO = "undefined: every minor is zero"
+
+Key = tuple[int, str, str]
+"""(k, selection, score)."""
+
+
+class Values(NamedTuple):
+    """One score at some items of a layer.
+
+    Attributes:
+        items: (P,) places among the layer's items; :data:`WHOLE` for a score of the layer over all of them.
+        values: (P,) float64.
+        stderr: (P,) standard errors; 0 where exact, NaN where the error is not known.
+        exact: whether the values are exact, up to rounding.
+        reason: why a value may be NaN.
+    """
+
+    items: np.ndarray
+    values: np.ndarray
+    stderr: np.ndarray
+    exact: bool
+    reason: str
+
+    @classmethod
+    def of(cls, items: Any, values: Any, stderr: Any = 0.0, exact: bool = True, reason: str = ALL_ZERO) -> Values:
+        """From scalars or arrays, broadcast."""
+        found = np.atleast_1d(np.asarray(values, dtype=np.float64))
+        return cls(np.asarray(items), found, np.broadcast_to(np.asarray(stderr, dtype=np.float64), found.shape), exact, reason)
+
+    def and_then(self, other: Values) -> Values:
+        """The same score at further items."""
+        items, values, stderr = (np.concatenate(pair) for pair in zip(self[:3], other[:3], strict=True))
+        return Values(items, values, stderr, self.exact and other.exact, other.reason)
+
+
+@dataclass
+class LayerRecord:
+    """How one layer was measured.
+
+    Attributes:
+        name: as in the table: its path in the model.
+        kind: class of the module.
+        rows, columns: shape of its Jacobians; 0 where skipped.
+        route: "factored", "forward mode", "reverse mode", "reverse mode, row by row".
+        jacobians: how many.
+        wrt: which input they are derivatives with respect to.
+        seconds: taken.
+        notes: what a reader should know.
+        reason: why it was skipped; "" where it was measured.
+    """
+
+    name: str
+    kind: str
+    rows: int = 0
+    columns: int = 0
+    route: str = ""
+    jacobians: int = 0
+    wrt: str = ""
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        return asdict(self)
+
+
+@dataclass
+class LayerState:
+    """What was measured of one layer.
+
+    Attributes:
+        items: (P, 2) int: the data point, as an index in the inputs given, and the token (-1 where there are none) of each
+            Jacobian, in the order in which they were measured; what costs much is measured at the first ones.
+        scores: values by (k, selection, score).
+        visited: moments with a histogram of the first items, where every minor was looked at, by (k, selection).
+        row_means: row means of the k-minor matrix at the first items, (P, rows), by k.
+        row_norms: means of |J| over the columns at the points of the budget, (U, m); None where not asked for.
+        output_slopes: largest |d output / d unit| at the same points, (U, n); of the map "output" alone.
+        activations: (N, m) outputs at up to the budget's number of all inputs.
+        units: sums of what each unit looks at; None where the columns are too many.
+        shared: W of J = diag(d) W where all points share it.
+    """
+
+    items: np.ndarray
+    scores: dict[Key, Values] = field(default_factory=dict)
+    visited: dict[tuple[int, str], list[Moments]] = field(default_factory=dict)
+    row_means: dict[int, np.ndarray] = field(default_factory=dict)
+    row_norms: np.ndarray | None = None
+    output_slopes: np.ndarray | None = None
+    activations: np.ndarray | None = None
+    units: UnitSums | None = None
+    shared: np.ndarray | None = None
+
+    def add(self, key: Key, values: Values) -> None:
+        """Record a score; the same score at further items is appended."""
+        old = self.scores.get(key)
+        self.scores[key] = values if old is None else old.and_then(values)
+
+
+@dataclass
+class State:
+    """What was measured of one network.
+
+    Attributes:
+        spec: what was measured.
+        layers: a record for every layer asked for, measured or skipped.
+        measured: the state of each measured layer, by name.
+        notes: what holds of the whole measurement.
+    """
+
+    spec: MeasureSpec
+    layers: list[LayerRecord] = field(default_factory=list)
+    measured: dict[str, LayerState] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+Progress = Callable[[str], None]
