@@ -214,7 +214,9 @@ def make_units(
         zero_share = np.round(rng.random(count), 2)
         zero_share[0] = 1.0
         numbers = rng.random((2, count))
-        return UnitStatistics(name, what, rng.normal(size=(count, columns)).astype(np.float32), numbers[0], zero_share, numbers[1])
+        return UnitStatistics(
+            name, what, rng.normal(size=(count, columns)).astype(np.float32), numbers[0], zero_share, numbers[1]
+        )
 
     return {run: [layer(name, MEAN_ROW if place else WEIGHTS) for place, name in enumerate(layers)] for run in runs}
 

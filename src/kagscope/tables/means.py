@@ -50,7 +50,7 @@ def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (),
         Of each of ``value``, ``baseline``, ``ratio`` and ``difference`` (value - baseline) the mean, ``_low`` and ``_high``, in
         units of the score; NaN with fewer than two points (runs), or where a standard error is not known. ``points``, how many
         had a value (for runs their mean number, and ``runs``); ``no_ratio``, how many of these had no ratio; ``stderr``, the
-        sampling error of the mean value; ``exact`` (all); ``undefined`` (how many rows had no value) and ``reason`` (of the first
+        mean standard error (or stated bound) of the values; ``exact`` (all); ``undefined`` (how many rows had no value) and ``reason`` (of the first
         of them).
 
     Raises:
@@ -75,8 +75,9 @@ def _over_points(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
     keys = [*place, *WHAT_KEYS]
     frame = table[[*keys, *carried, "point", "value", "exact"]].copy()
     value, before, ratio = (table[name].to_numpy(float) for name in ("value", "baseline", "ratio"))
-    error = table["stderr"].to_numpy(float)
-    before_error = table["baseline_stderr"].to_numpy(float) if "baseline_stderr" in table.columns else np.zeros(len(table))
+    exact = table["exact"].to_numpy(bool)  # what exact numbers state is a bound of rounding into bins, and no sampling error
+    error = np.where(exact, 0.0, table["stderr"].to_numpy(float))
+    before_error = np.where(exact, 0.0, table["baseline_stderr"]) if "baseline_stderr" in table.columns else np.zeros(len(table))
     defined = np.isfinite(ratio)
     with np.errstate(invalid="ignore", divide="ignore"):
         relative = np.hypot(np.where(error == 0, 0.0, error / value), np.where(before_error == 0, 0.0, before_error / before))
@@ -88,13 +89,14 @@ def _over_points(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
         "ratio": np.where(defined, np.abs(ratio) * relative, 0.0),
         "difference": np.where(np.isnan(value - before), 0.0, np.hypot(error, before_error)),
     }
-    for name, numbers in errors.items():
-        frame[f"{name}_error"] = numbers
+    for name, of_mean in errors.items():
+        frame[f"{name}_error"] = of_mean
+    frame["stderr"] = np.where(np.isnan(value), 0.0, table["stderr"].to_numpy(float))
     frame["rows"] = 1
     frame["undefined"] = np.isnan(value)
     reasons = table["reason"].astype(object) if "reason" in table.columns else pd.Series("", index=table.index, dtype=object)
     frame["reason"] = reasons.where(reasons != "", None)
-    numbers = [*MEASURES, *(f"{name}_error" for name in MEASURES)]
+    numbers = [*MEASURES, *(f"{name}_error" for name in MEASURES), "stderr"]
     whole: dict[str, Any] = {"exact": "min", "undefined": "sum", "reason": "first"}
     if "token" in table.columns:
         parts = dict.fromkeys(numbers, "mean") | dict.fromkeys(carried, "first") | whole
@@ -108,8 +110,7 @@ def _over_points(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
         common = grouped[f"{name}_error"].mean().where(~unknown, np.nan)
         half = half_width(np.asarray(spread, dtype=float), np.asarray(count), np.asarray(common, dtype=float), confidence)
         columns |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
-        if name == "value":
-            columns["stderr"] = common
+    columns["stderr"] = grouped["stderr"].mean()
     columns["no_ratio"] = columns["points"] - grouped["ratio"].count()
     columns["exact"] = grouped["exact"].min().astype(bool)
     columns["undefined"] = grouped["undefined"].sum().astype(int)
