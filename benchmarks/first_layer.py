@@ -63,7 +63,7 @@ def main() -> None:
     else:
         net = mlp(784, hidden, 10, seed=0)
         inputs = torch.rand(options.points, 784, generator=torch.Generator().manual_seed(0))
-    jacobian = hidden_layer_jacobians(net, inputs)["1"]
+    jacobian = hidden_layer_jacobians(net, inputs)["hidden1"]
     assert isinstance(jacobian, FactoredJacobian)
     tables: list[kag.FactoredMoments] = []
 

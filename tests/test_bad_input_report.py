@@ -97,7 +97,7 @@ def test_no_study(place: Path, beside: tuple[str, ...]) -> None:
 def test_study_json_that_is_damaged_or_newer(place: Path) -> None:
     edit(place / "long" / "study.json", lambda study: study.update(kagscope_store=99))
     for arguments in (("long",), ("short", "long")):
-        refused(place, "long was written by a newer kagscope .*reads 1.*upgrade", 1, *arguments)
+        refused(place, "long was written by a newer kagscope .*reads 2.*upgrade", 1, *arguments)
     (place / "long" / "study.json").write_text('{"kagscope_store": 1')
     for arguments in (("long",), ("short", "long")):
         refused(place, "study.json cannot be read", 1, *arguments)

@@ -217,13 +217,13 @@ def test_checkpoints_of_other_loops(here: Path) -> None:
 def test_a_run_of_reproduce(study: Outcome, here: Path) -> None:
     folder = study.folder / "runs" / study.runs[0]
     found = json.loads(done(str(folder), "--points", "4", "--k", "2", "--json").stdout)
-    assert [layer["name"] for layer in found["layers"]] == ["1", "3"]
+    assert [layer["name"] for layer in found["layers"]] == ["hidden1", "hidden2"]
     assert found["provenance"]["baseline"] == "the same network at step 0"
     stored = pd.read_parquet(folder / "table.parquet")
     last = stored[(stored["step"] == stored["step"].max()) & (stored["score"] == "pr") & (stored["k"] == 2)]
-    last = last[(last["layer"] == "3") & (last["selection"] == "all")]
+    last = last[(last["layer"] == "hidden2") & (last["selection"] == "all")]
     points = [int(point) for point in last["point"]]
-    done(str(folder), "--k", "2", "--points", "355", "--layer", "3", "--parquet", "t.parquet")
+    done(str(folder), "--k", "2", "--points", "355", "--layer", "hidden2", "--parquet", "t.parquet")
     table = pd.read_parquet("t.parquet")
     ratios = table[table["score"] == "pr"].set_index("point")["ratio"]
     np.testing.assert_allclose(ratios.loc[points], last["ratio"], rtol=1e-9)

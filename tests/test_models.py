@@ -16,22 +16,31 @@ from kagscope.training.models import ACTIVATIONS, INITS, activation_derivative, 
 
 def test_layout_and_names() -> None:
     model = mlp(12, (7, 5), 3, "silu", seed=1)
-    assert [type(module).__name__ for module in model] == ["Linear", "SiLU", "Linear", "SiLU", "Linear"]
+    kinds = {name: type(module).__name__ for name, module in model.named_modules() if name}
+    assert kinds == {
+        "hidden1": "Sequential",
+        "hidden1.0": "Linear",
+        "hidden1.1": "SiLU",
+        "hidden2": "Sequential",
+        "hidden2.0": "Linear",
+        "hidden2.1": "SiLU",
+        "output": "Linear",
+    }
     assert [tuple(p.shape) for p in model.parameters()] == [(7, 12), (7,), (5, 7), (5,), (3, 5), (3,)]
-    assert hidden_layers(model) == ["1", "3"]
-    assert hidden_layers(mlp(2, [3, 3, 3], 2, seed=0)) == ["1", "3", "5"]
+    assert hidden_layers(model) == ["hidden1", "hidden2"]
+    assert hidden_layers(mlp(2, [3, 3, 3], 2, seed=0)) == ["hidden1", "hidden2", "hidden3"]
 
 
 def test_seed_decides_and_global_state_is_untouched() -> None:
     before = torch.get_rng_state()
-    a, b, c = (mlp(6, [4], 2, seed=seed).state_dict()["0.weight"] for seed in (0, 0, 1))
+    a, b, c = (mlp(6, [4], 2, seed=seed).state_dict()["hidden1.0.weight"] for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 
 
 def test_initialisation_has_pytorchs_distribution() -> None:
-    ours, theirs = mlp(400, [500], 10, seed=0)[0], torch.nn.Linear(400, 500)
+    ours, theirs = mlp(400, [500], 10, seed=0).hidden1[0], torch.nn.Linear(400, 500)
     for name in ("weight", "bias"):
         x, y = getattr(ours, name).detach(), getattr(theirs, name).detach()
         assert x.abs().max() <= 1 / 20
@@ -101,5 +110,5 @@ def test_every_init_has_the_variance_that_is_said(init: str) -> None:
 
 def test_the_scale_multiplies_the_weights_and_not_the_biases() -> None:
     one, two = (mlp(5, [4], 3, init_scale=scale, seed=1).state_dict() for scale in (1.0, 2.0))
-    assert torch.equal(two["0.weight"], 2 * one["0.weight"])
-    assert torch.equal(two["0.bias"], one["0.bias"])
+    assert torch.equal(two["hidden1.0.weight"], 2 * one["hidden1.0.weight"])
+    assert torch.equal(two["hidden1.0.bias"], one["hidden1.0.bias"])

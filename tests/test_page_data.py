@@ -41,10 +41,10 @@ def test_of_each_setting_the_first_net_shows_its_units(folder: Path) -> None:
     first = results.drop_duplicates(["width", "training"])
     assert list(found["units"]) == [str(run) for run in first["run"]]
     for run, layers in found["units"].items():
-        assert [(one.layer, one.what) for one in layers] == [("1", WEIGHTS), ("3", MEAN_ROW)]
+        assert [(one.layer, one.what) for one in layers] == [("hidden1", WEIGHTS), ("hidden2", MEAN_ROW)]
         weights = load_file(folder / "runs" / run / "weights.safetensors")
         last = max(int(name.partition("/")[0]) for name in weights)
-        assert np.array_equal(layers[0].rows, weights[f"{last}/0.weight"].numpy())
+        assert np.array_equal(layers[0].rows, weights[f"{last}/hidden1.0.weight"].numpy())
         for one in layers:
             rows = results[
                 (results["run"] == run) & (results["step"] == last) & (results["layer"] == one.layer) & (results["k"] == 1)
@@ -87,7 +87,7 @@ def test_data_that_changed_are_not_used(folder: Path, monkeypatch: pytest.Monkey
 
 def test_weights_are_read_as_tensors_and_nothing_else(folder: Path) -> None:
     run = RunStore(folder).study["runs"][0]
-    torch.save({"0/0.weight": torch.zeros(2)}, folder / "runs" / run / "weights.safetensors")
+    torch.save({"0/output.weight": torch.zeros(2)}, folder / "runs" / run / "weights.safetensors")
     with pytest.raises(Exception, match=r"(?i)header|safetensors|deserializing"):
         found_in(folder)
 

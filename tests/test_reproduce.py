@@ -26,7 +26,7 @@ from kagscope.studies.execute.local import Failure, LocalExecutor, Report, Work
 from kagscope.studies.reproduce import reproduce
 from kagscope.studies.study import RunsFailed
 from kagscope.tables.schema import CLAIM_FIELDS, CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
-from kagscope.training.models import mlp
+from kagscope.training.models import hidden_layers, mlp
 from studies import GEOMETRY, small_settings
 
 # -- what is written -------------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Recomputed:
         return torch.from_numpy(self.data.test_images[points].reshape(len(points), -1)).double()
 
     def jacobian(self, step: int, layer: str, point: int) -> np.ndarray:
-        upto = self.nets[step][: int(layer) + 1]
+        upto = self.nets[step][: hidden_layers(self.nets[step]).index(layer) + 1]
         return np.asarray(torch.func.jacrev(upto)(self.inputs(np.array([point]))[0]).detach())
 
     def row(self, layer: str, k: int, selection: str, score: str, point: int) -> pd.Series:
@@ -147,7 +147,7 @@ def recomputed(study: Outcome, request: pytest.FixtureRequest) -> Recomputed:
     return Recomputed(study, next(run for run in study.runs if run.startswith(f"{request.param}-8x8-seed1")))
 
 
-@pytest.mark.parametrize("layer", ["1", "3"])
+@pytest.mark.parametrize("layer", ["hidden1", "hidden2"])
 def test_moment_scores_of_2_minors(recomputed: Recomputed, layer: str) -> None:
     point = int(recomputed.points[1])
     for selection, near in {"all": lambda d: True, "ball(4)": lambda d: d <= 4, "apart(6)": lambda d: d >= 6}.items():
@@ -168,7 +168,7 @@ def test_moment_scores_of_2_minors(recomputed: Recomputed, layer: str) -> None:
         assert abs(near_zero["value"] - (M.mean() / 1024 >= M).mean()) <= near_zero["stderr"] + 1e-12
 
 
-@pytest.mark.parametrize("layer", ["1", "3"])
+@pytest.mark.parametrize("layer", ["hidden1", "hidden2"])
 def test_row_scores(recomputed: Recomputed, layer: str) -> None:
     after, before = (
         np.array([np.abs(recomputed.jacobian(step, layer, int(point))).mean(axis=1) for point in recomputed.points])
@@ -186,7 +186,7 @@ def test_row_scores(recomputed: Recomputed, layer: str) -> None:
     )
 
 
-@pytest.mark.parametrize("layer", ["1", "3"])
+@pytest.mark.parametrize("layer", ["hidden1", "hidden2"])
 def test_rotation_ratio_within_its_sampling_error(recomputed: Recomputed, layer: str) -> None:
     point = int(recomputed.points[0])
     J = recomputed.jacobian(recomputed.last, layer, point)
@@ -203,12 +203,12 @@ def test_rotation_ratio_within_its_sampling_error(recomputed: Recomputed, layer:
 def test_layer_scores(recomputed: Recomputed) -> None:
     some = choose_points(len(recomputed.data.test_labels), GEOMETRY.layer_points)
     with torch.no_grad():
-        A = recomputed.nets[recomputed.last][:2](recomputed.inputs(some)).numpy()
+        A = recomputed.nets[recomputed.last].hidden1(recomputed.inputs(some)).numpy()
     Y = np.eye(10)[recomputed.data.test_labels[some]]
     H = np.eye(len(some)) - 1 / len(some)
     K, L = H @ A @ A.T @ H, H @ Y @ Y.T @ H
     alignment = (K * L).sum() / (np.linalg.norm(K) * np.linalg.norm(L))
-    assert recomputed.row("1", 0, "all", "kernel_alignment", -1)["value"] == pytest.approx(alignment, rel=1e-9)
+    assert recomputed.row("hidden1", 0, "all", "kernel_alignment", -1)["value"] == pytest.approx(alignment, rel=1e-9)
 
 
 def test_accuracy_is_that_of_the_stored_weights(recomputed: Recomputed) -> None:

@@ -19,7 +19,7 @@ from kagscope.measuring.series import Series
 from kagscope.training.models import mlp
 
 INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
-OPTIONS: dict[str, Any] = {"layers": ["1"], "k": 2, "selections": "all"}
+OPTIONS: dict[str, Any] = {"layers": ["hidden1"], "k": 2, "selections": "all"}
 
 
 def net(seed: int) -> nn.Sequential:
@@ -63,7 +63,7 @@ def test_weights_by_step_and_labels(run: Path) -> None:
         net(5), ["step_10.safetensors", "step_9.safetensors", Path("step_0.safetensors")], INPUTS, **OPTIONS
     )
     alike(given.table, named.table)
-    assert seen == ["step 0 (1 of 3): layer 1", "step 9 (2 of 3): layer 1", "step 10 (3 of 3): layer 1"]
+    assert seen == ["step 0 (1 of 3): layer hidden1", "step 9 (2 of 3): layer hidden1", "step 10 (3 of 3): layer hidden1"]
     inputs, labels = torch.randn(12, 6), torch.arange(12) % 2
     labelled = kag.measure_series(net(5), {0: net(0)}, inputs, labels=labels, **OPTIONS)
     alone = kag.measure(net(0), inputs, labels=labels, **OPTIONS)
@@ -112,7 +112,7 @@ def test_checkpoints_that_cannot_be_measured_are_left_out(run: Path) -> None:
     assert list(series.left_out) == ["step_0.safetensors", "step_11.safetensors", "step_12.safetensors"]
     assert series.left_out["step_0.safetensors"].startswith("truncated, damaged or no weights")
     assert "NaN" in series.left_out["step_11.safetensors"]
-    assert "0.weight has shape (5, 6), expected (4, 6)" in series.left_out["step_12.safetensors"]
+    assert "hidden1.0.weight has shape (5, 6), expected (4, 6)" in series.left_out["step_12.safetensors"]
     assert (series.table.loc[series.table["step"] == 9, "ratio"].dropna() == 1).all()
     assert series.reports[10].provenance["baseline"] == "step 9"
     assert sum("was left out" in sentence for sentence in series.findings) == 3
@@ -150,7 +150,7 @@ def test_files_and_figures(run: Path) -> None:
     page = series.to_html("page.html").read_text()
     assert "along its training" in page
     ax = series.plot("pr")
-    (line,) = [line for line in ax.get_lines() if line.get_label() == "layer 1"]
+    (line,) = [line for line in ax.get_lines() if line.get_label() == "layer hidden1"]
     np.testing.assert_array_equal(line.get_xdata(), [0, 9, 10])
     summary = series.summary().query("score == 'pr' and k == 2")
     np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), summary["ratio"])
@@ -178,6 +178,6 @@ def test_steps_of_other_layers_do_not_mix() -> None:
     deep = [mlp(6, [4, 4], 3, seed=seed) for seed in range(3)]
     series = kag.measure_series(copy.deepcopy(deep[0]), dict(enumerate(deep)), INPUTS, k=1)
     lines = {line.get_label(): line for line in series.plot("pr", k=1).get_lines()}
-    for layer in ("1", "3"):
+    for layer in ("hidden1", "hidden2"):
         rows = series.summary().query("score == 'pr' and k == 1 and layer == @layer")
         np.testing.assert_allclose(np.asarray(lines[f"layer {layer}"].get_ydata(), dtype=float), rows["ratio"])

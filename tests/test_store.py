@@ -264,10 +264,14 @@ def test_a_version_that_is_no_number(tmp_path: Path, version: str) -> None:
     refused(tmp_path, OutputError, "damaged or not a kagscope study", lambda: new_store(tmp_path))
 
 
-def test_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
-    (tmp_path / STUDY_FILE).write_text(json.dumps({"kagscope_store": STORE_VERSION + 1, "fingerprint": PRINT}))
-    refused(tmp_path, OutputError, "newer kagscope .* upgrade", lambda: new_store(tmp_path))
-    refused(tmp_path, DataError, "newer kagscope .* upgrade", lambda: RunStore.existing(tmp_path))
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [(STORE_VERSION + 1, "newer kagscope .* upgrade"), (1, "older kagscope .store version 1, this one reads .* in a new folder")],
+)
+def test_another_version_is_refused_and_untouched(tmp_path: Path, version: int, message: str) -> None:
+    (tmp_path / STUDY_FILE).write_text(json.dumps({"kagscope_store": version, "fingerprint": PRINT}))
+    refused(tmp_path, OutputError, message, lambda: new_store(tmp_path))
+    refused(tmp_path, DataError, message, lambda: RunStore.existing(tmp_path))
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:

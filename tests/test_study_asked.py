@@ -114,7 +114,7 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) 
     only_two = run.geometry.model_copy(update={"k": (2,)})
     state = measure_state(model, probe_of(run, DATA), only_two, full=True)
     assert looked == [{"s1", "s2"}, {"s1", "s2"}]
-    assert ("1", 2, "all", "pr") in state.scores
+    assert ("hidden1", 2, "all", "pr") in state.scores
 
 
 def test_selections_and_layers() -> None:
@@ -122,9 +122,11 @@ def test_selections_and_layers() -> None:
     every = table(config())
     moments = rows[rows["score"].isin(NEEDS) & (rows["k"] > 1)]
     assert set(moments["selection"]) == {"ball(2)", "shell(1,3)", "window(3,3,2)"}
-    assert set(rows["layer"]) == {"3", ""}
+    assert set(rows["layer"]) == {"hidden2", ""}
     assert set(rows[rows["k"] == 1]["selection"]) == {"all", "window(3,3,2)"}, "balls say nothing of single columns"
-    both = [asked(part[(part["selection"] == "ball(2)") & (part["layer"] == "3") & (part["k"] == 2)]) for part in (rows, every)]
+    both = [
+        asked(part[(part["selection"] == "ball(2)") & (part["layer"] == "hidden2") & (part["k"] == 2)]) for part in (rows, every)
+    ]
     pd.testing.assert_frame_equal(both[0], both[1], rtol=1e-9)
     maps = table(config(selections=["windows"], scores=["pr"]))
     assert (maps[maps["k"] == 2]["selection"].str.startswith("window(")).all()
@@ -135,8 +137,7 @@ def test_selections_and_layers() -> None:
     "measure",
     [
         {"selections": ["all", *(f"{kind}({r})" for kind in ("ball", "apart") for r in (2, 4, 6, 8)), "windows"]},
-        {"layers": ["3", "first"]},
-        {"layers": [1, 3]},
+        {"layers": ["hidden2", "first"]},
         {"scores": list(reversed(SCORE_NAMES))},
         {"schedule": "geometric"},
         {"robustness": {"restarts": 1}},
@@ -152,7 +153,7 @@ def test_saying_the_default_is_the_same_run(measure: dict[str, Any]) -> None:
     "measure",
     [
         {"selections": ["all"]},
-        {"layers": ["1"]},
+        {"layers": ["hidden1"]},
         {"scores": ["pr"]},
         {"schedule": "linear", "checkpoints": 3},
         {"schedule": {"steps": [3]}},

@@ -160,7 +160,7 @@ SAID: list[tuple[dict[str, object], tuple[str, ...]]] = [
     ({"measure": {"selections": ["shell(3,1)"]}}, ("measure.selections", "Shell(3.0, 1.0)", "greater than")),
     ({"measure": {"selections": ["ball(2)", "ball(2.0)"]}}, ("measure.selections", "ball(2)", "once")),
     ({"measure": {"selections": ["window(3,3)"]}}, ("measure.selections", "window(3,3)", "(row, column)")),
-    ({"measure": {"layers": ["5"]}}, ("measure.layers", "'5'", "1, 3")),
+    ({"measure": {"layers": ["5"]}}, ("measure.layers", "'5'", "hidden1, hidden2")),
     ({"measure": {"layers": []}}, ("measure.layers", "got []", "at least one")),
     ({"measure": {"scores": ["participation_ratio"]}}, ("measure.scores", "'participation_ratio'", "expected some of pr,")),
     ({"measure": {"schedule": "log"}}, ("measure.schedule", "'log'", "'geometric' or 'linear'")),

@@ -126,15 +126,17 @@ def test_what_is_written(finished: Path) -> None:
     assert ((runs["pgd_linf_0.1"] <= runs["accuracy"] + 0.2) & (runs["pgd_linf_0.1"] >= 0)).all()
     assert np.allclose(runs["generalization_gap"], runs["train_accuracy"] - runs["accuracy"])
     summary = pd.read_csv(out / "summary.csv")
-    row = summary[(summary["learning_rate"] == 0.01) & (summary["score"] == "pr") & (summary["k"] == 2) & (summary["layer"] == 3)]
+    row = summary[
+        (summary["learning_rate"] == 0.01) & (summary["score"] == "pr") & (summary["k"] == 2) & (summary["layer"] == "hidden2")
+    ]
     only = row[row["selection"] == "all"].iloc[0]
     mine = results[
         results["run"].isin(runs.index[runs["learning_rate"] == 0.01]) & (results["score"] == "pr") & (results["k"] == 2)
     ]
-    mine = mine[(mine["layer"] == "3") & (mine["selection"] == "all") & (mine["step"] == mine["step"].max())]
+    mine = mine[(mine["layer"] == "hidden2") & (mine["selection"] == "all") & (mine["step"] == mine["step"].max())]
     assert only["nets"] == 2
     assert only["ratio"] == pytest.approx(mine.groupby("run", observed=True)["ratio"].mean().mean())
-    what = {"learning_rate": "0.01", "score": "pr", "k": 2, "layer": 3, "selection": "all"}
+    what = {"learning_rate": "0.01", "score": "pr", "k": 2, "layer": "hidden2", "selection": "all"}
     tested = pd.read_csv(out / "trained_vs_initial.csv", dtype={"learning_rate": str})
     (tested_row,) = tested[(tested[list(what)] == pd.Series(what)).all(axis=1)].to_dict("records")
     logs = np.log(mine["ratio"]).groupby(mine["run"].astype(str)).mean()

@@ -55,7 +55,7 @@ def test_gradients_are_autograds(activation: str, hidden: tuple[int, ...]) -> No
     with torch.no_grad():
         nets.backward(work)
     for s, model in enumerate(models):
-        linears = [module for module in model if isinstance(module, torch.nn.Linear)]
+        linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
         for layer, linear in enumerate(linears):
             torch.testing.assert_close(nets.weight_gradients[s][layer], linear.weight.grad, rtol=1e-4, atol=1e-6)
             torch.testing.assert_close(nets.bias_gradients[s][layer], linear.bias.grad, rtol=1e-4, atol=1e-6)
@@ -157,7 +157,7 @@ def test_no_epochs_leave_the_initial_network() -> None:
     network = train(load("digits"), TrainingSettings((8,), epochs=0), [3])[0]
     assert network.steps == [0]
     assert network.final is network.initial
-    assert torch.equal(network.initial["0.weight"], mlp(64, (8,), 10, seed=3).state_dict()["0.weight"])
+    assert torch.equal(network.initial["hidden1.0.weight"], mlp(64, (8,), 10, seed=3).state_dict()["hidden1.0.weight"])
 
 
 def test_progress_reaches_the_end() -> None:

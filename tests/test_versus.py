@@ -189,7 +189,7 @@ def test_settings_pairs_and_differences(comparison: Comparison) -> None:
     for said in (
         "epochs 1 in short, 4 in long.",
         "1 setting is only in short and left out: width 4.",
-        "long's PR ratio (trained over initial) at layer 1 is",
+        "long's PR ratio (trained over initial) at layer hidden1 is",
         "n = 2 pairs",
         "as few as 2 networks",
         "geometry.points 4 and 6); scores are compared at the images that both measured",
@@ -204,11 +204,11 @@ def test_effects_are_those_of_the_stored_tables(two_studies: tuple[Path, Path], 
     for folder in two_studies:
         table = pd.read_parquet(folder / "results.parquet")
         table = table[(table["width"] == 6) & (table["step"] == table["step"].max()) & (table["seed"] < 2)]
-        chosen = table.query("score == 'pr' and k == 2 and layer == '3' and selection == 'all'")
+        chosen = table.query("score == 'pr' and k == 2 and layer == 'hidden2' and selection == 'all'")
         chosen = chosen[chosen["point"].isin(points)]
         logs.append(np.log(chosen.groupby("seed")["ratio"].mean()))
     found = comparison.table.query(
-        f"setting == '{ALL_SETTINGS}' and score == 'pr' and k == 2 and layer == '3' and selection == 'all'"
+        f"setting == '{ALL_SETTINGS}' and score == 'pr' and k == 2 and layer == 'hidden2' and selection == 'all'"
     )
     assert found["estimate"].item() == pytest.approx(np.exp((logs[1] - logs[0]).mean()), rel=1e-10)
     assert found["p_value"].item() == pytest.approx(stats.ttest_rel(logs[1], logs[0]).pvalue, rel=1e-6)

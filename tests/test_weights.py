@@ -203,14 +203,14 @@ def test_weights_that_do_not_fit_change_nothing() -> None:
     model = mlp(6, [5], 3, seed=0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     lacking = dict(list(before.items())[:-1])
-    misspelt = {**lacking, "2.bais": torch.zeros(3)}
+    misspelt = {**lacking, "output.bais": torch.zeros(3)}
     for state, message in (
-        (lacking, r"they lack 2\.bias; expected 0\.weight"),
+        (lacking, r"they lack output\.bias; expected hidden1\.0\.weight"),
         ({**before, "9.weight": torch.zeros(1)}, r"hold in addition 9\.weight"),
-        (misspelt, r"lack 2\.bias and hold in addition 2\.bais \(did you mean 2\.bais"),
-        ({f"module.{name}": tensor for name, tensor in lacking.items()}, r"after dropping module\.\) .*they lack 2\.bias"),
-        ({}, "lack 0.weight"),
-        (mlp(6, [5], 4, seed=1).state_dict(), r"2\.weight has shape \(4, 5\), expected \(3, 5\)"),
+        (misspelt, r"lack output\.bias and hold in addition output\.bais \(did you mean output\.bais"),
+        ({f"module.{name}": tensor for name, tensor in lacking.items()}, r"after dropping module\.\) .*they lack output\.bias"),
+        ({}, "lack hidden1.0.weight"),
+        (mlp(6, [5], 4, seed=1).state_dict(), r"output\.weight has shape \(4, 5\), expected \(3, 5\)"),
     ):
         with pytest.raises(DataError, match=message):
             load_into(model, state, "weights.safetensors")
@@ -269,12 +269,13 @@ def test_tied_weights_may_be_stored_once() -> None:
 def test_other_dtypes_lazy_layers_and_the_meta_device() -> None:
     model = mlp(6, [5], 3, seed=1).double()
     load_into(model, {name: tensor.half() for name, tensor in STATE.items()})
-    loaded = model.state_dict()["0.weight"]
+    loaded = model.state_dict()["hidden1.0.weight"]
     assert loaded.dtype == torch.float64
-    assert torch.equal(loaded.float(), STATE["0.weight"].half().float())
+    assert torch.equal(loaded.float(), STATE["hidden1.0.weight"].half().float())
     lazy = nn.Sequential(nn.LazyLinear(5), nn.GELU(), nn.Linear(5, 3))
-    load_into(lazy, STATE)
-    assert same(lazy.state_dict(), STATE)
+    state = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 3)).state_dict()
+    load_into(lazy, state)
+    assert same(lazy.state_dict(), state)
     with torch.device("meta"):
         empty = nn.Linear(2, 2)
     with pytest.raises(InputError, match="meta device"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 SCORE_LABELS = {
@@ -46,7 +47,12 @@ def short_label(score: str) -> str:
 
 
 def layer_label(name: str, layers: Sequence[str]) -> str:
-    """``"1"`` -> ``"hidden layer 1"`` where all names are the odd numbers of an MLP's activations; else ``"layer encoder.0"``."""
+    """``"hidden1"`` -> ``"hidden layer 1"``, ``"encoder.0"`` -> ``"layer encoder.0"``.
+
+    Where all names are the odd numbers of a plain stack's activations, these are numbered as well: ``"3"`` is hidden layer 2.
+    """
+    if own := re.fullmatch(r"hidden(\d+)", name):
+        return f"hidden layer {own[1]}"
     numbers = [layer for layer in layers if layer.isdigit()]
     if name in numbers and numbers == [str(2 * place + 1) for place in range(len(numbers))]:
         return f"hidden layer {numbers.index(name) + 1}"
@@ -54,6 +60,6 @@ def layer_label(name: str, layers: Sequence[str]) -> str:
 
 
 def layer_sign(name: str, layers: Sequence[str]) -> str:
-    """``"1"`` -> $h_1$, as the papers write hidden layers, where :func:`layer_label` numbers them; else the name."""
+    """``"hidden1"`` -> $h_1$, as the papers write hidden layers, where :func:`layer_label` numbers them; else the name."""
     found = layer_label(name, layers)
     return f"$h_{{{found.removeprefix('hidden layer ')}}}$" if found.startswith("hidden layer ") else name or "whole net"

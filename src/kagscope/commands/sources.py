@@ -156,8 +156,8 @@ def _own_run(wanted: Wanted, say: Say) -> Subject:
     stored = load_state(folder / "weights.safetensors")
     steps = sorted({int(head) for head in (name.partition("/")[0] for name in stored) if head.isdigit()})
     if not steps:
-        raise DataError(f"{folder / 'weights.safetensors'}: holds no steps of a run (names such as 0/0.weight)")
-    output = stored.get(f"{steps[0]}/{2 * len(config.widths)}.bias")
+        raise DataError(f"{folder / 'weights.safetensors'}: holds no steps of a run (names such as 0/output.weight)")
+    output = stored.get(f"{steps[0]}/output.bias")
     if output is None or output.ndim != 1:
         raise DataError(f"{folder / 'weights.safetensors'}: holds other layers than config.json says; the run is damaged")
 

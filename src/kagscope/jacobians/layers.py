@@ -55,7 +55,8 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], s
     Args:
         model: whose ``named_modules()`` is searched.
         layers: names; patterns, where ``*`` stands for one part of a name and ``**`` for any; module classes; None means every
-            activation module, or where there is none every module without children that has parameters. A module that has
+            activation module (a block of a Linear and its activation goes by the block's name: "hidden1", not "hidden1.1"), or
+            where there is none every module without children that has parameters. A module that has
             several names is taken once, by the first, unless it is named.
 
     Returns:
@@ -67,7 +68,7 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], s
     modules = dict(model.named_modules(remove_duplicate=False))
     if layers is None:
         once = dict(model.named_modules())
-        found = [name for name, module in once.items() if isinstance(module, ACTIVATIONS)]
+        found = [_or_block(once, name) for name, module in once.items() if isinstance(module, ACTIVATIONS)]
         found = found or [n for n, m in once.items() if not list(m.children()) and list(m.parameters()) and n]
         if not found:
             raise InputError("the model has no layers with parameters; name those to measure, from named_modules()")
@@ -88,6 +89,12 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], s
         raise InputError("layers is empty; name at least one, or give None for all activations")
     taken = exact | dict(model.named_modules()).keys()
     return {path: chosen[path] for path in modules if path in chosen and path in taken}, exact
+
+
+def _or_block(modules: dict[str, nn.Module], name: str) -> str:
+    block = name.rpartition(".")[0]
+    parts = list(modules[block].children()) if block and isinstance(modules[block], nn.Sequential) else []
+    return block if len(parts) == 2 and isinstance(parts[0], nn.Linear) and parts[1] is modules[name] else name
 
 
 def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int | None, bool]:

@@ -21,11 +21,12 @@ def hidden_layer_jacobians(model: nn.Sequential, inputs: torch.Tensor) -> dict[s
     """Jacobians of every hidden layer (after its activation) with respect to the input.
 
     Args:
-        model: ``nn.Sequential`` of Linear and pointwise activation modules in turn, ending with Linear. It is not changed.
+        model: ``nn.Sequential`` of Linear and pointwise activation modules in turn, ending with Linear; such a pair may be a
+            block, an ``nn.Sequential`` of its own. It is not changed.
         inputs: (B, n) points.
 
     Returns:
-        Layer name as in ``named_modules()`` (the activation's) to its Jacobian, in forward order.
+        Layer name as in ``named_modules()`` (the activation's, or its block's) to its Jacobian, in forward order.
 
     Raises:
         InputError: the model is no such stack, or the inputs do not fit it.
@@ -80,9 +81,12 @@ def output_slopes(model: nn.Sequential, inputs: torch.Tensor) -> dict[str, np.nd
 
 
 def _affine_pointwise_pairs(model: nn.Module) -> list[tuple[str, nn.Linear, nn.Module]]:
-    """(name of the activation, Linear, activation) of every hidden layer."""
+    """(name, Linear, activation) of every hidden layer: the name is that of the activation, or of the block of the two."""
     # not named_children(), which lists a module that is used twice only once
-    modules = [(name, m) for name, m in model._modules.items() if m is not None] if isinstance(model, nn.Sequential) else []
+    modules: list[tuple[str, nn.Module]] = []
+    for name, m in model._modules.items() if isinstance(model, nn.Sequential) else ():
+        parts = m if isinstance(m, nn.Sequential) else [m]
+        modules += [(name, part) for part in parts if part is not None]  # a block goes by its own name
     pairs: list[tuple[str, nn.Linear, nn.Module]] = []
     fits = len(modules) >= 3 and len(modules) % 2 == 1 and isinstance(modules[-1][1], nn.Linear)
     for (_, linear), (name, activation) in zip(modules[:-1:2], modules[1::2], strict=False):

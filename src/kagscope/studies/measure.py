@@ -14,6 +14,7 @@ from kagscope.data import Dataset
 from kagscope.measuring.geometry import WINDOWS, all_selections
 from kagscope.studies.axes import RunValues, _Strict
 from kagscope.studies.config import GeometrySettings, Orders, RobustnessSettings
+from kagscope.training.models import layer_names
 from kagscope.training.settings import geometric_steps, linear_steps
 from kagscope.wanted import SCORE_NAMES
 
@@ -56,7 +57,7 @@ class Measure(_Strict):
         "the map; default all, balls and distances of quarters of the image's side, and the map",
     )
     layers: tuple[str, ...] | None = Field(
-        default=None, description='hidden layers by their names in the tables, "1", "3", …, or "first", "last"; default all'
+        default=None, description='hidden layers by their names, "hidden1", "hidden2", …, or "first", "last"; default all'
     )
     scores: tuple[str, ...] | None = Field(default=None, description=f"among {', '.join(SCORE_NAMES)}; default all")
     checkpoints: int = Field(
@@ -138,7 +139,7 @@ class Measure(_Strict):
         return _unless_all(self.selections, list(dict.fromkeys(usual)))
 
     def _layers(self, depth: int) -> tuple[str, ...] | None:
-        names = [str(2 * place + 1) for place in range(depth)]
+        names = layer_names(depth)
         if self.layers is None:
             return None
         chosen = [names[ENDS[one]] if one in ENDS else one for one in self.layers]

@@ -118,7 +118,7 @@ def _nets(file: Path, run: RunConfig, n_inputs: int) -> tuple[torch.nn.Sequentia
         ]
     nets = []
     for state in states:
-        outputs = len(state[f"{2 * len(run.widths)}.weight"])
+        outputs = len(state["output.weight"])
         net = mlp(n_inputs, run.widths, outputs, run.activation, seed=0)
         net.load_state_dict(state)
         nets.append(net)

@@ -13,6 +13,7 @@ import torch
 from kagscope.measuring.geometry import SUMS
 from kagscope.minors._input import MOMENTS
 from kagscope.studies.config import RunConfig
+from kagscope.training.models import layer_names
 from kagscope.wanted import NEEDS, moments_for, wants
 
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
@@ -91,8 +92,8 @@ def _geometry_seconds(run: RunConfig) -> float:
     n = run.image_shape[0] * run.image_shape[1]
     plan, between, total = run.geometry, run.checkpoints - 2, 0.0
     looks = not set(moments_for(plan.scores, MOMENTS)) <= set(SUMS)  # at every minor: formulas do not give all that is asked for
-    for place, width in enumerate(run.widths):
-        if plan.layers is not None and str(2 * place + 1) not in plan.layers:
+    for layer, width in zip(layer_names(len(run.widths)), run.widths, strict=True):
+        if plan.layers is not None and layer not in plan.layers:
             continue
         visited = (2 * plan.visited_points + between * plan.track_visited_points) * looks
         total += run.checkpoints * STATE_OVERHEAD + visited * comb(width, 2) * comb(n, 2) / MINORS_PER_SECOND

@@ -32,7 +32,7 @@ from kagscope.studies.writer import machine, writer, writer_is_dead
 
 STUDY_FILE = "study.json"
 MANIFEST = "manifest.json"
-STORE_VERSION = 1
+STORE_VERSION = 2
 CHUNK = 2**20  # bytes read at a time
 CONFIG = "config.json"
 RUN_FILES = (CONFIG, "weights.safetensors", "table.parquet", "curves.parquet")
@@ -206,7 +206,7 @@ class RunStore:
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """The content of ``study.json``. Raises :class:`DataError` when it is missing, damaged or of a newer version."""
+    """The content of ``study.json``. Raises :class:`DataError` when it is missing, damaged or of another version."""
     file = folder / STUDY_FILE
     try:
         study = json.loads(file.read_text())
@@ -218,6 +218,11 @@ def read_study(folder: Path) -> dict[str, Any]:
     if version > STORE_VERSION:
         raise DataError(
             f"{folder} was written by a newer kagscope (store version {version}, this one reads {STORE_VERSION}); upgrade"
+        )
+    if version < STORE_VERSION:
+        raise DataError(
+            f"{folder} was written by an older kagscope (store version {version}, this one reads {STORE_VERSION}); "
+            "read it with that one, or run the study again in a new folder"
         )
     return study
 

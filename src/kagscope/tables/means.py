@@ -280,9 +280,10 @@ def windows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def layers_of(table: pd.DataFrame) -> list[str]:
-    """Layer names in the order of the network: numbers by value, the rest as they come."""
+    """Layer names in the order of the network: "1", "3" and "hidden1", "hidden2" by number, the rest as they come."""
     names = [str(name) for name in pd.unique(table["layer"])]
-    return sorted(names, key=lambda name: (0, int(name)) if name.isdigit() else (1, names.index(name)))
+    numbers = {name: name.removeprefix("hidden") for name in names}
+    return sorted(names, key=lambda name: (0, int(numbers[name])) if numbers[name].isdigit() else (1, names.index(name)))
 
 
 def layers_with(table: pd.DataFrame, scores: Sequence[str] = ("pr",)) -> list[str]:

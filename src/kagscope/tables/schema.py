@@ -12,7 +12,7 @@ seed             int32    seed of initialisation, batch order and augmentation
 step             int32    optimiser steps taken; 0 is the untrained net
 epoch            float64  the same in passes over the training set
 accuracy         float64  test accuracy at that step, in [0, 1]
-layer            category layer map's name: "1" and "3" are the hidden layers after their activation
+layer            category path of the module: "hidden1" and "hidden2" are the hidden layers of kagscope's own nets
 k                int8     order of the minors; 0 for scores that are not about minors
 selection        category canonical string of the column selection: "all", "ball(7)", "apart(7)", "window(13,13,7)"
 point            int32    index of the data point in the test set; -1 for a score of the layer over many points

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -41,11 +42,14 @@ def mlp(
     *,
     seed: int,
 ) -> nn.Sequential:
-    """Build Linear, activation, …, Linear with weights drawn as ``init`` says.
+    """Build a multi-layer perceptron with weights drawn as ``init`` says.
+
+    Its modules are ``hidden1``, ``hidden2``, … (each a Linear and its activation, so that its output is the papers' h_1, h_2, …)
+    and ``output``, a Linear.
 
     Args:
         n_inputs: numbers per data point.
-        hidden: widths of the hidden layers, at least one; "1", "3", … are these layers after the activation.
+        hidden: widths of the hidden layers, at least one.
         n_classes: outputs.
         activation: one of :data:`ACTIVATIONS`.
         init: "default" (PyTorch's: weights and biases uniform in ±1/sqrt(fan_in)); "kaiming_normal", "kaiming_uniform" (He et
@@ -64,17 +68,18 @@ def mlp(
     check_activation(activation)
     check_init(init)
     generator = torch.Generator().manual_seed(check_seed(seed))
-    modules: list[nn.Module] = []
+    names = [*layer_names(len(hidden)), "output"]
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
     for place, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         linear = nn.Linear(fan_in, fan_out, device="meta", dtype=torch.float32).to_empty(device="cpu")  # draws nothing
-        bound = 1 / math.sqrt(fan_in)
+        last, bound = place == len(hidden), 1 / math.sqrt(fan_in)
         with torch.no_grad():
             _draw(linear, init, bound, generator)
-            if init == "mean_field" and place == len(sizes) - 2:
+            if init == "mean_field" and last:
                 linear.weight.mul_(bound)
             linear.weight.mul_(init_scale)
-        modules += [linear, ACTIVATIONS[activation]()]
-    return nn.Sequential(*modules[:-1])
+        modules[names[place]] = linear if last else nn.Sequential(linear, ACTIVATIONS[activation]())
+    return nn.Sequential(modules)
 
 
 def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator) -> None:
@@ -156,6 +161,11 @@ _DERIVATIVES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def layer_names(depth: int) -> list[str]:
+    """Names of the hidden layers of an MLP of ``depth`` of them: ``["hidden1", "hidden2"]`` for two."""
+    return [f"hidden{number}" for number in range(1, depth + 1)]
+
+
 def hidden_layers(model: nn.Sequential) -> list[str]:
-    """Names of the hidden layers after their activation, first to last: ``["1", "3"]`` for two hidden layers."""
-    return [name for name, module in model.named_children() if isinstance(module, tuple(ACTIVATIONS.values()))]
+    """Names of the hidden layers of a net of :func:`mlp`, first to last."""
+    return layer_names(len(model) - 1)

@@ -263,7 +263,8 @@ def _training_order(name: str) -> tuple[int, str]:
 
 
 def _layer_order(name: str) -> tuple[int, float, str]:
-    return (0, float(name), "") if name.isdigit() else (1, 0.0, name)
+    number = name.removeprefix("hidden")
+    return (0, float(number), "") if number.isdigit() else (1, 0.0, name)
 
 
 def other_trainings(evidence: Evidence, judged: str) -> Iterator[str]:
