@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import click
 import typer
+import typer.core
+import typer.main
 
 from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, guarded, numbers
 from kagscope.commands.measure import measure
@@ -14,11 +18,30 @@ from kagscope.commands.prune import prune
 from kagscope.commands.report import finish, report
 from kagscope.commands.study import app as study_app
 
-if TYPE_CHECKING:
-    pass
+
+class _Group(typer.core.TyperGroup):
+    """The commands; the options of ``measure`` that come from the spec are made when it is called, since they need torch."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The command that ``args`` begin with, with all its options."""
+        if args and args[0] == "measure":
+            self.commands["measure"] = _measure_command()
+        return super().resolve_command(ctx, args)
+
+
+@cache
+def _measure_command() -> click.Command:
+    from kagscope.commands.spec_options import add_spec_options
+
+    add_spec_options(measure)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command("measure")(measure)
+    return typer.main.get_command(alone)
+
 
 app = typer.Typer(
     name="kagscope",
+    cls=_Group,
     help="Measure Kolmogorov-Arnold geometry: how concentrated the minors of a network's Jacobians are, at every scale.",
     no_args_is_help=True,
     add_completion=False,

@@ -16,15 +16,14 @@ from kagscope.base.files import atomic_path, atomic_write
 from kagscope.commands import terminal
 from kagscope.commands.outputs import Targets
 from kagscope.commands.sources import Subject
+from kagscope.figures.series import figure_by_step
+from kagscope.figures.style import save
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import find_layers, see_calls
 from kagscope.jacobians.runner import Runner, untouched
-from kagscope.measuring.api import measure
+from kagscope.measuring.api import measure, measure_series
 from kagscope.measuring.report import Report
-from kagscope.measuring.series import Series
-from kagscope.measuring.series_api import measure_series
-
-Result = Report | Series
+from kagscope.measuring.spec import MeasureSpec
 
 
 def list_layers(subject: Subject) -> None:
@@ -40,7 +39,7 @@ def list_layers(subject: Subject) -> None:
 
 
 def measure_and_show(
-    subject: Subject, options: dict[str, Any], targets: Targets, notes: list[str], *, quiet: bool, as_json: bool
+    subject: Subject, spec: MeasureSpec, targets: Targets, notes: list[str], *, quiet: bool, as_json: bool
 ) -> None:
     """Measure, write the files that were asked for, print tables and sentences.
 
@@ -50,92 +49,83 @@ def measure_and_show(
     if not quiet:
         terminal.print_notes(notes)
     with terminal.Working(quiet=quiet or as_json) as working, contextlib.redirect_stdout(sys.stderr):
-        result = _measured(subject, options, working)
+        report = _measured(subject, spec, working)
         working.show("writing files")
-        files = write(result, targets)
+        files = write(report, targets)
     if as_json:
-        typer.echo(json.dumps(_as_json(result, files, notes), indent=1, allow_nan=False))
+        typer.echo(json.dumps(_as_json(report, files, notes), indent=1, allow_nan=False))
     elif quiet:
         for file in files.values():
             typer.echo(file)
     else:
-        _show(result, files)
-    if isinstance(result, Series) and result.left_out:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in result.left_out.items())
-        count = len(result.left_out)
+        _show(report, files)
+    if report.left_out:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in report.left_out.items())
+        count = len(report.left_out)
         verb = "was" if count == 1 else "were"
-        raise DataError(f"{count} of {count + len(result)} checkpoints {verb} left out, the others are measured: {reasons}")
+        whole = count + len(report.steps)
+        raise DataError(f"{count} of {whole} checkpoints {verb} left out, the others are measured: {reasons}")
 
 
-def _measured(subject: Subject, options: dict[str, Any], working: terminal.Working) -> Result:
-    labels = subject.source.labels
-    common = {"baseline": subject.baseline, "labels": labels, "progress": working, **options}
+def _measured(subject: Subject, spec: MeasureSpec, working: terminal.Working) -> Report:
+    common: dict[str, Any] = {"spec": spec, "baseline": subject.baseline, "labels": subject.source.labels, "progress": working}
     if subject.checkpoints:
         paths = {one.step: one.path for one in subject.checkpoints}
-        series = measure_series(subject.model, paths, subject.inputs, **common)
-        reports = list(series.reports.values())
+        report = measure_series(subject.model, paths, subject.inputs, **common)
     else:
-        series, reports = None, [measure(subject.model, subject.inputs, **common)]
-    for report in reports:
-        report.table["point"] = _in_source(report.table["point"].to_numpy(), subject.source.points)
-        report.provenance |= {"data": subject.source.name, "baseline": subject.said or report.provenance["baseline"]}
-    return reports[0] if series is None else series
+        report = measure(subject.model, subject.inputs, **common)
+    report.provenance |= {"data": subject.source.name, "baseline": subject.said or report.provenance["baseline"]}
+    return report
 
 
-def _in_source(points: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Positions among the measured inputs as indices in their source; -1 (a layer over all points) stays."""
-    return np.where(points >= 0, indices[np.maximum(points, 0)], points).astype("int32")
-
-
-def write(result: Result, targets: Targets) -> dict[str, str]:
+def write(report: Report, targets: Targets) -> dict[str, str]:
     """Write what was asked for; returns the path of each, by what it is. Raises :class:`~kagscope.base.errors.OutputError`."""
     files: dict[str, str] = {}
     if targets.out is not None:
-        result.save(targets.out)
-        atomic_write(targets.out / "summary.csv", result.summary().to_csv(index=False))
-        result.to_html(targets.out / "report.html")
+        report.save(targets.out)
+        atomic_write(targets.out / "summary.csv", report.summary().to_csv(index=False))
+        report.to_html(targets.out / "report.html")
         files |= {"folder": str(targets.out), "page": str(targets.out / "report.html")}
+        if len(report.steps) > 1:
+            for suffix in ("png", "pdf"):
+                save(figure_by_step(report.summary()), targets.out / f"scores_by_step.{suffix}")
     if targets.html is not None:
-        files["html"] = str(result.to_html(targets.html))
+        files["html"] = str(report.to_html(targets.html))
     if targets.csv is not None:
-        files["csv"] = str(result.to_csv(targets.csv))
+        files["csv"] = str(report.to_csv(targets.csv))
     if targets.parquet is not None:
         with atomic_path(targets.parquet) as temporary:
-            result.table.to_parquet(temporary, index=False)
+            report.table.to_parquet(temporary, index=False)
         files["parquet"] = str(targets.parquet)
     return files
 
 
-def _show(result: Result, files: dict[str, str]) -> None:
-    reports = list(result.reports.values()) if isinstance(result, Series) else [result]
-    about = reports[-1].provenance
-    layers = reports[-1].layers
+def _show(report: Report, files: dict[str, str]) -> None:
+    about, layers = report.provenance, report.layers
     measured = sum(not one["reason"] for one in layers)
-    seconds = sum(float(report.provenance["seconds"]) for report in reports)
-    checkpoints = f"{len(reports)} checkpoints, " if isinstance(result, Series) else ""
+    checkpoints = f"{len(report.steps)} checkpoints, " if report.steps else ""
     terminal.print_lines(
         [
             f"{about['model']}, {checkpoints}{measured} of {len(layers)} layers at {about['points']} points of {about['data']}",
-            f"map {reports[-1].settings['layer_map']}, baseline {about['baseline']}, {seconds:.1f} s",
+            f"map {report.settings['layer_map']}, baseline {about['baseline']}, {about['seconds']:.1f} s",
         ]
     )
-    terminal.print_summary(result.summary())
-    terminal.print_lines([f"• {sentence}" for sentence in result.findings])
+    terminal.print_summary(report.summary())
+    terminal.print_lines([f"• {sentence}" for sentence in report.findings])
     terminal.print_lines([f"wrote {path}" for path in files.values()])
 
 
-def _as_json(result: Result, files: dict[str, str], notes: list[str]) -> dict[str, Any]:
-    last = list(result.reports.values())[-1] if isinstance(result, Series) else result
+def _as_json(report: Report, files: dict[str, str], notes: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "summary": [_plain(row) for row in result.summary().to_dict("records")],
-        "layers": last.layers,
-        "findings": result.findings,
-        "notes": [*notes, *result.notes],
-        "settings": last.settings,
-        "provenance": last.provenance,
+        "summary": [_plain(row) for row in report.summary().to_dict("records")],
+        "layers": report.layers,
+        "findings": report.findings,
+        "notes": [*notes, *report.notes],
+        "settings": report.settings,
+        "provenance": report.provenance,
         "files": files,
     }
-    return found | ({"left_out": result.left_out} if isinstance(result, Series) else {})
+    return found | ({"left_out": report.left_out} if report.steps else {})
 
 
 def _plain(row: dict[Any, Any]) -> dict[str, Any]:

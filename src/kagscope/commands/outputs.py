@@ -9,8 +9,7 @@ from pathlib import Path
 
 from kagscope.base.errors import InputError, OutputError
 
-MARKS = {False: "report.json", True: "series.json"}
-"""The file by which a folder of a report, or of a series, is known."""
+MARK = "report.json"  # by which the folder of a report is known
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Targets:
     csv: Path | None = None
     parquet: Path | None = None
 
-    def check(self, series: bool) -> None:
+    def check(self) -> None:
         """Raise :class:`OutputError` where one cannot be written, or :class:`InputError` where two are the same file."""
         files = [path for path in (self.html, self.csv, self.parquet) if path is not None]
         if len({_full(path) for path in files}) < len(files):
@@ -32,7 +31,7 @@ class Targets:
                 raise OutputError(f"{path} is a folder; give a file, such as {path / 'geometry'}{path.suffix or '.html'}")
             _check_folder(path.parent, f"cannot write {path}")
         if self.out is not None:
-            _check_out(self.out, MARKS[series])
+            _check_out(self.out, MARK)
 
 
 def _check_out(out: Path, mark: str) -> None:

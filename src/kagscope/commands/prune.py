@@ -81,7 +81,7 @@ def prune(
             checked_tolerance(value)
         check_new(out)
         from kagscope.commands.sources import Wanted, prepare
-        from kagscope.loading import fit_inputs, load_inputs
+        from kagscope.measuring.points import choose_points
         from kagscope.pruning.prune import prune as run
 
         def say(line: str) -> None:
@@ -90,18 +90,20 @@ def prune(
 
         with contextlib.redirect_stdout(sys.stderr):  # whatever the user's own code prints
             given = (weights,) if weights is not None else ()
-            subject = prepare(Wanted(model, named, given, "none", data, split, shape, points, seed), say)
+            subject = prepare(Wanted(model, named, given, "none", data, split, shape, seed), say)
             if subject.checkpoints:
                 raise InputError(f"--weights {weights} names several files; prune takes one")
             inputs, source = subject.inputs, subject.source
-            if points is None:  # more than are measured
-                source = load_inputs(source.name, split=split, shape=shape)
-                source = source.evenly(min(len(source), DEFAULT_POINTS))
-                inputs = source.inputs
-                if not isinstance(inputs, dict):
-                    inputs = fit_inputs(subject.model, inputs, keep_shape=shape is not None)
-            say(f"looking at {len(source)} inputs of {source.name}")
-            smaller, pruning = run(subject.model, inputs, tolerance, labels=source.labels, latency=latency)
+            count = len(source)
+            if points is not None and not 1 <= points <= count:
+                raise InputError(
+                    f"--points is {points}, but {source.name} holds {count} inputs; expected a number from 1 to {count}"
+                )
+            chosen = choose_points(count, points or DEFAULT_POINTS)
+            inputs = {name: one[chosen] for name, one in inputs.items()} if isinstance(inputs, dict) else inputs[chosen]
+            labels = None if source.labels is None else source.labels[chosen]
+            say(f"looking at {len(chosen)} inputs of {source.name}")
+            smaller, pruning = run(subject.model, inputs, tolerance, labels=labels, latency=latency)
             report = save_pruned(out, smaller, pruning, None if tolerances is None else pruning.curve(tolerances))
         if as_json:
             typer.echo(json.dumps(report, indent=1, allow_nan=False))

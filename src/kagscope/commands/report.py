@@ -14,7 +14,7 @@ from kagscope.commands.common import Debug, Json, Quiet, guarded
 if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
 
-MARKS = {"study.json": "study", "report.json": "measured model", "series.json": "series", "tracker.json": "history"}
+MARKS = {"study.json": "study", "report.json": "measured model", "tracker.json": "history"}
 """The file by which a folder is known, and what it is then."""
 FOLDERS = "the output folder of reproduce or study run, of measure --out, or the history of a tracker"
 
@@ -36,7 +36,7 @@ def report(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Rebuild the report of a folder: of a study, a measured model, a series or a tracker's history; or compare two studies.
+    """Rebuild the report of a folder: of a study, a measured model or a tracker's history; or compare two studies.
 
     Of a study, tables, claims and figures are made again too, from its finished runs. Two studies are compared setting by
     setting; both are left as they are.
@@ -72,7 +72,7 @@ def kind_of(folder: Path) -> str:
     else:
         inner = sorted(path.name for path in folder.iterdir() if any((path / mark).is_file() for mark in MARKS))
         hint = f" (in it are {', '.join(inner[:3])})" if inner else ""
-    raise DataError(f"{folder} holds no kagscope study, measured model, series or history{hint}; give {FOLDERS}")
+    raise DataError(f"{folder} holds no kagscope study, measured model or history{hint}; give {FOLDERS}")
 
 
 def _study(folder: Path, quiet: bool, as_json: bool) -> None:
@@ -116,15 +116,11 @@ def _compare(a: Path, b: Path, kinds: list[str], out: Path | None, quiet: bool, 
 def _measured(folder: Path, kind: str, quiet: bool, as_json: bool) -> None:
     from kagscope.base.files import atomic_write
     from kagscope.measuring.report import Report
-    from kagscope.measuring.series import Series
-    from kagscope.tracking.trajectory import Trajectory
+    from kagscope.tracking.tracker import Tracker
 
     page = folder / "report.html"
-    result: Report | Series | Trajectory
-    if kind == "history":
-        result = Trajectory.load(folder)
-    else:
-        result = Report.load(folder) if kind == "measured model" else Series.load(folder)
+    result = Tracker.load(folder) if kind == "history" else Report.load(folder)
+    if kind != "history":
         atomic_write(folder / "summary.csv", result.summary().to_csv(index=False))
     result.to_html(page)
     if as_json:

@@ -16,7 +16,6 @@ from kagscope.loading import Checkpoint, Inputs, find_checkpoints, fit_inputs, l
 from kagscope.loading.checkpoints import is_pattern
 from kagscope.training.models import mlp
 
-DEFAULT_POINTS = 100
 Say = Callable[[str], None]
 
 
@@ -31,7 +30,6 @@ class Wanted:
     data: str | None = None
     split: str = "test"
     input_shape: tuple[int, ...] | None = None
-    points: int | None = None
     seed: int = 0
 
 
@@ -42,7 +40,7 @@ class Subject:
     Attributes:
         model: with its weights, unless there are ``checkpoints``.
         inputs: in the shape and dtype that it takes.
-        source: the inputs as they were loaded, with labels and indices.
+        source: the inputs as they were loaded, with labels.
         baseline: for :func:`kagscope.measure`; None where nothing is compared.
         said: the baseline in words; "" where :func:`kagscope.measure` finds them.
         checkpoints: of a series, by step; empty for one set of weights.
@@ -117,7 +115,7 @@ def _said(baseline: str | None) -> str:
 def _with_inputs(
     wanted: Wanted, data: str, model: nn.Module, baseline: Any, said: str, checkpoints: tuple[Checkpoint, ...] = ()
 ) -> Subject:
-    source = _inputs(wanted, data)
+    source = load_inputs(data, split=wanted.split, shape=wanted.input_shape)
     inputs = source.inputs
     device = next((p.device for p in model.parameters()), None)
     if isinstance(inputs, Tensor):
@@ -125,13 +123,6 @@ def _with_inputs(
     elif device is not None:
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
     return Subject(model, inputs, source, baseline, said, checkpoints)
-
-
-def _inputs(wanted: Wanted, data: str) -> Inputs:
-    if wanted.points is not None:
-        return load_inputs(data, points=wanted.points, split=wanted.split, shape=wanted.input_shape)
-    every = load_inputs(data, split=wanted.split, shape=wanted.input_shape)
-    return every if len(every) <= DEFAULT_POINTS else every.evenly(DEFAULT_POINTS)
 
 
 # -- a run of `kagscope reproduce` -----------------------------------------------------------------------------------------------

@@ -75,14 +75,10 @@ def print_layers(calls: Sequence[Call], parameters: dict[str, int]) -> None:
 
 
 def print_summary(summary: pd.DataFrame) -> None:
-    """The main scores of a report or series; every score is in the files.
+    """The main scores of a report; every score is in the files."""
+    from kagscope.measuring.overview import overview  # with torch, so not before it is needed
 
-    Args:
-        summary: of a report, or of a series, which has a column ``step``.
-    """
-    from kagscope.measuring.overview import brief  # with torch, so not before it is needed
-
-    cells = brief(summary)
+    cells = overview(summary)
     if cells.empty:
         return
     columns = list(cells.columns)

@@ -49,9 +49,9 @@ def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (),
         One row per study, run and step (as far as the table has them; for runs: per setting), layer, k, selection and score.
         Of each of ``value``, ``baseline``, ``ratio`` and ``difference`` (value - baseline) the mean, ``_low`` and ``_high``, in
         units of the score; NaN with fewer than two points (runs), or where a standard error is not known. ``points``, how many
-        had a value (for runs their mean number, and ``runs``); ``no_ratio``, how many of these had no ratio; ``stderr``, the
-        mean standard error (or stated bound) of the values; ``exact`` (all); ``undefined`` (how many rows had no value) and ``reason`` (of the first
-        of them).
+        had a value (for runs their mean number, and ``runs``); ``no_ratio``, how many of these had no ratio; ``stderr``, the mean
+        standard error (or stated bound) of the values; ``exact`` (all); ``undefined`` (how many rows had no value) and ``reason``
+        (of the first of them).
 
     Raises:
         InputError: ``confidence`` is not between 0 and 1, ``over`` is unknown, or columns are missing.

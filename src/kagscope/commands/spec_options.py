@@ -1,0 +1,110 @@
+"""Options of ``kagscope measure`` made from the fields of :class:`kagscope.MeasureSpec`, where they are declared once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args
+
+import typer
+from pydantic.fields import FieldInfo
+
+from kagscope.base.errors import InputError
+from kagscope.commands.common import amount, numbers
+from kagscope.measuring.spec import Budget, MeasureSpec
+
+ONLY_IN_PYTHON = ("own_scores", "jacobian_scores", "positions", "groups", "budget")
+REPEATED = {"layers": "layer", "selections": "selection", "scores": "score"}
+NAMED = {"memory_budget": "memory"}
+DEFAULTS = {"layers": "every activation", "selections": "all", "scores": "all", "tokens": "all", "points": "up to 100"}
+
+
+def spec_fields() -> dict[str, FieldInfo]:
+    """The fields of the spec that can be written as text, and those of its budget, by name."""
+    own = {name: field for name, field in MeasureSpec.model_fields.items() if name not in ONLY_IN_PYTHON}
+    return own | dict(Budget.model_fields)
+
+
+def option_name(field: str) -> str:
+    """The option of a field, without dashes in front."""
+    return REPEATED.get(field, NAMED.get(field, field.replace("_", "-")))
+
+
+def add_spec_options(command: Callable[..., Any]) -> None:
+    """Let ``command`` take the options of the spec as well; they reach it as keyword arguments by the fields' names."""
+    signature = inspect.signature(command)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    hints = inspect.get_annotations(command, eval_str=True)
+    own = [one.replace(annotation=hints[one.name], kind=one.KEYWORD_ONLY) for one in own]
+    made = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field))
+        for name, field in spec_fields().items()
+    ]
+    command.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in [*own, *made]}
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    default = DEFAULTS.get(name, _shown(field.get_default(call_default_factory=True)))
+    text = f"{(field.description or '').rstrip('.')}. [default: {default}]"
+    panel = "Budget" if name in Budget.model_fields else "What is measured"
+    info = typer.Option(
+        f"--{option_name(name)}", metavar=_metavar(name, field), help=text, show_default=False, rich_help_panel=panel
+    )
+    return Annotated[list[str] | None if name in REPEATED else str | None, info]
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return "none" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    if name == "memory_budget":
+        return "SIZE"
+    kinds = {kind.__name__ for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)}
+    if name in REPEATED or "str" in kinds or "Any" in str(field.annotation):
+        return "NAME"
+    return "N,N" if "tuple" in str(field.annotation) else "N"
+
+
+def spec_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the spec's fields from the texts given as options; what was not given is left out.
+
+    Raises:
+        InputError: a text that is no such value; the message names the option.
+    """
+    fields = spec_fields()
+    return {name: _value(name, fields[name], text) for name, text in given.items() if text is not None and text != []}
+
+
+def _value(name: str, field: FieldInfo, text: Any) -> Any:
+    option = option_name(name)
+    if name in REPEATED:
+        return list(text)
+    if name == "tokens":
+        return _tokens(text)
+    if name == "wrt":
+        return int(text) if text.isdecimal() else text
+    if name == "memory_budget":
+        return amount(option, text)
+    kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not type(None)]
+    if "tuple" in str(field.annotation):
+        return numbers(option, text)
+    for kind, what in ((int, "a whole number"), (float, "a number")):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                raise InputError(f"--{option} is {text!r}; expected {what}") from None
+    return text
+
+
+def _tokens(text: str) -> Any:
+    if text in ("all", "flat"):
+        return None if text == "all" else text
+    try:
+        return int(text) if "," not in text else [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"--tokens is {text!r}; expected all, flat, a number, or positions such as 0,3,7") from None
