@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 import typer.core
 import typer.main
@@ -22,7 +21,7 @@ from kagscope.commands.study import app as study_app
 class _Group(typer.core.TyperGroup):
     """The commands; the options of ``measure`` that come from the spec are made when it is called, since they need torch."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that ``args`` begin with, with all its options."""
         if args and args[0] == "measure":
             self.commands["measure"] = _measure_command()
@@ -30,7 +29,7 @@ class _Group(typer.core.TyperGroup):
 
 
 @cache
-def _measure_command() -> click.Command:
+def _measure_command() -> Any:
     from kagscope.commands.spec_options import add_spec_options
 
     add_spec_options(measure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,7 +130,7 @@ def _measured(folder: Path, kind: str, quiet: bool, as_json: bool) -> None:
         _say(result.findings, page, quiet)
 
 
-def _say(findings: list[str], page: Path, quiet: bool) -> None:
+def _say(findings: Sequence[str], page: Path, quiet: bool) -> None:
     """Findings, and last the path of the page."""
     if not quiet:
         from kagscope.commands import terminal

@@ -56,11 +56,11 @@ def _course(table: pd.DataFrame, steps: list[int]) -> Iterator[Finding]:
     text = f"{len(steps)} measurements, from step {steps[0]} to step {steps[-1]}."
     yield Finding(text, code="course", measurements=len(steps), first=steps[0], last=steps[-1])
     chosen = _pr(summarise(table))
-    onsets = find_onsets(chosen).set_index("layer") if len(chosen) else pd.DataFrame()
+    onsets = {str(row["layer"]): row for row in find_onsets(chosen).to_dict("records")} if len(chosen) else {}
     for layer, rows in chosen.groupby("layer", observed=True, sort=False):
         rows = rows.sort_values("step")
         last, highest = rows.iloc[-1], rows.iloc[int(rows["ratio"].argmax())]
-        k, onset = int(last["k"]), onsets.loc[layer]
+        k, onset = int(last["k"]), onsets[str(layer)]
         since = (
             "it never left the baseline's interval"
             if onset["step"] is None
@@ -97,7 +97,7 @@ def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
     chosen = chosen[chosen["selection"] == "all"]
     if chosen.empty:
         return
-    most = chosen.loc[chosen["ratio"].idxmax()]
+    most = chosen.sort_values("ratio").iloc[-1]
     if not most["ratio"] > 1 + LEAST_RATIO:
         yield Finding(
             f"In no layer do the 2 x 2 minors concentrate over {LEAST_RATIO:.0%} more than in the baseline "

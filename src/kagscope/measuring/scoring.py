@@ -274,7 +274,7 @@ class LayerScores:
                 continue
             if one.is_of("spectrum") and squares is None:
                 squares = spectrum(J)
-            known = {"jacobian": J[some], "spectrum": None if squares is None else squares[some]}
+            known: dict[str, Any] = {"jacobian": J[some], "spectrum": None if squares is None else squares[some]}
             known |= {"rotations": self.spec.budget.rotations, "seed": self.spec.seed}
             found = one.function(*(known[name] for name in one.takes))
             values, stderr = found if isinstance(found, tuple) else (found, 0.0)
