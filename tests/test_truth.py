@@ -96,7 +96,7 @@ def test_truth(path: Path, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def listed(chosen: kag.Selection, n: int, k: int, where: dict[str, Any]) -> kag.Subsets:
     from kagscope.columns.layout import make_layout
-    from kagscope.minors.bruteforce import clique_subsets
+    from kagscope.minors.routes.determinants import clique_subsets
 
     layout = make_layout(n, **where)
     if k == 1:
