@@ -17,8 +17,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import kagscope as kag
-from kagscope.minors.enumeration import enumerate_all, enumerate_s1, enumerate_sums
 from kagscope.minors.rows import complete_pairs
+from kagscope.minors.sweeps import enumerate_all, enumerate_s1, enumerate_sums
 from kagscope.minors.threads import threads
 
 SCALES = [kag.All(), *[kag.Ball(r) for r in (7, 14, 21, 28)], *[kag.Apart(d) for d in (7, 14, 21, 28)]]

@@ -17,9 +17,9 @@ from numba.extending import intrinsic
 
 import kagscope as kag
 from kagscope.minors import _numba
-from kagscope.minors.enumeration import enumerate_all, enumerate_sums
 from kagscope.minors.rows import complete_pairs
 from kagscope.minors.scaling import normalise
+from kagscope.minors.sweeps import enumerate_all, enumerate_sums
 
 wide: Any = _numba.prefer_wide_vectors
 CHUNK, SLOTS = 64, 8 * 260

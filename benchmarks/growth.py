@@ -1,7 +1,7 @@
 """How does cost grow with rows, columns and batch, against the counts of the cost model? Draws one log-log picture and prints it.
 
 Run: ``python benchmarks/growth.py`` (a minute or two). Processor time on one thread, shortest of several runs; the grey lines
-are the number of steps that the planner counts (``kagscope.minors.planner``), through the largest point.
+are the number of steps that the planner counts (``kagscope.minors.plan``), through the largest point.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import kagscope as kag
-from kagscope.minors import planner
+from kagscope.columns.layout import make_layout
+from kagscope.minors.plan import reference_seconds
+from kagscope.minors.routes.auto import Auto
+from kagscope.minors.task import Matrices, Task
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -47,9 +50,10 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 def steps(k: int, m: int, n: int, wanted: tuple[str, ...] | str) -> float:
     """Seconds of the reference core: the cost model's count, weighted where several kernels take part."""
-    if wanted == "all":
-        return planner.reference_seconds(planner.enumeration_work(k, m, n, comb(n, k), EVERYTHING))
-    return planner.reference_seconds(planner.formula_work(k, m, n, frozenset(wanted)))
+    names = EVERYTHING if wanted == "all" else frozenset(wanted)
+    task = Task(Matrices(np.broadcast_to(0.0, (1, m, n))), k, kag.All(), comb(n, k), make_layout(n), names, "exact")
+    (choice,) = Auto().choose([task])
+    return reference_seconds({kernel: count for route in choice for kernel, count in route.steps(task).items()})
 
 
 def sizes(k: int, axis: str) -> list[tuple[int, int, int]]:

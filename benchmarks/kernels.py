@@ -11,21 +11,24 @@ from functools import partial
 
 import numpy as np
 
+import kagscope as kag
 from kagscope.minors.haar import haar_mean_s1, haar_mean_s1_estimate, random_orthogonal, rotation_ratio_estimate
-from kagscope.minors.hull import row_pair_tops, top
-from kagscope.minors.sampling import sampled_moments
-from kagscope.minors.zonogon import row_pair_areas, zonogon_s1
-from kagscope.minors.zonotope import row_triple_volumes, s1_sampled
+from kagscope.minors.routes.hull import row_pair_tops, top
+from kagscope.minors.routes.sampling import sampled_moments
+from kagscope.minors.routes.zonogon import row_pair_areas, zonogon_s1
+from kagscope.minors.routes.zonotope import row_triple_volumes
+from kagscope.minors.routes.zonotope_sampled import s1_sampled
 
 
-def milliseconds(work: Callable[[], object], repeats: int = 9) -> float:
+def milliseconds(work: Callable[[], object], repeats: int = 9, threads: int = 2) -> float:
     """Shortest of several runs: other load on the machine only ever adds."""
-    work()
     times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+    with kag.limit_threads(threads):
         work()
-        times.append(time.perf_counter() - start)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
     return 1e3 * min(times)
 
 
@@ -71,7 +74,7 @@ def main() -> None:
     print("k = 2, J of 64 x 784, times of the whole call\n")
     wide = sorting(rng.integers(0, 2**62, size=(pairs, 784)))
     narrow = sorting(rng.integers(-(2**31), 2**31, size=(pairs, 784)).astype(np.int32))
-    one, two = milliseconds(lambda: row_pair_areas(J, 1)), milliseconds(lambda: row_pair_areas(J, 2))
+    one, two = milliseconds(lambda: row_pair_areas(J), threads=1), milliseconds(lambda: row_pair_areas(J))
     practice = milliseconds(lambda: sampled_practice(J, rng), 3)
     show("NumPy sort of as many int64 keys, one core", wide)
     show("NumPy sort of as many int32 keys, one core", narrow)
@@ -83,22 +86,22 @@ def main() -> None:
         "rectified (half the entries 0)": np.maximum(J, 0),
         "heavy-tailed": J * np.exp(2 * rng.normal(size=J.shape)),
     }.items():
-        show(f"S1 exact, {name}, 2 threads", milliseconds(partial(row_pair_areas, other, 2), 3))
-    show("largest minor of every row pair, 2 threads", milliseconds(lambda: row_pair_tops(J, 2)))
-    show("largest minor, 2 threads", milliseconds(lambda: top(J, 2)))
+        show(f"S1 exact, {name}, 2 threads", milliseconds(partial(row_pair_areas, other), 3))
+    show("largest minor of every row pair, 2 threads", milliseconds(lambda: row_pair_tops(J)))
+    show("largest minor, 2 threads", milliseconds(lambda: top(J)))
     show("rotation ratio 'max', 32 rotations", milliseconds(lambda: rotation_ratio_estimate(J, 2, "max"), 2))
     show("Haar mean of S1", milliseconds(lambda: haar_mean_s1(J, 2)))
 
     print("\nk = 2, larger\n")
     for m, n in ((128, 784), (128, 3072), (384, 1536), (768, 3072)):
         other = rng.normal(size=(m, n))
-        spent = milliseconds(partial(zonogon_s1, other, 2), 1)
+        spent = milliseconds(partial(zonogon_s1, other), 1)
         count = m * (m - 1) * n * (n - 1) / 4
         show(f"S1 exact, {m} x {n}", spent, f"{count / spent / 1e6:.0f}e9 minors a second")
 
     print("\nk >= 3, J of 64 x 784\n")
     triples = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]])
-    show("one row triple, exact, 1 thread", milliseconds(lambda: row_triple_volumes(J, triples, 1), 3) / 4)
+    show("one row triple, exact, 1 thread", milliseconds(lambda: row_triple_volumes(J, triples), 3, threads=1) / 4)
     heavy = J * np.exp(rng.normal(size=(64, 1))) * np.exp(1.5 * rng.normal(size=784))
     for k in (3, 4, 6):
         for name, other in (("Gaussian", J), ("heavy-tailed", heavy)):

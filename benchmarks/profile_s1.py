@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 
 import kagscope as kag
 from kagscope.minors._input import as_matrices
+from kagscope.minors.routes.zonogon import BLOCK_ENTRIES, balanced_rows, fold_areas, index_bits, row_pair_areas, write_keys
 from kagscope.minors.rows import repaired_row_pairs
 from kagscope.minors.scaling import nonzero_rows, normalise
-from kagscope.minors.zonogon import BLOCK_ENTRIES, balanced_rows, fold_areas, index_bits, row_pair_areas, write_keys
 
 REPEATS = 40
 

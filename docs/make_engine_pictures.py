@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Polygon
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-from kagscope.minors.sampling import BLOCK, sampled_moments
-from kagscope.minors.zonotope import s1_sampled, zonotope_s1
+from kagscope.minors.routes.sampling import BLOCK, sampled_moments
+from kagscope.minors.routes.zonotope import zonotope_s1
+from kagscope.minors.routes.zonotope_sampled import s1_sampled
 
 FOLDER = Path(__file__).parent / "pictures"
 INK, WARM, COOL, PALE = "#22313f", "#d1495b", "#2e86ab", "#c9d6df"

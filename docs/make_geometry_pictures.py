@@ -20,7 +20,7 @@ import kagscope as kag
 from kagscope.columns.layout import make_layout
 from kagscope.data import load
 from kagscope.figures.style import BLUE, GREY, ORANGE, VERMILLION, new_figure, save, style
-from kagscope.minors.bruteforce import minor_matrix
+from kagscope.minors.routes.determinants import minor_matrix
 
 FOLDER = Path(__file__).parent / "pictures"
 HIDDEN, POINT = 32, 7

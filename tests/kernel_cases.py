@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from kagscope.minors.threads import limit_threads
 
 TRUTH = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "truth"
 
@@ -82,3 +85,9 @@ def matrices(max_rows: int = 5, max_columns: int = 8, min_rows: int = 1, min_col
     return shapes.flatmap(
         lambda shape: st.one_of(*(arrays(np.float64, shape, elements=kind) for kind in (whole, ordinary, wild)))
     )
+
+
+def with_threads(count: int, work: Callable[[], Any]) -> Any:
+    """``work()`` on so many threads."""
+    with limit_threads(count):
+        return work()

@@ -36,7 +36,7 @@ WHERE = {"image_shape": (4, 5)}
 
 
 def by_gram(J: np.ndarray, chosen: list[kag.Selection]) -> list[kag.Moments]:
-    with mock.patch("kagscope.minors.exact.FEW_ROWS", 0):
+    with mock.patch("kagscope.minors.routes.enumeration.FEW_ROWS", 0):
         found: list[kag.Moments] = kag.minor_moments(J, 2, chosen, moments=CHEAP, **WHERE)
     return found
 

@@ -62,7 +62,6 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "k text": ({"k": "2"}, "k='2'"),
     "k bool": ({"k": True}, "k=True"),
     "method": ({"method": "fast"}, "'fast'.*'auto' or 'exact' or 'sampled'"),
-    "precision": ({"precision": "float16"}, "float16"),
     "moments unknown": ({"moments": ("s1", "s3")}, "'s3'"),
     "moments empty": ({"moments": ()}, "moments"),
     "moments number": ({"moments": 4}, "moments=4"),

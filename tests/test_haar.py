@@ -19,8 +19,8 @@ from kagscope.minors.haar import (
     rotation_ratio,
     rotation_ratio_estimate,
 )
-from kagscope.minors.hull import top
-from kernel_cases import matrices, read_truth, selected, truth_cases
+from kagscope.minors.routes.hull import top
+from kernel_cases import matrices, read_truth, selected, truth_cases, with_threads
 
 
 @pytest.mark.parametrize("file", truth_cases())
@@ -174,5 +174,6 @@ def test_bad_arguments_say_what_would_do(k: int, kind: str, rotations: int) -> N
 
 def test_same_bits_for_any_number_of_threads() -> None:
     J = np.random.default_rng(12).normal(size=(10, 40))
-    assert haar_mean_s1(J, 3, threads=1) == haar_mean_s1(J, 3, threads=2)
-    assert rotation_ratio(J, 2, "max", threads=1) == rotation_ratio(J, 2, "max", threads=2)
+    assert with_threads(1, lambda: haar_mean_s1(J, 3)) == with_threads(2, lambda: haar_mean_s1(J, 3))
+    one, two = (with_threads(count, lambda: rotation_ratio(J, 2, "max")) for count in (1, 2))
+    assert one == two

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
-from kagscope.minors import _input, planner
+from kagscope.minors import _input, plan
 
 SUMS = ("s1", "s2", "s4", "entropy", "top")
 CHEAP = ("s1", "s2", "s4")
@@ -22,14 +22,14 @@ CHEAP = ("s1", "s2", "s4")
 
 def by_gram(J: np.ndarray, k: int) -> kag.Moments:
     """The route of tall matrices: S2 and S4 by power Grams, S1 fused, pairs that cancel done again."""
-    with mock.patch("kagscope.minors.exact.FEW_ROWS", 0):
+    with mock.patch("kagscope.minors.routes.enumeration.FEW_ROWS", 0):
         return kag.minor_moments(J, k, [kag.All(), kag.Apart(2)], positions=np.arange(J.shape[1]), moments=CHEAP)[0]
 
 
 def by_formulas(J: np.ndarray, k: int) -> kag.Moments:
     """Zonogons and hulls, zonotopes, spectra wherever the rank allows, however small the matrix."""
     wanted = {2: (*CHEAP, "top"), 3: ("s1", "s2")}.get(k, CHEAP)
-    with mock.patch.dict(planner.RATES, {"triples": 1e-9}):
+    with mock.patch.dict(plan.RATES, {"triples": 1e-9}):
         return kag.minor_moments(J, k, method="exact", moments=wanted)
 
 

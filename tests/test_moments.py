@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import kagscope as kag
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
-from kagscope.minors.bruteforce import minor_matrix
+from kagscope.minors.routes.determinants import minor_matrix
 from kernel_cases import minors
 
 rng = np.random.default_rng(0)

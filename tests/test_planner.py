@@ -1,12 +1,10 @@
-"""Which way is taken, that every way finds the same, and that neither clocks nor caches decide anything."""
+"""Which way is taken, that every way finds the same, and that no clock decides anything."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -14,8 +12,11 @@ import pytest
 
 import kagscope as kag
 from kagscope.base.errors import InputError
-from kagscope.minors import calibration, planner
-from kagscope.minors.bruteforce import minor_matrix
+from kagscope.columns.layout import make_layout
+from kagscope.minors.plan import AUTO_SECONDS, RATES, reference_seconds
+from kagscope.minors.routes.auto import Auto
+from kagscope.minors.routes.determinants import minor_matrix
+from kagscope.minors.task import Matrices, Task
 
 rng = np.random.default_rng(0)
 CHEAP = ("s1", "s2", "s4")
@@ -46,11 +47,11 @@ def test_pairs_by_formula(matrix: np.ndarray, chosen: kag.Selection, wanted: tup
 
 
 def test_what_is_not_asked_for_costs_nothing() -> None:
-    with mock.patch("kagscope.minors.rows.pair_powers") as grams, mock.patch("kagscope.minors.rows.row_pair_areas") as areas:
-        areas.return_value = np.ones(66)
+    grams_of, areas_of = "kagscope.minors.routes.power_grams.pair_powers", "kagscope.minors.routes.zonogon.row_pair_areas"
+    with mock.patch(grams_of) as grams, mock.patch(areas_of, return_value=np.ones(66)):
         kag.minor_moments(J, 2, moments=("s1",))
         assert not grams.called
-    with mock.patch("kagscope.minors.rows.row_pair_areas") as areas:
+    with mock.patch(areas_of) as areas:
         kag.minor_moments(J, 2, moments=("s2", "s4"))
         kag.minor_moments(J, 2, moments=("top",))
         assert not areas.called
@@ -108,42 +109,20 @@ def test_rank_too_low_for_the_spectrum() -> None:
 # -- choosing --------------------------------------------------------------------------------------------------------------------
 
 
-def exact_seconds(k: int, chosen: kag.Selection, rows: int, columns: int, wanted: tuple[str, ...]) -> float:
-    count = math.comb(columns, k)
-    work, _ = planner.exact_work(k, chosen, rows, columns, count, frozenset(wanted), alone=True, memory_budget=2**30)
-    return planner.reference_seconds(work)
+def exact_seconds(k: int, rows: int, columns: int, wanted: tuple[str, ...]) -> float:
+    matrices = Matrices(np.broadcast_to(0.0, (1, rows, columns)))
+    task = Task(matrices, k, kag.All(), math.comb(columns, k), make_layout(columns), frozenset(wanted), "exact")
+    (choice,) = Auto().choose([task])
+    return reference_seconds({kernel: steps for route in choice for kernel, steps in route.steps(task).items()})
 
 
 def test_what_auto_affords() -> None:
     """A transformer's MLP block exactly; one with 100 times the work, or all its entropies, not."""
-    assert exact_seconds(2, kag.All(), 768, 3072, CHEAP) < planner.AUTO_SECONDS
-    assert exact_seconds(2, kag.All(), 4096, 16384, CHEAP) > planner.AUTO_SECONDS
-    assert exact_seconds(2, kag.All(), 768, 3072, ("entropy",)) > planner.AUTO_SECONDS
-    assert exact_seconds(3, kag.All(), 64, 784, ("s2",)) < 0.1
-    assert exact_seconds(3, kag.All(), 64, 784, ("s1",)) > planner.AUTO_SECONDS
-
-
-@pytest.mark.parametrize("steps_a_second", [1e-6, 1e30])
-def test_rates_of_the_machine_choose_nothing(steps_a_second: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    def results() -> list[kag.Moments]:
-        return [
-            kag.minor_moments(J, k, selection, moments=wanted, rel_error=0.1, **IMAGE)
-            for k in (1, 2, 3, 4)
-            for selection in (kag.All(), [kag.All(), kag.Ball(2)])
-            for wanted in ("all", CHEAP, ("s1", "s2"))
-        ]
-
-    def flat(values: list[kag.Moments]) -> list[kag.Moments]:
-        return [one for value in values for one in (value if isinstance(value, list) else [value])]
-
-    before = flat(results())
-    monkeypatch.setattr(calibration, "rate", lambda kernel: steps_a_second)
-    for one, other in zip(before, flat(results()), strict=True):
-        assert one.plan.routes == other.plan.routes
-        assert one.exact == other.exact
-        assert all((one.sums[name] == other.sums[name]).all() for name in one.sums)
-        if other.plan.work:
-            assert other.plan.seconds == pytest.approx(sum(other.plan.work.values()) / steps_a_second)
+    assert exact_seconds(2, 768, 3072, CHEAP) < AUTO_SECONDS
+    assert exact_seconds(2, 4096, 16384, CHEAP) > AUTO_SECONDS
+    assert exact_seconds(2, 768, 3072, ("entropy",)) > AUTO_SECONDS
+    assert exact_seconds(3, 64, 784, ("s2",)) < 0.1
+    assert exact_seconds(3, 64, 784, ("s1",)) > AUTO_SECONDS
 
 
 def test_clocks_choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,73 +139,30 @@ def test_clocks_choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_accuracy_not_reached_is_said() -> None:
     A = rng.normal(size=(64, 784))
     assert "not reached" not in kag.minor_moments(A, 3, moments=("s1",), rel_error=0.001).plan.explain()
-    with mock.patch("kagscope.minors.estimates.draws_within_reach", return_value=1024):
+    with mock.patch("kagscope.minors.routes.sampled.draws_within_reach", return_value=1024):
         m = kag.minor_moments(A, 3, moments=("s1",), rel_error=1e-5)
     assert m.stderr["s1"] > 1e-5 * m.s1
     assert "rel_error=1e-05 was not reached" in m.plan.explain()
 
 
-# -- calibration -----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibration, "_this_process", {})
-    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / name)
-    return tmp_path / "kagscope" / "rates.json"
-
-
-def test_every_kernel_is_measured_in_well_below_a_second(cache: Path) -> None:
-    for kernel in planner.RATES:
-        calibration.measure(kernel)  # compiles
-    began = time.perf_counter()
-    rates = {kernel: calibration.rate(kernel) for kernel in planner.RATES}
-    assert time.perf_counter() - began < 5  # 0.3 s on an idle machine
-    assert json.loads(cache.read_text()) == {"machine": calibration.machine(), "rates": rates}
-    for kernel, value in rates.items():
-        assert planner.RATES[kernel] / 100 < value < planner.RATES[kernel] * 100
-
-
-def test_rates_are_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = calibration.rate("Grams")
-    monkeypatch.setattr(calibration, "_this_process", {})
-    monkeypatch.setattr(calibration, "measure", lambda kernel: pytest.fail(f"{kernel} measured again"))
-    assert calibration.rate("Grams") == first
-    assert [path.name for path in cache.parent.iterdir()] == ["rates.json"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        '{"machine": {}, "rates": {"Grams": 7.0}}',
-        '{"machine": MACHINE, "rates": 3}',
-        '{"machine": MACHINE, "rates": {"Grams": "fast"}}',
-        '{"machine": MACHINE, "rates": {"Grams": -7.0}}',
-        '{"machine": MACHINE, "rates": {"Grams": NaN}}',
-        "\xff\xfe",
-    ],
-)
-def test_damaged_or_foreign_rates_are_measured_again(content: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.parent.mkdir()
-    cache.write_bytes(content.replace("MACHINE", json.dumps(calibration.machine())).encode("latin1"))
-    monkeypatch.setattr(calibration, "measure", lambda kernel: 5.0)
-    assert calibration.rate("Grams") == 5.0
-    assert json.loads(cache.read_text())["rates"] == {"Grams": 5.0}
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.parent.write_text("a file where the folder should be")
-    monkeypatch.setattr(calibration, "measure", lambda kernel: 5.0)
-    assert calibration.rate("Grams") == 5.0
-
-
-def test_plans_say_what_they_cost(cache: Path) -> None:
-    text = kag.minor_moments(J, 2).plan.explain()
-    assert "s a matrix on one core of this machine (" in text
-    assert "steps of pairs)" in text
+def test_plans_say_what_they_cost() -> None:
+    plan = kag.minor_moments(J, 2).plan
+    assert "s a matrix on one core of a server (" in plan.explain()
+    assert "steps of pairs)" in plan.explain()
+    assert plan.seconds == plan.work["pairs"] / RATES["pairs"]
     assert "estimated" not in kag.minor_moments(J, 2, method="sampled").plan.explain()
+
+
+def test_one_limit_of_threads_reaches_every_part() -> None:
+    """All work goes through one helper, which reads the innermost limit."""
+    with (
+        mock.patch("kagscope.minors.threads.ThreadPoolExecutor", side_effect=AssertionError("a pool of threads was started")),
+        kag.limit_threads(1),
+    ):
+        kag.rotation_ratio(J, 2, "max", rotations=2)
+        kag.haar_mean_s1(J, 3)
+        kag.row_means(J, 3)
+        kag.factored_minor_moments(J, J[:, :1].T, 2)
+        for k in (1, 2, 3):
+            kag.minor_moments(J, k)
+            kag.minor_moments(J, k, method="sampled", rel_error=0.5)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from kagscope.base.errors import InputError
-from kagscope.minors import sampling
-from kagscope.minors.draws import column_source, draw_subsets
-from kagscope.minors.sampling import SUMS, sampled_moments
-from kernel_cases import det, fractions, minors, read_truth, selected, truth_cases
+from kagscope.minors.routes import sampling
+from kagscope.minors.routes.draws import column_source, draw_subsets
+from kagscope.minors.routes.sampling import SUMS, sampled_moments
+from kernel_cases import det, fractions, minors, read_truth, selected, truth_cases, with_threads
 
 
 def cliques(pairs: np.ndarray, k: int) -> list[tuple[int, ...]]:
@@ -202,7 +202,7 @@ def test_auto_takes_the_proposal_with_less_variance() -> None:
 
 def test_same_bits_for_any_number_of_threads() -> None:
     J = np.random.default_rng(36).normal(size=(12, 30))
-    one, two = (sampled_moments(J, 3, rel_error=1e-6, seed=5, max_draws=1 << 18, threads=threads) for threads in (1, 2))
+    one, two = (with_threads(count, lambda: sampled_moments(J, 3, rel_error=1e-6, seed=5, max_draws=1 << 18)) for count in (1, 2))
     assert one.sums == two.sums
     assert np.array_equal(one.covariance, two.covariance)
     assert np.array_equal(one.counts, two.counts)

@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
-from kagscope.minors import _input, torch_backend, torch_pairs
-from kagscope.minors.bruteforce import minor_matrix
+from kagscope.minors import _input
 from kagscope.minors.moments import _at_exponent
+from kagscope.minors.routes import torch_enumeration, torch_formulas
+from kagscope.minors.routes.determinants import minor_matrix
 from kernel_cases import matrices
 from test_truth import CASES, HARD, SCORES, SUMS, close, load, selection
 
@@ -160,7 +161,7 @@ def test_any_matrix(J: np.ndarray) -> None:
     """Every minor is the kernel's own, bit for bit: tops and zeros are equal, not only close."""
     want = kag.minor_moments(J, 2)
     subsets = kag.minors.subsets.cached_subsets((kag.All(),), make_layout(J.shape[1]), 2)
-    _, [(sums, hist)] = torch_backend.selection_sums(
+    _, [(sums, hist)] = torch_enumeration.selection_sums(
         torch.from_numpy(J)[None], 2, subsets, frozenset((*SUMS, "histogram")), 2**24
     )
     assert sums[0, 4] == want.sums["top"][0]
@@ -172,7 +173,7 @@ def test_any_matrix(J: np.ndarray) -> None:
 @settings(max_examples=60, deadline=None)
 @given(J=matrices(min_rows=2, max_rows=4, min_columns=2))
 def test_zonogons_of_any_matrix(J: np.ndarray) -> None:
-    _, found = torch_pairs.all_pair_sums(torch.from_numpy(J)[None], frozenset(CHEAP), 2**24)
+    _, found = torch_formulas.all_pair_sums(torch.from_numpy(J)[None], frozenset(CHEAP), 2**24)
     want = kag.minor_moments(J, 2, moments=CHEAP)
     whole = want.sums["s2"][0] ** 0.5
     assert abs(found[0, 0] - want.sums["s1"][0]) <= 1e-9 * max(want.sums["s1"][0], whole * 1e-3)
@@ -193,7 +194,7 @@ def test_both_products_with_their_errors_beat_rounded_ones() -> None:
     F, S = torch.tensor([[[a], [1.0]]]), torch.tensor([[[b], [(b / a)]]], dtype=torch.float64)
     F = F.to(torch.float64)
     exact = abs(_fraction_minor(F[0, :, 0].tolist(), S[0, :, 0].tolist()))
-    (tile,) = list(torch_backend.two_minors(torch.cat([F, F], 1), torch.cat([S, S], 1), compensated=True))
+    (tile,) = list(torch_enumeration.two_minors(torch.cat([F, F], 1), torch.cat([S, S], 1), compensated=True))
     assert tile.item() == pytest.approx(exact, rel=1e-12)
 
 
@@ -229,7 +230,7 @@ def test_other_tiles_same_bits(device: str) -> None:
     J = torch.from_numpy(rng.normal(size=(5, 12, 30))).to(device)
     J[2, 3] = 0
     small, large = (_moments(J, kag.Ball(3), (*SUMS, "histogram"), budget) for budget in (150_000, 2**30))
-    assert torch_backend.tile_sizes(5, 12, 600, 256, 150_000)[1] < 600
+    assert torch_enumeration.tile_sizes(5, 12, 600, 256, 150_000)[1] < 600
     for name in ("s1", "s2", "s4", "top"):
         assert (small.sums[name] == large.sums[name]).all()
     assert small.sums["entropy"] == pytest.approx(large.sums["entropy"], rel=1e-13)
@@ -275,15 +276,15 @@ def test_memory_budget_on_cuda() -> None:
 @given(J=matrices())
 def test_tree_adds_all(J: np.ndarray) -> None:
     exact = [math.fsum(column) for column in J.T]
-    got = torch_backend.tree(torch.from_numpy(J.copy()), 0).tolist()
+    got = torch_enumeration.tree(torch.from_numpy(J.copy()), 0).tolist()
     assert got == pytest.approx(exact, rel=1e-12, abs=1e-12 * np.abs(J).max(initial=0.0))
-    assert torch_backend.tree(torch.from_numpy(J.copy()), 1, torch.maximum).tolist() == J.max(axis=1).tolist()
+    assert torch_enumeration.tree(torch.from_numpy(J.copy()), 1, torch.maximum).tolist() == J.max(axis=1).tolist()
 
 
 def test_blocks_hold_each_subset_once_in_its_cell() -> None:
     layout = make_layout(30, (5, 6))
     subsets = kag.minors.subsets.cached_subsets((kag.Ball(2), kag.Apart(3), kag.Shell(1, 4)), layout, 2)
-    blocks = torch_backend.blocks_of(subsets, 30, torch.device("cpu"))
+    blocks = torch_enumeration.blocks_of(subsets, 30, torch.device("cpu"))
     pairs = torch.stack(blocks.columns, dim=1).numpy()
     cells = np.repeat(blocks.cells, blocks.size)
     real = pairs[:, 0] < 30
@@ -297,7 +298,7 @@ def test_row_pairs_are_visited_once() -> None:
     for m in range(1, 9):
         F = torch.arange(1.0, m + 1, dtype=torch.float64)[None, :, None]
         S = F**2
-        tiles = torch_backend.two_minors(torch.cat([F, F], 1), torch.cat([S, S], 1))
+        tiles = torch_enumeration.two_minors(torch.cat([F, F], 1), torch.cat([S, S], 1))
         got = sorted(value for tile in tiles for value in tile.flatten().tolist())
         assert got == sorted(abs(i * j * j - j * i * i) for i in range(1, m + 1) for j in range(1, i))
 
@@ -432,6 +433,6 @@ def test_by_hand() -> None:
     M = minor_matrix(BATCH[0], 2)
     layout = make_layout(30)
     subsets = kag.minors.subsets.cached_subsets((kag.All(),), layout, 2)
-    exponent, [(sums, _)] = torch_backend.selection_sums(torch.from_numpy(BATCH[:1]), 2, subsets, frozenset(SUMS), 2**24)
+    exponent, [(sums, _)] = torch_enumeration.selection_sums(torch.from_numpy(BATCH[:1]), 2, subsets, frozenset(SUMS), 2**24)
     M = np.ldexp(M, -2 * exponent[0])
     assert sums[0] == pytest.approx([M.sum(), (M**2).sum(), (M**4).sum(), (M * np.log(M)).sum(), M.max()], rel=1e-10)

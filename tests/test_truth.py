@@ -42,7 +42,7 @@ def close(got: float, want: float, scale: float, hard: bool) -> bool:
 @pytest.mark.parametrize("route", ["all moments", "sums", "power Grams", "sums and top", "list", "factored", "subsets", "scaled"])
 def test_truth(path: Path, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if route == "power Grams":
-        monkeypatch.setattr("kagscope.minors.exact.FEW_ROWS", 0)
+        monkeypatch.setattr("kagscope.minors.routes.enumeration.FEW_ROWS", 0)
     J, case = load(path)
     where = {"image_shape": tuple(case["image_shape"])} if case["image_shape"] else {}
     hard = any(word in case["name"] for word in HARD)
@@ -96,7 +96,7 @@ def test_truth(path: Path, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def listed(chosen: kag.Selection, n: int, k: int, where: dict[str, Any]) -> kag.Subsets:
     from kagscope.columns.layout import make_layout
-    from kagscope.minors.bruteforce import clique_subsets
+    from kagscope.minors.routes.determinants import clique_subsets
 
     layout = make_layout(n, **where)
     if k == 1:

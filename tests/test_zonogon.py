@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from kagscope.minors import zonogon
-from kagscope.minors.zonogon import careful_area, pair_areas, row_pair_areas, zonogon_s1
-from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases
+from kagscope.minors.routes import zonogon
+from kagscope.minors.routes.zonogon import careful_area, pair_areas, row_pair_areas, zonogon_s1
+from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases, with_threads
 
 EXACT = 1e-14
 
@@ -113,7 +113,7 @@ def test_chosen_pairs_are_those_of_all_pairs() -> None:
 
 def test_same_bits_for_any_number_of_threads_and_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     J = np.random.default_rng(9).normal(size=(40, 300))
-    one = row_pair_areas(J, threads=1)
-    assert np.array_equal(one, row_pair_areas(J, threads=2))
+    one = with_threads(1, lambda: row_pair_areas(J))
+    assert np.array_equal(one, with_threads(2, lambda: row_pair_areas(J)))
     monkeypatch.setattr(zonogon, "BLOCK_ENTRIES", 1000)
-    assert np.array_equal(one, row_pair_areas(J, threads=2))
+    assert np.array_equal(one, with_threads(2, lambda: row_pair_areas(J)))

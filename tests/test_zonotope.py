@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 
 from kagscope.base.errors import InputError
-from kagscope.minors import zonotope
-from kagscope.minors.zonotope import row_triple_volumes, s1_sampled, zonotope_s1
-from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases
+from kagscope.minors.routes import zonotope
+from kagscope.minors.routes.zonotope import row_triple_volumes, zonotope_s1
+from kagscope.minors.routes.zonotope_sampled import s1_sampled
+from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases, with_threads
 
 ACCURATE = 1e-13
 
@@ -124,12 +125,13 @@ def test_asked_for_accuracy_is_met_and_budget_is_kept() -> None:
 
 def test_same_bits_for_any_number_of_threads_and_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     J = np.random.default_rng(8).normal(size=(8, 70))
-    one, volumes = s1_sampled(J, 3, 0.002, seed=1, threads=1), row_triple_volumes(J, all_triples(8), threads=1)
-    assert one == s1_sampled(J, 3, 0.002, seed=1, threads=2)
+    one = with_threads(1, lambda: s1_sampled(J, 3, 0.002, seed=1))
+    volumes = with_threads(1, lambda: row_triple_volumes(J, all_triples(8)))
+    assert one == with_threads(2, lambda: s1_sampled(J, 3, 0.002, seed=1))
     assert one != s1_sampled(J, 3, 0.002, seed=2)
-    assert np.array_equal(volumes, row_triple_volumes(J, all_triples(8), threads=2))
+    assert np.array_equal(volumes, with_threads(2, lambda: row_triple_volumes(J, all_triples(8))))
     monkeypatch.setattr(zonotope, "BLOCK_ENTRIES", 20_000)
-    assert np.array_equal(volumes, row_triple_volumes(J, all_triples(8), threads=2))
+    assert np.array_equal(volumes, with_threads(2, lambda: row_triple_volumes(J, all_triples(8))))
 
 
 def test_rank_too_low_gives_exactly_zero() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
+from kagscope.columns.cliques import count_cliques
 from kagscope.columns.layout import Layout, is_whole
 
 BoolArray = NDArray[np.bool_]
@@ -225,8 +226,6 @@ def column_subset_count(selection: Selection, layout: Layout, k: int) -> int:
     if k == 3:
         dense = adjacency.astype(np.float64)  # entries of the square are below 2^53: exact
         return round(float(((dense @ dense) * dense).sum() / 6))
-    from kagscope.minors.subsets import count_cliques
-
     return count_cliques(adjacency, k)
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FloatArray = NDArray[np.float64]
+MatrixLike: TypeAlias = "NDArray[Any] | Tensor"
+"""A matrix or batch of matrices: (m, n) or (B, m, n), real floating point."""
+Values: TypeAlias = "float | FloatArray | Tensor"
+"""A float for one matrix, (B,) for a batch: an array, or a tensor on the device of the matrices if that is CUDA."""
 DEVICES = ("cuda",)  # of tensors that are answered with tensors beside them
 MOMENTS = ("s1", "s2", "s4", "entropy", "top", "histogram")
 

@@ -1,4 +1,4 @@
-"""The loops over every 2-minor and 3-minor that :mod:`kagscope.minors.enumeration` runs, compiled (MATH.md 4.6).
+"""The loops over every 2-minor and 3-minor that :mod:`kagscope.minors.sweeps` runs, compiled (MATH.md 4.6).
 
 The vectors run along the column subsets that share a prefix, gathered side by side, so that every inner loop is element-wise over
 contiguous memory: no reduction is reordered, results do not depend on vector width, and sums per column subset come for free.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import comb
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import All, Selection, Subsets, as_selections
-from kagscope.minors._input import as_numpy, as_tensor, check_k, check_moments, device_of, require_finite
+from kagscope.minors._input import MatrixLike, as_numpy, as_tensor, check_k, check_moments, device_of, require_finite
 from kagscope.minors.factored_forms import entry_forms, pair_forms, triple_forms
 from kagscope.minors.factored_kernels import GROUP, pair_rows, triple_rows
 from kagscope.minors.moments import SUMS, Moments
-from kagscope.minors.planner import Plan
+from kagscope.minors.plan import Plan
+from kagscope.minors.routes.power_grams import repaired_row_pairs
+from kagscope.minors.routes.zonogon import row_pair_areas
 from kagscope.minors.scaling import normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
@@ -28,8 +30,7 @@ class FactoredMoments:
     """The one pass over W, ready for any number of d.
 
     Holds, per selection, the moments of |det W[R, C]| over column subsets C for each row subset R. Histograms do not factor:
-    they are
-    not available here.
+    they are not available here.
 
     Args:
         W: (m, n) NumPy array or torch tensor.
@@ -43,14 +44,14 @@ class FactoredMoments:
 
     def __init__(
         self,
-        W: Any,
+        W: MatrixLike,
         k: int = 2,
-        selection: Any = None,
+        selection: Selection | str | Sequence[Selection | str] | None = None,
         *,
         image_shape: Sequence[int] | None = None,
         positions: Any = None,
         groups: Any = None,
-        moments: Any = "all",
+        moments: str | Iterable[str] = "all",
     ) -> None:
         self.device = device_of(W)
         matrix = as_numpy(W, "W")
@@ -78,7 +79,7 @@ class FactoredMoments:
             tables += _row_tables(normalised[0], self.k, subsets, self.wanted)
         self.tables = tables  # each (5, C(m, k)): S1, S2, S4, entropy, top by row subset
 
-    def at(self, d: Any) -> Any:
+    def at(self, d: MatrixLike) -> Moments | list[Moments]:
         """Moments of diag(d_b) W for every b.
 
         Args:
@@ -134,17 +135,45 @@ class FactoredMoments:
         return Plan((batch, self.rows, self.columns), self.k, name, count, routes, notes=notes)
 
 
+@overload
 def factored_minor_moments(
-    W: Any,
-    d: Any,
+    W: MatrixLike,
+    d: MatrixLike,
     k: int = 2,
-    selection: Any = None,
+    selection: Selection | str | None = None,
     *,
     image_shape: Sequence[int] | None = None,
     positions: Any = None,
     groups: Any = None,
-    moments: Any = "all",
-) -> Any:
+    moments: str | Iterable[str] = "all",
+) -> Moments: ...
+
+
+@overload
+def factored_minor_moments(
+    W: MatrixLike,
+    d: MatrixLike,
+    k: int = 2,
+    selection: Sequence[Selection | str] = ...,
+    *,
+    image_shape: Sequence[int] | None = None,
+    positions: Any = None,
+    groups: Any = None,
+    moments: str | Iterable[str] = "all",
+) -> list[Moments]: ...
+
+
+def factored_minor_moments(
+    W: MatrixLike,
+    d: MatrixLike,
+    k: int = 2,
+    selection: Selection | str | Sequence[Selection | str] | None = None,
+    *,
+    image_shape: Sequence[int] | None = None,
+    positions: Any = None,
+    groups: Any = None,
+    moments: str | Iterable[str] = "all",
+) -> Moments | list[Moments]:
     """Moments of the k-minors of diag(d[b]) W for every b, from one pass over W (MATH.md 4.7).
 
     Args:
@@ -204,12 +233,10 @@ def _entry_table(W: FloatArray) -> FloatArray:
 
 def _complete_table(W: FloatArray, wanted: frozenset[str]) -> FloatArray:
     """All column pairs: zonogon areas and power Grams by row pair."""
-    from kagscope.minors.rows import repaired_row_pairs, row_pair_s1
-
     table = np.zeros((5, comb(len(W), 2)))
     table[1], table[2] = repaired_row_pairs(W)
     if "s1" in wanted:
-        table[0] = row_pair_s1(W)
+        table[0] = row_pair_areas(W)
     return table
 
 

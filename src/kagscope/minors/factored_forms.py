@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors.bruteforce import row_subsets
 from kagscope.minors.factored_kernels import pair_tops
 from kagscope.minors.moments import SUMS
+from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.threads import run_parts
 
 FloatArray = NDArray[np.float64]

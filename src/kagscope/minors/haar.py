@@ -11,7 +11,7 @@ every k-subset.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -19,22 +19,16 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 from kagscope.minors._numba import fma
-from kagscope.minors.determinants import KERNEL
-from kagscope.minors.hull import column_pair_tops, top
-from kagscope.minors.parallel import map_blocks
-from kagscope.minors.zonogon import FloatArray, pair_areas, zonogon_s1
+from kagscope.minors.det2 import KERNEL
+from kagscope.minors.plan import Estimate
+from kagscope.minors.routes.hull import column_pair_tops, top
+from kagscope.minors.routes.zonogon import FloatArray, pair_areas, zonogon_s1
+from kagscope.minors.threads import map_blocks, one_blas_thread
 
 BoolArray = NDArray[np.bool_]
 
 NEARLY_PARALLEL = 1e-4  # squared sine below which the Gram matrix has lost too many digits
 NOISE = 64 * float(np.finfo(np.float64).eps) ** 2  # squared residual over squared length that rounding alone produces
-
-
-class Estimate(NamedTuple):
-    """A number and its standard error, 0 where it is exact."""
-
-    value: float
-    stderr: float
 
 
 def haar_constant(m: int, k: int) -> float:
@@ -113,7 +107,7 @@ def _away_from(vectors: FloatArray, a: int) -> FloatArray:
     return rest
 
 
-def _triple_volumes(vectors: FloatArray, pairs: BoolArray | None, threads: int | None) -> float:
+def _triple_volumes(vectors: FloatArray, pairs: BoolArray | None) -> float:
     """Sum of volumes over triples a < b < c: |v_a| times the areas of the later ones seen along v_a."""
     norms = np.linalg.norm(vectors, axis=1)
 
@@ -128,7 +122,7 @@ def _triple_volumes(vectors: FloatArray, pairs: BoolArray | None, threads: int |
         near = pairs[a, later]
         return float(norms[a]) * _area_sum(rest[near], pairs[later, later][np.ix_(near, near)])
 
-    return math.fsum(map_blocks(work, len(vectors), 1, threads))
+    return math.fsum(map_blocks(work, len(vectors), 1))
 
 
 def _listed_volumes(vectors: FloatArray, subsets: NDArray[np.int64]) -> float:
@@ -191,7 +185,6 @@ def haar_mean_s1_estimate(
     seed: int = 0,
     max_triples: float = 5e8,
     max_draws: int = 4096,
-    threads: int | None = None,
 ) -> Estimate:
     """Mean of S1(QJ) over uniform orthogonal Q (MATH.md 4.5), with its standard error.
 
@@ -207,7 +200,6 @@ def haar_mean_s1_estimate(
         seed: of the sampling.
         max_triples: most column triples to sum exactly.
         max_draws: most draws when sampling; the standard error says what they reached.
-        threads: at most this many; None means all processors. The result does not depend on it.
 
     Raises:
         InputError: k is not in 1 … min(m, n).
@@ -233,7 +225,7 @@ def haar_mean_s1_estimate(
     elif k == 2:
         value = _area_sum(vectors, pairs)
     elif k == 3 and math.comb(len(vectors), 3) <= max_triples:
-        value = _triple_volumes(vectors, pairs, threads)
+        value = _triple_volumes(vectors, pairs)
     else:
         value, stderr = _sampled_volumes(vectors, k, pairs, rel_error, seed, max_draws)
     factor = math.exp(math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1)) if m > 500 else float(math.comb(m, k))
@@ -254,23 +246,29 @@ def _selected_pairs(n: int, columns: BoolArray | None, pairs: BoolArray) -> NDAr
     return np.argwhere(allowed)
 
 
-def _s1(J: FloatArray, k: int, columns: BoolArray | None, pairs: BoolArray | None, threads: int | None) -> float:
+def _s1(J: FloatArray, k: int, columns: BoolArray | None, pairs: BoolArray | None) -> float:
     chosen = J if columns is None else J[:, columns]
     if k == 1:
         return float(np.abs(chosen).sum())
     if pairs is None:
-        return zonogon_s1(chosen, threads)
+        return zonogon_s1(chosen)
     listed = _selected_pairs(J.shape[1], columns, pairs)
-    return float(pair_areas(J.T, listed[:, 0], listed[:, 1], threads).sum())
+    return float(pair_areas(J.T, listed[:, 0], listed[:, 1]).sum())
 
 
-def _top(J: FloatArray, k: int, columns: BoolArray | None, listed: NDArray[np.int64] | None, threads: int | None) -> float:
+def _top(J: FloatArray, k: int, columns: BoolArray | None, listed: NDArray[np.int64] | None) -> float:
     chosen = J if columns is None else J[:, columns]
     if k == 1:
         return float(np.abs(chosen).max(initial=0.0))
     if listed is None:
-        return top(chosen, threads)
-    return float(column_pair_tops(J, listed, threads).max(initial=0.0))
+        return top(chosen)
+    return float(column_pair_tops(J, listed).max(initial=0.0))
+
+
+def _turned(J: FloatArray, generator: np.random.Generator) -> FloatArray:
+    """QJ for a uniform random Q."""
+    with one_blas_thread():
+        return np.asarray(random_orthogonal(J.shape[0], 1, generator)[0] @ J)
 
 
 def rotation_ratio_estimate(
@@ -282,7 +280,6 @@ def rotation_ratio_estimate(
     *,
     rotations: int = 32,
     seed: int = 0,
-    threads: int | None = None,
 ) -> Estimate:
     """How axis-aligned J is against random rotations of its rows (MATH.md section 3), with the standard error from the rotations.
 
@@ -294,7 +291,6 @@ def rotation_ratio_estimate(
         pairs: (n, n) symmetric bool, which two columns may stand together; None means any.
         rotations: number of random Q for "max", at least 2.
         seed: of the random Q.
-        threads: at most this many; None means all processors. The result does not depend on it.
 
     Returns:
         Value and standard error; NaN where J has no non-zero minor.
@@ -312,19 +308,17 @@ def rotation_ratio_estimate(
     with np.errstate(under="ignore"):
         J = np.ldexp(J, -int(np.frexp(np.abs(J).max(initial=0.0))[1]))
     if kind == "pr":
-        s1 = _s1(J, k, columns, pairs, threads)
-        mean = haar_mean_s1(J, k, columns, pairs, threads=threads)
+        s1 = _s1(J, k, columns, pairs)
+        mean = haar_mean_s1(J, k, columns, pairs)
         return Estimate(mean / s1 if s1 > 0 else math.nan, 0.0)
     if rotations < 2:
         raise InputError(f"rotations={rotations}, expected at least 2 so that the mean has a standard error")
     listed = None if pairs is None or k == 1 else _selected_pairs(J.shape[1], columns, pairs)
-    own = _top(J, k, columns, listed, threads)
+    own = _top(J, k, columns, listed)
     if own == 0:
         return Estimate(math.nan, math.nan)
     generator = np.random.default_rng(seed)
-    tops = np.array(
-        [_top(random_orthogonal(J.shape[0], 1, generator)[0] @ J, k, columns, listed, threads) for _ in range(rotations)]
-    )
+    tops = np.array([_top(_turned(J, generator), k, columns, listed) for _ in range(rotations)])
     mean = float(tops.mean())
     return Estimate(own / mean, own / mean**2 * float(tops.std(ddof=1)) / math.sqrt(rotations))
 

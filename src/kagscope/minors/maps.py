@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +12,20 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout, real_array
 from kagscope.columns.selections import Window
-from kagscope.minors._input import as_matrices, check_k, device_of, placed
-from kagscope.minors.exact import pair_sums
+from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, placed
 from kagscope.minors.moments import Moments
-from kagscope.minors.rows import complete_pairs
+from kagscope.minors.routes.enumeration import pair_sums
 from kagscope.minors.scaling import nonzero_rows, normalise
+from kagscope.minors.subsets import complete_pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FloatArray = NDArray[np.float64]
 CHEAP = frozenset({"s1", "s2", "s4"})
 
 
-def column_pair_map(J: Any) -> dict[str, Any]:
+def column_pair_map(J: MatrixLike) -> dict[str, FloatArray | Tensor]:
     """S1, S2, S4 of the 2-minors of every pair of columns, summed over all row pairs.
 
     Args:
@@ -60,18 +63,23 @@ def _map(matrix: FloatArray) -> dict[str, FloatArray]:
 
 @overload
 def window_moments(
-    J: Any, centers: Any, radius: float, image_shape: Sequence[int] | None = None, *, positions: Any = None
+    J: MatrixLike, centers: Any, radius: float, image_shape: Sequence[int] | None = None, *, positions: Any = None
 ) -> list[Moments]: ...
 
 
 @overload
 def window_moments(
-    J: Any, centers: Any, radius: Sequence[float], image_shape: Sequence[int] | None = None, *, positions: Any = None
+    J: MatrixLike, centers: Any, radius: Sequence[float], image_shape: Sequence[int] | None = None, *, positions: Any = None
 ) -> list[list[Moments]]: ...
 
 
 def window_moments(
-    J: Any, centers: Any, radius: float | Sequence[float], image_shape: Sequence[int] | None = None, *, positions: Any = None
+    J: MatrixLike,
+    centers: Any,
+    radius: float | Sequence[float],
+    image_shape: Sequence[int] | None = None,
+    *,
+    positions: Any = None,
 ) -> list[Moments] | list[list[Moments]]:
     """S1, S2, S4 of the 2-minors inside the window around each center: masked sums of the column pair map.
 

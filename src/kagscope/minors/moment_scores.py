@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError, UndefinedScore
-from kagscope.minors._input import check_positive
-from kagscope.registry import register
+from kagscope.minors._input import Values, check_positive
+from kagscope.registry import all_scores, register
 
 if TYPE_CHECKING:
     from kagscope.minors.moments import Moments
@@ -33,7 +33,7 @@ ZERO = "undefined: every minor is zero"
     source="arXiv 2511.21626 and its code; MATH.md 3",
     symbol="PR",
 )
-def participation_ratio(moments: Moments) -> Any:
+def participation_ratio(moments: Moments) -> Values:
     """sqrt(S2) / S1, in [1/sqrt(N), 1]: higher is more concentrated (arXiv 2511.21626 and the authors' code)."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
     return moments.out(quotient(np.sqrt(s2), s1))
@@ -49,7 +49,7 @@ def participation_ratio(moments: Moments) -> Any:
     source="arXiv 2509.12326; MATH.md 3",
     fraction=True,
 )
-def pr_normalized(moments: Moments) -> Any:
+def pr_normalized(moments: Moments) -> Values:
     """S1^2 / (N S2), in [1/N, 1]: 1 is uniform (arXiv 2509.12326; the physics convention)."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
     return moments.out(quotient((s1 / max(moments.count, 1)) * s1, s2))
@@ -64,7 +64,7 @@ def pr_normalized(moments: Moments) -> Any:
     undefined=ZERO,
     source="MATH.md 3",
 )
-def effective_minors(moments: Moments) -> Any:
+def effective_minors(moments: Moments) -> Values:
     """S1^2 / S2: how many minors carry the mass."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
     return moments.out(quotient(s1**2, s2))
@@ -79,7 +79,7 @@ def effective_minors(moments: Moments) -> Any:
     undefined=ZERO,
     source="standard; MATH.md 3",
 )
-def ipr(moments: Moments) -> Any:
+def ipr(moments: Moments) -> Values:
     """S2^2 / S4: participation with probabilities M^2 / S2."""
     s2, s4 = moments.normalised("s2"), moments.normalised("s4")
     return moments.out(quotient(s2**2, s4))
@@ -95,7 +95,7 @@ def ipr(moments: Moments) -> Any:
     source="code of arXiv 2511.21626; MATH.md 3",
     symbol="KL",
 )
-def kl_uniform(moments: Moments) -> Any:
+def kl_uniform(moments: Moments) -> Values:
     """ln N + E / S1 - ln S1: divergence of p = M / S1 from uniform, 0 where all minors are equal (arXiv 2511.21626 code)."""
     s1, entropy = moments.normalised("s1"), moments.normalised("entropy")
     safe = np.where(s1 > 0, s1, 1.0)
@@ -114,7 +114,7 @@ def kl_uniform(moments: Moments) -> Any:
     error=lambda moments: near_zero_error(moments),
     fraction=True,
 )
-def near_zero(moments: Moments, eps: float = 2.0**-10) -> Any:
+def near_zero(moments: Moments, eps: float = 2.0**-10) -> Values:
     """Fraction of minors with M <= eps * mean M, exact zeros included (arXiv 2410.08451: the spike at zero).
 
     Read from the histogram, log-linear inside the one bin that the threshold cuts; :func:`near_zero_error` is that bin's share.
@@ -122,13 +122,13 @@ def near_zero(moments: Moments, eps: float = 2.0**-10) -> Any:
     return moments.out(_near_zero(moments, eps)[0])
 
 
-def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Any:
+def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Values:
     """Share of the minors in the bin that the threshold of :func:`near_zero` cuts: a bound on its error."""
     return moments.out(_near_zero(moments, eps)[1])
 
 
 @register("top", "largest minor", ("moments",), moments=("top",), orders=None, undefined=ZERO, source="MATH.md 2")
-def top(moments: Moments) -> Any:
+def top(moments: Moments) -> Values:
     """max M, the largest absolute minor."""
     return moments.top
 
@@ -173,7 +173,7 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
     undefined=ZERO,
     source="wording of arXiv 2511.21626; MATH.md 3 and 4.6",
 )
-def kl_init(moments: Moments, initial: Moments) -> Any:
+def kl_init(moments: Moments, initial: Moments) -> Values:
     """KL divergence of the distribution of log2(M / mean M) from the initial one, in nats (MATH.md 3 and 4.6).
 
     Bins of 1/8; each count is split between the two bins that it falls in after division by the mean; exact zeros have a bin
@@ -217,6 +217,11 @@ def _smoothed(part: tuple[int, FloatArray, float], first: int, width: int, zeros
     counts[part[0] - first : part[0] - first + len(part[1])] += part[1]
     counts[-1] += zeros
     return counts / counts.sum()
+
+
+def needs() -> dict[str, frozenset[str]]:
+    """Moments that each score of moments alone is a function of, by the name of its function."""
+    return {score.function.__name__: frozenset(score.moments) for score in all_scores() if score.takes == ("moments",)}
 
 
 def _bins(moments: Moments) -> Any:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
-from kagscope.minors._input import placed
+from kagscope.minors._input import Values, placed
 
 if TYPE_CHECKING:
-    from kagscope.minors.planner import Plan
+    from kagscope.minors.plan import Plan
 
 FloatArray = NDArray[np.float64]
-Value = Any  # float for one matrix, (B,) array for a batch, tensor for one given on a GPU
 
 SUMS = ("s1", "s2", "s4", "entropy", "top")
 _POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
@@ -82,7 +81,7 @@ class Moments:
             )
         return self.sums[name]
 
-    def out(self, values: Any) -> Value:
+    def out(self, values: Any) -> Values:
         """``values`` (B,) as a float for one matrix, as an array for a batch, or a tensor on the device of the batch."""
         return placed(np.asarray(values), self.device) if self.batched else float(values[0])
 
@@ -94,27 +93,27 @@ class Moments:
             return np.ldexp(self.normalised(name), self.k * _POWER[name] * self.exponent)
 
     @property
-    def s1(self) -> Value:
+    def s1(self) -> Values:
         """Sum of M = |minor|."""
         return self.out(self._restored("s1"))
 
     @property
-    def s2(self) -> Value:
+    def s2(self) -> Values:
         """Sum of M^2."""
         return self.out(self._restored("s2"))
 
     @property
-    def s4(self) -> Value:
+    def s4(self) -> Values:
         """Sum of M^4."""
         return self.out(self._restored("s4"))
 
     @property
-    def entropy(self) -> Value:
+    def entropy(self) -> Values:
         """Sum of M ln M, with 0 ln 0 = 0."""
         return self.out(self._restored("entropy"))
 
     @property
-    def top(self) -> Value:
+    def top(self) -> Values:
         """Largest M."""
         return self.out(self._restored("top"))
 
@@ -135,7 +134,7 @@ class Moments:
         return not self.errors
 
     @property
-    def stderr(self) -> dict[str, Value]:
+    def stderr(self) -> dict[str, Values]:
         """Standard error by moment (and score) name, for what was sampled; empty when all is exact."""
         errors = dict(self.errors)
         if "entropy" in errors:
@@ -149,36 +148,36 @@ class Moments:
 
     # -- scores (formulas in kagscope.minors.moment_scores) ------------------------------------------------------------------
 
-    def _score(self, name: str) -> Value:
+    def _score(self, name: str) -> Values:
         return getattr(moment_scores, name)(self)
 
     @property
-    def participation_ratio(self) -> Value:
+    def participation_ratio(self) -> Values:
         """sqrt(S2) / S1; see :func:`kagscope.minors.moment_scores.participation_ratio`."""
         return self._score("participation_ratio")
 
     @property
-    def pr_normalized(self) -> Value:
+    def pr_normalized(self) -> Values:
         """S1^2 / (N S2); see :func:`kagscope.minors.moment_scores.pr_normalized`."""
         return self._score("pr_normalized")
 
     @property
-    def effective_minors(self) -> Value:
+    def effective_minors(self) -> Values:
         """S1^2 / S2; see :func:`kagscope.minors.moment_scores.effective_minors`."""
         return self._score("effective_minors")
 
     @property
-    def ipr(self) -> Value:
+    def ipr(self) -> Values:
         """S2^2 / S4; see :func:`kagscope.minors.moment_scores.ipr`."""
         return self._score("ipr")
 
     @property
-    def kl_uniform(self) -> Value:
+    def kl_uniform(self) -> Values:
         """ln N + E / S1 - ln S1; see :func:`kagscope.minors.moment_scores.kl_uniform`."""
         return self._score("kl_uniform")
 
     @property
-    def near_zero(self) -> Value:
+    def near_zero(self) -> Values:
         """Fraction of minors at most 2^-10 of the mean; see :func:`kagscope.minors.moment_scores.near_zero`."""
         return self._score("near_zero")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,27 +11,54 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import Layout, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, as_selections
-from kagscope.minors._input import as_matrices, check_choice, check_k, device_of, placed
+from kagscope.minors._input import MatrixLike, Values, as_matrices, check_choice, check_k, device_of, placed
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.haar import haar_mean_s1_estimate, rotation_ratio_estimate
 from kagscope.minors.scaling import normalise
 from kagscope.minors.subsets import as_masks
-from kagscope.minors.threads import threads
 
 BoolArray = NDArray[np.bool_]
 
 
+@overload
 def haar_mean_s1(
-    J: Any,
+    J: MatrixLike,
     k: int = 2,
-    selection: Any = None,
+    selection: Selection | str | None = None,
     *,
     image_shape: Sequence[int] | None = None,
     positions: Any = None,
     groups: Any = None,
     rel_error: float = 0.01,
     seed: int = 0,
-) -> Any:
+) -> Values: ...
+
+
+@overload
+def haar_mean_s1(
+    J: MatrixLike,
+    k: int = 2,
+    selection: Sequence[Selection | str] = ...,
+    *,
+    image_shape: Sequence[int] | None = None,
+    positions: Any = None,
+    groups: Any = None,
+    rel_error: float = 0.01,
+    seed: int = 0,
+) -> list[Values]: ...
+
+
+def haar_mean_s1(
+    J: MatrixLike,
+    k: int = 2,
+    selection: Selection | str | Sequence[Selection | str] | None = None,
+    *,
+    image_shape: Sequence[int] | None = None,
+    positions: Any = None,
+    groups: Any = None,
+    rel_error: float = 0.01,
+    seed: int = 0,
+) -> Values | list[Values]:
     """E[S1(QJ)] over uniform orthogonal Q, in closed form (MATH.md 4.5).
 
     Exact for k = 1, 2, for listed subsets, and for k = 3 up to 5e8 column triples; beyond, sampled to ``rel_error``.
@@ -54,7 +81,7 @@ def haar_mean_s1(
         columns, pairs, subsets = as_masks(chosen, layout, k)
         values = np.array(
             [
-                haar_mean_s1_estimate(matrix, k, columns, pairs, subsets, rel_error=rel_error, seed=seed, threads=threads()).value
+                haar_mean_s1_estimate(matrix, k, columns, pairs, subsets, rel_error=rel_error, seed=seed).value
                 for matrix in matrices
             ]
         )
@@ -62,18 +89,48 @@ def haar_mean_s1(
     return placed(results if listed else results[0], device_of(J))
 
 
+@overload
 def rotation_ratio(
-    J: Any,
+    J: MatrixLike,
     k: int = 2,
-    kind: str = "pr",
-    selection: Any = None,
+    kind: Literal["pr", "max"] = "pr",
+    selection: Selection | str | None = None,
     *,
     image_shape: Sequence[int] | None = None,
     positions: Any = None,
     groups: Any = None,
     rotations: int = 32,
     seed: int = 0,
-) -> Any:
+) -> Values: ...
+
+
+@overload
+def rotation_ratio(
+    J: MatrixLike,
+    k: int = 2,
+    kind: Literal["pr", "max"] = "pr",
+    selection: Sequence[Selection | str] = ...,
+    *,
+    image_shape: Sequence[int] | None = None,
+    positions: Any = None,
+    groups: Any = None,
+    rotations: int = 32,
+    seed: int = 0,
+) -> list[Values]: ...
+
+
+def rotation_ratio(
+    J: MatrixLike,
+    k: int = 2,
+    kind: Literal["pr", "max"] = "pr",
+    selection: Selection | str | Sequence[Selection | str] | None = None,
+    *,
+    image_shape: Sequence[int] | None = None,
+    positions: Any = None,
+    groups: Any = None,
+    rotations: int = 32,
+    seed: int = 0,
+) -> Values | list[Values]:
     """How axis-aligned J is against random rotations of its rows; above 1 means aligned (MATH.md section 3: rr_pr, rr_max).
 
     Args:
@@ -107,10 +164,7 @@ def _ratio(
                 f'selection {chosen}: kind="max" works on All, Ball, Apart, Shell and Window; use kind="pr" for listed subsets'
             )
         columns, pairs, _ = as_masks(chosen, layout, k)
-        found = [
-            rotation_ratio_estimate(matrix, k, "max", columns, pairs, rotations=rotations, seed=seed, threads=threads())
-            for matrix in matrices
-        ]
+        found = [rotation_ratio_estimate(matrix, k, "max", columns, pairs, rotations=rotations, seed=seed) for matrix in matrices]
         return np.array([estimate.value for estimate in found])
     scaled = normalise(matrices)[0]  # S1 of the normalised matrix neither under- nor overflows, and the ratio has no scale
     s1 = minor_moments(scaled, k, chosen, moments=("s1",), **where).s1

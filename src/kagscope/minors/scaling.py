@@ -31,6 +31,11 @@ def nonzero_rows(matrix: FloatArray) -> FloatArray:
     return matrix if keep.all() else np.ascontiguousarray(matrix[keep])
 
 
+def narrow(matrix: FloatArray) -> FloatArray:
+    """The matrix or its transpose, contiguous, with no more rows than columns: sums over all minors are the same."""
+    return np.ascontiguousarray(matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)
+
+
 def on_host(matrices: Any) -> FloatArray:
     """A copy in host memory of matrices that lie on a device; others as they are."""
     return matrices.cpu().numpy() if is_torch(matrices) else matrices

@@ -37,6 +37,12 @@ class SubsetList:
     cells: IntArray
     membership: NDArray[np.bool_]
 
+    @classmethod
+    def one_cell(cls, columns: int) -> SubsetList:
+        """Every single one of some columns, for k = 1."""
+        nothing = np.empty((0, 0), np.int64), np.empty(0, np.int64)
+        return cls(*nothing, np.arange(columns), np.zeros(columns, np.int64), np.ones((1, 1), bool))
+
     @property
     def counts(self) -> list[int]:
         """Number of subsets in each selection."""
@@ -102,6 +108,23 @@ def _grouped(subsets: IntArray, codes: IntArray, selections: int) -> SubsetList:
     return SubsetList(np.ascontiguousarray(prefixes[starts[:-1]]), starts, np.ascontiguousarray(last), cells, membership)
 
 
+def complete_pairs(n: int) -> SubsetList:
+    """All pairs of n columns as one cell."""
+    lengths = np.arange(n - 1, 0, -1, dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    last = np.concatenate([np.arange(a + 1, n) for a in range(n - 1)] or [np.empty(0, dtype=np.int64)]).astype(np.int64)
+    return SubsetList(np.arange(n - 1)[:, None], starts, last, np.zeros(len(last), dtype=np.int64), np.ones((1, 1), dtype=bool))
+
+
+def sublist(first: NDArray[np.int64], second: NDArray[np.int64]) -> SubsetList:
+    """The pairs (first, second), sorted by first, as one cell."""
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(first)) + 1, [first.size]]).astype(np.int64)
+    cells = np.zeros(first.size, dtype=np.int64)
+    return SubsetList(
+        first[starts[:-1]][:, None].astype(np.int64), starts, second.astype(np.int64), cells, np.ones((1, 1), dtype=bool)
+    )
+
+
 def as_masks(chosen: Selection, layout: Layout, k: int) -> tuple[BoolArray | None, BoolArray | None, NDArray[np.int64] | None]:
     """Columns, pairs and explicit subsets in the form that the kernels take; None for no restriction."""
     if isinstance(chosen, Subsets):
@@ -144,19 +167,3 @@ def cached_counts(selections: tuple[Selection, ...], layout: Layout, k: int) -> 
     return _remember(
         ("counts", selections, layout.key, k), lambda: [column_subset_count(chosen, layout, k) for chosen in selections]
     )
-
-
-def count_cliques(adjacency: NDArray[np.bool_], k: int) -> int:
-    """Number of k-cliques of a graph: the allowed k-subsets when a selection is a condition on pairs."""
-
-    def below(candidates: NDArray[np.bool_], size: int) -> int:
-        if size == 1:
-            return int(candidates.sum())
-        total = 0
-        for column in np.flatnonzero(candidates):
-            later = candidates & adjacency[column]
-            later[: column + 1] = False
-            total += below(later, size - 1)
-        return total
-
-    return below(np.ones(len(adjacency), dtype=bool), k)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kagscope.minors.factored_forms import asked
-from kagscope.minors.torch_backend import normalised
+from kagscope.minors.routes.torch_enumeration import normalised
 
 FloatArray = NDArray[np.float64]
 __all__ = ["entry_forms", "normalised", "pair_forms"]

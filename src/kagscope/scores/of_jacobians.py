@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from kagscope.base.errors import InputError
-from kagscope.minors._input import as_matrices, as_numpy, check_k, device_of, is_torch, placed
-from kagscope.minors.bruteforce import minor_matrix
+from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, is_torch, placed
 from kagscope.minors.haar import rotation_ratio_estimate
 from kagscope.minors.moment_scores import FloatArray, quotient
+from kagscope.minors.routes.determinants import minor_matrix
 from kagscope.minors.rows import row_means
 from kagscope.registry import register
 
@@ -27,7 +27,7 @@ ZERO = "undefined: the Jacobian is zero"
     undefined=ZERO,
     source="canonical alignment of the authors' 2026 talk, our formula; MATH.md 3",
 )
-def axis_alignment(J: Any) -> Any:
+def axis_alignment(J: MatrixLike) -> Values:
     """Mean over the nonzero rows of max_a |J_ia| / ||J_i||_2: 1 when every row looks along one axis.
 
     Args:
@@ -65,17 +65,17 @@ def sv_participation_of(spectrum: FloatArray) -> FloatArray:
     return np.asarray(spectrum.sum(axis=1) ** 2 / (spectrum**2).sum(axis=1))
 
 
-def effective_rank(J: Any) -> Any:
+def effective_rank(J: MatrixLike) -> Values:
     """exp(entropy of s^2 / sum s^2) over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
     return _per_matrix(effective_rank_of(spectrum(J)), _is_batch(J), J)
 
 
-def stable_rank(J: Any) -> Any:
+def stable_rank(J: MatrixLike) -> Values:
     """sum s^2 / max s^2 over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
     return _per_matrix(stable_rank_of(spectrum(J)), _is_batch(J), J)
 
 
-def sv_participation(J: Any) -> Any:
+def sv_participation(J: MatrixLike) -> Values:
     """(sum s^2)^2 / sum s^4 over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
     return _per_matrix(sv_participation_of(spectrum(J)), _is_batch(J), J)
 
@@ -129,7 +129,7 @@ def share_of_rows_exactly_zero(row_means: FloatArray) -> FloatArray:
     return np.asarray((row_means == 0).mean(axis=1))
 
 
-def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:
+def zero_rows(J: MatrixLike, k: int = 1, threshold: Any = 0.0) -> Values:
     """Fraction of the rows of the k-minor matrix whose mean over all columns is at most ``threshold`` (arXiv 2509.12326,
     section 3).
 
@@ -161,7 +161,7 @@ def zero_rows(J: Any, k: int = 1, threshold: Any = 0.0) -> Any:
     source="arXiv 2509.12326; MATH.md 3",
     limit="divergence_points",
 )
-def column_divergence(J: Any, k: int = 1) -> Any:
+def column_divergence(J: MatrixLike, k: int = 1) -> Values:
     """Mean over ordered column pairs of the KL divergence between columns of the k-minor matrix, each normalised to 1.
 
     Both columns are smoothed by 2^-20 of a uniform one, so that units which only one column uses count, finitely (arXiv

@@ -10,6 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
+from kagscope.columns.selections import Subsets
+from kagscope.minors._numba import SLOTS
+from kagscope.minors.plan import RATES
+from kagscope.minors.routes.entries import entry_sums
+from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.subsets import SubsetList
+from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -63,3 +70,46 @@ def minor_matrix(J: FloatArray, k: int) -> FloatArray:
     if k == 1:
         return np.abs(J)
     return np.concatenate(list(minor_blocks(J, row_subsets(m, k), row_subsets(n, k))), axis=1)
+
+
+class Determinants:
+    """Every moment of k >= 4, for any selection, minor by minor."""
+
+    name = "every determinant by LU"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return EVERY_MOMENT if task.k >= 4 else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        return {"determinants": float(task.minors) if task.count is not None else float("inf")}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        return [self._one(task) for task in tasks]
+
+    def _one(self, task: Task) -> Found:
+        columns = self._columns(task)
+        sums, hists = np.zeros((task.matrices.shape[0], 5)), []
+        for index, matrix in enumerate(task.matrices.normalised):
+            active = nonzero_rows(matrix)
+            hist = np.zeros(SLOTS, dtype=np.int64)
+            for block in minor_blocks(active, row_subsets(len(active), task.k), columns) if len(active) >= task.k else ():
+                part, part_hist = entry_sums(block, SubsetList.one_cell(block.shape[1]))
+                sums[index, :4] += part[0, :4]
+                sums[index, 4] = max(sums[index, 4], part[0, 4])
+                hist += part_hist[0]
+            hists.append(hist)
+        return found_of(task, self.name, task.matrices.exponent, sums, np.stack(hists))
+
+    def _columns(self, task: Task) -> IntArray:
+        """(count, k) column subsets. Raises :class:`InputError` where they would not fit in the memory budget."""
+        k, rows = task.k, task.shape[0]
+        if task.count is None:
+            raise InputError(f'k={k} over {task.chosen} has too many column subsets to list; use method="auto" or "sampled"')
+        if task.count * k * 8 > task.memory_budget or comb(rows, k) * k * 8 > task.memory_budget:
+            raise InputError(
+                f"k={k} over {task.chosen} has {task.minors:.2e} minors (about {task.minors / RATES['determinants']:.1e} s "
+                f'exactly), and listing their subsets exceeds memory_budget={task.memory_budget}; use method="auto" or "sampled"'
+            )
+        if isinstance(task.chosen, Subsets):
+            return task.chosen.array(task.layout, k)
+        return clique_subsets(task.chosen.pairs(task.layout) & ~np.eye(task.layout.columns, dtype=bool), k)

@@ -1,6 +1,6 @@
 """Moments of the 1-minors and 2-minors of a batch of matrices on a torch device: tiles of element-wise float64 operations.
 
-Every minor is the difference of two rounded products, as in :mod:`kagscope.minors.enumeration`: both find the same minors, bit
+Every minor is the difference of two rounded products, as in :mod:`kagscope.minors.sweeps`: both find the same minors, bit
 for bit. Sums are taken by element-wise additions in an order that the shape of the matrix and the list of subsets alone decide:
 neither tile sizes nor the device change them, but for the entropy, whose logarithm is the device's own.
 """
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.moments import SUMS
-from kagscope.minors.subsets import SubsetList, over_selections
+from kagscope.minors.routes.enumeration import check_listable, in_passes
+from kagscope.minors.subsets import SubsetList, cached_subsets, over_selections
+from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -285,3 +287,30 @@ def _by_cell(by_block: FloatArray, cell_of_block: IntArray, cells: int) -> Float
             else:
                 found[row, matrix] = np.bincount(cell_of_block, weights=values, minlength=cells)
     return found
+
+
+class TorchEnumeration:
+    """Every moment of k = 1 and 2, for any selections, on the device of the matrices."""
+
+    name = "enumerated on a device"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return EVERY_MOMENT if task.k <= 2 and task.matrices.on_device else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        return {}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        given, found = tasks[0].matrices.given, {}
+        for task in tasks if tasks[0].k == 2 else ():
+            check_listable(task, {})
+        for part in in_passes(tasks):
+            task = tasks[part[0]]
+            subsets = cached_subsets(tuple(tasks[index].chosen for index in part), task.layout, task.k)
+            exponent, each = selection_sums(given, task.k, subsets, task.wanted, task.memory_budget)
+            for place, index in enumerate(part):
+                sums = np.stack([one[place] for one, _ in each])
+                hists = [hist[place] for _, hist in each if hist is not None]
+                route = f"enumerated on {given.device}"
+                found[index] = found_of(tasks[index], route, exponent, sums, np.stack(hists) if hists else None)
+        return [found[index] for index in range(len(tasks))]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kagscope.minors.gram import CANCELS
-from kagscope.minors.torch_backend import BYTES_COMPENSATED, fold, normalised, tile_sizes, tree, two_minors
+from kagscope.minors.routes.power_grams import CANCELS
+from kagscope.minors.routes.torch_enumeration import BYTES_COMPENSATED, fold, normalised, tile_sizes, tree, two_minors
+from kagscope.minors.task import Found, Task
 
 FloatArray = NDArray[np.float64]
 SLENDER = (
@@ -122,3 +125,25 @@ def _repair(
             again = fold(two_minors(*twice, compensated), (1, n, len(p)), names, side) if names else {}
             for name, values in again.items():
                 sums[("s1", "s2", "s4").index(name), b, p] = values[0]
+
+
+class TorchFormulas:
+    """S1, S2, S4 of all 2-minors of some columns, on the device of the matrices."""
+
+    name = "formulas on a device"
+    ROUTES: ClassVar = {"s1": "zonogon areas", "s2": "Gram matrix", "s4": "power Grams"}
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return frozenset(self.ROUTES) if task.k == 2 and task.clique and task.matrices.on_device else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        return {}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        return [self._one(task) for task in tasks]
+
+    def _one(self, task: Task) -> Found:
+        given = task.inside.given
+        exponent, sums = all_pair_sums(given, task.wanted, task.memory_budget)
+        named = {name: sums[:, row] for row, name in enumerate(self.ROUTES) if name in task.wanted}
+        return Found(exponent, named, {name: f"{route} on {given.device}" for name, route in self.ROUTES.items()})

@@ -14,10 +14,10 @@ import numpy as np
 from numba import njit
 
 from kagscope.base.errors import InputError
-from kagscope.minors.determinants import KERNEL
-from kagscope.minors.draws import BoolArray, IndexArray, Source, column_source, draw_subsets, row_source
-from kagscope.minors.parallel import map_blocks
-from kagscope.minors.zonogon import FloatArray
+from kagscope.minors.det2 import KERNEL
+from kagscope.minors.routes.draws import BoolArray, IndexArray, Source, column_source, draw_subsets, row_source
+from kagscope.minors.routes.zonogon import FloatArray
+from kagscope.minors.threads import map_blocks
 
 S4_FACTOR = 2.0
 S4_DRAWS = 1 << 20
@@ -195,9 +195,7 @@ class _Tally:
         return math.sqrt(float(self.covariance()[index, index])) / mean if mean > 0 else 0.0
 
 
-def _run(
-    vectors: FloatArray, k: int, sources: tuple[Source, Source], seed: int, tally: _Tally, draws: int, threads: int | None
-) -> None:
+def _run(vectors: FloatArray, k: int, sources: tuple[Source, Source], seed: int, tally: _Tally, draws: int) -> None:
     done = tally.draws // BLOCK
 
     def work(part: slice) -> tuple[FloatArray, FloatArray, FloatArray, float]:
@@ -206,7 +204,7 @@ def _run(
         top = _sample(vectors, k, *sources, start, BLOCK, EDGES, sums, products, bins)
         return sums, products, bins, top
 
-    for result in map_blocks(work, draws // BLOCK - done, 1, threads):
+    for result in map_blocks(work, draws // BLOCK - done, 1):
         tally.add(*result)
 
 
@@ -222,7 +220,6 @@ def sampled_moments(
     proposal: str = "auto",
     max_draws: int = 1 << 24,
     s4: bool = False,
-    threads: int | None = None,
 ) -> SampledMoments:
     """Estimates of all moments over the allowed minors, S1 within ``rel_error`` (standard error over value).
 
@@ -240,7 +237,6 @@ def sampled_moments(
         max_draws: most draws; ``converged`` says whether they sufficed.
         s4: draw on, up to :data:`S4_DRAWS`, until the error of S4 is at most :data:`S4_FACTOR` times ``rel_error`` too: few
             minors carry most of S4, and while they have hardly been met its interval is too short.
-        threads: at most this many; None means all processors.
 
     Raises:
         InputError: k or proposal is not one of the possible.
@@ -265,14 +261,14 @@ def sampled_moments(
                 number, exponent, dict.fromkeys(SUMS, 0.0), np.zeros((4, 4)), 0.0, 0, np.zeros(0), number, 0, True, "uniform"
             )
         tally = _Tally()
-        _run(vectors, k, sources, seed, tally, BLOCK, threads)
+        _run(vectors, k, sources, seed, tally, BLOCK)
         candidates.append((name, sources, tally))
     used, sources, tally = min(candidates, key=lambda candidate: candidate[2].relative_error() or math.inf)
     while 2 * tally.draws <= max_draws and (
         tally.relative_error() > rel_error
         or (s4 and 2 * tally.draws <= S4_DRAWS and tally.relative_error(2) > S4_FACTOR * rel_error)
     ):
-        _run(vectors, k, sources, seed, tally, 2 * tally.draws, threads)
+        _run(vectors, k, sources, seed, tally, 2 * tally.draws)
     if k >= 4 and pairs is not None and subsets is None:
         number = float(tally.sums[4]) / tally.draws
     full = np.flatnonzero(tally.bins)

@@ -13,9 +13,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.minors.determinants import KERNEL, det2
-from kagscope.minors.parallel import map_blocks
-from kagscope.minors.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, _merge_sort, balanced_rows, without_zero_columns
+from kagscope.minors.det2 import KERNEL, det2
+from kagscope.minors.routes.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, _merge_sort, balanced_rows, without_zero_columns
+from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.task import Found, Task
+from kagscope.minors.threads import map_blocks
 
 SINGULAR = 1e-6  # squared sine between the rows below which the pair is turned into better coordinates first
 BRUTE = 48  # survivors above which the hull is built
@@ -193,12 +195,11 @@ def _scaled(J: FloatArray) -> tuple[FloatArray, int]:
     return without_zero_columns(rows), exponent
 
 
-def row_pair_tops(J: FloatArray, threads: int | None = None) -> FloatArray:
+def row_pair_tops(J: FloatArray) -> FloatArray:
     """max over all column pairs of |det J[{i, j}, {a, b}]| for every row pair, exactly.
 
     Args:
         J: (m, n) float64.
-        threads: at most this many; None means all processors. The result does not depend on it.
 
     Returns:
         (m (m - 1) / 2,) float64 in lexicographic order of the pairs.
@@ -212,18 +213,16 @@ def row_pair_tops(J: FloatArray, threads: int | None = None) -> FloatArray:
             lambda part: _tops(rows, first[part], second[part], False, tops[part]),
             first.size,
             max(1, BLOCK_ENTRIES // rows.shape[1]),
-            threads,
         )
     with np.errstate(under="ignore", over="ignore"):
         return np.ldexp(tops, exponents[first] + exponents[second])
 
 
-def top(J: FloatArray, threads: int | None = None) -> float:
+def top(J: FloatArray) -> float:
     """Largest |2-minor| of J, exactly: row pairs whose bound does not beat the best so far are skipped.
 
     Args:
         J: (m, n) float64.
-        threads: at most this many; None means all processors. The result does not depend on it.
     """
     rows, exponent = _scaled(np.asarray(J, dtype=np.float64))
     m, n = rows.shape
@@ -233,9 +232,7 @@ def top(J: FloatArray, threads: int | None = None) -> float:
     rows = np.ascontiguousarray(rows[order])
     first, second = np.triu_indices(m, 1)
     tops = np.zeros(first.size)
-    map_blocks(
-        lambda part: _tops(rows, first[part], second[part], True, tops[part]), first.size, max(1, 8 * BLOCK_ENTRIES // n), threads
-    )
+    map_blocks(lambda part: _tops(rows, first[part], second[part], True, tops[part]), first.size, max(1, 8 * BLOCK_ENTRIES // n))
     with np.errstate(under="ignore", over="ignore"):
         return float(np.ldexp(tops.max(), 2 * exponent))
 
@@ -253,13 +250,12 @@ def _pair_tops(columns, pairs, tops):  # type: ignore[no-untyped-def]
         tops[p] = best
 
 
-def column_pair_tops(J: FloatArray, pairs: NDArray[np.int64], threads: int | None = None) -> FloatArray:
+def column_pair_tops(J: FloatArray, pairs: NDArray[np.int64]) -> FloatArray:
     """max over all row pairs of |det J[{i, j}, {a, b}]| for each listed column pair (a, b), by looking at all of them.
 
     Args:
         J: (m, n) float64.
         pairs: (P, 2) column indices.
-        threads: at most this many; None means all processors. The result does not depend on it.
     """
     scaled = np.asarray(J, dtype=np.float64)
     exponent = int(np.frexp(np.abs(scaled).max(initial=0.0))[1])
@@ -267,5 +263,25 @@ def column_pair_tops(J: FloatArray, pairs: NDArray[np.int64], threads: int | Non
         columns = np.ascontiguousarray(np.ldexp(scaled, -exponent).T)
         tops = np.zeros(len(pairs))
         listed: IndexArray = np.ascontiguousarray(pairs, dtype=np.int64)
-        map_blocks(lambda part: _pair_tops(columns, listed[part], tops[part]), len(pairs), 4096, threads)
+        map_blocks(lambda part: _pair_tops(columns, listed[part], tops[part]), len(pairs), 4096)
         return np.ldexp(tops, 2 * exponent)
+
+
+class Hull:
+    """The largest of all 2-minors of some columns."""
+
+    name = "hulls of the outermost vectors"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return frozenset({"top"}) if task.k == 2 and task.clique else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        few, many = sorted(task.shape)
+        return {"hulls": float(math.comb(few, 2) * many)}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        return [self._one(task) for task in tasks]
+
+    def _one(self, task: Task) -> Found:
+        largest = [top(nonzero_rows(matrix)) for matrix in task.inside.normalised]
+        return Found(task.inside.exponent, {"top": np.array(largest)}, {"top": self.name})

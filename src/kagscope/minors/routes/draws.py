@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.minors.determinants import KERNEL
-from kagscope.minors.zonogon import FloatArray
+from kagscope.minors.det2 import KERNEL
+from kagscope.minors.routes.zonogon import FloatArray
 
 BoolArray = NDArray[np.bool_]
 IndexArray = NDArray[np.int64]

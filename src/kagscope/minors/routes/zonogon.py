@@ -14,9 +14,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.minors.determinants import KERNEL, det2
-from kagscope.minors.parallel import map_blocks
-from kagscope.minors.scaling import times_power_of_two
+from kagscope.minors.det2 import KERNEL, det2
+from kagscope.minors.scaling import narrow, nonzero_rows, times_power_of_two
+from kagscope.minors.task import Found, Task
+from kagscope.minors.threads import map_blocks
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
@@ -217,14 +218,13 @@ def without_zero_columns(rows: FloatArray) -> FloatArray:
     return np.ascontiguousarray(rows if keep.all() else rows[:, keep])
 
 
-def pair_areas(J: FloatArray, first: IndexArray, second: IndexArray, threads: int | None = None) -> FloatArray:
+def pair_areas(J: FloatArray, first: IndexArray, second: IndexArray) -> FloatArray:
     """sum_{a<b} |J_ia J_jb - J_ib J_ja| for the row pairs (i, j) = (first[p], second[p]).
 
     Args:
         J: (m, n) float64.
         first: (P,) row indices.
         second: (P,) row indices.
-        threads: at most this many; None means all processors. The result does not depend on it.
 
     Returns:
         (P,) float64, each within about 1e-14 of the exact area, and 0 where the two rows are parallel.
@@ -246,30 +246,49 @@ def pair_areas(J: FloatArray, first: IndexArray, second: IndexArray, threads: in
         keys.sort(axis=1)
         fold_areas(rows, rows, i, j, norms, norms, mask, keys, True, areas[part])
 
-    map_blocks(work, len(first), max(1, BLOCK_ENTRIES // n), threads)
+    map_blocks(work, len(first), max(1, BLOCK_ENTRIES // n))
     with np.errstate(under="ignore", over="ignore"):
         return np.ldexp(areas, exponents[first] + exponents[second])
 
 
-def row_pair_areas(J: FloatArray, threads: int | None = None) -> FloatArray:
+def row_pair_areas(J: FloatArray) -> FloatArray:
     """S1 per row pair: sum over all column pairs of |det J[{i, j}, {a, b}]| (MATH.md 4.3), O(m^2 n log n) for all of them.
 
     For a subset of the columns pass ``J[:, columns]``; for the areas of column pairs pass ``J.T``.
 
     Args:
         J: (m, n) float64.
-        threads: at most this many; None means all processors. The result does not depend on it.
 
     Returns:
         (m (m - 1) / 2,) float64 in lexicographic order of the pairs.
     """
     first, second = np.triu_indices(J.shape[0], 1)
-    return pair_areas(J, first, second, threads)
+    return pair_areas(J, first, second)
 
 
-def zonogon_s1(J: FloatArray, threads: int | None = None) -> float:
+def zonogon_s1(J: FloatArray) -> float:
     """S1 over all 2-minors of J, from the cheaper side: its row pairs or its column pairs."""
     m, n = J.shape
     row_side = m * (m - 1) * n * index_bits(n)
     column_side = n * (n - 1) * m * index_bits(m)
-    return float(row_pair_areas(J if row_side <= column_side else J.T, threads).sum())
+    return float(row_pair_areas(J if row_side <= column_side else J.T).sum())
+
+
+class Zonogon:
+    """S1 of all 2-minors of some columns, from the side with fewer pairs."""
+
+    name = "zonogon areas"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return frozenset({"s1"}) if task.k == 2 and task.clique else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        few, many = sorted(task.shape)
+        return {"zonogons": math.comb(few, 2) * many * math.log2(max(many, 2))}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        return [self._one(task) for task in tasks]
+
+    def _one(self, task: Task) -> Found:
+        areas = [row_pair_areas(narrow(nonzero_rows(matrix))).sum() for matrix in task.inside.normalised]
+        return Found(task.inside.exponent, {"s1": np.array(areas, dtype=np.float64)}, {"s1": self.name})

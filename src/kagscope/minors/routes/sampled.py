@@ -1,86 +1,78 @@
-"""Moments where not every minor can be visited: what has an exact formula exactly, the rest sampled with standard errors
-(MATH.md 4.8)."""
+"""Moments from sampled minors, with what has an exact formula in their place where ``method`` is "auto" (MATH.md 4.8)."""
 
 from __future__ import annotations
 
-from math import comb
+from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.columns.layout import Layout
-from kagscope.columns.selections import Selection
-from kagscope.minors.moments import Histogram, Moments
-from kagscope.minors.planner import Plan, draws_within_reach
-from kagscope.minors.sampling import SUMS, SampledMoments, sampled_moments
-from kagscope.minors.scaling import nonzero_rows, normalise
-from kagscope.minors.spectra import spectral_s2
+from kagscope.minors import moment_scores
+from kagscope.minors.moments import SUMS as ALL_SUMS
+from kagscope.minors.moments import Histogram
+from kagscope.minors.plan import AUTO_SECONDS, RATES
+from kagscope.minors.routes.sampling import SUMS, SampledMoments, sampled_moments
+from kagscope.minors.routes.spectral import spectral_s2
+from kagscope.minors.routes.zonotope_sampled import s1_sampled
+from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import as_masks
-from kagscope.minors.threads import threads
-from kagscope.minors.zonotope import s1_sampled
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task
 
 FloatArray = NDArray[np.float64]
 
 
-def estimated(
-    matrices: FloatArray,
-    k: int,
-    chosen: Selection,
-    count: int | None,
-    layout: Layout,
-    wanted: frozenset[str],
-    blend: bool,
-    rel_error: float,
-    seed: int,
-) -> Moments:
-    """Sampled moments of each matrix; with ``blend``, exact S2 and the zonotope's S1 take the place of sampled ones where they
-    exist.
+class Sampled:
+    """Every moment of any order and selection, with standard errors."""
 
-    ``count`` None: the number of column subsets is estimated too.
-    """
-    normalised, exponent = normalise(matrices)
-    masks = as_masks(chosen, layout, k)
-    rows = matrices.shape[1]
-    found = [_one(matrix, k, chosen, masks, blend, rel_error, seed, "s4" in wanted) for matrix in normalised]
-    samples = [sample for sample, *_ in found]
-    whole = comb(rows, k) * count if count is not None else round(samples[0].count)
-    sums = {name: np.array([values[index] for _, values, _ in found]) for index, name in enumerate(SUMS)}
-    covariance = np.stack([covariance for *_, covariance in found])
-    sums["top"] = np.array([sample.top for sample in samples])
-    errors = _errors(sums, covariance, whole)
-    kept = {name: values for name, values in sums.items() if name in wanted or (name == "s1" and "entropy" in wanted)}
-    needs = {
-        "participation_ratio": {"s1", "s2"},
-        "effective_minors": {"s1", "s2"},
-        "pr_normalized": {"s1", "s2"},
-        "ipr": {"s2", "s4"},
-        "kl_uniform": {"s1", "entropy"},
-    }
-    errors = {name: error for name, error in errors.items() if needs.get(name, {name}) <= set(kept) and error.any()}
-    plan = Plan(
-        (len(matrices), rows, matrices.shape[2]),
-        k,
-        str(chosen),
-        whole,
-        _routes(wanted, blend, covariance),
-        notes=_notes(samples, int((np.sqrt(covariance[:, 0, 0]) > rel_error * sums["s1"]).sum()), count, rel_error),
-    )
-    bins = _histogram(samples, k, whole, exponent) if "histogram" in wanted else None
-    return Moments(k, whole, exponent, kept, bins, errors, False, plan, covariance=covariance[:, 0, 3])
+    name = "sampled minors"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return EVERY_MOMENT
+
+    def steps(self, task: Task) -> dict[str, float]:
+        return {}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        return [self._one(task) for task in tasks]
+
+    def _one(self, task: Task) -> Found:
+        exponent = task.matrices.exponent
+        blend, wanted = task.method == "auto", task.wanted
+        masks = as_masks(task.chosen, task.layout, task.k)
+        found = [_one(matrix, task, masks, blend) for matrix in task.matrices.normalised]
+        samples = [sample for sample, *_ in found]
+        whole = task.minors if task.count is not None else round(samples[0].count)
+        sums = {name: np.array([values[index] for _, values, _ in found]) for index, name in enumerate(SUMS)}
+        covariance = np.stack([covariance for *_, covariance in found])
+        sums["top"] = np.array([sample.top for sample in samples])
+        errors = _errors(sums, covariance, whole)
+        kept = {name: sums[name] for name in ALL_SUMS if name in wanted or (name == "s1" and wanted & NEED_S1)}
+        needs = moment_scores.needs()
+        errors = {name: error for name, error in errors.items() if needs.get(name, {name}) <= set(kept) and error.any()}
+        missed = int((np.sqrt(covariance[:, 0, 0]) > task.rel_error * sums["s1"]).sum())
+        return Found(
+            exponent,
+            kept,
+            _routes(wanted, blend, covariance),
+            _histogram(samples, task.k, whole, exponent) if "histogram" in wanted else None,
+            count=whole,
+            errors=errors,
+            covariance=covariance[:, 0, 3],
+            notes=_notes(samples, missed, task.count, task.rel_error),
+        )
+
+
+def draws_within_reach(columns: int, k: int) -> int:
+    """Row sets that :func:`s1_sampled` may draw: half of :data:`AUTO_SECONDS` of a reference core."""
+    return max(1 << 10, min(1 << 20, int(AUTO_SECONDS / 2 * RATES["zonogons"] / (columns * (log2(columns) + k * k)))))
 
 
 def _one(
-    matrix: FloatArray,
-    k: int,
-    chosen: Selection,
-    masks: tuple[object, object, object],
-    blend: bool,
-    rel_error: float,
-    seed: int,
-    s4: bool,
+    matrix: FloatArray, task: Task, masks: tuple[object, object, object], blend: bool
 ) -> tuple[SampledMoments, FloatArray, FloatArray]:
     """The sample, (4,) sums and their (4, 4) covariance for one normalised matrix."""
     columns, pairs, subsets = masks
+    k, rel_error, seed = task.k, task.rel_error, task.seed
     sample = sampled_moments(
         matrix,
         k,
@@ -89,14 +81,13 @@ def _one(
         subsets,  # type: ignore[arg-type]
         rel_error=rel_error,
         seed=seed,
-        s4=s4,
-        threads=threads(),
+        s4="s4" in task.wanted,
     )
     scale = np.ldexp(np.ones(4), np.array([1, 2, 4, 1]) * k * sample.exponent)
     sums = np.array([sample.sums[name] for name in SUMS]) * scale
     sums[3] += sums[0] * k * sample.exponent * np.log(2.0)
     covariance = sample.covariance * np.outer(scale, scale)
-    if blend and chosen.clique:
+    if blend and task.chosen.clique:
         inside = matrix if columns is None else matrix[:, columns]  # type: ignore[index]
         sums, covariance = _blended(np.ascontiguousarray(nonzero_rows(inside)), k, sums, covariance, rel_error, seed)
     return sample, sums, covariance
@@ -115,7 +106,7 @@ def _blended(
         sums[1] = s2
         covariance[1, :] = covariance[:, 1] = 0.0
     if k >= 3 and covariance[0, 0] > 0:
-        better = s1_sampled(matrix, k, rel_error, seed, max_draws=draws_within_reach(matrix.shape[1], k), threads=threads())
+        better = s1_sampled(matrix, k, rel_error, seed, max_draws=draws_within_reach(matrix.shape[1], k))
         if better.stderr**2 < covariance[0, 0]:
             slope = covariance[0, 3] / covariance[0, 0]
             sums[3] += slope * (better.value - sums[0])

@@ -1,0 +1,162 @@
+"""The chooser among routes, itself asked like one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+from kagscope.minors.moments import SUMS, Moments
+from kagscope.minors.plan import AUTO_SECONDS, BYTES_A_SUBSET, Plan, reference_seconds
+from kagscope.minors.routes.determinants import Determinants
+from kagscope.minors.routes.entries import Entries
+from kagscope.minors.routes.enumeration import Enumeration
+from kagscope.minors.routes.hull import Hull
+from kagscope.minors.routes.power_grams import PowerGrams
+from kagscope.minors.routes.sampled import Sampled
+from kagscope.minors.routes.spectral import Spectral
+from kagscope.minors.routes.zonogon import Zonogon
+from kagscope.minors.routes.zonotope import Zonotope
+from kagscope.minors.task import Found, Route, Task
+
+FORMULAS: tuple[Route, ...] = (Zonogon(), PowerGrams(), Hull(), Spectral(), Zonotope())
+VISITS: tuple[Route, ...] = (Entries(), Enumeration(), Determinants())
+SAMPLED: Route = Sampled()
+
+Choice = dict[Route, frozenset[str]]  # which route finds which moments
+
+
+class Auto:
+    """Takes for each selection the cheapest exact routes, or samples, by counts of steps at fixed rates, never by a clock.
+
+    | k | over every subset of some columns | over other selections |
+    |---|---|---|
+    | 1 | entries | entries |
+    | 2 | S1 zonogon, S2 and S4 power Grams, top hull; with the entropy or histogram: enumeration | enumeration |
+    | 3 | S1 zonotope, S2 spectral, where cheaper than visiting; else enumeration | enumeration |
+    | 4 and more | S2 spectral; else determinants | determinants |
+
+    Formulas are taken when they give all that is wanted, and no other selection pays for an enumeration already; where the list
+    of column subsets exceeds the memory budget in any case. ``method="auto"`` samples where the exact way takes longer than
+    :data:`kagscope.minors.plan.AUTO_SECONDS` a matrix, "sampled" always. Matrices on a device: k = 1 and 2 there, the rest here.
+    """
+
+    name = "auto"
+
+    def choose(self, tasks: list[Task]) -> list[Choice]:
+        """For tasks that differ in their selections alone, the routes of each and the moments that they find."""
+        alone = len(tasks) == 1 or all(str(task.chosen) == "all" for task in tasks)
+        return [self._choice(task, alone) for task in tasks]
+
+    def run(self, tasks: list[Task]) -> list[Moments]:
+        """The moments of each task."""
+        found: dict[int, list[Found]] = {}
+        left = dict(enumerate(self.choose(tasks)))
+        while left:
+            for choice, indices in _grouped(left):
+                found |= self._parts(choice, {index: tasks[index] for index in indices})
+            left = {index: self._without_formulas(tasks[index]) for index in left if index not in found}
+        return [self._moments(task, found[index]) for index, task in enumerate(tasks)]
+
+    def _parts(self, choice: Choice, tasks: dict[int, Task]) -> dict[int, list[Found]]:
+        """What the routes of a choice find of each task; without those of which one cannot tell."""
+        parts: dict[int, list[Found]] = {index: [] for index in tasks}
+        for route, moments in choice.items():
+            asked = [replace(tasks[index], wanted=moments) for index in parts]
+            for index, part in zip(list(parts), route.run(asked) if asked else [], strict=True):
+                if part is None:
+                    del parts[index]
+                else:
+                    parts[index].append(replace(part, work=route.steps(replace(tasks[index], wanted=moments))))
+        return parts
+
+    def _choice(self, task: Task, alone: bool) -> Choice:
+        formulas = self._formulas(task)
+        if formulas is None:
+            return self._without_formulas(task)
+        work = _work(task, formulas)
+        visiting = _work(task, self._visit(task))
+        cheaper = task.k == 2 or reference_seconds(work) < reference_seconds(visiting)
+        too_many = (task.count or 0) * BYTES_A_SUBSET > task.memory_budget
+        if not (too_many or ((alone or task.k > 3) and cheaper)):
+            return self._without_formulas(task)
+        return formulas if _affordable(task, work) else {SAMPLED: task.wanted}
+
+    def _without_formulas(self, task: Task) -> Choice:
+        visit = self._visit(task)
+        return visit if _affordable(task, _work(task, visit)) else {SAMPLED: task.wanted}
+
+    def _visit(self, task: Task) -> Choice:
+        routes = (*(_of_devices()[:1] if task.matrices.on_device else ()), *VISITS)
+        return {next(route for route in routes if route.provides(task)): task.wanted}
+
+    def _formulas(self, task: Task) -> Choice | None:
+        """Formulas that give all that is wanted; None where there are none, or a device visits every minor sooner."""
+        routes = FORMULAS
+        if task.matrices.on_device and task.k == 2:
+            if "top" in task.wanted and (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget:
+                return None  # rather than copying the matrices and pruning on the CPU
+            if "top" not in task.wanted:
+                routes = (*_of_devices()[1:], *FORMULAS)
+        choice: Choice = {}
+        left = task.wanted
+        for route in routes:
+            if task.count is not None and (given := route.provides(task) & left):
+                choice[route] = given
+                left -= given
+        return None if left else choice
+
+    def _moments(self, task: Task, parts: list[Found]) -> Moments:
+        by_name = {name: route for part in parts for name, route in part.routes.items()}
+        routes = {name: by_name[name] for name in sorted(task.wanted)}
+        batch, rows, columns = task.matrices.shape
+        count = next((part.count for part in parts if part.count is not None), task.minors)
+        sums = {name: values for part in parts for name, values in part.sums.items()}
+        work = _added(part.work for part in parts)
+        notes = tuple(note for part in parts for note in part.notes)
+        plan = Plan((batch, rows, columns), task.k, str(task.chosen), count, routes, work, notes)
+        first = parts[0]
+        bins = next((part.bins for part in parts if part.bins is not None), None)
+        ordered = {name: sums[name] for name in SUMS if name in sums}
+        return Moments(task.k, count, first.exponent, ordered, bins, first.errors, False, plan, covariance=first.covariance)
+
+
+@lru_cache(maxsize=1)
+def _of_devices() -> tuple[Route, Route]:
+    """Visiting every minor and formulas, on a device; torch is imported when they are first asked for."""
+    from kagscope.minors.routes.torch_enumeration import TorchEnumeration
+    from kagscope.minors.routes.torch_formulas import TorchFormulas
+
+    return TorchEnumeration(), TorchFormulas()
+
+
+def _grouped(choices: dict[int, Choice]) -> list[tuple[Choice, list[int]]]:
+    """Tasks that go by the same routes, together."""
+    groups: list[tuple[Choice, list[int]]] = []
+    for index, choice in choices.items():
+        same = next((indices for other, indices in groups if other == choice), None)
+        if same is None:
+            groups.append((choice, [index]))
+        else:
+            same.append(index)
+    return groups
+
+
+def _work(task: Task, choice: Choice) -> dict[str, float]:
+    """Steps of all routes of a choice, by kernel."""
+    return _added(route.steps(replace(task, wanted=moments)) for route, moments in choice.items())
+
+
+def _added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    work: dict[str, float] = {}
+    for part in parts:
+        for kernel, steps in part.items():
+            work[kernel] = work.get(kernel, 0.0) + steps
+    return work
+
+
+def _affordable(task: Task, work: dict[str, float]) -> bool:
+    """Whether to take an exact way with these steps."""
+    if task.method != "auto":
+        return task.method == "exact"
+    return task.count is not None and reference_seconds(work) <= AUTO_SECONDS

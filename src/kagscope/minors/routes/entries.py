@@ -1,0 +1,49 @@
+"""Minors of order 1: the entries."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.minors._numba import LOWEST_BIN, SLOTS
+from kagscope.minors.subsets import SubsetList, cached_subsets
+from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of
+
+FloatArray = NDArray[np.float64]
+
+
+def entry_sums(matrix: FloatArray, subsets: SubsetList) -> tuple[FloatArray, NDArray[np.int64]]:
+    """k = 1: the minors are the entries."""
+    values = np.abs(matrix[:, subsets.last])
+    fractions, exponents = np.frexp(np.where(values > 0, values, 1.0))
+    logs = np.log(np.where(values > 0, values, 1.0))
+    slots = np.floor(np.log2(fractions) * 8).astype(np.int64) + 8 * exponents - (LOWEST_BIN - 1)
+    slots = np.where(values > 0, slots, 0)
+    chosen = subsets.membership.T
+    totals, hists = np.zeros((len(chosen), 5)), []
+    for index, member in enumerate(chosen):
+        inside = member[subsets.cells] if len(member) else np.zeros(0, dtype=bool)
+        part = values[:, inside]
+        totals[index] = part.sum(), (part**2).sum(), (part**4).sum(), (part * logs[:, inside]).sum(), part.max(initial=0.0)
+        hists.append(np.bincount(slots[:, inside].ravel(), minlength=SLOTS))
+    return totals, np.stack(hists)
+
+
+class Entries:
+    """Every moment of k = 1, for any selection."""
+
+    name = "enumeration of every minor"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return EVERY_MOMENT if task.k == 1 else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        return {"entries": float(task.shape[0] * (task.count or 0))}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        return [self._one(task) for task in tasks]
+
+    def _one(self, task: Task) -> Found:
+        subsets = cached_subsets((task.chosen,), task.layout, 1)
+        sums, hist = zip(*(entry_sums(matrix, subsets) for matrix in task.matrices.normalised), strict=True)
+        return found_of(task, self.name, task.matrices.exponent, np.stack(sums)[:, 0], np.stack(hist)[:, 0])

@@ -1,0 +1,138 @@
+"""Every 2-minor and 3-minor over any selections in one pass, each minor looked at once (MATH.md 4.6)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.base.errors import InputError
+from kagscope.columns.selections import Subsets
+from kagscope.minors._numba import SLOTS
+from kagscope.minors.moments import SUMS
+from kagscope.minors.plan import BYTES_A_SUBSET, reference_seconds
+from kagscope.minors.routes.power_grams import pair_powers
+from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets, over_selections, sublist
+from kagscope.minors.sweeps import enumerate_all, enumerate_s1, enumerate_sums
+from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of
+
+FloatArray = NDArray[np.float64]
+CHEAP = frozenset({"s1", "s2", "s4"})
+FEW_ROWS = 48  # up to here enumerating S2 and S4 with S1 beats Gram matrices
+
+
+class Enumeration:
+    """Every moment of k = 2 and 3, for any selections: those of one call share the pass."""
+
+    name = "enumeration of every minor"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return EVERY_MOMENT if task.k in (2, 3) else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        rows, columns = task.shape
+        minors = float(task.minors)
+        if task.k == 2 and task.wanted <= CHEAP and rows > FEW_ROWS:
+            return {"s1 of pairs": minors, "Grams": 3.0 * rows * columns * columns}
+        if task.k == 2 and task.wanted <= CHEAP | {"top"}:
+            return {"sums of pairs": minors}
+        return {"pairs" if task.k == 2 else "triples": minors}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        for task in tasks:
+            check_listable(task, self.steps(task))
+        found: dict[int, Found] = {}
+        for part in in_passes(tasks):
+            subsets = cached_subsets(tuple(tasks[index].chosen for index in part), tasks[0].layout, tasks[0].k)
+            sums, hist = self._pass(tasks[part[0]], subsets)
+            for place, index in enumerate(part):
+                task = tasks[index]
+                found[index] = found_of(
+                    task, self._route(task), task.matrices.exponent, sums[:, place], None if hist is None else hist[:, place]
+                )
+        return [found[index] for index in range(len(tasks))]
+
+    def _route(self, task: Task) -> str:
+        if task.k == 2 and task.wanted <= CHEAP:
+            return "S1 by enumeration without logarithms, S2 and S4 by power Grams, pairs that cancel enumerated"
+        return self.name
+
+    def _pass(self, task: Task, subsets: SubsetList) -> tuple[FloatArray, NDArray[np.int64] | None]:
+        """(B, selections, 5) and (B, selections, SLOTS)."""
+        each = [selection_sums(matrix, task.k, subsets, task.wanted) for matrix in task.matrices.normalised]
+        hists = [hist for _, hist in each if hist is not None]
+        return np.stack([sums for sums, _ in each]), np.stack(hists) if hists else None
+
+
+def in_passes(tasks: list[Task]) -> list[list[int]]:
+    """Indices of the tasks that share a pass: explicit subsets go alone, and histograms of many cells must fit the budget."""
+    passes = [[index] for index, task in enumerate(tasks) if isinstance(task.chosen, Subsets)]
+    rest = [index for index, task in enumerate(tasks) if not isinstance(task.chosen, Subsets)]
+    for start in range(0, len(rest), MAX_SELECTIONS):
+        passes += _halved(tasks, rest[start : start + MAX_SELECTIONS])
+    return passes
+
+
+def _halved(tasks: list[Task], part: list[int]) -> list[list[int]]:
+    task = tasks[part[0]]
+    subsets = cached_subsets(tuple(tasks[index].chosen for index in part), task.layout, task.k)
+    cells = len(subsets.membership)
+    if cells > 1 and len(part) > 1 and "histogram" in task.wanted and cells * 80_000 > task.memory_budget // 4:
+        half = len(part) // 2
+        return [*_halved(tasks, part[:half]), *_halved(tasks, part[half:])]
+    return [part]
+
+
+def check_listable(task: Task, work: dict[str, float]) -> None:
+    """Raise :class:`InputError` where the list of column subsets would not fit in the memory budget."""
+    count = task.count or 0
+    if count * BYTES_A_SUBSET > task.memory_budget:
+        raise InputError(
+            f"k={task.k} over {task.chosen} lists {count:.2e} column subsets, {count * BYTES_A_SUBSET / 2**30:.1f} GiB and "
+            f"about {reference_seconds(work):.1e} s a matrix, beyond memory_budget={task.memory_budget}; "
+            'raise it, or use method="auto" or "sampled"'
+        )
+
+
+def selection_sums(
+    matrix: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[str]
+) -> tuple[FloatArray, NDArray[np.int64] | None]:
+    """(selections, 5) normalised sums of one normalised matrix, and (selections, SLOTS) its histograms."""
+    active = nonzero_rows(matrix)
+    if len(active) < k or len(subsets.last) == 0:
+        sums, hist = np.zeros((5, len(subsets.last))), None
+    elif k == 2 and wanted <= CHEAP | {"top"}:
+        sums, hist = pair_sums(active, subsets, wanted), None
+    else:
+        found = enumerate_all(active, subsets, k, "histogram" in wanted)
+        sums, hist = found.sums, found.hist
+    cells, chosen = len(subsets.membership), subsets.membership.shape[1]
+    by_cell = np.zeros((5, cells))
+    for row in (SUMS.index(name) for name in SUMS[:4] if name in wanted or name == "s1"):
+        by_cell[row] = np.bincount(subsets.cells, weights=sums[row], minlength=cells)
+    if "top" in wanted:
+        np.maximum.at(by_cell[4], subsets.cells, sums[4])
+    totals = over_selections(by_cell, subsets.membership)
+    if "histogram" not in wanted:
+        return totals, None
+    if hist is None or not cells:
+        return totals, np.zeros((chosen, SLOTS), dtype=np.int64)
+    return totals, subsets.membership.T.astype(np.int64) @ hist
+
+
+def pair_sums(active: FloatArray, subsets: SubsetList, wanted: frozenset[str]) -> FloatArray:
+    """(5, P) S1, S2, S4, -, top over row pairs of each column pair of ``subsets``, without logarithms (top only where wanted)."""
+    if "top" in wanted or len(active) <= FEW_ROWS:
+        return enumerate_sums(active, subsets).sums
+    first = np.repeat(subsets.prefixes[:, 0], np.diff(subsets.starts))
+    sums = np.zeros((5, len(subsets.last)))
+    s1 = enumerate_s1(active, subsets) if "s1" in wanted else 0.0
+    sums[1], sums[2], cancels = pair_powers(active, first, subsets.last)
+    if cancels.mean() > 0.5:
+        return enumerate_sums(active, subsets).sums
+    sums[0] = s1
+    again = np.flatnonzero(cancels)
+    if again.size:
+        hard = sublist(first[again], subsets.last[again])
+        sums[:, again] = enumerate_sums(active, hard).sums
+    return sums

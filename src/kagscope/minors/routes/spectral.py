@@ -1,0 +1,55 @@
+"""S2 over all k-minors from the singular values (MATH.md 4.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.task import Found, Task
+from kagscope.minors.threads import one_blas_thread
+
+FloatArray = NDArray[np.float64]
+
+
+def elementary_symmetric(squares: FloatArray, k: int) -> float:
+    """e_k of non-negative numbers: sum of all products of k; only additions of non-negative terms, so nothing cancels."""
+    e = np.zeros(k + 1)
+    e[0] = 1.0
+    for value in squares:
+        e[1:] += value * e[:-1]
+    return float(e[k])
+
+
+def spectral_s2(matrix: FloatArray, k: int) -> float | None:
+    """S2 = e_k(squared singular values) (MATH.md 4.1); None where the k-th singular value is too small to be accurate."""
+    with one_blas_thread():
+        values = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
+    if len(values) < k or values[k - 1] < 1e-7 * values[0]:
+        return None
+    return elementary_symmetric(values**2, k)
+
+
+class Spectral:
+    """S2 of all k-minors of some columns, k >= 3; for k = 2 a Gram matrix is cheaper and tells nearly parallel rows apart."""
+
+    name = "e_k of the squared singular values"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return frozenset({"s2"}) if task.k >= 3 and task.clique else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        few, many = sorted(task.shape)
+        return {"spectra": float(few * few * many)}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        return [self._one(task) for task in tasks]
+
+    def _one(self, task: Task) -> Found | None:
+        values = [self._s2(nonzero_rows(matrix), task.k) for matrix in task.inside.normalised]
+        if any(value is None for value in values):
+            return None
+        return Found(task.inside.exponent, {"s2": np.array(values, dtype=np.float64)}, {"s2": self.name})
+
+    def _s2(self, matrix: FloatArray, k: int) -> float | None:
+        return spectral_s2(matrix, k) if min(matrix.shape) >= k else 0.0

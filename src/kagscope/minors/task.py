@@ -1,0 +1,189 @@
+"""What one call asks of the engine, and what a route answers: the two types that every route speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import comb
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.columns.layout import Layout
+from kagscope.columns.selections import Selection, Subsets
+from kagscope.minors._input import is_torch
+from kagscope.minors._numba import LOWEST_BIN
+from kagscope.minors.moments import SUMS, Histogram
+from kagscope.minors.scaling import normalise, on_host
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+EVERY_MOMENT = frozenset((*SUMS, "histogram"))
+NEED_S1 = frozenset({"entropy", "histogram"})  # their scores are relative to the mean
+
+
+class Matrices:
+    """A batch of matrices and, found once, the same normalised by powers of two.
+
+    Args:
+        given: (B, m, n) float64, finite: a NumPy array, or a tensor on a device.
+    """
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+        self._inside: dict[bytes, Matrices] = {}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, m, n)."""
+        batch, rows, columns = self.given.shape
+        return batch, rows, columns
+
+    @property
+    def on_device(self) -> bool:
+        """Whether they lie on a device as a tensor."""
+        return is_torch(self.given)
+
+    def inside(self, columns: NDArray[np.bool_]) -> Matrices:
+        """Those with these columns alone, remembered."""
+        if columns.all():
+            return self
+        key = columns.tobytes()
+        if key not in self._inside:
+            self._inside[key] = Matrices(self.given[:, :, np.flatnonzero(columns)])
+        return self._inside[key]
+
+    @cached_property
+    def _normalised(self) -> tuple[FloatArray, IntArray]:
+        return normalise(on_host(self.given))
+
+    @property
+    def normalised(self) -> FloatArray:
+        """(B, m, n) in host memory, largest entry of each matrix between 1/2 and 1."""
+        return self._normalised[0]
+
+    @property
+    def exponent(self) -> IntArray:
+        """(B,) powers of two that the matrices were divided by."""
+        return self._normalised[1]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The moments wanted over one selection of the columns of some matrices.
+
+    Attributes:
+        matrices: all columns; ``inside`` has those of the selection.
+        k: order of the minors.
+        chosen: the selection.
+        count: number of its column subsets; None where they are too many to count.
+        layout: where the columns lie.
+        wanted: names of moments.
+        exact: never sample.
+        rel_error: relative standard error that sampling aims at.
+        seed: of the sampling.
+        memory_budget: bytes.
+    """
+
+    matrices: Matrices
+    k: int
+    chosen: Selection
+    count: int | None
+    layout: Layout
+    wanted: frozenset[str]
+    method: str = "auto"
+    rel_error: float = 0.01
+    seed: int = 0
+    memory_budget: int = 2**30
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns that take part)."""
+        return self.matrices.shape[1], int(self.chosen.columns(self.layout).sum())
+
+    @property
+    def minors(self) -> int:
+        """Number of minors of one matrix."""
+        return comb(self.shape[0], self.k) * (self.count or 0)
+
+    @property
+    def clique(self) -> bool:
+        """Whether the selection is every k-subset of its columns, and there are any."""
+        return self.chosen.clique and not isinstance(self.chosen, Subsets) and self.shape[1] >= self.k
+
+    @property
+    def inside(self) -> Matrices:
+        """The matrices with the columns of the selection alone."""
+        return self.matrices.inside(self.chosen.columns(self.layout))
+
+
+@dataclass
+class Found:
+    """What a route found of one task.
+
+    Attributes:
+        exponent: (B,) powers of two that the matrices were divided by.
+        sums: normalised sums by name, each (B,).
+        routes: how, by the name of the moment.
+        bins: the histogram, where it was wanted.
+        work: steps of one matrix by the name of the kernel.
+        count: number of minors, where it had to be estimated.
+        errors: normalised standard errors of what was sampled.
+        covariance: (B,) of S1 and entropy.
+        notes: what else was done or could not be.
+    """
+
+    exponent: IntArray
+    sums: dict[str, FloatArray]
+    routes: dict[str, str]
+    bins: Histogram | None = None
+    work: Mapping[str, float] = field(default_factory=dict)
+    count: int | None = None
+    errors: dict[str, FloatArray] = field(default_factory=dict)
+    covariance: FloatArray | None = None
+    notes: tuple[str, ...] = ()
+
+
+def found_of(task: Task, route: str, exponent: IntArray, sums: FloatArray, hist: NDArray[np.int64] | None) -> Found:
+    """The answer of a route that visits every minor, from (B, 5) normalised sums and (B, SLOTS) histograms of the kernels."""
+    named = {
+        name: sums[:, row] for row, name in enumerate(SUMS) if name in task.wanted or (name == "s1" and task.wanted & NEED_S1)
+    }
+    bins = absolute_bins(hist, task.k, task.minors, exponent) if hist is not None and "histogram" in task.wanted else None
+    return Found(exponent, named, dict.fromkeys(task.wanted, route), bins)
+
+
+def absolute_bins(hist: NDArray[np.int64], k: int, count: int, exponent: IntArray) -> Histogram:
+    """Kernel histograms (B, slots) as absolute bins; minors not visited are those of zero rows, exact zeros."""
+    counts = hist[:, 1:]
+    used = np.flatnonzero(counts.any(axis=0))
+    low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
+    counts = np.ascontiguousarray(counts[:, low:high])
+    return Histogram(LOWEST_BIN + low + 8 * k * exponent, counts, count - counts.sum(axis=1))
+
+
+class Route(Protocol):
+    """One algorithm: which moments it finds of which task, what that costs, and finding them.
+
+    A new one is a class in a file of its own in ``minors/routes/`` and a line in :data:`kagscope.minors.routes.auto.FORMULAS`
+    (exact, without visiting the minors) or in the table of :class:`kagscope.minors.routes.auto.Auto`.
+    """
+
+    @property
+    def name(self) -> str:
+        """What plans call it."""
+        ...
+
+    def provides(self, task: Task) -> frozenset[str]:
+        """Names of the moments that it finds of this task."""
+        ...
+
+    def steps(self, task: Task) -> dict[str, float]:
+        """Steps for the wanted moments of one matrix, by the name of the kernel in :data:`kagscope.minors.plan.RATES`."""
+        ...
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        """The wanted moments of tasks that differ in their selections alone; None: they cannot be told from rounding."""
+        ...
