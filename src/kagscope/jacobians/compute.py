@@ -177,6 +177,13 @@ class LayerJacobians:
         return self.coupled or frame.mixing or (frame.out_tokens is None) != (frame.in_tokens is None)
 
     @property
+    def roundoff(self) -> float:
+        """Unit roundoff of the precision in which the Jacobians are computed."""
+        floats = [tensor.dtype for tensor in self.inputs.tensors().values() if tensor.is_floating_point()]
+        floats += [tensor.dtype for tensor in self.map.runner.weights.values() if tensor.is_floating_point()]
+        return max((torch.finfo(dtype).eps / 2 for dtype in floats), default=2.0**-53)
+
+    @property
     def has_tokens(self) -> bool:
         """Whether the layer works on sequences, token by token."""
         return self.frame.out_tokens is not None or self.frame.in_tokens is not None

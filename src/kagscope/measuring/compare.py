@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.base.errors import InputError
+from kagscope.base.reasons import RANK_BELOW_K, SKIPPED
 from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
 from kagscope.minors.moments import Moments
 from kagscope.registry import Score
@@ -93,11 +94,11 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
                 pairs = list(zip(moments, initial.visited.get(key, ()), strict=False))
                 if pairs:
                     values = [one.function(own, before) for own, before in pairs]
-                    found[*key, one.name] = Values.of(np.arange(len(values)), values, reason=one.undefined)
+                    found[*key, one.name] = _without_noise(key[0], Values.of(np.arange(len(values)), values), state, initial)
         elif one.is_of("row_means"):
             for k, means in state.row_means.items():
-                values = one.function(means, zero_row_threshold(initial, k, share))
-                found[k, "all", one.name] = Values.of(np.arange(len(means)), values, reason=one.undefined)
+                counted = Values.of(np.arange(len(means)), one.function(means, zero_row_threshold(initial, k, share)))
+                found[k, "all", one.name] = _without_noise(k, counted, state, initial)
         else:
             own = {
                 "row_norms": state.row_norms,
@@ -110,6 +111,14 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
                 value = one.function(*(own[name] for name in one.takes))
                 found[0, "all", one.name] = Values.of([WHOLE], value, reason=one.undefined)
     return found
+
+
+def _without_noise(k: int, values: Values, *states: LayerState) -> Values:
+    """Undefined where the k-minors of either network are rounding noise."""
+    for state in states:
+        if k in state.noise:
+            values = values.undefined_at(np.isin(values.items, state.noise[k]), RANK_BELOW_K.format(k=k))
+    return values
 
 
 def _unit_threshold(one: Score, initial: LayerState, share: float) -> float | None:
@@ -127,7 +136,7 @@ def _rows(measured: Scores, baseline: Scores) -> pd.DataFrame:
     before, before_stderr = (np.concatenate(part) for part in zip(*pairs, strict=True))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         ratio = np.where(before != 0, value / before, np.nan)
-    reason = np.repeat(np.array([measured[key].reason for key in keys], dtype=object), sizes)
+    reason = np.concatenate([measured[key].reason for key in keys])
     named = {name: np.repeat([key[place] for key in keys], sizes) for place, name in enumerate(("k", "selection", "score"))}
     return pd.DataFrame(
         {
@@ -178,7 +187,7 @@ def _averaged(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def _skipped(record: LayerRecord) -> pd.DataFrame:
     numbers = dict.fromkeys(("value", "baseline", "ratio", "stderr", "baseline_stderr"), float("nan"))
     named = {"layer": record.name, "k": 0, "selection": "all", "point": WHOLE, "token": -1, "score": "skipped"}
-    return pd.DataFrame([{**named, **numbers, "exact": True, "reason": f"skipped: {record.reason}"}])
+    return pd.DataFrame([{**named, **numbers, "exact": True, "reason": SKIPPED.format(reason=record.reason)}])
 
 
 def unit_table(state: State, initials: Sequence[State]) -> pd.DataFrame:

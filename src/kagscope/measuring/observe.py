@@ -131,7 +131,7 @@ def _measure_layer(
     points = order[: _count(inputs, spec.points)]
     has_tokens = jacobians.has_tokens
     items = np.stack([np.repeat(points, tokens), np.tile(jacobians.frame.tokens if has_tokens else (-1,), len(points))], axis=1)
-    scores = LayerScores(record.name, items, spec)
+    scores = LayerScores(record.name, items, spec, jacobians.roundoff)
     with _skipping(record, named):
         seen = 0
         for batch in jacobians:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from kagscope.base.errors import InputError, UndefinedScore
+from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, OWN_SCORE_NAN, RANK_BELOW_K
 from kagscope.columns.scales import scales, window_centers, window_radii
 from kagscope.columns.selections import All, Selection, Subsets, Window
 from kagscope.jacobians.compute import Batch
 from kagscope.jacobians.forms import FactoredJacobian
 from kagscope.measuring.spec import MeasureSpec, ScoreFunction
-from kagscope.measuring.state import ALL_ZERO, WHOLE, LayerState, Values
+from kagscope.measuring.state import WHOLE, LayerState, Values
 from kagscope.measuring.unit_statistics import MAX_COLUMNS, UnitSums
 from kagscope.minors._input import MOMENTS
 from kagscope.minors.engine import minor_moments
@@ -24,15 +25,13 @@ from kagscope.minors.moments import Moments
 from kagscope.minors.rotations import haar_mean_s1
 from kagscope.minors.rows import row_means
 from kagscope.registry import Score
-from kagscope.scores.of_jacobians import spectrum
+from kagscope.scores.of_jacobians import numerical_ranks, spectrum
 
 SUMS = frozenset({"s1", "s2", "s4"})  # of pairs: formulas give these without a look at every minor
 FACTORED_PASS = 2.0  # times the minors that may be visited: one pass over W serves all points
 TRIPLE_ROWS = comb(64, 3)  # row means of k = 3 take 10 microseconds each
 ROW_STEPS = 1e9  # minors of triples, steps of zonogons of pairs, that row means may cost a layer
 FEWEST_SAMPLES = 10  # for scores of a representation
-EMPTY = "undefined: no column subset in this selection"
-NOT_A_NUMBER = "undefined: the score gave NaN"
 
 
 class LayerScores:
@@ -42,10 +41,11 @@ class LayerScores:
         layer: its name.
         items: (P, 2) points and tokens of the Jacobians that will come, in their order.
         spec: what to measure.
+        roundoff: unit roundoff of the precision in which the Jacobians are computed.
     """
 
-    def __init__(self, layer: str, items: np.ndarray, spec: MeasureSpec) -> None:
-        self.layer, self.spec = layer, spec
+    def __init__(self, layer: str, items: np.ndarray, spec: MeasureSpec, roundoff: float) -> None:
+        self.layer, self.spec, self.roundoff = layer, spec, roundoff
         self.state = LayerState(items)
         self._seen = 0
         self._row_means: dict[int, list[np.ndarray]] = {}
@@ -75,11 +75,17 @@ class LayerScores:
         ids = np.arange(self._seen, self._seen + count)
         self._seen += count
         self._add_units(J, batch)
+        ranks = numerical_ranks(J, self.roundoff, max(self.spec.k))
+        for k in self.spec.k:
+            if k > 1:  # what is zero altogether has its own reason
+                self.state.noise[k] = np.concatenate(
+                    [self.state.noise.get(k, np.zeros(0, dtype=int)), ids[(ranks > 0) & (ranks < k)]]
+                )
         for k in self.spec.k:
             if min(J.shape[1:]) >= k:
                 self._add_minors(k, J, batch, ids)
             else:
-                reason = f"undefined: a {J.shape[1]} x {J.shape[2]} Jacobian has no {k} x {k} minors"
+                reason = NO_MINORS.format(rows=J.shape[1], columns=J.shape[2], k=k)
                 self.state.add((k, "all", "pr"), Values.of(ids, np.full(len(ids), np.nan), reason=reason))
         self._add_row_means(J, ids)
         self._add_matrix_scores(J, ids)
@@ -107,7 +113,7 @@ class LayerScores:
         for one in self.spec.asked:
             if one.takes == ("row_means",):
                 for k, means in state.row_means.items():
-                    state.add((k, "all", one.name), Values.of(np.arange(len(means)), one.function(means)))
+                    self._add(k, "all", one.name, Values.of(np.arange(len(means)), one.function(means)))
             elif one.of_layer and all(known.get(name) is not None for name in one.takes):
                 value = one.function(*(known[name] for name in one.takes))
                 state.add((one.orders[0] if one.orders else 0, "all", one.name), Values.of([WHOLE], value, reason=one.undefined))
@@ -138,7 +144,7 @@ class LayerScores:
         of_output = self.spec.layer_map == "output"
         kind, parts = ("output_slopes", self._output_slopes) if of_output else ("row_norms", self._row_norms)
         if any(one.is_of(kind) for one in self.spec.asked):
-            parts.append(np.abs(J).max(axis=1) if of_output else row_means(J, 1))
+            parts.append(np.abs(J).max(axis=1) if of_output else np.asarray(row_means(J, 1)))
 
     def _add_units(self, J: np.ndarray, batch: Batch) -> None:
         if self.spec.layer_map == "output" or J.shape[2] > MAX_COLUMNS:
@@ -182,7 +188,7 @@ class LayerScores:
         J, ids = J[cut:], ids[cut:]
         if isinstance(batch.jacobian, FactoredJacobian) and total <= FACTORED_PASS * budget.exact_minors:
             found = self._factored(batch.jacobian.W).at(batch.jacobian.d[cut : cut + len(ids)])
-            self._record(J, ids, chosen, found)
+            self._record(J, ids, chosen, found if isinstance(found, list) else [found])
             return
         if self._needed & SUMS:
             self._record(J, ids, chosen, self._moments(J, 2, chosen, moments=self._needed & SUMS))
@@ -212,7 +218,7 @@ class LayerScores:
         means = haar_mean_s1(J, k, selection=list(chosen), **self._layout()) if haar else [None] * len(chosen)
         for selection, moments, mean in zip(chosen, found, means, strict=True):
             name = str(selection)
-            reason = EMPTY if moments.count == 0 else ALL_ZERO
+            reason = EMPTY_SELECTION if moments.count == 0 else ALL_ZERO
             there = {*moments.sums, *(("histogram",) if moments.bins is not None else ())}
             for one in self._of_moments:
                 if not set(one.moments) <= there or (only is not None and one.name not in only):
@@ -236,13 +242,13 @@ class LayerScores:
             stderr = 0.0
         else:
             stderr = moments.stderr.get(one.function.__name__, np.nan if one.name == "top" else 0.0)
-        self.state.add((k, selection, one.name), Values.of(ids, values, stderr, moments.exact, reason))
+        self._add(k, selection, one.name, Values.of(ids, values, stderr, moments.exact, reason))
 
     def _put_own(self, k: int, selection: str, ids: np.ndarray, moments: Moments) -> None:
         for name, function in self.spec.own_scores.items():
             values, reason = values_of(name, function, moments, len(ids))
             stderr = 0.0 if moments.exact else np.nan
-            self.state.add((k, selection, name), Values.of(ids, values, stderr, moments.exact, reason))
+            self._add(k, selection, name, Values.of(ids, values, stderr, moments.exact, reason))
 
     def _add_row_means(self, J: np.ndarray, ids: np.ndarray) -> None:
         """Row means of the minor matrices, for zero rows and Zipf curves; those of k = 1 at every item."""
@@ -252,7 +258,7 @@ class LayerScores:
             if k <= 3 and min(J.shape[1:]) >= k:
                 some = J[ids < self._row_points(k, *J.shape[1:])]
                 if len(some):
-                    self._row_means.setdefault(k, []).append(row_means(some, k))
+                    self._row_means.setdefault(k, []).append(np.asarray(row_means(some, k)))
 
     def _row_points(self, k: int, m: int, n: int) -> float:
         """At how many items the row means of the k-minor matrix are found: a count of steps decides."""
@@ -279,7 +285,7 @@ class LayerScores:
             found = one.function(*(known[name] for name in one.takes))
             values, stderr = found if isinstance(found, tuple) else (found, 0.0)
             exact = not isinstance(found, tuple)
-            self.state.add((order, "all", one.name), Values.of(ids[some], values, stderr, exact, one.undefined))
+            self._add(order, "all", one.name, Values.of(ids[some], values, stderr, exact, one.undefined))
         for name, function in self.spec.jacobian_scores.items():
             values, reason = values_of(name, function, J, len(ids))
             self.state.add((0, "all", name), Values.of(ids, values, reason=reason))
@@ -297,8 +303,14 @@ class LayerScores:
             for center, moments, kept in zip(centers, per_center, coarse, strict=True):
                 if radius == scales(shape)[0] or kept:
                     name = str(Window((int(center[0]), int(center[1])), radius))
-                    reason = EMPTY if moments.count == 0 else ALL_ZERO
-                    self.state.add((2, name, "pr"), Values.of(ids[some], moments.participation_ratio, reason=reason))
+                    reason = EMPTY_SELECTION if moments.count == 0 else ALL_ZERO
+                    self._add(2, name, "pr", Values.of(ids[some], moments.participation_ratio, reason=reason))
+
+    def _add(self, k: int, selection: str, score: str, values: Values) -> None:
+        """Record a score; where the k-minors are rounding noise it is undefined."""
+        if k in self.state.noise and len(self.state.noise[k]):
+            values = values.undefined_at(np.isin(values.items, self.state.noise[k]), RANK_BELOW_K.format(k=k))
+        self.state.add((k, selection, score), values)
 
     # -- helpers -----------------------------------------------------------------------------------------------------------------
 
@@ -335,4 +347,4 @@ def values_of(name: str, function: ScoreFunction, given: Any, count: int) -> tup
         values = np.empty(())
     if values.shape != (count,):
         raise InputError(f"score {name!r} gave {found!r:.80}; expected one number for each of the {count} Jacobians of a batch")
-    return values, NOT_A_NUMBER
+    return values, OWN_SCORE_NAN

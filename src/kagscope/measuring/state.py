@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kagscope.base.reasons import ALL_ZERO
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.measuring.unit_statistics import UnitSums
 from kagscope.minors.moments import Moments
 
 WHOLE = -1  # the point of a score of a layer over many points
-ALL_ZERO = "undefined: every minor is zero"
 
 Key = tuple[int, str, str]
 """(k, selection, score)."""
@@ -27,25 +27,31 @@ class Values(NamedTuple):
         values: (P,) float64.
         stderr: (P,) standard errors; 0 where exact, NaN where the error is not known.
         exact: whether the values are exact, up to rounding.
-        reason: why a value may be NaN.
+        reason: (P,) why a value is NaN, if it is.
     """
 
     items: np.ndarray
     values: np.ndarray
     stderr: np.ndarray
     exact: bool
-    reason: str
+    reason: np.ndarray
 
     @classmethod
     def of(cls, items: Any, values: Any, stderr: Any = 0.0, exact: bool = True, reason: str = ALL_ZERO) -> Values:
         """From scalars or arrays, broadcast."""
         found = np.atleast_1d(np.asarray(values, dtype=np.float64))
-        return cls(np.asarray(items), found, np.broadcast_to(np.asarray(stderr, dtype=np.float64), found.shape), exact, reason)
+        errors = np.broadcast_to(np.asarray(stderr, dtype=np.float64), found.shape)
+        return cls(np.asarray(items), found, errors, exact, np.full(found.shape, reason, dtype=object))
+
+    def undefined_at(self, places: np.ndarray, reason: str) -> Values:
+        """The same, NaN for that reason where ``places`` (P,) bool."""
+        values, errors = (np.where(places, np.nan, one) for one in (self.values, self.stderr))
+        return self._replace(values=values, stderr=errors, reason=np.where(places, reason, self.reason))
 
     def and_then(self, other: Values) -> Values:
         """The same score at further items."""
         items, values, stderr = (np.concatenate(pair) for pair in zip(self[:3], other[:3], strict=True))
-        return Values(items, values, stderr, self.exact and other.exact, other.reason)
+        return Values(items, values, stderr, self.exact and other.exact, np.concatenate([self.reason, other.reason]))
 
 
 @dataclass
@@ -95,6 +101,7 @@ class LayerState:
         activations: (N, m) outputs at up to the budget's number of all inputs.
         units: sums of what each unit looks at; None where the columns are too many.
         shared: W of J = diag(d) W where all points share it.
+        noise: by k, the items whose numerical rank is below k.
     """
 
     items: np.ndarray
@@ -106,6 +113,7 @@ class LayerState:
     activations: np.ndarray | None = None
     units: UnitSums | None = None
     shared: np.ndarray | None = None
+    noise: dict[int, np.ndarray] = field(default_factory=dict)
 
     def add(self, key: Key, values: Values) -> None:
         """Record a score; the same score at further items is appended."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError, UndefinedScore
+from kagscope.base.reasons import ALL_ZERO
 from kagscope.minors._input import Values, check_positive
 from kagscope.registry import all_scores, register
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 LN2 = float(np.log(2.0))
-ZERO = "undefined: every minor is zero"
 
 
 @register(
@@ -29,7 +29,7 @@ ZERO = "undefined: every minor is zero"
     ("moments",),
     moments=("s1", "s2"),
     orders=None,
-    undefined=ZERO,
+    undefined=ALL_ZERO,
     source="arXiv 2511.21626 and its code; MATH.md 3",
     symbol="PR",
 )
@@ -45,7 +45,7 @@ def participation_ratio(moments: Moments) -> Values:
     ("moments",),
     moments=("s1", "s2"),
     orders=None,
-    undefined=ZERO,
+    undefined=ALL_ZERO,
     source="arXiv 2509.12326; MATH.md 3",
     fraction=True,
 )
@@ -61,7 +61,7 @@ def pr_normalized(moments: Moments) -> Values:
     ("moments",),
     moments=("s1", "s2"),
     orders=None,
-    undefined=ZERO,
+    undefined=ALL_ZERO,
     source="MATH.md 3",
 )
 def effective_minors(moments: Moments) -> Values:
@@ -76,7 +76,7 @@ def effective_minors(moments: Moments) -> Values:
     ("moments",),
     moments=("s2", "s4"),
     orders=None,
-    undefined=ZERO,
+    undefined=ALL_ZERO,
     source="standard; MATH.md 3",
 )
 def ipr(moments: Moments) -> Values:
@@ -91,7 +91,7 @@ def ipr(moments: Moments) -> Values:
     ("moments",),
     moments=("s1", "entropy"),
     orders=None,
-    undefined=ZERO,
+    undefined=ALL_ZERO,
     source="code of arXiv 2511.21626; MATH.md 3",
     symbol="KL",
 )
@@ -109,7 +109,7 @@ def kl_uniform(moments: Moments) -> Values:
     ("moments",),
     moments=("s1", "histogram"),
     orders=None,
-    undefined=ZERO,
+    undefined=ALL_ZERO,
     source="arXiv 2410.08451; MATH.md 3",
     error=lambda moments: near_zero_error(moments),
     fraction=True,
@@ -127,7 +127,7 @@ def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Values:
     return moments.out(_near_zero(moments, eps)[1])
 
 
-@register("top", "largest minor", ("moments",), moments=("top",), orders=None, undefined=ZERO, source="MATH.md 2")
+@register("top", "largest minor", ("moments",), moments=("top",), orders=None, undefined=ALL_ZERO, source="MATH.md 2")
 def top(moments: Moments) -> Values:
     """max M, the largest absolute minor."""
     return moments.top
@@ -139,7 +139,7 @@ def top(moments: Moments) -> Values:
     ("moments", "haar_s1"),
     moments=("s1",),
     orders=(1, 2),
-    undefined=ZERO,
+    undefined=ALL_ZERO,
     source="ours, closed form; MATH.md 4.5",
 )
 def rotation_ratio_of_pr(moments: Moments, haar_s1: FloatArray) -> FloatArray:
@@ -170,7 +170,7 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
     ("moments", "initial_moments"),
     moments=("s1", "histogram"),
     orders=None,
-    undefined=ZERO,
+    undefined=ALL_ZERO,
     source="wording of arXiv 2511.21626; MATH.md 3 and 4.6",
 )
 def kl_init(moments: Moments, initial: Moments) -> Values:

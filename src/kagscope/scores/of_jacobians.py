@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kagscope.base.errors import InputError
+from kagscope.base.reasons import ALL_ZERO, FEW_COLUMNS, ZERO_JACOBIAN
 from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, is_torch, placed
 from kagscope.minors.haar import rotation_ratio_estimate
 from kagscope.minors.moment_scores import FloatArray, quotient
@@ -17,14 +18,12 @@ from kagscope.minors.routes.determinants import minor_matrix
 from kagscope.minors.rows import row_means
 from kagscope.registry import register
 
-ZERO = "undefined: the Jacobian is zero"
-
 
 @register(
     "axis_alignment",
     "axis alignment",
     ("jacobian",),
-    undefined=ZERO,
+    undefined=ZERO_JACOBIAN,
     source="canonical alignment of the authors' 2026 talk, our formula; MATH.md 3",
 )
 def axis_alignment(J: MatrixLike) -> Values:
@@ -45,7 +44,7 @@ def axis_alignment(J: MatrixLike) -> Values:
     return _per_matrix(quotient(aligned.sum(axis=1), rows.astype(np.float64)), batched, J)
 
 
-@register("effective_rank", "effective rank", ("spectrum",), undefined=ZERO, source="standard; MATH.md 3")
+@register("effective_rank", "effective rank", ("spectrum",), undefined=ZERO_JACOBIAN, source="standard; MATH.md 3")
 def effective_rank_of(spectrum: FloatArray) -> FloatArray:
     """exp(entropy of s^2 / sum s^2), of a :func:`spectrum`."""
     p = spectrum / spectrum.sum(axis=1, keepdims=True)
@@ -53,13 +52,15 @@ def effective_rank_of(spectrum: FloatArray) -> FloatArray:
     return np.asarray(np.exp(-(p * logs).sum(axis=1)))
 
 
-@register("stable_rank", "stable rank", ("spectrum",), undefined=ZERO, source="standard; MATH.md 3")
+@register("stable_rank", "stable rank", ("spectrum",), undefined=ZERO_JACOBIAN, source="standard; MATH.md 3")
 def stable_rank_of(spectrum: FloatArray) -> FloatArray:
     """sum s^2 / max s^2, of a :func:`spectrum`."""
     return np.asarray(spectrum.sum(axis=1))
 
 
-@register("sv_participation", "singular-value participation", ("spectrum",), undefined=ZERO, source="standard; MATH.md 3")
+@register(
+    "sv_participation", "singular-value participation", ("spectrum",), undefined=ZERO_JACOBIAN, source="standard; MATH.md 3"
+)
 def sv_participation_of(spectrum: FloatArray) -> FloatArray:
     """(sum s^2)^2 / sum s^4, of a :func:`spectrum`."""
     return np.asarray(spectrum.sum(axis=1) ** 2 / (spectrum**2).sum(axis=1))
@@ -99,7 +100,7 @@ def spectrum(J: Any) -> FloatArray:
     "rotation ratio of maximum",
     ("jacobian", "rotations", "seed"),
     orders=(2,),
-    undefined="undefined: every minor is zero",
+    undefined=ALL_ZERO,
     source="code of arXiv 2511.21626, its maximum over all minors; MATH.md 3",
     limit="rotation_points",
 )
@@ -157,7 +158,7 @@ def zero_rows(J: MatrixLike, k: int = 1, threshold: Any = 0.0) -> Values:
     "column divergence",
     ("jacobian",),
     orders=(1,),
-    undefined="undefined: fewer than two nonzero columns",
+    undefined=FEW_COLUMNS,
     source="arXiv 2509.12326; MATH.md 3",
     limit="divergence_points",
 )
@@ -191,6 +192,26 @@ def _column_divergence(minors: FloatArray) -> float:
     own = (p * logs).sum()  # sum over pairs of sum_r p ln p - p ln q, the diagonal adding nothing
     cross = (p.sum(axis=1) * logs.sum(axis=1)).sum()
     return float((count * own - cross) / (count * (count - 1)))
+
+
+def numerical_ranks(J: FloatArray, roundoff: float, at_most: int) -> np.ndarray:
+    """(B,) numerical rank of each matrix (B, m, n), counted up to ``at_most``: singular values above max(m, n) u times the first.
+
+    Nonzero rows are scaled to equal length first (by powers of two), so that small rows alone are no reason; ``roundoff`` is u. A
+    rule of thumb, not a bound (MATH.md 3). Minors of a higher order than this are rounding noise.
+    """
+    lengths = np.abs(J).max(axis=2)
+    scaled = np.ldexp(J, -np.frexp(lengths)[1][..., None])
+    wide = scaled if J.shape[1] <= J.shape[2] else scaled.swapaxes(1, 2)
+    squares = np.linalg.eigvalsh(wide @ wide.swapaxes(1, 2))[:, ::-1][:, :at_most]
+    tolerance = max(J.shape[1:]) * roundoff
+    # of squares anything below the root of the roundoff is noise itself: these few matrices need their singular values
+    unsure = (squares > 0).any(axis=1) & (squares[:, -1] <= max(1e-12, 4 * tolerance) ** 2 + 1e-12 * squares[:, 0])
+    values = np.sqrt(np.maximum(squares, 0.0))
+    if unsure.any():
+        values[unsure] = np.linalg.svd(scaled[unsure], compute_uv=False)[:, : values.shape[1]]
+    ranks = (values > tolerance * values[:, :1]).sum(axis=1)
+    return np.where((lengths > 0).any(axis=1), ranks, 0)
 
 
 def _is_batch(J: Any) -> bool:

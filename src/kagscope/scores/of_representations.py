@@ -6,16 +6,15 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
 from kagscope.base.errors import InputError
+from kagscope.base.reasons import CONSTANT_ACTIVATIONS, FEW_ACTIVATIONS
 from kagscope.registry import register
-
-CONSTANT = "undefined: the activations are constant"
 
 
 @register(
     "kernel_alignment",
     "kernel alignment",
     ("activations", "labels"),
-    undefined=CONSTANT,
+    undefined=CONSTANT_ACTIVATIONS,
     source="Cortes, Mohri & Rostamizadeh 2012; MATH.md 3",
 )
 def kernel_alignment(activations: np.ndarray, labels: np.ndarray) -> float:
@@ -54,7 +53,7 @@ def linear_cka(first: np.ndarray, second: np.ndarray) -> float:
     "cka_init",
     "CKA with initial",
     ("activations", "initial_activations"),
-    undefined=CONSTANT,
+    undefined=CONSTANT_ACTIVATIONS,
     source="Kornblith et al. 2019, debiased as Song et al. 2012; MATH.md 3",
 )
 def debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
@@ -74,7 +73,7 @@ def debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
     "effective_dimension",
     "effective dimension",
     ("activations",),
-    undefined=CONSTANT,
+    undefined=CONSTANT_ACTIVATIONS,
     source="standard; MATH.md 3",
 )
 def effective_dimension(activations: np.ndarray) -> float:
@@ -87,7 +86,7 @@ def effective_dimension(activations: np.ndarray) -> float:
     "intrinsic_dimension",
     "intrinsic dimension (TwoNN)",
     ("activations",),
-    undefined="undefined: too few distinct activations",
+    undefined=FEW_ACTIVATIONS,
     source="Facco et al. 2017; MATH.md 3",
 )
 def intrinsic_dimension(activations: np.ndarray) -> float:
