@@ -27,7 +27,8 @@ from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import see_calls
 from kagscope.jacobians.maps import LayerMap
-from kagscope.jacobians.runner import Runner, untouched
+from kagscope.jacobians.runner import Runner
+from kagscope.jacobians.untouched import untouched
 from kagscope.training.models import mlp
 
 MB = 2.0**20

@@ -15,7 +15,8 @@ from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import find_layers, see_calls
 from kagscope.jacobians.maps import LayerMap
-from kagscope.jacobians.runner import Runner, untouched
+from kagscope.jacobians.runner import Runner
+from kagscope.jacobians.untouched import untouched
 
 TOLERANCE = 2e-7  # of central differences with a step of 1e-6, relative to the largest entry or 1
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from kagscope.base.errors import InputError
 from kagscope.data import Dataset, load
-from kagscope.loading.weights import load_into
+from kagscope.loading.fitting import load_into
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
 from kagscope.training.models import ACTIVATIONS, mlp
 from kagscope.training.settings import geometric_steps

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError, OutputError
-from kagscope.loading.weights import load_into, load_state, save_weights
+from kagscope.loading.fitting import load_into
+from kagscope.loading.weights import load_state, save_weights
 from kagscope.training.models import mlp
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from kagscope.base.errors import DataError, OutputError
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
@@ -58,7 +60,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a plain file to read bytes, without hanging on a FIFO or reading from a device.
 
     Raises:
-        DataError: missing, a folder, FIFO or device, or not readable.
+        DataError: missing, a folder, FIFO or device, not readable, or a Git LFS pointer in place of the file.
     """
     path = Path(path)
     try:
@@ -73,4 +75,8 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
         os.close(descriptor)
         kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
         raise DataError(f"{path}: is {kind}; expected a plain file")
-    return os.fdopen(descriptor, "rb")
+    stream = os.fdopen(descriptor, "rb")
+    if stream.peek(len(LFS_POINTER)).startswith(LFS_POINTER):
+        stream.close()
+        raise DataError(f"{path}: is a Git LFS pointer and not the file itself; fetch the file, such as by git lfs pull")
+    return stream

@@ -20,7 +20,8 @@ from kagscope.figures.series import figure_by_step
 from kagscope.figures.style import save
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import find_layers, see_calls
-from kagscope.jacobians.runner import Runner, untouched
+from kagscope.jacobians.runner import Runner
+from kagscope.jacobians.untouched import untouched
 from kagscope.measuring.api import measure, measure_series
 from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec

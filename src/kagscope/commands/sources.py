@@ -12,7 +12,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.loading import Checkpoint, Inputs, find_checkpoints, fit_inputs, load_inputs, load_into, load_model, load_state
+from kagscope.loading import (
+    Checkpoint,
+    LoadedInputs,
+    find_checkpoints,
+    fit_inputs,
+    load_inputs,
+    load_into,
+    load_model,
+    load_state,
+)
 from kagscope.loading.checkpoints import is_pattern
 from kagscope.training.models import mlp
 
@@ -48,7 +57,7 @@ class Subject:
 
     model: nn.Module
     inputs: Tensor | dict[str, Tensor]
-    source: Inputs
+    source: LoadedInputs
     baseline: Any
     said: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()

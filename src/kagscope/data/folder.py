@@ -21,7 +21,7 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
     Args:
         folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
             ``t10k-labels-idx1-ubyte`` (each plain or ``.gz``; ``.idx3-ubyte`` for ``-idx3-ubyte`` is understood too), or
-            ``train.npz`` and ``test.npz``, or one ``.npz`` file.
+            ``train.npz`` and ``test.npz``, or one ``.npz`` file; or such IDX files in ``raw`` or ``*/raw``, as torchvision does.
         name: the data set's name; default the folder's.
 
     Raises:
@@ -33,6 +33,11 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
         return Dataset(name or folder.resolve().name, *train, *test)
     if archives := [entry for entry in entries if entry.suffix == ".npz"]:
         return load_arrays(folder, archives)
+    inside = [raw for raw in (folder / "raw", *sorted(folder.glob("*/raw"))) if raw.is_dir() and any(map(_is_idx, raw.iterdir()))]
+    if len(inside) == 1:  # as torchvision keeps MNIST and its relatives
+        return load_folder(inside[0], name or inside[0].resolve().parent.name)
+    if inside:
+        raise DataError(f"{folder}: holds several data sets ({', '.join(map(str, inside))}); give the folder of one")
     found = ", ".join(sorted(entry.name for entry in entries)[:6]) or "nothing"
     raise DataError(
         f"{folder}: no data set in this folder (found {found}); expected the four IDX files train-images-idx3-ubyte, "

@@ -7,9 +7,8 @@ Reverse mode pulls one-hot cotangents back, several at once under ``vmap``; forw
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,45 +16,13 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, saved_tensors_hooks
 
+from kagscope.jacobians.check import Function, agrees, confirmed, pull
+from kagscope.jacobians.frame import Frame
 from kagscope.jacobians.runner import Unmeasurable
 
-Function = Callable[[Tensor], Tensor]
+BATCHED, ROW_BY_ROW = "reverse mode", "reverse mode, row by row"
+UNKNOWN_GRAPH = 64  # times input and output: guessed where what a graph keeps cannot be counted
 FORWARD_COST = 1.5  # of a tangent beside a cotangent: the forward pass is done again, under a transform
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What a Jacobian's rows and columns are.
-
-    Attributes:
-        rows: units of the output that are kept, indices into ``units``.
-        units: of the output, per token where it has tokens.
-        columns: of the variable, per token where it has tokens.
-        out_tokens: tokens of the output; None where a point has one Jacobian.
-        in_tokens: the same of the variable; with ``out_tokens`` too, each token is taken with respect to itself.
-        tokens: which of them are measured.
-        mixing: whether tokens need passes of their own: a token's output depends on other tokens, or one side alone has tokens.
-        coupled: whether a point's output depends on other points of its batch.
-    """
-
-    rows: np.ndarray
-    units: int
-    columns: int
-    out_tokens: int | None
-    in_tokens: int | None
-    tokens: tuple[int, ...]
-    mixing: bool
-    coupled: bool
-
-    @property
-    def reverse_passes(self) -> int:
-        """Cotangents per batch of points."""
-        return len(self.rows) * (len(self.tokens) if self.out_tokens and self.mixing else 1)
-
-    @property
-    def forward_passes(self) -> int:
-        """Tangents per batch of points."""
-        return self.columns * (len(self.tokens) if self.in_tokens and self.mixing else 1)
 
 
 def saved_bytes(function: Function, u: Tensor) -> int:
@@ -68,19 +35,26 @@ def saved_bytes(function: Function, u: Tensor) -> int:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with saved_tensors_hooks(pack, lambda tensor: tensor), torch.enable_grad():
-        out = function(u.detach().clone().requires_grad_(True))
+    with torch.enable_grad():
+        leaf = u.detach().clone().requires_grad_(True)
+        try:
+            with saved_tensors_hooks(pack, lambda tensor: tensor):
+                out = function(leaf)
+        except RuntimeError:  # torch.func inside the model takes no such hooks
+            out = function(leaf)
+            return UNKNOWN_GRAPH * (out.element_size() * out.numel() + u.element_size() * u.numel())
     return sum(sizes.values()) + out.element_size() * out.numel() + u.element_size() * u.numel()
 
 
-def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int) -> tuple[np.ndarray, str]:
-    """Jacobians at every point of a batch.
+def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int, *, forward: bool = True) -> tuple[np.ndarray, str]:
+    """Jacobians at every point of a batch, held against one plain pull-back (:mod:`kagscope.jacobians.check`).
 
     Args:
         function: from (B, …) to (B, …).
         u: (B, …), where.
         frame: what rows and columns are.
         at_once: cotangents or tangents taken together.
+        forward: whether forward mode may be tried before reverse mode, where it is cheaper.
 
     Returns:
         (B, tokens, rows, columns) float64, and the route: "forward mode", "reverse mode", or "reverse mode, row by row".
@@ -88,21 +62,23 @@ def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int) -> tuple
     Raises:
         Unmeasurable: the output does not depend differentiably on the variable.
     """
-    if frame.out_tokens and frame.in_tokens and not frame.mixing:  # not at the first points; here?
-        leaf, h = graph(function, u)
-        frame = replace(frame, mixing=mixes_tokens(h, leaf))
-    cheaper = not frame.coupled and FORWARD_COST * frame.forward_passes < frame.reverse_passes
-    found = _forward(function, u, frame, at_once) if cheaper else None
-    if found is not None:
-        return found, "forward mode"
     leaf, h = graph(function, u)
+    if frame.out_tokens and frame.in_tokens and not frame.mixing:  # not at the first points; here?
+        frame = replace(frame, mixing=mixes_tokens(h, leaf))
+    cheaper = forward and not frame.coupled and FORWARD_COST * frame.forward_passes < frame.reverse_passes
+    found = _forward(function, u, frame, at_once) if cheaper else None
     try:
-        return pull_back(h, leaf, tuple(h.shape), frame, at_once)
+        if found is not None and agrees(found, h, leaf, frame):
+            return found, "forward mode"
+        J, route = pull_back(h, leaf, tuple(h.shape), frame, at_once)
+        if route == BATCHED and not agrees(J, h, leaf, frame):
+            return pull_back(h, leaf, tuple(h.shape), frame, at_once, batched=False)
+        return J, route
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError):  # such as a value needed for the way back that was overwritten in place
-        found = None if cheaper or frame.coupled else _forward(function, u, frame, at_once)
-        if found is None:
+        found = None if frame.coupled else _forward(function, u, frame, at_once) if found is None else found
+        if found is None or not confirmed(found, function, u, frame):
             raise
         return found, "forward mode"
 
@@ -117,11 +93,13 @@ def graph(function: Function, u: Tensor) -> tuple[Tensor, Tensor]:
     return u, h
 
 
-def pull_back(h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame: Frame, at_once: int) -> tuple[np.ndarray, str]:
+def pull_back(
+    h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame: Frame, at_once: int, *, batched: bool = True
+) -> tuple[np.ndarray, str]:
     """The Jacobians by reverse mode, ``at_once`` cotangents at a time; ``h`` has ``shape`` and may be an edge of the graph."""
     B, T = len(u), frame.out_tokens or 1
     J = np.zeros((B, len(frame.tokens), len(frame.rows), frame.columns))
-    batched, route = True, "reverse mode"
+    route = BATCHED if batched else ROW_BY_ROW
     for chunk in _chunks(list(_cotangents(B, frame)), at_once):
         v = torch.zeros((len(chunk), B, T, frame.units), dtype=u.dtype, device=u.device)
         for place, (points, tokens, row) in enumerate(chunk):
@@ -129,13 +107,13 @@ def pull_back(h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame
         v = v.reshape(len(chunk), *shape)
         if batched:
             try:
-                g = _grad(h, u, v, True)
+                g = pull(h, u, v, batched=True)
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, NotImplementedError):
-                batched, route = False, "reverse mode, row by row"
+                batched, route = False, ROW_BY_ROW
         if not batched:
-            g = torch.stack([_grad(h, u, one, False) for one in v])
+            g = torch.stack([pull(h, u, one) for one in v])
         _store(J, g.reshape(len(chunk), B, -1, frame.columns), chunk, frame)
     return J, route
 
@@ -151,7 +129,7 @@ def mixes_tokens(h: Tensor, u: Tensor) -> bool:
     for digit in range((T - 1).bit_length()):
         ones = (torch.arange(T, device=h.device) >> digit) % 2 == 1
         for some in (ones, ~ones):
-            g = _grad(h, u, random * some[:, None], False)
+            g = pull(h, u, random * some[:, None])
             if bool((g[:, ~some] != 0).any()):
                 return True
     return False
@@ -209,15 +187,6 @@ def _forward(function: Function, u: Tensor, frame: Frame, at_once: int) -> np.nd
                 source = token if frame.out_tokens else 0
                 J[:, frame.tokens.index(token), :, column] = values[place, :, source]
     return J
-
-
-def _grad(h: Tensor | GradientEdge, u: Tensor, v: Tensor, batched: bool) -> Tensor:
-    """v^T dh/du; zeros where the output does not depend on the variable."""
-    g: Tensor | None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*batching rule.*")  # slower, not wrong
-        (g,) = torch.autograd.grad(h, [u], v, retain_graph=True, allow_unused=True, is_grads_batched=batched)
-    return torch.zeros((len(v), *u.shape) if batched else u.shape, dtype=u.dtype, device=u.device) if g is None else g
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

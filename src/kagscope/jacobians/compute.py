@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kagscope.base.errors import InputError
-from kagscope.jacobians import autodiff, structure
-from kagscope.jacobians.autodiff import Frame
+from kagscope.jacobians import autodiff, check, structure
 from kagscope.jacobians.forms import DenseJacobian, FactoredJacobian
+from kagscope.jacobians.frame import Frame
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Unmeasurable
@@ -70,6 +70,7 @@ class LayerJacobians:
     _accelerator: bool = field(init=False)
     _signature: Tensor | None = field(init=False, default=None)
     _W: np.ndarray | None = field(init=False, default=None)
+    _forward: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
         with _reasons():
@@ -84,7 +85,8 @@ class LayerJacobians:
         u, h = autodiff.graph(function, start)
         if len(h) != few.count:
             raise Unmeasurable(f"its output has shape {tuple(h.shape)}, whose first dimension is not the {few.count} points")
-        self.notes = [self.map.call.note] if self.map.call.note else []
+        left_out = check.what_is_left_out(function, u, h)
+        self.notes = [note for note in (self.map.call.note, left_out) if note]
         self.frame = self._frame(h, u)
         if len(self.frame.rows) < self.frame.units:
             self.notes.append(f"{len(self.frame.rows)} of its {self.frame.units} rows, drawn at random (seed {self.seed})")
@@ -96,6 +98,20 @@ class LayerJacobians:
             self.notes.append("each point alone: the model mixes the points of a batch")
         if self.coupled:
             self.notes.append("train mode: each point with respect to itself, the other points of the batch held fixed")
+
+    def values(self, inputs: Inputs) -> np.ndarray:
+        """The values of the map at other inputs, (items, rows) float64, items and rows as in :class:`Batch`; forward passes only.
+
+        Args:
+            inputs: in the dtype to compute in, as those of the Jacobians.
+        """
+        size = max(1, int(self.budget // 4 // self._single))
+        size = 1 if self.separate else inputs.count if self.coupled else size
+        found = []
+        for first in range(0, inputs.count, size):
+            with _reasons(), torch.no_grad():
+                found.append(self._kept(self.map.value(inputs.take(slice(first, first + size)))))
+        return np.concatenate(found)
 
     def __iter__(self) -> Iterator[Batch]:
         if self._W is None and not self._needs_own_matrix():
@@ -117,18 +133,22 @@ class LayerJacobians:
         tokens = np.tile(self.frame.tokens if self.has_tokens else (-1,), len(points))
         return Batch(jacobian, items, tokens, self._kept(h))
 
-    def _factored(self, function: autodiff.Function, u: Tensor) -> tuple[FactoredJacobian, Tensor] | None:
+    def _factored(self, function: check.Function, u: Tensor) -> tuple[FactoredJacobian, Tensor] | None:
         if self._W is None or self._signature is None:
             return None
         found = self._shared(function, u)
         if found is None or not structure.same(self._signature, found[3]):
             return None
-        _, h, outer, _ = found
+        leaf, h, outer, _ = found
+        d = self._kept(outer.d)
+        if not check.agrees_factored(d.reshape(len(u), -1, d.shape[1]), self._W, h, leaf, self.frame):
+            return None
         self.route = "factored"
-        return FactoredJacobian(self._kept(outer.d), self._W), h.detach()
+        return FactoredJacobian(d, self._W), h.detach()
 
-    def _dense(self, function: autodiff.Function, u: Tensor) -> tuple[DenseJacobian, Tensor]:
-        J, self.route = autodiff.jacobian(function, u, self.frame, self._at_once(len(u)))
+    def _dense(self, function: check.Function, u: Tensor) -> tuple[DenseJacobian, Tensor]:
+        J, self.route = autodiff.jacobian(function, u, self.frame, self._at_once(len(u)), forward=self._forward)
+        self._forward = self._forward and self.route != autodiff.BATCHED  # once it was wrong or dearer, it is not tried again
         with torch.no_grad():
             h = function(u)
         return DenseJacobian(J.reshape(-1, *J.shape[2:])), h
@@ -146,7 +166,7 @@ class LayerJacobians:
         W, _ = autodiff.pull_back(outer.edge, u, tuple(h.shape), frame, self._at_once(1))
         self._W, self._signature = W[0, 0], found[3]
 
-    def _shared(self, function: autodiff.Function, u: Tensor) -> tuple[Tensor, Tensor, structure.Outer, Tensor] | None:
+    def _shared(self, function: check.Function, u: Tensor) -> tuple[Tensor, Tensor, structure.Outer, Tensor] | None:
         """The variable, the output, its outer diagonal, and the signature of W at these points; None where they share no W."""
         u, h = autodiff.graph(function, u)
         try:
@@ -155,16 +175,6 @@ class LayerJacobians:
         except (RuntimeError, NotImplementedError):  # no way back through this graph
             return None
         return None if outer is None or signature is None else (u, h, outer, signature)
-
-    def values(self, inputs: Inputs) -> np.ndarray:
-        """Outputs of the layer at further inputs, (items, rows) float64, without Jacobians; one item for each point and token."""
-        size = 1 if self.separate else inputs.count if self.coupled else max(1, int(self.budget // 4 // self._single))
-        parts = []
-        with _reasons(), torch.no_grad():
-            for first in range(0, inputs.count, size):
-                part = inputs.take(slice(first, first + size))
-                parts.append(self._kept(self.map.function(part)(self.map.start(part))))
-        return np.concatenate(parts)
 
     def _at_once(self, points: int) -> int:
         """Passes over a batch of ``points`` that half of the budget takes, on a CPU no more than its caches like."""
@@ -208,17 +218,14 @@ class LayerJacobians:
         return Frame(rows, units, columns, out_tokens, in_tokens, tokens, mixing, self.coupled)
 
     def _token_axes(self, h: Tensor, u: Tensor) -> tuple[int | None, int | None]:
-        """Tokens of the output and of the variable; a sequence whose length the other side does not share is taken whole."""
+        """Tokens of the output and of the variable; a side whose length is not that of the layer's sequence is taken whole."""
         if self.tokens == FLAT:
             return None, None
         layer_side, other = (u, h) if self.map.kind == "output" else (h, u)
         if layer_side.ndim != 3 or not self.map.call.tokens:
             return None, None
         length = layer_side.shape[1]
-        both = other.ndim == 3 and other.shape[1] == length
-        if other.ndim == 3 and not both:
-            return None, None
-        own = length if both else None
+        own = length if other.ndim == 3 and other.shape[1] == length else None
         return (own, length) if self.map.kind == "output" else (length, own)
 
 

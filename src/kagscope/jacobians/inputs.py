@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
+from kagscope.jacobians.forward import positional, required
 from kagscope.jacobians.randomness import random_state_kept
 
-LABEL_KEYS = ("labels", "label")
+LABEL_KEYS = ("labels", "label", "targets", "target")
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,16 @@ class Inputs:
         kwargs: keyword arguments.
         count: points, the first dimension of the tensors.
         labels: (count,) integers where a loader gave them, else None.
+        wrt: which argument is differentiated, a name or position; None: the only one that can be.
+        notes: what a reader should know, such as what of a loader's batches was left out.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     count: int
     labels: np.ndarray | None = None
+    wrt: int | str | None = None
+    notes: tuple[str, ...] = ()
 
     def take(self, points: slice | Sequence[int] | np.ndarray) -> Inputs:
         """The same arguments at some points; tensors with a first dimension of 1 stay as they are."""
@@ -42,7 +47,11 @@ class Inputs:
             return value
 
         labels = None if self.labels is None else self.labels[chosen]
-        return Inputs(tuple(map(one, self.args)), {name: one(v) for name, v in self.kwargs.items()}, len(chosen), labels)
+        return replace(self._mapped(one), count=len(chosen), labels=labels)
+
+    def cloned(self) -> Inputs:
+        """The same with copies of all tensors, through which gradients flow."""
+        return self._mapped(lambda value: value.clone() if isinstance(value, Tensor) else value)
 
     def cast(self, dtype: torch.dtype | None) -> Inputs:
         """Floating tensors in ``dtype`` (None: their own), detached; all of them fit for autograd."""
@@ -52,7 +61,14 @@ class Inputs:
                 return value
             return trackable(value.detach().to(dtype) if dtype and value.is_floating_point() else value.detach())
 
-        return Inputs(tuple(map(one, self.args)), {name: one(v) for name, v in self.kwargs.items()}, self.count, self.labels)
+        return self._mapped(one)
+
+    def as_one_point(self) -> Inputs:
+        """The same taken as a single point, with a first dimension of 1 put before."""
+        return replace(self._mapped(lambda value: value[None] if isinstance(value, Tensor) else value), count=1, labels=None)
+
+    def _mapped(self, one: Callable[[Any], Any]) -> Inputs:
+        return replace(self, args=tuple(map(one, self.args)), kwargs={name: one(value) for name, value in self.kwargs.items()})
 
     def tensors(self) -> dict[int | str, Tensor]:
         """The tensors among the arguments, by position or name."""
@@ -61,50 +77,92 @@ class Inputs:
     def with_tensor(self, place: int | str, value: Tensor) -> Inputs:
         """The same arguments with one of them replaced."""
         if isinstance(place, str):
-            return Inputs(self.args, self.kwargs | {place: value}, self.count, self.labels)
-        args = (*self.args[:place], value, *self.args[place + 1 :])
-        return Inputs(args, self.kwargs, self.count, self.labels)
+            return replace(self, kwargs=self.kwargs | {place: value})
+        return replace(self, args=(*self.args[:place], value, *self.args[place + 1 :]))
 
     def differentiated(self) -> int | str:
-        """Place of the first floating tensor that has one entry per point. Raises :class:`InputError` when there is none."""
-        for place, value in self.tensors().items():
-            if value.is_floating_point() and value.ndim and len(value) == self.count:
-                return place
-        kinds = ", ".join(f"{place}: {str(value.dtype).removeprefix('torch.')}" for place, value in self.tensors().items())
+        """Place of the argument to take derivatives with respect to: a floating tensor that has one entry per point.
+
+        Raises:
+            InputError: there is none, ``wrt`` names no such one, or there are several and ``wrt`` is None.
+        """
+        fit = [place for place, value in self.tensors().items() if self._can_be_differentiated(value)]
+        kinds = ", ".join(f"{place}: {_kind(value)}" for place, value in self.tensors().items())
+        if self.wrt is not None:
+            if self.wrt not in self.tensors():
+                raise InputError(f"wrt is {self.wrt!r}, but the inputs are {kinds}; expected one of {_listed(fit) or 'them'}")
+            if self.wrt not in fit:
+                raise InputError(
+                    f"wrt is {self.wrt!r}, which is no floating tensor with one entry for each of the {self.count} points "
+                    f"(given {kinds}); expected one of {_listed(fit) or 'them'}"
+                )
+            return self.wrt
+        several = [place for place in fit if place not in LABEL_KEYS]
+        if len(several) > 1:
+            raise InputError(
+                f"derivatives can be taken with respect to several of the inputs ({kinds}); "
+                f"say which: wrt={' or wrt='.join(map(repr, several))}"
+            )
+        if fit:
+            return (several or fit)[0]
         raise InputError(
             f"the inputs hold no floating tensor to take derivatives with respect to (given {kinds}); "
             'give real-valued inputs (for a language model inputs_embeds), or use layer_map="block" or "output"'
         )
 
+    def with_respect_to(self, wrt: int | str | None, model: nn.Module) -> Inputs:
+        """The same with ``wrt`` chosen; a name of a parameter of ``forward`` means the argument at its position.
 
-def as_inputs(inputs: Any, points: int | None = None) -> Inputs:
-    """Arguments of the forward call from what the user gave.
+        Raises:
+            InputError: no name or position.
+        """
+        if wrt is None:
+            return self
+        if isinstance(wrt, bool) or not isinstance(wrt, int | str):
+            raise InputError(f"wrt is {wrt!r}; expected the name or the position of one of the inputs")
+        names = positional(model)
+        if isinstance(wrt, str) and wrt not in self.kwargs and wrt in names[: len(self.args)]:
+            return replace(self, wrt=names.index(wrt))
+        if isinstance(wrt, int) and not self.args and 0 <= wrt < len(self.kwargs):
+            return replace(self, wrt=list(self.kwargs)[wrt])
+        return replace(self, wrt=wrt)
+
+    def _can_be_differentiated(self, value: Tensor) -> bool:
+        return value.is_floating_point() and value.ndim > 0 and len(value) == self.count
+
+
+def as_inputs(inputs: Any, points: int | None = None, model: nn.Module | None = None) -> Inputs:
+    """Arguments of the forward call from what the user gave; an :class:`Inputs` is taken as it is.
 
     Args:
         inputs: a tensor or array (B, …), a tuple or list of positional arguments, a mapping of keyword arguments, or an iterable
-            of batches such as a ``DataLoader``, whose (x, y) pairs are taken as inputs and labels.
+            of batches such as a ``DataLoader``. Of a batch that is a tuple the model is fed as many elements as its ``forward``
+            has required positional parameters, at least one; integers (B,) among the others are the labels.
         points: how many points to take of a loader, the first ones; None means at most 100.
+        model: whose ``forward`` says how many; None: one.
 
     Raises:
-        InputError: nothing given, no tensor, or numbers of points that differ.
+        InputError: nothing given, no tensor, a kind of array that a model cannot be fed, or numbers of points that differ.
     """
     if points is not None and (isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 1):
         raise InputError(f"points is {points!r}; expected a positive number of points, or None for all")
     if _is_loader(inputs):
-        return _from_loader(inputs, 100 if points is None else int(points))
-    return inputs if isinstance(inputs, Inputs) else _from_arguments(inputs, None)
+        return _from_loader(inputs, 100 if points is None else int(points), 1 if model is None else max(1, required(model)))
+    return inputs if isinstance(inputs, Inputs) else _from_arguments(inputs)
 
 
 def _is_loader(inputs: Any) -> bool:
-    return isinstance(inputs, Iterable) and not isinstance(inputs, Inputs | Tensor | np.ndarray | tuple | list | Mapping | str)
+    if isinstance(inputs, Inputs | Tensor | np.ndarray | tuple | list | Mapping | str) or hasattr(inputs, "__array__"):
+        return False
+    return isinstance(inputs, Iterable)
 
 
-def _from_loader(batches: Iterable[Any], points: int) -> Inputs:
+def _from_loader(batches: Iterable[Any], points: int, fed: int) -> Inputs:
     parts: list[Inputs] = []
     missing = points
     with random_state_kept():  # a loader draws a seed even where it does not shuffle
         for batch in batches:
-            part = _from_batch(batch).take(slice(0, missing))
+            part = _from_batch(batch, fed).take(slice(0, missing))
             parts.append(part)
             missing -= part.count
             if missing <= 0:
@@ -126,25 +184,33 @@ def _from_loader(batches: Iterable[Any], points: int) -> Inputs:
     labels = None if parts[0].labels is None else np.concatenate([p.labels for p in parts if p.labels is not None])
     args = tuple(joined([p.args[i] for p in parts]) for i in range(len(parts[0].args)))
     kwargs = {name: joined([p.kwargs[name] for p in parts]) for name in parts[0].kwargs}
-    return Inputs(args, kwargs, sum(p.count for p in parts), labels)
+    return Inputs(args, kwargs, sum(p.count for p in parts), labels, notes=parts[0].notes)
 
 
-def _from_batch(batch: Any) -> Inputs:
-    """One batch of a loader: (x, y) pairs and a key "labels" hold the labels."""
-    if isinstance(batch, tuple | list) and len(batch) == 2 and _are_labels(batch[1]):
-        return _from_arguments(batch[0], batch[1])
+def _from_batch(batch: Any, fed: int) -> Inputs:
+    """One batch of a loader: of a tuple the model is fed the first ``fed`` elements, or all that the first one holds."""
+    if isinstance(batch, tuple | list):
+        whole = isinstance(batch[0], tuple | list | Mapping) if batch else False
+        given, rest = (batch[0], batch[1:]) if whole else (batch[:fed], batch[fed:])
+        labels = next((one for one in rest if _are_labels(one)), None)
+        others = [_kind(one) for one in rest if one is not labels]
+        note = f"of each batch's {len(batch)} elements the first {1 if whole else len(given)} were fed to the model"
+        notes = (f"{note}; left out: {', '.join(others)} (to feed more, give a mapping)",) if others else ()
+        return replace(_from_arguments(given, labels), notes=notes)
     if isinstance(batch, Mapping):
         key = next((key for key in LABEL_KEYS if key in batch and _are_labels(batch[key])), None)
         labels = None if key is None else batch[key]
         return _from_arguments({name: value for name, value in batch.items() if name != key}, labels)
-    return _from_arguments(batch, None)
+    return _from_arguments(batch)
 
 
 def _are_labels(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray) and value.ndim == 1 and "int" in str(value.dtype)
+    if not isinstance(value, Tensor | np.ndarray) or "int" not in str(value.dtype):
+        return False
+    return value.ndim == 1 or (value.ndim == 2 and value.shape[1] == 1)
 
 
-def _from_arguments(given: Any, labels: Any) -> Inputs:
+def _from_arguments(given: Any, labels: Any = None) -> Inputs:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     if isinstance(given, Mapping):
@@ -165,7 +231,7 @@ def _from_arguments(given: Any, labels: Any) -> Inputs:
         raise InputError(f"inputs differ in their number of points: {shapes}; the first dimension must be the same")
     count = counts.pop() if counts else 1
     if labels is not None:
-        labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+        labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).reshape(-1)
         if len(labels) != count:
             raise InputError(f"{count} points but {len(labels)} labels; they must be as many")
     return Inputs(args, kwargs, count, labels)
@@ -177,7 +243,43 @@ def trackable(tensor: Tensor) -> Tensor:
 
 
 def _as_tensor(value: Any) -> Any:
-    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) and value.dtype != object else value
+    """An array as a tensor; a tensor as it is, if a model can be fed with it."""
+    if isinstance(value, Tensor):
+        kind = "nested" if value.is_nested else "quantized" if value.is_quantized else "complex" if value.is_complex() else ""
+        if kind or value.layout != torch.strided:
+            raise InputError(
+                f"inputs hold a {kind or 'sparse'} tensor; expected a dense one of real numbers, "
+                "such as torch.nested.to_padded_tensor(x, 0.0), x.to_dense() or x.dequantize() gives"
+            )
+        return value
+    if not isinstance(value, np.ndarray):
+        if hasattr(value, "__array__"):
+            raise InputError(
+                f"inputs are of type {type(value).__name__}; expected a tensor or array, such as torch.as_tensor(x.to_numpy())"
+            )
+        return value
+    if value.dtype.kind not in "biuf":
+        raise InputError(f"inputs are an array of {value.dtype}; expected numbers, such as x.astype('float32')")
+    if not value.dtype.isnative:
+        raise InputError(
+            f"inputs are an array of {value.dtype.str!r}, whose byte order is not this machine's; "
+            f"give x.astype('{value.dtype.newbyteorder('=').name}')"
+        )
+    try:
+        return torch.from_numpy(np.ascontiguousarray(value))
+    except TypeError as error:
+        raise InputError(f"inputs are an array of {value.dtype}, which PyTorch lacks; give x.astype('float64')") from error
+
+
+def _kind(value: Any) -> str:
+    """ "float32 (3, 5)" of a tensor, the type of anything else."""
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def _listed(places: Sequence[int | str]) -> str:
+    return ", ".join(map(repr, places))
 
 
 def _placed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int | str, Any]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
@@ -107,6 +108,8 @@ def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int
     if not isinstance(wanted, str):
         raise InputError(f"layer {wanted!r} is neither a name nor a module class; names are those of model.named_modules()")
     name = wanted.replace("_orig_mod.", "")
+    if name not in modules and name.removeprefix("module.") in modules:  # as data parallel has it
+        name = name.removeprefix("module.")
     if name in modules:
         return [name], None, True
     plain, _, call = name.partition("#")
@@ -179,7 +182,8 @@ def _outputs(runner: Runner, inputs: Inputs, paths: Iterable[str]) -> dict[str, 
         for path in paths:
 
             def record(_: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
-                seen[path].append((output, isinstance(output, Tensor) and _layout(output) in channels))
+                inside = isinstance(output, Tensor) and is_functorch_wrapped_tensor(output)
+                seen[path].append((Inside() if inside else output, isinstance(output, Tensor) and _layout(output) in channels))
 
             stack.callback(modules[path].register_forward_hook(record, with_kwargs=True).remove)
         runner(inputs)
@@ -187,6 +191,8 @@ def _outputs(runner: Runner, inputs: Inputs, paths: Iterable[str]) -> dict[str, 
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    if is_functorch_wrapped_tensor(tensor):  # has no address
+        return (id(tensor),)
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
@@ -204,14 +210,19 @@ def _call(name: str, path: str, index: int, module: nn.Module, output: Any, coun
         return Call(name, path, index, kind, reason=f"its output is {_said(output)}, not a floating tensor with the batch first")
     shape = tuple(tensor.shape)
     if shape[0] != count:
-        return Call(
-            name, path, index, kind, shape, f"its output has shape {shape}, whose first dimension is not the {count} points"
-        )
+        reason = f"its output has shape {shape}, whose first dimension is not the {count} points"
+        return Call(name, path, index, kind, shape, reason)
     note = "" if isinstance(output, Tensor) else f"the first tensor of its output ({type(output).__name__})"
     return Call(name, path, index, kind, shape, note=note, tokens=len(shape) == 3)
 
 
+class Inside:
+    """Stands for what a layer returns inside a transform such as ``torch.func.vmap``, and which is nothing outside."""
+
+
 def _said(output: Any) -> str:
+    if isinstance(output, Inside):
+        return "inside a torch.func transform"
     if not isinstance(output, Tensor):
         return type(output).__name__
     return f"a tensor of {str(output.dtype).removeprefix('torch.')}" if output.ndim else "a scalar"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.layers import Call
-from kagscope.jacobians.runner import Runner, Stop, Unmeasurable, intercept, tensor_of
+from kagscope.jacobians.runner import Change, Runner, Stop, Unmeasurable, intercept, tensor_of
 
 Kind = Literal["input", "block", "output"]
 KINDS: tuple[Kind, ...] = ("input", "block", "output")
@@ -59,28 +59,35 @@ class LayerMap:
             variable = u.clone()  # the model may work on it in place
             if self.kind == "output":
                 with intercept(self._module(), self.call.index, on_output=lambda _: variable):
-                    output = tensor_of(self.runner(inputs))
-                if output is None or len(output) != inputs.count:
-                    raise Unmeasurable("the model's output is no floating tensor with the batch first")
-                return output
-            seen: list[Tensor] = []
-
-            def see(value: Tensor) -> Tensor:
-                seen.append(value.clone())  # as the layer returned it, whatever happens to it afterwards
-                raise Stop
-
+                    return self._model_output(inputs)
             if self.kind == "input":
-                fed = inputs.with_tensor(inputs.differentiated(), variable)
-                with intercept(self._module(), self.call.index, on_output=see):
-                    self.runner.to_stop(fed)
-            else:
-                with intercept(self._module(), self.call.index, on_input=lambda _: variable, on_output=see):
-                    self.runner.to_stop(inputs)
-            if not seen:
-                raise Unmeasurable("it was not called this time; the forward pass depends on the data")
-            return seen[0]
+                return self._layer_output(inputs.with_tensor(inputs.differentiated(), variable))
+            return self._layer_output(inputs, on_input=lambda _: variable)
 
         return apply
+
+    def value(self, inputs: Inputs) -> Tensor:
+        """The function's value at ``inputs``, by one forward pass: the layer's output, of an "output" map the model's."""
+        return self._model_output(inputs) if self.kind == "output" else self._layer_output(inputs)
+
+    def _model_output(self, inputs: Inputs) -> Tensor:
+        output = tensor_of(self.runner(inputs))
+        if output is None or len(output) != inputs.count:
+            raise Unmeasurable("the model's output is no floating tensor with the batch first")
+        return output
+
+    def _layer_output(self, inputs: Inputs, on_input: Change | None = None) -> Tensor:
+        seen: list[Tensor] = []
+
+        def see(value: Tensor) -> Tensor:
+            seen.append(value.clone())  # as the layer returned it, whatever happens to it afterwards
+            raise Stop
+
+        with intercept(self._module(), self.call.index, on_input=on_input, on_output=see):
+            self.runner.to_stop(inputs)
+        if not seen:
+            raise Unmeasurable("it was not called this time; the forward pass depends on the data")
+        return seen[0]
 
     def _module(self) -> torch.nn.Module:
         return self.runner.model.get_submodule(self.call.path)

@@ -9,47 +9,53 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
 
 from kagscope.base.errors import InputError
-from kagscope.jacobians.inputs import Inputs, trackable
-from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
+from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.randomness import gpus, seed_generators
 
 Change = Callable[[Tensor], Tensor]
+OWN = "_kagscope_own_tensors"  # where a model keeps its own tensors while others stand in
+_HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
 
 
 class Unmeasurable(InputError):
     """A layer map has no Jacobian; the message is the reason."""
 
 
+class _Pass(TorchFunctionMode):
+    """What holds in every pass: no hooks of the user on gradients, and constants where gradients are switched off.
+
+    Forward mode would follow tangents through ``torch.no_grad()``, where reverse mode sees constants. While such a mode is on,
+    PyTorch also leaves out its fused transformer for inference, which cannot be differentiated.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func in _HOOKS:
+            return RemovableHandle({})
+        out = func(*args, **(kwargs or {}))
+        if torch.is_grad_enabled() or forward_ad._current_level < 0 or any(out is given for given in args):
+            return out
+        return tree_map_only(Tensor, Tensor.detach, out)
+
+
 class Stop(BaseException):
     """Raised by a hook once all that is wanted has been seen; no ``except Exception`` of a model swallows it."""
-
-
-@contextlib.contextmanager
-def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
-    """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode.
-
-    On leaving, also by an exception, the attributes of all modules and what dictionaries and lists among them hold (modes, hooks,
-    whatever a forward pass may leave there) are as before, and so are the random states.
-    """
-    before = [(vars(module), _held(vars(module))) for module in model.modules()]
-    with torch.inference_mode(False), random_state_kept(_tensors(model).values()):
-        try:
-            model.train(mode == "train")
-            yield
-        finally:
-            for attributes, held in before:
-                attributes.clear()
-                attributes.update({name: value for name, value, _ in held})
-                for _, value, entries in held:
-                    _refill(value, entries)
 
 
 class Runner:
     """Forward passes of a model with its parameters and buffers in ``dtype``; the model's own tensors are never written.
 
+    The stand-ins stay in the model until :func:`~kagscope.jacobians.untouched.untouched` ends, so that whatever is computed again
+    on the way back meets them too. A pass begins with the same numbers in all of them: one that a pass writes into (running
+    statistics, ``max_norm``, ``clamp_``) is made anew for the next.
+
     Args:
-        model: any module; use inside :func:`untouched`.
+        model: any module; use inside :func:`~kagscope.jacobians.untouched.untouched`.
         dtype: of its floating parameters and buffers during the pass; None keeps what they are.
         seed: of the random numbers that a pass may draw, the same in every pass.
         weights: tensors by name that stand in for the model's own.
@@ -59,19 +65,52 @@ class Runner:
         self, model: nn.Module, dtype: torch.dtype | None, seed: int, weights: Mapping[str, Tensor] | None = None
     ) -> None:
         self.model, self.dtype, self.seed = model, dtype, seed
+        for held, name, tensor in vars(model).pop(OWN, ()):  # of a runner before this one
+            held[name] = tensor
         others = weights or {}  # may name a tied tensor twice, where the model's own names it once
-        self.weights = {name: _cast(others.get(name, own).detach().to(own), dtype) for name, own in _tensors(model).items()}
-        self.devices = gpus(self.weights.values())
-        self.buffers = [name for name, _ in model.named_buffers()]
+        own = _tensors(model)
+        self._sources = {name: others.get(name, tensor).detach() for name, tensor in own.items()}
+        places: dict[int, list[tuple[Any, str]]] = {}
+        for module in model.modules():
+            for held in (module._parameters, module._buffers):
+                for name, tensor in held.items():
+                    if tensor is not None:
+                        places.setdefault(id(tensor), []).append((held, name))
+        self._places = {name: places.get(id(tensor), []) for name, tensor in own.items()}
+        self._own = [(*place, tensor) for name, tensor in own.items() for place in self._places[name]]
+        self._targets = {name: tensor.device for name, tensor in own.items()}
+        self._dtypes = {name: dtype if dtype and tensor.is_floating_point() else tensor.dtype for name, tensor in own.items()}
+        self._working = {name: self._fresh(name) for name in own}
+        self._versions = {name: tensor._version for name, tensor in self._working.items()}
+        self._written: set[str] = set()
+        self.devices = gpus(own.values())
 
     def __call__(self, inputs: Inputs, *, reseed: bool = True) -> Any:
         """The model's output. Gradients flow to whatever in ``inputs`` or of a hook requires them, not to parameters."""
         if reseed:
             seed_generators(self.seed, self.devices)
-        # a pass in train mode writes into buffers: let it write into copies
-        weights = self.weights | {name: self.weights[name].clone() for name in self.buffers}
-        with torch.enable_grad():
-            return torch.func.functional_call(self.model, weights, inputs.args, inputs.kwargs)
+        for name in self._written:
+            self._renew(name)
+        vars(self.model)[OWN] = self._own
+        for name, tensor in self._working.items():
+            for held, key in self._places[name]:
+                held[key] = tensor
+        fed = inputs.cloned()  # a pass may write into its arguments
+        try:
+            with torch.enable_grad(), _Pass():
+                return self.model(*fed.args, **fed.kwargs)
+        finally:
+            for name, tensor in self._working.items():
+                if tensor._version != self._versions[name]:
+                    self._written.add(name)
+
+    def _fresh(self, name: str) -> Tensor:
+        """A copy of a tensor's own numbers, on its device and in the dtype to compute in."""
+        return self._sources[name].to(self._targets[name], self._dtypes[name], copy=True)
+
+    def _renew(self, name: str) -> None:
+        self._working[name] = self._fresh(name)
+        self._versions[name] = self._working[name]._version
 
     def to_stop(self, inputs: Inputs) -> None:
         """Run until a hook raises :class:`Stop`, or to the end."""
@@ -152,23 +191,6 @@ def replaced(output: Any, change: Change) -> Any:
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
 
-def _held(attributes: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Name, value, and what the value holds where it is a dictionary or a list."""
-    return [
-        (name, value, dict(value) if isinstance(value, dict) else list(value) if isinstance(value, list) else None)
-        for name, value in attributes.items()
-    ]
-
-
-def _refill(value: Any, entries: Any) -> None:
-    """Give a dictionary or list its former entries; it stays the same object."""
-    if isinstance(value, dict) and (list(value) != list(entries) or any(value[key] is not entries[key] for key in entries)):
-        value.clear()
-        value.update(entries)
-    elif isinstance(value, list):
-        value[:] = entries
-
-
 def _entries(output: Any) -> dict[Any, Any]:
     if isinstance(output, Mapping):
         return dict(output)
@@ -177,7 +199,3 @@ def _entries(output: Any) -> dict[Any, Any]:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return trackable(tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor)

@@ -1,14 +1,15 @@
 """Strangers' models, weights and inputs, by the names and files that a command line gives."""
 
 from kagscope.loading.checkpoints import Checkpoint, find_checkpoints
-from kagscope.loading.inputs import Inputs, load_inputs
+from kagscope.loading.fitting import load_into
+from kagscope.loading.inputs import LoadedInputs, load_inputs
 from kagscope.loading.models import load_model
 from kagscope.loading.shapes import fit_inputs
-from kagscope.loading.weights import load_into, load_state, save_weights
+from kagscope.loading.weights import load_state, save_weights
 
 __all__ = [
     "Checkpoint",
-    "Inputs",
+    "LoadedInputs",
     "find_checkpoints",
     "fit_inputs",
     "load_inputs",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import close_names, listed
+from kagscope.loading.weights import weights_in
 
 LABELS = ("step", "steps", "iter", "iteration", "it", "checkpoint", "ckpt", "epoch", "ep")
 """Words before a number that make it the step, the first of them that is there."""
@@ -63,7 +64,7 @@ def find_checkpoints(names: str | os.PathLike[str] | Sequence[str | os.PathLike[
 def _expand(name: str) -> list[str]:
     if not is_pattern(name):
         return [name]
-    found = [path for path in glob.glob(name, recursive=True) if not Path(path).is_dir()]
+    found = [path for path in glob.glob(name, recursive=True) if not Path(path).is_dir() or weights_in(Path(path))]
     if not found:
         folder = Path(name).parent
         beside = [str(entry) for entry in folder.iterdir()] if folder.is_dir() else []

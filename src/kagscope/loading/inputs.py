@@ -24,7 +24,7 @@ SPLITS = ("test", "train")
 
 
 @dataclass(frozen=True)
-class Inputs:
+class LoadedInputs:
     """Inputs of a model, batch first.
 
     Attributes:
@@ -45,19 +45,19 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.points)
 
-    def evenly(self, points: int) -> Inputs:
+    def evenly(self, points: int) -> LoadedInputs:
         """``points`` of them, evenly spaced, the first and last among them. Raises :class:`InputError`."""
         taken = choose_evenly(len(self), points, self.name)
         rows = torch.from_numpy(taken)
         inputs = self.inputs
         chosen = inputs[rows] if isinstance(inputs, Tensor) else {key: tensor[rows] for key, tensor in inputs.items()}
         labels = None if self.labels is None else self.labels[rows]
-        return Inputs(chosen, labels, self.image_shape, self.points[taken], self.name)
+        return LoadedInputs(chosen, labels, self.image_shape, self.points[taken], self.name)
 
 
 def load_inputs(
     name: str | Path, *, points: int | None = None, split: str = "test", shape: tuple[int, ...] | None = None
-) -> Inputs:
+) -> LoadedInputs:
     """Load inputs, and take ``points`` of them.
 
     Args:
@@ -78,7 +78,7 @@ def load_inputs(
         raise InputError(f"split is {split!r}; expected test or train")
     inputs, labels, image_shape = _source(name, split)
     tensors = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-    every = Inputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name))
+    every = LoadedInputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name))
     found = every if points is None else every.evenly(points)
     for key, tensor in (found.inputs if isinstance(found.inputs, dict) else {"inputs": found.inputs}).items():
         _check(tensor, f"{name}: {key}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
-from kagscope.jacobians.runner import untouched
+from kagscope.jacobians.untouched import untouched
 
 
 def fit_inputs(model: nn.Module, inputs: Tensor, *, keep_shape: bool = False) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
@@ -12,19 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kagscope.base.errors import DataError, InputError
+from kagscope.base.errors import DataError
 from kagscope.base.files import atomic_path, open_regular
-from kagscope.base.messages import close_names, listed
+from kagscope.base.messages import listed
 
 NESTED = ("state_dict", "model_state_dict", "model", "model_state", "module", "net", "network", "weights", "params")
 """Keys under which training loops keep the model's state dict, in the order in which they are looked for."""
 
+INDEX = ".index.json"
+MAX_INDEX = 2**26  # bytes of an index; real ones have some 100 kB
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+"""What a folder of Hugging Face's holds, alone or with :data:`INDEX` behind the name where there are several parts."""
+
 Say = Callable[[str], None]
 
 
-def _silent(_: str) -> None:
+def silent(_: str) -> None:
     pass
 
 
@@ -37,7 +43,7 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> N
         temporary.write_bytes(data)
 
 
-def load_state(path: str | os.PathLike[str], *, say: Say = _silent) -> dict[str, Tensor]:
+def load_state(path: str | os.PathLike[str], *, say: Say = silent) -> dict[str, Tensor]:
     """Read a state dict, on the CPU, in the dtypes of the file.
 
     What a file is, its content decides and not its name: safetensors; or ``torch.save`` of a state dict, or of a checkpoint that
@@ -45,14 +51,20 @@ def load_state(path: str | os.PathLike[str], *, say: Say = _silent) -> dict[str,
     older format. Pickles are read by PyTorch's restricted reader (``weights_only=True``), which builds tensors and plain
     containers and nothing else.
 
+    A folder as Hugging Face's ``save_pretrained`` writes it is read too, with its weights in one file or in several and their
+    ``index.json``.
+
     Args:
-        path: the file.
+        path: the file or folder.
         say: called with a sentence on every choice that was made, such as which part of a checkpoint was taken.
 
     Raises:
         DataError: missing, no plain file, truncated, a pickle of anything else (refused, with what it asked for and how to
             convert it), or without a state dict.
     """
+    folder = Path(path)
+    if folder.is_dir() or folder.name.endswith(INDEX):
+        return load_shards(folder, say)
     content = load_tensors(path)
     if not isinstance(content, Mapping):
         raise DataError(
@@ -60,6 +72,43 @@ def load_state(path: str | os.PathLike[str], *, say: Say = _silent) -> dict[str,
             "safetensors"
         )
     return _state_dict(content, Path(path), say)
+
+
+def weights_in(folder: Path) -> Path | None:
+    """The file of weights in a folder, or the index of several; None where there is none, or no usual one among several."""
+    usual = [folder / f"{name}{suffix}" for name in FOLDER_FILES for suffix in (INDEX, "")]
+    others = sorted(folder.glob("*.safetensors"))
+    return next((file for file in usual if file.is_file()), others[0] if len(others) == 1 else None)
+
+
+def load_shards(path: Path, say: Say = silent) -> dict[str, Tensor]:
+    """Read the weights in a folder, or those of which ``path`` is the index. Raises :class:`DataError`."""
+    if path.is_dir():
+        found = weights_in(path)
+        if found is None:
+            held = listed(sorted(entry.name for entry in path.iterdir()), 4) or "nothing"
+            raise DataError(f"{path}: is a folder without weights of a usual name ({', '.join(FOLDER_FILES)}); it holds {held}")
+        say(f"{path}: took {found.name}")
+        return load_shards(found) if found.name.endswith(INDEX) else load_state(found, say=say)
+    try:
+        with open_regular(path) as stream:
+            named = json.loads(stream.read(MAX_INDEX))["weight_map"]
+        files = sorted(set(named.values()))
+        names = set(named)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: no index of weights ({error}); expected JSON with a weight_map of names to files") from error
+    for file in files:
+        if not isinstance(file, str) or Path(file).name != file:
+            raise DataError(f"{path}: names the file {file!r}; expected names of files beside it")
+    state: dict[str, Tensor] = {}
+    for file in files:
+        part = path.parent / file
+        if not part.is_file():
+            raise DataError(f"{path}: names {file}, which is not beside it; copy all {len(files)} parts of the weights")
+        state |= load_state(part)
+    if missing := sorted(names - state.keys()):
+        raise DataError(f"{path}: names {listed(missing)}, which its files do not hold; copy the weights again")
+    return state
 
 
 def load_tensors(path: str | os.PathLike[str]) -> Any:
@@ -168,87 +217,3 @@ def _tensors(value: Any) -> dict[str, Tensor]:
     if not isinstance(value, Mapping):
         return {}
     return {name: tensor for name, tensor in value.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
-
-
-def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = _silent) -> None:
-    """Copy ``state`` into ``model``, in its own dtypes; nothing is changed unless all of it fits (see :func:`fitting`)."""
-    if any(tensor.is_meta for tensor in model.state_dict().values()):
-        raise InputError("the model is on the meta device and holds no weights; build it on the CPU, or call to_empty first")
-    model.load_state_dict(fitting(model, state, where, say=say))
-
-
-def fitting(
-    model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = _silent
-) -> dict[str, Tensor]:
-    """``state`` under the names that ``model`` has.
-
-    Names are taken as they are. Where they do not fit, prefixes that wrappers add are dropped if that makes all of them fit:
-    ``_orig_mod`` anywhere (``torch.compile``), then a part that all names begin with (``module.`` of data parallel,
-    ``model.`` of Lightning). A name that is missing because its tensor is tied to one that is there is filled from that one.
-
-    Args:
-        model: left as it is.
-        state: tensors by name.
-        where: what to call the weights in an error, such as their file.
-        say: called with a sentence when prefixes were dropped.
-
-    Raises:
-        DataError: a missing or unexpected name (with close ones), or a wrong shape.
-    """
-    expected = model.state_dict()
-    candidates = [(_with_tied(names, expected), dropped) for names, dropped in _renamed(state)]
-    found, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # the first of the best
-    _check_names(expected, found, f"{where} (after dropping {dropped})" if dropped else where)
-    for name, tensor in expected.items():
-        if not nn.parameter.is_lazy(tensor) and found[name].shape != tensor.shape:
-            raise DataError(
-                f"{where} do not fit the model: {name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}; "
-                "check the widths, the number of classes and the image size"
-            )
-    if dropped:
-        say(f"{where}: dropped {dropped} from the names of the weights, which then fit the model")
-    return found
-
-
-def _renamed(state: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:
-    """The names as they are, then with ever more of the wrappers' parts dropped, and what was dropped."""
-    names = {name: name for name in state}
-    found = [(dict(state), "")]
-    said: list[str] = []
-    if any("_orig_mod" in name.split(".") for name in state):
-        names = {name: ".".join(part for part in name.split(".") if part != "_orig_mod") for name in state}
-        said.append("_orig_mod.")
-        found.append(({new: state[old] for old, new in names.items()}, "_orig_mod."))
-    while names and len(heads := {name.partition(".")[0] for name in names.values()}) == 1:
-        if not all("." in name for name in names.values()):
-            break
-        names = {old: new.partition(".")[2] for old, new in names.items()}
-        said.append(f"{heads.pop()}.")
-        found.append(({new: state[old] for old, new in names.items()}, " and ".join(said)))
-    return found
-
-
-def _with_tied(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with names added whose tensors share their memory, in the model, with one that is there."""
-    absent = [name for name in expected if name not in state and not nn.parameter.is_lazy(expected[name])]
-    present = {_memory(expected[name]): name for name in expected if name in state and not nn.parameter.is_lazy(expected[name])}
-    tied = {name: present[_memory(expected[name])] for name in absent if _memory(expected[name]) in present}
-    return state | {name: state[other] for name, other in tied.items()}
-
-
-def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    empty = None if tensor.numel() else id(tensor)  # empty tensors all live at address 0
-    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), empty
-
-
-def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
-    missing, extra = [n for n in expected if n not in state], [n for n in state if n not in expected]
-    if not missing and not extra:
-        return
-    parts = []
-    if missing:
-        parts.append(f"lack {listed(missing)}")
-    if extra:
-        parts.append(f"hold in addition {listed(extra)}")
-    hint = close_names(missing[0], extra) if missing else close_names(extra[0], list(expected))
-    raise DataError(f"{where} do not fit the model: they {' and '.join(parts)}{hint}; expected {listed(list(expected), 12)}")

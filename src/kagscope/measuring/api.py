@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listed
 from kagscope.base.provenance import hardware, versions
+from kagscope.jacobians.forward import unwrapped
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.randomness import random_state_kept
 from kagscope.loading.checkpoints import find_checkpoints
-from kagscope.loading.weights import fitting, load_state
-from kagscope.measuring.baseline import COMPILED, baselines
+from kagscope.loading.fitting import fitting
+from kagscope.loading.weights import load_state
+from kagscope.measuring.baseline import baselines
 from kagscope.measuring.caveats import ONE_RANDOM
 from kagscope.measuring.checks import check_model
 from kagscope.measuring.compare import compare, curves, unit_table
@@ -49,7 +51,8 @@ def measure(
     Args:
         model: any ``torch.nn.Module``. It is left as it is: parameters, buffers, gradients, hooks, mode, random state.
         inputs: a tensor (points, …), a tuple of positional arguments, a mapping of keyword arguments, or a ``DataLoader``; the
-            batch comes first. Integers are welcome wherever no derivative is taken with respect to them.
+            batch comes first. Integers are welcome wherever no derivative is taken with respect to them. Of a loader's (x, y) the
+            model is fed as many elements as its ``forward`` has required positional parameters, at least one.
         spec: what to measure, whole.
         baseline: a model, a state dict, the path of a checkpoint, "reinit" (every module's own ``reset_parameters``), or None.
         baseline_seeds: of "reinit": how many networks, or their seeds; scores are compared with the mean over them.
@@ -67,8 +70,8 @@ def measure(
     """
     chosen = spec_from(spec, options)
     check_model(model)
-    since, model = time.perf_counter(), getattr(model, COMPILED, model)
-    found = as_inputs(inputs, chosen.points)
+    since, model = time.perf_counter(), unwrapped(model)
+    found = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
     with random_state_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
         state, before = observe_all(model, found, chosen, baseline, baseline_seeds, labels, notes, tell)
@@ -117,9 +120,9 @@ def measure_series(
     """
     chosen = spec_from(spec, {name: value for name, value in options.items() if value is not None})
     check_model(model)
-    model = getattr(model, COMPILED, model)
+    model = unwrapped(model)
     entries = _entries(checkpoints)
-    found = as_inputs(inputs, chosen.points)
+    found = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
     noted: dict[str, list[str]] = {}  # what was taken or dropped, and in which checkpoints
     reports: dict[int, Report] = {}

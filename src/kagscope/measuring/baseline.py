@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kagscope.base.errors import InputError
+from kagscope.base.errors import DataError, InputError
+from kagscope.jacobians.forward import unwrapped
 from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
-from kagscope.loading.weights import fitting, load_state
+from kagscope.loading.fitting import fitting
+from kagscope.loading.weights import load_state
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
-COMPILED = "_orig_mod"  # where torch.compile keeps the module
 REINIT = "reinit"
 MARK = -7.25  # that no initialisation gives
 
@@ -36,13 +37,13 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
     """
     if given is None:
         return
-    given = getattr(given, COMPILED, given)
     if isinstance(given, nn.Module):
+        given = _inner(model, unwrapped(given))
         _check_fit(model, dict(given.state_dict()), "the baseline model")
         notes += _other_modules(model, given)
         yield given, None
     elif isinstance(given, Mapping):
-        weights = uncompiled(given)
+        weights = _by_name(model, given, notes)
         _check_fit(model, weights, "the baseline's state dict")
         yield _loaded(model, weights)
     elif isinstance(given, str) and given == REINIT:
@@ -56,9 +57,22 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
         )
 
 
-def uncompiled(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict without the prefix that ``torch.compile`` puts before every name."""
-    return {str(name).removeprefix(f"{COMPILED}."): tensor for name, tensor in weights.items()}
+def _inner(model: nn.Module, other: nn.Module) -> nn.Module:
+    """What a wrapper such as ``AveragedModel`` has as its ``module``, where that has the names of the model."""
+    names = model.state_dict().keys()
+    inner = getattr(other, "module", None)
+    return inner if isinstance(inner, nn.Module) and other.state_dict().keys() != names == inner.state_dict().keys() else other
+
+
+def _by_name(model: nn.Module, weights: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """A state dict by the model's names, without what wrappers put before them; as it is where that does not fit."""
+    named = {str(name): tensor for name, tensor in weights.items()}
+    if not all(isinstance(tensor, Tensor) for tensor in named.values()):
+        return named
+    try:
+        return dict(fitting(model, named, "the baseline's weights", say=notes.append))
+    except DataError:
+        return named
 
 
 def _loaded(model: nn.Module, weights: dict[str, Any]) -> Source:

@@ -23,7 +23,8 @@ AGREE = {torch.float64: 1e-9, None: 1e-3}  # of a point alone with the same poin
 def check_model(model: Any) -> None:
     """Raise :class:`InputError` for what is no module, or one that cannot run."""
     if not isinstance(model, nn.Module):
-        raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module")
+        exported = "; give the Python module it was exported from" if type(model).__name__ == "ExportedProgram" else ""
+        raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module{exported}")
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("model is a TorchScript module, which takes no hooks; give the Python module it was made from")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -45,6 +46,20 @@ def check_devices(model: nn.Module, inputs: Inputs) -> None:
             )
 
 
+def suspicions(inputs: Inputs) -> list[str]:
+    """What looks like a mistake in the inputs, and need not be one."""
+    found = []
+    for place, value in inputs.tensors().items():
+        if value.is_floating_point() and value.ndim > 1 and value[0].numel() >= 16:
+            low, high = (float(end) for end in value.detach().aminmax())
+            if low >= 0 and 100 < high <= 255:
+                found.append(
+                    f"inputs {place!r} lie between {low:g} and {high:g}: bytes of images that were not divided by 255? "
+                    "Most networks are trained on 0 to 1, or on standardised images"
+                )
+    return found
+
+
 def choose_runner(
     model: nn.Module, inputs: Inputs, spec: MeasureSpec, weights: Mapping[str, Tensor] | None, notes: list[str]
 ) -> tuple[Runner, Inputs]:
@@ -54,7 +69,7 @@ def choose_runner(
     fed = inputs.cast(wanted)
     few = slice(0, None if spec.mode == "train" else LOOK_AT)
     if wanted is None:
-        with model_errors(fed), torch.no_grad():
+        with model_errors(fed, runner), torch.no_grad():
             runner(fed.take(few))
         return runner, fed
     try:
@@ -62,7 +77,7 @@ def choose_runner(
             runner(fed.take(few))
     except Exception as error:
         own = Runner(model, None, spec.seed, weights)
-        with model_errors(inputs), torch.no_grad():
+        with model_errors(inputs, own), torch.no_grad():
             own(inputs.cast(None).take(few))  # if this fails too, its message is the one to read
         notes.append(f"computed in the model's own precision, since float64 failed ({short(error)})")
         return own, inputs.cast(None)
@@ -70,15 +85,16 @@ def choose_runner(
 
 
 @contextmanager
-def model_errors(inputs: Inputs) -> Iterator[None]:
-    """What a forward pass raises, as an error that says with which inputs."""
+def model_errors(inputs: Inputs, runner: Runner | None = None) -> Iterator[None]:
+    """What a forward pass raises, as an error that says with which inputs; with a runner, whether they lack a batch dimension."""
     try:
         yield
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         shapes = ", ".join(f"{place}: {tuple(value.shape)} {value.dtype}" for place, value in inputs.tensors().items())
-        raise InputError(f"the model cannot be called with these inputs ({shapes}): {short(error)}") from error
+        hint = "" if runner is None else unbatched(runner, inputs)
+        raise InputError(f"the model cannot be called with these inputs ({shapes}): {short(error)}{hint}") from error
 
 
 def verify(runner: Runner, inputs: Inputs, spec: MeasureSpec, notes: list[str]) -> bool:
@@ -98,6 +114,8 @@ def verify(runner: Runner, inputs: Inputs, spec: MeasureSpec, notes: list[str]) 
     try:
         alone = tensor_of(runner(inputs.take([0])))
     except Exception as error:  # such as batch statistics of one point
+        if hint := unbatched(runner, inputs):
+            raise InputError(f"the model cannot take the first of the inputs as a point ({short(error)}){hint}") from error
         raise InputError(
             f"the model cannot take one point alone ({short(error)}); "
             'if it takes statistics over the batch, use mode="train" to measure each point within its batch'
@@ -106,6 +124,17 @@ def verify(runner: Runner, inputs: Inputs, spec: MeasureSpec, notes: list[str]) 
         notes.append("a point's output depends on the other points of its batch: each point was measured alone")
         return True
     return False
+
+
+def unbatched(runner: Runner, inputs: Inputs) -> str:
+    """A hint where the model takes the inputs as a single point: the batch dimension was forgotten. "" where it does not."""
+    try:
+        with torch.no_grad():
+            output = tensor_of(runner(inputs.as_one_point().cast(runner.dtype)))
+    except Exception:
+        return ""
+    single = output is not None and len(output) == 1
+    return "; the inputs look like one point without its batch dimension: give x[None], shape (1, …)" if single else ""
 
 
 def _agree(first: Tensor, second: Tensor, tolerance: float) -> bool:

@@ -15,11 +15,22 @@ from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import LayerJacobians
+from kagscope.jacobians.forward import unwrapped
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Call, find_layers, see_calls
 from kagscope.jacobians.maps import LayerMap
-from kagscope.jacobians.runner import Runner, Unmeasurable, untouched
-from kagscope.measuring.checks import LOOK_AT, as_labels, check_devices, check_model, choose_runner, model_errors, verify
+from kagscope.jacobians.runner import Runner, Unmeasurable
+from kagscope.jacobians.untouched import untouched
+from kagscope.measuring.checks import (
+    LOOK_AT,
+    as_labels,
+    check_devices,
+    check_model,
+    choose_runner,
+    model_errors,
+    suspicions,
+    verify,
+)
 from kagscope.measuring.points import choose_points
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec
@@ -51,13 +62,15 @@ def observe(
         InputError: a model, layer or input that cannot be used.
     """
     check_model(model)
-    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose graphs take no hooks
-    given = as_inputs(inputs, spec.points)
+    model = unwrapped(model)
+    given = as_inputs(inputs, spec.points, model).with_respect_to(spec.wrt, model)
+    if spec.layer_map == "input":
+        given.differentiated()  # raises where there is no such input, or no choice among several
     labels = given.labels if labels is None else as_labels(labels, given.count)
     check_devices(model, given)
     paths, exact = find_layers(model, spec.layers)
     order = choose_points(given.count)
-    state = State(spec)
+    state = State(spec, notes=[*given.notes, *suspicions(given)])
     with untouched(model, spec.mode):
         runner, fed = choose_runner(model, given.take(order), spec, weights, state.notes)
         measured = fed.take(slice(0, max(_count(fed, spec.points), _more_points(fed, spec))))
@@ -91,7 +104,9 @@ def _prepared(
     state: State, call: Call, runner: Runner, inputs: Inputs, spec: MeasureSpec, separate: bool, named: bool
 ) -> LayerJacobians | None:
     """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
-    record = LayerRecord(call.name, call.kind, reason=call.reason)
+    own = {"block": f"input of {call.name}", "output": call.name}
+    wrt = own.get(spec.layer_map) or (inputs.differentiated() if spec.wrt is None else spec.wrt)
+    record = LayerRecord(call.name, call.kind, wrt=wrt, reason=call.reason)
     state.layers.append(record)
     jacobians = None
     if call.reason:

@@ -64,7 +64,7 @@ class LayerRecord:
         rows, columns: shape of its Jacobians; 0 where skipped.
         route: "factored", "forward mode", "reverse mode", "reverse mode, row by row".
         jacobians: how many.
-        wrt: which input they are derivatives with respect to.
+        wrt: which input they are derivatives with respect to, by name or position.
         seconds: taken.
         notes: what a reader should know.
         reason: why it was skipped; "" where it was measured.
@@ -76,7 +76,7 @@ class LayerRecord:
     columns: int = 0
     route: str = ""
     jacobians: int = 0
-    wrt: str = ""
+    wrt: int | str = ""
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     reason: str = ""

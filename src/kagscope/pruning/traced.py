@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
+from kagscope.jacobians.forward import unwrapped
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.pruning.grouping import unit_groups
-from kagscope.pruning.recorder import Recording, record
+from kagscope.pruning.recorder import Recording, forward, record
 from kagscope.pruning.units import UnitGroup
 
 MEMORY = 2**28  # bytes for the values of one part of the points
@@ -69,24 +70,39 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         for tensor in (*model.parameters(), *model.buffers())
     ):
         raise InputError("the model has lazy modules without weights; call it once on an input, or load weights first")
-    given = _fitting(model, as_inputs(inputs))
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("model is a TorchScript module, which cannot be cut; give the Python module it was made from")
+    model = unwrapped(model)
+    given = _fitting(model, as_inputs(inputs, model=model))
     source = _copied(model).eval().requires_grad_(False)
     own = copy.deepcopy(source)
     sample = given.take(slice(0, SAMPLE))
     try:
         with torch.enable_grad():
             recording = record(own, sample)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # anything can be in a forward pass
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in given.tensors().values())
+        text = " ".join(str(error).split())[:200]
         raise InputError(
-            f"the model cannot take these inputs, of shape {shapes}: {type(error).__name__}: {' '.join(str(error).split())}"
+            f"the model cannot take these inputs, of shape {shapes}: {type(error).__name__}: {text}{_unbatched(own, given)}"
         ) from error
     modes = {name: module.training for name, module in model.named_modules()}
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     numbers = sum(_numel(shape) for call in recording.calls for shape in call.out_shapes)
     part = max(1, MEMORY * sample.count // (8 * max(numbers, 1)))
     return Traced(own, source, modes, trainable, given, sample, part, recording, unit_groups(own, recording))
+
+
+def _unbatched(model: nn.Module, inputs: Inputs) -> str:
+    """A hint where the model takes the inputs as one point."""
+    try:
+        with torch.no_grad():
+            forward(model, inputs.as_one_point())
+    except Exception:
+        return ""
+    return "; the inputs look like one point without its batch dimension: give x[None], shape (1, …)"
 
 
 def _copied(model: nn.Module) -> nn.Module:

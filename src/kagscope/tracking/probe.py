@@ -36,11 +36,11 @@ class Probe:
     spec: MeasureSpec
 
     @classmethod
-    def of(cls, inputs: Any, labels: Any, spec: MeasureSpec) -> Probe:
+    def of(cls, inputs: Any, labels: Any, spec: MeasureSpec, model: nn.Module) -> Probe:
         """Copies the inputs: what the training loop does to its batch later does not reach the probe."""
-        found = as_inputs(inputs, spec.points)
+        found = as_inputs(inputs, spec.points, model)
         labels = found.labels if labels is None else _copied(labels)
-        return cls(Inputs(_copied(found.args), _copied(found.kwargs), found.count), labels, spec)
+        return cls(found.cast(None).cloned(), labels, spec)
 
     def observe(self, model: nn.Module, weights: Tensors | None = None) -> State:
         """Measure ``model``, or it with ``weights`` in place of its own. Raises :class:`InputError`."""

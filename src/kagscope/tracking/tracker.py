@@ -17,6 +17,7 @@ from torch import nn
 
 from kagscope.base.errors import InputError, KagscopeError, OutputError
 from kagscope.base.provenance import hardware, versions
+from kagscope.jacobians.forward import unwrapped
 from kagscope.jacobians.layers import Layers
 from kagscope.measuring.api import name_of_baseline, points_of
 from kagscope.measuring.report import Report
@@ -97,9 +98,9 @@ class Tracker:
         self.schedule = parse_schedule(every)
         self._senders = senders(log)
         self._overhead = Overhead(check_max_overhead(max_overhead), clock)
-        self._model = model = getattr(model, "_orig_mod", model)  # of torch.compile, which shares its parameters
+        self._model = model = unwrapped(model)  # which shares its parameters
         self._log_scores = log_scores
-        self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings))
+        self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
         self._about = {"model": type(model).__name__, "points": points_of(self._probe.inputs, self._probe.spec)}
         first_step = check_step(first_step, "first_step")
         self._unwritten: list[Part] = []

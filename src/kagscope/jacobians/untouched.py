@@ -1,0 +1,215 @@
+"""A user's model as it was, bit for bit, after it has been run: attributes, containers, tensors, modes, hooks, random states."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.utils import checkpoint
+
+from kagscope.base.errors import InputError
+from kagscope.jacobians.randomness import random_state_kept
+
+Undo = Callable[[], Any]
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
+    """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode, its backward hooks silent.
+
+    On leaving, also by an exception, the attributes of all modules and what containers, arrays and generators among them hold
+    (modes, hooks, whatever a forward pass may leave there) are as before, scripted modules included, and so are the random
+    states. While it lasts, activations are kept where the model would compute them again on the way back (activation
+    checkpointing): what is computed again would not see the variable that a layer map puts into the pass.
+
+    Raises:
+        InputError: a model whose mode cannot be set, such as an exported program.
+    """
+    undo: list[Undo] = []
+    for module in model.modules():
+        undo += _of_module(module)
+    with torch.inference_mode(False), random_state_kept([*model.parameters(), *model.buffers()]), _no_checkpoints():
+        try:
+            try:
+                model.train(mode == "train")
+            except Exception as error:
+                text = " ".join(str(error).split())[:150]
+                raise InputError(
+                    f"the model cannot be put into {mode} mode ({text}); "
+                    "of an exported program give the Python module it was made from"
+                ) from error
+            with _no_backward_hooks(model):
+                yield
+        finally:
+            for step in undo:
+                step()
+
+
+def _of_module(module: nn.Module) -> list[Undo]:
+    """What puts one module back."""
+    attributes = vars(module)
+    before = dict(attributes)
+    undo: list[Undo] = [partial(_refill_mapping, attributes, before)]
+    seen: set[int] = {id(attributes)}
+    for name, value in before.items():
+        if name in ("_parameters", "_buffers", "_modules") and isinstance(value, dict):  # what they hold is never written
+            undo.append(partial(_refill_mapping, value, dict(value)))
+        else:
+            undo += _of_value(value, seen)
+    if isinstance(module, torch.jit.ScriptModule):
+        undo += _of_script(module)
+    return undo
+
+
+def _of_script(module: Any) -> list[Undo]:
+    """A scripted module keeps its tensors, its mode and its other attributes in C++."""
+    undo: list[Undo] = []
+    for held in (module._parameters, module._buffers):
+        tensors = dict(held.items())
+        undo += [partial(held.__setitem__, name, one) for name, one in tensors.items()]
+    try:
+        names = list(module._concrete_type.get_attributes())
+    except Exception:  # traced ones have none that change
+        names = ["training"]
+    for name in names:
+        with contextlib.suppress(Exception):
+            value = getattr(module, name)
+            if isinstance(value, bool | int | float | str):
+                undo.append(partial(setattr, module, name, value))
+    return undo
+
+
+def _of_value(value: Any, seen: set[int]) -> list[Undo]:
+    """What puts a value back that a forward pass may change in place; containers with all that they hold."""
+    if id(value) in seen or isinstance(value, str | bytes | nn.Module | type):
+        return []
+    seen.add(id(value))
+    undo: list[Undo] = []
+    if isinstance(value, MutableMapping):
+        before = dict(value)
+        undo.append(partial(_refill_mapping, value, before))
+        held: Any = before.values()
+    elif isinstance(value, MutableSequence | deque):
+        entries = list(value)
+        undo.append(partial(_refill_sequence, value, entries))
+        held = () if isinstance(value, bytearray) else entries
+    elif isinstance(value, MutableSet):
+        members = set(value)
+        undo.append(partial(_refill_set, value, members))
+        held = ()
+    elif isinstance(value, tuple):
+        held = value
+    else:
+        return _of_leaf(value)
+    for one in held:
+        undo += _of_value(one, seen)
+    return undo
+
+
+def _of_leaf(value: Any) -> list[Undo]:
+    """Arrays, tensors that are no parameters or buffers, and generators of random numbers."""
+    if isinstance(value, Tensor):
+        return [] if isinstance(value, nn.Parameter) else _of_tensor(value)
+    if isinstance(value, np.ndarray):
+        copy = value.copy()
+        return [partial(np.copyto, value, copy)] if value.flags.writeable else []
+    if isinstance(value, torch.Generator):
+        return [partial(value.set_state, value.get_state())]
+    if isinstance(value, np.random.Generator):
+        return [partial(setattr, value.bit_generator, "state", value.bit_generator.state)]
+    if isinstance(value, random.Random):
+        return [partial(value.setstate, value.getstate())]
+    if isinstance(value, np.random.RandomState):
+        return [partial(value.set_state, value.get_state())]
+    return []
+
+
+def _of_tensor(tensor: Tensor) -> list[Undo]:
+    if tensor.is_meta or tensor.is_inference() or tensor.layout != torch.strided:
+        return []
+    version, copy = tensor._version, tensor.detach().clone()
+
+    def put_back() -> None:
+        if tensor._version != version:
+            tensor.data.copy_(copy)  # beside autograd, which may have it in a graph
+
+    return [put_back]
+
+
+def _refill_mapping(value: Any, before: Mapping[Any, Any]) -> None:
+    """Give a dictionary its former entries in their former order; it stays the same object."""
+    if list(value) != list(before) or any(value[key] is not before[key] for key in before):
+        value.clear()
+        value.update(before)
+
+
+def _refill_sequence(value: Any, before: list[Any]) -> None:
+    if len(value) != len(before) or any(new is not old for new, old in zip(value, before, strict=True)):
+        value.clear()
+        value.extend(before)
+
+
+def _refill_set(value: Any, before: set[Any]) -> None:
+    if value != before:
+        value.clear()
+        value |= before
+
+
+@contextlib.contextmanager
+def _no_backward_hooks(model: nn.Module) -> Iterator[None]:
+    """Hooks of the user on gradients neither run nor change a Jacobian; those on modules and those on all modules."""
+    held = [getattr(module, name, None) for module in model.modules() for name in ("_backward_hooks", "_backward_pre_hooks")]
+    held += [torch_module._global_backward_hooks, torch_module._global_backward_pre_hooks]
+    kept = [(hooks, dict(hooks)) for hooks in held if hooks]
+    for hooks, _ in kept:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, entries in kept:
+            hooks.update(entries)
+
+
+class _Checkpoints:
+    """How many measurements run at a time, and PyTorch's own way, which the last of them puts back."""
+
+    lock = threading.Lock()
+    users = 0
+    own: Any = None
+
+
+@contextlib.contextmanager
+def _no_checkpoints() -> Iterator[None]:
+    """``torch.utils.checkpoint`` calls its function and keeps what it computes."""
+    parts: Any = checkpoint
+    with _Checkpoints.lock:
+        _Checkpoints.users += 1
+        if _Checkpoints.users == 1:
+            _Checkpoints.own = parts._checkpoint_without_reentrant_generator
+            parts._checkpoint_without_reentrant_generator = _keep
+            parts.CheckpointFunction.apply = _call
+    try:
+        yield
+    finally:
+        with _Checkpoints.lock:
+            _Checkpoints.users -= 1
+            if not _Checkpoints.users:
+                parts._checkpoint_without_reentrant_generator = _Checkpoints.own
+                del parts.CheckpointFunction.apply
+
+
+def _keep(*args: Any, **kwargs: Any) -> Iterator[None]:
+    yield
+
+
+def _call(function: Any, preserve: bool, *args: Any) -> Any:
+    return function(*args)
