@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from kagscope.measuring.states import WHOLE, Key, State, Values
 from kagscope.minors import moment_scores
 from kagscope.minors.moments import Moments
-from kagscope.pruning.prune import remove_units
 from kagscope.scores.of_representations import debiased_cka
 from kagscope.tables.schema import SCORE_COLUMNS
 
@@ -34,31 +30,11 @@ def compare(state: State, initial: State | None, quantile: float) -> pd.DataFram
         quantile: of the initial net's rows; rows at or below it count as zero rows (MATH.md section 3).
     """
     if initial is None:
-        return _table(state.scores | _exactly_zero(state), {})
+        return as_rows(state.scores | _exactly_zero(state), {})
     limits = _Limits(initial, quantile)
     measured = state.scores | _kl_init(state, initial) | _cka_init(state, initial) | limits.scores(state)
     baseline = initial.scores | _kl_init(initial, initial) | _cka_init(initial, initial) | limits.scores(initial)
-    return _table(measured, baseline)
-
-
-def pruned(model: nn.Sequential, inputs: torch.Tensor, state: State, initial: State, quantile: float) -> pd.DataFrame:
-    """What removing the units that are constant at every one of ``inputs`` (those of ``state.row_norms``) does to the outputs.
-
-    Returns:
-        Rows ``prune_change`` (units at or below the threshold of the initial net) and ``prune_change_exact`` (units whose slope
-        is lost in the rounding of float32 beside the layer's largest), each the largest change of an output over the largest
-        output.
-    """
-    limits = _Limits(initial, quantile)
-    double = copy.deepcopy(model).double()
-    changes: Scores = {}
-    for score, masks in (
-        ("prune_change", {name: limits.constant(norms, name) for name, norms in state.row_norms.items()}),
-        ("prune_change_exact", {name: rounding_only(norms) for name, norms in state.row_norms.items()}),
-    ):
-        _, pruning = remove_units(double, inputs.double(), masks)
-        changes["", 0, "all", score] = Values.of([WHOLE], pruning.largest_change)
-    return _table(changes, {})
+    return as_rows(measured, baseline)
 
 
 def rounding_only(slopes: np.ndarray) -> np.ndarray:
@@ -119,7 +95,7 @@ def _cka_init(state: State, initial: State) -> Scores:
     }
 
 
-def _table(measured: Scores, baseline: Scores) -> pd.DataFrame:
+def as_rows(measured: Scores, baseline: Scores) -> pd.DataFrame:
     """One row per score and point. The ratio is exactly 1 where trained equals initial, undefined over a zero baseline."""
     keys = list(measured)
     if not keys:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
 from kagscope.data import Dataset
-from kagscope.measuring.comparison import compare, curves, pruned
+from kagscope.measuring.comparison import as_rows, compare, curves
 from kagscope.measuring.geometry import Probe, choose_points, measure_state
-from kagscope.measuring.states import State
+from kagscope.measuring.states import WHOLE, State, Values
+from kagscope.pruning.change import change_without_constant_units
 from kagscope.robustness import METHODS, adversarial_accuracy, expected_calibration_error
 from kagscope.studies.config import RobustnessSettings, RunConfig
 from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
@@ -74,7 +76,8 @@ def measure_run(run: RunConfig, net: TrainedNetwork, dataset: Dataset, initial: 
         state = initial if step == 0 else measure_state(model, probe, plan, full=full)
         rows = [compare(state, initial, quantile)]
         if full and wants(plan.scores, *PRUNE_SCORES):
-            rows.append(pruned(model, inputs[choose_points(len(inputs), plan.layer_points)], state, initial, quantile))
+            some = inputs[choose_points(len(inputs), plan.layer_points)]
+            rows.append(_without_constant_units(model, some, state, initial, quantile))
         if full:
             distributions.append(curves(state).assign(step=step))
         asked = pd.concat(rows)
@@ -85,6 +88,18 @@ def measure_run(run: RunConfig, net: TrainedNetwork, dataset: Dataset, initial: 
     results = pd.concat(tables, ignore_index=True).assign(**names)
     curve_table = pd.concat(distributions, ignore_index=True).assign(**names)
     return results.astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)], curve_table.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)]
+
+
+def _without_constant_units(
+    model: nn.Sequential, inputs: torch.Tensor, state: State, initial: State, quantile: float
+) -> pd.DataFrame:
+    """Rows ``prune_change`` (rows at or below the threshold of the initial net count as zero) and ``prune_change_exact``."""
+    thresholds = {layer: float(np.quantile(initial.row_means[layer, 1], quantile)) for layer in state.row_norms}
+    changes = {
+        ("", 0, "all", score): Values.of([WHOLE], change_without_constant_units(model, inputs, state.row_norms, limits))
+        for score, limits in (("prune_change", thresholds), ("prune_change_exact", None))
+    }
+    return as_rows(changes, {})
 
 
 def probe_of(run: RunConfig, dataset: Dataset) -> Probe:
