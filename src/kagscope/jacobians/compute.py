@@ -190,7 +190,7 @@ class LayerJacobians:
     def roundoff(self) -> float:
         """Unit roundoff of the precision in which the Jacobians are computed."""
         floats = [tensor.dtype for tensor in self.inputs.tensors().values() if tensor.is_floating_point()]
-        floats += [tensor.dtype for tensor in self.map.runner.weights.values() if tensor.is_floating_point()]
+        floats += [dtype for dtype in self.map.runner.dtypes.values() if dtype.is_floating_point]
         return max((torch.finfo(dtype).eps / 2 for dtype in floats), default=2.0**-53)
 
     @property

@@ -79,7 +79,7 @@ class Runner:
         self._places = {name: places.get(id(tensor), []) for name, tensor in own.items()}
         self._own = [(*place, tensor) for name, tensor in own.items() for place in self._places[name]]
         self._targets = {name: tensor.device for name, tensor in own.items()}
-        self._dtypes = {name: dtype if dtype and tensor.is_floating_point() else tensor.dtype for name, tensor in own.items()}
+        self.dtypes = {name: dtype if dtype and tensor.is_floating_point() else tensor.dtype for name, tensor in own.items()}
         self._working = {name: self._fresh(name) for name in own}
         self._versions = {name: tensor._version for name, tensor in self._working.items()}
         self._written: set[str] = set()
@@ -106,7 +106,7 @@ class Runner:
 
     def _fresh(self, name: str) -> Tensor:
         """A copy of a tensor's own numbers, on its device and in the dtype to compute in."""
-        return self._sources[name].to(self._targets[name], self._dtypes[name], copy=True)
+        return self._sources[name].to(self._targets[name], self.dtypes[name], copy=True)
 
     def _renew(self, name: str) -> None:
         self._working[name] = self._fresh(name)
