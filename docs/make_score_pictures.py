@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 import kagscope as kag
+import kagscope.scores
+from kagscope import registry
 from kagscope.figures.style import VERMILLION, new_figure, save, style
-from kagscope.labels import SCORE_LABELS
 from kagscope.minors.moments import Moments
 from kagscope.scores.of_representations import debiased_cka, effective_dimension, intrinsic_dimension, kernel_alignment
 
@@ -116,11 +117,24 @@ def table(columns: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def registry_table() -> str:
+    """Markdown: a row for each score of the registry."""
+    lines = ["| score | in words | k | measured at | undefined | source |", "|---|---|---|---|---|---|"]
+    for one in registry.all_scores():
+        orders = "any" if one.orders is None else ", ".join(map(str, one.orders)) if one.orders != (0,) else "–"
+        places = "the layer" if one.of_layer else f"at most `{one.limit}`" if one.limit else "every point"
+        beside = ", beside a baseline" if one.against_baseline else ""
+        reason = one.undefined.removeprefix("undefined: ") or "–"
+        lines.append(f"| `{one.name}` | {one.label} | {orders} | {places}{beside} | {reason} | {one.source} |")
+    return "\n".join(lines)
+
+
 def tables() -> dict[str, str]:
     """What the page holds between its markers, by name."""
     found = matrices()
     gauss = np.random.default_rng(5).normal(size=(M, N))
     made = {f"k{k}": table({name: scores(J, gauss, k) for name, J in found.items()}) for k in (1, 2, 3)}
+    made["registry"] = registry_table()
     made["matrix"] = table({name: {s: float(f(J)) for s, f in OF_MATRIX.items()} for name, J in found.items()})
     cloud = clouds()
     made["clouds"] = table({name: of_cloud(*pair, cloud["noise"][0]) for name, pair in cloud.items()})
@@ -159,7 +173,7 @@ def draw_scores() -> None:
         ax.bar(range(len(found)), np.nan_to_num(heights), color=VERMILLION, width=0.6)
         for place in np.flatnonzero(np.isnan(heights)):
             ax.text(place, 0, "undefined", rotation=90, ha="center", va="bottom", fontsize=6)
-        ax.set_title(SCORE_LABELS.get(score, score))
+        ax.set_title(registry.label(score))
         ax.set_xticks(range(len(found)), found, rotation=60, ha="right")
         if score == "effective_minors":
             ax.set_yscale("log")
