@@ -1,4 +1,4 @@
-"""The MLPs and their activations' derivatives."""
+"""The MLPs: names, weights, refusals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kagscope.base.errors import InputError
-from kagscope.training.models import ACTIVATIONS, INITS, activation_derivative, hidden_layers, mlp
+from kagscope.training.models import INITS, hidden_layers, mlp
 
 
 def test_layout_and_names() -> None:
@@ -46,13 +46,6 @@ def test_initialisation_has_pytorchs_distribution() -> None:
         assert x.abs().max() <= 1 / 20
         assert x.abs().max() > 0.98 / 20
         assert abs(x.std() - y.std()) < 0.1 * y.std()
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_derivative_is_autograds(name: str) -> None:
-    z = torch.linspace(-6, 6, 101, dtype=torch.float64).requires_grad_()
-    ACTIVATIONS[name]()(z).sum().backward()
-    torch.testing.assert_close(activation_derivative(name)(z.detach()), z.grad, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(

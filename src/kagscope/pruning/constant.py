@@ -23,7 +23,7 @@ from kagscope.pruning.units import Layer, Reader, UnitGroup
 
 
 @dataclass
-class Range:
+class ValueRange:
     """Smallest, largest and summed value of each column of a reader's input over points and positions, float64."""
 
     low: np.ndarray
@@ -37,17 +37,17 @@ class Range:
 
 
 @dataclass
-class Evidence:
+class Observation:
     """What was seen of a group's units.
 
     Attributes:
         row: (m,) largest norm of the unit's Jacobian row over points and positions: ``sum |slope| * ||w||`` over the layers that
             make the unit (one, unless layers are multiplied), float64; None where it was not asked for.
-        ranges: one :class:`Range` for each reader.
+        ranges: one :class:`ValueRange` for each reader.
     """
 
     row: np.ndarray | None
-    ranges: list[Range] = field(default_factory=list)
+    ranges: list[ValueRange] = field(default_factory=list)
 
 
 NO_GRADIENT = "gradients are switched off on the way to the next layer, so that its slope cannot be seen"
@@ -59,7 +59,7 @@ class OtherSteps(Exception):
 
 def observe(
     model: nn.Module, groups: Sequence[UnitGroup], recording: Recording, inputs: Inputs, size: int, *, rows: bool = True
-) -> list[Evidence]:
+) -> list[Observation]:
     """Values and, with ``rows``, Jacobian rows of all groups' units over ``inputs``, in parts of ``size`` points.
 
     Raises:
@@ -92,7 +92,7 @@ class _Observer(TorchFunctionMode):
         self.made = {layer.call: layer for group in groups for layer in group.makers}
         self.read = {reader.layer.call: (group, reader) for group in groups for reader in group.readers}
         self.slopes: dict[int, np.ndarray] = {}
-        self.ranges: dict[int, Range] = {}
+        self.ranges: dict[int, ValueRange] = {}
         self.leaves: dict[int, Tensor] = {}
         self.index = 0
 
@@ -138,18 +138,18 @@ class _Observer(TorchFunctionMode):
                     _keep(self.slopes, layer.call, largest.double().cpu().numpy())
         flat = _by_unit(value.detach(), reader.axis).double()
         low, high, total = (found.cpu().numpy() for found in (flat.amin(1), flat.amax(1), flat.sum(1)))
-        part = Range(low, high, total, flat.shape[1])
+        part = ValueRange(low, high, total, flat.shape[1])
         before = self.ranges.get(index)
         self.ranges[index] = part if before is None else _joined(before, part)
         return with_source(reader.layer, args, kwargs, value.detach())
 
-    def evidence(self, group: UnitGroup) -> Evidence:
+    def evidence(self, group: UnitGroup) -> Observation:
         row = None
         if self.rows:
             row = np.zeros(group.size)
             for layer in group.makers:
                 row = row + self.slopes.get(layer.call, np.zeros(group.size)) * weight_norms(layer)
-        return Evidence(row, [self.ranges[reader.layer.call] for reader in group.readers])
+        return Observation(row, [self.ranges[reader.layer.call] for reader in group.readers])
 
 
 def source(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
@@ -184,8 +184,8 @@ def _keep(largest: dict[int, np.ndarray], key: int, new: np.ndarray) -> None:
     largest[key] = np.maximum(largest[key], new) if key in largest else new
 
 
-def _joined(first: Range, second: Range) -> Range:
-    return Range(
+def _joined(first: ValueRange, second: ValueRange) -> ValueRange:
+    return ValueRange(
         np.minimum(first.low, second.low),
         np.maximum(first.high, second.high),
         first.total + second.total,
@@ -207,13 +207,13 @@ NO_BIAS = "constant but not 0, and the next layer has no bias that could take it
 LAST = "the last of its layer"
 
 
-def row_ratios(seen: Evidence) -> np.ndarray:
+def row_ratios(seen: Observation) -> np.ndarray:
     """(m,) largest row norm of each unit over the largest of its layer."""
     assert seen.row is not None
     return _ratio(seen.row, seen.row.max())
 
 
-def spread_ratios(group: UnitGroup, seen: Evidence, rounding: float) -> np.ndarray:
+def spread_ratios(group: UnitGroup, seen: Observation, rounding: float) -> np.ndarray:
     """(m,) how far each unit's value ranges, over the widest range of its layer; the widest of all columns and readers.
 
     Ranges within ``rounding`` of the largest value count as none.
@@ -231,7 +231,7 @@ def _ratio(values: np.ndarray, largest: float) -> np.ndarray:
     return np.divide(values, largest, out=np.zeros_like(values), where=values > 0)
 
 
-def judge(group: UnitGroup, seen: Evidence, tolerance: float, rounding: float) -> Verdict:
+def judge(group: UnitGroup, seen: Observation, tolerance: float, rounding: float) -> Verdict:
     """Which units are constant within ``tolerance``, and which of them stay, and why.
 
     A unit is constant if its row is at most ``tolerance`` times the largest row of its layer, and its values, in every column
@@ -251,7 +251,7 @@ def judge(group: UnitGroup, seen: Evidence, tolerance: float, rounding: float) -
 def settle(
     group: UnitGroup,
     remove: np.ndarray,
-    seen: Evidence,
+    seen: Observation,
     tolerance: float = 0.0,
     keep: Mapping[str, np.ndarray] | None = None,
 ) -> Verdict:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.overrides import BaseTorchFunctionMode
 
 from kagscope.jacobians.inputs import Inputs
-from kagscope.pruning.recorder import forward, same_random_numbers
+from kagscope.jacobians.randomness import random_state_kept
+from kagscope.pruning.recorder import forward
 
 WARM_UP, REPEATS = 3, 20
 
@@ -33,7 +34,7 @@ def flops_of(model: nn.Module, inputs: Inputs) -> int:
 def latencies(before: nn.Module, after: nn.Module, inputs: Inputs) -> tuple[float, float]:
     """Median seconds of a forward pass of each, measured in turns so that both see the same machine."""
     times: tuple[list[float], list[float]] = ([], [])
-    with torch.no_grad(), same_random_numbers():
+    with torch.no_grad(), random_state_kept(inputs.tensors().values()):
         for turn in range(WARM_UP + REPEATS):
             for model, found in zip((before, after), times, strict=True):
                 _wait()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kagscope.pruning.recorder import Call, Recording, tensors_in
+from kagscope.pruning.recorder import FunctionCall, Recording, tensors_in
 from kagscope.pruning.units import Layer, Reader, UnitGroup, Weight
 
 POINTWISE = {
@@ -98,7 +98,7 @@ class _Analysis:
             group = self.merged[id(group)]
         return _Tag(group, tag.axis, tag.width)
 
-    def _visit(self, call: Call) -> None:
+    def _visit(self, call: FunctionCall) -> None:
         tagged = [(place, tag) for place, value in enumerate(call.reads) if (tag := self._tag(value))]
         if call.name in CONVOLUTIONS or call.name in ("linear", "addmm"):
             self._layer(call, tagged)
@@ -112,7 +112,7 @@ class _Analysis:
 
     # -- steps that act on each unit alone ---------------------------------------------------------------------------------
 
-    def _step(self, call: Call, tagged: list[tuple[int, _Tag]]) -> _Tag | str:
+    def _step(self, call: FunctionCall, tagged: list[tuple[int, _Tag]]) -> _Tag | str:
         """Where the result carries the units, or why this is not to be known."""
         place, tag = tagged[0]
         shape = call.shapes[place]
@@ -142,7 +142,7 @@ class _Analysis:
             return moved or f"{call.name} splits its units into parts, or mixes them"
         return f"{call.name} is not known to act on each unit alone"
 
-    def _combine(self, call: Call, tagged: list[tuple[int, _Tag]]) -> _Tag | str:
+    def _combine(self, call: FunctionCall, tagged: list[tuple[int, _Tag]]) -> _Tag | str:
         """A pointwise function of several tensors."""
         first, tag = tagged[0]
         if len(call.reads) == 1 and call.name not in ("where",):
@@ -171,11 +171,11 @@ class _Analysis:
         self.merged[id(second)] = first
         self.groups.remove(second)
 
-    def _prelu(self, call: Call, tag: _Tag, shape: tuple[int, ...]) -> bool:
+    def _prelu(self, call: FunctionCall, tag: _Tag, shape: tuple[int, ...]) -> bool:
         weight = call.argument(1, "weight")
         return weight.numel() == 1 or (tag.axis == 1 and tag.width == 1 and self._own(tag.group, [weight]))
 
-    def _batch_norm(self, call: Call, tag: _Tag) -> _Tag | str:
+    def _batch_norm(self, call: FunctionCall, tag: _Tag) -> _Tag | str:
         mean = call.argument(1, "running_mean")
         if mean is None or call.argument(5, "training", False):
             return "a BatchNorm takes its mean over the batch"
@@ -198,7 +198,7 @@ class _Analysis:
 
     # -- layers -------------------------------------------------------------------------------------------------------------
 
-    def _layer(self, call: Call, tagged: list[tuple[int, _Tag]]) -> None:
+    def _layer(self, call: FunctionCall, tagged: list[tuple[int, _Tag]]) -> None:
         if call.name == "addmm":  # bias + x @ weight
             source, weight, bias = call.argument(1, "mat1"), call.argument(2, "mat2"), call.argument(0, "input")
         else:
@@ -222,7 +222,7 @@ class _Analysis:
         axis = 1 if call.name in CONVOLUTIONS else len(call.out_shapes[0]) - 1
         self.tags[call.writes[0]] = _Tag(group, axis, 1)
 
-    def _describe(self, call: Call, weight: Any, bias: Any) -> tuple[Layer, str]:
+    def _describe(self, call: FunctionCall, weight: Any, bias: Any) -> tuple[Layer, str]:
         """The layer of a call, and why its units and inputs cannot be taken out."""
         kind = "convolution" if call.name in CONVOLUTIONS else call.name
         owners = self.weights.get(id(weight), [])
@@ -247,14 +247,14 @@ class _Analysis:
         return layer, ""
 
 
-def _meets(call: Call) -> str:
+def _meets(call: FunctionCall) -> str:
     """Why units that meet others one by one stay."""
     if "add" in call.name:
         return "it is added to something else, such as a residual stream"
     return f"{call.name} combines it with something else that has an entry for each unit"
 
 
-def _pads(call: Call) -> bool:
+def _pads(call: FunctionCall) -> bool:
     if call.name not in CONVOLUTIONS:
         return False
     padding = call.argument(4, "padding", 0)
@@ -263,7 +263,7 @@ def _pads(call: Call) -> bool:
     return any(padding) if isinstance(padding, (tuple, list)) else bool(padding)
 
 
-def _moved(call: Call, tag: _Tag, place: int, shape: tuple[int, ...]) -> _Tag | None:
+def _moved(call: FunctionCall, tag: _Tag, place: int, shape: tuple[int, ...]) -> _Tag | None:
     """Where a change of shape puts the units: found by moving a tensor that holds the number of each entry's unit."""
     size, width = tag.group.size, tag.width
     device = list(tensors_in(call.args, call.kwargs))[place].device

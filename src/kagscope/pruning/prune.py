@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from kagscope.base.errors import InputError
-from kagscope.pruning.constant import Evidence, OtherSteps, observe, settle
+from kagscope.pruning.constant import Observation, OtherSteps, observe, settle
 from kagscope.pruning.pruning import Pruning, checked_tolerance, describe, judged
 from kagscope.pruning.traced import Traced, trace
 from kagscope.pruning.units import UnitGroup
@@ -90,7 +90,7 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
     return describe(traced, seen, verdicts, None)
 
 
-def _observed(traced: Traced, *, rows: bool) -> dict[int, Evidence]:
+def _observed(traced: Traced, *, rows: bool) -> dict[int, Observation]:
     """What was seen of each group whose units can be taken out, by the group's place."""
     places = [place for place, group in enumerate(traced.groups) if not group.reason]
     groups = [traced.groups[place] for place in places]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
-from kagscope.pruning.constant import Evidence, Verdict, judge, row_ratios, spread_ratios
+from kagscope.pruning.constant import Observation, Verdict, judge, row_ratios, spread_ratios
 from kagscope.pruning.costs import count, flops_of, latencies
 from kagscope.pruning.effect import checked_labels, effect_of
 from kagscope.pruning.surgery import Cut, without, workable
@@ -67,7 +67,7 @@ class Pruning:
     latency_before: float | None
     latency_after: float | None
     latency_points: int
-    _source: tuple[Traced, Mapping[int, Evidence], Tensor | None] = field(repr=False)
+    _source: tuple[Traced, Mapping[int, Observation], Tensor | None] = field(repr=False)
 
     @property
     def traced(self) -> Traced:
@@ -114,7 +114,7 @@ class Pruning:
                 found |= {layer.name: least.copy() for layer in group.makers}
         return found
 
-    def _rows(self) -> tuple[Traced, Mapping[int, Evidence], Tensor | None]:
+    def _rows(self) -> tuple[Traced, Mapping[int, Observation], Tensor | None]:
         if self.tolerance is None:
             raise InputError("units were named here and no rows measured; take the report of kagscope.prune")
         return self._source
@@ -154,7 +154,7 @@ def checked_tolerance(tolerance: float) -> float:
     return float(tolerance)
 
 
-def judged(traced: Traced, seen: Mapping[int, Evidence], tolerance: float) -> dict[int, Verdict]:
+def judged(traced: Traced, seen: Mapping[int, Observation], tolerance: float) -> dict[int, Verdict]:
     """A verdict on each group of units that was observed, by the group's place."""
     rounding = rounding_of(traced)
     return {place: judge(traced.groups[place], found, tolerance, rounding) for place, found in seen.items()}
@@ -166,7 +166,7 @@ def rounding_of(traced: Traced) -> float:
     return max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
 
 
-def decide(traced: Traced, seen: Mapping[int, Evidence], verdicts: Mapping[int, Verdict]) -> tuple[list[Cut], dict[int, str]]:
+def decide(traced: Traced, seen: Mapping[int, Observation], verdicts: Mapping[int, Verdict]) -> tuple[list[Cut], dict[int, str]]:
     """The cuts that leave a working model, and why others, by place of their group, do not."""
     places = list(verdicts)
     cuts = [Cut.of(traced.groups[place], verdicts[place].remove, seen[place]) for place in places]
@@ -176,7 +176,7 @@ def decide(traced: Traced, seen: Mapping[int, Evidence], verdicts: Mapping[int, 
 
 def describe(
     traced: Traced,
-    seen: Mapping[int, Evidence],
+    seen: Mapping[int, Observation],
     verdicts: Mapping[int, Verdict],
     tolerance: float | None,
     *,

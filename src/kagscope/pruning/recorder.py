@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.randomness import random_state_kept
 
 # Calls that return no tensor and learn nothing of a tensor's values. Reads of attributes such as shape are among them.
 METADATA = {
@@ -32,7 +31,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Call:
+class FunctionCall:
     """One torch function called in a forward pass.
 
     Attributes:
@@ -78,7 +77,7 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[Call] = []
+        self.calls: list[FunctionCall] = []
         self.current: dict[int, int] = {}  # id of a tensor -> the value that it holds now
         self.alive: list[Tensor] = []  # keeps ids from being used again
         self.count = 0
@@ -108,7 +107,7 @@ class Recorder(TorchFunctionMode):
             written = [read[0]]  # such as __setitem__
         writes = tuple(self._new_value(tensor) for tensor in written)
         out_shapes = tuple(tuple(tensor.shape) for tensor in written)
-        self.calls.append(Call(len(self.calls), func, name, args, kwargs, reads, shapes, writes, out, out_shapes))
+        self.calls.append(FunctionCall(len(self.calls), func, name, args, kwargs, reads, shapes, writes, out, out_shapes))
         return out
 
 
@@ -125,7 +124,7 @@ class Recording:
     appears under its names in turn if it has as many, else as ``name#0``, ``name#1``, ….
     """
 
-    calls: list[Call]
+    calls: list[FunctionCall]
     outputs: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
     modules: dict[str, int]
@@ -163,15 +162,8 @@ def record(model: nn.Module, inputs: Inputs) -> Recording:
 
 def forward(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output, with the same random numbers in each pass, should it draw any; the generators are as before."""
-    with same_random_numbers():
+    with random_state_kept(inputs.tensors().values()):
         return model(*inputs.args, **inputs.kwargs)
-
-
-@contextlib.contextmanager
-def same_random_numbers() -> Iterator[None]:
-    """On leaving, torch's generators are as they were."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
-        yield
 
 
 def parts(inputs: Inputs, size: int) -> Iterator[Inputs]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kagscope.jacobians.inputs import Inputs
-from kagscope.pruning.constant import Evidence, source, with_source
+from kagscope.pruning.constant import Observation, source, with_source
 from kagscope.pruning.recorder import Recording, forward, is_metadata, name_of, outputs
 from kagscope.pruning.units import Layer, Reader, UnitGroup, Weight
 
@@ -32,7 +32,7 @@ class Cut:
     constants: tuple[np.ndarray, ...]
 
     @classmethod
-    def of(cls, group: UnitGroup, gone: np.ndarray, seen: Evidence) -> Cut:
+    def of(cls, group: UnitGroup, gone: np.ndarray, seen: Observation) -> Cut:
         return cls(group, gone, tuple(found.mean for found in seen.ranges))
 
 

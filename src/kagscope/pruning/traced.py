@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +91,7 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         ) from error
     modes = {name: module.training for name, module in model.named_modules()}
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    numbers = sum(_numel(shape) for call in recording.calls for shape in call.out_shapes)
+    numbers = sum(math.prod(shape) for call in recording.calls for shape in call.out_shapes)
     part = max(1, MEMORY * sample.count // (8 * max(numbers, 1)))
     return Traced(own, source, modes, trainable, given, sample, part, recording, unit_groups(own, recording))
 
@@ -128,10 +129,3 @@ def _fitting(model: nn.Module, inputs: Inputs) -> Inputs:
             raise InputError("inputs hold NaN; expected numbers")
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     return inputs.cast(dtypes.pop()) if len(dtypes) == 1 else inputs
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count

@@ -6,10 +6,10 @@ import difflib
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kagscope.base.errors import InputError
 
@@ -136,29 +136,6 @@ def check_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed is {seed!r}; expected an integer from 0 to {MAX_SEED}")
     return seed
-
-
-def activation_derivative(name: str) -> Callable[[Tensor], Tensor]:
-    """The derivative of an activation as a function of the pre-activation, elementwise. Raises :class:`InputError`."""
-    return _DERIVATIVES[check_activation(name)]
-
-
-def _gelu_derivative(z: Tensor) -> Tensor:
-    density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-    return torch.special.ndtr(z) + z * density
-
-
-def _silu_derivative(z: Tensor) -> Tensor:
-    s = torch.sigmoid(z)
-    return s * (1 + z * (1 - s))
-
-
-_DERIVATIVES: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": _gelu_derivative,
-    "relu": lambda z: (z > 0).to(z.dtype),
-    "tanh": lambda z: 1 - torch.tanh(z) ** 2,
-    "silu": _silu_derivative,
-}
 
 
 def layer_names(depth: int) -> list[str]:
