@@ -24,7 +24,7 @@ from kagscope.cli import app
 from kagscope.figures.versus import plot_versus
 from kagscope.studies.contrasts import COLUMNS, contrasts
 from kagscope.studies.side import names_of
-from kagscope.studies.statistics import holm
+from kagscope.studies.statistics.multiple_testing import holm
 from kagscope.studies.versus import Comparison, compare_studies
 from kagscope.tables.schema import ALL_SETTINGS
 

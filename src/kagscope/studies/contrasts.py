@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from kagscope.studies.statistics import holm
+from kagscope.studies.statistics.multiple_testing import holm
 from kagscope.tables.schema import ALL_SETTINGS
 
 Array = NDArray[np.float64]

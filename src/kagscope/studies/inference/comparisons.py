@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.special import comb
 
 from kagscope.studies.inference.mixed import Fits, mixed_effects
 from kagscope.studies.inference.nets import Block, Indices, Nets
 from kagscope.studies.inference.paired import SAME, adjusted, as_ratios, over_seeds, seed_values
-from kagscope.studies.inference.permutation import holm_within
-from kagscope.studies.statistics import Array, net_means
+from kagscope.studies.statistics.bootstrap import net_means
+from kagscope.studies.statistics.multiple_testing import holm_within
+from kagscope.studies.statistics.student import Array, difference_of, t_interval, t_test
 
-RANK_SUM = "Mann-Whitney U over runs, not paired: no two runs share all the rest"
+WELCH = "Welch's t over runs, not paired: no two runs share all the rest"
+ONE_RUN, EQUAL_RUNS = "one run in a category: no test", "all runs of a category are the same"
 COLUMNS = (
     *("axis", "first", "category", "layer", "k", "selection", "score", "measure"),
     *("effect", "low", "high", "p_value", "p_holm", "p_joint", "p_least", "n", "pairs", "agree", "test"),
@@ -110,24 +110,24 @@ def agreement(nets: Nets, others: list[str], runs: Indices, own: Array, effects:
 
 
 def _unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.DataFrame:
-    """All nets of one category against all of the other; the interval is Welch's."""
+    """All nets of one category against all of the other."""
     values = nets.runs[axis]
     a, b = (nets.means[:, np.flatnonzero(values == level)] for level in (category, first))
-    rows = [_rank_sum(x[np.isfinite(x)], y[np.isfinite(y)]) for x, y in zip(a, b, strict=True)]
+    rows = [_welch(x[np.isfinite(x)], y[np.isfinite(y)]) for x, y in zip(a, b, strict=True)]
     return pd.DataFrame(rows, columns=["n", "effect", "low", "high", "p_value", "p_least", "test", "reason"])
 
 
-def _rank_sum(x: Array, y: Array) -> tuple[Any, ...]:
+def _welch(x: Array, y: Array) -> tuple[Any, ...]:
     n = x.size + y.size
     if not x.size or not y.size:
         return n, *(np.nan,) * 5, "", "undefined"
-    effect, low, high = float(x.mean() - y.mean()), np.nan, np.nan
+    found = difference_of(x, y)
+    effect = float(found.value)
     if np.ptp(np.concatenate([x, y])) == 0:
         return n, effect, *(np.nan,) * 4, "", SAME
-    least = min(1.0, 2 / float(comb(n, x.size)))
-    p_value = float(stats.mannwhitneyu(x, y).pvalue)
-    few = min(x.size, y.size) < 2
-    if not few and x.std() + y.std() > 0:
-        ends = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
-        low, high = float(ends.low), float(ends.high)
-    return n, effect, low, high, p_value, least, RANK_SUM, "one run in a category: no interval" if few else ""
+    if min(x.size, y.size) < 2:
+        return n, effect, *(np.nan,) * 4, "", ONE_RUN
+    if x.std() + y.std() == 0:
+        return n, effect, *(np.nan,) * 4, "", EQUAL_RUNS
+    low, high = t_interval(found)
+    return n, effect, float(low), float(high), float(t_test(found)), 0.0, WELCH, ""
