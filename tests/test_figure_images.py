@@ -23,7 +23,7 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
 import kagscope.figures as kf
-from figure_tables import make_contrasts, make_model_tables, make_pruning, make_runs, make_tables, make_weights
+from figure_tables import make_comparisons, make_model_tables, make_pruning, make_runs, make_tables, make_weights
 from kagscope.figures.style import new_figure, style
 from kagscope.measuring.summary import summarise
 from kagscope.studies.relations import relations
@@ -100,8 +100,7 @@ DRAWN: dict[str, Callable[..., Axes]] = {
     "plot_minor_histogram_of_a_model": lambda ax: kf.plot_minor_histogram(model()[1], ax=ax, legend=False),
     "plot_window_map": lambda ax: kf.plot_window_map(study()[0], image_shape=SHAPE, ax=ax, colorbar=False),
     "plot_scores_overview": lambda ax: kf.plot_scores_overview(study()[0], ax=ax, legend=False),
-    "plot_comparison": lambda ax: kf.plot_comparison(make_contrasts(), names=("digits", "mnist"), ax=ax),
-    "plot_versus": lambda ax: kf.plot_versus(make_contrasts().assign(p_holm=[0.01, 0.2] * 4), ("digits", "mnist"), ax=ax),
+    "plot_comparison": lambda ax: kf.plot_comparison(make_comparisons(), axis="training", ax=ax),
     "plot_phase": lambda ax: kf.plot_phase(summary(), x="training", y="width", ax=ax),
     "plot_by_axis": lambda ax: kf.plot_by_axis(summary(), x="width", ax=ax, legend=False),
     "plot_relation": lambda ax: kf.plot_relation(study()[0], runs(), relations=related(), ax=ax, legend=False),

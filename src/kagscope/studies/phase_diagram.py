@@ -91,14 +91,16 @@ def _row(setting: dict[str, Any], layer: str, part: pd.DataFrame) -> dict[str, A
 
 def _onset(part: pd.DataFrame) -> dict[str, float]:
     """The first step from which on the intervals of all three lie above 1."""
-    steps = [
-        (step, t_interval(mean_of(same[list(SIGNATURES)].to_numpy(dtype=float)))[0], same) for step, same in part.groupby("step")
-    ]
     first: dict[str, float] = dict.fromkeys(("step", "epoch", "accuracy"), np.nan)
-    for step, low, same in reversed(steps):
+    for _, same in reversed(list(part.groupby("step"))):
+        low, _ = t_interval(mean_of(same[list(SIGNATURES)].to_numpy(dtype=float)))
         if not (low > 0).all():
             break
-        first = {"step": float(step), "epoch": float(same["epoch"].mean()), "accuracy": float(same["accuracy"].mean())}
+        first = {
+            "step": float(same["step"].iloc[0]),
+            "epoch": float(same["epoch"].mean()),
+            "accuracy": float(same["accuracy"].mean()),
+        }
     return first
 
 

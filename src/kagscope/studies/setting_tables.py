@@ -15,7 +15,7 @@ from kagscope.tables.intervals import half_width
 from kagscope.tables.means import final, per_run
 from kagscope.tables.schema import BOOKKEEPING
 
-HIDDEN = ("geometry", "data_fingerprint", "robustness", "schedule")
+HIDDEN = ("geometry", "robustness", "schedule")
 LATER = {name: RunConfig.model_fields[name].default for name in RunConfig.later}  # what older stores do not say
 BASIC_AXES = ("width", "training", "seed")
 
@@ -37,7 +37,7 @@ def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
 
 def varied_axes(runs: pd.DataFrame) -> list[str]:
     """The values of a configuration that differ among the runs."""
-    known = {*RunConfig.model_fields, "width", "depth"} - {"image_shape", "schema_version", *HIDDEN}
+    known = {*RunConfig.model_fields, "width", "depth"} - {"image_shape", "schema_version", "data_fingerprint", *HIDDEN}
     known -= {"widths"} if runs["depth"].nunique() == 1 else {"width", "depth"}
     return [name for name in runs.columns if name in known and runs[name].astype(str).nunique() > 1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,22 @@ COLUMNS = (
 )
 
 
-def comparisons(nets: Nets) -> pd.DataFrame:
+def comparisons(nets: Nets, axes: Sequence[str] | None = None) -> pd.DataFrame:
     """Each axis that is no number, or a number with two values: effect of each category against the first.
 
     Nets are paired where they share the seed and all other axes, and pairs averaged over each seed; where no two nets do, all
     nets of one category are held against all of the other. Beside it stands a mixed model of all nets.
+
+    Args:
+        nets: of the study.
+        axes: which; by default all of :func:`category_axes`.
 
     Returns:
         Columns ``COLUMNS``, see docs/studies_statistics.md; empty where no axis has categories.
     """
     tables = []
     done: Fits = {}
-    for axis in category_axes(nets):
+    for axis in axes if axes is not None else category_axes(nets):
         for category, mixed in zip(nets.levels(axis)[1:], mixed_effects(nets, axis, done), strict=True):
             tables.append(_compared(nets, axis, category, mixed))
     if not tables:
@@ -58,8 +63,7 @@ def _compared(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tupl
     seeds = np.unique(nets.runs["seed"])
     means = np.full((seeds.size, len(nets.keys)), np.nan)
     if len(pairs):
-        blocks = [Block(block.rows, seed_values(nets, pairs[:, 0], differences(block, pairs, axis))) for block in nets.blocks]
-        found, own = over_seeds(blocks, len(nets.keys))
+        found, own = over_seeds(differences(nets, pairs, axis), len(nets.keys))
         means[np.isin(seeds, nets.runs["seed"].to_numpy()[pairs[:, 0]])] = own
         each = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
         agree = agreement(nets, nets.others(axis), pairs[:, 0], each, found["effect"].to_numpy())
@@ -86,10 +90,15 @@ def matched(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def differences(block: Block, pairs: Indices, axis: str) -> Array:
-    """(keys, pairs, points); of means over points where the points of the two are not the same images."""
-    values = net_means(block.values)[:, :, None] if axis == "data" else block.values
-    return np.asarray(values[:, pairs[:, 1]] - values[:, pairs[:, 0]])
+def differences(nets: Nets, pairs: Indices, axis: str) -> list[Block]:
+    """Second minus first of each pair, averaged by seed; of means over points where the two have other images."""
+    other_images = "data" in (axis, *nets.tied(axis))
+    blocks = []
+    for block in nets.blocks:
+        values = net_means(block.values)[:, :, None] if other_images else block.values
+        each = values[:, pairs[:, 1]] - values[:, pairs[:, 0]]
+        blocks.append(Block(block.rows, seed_values(nets, pairs[:, 0], each)))
+    return blocks
 
 
 def agreement(nets: Nets, others: list[str], runs: Indices, own: Array, effects: Array) -> Array:
@@ -122,7 +131,7 @@ def _welch(x: Array, y: Array) -> tuple[Any, ...]:
     if not x.size or not y.size:
         return n, *(np.nan,) * 5, "", "undefined"
     found = difference_of(x, y)
-    effect = float(found.value)
+    effect = float(np.asarray(found.value))
     if np.ptp(np.concatenate([x, y])) == 0:
         return n, effect, *(np.nan,) * 4, "", SAME
     if min(x.size, y.size) < 2:

@@ -27,8 +27,8 @@ def findings_of_tests(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: 
     """
     over_all = trained["family"].str.contains("over all settings")
     found = [_training_effect(_tested(trained[over_all] if over_all.any() else trained))]
-    for make, table in ((category_effect, comparisons), (_trend, trends)):
-        found += [make(_tested(part)) for _, part in table.groupby("axis", sort=False)]
+    found += [category_effect(table) for _, table in comparisons.groupby("axis", sort=False)]
+    found += [_trend(_tested(table)) for _, table in trends.groupby("axis", sort=False)]
     return [one for one in found if one is not None]
 
 
@@ -48,8 +48,9 @@ def _training_effect(tested: pd.DataFrame) -> Finding | None:
     return Finding(what + end, code="training_effect", **_counts(tested, clear), **_effect(best, clear))
 
 
-def category_effect(tested: pd.DataFrame) -> Finding | None:
+def category_effect(table: pd.DataFrame) -> Finding | None:
     """The finding of one axis of :func:`~kagscope.studies.inference.comparisons.comparisons`; None where nothing was tested."""
+    tested = _tested(table)
     if tested.empty:
         return None
     clear, best = _clearest(tested, tested["p_value"])

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kagscope.studies.inference.comparisons import agreement, differences, matched
-from kagscope.studies.inference.nets import Block, Nets
-from kagscope.studies.inference.paired import SAME, as_ratios, over_seeds, seed_values
+from kagscope.studies.inference.nets import Nets
+from kagscope.studies.inference.paired import SAME, as_ratios, over_seeds
 from kagscope.studies.statistics.kendall import mean_tau, order_count, pair_signs, trend_draws
 from kagscope.studies.statistics.multiple_testing import holm_within, step_down
 from kagscope.studies.statistics.permutation import two_sided
@@ -127,8 +127,7 @@ def _change(nets: Nets, axis: Axis, others: list[str]) -> pd.DataFrame:
     pairs = matched(nets, axis.column, axis.values[0], axis.values[-1])
     if not len(pairs):
         return pd.DataFrame(dict.fromkeys(("change", "change_low", "change_high", "agree"), np.nan), index=nets.keys.index)
-    blocks = [Block(block.rows, seed_values(nets, pairs[:, 0], differences(block, pairs, axis.column))) for block in nets.blocks]
-    found, _ = over_seeds(blocks, len(nets.keys))
+    found, _ = over_seeds(differences(nets, pairs, axis.column), len(nets.keys))
     own = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
     agree = agreement(nets, others, pairs[:, 0], own, found["effect"].to_numpy())
     return found[["effect", "low", "high"]].add_prefix("change_").rename(columns={"change_effect": "change"}).assign(agree=agree)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,8 @@ from kagscope.studies.statistics.student import Alternative, Array
 _EXACT_UP_TO = 50  # nets
 
 
-class TestResult(NamedTuple):
+@dataclass(frozen=True)
+class TestResult:
     """A test's p-value and the number of nets it counted."""
 
     __test__ = False  # not a test case, whatever pytest makes of the name
