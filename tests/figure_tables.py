@@ -150,7 +150,7 @@ def _scores(
         rows, columns=["layer", "k", "selection", "point", "score", "value", "baseline", "stderr", "exact", "reason"]
     )
     table["ratio"] = np.where(table["baseline"] > 0, table["value"] / table["baseline"].replace(0.0, np.nan), np.nan)
-    return table.assign(**where)
+    return table.assign(**where, baseline_stderr=0.0)
 
 
 def _curves(

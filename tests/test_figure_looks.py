@@ -23,7 +23,7 @@ from kagscope.figures import distributions
 from kagscope.figures.colours import SEQUENTIAL, diverging, ratio_norm, to_lab
 from kagscope.figures.looks import LINES, Settings, line_looks
 from kagscope.figures.style import OKABE_ITO
-from kagscope.measuring.summary import summarise
+from kagscope.tables.means import summarise
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear sRGB
 SEEN: dict[str, np.ndarray] = {

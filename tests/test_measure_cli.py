@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kagscope.measuring.series import Series
 from typer.testing import CliRunner, Result
 
 import kagscope as kag
@@ -21,7 +22,6 @@ from kagscope.cli import app
 from kagscope.data import load
 from kagscope.loading import load_model, load_state, save_weights
 from kagscope.measuring.report import Report
-from kagscope.measuring.series import Series
 from kagscope.studies.collect import Outcome
 
 NETS = """

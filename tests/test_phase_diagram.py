@@ -45,7 +45,15 @@ def made(
                                     "point": point,
                                     "score": score,
                                 }
-                                | {"value": value, "baseline": 1.0, "ratio": value, "stderr": 0.0, "exact": True, "reason": ""}
+                                | {
+                                    "value": value,
+                                    "baseline": 1.0,
+                                    "ratio": value,
+                                    "stderr": 0.0,
+                                    "baseline_stderr": 0.0,
+                                    "exact": True,
+                                    "reason": "",
+                                }
                             )
     return pd.DataFrame(rows).astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)], pd.DataFrame(runs)
 

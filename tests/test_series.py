@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kagscope.measuring.series import Series
 from torch import Tensor, nn
 
 import kagscope as kag
 from kagscope.base.errors import DataError, InputError, NothingToPlot, OutputError
 from kagscope.loading.weights import save_weights
-from kagscope.measuring.series import Series
 from kagscope.training.models import mlp
 
 INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))

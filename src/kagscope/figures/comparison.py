@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import ratio_axis
 from kagscope.figures.looks import line_colours
-from kagscope.figures.style import new_figure, reference_line, style
+from kagscope.figures.style import new_axes, reference_line, style
 from kagscope.labels import layer_label, score_label
 from kagscope.tables.means import layers_of, require
 
@@ -64,7 +64,7 @@ def plot_comparison(
     layers = layers_of(chosen)
     clear = (chosen["p_joint"].fillna(chosen["p_holm"]) < LEVEL).to_numpy()
     with style():
-        ax = ax if ax is not None else new_figure(WIDTH, 0.9 + ROW * len(rows)).subplots()
+        ax = new_axes(ax, WIDTH, 0.9 + ROW * len(rows))
         for place, (layer, colour) in enumerate(zip(layers, line_colours(len(layers)), strict=True)):
             mine = (chosen["layer"] == layer).to_numpy()
             shift = 0.5 * ((place + 0.5) / len(layers) - 0.5)

@@ -18,7 +18,7 @@ import pandas as pd
 from kagscope.base.messages import Finding
 from kagscope.studies.statistics.multiple_testing import holm
 from kagscope.studies.statistics.student import mean_of, t_interval, t_test
-from kagscope.tables.means import layers_of, per_run
+from kagscope.tables.means import layers_of, summarise
 
 SIGNATURES = ("pr", "kl_uniform", "rr_pr")
 LEVEL = 0.05
@@ -42,7 +42,7 @@ def phase_diagram(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]
     about_minors = (
         (results["k"] == 2) & (results["selection"] == "all") & results["score"].isin(SIGNATURES) & (results["step"] > 0)
     )
-    chosen = per_run(results[about_minors]).astype({"run": str, "layer": str, "score": str})
+    chosen = summarise(results[about_minors]).astype({"run": str, "layer": str, "score": str})
     if set(chosen["score"].unique()) != set(SIGNATURES):
         return pd.DataFrame()
     logs = np.log(chosen["ratio"].where(chosen["ratio"] > 0)).rename("log")

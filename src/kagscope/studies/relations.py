@@ -9,7 +9,7 @@ import pandas as pd
 
 from kagscope.studies.statistics.multiple_testing import holm
 from kagscope.studies.statistics.spearman import correlate
-from kagscope.tables.means import final, layers_of, per_run
+from kagscope.tables.means import final, layers_of, summarise
 
 OUTCOMES = ("accuracy", "train_accuracy", "generalization_gap", "calibration_error")
 SCORES = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment", "effective_rank", "kernel_alignment", "constant_share")
@@ -70,7 +70,7 @@ def _held(runs: pd.DataFrame, given: Sequence[str]) -> tuple[pd.DataFrame, list[
 
 def _scores(results: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.Series[float]]]:
     """What a score is, and its value in each run, indexed by run."""
-    last = final(per_run(results))
+    last = summarise(final(results))
     chosen = last[(last["selection"].astype(str) == "all") & last["score"].astype(str).isin(SCORES)].astype({"run": str})
     for layer in layers_of(chosen):
         for (k, score), part in chosen[chosen["layer"].astype(str) == layer].groupby(["k", "score"], observed=True, sort=False):
