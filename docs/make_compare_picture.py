@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from kagscope.cli import main
-from kagscope.studies.versus import compare_studies
+from kagscope.studies.side_by_side import compare_studies
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

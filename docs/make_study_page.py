@@ -71,11 +71,11 @@ def _part(folder: Path, kept: dict[str, list[str]]) -> list[str]:
         for picture in sorted((folder / "figures").glob(f"{pattern}.png")):
             shutil.copyfile(picture, TARGET / f"{name}_{picture.name}")
             lines += [f"![{about}]({name}_{picture.name})", ""]
-    lines += _occurrence(folder / "occurrence.csv")
+    lines += _phase_diagram(folder / "phase_diagram.csv")
     return lines + _relations(pd.read_csv(folder / "relations.csv"))
 
 
-def _occurrence(file: Path) -> list[str]:
+def _phase_diagram(file: Path) -> list[str]:
     """The three signatures and the verdict for each setting, of a study over data and widths of nets with one hidden layer."""
     table = pd.read_csv(file) if file.stat().st_size > 1 else pd.DataFrame()
     if not {"data", "width"} <= set(table.columns) or table["layer"].nunique() > 1:

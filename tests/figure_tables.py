@@ -150,7 +150,7 @@ def _scores(
         rows, columns=["layer", "k", "selection", "point", "score", "value", "baseline", "stderr", "exact", "reason"]
     )
     table["ratio"] = np.where(table["baseline"] > 0, table["value"] / table["baseline"].replace(0.0, np.nan), np.nan)
-    return table.assign(**where)
+    return table.assign(**where, baseline_stderr=0.0)
 
 
 def _curves(
@@ -265,22 +265,16 @@ def make_runs(results: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def make_contrasts() -> pd.DataFrame:
-    """Two made-up studies side by side, in the form of the comparison's table."""
+def make_comparisons() -> pd.DataFrame:
+    """Effects of augmentation on a made-up study, in the form of ``comparisons.csv``."""
     rows = []
-    for place, setting in enumerate(["width 8", "width 16", "width 32", "all settings"]):
+    for place, (score, k) in enumerate([("pr", 1), ("pr", 2), ("kl_uniform", 2), ("rr_pr", 2)]):
         for layer in ("1", "3"):
-            estimate = 1.0 + 0.1 * place + 0.05 * (layer == "3")
-            what: dict[str, Any] = {
-                "setting": setting,
-                "layer": layer,
-                "k": 2,
-                "selection": "all",
-                "score": "pr",
-                "effect": "ratio",
-            }
-            interval = {"low": estimate * 0.92, "high": estimate * 1.1, "paired": setting != "width 16"}
-            rows.append(what | {"estimate": estimate} | interval)
+            effect = 1.0 + 0.1 * place + 0.05 * (layer == "3")
+            what: dict[str, Any] = {"axis": "training", "first": "standard", "category": "augmented"}
+            what |= {"layer": layer, "k": k, "selection": "all", "score": score, "measure": "ratio"}
+            tests = {"effect": effect, "low": effect * 0.92, "high": effect * 1.1, "p_holm": [0.2, 0.01][place % 2]}
+            rows.append(what | tests | {"p_joint": np.nan})
     return pd.DataFrame(rows)
 
 

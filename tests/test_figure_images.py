@@ -23,12 +23,11 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
 import kagscope.figures as kf
-from figure_tables import make_contrasts, make_model_tables, make_pruning, make_runs, make_tables, make_weights
+from figure_tables import make_comparisons, make_model_tables, make_pruning, make_runs, make_tables, make_weights
 from kagscope.figures.style import new_figure, style
-from kagscope.measuring.summary import summarise
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import settings_summary
-from kagscope.tables.means import curve_means, per_run
+from kagscope.tables.means import curve_means, per_run, summarise
 from kagscope.tables.onset import COLUMNS
 
 FOLDER = Path(__file__).parent / "figures"
@@ -38,8 +37,13 @@ TOLERANCE = 1.0  # root mean square over pixels, of 255; what rounding changes i
 
 
 @cache
+def rows() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return make_tables(points=3, last_step=64)
+
+
+@cache
 def study() -> tuple[pd.DataFrame, pd.DataFrame]:
-    results, curves = make_tables(points=3, last_step=64)
+    results, curves = rows()
     return per_run(results), curve_means(curves)
 
 
@@ -58,12 +62,12 @@ def runs() -> pd.DataFrame:
 
 @cache
 def related() -> pd.DataFrame:
-    return relations(study()[0], runs(), ["width", "training"])
+    return relations(rows()[0], runs(), ["width", "training"])
 
 
 @cache
 def summary() -> pd.DataFrame:
-    return settings_summary(study()[0], runs(), ["width", "training", "seed"])
+    return settings_summary(rows()[0], runs(), ["width", "training", "seed"])
 
 
 @cache
@@ -100,8 +104,7 @@ DRAWN: dict[str, Callable[..., Axes]] = {
     "plot_minor_histogram_of_a_model": lambda ax: kf.plot_minor_histogram(model()[1], ax=ax, legend=False),
     "plot_window_map": lambda ax: kf.plot_window_map(study()[0], image_shape=SHAPE, ax=ax, colorbar=False),
     "plot_scores_overview": lambda ax: kf.plot_scores_overview(study()[0], ax=ax, legend=False),
-    "plot_comparison": lambda ax: kf.plot_comparison(make_contrasts(), names=("digits", "mnist"), ax=ax),
-    "plot_versus": lambda ax: kf.plot_versus(make_contrasts().assign(p_holm=[0.01, 0.2] * 4), ("digits", "mnist"), ax=ax),
+    "plot_comparison": lambda ax: kf.plot_comparison(make_comparisons(), axis="training", ax=ax),
     "plot_phase": lambda ax: kf.plot_phase(summary(), x="training", y="width", ax=ax),
     "plot_by_axis": lambda ax: kf.plot_by_axis(summary(), x="width", ax=ax, legend=False),
     "plot_relation": lambda ax: kf.plot_relation(study()[0], runs(), relations=related(), ax=ax, legend=False),
@@ -130,7 +133,7 @@ COMPOSED: dict[str, Callable[[], Figure]] = {
     "figure_phase": lambda: kf.figure_phase(summary(), "training", "width"),
     "figure_dynamics": lambda: kf.figure_dynamics(study()[0], runs(), "training", "width"),
     "figure_by_axis": lambda: kf.figure_by_axis(summary(), "width"),
-    "figure_relations": lambda: kf.figure_relations(study()[0], runs(), related()),
+    "figure_relations": lambda: kf.figure_relations(rows()[0], runs(), related()),
     "figure_robustness": lambda: kf.figure_robustness(runs()),
     "figure_by_step": lambda: kf.figure_by_step(along()[0]),
     "figure_pruning": lambda: kf.figure_pruning(make_pruning()),

@@ -17,13 +17,13 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 
 import kagscope.figures as kf
-from figure_tables import make_contrasts, make_model_tables, make_pruning, make_runs, make_tables, make_weights
+from figure_tables import make_comparisons, make_model_tables, make_pruning, make_runs, make_tables, make_weights
 from kagscope.base.errors import InputError
 from kagscope.figures import distributions
 from kagscope.figures.colours import SEQUENTIAL, diverging, ratio_norm, to_lab
 from kagscope.figures.looks import LINES, Settings, line_looks
 from kagscope.figures.style import OKABE_ITO
-from kagscope.measuring.summary import summarise
+from kagscope.tables.means import summarise
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear sRGB
 SEEN: dict[str, np.ndarray] = {
@@ -135,7 +135,7 @@ def test_given_axes_look_like_all_others() -> None:
     """Axes of pyplot with the user's own settings get the style; the settings stay."""
     with mpl.rc_context({"axes.labelsize": 20, "axes.spines.top": True}):
         ax = plt.figure().add_subplot()
-        kf.plot_comparison(make_contrasts(), ax=ax)
+        kf.plot_comparison(make_comparisons(), axis="training", ax=ax)
         assert ax.xaxis.label.get_fontsize() == 8
         assert not ax.spines["top"].get_visible()
         assert mpl.rcParams["axes.labelsize"] == 20
@@ -163,7 +163,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[InputError], str]] = {
     "an axis that is none": (lambda: kf.plot_by_axis(_summary(), x="depth"), InputError, "lacks the columns depth"),
     "a map over nothing": (lambda: kf.plot_phase(_summary(), x="width", y="colour"), InputError, "colour"),
     "no such score": (lambda: kf.plot_by_axis(_summary(), score="ipr"), kf.NothingToPlot, "no ipr"),
-    "no such study": (lambda: kf.plot_comparison(make_contrasts(), score="ipr"), kf.NothingToPlot, "in common"),
+    "no such axis": (
+        lambda: kf.plot_comparison(make_comparisons(), axis="optimizer"),
+        kf.NothingToPlot,
+        "categories of optimizer",
+    ),
     "no attacks": (lambda: kf.figure_robustness(_runs()[["width", "training", "accuracy"]]), kf.NothingToPlot, "no attacks"),
     "other pixels": (lambda: kf.plot_unit_weights(make_weights(), image_shape=(5, 5)), InputError, "36 weights"),
     "rows of zeros": (lambda: kf.plot_row_norms(np.zeros((3, 4))), kf.NothingToPlot, "every row is zero"),

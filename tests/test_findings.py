@@ -6,16 +6,12 @@ import copy
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import pytest
 import torch
 from torch import nn
 
 import kagscope as kag
 import layer_models as zoo
-from kagscope.measuring.caveats import distrust
-from kagscope.studies.findings import few_points, findings, learning, left_out_sentences, sampled_and_undefined
-from synthetic import make_results
+from kagscope.measuring.caveats import caveats
 
 
 def said(model: nn.Module, points: int = 12, **options: object) -> str:
@@ -94,10 +90,10 @@ def test_large_errors_and_undefined_shares() -> None:
     table.loc[chosen, "stderr"] = 0.2 * table.loc[chosen, "value"]
     ranks = table["score"] == "effective_rank"
     table.loc[ranks & (table["point"] > 2), "value"] = np.nan
-    text = "\n".join(distrust(table, report.summary(), report.provenance))
+    text = "\n".join(caveats(table, report.summary(), report.provenance))
     assert "pr (k = 2): 20%" in text
     assert "effective_rank of layer 1 is undefined at 75% of its points" in text
-    usual = "\n".join(distrust(report.table, report.summary(), report.provenance))
+    usual = "\n".join(caveats(report.table, report.summary(), report.provenance))
     assert "pr (k = 2)" not in usual
     assert "is undefined at" not in usual
 
@@ -115,63 +111,3 @@ def test_the_page_opens_with_them(tmp_path: Path) -> None:
     lead = page[page.index("<header>") : page.index("</header>")]
     for sentence in report.findings:
         assert sentence.replace("'", "&#x27;") in lead
-
-
-# -- studies ---------------------------------------------------------------------------------------------------------------------
-
-
-def accuracies(first: float, middle: float, last: float, runs: int = 2) -> pd.DataFrame:
-    table = make_results(widths=(8,), trainings=("standard",), seeds=runs, steps=(0, 10, 40), points=3)
-    return table.assign(accuracy=table["step"].map({0: first, 10: middle, 40: last}))
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ((0.1, 0.8, 0.9), ""),
-        ((0.1, 0.12, 0.15), "2 of 2 nets did not learn (test accuracy rose by less than 0.1)"),
-        ((-3.0, -0.5, 0.02), "2 of 2 nets did not learn"),
-        ((0.1, 0.9, 0.6), "2 of 2 nets lost over 0.1 of their best test accuracy again"),
-        ((0.1, 0.9, 0.1), "2 of 2 nets lost over 0.1"),
-        ((0.1, 0.3, 0.4), "2 of 2 nets end with a test accuracy below 0.5"),
-    ],
-)
-def test_nets_that_did_not_learn(path: tuple[float, float, float], expected: str) -> None:
-    text = "\n".join(learning(accuracies(*path)))
-    assert expected in text
-    assert text.count(" of 2 nets ") == (1 if expected else 0)
-    if expected:
-        assert "(standard, 8 wide)" in text
-
-
-def test_nets_that_were_not_trained() -> None:
-    table = make_results(widths=(8,), seeds=2, steps=(0,), points=3)
-    assert learning(table) == ["The nets were not trained (0 epochs): every ratio is exactly 1."]
-
-
-def test_seeds_points_sampling_and_what_is_left_out() -> None:
-    table = make_results(widths=(8,), trainings=("standard",), seeds=1, points=3)
-    text = "\n".join(findings(table, [], {"run-9": "failed: the loss is NaN", "run-8": "not finished"}))
-    for expected in (
-        "There is one seed only",
-        "Each net was measured at 3 test images only",
-        "Every number is exact up to rounding.",
-        "1 of 3 runs is not finished yet and left out.",
-        "Run run-9 was left out: failed: the loss is NaN.",
-    ):
-        assert expected in text
-    assert few_points(make_results(widths=(8,), seeds=1, points=12)) == []
-    sampled = table.assign(
-        exact=table["score"] != "rr_max", stderr=np.where(table["score"] == "rr_max", 0.2 * table["value"].abs(), 0.0)
-    )
-    (sentence,) = sampled_and_undefined(sampled[sampled["step"] == sampled["step"].max()])
-    assert "median standard error 20.00%. That is much" in sentence
-    undefined = make_results(widths=(8,), seeds=1, points=12, undefined=0.2)
-    assert "are undefined and left out of every mean: made so" in sampled_and_undefined(undefined)[-1]
-
-
-def test_many_runs_left_out_are_counted() -> None:
-    said = left_out_sentences({f"r{i}": "failed: no" for i in range(9)} | {f"m{i}": "not finished" for i in range(40)}, 11)
-    assert said[0] == "40 of 60 runs are not finished yet and left out."
-    assert len(said) == 7
-    assert said[-1] == "4 more runs were left out, failed or damaged: `kagscope study status` lists all."

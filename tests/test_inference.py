@@ -14,11 +14,12 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 
 from inference_cases import nets_of, results_of, runs_of
 from kagscope.base.errors import InputError
-from kagscope.studies.inference import infer, mixed
+from kagscope.studies.inference import infer
 from kagscope.studies.inference.comparisons import COLUMNS as COMPARISON_COLUMNS
 from kagscope.studies.inference.comparisons import comparisons
 from kagscope.studies.inference.trained import trained_against_initial
 from kagscope.studies.inference.trends import trends
+from kagscope.studies.statistics import mixed_model
 
 NUMBERS = ["effect", "low", "high", "p_value", "p_holm", "p_joint"]
 
@@ -189,7 +190,7 @@ def test_a_mixed_model_without_variance_between_nets_is_least_squares_and_says_s
 def test_a_mixed_model_that_fails_is_least_squares_with_errors_by_cluster_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = runs_of({"training": ["standard", "augmented"]}, 6)
     logs = logs_of(runs, 1, 1)
-    monkeypatch.setattr(mixed, "_mixed", lambda *_: mixed.FAILED)  # powell converges on all that was tried
+    monkeypatch.setattr(mixed_model, "_mixed", lambda *_: mixed_model.FAILED)  # powell converges on all that was tried
     row = comparisons(nets_of(runs, logs, ["training"])).iloc[0]
     assert row["mixed_test"] == "least squares, errors by cluster: MixedLM of 6 untrained nets did not converge; t, 5 df"
     difference = logs[0, 6:, 0] - logs[0, :6, 0]
@@ -217,11 +218,11 @@ def test_where_no_two_nets_share_the_rest_all_are_held_against_all() -> None:
     table = comparisons(nets_of(runs, logs, ["optimizer", "learning_rate"]))
     x, y = logs[0, 6:, 0], logs[0, :6, 0]
     row = table.iloc[0]
-    assert row["test"].startswith("Mann-Whitney U over runs, not paired")
-    assert row["p_value"] == pytest.approx(stats.mannwhitneyu(x, y).pvalue)
-    ends = stats.ttest_ind(x, y, equal_var=False).confidence_interval()
-    np.testing.assert_allclose(np.log(row[["low", "high"]].astype(float)), [ends.low, ends.high])
-    assert (row["pairs"], row["n"], row["p_least"]) == (0, 12, pytest.approx(2 / 924))
+    assert row["test"].startswith("Welch's t over runs, not paired")
+    test = stats.ttest_ind(x, y, equal_var=False)
+    assert row["p_value"] == pytest.approx(test.pvalue)
+    np.testing.assert_allclose(np.log(row[["low", "high"]].astype(float)), test.confidence_interval())
+    assert (row["pairs"], row["n"], row["p_least"]) == (0, 12, 0)
     assert trends(nets_of(runs, logs, ["optimizer", "learning_rate"]))["levels"].iloc[0] == 12
 
 
@@ -320,25 +321,23 @@ def test_a_study_of_one_category_has_no_comparison_and_no_trend() -> None:
     assert list(found.comparisons.columns) == list(COMPARISON_COLUMNS)
     assert len(found.comparisons) == len(found.trends) == 0
     assert len(found.trained) == 3
-    assert len(found.sentences) == 1
+    assert len(found.findings) == 1
 
 
-def test_sentences_count_and_name_the_clearest_or_say_that_nothing_differs() -> None:
+def test_findings_count_and_name_the_clearest_or_say_that_nothing_differs() -> None:
     runs = runs_of({"training": ["standard", "augmented"], "width": [4, 8, 16]}, 5)
     rng = np.random.default_rng(0)
     logs = rng.normal(0, 0.1, (4, len(runs), 3))
     logs[2] += 0.8 + (runs["training"] == "augmented").to_numpy()[:, None] + np.log(runs["width"].to_numpy())[:, None]
-    said = infer(results_of(runs, logs), runs, ["training", "width"]).sentences
-    assert said[0].startswith("Training changed 1 of 4 scores of the whole image over all settings (paired t over seeds, n = 5")
-    assert "clearest: s2 (k = 2, layer 1), " in said[0]
-    assert "1 of 4 for training" in said[1]
-    assert "training augmented against standard, s2" in said[1]
-    assert "1 of 4 for width" in said[2]
-    assert "s2 (k = 2, layer 1) rises with width, tau 1.00" in said[2]
-    nothing = infer(results_of(runs, rng.normal(0, 0.1, logs.shape)), runs, ["training", "width"]).sentences
-    assert nothing[0].endswith("nothing differs for sure.")
-    assert "0 of 4 for training" in nothing[1]
-    assert "clearest" not in " ".join(nothing)
+    found = infer(results_of(runs, logs), runs, ["training", "width"]).findings
+    assert [one.code for one in found] == ["training_effect", "category_effect", "trend"]
+    assert all((one.numbers["differ"], one.numbers["tested"], one.numbers["score"]) == (1, 4, "s2") for one in found)
+    assert found[0].numbers["low"] < found[0].numbers["effect"] < found[0].numbers["high"]
+    assert [found[1].numbers[name] for name in ("axis", "category", "first")] == ["training", "augmented", "standard"]
+    assert (found[2].numbers["axis"], found[2].numbers["tau"]) == ("width", 1)
+    nothing = infer(results_of(runs, rng.normal(0, 0.1, logs.shape)), runs, ["training", "width"]).findings
+    assert [one.numbers["differ"] for one in nothing] == [0, 0, 0]
+    assert all("score" not in one.numbers for one in nothing)
 
 
 def test_equal_tables_give_equal_numbers() -> None:

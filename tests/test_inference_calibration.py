@@ -13,7 +13,8 @@ from scipy import stats
 from inference_cases import nets_of, runs_of
 from kagscope.studies.inference.comparisons import comparisons
 from kagscope.studies.inference.trained import trained_against_initial
-from kagscope.studies.inference.trends import mean_tau, trends
+from kagscope.studies.inference.trends import trends
+from kagscope.studies.statistics.kendall import mean_tau
 
 REPETITIONS = 500
 

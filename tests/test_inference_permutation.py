@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from kagscope.studies.inference.permutation import (
-    flip_draws,
-    holm_within,
-    level_orders,
-    pair_signs,
-    sign_flips,
-    step_down,
-    trend_draws,
-    two_sided,
-)
+from kagscope.studies.statistics.kendall import level_orders, pair_signs, trend_draws
+from kagscope.studies.statistics.multiple_testing import holm_within, step_down
+from kagscope.studies.statistics.permutation import flip_draws, sign_flips, two_sided
 
 
 @pytest.mark.parametrize("n", [2, 6, 13])

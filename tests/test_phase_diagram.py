@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.dynamics import figure_dynamics
-from kagscope.studies.phase_diagram import SIGNATURES, occurrence, occurrence_sentences
+from kagscope.studies.phase_diagram import SIGNATURES, phase_diagram, phase_findings
 from kagscope.tables.schema import RESULT_COLUMNS
 
 WIDTHS, TASKS, STEPS = (4, 8, 16), ("easy", "hard"), (0, 1, 10, 100)
@@ -45,7 +45,15 @@ def made(
                                     "point": point,
                                     "score": score,
                                 }
-                                | {"value": value, "baseline": 1.0, "ratio": value, "stderr": 0.0, "exact": True, "reason": ""}
+                                | {
+                                    "value": value,
+                                    "baseline": 1.0,
+                                    "ratio": value,
+                                    "stderr": 0.0,
+                                    "baseline_stderr": 0.0,
+                                    "exact": True,
+                                    "reason": "",
+                                }
                             )
     return pd.DataFrame(rows).astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)], pd.DataFrame(runs)
 
@@ -56,7 +64,7 @@ def goldilocks(task: str, width: int, step: int, score: str) -> float:
 
 def test_it_finds_where_and_when() -> None:
     results, runs = made(goldilocks)
-    table = occurrence(results, runs, ["width", "data"])
+    table = phase_diagram(results, runs, ["width", "data"])
     assert len(table) == 6
     assert list(table["width"]) == [4, 4, 8, 8, 16, 16], "in the order of the runs"
     there = {(row["width"], row["data"]): row for row in table.to_dict("records")}
@@ -67,15 +75,17 @@ def test_it_finds_where_and_when() -> None:
     assert there[16, "hard"]["onset_accuracy"] == pytest.approx(0.05)
     assert np.isnan(there[4, "easy"]["onset_step"])
     assert there[16, "hard"]["pr"] == pytest.approx(1.5, rel=0.03)
-    said = " ".join(occurrence_sentences(table, ["width", "data"], "R²"))
-    assert "occurs in 2 of them" in said
-    assert "easy: nowhere; hard: width 8 and more." in said
-    assert "from step 55 on in the median setting (10 to 100; epoch 5.5), when the test R² is 0.28; at the end it is 0.50" in said
+    count, where, onset = phase_findings(table, ["width", "data"], "R²")
+    assert (count.code, dict(count.numbers)) == ("phase_count", {"occurs": 2, "of": 6})
+    assert (where.code, where.numbers["where"]) == ("phase_where", "easy: nowhere; hard: width 8 and more")
+    expected = {"layer": "1", "step": 55, "earliest": 10, "latest": 100, "accuracy": pytest.approx(0.275)}
+    assert (onset.code, dict(onset.numbers)) == ("phase_onset", expected)
+    assert "R²" in onset
 
 
 def test_numbers_are_those_of_the_t_test() -> None:
     results, runs = made(goldilocks)
-    row = occurrence(results, runs, ["width", "data"]).iloc[3]
+    row = phase_diagram(results, runs, ["width", "data"]).iloc[3]
     mine = results[(results["run"] == "hard-8-0") | results["run"].astype(str).str.startswith("hard-8-")]
     logs = [
         np.log(mine[(mine["score"] == score) & (mine["step"] == 100)].groupby("run", observed=True)["ratio"].mean())
@@ -90,22 +100,27 @@ def test_numbers_are_those_of_the_t_test() -> None:
 @pytest.mark.parametrize("missing", SIGNATURES)
 def test_one_signature_alone_is_not_enough(missing: str) -> None:
     results, runs = made(lambda task, width, step, score: 0.97 if score == missing else 1.5)
-    assert not occurrence(results, runs, ["width", "data"])["occurs"].any()
+    assert not phase_diagram(results, runs, ["width", "data"])["occurs"].any()
 
 
 def test_lower_is_not_there_and_nothing_is_nowhere() -> None:
     results, runs = made(lambda *about: 0.7)
-    table = occurrence(results, runs, ["width", "data"])
+    table = phase_diagram(results, runs, ["width", "data"])
     assert (table["p_value"] > 0.99).all()
-    assert "easy: nowhere; hard: nowhere." in " ".join(occurrence_sentences(table, ["width", "data"]))
+    assert where_it_occurs(table, ["width", "data"]) == "easy: nowhere; hard: nowhere"
     results, runs = made(lambda *about: 1.5)
-    said = " ".join(occurrence_sentences(occurrence(results, runs, ["width", "data"]), ["width", "data"]))
-    assert "easy: every width; hard: every width." in said
+    table = phase_diagram(results, runs, ["width", "data"])
+    assert where_it_occurs(table, ["width", "data"]) == "easy: every width; hard: every width"
+
+
+def where_it_occurs(table: pd.DataFrame, axes: list[str]) -> object:
+    (found,) = [one for one in phase_findings(table, axes) if one.code == "phase_where"]
+    return found.numbers["where"]
 
 
 def test_p_values_are_adjusted_over_all_settings_and_layers() -> None:
     results, runs = made(lambda task, width, *rest: 1.0 + 0.02 * width, noise=0.1)
-    table = occurrence(results, runs, ["width", "data"])
+    table = phase_diagram(results, runs, ["width", "data"])
     adjusted = multipletests(table["p_value"], method="holm")[1]
     assert table["p_holm"].to_numpy() == pytest.approx(adjusted, rel=1e-12)
     assert ((table["p_value"] < 0.05) & (table["p_holm"] >= 0.05)).any(), "the adjustment decides something here"
@@ -116,36 +131,36 @@ def test_chance_alone_seldom_says_it_occurs() -> None:
     found = 0
     for noise in np.linspace(0.01, 0.4, 10):
         results, runs = made(lambda *about: 1.0, noise=noise)
-        found += bool(occurrence(results, runs, ["width", "data"])["occurs"].any())
+        found += bool(phase_diagram(results, runs, ["width", "data"])["occurs"].any())
     assert found <= 1
 
 
 def test_without_seeds_or_signatures_it_is_left_open() -> None:
     results, runs = made(goldilocks, seeds=1)
-    table = occurrence(results, runs, ["width", "data"])
+    table = phase_diagram(results, runs, ["width", "data"])
     assert not table["occurs"].any()
-    assert "left open" in occurrence_sentences(table, ["width", "data"])[0]
+    assert [one.code for one in phase_findings(table, ["width", "data"])] == ["phase_open"]
     results, runs = made(goldilocks, signatures=("pr", "rr_pr"))
-    assert occurrence(results, runs, ["width", "data"]).empty
-    assert occurrence_sentences(pd.DataFrame(), ["width"]) == []
+    assert phase_diagram(results, runs, ["width", "data"]).empty
+    assert phase_findings(pd.DataFrame(), ["width"]) == []
 
 
 def test_with_three_axes_settings_are_counted() -> None:
     results, runs = made(goldilocks, seeds=10)
     runs["half"] = runs["seed"] % 2
-    table = occurrence(results, runs, ["width", "data", "half"])
+    table = phase_diagram(results, runs, ["width", "data", "half"])
     assert len(table) == 12
-    said = " ".join(occurrence_sentences(table, ["width", "data", "half"]))
-    assert "data easy: in 0 of 6; data hard: in 4 of 6." in said or "half 0: in 2 of 6; half 1: in 2 of 6." in said
+    where = where_it_occurs(table, ["width", "data", "half"])
+    assert where in ("data easy: in 0 of 6; data hard: in 4 of 6", "half 0: in 2 of 6; half 1: in 2 of 6")
 
 
 @pytest.mark.parametrize("axes", [[], ["width"], ["data"]])
 def test_fewer_axes(axes: list[str]) -> None:
     results, runs = made(lambda *about: 1.5)
-    table = occurrence(results, runs, axes)
+    table = phase_diagram(results, runs, axes)
     assert len(table) == (runs[axes[0]].nunique() if axes else 1)
     assert table["occurs"].all()
-    assert occurrence_sentences(table, axes)
+    assert phase_findings(table, axes)
 
 
 def test_the_figure_draws_the_means() -> None:

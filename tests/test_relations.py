@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from kagscope.studies.relations import _held, _rank_correlations, relations
+from kagscope.studies.relations import _held, relations
+from kagscope.studies.statistics.spearman import rank_correlations
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(8, 40), held=st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_plain_and_partial(seed: int, n: int, held: int) -> None:
     values = np.random.default_rng(seed).normal(size=(n, 2 + held)).round(1)  # with ties
-    plain, partial = _rank_correlations(values[None])[:, 0]
+    plain, partial = rank_correlations(values[None])[:, 0]
     np.testing.assert_allclose(plain, stats.spearmanr(values[:, 0], values[:, 1]).statistic)
     ranks = stats.rankdata(values, axis=0)
     design = np.column_stack([np.ones(n), ranks[:, 2:]])

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kagscope.base.errors import InputError
-from kagscope.studies.statistics import (
-    Alternative,
-    balanced_mean,
-    equivalence_test,
-    hierarchical_bootstrap,
-    holm,
-    net_means,
-    paired_test,
-    trend_test,
-)
+from kagscope.studies.statistics.bootstrap import balanced_mean, hierarchical_bootstrap, net_means
+from kagscope.studies.statistics.kendall import trend_test
+from kagscope.studies.statistics.multiple_testing import holm
+from kagscope.studies.statistics.signed_rank import equivalence_test, signed_rank_test
+from kagscope.studies.statistics.student import Alternative
 
 ALTERNATIVES: tuple[Alternative, ...] = ("greater", "less", "two-sided")
 
@@ -30,14 +25,14 @@ ALTERNATIVES: tuple[Alternative, ...] = ("greater", "less", "two-sided")
 def test_signed_rank_without_ties_is_scipys_exact_one(nets: int, alternative: Alternative) -> None:
     d = np.random.default_rng(nets).normal(0.3, 1, nets)
     expected = stats.wilcoxon(d, alternative=alternative, method="exact").pvalue
-    assert paired_test(d, alternative).p_value == pytest.approx(expected, rel=1e-12)
+    assert signed_rank_test(d, alternative).p_value == pytest.approx(expected, rel=1e-12)
 
 
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
 def test_signed_rank_with_ties_is_the_enumeration_of_all_signs(values: list[int]) -> None:
     d = np.array(values, dtype=float)
     nonzero = d[d != 0]
-    result = paired_test(d)
+    result = signed_rank_test(d)
     assert result.n == d.size
     if not nonzero.size:
         assert result.p_value == 1
@@ -45,18 +40,18 @@ def test_signed_rank_with_ties_is_the_enumeration_of_all_signs(values: list[int]
     ranks = stats.rankdata(np.abs(nonzero))
     sums = np.array([ranks[np.array(signs)].sum() for signs in product([False, True], repeat=nonzero.size)])
     assert result.p_value == pytest.approx((sums >= ranks[nonzero > 0].sum()).mean(), rel=1e-12)
-    assert paired_test(-d, "less").p_value == pytest.approx(result.p_value, rel=1e-12)
+    assert signed_rank_test(-d, "less").p_value == pytest.approx(result.p_value, rel=1e-12)
 
 
 def test_undefined_differences_are_left_out() -> None:
     d = np.array([0.1, np.nan, 0.2, 0.3, 0.4, 0.5])
-    assert paired_test(d) == paired_test(d[np.isfinite(d)])
-    assert paired_test(d).p_value == 1 / 32
-    assert np.isnan(paired_test([np.nan]).p_value)
+    assert signed_rank_test(d) == signed_rank_test(d[np.isfinite(d)])
+    assert signed_rank_test(d).p_value == 1 / 32
+    assert np.isnan(signed_rank_test([np.nan]).p_value)
 
 
 def test_five_nets_are_the_fewest_that_reach_five_percent() -> None:
-    assert paired_test([1, 2, 3, 4]).p_value > 0.05 > paired_test([1, 2, 3, 4, 5]).p_value
+    assert signed_rank_test([1, 2, 3, 4]).p_value > 0.05 > signed_rank_test([1, 2, 3, 4, 5]).p_value
 
 
 def test_equivalence_needs_both_sides() -> None:

@@ -117,7 +117,7 @@ def test_what_is_written(finished: Path) -> None:
     out = finished / "out"
     assert {entry.name for entry in out.iterdir()} == {
         *("study.json", "runs", "runs.parquet", "results.parquet", "curves.parquet", "summary.csv", "relations.csv"),
-        *("trained_vs_initial.csv", "comparisons.csv", "trends.csv", "occurrence.csv", "data", "figures", "report.html"),
+        *("trained_vs_initial.csv", "comparisons.csv", "trends.csv", "phase_diagram.csv", "data", "figures", "report.html"),
     }
     runs = pd.read_parquet(out / "runs.parquet").set_index("run")
     results = pd.read_parquet(out / "results.parquet")

@@ -51,7 +51,7 @@ _PUBLIC: dict[str, str] = {
     "Report": "measuring.report",
     "Finding": "base.messages",
     "Tracker": "tracking.tracker",
-    "compare_studies": "studies.versus",
+    "compare_studies": "studies.side_by_side",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +65,14 @@ def _check_folder(folder: Path, what: str) -> None:
         raise OutputError(f"{what}: the folder {folder} {reason}; choose another")
 
 
-def comparison_files(out: Path | None, names: tuple[str, str]) -> tuple[Path, Path]:
-    """Page and table of a comparison: ``out`` is a file, a folder that is there, or None for names after the two studies, here.
+def comparison_files(out: Path | None, names: Sequence[str]) -> tuple[Path, Path]:
+    """Page and table of a comparison: ``out`` is a file, a folder that is there, or None for names after the studies, here.
 
     Raises:
         InputError: ``out`` is neither.
         OutputError: they cannot be written, or the table would replace a file that is no such table.
     """
-    page = out if out is not None else Path(f"{_file_name(names[0])}-vs-{_file_name(names[1])}.html")
+    page = out if out is not None else Path("-vs-".join(map(_file_name, names)) + ".html")
     if page.is_dir():
         page /= "comparison.html"
     elif page.suffix.lower() not in (".html", ".htm"):
@@ -89,7 +90,7 @@ def comparison_files(out: Path | None, names: tuple[str, str]) -> tuple[Path, Pa
 
 
 def _is_comparison(file: Path) -> bool:
-    from kagscope.studies.contrasts import COLUMNS
+    from kagscope.studies.inference.comparisons import COLUMNS
 
     try:
         with file.open(encoding="utf-8") as stream:

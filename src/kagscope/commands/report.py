@@ -23,7 +23,11 @@ FOLDERS = "the output folder of reproduce or study run, of measure --out, or the
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR", help="Folder to make the report of; two studies: to compare them.", show_default=False),
+        typer.Argument(
+            metavar="DIR",
+            help="Folder to make the report of; several studies: to compare.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -37,20 +41,18 @@ def report(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Rebuild the report of a folder: of a study, a measured model or a tracker's history; or compare two studies.
+    """Rebuild the report of a folder: of a study, a measured model or a tracker's history; or compare studies.
 
-    Of a study, tables, claims and figures are made again too, from its finished runs. Two studies are compared setting by
-    setting; both are left as they are.
+    Of a study, tables, claims and figures are made again too, from its finished runs. Several studies become one table with a
+    column "study", along which they are compared; all are left as they are.
     """
 
     def job() -> None:
-        if len(folders) > 2:
-            raise InputError(f"{len(folders)} folders were given; give one to rebuild its report, or two to compare")
         if len(folders) == 1 and out is not None:
-            raise InputError("--out is for comparing two studies; the report of one folder is written into it")
+            raise InputError("--out is for comparing studies; the report of one folder is written into it")
         kinds = [kind_of(folder) for folder in folders]
-        if len(folders) == 2:
-            _compare(folders[0], folders[1], kinds, out, quiet, as_json)
+        if len(folders) > 1:
+            _compare(folders, kinds, out, quiet, as_json)
         elif kinds == ["study"]:
             _study(folders[0], quiet, as_json)
         else:
@@ -88,30 +90,27 @@ def _study(folder: Path, quiet: bool, as_json: bool) -> None:
     finish(outcome, quiet, as_json)
 
 
-def _compare(a: Path, b: Path, kinds: list[str], out: Path | None, quiet: bool, as_json: bool) -> None:
+def _compare(folders: list[Path], kinds: list[str], out: Path | None, quiet: bool, as_json: bool) -> None:
     from kagscope.commands.outputs import comparison_files
-    from kagscope.studies.side import names_of
+    from kagscope.studies.side_by_side import compare_studies, names_of
 
-    if kinds != ["study", "study"]:
-        other = next((folder, kind) for folder, kind in zip((a, b), kinds, strict=True) if kind != "study")
+    if set(kinds) != {"study"}:
+        other = next((folder, kind) for folder, kind in zip(folders, kinds, strict=True) if kind != "study")
         raise InputError(
             f"only studies are compared, and {other[0]} is the folder of a {other[1]}; "
             "measured models are compared in Python: kagscope.Report.load(A).compare(kagscope.Report.load(B))"
         )
-    page, numbers = comparison_files(out, names_of(a, b))
+    page, numbers = comparison_files(out, names_of(folders))
     from kagscope.commands.progress import Console
 
     with Console(quiet=quiet or as_json) as console:
         console.event({"kind": "stage", "name": "comparison"})
-        from kagscope.studies.versus import compare_studies
-
-        comparison = compare_studies(a, b)
-        comparison.write(page, numbers)
-    findings = comparison.findings
+        compared = compare_studies(*folders)
+        compared.write(page, numbers)
     if as_json:
-        _say_json({"report": str(page), "table": str(numbers), "findings": findings, **comparison.as_json()})
+        _say_json({"report": str(page), "table": str(numbers), "findings": compared.findings, "effects": compared.as_json()})
     else:
-        _say(findings, page, quiet)
+        _say(compared.findings, page, quiet)
 
 
 def _measured(folder: Path, kind: str, quiet: bool, as_json: bool) -> None:

@@ -16,8 +16,6 @@ Tables of a study (``results.parquet``, ``curves.parquet``):
 :func:`plot_minor_histogram` sizes of the minors, also of one measured model
 :func:`plot_window_map`      where in the image
 :func:`plot_scores_overview` every score at one glance
-:func:`plot_comparison`      two studies, one score in every setting that both have
-:func:`plot_versus`          two studies, every score over all settings
 :func:`write_figures`        all that a study allows, as PNG and PDF
 ============================ ===============================================================
 
@@ -29,6 +27,7 @@ Tables of a study from a file (``summary.csv``, ``runs.parquet``, ``relations.cs
 :func:`figure_dynamics`      accuracy and scores along training, by two axes
 :func:`plot_relation`        geometry against an outcome, a point for each net
 :func:`plot_correlations`    rank correlations with intervals
+:func:`plot_comparison`      what a category of an axis, or another study, changes: every score
 :func:`plot_robustness`      adversarial accuracy against the size of the attack
 ============================ ===============================================================
 
@@ -70,8 +69,7 @@ _PUBLIC: dict[str, str] = {
     "figure_window_map": "windows",
     "plot_scores_overview": "overview",
     "figure_scores_overview": "overview",
-    "plot_comparison": "forest",
-    "plot_versus": "versus",
+    "plot_comparison": "comparison",
     "plot_phase": "phase",
     "figure_phase": "phase",
     "figure_dynamics": "dynamics",

@@ -1,4 +1,4 @@
-"""Effects with their intervals, a row for each: rank correlations, differences between two studies."""
+"""Rank correlations with their intervals, a row for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from kagscope.figures.looks import line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, legend_above, new_axes, reference_line, style
 from kagscope.labels import layer_sign, short_label
 from kagscope.tables.means import layers_of, require, select
-from kagscope.tables.schema import ALL_SETTINGS
 
 CORRELATIONS = {"rho": "Spearman's ρ over nets", "partial": "the same, axes held fixed"}
 PITCH = 0.17  # inches for a row
@@ -80,61 +79,6 @@ def correlation_look(kind: str) -> dict[str, Any]:
     return line_looks(list(CORRELATIONS))[kind] | ({"markerfacecolor": "white"} if kind == "partial" else {})
 
 
-def plot_comparison(
-    contrasts: pd.DataFrame,
-    *,
-    score: str = "pr",
-    k: int | None = 2,
-    selection: str = "all",
-    layer: str | None = None,
-    names: tuple[str, str] = ("A", "B"),
-    ax: Axes | None = None,
-) -> Axes:
-    """How the nets of study B differ from those of study A, a row for each setting that both have, with 95% intervals.
-
-    Filled: pairs of nets that start from the same weights; hollow: nets that do not. Diamonds are the mean over settings.
-
-    Args:
-        contrasts: ``setting``, ``layer``, ``k``, ``selection``, ``score``, ``effect`` ("ratio" of B over A or "difference"
-            B - A), ``estimate``, ``low``, ``high``, ``paired``; rows over all settings are named "all settings".
-        score, k, selection, layer: which; all layers by default.
-        names: of the two studies.
-        ax: where to draw; a new figure by default.
-
-    Raises:
-        NothingToPlot: the score was not compared.
-        InputError: the table lacks columns.
-    """
-    require(
-        contrasts, ("setting", "layer", "k", "selection", "score", "effect", "estimate", "low", "high", "paired"), "contrasts"
-    )
-    table = select(contrasts.astype({"layer": str}), score=score, k=k, selection=selection, layer=layer)
-    table = table[table["estimate"].notna()]
-    if table.empty:
-        raise NothingToPlot(f"the studies have no {score} with k = {k} for selection {selection} in common")
-    layers = layers_of(table)
-    table = table.sort_values("layer", key=lambda found: found.map({name: i for i, name in enumerate(layers)}), kind="stable")
-    table = table.sort_values("setting", key=lambda found: found == ALL_SETTINGS, kind="stable")
-    ratio = str(table["effect"].iloc[0]) == "ratio"
-    labels = [f"{row['setting']}{_of_layer(row['layer'], layers, layer)}" for row in table.to_dict("records")]
-    with style():
-        ax = _rows(ax, labels)
-        whole = (table["setting"] == ALL_SETTINGS).to_numpy()
-        paired = table["paired"].fillna(False).to_numpy(dtype=bool)
-        for name, look in line_looks(layers).items():
-            for marker, mine in (("o", ~whole), ("D", whole)):
-                for filling, ones in ({}, paired), ({"markerfacecolor": "white"}, ~paired):
-                    keep = (table["layer"] == name).to_numpy() & mine & ones
-                    if keep.any():
-                        _dots(ax, table, "estimate", 0.0, keep=keep, **(look | {"marker": marker} | filling))
-        reference_line(ax, 1.0 if ratio else 0.0, vertical=True)
-        if ratio:
-            ratio_axis(ax, float(table[["low", "estimate"]].min().min()), float(table[["high", "estimate"]].max().max()))
-        what = outcome_label(score) if score == "accuracy" else short_label(score)
-        ax.set_xlabel(f"{what}{_order(k)}: {names[1]} {'/' if ratio else '−'} {names[0]}")
-    return ax
-
-
 def ratio_axis(ax: Axes, low: float, high: float) -> None:
     """A log axis of ratios from ``low`` to ``high``, 1 within, with a few round ones named."""
     low, high = max(min(low, 0.9), 1e-3) / 1.08, min(max(high, 1.1), 1e4) * 1.08
@@ -187,13 +131,10 @@ def _rows(ax: Axes | None, names: Sequence[str]) -> Axes:
     return ax
 
 
-def _dots(ax: Axes, table: pd.DataFrame, measure: str, shift: float, keep: np.ndarray | None = None, **look: Any) -> None:
-    mean = table[measure].to_numpy(dtype=float)
-    ends = [f"{measure}_low", f"{measure}_high"] if f"{measure}_low" in table else ["low", "high"]
-    low, high = (table[name].to_numpy(dtype=float) for name in ends)
+def _dots(ax: Axes, table: pd.DataFrame, measure: str, shift: float, **look: Any) -> None:
+    low, mean, high = (table[name].to_numpy(dtype=float) for name in (f"{measure}_low", measure, f"{measure}_high"))
     lengths = np.nan_to_num(np.stack([mean - low, high - mean]), nan=0.0).clip(min=0.0)
-    chosen = np.ones(len(table), dtype=bool) if keep is None else keep
-    chosen = chosen & np.isfinite(mean)
+    chosen = np.isfinite(mean)
     y = np.arange(len(table)) + shift
     dots: dict[str, Any] = {"linestyle": "", "markersize": 3.5, "elinewidth": 0.9, "capsize": 0} | look
     ax.errorbar(mean[chosen], y[chosen], xerr=lengths[:, chosen], **dots)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kagscope.base.files import atomic_write
+from kagscope.base.messages import Finding
 from kagscope.base.provenance import hardware
 from kagscope.studies.claims import Claim, evaluate_claims
 from kagscope.studies.execute.local import Report
-from kagscope.studies.findings import findings
+from kagscope.studies.findings import claim_findings, study_findings
 from kagscope.studies.page_data import exhibits, settings_of_runs
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
@@ -26,7 +27,7 @@ class Outcome:
         folder: the study's.
         report: path of ``report.html``.
         claims: the six, in order.
-        findings: sentences about what stands out and what to distrust.
+        findings: what stands out and what to distrust.
         runs: ids of the runs in the tables.
         left_out: run id to why it is not in the tables.
         seconds: of training ("train") and "geometry" over all runs, added up over workers.
@@ -35,7 +36,7 @@ class Outcome:
     folder: Path
     report: Path
     claims: list[Claim]
-    findings: list[str]
+    findings: list[Finding]
     runs: list[str]
     left_out: dict[str, str]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -69,7 +70,7 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
     atomic_write(
         store.folder / "claims.json", json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False) + "\n"
     )
-    sentences = findings(results, claims, left_out)
+    found = [*claim_findings(claims, len(whole)), *study_findings(results, left_out)]
     manifests = [store.manifest(run) for run in whole]
     seconds = {part: float(sum(manifest[f"{part}_seconds"] for manifest in manifests)) for part in ("train", "geometry")}
     provenance = {
@@ -81,7 +82,7 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
         "hardware": hardware(),
         "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
         "config": study["settings"],
-        "findings": sentences,
+        "findings": found,
         **exhibits(store, list(whole), settings_of_runs(results)),
     }
     figures = write_figures(
@@ -97,4 +98,4 @@ def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda e
     )
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
-    return Outcome(store.folder, report, claims, sentences, list(whole), left_out, seconds)
+    return Outcome(store.folder, report, claims, found, list(whole), left_out, seconds)

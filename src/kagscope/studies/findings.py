@@ -1,4 +1,4 @@
-"""Sentences that open the report: what stands out, what is undefined or sampled, what to distrust."""
+"""What opens the page of a study: what stands out, what is undefined or sampled, what to distrust."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from kagscope.base.messages import Finding, Number
+from kagscope.data.functions import accuracy_name
 from kagscope.studies.claims import Claim
+from kagscope.tables.means import final
 from kagscope.tables.schema import VERDICTS
 
-NAMED = 5  # runs that were left out; more are counted
+NAMED = 5  # runs that were left out, settings; more are counted
 FEW_POINTS = 10
 LEARNED = 0.1  # least rise of test accuracy of a net that learned something
 LOST = 0.1  # of test accuracy, from the best checkpoint to the last
@@ -19,40 +22,91 @@ LARGE_ERROR = 0.05  # relative standard error of a sampled number
 FEW_SEEDS = 5  # fewest nets in all with which a one-sided signed-rank test can reach 5%
 
 
-def findings(results: pd.DataFrame, claims: Sequence[Claim], left_out: Mapping[str, str]) -> list[str]:
-    """Plain sentences about a study's results.
+def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[Finding]:
+    """What stands out in the results of any study, and what to distrust.
 
     Args:
-        results: the ``results`` table.
-        claims: evaluated on it.
+        results: the ``results`` table; ``training`` may be the name of a setting.
         left_out: runs that are not in the table and why.
     """
-    last = results.groupby("run", observed=True)["step"].transform("max")
-    final = results[results["step"] == last]
-    said = [_verdicts(claims), *_strongest(final), *sampled_and_undefined(final)]
-    seeds, nets = int(results["seed"].nunique()), int(results["run"].nunique())
-    if seeds == 1:
-        said.append("There is one seed only: nothing here says how much nets differ, and no test can reach significance.")
-    elif nets < FEW_SEEDS:
-        said.append(f"There are {nets} nets in all; a signed-rank test needs {FEW_SEEDS} to reach p < 0.05.")
-    return [*said, *few_points(final), *learning(results), *left_out_sentences(left_out, nets)]
+    trained = final(results)
+    found = [*_growth(trained), *sampled_and_undefined(trained)]
+    if results["seed"].nunique() == 1:
+        text = "There is one seed only: nothing here says how much nets of the same setting differ."
+        found.append(Finding(text, code="one_seed"))
+    return [*found, *few_points(trained), *learning(results), *left_out_findings(left_out, results["run"].nunique())]
 
 
-def sampled_and_undefined(final: pd.DataFrame) -> list[str]:
-    """What was sampled and how well, and what is undefined and why, of the rows of trained nets."""
-    return [*_sampled(final), *_undefined(final)]
+def claim_findings(claims: Sequence[Claim], nets: int) -> list[Finding]:
+    """How many claims hold, and whether there are enough nets to tell."""
+    held, failed, opened = (sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS)
+    text = f"Of the paper's {len(claims)} claims {held} reproduced, {failed} did not, and {opened} remain"
+    counts = {"reproduced": held, "not_reproduced": failed, "inconclusive": opened}
+    found = [Finding(f"{text}{'s' * (opened == 1)} inconclusive.", code="verdicts", **counts)]
+    if nets < FEW_SEEDS:
+        text = f"There are {nets} nets in all; a signed-rank test needs {FEW_SEEDS} to reach p < 0.05."
+        found.append(Finding(text, code="few_nets", nets=nets, needed=FEW_SEEDS))
+    return found
 
 
-def few_points(final: pd.DataFrame) -> list[str]:
+def run_findings(runs: pd.DataFrame, varied: Sequence[str]) -> list[Finding]:
+    """What was run, and how well it does."""
+    accuracy, names = float(runs["accuracy"].mean()), ", ".join(varied) or "nothing"
+    text = f"{len(runs)} runs; varied: {names}. Mean test {accuracy_name(runs['data'])} {accuracy:.3f}."
+    return [Finding(text, code="runs", runs=len(runs), varied=names, accuracy=accuracy)]
+
+
+def relation_findings(related: pd.DataFrame, fixed: Sequence[str]) -> list[Finding]:
+    """The relation of geometry to test accuracy and robustness that stands out most, and how many survive the correction."""
+    if related.empty:
+        return []
+    differ = int((related["p_holm"] < 0.05).sum())
+    which = "partial" if fixed and related["partial"].notna().any() else "rho"
+    most = related.iloc[int(related[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
+    held = f", {', '.join(fixed)} held fixed" if which == "partial" else ""
+    interval = f"{most[f'{which}_low']:.2f} to {most[f'{which}_high']:.2f}, n = {most['n']}"
+    count = f"{differ} of {len(related)} rank correlations of geometry with outcomes differ from 0 after Holm's correction."
+    strongest = (
+        f"The strongest{held}: {most['score']} (k = {most['k']}, layer {most['layer']}, {most['measure']}) with "
+        f"{most['outcome']}: {most[which]:.2f} ({interval}). It is a correlation, not a cause."
+    )
+    numbers = {name: str(most[name]) for name in ("score", "layer", "outcome")} | {"k": int(most["k"])}
+    return [
+        Finding(count, code="relations", differ=differ, tested=len(related)),
+        Finding(strongest, code="strongest_relation", correlation=float(most[which]), **numbers),
+    ]
+
+
+def _growth(trained: pd.DataFrame) -> list[Finding]:
+    """Where the participation ratio of pairs grew most and least."""
+    chosen = trained[(trained["score"] == "pr") & (trained["selection"] == "all") & (trained["k"] == 2)]
+    chosen = chosen[chosen["ratio"].notna()]
+    if chosen.empty:
+        return []
+    by = chosen.groupby(["layer", "width", "training"], observed=True)["ratio"].mean().reset_index().sort_values("ratio")
+    least, most = (by.iloc[place] for place in (0, -1))
+    above = float((by["ratio"] > 1).mean())
+    where = "layer {0.layer} of {0.training} nets {0.width} wide ({0.ratio:.2f} times its initial value)"
+    text = (
+        f"The participation ratio of the 2 x 2 minors grew most in {where.format(most)} and least in {where.format(least)}; "
+        f"it is above its initial value in {above:.0%} of all layers and settings."
+    )
+    place: dict[str, Number] = {"layer": str(most["layer"]), "width": int(most["width"]), "training": str(most["training"])}
+    numbers = {"most": float(most["ratio"]), "least": float(least["ratio"]), "above": above}
+    return [Finding(text, code="pr_growth", **place, **numbers)]
+
+
+def few_points(trained: pd.DataFrame) -> list[Finding]:
     """Whether means over test images are of a few only."""
-    chosen = final[(final["score"] == "pr") & (final["k"] == 2) & (final["selection"] == "all")]
+    chosen = trained[(trained["score"] == "pr") & (trained["k"] == 2) & (trained["selection"] == "all")]
     points = int(chosen.groupby("run", observed=True)["point"].nunique().min()) if len(chosen) else FEW_POINTS
     if points >= FEW_POINTS:
         return []
-    return [f"Each net was measured at {points} test image{'s' * (points != 1)} only: means over so few say little."]
+    text = f"Each net was measured at {points} test image{'s' * (points != 1)} only: means over so few say little."
+    return [Finding(text, code="few_points", points=points)]
 
 
-def learning(results: pd.DataFrame) -> list[str]:
+def learning(results: pd.DataFrame) -> list[Finding]:
     """Nets that were not trained, did not learn, or lost again what they had learned."""
     runs = (
         results[["run", "width", "training", "step", "accuracy"]]
@@ -64,24 +118,23 @@ def learning(results: pd.DataFrame) -> list[str]:
         first=("accuracy", "first"), last=("accuracy", "last"), best=("accuracy", "max"), steps=("step", "max")
     ).join(grouped[["width", "training"]].first())
     if (facts["steps"] == 0).all():
-        return ["The nets were not trained (0 epochs): every ratio is exactly 1."]
+        return [Finding("The nets were not trained (0 epochs): every ratio is exactly 1.", code="not_trained")]
     count = len(facts)
     trained = facts[(facts["steps"] > 0) & facts["last"].notna()]
     lost = trained["best"] - trained["last"] > LOST
     unlearned = ~lost & (trained["last"] - trained["first"].clip(lower=0.0) < LEARNED)
     weak = ~lost & ~unlearned & (trained["last"] < LOW)
-    said = []
-    for which, what in (
-        (unlearned, f"did not learn (test accuracy rose by less than {LEARNED})"),
-        (lost, f"lost over {LOST} of their best test accuracy again before the end"),
-        (weak, f"end with a test accuracy below {LOW}"),
+    found = []
+    for which, code, what in (
+        (unlearned, "not_learned", f"did not learn (test accuracy rose by less than {LEARNED})"),
+        (lost, "accuracy_lost", f"lost over {LOST} of their best test accuracy again before the end"),
+        (weak, "low_accuracy", f"end with a test accuracy below {LOW}"),
     ):
         if which.any():
-            said.append(
-                f"{int(which.sum())} of {count} nets {what}: what is said of them is not the geometry of well-trained nets "
-                f"({_settings(trained[which])})."
-            )
-    return said
+            nets, where = int(which.sum()), _settings(trained[which])
+            text = f"{nets} of {count} nets {what}: what is said of them is not the geometry of well-trained nets ({where})."
+            found.append(Finding(text, code=code, nets=nets, of=count, settings=where))
+    return found
 
 
 def _settings(runs: pd.DataFrame) -> str:
@@ -93,58 +146,46 @@ def _settings(runs: pd.DataFrame) -> str:
     return "; ".join(named[:NAMED]) + ("; …" if len(named) > NAMED else "")
 
 
-def left_out_sentences(left_out: Mapping[str, str], runs: int) -> list[str]:
+def left_out_findings(left_out: Mapping[str, str], runs: int) -> list[Finding]:
     """Which runs are not in the tables, beside ``runs`` that are: missing ones are counted, of failed and damaged ones the first
     are named."""
-    missing = sum(why == "not finished" for why in left_out.values())
+    missing, of = sum(why == "not finished" for why in left_out.values()), runs + len(left_out)
     others = [(run, why) for run, why in left_out.items() if why != "not finished"]
-    verb = "are" if missing != 1 else "is"
-    said = [f"{missing} of {runs + len(left_out)} runs {verb} not finished yet and left out."] if missing else []
-    said += [f"Run {run} was left out: {why}." for run, why in others[:NAMED]]
-    if len(others) > NAMED:
-        said.append(f"{len(others) - NAMED} more runs were left out, failed or damaged: `kagscope study status` lists all.")
-    return said
+    found = []
+    if missing:
+        text = f"{missing} of {of} runs {'are' if missing != 1 else 'is'} not finished yet and left out."
+        found.append(Finding(text, code="runs_unfinished", runs=missing, of=of))
+    for run, why in others[:NAMED]:
+        found.append(Finding(f"Run {run} was left out: {why}.", code="run_left_out", run=run, why=why))
+    if more := len(others[NAMED:]):
+        text = f"{more} more runs were left out, failed or damaged: `kagscope study status` lists all."
+        found.append(Finding(text, code="runs_left_out", runs=more))
+    return found
 
 
-def _verdicts(claims: Sequence[Claim]) -> str:
-    counts = {
-        verdict: sum(claim.verdict == verdict for claim in claims) for verdict in ("reproduced", "not reproduced", "inconclusive")
-    }
-    held, failed, opened = (counts[verdict] for verdict in VERDICTS)
-    rest = f"{opened} remain{'s' * (opened == 1)} inconclusive"
-    return f"Of the paper's {len(claims)} claims {held} reproduced, {failed} did not, and {rest}."
+def sampled_and_undefined(trained: pd.DataFrame) -> list[Finding]:
+    """What was sampled and how well, and what is undefined and why, of the rows of trained nets."""
+    return [_sampled(trained), *_undefined(trained)]
 
 
-def _strongest(final: pd.DataFrame) -> list[str]:
-    chosen = final[(final["score"] == "pr") & (final["selection"] == "all") & (final["k"] == 2) & final["ratio"].notna()]
-    if chosen.empty:
-        return []
-    keys = ["layer", "width", "training"]
-    by = chosen.groupby(keys, observed=True)["ratio"].mean().reset_index().sort_values("ratio")
-    least, most = (by.iloc[place] for place in (0, -1))
-    where = "layer {0.layer} of {0.training} nets {0.width} wide ({0.ratio:.2f} times its initial value)"
-    return [f"The participation ratio of the 2 x 2 minors grew most in {where.format(most)} and least in {where.format(least)}."]
-
-
-def _sampled(final: pd.DataFrame) -> list[str]:
-    sampled = final[~final["exact"] & final["value"].notna()]
+def _sampled(trained: pd.DataFrame) -> Finding:
+    sampled = trained[~trained["exact"] & trained["value"].notna()]
     if sampled.empty:
-        return ["Every number is exact up to rounding."]
+        return Finding("Every number is exact up to rounding.", code="all_exact")
     pairs = sampled[["score", "k"]].astype({"score": str}).drop_duplicates().itertuples()
     names = ", ".join(sorted(f"{pair.score} (k = {pair.k})" for pair in pairs))
-    share = 1 - len(sampled) / int(final["value"].notna().sum())
-    relative = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan).median()
-    warning = " That is much: differences of such a size say nothing." if relative > LARGE_ERROR else ""
-    return [
-        f"{share:.2%} of the numbers after training are exact; sampled are {names}, median standard error "
-        f"{relative:.2%}.{warning}"
-    ]
+    share = 1 - len(sampled) / int(trained["value"].notna().sum())
+    error = float((sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan).median())
+    text = f"{share:.2%} of the numbers after training are exact; sampled are {names}, median standard error {error:.2%}."
+    warning = " That is much: differences of such a size say nothing." if error > LARGE_ERROR else ""
+    return Finding(text + warning, code="sampled", exact=share, error=error, scores=names)
 
 
-def _undefined(final: pd.DataFrame) -> list[str]:
-    missing = final[final["value"].isna()]
+def _undefined(trained: pd.DataFrame) -> list[Finding]:
+    missing = trained[trained["value"].isna()]
     if missing.empty:
         return []
     counts = missing["reason"].astype(str).str.removeprefix("undefined: ").value_counts()
     reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.items())
-    return [f"{len(missing)} of {len(final)} numbers are undefined and left out of every mean: {reasons}."]
+    text = f"{len(missing)} of {len(trained)} numbers are undefined and left out of every mean: {reasons}."
+    return [Finding(text, code="undefined", undefined=len(missing), of=len(trained), reasons=reasons)]

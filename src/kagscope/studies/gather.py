@@ -9,14 +9,14 @@ from kagscope.base.provenance import hardware
 from kagscope.data.functions import accuracy_name
 from kagscope.studies.collect import Outcome
 from kagscope.studies.execute.local import Report
+from kagscope.studies.findings import relation_findings, run_findings, study_findings
 from kagscope.studies.inference import infer
 from kagscope.studies.page_data import exhibits, settings_of_runs
-from kagscope.studies.phase_diagram import occurrence, occurrence_sentences
+from kagscope.studies.phase_diagram import phase_diagram, phase_findings
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, varied_axes
 from kagscope.studies.store import RunStore
 from kagscope.studies.study_figures import study_figures
-from kagscope.studies.study_findings import related_sentences, study_findings
 from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
@@ -52,16 +52,16 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
     held = [name for name in varied if name != "seed"]
     on_event({"kind": "stage", "name": "statistics"})
     related = relations(results, runs, held)
-    occurs = occurrence(results, runs, held)
+    occurs = phase_diagram(results, runs, held)
     tested = infer(results, runs, varied)
-    for name, table in {"relations": related, "occurrence": occurs, **tested.tables()}.items():
+    for name, table in {"relations": related, "phase_diagram": occurs, **tested.tables()}.items():
         atomic_write(store.folder / f"{name}.csv", table.to_csv(index=False))
     labels = labels_of(runs, varied)
     shown = results.assign(training=results["run"].astype(str).map(labels).astype("category"))
     drawn = curves.assign(training=curves["run"].astype(str).map(labels).astype("category"))
     shapes = sorted({tuple(shape) for shape in runs["image_shape"]})
-    sentences = study_findings(shown, runs, varied, left_out) + occurrence_sentences(occurs, held, accuracy_name(runs["data"]))
-    sentences += tested.sentences + related_sentences(related, held)
+    found = [*run_findings(runs, varied), *study_findings(shown, left_out)]
+    found += phase_findings(occurs, held, accuracy_name(runs["data"])) + tested.findings + relation_findings(related, held)
     on_event({"kind": "stage", "name": "figures"})
     figures = write_figures(shown, drawn, store.folder / "figures", shapes[-1])
     study_figures(store.folder, results, runs, summary=summary, related=related, occurs=occurs, axes=held)
@@ -82,11 +82,11 @@ def gather(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda ev
             "hardware": hardware(),
             "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
             "config": study["settings"],
-            "findings": sentences,
+            "findings": found,
             "figures": figures,
             **exhibits(store, list(whole), settings_of_runs(shown)),
         },
     )
     for name, reason in figures.left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
-    return Outcome(store.folder, report, [], sentences, list(whole), left_out, seconds)
+    return Outcome(store.folder, report, [], found, list(whole), left_out, seconds)

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from kagscope.studies.statistics import holm
-from kagscope.tables.intervals import half_width
-from kagscope.tables.means import layers_of, per_run
+from kagscope.base.messages import Finding
+from kagscope.studies.statistics.multiple_testing import holm
+from kagscope.studies.statistics.student import mean_of, t_interval, t_test
+from kagscope.tables.means import layers_of, summarise
 
 SIGNATURES = ("pr", "kl_uniform", "rr_pr")
 LEVEL = 0.05
 TEST = "one-sided t of the mean log ratio over nets, the largest p of the three; Holm over settings and layers"
 
 
-def occurrence(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+def phase_diagram(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """The criterion for each setting and layer.
 
     Args:
@@ -42,7 +42,7 @@ def occurrence(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]) -
     about_minors = (
         (results["k"] == 2) & (results["selection"] == "all") & results["score"].isin(SIGNATURES) & (results["step"] > 0)
     )
-    chosen = per_run(results[about_minors]).astype({"run": str, "layer": str, "score": str})
+    chosen = summarise(results[about_minors]).astype({"run": str, "layer": str, "score": str})
     if set(chosen["score"].unique()) != set(SIGNATURES):
         return pd.DataFrame()
     logs = np.log(chosen["ratio"].where(chosen["ratio"] > 0)).rename("log")
@@ -73,84 +73,80 @@ def _row(setting: dict[str, Any], layer: str, part: pd.DataFrame) -> dict[str, A
     """The criterion at the end of each net, and the onset."""
     last = part[part["step"] == part.groupby("run")["step"].transform("max")]
     values = last[list(SIGNATURES)].to_numpy(dtype=float)
-    low, mean, high = _interval(values)
+    estimate = mean_of(values)
+    low, high = t_interval(estimate)
     row: dict[str, Any] = {**setting, "layer": layer, "nets": len(last), "accuracy": float(last["accuracy"].mean())}
     for place, name in enumerate(SIGNATURES):
         ends = {f"{name}_low": np.exp(low[place]), f"{name}_high": np.exp(high[place])}
-        row |= {name: np.exp(mean[place]), **ends}
-    tests = [_above_zero(column) for column in values.T]
+        row |= {name: np.exp(np.asarray(estimate.value)[place]), **ends}
+    tests = t_test(estimate, "greater")
     onset = _onset(part)
     return row | {
-        "p_value": max(tests) if np.isfinite(tests).all() else np.nan,
+        "p_value": float(tests.max()),  # NaN where one is
         "onset_step": onset["step"],
         "onset_epoch": onset["epoch"],
         "onset_accuracy": onset["accuracy"],
     }
 
 
-def _interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Low end, mean and high end of each column of (nets, columns): NaN where a net has none, or there is one net."""
-    mean = values.mean(axis=0)
-    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
-    half = half_width(spread, np.full(values.shape[1], len(values)))
-    return mean - half, mean, mean + half
-
-
-def _above_zero(values: np.ndarray) -> float:
-    """p of the one-sided t test; NaN where it is not defined. Equal values are all above zero or not: p = 0 or 1."""
-    if len(values) < 2 or not np.isfinite(values).all():
-        return np.nan
-    if np.ptp(values) == 0:
-        return 0.0 if values[0] > 0 else 1.0
-    return float(stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)
-
-
 def _onset(part: pd.DataFrame) -> dict[str, float]:
     """The first step from which on the intervals of all three lie above 1."""
-    steps = [(step, _interval(same[list(SIGNATURES)].to_numpy(dtype=float))[0], same) for step, same in part.groupby("step")]
     first: dict[str, float] = dict.fromkeys(("step", "epoch", "accuracy"), np.nan)
-    for step, low, same in reversed(steps):
+    for _, same in reversed(list(part.groupby("step"))):
+        low, _ = t_interval(mean_of(same[list(SIGNATURES)].to_numpy(dtype=float)))
         if not (low > 0).all():
             break
-        first = {"step": float(step), "epoch": float(same["epoch"].mean()), "accuracy": float(same["accuracy"].mean())}
+        first = {
+            "step": float(same["step"].iloc[0]),
+            "epoch": float(same["epoch"].mean()),
+            "accuracy": float(same["accuracy"].mean()),
+        }
     return first
 
 
-def occurrence_sentences(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "accuracy") -> list[str]:
-    """What :func:`occurrence` found, in words: where, where not, from when on.
+def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "accuracy") -> list[Finding]:
+    """Where geometry occurs, where not, and from when on.
 
     Args:
-        table: of :func:`occurrence`.
+        table: of :func:`phase_diagram`.
         axes: as given to it.
         accuracy: what test accuracy is called: "R²" of a regression.
+
+    Returns:
+        Findings "phase_open", or "phase_count" and for each layer "phase_where" and "phase_onset".
     """
     if table.empty:
         return []
     if table["p_value"].isna().all():
-        return ["Where Kolmogorov–Arnold geometry occurs is left open: one net a setting gives no test."]
-    said = [
+        text = "Where Kolmogorov–Arnold geometry occurs is left open: one net a setting gives no test."
+        return [Finding(text, code="phase_open")]
+    occurs = int(table["occurs"].sum())
+    text = (
         "Kolmogorov–Arnold geometry (participation ratio, KL and rotation ratio of the 2 x 2 minors all above their "
-        f"initial values; one-sided t over nets, Holm over {len(table)} settings and layers, 5%) occurs in "
-        f"{int(table['occurs'].sum())} of them."
-    ]
+        f"initial values; one-sided t over nets, Holm over {len(table)} settings and layers, 5%) occurs in {occurs} of them."
+    )
+    found = [Finding(text, code="phase_count", occurs=occurs, of=len(table))]
     layers = layers_of(table)
     by, along = two_axes(table, axes)
     for layer in layers:
         part = table[table["layer"] == layer]
-        where = f"In layer {layer} it occurs" if len(layers) > 1 else "It occurs"
         if by is not None:
             told = [name for name in (by, along) if name is not None]
             more = part.groupby(told).size().max() > 1  # other axes vary too: counts, no ranges
-            said.append(f"{where}: " + "; ".join(_counts(part, by) if more else _places(part, by, along)) + ".")
+            where = "; ".join(_counts(part, by) if more else _places(part, by, along))
+            text = f"{f'In layer {layer} it' if len(layers) > 1 else 'It'} occurs: {where}."
+            found.append(Finding(text, code="phase_where", layer=layer, where=where))
         onset = part[part["occurs"] & part["onset_step"].notna()]
         if len(onset):
             steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
-            said.append(
+            text = (
                 f"{'In layer ' + layer + ', where' if len(layers) > 1 else 'Where'} it occurs, it is there for good from step "
                 f"{steps.median():g} on in the median setting ({steps.min():g} to {steps.max():g}; epoch {epochs.median():.2g}), "
                 f"when the test {accuracy} is {at.median():.2f}; at the end it is {onset['accuracy'].median():.2f}."
             )
-    return said
+            numbers = {"step": float(steps.median()), "earliest": float(steps.min()), "latest": float(steps.max())}
+            found.append(Finding(text, code="phase_onset", layer=layer, accuracy=float(at.median()), **numbers))
+    return found
 
 
 def two_axes(table: pd.DataFrame, axes: Sequence[str]) -> tuple[str | None, str | None]:

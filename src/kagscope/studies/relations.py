@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from kagscope.studies.statistics import holm
-from kagscope.tables.means import final, layers_of, per_run
+from kagscope.studies.statistics.multiple_testing import holm
+from kagscope.studies.statistics.spearman import correlate
+from kagscope.tables.means import final, layers_of, summarise
 
 OUTCOMES = ("accuracy", "train_accuracy", "generalization_gap", "calibration_error")
 SCORES = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment", "effective_rank", "kernel_alignment", "constant_share")
 FEWEST = 8  # runs
-RESAMPLES = 1000
 
 
 def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = ()) -> pd.DataFrame:
@@ -43,7 +41,7 @@ def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = 
         for outcome in outcomes:
             frame = joined[["geometry", outcome, *held]].dropna()
             if len(frame) >= FEWEST and frame["geometry"].nunique() > 1 and frame[outcome].nunique() > 1:
-                rows.append(about | {"outcome": outcome} | _related(frame, held))
+                rows.append(about | {"outcome": outcome} | correlate(frame.to_numpy(dtype=float)))
     found = pd.DataFrame(rows)
     if len(found):
         found["p_holm"] = holm(found["p_value"].tolist())
@@ -72,44 +70,9 @@ def _held(runs: pd.DataFrame, given: Sequence[str]) -> tuple[pd.DataFrame, list[
 
 def _scores(results: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.Series[float]]]:
     """What a score is, and its value in each run, indexed by run."""
-    last = final(per_run(results))
+    last = summarise(final(results))
     chosen = last[(last["selection"].astype(str) == "all") & last["score"].astype(str).isin(SCORES)].astype({"run": str})
     for layer in layers_of(chosen):
         for (k, score), part in chosen[chosen["layer"].astype(str) == layer].groupby(["k", "score"], observed=True, sort=False):
             measure = "ratio" if part["ratio"].notna().all() and (part["ratio"] != 1).any() else "value"
             yield {"layer": layer, "k": k, "score": str(score), "measure": measure}, part.set_index("run")[measure]
-
-
-def _related(frame: pd.DataFrame, held: Sequence[str]) -> dict[str, float]:
-    values = frame.to_numpy(dtype=float)
-    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    (plain,), (partial,) = _rank_correlations(values[None])
-    low, high = np.nanquantile(_rank_correlations(values[draws]), [0.025, 0.975], axis=1)
-    p_value = float(stats.spearmanr(values[:, 0], values[:, 1]).pvalue)
-    found = {"n": len(values), "rho": plain, "rho_low": low[0], "rho_high": high[0], "p_value": p_value}
-    if not held:
-        return found | dict.fromkeys(("partial", "partial_low", "partial_high"), np.nan)
-    return found | {"partial": partial, "partial_low": low[1], "partial_high": high[1]}
-
-
-def _rank_correlations(samples: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of the first two columns, and that of the residuals of their ranks given the ranks of the others.
-
-    Args:
-        samples: (S, n, 2 + held).
-
-    Returns:
-        (2, S); NaN where a column is constant or the others explain it wholly.
-    """
-    ranks = stats.rankdata(samples, axis=1)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    pair, others = ranks[..., :2], ranks[..., 2:]
-    found = [_correlations(pair)]
-    explained = others @ (np.linalg.pinv(others) @ pair) if others.shape[2] else 0.0
-    return np.stack([*found, _correlations(pair - explained)])
-
-
-def _correlations(pair: np.ndarray) -> np.ndarray:
-    sizes = np.sqrt((pair**2).sum(axis=1).prod(axis=1))
-    together = (pair[..., 0] * pair[..., 1]).sum(axis=1)
-    return np.divide(together, sizes, out=np.full(len(pair), np.nan), where=sizes > 1e-9)

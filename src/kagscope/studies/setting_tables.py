@@ -6,16 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kagscope.studies.config import RunConfig
 from kagscope.studies.store import RunStore
 from kagscope.tables.intervals import half_width
-from kagscope.tables.means import final, per_run
-from kagscope.tables.schema import BOOKKEEPING
+from kagscope.tables.means import WHAT_KEYS, final, summarise
 
-HIDDEN = ("geometry", "data_fingerprint", "robustness", "schedule")
+HIDDEN = ("geometry", "robustness", "schedule")
 LATER = {name: RunConfig.model_fields[name].default for name in RunConfig.later}  # what older stores do not say
 BASIC_AXES = ("width", "training", "seed")
 
@@ -37,7 +35,7 @@ def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
 
 def varied_axes(runs: pd.DataFrame) -> list[str]:
     """The values of a configuration that differ among the runs."""
-    known = {*RunConfig.model_fields, "width", "depth"} - {"image_shape", "schema_version", *HIDDEN}
+    known = {*RunConfig.model_fields, "width", "depth"} - {"image_shape", "schema_version", "data_fingerprint", *HIDDEN}
     known -= {"widths"} if runs["depth"].nunique() == 1 else {"width", "depth"}
     return [name for name in runs.columns if name in known and runs[name].astype(str).nunique() > 1]
 
@@ -49,20 +47,18 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
         The varied axes but the seed, layer, k, selection, score, ``nets``; accuracy, value, baseline and ratio, each with
         ``_low`` and ``_high``.
     """
-    last = final(per_run(results))
-    last = last[~last["score"].astype(str).isin(BOOKKEEPING)]
-    axes = [name for name in varied if name not in ("seed",)]
-    extra = runs.set_index("run")[axes].add_prefix("axis_")
-    frame = last.astype({"run": str}).join(extra, on="run")
-    keys = [*(f"axis_{name}" for name in axes), "layer", "k", "selection", "score"]
-    grouped = frame.groupby(keys, observed=True, sort=False, dropna=False)
-    columns: dict[str, Any] = {"nets": grouped["value"].count()}
-    for measure in ("accuracy", "value", "baseline", "ratio"):
-        mean, count, spread = grouped[measure].mean(), grouped[measure].count(), grouped[measure].std()
-        half = half_width(np.asarray(spread, dtype=float), np.asarray(count))
-        columns |= {measure: mean, f"{measure}_low": mean - half, f"{measure}_high": mean + half}
-    found = pd.DataFrame(columns).reset_index()
-    return found.rename(columns={f"axis_{name}": name for name in axes})
+    axes = [name for name in varied if name != "seed"]
+    codes = runs.groupby(axes, sort=False, dropna=False).ngroup() if axes else pd.Series(0, index=runs.index)
+    runs = runs.assign(setting=codes)
+    accuracy = runs.groupby("setting")["accuracy"].agg(["mean", "std", "count"])
+    half = half_width(accuracy["std"].to_numpy(), accuracy["count"].to_numpy())
+    ends = {"accuracy": accuracy["mean"], "accuracy_low": accuracy["mean"] - half, "accuracy_high": accuracy["mean"] + half}
+    settings = runs.drop_duplicates("setting").set_index("setting")[axes].assign(**ends)
+    trained = final(results)
+    trained = trained.assign(setting=trained["run"].astype(str).map(runs.set_index("run")["setting"]))
+    means = summarise(trained, over="runs", by=["setting"]).rename(columns={"runs": "nets"})
+    numbers = [f"{measure}{end}" for measure in ("accuracy", "value", "baseline", "ratio") for end in ("", "_low", "_high")]
+    return means.merge(settings, on="setting")[[*axes, *WHAT_KEYS, "nets", *numbers]]
 
 
 def labels_of(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:

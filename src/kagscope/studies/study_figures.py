@@ -42,7 +42,7 @@ def study_figures(
         runs: the runs table.
         summary: of :func:`~kagscope.studies.setting_tables.settings_summary`.
         related: of :func:`~kagscope.studies.relations.relations`.
-        occurs: of :func:`~kagscope.studies.phase_diagram.occurrence`.
+        occurs: of :func:`~kagscope.studies.phase_diagram.phase_diagram`.
         axes: what varies but the seed.
     """
     from kagscope.base.errors import NothingToPlot

@@ -61,7 +61,7 @@ def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (),
     if over not in ("points", "runs"):
         raise InputError(f"over={over!r}, expected 'points' or 'runs'")
     require(table, [*WHAT_KEYS, "point", "value", "baseline", "ratio", "stderr", "exact"], "results")
-    summary = _over_points(table[~table["score"].isin(NO_SCORES)], confidence)
+    summary = _over_points(table[~table["score"].isin(NO_SCORES)], confidence, by)
     if over == "points":
         return summary
     require(summary, ["run"], "results")
@@ -69,9 +69,9 @@ def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (),
     return _over_runs(summary, [*keys, *(name for name in WHAT_KEYS if name not in keys)], confidence)
 
 
-def _over_points(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def _over_points(table: pd.DataFrame, confidence: float, by: Sequence[str] = ()) -> pd.DataFrame:
     place = [name for name in PLACE_KEYS if name in table.columns]
-    carried = [name for name in CARRIED if name in table.columns]
+    carried = [name for name in dict.fromkeys((*CARRIED, *by)) if name in table.columns and name not in place]
     keys = [*place, *WHAT_KEYS]
     frame = table[[*keys, *carried, "point", "value", "exact"]].copy()
     value, before, ratio = (table[name].to_numpy(float) for name in ("value", "baseline", "ratio"))

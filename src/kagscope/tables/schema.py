@@ -78,4 +78,3 @@ CLAIM_FIELDS = ("id", "statement", "verdict", "effect", "ci_low", "ci_high", "p_
 VERDICTS = ("reproduced", "not reproduced", "inconclusive")
 TRAININGS = ("standard", "augmented")
 BOOKKEEPING = frozenset({"column_subsets"})  # rows that describe the measurement, not the net
-ALL_SETTINGS = "all settings"  # of a row that pools the settings of a study

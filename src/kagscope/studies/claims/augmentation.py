@@ -14,10 +14,10 @@ from kagscope.studies.claims.verdicts import (
     SMALLEST_RATIO,
     UNDEFINED_INTERVAL,
     Claim,
-    Finding,
     Notes,
+    Part,
     Settings,
-    State,
+    Status,
     all_of,
     any_of,
     largest,
@@ -25,7 +25,10 @@ from kagscope.studies.claims.verdicts import (
     smallest,
     verdict_of,
 )
-from kagscope.studies.statistics import Array, Strata, TestResult, holm, paired_test, rank_biserial
+from kagscope.studies.statistics.bootstrap import Strata
+from kagscope.studies.statistics.multiple_testing import holm
+from kagscope.studies.statistics.signed_rank import TestResult, signed_rank_test
+from kagscope.studies.statistics.student import Array
 
 BAND = (0.55, 0.85)  # what "roughly 30% lower" leaves: 30% give or take 15 points
 LITERAL = 0.70
@@ -38,19 +41,19 @@ LITERAL_READING = "ratio of ratios, equal epochs"
 
 @dataclass(frozen=True)
 class Reading:
-    """One reading of "roughly 30% lower": a finding for each hidden layer, all needed."""
+    """One reading of "roughly 30% lower": a part for each hidden layer, all needed."""
 
     name: str
-    findings: list[Finding]
+    parts: list[Part]
 
     @property
     def p_value(self) -> float:
         """Before correction over the readings."""
-        return largest([finding.test.p_value for finding in self.findings])
+        return largest([part.test.p_value for part in self.parts])
 
-    def state(self, settings: Settings, corrected: float, hypotheses: int) -> State:
+    def status(self, settings: Settings, corrected: float, hypotheses: int) -> Status:
         """Holds by the corrected p-value, fails by some layer's widened interval."""
-        return all_of([finding.state(settings, hypotheses, corrected) for finding in self.findings])
+        return all_of([part.status(settings, hypotheses, corrected) for part in self.parts])
 
 
 def augmentation(evidence: Evidence, settings: Settings) -> Claim:
@@ -67,41 +70,41 @@ def augmentation(evidence: Evidence, settings: Settings) -> Claim:
         )
         for layer in layers
     ]
-    part_a = [finding for finding in found_a if finding is not None]
+    parts_a = [part for part in found_a if part is not None]
     readings = _readings(evidence, settings, layers, notes)
     hypotheses = 2 * max(len(layers), 1)  # the layers of part A and those of a reading of part B
-    complete_a = bool(part_a) and len(part_a) == len(layers)
-    states_a = [finding.state(settings, hypotheses) for finding in part_a]
-    state_a = all_of(states_a, complete_a)
+    complete_a = bool(parts_a) and len(parts_a) == len(layers)
+    statuses_a = [part.status(settings, hypotheses) for part in parts_a]
+    status_a = all_of(statuses_a, complete_a)
     corrected = holm([reading.p_value for reading in readings])
-    states_b = [reading.state(settings, p, hypotheses) for reading, p in zip(readings, corrected, strict=True)]
-    state_b = any_of(states_b)
+    statuses_b = [reading.status(settings, p, hypotheses) for reading, p in zip(readings, corrected, strict=True)]
+    status_b = any_of(statuses_b)
     if not blocked:
         notes.add(
-            f"part A (present with augmentation) {_say(state_a)}",
-            f"part B (roughly 30% lower) {_say(state_b)}{_which(readings, states_b)}",
+            f"part A (present with augmentation) {_say(status_a)}",
+            f"part B (roughly 30% lower) {_say(status_b)}{_which(readings, statuses_b)}",
         )
         if not complete_a:
             notes.add("missing: pr of augmented nets in some hidden layer")
         if not readings:
             notes.add("missing: pr of both nets of a pair at comparable moments in every hidden layer")
-    details = [finding.row(settings, state) for finding, state in zip(part_a, states_a, strict=True)]
+    details = [part.row(settings, status) for part, status in zip(parts_a, statuses_a, strict=True)]
     for reading, p in zip(readings, corrected, strict=True):
-        for finding in reading.findings:
-            details.append(finding.row(settings, finding.state(settings, hypotheses, p)) | {"p_holm": p})
+        for part in reading.parts:
+            details.append(part.row(settings, part.status(settings, hypotheses, p)) | {"p_holm": p})
     details += _along_training(evidence, settings, layers)
-    literal = next((reading.findings for reading in readings if reading.name == LITERAL_READING), [])
-    shown = max(literal, key=lambda finding: abs(finding.effect - LITERAL), default=None)
+    literal = next((reading.parts for reading in readings if reading.name == LITERAL_READING), [])
+    shown = max(literal, key=lambda part: abs(part.effect - LITERAL), default=None)
     interval = shown.interval(settings.confidence) if shown else UNDEFINED_INTERVAL
     p_b = smallest(corrected)
     return Claim(
         id="5-augmentation",
         statement="It holds with spatial augmentation too, with ratios roughly 30% lower.",
-        verdict=verdict_of(all_of([state_a, state_b])),
+        verdict=verdict_of(all_of([status_a, status_b])),
         effect=shown.effect if shown else math.nan,
         ci_low=interval.low,
         ci_high=interval.high,
-        p_value=largest([*(finding.test.p_value for finding in part_a), p_b], complete_a),
+        p_value=largest([*(part.test.p_value for part in parts_a), p_b], complete_a),
         n=shown.test.n if shown else 0,
         effect_name=f"{LITERAL_READING}, augmented over standard"
         + (f", layer {shown.layer} (farthest from 0.70)" if shown else ""),
@@ -136,14 +139,14 @@ def _unpaired(evidence: Evidence) -> list[str]:
     return notes + ([f"left out, fewer than two pairs: width {', '.join(map(str, small))}"] if small.size else [])
 
 
-def _say(state: State) -> str:
-    return {"holds": "holds", "fails": "fails", "open": "is open"}[state]
+def _say(status: Status) -> str:
+    return {"holds": "holds", "fails": "fails", "open": "is open"}[status]
 
 
-def _which(readings: Sequence[Reading], states: Sequence[State]) -> str:
+def _which(readings: Sequence[Reading], statuses: Sequence[Status]) -> str:
     if not readings:
         return ""
-    return " (" + "; ".join(f"{reading.name}: {state}" for reading, state in zip(readings, states, strict=True)) + ")"
+    return " (" + "; ".join(f"{reading.name}: {status}" for reading, status in zip(readings, statuses, strict=True)) + ")"
 
 
 def _readings(evidence: Evidence, settings: Settings, layers: Sequence[str], notes: Notes) -> list[Reading]:
@@ -156,15 +159,15 @@ def _readings(evidence: Evidence, settings: Settings, layers: Sequence[str], not
         for measure in MEASURES:
             name = f"{measure}, {comparison}"
             found = [_share(settings, sample, layer, measure, name) for sample, layer in zip(samples, layers, strict=True)]
-            findings = [finding for finding in found if finding is not None]
-            if findings and len(findings) == len(layers):
-                allowed.append(Reading(f"{measure}, {comparison}", findings))
+            parts = [part for part in found if part is not None]
+            if parts and len(parts) == len(layers):
+                allowed.append(Reading(f"{measure}, {comparison}", parts))
             elif layers:
                 notes.add(f"not possible: {name}")
     return allowed
 
 
-def _share(settings: Settings, sample: Sample, layer: str, measure: str, part: str) -> Finding | None:
+def _share(settings: Settings, sample: Sample, layer: str, measure: str, name: str) -> Part | None:
     """What of the standard is left in the augmented nets, against the band; None where it is undefined."""
     if not sample.size:
         return None
@@ -178,11 +181,11 @@ def _share(settings: Settings, sample: Sample, layer: str, measure: str, part: s
     dropped = int((~keep).sum())
     sample = replace(sample, values=sample.values[:, keep], nets=sample.nets[keep], strata=sample.strata[keep])
     left, whole = sample.means - offset
-    above, below = paired_test(left - BAND[0] * whole), paired_test(BAND[1] * whole - left)
-    test = TestResult(max(above.p_value, below.p_value), above.n, rank_biserial(left - whole))
+    above, below = signed_rank_test(left - BAND[0] * whole), signed_rank_test(BAND[1] * whole - left)
+    test = TestResult(max(above.p_value, below.p_value), above.n)
     labels = {"training": "augmented over standard", "pairs_undefined": dropped}
     boot = settings.bootstrap(sample, _statistic(offset))
-    return Finding(f"B: {part}", layer, boot, test, *BAND, undefined=sample.undefined, labels=labels)
+    return Part(f"B: {name}", layer, boot, test, *BAND, undefined=sample.undefined, labels=labels)
 
 
 def _statistic(offset: float) -> Callable[[Array, Strata], Array]:

@@ -11,8 +11,8 @@ from kagscope.studies.claims.verdicts import (
     SMALLEST_RATIO,
     UNDEFINED_INTERVAL,
     Claim,
-    Finding,
     Notes,
+    Part,
     Settings,
     all_of,
     largest,
@@ -37,48 +37,48 @@ def concentration(evidence: Evidence, settings: Settings) -> Claim:
     training, said = evidence.judged_training()
     notes.add(*said, missing_nets(evidence, training), *evidence.settings_left_out(training))
     nets = evidence.nets(training)
-    needed: list[Finding] = []
+    needed: list[Part] = []
     missing = [] if evidence.layers else ["any hidden layer"]
     for layer in evidence.layers:
-        for score, (part, measure, low) in PARTS.items():
+        for score, (name, measure, low) in PARTS.items():
             key = Key(layer, 2, "all", score)
             if score == "rr_max" and key not in evidence.blocks:
                 continue  # the paper's own ratio counts where the table has it
-            finding = mean_above(evidence, settings, key, measure, nets, low, part, notes)
-            if finding is None:
+            part = mean_above(evidence, settings, key, measure, nets, low, name, notes)
+            if part is None:
                 missing.append(f"{score} in layer {layer}")
             else:
-                needed.append(finding)
+                needed.append(part)
     if missing and not missing_nets(evidence, training):
         notes.add(f"missing: {', '.join(missing)}")
-    states = [finding.state(settings, len(needed) + len(missing)) for finding in needed]
-    state = all_of(states, complete=not missing)
-    pr = [finding for finding in needed if finding.part == PARTS["pr"][0]]
-    shown = min(pr, key=lambda finding: finding.effect, default=None)
+    statuses = [part.status(settings, len(needed) + len(missing)) for part in needed]
+    status = all_of(statuses, complete=not missing)
+    pr = [part for part in needed if part.name == PARTS["pr"][0]]
+    shown = min(pr, key=lambda part: part.effect, default=None)
     effect, interval, n = math.nan, UNDEFINED_INTERVAL, 0
     if shown is not None:
         effect, interval, n = shown.effect, shown.interval(settings.confidence), shown.test.n
     untrained = nets.size > 0 and not evidence.last_step[nets].any()
     if untrained and _ratios_are_one(evidence, training):
         # true of each net by definition, so one seed is enough to say it
-        state = "fails"
+        status = "fails"
         notes.add("the nets are untrained: every ratio is exactly 1")
         if shown is None:
             effect, n = 1.0, int(nets.size)
     elif nets.size and not evidence.last_step[nets].all():
         notes.add(f"{int((evidence.last_step[nets] == 0).sum())} of {nets.size} nets have no step after initialisation")
-    details = [finding.row(settings, one) for finding, one in zip(needed, states, strict=True)]
+    details = [part.row(settings, one) for part, one in zip(needed, statuses, strict=True)]
     details += _rotation_against_start(evidence, settings, training, notes)
     details += _beside(evidence, settings, training)
     return Claim(
         id="1-concentration",
         statement="After training the minors are more concentrated than at initialisation and aligned with the axes: "
         "PR ratio > 1, KL higher, RR > 1, in every hidden layer.",
-        verdict=verdict_of(state),
+        verdict=verdict_of(status),
         effect=effect,
         ci_low=interval.low,
         ci_high=interval.high,
-        p_value=largest([finding.test.p_value for finding in needed], complete=not missing),
+        p_value=largest([part.test.p_value for part in needed], complete=not missing),
         n=n,
         effect_name=f"PR ratio, layer {shown.layer} (the smallest)" if shown else "PR ratio",
         test="one-sided Wilcoxon signed-rank over nets; largest p of all layers and scores",
@@ -101,8 +101,8 @@ def _rotation_against_start(evidence: Evidence, settings: Settings, training: st
     rows = []
     for layer in evidence.layers:
         for score in ("rr_pr", "rr_max"):
-            key, part = Key(layer, 2, "all", score), f"{PARTS[score][0]}, trained over initial"
-            found = mean_above(evidence, settings, key, "ratio", evidence.nets(training), 1.0, part)
+            key, name = Key(layer, 2, "all", score), f"{PARTS[score][0]}, trained over initial"
+            found = mean_above(evidence, settings, key, "ratio", evidence.nets(training), 1.0, name)
             if found is None:
                 continue
             rows.append(found.row(settings))
@@ -117,8 +117,8 @@ def _beside(evidence: Evidence, settings: Settings, training: str) -> list[dict[
     rows = []
     for nets, k in plans:
         for layer in evidence.layers:
-            for score, (part, measure, low) in PARTS.items():
-                found = mean_above(evidence, settings, Key(layer, k, "all", score), measure, nets, low, part)
+            for score, (name, measure, low) in PARTS.items():
+                found = mean_above(evidence, settings, Key(layer, k, "all", score), measure, nets, low, name)
                 if found is not None:
                     rows.append(found.row(settings))
     return rows

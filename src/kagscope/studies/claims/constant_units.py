@@ -10,12 +10,12 @@ from kagscope.studies.claims.evidence import Evidence, Indices, Key, settle
 from kagscope.studies.claims.verdicts import (
     UNDEFINED_INTERVAL,
     Claim,
-    Finding,
     Notes,
+    Part,
     Settings,
-    State,
+    Status,
     any_of,
-    holm_states,
+    holm_statuses,
     largest,
     mean_above,
     missing_nets,
@@ -24,7 +24,7 @@ from kagscope.studies.claims.verdicts import (
     smallest,
     verdict_of,
 )
-from kagscope.studies.statistics import paired_test
+from kagscope.studies.statistics.signed_rank import signed_rank_test
 
 SMALLEST_RISE = 0.01  # of the share of zero rows
 SAME_OUTPUT = 1e-5  # relative change of any output: rounding of float32
@@ -42,16 +42,16 @@ def locally_constant_units(evidence: Evidence, settings: Settings) -> Claim:
         mean_above(evidence, settings, Key(layer, 1, "all", "zero_rows"), "difference", nets, SMALLEST_RISE, RISE, notes)
         for layer in evidence.layers
     ]
-    rises = [finding for finding in found if finding is not None]
-    lacking = [layer for layer, finding in zip(evidence.layers, found, strict=True) if finding is None]
-    states, corrected = holm_states(rises, settings)
-    appear = any_of(states, complete=not lacking)
-    details = [finding.row(settings, state) for finding, state in zip(rises, states, strict=True)]
+    rises = [part for part in found if part is not None]
+    lacking = [layer for layer, part in zip(evidence.layers, found, strict=True) if part is None]
+    statuses, corrected = holm_statuses(rises, settings)
+    appear = any_of(statuses, complete=not lacking)
+    details = [part.row(settings, status) for part, status in zip(rises, statuses, strict=True)]
     if not no_nets and (lacking or not rises):
         notes.add(f"missing: zero_rows in layer {', '.join(lacking)}" if lacking else "missing: zero_rows")
 
     constant = _constant_units(evidence, settings, nets, notes)
-    for_good: State = constant.state(settings) if constant else "open"
+    for_good: Status = constant.status(settings) if constant else "open"
     if constant:
         details.append(constant.row(settings, for_good))
     elif not no_nets:
@@ -59,18 +59,18 @@ def locally_constant_units(evidence: Evidence, settings: Settings) -> Claim:
     removal = _removal(evidence, nets, notes, details)
 
     # a number of constant units that did not rise refutes nothing that the page names: it leaves the removal untested
-    state: State = "open"
+    status: Status = "open"
     if "fails" in (appear, removal):
-        state = "fails"
+        status = "fails"
     elif appear == for_good == removal == "holds":
-        state = "holds"
+        status = "holds"
     details += _beside(evidence, settings, training)
-    shown = max(rises, key=lambda finding: finding.effect, default=None)
+    shown = max(rises, key=lambda part: part.effect, default=None)
     interval = shown.interval(settings.confidence) if shown else UNDEFINED_INTERVAL
     return Claim(
         id="6-locally-constant-units",
         statement="Locally constant units (zero rows) appear with training; removing them does not change the function.",
-        verdict=verdict_of(state),
+        verdict=verdict_of(status),
         effect=shown.effect if shown else math.nan,
         ci_low=interval.low,
         ci_high=interval.high,
@@ -85,7 +85,7 @@ def locally_constant_units(evidence: Evidence, settings: Settings) -> Claim:
     )
 
 
-def _constant_units(evidence: Evidence, settings: Settings, nets: Indices, notes: Notes | None = None) -> Finding | None:
+def _constant_units(evidence: Evidence, settings: Settings, nets: Indices, notes: Notes | None = None) -> Part | None:
     """Units constant at every data point, added over the layers, against initialisation."""
     keys = [key for key in evidence.blocks if key.score == "constant_units"]
     if not keys:
@@ -99,12 +99,18 @@ def _constant_units(evidence: Evidence, settings: Settings, nets: Indices, notes
     if not sample.size:
         return None
     labels = {"k": 0} | net_labels(evidence, nets)
-    return Finding(
-        FOR_GOOD, "all", settings.bootstrap(sample), paired_test(sample.means[0]), 0.0, labels=labels, undefined=sample.undefined
+    return Part(
+        FOR_GOOD,
+        "all",
+        settings.bootstrap(sample),
+        signed_rank_test(sample.means[0]),
+        0.0,
+        labels=labels,
+        undefined=sample.undefined,
     )
 
 
-def _removal(evidence: Evidence, nets: Indices, notes: Notes, details: list[dict[str, object]]) -> State:
+def _removal(evidence: Evidence, nets: Indices, notes: Notes, details: list[dict[str, object]]) -> Status:
     """Whether removal leaves the outputs alone in every net that has constant units, be its setting's only one or not."""
     counts = np.zeros(nets.size)
     for key in evidence.blocks:
@@ -119,12 +125,12 @@ def _removal(evidence: Evidence, nets: Indices, notes: Notes, details: list[dict
     changes = np.where(np.isfinite(grid), grid, -np.inf).max(axis=1, initial=-np.inf)
     known = concerned & np.isfinite(changes)
     worst = float(changes[known].max()) if known.any() else math.nan
-    state: State = "fails" if worst > SAME_OUTPUT else "holds" if (known == concerned).all() else "open"
+    status: Status = "fails" if worst > SAME_OUTPUT else "holds" if (known == concerned).all() else "open"
     if not (known == concerned).all():
         notes.add(
             f"missing: prune_change of {int((concerned & ~known).sum())} of {int(concerned.sum())} nets with constant units"
         )
-    if state == "fails":
+    if status == "fails":
         above = int((changes[known] > SAME_OUTPUT).sum())
         notes.add(f"removal changes outputs in {above} of {int(known.sum())} nets, by up to {worst:.2g}")
     details.append(
@@ -137,11 +143,11 @@ def _removal(evidence: Evidence, nets: Indices, notes: Notes, details: list[dict
             "effect": worst,
             "n": int(known.sum()),
             "held_against": f"<= {SAME_OUTPUT:g} in every net",
-            "state": state,
+            "state": status,
             "decides": True,
         }
     )
-    return state
+    return status
 
 
 def _beside(evidence: Evidence, settings: Settings, training: str) -> list[dict[str, object]]:
@@ -152,9 +158,9 @@ def _beside(evidence: Evidence, settings: Settings, training: str) -> list[dict[
     rows = []
     for nets, k, score in plans:
         for layer in evidence.layers:
-            part = RISE if score == "zero_rows" else "rise of the share of rows exactly zero"
-            found = mean_above(evidence, settings, Key(layer, k, "all", score), "difference", nets, SMALLEST_RISE, part)
+            name = RISE if score == "zero_rows" else "rise of the share of rows exactly zero"
+            found = mean_above(evidence, settings, Key(layer, k, "all", score), "difference", nets, SMALLEST_RISE, name)
             if found is not None:
                 rows.append(found.row(settings))
     groups = [_constant_units(evidence, settings, nets) for nets in side_groups(evidence, training)]
-    return rows + [finding.row(settings) for finding in groups if finding is not None]
+    return rows + [part.row(settings) for part in groups if part is not None]

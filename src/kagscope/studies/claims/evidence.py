@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 from kagscope.columns.selections import parse_selection
-from kagscope.studies.statistics import Array, Strata, net_means
+from kagscope.studies.statistics.bootstrap import Strata, net_means
+from kagscope.studies.statistics.student import Array
+from kagscope.tables.means import layers_of
 from kagscope.tables.schema import RESULT_COLUMNS, TRAININGS
 
 Measure = Literal["ratio", "difference", "value", "baseline"]
@@ -48,7 +50,7 @@ class Block(NamedTuple):
         return self.value - self.baseline if name == "difference" else np.asarray(getattr(self, name))
 
 
-class Moment(NamedTuple):
+class Checkpoint(NamedTuple):
     """One recorded step of one net: PR ratio over all column pairs at the data points ``points`` (sorted)."""
 
     step: int
@@ -138,8 +140,9 @@ class Evidence:
             )
             for key, part in last.groupby(["layer", "k", "selection", "score"], sort=True)
         }
-        self.layers = sorted({key.layer for key in self.blocks if key.score in LAYER_SCORES and key.layer}, key=_layer_order)
-        self._moments = self._follow(table)
+        measured = {key.layer for key in self.blocks if key.score in LAYER_SCORES and key.layer}
+        self.layers = [name for name in layers_of(table) if name in measured]
+        self._checkpoints = self._follow(table)
 
     def _describe_nets(self, results: pd.DataFrame, run_codes: Indices, names: list[str], step: Indices) -> Indices:
         """Set the description of each net; returns the net's index by run code (-1 for a code without rows, and last)."""
@@ -162,14 +165,16 @@ class Evidence:
         return order
 
     @staticmethod
-    def _follow(table: pd.DataFrame) -> dict[tuple[str, int], list[Moment]]:
+    def _follow(table: pd.DataFrame) -> dict[tuple[str, int], list[Checkpoint]]:
         pr = table[(table["score"] == "pr") & (table["k"] == 2) & (table["selection"] == "all")]
         pr = pr.sort_values(["layer", "net", "step", "point"], kind="stable")
-        found: dict[tuple[str, int], list[Moment]] = {}
+        found: dict[tuple[str, int], list[Checkpoint]] = {}
         for key, part in pr.groupby(["layer", "net", "step"], sort=True):
             layer, net, step = cast(tuple[str, int, int], key)
-            moment = Moment(int(step), float(part["accuracy"].iloc[0]), part["point"].to_numpy(), part["ratio"].to_numpy())
-            found.setdefault((str(layer), int(net)), []).append(moment)
+            checkpoint = Checkpoint(
+                int(step), float(part["accuracy"].iloc[0]), part["point"].to_numpy(), part["ratio"].to_numpy()
+            )
+            found.setdefault((str(layer), int(net)), []).append(checkpoint)
         return found
 
     def nets(self, training: str, width: int | None = None) -> Indices:
@@ -187,9 +192,9 @@ class Evidence:
         """Widths of one training, ascending."""
         return sorted({int(width) for width in self.width[self.nets(training)]})
 
-    def moments(self, layer: str, net: int) -> list[Moment]:
+    def checkpoints(self, layer: str, net: int) -> list[Checkpoint]:
         """Recorded steps of one net, ascending."""
-        return self._moments.get((layer, net), [])
+        return self._checkpoints.get((layer, net), [])
 
     def selections(self, kind: str, score: str = "pr", k: int = 2) -> dict[float, str]:
         """Size of each ball or apart ("ball(7)" -> 7.0) that was measured in any layer, ascending."""
@@ -260,11 +265,6 @@ def _size(name: str) -> float:
 
 def _training_order(name: str) -> tuple[int, str]:
     return (TRAININGS.index(name) if name in TRAININGS else len(TRAININGS), name)
-
-
-def _layer_order(name: str) -> tuple[int, float, str]:
-    number = name.removeprefix("hidden")
-    return (0, float(number), "") if number.isdigit() else (1, 0.0, name)
 
 
 def other_trainings(evidence: Evidence, judged: str) -> Iterator[str]:

@@ -12,8 +12,8 @@ from kagscope.studies.claims.evidence import Evidence, Indices, Key
 from kagscope.studies.claims.verdicts import (
     SMALLEST_RATIO,
     Claim,
-    Finding,
     Notes,
+    Part,
     Settings,
     all_of,
     largest,
@@ -22,7 +22,9 @@ from kagscope.studies.claims.verdicts import (
     side_groups,
     verdict_of,
 )
-from kagscope.studies.statistics import Array, Interval, Strata, balanced_mean, equivalence_test, paired_test
+from kagscope.studies.statistics.bootstrap import Interval, Strata, balanced_mean
+from kagscope.studies.statistics.signed_rank import equivalence_test, signed_rank_test
+from kagscope.studies.statistics.student import Array
 
 MARGIN = 0.10  # "nearly the same": deviations below 10% of the mean over the scales
 SMALLEST_SHARE = 0.05  # of all column pairs; fewer lie between opposite edges alone
@@ -58,22 +60,22 @@ class Layer:
     """What one layer says: two sub-hypotheses per scale, and the largest absolute mean deviation over the scales."""
 
     layer: str
-    findings: list[Finding]
+    parts: list[Part]
 
-    def _of(self, part: str) -> list[Finding]:
-        return [finding for finding in self.findings if finding.part == part]
+    def _of(self, name: str) -> list[Part]:
+        return [part for part in self.parts if part.name == name]
 
     @property
     def effect(self) -> float:
-        return max(abs(finding.effect) for finding in self._of(DEVIATION))
+        return max(abs(part.effect) for part in self._of(DEVIATION))
 
     def interval(self, settings: Settings, hypotheses: int) -> Interval:
         """From the nearest that the widened intervals leave possible to the farthest end of the intervals.
 
         A maximum of noisy numbers is too large on average, so percentiles of the maximum itself would not do.
         """
-        wide = [finding.interval(settings.widened(hypotheses)) for finding in self._of(DEVIATION)]
-        narrow = [finding.interval(settings.confidence) for finding in self._of(DEVIATION)]
+        wide = [part.interval(settings.widened(hypotheses)) for part in self._of(DEVIATION)]
+        narrow = [part.interval(settings.confidence) for part in self._of(DEVIATION)]
         nearest = max(max(ends.low, -ends.high, 0.0) for ends in wide)
         farthest = max(max(abs(ends.low), abs(ends.high)) for ends in narrow)
         return Interval(nearest, farthest, settings.confidence)
@@ -106,10 +108,10 @@ def _judge(
             layers.append(found)
     if missing and len(scales) >= 2:
         notes.add(f"missing: {', '.join(missing)}")
-    needed = [finding for layer in layers for finding in layer.findings]
+    needed = [part for layer in layers for part in layer.parts]
     hypotheses = 2 * len(scales) * len(evidence.layers)
-    states = [finding.state(settings, hypotheses) for finding in needed]
-    details = [finding.row(settings, state) for finding, state in zip(needed, states, strict=True)]
+    statuses = [part.status(settings, hypotheses) for part in needed]
+    details = [part.row(settings, status) for part, status in zip(needed, statuses, strict=True)]
     details += _beside(evidence, settings, training, scales, choose)
     shown = max(layers, key=lambda layer: layer.effect, default=None)
     interval = shown.interval(settings, hypotheses) if shown else Interval(math.nan, math.nan, settings.confidence)
@@ -117,12 +119,12 @@ def _judge(
     return Claim(
         id=name,
         statement=statement,
-        verdict=verdict_of(all_of(states, complete=not missing)),
+        verdict=verdict_of(all_of(statuses, complete=not missing)),
         effect=shown.effect if shown else math.nan,
         ci_low=interval.low,
         ci_high=interval.high,
-        p_value=largest([finding.test.p_value for finding in needed], complete=not missing),
-        n=shown.findings[0].test.n if shown else 0,
+        p_value=largest([part.test.p_value for part in needed], complete=not missing),
+        n=shown.parts[0].test.n if shown else 0,
         effect_name=f"largest deviation of the PR ratio over {what}" + (f", layer {shown.layer}" if shown else ""),
         test="two one-sided Wilcoxon signed-rank tests over nets per layer and scale, and one of presence; largest p",
         criterion=f"at every scale of every hidden layer: |deviation| < {MARGIN:.0%} and PR ratio > {SMALLEST_RATIO}; "
@@ -156,16 +158,14 @@ def _layer(
     boot = settings.bootstrap(sample, _deviations_and_levels)
     means = sample.means
     deviations = _deviations(means)
-    findings = []
+    parts = []
     for i, scale in enumerate(scales):
         labels = {"k": k, "selection": scale} | net_labels(evidence, nets)
         equal = equivalence_test(deviations[i], -MARGIN, MARGIN)
-        present = paired_test(means[i] - SMALLEST_RATIO)
-        findings.append(Finding(DEVIATION, layer, boot, equal, -MARGIN, MARGIN, i, sample.undefined, labels))
-        findings.append(
-            Finding(PRESENCE, layer, boot, present, SMALLEST_RATIO, math.inf, len(scales) + i, sample.undefined, labels)
-        )
-    return Layer(layer, findings)
+        present = signed_rank_test(means[i] - SMALLEST_RATIO)
+        parts.append(Part(DEVIATION, layer, boot, equal, -MARGIN, MARGIN, i, sample.undefined, labels))
+        parts.append(Part(PRESENCE, layer, boot, present, SMALLEST_RATIO, math.inf, len(scales) + i, sample.undefined, labels))
+    return Layer(layer, parts)
 
 
 def _beside(
@@ -180,7 +180,7 @@ def _beside(
     plans = [(everyone, 3, choose(evidence, settings, everyone, 3, Notes()))]
     plans += [(nets, 2, list(scales)) for nets in side_groups(evidence, training)]
     found = [_layer(evidence, settings, layer, k, names, nets) for nets, k, names in plans for layer in evidence.layers]
-    return [finding.row(settings) for layer in found if layer is not None for finding in layer.findings]
+    return [part.row(settings) for layer in found if layer is not None for part in layer.parts]
 
 
 def _undefined_share(evidence: Evidence, nets: Indices, k: int, name: str) -> float:

@@ -11,19 +11,12 @@ import numpy as np
 
 from kagscope.base.errors import InputError
 from kagscope.studies.claims.evidence import Evidence, Indices, Key, Measure, Sample, other_trainings
-from kagscope.studies.statistics import (
-    Bootstrap,
-    Interval,
-    Statistic,
-    TestResult,
-    balanced_mean,
-    hierarchical_bootstrap,
-    holm,
-    paired_test,
-)
+from kagscope.studies.statistics.bootstrap import Bootstrap, Interval, Statistic, balanced_mean, hierarchical_bootstrap
+from kagscope.studies.statistics.multiple_testing import holm
+from kagscope.studies.statistics.signed_rank import TestResult, signed_rank_test
 from kagscope.tables.schema import VERDICTS
 
-State = Literal["holds", "fails", "open"]
+Status = Literal["holds", "fails", "open"]
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = VERDICTS
 SMALLEST_RATIO = 1.01  # "above 1": an effect under 1% is smaller than anything the paper would call one
@@ -93,10 +86,10 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Part:
     """One sub-hypothesis, "the effect lies above ``low`` (and below ``high``)", and what the data say of it."""
 
-    part: str
+    name: str
     layer: str
     boot: Bootstrap
     test: TestResult
@@ -115,7 +108,7 @@ class Finding:
         """Its interval."""
         return self.boot.interval(confidence, self.component)
 
-    def state(self, settings: Settings, hypotheses: int = 1, p_value: float | None = None) -> State:
+    def status(self, settings: Settings, hypotheses: int = 1, p_value: float | None = None) -> Status:
         """Whether it holds, fails or stays open.
 
         Args:
@@ -129,11 +122,11 @@ class Finding:
             return "holds"
         return "fails" if wide.high <= self.low or wide.low >= self.high else "open"
 
-    def row(self, settings: Settings, state: State | None = None) -> dict[str, Any]:
-        """A row of details; ``state`` where it takes part in the verdict."""
+    def row(self, settings: Settings, status: Status | None = None) -> dict[str, Any]:
+        """A row of details; ``status`` where it takes part in the verdict."""
         interval = self.interval(settings.confidence)
         return {
-            "part": self.part,
+            "part": self.name,
             "layer": self.layer,
             "k": 2,
             "selection": "all",
@@ -145,35 +138,35 @@ class Finding:
             "p_value": self.test.p_value,
             "n": self.test.n,
             "held_against": f"> {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}",
-            "state": state or "",
-            "decides": state is not None,
+            "state": status or "",
+            "decides": status is not None,
             "undefined": self.undefined,
         } | self.labels
 
 
-def all_of(states: Sequence[State], complete: bool = True) -> State:
+def all_of(statuses: Sequence[Status], complete: bool = True) -> Status:
     """All are needed: one failure is enough, and nothing holds while something is missing."""
-    if "fails" in states:
+    if "fails" in statuses:
         return "fails"
-    return "holds" if complete and states and all(state == "holds" for state in states) else "open"
+    return "holds" if complete and statuses and all(status == "holds" for status in statuses) else "open"
 
 
-def any_of(states: Sequence[State], complete: bool = True) -> State:
+def any_of(statuses: Sequence[Status], complete: bool = True) -> Status:
     """Any would do: all must fail."""
-    if "holds" in states:
+    if "holds" in statuses:
         return "holds"
-    return "fails" if complete and states and all(state == "fails" for state in states) else "open"
+    return "fails" if complete and statuses and all(status == "fails" for status in statuses) else "open"
 
 
-def holm_states(findings: Sequence[Finding], settings: Settings) -> tuple[list[State], list[float]]:
+def holm_statuses(parts: Sequence[Part], settings: Settings) -> tuple[list[Status], list[float]]:
     """States and corrected p-values of sub-hypotheses of which any would do."""
-    corrected = holm([finding.test.p_value for finding in findings])
-    return [finding.state(settings, p_value=p) for finding, p in zip(findings, corrected, strict=True)], corrected
+    corrected = holm([part.test.p_value for part in parts])
+    return [part.status(settings, p_value=p) for part, p in zip(parts, corrected, strict=True)], corrected
 
 
-def verdict_of(state: State) -> str:
+def verdict_of(status: Status) -> str:
     """The verdict on a claim that needs just this."""
-    return {"holds": REPRODUCED, "fails": NOT_REPRODUCED, "open": INCONCLUSIVE}[state]
+    return {"holds": REPRODUCED, "fails": NOT_REPRODUCED, "open": INCONCLUSIVE}[status]
 
 
 def largest(p_values: Sequence[float], complete: bool = True) -> float:
@@ -216,20 +209,20 @@ def mean_above(
     measure: Measure,
     nets: Indices,
     low: float,
-    part: str,
+    name: str,
     notes: Notes | None = None,
-) -> Finding | None:
+) -> Part | None:
     """The sub-hypothesis that the mean over settings lies above ``low``; None where no setting has two nets with values."""
     sample = evidence.sample([key], measure, nets)
     if notes is not None:
         notes.take(sample)
     if not sample.size:
         return None
-    return Finding(
-        part,
+    return Part(
+        name,
         key.layer,
         settings.bootstrap(sample),
-        paired_test(sample.means[0] - low),
+        signed_rank_test(sample.means[0] - low),
         low,
         undefined=sample.undefined,
         labels={"k": key.k, "selection": key.selection} | net_labels(evidence, nets),

@@ -11,8 +11,8 @@ from kagscope.studies.claims.verdicts import (
     SMALLEST_RATIO,
     UNDEFINED_INTERVAL,
     Claim,
-    Finding,
     Notes,
+    Part,
     Settings,
     all_of,
     largest,
@@ -20,7 +20,9 @@ from kagscope.studies.claims.verdicts import (
     net_labels,
     verdict_of,
 )
-from kagscope.studies.statistics import Array, Strata, trend_test
+from kagscope.studies.statistics.bootstrap import Strata
+from kagscope.studies.statistics.kendall import trend_test
+from kagscope.studies.statistics.student import Array
 
 PART = "PR ratio of the widest over the narrowest"
 
@@ -31,32 +33,32 @@ def larger_networks(evidence: Evidence, settings: Settings) -> Claim:
     training, said = evidence.judged_training()
     no_nets = missing_nets(evidence, training)
     notes.add(*said, no_nets, *evidence.settings_left_out(training))
-    needed: list[Finding] = []
+    needed: list[Part] = []
     missing = [] if evidence.layers else ["any hidden layer"]
     for layer in evidence.layers:
-        finding = _compare(evidence, settings, Key(layer, 2, "all", "pr"), evidence.nets(training), notes)
-        if finding is None:
+        part = _compare(evidence, settings, Key(layer, 2, "all", "pr"), evidence.nets(training), notes)
+        if part is None:
             missing.append(f"pr of two widths in layer {layer}")
         else:
-            needed.append(finding)
+            needed.append(part)
     if missing and not no_nets:
         notes.add(f"missing: {', '.join(missing)}")
-    states = [finding.state(settings, len(needed) + len(missing)) for finding in needed]
-    details = [finding.row(settings, state) for finding, state in zip(needed, states, strict=True)]
+    statuses = [part.status(settings, len(needed) + len(missing)) for part in needed]
+    details = [part.row(settings, status) for part, status in zip(needed, statuses, strict=True)]
     plans = [(evidence.nets(training), k) for k in (1, 3)]
     plans += [(evidence.nets(other), 2) for other in other_trainings(evidence, training)]
     beside = [_compare(evidence, settings, Key(layer, k, "all", "pr"), nets) for nets, k in plans for layer in evidence.layers]
-    details += [finding.row(settings) for finding in beside if finding is not None]
-    shown = min(needed, key=lambda finding: finding.effect, default=None)
+    details += [part.row(settings) for part in beside if part is not None]
+    shown = min(needed, key=lambda part: part.effect, default=None)
     interval = shown.interval(settings.confidence) if shown else UNDEFINED_INTERVAL
     return Claim(
         id="4-larger-networks",
         statement="Larger networks show it more strongly.",
-        verdict=verdict_of(all_of(states, complete=not missing)),
+        verdict=verdict_of(all_of(statuses, complete=not missing)),
         effect=shown.effect if shown else math.nan,
         ci_low=interval.low,
         ci_high=interval.high,
-        p_value=largest([finding.test.p_value for finding in needed], complete=not missing),
+        p_value=largest([part.test.p_value for part in needed], complete=not missing),
         n=shown.test.n if shown else 0,
         effect_name=f"{PART}, layer {shown.layer} (the smallest)" if shown else PART,
         test="one-sided trend over widths, Kendall's tau-b (Jonckheere–Terpstra); largest p of the layers",
@@ -72,7 +74,7 @@ def _widest_over_narrowest(means: Array, strata: Strata) -> Array:
     return np.divide(widest, narrowest, out=np.full(widest.shape, np.nan), where=narrowest > 0)
 
 
-def _compare(evidence: Evidence, settings: Settings, key: Key, nets: Indices, notes: Notes | None = None) -> Finding | None:
+def _compare(evidence: Evidence, settings: Settings, key: Key, nets: Indices, notes: Notes | None = None) -> Part | None:
     sample = evidence.sample([key], "ratio", nets)
     if notes is not None:
         notes.take(sample)
@@ -85,4 +87,4 @@ def _compare(evidence: Evidence, settings: Settings, key: Key, nets: Indices, no
     labels = {"k": key.k} | net_labels(evidence, nets) | {"width": f"{widths[-1]} over {widths[0]}"}
     boot = settings.bootstrap(extremes, _widest_over_narrowest)
     test = trend_test(sample.strata, sample.means[0])
-    return Finding(PART, key.layer, boot, test, SMALLEST_RATIO, undefined=sample.undefined, labels=labels)
+    return Part(PART, key.layer, boot, test, SMALLEST_RATIO, undefined=sample.undefined, labels=labels)

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from kagscope.base.messages import Finding
 from kagscope.studies.inference.comparisons import comparisons
+from kagscope.studies.inference.findings import findings_of_tests
 from kagscope.studies.inference.nets import Nets
-from kagscope.studies.inference.sentences import sentences
 from kagscope.studies.inference.trained import trained_against_initial
 from kagscope.studies.inference.trends import trends
 
@@ -20,12 +21,12 @@ __all__ = ["Inference", "infer"]
 
 
 class Inference(NamedTuple):
-    """The three tables and what they say in plain words."""
+    """The three tables and what they say."""
 
     trained: pd.DataFrame
     comparisons: pd.DataFrame
     trends: pd.DataFrame
-    sentences: list[str]
+    findings: list[Finding]
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables by the names of their files."""
@@ -42,4 +43,4 @@ def infer(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> I
     """
     nets = Nets.of(results, runs, varied)
     tables = trained_against_initial(nets), comparisons(nets), trends(nets)
-    return Inference(*tables, sentences(*tables))
+    return Inference(*tables, findings_of_tests(*tables))

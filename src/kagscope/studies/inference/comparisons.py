@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.special import comb
 
 from kagscope.studies.inference.mixed import Fits, mixed_effects
 from kagscope.studies.inference.nets import Block, Indices, Nets
 from kagscope.studies.inference.paired import SAME, adjusted, as_ratios, over_seeds, seed_values
-from kagscope.studies.inference.permutation import holm_within
-from kagscope.studies.statistics import Array, net_means
+from kagscope.studies.statistics.bootstrap import net_means
+from kagscope.studies.statistics.multiple_testing import holm_within
+from kagscope.studies.statistics.student import Array, difference_of, t_interval, t_test
 
-RANK_SUM = "Mann-Whitney U over runs, not paired: no two runs share all the rest"
+WELCH = "Welch's t over runs, not paired: no two runs share all the rest"
+ONE_RUN, EQUAL_RUNS = "one run in a category: no test", "all runs of a category are the same"
 COLUMNS = (
     *("axis", "first", "category", "layer", "k", "selection", "score", "measure"),
     *("effect", "low", "high", "p_value", "p_holm", "p_joint", "p_least", "n", "pairs", "agree", "test"),
@@ -24,18 +25,22 @@ COLUMNS = (
 )
 
 
-def comparisons(nets: Nets) -> pd.DataFrame:
+def comparisons(nets: Nets, axes: Sequence[str] | None = None) -> pd.DataFrame:
     """Each axis that is no number, or a number with two values: effect of each category against the first.
 
     Nets are paired where they share the seed and all other axes, and pairs averaged over each seed; where no two nets do, all
     nets of one category are held against all of the other. Beside it stands a mixed model of all nets.
+
+    Args:
+        nets: of the study.
+        axes: which; by default all of :func:`category_axes`.
 
     Returns:
         Columns ``COLUMNS``, see docs/studies_statistics.md; empty where no axis has categories.
     """
     tables = []
     done: Fits = {}
-    for axis in category_axes(nets):
+    for axis in axes if axes is not None else category_axes(nets):
         for category, mixed in zip(nets.levels(axis)[1:], mixed_effects(nets, axis, done), strict=True):
             tables.append(_compared(nets, axis, category, mixed))
     if not tables:
@@ -58,8 +63,7 @@ def _compared(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tupl
     seeds = np.unique(nets.runs["seed"])
     means = np.full((seeds.size, len(nets.keys)), np.nan)
     if len(pairs):
-        blocks = [Block(block.rows, seed_values(nets, pairs[:, 0], differences(block, pairs, axis))) for block in nets.blocks]
-        found, own = over_seeds(blocks, len(nets.keys))
+        found, own = over_seeds(differences(nets, pairs, axis), len(nets.keys))
         means[np.isin(seeds, nets.runs["seed"].to_numpy()[pairs[:, 0]])] = own
         each = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
         agree = agreement(nets, nets.others(axis), pairs[:, 0], each, found["effect"].to_numpy())
@@ -86,10 +90,15 @@ def matched(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def differences(block: Block, pairs: Indices, axis: str) -> Array:
-    """(keys, pairs, points); of means over points where the points of the two are not the same images."""
-    values = net_means(block.values)[:, :, None] if axis == "data" else block.values
-    return np.asarray(values[:, pairs[:, 1]] - values[:, pairs[:, 0]])
+def differences(nets: Nets, pairs: Indices, axis: str) -> list[Block]:
+    """Second minus first of each pair, averaged by seed; of means over points where the two have other images."""
+    other_images = "data" in (axis, *nets.tied(axis))
+    blocks = []
+    for block in nets.blocks:
+        values = net_means(block.values)[:, :, None] if other_images else block.values
+        each = values[:, pairs[:, 1]] - values[:, pairs[:, 0]]
+        blocks.append(Block(block.rows, seed_values(nets, pairs[:, 0], each)))
+    return blocks
 
 
 def agreement(nets: Nets, others: list[str], runs: Indices, own: Array, effects: Array) -> Array:
@@ -110,24 +119,24 @@ def agreement(nets: Nets, others: list[str], runs: Indices, own: Array, effects:
 
 
 def _unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.DataFrame:
-    """All nets of one category against all of the other; the interval is Welch's."""
+    """All nets of one category against all of the other."""
     values = nets.runs[axis]
     a, b = (nets.means[:, np.flatnonzero(values == level)] for level in (category, first))
-    rows = [_rank_sum(x[np.isfinite(x)], y[np.isfinite(y)]) for x, y in zip(a, b, strict=True)]
+    rows = [_welch(x[np.isfinite(x)], y[np.isfinite(y)]) for x, y in zip(a, b, strict=True)]
     return pd.DataFrame(rows, columns=["n", "effect", "low", "high", "p_value", "p_least", "test", "reason"])
 
 
-def _rank_sum(x: Array, y: Array) -> tuple[Any, ...]:
+def _welch(x: Array, y: Array) -> tuple[Any, ...]:
     n = x.size + y.size
     if not x.size or not y.size:
         return n, *(np.nan,) * 5, "", "undefined"
-    effect, low, high = float(x.mean() - y.mean()), np.nan, np.nan
+    found = difference_of(x, y)
+    effect = float(np.asarray(found.value))
     if np.ptp(np.concatenate([x, y])) == 0:
         return n, effect, *(np.nan,) * 4, "", SAME
-    least = min(1.0, 2 / float(comb(n, x.size)))
-    p_value = float(stats.mannwhitneyu(x, y).pvalue)
-    few = min(x.size, y.size) < 2
-    if not few and x.std() + y.std() > 0:
-        ends = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
-        low, high = float(ends.low), float(ends.high)
-    return n, effect, low, high, p_value, least, RANK_SUM, "one run in a category: no interval" if few else ""
+    if min(x.size, y.size) < 2:
+        return n, effect, *(np.nan,) * 4, "", ONE_RUN
+    if x.std() + y.std() == 0:
+        return n, effect, *(np.nan,) * 4, "", EQUAL_RUNS
+    low, high = t_interval(found)
+    return n, effect, float(low), float(high), float(t_test(found)), 0.0, WELCH, ""

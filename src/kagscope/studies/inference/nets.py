@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 from kagscope.studies.relations import outcome_columns
-from kagscope.studies.statistics import Array, net_means
+from kagscope.studies.statistics.bootstrap import net_means
+from kagscope.studies.statistics.student import Array
 from kagscope.tables.means import WHAT_KEYS, final
 from kagscope.tables.schema import BOOKKEEPING, RESULT_COLUMNS
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from kagscope.studies.inference.nets import RATIO, Block, Indices, Nets
-from kagscope.studies.inference.permutation import flip_draws, holm_within, step_down, two_sided
-from kagscope.studies.statistics import Array, hierarchical_bootstrap, net_means
+from kagscope.studies.statistics.bootstrap import hierarchical_bootstrap, net_means
+from kagscope.studies.statistics.multiple_testing import holm_within, step_down
+from kagscope.studies.statistics.permutation import flip_draws, two_sided
+from kagscope.studies.statistics.student import Array, mean_of, t_test
 
 FEWEST_EXACT = 6  # seeds: below, the exact test cannot reach 5% on two sides
 RESAMPLES = 1000
@@ -106,9 +107,7 @@ def _tests(means: Array) -> tuple[Array, Array, np.ndarray]:
             p_least[columns] = np.maximum(1 / len(draws), np.minimum(1.0, 2.0 ** (1 - (d != 0).sum(axis=0))))
             test[columns] = f"{FLIPS}, {'all' if len(draws) == 2**n else 'drawn'} {len(draws)}"
         else:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                t = d.mean(axis=0) / (d.std(axis=0, ddof=1) / np.sqrt(n))
-            p_value[columns], p_least[columns], test[columns] = 2 * stats.t.sf(np.abs(t), n - 1), 0.0, STUDENT
+            p_value[columns], p_least[columns], test[columns] = t_test(mean_of(d)), 0.0, STUDENT
     return p_value, p_least, test
 
 

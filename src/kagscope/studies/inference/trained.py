@@ -7,7 +7,7 @@ import pandas as pd
 
 from kagscope.studies.inference.nets import OWN_REFERENCE, VALUE, Block, Indices, Nets
 from kagscope.studies.inference.paired import adjusted, as_ratios, over_seeds, seed_values
-from kagscope.studies.statistics import Array
+from kagscope.studies.statistics.student import Array
 
 ALL = "all"
 ORDER = ("effect", "low", "high", "p_value", "p_holm", "p_joint", "p_least", "n", "runs", "test", "family", "reason")

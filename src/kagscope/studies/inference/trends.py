@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from kagscope.studies.inference.comparisons import agreement, differences, matched
-from kagscope.studies.inference.nets import Block, Nets
-from kagscope.studies.inference.paired import SAME, as_ratios, over_seeds, seed_values
-from kagscope.studies.inference.permutation import holm_within, order_count, pair_signs, step_down, trend_draws, two_sided
-from kagscope.studies.statistics import Array
+from kagscope.studies.inference.nets import Nets
+from kagscope.studies.inference.paired import SAME, as_ratios, over_seeds
+from kagscope.studies.statistics.kendall import mean_tau, order_count, pair_signs, trend_draws
+from kagscope.studies.statistics.multiple_testing import holm_within, step_down
+from kagscope.studies.statistics.permutation import two_sided
+from kagscope.studies.statistics.student import Array
 
 FEWEST_LEVELS = 3  # with two, comparisons say more
 COLUMNS = (
@@ -121,41 +122,12 @@ def _within(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array
     return pair_signs(series).sum(axis=2), defined.sum(axis=2).astype(float)
 
 
-def mean_tau(scores: Array, pairs: Array, levels: int) -> tuple[Array, Array, Array]:
-    """Mean over seeds of Kendall's tau (S over the number of pairs) and a 95% interval.
-
-    The interval is the wider of two: Student's t over seeds, and the score interval of Kendall's upper bound of the variance of
-    one series, 2 (1 - tau^2) / levels (Kendall & Gibbons 1990, chapter 4), which does not shrink to nothing where all agree.
-
-    Args:
-        scores: (keys, seeds) S of each seed.
-        pairs: (keys, seeds) number of pairs behind it; seeds with none are left out.
-        levels: number of values of the axis.
-
-    Returns:
-        tau, low, high, (keys,) each, within [-1, 1]; NaN without pairs.
-    """
-    each = np.divide(scores, pairs, out=np.full(scores.shape, np.nan), where=pairs > 0)
-    n = np.isfinite(each).sum(axis=1)
-    some = np.maximum(n, 1)
-    tau = np.where(n > 0, np.nansum(each, axis=1) / some, np.nan)
-    series = np.maximum(pairs.sum(axis=1) / (levels * (levels - 1) / 2), 1.0)
-    c = stats.norm.isf(0.025) ** 2 * 2 / (levels * series)
-    reach = np.sqrt(c * np.maximum(1 + c - tau**2, 0.0))
-    low, high = (tau - reach) / (1 + c), (tau + reach) / (1 + c)
-    freedom = np.maximum(n - 1, 1)
-    spread = np.sqrt(np.nansum((each - tau[:, None]) ** 2, axis=1) / freedom)
-    half = np.where(n > 1, stats.t.isf(0.025, freedom) * spread / np.sqrt(some), 0.0)
-    return tau, np.clip(np.minimum(low, tau - half), -1, 1), np.clip(np.maximum(high, tau + half), -1, 1)
-
-
 def _change(nets: Nets, axis: Axis, others: list[str]) -> pd.DataFrame:
     """From the lowest to the highest value: the mean of matched pairs over seeds, and how many settings go the same way."""
     pairs = matched(nets, axis.column, axis.values[0], axis.values[-1])
     if not len(pairs):
         return pd.DataFrame(dict.fromkeys(("change", "change_low", "change_high", "agree"), np.nan), index=nets.keys.index)
-    blocks = [Block(block.rows, seed_values(nets, pairs[:, 0], differences(block, pairs, axis.column))) for block in nets.blocks]
-    found, _ = over_seeds(blocks, len(nets.keys))
+    found, _ = over_seeds(differences(nets, pairs, axis.column), len(nets.keys))
     own = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
     agree = agreement(nets, others, pairs[:, 0], own, found["effect"].to_numpy())
     return found[["effect", "low", "high"]].add_prefix("change_").rename(columns={"change_effect": "change"}).assign(agree=agree)

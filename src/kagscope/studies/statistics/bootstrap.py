@@ -1,4 +1,4 @@
-"""Intervals and tests for numbers measured at many data points of a few networks.
+"""Bootstrap intervals of numbers measured at many data points of a few networks.
 
 The units of all evidence are networks ("nets"); what is done at the level of data points only sharpens each net's
 mean. Why each method was chosen, and what it cannot do, is in ``docs/claims.md``.
@@ -6,23 +6,20 @@ mean. Why each method was chosen, and what it cannot do, is in ``docs/claims.md`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from kagscope.base.errors import InputError
+from kagscope.studies.statistics.student import Array, Estimate, t_interval
 
-Array = NDArray[np.float64]
 Strata = NDArray[np.int64]
 Statistic = Callable[[Array, Strata], Array]
 """From net means (draws, quantities, nets) and each net's stratum (nets,) to components (draws, components)."""
-Alternative = Literal["greater", "less", "two-sided"]
 
-_EXACT_UP_TO = 50  # nets
 _DRAWS_AT_ONCE = 256  # keeps the weights of 10,000 points at 20 MB
 
 
@@ -33,17 +30,6 @@ class Interval:
     low: float
     high: float
     confidence: float
-
-
-@dataclass(frozen=True)
-class TestResult:
-    """A test's p-value, the number of nets it counted and an effect size in [-1, 1]."""
-
-    __test__ = False  # not a test case, whatever pytest makes of the name
-
-    p_value: float
-    n: int
-    effect_size: float
 
 
 @dataclass(frozen=True)
@@ -88,10 +74,7 @@ class Bootstrap:
         Returns:
             Lower and upper ends, (components,) each; NaN without degrees of freedom.
         """
-        if self.df < 1:
-            return np.full_like(self.estimate, np.nan), np.full_like(self.estimate, np.nan)
-        half = stats.t.isf((1 - confidence) / 2, self.df) * self.draws.std(axis=0, ddof=1)
-        return self.estimate - half, self.estimate + half
+        return t_interval(Estimate(self.estimate, self.draws.std(axis=0, ddof=1), self.df), confidence)
 
 
 def net_means(values: Array) -> Array:
@@ -195,101 +178,3 @@ def _point_weights(points: int, draws: int, rng: np.random.Generator) -> Array:
     size = max(points - 1, 1)
     flat = rng.integers(points, size=(draws, size)) + points * np.arange(draws)[:, None]
     return np.bincount(flat.ravel(), minlength=draws * points).reshape(draws, points).astype(np.float64)
-
-
-def paired_test(differences: ArrayLike, alternative: Alternative = "greater") -> TestResult:
-    """Wilcoxon signed-rank test of paired differences, one per net (Wilcoxon 1945).
-
-    Exact up to 50 nets, ties by mean ranks; normal beyond.
-
-    Args:
-        differences: One per net; NaN are left out, zeros count for neither side.
-        alternative: The side on which the differences are claimed to lie.
-
-    Returns:
-        p (1 if all differences are zero, NaN without any net), number of nets, matched-pairs rank-biserial correlation.
-    """
-    d = np.asarray(differences, dtype=np.float64).ravel()
-    d = d[np.isfinite(d)]
-    if d.size == 0:
-        return TestResult(np.nan, 0, np.nan)
-    nonzero = d[d != 0]
-    if nonzero.size == 0:
-        return TestResult(1.0, int(d.size), 0.0)
-    if nonzero.size <= _EXACT_UP_TO:
-        p_value = _exact_signed_rank(nonzero, alternative)
-    else:
-        p_value = float(stats.wilcoxon(nonzero, alternative=alternative, method="approx").pvalue)
-    return TestResult(p_value, int(d.size), rank_biserial(d))
-
-
-def _exact_signed_rank(nonzero: Array, alternative: Alternative) -> float:
-    """p under all assignments of signs, ties by mean ranks: the distribution of twice the rank sum, rank by rank.
-
-    Counts stay below 2^50 and are exact in float64; scipy's exact method knows no ties, and its enumeration takes seconds.
-    """
-    doubled = np.rint(2 * stats.rankdata(np.abs(nonzero))).astype(np.int64)
-    ways = np.ones(1)
-    for rank in doubled:
-        ways = np.concatenate([ways, np.zeros(rank)]) + np.concatenate([np.zeros(rank), ways])
-    positive = int(doubled[nonzero > 0].sum())
-    total = float(ways.sum())
-    above, below = float(ways[positive:].sum()) / total, float(ways[: positive + 1].sum()) / total
-    return {"greater": above, "less": below, "two-sided": min(1.0, 2 * min(above, below))}[alternative]
-
-
-def equivalence_test(differences: ArrayLike, low: float, high: float) -> TestResult:
-    """Two one-sided paired tests that the differences lie between ``low`` and ``high`` (Schuirmann 1987): the larger p-value."""
-    d = np.asarray(differences, dtype=np.float64).ravel()
-    above, below = paired_test(d - low, "greater"), paired_test(d - high, "less")
-    return TestResult(max(above.p_value, below.p_value), above.n, rank_biserial(d))
-
-
-def trend_test(groups: ArrayLike, values: ArrayLike, alternative: Alternative = "greater") -> TestResult:
-    """Monotone trend of ``values`` over ordered ``groups``: Kendall's tau-b, with tied groups the Jonckheere–Terpstra test.
-
-    Args:
-        groups: Ordered group of each net, e.g. its width.
-        values: One value per net; NaN are left out.
-        alternative: "greater" for a rising trend.
-
-    Returns:
-        p, number of nets, tau-b; NaN with fewer than two groups. All values equal is no trend: p = 1, tau = 0.
-    """
-    x, y = np.asarray(groups, dtype=np.float64).ravel(), np.asarray(values, dtype=np.float64).ravel()
-    keep = np.isfinite(x) & np.isfinite(y)
-    x, y = x[keep], y[keep]
-    if np.unique(x).size < 2:
-        return TestResult(np.nan, int(x.size), np.nan)
-    if np.unique(y).size < 2:
-        return TestResult(1.0, int(x.size), 0.0)
-    tau = stats.kendalltau(x, y, alternative=alternative)
-    return TestResult(float(tau.pvalue), int(x.size), float(tau.statistic))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Holm 1979): compare with alpha as they are. NaN counts as a test and stays NaN."""
-    p = np.array(p_values, dtype=np.float64)
-    order = np.argsort(np.where(np.isnan(p), np.inf, p), kind="stable")
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1.0)
-    return [float(value) for value in adjusted]
-
-
-def rank_biserial(differences: ArrayLike) -> float:
-    """Matched-pairs rank-biserial correlation (Kerby 2014): favourable minus unfavourable share of the rank sum, in [-1, 1]."""
-    d = np.asarray(differences, dtype=np.float64).ravel()
-    d = d[np.isfinite(d) & (d != 0)]
-    if d.size == 0:
-        return 0.0
-    ranks = stats.rankdata(np.abs(d))
-    return float((ranks * np.sign(d)).sum() / ranks.sum())
-
-
-def cliffs_delta(a: ArrayLike, b: ArrayLike) -> float:
-    """Cliff's delta (Cliff 1993): P(a > b) - P(a < b) over all pairs of nets, in [-1, 1]; NaN if either is empty."""
-    x, y = np.asarray(a, dtype=np.float64).ravel(), np.asarray(b, dtype=np.float64).ravel()
-    x, y = x[np.isfinite(x)], y[np.isfinite(y)]
-    if x.size == 0 or y.size == 0:
-        return float("nan")
-    return float(np.sign(x[:, None] - y[None, :]).mean())

@@ -1,0 +1,115 @@
+"""What the three tables of tests say, in a finding for each question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from kagscope.base.messages import Finding, Number
+from kagscope.studies.inference.nets import RATIO
+from kagscope.studies.inference.trained import ALL
+
+ALPHA = 0.05
+
+
+def findings_of_tests(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: pd.DataFrame) -> list[Finding]:
+    """How many scores of the whole image differ after correction, and the clearest of them.
+
+    Args:
+        trained: as of :func:`kagscope.studies.inference.trained.trained_against_initial`.
+        comparisons: as of :func:`kagscope.studies.inference.comparisons.comparisons`.
+        trends: as of :func:`kagscope.studies.inference.trends.trends`.
+
+    Returns:
+        A finding "training_effect", one "category_effect" for each axis of categories, one "trend" for each axis of numbers; all
+        with ``differ`` and ``tested``, and of the clearest score its name, ``layer``, ``k`` and effect.
+    """
+    over_all = trained["family"].str.contains("over all settings")
+    found = [_training_effect(_tested(trained[over_all] if over_all.any() else trained))]
+    found += [category_effect(table) for _, table in comparisons.groupby("axis", sort=False)]
+    found += [_trend(_tested(table)) for _, table in trends.groupby("axis", sort=False)]
+    return [one for one in found if one is not None]
+
+
+def corrected(table: pd.DataFrame) -> pd.Series[float]:
+    """The p-value to judge by: ``p_joint`` of a permutation test, else ``p_holm``."""
+    return table["p_joint"].astype(float).fillna(table["p_holm"].astype(float))
+
+
+def _training_effect(tested: pd.DataFrame) -> Finding | None:
+    if tested.empty:
+        return None
+    clear, best = _clearest(tested, tested["p_value"])
+    axes = list(tested.columns[: list(tested.columns).index("layer")])
+    where = "" if not axes else " over all settings" if best[axes[0]] == ALL else " in single settings"
+    what = f"Training changed {len(clear)} of {len(tested)} scores of the whole image{where} ({_how(best)})"
+    end = f"; clearest: {_score(best)}, {effect_text(best)}." if len(clear) else ": nothing differs for sure."
+    return Finding(what + end, code="training_effect", **_counts(tested, clear), **_effect(best, clear))
+
+
+def category_effect(table: pd.DataFrame) -> Finding | None:
+    """The finding of one axis of :func:`~kagscope.studies.inference.comparisons.comparisons`; None where nothing was tested."""
+    tested = _tested(table)
+    if tested.empty:
+        return None
+    clear, best = _clearest(tested, tested["p_value"])
+    mixed = tested["mixed_p_holm"].astype(float)
+    how = f"{_how(best)}; by the mixed models of all nets {(mixed < ALPHA).sum()} of {mixed.notna().sum()}"
+    axis, groups = str(best["axis"]), {"category": str(best["category"]), "first": str(best["first"])}
+    what = f"Scores of the whole image that differ with {axis}: {len(clear)} of {len(tested)} ({how})"
+    end = f"; clearest: {groups['category']} against {groups['first']}, {_score(best)}, {effect_text(best)}." * bool(len(clear))
+    numbers = _counts(tested, clear) | (groups if len(clear) else {}) | _effect(best, clear)
+    return Finding(what + (end or "."), code="category_effect", axis=axis, **numbers)
+
+
+def _trend(tested: pd.DataFrame) -> Finding | None:
+    if tested.empty:
+        return None
+    clear, best = _clearest(tested, -tested["tau"].abs())
+    axis = str(best["axis"])
+    what = f"Scores of the whole image with a monotone trend over {axis}: {len(clear)} of {len(tested)} ({_how(best)})"
+    way = f"{_score(best)} {'rises' if best['tau'] > 0 else 'falls'}"
+    end = f"; clearest: {way}, tau {best['tau']:.2f} ({best['tau_low']:.2f} to {best['tau_high']:.2f})." * bool(len(clear))
+    numbers = _counts(tested, clear) | (_about(best) | {"tau": float(best["tau"])} if len(clear) else {})
+    return Finding(what + (end or "."), code="trend", axis=axis, **numbers)
+
+
+def _tested(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["selection"] == "all") & table["p_value"].notna()].reset_index(drop=True)
+
+
+def _clearest(tested: pd.DataFrame, then: pd.Series[Any]) -> tuple[pd.DataFrame, pd.Series[Any]]:
+    """Rows that differ after correction, and the clearest: lowest corrected p, then lowest ``then``."""
+    p = corrected(tested)
+    order = pd.DataFrame({"p": p, "then": then.astype(float)}).sort_values(["p", "then"], kind="stable")
+    return tested[p < ALPHA], tested.loc[order.index[0]]
+
+
+def _counts(tested: pd.DataFrame, clear: pd.DataFrame) -> dict[str, Number]:
+    return {"differ": len(clear), "tested": len(tested)}
+
+
+def _about(row: pd.Series[Any]) -> dict[str, Number]:
+    return {"score": str(row["score"]), "layer": str(row["layer"]), "k": int(row["k"])}
+
+
+def _effect(row: pd.Series[Any], clear: pd.DataFrame) -> dict[str, Number]:
+    """The clearest effect, if any is clear."""
+    return _about(row) | {name: float(row[name]) for name in ("effect", "low", "high")} if len(clear) else {}
+
+
+def _how(row: pd.Series[Any]) -> str:
+    return f"{row['test']}, n = {row['n']}, corrected p < {ALPHA}"
+
+
+def _score(row: pd.Series[Any]) -> str:
+    order = f"k = {row['k']}, " if row["k"] else ""
+    return f"{row['score']} ({order}layer {row['layer']})" if row["layer"] else str(row["score"])
+
+
+def effect_text(row: pd.Series[Any]) -> str:
+    """An effect with its interval: "1.23 times (1.1 to 1.4)", "+0.02 (0.01 to 0.03)"."""
+    ratio = row["measure"] == RATIO
+    effect = f"{row['effect']:.3g} times" if ratio else f"{row['effect']:+.3g}"
+    return effect if pd.isna(row["low"]) else f"{effect} ({row['low']:.3g} to {row['high']:.3g})"

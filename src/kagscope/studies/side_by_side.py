@@ -1,0 +1,249 @@
+"""Several finished studies as one, with a column ``study``: compared, tested and drawn as along any other axis."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kagscope.base.errors import InputError
+from kagscope.base.files import atomic_path
+from kagscope.base.messages import Finding, listed
+from kagscope.studies.inference.comparisons import comparisons
+from kagscope.studies.inference.nets import Nets
+from kagscope.studies.setting_tables import labels_of, runs_table, varied_axes
+from kagscope.studies.side_by_side_findings import side_by_side_findings
+from kagscope.studies.store import RunStore
+from kagscope.studies.tables import CURVES, RESULTS, none_finished, read_joined, whole_runs
+from kagscope.tables.means import WHAT_KEYS, final, layers_of
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
+
+AXIS = "study"
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """A study as it stands; nothing in its folder is written.
+
+    Attributes:
+        name: what it is called beside the others.
+        store: its folder.
+        runs: a row for each finished run, see :func:`~kagscope.studies.setting_tables.runs_table`.
+        results, curves: tables of :mod:`kagscope.tables.schema`.
+        left_out: runs that are not in them, and why.
+        verdicts: on the claims, by claim; empty where the study tests none.
+        measured: how its nets were measured, value by value.
+        versions: of the libraries that its runs were computed with.
+    """
+
+    name: str
+    store: RunStore
+    runs: pd.DataFrame
+    results: pd.DataFrame
+    curves: pd.DataFrame
+    left_out: dict[str, str]
+    verdicts: dict[str, str]
+    measured: dict[str, str]
+    versions: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> FinishedStudy:
+        """Read a study, which may still be running.
+
+        Raises:
+            DataError: the folder is no study, one of another version, or without any finished run.
+        """
+        store = RunStore.existing(folder)
+        whole, left_out = whole_runs(store, store.study["runs"])
+        if not whole:
+            raise none_finished(store, left_out)
+        results = read_joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
+        curves = read_joined(store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
+        first = next(iter(whole))
+        config = json.loads((store.run_folder(first) / "config.json").read_text())
+        measured = {key: str(value) for part in ("geometry", "robustness") for key, value in (config.get(part) or {}).items()}
+        versions = {part: str(version) for part, version in store.manifest(first)["versions"].items()}
+        runs = runs_table(store, list(whole))
+        return cls(name, store, runs, results, curves, left_out, _verdicts(store), measured, versions)
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Studies as one, from :func:`compare_studies`.
+
+    Attributes:
+        studies: as they were given; every other is compared with the first.
+        runs: the runs of all, ``study`` beside their own columns; ids are "study: run".
+        axes: columns of ``runs`` that vary, ``study`` first, without the seed.
+        table: rows of :func:`~kagscope.studies.inference.comparisons.comparisons` along ``study``.
+        tied: axes that change with the study, so that no effect can be told apart from theirs.
+    """
+
+    studies: tuple[FinishedStudy, ...]
+    runs: pd.DataFrame
+    axes: tuple[str, ...]
+    table: pd.DataFrame
+    tied: tuple[str, ...]
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What stands out, and what to distrust."""
+        return side_by_side_findings(self.studies, self.runs, self.axes, self.tied, self.table)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The rows over all columns, as JSON has them (no NaN)."""
+        main = self.table[self.table["selection"].isin(["all", ""])]
+        rows: list[dict[str, Any]] = json.loads(main.to_json(orient="records", double_precision=15))
+        return rows
+
+    def write(self, page: str | os.PathLike[str], numbers: str | os.PathLike[str]) -> Path:
+        """Write the page (HTML) and the table (CSV), both or neither. Raises :class:`~kagscope.base.errors.OutputError`."""
+        from kagscope.report.comparison import comparison_section
+        from kagscope.report.page import render_report
+
+        first, *others = self.studies
+        shapes = {str(shape) for shape in self.runs["image_shape"]}
+        labels = labels_of(self.runs, [name for name in self.axes if name != AXIS and name not in self.tied])
+        labels = {run: f"{study}: {labels[run]}" for run, study in zip(self.runs["run"], self.runs[AXIS], strict=True)}
+        results, curves = (
+            (table := _joined(self.studies, part)).assign(training=table["run"].map(labels)).astype(columns)[list(columns)]
+            for part, columns in (("results", RESULT_COLUMNS), ("curves", CURVE_COLUMNS))
+        )
+        text = render_report(
+            results=results,
+            curves=curves,
+            claims=[],
+            provenance={
+                "title": f"{', '.join(study.name for study in others)} beside {first.name}",
+                "summary": " beside ".join(f"{len(study.runs)} networks of {study.name}" for study in (*others, first))
+                + ". Intervals are 95% intervals over networks (seeds). In the explorer below, the networks are told apart by "
+                "their training's name.",
+                "findings": self.findings,
+                "exhibits": [comparison_section(self.table, AXIS, Path(numbers).name)],
+                "without": ["claims", "units"],
+                "figures": (),
+                "elsewhere": True,
+                "configs": {str(row["run"]): _configuration(row) for row in self.runs.to_dict("records")},
+                "image_shape": list(self.runs["image_shape"].iloc[0]) if len(shapes) == 1 else None,
+                "versions": {study.name: study.versions for study in self.studies},
+                "config": {study.name: study.store.study.get("settings", {}) for study in self.studies},
+                "command": "\n".join(str(study.store.study.get("command", "")) for study in self.studies),
+            },
+        )
+        with atomic_path(Path(page)) as one:
+            one.write_text(text, encoding="utf-8")
+            with atomic_path(Path(numbers)) as other:
+                other.write_text(self.table.to_csv(index=False), encoding="utf-8")
+        return Path(page)
+
+
+def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
+    """Put studies side by side: their folders are read and left as they are.
+
+    All runs make one table with a column ``study``, which is an axis like any other: networks are pairs where they share the seed
+    and all other axes, and an axis that changes with the study is named as such. Where the studies use the same data, scores
+    count at the test images that all measured.
+
+    Args:
+        folders: of studies, of ``reproduce`` or of a study file; they may still be running. The first is what the others are
+            compared with.
+
+    Raises:
+        DataError: a folder is no study, of another version, or holds no finished run.
+        InputError: fewer than two folders, the same one twice, or studies with no score in common.
+    """
+    paths = [Path(folder) for folder in folders]
+    studies = tuple(FinishedStudy.read(path, name) for path, name in zip(paths, names_of(paths), strict=True))
+    runs = pd.concat([study.runs.assign(study=study.name, run=_named(study, study.runs["run"])) for study in studies])
+    runs = _with_data_named(runs.reset_index(drop=True))
+    varied = [AXIS, *varied_axes(runs)]
+    results = _shared(_joined(studies, "results"), runs["data"].nunique() == 1)
+    if results.empty:
+        layers = [f"{study.name} (layers {', '.join(filter(None, layers_of(study.results))) or 'none'})" for study in studies]
+        raise InputError(
+            f"{' and '.join(layers)} have no score of the same layer, order and selection in common; compare studies that "
+            "measure the same"
+        )
+    nets = Nets.of(results, runs, varied)
+    _check_shared(nets, studies)
+    return SideBySide(studies, runs, nets.axes, comparisons(nets, [AXIS]), tuple(nets.tied(AXIS)))
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Names of folders that tell them apart: last parts of their paths.
+
+    Raises:
+        InputError: fewer than two, or the same one twice.
+    """
+    whole = [folder.resolve() for folder in folders]
+    if len(folders) < 2:
+        raise InputError(f"{len(folders)} folders were given; give two studies or more to compare")
+    for place, folder in enumerate(whole):
+        if folder in whole[:place]:
+            same = f"{folders[whole.index(folder)]} and {folders[place]}"
+            raise InputError(f"{same} are the same folder; give two studies to compare, or one to rebuild its report")
+    depth = 1
+    while len({path.parts[-depth:] for path in whole}) < len(whole):
+        depth += 1
+    return [os.path.join(*path.parts[-depth:]) for path in whole]
+
+
+def _named(study: FinishedStudy, runs: pd.Series[Any]) -> pd.Series[str]:
+    return f"{study.name}: " + runs.astype(str)
+
+
+def _joined(studies: Sequence[FinishedStudy], part: str) -> pd.DataFrame:
+    """A table of all studies, text in place of categories."""
+    tables = []
+    for study in studies:
+        table: pd.DataFrame = getattr(study, part)
+        text = {name: str for name in table if isinstance(table[name].dtype, pd.CategoricalDtype)}
+        tables.append(table.astype(text).assign(study=study.name, run=_named(study, table["run"])))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _shared(results: pd.DataFrame, same_data: bool) -> pd.DataFrame:
+    """Rows of trained nets of what every study measured, at the same images where the data are the same."""
+    trained = final(results)
+    keys = [*WHAT_KEYS, "point"] if same_data else WHAT_KEYS
+    return trained[trained.groupby(keys, observed=True)[AXIS].transform("nunique") == results[AXIS].nunique()]
+
+
+def _check_shared(nets: Nets, studies: Sequence[FinishedStudy]) -> None:
+    """Raises :class:`InputError` where an axis has no value in common with that of the first study."""
+    for axis in nets.others(AXIS):
+        values = [list(dict.fromkeys(nets.runs.loc[nets.runs[AXIS] == study.name, axis].astype(str))) for study in studies]
+        for study, there in zip(studies[1:], values[1:], strict=True):
+            if not set(there) & set(values[0]):
+                names = f"{studies[0].name} and {study.name}"
+                raise InputError(
+                    f"{names} have no setting in common: {axis} is {listed(values[0], 5)} in the first and {listed(there, 5)} in "
+                    "the second; compare studies that share at least one"
+                )
+
+
+def _with_data_named(runs: pd.DataFrame) -> pd.DataFrame:
+    """``data`` as the name of the content: two contents of one name are told apart by their fingerprints."""
+    contents = runs.groupby("data")["data_fingerprint"].transform("nunique")
+    marked = runs["data"] + " (" + runs["data_fingerprint"].str[:8] + ")"
+    runs = runs.assign(data=runs["data"].where(contents == 1, marked))
+    return runs.assign(data=runs.groupby("data_fingerprint")["data"].transform("first"))
+
+
+def _configuration(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The values of a run that are set."""
+    return {str(name): value for name, value in row.items() if isinstance(value, (list, tuple)) or value == value}
+
+
+def _verdicts(store: RunStore) -> dict[str, str]:
+    try:
+        claims = json.loads((store.folder / "claims.json").read_text())
+        return {str(claim["id"]): str(claim["verdict"]) for claim in claims}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}

@@ -1,0 +1,97 @@
+"""Monotone trends over ordered levels: Kendall's S, over all nets (claims) or within blocks (seeds and settings of a study)."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+from math import factorial
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from kagscope.studies.statistics.permutation import ENUMERATED, draw_count
+from kagscope.studies.statistics.signed_rank import TestResult
+from kagscope.studies.statistics.student import Alternative, Array, Estimate, t_interval
+
+
+def trend_test(groups: ArrayLike, values: ArrayLike, alternative: Alternative = "greater") -> TestResult:
+    """Monotone trend of ``values`` over ordered ``groups``: Kendall's tau-b, with tied groups the Jonckheere–Terpstra test.
+
+    Args:
+        groups: Ordered group of each net, e.g. its width.
+        values: One value per net; NaN are left out.
+        alternative: "greater" for a rising trend.
+
+    Returns:
+        p and number of nets; NaN with fewer than two groups. All values equal is no trend: p = 1.
+    """
+    x, y = np.asarray(groups, dtype=np.float64).ravel(), np.asarray(values, dtype=np.float64).ravel()
+    keep = np.isfinite(x) & np.isfinite(y)
+    x, y = x[keep], y[keep]
+    if np.unique(x).size < 2:
+        return TestResult(np.nan, int(x.size))
+    if np.unique(y).size < 2:
+        return TestResult(1.0, int(x.size))
+    return TestResult(float(stats.kendalltau(x, y, alternative=alternative).pvalue), int(x.size))
+
+
+def pair_signs(values: Array) -> Array:
+    """Signs of all differences between levels, later minus earlier: (..., levels) to (..., pairs); 0 for ties and NaN."""
+    first, second = np.triu_indices(values.shape[-1], 1)
+    return np.nan_to_num(np.sign(values[..., second] - values[..., first]))
+
+
+def order_count(levels: int, blocks: int) -> float:
+    """Number of ways to permute the levels within every block."""
+    return float(factorial(min(levels, 20))) ** min(blocks, 10)  # far beyond what is enumerated
+
+
+def level_orders(levels: int, blocks: int, draws: int = ENUMERATED, seed: int = 0) -> Array:
+    """Pair signs of the levels after permuting them within every block, (draws, blocks, pairs): all orders or drawn ones."""
+    if order_count(levels, blocks) > draws:
+        orders = np.random.default_rng(seed).permuted(np.tile(np.arange(levels), (draws, blocks, 1)), axis=2)
+        orders[0] = np.arange(levels)
+        return pair_signs(orders.astype(float))
+    each = np.array(list(permutations(range(levels))), dtype=float)
+    which = np.array(list(product(range(len(each)), repeat=blocks)))
+    return pair_signs(each[which])
+
+
+def trend_draws(signs: Array, levels: int, seed: int = 0) -> Array:
+    """Kendall's S summed over blocks, of levels permuted within each block, (draws, tests).
+
+    Args:
+        signs: (tests, blocks, pairs) signs of the differences between levels, as of :func:`pair_signs` or sums of such.
+        levels: number of levels, ascending.
+        seed: of the drawn orders, where not all are enumerated.
+    """
+    tests, blocks, pairs = signs.shape
+    orders = level_orders(levels, blocks, draw_count(max(tests, blocks * pairs)), seed)
+    return np.asarray(orders.reshape(len(orders), -1) @ signs.reshape(tests, -1).T)
+
+
+def mean_tau(scores: Array, pairs: Array, levels: int) -> tuple[Array, Array, Array]:
+    """Mean over seeds of Kendall's tau (S over the number of pairs) and a 95% interval.
+
+    The interval is the wider of two: Student's t over seeds, and the score interval of Kendall's upper bound of the variance of
+    one series, 2 (1 - tau^2) / levels (Kendall & Gibbons 1990, chapter 4), which does not shrink to nothing where all agree.
+
+    Args:
+        scores: (keys, seeds) S of each seed.
+        pairs: (keys, seeds) number of pairs behind it; seeds with none are left out.
+        levels: number of values of the axis.
+
+    Returns:
+        tau, low, high, (keys,) each, within [-1, 1]; NaN without pairs.
+    """
+    each = np.divide(scores, pairs, out=np.full(scores.shape, np.nan), where=pairs > 0)
+    n = np.isfinite(each).sum(axis=1)
+    some = np.maximum(n, 1)
+    tau = np.where(n > 0, np.nansum(each, axis=1) / some, np.nan)
+    series = np.maximum(pairs.sum(axis=1) / (levels * (levels - 1) / 2), 1.0)
+    c = stats.norm.isf(0.025) ** 2 * 2 / (levels * series)
+    reach = np.sqrt(c * np.maximum(1 + c - tau**2, 0.0))
+    low, high = (tau - reach) / (1 + c), (tau + reach) / (1 + c)
+    spread = np.sqrt(np.nansum((each - tau[:, None]) ** 2, axis=1) / np.maximum(n - 1, 1))
+    left, right = t_interval(Estimate(tau, spread / np.sqrt(some), n - 1))
+    return tau, np.clip(np.fmin(low, left), -1, 1), np.clip(np.fmax(high, right), -1, 1)

@@ -1,0 +1,51 @@
+"""Permutation test of the mean, of many numbers at once: what could have been had training or the group made no difference.
+
+All numbers of a draw are permuted together, so the draws keep how the numbers hang together;
+:func:`~kagscope.studies.statistics.multiple_testing.step_down` uses that.
+A table of draws is (draws, tests); its first row is the data as they are.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from kagscope.studies.statistics.student import Array
+
+ENUMERATED = 10_000  # permutations, at most; beyond, as many are drawn
+NUMBERS_AT_ONCE = 2**24  # of a table of draws: 128 MB
+ROUNDING = 1e-9  # sums that differ by less are equal
+FEWEST_DRAWS = 999
+
+
+def sign_flips(n: int, draws: int = ENUMERATED, seed: int = 0) -> Array:
+    """Signs of n differences, (draws, n) of -1 and 1: all 2^n where these are no more than ``draws``, else drawn ones."""
+    if 2**n <= draws:
+        return np.array(list(product((1.0, -1.0), repeat=n))).reshape(2**n, n)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, n))
+    signs[0] = 1
+    return signs
+
+
+def flip_draws(differences: Array, seed: int = 0) -> Array:
+    """Sums of (n, tests) paired differences under flipped signs, (draws, tests): Fisher's permutation test of the mean.
+
+    The numbers of one pair flip together. NaN are left out.
+
+    Args:
+        differences: one row per pair.
+        seed: of the drawn signs, where not all 2^n are enumerated.
+    """
+    d = np.where(np.isfinite(differences), differences, 0.0)
+    return np.asarray(sign_flips(len(d), draw_count(d.shape[1]), seed) @ d)
+
+
+def draw_count(width: int) -> int:
+    """How many permutations of ``width`` numbers to draw at most, for the memory that a table of draws takes."""
+    return int(np.clip(NUMBERS_AT_ONCE // max(width, 1), FEWEST_DRAWS + 1, ENUMERATED))
+
+
+def two_sided(draws: Array) -> Array:
+    """(tests,) share of the draws that lie at least as far from 0 as the data do."""
+    return np.asarray((np.abs(draws) >= (1 - ROUNDING) * np.abs(draws[0])).mean(axis=0))

@@ -1,0 +1,90 @@
+"""What opens the page of a study: each finding comes where it should, on tables made for it, with its numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kagscope.studies.claims import evaluate_claims
+from kagscope.studies.findings import (
+    claim_findings,
+    few_points,
+    learning,
+    left_out_findings,
+    sampled_and_undefined,
+    study_findings,
+)
+from synthetic import make_results
+
+
+def accuracies(first: float, middle: float, last: float, runs: int = 2) -> pd.DataFrame:
+    table = make_results(widths=(8,), trainings=("standard",), seeds=runs, steps=(0, 10, 40), points=3)
+    return table.assign(accuracy=table["step"].map({0: first, 10: middle, 40: last}))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ((0.1, 0.8, 0.9), None),
+        ((0.1, 0.12, 0.15), "not_learned"),
+        ((-3.0, -0.5, 0.02), "not_learned"),
+        ((0.1, 0.9, 0.6), "accuracy_lost"),
+        ((0.1, 0.9, 0.1), "accuracy_lost"),
+        ((0.1, 0.3, 0.4), "low_accuracy"),
+    ],
+)
+def test_nets_that_did_not_learn(path: tuple[float, float, float], expected: str | None) -> None:
+    found = learning(accuracies(*path))
+    assert [one.code for one in found] == ([expected] if expected else [])
+    assert all(dict(one.numbers) == {"nets": 2, "of": 2, "settings": "standard, 8 wide"} for one in found)
+
+
+def test_nets_that_were_not_trained() -> None:
+    table = make_results(widths=(8,), seeds=2, steps=(0,), points=3)
+    assert [one.code for one in learning(table)] == ["not_trained"]
+
+
+def test_seeds_points_sampling_and_what_is_left_out() -> None:
+    table = make_results(widths=(8,), trainings=("standard",), seeds=1, points=3)
+    found = {one.code: dict(one.numbers) for one in study_findings(table, {"run-9": "failed: no", "run-8": "not finished"})}
+    pr = table[(table["score"] == "pr") & (table["selection"] == "all") & (table["step"] == table["step"].max())]
+    means = pr.groupby("layer", observed=True)["ratio"].mean()
+    assert found.pop("pr_growth") == {
+        "layer": means.idxmax(),
+        "width": 8,
+        "training": "standard",
+        "most": pytest.approx(means.max()),
+        "least": pytest.approx(means.min()),
+        "above": 1,
+    }
+    assert found == {
+        "all_exact": {},
+        "one_seed": {},
+        "few_points": {"points": 3},
+        "runs_unfinished": {"runs": 1, "of": 3},
+        "run_left_out": {"run": "run-9", "why": "failed: no"},
+    }
+    assert few_points(make_results(widths=(8,), seeds=1, points=12)) == []
+    sampled = table.assign(
+        exact=table["score"] != "rr_max", stderr=np.where(table["score"] == "rr_max", 0.2 * table["value"].abs(), 0.0)
+    )
+    (one,) = sampled_and_undefined(sampled[sampled["step"] == sampled["step"].max()])
+    assert (one.code, one.numbers["scores"], one.numbers["error"]) == ("sampled", "rr_max (k = 2)", pytest.approx(0.2))
+    undefined = sampled_and_undefined(make_results(widths=(8,), seeds=1, points=12, undefined=0.2))[-1]
+    assert undefined.code == "undefined"
+    assert str(undefined.numbers["reasons"]).startswith("made so (")
+
+
+def test_verdicts_are_counted_and_few_nets_said() -> None:
+    claims = evaluate_claims(make_results(widths=(8,), seeds=2, points=3), resamples=50)
+    verdicts, few = claim_findings(claims, 4)
+    assert (verdicts.code, sum(int(count) for count in verdicts.numbers.values())) == ("verdicts", 6)
+    assert (few.code, dict(few.numbers)) == ("few_nets", {"nets": 4, "needed": 5})
+
+
+def test_many_runs_left_out_are_counted() -> None:
+    found = left_out_findings({f"r{i}": "failed: no" for i in range(9)} | {f"m{i}": "not finished" for i in range(40)}, 11)
+    assert [one.code for one in found] == ["runs_unfinished", *["run_left_out"] * 5, "runs_left_out"]
+    assert dict(found[0].numbers) == {"runs": 40, "of": 60}
+    assert dict(found[-1].numbers) == {"runs": 4}
