@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,18 @@ PREFIX = "kag"
 LOGGED = ("pr", "kl_uniform", "rr_pr", "zero_rows")
 
 
+def metric_name(layer: str, k: int, selection: str, score: str) -> str:
+    """``kag/<layer>/k<k>/<selection>/<score>`` of letters, digits, "_", "-", "." and "/" alone, which every logger takes.
+
+    "ball(7)" is written ``ball_7``, call 1 of a module "block#1" ``block-1``, the whole model ``model``.
+    """
+    parts = [layer.replace("#", "-") or "model", f"k{k}", selection.replace("(", "_").replace(",", "_").replace(")", ""), score]
+    clean = [re.sub(r"[^A-Za-z0-9_.-]", "_", part) for part in parts]
+    return "/".join([PREFIX, *("_" if set(part) <= {"."} else part for part in clean)])
+
+
 def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dict[str, float]:
-    """Means over points by name, ``kag/<layer>/k<k>/<selection>/<score>``, and their ratio to the baseline, ``…/<score>_ratio``.
+    """Means over points by :func:`metric_name`, and their ratio to the baseline, ``…/<score>_ratio``.
 
     What is undefined is left out: loggers draw NaN as zero or not at all. So are ratios that some points do not have.
 
@@ -29,7 +40,7 @@ def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dic
     found: dict[str, float] = {}
     columns = ("layer", "k", "selection", "score", "value", "ratio", "no_ratio")
     for layer, k, selection, score, value, ratio, missing in zip(*(summary[name].to_numpy() for name in columns), strict=True):
-        name = f"{PREFIX}/{layer}/k{k}/{selection}/{score}"
+        name = metric_name(str(layer), int(k), str(selection), str(score))
         if np.isfinite(value):
             found[name] = float(value)
         if np.isfinite(ratio) and not missing:

@@ -26,7 +26,7 @@ from kagscope.measuring.state import State
 from kagscope.tables.means import CONFIDENCE, summarise
 from kagscope.tracking.history import History
 from kagscope.tracking.line import line
-from kagscope.tracking.loggers import LOGGED, metrics, senders
+from kagscope.tracking.loggers import LOGGED, Send, metrics, senders
 from kagscope.tracking.overhead import Clock, Overhead, check_max_overhead
 from kagscope.tracking.parts import Part, join, one_trajectory
 from kagscope.tracking.probe import Probe
@@ -309,7 +309,7 @@ class Tracker:
             if self._senders:
                 values = metrics(summarise(part.rows()), self._log_scores)
                 for send in self._senders:
-                    send(values, part.step)
+                    self._send(send, values, part.step)
 
     def _compared(self, state: State | None) -> tuple[pd.DataFrame, tuple[dict[str, Any], ...]]:
         """Rows of the network as it is, and how each layer was measured."""
@@ -341,6 +341,13 @@ class Tracker:
             f"a measurement takes {self._overhead.last:.2g} s: to stay under {limit:g}% of the training time, due ones are left "
             f"out, the first at step {self._step}; tracker.thinned lists them",
         )
+
+    def _send(self, send: Send, values: Mapping[str, float], step: int) -> None:
+        """Log a measurement; whatever a logger raises, training goes on."""
+        try:
+            send(values, step)
+        except Exception as error:
+            self._warn("logger", f"a logger failed at step {step} ({type(error).__name__}: {error}); the numbers are kept here")
 
     def _warn(self, kind: str, text: str) -> None:
         """Log a warning, once of each kind."""
