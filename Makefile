@@ -20,8 +20,9 @@ reproduce: $(VENV)/installed  ## train on the embedded digits, measure, test the
 test: $(VENV)/installed  ## the tests (without the slow ones)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-slow: $(VENV)/installed  ## the tests that take minutes
+test-slow: $(VENV)/installed  ## the tests that take minutes, and properties at five times the examples
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile --hypothesis-profile=thorough $$(grep -l hypothesis tests/test_*.py)
 
 lint: $(VENV)/installed  ## style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -8,14 +8,22 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from kagscope.minors import warm_up
 from kagscope.studies.collect import Outcome
 from studies import make_small_study, make_two_studies
 
-# The same examples in every run, so that a stranger's first run is not the one that finds a rare case;
-# `pytest --hypothesis-profile=explore` looks for new ones.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("explore", derandomize=False, print_blob=True)
+# The same examples in every run, so that a stranger's first run is not the one that finds a rare case; `make test-slow` tries
+# more of them, and `pytest --hypothesis-profile=explore` looks for new ones. Tests whose examples are dear say their own number.
+settings.register_profile("same", derandomize=True, max_examples=60, deadline=None)
+settings.register_profile("thorough", derandomize=True, max_examples=300, deadline=None)
+settings.register_profile("explore", derandomize=False, max_examples=300, deadline=None, print_blob=True)
 settings.load_profile("same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the kernels once, before workers start that would each do it."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        warm_up()
 
 
 @pytest.fixture(scope="session")
