@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+SHAPED = ("kagscope.scores", "kagscope.jacobians.forms", "kagscope.measuring.points", "kagscope.columns.scales")
+install_import_hook(SHAPED, "beartype.beartype")  # shapes and dtypes in annotations are checked, in tests alone
 
 from kagscope.minors import warm_up
 from kagscope.studies.collect import Outcome

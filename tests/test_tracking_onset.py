@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kagscope.tracking.summary import summarise
 from scipy import stats
 
 from kagscope.base.errors import InputError
 from kagscope.tables.onset import find_onsets
 from kagscope.tracking.loggers import metrics
-from kagscope.tracking.summary import summarise
 from tracked import make_tracker, small_net, train
 
 ONE = {"layer": "1", "k": 2, "selection": "all", "score": "pr"}

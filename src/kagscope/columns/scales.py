@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Int64
 
 from kagscope.columns.selections import All, Apart, Ball, Selection
 
@@ -19,7 +20,7 @@ def all_selections(image_shape: tuple[int, ...]) -> tuple[Selection, ...]:
     return (All(), *(Ball(size) for size in sizes), *(Apart(size) for size in sizes))
 
 
-def window_centers(image_shape: tuple[int, ...], grid: int) -> np.ndarray:
+def window_centers(image_shape: tuple[int, ...], grid: int) -> Int64[np.ndarray, "count 2"]:
     """(count, 2) centres on an even grid of at most ``grid`` by ``grid`` pixels."""
     axes = [np.unique(np.linspace(0, side - 1, min(grid, side)).round().astype(int)) for side in image_shape]
     return np.array([(r, c) for r in axes[0] for c in axes[1]])

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 
 @dataclass(frozen=True)
 class FactoredJacobian:
     """``J_b = diag(d[b]) @ W`` for every point b: ``d`` (B, m) and ``W`` (m, n), float64."""
 
-    d: np.ndarray
-    W: np.ndarray
+    d: Float64[np.ndarray, "B m"]
+    W: Float64[np.ndarray, "m n"]
 
     def __len__(self) -> int:
         return len(self.d)
@@ -65,7 +66,7 @@ class DeepJacobian:
 class DenseJacobian:
     """Jacobians as they are: ``J`` (B, m, n), float64."""
 
-    J: np.ndarray
+    J: Float64[np.ndarray, "B m n"]
 
     def __len__(self) -> int:
         return len(self.J)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Int64
 
 
-def choose_points(count: int, wanted: int | None = None) -> np.ndarray:
+def choose_points(count: int, wanted: int | None = None) -> Int64[np.ndarray, " points"]:
     """The same ``wanted`` of ``count`` points for every network, drawn once without replacement; any prefix is a sample.
 
     None takes all of them, in that order.

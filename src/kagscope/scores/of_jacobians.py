@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from kagscope.base.errors import InputError
 from kagscope.base.reasons import ALL_ZERO, FEW_COLUMNS, ZERO_JACOBIAN
@@ -45,7 +46,7 @@ def axis_alignment(J: MatrixLike) -> Values:
 
 
 @register("effective_rank", "effective rank", ("spectrum",), undefined=ZERO_JACOBIAN, source="standard; MATH.md 3")
-def effective_rank_of(spectrum: FloatArray) -> FloatArray:
+def effective_rank_of(spectrum: Float64[np.ndarray, "batch r"]) -> Float64[np.ndarray, " batch"]:
     """exp(entropy of s^2 / sum s^2), of a :func:`spectrum`."""
     p = spectrum / spectrum.sum(axis=1, keepdims=True)
     logs = np.log(np.where(p > 0, p, 1.0))
@@ -53,7 +54,7 @@ def effective_rank_of(spectrum: FloatArray) -> FloatArray:
 
 
 @register("stable_rank", "stable rank", ("spectrum",), undefined=ZERO_JACOBIAN, source="standard; MATH.md 3")
-def stable_rank_of(spectrum: FloatArray) -> FloatArray:
+def stable_rank_of(spectrum: Float64[np.ndarray, "batch r"]) -> Float64[np.ndarray, " batch"]:
     """sum s^2 / max s^2, of a :func:`spectrum`."""
     return np.asarray(spectrum.sum(axis=1))
 
@@ -61,7 +62,7 @@ def stable_rank_of(spectrum: FloatArray) -> FloatArray:
 @register(
     "sv_participation", "singular-value participation", ("spectrum",), undefined=ZERO_JACOBIAN, source="standard; MATH.md 3"
 )
-def sv_participation_of(spectrum: FloatArray) -> FloatArray:
+def sv_participation_of(spectrum: Float64[np.ndarray, "batch r"]) -> Float64[np.ndarray, " batch"]:
     """(sum s^2)^2 / sum s^4, of a :func:`spectrum`."""
     return np.asarray(spectrum.sum(axis=1) ** 2 / (spectrum**2).sum(axis=1))
 
@@ -81,7 +82,7 @@ def sv_participation(J: MatrixLike) -> Values:
     return _per_matrix(sv_participation_of(spectrum(J)), _is_batch(J), J)
 
 
-def spectrum(J: Any) -> FloatArray:
+def spectrum(J: MatrixLike) -> Float64[np.ndarray, "batch r"]:
     """(B, min(m, n)) squared singular values of J over their largest, rising; NaN where J = 0.
 
     Eigenvalues of the smaller Gram matrix: 40 times faster than the singular values of 64 x 784, and the scores, which weigh by
@@ -104,7 +105,9 @@ def spectrum(J: Any) -> FloatArray:
     source="code of arXiv 2511.21626, its maximum over all minors; MATH.md 3",
     limit="rotation_points",
 )
-def rotation_ratio_of_max(J: FloatArray, rotations: int, seed: int) -> tuple[FloatArray, FloatArray]:
+def rotation_ratio_of_max(
+    J: Float64[np.ndarray, "batch m n"], rotations: int, seed: int
+) -> tuple[Float64[np.ndarray, " batch"], Float64[np.ndarray, " batch"]]:
     """top(J) / E_Q top(QJ) of 2-minors, Q uniform on O(m), and its standard error over ``rotations`` Q; (B,) both."""
     found = [rotation_ratio_estimate(matrix, 2, "max", rotations=rotations, seed=seed) for matrix in J]
     value, stderr = np.array(found, dtype=np.float64).reshape(-1, 2).T
@@ -119,13 +122,13 @@ def rotation_ratio_of_max(J: FloatArray, rotations: int, seed: int) -> tuple[Flo
     source="arXiv 2509.12326, section 3, and the authors' 2026 talk; MATH.md 3",
     fraction=True,
 )
-def share_of_zero_rows(row_means: FloatArray, threshold: float) -> FloatArray:
+def share_of_zero_rows(row_means: Float64[np.ndarray, "points rows"], threshold: float) -> Float64[np.ndarray, " points"]:
     """(P,) share of the rows of the k-minor matrix whose mean is at most ``threshold``."""
     return np.asarray((row_means <= threshold).mean(axis=1))
 
 
 @register("zero_rows_exact", "rows exactly zero", ("row_means",), orders=(1, 2, 3), source="MATH.md 3", fraction=True)
-def share_of_rows_exactly_zero(row_means: FloatArray) -> FloatArray:
+def share_of_rows_exactly_zero(row_means: Float64[np.ndarray, "points rows"]) -> Float64[np.ndarray, " points"]:
     """(P,) share of the rows of the k-minor matrix that are zero."""
     return np.asarray((row_means == 0).mean(axis=1))
 
@@ -194,7 +197,7 @@ def _column_divergence(minors: FloatArray) -> float:
     return float((count * own - cross) / (count * (count - 1)))
 
 
-def numerical_ranks(J: FloatArray, roundoff: float, at_most: int) -> np.ndarray:
+def numerical_ranks(J: Float64[np.ndarray, "batch m n"], roundoff: float, at_most: int) -> Int[np.ndarray, " batch"]:
     """(B,) numerical rank of each matrix (B, m, n), counted up to ``at_most``: singular values above max(m, n) u times the first.
 
     Nonzero rows are scaled to equal length first (by powers of two), so that small rows alone are no reason; ``roundoff`` is u. A

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float, Float64, Int
 from scipy.spatial.distance import pdist, squareform
 
 from kagscope.base.errors import InputError
@@ -17,7 +18,7 @@ from kagscope.registry import register
     undefined=CONSTANT_ACTIVATIONS,
     source="Cortes, Mohri & Rostamizadeh 2012; MATH.md 3",
 )
-def kernel_alignment(activations: np.ndarray, labels: np.ndarray) -> float:
+def kernel_alignment(activations: Float[np.ndarray, "N m"], labels: Int[np.ndarray, " L"]) -> float:
     """Centred alignment of the Gram matrix of the activations with that of the one-hot labels (Cortes et al. 2012).
 
     Args:
@@ -36,7 +37,7 @@ def kernel_alignment(activations: np.ndarray, labels: np.ndarray) -> float:
     return linear_cka(activations, one_hot)
 
 
-def linear_cka(first: np.ndarray, second: np.ndarray) -> float:
+def linear_cka(first: Float[np.ndarray, "N p"], second: Float[np.ndarray, "L q"]) -> float:
     """Linear CKA, biased form, of two representations (N, p) and (N, q) of the same points (Kornblith et al. 2019, eq. 3).
 
     NaN when either is constant. Raises :class:`InputError` when the numbers of points differ.
@@ -56,7 +57,7 @@ def linear_cka(first: np.ndarray, second: np.ndarray) -> float:
     undefined=CONSTANT_ACTIVATIONS,
     source="Kornblith et al. 2019, debiased as Song et al. 2012; MATH.md 3",
 )
-def debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
+def debiased_cka(first: Float[np.ndarray, "N p"], second: Float[np.ndarray, "L q"]) -> float:
     """Linear CKA with the unbiased HSIC estimator (Song et al. 2012), (N, p) and (N, q), N >= 4: no bias upwards.
 
     NaN when either is constant or its estimated self-similarity is not positive. Raises :class:`InputError` for fewer points, or
@@ -76,7 +77,7 @@ def debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
     undefined=CONSTANT_ACTIVATIONS,
     source="standard; MATH.md 3",
 )
-def effective_dimension(activations: np.ndarray) -> float:
+def effective_dimension(activations: Float[np.ndarray, "N m"]) -> float:
     """(sum l)^2 / sum l^2 over the eigenvalues l of the covariance of the activations (N, m), in [1, m]; NaN when constant."""
     squared = np.linalg.svd(_centred(activations), compute_uv=False) ** 2
     return float(squared.sum() ** 2 / (squared**2).sum()) if squared.any() else float("nan")
@@ -89,7 +90,7 @@ def effective_dimension(activations: np.ndarray) -> float:
     undefined=FEW_ACTIVATIONS,
     source="Facco et al. 2017; MATH.md 3",
 )
-def intrinsic_dimension(activations: np.ndarray) -> float:
+def intrinsic_dimension(activations: Float[np.ndarray, "N m"]) -> float:
     """Intrinsic dimension of the activations (N, m) by TwoNN (Facco et al. 2017), scikit-dimension's implementation.
 
     Points at distance zero from another are counted once. NaN when fewer than 10 distinct points remain or none has two
@@ -108,7 +109,7 @@ def intrinsic_dimension(activations: np.ndarray) -> float:
     return float(TwoNN().fit(distinct).dimension_)
 
 
-def _centred(values: np.ndarray) -> np.ndarray:
+def _centred(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
     """Centred columns, (N, m) float64, times a power of two, which every score ignores: no square under- or overflows."""
     values = np.asarray(values, dtype=np.float64)
     centred = values - values.mean(axis=0)
@@ -117,14 +118,14 @@ def _centred(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.ldexp(centred, -exponent))
 
 
-def _hollow_gram(values: np.ndarray) -> np.ndarray:
+def _hollow_gram(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N N"]:
     centred = _centred(values)
     gram = centred @ centred.T
     np.fill_diagonal(gram, 0.0)
     return gram
 
 
-def _unbiased_hsic(K: np.ndarray, L: np.ndarray) -> float:
+def _unbiased_hsic(K: Float64[np.ndarray, "N N"], L: Float64[np.ndarray, "N N"]) -> float:
     n = len(K)
     rows_k, rows_l = K.sum(axis=1), L.sum(axis=1)
     total = (K * L).sum() + rows_k.sum() * rows_l.sum() / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * rows_k @ rows_l
