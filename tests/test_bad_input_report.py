@@ -199,7 +199,7 @@ def test_no_score_in_common(place: Path) -> None:
         table = pd.read_parquet(run / "table.parquet")
         table.assign(layer="encoder").astype({"layer": "category"}).to_parquet(run / "table.parquet", index=False)
         sign(run)
-    refused(place, r"short \(layers 1, 3\) and long \(layers encoder\) have no score", 2, "short", "long")
+    refused(place, r"short \(layers hidden1, hidden2\) and long \(layers encoder\) have no score", 2, "short", "long")
 
 
 def test_only_studies_are_compared(place: Path) -> None:

@@ -1,32 +1,40 @@
-"""The sentences that open reports: each kind comes where it should, on cases made for it, and not where it should not."""
+"""The findings that open reports: each kind comes where it should, on cases made for it, and not where it should not."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 import kagscope as kag
 import layer_models as zoo
+from kagscope.base.messages import Finding
 from kagscope.measuring.caveats import caveats
 
 
-def said(model: nn.Module, points: int = 12, **options: object) -> str:
+def by_code(findings: Sequence[Finding]) -> dict[str, Mapping[str, object]]:
+    """The numbers of findings by code; the first of a code."""
+    return {finding.code: finding.numbers for finding in reversed(findings)}
+
+
+def found(model: nn.Module, points: int = 12, **options: object) -> dict[str, Mapping[str, object]]:
     options = {"layers": ["1", "3"], "progress": False, **options}
-    return "\n".join(kag.measure(model, zoo.numbers(points, 5), **options).findings)
+    return by_code(kag.measure(model, zoo.numbers(points, 5), **options).findings)
 
 
 def test_the_same_network_as_baseline() -> None:
     model = zoo.seeded(zoo.mlp)
     for baseline in (model, copy.deepcopy(model), model.state_dict()):
-        text = said(model, baseline=baseline)
-        assert "The model and its baseline give the very same numbers" in text
-        assert "In no layer" not in text
-    assert "very same numbers" not in said(model, baseline="reinit")
-    assert "very same numbers" not in said(model)
+        same = found(model, baseline=baseline)
+        assert "is_its_baseline" in same
+        assert not {"concentration", "no_concentration"} & set(same)
+    assert "is_its_baseline" not in found(model, baseline="reinit")
+    assert "is_its_baseline" not in found(model)
 
 
 def test_a_model_that_looks_untrained() -> None:
@@ -34,18 +42,18 @@ def test_a_model_that_looks_untrained() -> None:
     near = copy.deepcopy(model)
     with torch.no_grad():
         near[0].weight += 1e-3 * torch.randn_like(near[0].weight)
-    text = said(near, baseline=model)
-    assert "The model looks untrained: its mean PR, KL, ranks and axis alignment are within 10%" in text
-    assert "In no layer do the 2 x 2 minors concentrate over 5% more" in text
+    untrained = found(near, baseline=model)
+    assert "looks_untrained" in untrained
+    assert untrained["no_concentration"]["ratio"] == pytest.approx(1, abs=0.05)
     with torch.no_grad():
         near[0].weight[:, 0] *= 8
-    assert "looks untrained" not in said(near, baseline=model)
+    assert "looks_untrained" not in found(near, baseline=model)
 
 
 def test_one_random_baseline() -> None:
     model = zoo.seeded(zoo.mlp)
-    assert "The baseline is one random network" in said(model, baseline="reinit", baseline_seeds=1)
-    assert "one random network" not in said(model, baseline="reinit", baseline_seeds=2)
+    assert "one_random_baseline" in found(model, baseline="reinit", baseline_seeds=1)
+    assert "one_random_baseline" not in found(model, baseline="reinit", baseline_seeds=2)
     report = kag.measure(model, zoo.numbers(3, 5), baseline="reinit", baseline_seeds=1, progress=False)
     assert report.provenance["baseline"] == "one network initialised anew"
 
@@ -53,24 +61,26 @@ def test_one_random_baseline() -> None:
 def test_a_baseline_of_another_architecture() -> None:
     model, other = zoo.seeded(zoo.mlp), zoo.seeded(lambda: zoo.mlp(6, nn.ReLU))
     kind = type(model[1]).__name__
-    text = said(model, baseline=other)
-    assert f"The baseline is of another architecture (1 is ReLU there and {kind} here): ratios compare architectures" in text
-    assert "another architecture" not in said(model, baseline=zoo.seeded(zoo.mlp))
+    report = kag.measure(model, zoo.numbers(12, 5), layers=["1", "3"], baseline=other, progress=False)
+    notes = [finding for finding in report.findings if finding.code == "note"]
+    assert any(f"(1 is ReLU there and {kind} here)" in note for note in notes)
+    assert "note" not in found(model, baseline=zoo.seeded(zoo.mlp))
 
 
 def test_few_points_and_no_baseline() -> None:
-    text = said(zoo.seeded(zoo.mlp), points=3)
-    assert "Only 3 data points: intervals over points say little; measure at least 10." in text
-    assert "There is no baseline: nothing here tells trained geometry from that of a random net." in text
-    assert "data points:" not in said(zoo.seeded(zoo.mlp), points=10)
+    few = found(zoo.seeded(zoo.mlp), points=3)
+    assert few["few_points"] == {"points": 3}
+    assert "no_baseline" in few
+    assert "few_points" not in found(zoo.seeded(zoo.mlp), points=10)
 
 
 def test_a_few_points_drive_the_mean() -> None:
     report = kag.measure(zoo.seeded(zoo.mlp), zoo.numbers(12, 5), layers="1", baseline="reinit", progress=False)
-    assert "drive the mean" not in "\n".join(report.findings)
+    assert "few_points_drive" not in by_code(report.findings)
     pr = (report.table["score"] == "pr") & (report.table["k"] == 2) & (report.table["point"] == 4)
     report.table.loc[pr, "ratio"] = 200.0
-    assert "A few points drive the mean PR ratio of layer 1: it is 17." in "\n".join(report.findings)
+    driven = by_code(report.findings)["few_points_drive"]
+    assert (driven["layer"], driven["mean"]) == ("1", pytest.approx(17.5, abs=1))
 
 
 def test_jacobians_of_rank_one() -> None:
@@ -78,8 +88,8 @@ def test_jacobians_of_rank_one() -> None:
     with torch.no_grad():
         model[0].weight[:] = torch.outer(torch.arange(1.0, len(model[0].weight) + 1), torch.ones(5))
         model[0].weight += 1e-4 * torch.randn_like(model[0].weight)
-    assert "The Jacobians of layer 1 are almost of rank one (mean effective rank 1.000)" in said(model)
-    assert "rank one" not in said(zoo.seeded(zoo.mlp))
+    assert found(model)["almost_rank_one"] == {"layer": "1", "effective_rank": pytest.approx(1, abs=5e-4)}
+    assert "almost_rank_one" not in found(zoo.seeded(zoo.mlp))
 
 
 def test_large_errors_and_undefined_shares() -> None:
@@ -90,19 +100,19 @@ def test_large_errors_and_undefined_shares() -> None:
     table.loc[chosen, "stderr"] = 0.2 * table.loc[chosen, "value"]
     ranks = table["score"] == "effective_rank"
     table.loc[ranks & (table["point"] > 2), "value"] = np.nan
-    text = "\n".join(caveats(table, report.summary(), report.provenance))
-    assert "pr (k = 2): 20%" in text
-    assert "effective_rank of layer 1 is undefined at 75% of its points" in text
-    usual = "\n".join(caveats(report.table, report.summary(), report.provenance))
-    assert "pr (k = 2)" not in usual
-    assert "is undefined at" not in usual
+    changed = by_code(list(caveats(table, report.summary(), report.provenance)))
+    assert changed["large_errors"] == {"largest": pytest.approx(0.2)}
+    assert changed["mostly_undefined"] == {"score": "effective_rank", "layer": "1", "share": 0.75}
+    usual = by_code(list(caveats(report.table, report.summary(), report.provenance)))
+    assert "mostly_undefined" not in usual
+    assert usual.get("large_errors") != changed["large_errors"]
 
 
-def test_a_constant_unit_is_said_with_its_tolerance() -> None:
+def test_a_constant_unit_is_said() -> None:
     dead = zoo.seeded(lambda: zoo.mlp(6, nn.ReLU))
     with torch.no_grad():
         dead[0].bias[:2] = -1e6
-    assert "are constant around every point: their slopes there are below the rounding of float32" in said(dead)
+    assert found(dead)["constant_units"] == {"layer": "1", "units": 2}
 
 
 def test_the_page_opens_with_them(tmp_path: Path) -> None:

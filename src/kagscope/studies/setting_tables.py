@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from kagscope.studies.config import RunConfig
+from kagscope.studies.statistics.student import Estimate, t_interval
 from kagscope.studies.store import RunStore
-from kagscope.tables.intervals import half_width
 from kagscope.tables.means import WHAT_KEYS, final, summarise
 
 HIDDEN = ("geometry", "robustness", "schedule")
@@ -51,8 +51,8 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     codes = runs.groupby(axes, sort=False, dropna=False).ngroup() if axes else pd.Series(0, index=runs.index)
     runs = runs.assign(setting=codes)
     accuracy = runs.groupby("setting")["accuracy"].agg(["mean", "std", "count"])
-    half = half_width(accuracy["std"].to_numpy(), accuracy["count"].to_numpy())
-    ends = {"accuracy": accuracy["mean"], "accuracy_low": accuracy["mean"] - half, "accuracy_high": accuracy["mean"] + half}
+    low, high = t_interval(Estimate(accuracy["mean"], accuracy["std"] / accuracy["count"] ** 0.5, accuracy["count"] - 1))
+    ends = {"accuracy": accuracy["mean"], "accuracy_low": low, "accuracy_high": high}
     settings = runs.drop_duplicates("setting").set_index("setting")[axes].assign(**ends)
     trained = final(results)
     trained = trained.assign(setting=trained["run"].astype(str).map(runs.set_index("run")["setting"]))

@@ -15,62 +15,15 @@ import pandas as pd
 from kagscope.base.errors import InputError
 from kagscope.base.files import atomic_path
 from kagscope.base.messages import Finding, listed
+from kagscope.studies.finished_study import FinishedStudy
 from kagscope.studies.inference.comparisons import comparisons
 from kagscope.studies.inference.nets import Nets
-from kagscope.studies.setting_tables import labels_of, runs_table, varied_axes
+from kagscope.studies.setting_tables import labels_of, varied_axes
 from kagscope.studies.side_by_side_findings import side_by_side_findings
-from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, none_finished, read_joined, whole_runs
 from kagscope.tables.means import WHAT_KEYS, final, layers_of
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 AXIS = "study"
-
-
-@dataclass(frozen=True)
-class FinishedStudy:
-    """A study as it stands; nothing in its folder is written.
-
-    Attributes:
-        name: what it is called beside the others.
-        store: its folder.
-        runs: a row for each finished run, see :func:`~kagscope.studies.setting_tables.runs_table`.
-        results, curves: tables of :mod:`kagscope.tables.schema`.
-        left_out: runs that are not in them, and why.
-        verdicts: on the claims, by claim; empty where the study tests none.
-        measured: how its nets were measured, value by value.
-        versions: of the libraries that its runs were computed with.
-    """
-
-    name: str
-    store: RunStore
-    runs: pd.DataFrame
-    results: pd.DataFrame
-    curves: pd.DataFrame
-    left_out: dict[str, str]
-    verdicts: dict[str, str]
-    measured: dict[str, str]
-    versions: dict[str, str]
-
-    @classmethod
-    def read(cls, folder: Path, name: str) -> FinishedStudy:
-        """Read a study, which may still be running.
-
-        Raises:
-            DataError: the folder is no study, one of another version, or without any finished run.
-        """
-        store = RunStore.existing(folder)
-        whole, left_out = whole_runs(store, store.study["runs"])
-        if not whole:
-            raise none_finished(store, left_out)
-        results = read_joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
-        curves = read_joined(store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
-        first = next(iter(whole))
-        config = json.loads((store.run_folder(first) / "config.json").read_text())
-        measured = {key: str(value) for part in ("geometry", "robustness") for key, value in (config.get(part) or {}).items()}
-        versions = {part: str(version) for part, version in store.manifest(first)["versions"].items()}
-        runs = runs_table(store, list(whole))
-        return cls(name, store, runs, results, curves, left_out, _verdicts(store), measured, versions)
 
 
 @dataclass(frozen=True)
@@ -239,11 +192,3 @@ def _with_data_named(runs: pd.DataFrame) -> pd.DataFrame:
 def _configuration(row: Mapping[Any, Any]) -> dict[str, Any]:
     """The values of a run that are set."""
     return {str(name): value for name, value in row.items() if isinstance(value, (list, tuple)) or value == value}
-
-
-def _verdicts(store: RunStore) -> dict[str, str]:
-    try:
-        claims = json.loads((store.folder / "claims.json").read_text())
-        return {str(claim["id"]): str(claim["verdict"]) for claim in claims}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}

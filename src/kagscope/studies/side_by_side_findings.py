@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from kagscope.base.messages import Finding, listed
 from kagscope.studies.findings import learning, left_out_findings
+from kagscope.studies.finished_study import FinishedStudy
 from kagscope.studies.inference.findings import category_effect, corrected, effect_text
-
-if TYPE_CHECKING:
-    from kagscope.studies.side_by_side import FinishedStudy
 
 FEW_SEEDS = 5
 LISTED = 4
