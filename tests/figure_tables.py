@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitStatistics
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 POINT_SCORES = {
@@ -206,19 +205,20 @@ def make_claims() -> list[dict[str, Any]]:
 
 def make_units(
     runs: Sequence[str], layers: Sequence[str] = ("1", "3"), count: int = 8, columns: int = 64
-) -> dict[str, list[UnitStatistics]]:
+) -> dict[str, pd.DataFrame]:
     """Made-up units of one net of each of these runs; unit 0 is always zero."""
     rng = np.random.default_rng(1)
 
-    def layer(name: str, what: str) -> UnitStatistics:
+    def layer(name: str, what: str) -> pd.DataFrame:
         zero_share = np.round(rng.random(count), 2)
         zero_share[0] = 1.0
-        numbers = rng.random((2, count))
-        return UnitStatistics(
-            name, what, rng.normal(size=(count, columns)).astype(np.float32), numbers[0], zero_share, numbers[1]
-        )
+        norm, alignment = rng.random((2, count))
+        rows = list(rng.normal(size=(count, columns)).astype(np.float32))
+        numbers = {"row_norm": norm, "zero_share": zero_share, "alignment": alignment, "row": rows}
+        return pd.DataFrame({"layer": name, "unit": range(count), "what": what, **numbers})
 
-    return {run: [layer(name, MEAN_ROW if place else WEIGHTS) for place, name in enumerate(layers)] for run in runs}
+    kinds = ["mean Jacobian row" if place else "weights" for place in range(len(layers))]
+    return {run: pd.concat([layer(*one) for one in zip(layers, kinds, strict=True)], ignore_index=True) for run in runs}
 
 
 def make_provenance() -> dict[str, Any]:

@@ -189,11 +189,14 @@ def test_bad_input_and_output(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path
 def test_units_are_the_rows_to_eight_bits(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     units = make_units(["standard-w16-s0"])
     found = build_payload(*study, {"image_shape": [8, 8], "units": units})["units"]
-    for entry, one in zip(found, units["standard-w16-s0"], strict=True):
-        steps = np.frombuffer(base64.b64decode(entry["images"]), dtype=np.int8).reshape(one.rows.shape)
-        peak = np.abs(one.rows).max(axis=1, keepdims=True)
-        assert np.abs(steps * peak / 127 - one.rows).max() <= peak.max() / 254 * 1.001
-        assert entry["zero_share"] == pytest.approx(one.zero_share)
+    assert [entry["layer"] for entry in found] == ["1", "3"]
+    for entry in found:
+        one = units["standard-w16-s0"].query("layer == @entry['layer']")
+        rows = np.stack(one["row"].to_list())
+        steps = np.frombuffer(base64.b64decode(entry["images"]), dtype=np.int8).reshape(rows.shape)
+        peak = np.abs(rows).max(axis=1, keepdims=True)
+        assert np.abs(steps * peak / 127 - rows).max() <= peak.max() / 254 * 1.001
+        assert entry["zero_share"] == pytest.approx(one["zero_share"])
         assert (entry["width"], entry["training"], entry["seed"], entry["shape"]) == (16, "standard", 0, [8, 8])
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kagscope.base.errors import DataError
-from kagscope.measuring.unit_statistics import UnitStatistics
 from kagscope.report.page import write_report
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
@@ -62,7 +61,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
             "intervals": "points",
             "findings": report.findings,
             "image_shape": list(shape) if shape else None,
-            "units": {RUN["run"]: UnitStatistics.from_table(report.units)} if not report.units.empty else {},
+            "units": {RUN["run"]: report.units} if not report.units.empty else {},
             "versions": about.get("versions"),
             "hardware": about.get("hardware"),
             "config": report.settings,

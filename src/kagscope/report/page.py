@@ -89,7 +89,7 @@ def write_report(
             none are shown. ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
             ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
             to configuration), ``labels`` (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``:
-            class to image), ``units`` (run id to :class:`~kagscope.measuring.unit_statistics.UnitStatistics` of each layer).
+            class to image), ``units`` (run id to its table of units, see :func:`~kagscope.report.units.pack_units`).
         progress: called with each figure's name before it is drawn.
 
     Returns:
