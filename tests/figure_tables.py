@@ -60,7 +60,7 @@ def make_tables(
     points: int = 6,
     image_shape: tuple[int, int] = (8, 8),
     ks: Sequence[int] = (1, 2, 3),
-    layers: Sequence[str] = ("1", "3"),
+    layers: Sequence[str] = ("hidden1", "hidden2"),
     windows: bool = True,
     stride: int = 1,
     window_radii: Sequence[int] = (2,),
@@ -197,14 +197,14 @@ def make_claims() -> list[dict[str, Any]]:
             "test": "Wilcoxon signed rank over seeds",
             "criterion": "interval above 1 in every layer and width",
             "note": "made up for development" if number == 5 else "",
-            "details": [{"layer": "1", "width": 16, "effect": 1.31, "ci_low": 1.2, "ci_high": 1.4}],
+            "details": [{"layer": "hidden1", "width": 16, "effect": 1.31, "ci_low": 1.2, "ci_high": 1.4}],
         }
         for number, (verdict, statement) in enumerate(zip(verdicts, statements, strict=True), start=1)
     ]
 
 
 def make_units(
-    runs: Sequence[str], layers: Sequence[str] = ("1", "3"), count: int = 8, columns: int = 64
+    runs: Sequence[str], layers: Sequence[str] = ("hidden1", "hidden2"), count: int = 8, columns: int = 64
 ) -> dict[str, pd.DataFrame]:
     """Made-up units of one net of each of these runs; unit 0 is always zero."""
     rng = np.random.default_rng(1)
@@ -269,8 +269,8 @@ def make_comparisons() -> pd.DataFrame:
     """Effects of augmentation on a made-up study, in the form of ``comparisons.csv``."""
     rows = []
     for place, (score, k) in enumerate([("pr", 1), ("pr", 2), ("kl_uniform", 2), ("rr_pr", 2)]):
-        for layer in ("1", "3"):
-            effect = 1.0 + 0.1 * place + 0.05 * (layer == "3")
+        for layer in ("hidden1", "hidden2"):
+            effect = 1.0 + 0.1 * place + 0.05 * (layer == "hidden2")
             what: dict[str, Any] = {"axis": "training", "first": "standard", "category": "augmented"}
             what |= {"layer": layer, "k": k, "selection": "all", "score": score, "measure": "ratio"}
             tests = {"effect": effect, "low": effect * 0.92, "high": effect * 1.1, "p_holm": [0.2, 0.01][place % 2]}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.labels import layer_label
+from kagscope.figures.labels import layer_label
 from kagscope.report.numbers import clean, groups
 
 NUMBERS = ("row_norm", "zero_share", "alignment")
@@ -21,9 +21,8 @@ STRIP = 32  # weights without places are drawn as one strip up to here, in lines
 
 def pack_units(
     units: Mapping[str, pd.DataFrame],
-    reduced: pd.DataFrame,
+    nets: pd.DataFrame,
     image_shape: Sequence[int] | None,
-    names: Sequence[str],
 ) -> list[dict[str, Any]]:
     """One entry per net and layer, as many nets as the budget of bytes allows, the first ones.
 
@@ -33,16 +32,15 @@ def pack_units(
     Args:
         units: run id to its units, a row each: ``layer``, ``what`` ("weights" or "mean Jacobian row"), ``row_norm``,
             ``zero_share``, ``alignment``, ``row`` (list of float), in the order of their numbers.
-        reduced: table of means with the settings of the runs.
+        nets: table of means, for the settings of the runs.
         image_shape: height and width of the images.
-        names: all layers, in order.
     """
-    known = reduced.drop_duplicates("run").assign(run=lambda table: table["run"].astype(str)).set_index("run")
+    known = nets.drop_duplicates("run").assign(run=lambda table: table["run"].astype(str)).set_index("run")
     entries: list[dict[str, Any]] = []
     spent = 0
     for run, table in units.items():
         about: Any = known.loc[run]
-        net = [_layer(str(layer), one, image_shape, names) for (layer,), one in groups(table, ["layer"])]
+        net = [_layer(str(layer), one, image_shape) for (layer,), one in groups(table, ["layer"])]
         size = sum(len(entry["images"]) for entry in net)
         if entries and spent + size > BUDGET * 4 / 3:
             break
@@ -52,7 +50,7 @@ def pack_units(
     return entries
 
 
-def _layer(layer: str, units: pd.DataFrame, image_shape: Sequence[int] | None, names: Sequence[str]) -> dict[str, Any]:
+def _layer(layer: str, units: pd.DataFrame, image_shape: Sequence[int] | None) -> dict[str, Any]:
     kept = np.unique(np.linspace(0, len(units) - 1, min(len(units), MAX_UNITS)).round().astype(int))
     shown = units.iloc[kept]
     rows = np.stack(shown["row"].to_list()).astype(np.float64)
@@ -60,7 +58,7 @@ def _layer(layer: str, units: pd.DataFrame, image_shape: Sequence[int] | None, n
     steps = np.round(127 * rows / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.int8)
     return {
         "layer": layer,
-        "label": layer_label(layer, names),
+        "label": layer_label(layer),
         "what": str(units["what"].iloc[0]),
         "total": len(units),
         "unit": kept.tolist(),
