@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitStatistics
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 POINT_SCORES = {
@@ -61,7 +60,7 @@ def make_tables(
     points: int = 6,
     image_shape: tuple[int, int] = (8, 8),
     ks: Sequence[int] = (1, 2, 3),
-    layers: Sequence[str] = ("1", "3"),
+    layers: Sequence[str] = ("hidden1", "hidden2"),
     windows: bool = True,
     stride: int = 1,
     window_radii: Sequence[int] = (2,),
@@ -198,27 +197,28 @@ def make_claims() -> list[dict[str, Any]]:
             "test": "Wilcoxon signed rank over seeds",
             "criterion": "interval above 1 in every layer and width",
             "note": "made up for development" if number == 5 else "",
-            "details": [{"layer": "1", "width": 16, "effect": 1.31, "ci_low": 1.2, "ci_high": 1.4}],
+            "details": [{"layer": "hidden1", "width": 16, "effect": 1.31, "ci_low": 1.2, "ci_high": 1.4}],
         }
         for number, (verdict, statement) in enumerate(zip(verdicts, statements, strict=True), start=1)
     ]
 
 
 def make_units(
-    runs: Sequence[str], layers: Sequence[str] = ("1", "3"), count: int = 8, columns: int = 64
-) -> dict[str, list[UnitStatistics]]:
+    runs: Sequence[str], layers: Sequence[str] = ("hidden1", "hidden2"), count: int = 8, columns: int = 64
+) -> dict[str, pd.DataFrame]:
     """Made-up units of one net of each of these runs; unit 0 is always zero."""
     rng = np.random.default_rng(1)
 
-    def layer(name: str, what: str) -> UnitStatistics:
+    def layer(name: str, what: str) -> pd.DataFrame:
         zero_share = np.round(rng.random(count), 2)
         zero_share[0] = 1.0
-        numbers = rng.random((2, count))
-        return UnitStatistics(
-            name, what, rng.normal(size=(count, columns)).astype(np.float32), numbers[0], zero_share, numbers[1]
-        )
+        norm, alignment = rng.random((2, count))
+        rows = list(rng.normal(size=(count, columns)).astype(np.float32))
+        numbers = {"row_norm": norm, "zero_share": zero_share, "alignment": alignment, "row": rows}
+        return pd.DataFrame({"layer": name, "unit": range(count), "what": what, **numbers})
 
-    return {run: [layer(name, MEAN_ROW if place else WEIGHTS) for place, name in enumerate(layers)] for run in runs}
+    kinds = ["mean Jacobian row" if place else "weights" for place in range(len(layers))]
+    return {run: pd.concat([layer(*one) for one in zip(layers, kinds, strict=True)], ignore_index=True) for run in runs}
 
 
 def make_provenance() -> dict[str, Any]:
@@ -269,8 +269,8 @@ def make_comparisons() -> pd.DataFrame:
     """Effects of augmentation on a made-up study, in the form of ``comparisons.csv``."""
     rows = []
     for place, (score, k) in enumerate([("pr", 1), ("pr", 2), ("kl_uniform", 2), ("rr_pr", 2)]):
-        for layer in ("1", "3"):
-            effect = 1.0 + 0.1 * place + 0.05 * (layer == "3")
+        for layer in ("hidden1", "hidden2"):
+            effect = 1.0 + 0.1 * place + 0.05 * (layer == "hidden2")
             what: dict[str, Any] = {"axis": "training", "first": "standard", "category": "augmented"}
             what |= {"layer": layer, "k": k, "selection": "all", "score": score, "measure": "ratio"}
             tests = {"effect": effect, "low": effect * 0.92, "high": effect * 1.1, "p_holm": [0.2, 0.01][place % 2]}

@@ -15,7 +15,7 @@ TRAINING = '</script><svg onload=alert(3)>~,\u2028"'
 
 def make_hostile_page(path: Path) -> Path:
     """Run names, layers, trainings, claims, provenance, configurations: each with markup, quotes, separators and directions."""
-    results, curves = make_tables(seeds=1, points=2, last_step=2, widths=(8,), layers=("1", LAYER), run_name=HOSTILE)
+    results, curves = make_tables(seeds=1, points=2, last_step=2, widths=(8,), layers=("hidden1", LAYER), run_name=HOSTILE)
     rename = {"augmented": TRAINING}
     results, curves = (one.assign(training=one["training"].cat.rename_categories(rename)) for one in (results, curves))
     claim = dict.fromkeys(("id", "statement", "verdict", "effect_name", "criterion", "note", "test"), HOSTILE) | {
@@ -27,6 +27,6 @@ def make_hostile_page(path: Path) -> Path:
     facts |= {
         "image_shape": [8, 8],
         "configs": {run: {HOSTILE: HOSTILE} for run in runs},
-        "units": make_units(runs, ("1", LAYER)),
+        "units": make_units(runs, ("hidden1", LAYER)),
     }
     return write_report(path, results=results, curves=curves, claims=[claim], provenance=facts)

@@ -24,10 +24,11 @@ from matplotlib.text import Text
 
 import kagscope.figures as kf
 from figure_tables import make_comparisons, make_model_tables, make_pruning, make_runs, make_tables, make_weights
+from kagscope.figures.study import net_means
 from kagscope.figures.style import new_figure, style
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import settings_summary
-from kagscope.tables.means import curve_means, per_run, summarise
+from kagscope.tables.means import curve_means, summarise
 from kagscope.tables.onset import COLUMNS
 
 FOLDER = Path(__file__).parent / "figures"
@@ -43,21 +44,20 @@ def rows() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @cache
 def study() -> tuple[pd.DataFrame, pd.DataFrame]:
-    results, curves = rows()
-    return per_run(results), curve_means(curves)
+    return net_means(rows()[0]), curve_means(rows()[1])
 
 
 @cache
 def crowd() -> tuple[pd.DataFrame, pd.DataFrame]:
     """More trainings than one panel holds."""
     trainings = [f"{name}, weight decay {decay:g}" for name in ("standard", "augmented") for decay in (0.0, 0.001, 0.01)]
-    results, curves = make_tables(points=2, last_step=4, trainings=trainings, seeds=2, ks=(1, 2), layers=("1",), stride=2)
-    return per_run(results), curve_means(curves)
+    results, curves = make_tables(points=2, last_step=4, trainings=trainings, seeds=2, ks=(1, 2), layers=("hidden1",), stride=2)
+    return net_means(results), curve_means(curves)
 
 
 @cache
 def runs() -> pd.DataFrame:
-    return make_runs(study()[0])
+    return make_runs(rows()[0])
 
 
 @cache
@@ -83,17 +83,17 @@ def along() -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = [
         {"step": step, "layer": layer, "k": 2, "selection": "all", "score": "pr", "value": ratio / 50, "ratio": ratio}
         | {"ratio_low": ratio - 0.04, "ratio_high": ratio + 0.04, "value_low": ratio / 60, "value_high": ratio / 40}
-        for layer, speed in (("1", 0.12), ("3", 0.02))
+        for layer, speed in (("hidden1", 0.12), ("hidden2", 0.02))
         for place, step in enumerate(steps)
         for ratio in [1 + speed * place**1.5]
     ]
-    found = {name: [np.nan] for name in COLUMNS} | {"layer": ["1"], "k": [2], "selection": ["all"], "score": ["pr"]}
+    found = {name: [np.nan] for name in COLUMNS} | {"layer": ["hidden1"], "k": [2], "selection": ["all"], "score": ["pr"]}
     return pd.DataFrame(rows), pd.DataFrame(found | {"step": [4], "ratio": [1 + 0.12 * 2**1.5]})
 
 
 DRAWN: dict[str, Callable[..., Axes]] = {
     "plot_pr_by_radius": lambda ax: kf.plot_pr_by_radius(study()[0], image_shape=SHAPE, ax=ax, legend=False),
-    "plot_pr_by_distance": lambda ax: kf.plot_pr_by_distance(study()[0], layer="3", ax=ax, legend=False),
+    "plot_pr_by_distance": lambda ax: kf.plot_pr_by_distance(study()[0], layer="hidden2", ax=ax, legend=False),
     "plot_valid_subsets": lambda ax: kf.plot_valid_subsets(study()[0], ax=ax),
     "plot_k_comparison": lambda ax: kf.plot_k_comparison(study()[0], ax=ax, legend=False),
     "plot_score_by_step": lambda ax: kf.plot_score_by_step(study()[0], ax=ax, legend=False),

@@ -67,7 +67,7 @@ def test_red_and_green_would_not_do() -> None:
 @pytest.mark.parametrize("widths", [(8,), (8, 16, 32), tuple(range(8, 14))])
 def test_settings_are_apart_without_colour(widths: tuple[int, ...], trainings: tuple[str, ...]) -> None:
     settings = Settings(widths, trainings)
-    signs = [(look["marker"], look["linestyle"]) for look in (settings.look(*pair) for pair in settings.pairs())]
+    signs = [(look["marker"], look["linestyle"]) for look in settings.looks().values()]
     assert len(set(map(str, signs))) == len(widths) * len(trainings)
 
 
@@ -145,7 +145,7 @@ def test_given_axes_look_like_all_others() -> None:
 def test_points_of_a_relation_are_the_nets() -> None:
     results, _ = make_tables(points=2, last_step=4, curves=False, windows=False)
     runs = make_runs(results)
-    ax = kf.plot_relation(results, runs, outcome="pgd_l2_0.5", score="kl_uniform", layer="3")
+    ax = kf.plot_relation(results, runs, outcome="pgd_l2_0.5", score="kl_uniform", layer="hidden2")
     drawn = np.sort(np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()]))
     np.testing.assert_allclose(drawn, np.sort(runs["pgd_l2_0.5"]))
     assert f"n = {len(runs)}" in ax.get_title(loc="left")

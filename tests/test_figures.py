@@ -19,8 +19,9 @@ from figure_tables import make_tables
 from kagscope import figures
 from kagscope.base.errors import InputError, OutputError
 from kagscope.figures.scales import figure_k_comparison
+from kagscope.figures.study import last_step, net_means, study_means
 from kagscope.figures.style import new_figure, save
-from kagscope.tables import means as reduced
+from kagscope.tables import means
 
 SHAPE = (8, 8)
 
@@ -32,38 +33,48 @@ def study() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_means_and_intervals_are_those_of_scipy(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     results, _ = study
-    wanted = {"layer": "1", "k": 2, "selection": "ball(4)", "score": "pr", "width": 16, "training": "augmented", "step": 20}
-    raw = reduced.select(results, **wanted)
+    wanted = {"layer": "hidden1", "k": 2, "selection": "ball(4)", "score": "pr", "width": 16, "training": "augmented", "step": 20}
+    raw = means.select(results, **wanted)
     seeds = raw.groupby("seed")["ratio"].mean()
     low, high = stats.t.interval(0.95, len(seeds) - 1, loc=seeds.mean(), scale=stats.sem(seeds))
-    row = reduced.select(reduced.over_runs(reduced.per_run(results)), **wanted).iloc[0]
+    row = means.select(study_means(results), **wanted).iloc[0]
     assert row["ratio"] == pytest.approx(seeds.mean(), rel=1e-12)
     assert (row["ratio_low"], row["ratio_high"]) == (pytest.approx(low, rel=1e-9), pytest.approx(high, rel=1e-9))
-    assert row["seeds"] == 3
+    assert row["runs"] == 3
     assert row["points"] == 4
 
 
+def test_accuracy_is_a_score_of_no_layer(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    results, _ = study
+    nets = results.drop_duplicates(["run", "step"]).query("width == 8 and training == 'standard' and step == 20")
+    row = means.select(study_means(results), score="accuracy", width=8, training="standard", step=20).iloc[0]
+    assert row["layer"] == ""
+    assert row["value"] == pytest.approx(nets["accuracy"].mean())
+
+
 def test_undefined_points_are_left_out_and_counted(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    means = reduced.per_run(study[0])
-    near_zero = reduced.select(means, score="near_zero")
+    nets = net_means(study[0])
+    near_zero = means.select(nets, score="near_zero")
     assert (near_zero["points"] == 3).all()
     assert (near_zero["undefined"] == 1).all()
-    assert reduced.per_run(means) is means
+    assert net_means(nets) is nets
+    over_nets = study_means(nets)
+    assert study_means(over_nets) is over_nets
 
 
 def test_one_seed_has_no_interval() -> None:
     results, _ = make_tables(seeds=1, points=3, last_step=4, widths=(8,), curves=False)
-    row = reduced.over_runs(reduced.per_run(results))
+    row = study_means(results)
     assert row["ratio_low"].isna().all()
     assert row["ratio"].notna().any()
 
 
 def test_curve_bins_that_a_run_lacks_count_as_zero() -> None:
-    base = {"width": 8, "training": "standard", "step": 5, "layer": "1", "k": 2, "selection": "all", "curve": "histogram"}
+    base = {"width": 8, "training": "standard", "step": 5, "layer": "hidden1", "k": 2, "selection": "all", "curve": "histogram"}
     rows = [base | {"run": "a", "seed": 0, "x": 0.0, "y": 1.0}, base | {"run": "b", "seed": 1, "x": 0.125, "y": 1.0}]
-    means = reduced.curve_means(pd.DataFrame(rows))
-    assert means["y"].tolist() == [0.5, 0.5]
-    assert means["stage"].tolist() == ["trained", "trained"]
+    found = means.curve_means(pd.DataFrame(rows))
+    assert found["y"].tolist() == [0.5, 0.5]
+    assert found["stage"].tolist() == ["trained", "trained"]
 
 
 @pytest.mark.parametrize(
@@ -76,13 +87,18 @@ def test_curve_bins_that_a_run_lacks_count_as_zero() -> None:
     ],
 )
 def test_selection_names(name: str, parsed: tuple[str, tuple[float, ...]]) -> None:
-    assert reduced.parse_selection(name) == parsed
+    assert means.parse_selection(name) == parsed
 
 
 def test_the_points_drawn_are_the_means(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    ax = figures.plot_pr_by_radius(study[0], layer="3", image_shape=SHAPE)
-    expected = reduced.select(
-        reduced.over_runs(reduced.final(reduced.per_run(study[0]))), layer="3", k=2, score="pr", width=8, training="standard"
+    ax = figures.plot_pr_by_radius(study[0], layer="hidden2", image_shape=SHAPE)
+    expected = means.select(
+        last_step(study_means(study[0])),
+        layer="hidden2",
+        k=2,
+        score="pr",
+        width=8,
+        training="standard",
     )
     ratios = expected.set_index(expected["selection"].astype(str)).loc[
         ["ball(2)", "ball(4)", "ball(6)", "ball(8)", "all"], "ratio"
@@ -94,9 +110,11 @@ def test_the_points_drawn_are_the_means(study: tuple[pd.DataFrame, pd.DataFrame]
 
 
 def test_the_map_puts_windows_where_they_are(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    ax = figures.plot_window_map(study[0], layer="1", width=16, image_shape=SHAPE)
+    ax = figures.plot_window_map(study[0], layer="hidden1", width=16, image_shape=SHAPE)
     shown = np.asarray(ax.images[0].get_array())
-    row = reduced.select(reduced.final(study[0]), layer="1", width=16, training="standard", score="pr", selection="window(5,2,2)")
+    row = means.select(
+        means.final(study[0]), layer="hidden1", width=16, training="standard", score="pr", selection="window(5,2,2)"
+    )
     assert shown[5, 2] == pytest.approx(row.groupby("seed")["ratio"].mean().mean())
     norm = ax.images[0].norm
     assert norm(np.array(1.0)) == pytest.approx(0.5)  # white is "as at initialisation"
@@ -134,7 +152,7 @@ def test_the_same_table_gives_the_same_bytes(study: tuple[pd.DataFrame, pd.DataF
 
 CASES: dict[str, tuple[dict[str, object], set[str]]] = {
     "one of each": ({"widths": (8,), "trainings": ("augmented",), "seeds": 1, "layers": ("encoder.0",)}, set()),
-    "three layers": ({"widths": (8,), "layers": ("1", "3", "5")}, set()),
+    "three layers": ({"widths": (8,), "layers": ("hidden1", "hidden2", "hidden3")}, set()),
     "seven widths": ({"widths": range(8, 15), "trainings": ("standard",), "windows": False}, {"window_map"}),
     "k = 2 only, no curves": (
         {"ks": (2,), "curves": False, "windows": False},

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from kagscope.base.errors import InputError
 from kagscope.data import Dataset, load, load_local
 from kagscope.measuring.geometry import choose_points, window_centers, window_radii
-from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS
+from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitStatistics
 from kagscope.minors.maps import window_moments
 from kagscope.studies import page_data as module
 from kagscope.studies.collect import Outcome
@@ -40,7 +40,8 @@ def test_of_each_setting_the_first_net_shows_its_units(folder: Path) -> None:
     found = found_in(folder)
     first = results.drop_duplicates(["width", "training"])
     assert list(found["units"]) == [str(run) for run in first["run"]]
-    for run, layers in found["units"].items():
+    for run, table in found["units"].items():
+        layers = UnitStatistics.from_table(table)
         assert [(one.layer, one.what) for one in layers] == [("hidden1", WEIGHTS), ("hidden2", MEAN_ROW)]
         weights = load_file(folder / "runs" / run / "weights.safetensors")
         last = max(int(name.partition("/")[0]) for name in weights)
@@ -67,9 +68,8 @@ def test_once_made_they_need_no_data(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "load_local", lambda source: None)
     after = found_in(folder)
     assert after["labels"] == before["labels"]
-    for run, layers in before["units"].items():
-        for one, other in zip(layers, after["units"][run], strict=True):
-            assert np.array_equal(one.rows, other.rows)
+    for run, table in before["units"].items():
+        pd.testing.assert_frame_equal(table, after["units"][run])
     kept.write_bytes(kept.read_bytes()[:100])  # damaged: as if it were not there
     assert "labels" not in found_in(folder)
     kept.unlink()

@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.dynamics import figure_dynamics
+from kagscope.figures.steps import figure_dynamics
 from kagscope.studies.phase_diagram import SIGNATURES, phase_diagram, phase_findings
 from kagscope.tables.schema import RESULT_COLUMNS
 

@@ -55,18 +55,18 @@ def find(series: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
 
 def test_embedded_numbers_are_those_of_the_table(study: tuple[pd.DataFrame, pd.DataFrame], page: Path) -> None:
     payload = embedded(page.read_text())
-    one = {"layer": "3", "k": 2, "selection": "apart(6)", "score": "pr", "width": 8, "training": "augmented"}
+    one = {"layer": "hidden2", "k": 2, "selection": "apart(6)", "score": "pr", "width": 8, "training": "augmented"}
     raw = reduced.select(study[0], step=20, **one)
     means = raw.groupby("seed", observed=True)["ratio"].mean()
     entry = find(payload["series"], **one)
     ratio = entry["data"][payload["columns"].index("ratio")][entry["step"].index(20)]
     assert ratio == pytest.approx(means.mean(), rel=1e-5)
     assert entry["last"] == 20
-    window = reduced.select(study[0], layer="1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
-    grid = find(payload["maps"], layer="1", width=16, training="standard", label=None)
+    window = reduced.select(study[0], layer="hidden1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
+    grid = find(payload["maps"], layer="hidden1", width=16, training="standard", label=None)
     assert grid["ratio"][6 * 8 + 1] == pytest.approx(window.groupby("seed", observed=True)["ratio"].mean().mean(), rel=1e-4)
     run = find(payload["runs"], run="standard-w16-s1")
-    own = reduced.select(study[0], run="standard-w16-s1", layer="1", k=2, selection="all", score="pr", step=20)
+    own = reduced.select(study[0], run="standard-w16-s1", layer="hidden1", k=2, selection="all", score="pr", step=20)
     assert run["pr"][0] == pytest.approx(own["ratio"].mean(), rel=1e-5)
 
 
@@ -189,11 +189,14 @@ def test_bad_input_and_output(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path
 def test_units_are_the_rows_to_eight_bits(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     units = make_units(["standard-w16-s0"])
     found = build_payload(*study, {"image_shape": [8, 8], "units": units})["units"]
-    for entry, one in zip(found, units["standard-w16-s0"], strict=True):
-        steps = np.frombuffer(base64.b64decode(entry["images"]), dtype=np.int8).reshape(one.rows.shape)
-        peak = np.abs(one.rows).max(axis=1, keepdims=True)
-        assert np.abs(steps * peak / 127 - one.rows).max() <= peak.max() / 254 * 1.001
-        assert entry["zero_share"] == pytest.approx(one.zero_share)
+    assert [entry["layer"] for entry in found] == ["hidden1", "hidden2"]
+    for entry in found:
+        one = units["standard-w16-s0"].query("layer == @entry['layer']")
+        rows = np.stack(one["row"].to_list())
+        steps = np.frombuffer(base64.b64decode(entry["images"]), dtype=np.int8).reshape(rows.shape)
+        peak = np.abs(rows).max(axis=1, keepdims=True)
+        assert np.abs(steps * peak / 127 - rows).max() <= peak.max() / 254 * 1.001
+        assert entry["zero_share"] == pytest.approx(one["zero_share"])
         assert (entry["width"], entry["training"], entry["seed"], entry["shape"]) == (16, "standard", 0, [8, 8])
 
 
@@ -208,9 +211,9 @@ def test_units_keep_within_their_budget(study: tuple[pd.DataFrame, pd.DataFrame]
 def test_maps_of_a_class_are_means_over_its_images(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     maps = build_payload(*study, {"image_shape": [8, 8], "labels": {0: 4, 1: 7, 2: 7}})["maps"]
     assert {entry["label"] for entry in maps} == {None, 4, 7}
-    raw = reduced.select(study[0], layer="1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
+    raw = reduced.select(study[0], layer="hidden1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
     for label, points in ((4, [0]), (7, [1, 2])):
-        grid = find(maps, layer="1", width=16, training="standard", label=label, radius=2)
+        grid = find(maps, layer="hidden1", width=16, training="standard", label=label, radius=2)
         mine = raw[raw["point"].isin(points)]
         assert grid["images"] == len(points)
         assert grid["ratio"][6 * 8 + 1] == pytest.approx(mine.groupby("seed")["ratio"].mean().mean(), rel=1e-3)
@@ -249,12 +252,12 @@ def test_of_one_net_onsets_are_over_its_points() -> None:
 
 
 def test_each_claim_leads_to_the_layer_of_its_number() -> None:
-    details = [{"layer": "1", "effect": 1.7}, {"layer": "3", "effect": 1.3}]
+    details = [{"layer": "hidden1", "effect": 1.7}, {"layer": "hidden2", "effect": 1.3}]
     shown = claims_shown([{"id": f"{number}-x", "effect": 1.3, "details": details} for number in EVIDENCE])
     for claim in shown:
         assert claim["links"]
         for link in claim["links"]:
-            assert link.view.startswith("layer=3&")
+            assert link.view.startswith("layer=hidden2&")
             assert link.place in {"scales", "training", "minors"}
     assert {link.place for link in shown[5]["links"]} == {"training", "minors"}
 

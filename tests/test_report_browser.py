@@ -16,6 +16,7 @@ import pytest
 from browser import Browser, find_chromium
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables
 from hostile import LAYER, make_hostile_page
+from kagscope.figures.study import study_means
 from kagscope.report import write_report
 from kagscope.tables import means as reduced
 
@@ -86,7 +87,7 @@ def value_of(rows: list[list[str]], *start: str, place: int) -> float:
 def test_the_scale_explorer_shows_the_numbers_of_the_table(browser: Browser, page: Path, study: Tables) -> None:
     browser.open(page)
     assert float(browser.run("document.documentElement.dataset.ready")) < 2000
-    means = reduced.over_runs(reduced.per_run(study[0]))
+    means = study_means(study[0])
 
     def expected(measure: str, **wanted: Any) -> float:
         return float(reduced.select(means, **wanted)[measure].iloc[0])
@@ -95,13 +96,13 @@ def test_the_scale_explorer_shows_the_numbers_of_the_table(browser: Browser, pag
     rows = shown(browser, "scales")
     for place, measure in ((4, "ratio"), (5, "ratio_low"), (6, "ratio_high")):
         found = value_of(rows, "16", "standard", "ball(2)", place=place)
-        assert found == pytest.approx(expected(measure, layer="1", selection="ball(2)", **where), rel=1e-3)
+        assert found == pytest.approx(expected(measure, layer="hidden1", selection="ball(2)", **where), rel=1e-3)
     for key, value, measure, wanted in (
-        ("layer", "3", "ratio", {"layer": "3"}),
-        ("k", "3", "ratio", {"layer": "3", "k": 3}),
-        ("score", "kl_uniform", "ratio", {"layer": "3", "k": 3, "score": "kl_uniform"}),
-        ("measure", "difference", "difference", {"layer": "3", "k": 3, "score": "kl_uniform"}),
-        ("measure", "value", "value", {"layer": "3", "k": 3, "score": "kl_uniform"}),
+        ("layer", "hidden2", "ratio", {"layer": "hidden2"}),
+        ("k", "3", "ratio", {"layer": "hidden2", "k": 3}),
+        ("score", "kl_uniform", "ratio", {"layer": "hidden2", "k": 3, "score": "kl_uniform"}),
+        ("measure", "difference", "difference", {"layer": "hidden2", "k": 3, "score": "kl_uniform"}),
+        ("measure", "value", "value", {"layer": "hidden2", "k": 3, "score": "kl_uniform"}),
     ):
         choose(browser, key, value)
         found = value_of(shown(browser, "scales"), "16", "standard", "ball(6)", place=4)
@@ -114,12 +115,12 @@ def test_the_scale_explorer_shows_the_numbers_of_the_table(browser: Browser, pag
     assert {row[0] for row in shown(browser, "scales")} == {"16"}
     slide(browser, "step", 0)
     assert {(row[2], row[3]) for row in shown(browser, "scales")} == {("all", "0")}
-    assert browser.run("location.hash").startswith("#s:layer=3&")
+    assert browser.run("location.hash").startswith("#s:layer=hidden2&")
     assert browser.problems == []
 
 
 def test_undefined_values_are_said_where_they_are_missing(browser: Browser, page: Path) -> None:
-    browser.open(page, "#s:layer=1&score=near_zero&k=2")
+    browser.open(page, "#s:layer=hidden1&score=near_zero&k=2")
     assert "undefined values were left out" in browser.run("document.querySelector('[data-note=scales]').textContent")
     assert all(row[8].endswith("undefined") for row in shown(browser, "scales"))
 
@@ -155,10 +156,10 @@ def test_play_moves_through_the_steps(browser: Browser, page: Path) -> None:
 
 
 def test_an_address_restores_a_view(browser: Browser, page: Path, study: Tables) -> None:
-    browser.open(page, "#s:layer=3&score=zero_rows&k=1&measure=value&training=augmented&width=8&widths=8&radius=2")
+    browser.open(page, "#s:layer=hidden2&score=zero_rows&k=1&measure=value&training=augmented&width=8&widths=8&radius=2")
     (row, *_) = [row for row in shown(browser, "training") if row[1:3] == ["augmented", "20"]]
-    wanted = {"layer": "3", "k": 1, "score": "zero_rows", "selection": "all", "width": 8, "training": "augmented", "step": 20}
-    mean = reduced.select(reduced.over_runs(reduced.per_run(study[0])), **wanted)["value"].iloc[0]
+    wanted = {"layer": "hidden2", "k": 1, "score": "zero_rows", "selection": "all", "width": 8, "step": 20}
+    mean = reduced.select(study_means(study[0]), training="augmented", **wanted)["value"].iloc[0]
     assert float(row[3]) == pytest.approx(mean, rel=1e-3)
     accuracy = reduced.select(study[0], width=8, training="augmented", step=20).groupby("run", observed=True)["accuracy"].first()
     (last,) = [row for row in shown(browser, "accuracy") if row[1:3] == ["augmented", "20"]]
@@ -166,8 +167,8 @@ def test_an_address_restores_a_view(browser: Browser, page: Path, study: Tables)
 
 
 def test_the_map_has_radii_and_classes(browser: Browser, page: Path, study: Tables) -> None:
-    browser.open(page, "#s:layer=3&training=augmented&width=8")
-    wanted = {"layer": "3", "width": 8, "training": "augmented", "score": "pr"}
+    browser.open(page, "#s:layer=hidden2&training=augmented&width=8")
+    wanted = {"layer": "hidden2", "width": 8, "training": "augmented", "score": "pr"}
     for place, radius in enumerate((2, 3)):
         slide(browser, "radius", place)
         assert browser.run("document.querySelector('[data-output=radius]').textContent") == f"{radius} pixels"
@@ -185,9 +186,9 @@ def test_the_map_has_radii_and_classes(browser: Browser, page: Path, study: Tabl
 
 
 def test_the_distributions_shown_are_those_of_the_table(browser: Browser, page: Path, study: Tables) -> None:
-    browser.open(page, "#s:layer=1&curvek=2&width=16")
+    browser.open(page, "#s:layer=hidden1&curvek=2&width=16")
     rows = shown(browser, "minors")
-    wanted = {"layer": "1", "k": 2, "width": 16, "training": "standard", "step": 20}
+    wanted = {"layer": "hidden1", "k": 2, "width": 16, "training": "standard", "step": 20}
     curves = reduced.select(study[1], **wanted)
     zeros = curves[(curves["curve"] == "histogram") & np.isneginf(curves["x"])].groupby("seed")["y"].first().mean()
     assert value_of(rows, "histogram", "trained, standard", "exact zeros", place=3) == pytest.approx(zeros, rel=1e-3)
@@ -196,7 +197,7 @@ def test_the_distributions_shown_are_those_of_the_table(browser: Browser, page: 
 
 
 def test_units_are_sorted_and_filtered(browser: Browser, page: Path, facts: dict[str, Any]) -> None:
-    browser.open(page, "#s:layer=3&width=8&training=augmented")
+    browser.open(page, "#s:layer=hidden2&width=8&training=augmented")
     one = facts["units"]["augmented-w8-s0"][1]
     assert [row[0] for row in shown(browser, "units")] == [str(unit) for unit in range(8)]
     assert [number(row[1]) for row in shown(browser, "units")] == pytest.approx(one.row_norm.tolist(), rel=1e-3)

@@ -16,7 +16,7 @@ from kagscope.base.files import atomic_path, atomic_write
 from kagscope.commands import terminal
 from kagscope.commands.outputs import Targets
 from kagscope.commands.sources import Subject
-from kagscope.figures.series import figure_by_step
+from kagscope.figures.steps import figure_by_step
 from kagscope.figures.style import save
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import find_layers, see_calls

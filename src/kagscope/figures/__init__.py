@@ -1,7 +1,8 @@
 """Figures from tables: ``plot_…`` takes a table and optional axes and returns the axes, ``figure_…`` composes several panels.
 
 All are in one style (colour-blind safe, legible at a paper's column width), use no pyplot state and leave your settings alone.
-:func:`save` writes a figure as PDF, SVG or PNG: lettering stays text, and the same table gives the same bytes.
+:func:`save` writes a figure as PDF, SVG or PNG (:func:`save_all` in several of them): lettering stays text, and the same table
+gives the same bytes.
 
 Tables of a study (``results.parquet``, ``curves.parquet``):
 
@@ -72,7 +73,7 @@ _PUBLIC: dict[str, str] = {
     "plot_comparison": "comparison",
     "plot_phase": "phase",
     "figure_phase": "phase",
-    "figure_dynamics": "dynamics",
+    "figure_dynamics": "steps",
     "plot_by_axis": "axes",
     "figure_by_axis": "axes",
     "plot_relation": "relations",
@@ -80,19 +81,23 @@ _PUBLIC: dict[str, str] = {
     "figure_relations": "relations",
     "plot_robustness": "robustness",
     "figure_robustness": "robustness",
-    "plot_scales": "measured",
-    "plot_layers": "measured",
-    "plot_tokens": "measured",
-    "plot_by_step": "series",
-    "figure_by_step": "series",
+    "plot_scales": "scales",
+    "plot_layers": "layers",
+    "plot_tokens": "layers",
+    "plot_by_step": "steps",
+    "figure_by_step": "steps",
     "plot_pruning": "pruning",
     "figure_pruning": "pruning",
     "plot_unit_weights": "units",
     "plot_row_norms": "units",
     "save": "style",
+    "save_all": "style",
+    "net_means": "study",
+    "study_means": "study",
     "FAMILIES": "write",
     "WrittenFigures": "write",
     "draw_figures": "write",
+    "write_all": "write",
     "write_figures": "write",
 }
 

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
-import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from kagscope.base.errors import InputError, NothingToPlot
-from kagscope.figures.looks import line_looks
-from kagscope.figures.style import (
-    DOUBLE_COLUMN,
-    MANY,
-    draw_each,
-    errors,
-    figure_legend,
-    legend_above,
-    new_axes,
-    new_figure,
-    reference_line,
-    style,
-)
-from kagscope.labels import FRACTIONS, layer_label, short_label
-from kagscope.tables.means import layers_of, require, select
+from kagscope.figures.core import draw_means, measure_label, tidy
+from kagscope.figures.labels import is_fraction, layer_label
+from kagscope.figures.looks import legend_line, line_looks
+from kagscope.figures.panels import Panel, draw_grid, wrap
+from kagscope.figures.study import first_layer
+from kagscope.figures.style import DOUBLE_COLUMN, MANY, figure_legend, legend_above, new_axes, reference_line, style
+from kagscope.tables.means import require, select
 
 KNOWN = ("layer", "k", "selection", "score", "nets")
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("kl_uniform", 2), ("effective_rank", 0))
@@ -36,7 +28,7 @@ GEOMETRIC = 5.0  # largest over smallest value from which the axis is logarithmi
 
 def study_axes(summary: pd.DataFrame) -> list[str]:
     """The columns of a study's summary that are axes: neither what was measured nor numbers of it."""
-    numbers = ("value", "baseline", "ratio", "accuracy")
+    numbers = ("value", "baseline", "ratio", "difference", "accuracy")
     return [str(name) for name in summary.columns if name not in KNOWN and not str(name).startswith(numbers)]
 
 
@@ -73,34 +65,30 @@ def plot_by_axis(
     require(summary, [x, *where, *KNOWN[:4]], "summary")
     if not pd.api.types.is_numeric_dtype(summary[x]):
         raise InputError(f"the axis {x} is not numeric; plot_phase draws axes of names")
-    table, measure = _chosen(select(summary.astype({"layer": str}), **where), score, k, layer, selection, measure)
+    table, measure = choose(select(summary.astype({"layer": str}), **where), score, k, layer, selection, measure)
     others = [name for name in study_axes(summary) if name not in (x, *where) and table[name].nunique() > 1]
-    groups = {group_name(others, values): part for values, part in _groups(table, others)}
-    if len(groups) > 2 * MANY:
-        raise InputError(f"{len(groups)} lines cannot be told apart: hold one of {', '.join(others)} with where={{…}}")
-    places = np.array(sorted(table[x].unique()), dtype=float)
-    nudges = (np.arange(len(groups)) - (len(groups) - 1) / 2) * 0.012
-    log = len(places) > 2 and places[0] > 0 and places[-1] / places[0] >= GEOMETRIC
+    table = table.sort_values(others)
+    table = table.assign(line=[group_name(row) for row in table[others].to_dict("records")])
+    looks = {name: look | {"label": name} for name, look in line_looks(list(pd.unique(table["line"]))).items()}
+    if len(looks) > 2 * MANY:
+        raise InputError(f"{len(looks)} lines cannot be told apart: hold one of {', '.join(others)} with where={{…}}")
+    means = tidy(table, x, measure, "line")
+    places = sorted(means["x"].unique())
     with style():
         ax = new_axes(ax)
-        for (name, line), look, nudge in zip(groups.items(), line_looks(list(groups)).values(), nudges, strict=True):
-            line = line.sort_values(x)
-            at = line[x].to_numpy(dtype=float)
-            at = at * (places[-1] / places[0]) ** nudge if log else at + nudge * np.ptp(places)
-            bars = errors(line, measure) if f"{measure}_low" in line else None
-            ax.errorbar(at, line[measure], bars, elinewidth=0.9, label=name, **look)
-        if measure == "ratio":
-            reference_line(ax, 1.0)
-        if log:
+        if len(places) > 2 and places[0] > 0 and places[-1] / places[0] >= GEOMETRIC:
             ax.set_xscale("log")
             ax.xaxis.set_minor_locator(NullLocator())
+        draw_means(ax, means, looks)
+        if measure == "ratio":
+            reference_line(ax, 1.0)
         ax.set_xticks(places, [f"{place:g}" for place in places])
         ax.set_xlabel(x.replace("_", " "))
-        ax.set_ylabel(_label(score, k, measure))
-        if measure == "value" and score in FRACTIONS:
+        ax.set_ylabel("test accuracy or R²" if score == "accuracy" else measure_label(score, measure, k, sep=",\n"))
+        if measure == "value" and is_fraction(score):
             ax.set_ylim(bottom=max(ax.get_ylim()[0], -0.02 * ax.get_ylim()[1]))
-        if legend and len(groups) > 1:
-            legend_above(ax, len(groups))
+        if legend and len(looks) > 1:
+            legend_above(ax, len(looks))
     return ax
 
 
@@ -111,46 +99,33 @@ def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = 
         NothingToPlot: nothing was measured.
         InputError: as :func:`plot_by_axis`.
     """
-    layers = [name for name in layers_of(summary) if name]
-    layer = layer if layer is not None else layers[0]
+    layer = layer if layer is not None else first_layer(summary)
+    handles: list[list[Artist]] = [[]]
+
+    def draw(score: str, k: int, ax: Axes) -> None:
+        plot_by_axis(summary, x=x, score=score, k=k, layer=layer, ax=ax, legend=False)
+        handles.append(ax.get_legend_handles_labels()[0])
+
+    rows = wrap([Panel(partial(draw, *one)) for one in SCORES], 3)
+    figure = draw_grid(rows, DOUBLE_COLUMN, 4.2, sharex=True)
+    lines = max(handles, key=len)
     with style():
-        figure = new_figure(DOUBLE_COLUMN, 4.2)
-        axes = figure.subplots(2, 3, sharex=True).ravel()
-
-        def draw(score: str, k: int, ax: Axes) -> None:
-            plot_by_axis(summary, x=x, score=score, k=k, layer=layer, ax=ax, legend=False)
-
-        draw_each([(ax, partial(draw, score, k)) for ax, (score, k) in zip(axes, SCORES, strict=True)])
-        for ax in axes[:3]:
-            ax.set_xlabel("")
-        handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda found: len(found[1]))
-        figure_legend(figure, handles if len(names) > 1 else [Line2D([], [], linestyle="")], title=layer_label(layer, layers))
+        figure_legend(figure, lines if len(lines) > 1 else [legend_line(linestyle="")], title=layer_label(layer))
     return figure
 
 
-def group_name(others: list[str], values: tuple[object, ...]) -> str:
-    """What a line is called: the axes' values, names of numeric ones before them."""
-    said = [
-        f"{name.replace('_', ' ')} {value:g}" if isinstance(value, (int, float)) else str(value)
-        for name, value in zip(others, values, strict=True)
-    ]
-    return ", ".join(said)
-
-
-def _groups(table: pd.DataFrame, others: list[str]) -> list[tuple[tuple[object, ...], pd.DataFrame]]:
-    if not others:
-        return [((), table)]
-    return [(tuple(values), part) for values, part in table.groupby(others, sort=True, observed=True)]
-
-
-def _chosen(
+def choose(
     summary: pd.DataFrame, score: str, k: int, layer: str | None, selection: str, measure: str | None
 ) -> tuple[pd.DataFrame, str]:
+    """The rows of a score in a study's summary that have a number (of accuracy one of each setting), and the measure meant.
+
+    Raises:
+        NothingToPlot: there are none.
+    """
     if score == "accuracy":
         table, measure = summary.drop_duplicates(study_axes(summary)), "accuracy"
     else:
-        named = [name for name in layers_of(summary) if name]
-        layer = layer if layer is not None else (named or [""])[0]
+        layer = layer if layer is not None else first_layer(summary)
         table = select(summary, score=score, selection=selection, layer=layer)
         table = table[table["k"].isin([0, k])]
         measure = measure or ("ratio" if score in ("pr", "kl_uniform", "rr_pr") and table["ratio"].notna().any() else "value")
@@ -160,9 +135,8 @@ def _chosen(
     return table, measure
 
 
-def _label(score: str, k: int, measure: str) -> str:
-    if score == "accuracy":
-        return "test accuracy or R²"
-    name = short_label(score)
-    name += f", k = {k}" if k else ""
-    return f"{name},\ntrained / initial" if measure == "ratio" else name
+def group_name(values: Mapping[Any, object]) -> str:
+    """What a line is called: the axes' values, names of numeric ones before them."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:g}" if isinstance(value, int | float) else str(value) for name, value in values.items()
+    )

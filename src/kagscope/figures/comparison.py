@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.forest import ratio_axis
+from kagscope.figures.core import tidy
+from kagscope.figures.forest import draw_rows, ratio_axis, row_axes
+from kagscope.figures.labels import layer_label, score_label
 from kagscope.figures.looks import line_colours
-from kagscope.figures.style import new_axes, reference_line, style
-from kagscope.labels import layer_label, score_label
+from kagscope.figures.style import reference_line, style
 from kagscope.tables.means import layers_of, require
 
 LEVEL = 0.05
@@ -62,24 +62,20 @@ def plot_comparison(
     scores = list(dict.fromkeys(chosen["score"]))
     rows = sorted(set(zip(chosen["score"], chosen["k"], strict=True)), key=lambda row: (scores.index(row[0]), row[1]))
     layers = layers_of(chosen)
-    clear = (chosen["p_joint"].fillna(chosen["p_holm"]) < LEVEL).to_numpy()
+    clear = chosen["p_joint"].fillna(chosen["p_holm"]) < LEVEL
+    place = [rows.index(pair) for pair in zip(chosen["score"], chosen["k"], strict=True)]
+    effects = chosen.rename(columns={"low": "effect_low", "high": "effect_high"}).assign(place=place, clear=clear)
+    names = [score_label(score) + (f", k = {k}" if k else "") for score, k in rows]
     with style():
-        ax = new_axes(ax, WIDTH, 0.9 + ROW * len(rows))
-        for place, (layer, colour) in enumerate(zip(layers, line_colours(len(layers)), strict=True)):
-            mine = (chosen["layer"] == layer).to_numpy()
-            shift = 0.5 * ((place + 0.5) / len(layers) - 0.5)
-            y = np.array([rows.index(pair) for pair in zip(chosen["score"], chosen["k"], strict=True)]) + shift
-            low, x, high = (chosen[name].to_numpy(dtype=float) for name in ("low", "effect", "high"))
-            ends = np.nan_to_num(np.stack([x - low, high - x]), nan=0.0)
-            ax.errorbar(x[mine], y[mine], xerr=ends[:, mine], fmt="none", ecolor=colour, linewidth=1)
-            for here, face in ((mine & clear, colour), (mine & ~clear, "white")):
-                ax.plot(x[here], y[here], linestyle="", marker="o", color=colour, markerfacecolor=face, markersize=4.5)
-            ax.plot([], [], linestyle="", marker="o", color=colour, label=layer_label(layer, layers))
+        ax = row_axes(ax, names, ROW, WIDTH)
+        for number, (layer, colour) in enumerate(zip(layers, line_colours(len(layers)), strict=True)):
+            mine = tidy(effects[effects["layer"] == layer], "place", "effect", "clear")
+            mine["x"] += 0.5 * ((number + 0.5) / len(layers) - 0.5)
+            look = {"marker": "o", "color": colour, "markersize": 4.5}
+            draw_rows(ax, mine, {True: look, False: look | {"markerfacecolor": "white"}})
+            ax.plot([], [], linestyle="", marker="o", color=colour, label=layer_label(layer))
         reference_line(ax, 1.0, vertical=True)
-        ax.set_yticks(range(len(rows)), [score_label(score) + (f", k = {k}" if k else "") for score, k in rows])
-        ax.set_ylim(len(rows) - 0.5, -0.5)
         ratio_axis(ax, float(chosen[["low", "effect"]].min().min()), float(chosen[["high", "effect"]].max().max()))
-        ax.grid(visible=True, axis="x")
         ax.set_xlabel(f"{axis.replace('_', ' ')}: {_short(category or '')} over {_short(str(chosen['first'].iloc[0]))}")
         ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=min(len(layers), 4))
     return ax

@@ -14,8 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.looks import LINES, Settings
-from kagscope.figures.panels import study_panels
+from kagscope.figures.labels import layer_label
+from kagscope.figures.looks import LINES, Settings, legend_line
+from kagscope.figures.panels import Panel, draw_grid, study_panels
+from kagscope.figures.study import last_step, study_means
 from kagscope.figures.style import (
     BLUE,
     DOUBLE_COLUMN,
@@ -24,16 +26,12 @@ from kagscope.figures.style import (
     PURPLE,
     SINGLE_COLUMN,
     VERMILLION,
-    draw_each,
-    figure_legend,
     legend_above,
     log_ticks,
     new_axes,
-    new_figure,
     style,
 )
-from kagscope.labels import layer_label
-from kagscope.tables.means import curve_means, final, layers_of, per_run, select, trainings_of, widths_of
+from kagscope.tables.means import curve_means, layers_of, select, trainings_of, widths_of
 
 TRAINING_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
 INITIAL = "#4d4d4d"
@@ -174,7 +172,7 @@ def figure_zipf(curves: pd.DataFrame, results: pd.DataFrame | None = None) -> Fi
     return _grid(curves, "zipf", draw, [zero_rows_handle()])
 
 
-def figure_minor_histogram(curves: pd.DataFrame, results: pd.DataFrame | None = None) -> Figure:
+def figure_minor_histogram(curves: pd.DataFrame) -> Figure:
     """:func:`plot_minor_histogram`, arranged as by :func:`figure_zipf`."""
 
     def draw(layer: str, k: int, training: str | None, ax: Axes) -> Axes:
@@ -226,18 +224,18 @@ def _zero_rows_start(results: pd.DataFrame | None, line: Line, layer: str, k: in
     if results is None or not width:
         return None
     wanted = {"layer": layer, "k": k, "width": width, "selection": selection, "training": line.training, "score": "zero_rows"}
-    fraction = select(final(per_run(results)), **wanted)["value"].mean()
+    fraction = select(last_step(study_means(results)), **wanted)["value"].mean()
     return float(1 - fraction) if fraction > 0 else None
 
 
 def line_handles(lines: Sequence[Line]) -> list[Line2D]:
     """Legend entries of curves."""
-    return [Line2D([], [], color=line.colour, linestyle=line.dashes, label=line.label) for line in lines]
+    return [legend_line(color=line.colour, linestyle=line.dashes, label=line.label) for line in lines]
 
 
 def zero_rows_handle() -> Line2D:
     """Legend entry of the dot of :func:`plot_zipf`."""
-    return Line2D([], [], color=INITIAL, marker="o", linestyle="", markersize=4.5, label="zero rows begin")
+    return legend_line(color=INITIAL, marker="o", linestyle="", markersize=4.5, label="zero rows begin")
 
 
 def histogram_range(lines: Sequence[pd.DataFrame]) -> tuple[float, float]:
@@ -291,21 +289,14 @@ def _grid(
         handles = line_handles(_lines(select(table, width=width, layer=layers[0]), settings.trainings[0]))
         return study_panels(reduced, one, score=curve, handles=[*handles, *more, _width_handle(width)])
     orders = sorted(int(k) for k in table["k"].unique())[:4]
-    with style():
-        wide = SINGLE_COLUMN if len(orders) == 1 else min(DOUBLE_COLUMN, 2.5 * len(orders))
-        figure = new_figure(wide, 1.95 * len(layers) + 0.5)
-        axes = figure.subplots(len(layers), len(orders), squeeze=False, sharey=curve == "zipf")
-        panels = [(row, column, layer, k) for row, layer in enumerate(layers) for column, k in enumerate(orders)]
-        draw_each([(axes[row][column], partial(draw, layer, k, None)) for row, column, layer, k in panels])
-        for row, column, layer, k in panels:
-            ax = axes[row][column]
-            ax.set_title(f"{layer_label(layer, layers)}, k = {k}")
-            ax.set_ylabel("" if column else ax.get_ylabel())
-            ax.set_xlabel("" if row < len(layers) - 1 else ax.get_xlabel())
-        handles = line_handles(_lines(select(table, width=width), None))
-        figure_legend(figure, [*handles, *more, _width_handle(width)])
-    return figure
+    rows = []
+    for layer in layers:
+        titles = {k: f"{layer_label(layer)}, k = {k}" for k in orders}
+        rows.append([Panel(partial(draw, layer, k, None), titles[k], None if k == orders[0] else "") for k in orders])
+    wide = SINGLE_COLUMN if len(orders) == 1 else min(DOUBLE_COLUMN, 2.5 * len(orders))
+    handles = [*line_handles(_lines(select(table, width=width), None)), *more, _width_handle(width)]
+    return draw_grid(rows, wide, 1.95 * len(layers) + 0.5, sharey=curve == "zipf", outer=True, handles=handles)
 
 
 def _width_handle(width: int) -> Line2D:
-    return Line2D([], [], linestyle="", label=f"(width {width})")
+    return legend_line(linestyle="", label=f"(width {width})")

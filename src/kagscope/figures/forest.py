@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from kagscope.base.errors import NothingToPlot
+from kagscope.figures.core import name_ticks, tidy
+from kagscope.figures.labels import layer_sign, short_label
 from kagscope.figures.looks import line_looks
-from kagscope.figures.style import DOUBLE_COLUMN, legend_above, new_axes, reference_line, style
-from kagscope.labels import layer_sign, short_label
+from kagscope.figures.style import DOUBLE_COLUMN, interval_lengths, legend_above, new_axes, reference_line, style
 from kagscope.tables.means import layers_of, require, select
 
 CORRELATIONS = {"rho": "Spearman's ρ over nets", "partial": "the same, axes held fixed"}
@@ -56,12 +56,12 @@ def plot_correlations(
         f"{short_label(row['score'])}{_order(row['k'])}{_of_layer(row['layer'], layers, layer)}"
         for row in table.to_dict("records")
     ]
-    kinds = CORRELATIONS if table["partial"].notna().any() else {"rho": CORRELATIONS["rho"]}
+    kinds = [kind for kind in CORRELATIONS if table[kind].notna().any() or kind == "rho"]
+    rows = table.assign(place=range(len(table)))
+    dots = pd.concat([tidy(rows.assign(kind=kind), "place", kind, "kind") for kind in kinds])
     with style():
-        ax = _rows(ax, names)
-        shifts = {"rho": -0.14, "partial": 0.14} if len(kinds) > 1 else {"rho": 0.0}
-        for kind, label in kinds.items():
-            _dots(ax, table, kind, shifts[kind], label=label, **correlation_look(kind))
+        ax = row_axes(ax, names)
+        draw_rows(ax, dots, {kind: correlation_look(kind) for kind in kinds}, spread=0.56)
         for row in np.flatnonzero((table["p_holm"] < 0.05).to_numpy()):
             ax.text(1.0, row + 0.1, "*", ha="right", va="center", transform=ax.get_yaxis_transform())
         reference_line(ax, 0.0, vertical=True)
@@ -76,7 +76,8 @@ def plot_correlations(
 
 def correlation_look(kind: str) -> dict[str, Any]:
     """Colour and marker of a plain ("rho") and a partial correlation."""
-    return line_looks(list(CORRELATIONS))[kind] | ({"markerfacecolor": "white"} if kind == "partial" else {})
+    look = line_looks(list(CORRELATIONS))[kind] | {"label": CORRELATIONS[kind]}
+    return look | ({"markerfacecolor": "white"} if kind == "partial" else {})
 
 
 def ratio_axis(ax: Axes, low: float, high: float) -> None:
@@ -91,9 +92,7 @@ def ratio_axis(ax: Axes, low: float, high: float) -> None:
     )
     ax.set_xscale("log")
     ax.set_xlim(low, high)
-    ax.xaxis.set_major_locator(FixedLocator([tick for tick in ladder if low <= tick <= high]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    name_ticks(ax.xaxis, [tick for tick in ladder if low <= tick <= high])
     ax.grid(True, axis="x")
 
 
@@ -116,12 +115,13 @@ def _order(k: int | None) -> str:
 
 
 def _of_layer(layer: str, layers: Sequence[str], only: str | None) -> str:
-    return "" if only is not None or not layer or len(layers) < 2 else f", {layer_sign(layer, layers)}"
+    return "" if only is not None or not layer or len(layers) < 2 else f", {layer_sign(layer)}"
 
 
-def _rows(ax: Axes | None, names: Sequence[str]) -> Axes:
+def row_axes(ax: Axes | None, names: Sequence[str], pitch: float = PITCH, width: float | None = None) -> Axes:
     """Axes with a named row for each effect, from top to bottom."""
-    ax = new_axes(ax, min(DOUBLE_COLUMN, 2.3 + 0.062 * max(map(len, names))), PITCH * len(names) + 0.9)
+    wide = min(DOUBLE_COLUMN, 2.3 + 0.062 * max(map(len, names))) if width is None else width
+    ax = new_axes(ax, wide, pitch * len(names) + 0.9)
     ax.set_yticks(range(len(names)), list(names))
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
@@ -131,10 +131,19 @@ def _rows(ax: Axes | None, names: Sequence[str]) -> Axes:
     return ax
 
 
-def _dots(ax: Axes, table: pd.DataFrame, measure: str, shift: float, **look: Any) -> None:
-    low, mean, high = (table[name].to_numpy(dtype=float) for name in (f"{measure}_low", measure, f"{measure}_high"))
-    lengths = np.nan_to_num(np.stack([mean - low, high - mean]), nan=0.0).clip(min=0.0)
-    chosen = np.isfinite(mean)
-    y = np.arange(len(table)) + shift
-    dots: dict[str, Any] = {"linestyle": "", "markersize": 3.5, "elinewidth": 0.9, "capsize": 0} | look
-    ax.errorbar(mean[chosen], y[chosen], xerr=lengths[:, chosen], **dots)
+def draw_rows(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, Any]], spread: float = 0.0) -> None:
+    """Dots with their intervals, those of one row a little apart.
+
+    Args:
+        ax: of :func:`row_axes`.
+        means: of :func:`~kagscope.figures.core.tidy`, ``x`` the number of the row.
+        looks: hue to what Matplotlib is told of its dots.
+        spread: of a row's height, that its dots share.
+    """
+    dots = dict(iter(means.groupby("hue", sort=False, observed=True)))
+    for place, (hue, look) in enumerate(looks.items()):
+        if hue in dots:
+            one = dots[hue]
+            y = one["x"] + spread * ((place + 0.5) / len(looks) - 0.5)
+            usual: dict[str, Any] = {"linestyle": "", "markersize": 3.5, "elinewidth": 0.9, "capsize": 0}
+            ax.errorbar(one["mean"], y, xerr=interval_lengths(one), **(usual | dict(look)))

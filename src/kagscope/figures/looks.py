@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from kagscope.figures.style import GREY, MANY, MARKERS, OKABE_ITO
-from kagscope.tables.means import trainings_of, widths_of
+from kagscope.figures.labels import layer_label
+from kagscope.figures.style import GREY, MANY, MARKERS, OKABE_ITO, RC
+from kagscope.tables.means import layers_of, trainings_of, widths_of
 
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.2)))
 CROWDED = 6  # lines; more settings than that get a panel for each training
@@ -34,6 +35,22 @@ def line_looks(names: Sequence[Any]) -> dict[Any, dict[str, Any]]:
     }
 
 
+def legend_line(**look: Any) -> Line2D:
+    """Entry of a legend in the figures' style, wherever it is made."""
+    return Line2D([], [], **({"linewidth": RC["lines.linewidth"], "markersize": RC["lines.markersize"]} | look))
+
+
+def value_label(value: object) -> str:
+    """A value of an axis of a study in words."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def layer_looks(names: Iterable[object]) -> dict[str, dict[str, Any]]:
+    """Of lines that stand for layers, in the order of the network, with their labels."""
+    layers = layers_of(pd.DataFrame({"layer": list(names)}))
+    return {layer: look | {"label": layer_label(layer)} for layer, look in line_looks(layers).items()}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The widths and trainings of a study, and what their lines look like in all of its figures."""
@@ -51,21 +68,22 @@ class Settings:
         count = len(self.trainings)
         return count > len(LINES) or (count > 2 and count * len(self.widths) > CROWDED)
 
-    def pairs(self, training: str | None = None) -> list[tuple[int, str]]:
-        """(width, training) of each line; those of one training where it is named."""
-        return [(width, name) for width in self.widths for name in self.trainings if training in (None, name)]
-
-    def look(self, width: int, training: str, *, alone: bool = False) -> dict[str, Any]:
-        """Of the line of a setting. ``alone``: no other training is beside it."""
-        look = line_looks(self.widths)[width]
-        return look | ({"linestyle": "-"} if alone else self._line(training))
+    def looks(self, training: str | None = None, *, plain: bool = False) -> dict[tuple[int, str], dict[str, Any]]:
+        """What the line of each (width, training) looks like; of one training alone, or ``plain``, all lines are full."""
+        colours = line_looks(self.widths)
+        return {
+            (width, name): colours[width] | ({"linestyle": "-"} if training is not None or plain else self._line(name))
+            for width in self.widths
+            for name in self.trainings
+            if training in (None, name)
+        }
 
     def handles(self, training: str | None = None) -> list[Line2D]:
         """Legend entries: one for each width, and one for each training where there are several in the panel."""
         looks = line_looks(self.widths)
-        handles = [Line2D([], [], linewidth=1.8, label=f"width {width}", **looks[width]) for width in self.widths]
+        handles = [legend_line(linewidth=1.8, label=f"width {width}", **looks[width]) for width in self.widths]
         if training is None and list(self.trainings) != ["standard"]:
-            handles += [Line2D([], [], color=GREY, marker="o", label=name, **self._line(name)) for name in self.trainings]
+            handles += [legend_line(color=GREY, marker="o", label=name, **self._line(name)) for name in self.trainings]
         return handles
 
     def _line(self, training: str) -> dict[str, Any]:

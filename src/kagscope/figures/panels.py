@@ -1,32 +1,107 @@
-"""Panels of a study: one for each layer, and where one cannot hold all settings, one for each training of each layer."""
+"""Panels of a figure: their grid, titles, labels at the outer side, and one legend above all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kagscope.figures.labels import layer_label
 from kagscope.figures.looks import Settings
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, draw_each, figure_legend, new_figure, style
-from kagscope.labels import layer_label
 from kagscope.tables.means import layers_with
 
+
+class Panel(NamedTuple):
+    """One panel.
+
+    Attributes:
+        draw: draws it without legend, or raises ``NothingToPlot``.
+        title: above it.
+        label: of its vertical axis, in place of the one that ``draw`` sets.
+        absent: what it says where there is nothing to draw.
+    """
+
+    draw: Callable[[Axes], object]
+    title: str = ""
+    label: str | None = None
+    absent: str = "not measured"
+
+
+Row = Sequence[Panel]
+Shared = bool | Literal["row", "col"]
 Draw = Callable[[str, str | None, Axes], object]
+SMALL: dict[str, Any] = {"fontsize": 7, "fontweight": "normal"}
+
+
+def draw_grid(
+    rows: Sequence[Row],
+    width: float,
+    height: float,
+    *,
+    sharex: Shared = False,
+    sharey: Shared = False,
+    outer: bool | None = None,
+    heights: Sequence[float] | None = None,
+    handles: Sequence[Line2D] = (),
+    legend: str = "",
+    title_look: dict[str, Any] | None = None,
+) -> Figure:
+    """Panels in rows; those of a shared axis are labelled at the outer side only. Short rows leave their last places empty.
+
+    Args:
+        rows: the panels.
+        width, height: of the figure, in inches.
+        sharex, sharey: as :meth:`matplotlib.figure.Figure.subplots` takes them.
+        outer: whether horizontal axes are named at the lowest panels only; by default where they are shared.
+        heights: of the rows, relative.
+        handles: entries of the legend.
+        legend: its title.
+        title_look: of the panels' titles.
+
+    Raises:
+        NothingToPlot: no panel could be drawn.
+    """
+    columns = max(map(len, rows))
+    with style():
+        figure = new_figure(width, height)
+        axes = figure.subplots(len(rows), columns, squeeze=False, sharex=sharex, sharey=sharey, height_ratios=heights)
+        placed = [(axes[down][place], one) for down, row in enumerate(rows) for place, one in enumerate(row)]
+        draw_each([(ax, one.draw, one.absent) for ax, one in placed])
+        for down, row in enumerate(rows):
+            for place, one in enumerate(row):
+                ax = axes[down][place]
+                if one.title:
+                    ax.set_title(one.title, **(title_look or {}))
+                ax.set_ylabel("" if sharey and place else ax.get_ylabel() if one.label is None else one.label)
+                below = down + 1 < len(rows) and place < len(rows[down + 1])
+                if below and (bool(sharex) if outer is None else outer):
+                    ax.set_xlabel("")
+            for ax in axes[down][len(row) :]:
+                ax.remove()
+        figure_legend(figure, handles, title=legend)
+        figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+def wrap(panels: Row, columns: int) -> list[Row]:
+    """Panels in rows of so many."""
+    return [panels[start : start + columns] for start in range(0, len(panels), columns)]
 
 
 def study_panels(
-    reduced: pd.DataFrame, draw: Draw, *, height: float = 2.4, score: str = "pr", handles: Sequence[Line2D] | None = None
+    means: pd.DataFrame, draw: Draw, *, height: float = 2.4, score: str = "pr", handles: Sequence[Line2D] | None = None
 ) -> Figure:
-    """A figure of ``draw(layer, training, ax)``, ``training`` None where one panel holds all, with one legend.
+    """A figure of ``draw(layer, training, ax)``: a panel for each layer, where one cannot hold all settings for each training.
 
     Args:
-        reduced: of :func:`~kagscope.tables.means.per_run`.
-        draw: draws one panel without legend, or raises ``NothingToPlot``.
+        means: table with ``layer``, ``score``, ``width`` and ``training``.
+        draw: draws one panel without legend, or raises ``NothingToPlot``; ``training`` is None where one panel holds all.
         height: of a row of panels, in inches.
         score: layers without it have no panel.
         handles: of the legend; by default one for each width and training.
@@ -34,17 +109,23 @@ def study_panels(
     Raises:
         NothingToPlot: no panel could be drawn.
     """
-    layers, settings = layers_with(reduced, [score]), Settings.of(reduced)
-    if settings.crowded:
-        return _by_training(layers, settings, draw, handles)
-    columns = min(len(layers), 3)
-    rows = -(-len(layers) // columns)
-    with style():
-        figure = new_figure(SINGLE_COLUMN if columns == 1 else DOUBLE_COLUMN, height * rows + 0.3)
-        axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).ravel())
-        _fill(axes, columns, [(layer, None, layer_label(layer, layers)) for layer in layers], draw)
-        figure_legend(figure, settings.handles() if handles is None else handles)
-    return figure
+    layers, settings = layers_with(means, [score]), Settings.of(means)
+    if not settings.crowded:
+        rows = wrap([Panel(partial(draw, layer, None), layer_label(layer)) for layer in layers], 3)
+        width = SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN
+        legend = settings.handles() if handles is None else handles
+        return draw_grid(rows, width, height * len(rows) + 0.3, sharey=True, handles=legend)
+    columns = columns_for(len(settings.trainings))
+    names = [wrapped(training, 84 // columns) for training in settings.trainings]
+    rows = []
+    for layer in layers:
+        above = f"{layer_label(layer)}\n" if len(layers) > 1 else ""
+        titled = zip(settings.trainings, names, strict=True)
+        rows += wrap([Panel(partial(draw, layer, training), above + name) for training, name in titled], columns)
+    lines = 1 + max(name.count("\n") for name in names) + (len(layers) > 1)
+    legend = settings.handles(settings.trainings[0]) if handles is None else handles
+    tall = (1.35 + 0.13 * lines) * len(rows) + 0.5
+    return draw_grid(rows, DOUBLE_COLUMN, tall, sharey=True, outer=True, handles=legend, title_look=SMALL)
 
 
 def columns_for(count: int) -> int:
@@ -61,32 +142,3 @@ def wrapped(training: str, width: int = 26) -> str:
         else:
             lines[-1] = f"{lines[-1]}, {part}" if lines[-1] else part
     return ",\n".join(lines)
-
-
-def _by_training(layers: Sequence[str], settings: Settings, draw: Draw, handles: Sequence[Line2D] | None) -> Figure:
-    columns = columns_for(len(settings.trainings))
-    rows = -(-len(settings.trainings) // columns)
-    names = [wrapped(training, 84 // columns) for training in settings.trainings]
-    lines = 1 + max(name.count("\n") for name in names) + (len(layers) > 1)
-    with style():
-        figure = new_figure(DOUBLE_COLUMN, (1.35 + 0.13 * lines) * rows * len(layers) + 0.5)
-        axes = figure.subplots(rows * len(layers), columns, squeeze=False, sharey=True)
-        for place, layer in enumerate(layers):
-            above = f"{layer_label(layer, layers)}\n" if len(layers) > 1 else ""
-            panels = [(layer, training, above + name) for training, name in zip(settings.trainings, names, strict=True)]
-            _fill(list(axes[place * rows : (place + 1) * rows].ravel()), columns, panels, draw, small=True)
-        figure_legend(figure, settings.handles(settings.trainings[0]) if handles is None else handles)
-    return figure
-
-
-def _fill(axes: list[Axes], columns: int, panels: Sequence[tuple[str, str | None, str]], draw: Draw, small: bool = False) -> None:
-    draw_each([(ax, partial(draw, layer, training)) for ax, (layer, training, _) in zip(axes, panels, strict=False)])
-    for place, (ax, (_, _, title)) in enumerate(zip(axes, panels, strict=False)):
-        look: dict[str, Any] = {"fontsize": 7, "fontweight": "normal"} if small else {}
-        ax.set_title(title, **look)
-        if place % columns:
-            ax.set_ylabel("")
-        if small and place + columns < len(panels):
-            ax.set_xlabel("")
-    for ax in axes[len(panels) :]:
-        ax.remove()

@@ -13,12 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from kagscope.base.errors import NothingToPlot
-from kagscope.figures.axes import study_axes
+from kagscope.figures.axes import choose
 from kagscope.figures.colours import SEQUENTIAL, ratio_colours, ratio_norm, to_lab
-from kagscope.figures.style import DOUBLE_COLUMN, draw_each, new_axes, new_figure, style
-from kagscope.labels import layer_label, score_label
-from kagscope.tables.means import layers_of, require, select
+from kagscope.figures.labels import layer_label, score_label
+from kagscope.figures.looks import value_label
+from kagscope.figures.panels import Panel, draw_grid, wrap
+from kagscope.figures.study import first_layer
+from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style
+from kagscope.tables.means import require
 
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("column_divergence", 1), ("kl_uniform", 2))
 
@@ -50,15 +52,7 @@ def plot_phase(
         InputError: ``x`` or ``y`` is no column.
     """
     require(summary, [x, y, "layer", "k", "selection", "score"], "summary")
-    if score == "accuracy":
-        table, measure = summary.drop_duplicates(study_axes(summary)), "accuracy"
-    else:
-        layer = layer if layer is not None else (layers_of(summary) or [""])[0]
-        table = select(summary, score=score, k=k, selection=selection, layer=layer)
-        measure = measure or ("ratio" if score in ("pr", "kl_uniform", "rr_pr") and table["ratio"].notna().any() else "value")
-    table = table[table[measure].notna()]
-    if table.empty:
-        raise NothingToPlot(f"no {score} with k = {k} for selection {selection}")
+    table, measure = choose(summary, score, k, layer, selection, measure)
     columns, rows = _ordered(summary[x]), _ordered(summary[y])
     means = table.groupby([y, x], observed=True)[measure].mean()
     grid = np.array([[means.get((row, column), np.nan) for column in columns] for row in rows], dtype=float)
@@ -74,10 +68,10 @@ def plot_phase(
                 ax.text(j, i, _number(value, grid), ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
-        names = [_said(value) for value in columns]
+        names = [value_label(value) for value in columns]
         slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         ax.set_xticks(range(len(names)), names, **(slanted if sum(map(len, names)) > 20 else {}))
-        ax.set_yticks(range(len(rows)), [_said(value) for value in rows])
+        ax.set_yticks(range(len(rows)), [value_label(value) for value in rows])
         ax.set_xlabel(x.replace("_", " "))
         ax.set_ylabel(y.replace("_", " "))
         ax.set_title(_title(score, k, measure), fontsize=8)
@@ -86,22 +80,18 @@ def plot_phase(
 
 def figure_phase(summary: pd.DataFrame, x: str, y: str, layer: str | None = None) -> Figure:
     """:func:`plot_phase` for accuracy (R² of a regression) and the main scores of one layer."""
-    layers = layers_of(summary)
-    layer = layer if layer is not None else layers[0]
-    names = [_said(value) for value in _ordered(summary[x])]
+    layer = layer if layer is not None else first_layer(summary)
+    names = [value_label(value) for value in _ordered(summary[x])]
+
+    def draw(score: str, k: int, ax: Axes) -> None:
+        plot_phase(summary, x=x, y=y, score=score, k=k, layer=layer, ax=ax)
+
     height = 0.22 * summary[y].nunique() + 0.5
+    slanted = 0.05 * max(map(len, names)) if sum(map(len, names)) > 20 else 0.0
+    rows = wrap([Panel(partial(draw, *one)) for one in SCORES], 3)
+    figure = draw_grid(rows, DOUBLE_COLUMN, 2 * height + slanted + 0.6, sharex=True, sharey=True)
     with style():
-        slanted = 0.05 * max(map(len, names)) if sum(map(len, names)) > 20 else 0.0
-        figure = new_figure(DOUBLE_COLUMN, 2 * height + slanted + 0.6)
-        axes = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
-
-        def draw(score: str, k: int, ax: Axes) -> None:
-            plot_phase(summary, x=x, y=y, score=score, k=k, layer=layer, ax=ax)
-
-        draw_each([(ax, partial(draw, score, k)) for ax, (score, k) in zip(axes, SCORES, strict=True)])
-        for ax in axes:
-            ax.label_outer()
-        figure.suptitle(layer_label(layer, layers), fontsize=9)
+        figure.suptitle(layer_label(layer), fontsize=9)
     return figure
 
 
@@ -124,10 +114,6 @@ def _ordered(values: pd.Series[Any]) -> Sequence[Any]:
     """Numbers by size, names as they come."""
     found = list(pd.unique(values))
     return sorted(found) if all(isinstance(value, int | float | np.number) for value in found) else found
-
-
-def _said(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _title(score: str, k: int, measure: str) -> str:

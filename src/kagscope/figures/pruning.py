@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.style import BLUE, SINGLE_COLUMN, new_axes, new_figure, style
+from kagscope.figures.core import name_ticks
+from kagscope.figures.panels import Panel, draw_grid
+from kagscope.figures.style import BLUE, SINGLE_COLUMN, new_axes, style
 from kagscope.tables.means import require
 
 LABELS = {
@@ -55,14 +59,12 @@ def plot_pruning(curve: pd.DataFrame, *, measure: str = "units", ax: Axes | None
 def figure_pruning(curve: pd.DataFrame) -> Figure:
     """:func:`plot_pruning` of units removed, largest change and, where labels were given, accuracy, one below the other."""
     rows = [name for name in ROWS if curve[name].notna().any()]
-    with style():
-        figure = new_figure(SINGLE_COLUMN, 1.3 * len(rows) + 0.4)
-        axes = figure.subplots(len(rows), 1, squeeze=False, sharex=True).ravel()
-        for name, ax in zip(rows, axes, strict=True):
-            plot_pruning(curve, measure=name, ax=ax)
-            ax.label_outer()
-        figure.align_ylabels(axes)
-    return figure
+    panels = [[Panel(partial(_draw, curve, name))] for name in rows]
+    return draw_grid(panels, SINGLE_COLUMN, 1.3 * len(rows) + 0.4, sharex=True)
+
+
+def _draw(curve: pd.DataFrame, measure: str, ax: Axes) -> None:
+    plot_pruning(curve, measure=measure, ax=ax)
 
 
 def _tolerance_axis(ax: Axes, tolerances: np.ndarray) -> None:
@@ -88,8 +90,7 @@ def _decades(axis: Axis, values: np.ndarray) -> None:
     first, last = int(np.ceil(np.log10(positive.min()))), int(np.floor(np.log10(positive.max())))
     decades = [10.0**e for e in range(first, last + 1, max(1, -(-(last - first + 1) // 5)))]
     ticks = decades if len(decades) > 1 else [float(positive.max())]
-    axis.set_major_locator(FixedLocator([*([0.0] if (values == 0).any() else []), *ticks]))
-    axis.set_minor_locator(NullLocator())
+    name_ticks(axis, [*([0.0] if (values == 0).any() else []), *ticks])
     axis.set_major_formatter(FuncFormatter(_power if len(decades) > 1 else lambda value, _: f"{value:.2g}"))
 
 

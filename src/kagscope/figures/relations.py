@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy import stats
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import CORRELATIONS, PITCH, correlation_look, outcome_label, plot_correlations
-from kagscope.figures.looks import line_looks
+from kagscope.figures.labels import layer_sign, short_label
+from kagscope.figures.looks import legend_line, line_looks
+from kagscope.figures.study import last_step, net_means
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, new_axes, new_figure, style
-from kagscope.labels import layer_sign, short_label
-from kagscope.tables.means import final, layers_of, per_run, require, select
+from kagscope.tables.means import layers_of, require, select
 
 OUTCOMES = ("accuracy", "generalization_gap", "calibration_error")
 PANELS = 3
@@ -43,7 +43,7 @@ def plot_relation(
     study's axes held fixed. It is no effect of geometry: what the study varies may drive both.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.tables.means.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.figures.study.net_means` of it.
         runs: ``runs.parquet`` of the study: ``run``, the outcome, the column ``by``.
         score, k, layer: which score; the first layer by default.
         outcome: a numeric column of ``runs``.
@@ -58,7 +58,7 @@ def plot_relation(
         InputError: a table lacks columns.
     """
     require(runs, ("run", outcome, by), "runs")
-    chosen = select(final(per_run(results)), score=score, k=k, selection="all")
+    chosen = select(last_step(net_means(results)), score=score, k=k, selection="all")
     layers = [name for name in layers_of(chosen) if name] or layers_of(chosen)
     layer = layer if layer is not None else (layers or [""])[0]
     chosen = select(chosen, layer=layer).astype({"run": str})
@@ -83,7 +83,7 @@ def plot_relation(
                 alpha=0.8,
                 label=f"{by.replace('_', ' ')} {group}",
             )
-        what = f"{short_label(score)}{f', k = {k}' if k else ''}, {layer_sign(layer, layers)}"
+        what = f"{short_label(score)}{f', k = {k}' if k else ''}, {layer_sign(layer)}"
         ax.set_xlabel(what + (",\ntrained / initial" if measure == "ratio" else ""))
         ax.set_ylabel(outcome_label(outcome).replace(" (", "\n("))
         ax.set_title(_said(points, relations, layer, k, score, outcome), fontsize=6.5, fontweight="normal", loc="left")
@@ -105,7 +105,7 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
     outcomes = _outcomes(runs, relations)
     if not outcomes:
         raise NothingToPlot("no rank correlations: fewer than eight nets, or no outcome that differs among them")
-    reduced = per_run(results)
+    nets = net_means(results)
     relations = relations[relations["k"].isin([0, 2]) | (relations["k"] == 1) & (relations["score"] == "zero_rows")]
     relations = relations[(relations["k"] != 2) | (relations["score"] != "zero_rows")]
     rows = max(len(select(relations, outcome=outcome)) for outcome in outcomes)
@@ -118,21 +118,22 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
         for outcome, ax in zip(outcomes, forests, strict=True):
             plot_correlations(relations, outcome=outcome, ax=ax, legend=False)
         kinds = [kind for kind in CORRELATIONS if relations[kind].notna().any()]
-        figure_legend(upper, [Line2D([], [], label=CORRELATIONS[kind], **correlation_look(kind)) for kind in kinds])
+        figure_legend(upper, [legend_line(**correlation_look(kind)) for kind in kinds])
         most = [_strongest(select(relations, outcome=outcome)) for outcome in outcomes]
-        draw_each([(ax, partial(_scatter, reduced, runs, relations, one)) for ax, one in zip(scatters, most, strict=True)])
+        panels = [(ax, partial(_scatter, nets, runs, relations, one)) for ax, one in zip(scatters, most, strict=True)]
+        draw_each([(*panel, "not measured") for panel in panels])
         figure_legend(lower, scatters[0].get_legend_handles_labels()[0])
     return figure
 
 
-def _scatter(reduced: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, most: dict[Any, Any], ax: Axes) -> Axes:
+def _scatter(nets: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, most: dict[Any, Any], ax: Axes) -> Axes:
     which: dict[str, Any] = {
         "score": str(most["score"]),
         "k": int(most["k"]),
         "layer": str(most["layer"]),
         "measure": str(most["measure"]),
     }
-    return plot_relation(reduced, runs, outcome=str(most["outcome"]), relations=relations, ax=ax, legend=False, **which)
+    return plot_relation(nets, runs, outcome=str(most["outcome"]), relations=relations, ax=ax, legend=False, **which)
 
 
 def _outcomes(runs: pd.DataFrame, relations: pd.DataFrame) -> list[str]:

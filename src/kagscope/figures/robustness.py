@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kagscope.base.errors import NothingToPlot
+from kagscope.figures.core import average, draw_means, tidy
 from kagscope.figures.forest import NORM_LABELS
 from kagscope.figures.looks import Settings
-from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, errors, figure_legend, legend_above, new_axes, new_figure, style
-from kagscope.tables.intervals import half_width
-from kagscope.tables.means import require, select
+from kagscope.figures.panels import Panel, draw_grid
+from kagscope.figures.study import SETTING
+from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, new_axes, style
+from kagscope.tables.means import require
 
 
 def plot_robustness(
@@ -39,18 +43,16 @@ def plot_robustness(
     attacks = attacks_of(runs, method, norm)
     if not attacks:
         raise NothingToPlot(f"no {method} attacks in the norm {norm} in the runs table")
+    radii = [0.0, *attacks]
+    columns = dict(zip(["accuracy", *attacks.values()], radii, strict=True))
+    nets = runs.astype({"training": str} | dict.fromkeys(columns, float)).melt(SETTING, list(columns), "attack", "accuracy_left")
+    nets["radius"] = nets["attack"].map(columns)
+    means = tidy(average(nets, [*SETTING, "radius"], "accuracy_left"), "radius", "accuracy_left", SETTING)
     settings = Settings.of(runs)
     with style():
         ax = new_axes(ax)
-        for width, training in settings.pairs():
-            nets = select(runs, width=width, training=training)
-            if nets.empty:
-                continue
-            values = nets[["accuracy", *attacks.values()]].astype(float)
-            mean, half = values.mean(), half_width(values.std().to_numpy(), values.count().to_numpy())
-            line = pd.DataFrame({"y": mean, "y_low": mean - half, "y_high": mean + half})
-            ax.errorbar([0.0, *attacks], line["y"], errors(line, "y"), elinewidth=0.9, **settings.look(width, training))
-        ax.set_xticks([0.0, *attacks], [f"{radius:g}" for radius in (0.0, *attacks)])
+        draw_means(ax, means, settings.looks())
+        ax.set_xticks(radii, [f"{radius:g}" for radius in radii])
         ax.set_ylim(-0.02, 1.02)
         ax.set_xlabel(f"attack radius ε ({NORM_LABELS.get(norm, norm)} norm, input units)")
         ax.set_ylabel(f"accuracy under {method.upper()}")
@@ -69,15 +71,13 @@ def figure_robustness(runs: pd.DataFrame) -> Figure:
     method = next((name for name in ("pgd", "fgsm") if any(attacks_of(runs, name, norm) for norm in NORM_LABELS)), None)
     if method is None:
         raise NothingToPlot("no attacks were tried: the study has no robustness")
-    norms = [norm for norm in NORM_LABELS if attacks_of(runs, method, norm)]
-    with style():
-        figure = new_figure(SINGLE_COLUMN if len(norms) == 1 else DOUBLE_COLUMN, 2.7)
-        axes = figure.subplots(1, len(norms), squeeze=False, sharey=True)[0]
-        for norm, ax in zip(norms, axes, strict=True):
-            plot_robustness(runs, norm=norm, method=method, ax=ax, legend=False)
-            ax.label_outer()
-        figure_legend(figure, Settings.of(runs).handles())
-    return figure
+
+    def draw(norm: str, ax: Axes) -> None:
+        plot_robustness(runs, norm=norm, method=method, ax=ax, legend=False)
+
+    panels = [Panel(partial(draw, norm)) for norm in NORM_LABELS if attacks_of(runs, method, norm)]
+    width = SINGLE_COLUMN if len(panels) == 1 else DOUBLE_COLUMN
+    return draw_grid([panels], width, 2.7, sharey=True, handles=Settings.of(runs).handles())
 
 
 def attacks_of(runs: pd.DataFrame, method: str, norm: str) -> dict[float, str]:

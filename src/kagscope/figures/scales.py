@@ -10,24 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.looks import Settings
-from kagscope.figures.panels import study_panels
+from kagscope.figures.core import draw_means, measure_label, tidy
+from kagscope.figures.labels import layer_label
+from kagscope.figures.looks import Settings, layer_looks
+from kagscope.figures.panels import Panel, draw_grid, study_panels
+from kagscope.figures.study import SETTING, first_layer, last_step, study_means
 from kagscope.figures.style import (
     DOUBLE_COLUMN,
     SINGLE_COLUMN,
-    draw_each,
-    errors,
-    figure_legend,
     legend_above,
     log_ticks,
     new_axes,
-    new_figure,
-    not_measured,
     reference_line,
     style,
+    width_for,
 )
-from kagscope.labels import layer_label, short_label
-from kagscope.tables.means import final, layers_of, layers_with, over_runs, per_run, select, with_scale
+from kagscope.tables.means import layers_with, select, with_scale
 
 
 def plot_pr_by_radius(
@@ -47,7 +45,7 @@ def plot_pr_by_radius(
     the radius from which a ball holds every pair.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.tables.means.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.figures.study.study_means` of it.
         layer: which layer; the first by default.
         k: order of the minors.
         score: any score with a ratio.
@@ -59,11 +57,12 @@ def plot_pr_by_radius(
     Raises:
         NothingToPlot: no ball selections were measured.
     """
-    table = _scaled(results, "ball", layer, k, score)
+    means = study_means(results)
+    table = _scaled(means, "ball", layer, k, score)
     largest = float(table["scale"].max())
     whole = float(np.hypot(image_shape[0] - 1, image_shape[1] - 1)) if image_shape else 0.0
     table["scale"] = table["scale"].fillna(whole if whole > 1.05 * largest else 1.25 * largest)
-    return _plot_scales(table, results, score, training, "ball radius (pixels)", ax, legend)
+    return _plot_ratios(table, Settings.of(means), score, training, "ball radius (pixels)", ax, legend)
 
 
 def plot_pr_by_distance(
@@ -83,9 +82,10 @@ def plot_pr_by_distance(
     Raises:
         NothingToPlot: no apart selections were measured.
     """
-    table = _scaled(results, "apart", layer, k, score)
+    means = study_means(results)
+    table = _scaled(means, "apart", layer, k, score)
     table["scale"] = table["scale"].fillna(0.0)
-    return _plot_scales(table, results, score, training, "minimum distance between columns (pixels)", ax, legend)
+    return _plot_ratios(table, Settings.of(means), score, training, "minimum distance between columns (pixels)", ax, legend)
 
 
 def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
@@ -94,8 +94,8 @@ def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: in
     Raises:
         NothingToPlot: the table does not say.
     """
-    reduced = per_run(results)
-    counts = select(final(reduced), layer=layer or layers_of(reduced)[0], k=k, score="column_subsets")
+    means = last_step(study_means(results))
+    counts = select(means, layer=layer or first_layer(means), k=k, score="column_subsets")
     counts = with_scale(counts, "apart").groupby("selection", observed=True)[["value", "scale"]].mean().fillna({"scale": 0.0})
     counts = counts[counts["value"] > 0].sort_values("scale")
     if counts.empty:
@@ -128,12 +128,13 @@ def plot_k_comparison(
     Raises:
         NothingToPlot: the score was not measured for any k.
     """
-    reduced = final(per_run(results))
-    chosen = select(reduced, layer=layer or (layers_of(reduced) or [""])[0], selection=selection, score=score)
-    table = over_runs(chosen[chosen["k"] > 0])
-    if table.empty or not table["ratio"].notna().any():
+    means = last_step(study_means(results))
+    table = select(means, layer=layer or first_layer(means), selection=selection, score=score)
+    table = table[table["k"] > 0]
+    if not table["ratio"].notna().any():
         raise NothingToPlot(f"no ratio of {score} for selection {selection}")
-    ax = _plot_scales(table.assign(scale=table["k"].astype(float)), results, score, training, "order k of the minors", ax, legend)
+    table = table.assign(scale=table["k"].astype(float))
+    ax = _plot_ratios(table, Settings.of(means), score, training, "order k of the minors", ax, legend)
     orders = sorted(int(k) for k in table["k"].unique())
     ax.set_xticks(orders, [str(k) for k in orders])
     return ax
@@ -141,84 +142,100 @@ def plot_k_comparison(
 
 def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
     """:func:`plot_pr_by_radius` for every layer."""
-    reduced = per_run(results)
+    means = study_means(results)
 
     def draw(layer: str, training: str | None, ax: Axes) -> Axes:
-        return plot_pr_by_radius(reduced, layer=layer, training=training, image_shape=image_shape, ax=ax, legend=False)
+        return plot_pr_by_radius(means, layer=layer, training=training, image_shape=image_shape, ax=ax, legend=False)
 
-    return study_panels(reduced, draw)
+    return study_panels(means, draw)
 
 
 def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
     """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs where there is room for it."""
-    reduced = per_run(results)
-    layers, settings = layers_with(reduced), Settings.of(reduced)
+    means = study_means(results)
+    layers, settings = layers_with(means), Settings.of(means)
 
     def draw(layer: str, training: str | None, ax: Axes) -> Axes:
-        return plot_pr_by_distance(reduced, layer=layer, training=training, ax=ax, legend=False)
+        return plot_pr_by_distance(means, layer=layer, training=training, ax=ax, legend=False)
 
     if settings.crowded or len(layers) > 3:
-        return study_panels(reduced, draw)
-    with style():
-        figure = new_figure(SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN, 3.7)
-        axes = figure.subplots(2, len(layers), squeeze=False, sharex="col", sharey="row", height_ratios=(2.1, 1))
-        draw_each([(ax, partial(draw, layer, None)) for layer, ax in zip(layers, axes[0], strict=True)])
-        for place, layer in enumerate(layers):
-            upper, lower = axes[0][place], axes[1][place]
-            upper.set_xlabel("")
-            upper.set_title(layer_label(layer, layers))
-            try:
-                plot_valid_subsets(reduced, layer=layer, ax=lower)
-            except NothingToPlot:
-                not_measured(lower, "numbers of pairs not recorded")
-            if place:
-                upper.set_ylabel("")
-                lower.set_ylabel("")
-        figure_legend(figure, settings.handles())
-    return figure
+        return study_panels(means, draw)
+    _scaled(means, "apart", None, 2, "pr")
+
+    def count(layer: str, ax: Axes) -> Axes:
+        return plot_valid_subsets(means, layer=layer, ax=ax)
+
+    ratios = [Panel(partial(draw, layer, None), layer_label(layer)) for layer in layers]
+    counts = [Panel(partial(count, layer), absent="numbers of pairs not recorded") for layer in layers]
+    width = SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN
+    handles = settings.handles()
+    return draw_grid([ratios, counts], width, 3.7, sharex="col", sharey="row", heights=(2.1, 1), handles=handles)
 
 
 def figure_k_comparison(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
     """:func:`plot_k_comparison` for every layer."""
-    reduced = per_run(results)
-    if select(reduced, score="pr", selection="all")["k"].nunique() < 2:
+    means = study_means(results)
+    if select(means, score="pr", selection="all")["k"].nunique() < 2:
         raise NothingToPlot("PR was measured for one order k only")
 
     def draw(layer: str, training: str | None, ax: Axes) -> Axes:
-        return plot_k_comparison(reduced, layer=layer, training=training, ax=ax, legend=False)
+        return plot_k_comparison(means, layer=layer, training=training, ax=ax, legend=False)
 
-    return study_panels(reduced, draw)
+    return study_panels(means, draw)
 
 
-def _scaled(results: pd.DataFrame, kind: str, layer: str | None, k: int, score: str) -> pd.DataFrame:
-    reduced = final(per_run(results))
-    chosen = select(reduced, layer=layer or (layers_of(reduced) or [""])[0], k=k, score=score)
-    table = with_scale(over_runs(with_scale(chosen, kind)), kind)
+def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: str = "ball", ax: Axes | None = None) -> Axes:
+    """A score over the baseline's (without one: the score) against ball radius or minimum distance, a line for each layer.
+
+    Args:
+        summary: of one network, such as :meth:`kagscope.Report.summary`.
+        score, k: which.
+        axis: "ball" or "apart".
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        NothingToPlot: there are no such selections.
+    """
+    table = with_scale(select(summary, score=score, k=k), axis)
+    measure = "ratio" if table["ratio"].notna().any() else "value"
+    means = tidy(table[table["scale"].notna()], "scale", measure, "layer")
+    if means.empty:
+        raise NothingToPlot(f"no {score} with k = {k} for {axis}(…) selections; measure with selections=[kag.Ball(r), …]")
+    looks = layer_looks(means["hue"])
+    with style():
+        ax = new_axes(ax, width_for(len(looks)))
+        draw_means(ax, means, looks)
+        if measure == "ratio":
+            reference_line(ax, 1.0)
+        ax.set_xticks(sorted(means["x"].unique()))
+        ax.set_xlabel("largest distance in a pair of columns" if axis == "ball" else "least distance in a pair of columns")
+        ax.set_ylabel(measure_label(score, measure, names=("model", "baseline")))
+        legend_above(ax, len(looks))
+    return ax
+
+
+def _scaled(means: pd.DataFrame, kind: str, layer: str | None, k: int, score: str) -> pd.DataFrame:
+    means = last_step(means)
+    table = with_scale(select(means, layer=layer or first_layer(means), k=k, score=score), kind)
     table = table[table["ratio"].notna()]
     if table["scale"].notna().sum() == 0:
         raise NothingToPlot(f"no ratio of {score} with k = {k} for {kind}(…) selections")
     return table
 
 
-def _plot_scales(
-    table: pd.DataFrame, results: pd.DataFrame, score: str, training: str | None, xlabel: str, ax: Axes | None, legend: bool
+def _plot_ratios(
+    table: pd.DataFrame, settings: Settings, score: str, training: str | None, xlabel: str, ax: Axes | None, legend: bool
 ) -> Axes:
-    settings = Settings.of(results)
-    pairs = settings.pairs(training)
-    nudge = 0.012 * (table["scale"].max() - table["scale"].min())  # so that bars do not hide one another
+    """Ratios against ``scale``, a line for each setting; ``all`` is named so on the axis."""
     with style():
         ax = new_axes(ax)
-        for place, (width, name) in enumerate(pairs):
-            line = select(table, width=width, training=name).sort_values("scale")
-            look = settings.look(width, name, alone=training is not None)
-            x = line["scale"] + nudge * (place - (len(pairs) - 1) / 2)
-            ax.errorbar(x, line["ratio"], errors(line, "ratio"), elinewidth=0.9, **look)
+        draw_means(ax, tidy(table, "scale", "ratio", SETTING), settings.looks(training))
         reference_line(ax, 1.0)
         places = table.drop_duplicates("scale").sort_values("scale")
         named = zip(places["selection"], places["scale"], strict=True)
         ax.set_xticks(places["scale"], ["all" if selection == "all" else f"{scale:g}" for selection, scale in named])
         ax.set_xlabel(xlabel)
-        ax.set_ylabel(f"{short_label(score)}, trained / initial")
+        ax.set_ylabel(measure_label(score, "ratio"))
         if legend:
             handles = settings.handles(training)
             legend_above(ax, len(handles), handles)

@@ -1,51 +1,46 @@
-"""Scores along training, with test accuracy beneath."""
+"""Scores and accuracy along training: of a study, of one network, and as another axis of a study varies."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.looks import Settings
-from kagscope.figures.panels import study_panels
-from kagscope.figures.style import (
-    DOUBLE_COLUMN,
-    SINGLE_COLUMN,
-    figure_legend,
-    legend_above,
-    new_axes,
-    new_figure,
-    not_measured,
-    reference_line,
-    style,
-)
-from kagscope.labels import FRACTIONS, layer_label, short_label
-from kagscope.tables.intervals import half_width
-from kagscope.tables.means import layers_of, layers_with, over_runs, per_run, select
+from kagscope.figures.core import draw_by_step, measure_label, tidy
+from kagscope.figures.labels import layer_label
+from kagscope.figures.looks import Settings, layer_looks, legend_line, value_label
+from kagscope.figures.panels import Panel, draw_grid, study_panels, wrap
+from kagscope.figures.study import SETTING, first_layer, net_means, study_means
+from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, new_axes, style, width_for
+from kagscope.tables.means import layers_with, require, select
+
+MOST_LINES, MOST_COLUMNS = 8, 3
+FEWEST_STEPS = 4  # of fewer a curve says no more than the map at the end
 
 
-class Row(NamedTuple):
-    """One row of the figure: a score, which measure of it, its label."""
+class Followed(NamedTuple):
+    """What is shown along training: a score, order, which measure of it, and the label where there is little room."""
 
     score: str
+    k: int
     measure: str
     label: str
 
 
-ROWS = (
-    Row("pr", "ratio", "PR\ntrained / initial"),
-    Row("kl_uniform", "difference", "KL from uniform\ntrained − initial (nats)"),
-    Row("rr_pr", "value", "rotation ratio\nof PR"),
-    Row("zero_rows", "value", "zero rows\n(fraction)"),
+SCORES = (
+    Followed("pr", 2, "ratio", "PR\ntrained / initial"),
+    Followed("kl_uniform", 2, "difference", "KL from uniform\ntrained − initial (nats)"),
+    Followed("rr_pr", 2, "value", "rotation ratio\nof PR"),
+    Followed("zero_rows", 1, "value", "zero rows\n(fraction)"),
 )
-START = {"ratio": 1.0, "difference": 0.0}  # of the untrained net
-MEASURED = {"ratio": ", trained / initial", "difference": ", trained − initial", "value": "", "baseline": ", initial"}
+ACCURACY = Followed("accuracy", 0, "value", "test accuracy")
 
 
 def plot_score_by_step(
@@ -63,7 +58,7 @@ def plot_score_by_step(
     """``score`` against optimiser step, a line for each width and training with the 95% interval over seeds as a band.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.tables.means.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.figures.study.study_means` of it.
         score: any score; one without an order (``kernel_alignment``) is found whatever ``k``.
         measure: "ratio", "difference" (from initialisation), "value" or "baseline".
         layer: which layer; the first by default.
@@ -76,16 +71,16 @@ def plot_score_by_step(
     Raises:
         NothingToPlot: the score was measured at fewer than two steps.
     """
-    reduced = per_run(results)
-    chosen = select(reduced, score=score, layer=layer or (layers_of(reduced) or [""])[0], selection=selection)
-    table = over_runs(chosen[chosen["k"].isin([0, k])])
-    table = table[table[measure].notna()]
-    if table["step"].nunique() < 2:
-        raise NothingToPlot(f"{score} was measured at fewer than two training steps")
-    label, fraction = f"{short_label(score)}{MEASURED[measure]}", score in FRACTIONS and measure in ("value", "baseline")
-    ax = _plot_lines(table, measure, Settings.of(reduced), training, label, ax, legend, fraction=fraction)
-    if measure in START:
-        reference_line(ax, START[measure])
+    means = study_means(results)
+    chosen = select(means, score=score, layer=first_layer(means) if layer is None else layer, selection=selection)
+    table = tidy(chosen[chosen["k"].isin([0, k])], "step", measure, SETTING)
+    settings = Settings.of(means)
+    with style():
+        ax = new_axes(ax)
+        _along(table, settings.looks(training), Followed(score, 0, measure, measure_label(score, measure)), ax)
+        if legend:
+            handles = settings.handles(training)
+            legend_above(ax, len(handles), handles)
     return ax
 
 
@@ -97,116 +92,187 @@ def plot_accuracy(results: pd.DataFrame, *, training: str | None = None, ax: Axe
     Raises:
         NothingToPlot: no accuracies, or at fewer than two steps.
     """
-    reduced = per_run(results)
-    runs = reduced.drop_duplicates(["run", "step"])
-    grouped = runs.groupby(["width", "training", "step"], observed=True)["accuracy"]
-    table = grouped.agg(["mean", "std", "count"]).reset_index().rename(columns={"mean": "accuracy"})
-    half = half_width(table["std"].to_numpy(dtype=float), table["count"].to_numpy())
-    table = table.assign(accuracy_low=table["accuracy"] - half, accuracy_high=table["accuracy"] + half)
-    table = table[table["accuracy"].notna()]
-    if table["step"].nunique() < 2:
-        raise NothingToPlot("test accuracy was recorded at fewer than two training steps")
-    fraction = bool(table["accuracy"].min() >= 0)  # R² may lie below
-    return _plot_lines(table, "accuracy", Settings.of(reduced), training, "test accuracy", ax, legend, fraction=fraction)
+    return plot_score_by_step(results, score="accuracy", measure="value", layer="", training=training, ax=ax, legend=legend)
 
 
 def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
-    """A row for each score of ``ROWS`` that was followed along training and one for accuracy; a column for each layer."""
-    reduced = per_run(results)
-    along = select(reduced, selection="all")
-    followed = [row for row in ROWS if _followed(select(along, score=row.score), row.measure)]
-    if not followed:
+    """A row for each score of :data:`SCORES` that was followed along training and one for accuracy; a column for each layer."""
+    means = study_means(results)
+    along = select(means, selection="all")
+    scores = [one for one in (score._replace(k=2) for score in SCORES) if _steps(along, one) > 1]
+    if not scores:
         raise NothingToPlot("no score was measured at more than one training step")
-    layers, settings = layers_with(along, [row.score for row in followed]), Settings.of(reduced)
+    settings = Settings.of(means)
     if settings.crowded:
-        return study_panels(along, partial(_panel, along, followed[0]), score=followed[0].score)
-    with style():
-        figure = new_figure(SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN, 1.25 * (len(followed) + 1) + 0.7)
-        axes = figure.subplots(len(followed) + 1, len(layers), squeeze=False, sharex=True, sharey="row")
-        for column, layer in enumerate(layers):
-            for place, row in enumerate(followed):
-                ax = axes[place][column]
-                try:
-                    plot_score_by_step(reduced, score=row.score, measure=row.measure, layer=layer, ax=ax, legend=False)
-                except NothingToPlot:
-                    not_measured(ax)
-                if row.score == "rr_pr":
-                    reference_line(ax, 1.0)
-                _label(ax, row.label, column, last=False)
-            try:
-                plot_accuracy(reduced, ax=axes[-1][column], legend=False)
-            except NothingToPlot:
-                not_measured(axes[-1][column], "not recorded")
-            _label(axes[-1][column], "test accuracy", column, last=True)
-            axes[0][column].set_title(layer_label(layer, layers))
-        figure_legend(figure, settings.handles())
-        figure.align_ylabels(axes[:, 0])
-    return figure
+        first = scores[0]
+
+        def draw(layer: str, training: str | None, ax: Axes) -> None:
+            plot_score_by_step(
+                means, score=first.score, measure=first.measure, layer=layer, training=training, ax=ax, legend=False
+            )
+            ax.set_ylabel(first.label)
+
+        return study_panels(along, draw, score=first.score)
+    columns = {layer_label(layer): _of_layer(along, layer) for layer in layers_with(along, [one.score for one in scores])}
+    width = SINGLE_COLUMN if len(columns) == 1 else DOUBLE_COLUMN
+    return _grid(columns, SETTING, settings.looks(), [*scores, ACCURACY], width, handles=settings.handles())
 
 
-def step_axis(ax: Axes, steps: np.ndarray) -> None:
-    """A logarithmic axis that has room for 0: linear up to the first step taken, decades after."""
-    positive = steps[steps > 0]
-    if not len(positive):
-        return
-    first, last = float(positive.min()), float(positive.max())
-    ax.set_xscale("symlog", linthresh=first, linscale=0.6)
-    decades = [10.0**e for e in range(int(np.ceil(np.log10(first))), int(np.floor(np.log10(last))) + 1)]
-    if len(decades) < 2:
-        decades = sorted({first, last})
-    ax.xaxis.set_major_locator(FixedLocator([0.0, *decades]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", "\u2009")))
-    ax.set_xlim(-0.12 * first, last * 1.25)
+def figure_dynamics(
+    results: pd.DataFrame,
+    runs: pd.DataFrame,
+    by: str,
+    along: str | None = None,
+    layer: str | None = None,
+    accuracy: str = "accuracy",
+) -> Figure:
+    """Scores and accuracy against the step as an axis of the study varies; means over runs with 95% intervals of Student's t.
+
+    Args:
+        results: the ``results`` table of a study.
+        runs: its runs table.
+        by: column of ``runs``: a line for each value, at most eight of them, evenly chosen.
+        along: column of ``runs``: a column of panels for its first, middle and last value; None for one column.
+        layer: which layer; the first by default.
+        accuracy: what test accuracy is called.
+
+    Raises:
+        NothingToPlot: nothing was measured at four steps or more.
+    """
+    nets = net_means(results[results["score"].isin([one.score for one in SCORES]) & (results["selection"] == "all")])
+    if (steps := nets["step"].nunique()) < FEWEST_STEPS:
+        raise NothingToPlot(f"measured at {steps} steps; a curve along training needs {FEWEST_STEPS}")
+    axes = {name: f"axis_{name}" for name in (by, along) if name is not None}
+    values = runs.astype({"run": str}).set_index("run")[list(axes)].rename(columns=axes)
+    means = study_means(nets.astype({"run": str}).join(values, on="run"), list(axes.values()))
+    means = _of_layer(means, first_layer(means) if layer is None else layer)
+    lines = _some(runs[by], MOST_LINES)
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
+    looks = {value: {"color": colour, "marker": "o"} for value, colour in zip(lines, colours, strict=True)}
+    columns = {"": means}
+    if along is not None:
+        shown = _some(runs[along], MOST_COLUMNS)
+        columns = {f"{along} {value_label(value)}": means[means[axes[along]] == value] for value in shown}
+    scores = [*(one for one in SCORES if _steps(means, one)), ACCURACY._replace(label=f"test {accuracy}")]
+    handles = [legend_line(label=value_label(value), **look) for value, look in looks.items()]
+    width = max(3.6, min(DOUBLE_COLUMN, 2.5 * len(columns)))
+    return _grid(columns, axes[by], looks, scores, width, handles=handles, legend=by.replace("_", " "))
 
 
-def _followed(table: pd.DataFrame, measure: str) -> bool:
-    return bool(table.loc[table[measure].notna(), "step"].nunique() > 1)
-
-
-def _label(ax: Axes, label: str, column: int, last: bool) -> None:
-    ax.set_ylabel("" if column else label)
-    if not last:
-        ax.set_xlabel("")
-
-
-def _panel(along: pd.DataFrame, row: Row, layer: str, training: str | None, ax: Axes) -> Axes:
-    ax = plot_score_by_step(along, score=row.score, measure=row.measure, layer=layer, training=training, ax=ax, legend=False)
-    ax.set_ylabel(row.label)
-    return ax
-
-
-def _plot_lines(
-    table: pd.DataFrame,
-    measure: str,
-    settings: Settings,
-    training: str | None,
-    ylabel: str,
-    ax: Axes | None,
-    legend: bool,
+def plot_by_step(
+    summary: pd.DataFrame,
     *,
-    fraction: bool,
+    score: str = "pr",
+    k: int = 2,
+    selection: str = "all",
+    measure: str = "ratio",
+    onsets: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+    legend: bool = True,
 ) -> Axes:
+    """A score of one network against the step, a line for each layer; bands are 95% intervals over points, rings mark onsets.
+
+    Args:
+        summary: ``step``, ``layer``, ``k``, ``selection``, ``score``, and ``ratio``, ``ratio_low``, ``ratio_high`` (or those of
+            ``value``), such as :meth:`kagscope.Tracker.summary`.
+        score, k, selection: which.
+        measure: "ratio" (over the baseline's; where there is no baseline, "value") or "value".
+        onsets: rows of :func:`kagscope.tables.onset.find_onsets`, to mark the step at which each layer leaves the baseline.
+        ax: where to draw; a new figure by default.
+        legend: whether to draw one.
+
+    Raises:
+        NothingToPlot: the score was measured at fewer than two steps.
+        InputError: the table lacks columns.
+    """
+    require(summary, ("step", "layer", "k", "selection", "score", "ratio", "value"), "summary")
+    table = select(summary, score=score, k=k, selection=selection)
+    measure = "value" if table["ratio"].isna().all() else measure
+    means = tidy(table, "step", measure, "layer")
+    if means["x"].nunique() < 2:
+        raise NothingToPlot(f"{score} with k = {k} for selection {selection} was measured at fewer than two steps")
+    looks = layer_looks(means["hue"])
+    found = pd.DataFrame({"layer": [], "step": [], "ratio": []})
+    if onsets is not None:
+        found = select(onsets, score=score, k=k, selection=selection).dropna(subset=["step"]).astype({"layer": str})
+    for layer, step in zip(found["layer"], found["step"], strict=True):
+        looks[layer]["label"] += f", onset {int(step)}"
+    label = measure_label(score, measure, k, ("", "baseline"), sep="\n")
     with style():
-        ax = new_axes(ax)
-        for width, name in settings.pairs(training):
-            line = select(table, width=width, training=name).sort_values("step")
-            look = settings.look(width, name, alone=training is not None) | {"markersize": 3, "markeredgewidth": 0.8}
-            ax.plot(line["step"], line[measure], **look)
-            low, high = line[f"{measure}_low"], line[f"{measure}_high"]
-            ax.fill_between(line["step"], low, high, color=look["color"], alpha=0.15, linewidth=0)
-        step_axis(ax, table["step"].to_numpy(dtype=float))
-        ax.set_xlabel("training step")
-        ax.set_ylabel(ylabel)
-        if fraction:
-            within_unit(ax)
+        ax = new_axes(ax, width_for(len(looks)))
+        _along(means, looks, Followed(score, k, measure, label), ax)
+        for layer, step, ratio in zip(found["layer"], found["step"], found["ratio"], strict=True):
+            ax.plot(int(step), ratio, linestyle="", marker="o", markersize=8, markerfacecolor="none", color=looks[layer]["color"])
         if legend:
-            handles = settings.handles(training)
-            legend_above(ax, len(handles), handles)
+            legend_above(ax, len(looks))
     return ax
 
 
-def within_unit(ax: Axes) -> None:
-    """Cuts a fraction's axis at 0 and 1, which its interval of Student's t may pass but the fraction cannot."""
-    low, high = ax.get_ylim()
-    ax.set_ylim(max(low, -0.02 * min(high, 1.0)), min(high, 1.02))
+def figure_by_step(summary: pd.DataFrame) -> Figure:
+    """A panel for each score of :data:`SCORES` that was measured at two steps or more.
+
+    Raises:
+        NothingToPlot: none was.
+    """
+    whole = select(summary, selection="all")
+    scores = [one for one in SCORES if _steps(whole, one, "value") > 1]
+    if not scores:
+        raise NothingToPlot("no score was measured at more than one step")
+
+    def draw(one: Followed, ax: Axes) -> None:
+        measure = one.measure if one.measure in summary.columns else "ratio"
+        plot_by_step(summary, score=one.score, k=one.k, measure=measure, ax=ax, legend=False)
+
+    rows = wrap([Panel(partial(draw, one)) for one in scores], 2)
+    looks = layer_looks(select(whole, score=scores[0].score, k=scores[0].k)["layer"])
+    handles = [legend_line(**look) for look in looks.values()]
+    return draw_grid(rows, 3.4 * min(2, len(scores)), 2.1 * len(rows) + 0.4, handles=handles)
+
+
+def _along(means: pd.DataFrame, looks: Mapping[Any, Any], one: Followed, ax: Axes) -> None:
+    """One panel. Raises :class:`NothingToPlot` where there are fewer than two steps."""
+    if means["x"].nunique() < 2:
+        known = "test accuracy was recorded" if one.score == "accuracy" else f"{one.score} was measured"
+        raise NothingToPlot(f"{known} at fewer than two training steps")
+    draw_by_step(ax, means, looks, one.score, one.measure)
+    ax.set_ylabel(one.label)
+
+
+def _of_layer(means: pd.DataFrame, layer: str) -> pd.DataFrame:
+    """The rows of a layer, and those of the whole network."""
+    return means[means["layer"].astype(str).isin([layer, ""])]
+
+
+def _grid(
+    columns: Mapping[str, pd.DataFrame],
+    hue: str | Sequence[str],
+    looks: Mapping[Any, Any],
+    scores: Sequence[Followed],
+    width: float,
+    **legend: Any,
+) -> Figure:
+    """A row for each score, a column for each title."""
+    rows = []
+    for place, one in enumerate(scores):
+        row = []
+        for title, table in columns.items():
+            chosen = select(table, score=one.score, selection="all")
+            means = tidy(chosen[chosen["k"].isin([0, one.k])], "step", one.measure, hue)
+            absent = "not recorded" if one.score == "accuracy" else "not measured"
+            row.append(Panel(partial(_along, means, looks, one), "" if place else title, one.label, absent))
+        rows.append(row)
+    return draw_grid(rows, width, 1.25 * len(rows) + 0.7, sharex=True, sharey="row", **legend)
+
+
+def _steps(table: pd.DataFrame, one: Followed, measure: str | None = None) -> int:
+    """At how many steps the score is known."""
+    chosen = select(table, score=one.score, k=one.k)
+    return int(chosen.loc[chosen[measure or one.measure].notna(), "step"].nunique())
+
+
+def _some(values: pd.Series[Any], most: int) -> list[Any]:
+    """Distinct values, numbers in order and names as they come; at most so many, evenly chosen, both ends among them."""
+    found: Sequence[Any] = list(pd.unique(values))
+    found = sorted(found) if pd.api.types.is_numeric_dtype(values) else found
+    places = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
+    return [found[place] for place in places]

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -26,7 +28,6 @@ OKABE_ITO = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 GREY = "#6b6b6b"
 MANY = len(OKABE_ITO)  # lines in one panel; more get shades in place of colours
 MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, so that grey prints can be read
-FORMATS = (".pdf", ".svg", ".png")
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 6.8  # inches, as most journals set them
 
 RC: dict[str, Any] = {
@@ -105,17 +106,21 @@ def new_axes(ax: Axes | None, width: float = SINGLE_COLUMN, height: float = 2.6)
     return ax
 
 
+def width_for(lines: int) -> float:
+    """Inches of a figure of one panel, with room beside it for the legend of many lines."""
+    return SINGLE_COLUMN + 1.4 * (lines > MANY)
+
+
 def reference_line(ax: Axes, at: float, vertical: bool = False) -> None:
     """The thin line of "as at initialisation"."""
     draw = ax.axvline if vertical else ax.axhline
     draw(at, color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1)
 
 
-def errors(table: pd.DataFrame, measure: str) -> np.ndarray:
-    """Distances from the mean to both ends of the interval, (2, n); 0 where there is no interval."""
-    mean = table[measure].to_numpy(dtype=float)
-    ends = np.stack([mean - table[f"{measure}_low"].to_numpy(dtype=float), table[f"{measure}_high"].to_numpy(dtype=float) - mean])
-    return np.nan_to_num(ends, nan=0.0)
+def interval_lengths(means: pd.DataFrame) -> np.ndarray:
+    """Distances from ``mean`` to ``low`` and ``high``, (2, n); 0 where there is no interval."""
+    mean, low, high = (means[name].to_numpy(dtype=float) for name in ("mean", "low", "high"))
+    return np.nan_to_num(np.stack([mean - low, high - mean]), nan=0.0).clip(min=0.0)
 
 
 def log_ticks(ax: Axes) -> None:
@@ -130,24 +135,20 @@ def log_ticks(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def not_measured(ax: Axes, text: str = "not measured") -> None:
-    """What a panel says that has nothing to show, beside others that have."""
-    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY)
-
-
-def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object]]]) -> None:
-    """Draw every panel; one with nothing to show says so, and where all are such the reason of the first is raised.
+def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object], str]]) -> None:
+    """Draw every panel; one with nothing to show says so in the words beside it, and where all are such the reason of the first
+    is raised.
 
     Raises:
         NothingToPlot: no panel has anything to show.
     """
     reasons = []
-    for ax, draw in panels:
+    for ax, draw, absent in panels:
         try:
             draw(ax)
         except NothingToPlot as reason:
             reasons.append(reason)
-            not_measured(ax)
+            ax.text(0.5, 0.5, absent, ha="center", va="center", transform=ax.transAxes, color=GREY)
     if len(reasons) == len(panels):
         raise reasons[0] if reasons else NothingToPlot("the table is empty")
 
@@ -197,12 +198,57 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 200) -> Path:
         InputError: another suffix.
         OutputError: the folder cannot be written.
     """
-    path = Path(path)
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path}: a figure's name ends with {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    metadata: dict[str, Any] = {".pdf": {"CreationDate": None}, ".png": {"Software": None}, ".svg": {"Date": None}}.get(
-        path.suffix, {}
-    )
-    with style(), atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=dpi, metadata=metadata)
-    return path
+    return save_all(figure, [path], dpi)[0]
+
+
+def save_all(figure: Figure, paths: Sequence[str | os.PathLike[str]], dpi: int = 200) -> list[Path]:
+    """Write ``figure`` to several files, in the formats that their suffixes say; see :func:`save`.
+
+    Panels are arranged once and not, as by ``savefig``, once for each file with a drawing that is thrown away: PNG and PDF take
+    about a quarter less time.
+    """
+    files = [Path(path) for path in paths]
+    for file in files:
+        if file.suffix not in WRITERS:
+            *others, last = WRITERS
+            raise InputError(f"{file}: a figure's name ends with {', '.join(others)} or {last}")
+    with style(), _arranged(figure, dpi):
+        for file in files:
+            with atomic_path(file) as temporary:
+                WRITERS[file.suffix](figure, temporary)
+                figure.dpi = dpi  # vector formats set theirs
+    return files
+
+
+@contextlib.contextmanager
+def _arranged(figure: Figure, dpi: int) -> Iterator[None]:
+    """The panels stay where one drawing put them; canvas, layout and resolution of the figure come back after the block."""
+    canvas, engine, before = figure.canvas, figure.get_layout_engine(), figure.dpi
+    try:
+        FigureCanvasAgg(figure)  # no window follows the resolution
+        figure.dpi = dpi
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        yield
+    finally:
+        figure.set_layout_engine(engine or "none")
+        figure.dpi = before
+        figure.set_canvas(canvas)
+
+
+def _write_pdf(figure: Figure, path: Path) -> None:
+    canvas: Any = FigureCanvasPdf(figure)
+    canvas.print_pdf(path, metadata={"CreationDate": None})
+
+
+def _write_svg(figure: Figure, path: Path) -> None:
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(path, metadata={"Date": None})
+
+
+def _write_png(figure: Figure, path: Path) -> None:
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(path, metadata={"Software": None})
+
+
+WRITERS: dict[str, Callable[[Figure, Path], None]] = {".pdf": _write_pdf, ".svg": _write_svg, ".png": _write_png}

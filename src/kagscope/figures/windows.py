@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.colours import ratio_colours, ratio_norm
-from kagscope.figures.panels import columns_for, wrapped
-from kagscope.figures.style import DOUBLE_COLUMN, new_axes, new_figure, not_measured, style
-from kagscope.labels import layer_label
-from kagscope.tables.means import final, layers_of, over_runs, per_run, select, trainings_of, widths_of, windows
+from kagscope.figures.core import name_ticks
+from kagscope.figures.labels import layer_label, short_label
+from kagscope.figures.panels import Panel, columns_for, draw_grid, wrap, wrapped
+from kagscope.figures.study import last_step, study_means
+from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style
+from kagscope.tables.means import layers_of, select, trainings_of, widths_of, windows
 
 
 def window_grid(table: pd.DataFrame, measure: str = "ratio") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -46,7 +49,7 @@ def plot_window_map(
     """Map over the image of the ratio of ``score`` to initialisation in the window around each centre, mean over seeds.
 
     Args:
-        results: the ``results`` table, or :func:`~kagscope.tables.means.per_run` of it.
+        results: the ``results`` table, or :func:`~kagscope.figures.study.study_means` of it.
         layer: which layer; the first by default.
         k: order of the minors.
         score: any score with a ratio.
@@ -79,7 +82,7 @@ def plot_window_map(
         ax.set_xlabel("pixel column")
         ax.set_ylabel("pixel row")
         if colorbar:
-            add_colorbar(image, [ax], f"{score_label_short(score)}, trained / initial")
+            add_colorbar(image, [ax], f"{short_label(score)} in window, trained / initial")
     return ax
 
 
@@ -88,57 +91,41 @@ def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, int]) -> Fi
 
     Rows are layers and columns trainings; where there are many trainings, each layer takes several rows.
     """
-    reduced = per_run(results)
-    table = windows(final(select(reduced, score="pr")))
+    means = study_means(results)
+    table = windows(last_step(select(means, score="pr")))
     table = table[table["ratio"].notna()]
     if table.empty:
         raise NothingToPlot("no window(…) selections were measured")
     layers, trainings, width = layers_of(table), trainings_of(table), widths_of(table)[-1]
     k = 2 if (table["k"] == 2).any() else int(table["k"].iloc[0])
     columns = columns_for(len(trainings))
-    rows = -(-len(trainings) // columns)
     grids = []
     for layer in layers:
         for training in trainings:
             with contextlib.suppress(NothingToPlot):
-                grids.append(window_grid(_window_table(reduced, layer, k, "pr", width, training, None))[2])
+                grids.append(window_grid(_window_table(means, layer, k, "pr", width, training, None))[2])
     norm = ratio_norm(np.concatenate([grid.ravel() for grid in grids]))
     panel = min(2.3, (DOUBLE_COLUMN - 1.2) / columns)
     tall = panel * image_shape[0] / image_shape[1] if image_shape[0] <= image_shape[1] else panel
     names = [wrapped(training, int(15 * panel)) for training in trainings]
     lines = 1 + max(name.count("\n") for name in names)
+    shown: dict[str, Any] = {"k": k, "width": width, "image_shape": image_shape, "norm": norm, "colorbar": False}
+
+    def draw(layer: str, training: str, ax: Axes) -> None:
+        plot_window_map(means, layer=layer, training=training, ax=ax, **shown)
+        ax.label_outer()
+
+    panels: list[Sequence[Panel]] = []
+    for layer in layers:
+        above = f"{layer_label(layer)}\n" if len(layers) > 1 else ""
+        titled = zip(trainings, names, strict=True)
+        panels += wrap([Panel(partial(draw, layer, training), above + name) for training, name in titled], columns)
+    height = (tall + 0.14 * lines + 0.3) * len(panels) + 0.4
+    figure = draw_grid(panels, panel * columns + 1.2, height, sharex=True, sharey=True, title_look={"fontsize": 7.5})
     with style():
-        figure = new_figure(panel * columns + 1.2, (tall + 0.14 * lines + 0.3) * rows * len(layers) + 0.4)
-        axes = figure.subplots(rows * len(layers), columns, squeeze=False, sharex=True, sharey=True)
-        shown: dict[str, Any] = {"k": k, "width": width, "image_shape": image_shape, "norm": norm, "colorbar": False}
-        panels = [(layer, training, name) for layer in layers for training, name in zip(trainings, names, strict=True)]
-        for (layer, training, name), (row, column) in zip(
-            panels, _places(len(layers), rows, columns, len(trainings)), strict=True
-        ):
-            ax = axes[row][column]
-            try:
-                plot_window_map(reduced, layer=layer, training=training, ax=ax, **shown)
-            except NothingToPlot:
-                not_measured(ax)
-            ax.set_title(f"{layer_label(layer, layers)}\n{name}" if len(layers) > 1 else name, fontsize=7.5)
-            ax.label_outer()
-        for ax in axes.ravel():
-            if not ax.get_title():
-                ax.remove()
-        image = next(ax.images[0] for ax in axes.ravel() if ax.images)
-        kept = [ax for ax in axes.ravel() if ax.figure is not None]
-        add_colorbar(image, kept, f"PR in window, trained / initial (width {width}, k = {k})")
+        image = next(ax.images[0] for ax in figure.axes if ax.images)
+        add_colorbar(image, figure.axes, f"PR in window, trained / initial (width {width}, k = {k})")
     return figure
-
-
-def _places(layers: int, rows: int, columns: int, trainings: int) -> list[tuple[int, int]]:
-    """Row and column of each panel, training by training within layer by layer."""
-    return [(layer * rows + place // columns, place % columns) for layer in range(layers) for place in range(trainings)]
-
-
-def score_label_short(score: str) -> str:
-    """The axis name of a score in a window."""
-    return "PR in window" if score == "pr" else f"{score} in window"
 
 
 def add_colorbar(image: AxesImage, axes: list[Axes], label: str) -> None:
@@ -146,9 +133,7 @@ def add_colorbar(image: AxesImage, axes: list[Axes], label: str) -> None:
     figure = axes[0].figure
     bar = figure.colorbar(image, ax=axes, label=label, shrink=0.85, aspect=24, pad=0.02)
     low, high = (float(value or 1.0) for value in image.get_clim())
-    bar.ax.yaxis.set_major_locator(FixedLocator(ratio_ticks(low, high)))
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    name_ticks(bar.ax.yaxis, ratio_ticks(low, high))
     bar.outline.set_linewidth(0.5)
 
 
@@ -171,7 +156,7 @@ def ratio_ticks(low: float, high: float) -> list[float]:
 def _window_table(
     results: pd.DataFrame, layer: str | None, k: int, score: str, width: int | None, training: str | None, radius: float | None
 ) -> pd.DataFrame:
-    table = windows(select(final(per_run(results)), k=k, score=score))
+    table = windows(select(last_step(study_means(results)), k=k, score=score))
     table = table[table["ratio"].notna()]
     if table.empty:
         raise NothingToPlot(f"no ratio of {score} with k = {k} for window(…) selections")
@@ -182,8 +167,7 @@ def _window_table(
     if table.empty:
         raise NothingToPlot(f"no windows of layer {layer} at width {width} with {training} training")
     radius = radius if radius is not None else float(table["radius"].value_counts().index[0])
-    keys = ("width", "training", "layer", "k", "score", "selection", "row", "column", "radius")
-    return over_runs(select(table, radius=radius), keys)
+    return select(table, radius=radius)
 
 
 def _spacing(places: np.ndarray) -> float:

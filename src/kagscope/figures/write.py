@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kagscope.base.errors import NothingToPlot
+from kagscope.base.errors import NothingToPlot, OutputError
 from kagscope.figures import distributions, overview, scales, steps, windows
-from kagscope.figures.style import save
-from kagscope.tables.means import curve_means, per_run
+from kagscope.figures.study import study_means
+from kagscope.figures.style import save_all
+from kagscope.tables.means import curve_means
 
 
 class Family(NamedTuple):
-    """A figure of the study: its file name, what it shows, and how to draw it from (results, curves, image shape)."""
+    """A figure of the study: its file name, what it shows, and how to draw it from (means over runs, curves, image shape)."""
 
     name: str
     caption: str
@@ -29,49 +31,49 @@ FAMILIES: tuple[Family, ...] = (
         "Participation ratio over that of the same net at initialisation, against the radius within which the columns of a minor "
         "lie (k = 2); “all” has no such limit. Means over seeds of means over test images, bars are 95% intervals over seeds; "
         "many trainings have a panel each.",
-        lambda results, curves, shape: scales.figure_by_radius(results, shape),
+        lambda means, curves, shape: scales.figure_by_radius(means, shape),
     ),
     Family(
         "pr_ratio_by_distance",
         "Above, the same ratio against the least distance between the columns of a minor; "
         "below, how many pairs of columns satisfy it. Bars are 95% intervals over seeds.",
-        lambda results, curves, shape: scales.figure_by_distance(results, shape),
+        lambda means, curves, shape: scales.figure_by_distance(means, shape),
     ),
     Family(
         "scores_by_step",
         "Scores against training step (k = 2, all columns; 0 is the untrained net), and test accuracy. "
         "Bands are 95% intervals over seeds.",
-        lambda results, curves, shape: steps.figure_scores_by_step(results, shape),
+        lambda means, curves, shape: steps.figure_scores_by_step(means, shape),
     ),
     Family(
         "zipf",
         "Means of the rows of the k-minor matrix, ordered by rank, over the overall mean. Rows to the right of a dot are at "
         "or below the zero-row threshold, the value that 1% of the rows of the untrained net do not exceed. Bands are 95% "
         "intervals over seeds.",
-        lambda results, curves, shape: distributions.figure_zipf(curves, results),
+        lambda means, curves, shape: distributions.figure_zipf(curves, means),
     ),
     Family(
         "minor_histogram",
         "How large the minors are, relative to their mean, in bins of an eighth of an octave; "
         "left of the dashed line, minors that are exactly zero and those too small for the axis. Means over seeds.",
-        lambda results, curves, shape: distributions.figure_minor_histogram(curves, results),
+        lambda means, curves, shape: distributions.figure_minor_histogram(curves),
     ),
     Family(
         "window_map",
         "Where in the image: participation ratio over that at initialisation, within a window around each pixel. "
         "Means over seeds.",
-        lambda results, curves, shape: windows.figure_window_map(results, shape),
+        lambda means, curves, shape: windows.figure_window_map(means, shape),
     ),
     Family(
         "scores_overview",
         "Every score over its value at initialisation (k = 2, all columns). Bars are 95% intervals over seeds; one that "
         "reaches 0 runs out at the left.",
-        lambda results, curves, shape: overview.figure_scores_overview(results, shape),
+        lambda means, curves, shape: overview.figure_scores_overview(means, shape),
     ),
     Family(
         "k_comparison",
         "Participation ratio over that at initialisation against the order k of the minors. Bars are 95% intervals over seeds.",
-        lambda results, curves, shape: scales.figure_k_comparison(results, shape),
+        lambda means, curves, shape: scales.figure_k_comparison(means, shape),
     ),
 )
 
@@ -88,16 +90,23 @@ def draw_figures(
     results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, int], progress: Callable[[str], None] | None = None
 ) -> tuple[dict[str, Figure], dict[str, str]]:
     """Every figure that the tables allow, by name, and for the others the reason why not."""
-    reduced, averaged = per_run(results), curve_means(curves)
+    means, averaged = study_means(results), curve_means(curves)
+    return draw_all({one.name: partial(one.draw, means, averaged, image_shape) for one in FAMILIES}, progress)
+
+
+def draw_all(
+    drawn: Mapping[str, Callable[[], Figure]], progress: Callable[[str], None] | None = None
+) -> tuple[dict[str, Figure], dict[str, str]]:
+    """Figures by name; those with nothing to show are left out, with the reason. ``progress`` is told each name first."""
     figures: dict[str, Figure] = {}
     left_out: dict[str, str] = {}
-    for family in FAMILIES:
+    for name, draw in drawn.items():
         if progress is not None:
-            progress(family.name)
+            progress(name)
         try:
-            figures[family.name] = family.draw(reduced, averaged, image_shape)
+            figures[name] = draw()
         except NothingToPlot as reason:
-            left_out[family.name] = str(reason)
+            left_out[name] = str(reason)
     return figures, left_out
 
 
@@ -107,8 +116,10 @@ def write_figures(
     folder: str | Path,
     image_shape: tuple[int, int],
     progress: Callable[[str], None] | None = None,
+    *,
+    formats: Sequence[str] = ("png", "pdf"),
 ) -> WrittenFigures:
-    """Draw every figure that the tables allow and write it as PNG (200 dots per inch) and PDF.
+    """Draw every figure that the tables allow and write it.
 
     Args:
         results: the ``results`` table of :mod:`kagscope.tables.schema`.
@@ -116,29 +127,34 @@ def write_figures(
         folder: made where it does not exist.
         image_shape: height and width of the images in pixels.
         progress: called with each figure's name before it is drawn.
+        formats: of "png" (200 dots per inch), "pdf" and "svg"; of none, nothing is drawn and no folder made.
 
     Returns:
         The paths written, with ``left_out``: the reason for each figure that the tables do not allow.
 
     Raises:
-        InputError: a table lacks columns.
+        InputError: a table lacks columns, or an unknown format.
         OutputError: the folder cannot be written.
     """
-    folder = Path(folder)
     written = WrittenFigures()
-    figures, written.left_out = draw_figures(results, curves, image_shape, progress)
-    _make(folder)
-    for name, figure in figures.items():
-        written.extend(save(figure, folder / f"{name}.{suffix}") for suffix in ("png", "pdf"))
+    if formats:
+        figures, written.left_out = draw_figures(results, curves, image_shape, progress)
+        written.extend(write_all(figures, folder, formats))
     return written
 
 
-def _make(folder: Path) -> None:
-    from kagscope.base.errors import OutputError
+def write_all(figures: Mapping[str, Figure], folder: str | Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Write figures under their names into ``folder``, made where it does not exist, and return the paths.
 
+    Raises:
+        InputError: an unknown format.
+        OutputError: the folder cannot be written.
+    """
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"cannot make the folder {folder}: {error.strerror or error}; choose one that can be written"
         ) from error
+    return [path for name, one in figures.items() for path in save_all(one, [folder / f"{name}.{end}" for end in formats])]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kagscope.base.errors import DataError
-from kagscope.measuring.unit_statistics import UnitStatistics
 from kagscope.report.page import write_report
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
@@ -29,7 +28,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
     if report.table.empty:
         raise DataError("nothing was measured yet; make the page after the first measurement")
     width = max((int(one["rows"]) for one in report.layers), default=0)
-    table = report.table[report.table["score"] != "skipped"].drop(columns="token", errors="ignore")
+    table = report.table[report.table["score"] != "skipped"]
     table = table.assign(**{**RUN, **({"epoch": table["epoch"]} if "epoch" in table else {})}, width=width)
     if not report.steps:  # the network as step 1, its baseline as step 0
         initial = table.assign(step=0, value=table["baseline"], ratio=table["ratio"] / table["ratio"])
@@ -50,7 +49,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
     along = " along its training" if report.steps else ""
     return write_report(
         Path(path),
-        results=table.astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)],
+        results=table.astype(RESULT_COLUMNS)[[*RESULT_COLUMNS, *({"token"} & set(table.columns))]],
         curves=curves.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)],
         claims=[],
         provenance={
@@ -62,7 +61,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
             "intervals": "points",
             "findings": report.findings,
             "image_shape": list(shape) if shape else None,
-            "units": {RUN["run"]: UnitStatistics.from_table(report.units)} if not report.units.empty else {},
+            "units": {RUN["run"]: report.units} if not report.units.empty else {},
             "versions": about.get("versions"),
             "hardware": about.get("hardware"),
             "config": report.settings,

@@ -211,7 +211,7 @@ class Report:
         Raises:
             InputError: nothing of that kind was measured.
         """
-        from kagscope.figures.series import plot_by_step
+        from kagscope.figures.steps import plot_by_step
 
         if not self.steps:
             raise InputError("one network has no steps to draw; plot_layers and plot_scales draw one measurement")
@@ -223,13 +223,13 @@ class Report:
 
     def plot_scales(self, score: str = "pr", k: int = 2, axis: str = "ball", ax: Axes | None = None) -> Axes:
         """A score over the baseline's against ball radius or minimum distance ("apart"), a line for each layer."""
-        from kagscope.figures.measured import plot_scales
+        from kagscope.figures.scales import plot_scales
 
         return plot_scales(self._last_summary(), score=score, k=k, axis=axis, ax=ax)
 
     def plot_layers(self, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None) -> Axes:
         """A score of every layer, beside the baseline's."""
-        from kagscope.figures.measured import plot_layers
+        from kagscope.figures.layers import plot_layers
 
         return plot_layers(self._last_summary(), score=score, k=k, selection=selection, ax=ax)
 
@@ -247,7 +247,7 @@ class Report:
 
     def plot_tokens(self, layer: str | None = None, score: str = "pr", k: int = 2, ax: Axes | None = None) -> Axes:
         """A score over the baseline's against the token, with 95% intervals over points."""
-        from kagscope.figures.measured import plot_tokens
+        from kagscope.figures.layers import plot_tokens
 
         return plot_tokens(self._last().table, layer=layer, score=score, k=k, ax=ax)
 

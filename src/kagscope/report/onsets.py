@@ -7,25 +7,27 @@ from typing import Any
 import pandas as pd
 
 from kagscope.report.numbers import clean, groups
-from kagscope.tables.means import RUN_KEYS, SETTING_KEYS, WHAT_KEYS, over_runs, summarise
+from kagscope.tables.means import WHAT_KEYS, summarise
 from kagscope.tables.onset import find_onsets
 
 Key = tuple[str, int, str, str, int, str]
 FEWEST_STEPS = 3
-WHOLE_LAYER = -1
 
 
-def find_all(reduced: pd.DataFrame, results: pd.DataFrame) -> dict[Key, dict[str, Any]]:
+def find_all(nets: pd.DataFrame) -> dict[Key, dict[str, Any]]:
     """(layer, k, selection, score, width, training) to ``step``, ``confirmed``, ``over`` and ``reason``.
 
     The intervals are over nets ("nets") where a setting has several; of one net they are over its data points ("points").
+
+    Args:
+        nets: means over the data points of each net and step.
     """
-    steps = reduced.groupby(["width", "training", *WHAT_KEYS], observed=True, sort=False)["step"].transform("nunique")
-    followed = reduced[(steps >= FEWEST_STEPS) & reduced["ratio"].notna()]
+    steps = nets.groupby(["width", "training", *WHAT_KEYS], observed=True, sort=False)["step"].transform("nunique")
+    followed = nets[(steps >= FEWEST_STEPS) & nets["ratio"].notna()]
     found: dict[Key, dict[str, Any]] = {}
     for (width, training), group in groups(followed, ["width", "training"]):
         over = "nets" if group["run"].nunique() > 1 else "points"
-        summary = _over_nets(group) if over == "nets" else _over_points(group, results)
+        summary = _over_nets(group) if over == "nets" else group[group["points"] > 1]  # one point: of the layer as a whole
         for row in find_onsets(summary).to_dict("records") if len(summary) else ():
             key = (str(row["layer"]), int(row["k"]), str(row["selection"]), str(row["score"]), int(width), str(training))
             found[key] = {name: row[name] for name in ("step", "confirmed", "reason")} | {"over": over}
@@ -35,14 +37,6 @@ def find_all(reduced: pd.DataFrame, results: pd.DataFrame) -> dict[Key, dict[str
 
 
 def _over_nets(group: pd.DataFrame) -> pd.DataFrame:
-    table = over_runs(group, (*SETTING_KEYS, *WHAT_KEYS))
     epochs = group.drop_duplicates("step").set_index("step")["epoch"]
+    table = summarise(group, over="runs")
     return table.assign(epoch=table["step"].map(epochs))
-
-
-def _over_points(group: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    if "point" not in results.columns:
-        return group.iloc[:0]
-    keys = [*RUN_KEYS, *WHAT_KEYS]
-    wanted = results[results["point"] != WHOLE_LAYER].merge(group[keys].drop_duplicates(), on=keys)
-    return wanted if wanted.empty else summarise(wanted)

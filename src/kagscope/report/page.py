@@ -19,12 +19,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kagscope.base.files import atomic_write
+from kagscope.figures.study import net_means
 from kagscope.figures.style import style
 from kagscope.figures.write import FAMILIES, draw_figures
 from kagscope.report.claims import claims_shown
 from kagscope.report.numbers import compact_json, number
 from kagscope.report.payload import build_payload, undefined_counts
-from kagscope.tables.means import curve_means, final, layers_of, per_run, trainings_of, widths_of
+from kagscope.tables.means import curve_means, final, layers_of, trainings_of, widths_of
 
 PAPERS = (
     "Vanherreweghe, Freedman & Adams 2025, arXiv:2511.21626 (MNIST, spatial scales)",
@@ -89,7 +90,7 @@ def write_report(
             none are shown. ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
             ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
             to configuration), ``labels`` (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``:
-            class to image), ``units`` (run id to :class:`~kagscope.measuring.unit_statistics.UnitStatistics` of each layer).
+            class to image), ``units`` (run id to its table of units, see :func:`~kagscope.report.units.pack_units`).
         progress: called with each figure's name before it is drawn.
 
     Returns:
@@ -113,10 +114,10 @@ def render_report(
     progress: Callable[[str], None] | None = None,
 ) -> str:
     """The page as text; arguments as for :func:`write_report`."""
-    reduced, averaged = per_run(results), curve_means(curves)
+    nets, averaged = net_means(results), curve_means(curves)
     shape = tuple(int(side) for side in provenance.get("image_shape") or ()) or (1, 1)
-    figures, left_out = _figures(reduced, averaged, (shape[0], shape[-1]), provenance.get("figures"), progress)
-    payload = build_payload(results, averaged, provenance, reduced=reduced)
+    figures, left_out = _figures(nets, averaged, (shape[0], shape[-1]), provenance.get("figures"), progress)
+    payload = build_payload(results, averaged, provenance, nets=nets)
     without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
     sections = [(place, name) for place, name in SECTIONS if place not in without]
     exhibits: Sequence[tuple[str, str, str, Any]] = provenance.get("exhibits", ())
@@ -135,13 +136,13 @@ def render_report(
             exhibits=exhibits,
             sections=[*((place, name) for place, name, *_ in exhibits), *sections],
             first=[*exhibits, *sections][0][0],
-            summary=str(provenance["summary"]) if provenance.get("summary") else _summary(reduced, provenance, data),
+            summary=str(provenance["summary"]) if provenance.get("summary") else _summary(nets, provenance, data),
             findings=[str(one) for one in provenance.get("findings") or ()],
             claims=claims_shown(claims),
             figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
             over_points=provenance.get("intervals") == "points",
             command=str(provenance.get("command") or ""),
-            sampled=_sampled(reduced),
+            sampled=_sampled(nets),
             undefined_values=undefined_counts(results)[:MAX_REASONS],
             facts=[(title, provenance[key]) for key, title in FACTS.items() if provenance.get(key)],
             papers=PAPERS,
@@ -184,26 +185,26 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _summary(reduced: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> dict[str, Any]:
-    runs = int(reduced["run"].nunique())
+def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> dict[str, Any]:
+    runs = int(nets["run"].nunique())
     shape = provenance.get("image_shape")
-    accuracy = float(final(reduced).drop_duplicates("run")["accuracy"].mean())
+    accuracy = float(final(nets).drop_duplicates("run")["accuracy"].mean())
     return {
         "runs": runs,
         "data": data,
         "size": f" ({' × '.join(str(int(side)) for side in shape)} pixels)" if shape else "",
-        "widths": widths_of(reduced),
-        "trainings": " and ".join(trainings_of(reduced)) or "no",
-        "seeds": int(reduced["seed"].nunique()),
-        "last": int(reduced["step"].max()) if runs else 0,
+        "widths": widths_of(nets),
+        "trainings": " and ".join(trainings_of(nets)) or "no",
+        "seeds": int(nets["seed"].nunique()),
+        "last": int(nets["step"].max()) if runs else 0,
         "accuracy": accuracy if math.isfinite(accuracy) else None,
-        "layers": len([layer for layer in layers_of(reduced) if layer]),  # "" is the whole net
+        "layers": len([layer for layer in layers_of(nets) if layer]),  # "" is the whole net
     }
 
 
-def _sampled(reduced: pd.DataFrame) -> list[tuple[str, int, float]]:
+def _sampled(nets: pd.DataFrame) -> list[tuple[str, int, float]]:
     """Score, k, and the median relative standard error of a run's mean, of what was sampled."""
-    chosen = reduced[~reduced["exact"]]
+    chosen = nets[~nets["exact"]]
     size = (chosen["stderr"] / chosen["value"].abs()).replace([math.inf, 0.0], math.nan)  # 0: no error is known
     error = size.groupby([chosen["score"].astype(str), chosen["k"].astype(int)]).median()
     entries: list[tuple[Any, float]] = list(zip(error.index, error, strict=True))
@@ -211,7 +212,7 @@ def _sampled(reduced: pd.DataFrame) -> list[tuple[str, int, float]]:
 
 
 def _figures(
-    reduced: pd.DataFrame,
+    nets: pd.DataFrame,
     averaged: pd.DataFrame,
     shape: tuple[int, int],
     written: Sequence[Path] | None,
@@ -221,7 +222,7 @@ def _figures(
     if written is not None:
         files = {Path(file).stem: Path(file) for file in written if Path(file).suffix == ".png"}
         return {name: Image.open(file) for name, file in files.items()}, dict(getattr(written, "left_out", {}))
-    drawn, left_out = draw_figures(reduced, averaged, shape, progress)
+    drawn, left_out = draw_figures(nets, averaged, shape, progress)
     return {name: _picture(figure) for name, figure in drawn.items()}, left_out
 
 

@@ -7,35 +7,32 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kagscope.data.functions import accuracy_name
-from kagscope.labels import layer_label, score_label
+from kagscope.figures.labels import layer_label, score_label
+from kagscope.figures.study import net_means
 from kagscope.report.minors import pack_curves
 from kagscope.report.numbers import clean, groups
 from kagscope.report.onsets import find_all
 from kagscope.report.units import pack_units
 from kagscope.report.where import pack_maps, pack_pictures
-from kagscope.tables.intervals import half_width
 from kagscope.tables.means import (
     MEASURES,
     RUN_KEYS,
-    SETTING_KEYS,
     WHAT_KEYS,
     final,
     layers_of,
-    over_runs,
     parse_selection,
-    per_run,
     select,
+    summarise,
     trainings_of,
     widths_of,
 )
 from kagscope.tables.schema import BOOKKEEPING
 
 SERIES_COLUMNS = [
-    "seeds",
+    "runs",
     "points",
     "undefined",
     "stderr",
@@ -49,7 +46,7 @@ def build_payload(
     curves: pd.DataFrame,
     about: Mapping[str, Any] | None = None,
     *,
-    reduced: pd.DataFrame | None = None,
+    nets: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Everything the interactive part of the page shows, as plain lists and dicts without NaN.
 
@@ -57,49 +54,47 @@ def build_payload(
         results: the ``results`` table.
         curves: the ``curves`` table.
         about: provenance as for :func:`kagscope.report.write_report`.
-        reduced: :func:`~kagscope.tables.means.per_run` of ``results``, if it is at hand.
+        nets: :func:`~kagscope.figures.study.net_means` of ``results``, if it is at hand.
 
     Returns:
         ``settings`` (names in order), ``series`` (one per layer, k, score, selection, width and training), ``maps`` (windowed
         scores of trained nets as grids), ``pictures`` (mean images), ``curves``, ``units``, ``accuracy`` and ``runs``.
     """
     about = about or {}
-    reduced = per_run(results) if reduced is None else reduced
-    layers = layers_of(reduced)
-    kinds = reduced["selection"].astype(str).map(lambda name: parse_selection(name)[0])
-    plain = reduced[(kinds != "window") & ~reduced["score"].astype(str).isin(BOOKKEEPING)]
+    nets = net_means(results) if nets is None else nets
+    layers = layers_of(nets)
+    scores = nets[~nets["score"].isin([*BOOKKEEPING, "accuracy"])]
+    plain = scores[~scores["selection"].str.startswith("window(")]
     plain_layers = set(layers_of(plain))
     shape = about.get("image_shape")
     return {
         "settings": {
-            "layers": [[name, layer_label(name, layers)] for name in layers if name in plain_layers],
-            "widths": widths_of(reduced),
-            "trainings": trainings_of(reduced),
+            "layers": [[name, layer_label(name)] for name in layers if name in plain_layers],
+            "widths": widths_of(nets),
+            "trainings": trainings_of(nets),
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"])],
-            "runLayers": [layer_label(name, layers) for name in pr_layers(reduced)],
+            "runLayers": [layer_label(name) for name in pr_layers(nets)],
             "accuracy": "test " + accuracy_name(one.get("data") for one in (about.get("configs") or {}).values()),
             "names": list(about.get("names") or ("trained", "initial")),
             "imageShape": list(shape) if shape is not None else None,
             "elsewhere": bool(about.get("elsewhere")),
         },
         "columns": SERIES_COLUMNS,
-        "series": _series(plain, find_all(reduced, results), results if about.get("intervals") == "points" else None),
-        "maps": pack_maps(reduced, results, about.get("labels")),
+        "series": _series(plain, find_all(scores), over_points=about.get("intervals") == "points"),
+        "maps": pack_maps(scores, results, about.get("labels")),
         "pictures": pack_pictures(about.get("pictures")),
         "curves": pack_curves(curves),
-        "units": pack_units(about.get("units") or {}, reduced, shape, layers),
-        "accuracy": _accuracy(reduced),
-        "runs": _runs(reduced, about.get("configs") or {}),
+        "units": pack_units(about.get("units") or {}, nets, shape),
+        "accuracy": _accuracy(nets),
+        "runs": _runs(nets, about.get("configs") or {}),
     }
 
 
-def _series(
-    plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]], points: pd.DataFrame | None
-) -> list[dict[str, Any]]:
+def _series(plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]], over_points: bool) -> list[dict[str, Any]]:
+    """Means over nets; those of the one net of a measured model have intervals over its points."""
     keys = [*WHAT_KEYS, "width", "training"]
-    table = over_runs(plain) if points is None else with_point_intervals(over_runs(plain), points)
-    undefined = plain.groupby([*SETTING_KEYS, *WHAT_KEYS], observed=True, sort=False)["undefined"].sum()
-    table = table.assign(undefined=undefined.to_numpy()).sort_values("step", kind="stable")
+    table = plain.assign(runs=1) if over_points else summarise(plain, over="runs")
+    table = table.sort_values("step", kind="stable")
     last = final(plain)[["width", "training", "step"]].astype({"training": str}).groupby(["width", "training"])["step"].max()
     series = []
     for key, group in groups(table, keys):
@@ -125,25 +120,8 @@ def _series(
     return series
 
 
-def with_point_intervals(table: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """Means of one network with intervals over its data points (Student's t, 95%; tokens of a point are averaged first)."""
-    keys = [*SETTING_KEYS, *WHAT_KEYS]
-    text = dict.fromkeys(("training", "layer", "selection", "score"), str)
-    frame = results.assign(difference=results["value"] - results["baseline"]).astype(text)
-    points = frame.groupby([*keys, "point"], sort=False)[list(MEASURES)].mean()
-    spread, count = (getattr(points.groupby(keys, sort=False), what)() for what in ("std", "count"))
-    half = pd.DataFrame(half_width(spread.to_numpy(), count.to_numpy()), spread.index, list(MEASURES))
-    found = table[keys].astype(text).join(half, on=keys)
-    for name in MEASURES:
-        width = found[name].to_numpy()
-        table = table.assign(**{f"{name}_low": table[name] - width, f"{name}_high": table[name] + width})
-    return table
-
-
-def _accuracy(reduced: pd.DataFrame) -> list[dict[str, Any]]:
-    runs = reduced.drop_duplicates(["run", "step"]).assign(score="accuracy")
-    runs = runs.assign(**dict.fromkeys(("ratio", "difference", "baseline"), np.nan), value=runs["accuracy"])
-    table = over_runs(runs, SETTING_KEYS).sort_values("step")
+def _accuracy(nets: pd.DataFrame) -> list[dict[str, Any]]:
+    table = summarise(select(nets, score="accuracy"), over="runs").sort_values("step")
     entries = []
     for (width, training), group in groups(table, ["width", "training"]):
         columns = {end: [clean(value) for value in group[f"value{end}"]] for end in ("", "_low", "_high")}
@@ -152,16 +130,16 @@ def _accuracy(reduced: pd.DataFrame) -> list[dict[str, Any]]:
     return entries
 
 
-def pr_layers(reduced: pd.DataFrame) -> list[str]:
+def pr_layers(nets: pd.DataFrame) -> list[str]:
     """The layers whose PR the table of runs shows."""
-    return layers_of(select(reduced, score="pr", k=2, selection="all"))
+    return layers_of(select(nets, score="pr", k=2, selection="all"))
 
 
-def _runs(reduced: pd.DataFrame, configs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    last = final(reduced)
+def _runs(nets: pd.DataFrame, configs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    last = final(nets)
     rows = last.drop_duplicates("run").sort_values(["width", "training", "seed"])
     ratios = {}
-    layers = pr_layers(reduced)
+    layers = pr_layers(nets)
     for layer in layers:
         chosen = select(last, score="pr", k=2, selection="all", layer=layer)
         ratios[layer] = dict(zip(chosen["run"].astype(str), chosen["ratio"], strict=True))

@@ -10,32 +10,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.labels import layer_label
-from kagscope.measuring.unit_statistics import NUMBERS, UnitStatistics
-from kagscope.report.numbers import clean
+from kagscope.figures.labels import layer_label
+from kagscope.report.numbers import clean, groups
 
+NUMBERS = ("row_norm", "zero_share", "alignment")
 BUDGET = 1_500_000  # bytes of images in a page
 MAX_UNITS = 256  # of a layer
 STRIP = 32  # weights without places are drawn as one strip up to here, in lines beyond
 
 
 def pack_units(
-    units: Mapping[str, Sequence[UnitStatistics]],
-    reduced: pd.DataFrame,
+    units: Mapping[str, pd.DataFrame],
+    nets: pd.DataFrame,
     image_shape: Sequence[int] | None,
-    names: Sequence[str],
 ) -> list[dict[str, Any]]:
     """One entry per net and layer, as many nets as the budget of bytes allows, the first ones.
 
     Each row is stored as integers from -127 to 127 of its own largest absolute entry, ``peak``; numbers beside it come from the
     rows as they were.
+
+    Args:
+        units: run id to its units, a row each: ``layer``, ``what`` ("weights" or "mean Jacobian row"), ``row_norm``,
+            ``zero_share``, ``alignment``, ``row`` (list of float), in the order of their numbers.
+        nets: table of means, for the settings of the runs.
+        image_shape: height and width of the images.
     """
-    known = reduced.drop_duplicates("run").assign(run=lambda table: table["run"].astype(str)).set_index("run")
+    known = nets.drop_duplicates("run").assign(run=lambda table: table["run"].astype(str)).set_index("run")
     entries: list[dict[str, Any]] = []
     spent = 0
-    for run, layers in units.items():
+    for run, table in units.items():
         about: Any = known.loc[run]
-        net = [_layer(one, image_shape, names) for one in layers]
+        net = [_layer(str(layer), one, image_shape) for (layer,), one in groups(table, ["layer"])]
         size = sum(len(entry["images"]) for entry in net)
         if entries and spent + size > BUDGET * 4 / 3:
             break
@@ -45,23 +50,22 @@ def pack_units(
     return entries
 
 
-def _layer(one: UnitStatistics, image_shape: Sequence[int] | None, names: Sequence[str]) -> dict[str, Any]:
-    count = len(one.rows)
-    kept = np.unique(np.linspace(0, count - 1, min(count, MAX_UNITS)).round().astype(int))
-    rows = one.rows[kept].astype(np.float64)
+def _layer(layer: str, units: pd.DataFrame, image_shape: Sequence[int] | None) -> dict[str, Any]:
+    kept = np.unique(np.linspace(0, len(units) - 1, min(len(units), MAX_UNITS)).round().astype(int))
+    shown = units.iloc[kept]
+    rows = np.stack(shown["row"].to_list()).astype(np.float64)
     peak = np.abs(rows).max(axis=1)
     steps = np.round(127 * rows / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.int8)
-    numbers = {name: [clean(value) for value in getattr(one, name)[kept]] for name in NUMBERS}
     return {
-        "layer": one.layer,
-        "label": layer_label(one.layer, names),
-        "what": one.what,
-        "total": count,
+        "layer": layer,
+        "label": layer_label(layer),
+        "what": str(units["what"].iloc[0]),
+        "total": len(units),
         "unit": kept.tolist(),
         "shape": _shape(rows.shape[1], image_shape),
         "peak": [clean(value) for value in peak],
         "images": base64.b64encode(steps.tobytes()).decode(),
-        **numbers,
+        **{name: [clean(value) for value in shown[name]] for name in NUMBERS},
     }
 
 

@@ -9,22 +9,22 @@ import numpy as np
 import pandas as pd
 
 from kagscope.report.numbers import clean, groups
-from kagscope.tables.means import final, over_runs, per_run, windows
+from kagscope.tables.means import final, summarise, windows
 from kagscope.tables.schema import BOOKKEEPING
 
 KEYS = ("layer", "k", "score", "width", "training", "radius")
 DIGITS = 5
 
 
-def pack_maps(reduced: pd.DataFrame, results: pd.DataFrame, labels: Mapping[int, int] | None) -> list[dict[str, Any]]:
+def pack_maps(nets: pd.DataFrame, results: pd.DataFrame, labels: Mapping[int, int] | None) -> list[dict[str, Any]]:
     """Grids of ratio and value: ``label`` None for all images; where ``labels`` of the points are known, one for each class too.
 
     Args:
-        reduced: of :func:`~kagscope.tables.means.per_run`.
+        nets: means over the data points of each net and step.
         results: the table of single numbers.
         labels: class by index of the test image.
     """
-    table = _windows(reduced)
+    table = _windows(nets)
     maps = _grids(table, None, None) if len(table) else []
     if not len(table) or not labels or "point" not in results.columns:
         return maps
@@ -34,18 +34,18 @@ def pack_maps(reduced: pd.DataFrame, results: pd.DataFrame, labels: Mapping[int,
     for label in sorted({int(label) for label in classes.dropna().unique()}):
         of_class = chosen[classes == label]
         images = int(of_class["point"].nunique())
-        maps += _grids(_windows(per_run(of_class)), label, images)
+        maps += _grids(_windows(summarise(of_class)), label, images)
     return maps
 
 
-def _windows(reduced: pd.DataFrame) -> pd.DataFrame:
-    table = windows(final(reduced))
-    return table[~table["score"].astype(str).isin(BOOKKEEPING)]
+def _windows(nets: pd.DataFrame) -> pd.DataFrame:
+    inside = nets["selection"].astype(str).str.startswith("window(") & ~nets["score"].astype(str).isin(BOOKKEEPING)
+    return final(nets[inside])
 
 
 def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[dict[str, Any]]:
     maps = []
-    for key, group in groups(over_runs(table, (*KEYS, "row", "column")), KEYS):
+    for key, group in groups(windows(summarise(table, over="runs")), KEYS):
         layer, k, score, width, training, radius = key
         rows, columns = np.unique(group["row"]), np.unique(group["column"])
         place = np.searchsorted(rows, group["row"]) * len(columns) + np.searchsorted(columns, group["column"])

@@ -70,7 +70,7 @@ def exhibits(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any]) 
         if found["units"] and entries > ENTRIES:
             break
         if layers:
-            found["units"][run] = layers
+            found["units"][run] = pd.concat([one.table() for one in layers], ignore_index=True)
     return found
 
 

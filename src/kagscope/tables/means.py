@@ -39,7 +39,7 @@ def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (),
     that averaging over them does not shrink it; between runs it is part of the spread.
 
     Args:
-        table: one row per number, as of a report or a study.
+        table: one row per number, as of a report or a study; or the summary of one over points.
         over: "points", or "runs": a seed is what was drawn independently.
         by: with ``over="runs"``, the columns that tell settings apart; default those of study, width, training, labels and step
             that the table has.
@@ -60,8 +60,10 @@ def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (),
         raise InputError(f"confidence={confidence!r}, expected a number between 0 and 1, such as 0.95")
     if over not in ("points", "runs"):
         raise InputError(f"over={over!r}, expected 'points' or 'runs'")
-    require(table, [*WHAT_KEYS, "point", "value", "baseline", "ratio", "stderr", "exact"], "results")
-    summary = _over_points(table[~table["score"].isin(NO_SCORES)], confidence, by)
+    summary = table
+    if "points" not in table.columns:
+        require(table, [*WHAT_KEYS, "point", "value", "baseline", "ratio", "stderr", "exact"], "results")
+        summary = _over_points(table[~table["score"].isin(NO_SCORES)], confidence, by)
     if over == "points":
         return summary
     require(summary, ["run"], "results")

@@ -13,7 +13,7 @@ Page.sections.push({
     const rows = [], shown = [];
     const series = Page.settings().map((setting) => {
       const points = line(setting, state.step), pick = (end) => points.map((p) => at(p.s, state.measure + end, p.i));
-      for (const { s, i } of points) rows.push([setting.width, setting.training, s.selection, s.step[i], at(s, state.measure, i), at(s, state.measure + "_low", i), at(s, state.measure + "_high", i), at(s, "seeds", i), Page.how(s, i)]);
+      for (const { s, i } of points) rows.push([setting.width, setting.training, s.selection, s.step[i], at(s, state.measure, i), at(s, state.measure + "_low", i), at(s, state.measure + "_high", i), at(s, "runs", i), Page.how(s, i)]);
       shown.push(...points);
       return { ...Page.look(setting), bars: true, x: points.map((p) => p.x), y: pick(""), low: pick("_low"), high: pick("_high"), sampled: points.map((p) => (Page.exact(p.s, p.i) ? "" : Format.number(at(p.s, "stderr", p.i), 2))) };
     }).filter((s) => s.x.length);

@@ -10,7 +10,7 @@ Page.sections.push({
       if (!s) return null;
       s.step.forEach((step, i) => {
         shown.push({ s, i });
-        rows.push([s.width, s.training, step, at(s, state.measure, i), at(s, state.measure + "_low", i), at(s, state.measure + "_high", i), at(s, "seeds", i), Page.how(s, i), s.onset && s.onset.step === step ? "onset" : ""]);
+        rows.push([s.width, s.training, step, at(s, state.measure, i), at(s, state.measure + "_low", i), at(s, state.measure + "_high", i), at(s, "runs", i), Page.how(s, i), s.onset && s.onset.step === step ? "onset" : ""]);
       });
       if (s.onset) onsets.push([Page.look(s).name, s.onset]);
       const of = (end) => s.data[Page.column[state.measure + end]];

@@ -1,0 +1,123 @@
+"""Means with their intervals against x, a line for each hue: what every figure of such lines is drawn by.
+
+A figure brings its table into one form, columns ``x``, ``mean``, ``low``, ``high``, ``hue`` (:func:`tidy`), chooses the look of
+each hue, and says what the axes are called; panels are arranged by :mod:`kagscope.figures.panels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from kagscope.figures.labels import is_fraction, short_label
+from kagscope.figures.style import interval_lengths, reference_line
+from kagscope.tables.intervals import half_width
+
+NUDGE = 0.012  # of the axis, from one line's bars to the next one's, so that they do not hide one another
+GEOMETRIC = 20.0  # last step over first step from which an axis of steps is logarithmic
+START = {"ratio": 1.0, "difference": 0.0}  # of a network that is its own baseline
+OVER = {"ratio": " / ", "difference": " − "}
+
+
+def tidy(table: pd.DataFrame, x: str, measure: str, hue: str | Sequence[str]) -> pd.DataFrame:
+    """The rows that have a mean, by x: ``x``, ``mean``, ``low``, ``high`` (NaN where there is no interval), ``hue``.
+
+    Args:
+        table: ``measure``, and where intervals are known ``measure_low`` and ``measure_high``, which are absolute.
+        x, measure: its columns.
+        hue: column whose value names the line; of several columns the tuple of their values.
+    """
+    ends = {end: table.get(f"{measure}_{end}", pd.Series(np.nan, table.index)) for end in ("low", "high")}
+    names: Any = table[hue] if isinstance(hue, str) else list(zip(*(table[one] for one in hue), strict=True))
+    numbers = {"x": table[x], "mean": table[measure], **ends}
+    found = pd.DataFrame({name: column.astype(float) for name, column in numbers.items()}).assign(hue=names)
+    return found[found["mean"].notna()].sort_values("x")
+
+
+def average(table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
+    """Mean of ``measure`` over the rows of each group and its 95% interval (Student's t), in the form that :func:`tidy` takes."""
+    found = table.groupby(list(keys), observed=True, sort=False)[measure].agg(["mean", "std", "count"]).reset_index()
+    half = half_width(found["std"].to_numpy(dtype=float), found["count"].to_numpy())
+    ends = {f"{measure}_low": found["mean"] - half, f"{measure}_high": found["mean"] + half}
+    return found.rename(columns={"mean": measure}).assign(**ends)
+
+
+def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, Any]], *, bands: bool = False) -> None:
+    """A line for each hue that has a look, with its interval as bars, side by side, or as a band.
+
+    Args:
+        ax: where to draw.
+        means: of :func:`tidy`.
+        looks: hue to what Matplotlib is told of its line, in the order of the legend.
+        bands: bands for many x that lie close, bars for few.
+    """
+    lines = dict(iter(means.groupby("hue", sort=False, observed=True)))
+    low, high = (means["x"].min(), means["x"].max()) if len(means) else (0.0, 0.0)
+    for place, (hue, look) in enumerate(looks.items()):
+        if hue not in lines:
+            continue
+        line = lines[hue]
+        if bands:
+            ax.plot(line["x"], line["mean"], **({"markersize": 3, "markeredgewidth": 0.8} | dict(look)))
+            ax.fill_between(line["x"], line["low"], line["high"], color=look["color"], alpha=0.15, linewidth=0)
+            continue
+        shift = NUDGE * (place - (len(looks) - 1) / 2)
+        x = line["x"] * (high / low) ** shift if ax.get_xscale() == "log" else line["x"] + shift * (high - low)
+        ax.errorbar(x, line["mean"], interval_lengths(line), **({"elinewidth": 0.9} | dict(look)))
+
+
+def draw_by_step(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, Any]], score: str, measure: str) -> None:
+    """:func:`draw_means` against the training step, with the line of "as at initialisation"."""
+    draw_means(ax, means, looks, bands=True)
+    start = START.get(measure, 1.0 if score.startswith("rr_") else None)
+    if start is not None:
+        reference_line(ax, start)
+    step_axis(ax, np.unique(means["x"].to_numpy()))
+    ax.set_xlabel("training step")
+    if measure in ("value", "baseline") and (is_fraction(score) or (score == "accuracy" and means["mean"].min() >= 0)):
+        cut_to_fraction(ax)
+    elif score == "accuracy":  # R², which may be far below 0 in an untrained net
+        ax.set_ylim(bottom=max(ax.get_ylim()[0], -0.3), auto=None)
+
+
+def step_axis(ax: Axes, steps: np.ndarray) -> None:
+    """Logarithmic with room for 0 where steps grow geometrically, else linear."""
+    positive = steps[steps > 0]
+    even = len(steps) > 2 and np.ptp(np.diff(steps)) <= 0.5 * np.diff(steps).mean()
+    if even or len(positive) < 2 or positive[-1] / positive[0] < GEOMETRIC:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        return
+    first, last = float(positive[0]), float(positive[-1])
+    ax.set_xscale("symlog", linthresh=first, linscale=0.6)
+    decades = [10.0**e for e in range(int(np.ceil(np.log10(first))), int(np.floor(np.log10(last))) + 1)]
+    name_ticks(ax.xaxis, [0.0, *(decades if len(decades) > 1 else (first, last))])
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", "\u2009")))
+    ax.set_xlim(-0.12 * first, last * 1.25)
+
+
+def name_ticks(axis: Axis, places: Sequence[float]) -> None:
+    """Ticks at these places and nowhere else, named by their numbers."""
+    axis.set_major_locator(FixedLocator(list(places)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def cut_to_fraction(ax: Axes) -> None:
+    """Cuts a fraction's axis at 0 and 1, which its interval of Student's t may pass but the fraction cannot."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, -0.02 * min(high, 1.0)), min(high, 1.02), auto=None)
+
+
+def measure_label(score: str, measure: str, k: int = 0, names: tuple[str, str] = ("trained", "initial"), sep: str = ", ") -> str:
+    """What an axis is called: the score, its order where that is not plain from the figure, and what is divided by what."""
+    if score == "accuracy":
+        return "test accuracy"
+    order = f", k = {k}" if k else ""
+    beside = OVER[measure].join(names) if measure in OVER else names[1] if measure == "baseline" else ""
+    return f"{short_label(score)}{order}" + (sep + beside.strip() if beside else "")

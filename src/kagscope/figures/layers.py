@@ -1,0 +1,83 @@
+"""Scores of one network layer by layer and token by token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from kagscope.base.errors import NothingToPlot
+from kagscope.figures.core import average, draw_means, measure_label, tidy
+from kagscope.figures.labels import score_label
+from kagscope.figures.looks import layer_looks
+from kagscope.figures.style import (
+    BLUE,
+    GREY,
+    SINGLE_COLUMN,
+    interval_lengths,
+    legend_above,
+    new_axes,
+    reference_line,
+    style,
+    width_for,
+)
+from kagscope.tables.means import select
+
+
+def plot_layers(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None) -> Axes:
+    """A score of every layer in the order of the network, beside the baseline's where there is one.
+
+    Raises:
+        NothingToPlot: the score was not measured.
+    """
+    table = select(summary, score=score, k=k, selection=selection)
+    table = table[table["value"].notna()]
+    if table.empty:
+        raise NothingToPlot(f"no {score} with k = {k} for selection {selection}")
+    names = [str(name) for name in table["layer"]]
+    places = table.assign(place=range(len(names)))
+    longest = max(map(len, names))
+    with style():
+        ax = new_axes(ax, max(SINGLE_COLUMN, 0.32 * len(names) + 1.2))
+        kinds: tuple[tuple[str, float, dict[str, Any]], ...] = (
+            ("baseline", -0.1, {"color": GREY, "marker": "s", "markerfacecolor": "white", "label": "baseline"}),
+            ("value", 0.1, {"color": BLUE, "marker": "o", "label": "model"}),
+        )
+        for measure, shift, look in kinds:
+            means = tidy(places, "place", measure, "layer")
+            if len(means):
+                ax.errorbar(means["x"] + shift, means["mean"], interval_lengths(means), linestyle="", **look)
+        ax.set_xticks(range(len(names)), names, rotation=45 if longest > 3 else 0, ha="right" if longest > 3 else "center")
+        ax.set_ylabel(score_label(score))
+        ax.set_xlim(-0.5, len(names) - 0.5)
+        legend_above(ax, 2)
+    return ax
+
+
+def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "pr", k: int = 2, ax: Axes | None = None) -> Axes:
+    """A score over the baseline's (without one: the score) against the token, with 95% intervals over points.
+
+    Raises:
+        NothingToPlot: no layer has tokens.
+    """
+    if "token" not in table.columns:
+        raise NothingToPlot("no layer has tokens; they come with layers on sequences (points, tokens, n)")
+    chosen = select(table, score=score, k=k, selection="all", layer=layer)
+    chosen = chosen[chosen["token"] >= 0]
+    if chosen.empty:
+        raise NothingToPlot(f"no {score} with k = {k} of tokens" + (f" of layer {layer}" if layer else ""))
+    measure = "ratio" if chosen["ratio"].notna().any() else "value"
+    means = tidy(average(chosen, ["layer", "token"], measure), "token", measure, "layer")
+    looks = layer_looks(chosen["layer"])
+    with style():
+        ax = new_axes(ax, width_for(len(looks)))
+        draw_means(ax, means, looks)
+        if measure == "ratio":
+            reference_line(ax, 1.0)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("token")
+        ax.set_ylabel(measure_label(score, measure, names=("model", "baseline")))
+        legend_above(ax, len(looks))
+    return ax
