@@ -20,17 +20,19 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
 from kagscope.base.provenance import hardware
+from kagscope.base.validation import validated
 from kagscope.data import load
 from kagscope.minors import warm_up
-from kagscope.studies.config import validated
-from kagscope.studies.execute.local import choose_executor
+from kagscope.studies.execute.choose import choose_executor
 from kagscope.studies.file import StudyFile, configs
-from kagscope.studies.run_file import run_file
+from kagscope.studies.record import table_file
+from kagscope.studies.runs import Job
 from kagscope.studies.store import RunStore
+from kagscope.studies.study import run_study
 from kagscope.studies.tables import RESULTS, joined, whole_runs, write_run_table
 from kagscope.tables.schema import RESULT_COLUMNS
 
-FEW = {"points": 4, "visited_points": 1, "rotation_points": 0, "window_points": 1, "window_grid": 2, "layer_points": 50}
+FEW = {"points": 4, "exact_minors": 2.5e5, "rotation_points": 0, "window_points": 1, "window_map": 2, "samples": 50}
 STUDY: dict[str, Any] = {
     "name": "overhead",
     "run": {"width": 16, "epochs": 5},
@@ -67,7 +69,7 @@ def study(name: str, workers: int, seeds: int) -> Cost:
     before = _cpu()
     with tempfile.TemporaryDirectory() as folder:
         given = validated(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
-        outcome = run_file(given, "overhead", Path(folder) / "out", executor=choose_executor(name, workers), on_event=note)
+        outcome = run_study(given, Path(folder) / "out", executor=choose_executor(name, workers), on_event=note)
     ends = [moments[stage] for stage in STAGES[1:]] + [time.perf_counter()]
     stages = {stage: end - moments[stage] for stage, end in zip(STAGES, ends, strict=True)}
     return Cost(len(outcome.runs), stages, _cpu() - before, outcome.seconds["train"] + outcome.seconds["geometry"])
@@ -96,6 +98,7 @@ def parts_of_a_run(seeds: int = 10) -> None:
     """Processor and wall time of everything that a run does beside training and geometry, in this process."""
     from kagscope.studies import runs, store
     from kagscope.studies.locks import Leases
+    from kagscope.studies.networks import Measuring
 
     spent: dict[str, list[float]] = {}
 
@@ -117,11 +120,10 @@ def parts_of_a_run(seeds: int = 10) -> None:
     undo = [
         timed(runs, "run_task", "a whole task"),
         timed(runs, "train", "training"),
-        timed(runs, "measure_initial", "geometry"),
-        timed(runs, "measure_run", "geometry"),
+        timed(Measuring, "tables", "geometry"),
         timed(RunStore, "is_complete", "look whether it is there"),
-        timed(Leases, "_claim", "claim"),
-        timed(runs, "_write", "write configuration, weights and tables"),
+        timed(Leases, "_take", "lease"),
+        timed(runs, "_write", "write tables"),
         timed(store, "_digest", "checksums"),
         timed(store, "_flush", "flush to disk"),
         timed(runs, "_data", "data"),
@@ -129,8 +131,8 @@ def parts_of_a_run(seeds: int = 10) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             given = validated(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
-            listed = configs(given, {"digits": load("digits")})
-            RunStore.open(folder, {"runs": [run.run_id for run in listed]}, "overhead")
+            listed = [Job(*pair) for pair in configs(given, {"digits": load("digits")})]
+            RunStore.open(folder, {}, "overhead")
             for task in runs.tasks_for(listed, Path(folder), 1):
                 runs.run_task(task, lambda event: None)
     finally:
@@ -148,28 +150,29 @@ def store(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         small = STUDY | {"grid": {"seed": {"count": 2}}}
-        outcome = run_file(validated(StudyFile, small), "overhead", out, executor=choose_executor("local", 1))
+        outcome = run_study(validated(StudyFile, small), out, executor=choose_executor("local", 1))
         opened = RunStore(out)
         source = opened.run_folder(outcome.runs[0])
         names = [f"copy-{index}" for index in range(count)]
         for name in names:
             shutil.copytree(source, opened.run_folder(name))
+        (out / "study.json").write_text(json.dumps({**opened.study, "runs": dict.fromkeys(names, 0)}))
         rows = _renamed(opened, names)
 
         def loaded(some: list[str]) -> float:
             began = time.perf_counter()
             whole, _ = whole_runs(opened, some)
-            table = joined(opened, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
+            table = joined(opened, whole, RESULTS)
             assert (len(whole), len(table)) == (len(some), len(some) * rows)
             return time.perf_counter() - began
 
         least, again, nothing = [], [], []
         for _ in range(3):
-            (out / RESULTS).unlink()
+            (out / RESULTS.file).unlink()
             loaded(names[: count * 4 // 5])  # what a driver has joined, at least, when it is killed
             least.append(loaded(names))
             again.append(loaded(names))
-            (out / RESULTS).unlink()
+            (out / RESULTS.file).unlink()
             nothing.append(loaded(names))
         print(f"{count:,} runs of {rows} rows, listed and loaded, three times:")
         for label, times in (("all joined before", again), ("four fifths joined", least), ("nothing joined", nothing)):
@@ -182,14 +185,16 @@ def _renamed(opened: RunStore, names: list[str]) -> int:
 
     import pandas as pd
 
-    table = pd.read_parquet(opened.run_folder(names[0]) / "table.parquet").head(60)
+    files = [table_file(one) for one in opened.study["measured"][0]["tables"].values()]
+    tables = {file: pd.read_parquet(opened.run_folder(names[0]) / file).head(60 // len(files)) for file in files}
     manifest = opened.manifest(names[0])
     for name in names:
         folder = opened.run_folder(name)
-        write_run_table(table.assign(run=name).astype(RESULT_COLUMNS), folder / "table.parquet")
-        manifest["files"]["table.parquet"] = hashlib.sha256((folder / "table.parquet").read_bytes()).hexdigest()
+        for file, table in tables.items():
+            write_run_table(table.assign(run=name).astype(RESULT_COLUMNS), folder / file)
+            manifest["files"][file] = hashlib.sha256((folder / file).read_bytes()).hexdigest()
         (folder / "manifest.json").write_text(json.dumps(manifest))
-    return len(table)
+    return sum(len(table) for table in tables.values())
 
 
 def main() -> None:

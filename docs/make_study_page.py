@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from kagscope.base.provenance import hardware
-from kagscope.studies.run_file import collector
 from kagscope.studies.store import RunStore
+from kagscope.studies.study import conclude
 
 TARGET = Path(__file__).resolve().parent / "results"
 SHOWN = 12  # relations
@@ -54,7 +54,7 @@ def _part(folder: Path, kept: dict[str, list[str]]) -> list[str]:
     """What is said of one study."""
     store = RunStore.existing(folder)
     study = store.study
-    outcome = collector(store)(store, study["runs"], lambda event: None)
+    outcome = conclude(store)
     name, settings = study["name"], study["settings"]
     missing = f", of {len(study['runs'])} that the file asks for" if outcome.left_out else ""
     lines = [f"# {name}", "", settings["description"], "", "```sh", study["command"], "```", ""]

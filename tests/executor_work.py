@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from kagscope.base.errors import OutputError
-from kagscope.studies.execute.local import Report
+from kagscope.studies.execute.base import Report
 
 
 def work(task: tuple[str, Path], report: Report) -> None:

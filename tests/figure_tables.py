@@ -78,6 +78,7 @@ def make_tables(
                     "run": run_name.format(training=training, width=width, seed=seed),
                     "width": width,
                     "training": training,
+                    "labels": "true",
                     "seed": seed,
                 }
                 for step in geometric_steps(last_step):

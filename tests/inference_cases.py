@@ -32,6 +32,7 @@ def results_of(runs: pd.DataFrame, logs: np.ndarray, scores: Sequence[str] | Non
         {name: runs[name].to_numpy()[run] for name in ("run", "width", "training", "seed", "accuracy")}
         | {"step": 5, "epoch": 1.0, "layer": "1", "k": 2, "selection": "all", "point": point, "score": names[score]}
         | {"value": 2 * ratio, "baseline": 2.0, "ratio": ratio, "stderr": 0.0, "baseline_stderr": 0.0, "exact": True}
+        | {"labels": "true"}
     )
     table["reason"] = np.where(table["value"].isna(), "undefined: every minor is zero", "")
     return table.astype(RESULT_COLUMNS)

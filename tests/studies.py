@@ -1,75 +1,73 @@
-"""One small real study for every test that needs one: made once per session, by the code under test."""
+"""Small real studies for every test that needs one: made once per session, by the code under test."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from kagscope.base.validation import validated
 from kagscope.studies.claims import evaluate_claims
 from kagscope.studies.collect import Outcome
-from kagscope.studies.config import GeometrySettings, StudySettings, settings_from
-from kagscope.studies.execute.local import Failure, LocalExecutor, Report, Work
-from kagscope.studies.reproduce import reproduce
-from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, joined, whole_runs
-from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.studies.execute.base import Failure, Report, Work, attempt
+from kagscope.studies.execute.local import LocalExecutor
+from kagscope.studies.file import StudyFile
+from kagscope.studies.study import run_study
 
-GEOMETRY = GeometrySettings.for_inputs(
-    64,
-    points=6,
-    visited_points=4,
-    track_points=3,
-    track_visited_points=2,
-    rotation_points=2,
-    rotations=4,
-    k3_points=1,
-    window_points=2,
-    window_grid=3,
-)
-
-
-def small_settings(**changes: object) -> StudySettings:
-    """Two widths, both trainings, two seeds, few points."""
-    given: dict[str, object] = {"widths": (6, 8), "seeds": 2, "epochs": 3, "checkpoints": 3, "geometry": GEOMETRY}
-    return StudySettings(**(given | changes))  # type: ignore[arg-type]
+MEASURE: dict[str, Any] = {
+    "k": [1, 2, 3],
+    "checkpoints": 3,
+    "points": 6,
+    "exact_minors": 4 * 28 * 2016.0,  # of four points of the wider nets
+    "rotation_points": 2,
+    "rotations": 4,
+    "triple_points": 1,
+    "window_points": 2,
+    "window_map": 3,
+    "samples": 200,
+    "unit_points": 200,
+    "along": {"points": 3},
+}
 
 
-def make_small_study(folder: Path) -> Outcome:
-    """Run it with two workers."""
-    return reproduce(small_settings(), folder, executor=LocalExecutor(2))
-
-
-def make_two_studies(folder: Path) -> tuple[Path, Path]:
-    """Studies "short" and "long": nets 6 wide of both share weights at the start for two of their seeds, and differ in epochs."""
-    geometry = {**GEOMETRY.model_dump(), "k": (1, 2), "layer_points": 20}
-    common: dict[str, object] = {"trainings": ("standard",), "k": (1, 2), "checkpoints": 2}
-    short = {"widths": (4, 6), "seeds": 2, "epochs": 1, "geometry": {**geometry, "points": 4}}
-    long = {"widths": (6,), "seeds": 3, "epochs": 4, "geometry": geometry}
-    for name, own in (("short", short), ("long", long)):
-        with mock.patch("kagscope.studies.reproduce.collect", _tables_and_claims):
-            reproduce(settings_from({**common, **own}), folder / name, executor=_Here())
-    return folder / "short", folder / "long"
-
-
-class _Here:
+class Here:
     """Runs tasks in this process."""
 
     workers = 1
 
     def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
-        for task in tasks:
-            work(task, on_event)
-        return []
+        return [failure for task in tasks if (failure := attempt(task, work, on_event))]
 
 
-def _tables_and_claims(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda event: None) -> Outcome:
-    """What ``collect`` writes but its figures and page, which take most of its time."""
-    whole, left_out = whole_runs(store, run_ids)
-    results = joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
-    joined(store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
-    claims = evaluate_claims(results, image_shape=(8, 8), resamples=200)
-    (store.folder / "claims.json").write_text(json.dumps([claim.as_json() for claim in claims]))
-    return Outcome(store.folder, store.folder / "report.html", claims, [], list(whole), left_out)
+def small_study(
+    *,
+    widths: Sequence[int] = (6, 8),
+    trainings: Sequence[str] = ("standard", "augmented"),
+    seeds: int = 2,
+    claims: bool = True,
+    measure: dict[str, Any] | None = None,
+    **run: Any,
+) -> StudyFile:
+    """Two widths, both trainings, two seeds, few points, tested for the claims."""
+    grid = {"width": list(widths), "training": list(trainings), "seed": {"count": seeds}}
+    values = {"name": "small", "claims": claims, "run": {"epochs": 3} | run, "grid": grid, "measure": MEASURE | (measure or {})}
+    return validated(StudyFile, values)
+
+
+def make_small_study(folder: Path) -> Outcome:
+    """Run it with two workers."""
+    return run_study(small_study(), folder, executor=LocalExecutor(2))
+
+
+def make_two_studies(folder: Path) -> tuple[Path, Path]:
+    """Studies "short" and "long": nets 6 wide of both share weights at the start for two of their seeds, and differ in epochs."""
+    few = {"k": [1, 2], "checkpoints": 2, "samples": 20, "unit_points": 20}
+    common: dict[str, Any] = {"trainings": ["standard"]}
+    short = small_study(**common, widths=(4, 6), epochs=1, measure=few | {"points": 4})
+    long = small_study(**common, widths=(6,), seeds=3, epochs=4, measure=few)
+    with mock.patch("kagscope.studies.collect.evaluate_claims", partial(evaluate_claims, resamples=200)):
+        for name, study in (("short", short), ("long", long)):
+            run_study(study, folder / name, executor=Here(), pictures=False)
+    return folder / "short", folder / "long"

@@ -128,12 +128,11 @@ def make_results(
                             rows.extend(_bookkeeping(run, layer) if column_subsets else [])
                     if final:
                         rows.append((*run, "", 0, "all", -1, "prune_change", prune_change * progress, 0.0))
-    made = ("ratio", "stderr", "baseline_stderr", "exact", "reason")
-    columns = [c for c in RESULT_COLUMNS if c not in made]
+    columns = [c for c in RESULT_COLUMNS if c not in ("labels", "ratio", "stderr", "baseline_stderr", "exact", "reason")]
     table = pd.DataFrame(rows, columns=columns)
     baseline = table["baseline"].to_numpy()
     table["ratio"] = np.divide(table["value"], baseline, out=np.full(len(table), np.nan), where=baseline != 0)
-    table["stderr"], table["baseline_stderr"], table["exact"] = 0.0, 0.0, True
+    table["labels"], table["stderr"], table["baseline_stderr"], table["exact"] = "true", 0.0, 0.0, True
     table["reason"] = np.where(table["value"].isna(), "undefined: made so", "")
     if drop is not None:
         table = table[~np.asarray(drop(table), dtype=bool)]

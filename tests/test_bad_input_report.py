@@ -58,6 +58,12 @@ def first_run(study: Path) -> Path:
     return sorted((study / "runs").iterdir())[0]
 
 
+def main_table(run: Path) -> Path:
+    """The table of a run's first spec."""
+    study = json.loads((run.parent.parent / "study.json").read_text())
+    return run / "tables" / f"{study['measured'][study['runs'][run.name]]['tables']['main']}.parquet"
+
+
 def edit(file: Path, change: Callable[[Any], None]) -> None:
     found = json.loads(file.read_text())
     change(found)
@@ -108,33 +114,34 @@ def test_no_finished_run(place: Path) -> None:
     for arguments in (("long",), ("short", "long")):
         refused(place, "long holds no finished run; run the study first", 1, *arguments)
     (place / "long" / "failed").mkdir()
-    run = json.loads((place / "long" / "study.json").read_text())["runs"][1]
+    run = json.loads((place / "long" / "study.json").read_text())["runs"]
+    run = list(run)[1]
     (place / "long" / "failed" / f"{run}.json").write_text('{"error": "the loss is NaN"}')
     refused(place, f"long holds no run that can be used, of 3: {run} failed: the loss is NaN", 1, "long")
 
 
 def test_every_run_damaged(place: Path) -> None:
     for run in (place / "long" / "runs").iterdir():
-        (run / "table.parquet").write_bytes(b"PAR1")
+        main_table(run).write_bytes(b"PAR1")
     for arguments in (("long",), ("short", "long")):
-        refused(place, "no run that can be used, of 3: .* damaged: table.parquet differs from its checksum", 1, *arguments)
+        refused(place, "no run that can be used, of 3: .* damaged: tables/\\w+.parquet differs from its checksum", 1, *arguments)
 
 
 def test_tables_of_a_newer_schema(place: Path) -> None:
     for run in (place / "long" / "runs").iterdir():
-        edit(run / "config.json", lambda config: config.update(schema_version=2))
+        edit(run / "config.json", lambda config: config.update(schema_version=3))
         sign(run)
     for arguments in (("long",), ("short", "long")):
-        refused(place, "of 3: .* of a newer kagscope: its schema is 2, this one reads up to 1; upgrade", 1, *arguments)
+        refused(place, "of 3: .* of a newer kagscope: its schema is 3, this one reads up to 2; upgrade", 1, *arguments)
 
 
 def test_a_table_without_columns_this_version_needs(place: Path) -> None:
     run = first_run(place / "long")
-    table = pq.read_table(run / "table.parquet")
-    pq.write_table(table.drop_columns(["ratio"]).append_column("quotient", table["ratio"]), run / "table.parquet")
+    table = pq.read_table(main_table(run))
+    pq.write_table(table.drop_columns(["ratio"]).append_column("quotient", table["ratio"]), main_table(run))
     sign(run)
     for arguments in (("long",), ("short", "long")):
-        refused(place, f"table.parquet of run {run.name} lacks the columns ratio, so another version.*upgrade", 1, *arguments)
+        refused(place, f"tables/.*parquet of run {run.name} lacks the columns ratio, so another version.*upgrade", 1, *arguments)
 
 
 # -- damaged and unfinished: allowed, and said -----------------------------------------------------------------------------------
@@ -166,7 +173,7 @@ def test_joined_tables_that_are_damaged_are_made_again(place: Path) -> None:
     assert report("short", "long", "-q").exit_code == 0
     assert report("long", "-q").exit_code == 0
     assert len(pd.read_parquet(place / "long" / "results.parquet")) == sum(
-        len(pd.read_parquet(run / "table.parquet")) for run in (place / "long" / "runs").iterdir()
+        len(pd.read_parquet(table)) for table in (place / "long" / "runs").glob("*/tables/*.parquet")
     )
 
 
@@ -196,8 +203,8 @@ def test_nothing_in_common(place: Path) -> None:
 
 def test_no_score_in_common(place: Path) -> None:
     for run in (place / "long" / "runs").iterdir():
-        table = pd.read_parquet(run / "table.parquet")
-        table.assign(layer="encoder").astype({"layer": "category"}).to_parquet(run / "table.parquet", index=False)
+        for file in (run / "tables").iterdir():
+            pd.read_parquet(file).assign(layer="encoder").to_parquet(file, index=False)
         sign(run)
     refused(place, r"short \(layers hidden1, hidden2\) and long \(layers encoder\) have no score", 2, "short", "long")
 

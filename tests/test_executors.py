@@ -14,13 +14,16 @@ import pytest
 
 from executor_work import fragile, stop, work
 from kagscope.base.errors import InputError
+from kagscope.data import load
 from kagscope.studies import resources
 from kagscope.studies.collect import Outcome
-from kagscope.studies.config import RunConfig
-from kagscope.studies.execute.local import Event, Executor, LocalExecutor, WorkersDie, choose_executor
-from kagscope.studies.reproduce import reproduce
-from kagscope.studies.runs import SEEDS_TOGETHER, settings_of, tasks_for
-from studies import small_settings
+from kagscope.studies.execute.base import Event, Executor
+from kagscope.studies.execute.choose import choose_executor
+from kagscope.studies.execute.local import LocalExecutor, WorkersDie
+from kagscope.studies.file import configs
+from kagscope.studies.runs import SEEDS_TOGETHER, Job, by_setting, tasks_for
+from kagscope.studies.study import run_study
+from studies import small_study
 from test_reproduce import digests
 
 HAVE_RAY = importlib.util.find_spec("ray") is not None
@@ -79,7 +82,7 @@ def test_an_interrupt_stops_the_workers() -> None:
 
 @needs_ray
 def test_ray_gives_the_same_bits(study: Outcome, tmp_path: Path) -> None:
-    outcome = reproduce(small_settings(), tmp_path / "out", executor=choose_executor("ray", 2))
+    outcome = run_study(small_study(), tmp_path / "out", executor=choose_executor("ray", 2), pictures=False)
     assert digests(tmp_path / "out" / "runs") == digests(study.folder / "runs")
     assert [claim.as_json() for claim in outcome.claims] == [claim.as_json() for claim in study.claims]
 
@@ -102,28 +105,28 @@ def test_executors_that_do_not_exist(arguments: tuple[Any, ...], message: str) -
 # -- tasks -----------------------------------------------------------------------------------------------------------------------
 
 
-def runs(**changes: object) -> list[RunConfig]:
-    return list(small_settings(**changes).runs("ab" * 32, (8, 8)))
+def runs(**changes: Any) -> list[Job]:
+    return [Job(*pair) for pair in configs(small_study(**changes), {"digits": load("digits")})]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8, 100])
 def test_tasks_cover_every_run_once_and_keep_trainings_together(workers: int) -> None:
     missing = runs(widths=(4, 8, 6), seeds=5)
     tasks = tasks_for(missing, Path("out"), workers)
-    assert sorted(run.run_id for task in tasks for run in task.runs) == sorted(run.run_id for run in missing)
-    widths = [task.runs[0].width for task in tasks]
+    assert sorted(job.run.run_id for task in tasks for job in task.jobs) == sorted(job.run.run_id for job in missing)
+    widths = [task.jobs[0].run.width for task in tasks]
     assert widths == sorted(widths, reverse=True)
     for task in tasks:
-        assert len({run.width for run in task.runs}) == 1
-        assert [len(group) for group in settings_of(task.runs)] == [len(task.runs) // 2] * 2
+        assert len({job.run.width for job in task.jobs}) == 1
+        assert [len(group) for group in by_setting(task.jobs)] == [len(task.jobs) // 2] * 2
     assert len(tasks) >= min(2 * workers, 3 * 5) or workers == 1
 
 
 def test_many_seeds_are_not_trained_all_at_once() -> None:
     """What is in flight is lost with its worker; and 1000 nets side by side would be refused."""
     tasks = tasks_for(runs(widths=(4,), seeds=1000), Path("out"), 1)
-    assert sum(len(task.runs) for task in tasks) == 2000
-    assert max(len({run.seed for run in task.runs}) for task in tasks) <= SEEDS_TOGETHER
+    assert sum(len(task.jobs) for task in tasks) == 2000
+    assert max(len({job.run.seed for job in task.jobs}) for task in tasks) <= SEEDS_TOGETHER
 
 
 def test_no_runs_no_tasks() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kagscope.studies.store import MANIFEST, RUN_FILES, RunStore
+from kagscope.studies.store import RunStore
 from test_study_runs import TINY
 
 IN_NAMESPACE = ["unshare", "--map-root-user", "--mount", "sh", "-c"]  # a mount that nobody else sees, without being root
@@ -48,7 +48,6 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert "free some space" in said or "run again" in said
     runs = tmp_path / "full" / "runs"
     for run in runs.iterdir() if runs.exists() else ():
-        assert sorted(os.listdir(run)) == sorted([*RUN_FILES, MANIFEST])
         assert RunStore(tmp_path / "full").damage(run.name) is None
     assert (tmp_path / "space.code").read_text() == "0\n", (tmp_path / "space.txt").read_text()
     store = RunStore.existing(tmp_path / "space")

@@ -17,19 +17,19 @@ from kagscope.studies.writer import writer, writer_is_dead
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
     first, second = Leases(tmp_path / "l"), Leases(tmp_path / "l")
-    with first.claimed(["a", "b"]) as mine:
+    with first.acquire(["a", "b"]) as mine:
         assert mine == ["a", "b"]
         assert sorted(second.running()) == ["a", "b"]
-        with second.claimed(["b", "c"]) as theirs:
+        with second.acquire(["b", "c"]) as theirs:
             assert theirs == ["c"]
     assert second.running() == []
-    with second.claimed(["a"]) as mine:
+    with second.acquire(["a"]) as mine:
         assert mine == ["a"]
 
 
 def test_released_after_an_error(tmp_path: Path) -> None:
     held = Leases(tmp_path)
-    with pytest.raises(RuntimeError), held.claimed(["a"]):
+    with pytest.raises(RuntimeError), held.acquire(["a"]):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
@@ -37,18 +37,18 @@ def test_released_after_an_error(tmp_path: Path) -> None:
 def test_a_killed_holder_is_replaced_at_once(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from kagscope.studies.locks import Leases\n"
-        "with Leases(Path(sys.argv[1])).claimed(['a']): print('held', flush=True); time.sleep(60)"
+        "with Leases(Path(sys.argv[1])).acquire(['a']): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     mine = Leases(tmp_path)
-    with mine.claimed(["a"]) as got:
+    with mine.acquire(["a"]) as got:
         assert got == []
     process.kill()
     process.wait()
     assert mine.running() == []
-    with mine.claimed(["a"]) as got:
+    with mine.acquire(["a"]) as got:
         assert got == ["a"]
 
 
@@ -60,7 +60,7 @@ def test_a_holder_on_another_machine_is_replaced_when_it_stops_renewing(tmp_path
     mine = Leases(tmp_path)
 
     def claim() -> list[str]:
-        with mine.claimed(["a"]) as got:
+        with mine.acquire(["a"]) as got:
             return got
 
     assert claim() == []
@@ -82,10 +82,10 @@ def test_a_clock_that_is_set_back_takes_nothing_away(tmp_path: Path, monkeypatch
     mine = Leases(tmp_path)
     for years_ago in (1, 20, 5):
         os.utime(lease, (time.time() - years_ago * 3e7,) * 2)
-        with mine.claimed(["a"]) as got:
+        with mine.acquire(["a"]) as got:
             assert got == []
         now[0] += locks.DEAD_AFTER - 1
-        with mine.claimed(["a"]) as got:
+        with mine.acquire(["a"]) as got:
             assert got == []
 
 
@@ -93,14 +93,14 @@ def test_dead_claims_are_cleared_and_living_ones_stay(tmp_path: Path) -> None:
     machine, process, started = writer().split(".")
     (tmp_path / "dead.lease").write_text(f"{machine}.{process}.{int(started) + 1}")
     (tmp_path / "elsewhere.lease").write_text("00000000.1.1")
-    with Leases(tmp_path).claimed(["mine"]):
+    with Leases(tmp_path).acquire(["mine"]):
         Leases(tmp_path).clear_dead()
         assert sorted(os.listdir(tmp_path)) == ["elsewhere.lease", "mine.lease"]
 
 
 def test_a_lease_is_renewed_while_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "RENEW_EVERY", 0.02)
-    with Leases(tmp_path).claimed(["a"]):
+    with Leases(tmp_path).acquire(["a"]):
         os.utime(tmp_path / "a.lease", ns=(0, 0))
         until = time.monotonic() + 5
         while (tmp_path / "a.lease").stat().st_mtime_ns == 0 and time.monotonic() < until:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,22 @@ import torch
 from safetensors.torch import load_file
 
 from kagscope.base.errors import InputError
+from kagscope.columns.scales import window_centers, window_radii
 from kagscope.data import Dataset, load, load_local
-from kagscope.measuring.geometry import choose_points, window_centers, window_radii
+from kagscope.measuring.points import choose_points
 from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitStatistics
 from kagscope.minors.maps import window_moments
 from kagscope.studies import page_data as module
 from kagscope.studies.collect import Outcome
 from kagscope.studies.page_data import exhibits, settings_of_runs
 from kagscope.studies.store import RunStore
+from studies import MEASURE
 
 
 def found_in(folder: Path) -> dict[str, Any]:
     store = RunStore.existing(folder)
     results = pd.read_parquet(folder / "results.parquet")
-    return exhibits(store, store.study["runs"], settings_of_runs(results))
+    return exhibits(store, list(store.study["runs"]), settings_of_runs(results))
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_data_that_changed_are_not_used(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_weights_are_read_as_tensors_and_nothing_else(folder: Path) -> None:
-    run = RunStore(folder).study["runs"][0]
+    run = next(iter(RunStore(folder).study["runs"]))
     torch.save({"0/output.weight": torch.zeros(2)}, folder / "runs" / run / "weights.safetensors")
     with pytest.raises(Exception, match=r"(?i)header|safetensors|deserializing"):
         found_in(folder)
@@ -104,8 +105,7 @@ def test_data_are_looked_for_on_this_machine_alone(tmp_path: Path, monkeypatch: 
 def test_windows_are_measured_at_four_radii(folder: Path) -> None:
     results = pd.read_parquet(folder / "results.parquet")
     names = {str(name) for name in results["selection"].unique() if str(name).startswith("window")}
-    config = json.loads((folder / "runs" / RunStore(folder).study["runs"][0] / "config.json").read_text())
-    centres = window_centers((8, 8), config["geometry"]["window_grid"])
+    centres = window_centers((8, 8), MEASURE["window_map"])
     coarse = [(r, c) for r in np.unique(centres[:, 0])[::2] for c in np.unique(centres[:, 1])[::2]]
     wanted: dict[int, Any] = {1: coarse, 2: centres, 3: coarse, 4: coarse}
     assert names == {f"window({r},{c},{radius})" for radius, places in wanted.items() for r, c in places}

@@ -31,7 +31,8 @@ def made(
                 run = f"{task}-{width}-{seed}"
                 runs.append({"run": run, "width": width, "data": task, "seed": seed})
                 for step in STEPS:
-                    about = {"run": run, "width": width, "training": "standard", "seed": seed, "step": step, "epoch": step / 10}
+                    about = {"run": run, "width": width, "training": "standard", "labels": "true", "seed": seed, "step": step}
+                    about |= {"epoch": step / 10}
                     for score in signatures:
                         value = ratio(task, width, step, score) * np.exp(noise * rng.standard_normal()) if step else 1.0
                         for point in range(2):

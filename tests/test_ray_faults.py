@@ -15,9 +15,11 @@ import pytest
 
 from executor_work import kill, where_it_runs
 from kagscope.base.errors import InputError
-from kagscope.studies.execute.local import Event, LocalExecutor, Report, choose_executor
-from kagscope.studies.run_file import run_file
+from kagscope.studies.execute.base import Event, Report
+from kagscope.studies.execute.choose import choose_executor
+from kagscope.studies.execute.local import LocalExecutor
 from kagscope.studies.store import RunStore
+from kagscope.studies.study import run_study
 from test_study_runs import file_of
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra 'ray')")
@@ -98,7 +100,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def study(folder: Path, executor: Any, on_event: Report = lambda event: None) -> Path:
-    run_file(file_of(folder, "grid.seed={count=6}"), "tiny.toml", folder / "out", executor=executor, on_event=on_event)
+    file = file_of(folder, "grid.seed={count=6}")
+    run_study(file, folder / "out", executor=executor, on_event=on_event, pictures=False)
     return folder / "out"
 
 
@@ -118,8 +121,8 @@ def test_a_study_whose_worker_is_killed_and_whose_node_is_lost(cluster: Any, uni
         if event["kind"] == "run":
             done.append(event["run"])
         if event["kind"] == "run" and len(done) == 2:
-            claims = list((tmp_path / "out" / "leases").glob("*.lease"))
-            kill(int(claims[0].read_text().split(".")[1]))
+            leases = list((tmp_path / "out" / "leases").glob("*.lease"))
+            kill(int(leases[0].read_text().split(".")[1]))
         if event["kind"] == "run" and len(done) == 5:
             lose_a_node(cluster)
 

@@ -20,14 +20,13 @@ import torch
 from kagscope.base.errors import InputError, OutputError
 from kagscope.data import load
 from kagscope.loading.weights import load_state
-from kagscope.measuring.geometry import choose_points
+from kagscope.measuring.points import choose_points
 from kagscope.studies.collect import Outcome
-from kagscope.studies.execute.local import Failure, LocalExecutor, Report, Work
-from kagscope.studies.reproduce import reproduce
-from kagscope.studies.study import RunsFailed
+from kagscope.studies.execute.base import Failure, Report, Work
+from kagscope.studies.study import RunsFailed, run_study
 from kagscope.tables.schema import CLAIM_FIELDS, CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
 from kagscope.training.models import hidden_layers, mlp
-from studies import GEOMETRY, small_settings
+from studies import MEASURE, Here, small_study
 
 # -- what is written -------------------------------------------------------------------------------------------------------------
 
@@ -35,7 +34,11 @@ from studies import GEOMETRY, small_settings
 def test_outputs(study: Outcome) -> None:
     folder = study.folder
     names = {entry.name for entry in folder.iterdir()}
-    assert names == {"study.json", "runs", "results.parquet", "curves.parquet", "claims.json", "data", "figures", "report.html"}
+    tables = {"runs.parquet", "results.parquet", "curves.parquet", "claims.json"}
+    statistics = {
+        f"{name}.csv" for name in ("summary", "relations", "phase_diagram", "trained_vs_initial", "comparisons", "trends")
+    }
+    assert names == {"study.json", "runs", "data", "figures", "report.html", *tables, *statistics}
     figures = {path.name for path in (folder / "figures").iterdir()}
     for family in ("pr_ratio_by_radius", "pr_ratio_by_distance", "scores_by_step", "zipf", "minor_histogram", "window_map"):
         assert {f"{family}.png", f"{family}.pdf"} <= figures
@@ -87,7 +90,7 @@ def test_ratios_are_one_at_initialisation(study: Outcome) -> None:
 
 
 def test_untrained_nets_reproduce_nothing(tmp_path: Path) -> None:
-    outcome = reproduce(small_settings(epochs=0, widths=(6,)), tmp_path / "out", executor=LocalExecutor(1))
+    outcome = run_study(small_study(epochs=0, widths=(6,)), tmp_path / "out", executor=Here(), pictures=False)
     results = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert (results["ratio"].dropna() == 1).all()
     assert all(claim.verdict != "reproduced" for claim in outcome.claims)
@@ -113,9 +116,9 @@ class Recomputed:
             net.load_state_dict(state)
             self.nets[step] = net.double()
         self.last = steps[-1]
-        table = pd.read_parquet(folder / "table.parquet")
+        table = pd.concat(pd.read_parquet(file) for file in (folder / "tables").iterdir())
         self.table = table[table["step"] == self.last].astype({"layer": str, "selection": str, "score": str})
-        self.points = choose_points(len(self.data.test_labels), GEOMETRY.points)
+        self.points = choose_points(len(self.data.test_labels), MEASURE["points"])
 
     def inputs(self, points: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self.data.test_images[points].reshape(len(points), -1)).double()
@@ -201,7 +204,7 @@ def test_rotation_ratio_within_its_sampling_error(recomputed: Recomputed, layer:
 
 
 def test_layer_scores(recomputed: Recomputed) -> None:
-    some = choose_points(len(recomputed.data.test_labels), GEOMETRY.layer_points)
+    some = choose_points(len(recomputed.data.test_labels), MEASURE["samples"])
     with torch.no_grad():
         A = recomputed.nets[recomputed.last].hidden1(recomputed.inputs(some)).numpy()
     Y = np.eye(10)[recomputed.data.test_labels[some]]
@@ -222,10 +225,8 @@ def test_accuracy_is_that_of_the_stored_weights(recomputed: Recomputed) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    names = ("weights.safetensors", "table.parquet", "curves.parquet")
-    return {
-        f"{run.name}/{name}": hashlib.sha256((run / name).read_bytes()).hexdigest() for run in folder.iterdir() for name in names
-    }
+    files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".parquet")]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_a_second_time_uses_finished_runs_and_mends_damage(study: Outcome, tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_a_second_time_uses_finished_runs_and_mends_damage(study: Outcome, tmp_p
     weights.write_bytes(weights.read_bytes()[:-100])
     kept = {run: (folder / "runs" / run / "manifest.json").stat().st_mtime_ns for run in study.runs if run not in (lost, damaged)}
     events: list[dict[str, Any]] = []
-    again = reproduce(small_settings(), folder, executor=LocalExecutor(1), on_event=events.append)
+    again = run_study(small_study(), folder, executor=Here(), on_event=events.append, pictures=False)
     assert {event["run"] for event in events if event["kind"] == "run"} == {lost, damaged}
     assert kept == {run: (folder / "runs" / run / "manifest.json").stat().st_mtime_ns for run in kept}
     # One worker trains these seeds without the others: not a bit may differ.
@@ -248,21 +249,21 @@ def test_a_second_time_uses_finished_runs_and_mends_damage(study: Outcome, tmp_p
 def test_another_study_is_refused_and_left_alone(study: Outcome) -> None:
     before = digests(study.folder / "runs")
     with pytest.raises(OutputError, match="holds another study"):
-        reproduce(small_settings(seeds=3), study.folder, executor=LocalExecutor(1))
+        run_study(small_study(seeds=3), study.folder, executor=Here())
     assert digests(study.folder / "runs") == before
 
 
 def test_settings_that_do_not_fit_the_data(tmp_path: Path) -> None:
     for changes, message in (
         ({"batch_size": 5000}, "1442 training images"),
-        ({"points": 999, "geometry": None}, "355 test images"),
+        ({"measure": {"points": 999}}, "355 test images"),
     ):
         with pytest.raises(InputError, match=message):
-            reproduce(small_settings(**changes), tmp_path / "out")
+            run_study(small_study(**changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-class Stumbling(LocalExecutor):
+class Stumbling(Here):
     """Runs all tasks but the first, which ends as if its worker had died."""
 
     def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
@@ -270,10 +271,10 @@ class Stumbling(LocalExecutor):
 
 
 def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
-    settings = small_settings(widths=(4, 5), trainings=("standard",), seeds=1, epochs=1, k=(2,), geometry=None, points=3)
+    settings = small_study(widths=(4, 5), trainings=["standard"], seeds=1, epochs=1, measure={"k": [2], "points": 3})
     message = r"1 run failed, the first standard-5x5-seed0-\w+: a worker process died; finished runs are kept"
     with pytest.raises(RunsFailed, match=message):
-        reproduce(settings, tmp_path / "out", executor=Stumbling(1))
+        run_study(settings, tmp_path / "out", executor=Stumbling())
     (kept,) = (tmp_path / "out" / "runs").iterdir()
     assert kept.name.startswith("standard-4x4-seed0")
     assert not (tmp_path / "out" / "report.html").exists()
@@ -286,10 +287,16 @@ def test_images_need_not_be_square(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     np.savez(tmp_path / "data" / "train.npz", images=images[:80], labels=labels[:80])
     np.savez(tmp_path / "data" / "test.npz", images=images[80:], labels=labels[80:])
-    settings = small_settings(
-        data=str(tmp_path / "data"), widths=(4,), seeds=1, epochs=1, batch_size=16, trainings=("augmented",)
+    settings = small_study(
+        data=str(tmp_path / "data"),
+        widths=(4,),
+        seeds=1,
+        epochs=1,
+        batch_size=16,
+        trainings=["augmented"],
+        measure={"samples": 40, "unit_points": 40},
     )
-    outcome = reproduce(settings, tmp_path / "out", executor=LocalExecutor(1))
+    outcome = run_study(settings, tmp_path / "out", executor=Here(), pictures=False)
     results = pd.read_parquet(outcome.folder / "results.parquet")
     selections = {str(name) for name in results["selection"].unique()}
     assert {"ball(2.25)", "ball(9)", "apart(4.5)"} <= selections

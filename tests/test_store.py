@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -17,16 +18,28 @@ from pathlib import Path
 
 import pytest
 
+import kagscope as kag
 from kagscope.base.errors import DataError, KagscopeError, OutputError
-from kagscope.studies.store import MANIFEST, RUN_FILES, STORE_VERSION, STUDY_FILE, RunStore, read_study
+from kagscope.studies.record import CONFIG, MANIFEST, STORE_VERSION, STUDY_FILE, WEIGHTS, read_study
+from kagscope.studies.store import RunStore
 
 STUDY = {"settings": {"data": "digits"}}
+RUN_FILES = (CONFIG, WEIGHTS, "tables/a.parquet", "curves/a.parquet")
 PRINT = "0f" * 32
 
 
 def fill(folder: Path, content: str = "content") -> None:
     for name in RUN_FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(f"{content} of {name}")
+
+
+def name_outside(run: Path) -> None:
+    """A manifest of a stranger that names a file outside the run's folder, with its right checksum."""
+    (run.parent / "b.parquet").write_text("mine")
+    manifest = json.loads((run / MANIFEST).read_text())
+    manifest["files"]["../b.parquet"] = hashlib.sha256(b"mine").hexdigest()
+    (run / MANIFEST).write_text(json.dumps(manifest))
 
 
 def new_store(folder: Path) -> RunStore:
@@ -60,7 +73,8 @@ def test_a_run_is_published_whole(tmp_path: Path) -> None:
     assert store.is_complete("a")
     assert store.damage("a") is None
     assert os.listdir(store.folder / "runs") == ["a"]
-    assert sorted(os.listdir(store.run_folder("a"))) == sorted([*RUN_FILES, MANIFEST])
+    written = {str(path.relative_to(store.run_folder("a"))) for path in store.run_folder("a").rglob("*") if path.is_file()}
+    assert written == {*RUN_FILES, MANIFEST}
     manifest = store.manifest("a")
     assert (manifest["run"], manifest["seconds"], set(manifest["files"])) == ("a", 1.5, set(RUN_FILES))
     assert store.run_folder("a").stat().st_mode & 0o777 == 0o755
@@ -74,20 +88,22 @@ def test_reopening_finds_the_study_and_its_runs(tmp_path: Path) -> None:
     again.clear_leftovers()
     assert again.is_complete("a")
     assert snapshot(tmp_path) == before
-    assert RunStore.existing(tmp_path).study == {"kagscope_store": STORE_VERSION, "fingerprint": PRINT, **STUDY}
+    about = {"kagscope_store": STORE_VERSION, "kagscope": kag.__version__}
+    assert RunStore.existing(tmp_path).study == {**about, "fingerprint": PRINT, **STUDY}
 
 
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda run: (run / "table.parquet").write_text("contenT of table.parquet"), "table.parquet differs"),
+        (lambda run: (run / "tables/a.parquet").write_text("contenT of table.parquet"), "tables/a.parquet differs"),
         (lambda run: (run / "weights.safetensors").write_bytes(b""), "weights.safetensors differs"),
-        (lambda run: (run / "curves.parquet").unlink(), "curves.parquet"),
+        (lambda run: (run / "curves/a.parquet").unlink(), "a.parquet"),
         (lambda run: (run / MANIFEST).unlink(), "manifest.json"),
         (lambda run: (run / MANIFEST).write_text("{"), "JSONDecodeError"),
         (lambda run: (run / MANIFEST).write_bytes(b"\xff\xfe"), "JSONDecodeError"),
         (lambda run: (run / MANIFEST).write_text("[]"), "TypeError"),
         (lambda run: (run / MANIFEST).write_text('{"files": null}'), "TypeError"),
+        (lambda run: name_outside(run), "../b.parquet differs"),
         (lambda run: (run / MANIFEST).write_text('{"files": {}}'), "KeyError"),
     ],
 )
@@ -99,7 +115,7 @@ def test_damage_is_found_and_mended_by_publishing_again(tmp_path: Path, harm: Ca
     assert not store.is_complete("a")
     store.publish("a", fill, {})
     assert store.is_complete("a")
-    assert os.listdir(tmp_path / "runs") == ["a"]
+    assert [name for name in os.listdir(tmp_path / "runs") if name != "b.parquet"] == ["a"]
 
 
 def test_the_first_of_two_drivers_wins(tmp_path: Path) -> None:
@@ -142,7 +158,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
     def forgets_a_file(folder: Path) -> None:
         fill(folder)
-        (folder / "curves.parquet").unlink()
+        (folder / WEIGHTS).unlink()
 
     refused(tmp_path, OutputError, "cannot store run a", lambda: store.publish("a", forgets_a_file, {}))
 
@@ -158,10 +174,11 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 WRITER = """
     import sys, time
     from pathlib import Path
-    from kagscope.studies.store import RUN_FILES, RunStore
+    from kagscope.studies.store import RunStore
     store = RunStore.open(sys.argv[1], {{"settings": {{"data": "digits"}}}}, "{print}")
     def write(folder):
-        for name in RUN_FILES:
+        (folder / "tables").mkdir()
+        for name in ("config.json", "weights.safetensors", "tables/a.parquet", "tables/b.parquet"):
             (folder / name).write_text("content of " + name)
             {between}
     for run in range(10_000):
@@ -251,7 +268,7 @@ def test_another_study_is_refused_and_untouched(tmp_path: Path) -> None:
     refused(tmp_path, OutputError, "holds another study", lambda: RunStore.open(tmp_path, STUDY, "1e" * 32))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"{}", b"\xff", b'{"kagscope_store": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"{}", b"\xff", b'{"kagscope_store": 2}'])
 def test_a_damaged_study_file_is_refused_and_untouched(tmp_path: Path, content: bytes) -> None:
     (tmp_path / STUDY_FILE).write_bytes(content)
     refused(tmp_path, OutputError, "damaged or not a kagscope study", lambda: new_store(tmp_path))
@@ -266,12 +283,62 @@ def test_a_version_that_is_no_number(tmp_path: Path, version: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [(STORE_VERSION + 1, "newer kagscope .* upgrade"), (1, "older kagscope .store version 1, this one reads .* in a new folder")],
+    [
+        (STORE_VERSION + 1, "newer kagscope .* upgrade"),
+        (1, "kagscope 0.1.0 or earlier .store version 1, this one reads .* in a new folder"),
+    ],
 )
 def test_another_version_is_refused_and_untouched(tmp_path: Path, version: int, message: str) -> None:
     (tmp_path / STUDY_FILE).write_text(json.dumps({"kagscope_store": version, "fingerprint": PRINT}))
     refused(tmp_path, OutputError, message, lambda: new_store(tmp_path))
     refused(tmp_path, DataError, message, lambda: RunStore.existing(tmp_path))
+
+
+def test_an_older_version_is_refused_by_its_writer(tmp_path: Path) -> None:
+    (tmp_path / STUDY_FILE).write_text(json.dumps({"kagscope_store": 1, "fingerprint": PRINT}))
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / MANIFEST).write_text('{"versions": {"kagscope": "0.1.0"}}')
+    message = r"was written by kagscope 0\.1\.0 \(store version 1, this one reads 2\); run the study again in a new folder"
+    refused(tmp_path, OutputError, message, lambda: new_store(tmp_path))
+    refused(tmp_path, DataError, message, lambda: RunStore.existing(tmp_path))
+
+
+def add_table(folder: Path) -> None:
+    (folder / "tables").mkdir()
+    (folder / "tables" / "b.parquet").write_text("more")
+
+
+def test_a_run_gets_further_tables(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.publish("a", fill, {"seconds": 1.0, "device": "cpu"})
+    before = store.manifest("a")["files"]
+    store.add("a", add_table, {"seconds": 2.0})
+    manifest = store.manifest("a")
+    assert {name: digest for name, digest in manifest["files"].items() if name in before} == before
+    assert set(manifest["files"]) == {*RUN_FILES, "tables/b.parquet"}
+    assert (manifest["seconds"], manifest["device"]) == (2.0, "cpu")
+    assert store.is_complete("a", ["tables/a.parquet", "tables/b.parquet"])
+    assert not store.is_complete("a", ["tables/c.parquet"])
+    assert os.listdir(tmp_path / "runs") == ["a"]
+
+
+def test_tables_that_cannot_be_added_leave_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = new_store(tmp_path)
+    store.publish("a", fill, {})
+
+    def disk_full(folder: Path) -> None:
+        add_table(folder)
+        raise OSError(28, "No space left on device")
+
+    refused(tmp_path, OutputError, "cannot store run a: No space left", lambda: store.add("a", disk_full, {}))
+    with monkeypatch.context() as killed:  # after the files are in place and before the manifest names them
+        killed.setattr("kagscope.studies.store.atomic_write", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.add("a", add_table, {})
+    assert store.damage("a") is None
+    assert not store.is_complete("a", ["tables/b.parquet"])
+    store.add("a", add_table, {})
+    assert store.is_complete("a", ["tables/b.parquet"])
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
@@ -339,9 +406,9 @@ def test_ten_thousand_runs_list_fast(tmp_path: Path) -> None:
     store.publish("a", fill, {})
     for run in range(10_000):
         os.symlink(store.run_folder("a"), store.run_folder(f"run{run}"), target_is_directory=True)
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: a busy machine is no fault of the store
     assert all(store.is_complete(f"run{run}") for run in range(10_000))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 3
 
 
 def test_a_start_cut_short_at_any_point_can_be_repeated(tmp_path: Path) -> None:

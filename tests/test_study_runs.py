@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from kagscope.base.errors import DataError, OutputError
-from kagscope.figures.write import WrittenFigures
-from kagscope.studies.execute.local import Failure, Report, Work, attempt
+from kagscope.studies.execute.base import Failure, Report, Work
 from kagscope.studies.file import StudyFile, read_study_file
-from kagscope.studies.run_file import run_file, status
-from kagscope.studies.store import MANIFEST, RUN_FILES, RunStore
-from kagscope.studies.study import RunsFailed
+from kagscope.studies.record import CONFIG, MANIFEST, WEIGHTS
+from kagscope.studies.store import RunStore
+from kagscope.studies.study import RunsFailed, command, run_study, status
 from kagscope.studies.tables import whole_runs
+from studies import Here
 
 TINY = """
 name = "tiny"
@@ -42,22 +41,14 @@ seed = [0, 1]
 k = [1, 2]
 checkpoints = 2
 points = 3
-visited_points = 2
+exact_minors = 40320               # two points of 5 units
 rotation_points = 0
 window_points = 1
-window_grid = 2
-layer_points = 20
+window_map = 2
+samples = 20
+unit_points = 20
 robustness = { linf = [0.1], l2 = [], points = 20, steps = 2 }
 """
-
-
-class Here:
-    """Runs tasks in this process."""
-
-    workers = 1
-
-    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
-        return [failure for task in tasks if (failure := attempt(task, work, on_event))]
 
 
 def file_of(folder: Path, *overrides: str) -> StudyFile:
@@ -66,29 +57,18 @@ def file_of(folder: Path, *overrides: str) -> StudyFile:
     return read_study_file(path, overrides)
 
 
-@contextlib.contextmanager
-def nothing_drawn() -> Iterator[None]:
-    """Figures and page take most of the time of a tiny study; one test of this file looks at them."""
-    with (
-        mock.patch("kagscope.figures.write_figures", return_value=WrittenFigures()),
-        mock.patch("kagscope.studies.gather.study_figures"),
-        mock.patch("kagscope.report.write_report", lambda path, **given: path),
-    ):
-        yield
-
-
 def run(folder: Path, *overrides: str, drawn: bool = False, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
-    with contextlib.nullcontext() if drawn else nothing_drawn():
-        outcome = run_file(
-            file_of(folder, *overrides),
-            "tiny.toml",
-            folder / "out",
-            overrides=overrides,
-            executor=Here(),
-            on_event=events.append,
-            **options,
-        )
+    outcome = run_study(
+        file_of(folder, *overrides),
+        folder / "out",
+        command=command("tiny.toml", folder / "out", overrides),
+        executor=Here(),
+        on_event=events.append,
+        retry_failed=options.pop("retry_failed", False),
+        pictures=drawn,
+        **options,
+    )
     return outcome, [event for event in events if event["kind"] in ("run", "failed")]
 
 
@@ -100,6 +80,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def table_of(store: RunStore, run: str) -> Path:
+    """One of the tables of a run."""
+    return min((store.run_folder(run) / "tables").iterdir())
+
+
 def copied(finished: Path, folder: Path) -> Path:
     shutil.copytree(finished / "out", folder / "out")
     return folder
@@ -108,9 +93,9 @@ def copied(finished: Path, folder: Path) -> Path:
 def test_the_command_to_run_again_has_what_was_set(tmp_path: Path) -> None:
     given = ("grid.seed=[0]", "grid.learning_rate=[1e-2]", "run.epochs=1")
     run(tmp_path, *given)
-    command = shlex.split(RunStore.existing(tmp_path / "out").study["command"])
-    assert command[:4] == ["kagscope", "study", "run", "tiny.toml"]
-    assert [value for flag, value in pairwise(command) if flag == "--set"] == list(given)
+    said = shlex.split(RunStore.existing(tmp_path / "out").study["command"])
+    assert said[:4] == ["kagscope", "study", "run", "tiny.toml"]
+    assert [value for flag, value in pairwise(said) if flag == "--set"] == list(given)
 
 
 def test_what_is_written(finished: Path) -> None:
@@ -177,7 +162,7 @@ def test_a_failed_run_is_named_and_tried_again_when_asked(finished: Path, tmp_pa
 def test_a_failed_run_beside_finished_ones(finished: Path, tmp_path: Path) -> None:
     folder = copied(finished, tmp_path)
     store = RunStore.existing(folder / "out")
-    lost = store.study["runs"][0]
+    lost = next(iter(store.study["runs"]))
     shutil.rmtree(store.run_folder(lost))
     store.fail(lost, "power cut", "")
     outcome, events = run(folder)
@@ -193,8 +178,8 @@ def test_a_failed_run_beside_finished_ones(finished: Path, tmp_path: Path) -> No
 def test_a_damaged_run_is_computed_again_and_is_the_same(finished: Path, tmp_path: Path) -> None:
     folder = copied(finished, tmp_path)
     store = RunStore.existing(folder / "out")
-    name = store.study["runs"][1]
-    table = store.run_folder(name) / "table.parquet"
+    name = list(store.study["runs"])[1]
+    table = table_of(store, name)
     whole = table.read_bytes()
     table.write_bytes(whole[:-100])
     assert status(store).states[name] == "damaged"
@@ -203,19 +188,22 @@ def test_a_damaged_run_is_computed_again_and_is_the_same(finished: Path, tmp_pat
     assert table.read_bytes() == whole
 
 
-@pytest.mark.parametrize("file", [*RUN_FILES, MANIFEST])
+@pytest.mark.parametrize("file", [CONFIG, WEIGHTS, MANIFEST, "tables", "curves", "robustness"])
 def test_truncated_and_unreadable_runs_are_named_and_never_read_as_data(file: str, finished: Path, tmp_path: Path) -> None:
     """Both at once: one run loses its last byte, of another the file becomes a folder (which even root cannot read)."""
     folder = copied(finished, tmp_path)
     store = RunStore.existing(folder / "out")
     cut, unreadable, *whole = store.study["runs"]
     path = store.run_folder(cut) / file
+    inside = sorted(path.iterdir())[0].name if path.is_dir() else ""
+    file = f"{file}/{inside}" if inside else file
+    path = store.run_folder(cut) / file
     path.write_bytes(path.read_bytes()[:-2])
     (store.run_folder(unreadable) / file).unlink()
     (store.run_folder(unreadable) / file).mkdir()
     found = status(store).states
     assert [found[name] for name in (cut, unreadable, *whole)] == ["damaged", "damaged", "done", "done"]
-    left, out = whole_runs(store, store.study["runs"])
+    left, out = whole_runs(store)
     assert list(left) == whole
     assert set(out) == {cut, unreadable}
     assert all("damaged" in why and (file in why or "Error" in why) for why in out.values())
@@ -225,8 +213,8 @@ def test_truncated_and_unreadable_runs_are_named_and_never_read_as_data(file: st
 def test_a_run_without_read_permission_is_computed_again(finished: Path, tmp_path: Path) -> None:
     folder = copied(finished, tmp_path)
     store = RunStore.existing(folder / "out")
-    name = store.study["runs"][0]
-    (store.run_folder(name) / "table.parquet").chmod(0)
+    name = next(iter(store.study["runs"]))
+    table_of(store, name).chmod(0)
     assert "PermissionError" in str(store.damage(name))
     _, events = run(folder)
     assert [event["run"] for event in events] == [name]
@@ -248,18 +236,18 @@ def test_ray_12347_runs_that_waited_survive_a_stop(tmp_path: Path) -> None:
             return super().run(tasks, work, until_one_is_done)
 
     with pytest.raises(KeyboardInterrupt):
-        run_file(file_of(tmp_path), "tiny.toml", tmp_path / "out", executor=Stop())
+        run_study(file_of(tmp_path), tmp_path / "out", executor=Stop())
     store = RunStore.existing(tmp_path / "out")
     assert status(store).counts() == {"done": 1, "running": 0, "failed": 0, "damaged": 0, "missing": 3}
     outcome, events = run(tmp_path)
     assert len(events) == 3
-    assert outcome.runs == store.study["runs"]
+    assert outcome.runs == list(store.study["runs"])
 
 
 def test_ray_16891_a_failed_run_can_be_run_again(finished: Path, tmp_path: Path) -> None:
     folder = copied(finished, tmp_path)
     store = RunStore.existing(folder / "out")
-    lost = store.study["runs"][2]
+    lost = list(store.study["runs"])[2]
     shutil.rmtree(store.run_folder(lost))
     store.fail(lost, "a GPU fell off the bus", "")
     assert run(folder)[1] == [], "not unasked"
@@ -310,8 +298,7 @@ def grown(folder: Path, name: str, *overrides: str) -> list[int]:
             table = folder / "out" / name
             held.append(pd.read_parquet(table)["run"].nunique() if table.exists() else 0)
 
-    with nothing_drawn():
-        run_file(file_of(folder, *overrides), "tiny.toml", folder / "out", executor=Here(), on_event=look)
+    run_study(file_of(folder, *overrides), folder / "out", executor=Here(), on_event=look, pictures=False)
     return held
 
 

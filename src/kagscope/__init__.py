@@ -52,6 +52,8 @@ _PUBLIC: dict[str, str] = {
     "Finding": "base.messages",
     "Tracker": "tracking.tracker",
     "compare_studies": "studies.side_by_side",
+    "open_study": "studies.opened",
+    "Study": "studies.opened",
 }
 
 __all__ = ["__version__", *_PUBLIC]

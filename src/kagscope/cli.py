@@ -108,32 +108,31 @@ def reproduce(
     """
 
     def job() -> None:
-        from kagscope.studies.config import settings_from
-        from kagscope.studies.execute.local import choose_executor
-
-        settings = settings_from(
-            {
-                "data": data,
-                "widths": numbers("widths", widths),
-                "depth": depth,
-                "activation": activation,
-                "trainings": tuple(part.strip() for part in training.split(",")),
-                "seeds": seeds,
-                "epochs": epochs,
-                "batch_size": batch_size,
-                "learning_rate": learning_rate,
-                "weight_decay": weight_decay,
-                "checkpoints": checkpoints,
-                "k": numbers("k", k),
-                "points": points,
-            }
-        )
-        chosen = choose_executor(executor, workers, address, cpus_per_run, gpus_per_run)
         from kagscope.commands.progress import Console
-        from kagscope.studies.reproduce import reproduce as run
+        from kagscope.studies.execute.choose import choose_executor
+        from kagscope.studies.reproduce import command, reproduction
+        from kagscope.studies.study import run_study
 
+        options = {
+            "data": data,
+            "widths": numbers("widths", widths),
+            "depth": depth,
+            "activation": activation,
+            "training": tuple(part.strip() for part in training.split(",")),
+            "seeds": seeds,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "checkpoints": checkpoints,
+            "k": numbers("k", k),
+            "points": points,
+        }
+        study = reproduction(**options)
+        chosen = choose_executor(executor, workers, address, cpus_per_run, gpus_per_run)
+        again = command(options, out)
         with Console(quiet=quiet or as_json) as console:
-            outcome = run(settings, out, executor=chosen, on_event=console.event, progress=not quiet)
+            outcome = run_study(study, out, command=again, executor=chosen, on_event=console.event, progress=not quiet)
         finish(outcome, quiet, as_json)
 
     guarded(job, debug)

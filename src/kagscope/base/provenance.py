@@ -8,6 +8,9 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
+ENGINE = "2"
+"""Version of what computes numbers: raised when the same spec gives other ones, so that tables of both are told apart."""
+
 DEPENDENCIES = ("torch", "numpy", "numba", "scipy", "pandas", "scikit-learn", "scikit-dimension")
 
 

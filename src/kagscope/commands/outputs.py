@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kagscope.base.errors import InputError, OutputError
+from kagscope.base.folders import is_ours
 
 MARK = "report.json"  # by which the folder of a report is known
 
@@ -36,16 +37,7 @@ class Targets:
 
 
 def _check_out(out: Path, mark: str) -> None:
-    try:
-        if out.exists() and not out.is_dir():
-            raise OutputError(f"{out} is a file, but the output must be a folder; give another --out")
-        entries = {entry.name for entry in out.iterdir()} if out.exists() else set()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise OutputError(f"cannot read {out}: {getattr(error, 'strerror', error)}; give another --out") from error
-    if entries and mark not in entries:
-        raise OutputError(
-            f"{out} is not empty and was not written by this command (found {', '.join(sorted(entries)[:3])}); give a new --out"
-        )
+    is_ours(out, mark, otherwise="was not written by this command", instead="give a new --out")
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     _check_folder(there, f"cannot write in {out}")
 

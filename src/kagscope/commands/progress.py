@@ -20,7 +20,7 @@ LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class Console:
-    """Shows the events of :func:`kagscope.studies.reproduce.reproduce`: a live bar, or a line now and then without a terminal."""
+    """Shows the events of :func:`kagscope.studies.study.run_study`: a live bar, or a line now and then without a terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet

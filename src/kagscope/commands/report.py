@@ -79,14 +79,13 @@ def kind_of(folder: Path) -> str:
 
 
 def _study(folder: Path, quiet: bool, as_json: bool) -> None:
-    from kagscope.studies.run_file import collector
+    from kagscope.commands.progress import Console
     from kagscope.studies.store import RunStore
+    from kagscope.studies.study import conclude
 
     store = RunStore.existing(folder)
-    from kagscope.commands.progress import Console
-
     with Console(quiet=quiet or as_json) as console:
-        outcome = collector(store)(store, store.study["runs"], console.event)
+        outcome = conclude(store, console.event)
     finish(outcome, quiet, as_json)
 
 

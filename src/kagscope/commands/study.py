@@ -20,7 +20,7 @@ File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="Study file, .toml or .yaml, or the name of a ready study: ka-phase-diagram, geometry-vs-robustness, "
+        help="Study file, .toml, or the name of a ready study: reproduce, ka-phase-diagram, geometry-vs-robustness, "
         "geometry-vs-robustness-mnist.",
         show_default=False,
     ),
@@ -80,26 +80,22 @@ def plan(
     """List a study's runs with an estimate of time and disk; nothing is computed or written."""
 
     def job() -> None:
-        from kagscope.studies.file import configs, read_study_file
+        from kagscope.studies.file import read_study_file
         from kagscope.studies.plan import estimate
         from kagscope.studies.resources import usable_cores
-        from kagscope.studies.run_file import load_data
         from kagscope.studies.store import RunStore
+        from kagscope.studies.study import planned
 
-        study = read_study_file(file, set_ or ())
-        datasets = load_data(study)
-        runs = configs(study, datasets)
-        done = set()
+        study = planned(read_study_file(file, set_ or ()))
+        names, done = [job.run.run_id for job in study.jobs], set()
         if out is not None and out.exists():
             store = RunStore.existing(out)
-            done = {run.run_id for run in runs if store.run_folder(run.run_id).is_dir()}
-        images = {name: len(dataset.train_labels) for name, dataset in datasets.items()}
-        missing = [run for run in runs if run.run_id not in done]
-        cost = estimate(missing, images, {name: dataset.n_classes for name, dataset in datasets.items()})
+            done = {job.run.run_id for job in study.jobs if store.is_complete(job.run.run_id, job.files)}
+        cost = estimate([job for job in study.jobs if job.run.run_id not in done], study.images, study.classes)
         at_once = workers or usable_cores()
         if as_json:
             record: dict[str, Any] = {
-                "runs": [run.run_id for run in runs],
+                "runs": names,
                 "finished": len(done),
                 "workers": at_once,
                 "seconds": cost.wall_seconds(at_once),
@@ -110,7 +106,7 @@ def plan(
             return
         from kagscope.commands.tables import print_plan
 
-        print_plan(study, runs, done, cost, at_once)
+        print_plan(study.file, names, done, cost, at_once)
 
     guarded(job, debug)
 
@@ -133,20 +129,19 @@ def run(
     """Compute the runs that the folder does not hold yet, then write tables, figures and report.html."""
 
     def job() -> None:
-        from kagscope.studies.execute.local import choose_executor
+        from kagscope.studies.execute.choose import choose_executor
         from kagscope.studies.file import read_study_file
-        from kagscope.studies.run_file import run_file
+        from kagscope.studies.study import command, run_study
 
         study = read_study_file(file, set_ or ())
         chosen = choose_executor(executor, workers, address, cpus_per_run, gpus_per_run)
         from kagscope.commands.progress import Console
 
         with Console(quiet=quiet or as_json) as console:
-            outcome = run_file(
+            outcome = run_study(
                 study,
-                file,
                 out,
-                overrides=set_ or (),
+                command=command(file, out, set_ or ()),
                 executor=chosen,
                 on_event=console.event,
                 retry_failed=retry_failed,
@@ -162,8 +157,8 @@ def status(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
     """Show which runs are done, running, failed (and why), damaged or missing."""
 
     def job() -> None:
-        from kagscope.studies.run_file import status as look
         from kagscope.studies.store import RunStore
+        from kagscope.studies.study import status as look
 
         found = look(RunStore.existing(folder))
         if as_json:

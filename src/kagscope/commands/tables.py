@@ -11,16 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from kagscope.studies.config import RunConfig
     from kagscope.studies.file import StudyFile
     from kagscope.studies.plan import Estimate
-    from kagscope.studies.run_file import Status
+    from kagscope.studies.study import Status
 
 LISTED = 40  # runs; more are counted
 STATE_STYLE = {"done": "green", "running": "cyan", "failed": "red", "damaged": "red", "missing": "yellow"}
 
 
-def print_plan(study: StudyFile, runs: Sequence[RunConfig], done: Collection[str], cost: Estimate, workers: int) -> None:
+def print_plan(study: StudyFile, runs: Sequence[str], done: Collection[str], cost: Estimate, workers: int) -> None:
     """The runs, and what those that are missing will take."""
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -30,7 +29,7 @@ def print_plan(study: StudyFile, runs: Sequence[RunConfig], done: Collection[str
         table.add_column(name, justify="right", no_wrap=True)
     values = study.values()
     for run, value in list(zip(runs, values, strict=True))[:LISTED]:
-        mark = Text(run.run_id, style="green" if run.run_id in done else "")
+        mark = Text(run, style="green" if run in done else "")
         table.add_row(mark, *(_shown(getattr(value, name)) for name in names))
     console.print(table)
     if len(runs) > LISTED:

@@ -130,6 +130,9 @@ def _unit_threshold(one: Score, initial: LayerState, share: float) -> float | No
 def _rows(measured: Scores, baseline: Scores) -> pd.DataFrame:
     """One row per score and item. The ratio is exactly 1 where trained equals initial, undefined over a zero baseline."""
     keys = list(measured)
+    if not keys:  # nothing that was asked for can be told of this map
+        names = [name for name in SCORE_COLUMNS if name not in ("layer", "point")]
+        return pd.DataFrame({"item": np.zeros(0, dtype=int), **{name: [] for name in names}})
     sizes = [len(measured[key].values) for key in keys]
     value = np.concatenate([measured[key].values for key in keys])
     pairs = [_at(measured[key].items, baseline.get(key)) for key in keys]

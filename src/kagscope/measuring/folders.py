@@ -12,6 +12,7 @@ import pandas as pd
 
 from kagscope.base.errors import DataError, OutputError
 from kagscope.base.files import atomic_path, atomic_write
+from kagscope.base.folders import is_ours
 
 FORMAT = 1
 
@@ -23,8 +24,12 @@ def prepared(folder: str | os.PathLike[str], what: str) -> Path:
         OutputError: it cannot be made, or holds something else.
     """
     target = Path(folder)
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / f"{what}.json").is_file())):
-        raise OutputError(f"{target} holds something else; choose a new or empty folder, or that of an earlier {what}")
+    is_ours(
+        target,
+        f"{what}.json",
+        otherwise="holds something else",
+        instead=f"choose a new or empty folder, or that of an earlier {what}",
+    )
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

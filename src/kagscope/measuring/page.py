@@ -15,7 +15,8 @@ from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 if TYPE_CHECKING:
     from kagscope.measuring.report import Report
 
-RUN: dict[str, Any] = {"run": "model", "training": "standard", "seed": 0, "epoch": float("nan"), "accuracy": float("nan")}
+UNKNOWN = {"epoch": float("nan"), "accuracy": float("nan")}
+RUN: dict[str, Any] = {"run": "model", "training": "standard", "labels": "true", "seed": 0, **UNKNOWN}
 
 
 def write_page(report: Report, path: str | os.PathLike[str]) -> Path:

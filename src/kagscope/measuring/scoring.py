@@ -294,7 +294,9 @@ class LayerScores:
         """PR in windows over the image: one radius at every centre of the grid, the others at every second one."""
         shape = self.spec.image_shape
         some = ids < self.spec.budget.window_points
-        if not (self.spec.window_map and shape and 2 in self.spec.k and min(J.shape[1:]) >= 2 and some.any()):
+        if not (
+            self.spec.window_map and self.spec.wants("pr") and shape and 2 in self.spec.k and min(J.shape[1:]) >= 2 and some.any()
+        ):
             return
         centers, radii = window_centers(shape, self.spec.window_map), window_radii(shape)
         rows, columns = (np.unique(centers[:, axis])[::2] for axis in (0, 1))

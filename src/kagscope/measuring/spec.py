@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import kagscope.scores  # noqa: F401  registers every score
 from kagscope import registry
 from kagscope.base.errors import InputError
+from kagscope.base.provenance import ENGINE
 from kagscope.base.validation import first_error
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.jacobians.compute import FLAT
@@ -221,10 +222,19 @@ class MeasureSpec(_Strict):
         plain = {name: _plain(getattr(self, name)) for name in type(self).model_fields if name != "budget"}
         return plain | {"budget": self.budget.model_dump()}
 
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> MeasureSpec:
+        """What :meth:`as_json` gave. Raises :class:`InputError` for one of functions or arrays, which a file does not hold."""
+        given = dict(plain)
+        for name in ("own_scores", "jacobian_scores"):
+            if lost := given.pop(name, ()):
+                raise InputError(f"the spec has {name} {', '.join(lost)}, functions that no file holds; make it anew")
+        return cls(**given)
+
     @property
     def id(self) -> str:
-        """Ten hexadecimal digits that tell specs apart: of the canonical JSON of what decides numbers."""
-        decides = self.as_json()
+        """Ten hexadecimal digits that tell specs apart: of the canonical JSON of what decides numbers, the engine among it."""
+        decides = self.as_json() | {"engine": ENGINE}
         del decides["budget"]["memory_budget"]
         canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:10]

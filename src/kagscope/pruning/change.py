@@ -1,4 +1,4 @@
-"""What taking out a layer's constant units does to the outputs (MATH.md, claim 6)."""
+"""How much the outputs of a network change where its constant units are taken out: scores of a whole network."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ import numpy as np
 from torch import Tensor, nn
 
 from kagscope.pruning.prune import remove_units
+from kagscope.registry import register
 from kagscope.scores.of_units import lost_in_rounding
 
 
-def change_without_constant_units(
-    model: nn.Module, inputs: Tensor, row_norms: Mapping[str, np.ndarray], thresholds: Mapping[str, float] | None = None
-) -> float:
-    """Largest change of an output over ``inputs``, over the largest output, when units with zero rows at all points are removed.
+@register("prune_change", "change on pruning", (), source="arXiv 2511.21626; MATH.md 3")
+def prune_change(model: nn.Module, inputs: Tensor, row_norms: Mapping[str, np.ndarray], thresholds: Mapping[str, float]) -> float:
+    """Largest change of an output over the largest output, without the units that are constant at every one of the inputs.
 
     Args:
-        model: any model; computed with in float64, and not changed.
-        inputs: (P, ...) points.
-        row_norms: layer name to the size of its units' Jacobian rows at these points, (P, m).
-        thresholds: layer name to the size up to which a row counts as zero; None counts the units whose row is lost in the
-            rounding of float32 beside the layer's largest.
+        model: not changed; its outputs are computed in float64.
+        inputs: (N, ...).
+        row_norms: layer to (N, m) means of |J| over the columns, at these inputs.
+        thresholds: layer to the number at or below which a row counts as zero.
     """
-    masks = {
-        layer: lost_in_rounding(norms) if thresholds is None else np.asarray((norms <= thresholds[layer]).all(axis=0))
-        for layer, norms in row_norms.items()
-    }
+    masks = {layer: np.asarray((norms <= thresholds[layer]).all(axis=0)) for layer, norms in row_norms.items()}
+    return _change(model, inputs, masks)
+
+
+@register("prune_change_exact", "change on exact pruning", (), source="MATH.md 3")
+def prune_change_exact(model: nn.Module, inputs: Tensor, row_norms: Mapping[str, np.ndarray]) -> float:
+    """The same without the units whose slope is lost in the rounding of float32 beside the layer's largest, at every input."""
+    return _change(model, inputs, {layer: lost_in_rounding(norms) for layer, norms in row_norms.items()})
+
+
+def _change(model: nn.Module, inputs: Tensor, masks: Mapping[str, np.ndarray]) -> float:
     _, pruning = remove_units(copy.deepcopy(model).double(), inputs.double(), masks)
     return pruning.largest_change

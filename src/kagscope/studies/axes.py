@@ -8,20 +8,16 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from kagscope.studies.config import MAX_RUNS, MAX_WIDTH
+from kagscope.studies.config import MAX_RUNS, MAX_WIDTH, Strict
 from kagscope.training.models import INITS
 from kagscope.training.settings import OPTIMIZERS
 
 Point = dict[str, Any]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RunValues(_Strict):
+class RunValues(Strict):
     """What one run is: every value that a study may fix or vary."""
 
     data: str = Field(default="digits", description="digits, mnist, fashion_mnist, kmnist, or a folder of IDX or .npz files")
@@ -60,7 +56,7 @@ class RunValues(_Strict):
         return self.widths if self.widths is not None else (self.width,) * self.depth
 
 
-class Range(_Strict):
+class Range(Strict):
     """Values by rule: ``{count = 5}`` (0 to 4), ``{linspace = [a, b, n]}``, ``{geomspace = [a, b, n]}``."""
 
     count: int | None = Field(default=None, ge=1, le=MAX_RUNS)
@@ -94,7 +90,7 @@ def _kind(given: Any) -> str:
 Values = Annotated[Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("rule")], Discriminator(_kind)]
 
 
-class Draw(_Strict):
+class Draw(Strict):
     """A distribution: ``{uniform = [a, b]}``, ``{log_uniform = [a, b]}``, ``{integers = [a, b]}`` or ``{choice = […]}``."""
 
     uniform: tuple[float, float] | None = None
@@ -125,7 +121,7 @@ class Draw(_Strict):
         return self.choice[int(rng.integers(len(self.choice)))]
 
 
-class Random(_Strict):
+class Random(Strict):
     """``count`` draws, the same for the same ``seed``; the first ones stay when ``count`` grows."""
 
     count: int = Field(ge=1, le=MAX_RUNS)
@@ -140,7 +136,7 @@ class Random(_Strict):
         return {name: draw.one(rng) for name, draw in self.draw.items()}
 
 
-class Axes(_Strict):
+class Axes(Strict):
     """Everything that varies: each combination of the grid with each entry of each zip and each random draw."""
 
     grid: dict[str, Values] = Field(default_factory=dict)

@@ -1,22 +1,26 @@
-"""From a run store to what a reader opens: tables of all runs, claims, figures, report."""
+"""From a run store to what a reader opens: tables of all runs, statistics, claims, and with them figures and page."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from kagscope.base.files import atomic_write
+import pandas as pd
+
+from kagscope.base.files import atomic_path, atomic_write
 from kagscope.base.messages import Finding
-from kagscope.base.provenance import hardware
+from kagscope.data.functions import accuracy_name
 from kagscope.studies.claims import Claim, evaluate_claims
-from kagscope.studies.execute.local import Report
-from kagscope.studies.findings import claim_findings, study_findings
-from kagscope.studies.page_data import exhibits, settings_of_runs
+from kagscope.studies.execute.base import Report
+from kagscope.studies.findings import claim_findings, relation_findings, run_findings, study_findings
+from kagscope.studies.inference import infer
+from kagscope.studies.phase_diagram import phase_diagram, phase_findings
+from kagscope.studies.relations import relations
+from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, varied_axes
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
-from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class Outcome:
 
     Attributes:
         folder: the study's.
-        report: path of ``report.html``.
-        claims: the six, in order.
+        report: path of ``report.html``; None where no pictures were asked for.
+        claims: the six, in order; empty where the study tests none.
         findings: what stands out and what to distrust.
         runs: ids of the runs in the tables.
         left_out: run id to why it is not in the tables.
@@ -34,7 +38,7 @@ class Outcome:
     """
 
     folder: Path
-    report: Path
+    report: Path | None
     claims: list[Claim]
     findings: list[Finding]
     runs: list[str]
@@ -42,60 +46,82 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def collect(store: RunStore, run_ids: Sequence[str], on_event: Report = lambda event: None) -> Outcome:
-    """Write ``results.parquet``, ``curves.parquet``, ``claims.json``, ``figures/`` and ``report.html`` from finished runs.
+@dataclass(frozen=True)
+class Collected:
+    """What the finished runs of a study come to: tables, from which figures and page are made.
+
+    Attributes:
+        results, curves: of :mod:`kagscope.tables.schema`.
+        runs: one row per run.
+        labels: what each run is called beside its width.
+        axes: what varies but the seed.
+        summary, related, occurs: means of settings, correlations of geometry with outcomes, where geometry occurs.
+        outcome: what it ended with, but for the page.
+    """
+
+    results: pd.DataFrame
+    curves: pd.DataFrame
+    runs: pd.DataFrame
+    labels: dict[str, str]
+    axes: list[str]
+    summary: pd.DataFrame
+    related: pd.DataFrame
+    occurs: pd.DataFrame
+    outcome: Outcome
+
+    @property
+    def image_shapes(self) -> list[tuple[int, ...]]:
+        """Of the runs, each once."""
+        return sorted({tuple(shape) for shape in self.runs["image_shape"]})
+
+
+def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected:
+    """Write what a study's finished runs come to, but no pictures (:func:`kagscope.studies.present.present`).
+
+    That is ``results``, ``curves`` and ``runs.parquet``; ``summary``, ``relations``, ``phase_diagram`` and the tests as CSV;
+    where the study tests claims ``claims.json``.
 
     Args:
-        store: of the study.
-        run_ids: the runs that the study is to hold, in order; damaged and missing ones are left out and named.
+        store: Run store of the study; damaged, failed and missing runs are left out and named.
         on_event: told of each stage: ``{"kind": "stage", "name": …}``.
 
     Raises:
         DataError: no run is finished.
         OutputError: a file cannot be written; files written before it stay whole.
     """
-    from kagscope.figures import write_figures
-    from kagscope.report import write_report
-
     study = store.study
-    whole, left_out = whole_runs(store, run_ids)
+    whole, left_out = whole_runs(store)
     if not whole:
         raise none_finished(store, left_out)
-    image_shape = tuple(study["image_shape"])
     on_event({"kind": "stage", "name": "tables"})
-    results = joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
-    curves = joined(store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
-    on_event({"kind": "stage", "name": "claims"})
-    claims = evaluate_claims(results, image_shape=image_shape)
-    atomic_write(
-        store.folder / "claims.json", json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False) + "\n"
-    )
-    found = [*claim_findings(claims, len(whole)), *study_findings(results, left_out)]
-    manifests = [store.manifest(run) for run in whole]
-    seconds = {part: float(sum(manifest[f"{part}_seconds"] for manifest in manifests)) for part in ("train", "geometry")}
-    provenance = {
-        "command": study["command"],
-        "data": study["data"],
-        "image_shape": list(image_shape),
-        "seeds": sorted({int(seed) for seed in results["seed"].unique()}),
-        "versions": manifests[0]["versions"],
-        "hardware": hardware(),
-        "timings": {"training": seconds["train"], "geometry": seconds["geometry"]},
-        "config": study["settings"],
-        "findings": found,
-        **exhibits(store, list(whole), settings_of_runs(results)),
-    }
-    figures = write_figures(
-        results, curves, store.folder / "figures", image_shape, lambda name: on_event({"kind": "stage", "name": f"figure {name}"})
-    )
-    on_event({"kind": "stage", "name": "report"})
-    report = write_report(
-        store.folder / "report.html",
-        results=results,
-        curves=curves,
-        claims=[claim.as_json() for claim in claims],
-        provenance={**provenance, "figures": figures},
-    )
-    for name, reason in figures.left_out.items():
-        on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
-    return Outcome(store.folder, report, claims, found, list(whole), left_out, seconds)
+    results, curves = joined(store, whole, RESULTS), joined(store, whole, CURVES)
+    runs = runs_table(store, list(whole))
+    with atomic_path(store.folder / "runs.parquet") as temporary:
+        runs.to_parquet(temporary, index=False)
+    varied = varied_axes(runs)
+    axes, labels = [name for name in varied if name != "seed"], labels_of(runs, varied)
+    summary = settings_summary(results, runs, varied)
+    on_event({"kind": "stage", "name": "statistics"})
+    related, occurs, tested = relations(results, runs, axes), phase_diagram(results, runs, axes), infer(results, runs, varied)
+    for name, table in {"summary": summary, "relations": related, "phase_diagram": occurs, **tested.tables()}.items():
+        atomic_write(store.folder / f"{name}.csv", table.to_csv(index=False))
+    claims: list[Claim] = []
+    found: list[Finding] = []
+    if study["claims"]:
+        on_event({"kind": "stage", "name": "claims"})
+        claims = evaluate_claims(results, image_shape=tuple(runs["image_shape"].iloc[0]))
+        text = json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False)
+        atomic_write(store.folder / "claims.json", text + "\n")
+        found += [*claim_findings(claims, len(whole)), *study_findings(results, left_out)]
+    else:
+        found += [*run_findings(runs, varied), *study_findings(with_labels(results, labels), left_out)]
+        found += [*phase_findings(occurs, axes, accuracy_name(runs["data"])), *tested.findings, *relation_findings(related, axes)]
+    seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
+    outcome = Outcome(store.folder, None, claims, found, list(whole), left_out, seconds)
+    return Collected(results, curves, runs, labels, axes, summary, related, occurs, outcome)
+
+
+def with_labels(table: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
+    """The table with ``training`` saying what tells a run from others of its width."""
+    shown: Any = table["run"].astype(str).map(labels).astype("category")
+    return table.assign(training=shown)

@@ -1,4 +1,4 @@
-"""The study file: TOML or YAML, read, overridden from the command line, validated, and turned into runs."""
+"""The study file: TOML, read, overridden from the command line, validated, and turned into runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kagscope.base.files import open_regular
 from kagscope.base.validation import validated
 from kagscope.data import Dataset
 from kagscope.studies.axes import Axes, RunValues
-from kagscope.studies.config import SMALL_IMAGE, RunConfig
-from kagscope.studies.measure import Measure
+from kagscope.studies.config import AUGMENTATION, SMALL_IMAGE, RunConfig
+from kagscope.studies.measure import Measure, Measurements
 
 MAX_BYTES = 2**20
 
@@ -27,6 +27,9 @@ class StudyFile(Axes):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="letters, digits, dots, dashes, underscores")
     description: str = ""
+    claims: bool = Field(
+        default=False, description="test the article's claims; the folder then holds this very study, which cannot grow"
+    )
     run: dict[str, Any] = Field(default_factory=dict, description="values that every run has")
     measure: Measure = Field(default_factory=Measure)
 
@@ -63,27 +66,30 @@ def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFil
     """Read and validate a study file.
 
     Args:
-        path: ``.toml``, ``.yaml`` or ``.yml``, or the name of a ready study.
+        path: ``.toml``, or the name of a ready study.
         overrides: ``key=value`` as of ``--set``: dotted keys, values in TOML's notation, such as ``grid.width=[16,32]``.
 
     Raises:
         DataError: the file is missing or cannot be read.
-        InputError: not TOML or YAML, an unknown key, or a value that cannot be used.
+        InputError: not TOML, an unknown key, or a value that cannot be used.
     """
-    path = Path(path)
-    if str(path) in ready_names():
-        values = tomllib.loads(ready(str(path)))
-        for override in overrides:
-            _override(values, override)
-        return validated(StudyFile, values)
+    values = tomllib.loads(ready(str(path))) if str(path) in ready_names() else _read(Path(path))
+    for override in overrides:
+        _override(values, override)
+    return validated(StudyFile, values)
+
+
+def _read(path: Path) -> dict[str, Any]:
     with open_regular(path) as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise DataError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; expected a short study file")
-    values = _parsed(path, content)
-    for override in overrides:
-        _override(values, override)
-    return validated(StudyFile, values)
+    if path.suffix != ".toml":
+        raise InputError(f"{path}: a study file ends in .toml")
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as toml: {' '.join(str(error).split())}") from error
 
 
 def ready_names() -> list[str]:
@@ -95,25 +101,6 @@ def ready_names() -> list[str]:
 def ready(name: str) -> str:
     """The study file of a ready study."""
     return resources.files("kagscope.studies.ready").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-
-
-def _parsed(path: Path, content: bytes) -> dict[str, Any]:
-    try:
-        if path.suffix == ".toml":
-            values: Any = tomllib.loads(content.decode())
-        elif path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            values = yaml.safe_load(content)
-        else:
-            raise InputError(f"{path}: a study file ends in .toml, .yaml or .yml")
-    except InputError:
-        raise
-    except Exception as error:  # the parsers' own errors, and text that is not UTF-8
-        raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: holds {type(values).__name__}; expected keys such as name, run, grid, measure")
-    return values
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -145,13 +132,50 @@ def _value(key: str, text: str) -> Any:
         return text  # a plain word is itself
 
 
-def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[RunConfig]:
-    """Every run of a study, with defaults filled in for its data.
+def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[tuple[RunConfig, Measurements]]:
+    """Every run of a study and what is measured of it, with defaults filled in for its data.
 
     Raises:
         InputError: settings that do not fit the data.
     """
-    return [_config(values, study.measure, datasets[values.data]) for values in study.values()]
+    known: dict[tuple[str, int, tuple[int, ...]], Measurements] = {}
+    found = []
+    for values in study.values():
+        dataset = datasets[values.data]
+        run = _config(values, study.measure, dataset)
+        key = (run.data_fingerprint, len(run.widths), run.steps)
+        if key not in known:
+            known[key] = _measurements(study.measure, dataset, run)
+        _check_orders(known[key], dataset, run)
+        found.append((run, known[key]))
+    return found
+
+
+def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
+    _check_task(values, dataset)
+    small = dataset.n_inputs <= SMALL_IMAGE
+    batch_size = values.batch_size or (32 if small else 128)
+    images = values.train_size or len(dataset.train_labels)
+    if images > len(dataset.train_labels):
+        raise InputError(f"train_size is {images}, but {values.data} has {len(dataset.train_labels)} training images")
+    if batch_size > images:
+        raise InputError(f"batch_size is {batch_size}, but there are {images} training images; use a smaller one")
+    epochs = values.epochs if values.epochs is not None else 60 if small else 10
+    if values.momentum and values.optimizer not in ("sgd", "rmsprop"):
+        raise InputError(f"momentum is {values.momentum:g}, but {values.optimizer} takes none; vary it with sgd or rmsprop only")
+    same = values.model_dump(exclude={"data", "width", "depth", "widths", "epochs", "batch_size"})
+    if values.training == "standard":  # strengths that do nothing make no new run
+        same |= {name: RunConfig.model_fields[name].default for name in AUGMENTATION}
+    return RunConfig(
+        data=values.data,
+        data_fingerprint=dataset.fingerprint(),
+        image_shape=dataset.image_shape,
+        widths=values.hidden,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps=measure.kept(epochs, -(-images // batch_size)),
+        **same,
+    )
 
 
 def _check_task(values: RunValues, dataset: Dataset) -> None:
@@ -166,40 +190,20 @@ def _check_task(values: RunValues, dataset: Dataset) -> None:
         raise InputError(f"label_noise is {values.label_noise:g}, but {values.data} is a regression without labels; expected 0")
 
 
-def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
-    _check_task(values, dataset)
-    n_inputs, small = dataset.n_inputs, dataset.n_inputs <= SMALL_IMAGE
-    least = min(n_inputs, *values.hidden)
-    if max(measure.k) > least:
-        raise InputError(f"k = {max(measure.k)} needs at least as many inputs and units per layer; a run has {least}")
-    batch_size = values.batch_size or (32 if small else 128)
-    images = values.train_size or len(dataset.train_labels)
-    if images > len(dataset.train_labels):
-        raise InputError(f"train_size is {images}, but {values.data} has {len(dataset.train_labels)} training images")
-    if batch_size > images:
-        raise InputError(f"batch_size is {batch_size}, but there are {images} training images; use a smaller one")
-    geometry = measure.geometry(dataset, len(values.hidden))
-    epochs = values.epochs if values.epochs is not None else 60 if small else 10
-    if geometry.points > len(dataset.test_labels):
-        raise InputError(f"points is {geometry.points}, but {values.data} has {len(dataset.test_labels)} test images")
+def _measurements(measure: Measure, dataset: Dataset, run: RunConfig) -> Measurements:
+    found = measure.of_run(dataset, len(run.widths), run.steps)
+    points, images = max((spec.points or 0 for spec in found.specs.values()), default=0), len(dataset.test_labels)
+    if points > images:
+        raise InputError(f"points is {points}, but {run.data} has {images} test images")
     if measure.robustness is not None and dataset.is_regression:
-        raise InputError(f"measure.robustness attacks classifiers, but {values.data} is a regression; leave it out")
+        raise InputError(f"measure.robustness attacks classifiers, but {run.data} is a regression; leave it out")
     if measure.robustness is not None and not 0 <= dataset.test_images.min() <= dataset.test_images.max() <= 1:
-        raise InputError(f"measure.robustness needs images in [0, 1]; {values.data} has others: scale them, or leave it out")
-    if values.momentum and values.optimizer not in ("sgd", "rmsprop"):
-        raise InputError(f"momentum is {values.momentum:g}, but {values.optimizer} takes none; vary it with sgd or rmsprop only")
-    same = values.model_dump(exclude={"data", "width", "depth", "widths", "epochs", "batch_size"})
-    if values.training == "standard":  # strengths that do nothing make no new run
-        same |= {name: RunConfig.model_fields[name].default for name in ("rotation", "translation", "scale")}
-    return RunConfig(
-        data=values.data,
-        data_fingerprint=dataset.fingerprint(),
-        image_shape=dataset.image_shape,
-        widths=values.hidden,
-        epochs=epochs,
-        batch_size=batch_size,
-        **measure.kept(values, epochs, -(-images // batch_size)),
-        geometry=geometry,
-        robustness=measure.robustness,
-        **same,
-    )
+        raise InputError(f"measure.robustness needs images in [0, 1]; {run.data} has others: scale them, or leave it out")
+    return found
+
+
+def _check_orders(measurements: Measurements, dataset: Dataset, run: RunConfig) -> None:
+    least = min(dataset.n_inputs, *run.widths)
+    largest = max(k for spec in measurements.specs.values() for k in spec.k)
+    if largest > least:
+        raise InputError(f"k = {largest} needs at least as many inputs and units per layer; a run has {least}")

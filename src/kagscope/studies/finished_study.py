@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from kagscope.studies.record import main_specs
 from kagscope.studies.setting_tables import runs_table
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, none_finished, read_joined, whole_runs
-from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,13 @@ class FinishedStudy:
             DataError: the folder is no study, one of another version, or without any finished run.
         """
         store = RunStore.existing(folder)
-        whole, left_out = whole_runs(store, store.study["runs"])
+        whole, left_out = whole_runs(store)
         if not whole:
             raise none_finished(store, left_out)
-        results = read_joined(store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
-        curves = read_joined(store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
+        results, curves = read_joined(store, whole, RESULTS), read_joined(store, whole, CURVES)
         first = next(iter(whole))
-        config = json.loads((store.run_folder(first) / "config.json").read_text())
-        measured = {key: str(value) for part in ("geometry", "robustness") for key, value in (config.get(part) or {}).items()}
+        spec = main_specs(store.study)[first]
+        measured = {key: str(value) for key, value in (spec | spec["budget"]).items() if key != "budget"}
         versions = {part: str(version) for part, version in store.manifest(first)["versions"].items()}
         runs = runs_table(store, list(whole))
         return cls(name, store, runs, results, curves, left_out, _verdicts(store), measured, versions)

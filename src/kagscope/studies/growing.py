@@ -6,10 +6,9 @@ import contextlib
 from collections.abc import Sequence
 
 from kagscope.base.errors import KagscopeError
-from kagscope.studies.execute.local import Event, Report
+from kagscope.studies.execute.base import Event, Report
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, join, runs_joined, whole_runs
-from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 AT_LEAST = 256  # runs joined at a time
 
@@ -39,5 +38,5 @@ class Growing:
 
     def _join(self) -> None:
         whole, _ = whole_runs(self._store, self._names)
-        join(self._store, whole, "table.parquet", RESULTS, RESULT_COLUMNS)
-        join(self._store, whole, "curves.parquet", CURVES, CURVE_COLUMNS)
+        join(self._store, whole, RESULTS)
+        join(self._store, whole, CURVES)

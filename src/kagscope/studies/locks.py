@@ -1,4 +1,4 @@
-"""Who computes a run: a file that its writer touches while alive. A dead writer's claim is taken over, on any file system.
+"""Who computes a run: a file that its writer touches while alive. A dead writer's lease is taken over, on any file system.
 
 A lease names its writer (machine, process) and is renewed every few seconds. Another driver takes it over when the writer's
 process is gone from the same machine, or when the file has not changed during a minute of that driver's own clock: clocks of
@@ -25,7 +25,7 @@ DEAD_AFTER = 60.0  # seconds without a change
 
 @dataclass
 class Leases:
-    """Claims on the runs of one store.
+    """Leases on the runs of one store.
 
     Attributes:
         folder: where the lease files are.
@@ -35,13 +35,13 @@ class Leases:
     _seen: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def claimed(self, run_ids: list[str]) -> Iterator[list[str]]:
+    def acquire(self, run_ids: list[str]) -> Iterator[list[str]]:
         """Those of ``run_ids`` that nobody else computes now; they are this process's for the block.
 
         Raises:
             OutputError: the folder cannot be written.
         """
-        mine = [run_id for run_id in run_ids if self._claim(run_id)]
+        mine = [run_id for run_id in run_ids if self._take(run_id)]
         done = threading.Event()
         renewing = threading.Thread(target=self._renew, args=(mine, done), daemon=True)
         renewing.start()
@@ -54,19 +54,19 @@ class Leases:
                 self._file(run_id).unlink(missing_ok=True)
 
     def running(self) -> list[str]:
-        """Runs that a living writer has claimed, as far as one look can tell."""
+        """Runs that a living writer has acquired, as far as one look can tell."""
         found = [(file.name.removesuffix(".lease"), _owner(file)) for file in self.folder.glob("*.lease")]
         return [run_id for run_id, owner in found if owner and not writer_is_dead(owner)]
 
     def clear_dead(self) -> None:
-        """Remove the claims of processes of this machine that are gone, and the folder where it is empty."""
+        """Remove the leases of processes of this machine that are gone, and the folder where it is empty."""
         for file in self.folder.glob("*.lease"):
             if (owner := _owner(file)) and writer_is_dead(owner):
                 _take_away(file)
-        with contextlib.suppress(OSError):  # somebody else's claims
+        with contextlib.suppress(OSError):  # somebody else's leases
             self.folder.rmdir()
 
-    def _claim(self, run_id: str) -> bool:
+    def _take(self, run_id: str) -> bool:
         file = self._file(run_id)
         try:
             self.folder.mkdir(exist_ok=True)  # the end of another driver may have removed it
@@ -118,7 +118,7 @@ class Leases:
 
 
 def _take_away(file: Path) -> None:
-    """Remove a dead claim: of several drivers that see it one does."""
+    """Remove a dead lease: of several drivers that see it one does."""
     stale = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
     with contextlib.suppress(FileNotFoundError):  # another driver took it over first
         file.rename(stale)

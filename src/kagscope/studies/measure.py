@@ -1,27 +1,77 @@
-"""What a study measures of every run: the ``[measure]`` table, and what it comes to for one run and its data."""
+"""What a study measures of every run: the ``[measure]`` table, and the specs that it comes to for a run and its data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import comb
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, create_model, field_validator, model_validator
+from pydantic_core.core_schema import ValidationInfo
 
+import kagscope.pruning.change  # noqa: F401  registers its scores
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
+from kagscope.columns.scales import all_selections
 from kagscope.columns.selections import check_layout, parse_selection
 from kagscope.data import Dataset
-from kagscope.measuring.geometry import WINDOWS, all_selections
-from kagscope.studies.axes import RunValues, _Strict
-from kagscope.studies.config import GeometrySettings, Orders, RobustnessSettings
-from kagscope.training.models import layer_names
+from kagscope.measuring.spec import Budget, MeasureSpec
+from kagscope.studies.config import SMALL_IMAGE, Strict, digest
 from kagscope.training.settings import geometric_steps, linear_steps
-from kagscope.wanted import SCORE_NAMES
 
-ENDS = {"first": 0, "last": -1}
+MAIN, ALONG, OUTPUT = "main", "along", "output"
+"""Names of specs: at the first and last step; between them, at fewer points; of the map from a layer to the output."""
+LAYERS = "hidden*"  # of kagscope's own MLPs: hidden1, hidden2, …
+ALONG_SCORES = (
+    *("pr", "pr_normalized", "effective_minors", "ipr", "kl_uniform", "rr_pr", "zero_rows", "zero_rows_exact"),
+    *("kernel_alignment", "cka_init", "effective_dimension"),
+)
+OUTPUT_SCORES = ("unfelt_units", "unfelt_share")
+WIDE = comb(128, 2)  # row pairs of a layer of the article's widest nets, by which budgets are counted
+LEAST_INPUTS = 64  # fewer cost next to nothing
 
 
-class Steps(_Strict):
+class RobustnessSettings(Strict):
+    """What is asked of a trained classifier beyond its accuracy; inputs are images in [0, 1], and attacks stay in that range."""
+
+    linf: tuple[float, ...] = Field(default=(0.05, 0.1), description="radii of FGSM and PGD, largest change of a pixel")
+    l2: tuple[float, ...] = Field(default=(0.5, 1.0), description="radii of FGSM and PGD, length of the change")
+    points: int = Field(default=500, ge=1, description="test images attacked, at most")
+    steps: int = Field(default=20, ge=1, le=10_000, description="of PGD")
+    restarts: int = Field(default=1, ge=1, le=1000, description="of PGD from other random points; fooled once is fooled")
+
+    @field_validator("linf", "l2")
+    @classmethod
+    def _radii(cls, radii: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < radius < 1e6 for radius in radii) or len(set(radii)) != len(radii):
+            raise ValueError(f"expected positive radii, each once; got {list(radii)}")
+        return radii
+
+    @property
+    def id(self) -> str:
+        """Ten hexadecimal digits that tell settings apart; a default must never be changed."""
+        return digest(self.model_dump(mode="json", exclude_defaults=True))[:10]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Everything that is measured of a run: specs by name, of :data:`MAIN`, :data:`ALONG` and :data:`OUTPUT`; attacks."""
+
+    specs: Mapping[str, MeasureSpec] = field(default_factory=dict)
+    robustness: RobustnessSettings | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``study.json``: ids, by which files are found, and what they stand for."""
+        return {
+            "tables": {name: spec.id for name, spec in self.specs.items()},
+            "specs": {name: spec.as_json() for name, spec in self.specs.items()},
+            "robustness": None if self.robustness is None else self.robustness.id,
+            "attacks": None if self.robustness is None else self.robustness.model_dump(mode="json"),
+        }
+
+
+class Steps(Strict):
     """Checkpoints at given places, ``{steps = [10, 100]}`` or ``{epochs = [0.5, 1, 10]}``, beside the first and the last step."""
 
     steps: tuple[int, ...] | None = Field(default=None, min_length=1)
@@ -46,65 +96,75 @@ Schedule = Annotated[
     Discriminator(lambda given: "rule" if isinstance(given, dict | Steps) else "word"),
 ]
 
+TAKEN = ("k", "selections", "window_map", "scores", "points", "zero_row_quantile", "precision", "seed")
+"""Fields of :class:`MeasureSpec` that a study sets: the others follow from its networks, MLPs of images."""
 
-class Measure(_Strict):
+
+def _fields() -> dict[str, Any]:
+    """Those of the spec and of its budget, described and bounded as there; what is not given has its default by the data."""
+    taken = {name: MeasureSpec.model_fields[name] for name in TAKEN} | Budget.model_fields
+    plain: dict[str, Any] = {"selections": tuple[str, ...]}
+    found: dict[str, Any] = {}
+    for name, one in taken.items():
+        kind: Any = (
+            Annotated[(plain.get(name, one.annotation), *one.metadata)] if one.metadata else plain.get(name, one.annotation)
+        )
+        found[name] = (kind | None, Field(default=None, description=one.description))
+    return found
+
+
+class _Checked(Strict):
+    """Checks values of a spec by the spec itself."""
+
+    @field_validator(*TAKEN, check_fields=False)
+    @classmethod
+    def _as_the_spec_has_it(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            return None
+        name = str(info.field_name)
+        try:
+            found = getattr(MeasureSpec(**{name: value}), name)
+        except InputError as error:
+            raise ValueError(str(error).removeprefix(f"{name}: ")) from error
+        if name == "selections":
+            value = found = tuple(map(str, found))
+        if name in ("k", "selections", "scores") and (not value or len(set(value)) != len(value)):
+            raise ValueError(f"expected at least one, each once; got {list(value)}")
+        return found
+
+    def given(self) -> dict[str, Any]:
+        """The values of a spec that were given."""
+        names = (*TAKEN, *Budget.model_fields)
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+SpecValues: Any = create_model("SpecValues", __base__=_Checked, **_fields())
+SpecValues.__doc__ = "Values of a spec that a study sets; None for the default, which goes by the size of the images."
+
+
+class Measure(SpecValues):
     """What is measured of every run: defaults go by the size of the images, and what is not asked for costs nothing."""
 
-    k: Orders = Field(default=(1, 2), description="orders of the minors, among 1, 2, 3")
-    selections: tuple[str, ...] | None = Field(
-        default=None,
-        description='column selections, such as "all", "ball(7)", "apart(7)", "shell(7,14)", "window(13,13,7)", and "windows", '
-        "the map; default all, balls and distances of quarters of the image's side, and the map",
-    )
     layers: tuple[str, ...] | None = Field(
-        default=None, description='hidden layers by their names, "hidden1", "hidden2", …, or "first", "last"; default all'
+        default=None, description='hidden layers, "hidden1", "hidden2", …, or "first", "last"; default all'
     )
-    scores: tuple[str, ...] | None = Field(default=None, description=f"among {', '.join(SCORE_NAMES)}; default all")
+    along: SpecValues = Field(
+        default_factory=SpecValues, description="what is measured otherwise between the first and last step"
+    )
     checkpoints: int = Field(
         default=8, ge=2, le=1000, description="steps at which geometry is measured, the first and last included"
     )
     schedule: Schedule = Field(
         default="geometric", description="how they are spaced; or { steps = […] } or { epochs = […] } instead of a number"
     )
-    points: int | None = Field(default=None, ge=1, le=1_000_000, description="test images; default 64, of large images 24")
-    visited_points: int | None = Field(default=None, ge=1, description="of these, how many visit every minor; default 16 or 2")
-    track_points: int | None = Field(default=None, ge=1, description="test images between start and end; default 24 or 8")
-    track_visited_points: int | None = Field(default=None, ge=0, description="of these, that visit every minor; default 6 or 0")
-    rotation_points: int | None = Field(default=None, ge=0, description="test images of rr_max; default 6 or 3")
-    rotations: int | None = Field(default=None, ge=2, description="random rotations of rr_max; default 12 or 8")
-    k3_points: int | None = Field(default=None, ge=1, description="test images of k = 3; default 2")
-    window_points: int | None = Field(default=None, ge=0, description="test images of the map of windows; default 16 or 4")
-    window_grid: int | None = Field(default=None, ge=1, description="window centres a side, at most; default 8 or 10")
-    layer_points: int | None = Field(default=None, ge=10, description="test images of scores of a layer; default 1000")
     robustness: RobustnessSettings | None = Field(default=None, description="adversarial accuracy and calibration; a table")
-
-    @field_validator("selections")
-    @classmethod
-    def _canonical(cls, selections: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if selections is None:
-            return None
-        try:
-            return _each_once([name if name == WINDOWS else str(parse_selection(name)) for name in selections])
-        except InputError as error:
-            raise ValueError(str(error)) from error
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _names(cls, layers: Any) -> Any:
-        return [str(one) if type(one) is int else one for one in layers] if isinstance(layers, list | tuple) else layers
 
     @field_validator("layers")
     @classmethod
     def _layers_once(cls, layers: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if layers is None else _each_once(layers)
-
-    @field_validator("scores")
-    @classmethod
-    def _known(cls, scores: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for score in scores or ():
-            if score not in SCORE_NAMES:
-                raise ValueError(f"there is no score {score!r}; expected some of {', '.join(SCORE_NAMES)}")
-        return None if scores is None else _each_once(scores)
+        if layers is not None and (not layers or len(set(layers)) != len(layers)):
+            raise ValueError(f"expected at least one, each once; got {list(layers)}")
+        return layers
 
     @model_validator(mode="after")
     def _one_number_of_checkpoints(self) -> Measure:
@@ -112,47 +172,44 @@ class Measure(_Strict):
             raise ValueError("checkpoints and a schedule of steps or epochs both say how many; give one of them")
         return self
 
-    def geometry(self, dataset: Dataset, depth: int) -> GeometrySettings:
-        """For a net of ``depth`` hidden layers on these data; what comes to all there is stands as None.
+    def of_run(self, dataset: Dataset, depth: int, steps: Sequence[int]) -> Measurements:
+        """Of nets of ``depth`` hidden layers on these data, kept at ``steps``.
 
         Raises:
             InputError: a layer that the net has not, or a selection that does not fit the images.
         """
-        other = {"checkpoints", "schedule", "robustness", "selections", "layers", "scores"}
-        return GeometrySettings.for_inputs(
-            dataset.n_inputs,
-            **self.model_dump(exclude=other),
-            selections=self._selections(dataset),
-            layers=self._layers(depth),
-            scores=None if self.scores is None else _unless_all([s for s in SCORE_NAMES if s in self.scores], SCORE_NAMES),
-        )
+        own = self.given() | self._layers(depth) | {"image_shape": dataset.image_shape}
+        if "selections" in own:
+            _check_selections(own["selections"], dataset)
+            own.setdefault("window_map", 0)
+        main = MeasureSpec(**_defaults(dataset) | own)
+        specs = {MAIN: main}
+        scores = [name for name in ALONG_SCORES if main.wants(name)]
+        if len(steps) > 2 and scores:
+            along = {"scores": scores, "k": tuple(k for k in main.k if k <= 2), "window_map": 0, **_along(main, dataset)}
+            along |= self.along.given()
+            if along["k"]:
+                specs[ALONG] = main.with_(**along)
+        unfelt = [name for name in OUTPUT_SCORES if main.wants(name)]
+        if unfelt:
+            specs[OUTPUT] = main.with_(layer_map="output", scores=unfelt, k=(1,), selections=None, window_map=0, image_shape=None)
+        return Measurements(specs, self.robustness)
 
-    def _selections(self, dataset: Dataset) -> tuple[str, ...] | None:
-        if self.selections is None:
-            return None
-        chosen = [parse_selection(name) for name in self.selections if name != WINDOWS]
-        try:
-            check_layout(chosen, make_layout(dataset.n_inputs, dataset.image_shape, None, None))
-        except InputError as error:
-            raise InputError(f"measure.selections does not fit {dataset.name}: {error}") from error
-        usual = [*(str(selection) for selection in all_selections(dataset.image_shape)), WINDOWS]
-        return _unless_all(self.selections, list(dict.fromkeys(usual)))
-
-    def _layers(self, depth: int) -> tuple[str, ...] | None:
-        names = layer_names(depth)
+    def _layers(self, depth: int) -> dict[str, Any]:
+        names = [f"hidden{place + 1}" for place in range(depth)]
         if self.layers is None:
-            return None
-        chosen = [names[ENDS[one]] if one in ENDS else one for one in self.layers]
+            return {"layers": LAYERS}
+        chosen = [{"first": names[0], "last": names[-1]}.get(one, one) for one in self.layers]
         unknown = [one for one in chosen if one not in names]
         if unknown:
             raise InputError(
                 f"measure.layers names {unknown[0]!r}, but a net of depth {depth} has the hidden layers {', '.join(names)}; "
                 "expected some of these, first or last"
             )
-        return _unless_all([name for name in names if name in chosen], names)
+        return {"layers": LAYERS if set(chosen) == set(names) else tuple(name for name in names if name in chosen)}
 
-    def kept(self, values: RunValues, epochs: int, per_epoch: int) -> dict[str, Any]:
-        """``checkpoints`` and ``schedule`` of a run of ``epochs`` epochs of ``per_epoch`` steps; the same steps are said alike.
+    def kept(self, epochs: int, per_epoch: int) -> tuple[int, ...]:
+        """Steps whose weights are kept, of a run of ``epochs`` epochs of ``per_epoch`` steps.
 
         Raises:
             InputError: a step after the last one.
@@ -165,17 +222,42 @@ class Measure(_Strict):
                     f"measure.schedule names step {max(steps)}, but training ends at step {last} ({epochs} epochs of {per_epoch} "
                     "steps); expected steps up to that"
                 )
-            every = tuple(sorted({0, last, *steps}))
-            return {"checkpoints": max(len(every), 2), "schedule": every}
-        same = linear_steps(last, self.checkpoints) == geometric_steps(last, self.checkpoints)
-        return {"checkpoints": self.checkpoints, "schedule": "geometric" if same else self.schedule}
+            return tuple(sorted({0, last, *steps}))
+        spaced = linear_steps if self.schedule == "linear" else geometric_steps
+        return tuple(spaced(last, self.checkpoints))
 
 
-def _each_once(names: Sequence[str]) -> tuple[str, ...]:
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"expected at least one, each once; got {list(names)}")
-    return tuple(names)
+def _defaults(dataset: Dataset) -> dict[str, Any]:
+    """By the number of pixels n: what costs n^2 a point gets fewer points."""
+    small = dataset.n_inputs <= SMALL_IMAGE
+    return {
+        "points": 64 if small else 24,
+        "selections": all_selections(dataset.image_shape),
+        "window_map": 8 if small else 10,
+        "exact_minors": _minors(16 if small else 2, dataset),
+        "triple_points": 2,
+        "rotation_points": 6 if small else 3,
+        "rotations": 12 if small else 8,
+        "divergence_points": 16,
+        "window_points": 16 if small else 4,
+        "unit_points": 1000,
+    }
 
 
-def _unless_all(chosen: Sequence[str], every: Sequence[str]) -> tuple[str, ...] | None:
-    return None if set(chosen) == set(every) else tuple(chosen)
+def _along(main: MeasureSpec, dataset: Dataset) -> dict[str, Any]:
+    """Fewer points and minors than at the ends."""
+    small = dataset.n_inputs <= SMALL_IMAGE
+    points, minors = (24, _minors(6, dataset)) if small else (8, 0.0)
+    return {"points": min(points, main.points or points), "exact_minors": min(minors, main.budget.exact_minors)}
+
+
+def _minors(points: int, dataset: Dataset) -> float:
+    """Of so many points of a layer of 128 units."""
+    return float(points * WIDE * comb(max(dataset.n_inputs, LEAST_INPUTS), 2))
+
+
+def _check_selections(names: Sequence[str], dataset: Dataset) -> None:
+    try:
+        check_layout([parse_selection(name) for name in names], make_layout(dataset.n_inputs, dataset.image_shape, None, None))
+    except InputError as error:
+        raise InputError(f"measure.selections does not fit {dataset.name}: {error}") from error

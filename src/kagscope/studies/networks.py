@@ -1,50 +1,118 @@
-"""The networks of a run: how they are trained, and what is measured of them."""
+"""The networks of a run: measured at every step that was kept, by every spec that a study asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kagscope.data import Dataset
-from kagscope.measuring.comparison import as_rows, compare, curves
-from kagscope.measuring.geometry import Probe, choose_points, measure_state
-from kagscope.measuring.states import WHOLE, State, Values
-from kagscope.pruning.change import change_without_constant_units
+from kagscope.measuring.compare import compare, curves, quantile, zero_row_threshold
+from kagscope.measuring.observe import observe
+from kagscope.measuring.points import choose_points
+from kagscope.measuring.spec import MeasureSpec
+from kagscope.measuring.state import WHOLE, State
+from kagscope.pruning.change import prune_change, prune_change_exact
 from kagscope.robustness import METHODS, adversarial_accuracy, expected_calibration_error
-from kagscope.studies.config import RobustnessSettings, RunConfig
-from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
-from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings
+from kagscope.studies.config import RunConfig
+from kagscope.studies.measure import ALONG, MAIN, Measurements, RobustnessSettings
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.training import TrainedNetwork
 from kagscope.training.models import mlp
-from kagscope.wanted import PRUNE_SCORES, wants
 
 
-def training_settings(run: RunConfig) -> TrainingSettings:
-    """How ``run`` is trained."""
-    return TrainingSettings(
-        hidden=run.widths,
-        activation=run.activation,
-        epochs=run.epochs,
-        batch_size=run.batch_size,
-        learning_rate=run.learning_rate,
-        weight_decay=run.weight_decay,
-        augmentation=Augmentation(run.rotation, run.translation, run.scale) if run.training == "augmented" else None,
-        checkpoints=run.checkpoints,
-        optimizer=run.optimizer,
-        momentum=run.momentum,
-        init=run.init,
-        init_scale=run.init_scale,
-        schedule=run.schedule,
-    )
+def inputs_of(dataset: Dataset) -> Tensor:
+    """All test images as networks take them: (N, n) float32."""
+    return torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
+
+
+def network(run: RunConfig, weights: dict[str, Tensor]) -> nn.Sequential:
+    """The network of a run with these weights, in eval mode."""
+    (outputs,) = weights["output.bias"].shape
+    n = run.image_shape[0] * run.image_shape[1]
+    model = mlp(n, run.widths, outputs, run.activation, run.init, run.init_scale, seed=run.seed)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def steps_of(name: str, steps: Sequence[int]) -> list[int]:
+    """Those of the kept steps at which the spec of this name is measured."""
+    ends = sorted({steps[0], steps[-1]})
+    return [step for step in steps if step not in ends] if name == ALONG else ends
+
+
+class Measuring:
+    """Measures networks of one data set; what trainings share, their networks at initialisation, is measured once."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.inputs, self.labels = inputs_of(dataset), dataset.test_labels
+        self._initial: dict[tuple[RunConfig, str], State] = {}
+
+    def tables(self, run: RunConfig, net: TrainedNetwork, what: Measurements, names: Collection[str]) -> dict[str, Any]:
+        """Rows of the results of those specs of ``what`` that are named, and of :data:`MAIN` the distributions as well.
+
+        Returns:
+            Name to a pair: rows (:data:`RESULT_COLUMNS`), distributions (:data:`CURVE_COLUMNS`) or None.
+        """
+        return {name: self._measured(run, net, name, what.specs[name]) for name in names}
+
+    def _measured(
+        self, run: RunConfig, net: TrainedNetwork, name: str, spec: MeasureSpec
+    ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        initial = self._at_initialisation(run, net, spec)
+        rows, lines = [], []
+        for step in steps_of(name, net.steps):
+            state = initial if step == 0 else self._observe(run, net, step, spec)
+            table = compare(state, [initial])
+            if name == MAIN:
+                lines.append(curves(state).assign(step=step))
+                if step == net.steps[-1]:
+                    table = pd.concat([table, self._pruned(run, net, spec, state, initial)])
+            rows.append(table.assign(step=step, epoch=step / net.steps_per_epoch, accuracy=net.accuracy[step]))
+        names = {"run": run.run_id, "width": run.width, "training": run.training, "labels": run.labels, "seed": run.seed}
+        return _together(rows, names, RESULT_COLUMNS), _together(lines, names, CURVE_COLUMNS) if lines else None
+
+    def _pruned(self, run: RunConfig, net: TrainedNetwork, spec: MeasureSpec, state: State, initial: State) -> pd.DataFrame:
+        """Rows of the change that pruning makes, of those scores that are asked for."""
+        if not spec.wants("prune_change", "prune_change_exact"):
+            return pd.DataFrame()
+        if any(one.row_norms is None for one in state.measured.values()):  # no other score asked for them
+            few = spec.with_(scores=["constant_units"], k=1)
+            state, initial = self._observe(run, net, net.steps[-1], few), self._at_initialisation(run, net, few)
+        norms = {layer: one.row_norms for layer, one in state.measured.items() if one.row_norms is not None}
+        model = network(run, net.final)
+        chosen = self.inputs[choose_points(len(self.inputs), len(next(iter(norms.values()))))]
+        limits = {layer: zero_row_threshold(initial.measured[layer], 1, quantile(state)) for layer in norms}
+        found = {}
+        if spec.wants("prune_change"):
+            found["prune_change"] = prune_change(model, chosen, norms, limits)
+        if spec.wants("prune_change_exact"):
+            found["prune_change_exact"] = prune_change_exact(model, chosen, norms)
+        fixed = {"layer": "", "k": 0, "selection": "all", "point": WHOLE, "exact": True, "reason": "", "stderr": 0.0}
+        undefined = dict.fromkeys(("baseline", "ratio", "baseline_stderr"), np.nan)
+        return pd.DataFrame([{**fixed, **undefined, "score": score, "value": value} for score, value in found.items()])
+
+    def _at_initialisation(self, run: RunConfig, net: TrainedNetwork, spec: MeasureSpec) -> State:
+        key = (run.at_initialisation(seed=run.seed), spec.id)
+        if key not in self._initial:
+            self._initial[key] = self._observe(run, net, 0, spec)
+        return self._initial[key]
+
+    def _observe(self, run: RunConfig, net: TrainedNetwork, step: int, spec: MeasureSpec) -> State:
+        return observe(network(run, net.checkpoints[step]), self.inputs, spec, labels=self.labels)
+
+
+def _together(tables: Sequence[pd.DataFrame], names: dict[str, Any], columns: dict[str, str]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True).assign(**names).astype(columns)[list(columns)]
 
 
 def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, asked: RobustnessSettings) -> dict[str, float]:
     """Calibration error and adversarial accuracies of the trained net, by name: "pgd_linf_0.1", "calibration_error", …"""
-    model = _network(run, dataset, net, net.steps[-1]).eval()
-    every = torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
+    model, every = network(run, net.final), inputs_of(dataset)
     with torch.no_grad():
         probabilities = torch.softmax(model(every).double(), dim=1).numpy()
     found = {"calibration_error": expected_calibration_error(probabilities, dataset.test_labels)}
@@ -56,58 +124,3 @@ def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, asked: Rob
                 options = {"norm": norm, "method": method, "steps": asked.steps, "restarts": asked.restarts, "seed": run.seed}
                 found[f"{method}_{norm}_{eps:g}"] = adversarial_accuracy(model, inputs, labels, eps, **options)  # type: ignore[arg-type]
     return found
-
-
-def measure_initial(run: RunConfig, net: TrainedNetwork, dataset: Dataset) -> State:
-    """The state of an untrained net, which every training of this seed starts from."""
-    return measure_state(_network(run, dataset, net, 0), probe_of(run, dataset), run.geometry, full=True)
-
-
-def measure_run(run: RunConfig, net: TrainedNetwork, dataset: Dataset, initial: State) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The results rows and the curves of one run: everything at initialisation and after training, sums in between."""
-    plan, probe = run.geometry, probe_of(run, dataset)
-    inputs, quantile = probe.inputs, plan.zero_row_quantile
-    last = net.steps[-1]
-    tables: list[pd.DataFrame] = []
-    distributions: list[pd.DataFrame] = []
-    for step in net.steps:
-        model = _network(run, dataset, net, step)
-        full = step in (0, last)
-        state = initial if step == 0 else measure_state(model, probe, plan, full=full)
-        rows = [compare(state, initial, quantile)]
-        if full and wants(plan.scores, *PRUNE_SCORES):
-            some = inputs[choose_points(len(inputs), plan.layer_points)]
-            rows.append(_without_constant_units(model, some, state, initial, quantile))
-        if full:
-            distributions.append(curves(state).assign(step=step))
-        asked = pd.concat(rows)
-        if plan.scores is not None:
-            asked = asked[asked["score"].isin([*plan.scores, *BOOKKEEPING])]
-        tables.append(asked.assign(step=step, epoch=step / net.steps_per_epoch, accuracy=net.accuracy[step]))
-    names: dict[str, Any] = {"run": run.run_id, "width": run.width, "training": run.training, "seed": run.seed}
-    results = pd.concat(tables, ignore_index=True).assign(**names)
-    curve_table = pd.concat(distributions, ignore_index=True).assign(**names)
-    return results.astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)], curve_table.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)]
-
-
-def _without_constant_units(
-    model: nn.Sequential, inputs: torch.Tensor, state: State, initial: State, quantile: float
-) -> pd.DataFrame:
-    """Rows ``prune_change`` (rows at or below the threshold of the initial net count as zero) and ``prune_change_exact``."""
-    thresholds = {layer: float(np.quantile(initial.row_means[layer, 1], quantile)) for layer in state.row_norms}
-    changes = {
-        ("", 0, "all", score): Values.of([WHOLE], change_without_constant_units(model, inputs, state.row_norms, limits))
-        for score, limits in (("prune_change", thresholds), ("prune_change_exact", None))
-    }
-    return as_rows(changes, {})
-
-
-def probe_of(run: RunConfig, dataset: Dataset) -> Probe:
-    inputs = torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
-    return Probe(inputs, dataset.test_labels, choose_points(len(inputs), run.geometry.points), dataset.image_shape)
-
-
-def _network(run: RunConfig, dataset: Dataset, net: TrainedNetwork, step: int) -> nn.Sequential:
-    model = mlp(dataset.n_inputs, run.widths, dataset.n_classes, run.activation, run.init, run.init_scale, seed=run.seed)
-    model.load_state_dict(net.checkpoints[step])
-    return model

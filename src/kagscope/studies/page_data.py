@@ -16,19 +16,21 @@ from safetensors import SafetensorError, safe_open
 from kagscope.base.errors import KagscopeError
 from kagscope.base.files import atomic_write
 from kagscope.data import load_local
-from kagscope.jacobians import FactoredJacobian, hidden_layer_jacobians
-from kagscope.measuring.geometry import choose_points
-from kagscope.measuring.unit_statistics import UnitStatistics, UnitSums
+from kagscope.measuring.compare import unit_table
+from kagscope.measuring.observe import observe
+from kagscope.measuring.points import choose_points
+from kagscope.measuring.spec import MeasureSpec
 from kagscope.studies.config import RunConfig
+from kagscope.studies.measure import LAYERS
+from kagscope.studies.networks import network
+from kagscope.studies.record import CONFIG, WEIGHTS, main_specs
 from kagscope.studies.store import RunStore
-from kagscope.training.models import mlp
 
 KEYS = ("run", "width", "training")
 FOLDER = "data"  # in a study's folder: <start of the data's fingerprint>.safetensors
 MAX_CLASSES = 20  # whose mean images are kept
 ENTRIES = 2_000_000  # of rows of units, about what a page shows; further nets are left out
 MAX_UNITS = 256  # of a layer that a page shows
-CHUNK_BYTES = 2**26  # of Jacobians held at once
 
 
 @dataclass(frozen=True)
@@ -46,31 +48,34 @@ def exhibits(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any]) 
     """Further provenance for :func:`kagscope.report.write_report`: ``configs``, ``labels``, ``pictures`` and ``units``.
 
     Args:
-        store: of the study.
+        store: Run store of the study.
         runs: ids of whole runs, in order.
         settings: run id to what tells its setting from others (its seed apart); the first run of each shows its units.
 
     What needs the data is left out where they are not on this machine and the study's folder does not hold them yet.
     """
-    configs = {run: json.loads((store.run_folder(run) / "config.json").read_text()) for run in runs}
-    found: dict[str, Any] = {"configs": configs}
+    configs = {run: json.loads((store.run_folder(run) / CONFIG).read_text()) for run in runs}
+    specs = main_specs(store.study)
+    found: dict[str, Any] = {"configs": {run: config | {"measured": specs[run]} for run, config in configs.items()}}
     probes: dict[str, Probe | None] = {}
-    for config in configs.values():
+    for run, config in configs.items():
         fingerprint = str(config["data_fingerprint"])
         if fingerprint not in probes:
-            probes[fingerprint] = _probe(store.folder, RunConfig(**config))
+            probes[fingerprint] = _probe(store.folder, RunConfig(**config), int(specs[run]["points"]))
     if len(probes) == 1 and (probe := next(iter(probes.values()))) is not None:
         found["labels"] = dict(zip(probe.points.tolist(), probe.labels.tolist(), strict=True))
         found["pictures"] = {"mean": probe.mean, "classes": dict(enumerate(probe.class_means))}
     first = {str(settings[run]): run for run in reversed(runs)}
     found["units"], entries = {}, 0
     for run in [run for run in runs if first[str(settings[run])] == run]:
-        layers = _units(store, run, configs[run], probes)
-        entries += sum(min(len(one.rows), MAX_UNITS) * one.rows.shape[1] for one in layers)
+        config, probe = RunConfig(**configs[run]), probes[str(configs[run]["data_fingerprint"])]
+        if probe is None:
+            continue
+        units = _units(store, run, config, probe, float(specs[run]["zero_row_quantile"]))
+        entries += probe.inputs.shape[1] * sum(min(len(one), MAX_UNITS) for _, one in units.groupby("layer"))
         if found["units"] and entries > ENTRIES:
             break
-        if layers:
-            found["units"][run] = pd.concat([one.table() for one in layers], ignore_index=True)
+        found["units"][run] = units
     return found
 
 
@@ -80,52 +85,27 @@ def settings_of_runs(results: pd.DataFrame) -> dict[str, tuple[int, str]]:
     return {str(run): (int(width), str(training)) for run, width, training in zip(*(rows[name] for name in KEYS), strict=True)}
 
 
-def _units(store: RunStore, run: str, config: Mapping[str, Any], probes: Mapping[str, Probe | None]) -> list[UnitStatistics]:
+def _units(store: RunStore, run: str, config: RunConfig, probe: Probe, quantile: float) -> pd.DataFrame:
     """The units of a trained net at the measured points; zero rows against the threshold of the same net at initialisation."""
-    probe = probes[str(config["data_fingerprint"])]
-    if probe is None:
-        return []
-    settings = RunConfig(**config)
-    before, after = _nets(store.run_folder(run) / "weights.safetensors", settings, probe.inputs.shape[1])
-    inputs = torch.from_numpy(probe.inputs)
-    initial = _sums(before, inputs)
-    found = []
-    for layer, (sums, W) in _sums(after, inputs).items():
-        threshold = float(np.quantile(np.concatenate(initial[layer][0].means), settings.geometry.zero_row_quantile))
-        found.append(sums.compute(layer, [threshold], W))
-    return found
+    spec = MeasureSpec(layers=LAYERS, k=1, scores=["zero_rows"], zero_row_quantile=quantile)
+    before, after = (
+        observe(network(config, state), torch.from_numpy(probe.inputs), spec) for state in _ends(store.run_folder(run) / WEIGHTS)
+    )
+    return unit_table(after, [before])
 
 
-def _sums(model: torch.nn.Sequential, inputs: torch.Tensor) -> dict[str, tuple[UnitSums, np.ndarray | None]]:
-    found: dict[str, tuple[UnitSums, np.ndarray | None]] = {}
-    for layer, jacobian in hidden_layer_jacobians(model, inputs).items():
-        sums, (m, n) = UnitSums(), jacobian.shape
-        size = max(1, CHUNK_BYTES // (8 * m * n))
-        for start in range(0, len(inputs), size):
-            sums.update(jacobian.dense(slice(start, start + size)))
-        found[layer] = sums, jacobian.W if isinstance(jacobian, FactoredJacobian) else None
-    return found
-
-
-def _nets(file: Path, run: RunConfig, n_inputs: int) -> tuple[torch.nn.Sequential, torch.nn.Sequential]:
-    """The net at initialisation and after training, from its stored checkpoints."""
+def _ends(file: Path) -> list[dict[str, torch.Tensor]]:
+    """The weights at initialisation and after training, of a run's stored checkpoints."""
     with safe_open(file, framework="pt") as stored:
         names = [name.partition("/") for name in stored.keys()]  # noqa: SIM118 (not a mapping)
         steps = sorted({int(step) for step, _, _ in names})
-        states = [
+        return [
             {key: stored.get_tensor(f"{step}/{key}") for number, _, key in names if int(number) == step}
             for step in (steps[0], steps[-1])
         ]
-    nets = []
-    for state in states:
-        outputs = len(state["output.weight"])
-        net = mlp(n_inputs, run.widths, outputs, run.activation, seed=0)
-        net.load_state_dict(state)
-        nets.append(net)
-    return nets[0], nets[1]
 
 
-def _probe(folder: Path, run: RunConfig) -> Probe | None:
+def _probe(folder: Path, run: RunConfig, count: int) -> Probe | None:
     """From the study's folder; else from the data, if they are on this machine, and then kept in the folder."""
     file = folder / FOLDER / f"{run.data_fingerprint[:16]}.safetensors"
     names = Probe.__dataclass_fields__
@@ -133,24 +113,24 @@ def _probe(folder: Path, run: RunConfig) -> Probe | None:
         with safe_open(file, framework="np") as stored:
             kept = Probe(**{name: stored.get_tensor(name) for name in names})
         columns = run.image_shape[0] * run.image_shape[1]
-        if kept.inputs.shape == (len(kept.points), columns) and len(kept.points) == run.geometry.points:
+        if kept.inputs.shape == (len(kept.points), columns) and len(kept.points) == count:
             return kept
     except (OSError, SafetensorError):
         pass
-    made = _made(run)
+    made = _made(run, count)
     if made is not None:
         _keep(file, made)
     return made
 
 
-def _made(run: RunConfig) -> Probe | None:
+def _made(run: RunConfig, count: int) -> Probe | None:
     try:
         data = load_local(run.data)
     except KagscopeError:
         return None
     if data is None or data.fingerprint() != run.data_fingerprint:
         return None
-    points = choose_points(len(data.test_images), run.geometry.points)
+    points = choose_points(len(data.test_images), count)
     labels = data.test_labels
     classes: Iterable[int] = range(data.n_classes if 1 < data.n_classes <= MAX_CLASSES and data.test_targets is None else 0)
     means = [data.test_images[labels == label].mean(axis=0) for label in classes if (labels == label).any()]

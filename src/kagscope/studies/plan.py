@@ -10,11 +10,12 @@ from math import comb
 
 import torch
 
-from kagscope.measuring.geometry import SUMS
-from kagscope.minors._input import MOMENTS
+from kagscope.measuring.spec import MeasureSpec
+from kagscope.registry import moments_for
 from kagscope.studies.config import RunConfig
-from kagscope.training.models import layer_names
-from kagscope.wanted import NEEDS, moments_for, wants
+from kagscope.studies.measure import OUTPUT
+from kagscope.studies.networks import steps_of
+from kagscope.studies.runs import Job
 
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
 STEP_OVERHEAD = 35e-6  # seconds of an optimiser step beside its arithmetic
@@ -26,6 +27,7 @@ TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.0  # a 3-minor's, up to what a s
 # copies of the Jacobians of all points.
 WORKER_BYTES, IMAGE_COPIES, STATES, JACOBIANS = 0.7e9, 2.5, 4, 3
 BYTES_PER_ROW, BYTES_PER_RUN = 3.0, 1e5  # of compressed tables
+FORMULAS = frozenset({"s1", "s2", "s4"})  # moments that need no look at every minor
 
 
 @dataclass(frozen=True)
@@ -50,27 +52,32 @@ class Estimate:
         return (self.train_seconds + self.geometry_seconds) / max(1, min(workers, self.runs))
 
 
-def estimate(runs: Sequence[RunConfig], images: dict[str, int], classes: dict[str, int]) -> Estimate:
+def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int]) -> Estimate:
     """Time and disk of runs.
 
     Args:
-        runs: to be computed.
+        jobs: to be computed.
         images, classes: training images and classes of each data set by name.
     """
     rate = _product_rate() * SHARE_OF_PEAK
-    train = sum(_train_seconds(run, images[run.data], classes[run.data], rate) for run in runs)
-    geometry = sum(_geometry_seconds(run) for run in runs)
-    size = sum(4.0 * run.checkpoints * _parameters(run, classes[run.data]) + _table_bytes(run) for run in runs)
-    memory = max((task_memory(run, images[run.data]) for run in runs), default=0.0)
-    return Estimate(len(runs), train, geometry, size, memory)
+    train = sum(_train_seconds(job.run, images[job.run.data], classes[job.run.data], rate) for job in jobs)
+    geometry = sum(_spec_seconds(job.run, name, spec) for job in jobs for name, spec in job.what.specs.items())
+    size = sum(4.0 * len(job.run.steps) * _parameters(job.run, classes[job.run.data]) + _table_bytes(job) for job in jobs)
+    memory = max((task_memory(job, images[job.run.data]) for job in jobs), default=0.0)
+    return Estimate(len(jobs), train, geometry, size, memory)
 
 
-def task_memory(run: RunConfig, images: int, seeds: int = 16) -> float:
-    """Bytes that a worker takes which trains some seeds of ``run`` side by side on ``images`` training images, about."""
+def task_memory(job: Job, images: int, seeds: int = 16) -> float:
+    """Bytes that a worker takes which trains some seeds of a run side by side on ``images`` training images, about."""
+    run = job.run
     n = run.image_shape[0] * run.image_shape[1]
-    nets = 4.0 * seeds * _parameters(run, 10) * (STATES + run.checkpoints)
-    jacobians = 8.0 * JACOBIANS * run.geometry.points * n * sum(run.widths)
-    return WORKER_BYTES + IMAGE_COPIES * 4.0 * images * n + nets + jacobians
+    nets = 4.0 * seeds * _parameters(run, 10) * (STATES + len(run.steps))
+    points = max((_points(spec) for spec in job.what.specs.values()), default=0)
+    return WORKER_BYTES + IMAGE_COPIES * 4.0 * images * n + nets + 8.0 * JACOBIANS * points * n * sum(run.widths)
+
+
+def _points(spec: MeasureSpec) -> int:
+    return spec.points or spec.budget.samples
 
 
 def _sizes(run: RunConfig, classes: int) -> list[int]:
@@ -88,26 +95,30 @@ def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> fl
     return steps * STEP_OVERHEAD + 6.0 * run.epochs * count * _parameters(run, classes) / rate
 
 
-def _geometry_seconds(run: RunConfig) -> float:
+def _spec_seconds(run: RunConfig, name: str, spec: MeasureSpec) -> float:
     n = run.image_shape[0] * run.image_shape[1]
-    plan, between, total = run.geometry, run.checkpoints - 2, 0.0
-    looks = not set(moments_for(plan.scores, MOMENTS)) <= set(SUMS)  # at every minor: formulas do not give all that is asked for
-    for layer, width in zip(layer_names(len(run.widths)), run.widths, strict=True):
-        if plan.layers is not None and layer not in plan.layers:
-            continue
-        visited = (2 * plan.visited_points + between * plan.track_visited_points) * looks
-        total += run.checkpoints * STATE_OVERHEAD + visited * comb(width, 2) * comb(n, 2) / MINORS_PER_SECOND
-        if 3 in plan.k and wants(plan.scores, *NEEDS):
-            total += 2 * plan.k3_points * min(TRIPLE_SECONDS * comb(width, 3) * comb(n, 3), MOST_PER_TRIPLE_POINT)
-    return total
+    widths = (
+        run.widths if isinstance(spec.layers, str) else [run.widths[int(one.removeprefix("hidden")) - 1] for one in spec.layers]
+    )
+    looks = (
+        name != OUTPUT and not moments_for(spec.asked) <= FORMULAS
+    )  # at every minor: formulas do not give all that is asked for
+    each = 0.0
+    for width in widths:
+        minors = comb(width, 2) * comb(n, 2) * _points(spec)
+        each += STATE_OVERHEAD + min(minors, spec.budget.exact_minors) * looks / MINORS_PER_SECOND
+        if 3 in spec.k and looks:
+            points = min(spec.budget.triple_points or _points(spec), _points(spec))
+            each += points * min(TRIPLE_SECONDS * comb(width, 3) * comb(n, 3), MOST_PER_TRIPLE_POINT)
+    return each * len(steps_of(name, run.steps))
 
 
-def _table_bytes(run: RunConfig) -> float:
-    plan = run.geometry
-    selections = 9 if plan.selections is None else len(plan.selections)
-    scores = 8 if plan.scores is None else len(plan.scores)
-    rows = len(plan.layers or run.widths) * len(plan.k) * selections * scores
-    return BYTES_PER_ROW * rows * (2 * run.geometry.points + (run.checkpoints - 2) * run.geometry.track_points) + BYTES_PER_RUN
+def _table_bytes(job: Job) -> float:
+    rows = 0
+    for name, spec in job.what.specs.items():
+        per_point = len(job.run.widths) * len(spec.k) * len(spec.selections) * min(8, len(spec.asked))
+        rows += per_point * _points(spec) * len(steps_of(name, job.run.steps)) if name != OUTPUT else 0
+    return BYTES_PER_ROW * rows + BYTES_PER_RUN
 
 
 def _product_rate() -> float:

@@ -1,87 +1,71 @@
-"""The main job: train, measure and judge the paper's claims, from settings to a report."""
+"""The main job as a ready study: options of ``kagscope reproduce`` to a study file."""
 
 from __future__ import annotations
 
+import re
 import shlex
-from pathlib import Path
+import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 from kagscope.base.errors import InputError
-from kagscope.data import load
-from kagscope.studies.collect import Outcome, collect
-from kagscope.studies.config import RunConfig, StudySettings
-from kagscope.studies.execute.local import Executor, Report
-from kagscope.studies.study import Study, run_study
+from kagscope.base.validation import validated
+from kagscope.studies.file import StudyFile, ready
+
+PLACES = {
+    "data": "run.data",
+    "widths": "grid.width",
+    "depth": "run.depth",
+    "activation": "run.activation",
+    "training": "grid.training",
+    "seeds": "grid.seed.count",
+    "epochs": "run.epochs",
+    "batch_size": "run.batch_size",
+    "learning_rate": "run.learning_rate",
+    "weight_decay": "run.weight_decay",
+    "checkpoints": "measure.checkpoints",
+    "k": "measure.k",
+    "points": "measure.points",
+}
+"""Option to its place in a study file."""
 
 
-def reproduce(
-    settings: StudySettings,
-    out: str | Path,
-    *,
-    executor: Executor | None = None,
-    on_event: Report = lambda event: None,
-    progress: bool = False,
-) -> Outcome:
-    """Run the study and write its report into ``out``; finished runs found there are used again.
-
-    Args:
-        settings: what to vary and to measure.
-        out: new, empty, or the folder of this very study.
-        executor: where to run; default every core of this machine.
-        on_event: told of progress, see :func:`kagscope.studies.study.run_study`.
-        progress: show a bar while downloading.
-
-    Returns:
-        Claims, findings and where everything is.
+def reproduction(**options: Any) -> StudyFile:
+    """The study ``reproduce`` with these options (names of :data:`PLACES`, None for the default) in place of its own values.
 
     Raises:
-        InputError: settings that do not fit the data.
-        DataError: unknown or damaged data.
-        OutputError: ``out`` cannot be used; it is left untouched.
-        RunsFailed: some runs failed; the others are stored.
+        InputError: an unknown option, or a value that cannot be used: in one line that names the option.
     """
-    dataset = load(settings.data, progress=progress)
-    settings = settings.resolved(dataset.n_inputs)
-    runs = list(settings.runs(dataset.fingerprint(), dataset.image_shape))
-    _check_fit(runs[0], len(dataset.train_labels), len(dataset.test_labels))
-    study = {
-        "command": command(settings, out),
-        "data": settings.data,
-        "image_shape": list(dataset.image_shape),
-        "settings": settings.model_dump(mode="json"),
-    }
-    fingerprint = settings.study_fingerprint(dataset.fingerprint())
-    images = {settings.data: len(dataset.train_labels)}
-    return run_study(Study(study, fingerprint, runs, images=images), out, collect, executor=executor, on_event=on_event)
+    if unknown := options.keys() - PLACES.keys():
+        raise InputError(f"there is no option {', '.join(sorted(unknown))}; expected some of {', '.join(PLACES)}")
+    values = tomllib.loads(ready("reproduce"))
+    for name, value in options.items():
+        if value is not None:
+            table, *inner = PLACES[name].split(".")
+            place = values[table]
+            for key in inner[:-1]:
+                place = place[key]
+            place[inner[-1]] = list(value) if isinstance(value, tuple) else value
+    try:
+        file = validated(StudyFile, values)
+        file.values()  # says which value a run cannot have
+    except InputError as error:
+        raise InputError(as_options(str(error))) from None
+    return file
 
 
-def command(settings: StudySettings, out: str | Path) -> str:
+def as_options(message: str) -> str:
+    """An error about a place of the study file as one about the option that stands for it."""
+    for option, place in PLACES.items():
+        message = re.sub(rf"^{re.escape(place.removesuffix('.count'))}(\.count)?\b", f"--{option.replace('_', '-')}", message)
+    return message
+
+
+def command(options: Mapping[str, Any], out: Any) -> str:
     """The command line that runs this study again."""
-    words = ["kagscope", "reproduce", "--data", settings.data, "--out", str(out), "--widths", ",".join(map(str, settings.widths))]
-    given: dict[str, Any] = {
-        "depth": settings.depth,
-        "activation": settings.activation,
-        "seeds": settings.seeds,
-        "epochs": settings.epochs,
-        "batch-size": settings.batch_size,
-        "learning-rate": settings.learning_rate,
-        "weight-decay": settings.weight_decay,
-        "checkpoints": settings.checkpoints,
-    }
-    for name, value in given.items():
-        words += [f"--{name}", str(value)]
-    words += ["--k", ",".join(map(str, settings.k))]
-    if settings.points is not None:
-        words += ["--points", str(settings.points)]
-    if len(settings.trainings) == 1:
-        words += ["--training", settings.trainings[0]]
+    words = ["kagscope", "reproduce", "--out", str(out)]
+    for name, value in options.items():
+        if value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
     return shlex.join(words)
-
-
-def _check_fit(run: RunConfig, train_images: int, test_images: int) -> None:
-    if run.batch_size > train_images:
-        raise InputError(
-            f"batch_size is {run.batch_size}, but there are {train_images} training images; use a smaller --batch-size"
-        )
-    if run.geometry.points > test_images:
-        raise InputError(f"points is {run.geometry.points}, but there are {test_images} test images; use fewer --points")

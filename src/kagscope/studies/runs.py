@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -18,13 +20,13 @@ from kagscope.base.provenance import versions
 from kagscope.data import NAMES, Dataset, load
 from kagscope.data.functions import is_function
 from kagscope.data.variants import degraded
-from kagscope.loading.weights import save_weights
-from kagscope.measuring.states import State
+from kagscope.loading.weights import load_state, save_weights
 from kagscope.minors.threads import limit_threads
 from kagscope.studies.config import RunConfig
-from kagscope.studies.execute.local import DEVICE, Report
-from kagscope.studies.networks import measure_initial, measure_run, robustness, training_settings
-from kagscope.studies.reuse import Earlier, earlier, earlier_runs, still_to_measure, together
+from kagscope.studies.execute.base import DEVICE, Report
+from kagscope.studies.measure import MAIN, Measurements
+from kagscope.studies.networks import Measuring, robustness
+from kagscope.studies.record import CONFIG, WEIGHTS, Measured, curves_file, robustness_file, table_file
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import write_run_table
 from kagscope.training import TrainedNetwork, train
@@ -34,30 +36,42 @@ SEEDS_TOGETHER = 16  # at most: more save nothing, take memory, and are lost tog
 LOOK_AGAIN = 1.0  # seconds between looks at runs that another driver computes
 
 
+class Job(NamedTuple):
+    """A run and everything that is measured of it."""
+
+    run: RunConfig
+    what: Measurements
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of the run's folder that hold it."""
+        return Measured.of(self.what.as_json()).files
+
+
 @dataclass(frozen=True)
 class Task:
     """Runs of the same networks at initialisation, by every training and some seeds, and where they belong."""
 
     folder: Path
     data: str
-    runs: tuple[RunConfig, ...]
+    jobs: tuple[Job, ...]
 
 
-def tasks_for(missing: Sequence[RunConfig], folder: Path, workers: int) -> list[Task]:
+def tasks_for(missing: Sequence[Job], folder: Path, workers: int) -> list[Task]:
     """Missing runs as tasks, the widest first so that no long one is left for the end; at least two for each worker if possible.
 
     Trainings that start from the same networks stay together: those are measured once.
     """
-    families: dict[RunConfig, dict[int, list[RunConfig]]] = {}
-    for run in missing:
-        families.setdefault(run.at_initialisation(seed=0), {}).setdefault(run.seed, []).append(run)
+    families: dict[RunConfig, dict[int, list[Job]]] = {}
+    for job in missing:
+        families.setdefault(job.run.at_initialisation(seed=0), {}).setdefault(job.run.seed, []).append(job)
     pieces = -(-TASKS_PER_WORKER * workers // max(len(families), 1))
     tasks = [
-        Task(folder, data_source(family.data), tuple(run for seed in seeds for run in by_seed[seed]))
+        Task(folder, data_source(family.data), tuple(job for seed in seeds for job in by_seed[seed]))
         for family, by_seed in families.items()
         for seeds in _split(list(by_seed), max(pieces, -(-len(by_seed) // SEEDS_TOGETHER)))
     ]
-    return sorted(tasks, key=lambda task: (-task.runs[0].width, -len(task.runs)))
+    return sorted(tasks, key=lambda task: (-task.jobs[0].run.width, -len(task.jobs)))
 
 
 def data_source(data: str) -> str:
@@ -71,16 +85,16 @@ def _split(seeds: list[int], pieces: int) -> Iterator[list[int]]:
         yield seeds[start : start + size]
 
 
-def settings_of(runs: Sequence[RunConfig]) -> list[list[RunConfig]]:
-    """Runs grouped by setting: those that differ in their seed alone, which are trained together."""
-    groups: list[list[RunConfig]] = []
-    for run in runs:
+def by_setting(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Grouped by setting: those that differ in their seed alone, which are trained together."""
+    groups: list[list[Job]] = []
+    for job in jobs:
         for group in groups:
-            if group[0].same_setting(run):
-                group.append(run)
+            if group[0].run.same_setting(job.run):
+                group.append(job)
                 break
         else:
-            groups.append([run])
+            groups.append([job])
     return groups
 
 
@@ -99,116 +113,142 @@ def run_task(task: Task, report: Report) -> None:
         DataError: the data changed since the study began.
         OutputError: the store cannot be written.
     """
-    store = RunStore(task.folder)
-    if _data(task.data).fingerprint() != task.runs[0].data_fingerprint:
+    store, dataset = RunStore(task.folder), _data(task.data)
+    if dataset.fingerprint() != task.jobs[0].run.data_fingerprint:
         raise DataError(f"{task.data} changed since this study began; start a new one with another --out")
-    initial: dict[RunConfig, State] = {}
-    leases = store.leases
+    worker = _Worker(store, dataset, Measuring(dataset), report)
     with limit_threads(1):
-        for group in settings_of(task.runs):
+        for group in by_setting(task.jobs):
             waiting = list(group)
             while waiting:
-                waiting = [run for run in waiting if not store.is_complete(run.run_id)]
-                with leases.claimed([run.run_id for run in waiting]) as mine:
-                    claimed = [run for run in waiting if run.run_id in mine]
-                    _run_group(store, task.data, [run for run in claimed if not store.is_complete(run.run_id)], initial, report)
-                waiting = [run for run in waiting if run not in claimed]
+                waiting = [job for job in waiting if not store.is_complete(job.run.run_id, job.files)]
+                with store.leases.acquire([job.run.run_id for job in waiting]) as names:
+                    mine = [job for job in waiting if job.run.run_id in names]
+                    worker.compute([job for job in mine if not store.is_complete(job.run.run_id, job.files)])
+                waiting = [job for job in waiting if job.run.run_id not in names]
                 if waiting:  # another driver on this store is at work on them
                     time.sleep(LOOK_AGAIN)
 
 
-def _run_group(store: RunStore, data: str, group: list[RunConfig], initial: dict[RunConfig, State], report: Report) -> None:
-    """Train the seeds of one setting side by side, measure and store each; where that fails, each seed alone, to tell which.
+@dataclass(frozen=True)
+class _Worker:
+    store: RunStore
+    dataset: Dataset
+    measuring: Measuring
+    report: Report
 
-    Networks that the store holds already, measured for other numbers, are not trained again.
-    """
-    known = _known(store, data, group)
-    for run in [run for run in group if run in known]:
-        _measure(store, run, known[run].net, _dataset(data, run), initial, 0.0, report, known[run])
-    group = [run for run in group if run not in known]
-    if not group:
-        return
-    dataset = _dataset(data, group[0])
-    name = group[0].run_id
-    began = time.perf_counter()
-    try:
-        nets = train(
-            dataset,
-            training_settings(group[0]),
-            [run.seed for run in group],
-            device=training_device(),
-            on_progress=lambda done, total, info: report({"kind": "train", "task": name, "done": done, "total": total}),
-        )
-    except InputError as error:  # it diverged
-        if len(group) > 1:
-            for run in group:
-                _run_group(store, data, [run], initial, report)
+    def compute(self, group: list[Job]) -> None:
+        """Train the seeds of one setting side by side, measure and store each; networks that the store holds are not trained."""
+        new = []
+        for job in group:
+            name = job.run.run_id
+            if self.store.is_complete(name):
+                net, there = stored_network(self.store, job.run), self.store.checked(name).files
+                self._measure(job, net, there, self.store.add, self.store.manifest(name))
+            else:
+                new.append(job)
+        self._train(new)
+
+    def _train(self, group: list[Job]) -> None:
+        """Where training fails, each seed alone, to tell which."""
+        if not group:
             return
-        _failed(store, group[0], error, report)
-        return
-    train_seconds = (time.perf_counter() - began) / len(nets)
-    for run, net in zip(group, nets, strict=True):
-        _measure(store, run, net, dataset, initial, train_seconds, report)
+        first, began = group[0].run, time.perf_counter()
+        try:
+            nets = train(
+                degraded(self.dataset, first.train_size, first.label_noise, first.data_seed),
+                first.training_settings(),
+                [job.run.seed for job in group],
+                device=training_device(),
+                on_progress=lambda done, total, info: self.report(
+                    {"kind": "train", "task": first.run_id, "done": done, "total": total}
+                ),
+            )
+        except InputError as error:  # it diverged
+            if len(group) > 1:
+                for job in group:
+                    self._train([job])
+                return
+            self._failed(first, error)
+            return
+        seconds = (time.perf_counter() - began) / len(nets)
+        for job, net in zip(group, nets, strict=True):
+            facts = {
+                "accuracy": net.accuracy[net.steps[-1]],
+                "accuracy_at": {str(step): net.accuracy[step] for step in net.steps},
+                "train_accuracy": net.train_accuracy,
+                "steps_per_epoch": net.steps_per_epoch,
+                "train_seconds": seconds,
+                "device": training_device(),
+                "versions": versions(),
+            }
+            self._measure(job, net, (), self.store.publish, facts)
+
+    def _measure(
+        self, job: Job, net: TrainedNetwork, there: Collection[str], store: Callable[..., None], facts: dict[str, Any]
+    ) -> None:
+        """Measure what is not ``there``, and store it with ``facts`` of the run."""
+        run, what = job
+        self.report({"kind": "measure", "run": run.run_id})
+        began = time.perf_counter()
+        missing = [name for name, spec in what.specs.items() if not _files(name, spec.id) <= set(there)]
+        attacks = what.robustness if what.robustness and robustness_file(what.robustness.id) not in there else None
+        try:
+            tables = self.measuring.tables(run, net, what, missing)
+            attacked = robustness(run, net, self.dataset, attacks) if attacks else {}
+        except InputError as error:
+            self._failed(run, error)
+            return
+        seconds = facts.get("geometry_seconds", 0.0) + time.perf_counter() - began
+
+        def write(folder: Path) -> None:
+            if not there:
+                (folder / CONFIG).write_text(run.model_dump_json(indent=1) + "\n")
+                weights = {f"{step}/{key}": value for step, state in net.checkpoints.items() for key, value in state.items()}
+                save_weights(folder / WEIGHTS, weights)
+            for name, (rows, curves) in tables.items():
+                spec_id = what.specs[name].id
+                _write(rows, folder / table_file(spec_id))
+                if curves is not None:
+                    _write(curves, folder / curves_file(spec_id))
+            if attacks:
+                file = folder / robustness_file(attacks.id)
+                file.parent.mkdir()
+                file.write_text(json.dumps(attacked, indent=1) + "\n")
+
+        store(run.run_id, write, facts | {"geometry_seconds": seconds})
+        shown = {"accuracy": facts["accuracy"], "train_seconds": facts["train_seconds"], "geometry_seconds": seconds}
+        self.report({"kind": "run", "run": run.run_id, **shown})
+
+    def _failed(self, run: RunConfig, error: Exception) -> None:
+        self.store.fail(run.run_id, str(error), traceback.format_exc())
+        self.report({"kind": "failed", "run": run.run_id, "error": str(error)})
 
 
-def _dataset(data: str, run: RunConfig) -> Dataset:
-    return degraded(_data(data), run.train_size, run.label_noise, run.data_seed)
+def _files(name: str, spec_id: str) -> set[str]:
+    return {table_file(spec_id), *([curves_file(spec_id)] if name == MAIN else [])}
 
 
-def _known(store: RunStore, data: str, group: Sequence[RunConfig]) -> dict[RunConfig, Earlier]:
-    """What the store holds of the networks of a group, measured for other numbers."""
-    names = earlier_runs(store)
-    there = {run: names[run.training_fingerprint()] for run in group if names and run.training_fingerprint() in names}
-    images = len(_dataset(data, group[0]).train_labels) if there else 0
-    found = {run: earlier(store, name, training_settings(run), images) for run, name in there.items()}
-    return {run: known for run, known in found.items() if known is not None}
+def _write(table: pd.DataFrame, file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    write_run_table(table, file)
 
 
-def _measure(
-    store: RunStore,
-    run: RunConfig,
-    net: TrainedNetwork,
-    dataset: Dataset,
-    initial: dict[RunConfig, State],
-    train_seconds: float,
-    report: Report,
-    known: Earlier | None = None,
-) -> None:
-    """Measure one network and store the run; what is known of it is not measured again."""
-    report({"kind": "measure", "run": run.run_id})
-    began = time.perf_counter()
-    todo = run if known is None else still_to_measure(run, known)
-    try:
-        tables = None if todo is None else _tables(todo, net, dataset, initial)
-    except InputError as error:
-        _failed(store, run, error, report)
-        return
-    if known is not None and todo is not run:
-        tables = together(run, known, tables)
-    assert tables is not None
-    facts = {
-        "accuracy": net.accuracy[net.steps[-1]],
-        "train_accuracy": net.train_accuracy,
-        "train_seconds": train_seconds,
-        "geometry_seconds": time.perf_counter() - began,
-        "device": training_device(),
-        "versions": versions(),
-    }
-    if run.robustness is not None:
-        same = known is not None and known.run.robustness == run.robustness
-        facts["robustness"] = known.robustness if known and same else robustness(run, net, dataset, run.robustness)
-    store.publish(run.run_id, partial(_write, run, net, tables), facts)
-    shown = {key: facts[key] for key in ("accuracy", "train_seconds", "geometry_seconds")}
-    report({"kind": "run", "run": run.run_id, **shown})
+def stored_network(store: RunStore, run: RunConfig) -> TrainedNetwork:
+    """The network of a finished run, with its weights and accuracy at every kept step.
 
-
-def _tables(
-    run: RunConfig, net: TrainedNetwork, dataset: Dataset, initial: dict[RunConfig, State]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    start = run.at_initialisation(seed=run.seed)
-    if start not in initial:
-        initial[start] = measure_initial(run, net, dataset)
-    return measure_run(run, net, dataset, initial[start])
+    Raises:
+        DataError: its weights cannot be read.
+    """
+    manifest = store.manifest(run.run_id)
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_state(store.run_folder(run.run_id) / WEIGHTS).items():
+        step, _, name = key.partition("/")
+        states.setdefault(int(step), {})[name] = tensor
+    accuracy = {int(step): float(value) for step, value in manifest["accuracy_at"].items()}
+    return TrainedNetwork(
+        run.seed, run.training_settings(), states, accuracy, {}, manifest["train_accuracy"], manifest["steps_per_epoch"]
+    )
 
 
 def training_device() -> str:
@@ -217,16 +257,3 @@ def training_device() -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("a GPU was set aside for each run, but torch finds none here; leave out --gpus-per-run")
     return device
-
-
-def _failed(store: RunStore, run: RunConfig, error: Exception, report: Report) -> None:
-    store.fail(run.run_id, str(error), traceback.format_exc())
-    report({"kind": "failed", "run": run.run_id, "error": str(error)})
-
-
-def _write(run: RunConfig, net: TrainedNetwork, tables: tuple[pd.DataFrame, pd.DataFrame], folder: Path) -> None:
-    weights = {f"{step}/{key}": tensor for step, state in net.checkpoints.items() for key, tensor in state.items()}
-    (folder / "config.json").write_text(run.model_dump_json(indent=1) + "\n")
-    save_weights(folder / "weights.safetensors", weights)
-    for name, table in zip(("table", "curves"), tables, strict=True):
-        write_run_table(table, folder / f"{name}.parquet")

@@ -9,26 +9,28 @@ from typing import Any
 import pandas as pd
 
 from kagscope.studies.config import RunConfig
+from kagscope.studies.record import CONFIG, measured_of
 from kagscope.studies.statistics.student import Estimate, t_interval
 from kagscope.studies.store import RunStore
 from kagscope.tables.means import WHAT_KEYS, final, summarise
 
-HIDDEN = ("geometry", "robustness", "schedule")
-LATER = {name: RunConfig.model_fields[name].default for name in RunConfig.later}  # what older stores do not say
+HIDDEN = ("steps",)
 BASIC_AXES = ("width", "training", "seed")
 
 
 def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
     """One row per run: its id, every value of its configuration, accuracies, generalisation gap, seconds."""
-    rows = []
+    rows, asked = [], measured_of(store.study)
     for run_id in run_ids:
-        config = LATER | json.loads((store.run_folder(run_id) / "config.json").read_text())
-        manifest = store.manifest(run_id)
+        folder = store.run_folder(run_id)
+        config = RunConfig(**json.loads((folder / CONFIG).read_text())).model_dump(mode="json")
+        manifest, attacks = store.manifest(run_id), asked[run_id].robustness
         values: dict[str, Any] = {name: value for name, value in config.items() if name not in HIDDEN}
         widths = values.pop("widths")
         values |= {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
         facts = {name: manifest[name] for name in ("accuracy", "train_accuracy", "train_seconds", "geometry_seconds")}
-        rows.append({"run": run_id, **values, **facts, **manifest.get("robustness", {})})
+        attacked = json.loads((folder / attacks).read_text()) if attacks else {}
+        rows.append({"run": run_id, **values, **facts, **attacked})
     table = pd.DataFrame(rows)
     return table.assign(generalization_gap=table["train_accuracy"] - table["accuracy"])
 
@@ -52,7 +54,7 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     runs = runs.assign(setting=codes)
     accuracy = runs.groupby("setting")["accuracy"].agg(["mean", "std", "count"])
     low, high = t_interval(Estimate(accuracy["mean"], accuracy["std"] / accuracy["count"] ** 0.5, accuracy["count"] - 1))
-    ends = {"accuracy": accuracy["mean"], "accuracy_low": low, "accuracy_high": high}
+    ends: dict[str, Any] = {"accuracy": accuracy["mean"], "accuracy_low": low, "accuracy_high": high}
     settings = runs.drop_duplicates("setting").set_index("setting")[axes].assign(**ends)
     trained = final(results)
     trained = trained.assign(setting=trained["run"].astype(str).map(runs.set_index("run")["setting"]))

@@ -1,14 +1,15 @@
 """The run store: ``runs/<run id>/`` folders that appear whole or not at all, and are checked before they are read as data.
 
-study.json                    what this folder holds: settings, fingerprint, versions
+study.json                    what this folder holds: settings, fingerprint, runs, and which specs each is measured with
 leases/<run id>.lease         who computes a run just now
 failed/<run id>.json          the error that a run ended with
 data/<fingerprint>.safetensors   inputs and labels of the measured points, mean images (kagscope.studies.page_data)
-runs/<run id>/config.json     the run's configuration
+runs/<run id>/config.json     the run's configuration: how the network is trained
 runs/<run id>/weights.safetensors   every checkpoint, keys "<step>/<parameter>"
-runs/<run id>/table.parquet   results rows (kagscope.tables.schema)
-runs/<run id>/curves.parquet  distributions
-runs/<run id>/manifest.json   size and SHA-256 of the files above, timings, versions
+runs/<run id>/tables/<spec id>.parquet   results rows (kagscope.tables.schema) of one spec; others may come later
+runs/<run id>/curves/<spec id>.parquet   distributions
+runs/<run id>/robustness/<id>.json   accuracies under attack, by name
+runs/<run id>/manifest.json   SHA-256 of the files above, timings, accuracies, versions
 """
 
 from __future__ import annotations
@@ -17,25 +18,34 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kagscope.base.errors import DataError, OutputError
 from kagscope.base.files import atomic_write
+from kagscope.base.folders import is_ours
+from kagscope.base.provenance import versions
 from kagscope.studies.locks import Leases
+from kagscope.studies.record import CONFIG, MANIFEST, STORE_VERSION, STUDY_FILE, WEIGHTS, read_study
 from kagscope.studies.writer import machine, writer, writer_is_dead
 
-STUDY_FILE = "study.json"
-MANIFEST = "manifest.json"
-STORE_VERSION = 2
 CHUNK = 2**20  # bytes read at a time
-CONFIG = "config.json"
-RUN_FILES = (CONFIG, "weights.safetensors", "table.parquet", "curves.parquet")
+INSIDE = re.compile(r"(\w+/)?\w[\w.-]*")  # names of files that a manifest may have: none leaves the run's folder
+
+
+class Checked(NamedTuple):
+    """A stored run: what is wrong with it or None; SHA-256 of its manifest; its files; content of config.json."""
+
+    damage: str | None
+    digest: str
+    files: frozenset[str]
+    config: bytes
 
 
 @dataclass(frozen=True)
@@ -54,24 +64,12 @@ class RunStore:
             OutputError: the path is a file, cannot be written, or holds something else; nothing is changed then.
         """
         path = Path(folder)
-        try:
-            if path.exists() and not path.is_dir():
-                raise OutputError(f"{path} is a file, but the output must be a folder; give another --out")
-            entries = {entry.name for entry in path.iterdir()} if path.exists() else set()
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise OutputError(f"cannot read {path}: {getattr(error, 'strerror', error)}; give another --out") from error
-        # A start that was interrupted leaves at most an unfinished temporary file of ours.
-        foreign = {name for name in entries if not name.startswith(f".{STUDY_FILE}.")}
-        if STUDY_FILE in entries:
+        known = is_ours(path, STUDY_FILE, otherwise="holds no kagscope study", instead="give another --out")
+        if known:
             _same_study(path, fingerprint)
-        elif foreign:
-            raise OutputError(
-                f"{path} is not empty and holds no kagscope study (found {', '.join(sorted(foreign)[:3])}); give a new --out"
-            )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            record = {"kagscope_store": STORE_VERSION, "fingerprint": fingerprint, **study}
-            known = STUDY_FILE in entries
+            record = {"kagscope_store": STORE_VERSION, "kagscope": versions()["kagscope"], "fingerprint": fingerprint, **study}
             if not known or (extend and read_study(path) != record):
                 # before runs/: a folder with that alone would be taken for somebody else's
                 atomic_write(path / STUDY_FILE, json.dumps(record, indent=1) + "\n")
@@ -100,30 +98,35 @@ class RunStore:
     def run_folder(self, run_id: str) -> Path:
         return self.folder / "runs" / run_id
 
-    def is_complete(self, run_id: str) -> bool:
-        """Whether the run is there and undamaged; a damaged one counts as missing and is computed again."""
-        return self.run_folder(run_id).is_dir() and self.damage(run_id) is None
+    def is_complete(self, run_id: str, files: Collection[str] = ()) -> bool:
+        """Whether the run is there, undamaged, and has ``files``; a damaged one counts as missing and is computed again."""
+        if not self.run_folder(run_id).is_dir():
+            return False
+        found = self.checked(run_id)
+        return found.damage is None and found.files.issuperset(files)
 
     def damage(self, run_id: str) -> str | None:
         """What is wrong with a stored run, or None: every file is compared with the manifest."""
-        return self.checked(run_id)[0]
+        return self.checked(run_id).damage
 
-    def checked(self, run_id: str) -> tuple[str | None, str, bytes]:
-        """What is wrong with a stored run, or None; the SHA-256 of its manifest, which has those of its files; config.json."""
+    def checked(self, run_id: str) -> Checked:
+        """Compare every file of a stored run with its manifest."""
         folder = f"{self.folder}/runs/{run_id}/"
-        digest, config = "", b""
+        digest, config, files = "", b"", {}
         try:
             manifest = b"".join(_parts(folder + MANIFEST))
             digest = hashlib.sha256(manifest).hexdigest()
-            files = json.loads(manifest)["files"]
+            files = dict(json.loads(manifest)["files"])
             config = b"".join(_parts(folder + CONFIG))
-            for name in RUN_FILES:
-                found = hashlib.sha256(config).hexdigest() if name == CONFIG else _digest(folder + name)
-                if found != files[name]:
-                    return f"{name} differs from its checksum", digest, config
+            if hashlib.sha256(config).hexdigest() != files[CONFIG]:
+                return Checked(f"{CONFIG} differs from its checksum", digest, frozenset(files), config)
+            files[WEIGHTS]  # every run has them
+            for name in files:
+                if name != CONFIG and (not INSIDE.fullmatch(name) or _digest(folder + name) != files[name]):
+                    return Checked(f"{name} differs from its checksum", digest, frozenset(files), config)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"{type(error).__name__}: {error}", digest, config
-        return None, digest, config
+            return Checked(f"{type(error).__name__}: {error}", digest, frozenset(files), config)
+        return Checked(None, digest, frozenset(files), config)
 
     def publish(self, run_id: str, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
         """Let ``write(folder)`` fill a temporary folder, then make it the run in one rename.
@@ -134,22 +137,47 @@ class RunStore:
             OutputError: disk full or folder not writable; no part of the run is left behind.
         """
         target = self.run_folder(run_id)
-        try:
-            temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.{writer()}.", dir=self.folder / "runs"))
-        except OSError as error:
-            raise OutputError(f"cannot write in {self.folder}: {error.strerror}") from error
-        try:
+        with self._unfinished(run_id) as temporary:
             write(temporary)
-            manifest = {"run": run_id, **facts, "files": {name: _digest(temporary / name) for name in RUN_FILES}}
+            for name in (CONFIG, WEIGHTS):
+                (temporary / name).stat()
+            manifest = {"run": run_id, **facts, "files": _digests(temporary)}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-            for name in (*RUN_FILES, MANIFEST):
-                _flush(temporary / name)
+            _flush(temporary / MANIFEST)
             temporary.chmod(0o755)
             if target.exists() and self.damage(run_id) is not None:
                 shutil.rmtree(target)
             with contextlib.suppress(FileExistsError):
                 _rename_new(temporary, target)
             self.forget_failure(run_id)
+
+    def add(self, run_id: str, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
+        """Let ``write(folder)`` make further files of a stored run; they are part of it once the manifest names them, at once.
+
+        Raises:
+            OutputError: disk full or folder not writable; the run is as it was.
+        """
+        target = self.run_folder(run_id)
+        with self._unfinished(run_id) as temporary:
+            write(temporary)
+            new = _digests(temporary)
+            for name in new:
+                (target / name).parent.mkdir(exist_ok=True)
+                (temporary / name).replace(target / name)
+            manifest = self.manifest(run_id)
+            manifest = {**manifest, **facts, "files": {**manifest["files"], **new}}
+            atomic_write(target / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+            self.forget_failure(run_id)
+
+    @contextlib.contextmanager
+    def _unfinished(self, run_id: str) -> Iterator[Path]:
+        """A temporary folder of this writer, gone afterwards; what cannot be written is an :class:`OutputError`."""
+        try:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.{writer()}.", dir=self.folder / "runs"))
+        except OSError as error:
+            raise OutputError(f"cannot write in {self.folder}: {error.strerror}") from error
+        try:
+            yield temporary
         except OSError as error:
             raise OutputError(
                 f"cannot store run {run_id}: {error.strerror or error}; finished runs are kept, run again"
@@ -158,7 +186,7 @@ class RunStore:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def clear_leftovers(self) -> None:
-        """Remove unfinished run folders and claims whose writer is dead; those of a live driver on this store stay."""
+        """Remove unfinished run folders and leases whose writer is dead; those of a live driver on this store stay."""
         self.leases.clear_dead()
         for entry in (self.folder / "runs").glob(".*"):
             if not _writer_lives(entry):
@@ -166,7 +194,7 @@ class RunStore:
 
     @property
     def leases(self) -> Leases:
-        """Claims on runs that are being computed."""
+        """Leases on runs that are being computed."""
         return Leases(self.folder / "leases")
 
     def fail(self, run_id: str, message: str, trace: str) -> None:
@@ -205,28 +233,6 @@ class RunStore:
         return json.loads((self.run_folder(run_id) / MANIFEST).read_text())
 
 
-def read_study(folder: Path) -> dict[str, Any]:
-    """The content of ``study.json``. Raises :class:`DataError` when it is missing, damaged or of another version."""
-    file = folder / STUDY_FILE
-    try:
-        study = json.loads(file.read_text())
-        version, _ = int(study["kagscope_store"]), study["fingerprint"]
-    except FileNotFoundError:
-        raise DataError(f"{folder} holds no kagscope study ({STUDY_FILE} is missing)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); it is damaged or not a kagscope study") from error
-    if version > STORE_VERSION:
-        raise DataError(
-            f"{folder} was written by a newer kagscope (store version {version}, this one reads {STORE_VERSION}); upgrade"
-        )
-    if version < STORE_VERSION:
-        raise DataError(
-            f"{folder} was written by an older kagscope (store version {version}, this one reads {STORE_VERSION}); "
-            "read it with that one, or run the study again in a new folder"
-        )
-    return study
-
-
 def _same_study(folder: Path, fingerprint: str) -> None:
     try:
         held = read_study(folder)["fingerprint"]
@@ -244,6 +250,15 @@ def _digest(file: str | Path) -> str:
     for part in _parts(file):
         found.update(part)
     return found.hexdigest()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder and its folders, by its name within; they are flushed to disk."""
+    found = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found[file.relative_to(folder).as_posix()] = _digest(file)
+        _flush(file)
+    return found
 
 
 def _parts(file: str | Path) -> Iterator[bytes]:

@@ -1,23 +1,31 @@
-"""Running a study: open its store, compute what is missing, collect what is there. ``reproduce`` is one such study."""
+"""Running a study: open its store, compute what is missing, collect what is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kagscope.base.errors import KagscopeError, OutputError
-from kagscope.studies.collect import Outcome
-from kagscope.studies.config import RunConfig
-from kagscope.studies.execute.local import Executor, Failure, LocalExecutor, Report
+from kagscope.data import Dataset, load
+from kagscope.studies.collect import Outcome, collect
+from kagscope.studies.config import digest
+from kagscope.studies.execute.base import Executor, Failure, Report
+from kagscope.studies.execute.local import LocalExecutor
+from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.growing import Growing
 from kagscope.studies.plan import task_memory
+from kagscope.studies.present import present
+from kagscope.studies.record import measured_of
 from kagscope.studies.resources import usable_cores, usable_memory
-from kagscope.studies.runs import run_task, tasks_for
+from kagscope.studies.runs import Job, run_task, tasks_for
 from kagscope.studies.store import RunStore
 
-Collect = Callable[[RunStore, Sequence[str], Report], Outcome]
+STATES = ("done", "running", "failed", "damaged", "missing")
 
 
 class RunsFailed(KagscopeError):
@@ -34,56 +42,99 @@ class RunsFailed(KagscopeError):
 
 
 @dataclass(frozen=True)
-class Study:
-    """What a store holds.
+class Planned:
+    """A study file with its data: every run, those of one setting next to each other.
 
     Attributes:
-        record: content of ``study.json``.
-        fingerprint: what makes it this study and no other.
-        runs: every run, those of one setting next to each other.
-        extendable: whether a later study of the same fingerprint may have other runs.
-        images: training images of each data set by name, from which memory is estimated.
+        file: what was asked for.
+        jobs: runs, and what is measured of each.
+        images, classes: training images and classes of each data set by name, from which time and memory are estimated.
     """
 
-    record: dict[str, Any]
-    fingerprint: str
-    runs: list[RunConfig]
-    extendable: bool = False
-    images: dict[str, int] = field(default_factory=dict)
+    file: StudyFile
+    jobs: tuple[Job, ...]
+    images: dict[str, int]
+    classes: dict[str, int]
+
+    def record(self, command: str) -> dict[str, Any]:
+        """Content of ``study.json``; ``command`` is how the study is run again."""
+        kinds: dict[str, int] = {}
+        records: list[dict[str, Any]] = []
+        runs: dict[str, int] = {}
+        for job in self.jobs:
+            measured = job.what.as_json()
+            key = digest(measured)
+            if key not in kinds:
+                kinds[key] = len(records)
+                records.append(measured)
+            runs[job.run.run_id] = kinds[key]
+        settings = json.loads(self.file.model_dump_json())
+        about = {"name": self.file.name, "claims": self.file.claims, "command": command, "settings": settings}
+        return {**about, "measured": records, "runs": runs}
+
+    @property
+    def fingerprint(self) -> str:
+        """What makes it this study and no other: its name, so that it may grow; where claims are tested, every run as well."""
+        runs = [(job.run.run_id, job.what.as_json()) for job in self.jobs] if self.file.claims else []
+        return digest(["study", self.file.name, runs])
+
+
+def planned(file: StudyFile, *, progress: bool = False) -> Planned:
+    """Load the data of a study and make its runs. Raises :class:`InputError` or :class:`DataError`; nothing is written."""
+    sets: dict[str, Dataset] = {name: load(name, progress=progress) for name in sorted({one.data for one in file.values()})}
+    return Planned(
+        file,
+        tuple(Job(*pair) for pair in configs(file, sets)),
+        {name: len(one.train_labels) for name, one in sets.items()},
+        {name: one.n_classes for name, one in sets.items()},
+    )
+
+
+def command(path: str | Path, out: str | Path, overrides: Sequence[str] = ()) -> str:
+    """The command line that runs a study file."""
+    changed = [word for override in overrides for word in ("--set", override)]
+    return shlex.join(["kagscope", "study", "run", str(path), *changed, "--out", str(out)])
 
 
 def run_study(
-    study: Study,
+    file: StudyFile,
     out: str | Path,
-    collect: Collect,
     *,
+    command: str = "",
     executor: Executor | None = None,
     on_event: Report = lambda event: None,
     retry_failed: bool = True,
+    pictures: bool = True,
+    progress: bool = False,
 ) -> Outcome:
-    """Compute the missing runs of a study, then collect; what was finished before is used again.
+    """Compute the runs of a study that ``out`` does not hold yet, then collect; what was finished before is used again.
 
     Args:
-        study: what to run.
+        file: the study.
         out: new, empty, or the folder of this very study.
-        collect: makes tables and figures of the finished runs.
+        command: how it is run again, which the study records; default ``kagscope study run`` with its name.
         executor: where to run; default every core of this machine.
         on_event: told of progress: ``{"kind": "plan", "runs", "finished", "workers"}``, the events of
-            :func:`kagscope.studies.runs.run_task` and of ``collect``, and ``{"kind": "note", "text"}``.
+            :func:`kagscope.studies.runs.run_task` and of :func:`conclude`, and
+            ``{"kind": "note", "text"}``.
         retry_failed: whether runs that failed before are tried again.
+        pictures: whether figures and the page are made too.
+        progress: show a bar while downloading.
 
     Raises:
+        InputError, DataError: a file or data that cannot be used, said before anything is written.
         OutputError: ``out`` cannot be used, and is left untouched; or it cannot be written any more, as when the disk is full.
-        RunsFailed: some runs failed now and ``collect`` was not reached: nothing finished, or a study that needs all its runs.
+        RunsFailed: some runs failed and no tables were made: nothing finished, or the study tests claims, which need all runs.
     """
-    names = [run.run_id for run in study.runs]
-    store = RunStore.open(out, {**study.record, "runs": names}, study.fingerprint, extend=study.extendable)
+    study = planned(file, progress=progress)
+    record = study.record(command or shlex.join(["kagscope", "study", "run", file.name, "--out", str(out)]))
+    store = RunStore.open(out, record, study.fingerprint, extend=not file.claims)
     store.clear_leftovers()
-    before = store.failures()
-    missing = [run for run in study.runs if not store.is_complete(run.run_id)]
-    todo = [run for run in missing if retry_failed or run.run_id not in before]
-    for run in todo:
-        store.forget_failure(run.run_id)
+    before, names = store.failures(), [job.run.run_id for job in study.jobs]
+    missing = [job for job in study.jobs if not store.is_complete(job.run.run_id, job.files)]
+    todo = [job for job in missing if retry_failed or job.run.run_id not in before]
+    for job in todo:
+        store.forget_failure(job.run.run_id)
     chosen = executor if executor is not None else LocalExecutor(usable_cores(), by_default=True)
     if isinstance(chosen, LocalExecutor) and chosen.by_default:
         chosen = _within_memory(chosen, todo, study.images, on_event)
@@ -101,24 +152,59 @@ def run_study(
                 raise OutputError(failure.message)
             _remember(store, failure)
     failed = {name: error for name, error in store.failures().items() if name in set(names)}
-    if failed and (not study.extendable or not any(store.run_folder(name).is_dir() for name in names)):
+    if failed and (file.claims or not any(store.run_folder(name).is_dir() for name in names)):
         raise RunsFailed(failed, Path(out), failures)
-    return collect(store, names, on_event)
+    return conclude(store, on_event, pictures=pictures)
+
+
+def conclude(store: RunStore, on_event: Report = lambda event: None, *, pictures: bool = True) -> Outcome:
+    """Tables and claims of a store's finished runs, and with ``pictures`` figures and page: the end of :func:`run_study`."""
+    found = collect(store, on_event)
+    return present(store, found, on_event) if pictures else found.outcome
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of each run of a store, in the study's order: one of :data:`STATES`, with the error of a failed one."""
+
+    states: dict[str, str]
+    errors: dict[str, str]
+
+    def counts(self) -> dict[str, int]:
+        """How many runs are in each state."""
+        found = Counter(self.states.values())
+        return {state: found[state] for state in STATES}
+
+
+def status(store: RunStore) -> Status:
+    """What is done, running, failed, damaged and missing. Checks every file against its checksum."""
+    failures, running, there = store.failures(), set(store.leases.running()), store.folders()
+    states: dict[str, str] = {}
+    for run_id, measured in measured_of(store.study).items():
+        found = store.checked(run_id) if run_id in there else None
+        if found is not None and found.damage:
+            states[run_id] = "damaged"
+        elif found is not None and found.files.issuperset(measured.files):
+            states[run_id] = "done"
+        else:
+            states[run_id] = "running" if run_id in running else "failed" if run_id in failures else "missing"
+    return Status(states, {run_id: failures[run_id] for run_id, state in states.items() if state == "failed"})
 
 
 def _remember(store: RunStore, failure: Failure) -> None:
     """A task that ended with an error: those of its runs that are not there have failed."""
-    for run in failure.task.runs:
-        if not store.run_folder(run.run_id).is_dir() and run.run_id not in store.failures():
-            store.fail(run.run_id, failure.message, failure.traceback)
+    for job in failure.task.jobs:
+        name = job.run.run_id
+        if not store.is_complete(name, job.files) and name not in store.failures():
+            store.fail(name, failure.message, failure.traceback)
 
 
-def _within_memory(executor: LocalExecutor, todo: Sequence[RunConfig], images: dict[str, int], on_event: Report) -> LocalExecutor:
+def _within_memory(executor: LocalExecutor, todo: Sequence[Job], images: dict[str, int], on_event: Report) -> LocalExecutor:
     """As many workers as memory is free for."""
     free = usable_memory()
     if not todo or free is None:
         return executor
-    each = max(task_memory(run, images.get(run.data, 0)) for run in todo)
+    each = max(task_memory(job, images.get(job.run.data, 0)) for job in todo)
     fit = max(1, int(free / each))
     if fit >= executor.workers:
         return executor

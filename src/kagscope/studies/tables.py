@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,38 +18,62 @@ import pyarrow.parquet as pq
 from kagscope.base.errors import DataError
 from kagscope.base.files import atomic_path
 from kagscope.studies.config import RunConfig
+from kagscope.studies.record import Measured, measured_of
 from kagscope.studies.store import RunStore
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 SMALL_RUN = 2**20  # bytes; see _looked_at_all
 COMPRESSED_FROM = 2000  # rows; opening a decompressor for every column of a small table takes longer than reading it
 DICTIONARIES_FROM = 200  # rows; and each dictionary is another page to read
-RUNS_KEY = b"kagscope_runs"  # of a joined file: run id to the SHA-256 of the manifest it was read under
+RUNS_KEY = b"kagscope_runs"  # of a joined file: run id to what it was read of (Whole.key)
 RUN_VERSION = int(RunConfig.model_fields["schema_version"].default)  # of config.json and the tables beside it
-RESULTS, CURVES = "results.parquet", "curves.parquet"
+
+
+class Joined(NamedTuple):
+    """A table of all runs: its file in the study's folder, its columns, and which of the files of a run it is made of."""
+
+    file: str
+    columns: dict[str, str]
+    parts: Callable[[Measured], tuple[str, ...]]
+
+
+RESULTS = Joined("results.parquet", RESULT_COLUMNS, lambda measured: measured.tables)
+CURVES = Joined("curves.parquet", CURVE_COLUMNS, lambda measured: measured.curves)
+
+
+class Whole(NamedTuple):
+    """A finished run: a key that changes when its files do, or other ones are asked for; the files that are asked for."""
+
+    key: str
+    measured: Measured
 
 
 def write_run_table(table: pd.DataFrame, file: Path) -> None:
     """Write a run's table as Parquet, without what nobody reads and every reader of thousands of runs would have to parse."""
     plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    plain = _decoded([plain]) if table.empty else plain  # categories without values have no type
     compression = "zstd" if len(table) >= COMPRESSED_FROM else "none"
     dictionaries = len(table) >= DICTIONARIES_FROM
     pq.write_table(plain, file, compression=compression, use_dictionary=dictionaries, write_statistics=False, store_schema=False)
 
 
-def whole_runs(store: RunStore, run_ids: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The finished runs with a digest of their manifest, and why each of the others is not among them."""
+def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[dict[str, Whole], dict[str, str]]:
+    """The finished runs of a study, or those named, and why each of the others is not among them."""
+    asked = measured_of(store.study)
+    run_ids = list(asked) if run_ids is None else run_ids
     failed, there = store.failures(), store.folders()
     present = [run for run in run_ids if run in there]
     found = dict(zip(present, _looked_at_all(store, present), strict=True))
-    whole: dict[str, str] = {}
+    whole: dict[str, Whole] = {}
     left_out: dict[str, str] = {}
     for run in run_ids:
-        if run not in there:
-            left_out[run] = f"failed: {failed[run]}" if run in failed else "not finished"
-        elif damage := found[run][0]:
+        damage, digest, files = found.get(run, ("", "", frozenset()))
+        if damage:
             left_out[run] = damage
+        elif run in there and files.issuperset(asked[run].files):
+            whole[run] = Whole(" ".join([digest, *asked[run].tables]), asked[run])
         else:
-            whole[run] = found[run][1]
+            left_out[run] = f"failed: {failed[run]}" if run in failed else "not finished"
     return whole, left_out
 
 
@@ -64,104 +88,108 @@ def none_finished(store: RunStore, left_out: Mapping[str, str]) -> DataError:
     )
 
 
-def _looked_at_all(store: RunStore, runs: Sequence[str]) -> list[tuple[str, str]]:
+def _looked_at_all(store: RunStore, runs: Sequence[str]) -> list[tuple[str, str, frozenset[str]]]:
     """:func:`_looked_at` of every run: in threads where checksums, computed without the interpreter's lock, take long.
 
     Of small runs threads would only wait for that lock, which doubles the time.
     """
-    sizes = [entry.stat().st_size for entry in os.scandir(store.run_folder(runs[0]))] if runs else []
+    sizes = [path.stat().st_size for path in store.run_folder(runs[0]).rglob("*")] if runs else []
     if sum(sizes) < SMALL_RUN:
         return [_looked_at(store, run) for run in runs]
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda run: _looked_at(store, run), runs))
 
 
-def _looked_at(store: RunStore, run: str) -> tuple[str, str]:
-    """Why a run that is there cannot be read as data, or ""; and the digest of its manifest."""
-    damage, digest, config = store.checked(run)
+def _looked_at(store: RunStore, run: str) -> tuple[str, str, frozenset[str]]:
+    """Why a run that is there cannot be read as data, or ""; the digest of its manifest; its files."""
+    damage, digest, files, config = store.checked(run)
     if damage:
-        return f"damaged: {damage}", digest
+        return f"damaged: {damage}", digest, files
     try:
         version = json.loads(config).get("schema_version", RUN_VERSION)
     except (ValueError, AttributeError) as error:
-        return f"damaged: config.json: {error}", digest
+        return f"damaged: config.json: {error}", digest, files
     if not isinstance(version, int) or version > RUN_VERSION:
-        return f"of a newer kagscope: its schema is {version}, this one reads up to {RUN_VERSION}; upgrade", digest
-    return "", digest
+        return f"of a newer kagscope: its schema is {version}, this one reads up to {RUN_VERSION}; upgrade", digest, files
+    return "", digest, files
 
 
-def join(store: RunStore, runs: dict[str, str], part: str, target: str, columns: dict[str, str]) -> pa.Table:
-    """Keep the same file of every run, in the order of ``runs``, as one table ``target`` in the study's folder.
+def join(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pa.Table:
+    """Keep the rows of every run, in the order of ``runs`` and of steps, as one table in the study's folder.
 
     Args:
-        store: of the study.
-        runs: run id to the digest of its manifest, see :func:`whole_runs`.
-        part: name of the file in a run's folder.
-        target: of the joined file.
-        columns: names and dtypes.
+        store: Run store of the study.
+        runs: see :func:`whole_runs`.
+        target: :data:`RESULTS` or :data:`CURVES`.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    file = store.folder / target
-    table, new = _read(store, runs, part, file, columns)
+    table, new = _read(store, runs, target)
     if new:
-        metadata = {**(table.schema.metadata or {}), RUNS_KEY: json.dumps(runs).encode()}
-        with atomic_path(file) as temporary:
+        keys = {run: one.key for run, one in runs.items()}
+        metadata = {**(table.schema.metadata or {}), RUNS_KEY: json.dumps(keys).encode()}
+        with atomic_path(store.folder / target.file) as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
     return table
 
 
-def joined(store: RunStore, runs: dict[str, str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
+def joined(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
     """What :func:`join` keeps, as a data frame. Arguments and errors are those of :func:`join`."""
-    return join(store, runs, part, target, columns).to_pandas().astype(columns)[list(columns)]
+    return _frame(join(store, runs, target), target)
 
 
-def read_joined(store: RunStore, runs: dict[str, str], part: str, target: str, columns: dict[str, str]) -> pd.DataFrame:
+def read_joined(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
     """As :func:`joined`, but nothing is written: for a store that belongs to somebody else."""
-    table, _ = _read(store, runs, part, store.folder / target, columns)
-    return table.to_pandas().astype(columns)[list(columns)]
+    return _frame(_read(store, runs, target)[0], target)
 
 
-def runs_joined(store: RunStore, target: str) -> set[str]:
+def _frame(table: pa.Table, target: Joined) -> pd.DataFrame:
+    return table.to_pandas().astype(target.columns)[list(target.columns)]
+
+
+def runs_joined(store: RunStore, target: Joined) -> set[str]:
     """The runs that a joined file holds; none where there is none."""
-    return set(_held(store.folder / target, {}))
+    return set(_held(store.folder / target.file, {}))
 
 
-def _read(store: RunStore, runs: dict[str, str], part: str, file: Path, columns: Mapping[str, str]) -> tuple[pa.Table, bool]:
+def _read(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> tuple[pa.Table, bool]:
     """The table of all runs, and whether it is another than the joined file holds."""
-    held, old = _held(file, columns), None
-    if any(held.get(run) == digest for run, digest in runs.items()):
+    file = store.folder / target.file
+    held, old = _held(file, target.columns), None
+    if any(held.get(run) == one.key for run, one in runs.items()):
         try:
             old = pq.read_table(file)
         except (OSError, ValueError, pa.ArrowException):  # damaged behind its schema; made again from the runs
             held = {}
-    if old is not None and list(held.items()) == list(runs.items()):
+    if old is not None and list(held.items()) == [(run, one.key) for run, one in runs.items()]:
         return old, False
-    same = {run for run, digest in runs.items() if held.get(run) == digest}
-    return _gathered(store, runs, part, old, same, list(columns)), True
+    same = {run for run, one in runs.items() if held.get(run) == one.key}
+    return _gathered(store, runs, target, old, same), True
 
 
-def _gathered(
-    store: RunStore, runs: dict[str, str], part: str, joined: pa.Table | None, held: set[str], columns: list[str]
-) -> pa.Table:
+def _gathered(store: RunStore, runs: Mapping[str, Whole], target: Joined, old: pa.Table | None, held: set[str]) -> pa.Table:
     """Rows of ``held`` runs from the joined table, of the others from their own; dictionaries in order of appearance."""
     tables, there = [], set()
-    if held and joined is not None:
-        old = _decoded([joined.select(columns)])
-        old = old.filter(pc.is_in(old.column("run"), pa.array(sorted(held))))
-        tables, there = [old], set(pc.unique(old.column("run")).to_pylist())
-    tables += [_own(store, run, part, columns) for run in runs if run not in there]
+    columns = list(target.columns)
+    if held and old is not None:
+        known = _decoded([old.select(columns)])
+        known = known.filter(pc.is_in(known.column("run"), pa.array(sorted(held))))
+        tables, there = [known], set(pc.unique(known.column("run")).to_pylist())
+    for run, one in runs.items():
+        if run not in there:
+            tables += [_own(store, run, part, columns) for part in target.parts(one.measured)]
     new = _in_order(_decoded(tables), list(runs))
     encoded = [column.dictionary_encode() if pa.types.is_string(column.type) else column for column in new.columns]
     return pa.table(encoded, names=new.column_names)
 
 
 def _in_order(table: pa.Table, runs: list[str]) -> pa.Table:
-    """The rows of each run together, in the order of ``runs``. (Slices of each, put together anew, take seconds at thousands.)"""
+    """The rows of each run together, in the order of ``runs``, by step. (Slices of each, put together, take seconds.)"""
     names = table.column("run").dictionary_encode().combine_chunks()
     place = {run: index for index, run in enumerate(runs)}
     order = np.array([place[name] for name in names.dictionary.to_pylist()], int)[names.indices.to_numpy()]
+    order = (order << 40) + table.column("step").to_numpy()
     return table if (np.diff(order) >= 0).all() else table.take(pa.array(np.argsort(order, kind="stable")))
 
 

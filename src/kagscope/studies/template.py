@@ -9,9 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from kagscope.studies.axes import RunValues
-from kagscope.studies.config import RobustnessSettings
 from kagscope.studies.file import StudyFile
-from kagscope.studies.measure import Measure
+from kagscope.studies.measure import Measure, RobustnessSettings
 
 TEMPLATE = """# A kagscope study. `kagscope study plan FILE` lists its runs, `kagscope study run FILE --out DIR` computes them.
 name = "my-study"
@@ -41,6 +40,9 @@ k = [1, 2]                     # orders of the minors
 checkpoints = 6                # steps at which geometry is measured, the first and last included
 {measure}
 
+# [measure.along]              # any of the above, otherwise between the first and the last step
+# points = 8
+
 # [measure.robustness]         # adversarial accuracy and calibration, of classifiers of images in [0, 1]
 {robustness}
 """
@@ -66,7 +68,7 @@ def template() -> str:
     """A commented study file that runs as it is."""
     return TEMPLATE.format(
         run=_lines(RunValues, ("width", "widths", "label_noise", "seed")),
-        measure=_lines(Measure, ("k", "checkpoints", "robustness"), off=True),
+        measure=_lines(Measure, ("k", "checkpoints", "along", "robustness"), off=True),
         robustness=_lines(RobustnessSettings, (), off=True),
     )
 

@@ -8,6 +8,7 @@ column           dtype    meaning
 run              category run id, the name of its folder under ``runs/``
 width            int32    units per hidden layer
 training         category "standard" or "augmented"
+labels           category of the training images: "true"
 seed             int32    seed of initialisation, batch order and augmentation
 step             int32    optimiser steps taken; 0 is the untrained net
 epoch            float64  the same in passes over the training set
@@ -37,6 +38,7 @@ RUN_COLUMNS: dict[str, str] = {
     "run": "category",
     "width": "int32",
     "training": "category",
+    "labels": "category",
     "seed": "int32",
     "step": "int32",
     "epoch": "float64",

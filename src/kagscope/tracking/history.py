@@ -26,6 +26,7 @@ import torch
 
 from kagscope.base.errors import DataError, InputError, OutputError
 from kagscope.base.files import atomic_path, atomic_write, open_regular
+from kagscope.base.folders import is_ours
 from kagscope.base.provenance import versions
 from kagscope.tracking.parts import NEEDED, Part
 
@@ -55,21 +56,10 @@ class History:
             InputError: a history with other settings; the message names the first that differs.
             DataError: the settings file is damaged or newer.
         """
-        path = Path(folder)
-        try:
-            if path.exists() and not path.is_dir():
-                raise OutputError(f"{path} is a file, but a history is a folder; give another one")
-            names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise OutputError(f"cannot read {path}: {getattr(error, 'strerror', error)}; give another history folder") from error
-        # A start that was interrupted leaves at most an unfinished temporary file of ours.
-        foreign = {name for name in names if not name.startswith(f".{SETTINGS_FILE}.")}
-        if SETTINGS_FILE in names:
+        if is_ours(folder, SETTINGS_FILE, otherwise="holds no history of a tracker", instead="give another history folder"):
+            path = Path(folder)
             _check_same(path, dict(settings), read_settings(path)["settings"])
             return cls(path)
-        if foreign:
-            found = ", ".join(sorted(foreign)[:3])
-            raise OutputError(f"{path} is not empty and holds no history of a tracker (found {found}); give a new folder")
         return None
 
     @classmethod

@@ -1,8 +1,4 @@
-"""Where tasks run: a pool of processes on this machine, or a Ray cluster. Both take the same tasks and give the same results.
-
-A task is a picklable object, ``work(task, report)`` a module-level function that stores what it makes and tells of its progress
-with ``report(event)``. Results do not pass through the executor, so nothing depends on the order in which tasks end.
-"""
+"""Tasks in a pool of processes on this machine."""
 
 from __future__ import annotations
 
@@ -14,96 +10,15 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from kagscope.base.errors import InputError, KagscopeError, OutputError
-from kagscope.studies.resources import usable_cores
-
-Event = dict[str, Any]
-Report = Callable[[Event], None]
-Work = Callable[[Any, Report], None]
-
-DEVICE = "KAGSCOPE_DEVICE"  # environment variable of workers that were given a GPU
-POLL = 0.2  # seconds between looks at the events
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A task that raised: the message in one line, and the traceback for ``--debug``.
-
-    ``stops``: the store cannot be written, so that no other task could end better; those that wait are not begun.
-    """
-
-    task: Any
-    message: str
-    traceback: str
-    stops: bool = False
-
-
-class Executor(Protocol):
-    """Runs tasks somewhere; ``workers`` of them at a time."""
-
-    @property
-    def workers(self) -> int:
-        """Tasks at a time."""
-        ...
-
-    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
-        """Run every task, pass on their events in the calling thread, and return the failures. Ctrl-C stops all workers."""
-        ...
-
-
-def choose_executor(
-    name: str,
-    workers: int | None = None,
-    address: str | None = None,
-    cpus_per_run: float | None = None,
-    gpus_per_run: float | None = None,
-) -> Executor:
-    """The executor ``name``: "local" or "ray".
-
-    Args:
-        name: which.
-        workers: tasks at a time; default all cores, fewer where memory is short.
-        address: of an existing Ray cluster; default a Ray of its own on this machine.
-        cpus_per_run, gpus_per_run: what Ray sets aside for each task, default one CPU and no GPU; a share such as 0.5 lets
-            tasks share a GPU.
-
-    Raises:
-        InputError: unknown name, no workers, an option that only Ray has, or Ray is not installed.
-    """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; expected at least 1")
-    if name == "local":
-        if address is not None:
-            raise InputError("an address was given, but only --executor ray connects to a cluster")
-        if cpus_per_run is not None or gpus_per_run is not None:
-            raise InputError("CPUs or GPUs per run were given, but only --executor ray sets them aside; use --workers here")
-        return LocalExecutor(workers or usable_cores(), by_default=workers is None)
-    if name == "ray":
-        from kagscope.studies.execute.ray import RayExecutor
-
-        return RayExecutor(workers, address, 1.0 if cpus_per_run is None else cpus_per_run, gpus_per_run or 0.0)
-    raise InputError(f"executor is {name!r}; expected 'local' or 'ray'")
-
-
-def attempt(task: Any, work: Work, report: Report) -> Failure | None:
-    """Run one task; what it raises becomes a :class:`Failure`."""
-    try:
-        work(task, report)
-    except KagscopeError as error:
-        return Failure(task, str(error), traceback.format_exc(), stops=isinstance(error, OutputError))
-    except MemoryError:
-        return Failure(task, "out of memory; use fewer --workers or smaller networks", traceback.format_exc())
-    except Exception as error:
-        return Failure(task, f"{type(error).__name__}: {error}", traceback.format_exc())
-    return None
+from kagscope.base.errors import KagscopeError
+from kagscope.studies.execute.base import POLL, SINGLE_THREAD, Failure, Report, Work, attempt
 
 
 class WorkersDie(KagscopeError):
@@ -235,11 +150,6 @@ def _leave_with(parent: int) -> None:
 
 def _in_worker(task: Any, work: Work) -> Failure | None:
     return attempt(task, work, _events.put)
-
-
-SINGLE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KAGSCOPE_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
 
 
 @contextlib.contextmanager

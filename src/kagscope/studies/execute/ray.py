@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kagscope.base.errors import InputError
-from kagscope.studies.execute.local import DEVICE, POLL, SINGLE_THREAD, Event, Failure, Report, Work, attempt
+from kagscope.studies.execute.base import DEVICE, POLL, SINGLE_THREAD, Event, Failure, Report, Work, attempt
 from kagscope.studies.resources import usable_cores
 
 RETRIES = 3  # of a task whose worker or node died; what a task raises is not tried again
@@ -56,7 +56,7 @@ class RayExecutor:
             return self._room()
 
     def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
-        """See :class:`~kagscope.studies.execute.local.Executor`."""
+        """See :class:`~kagscope.studies.execute.base.Executor`."""
         with self._connected():
             return self._run(deque(tasks), work, on_event)
 

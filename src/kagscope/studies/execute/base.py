@@ -1,0 +1,63 @@
+"""What executors share: they take the same tasks and give the same results.
+
+A task is a picklable object, ``work(task, report)`` a module-level function that stores what it makes and tells of its progress
+with ``report(event)``. Results do not pass through the executor, so nothing depends on the order in which tasks end.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kagscope.base.errors import KagscopeError, OutputError
+
+Event = dict[str, Any]
+Report = Callable[[Event], None]
+Work = Callable[[Any, Report], None]
+
+DEVICE = "KAGSCOPE_DEVICE"  # environment variable of workers that were given a GPU
+POLL = 0.2  # seconds between looks at the events
+SINGLE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KAGSCOPE_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that raised: the message in one line, and the traceback for ``--debug``.
+
+    ``stops``: the store cannot be written, so that no other task could end better; those that wait are not begun.
+    """
+
+    task: Any
+    message: str
+    traceback: str
+    stops: bool = False
+
+
+class Executor(Protocol):
+    """Runs tasks somewhere; ``workers`` of them at a time."""
+
+    @property
+    def workers(self) -> int:
+        """Tasks at a time."""
+        ...
+
+    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+        """Run every task, pass on their events in the calling thread, and return the failures. Ctrl-C stops all workers."""
+        ...
+
+
+def attempt(task: Any, work: Work, report: Report) -> Failure | None:
+    """Run one task; what it raises becomes a :class:`Failure`."""
+    try:
+        work(task, report)
+    except KagscopeError as error:
+        return Failure(task, str(error), traceback.format_exc(), stops=isinstance(error, OutputError))
+    except MemoryError:
+        return Failure(task, "out of memory; use fewer --workers or smaller networks", traceback.format_exc())
+    except Exception as error:
+        return Failure(task, f"{type(error).__name__}: {error}", traceback.format_exc())
+    return None

@@ -1,0 +1,165 @@
+"""A finished study in a notebook: its table, its networks, and what they were measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from kagscope.base.errors import DataError, InputError
+from kagscope.base.messages import close_names
+from kagscope.data import Dataset, load_local
+from kagscope.measuring.spec import MeasureSpec
+from kagscope.studies.config import RunConfig
+from kagscope.studies.networks import inputs_of, network
+from kagscope.studies.record import CONFIG
+from kagscope.studies.runs import stored_network
+from kagscope.studies.store import RunStore
+from kagscope.studies.tables import CURVES, RESULTS, none_finished, read_joined, whole_runs
+
+
+def open_study(folder: str | os.PathLike[str]) -> Study:
+    """Open the output folder of a study to go on with its networks; nothing in it is written.
+
+    Args:
+        folder: of ``kagscope reproduce`` or ``kagscope study run``.
+
+    Raises:
+        DataError: no study, one of another version of the store, or one without a finished run.
+    """
+    return Study(folder)
+
+
+class Study:
+    """The finished runs of a study.
+
+    Attributes:
+        folder: where it is.
+        runs: ids of the finished runs, in the study's order.
+        left_out: id of every other run to why it is not among them.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        store = RunStore.existing(folder)
+        whole, self.left_out = whole_runs(store)
+        if not whole:
+            raise none_finished(store, self.left_out)
+        self.folder: Path = store.folder
+        self.runs: list[str] = list(whole)
+        self._store, self._whole = store, whole
+
+    def __repr__(self) -> str:
+        about = self._store.study
+        missing = f", {len(self.left_out)} not finished or left out" if self.left_out else ""
+        data = ", ".join(sorted({one.data for one in self._configs.values()}))
+        return f"<Study {about['name']!r} in {self.folder}: {len(self.runs)} runs{missing}; data {data}>"
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Every number of every run: columns of :mod:`kagscope.tables.schema`."""
+        return read_joined(self._store, self._whole, RESULTS)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """Zipf curves and histograms of every run."""
+        return read_joined(self._store, self._whole, CURVES)
+
+    def config(self, run: str) -> RunConfig:
+        """How a run was trained. Raises :class:`InputError` for a run that is not there, with close names."""
+        self._check(run)
+        return self._configs[run]
+
+    def steps(self, run: str) -> list[int]:
+        """Optimiser steps whose weights a run keeps, increasing."""
+        return list(self.config(run).steps)
+
+    def model(self, run: str, step: int = -1) -> nn.Module:
+        """The network of a run, in eval mode; a new one at every call.
+
+        Args:
+            run: its id.
+            step: which kept checkpoint: an optimiser step, or negative counting from the last one (-1).
+
+        Raises:
+            InputError: a run or a step that is not there.
+        """
+        config = self.config(run)
+        net = stored_network(self._store, config)
+        steps = net.steps
+        if step < 0 and -step <= len(steps):
+            step = steps[step]
+        if step not in steps:
+            raise InputError(f"run {run} keeps no step {step}; expected one of {', '.join(map(str, steps))}, or -1 for the last")
+        return network(config, net.checkpoints[step])
+
+    @property
+    def inputs(self) -> Tensor:
+        """All test images as the networks take them: (N, n) float32."""
+        return inputs_of(self._data)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) true classes of the test images."""
+        return self._data.test_labels
+
+    @property
+    def spec(self) -> MeasureSpec:
+        """The main spec, of the first and the last step.
+
+        Raises:
+            InputError: the runs were measured with several.
+        """
+        return self.specs["main"]
+
+    @cached_property
+    def specs(self) -> dict[str, MeasureSpec]:
+        """All specs: "main", "along" for the steps between, "output" for the map from a layer to the output.
+
+        Raises:
+            InputError: the runs were measured with several, as where their images or depths differ.
+        """
+        first = self.specs_of(self.runs[0])
+        places: Mapping[str, int] = self._store.study["runs"]
+        if len({places[run] for run in self.runs}) > 1:
+            raise InputError("the runs of this study were measured with several specs; specs_of(run) gives those of one run")
+        return first
+
+    def specs_of(self, run: str) -> dict[str, MeasureSpec]:
+        """The specs that a run was measured with, by name."""
+        self._check(run)
+        study = self._store.study
+        record: Mapping[str, Any] = study["measured"][study["runs"][run]]
+        return {name: MeasureSpec.from_json(plain) for name, plain in record["specs"].items()}
+
+    @cached_property
+    def _configs(self) -> dict[str, RunConfig]:
+        return {run: RunConfig(**json.loads((self._store.run_folder(run) / CONFIG).read_text())) for run in self.runs}
+
+    def _check(self, run: str) -> None:
+        if run in self._whole:
+            return
+        if run in self.left_out:
+            raise InputError(f"run {run} cannot be used: {self.left_out[run]}")
+        raise InputError(f"there is no run {run!r} in {self.folder}{close_names(str(run), self.runs)}; .runs lists them")
+
+    @cached_property
+    def _data(self) -> Dataset:
+        configs = [self.config(run) for run in self.runs]
+        if len({one.data_fingerprint for one in configs}) > 1:
+            raise InputError(
+                "the runs of this study have several data sets; kagscope.data.load(study.config(run).data) loads one"
+            )
+        name, fingerprint = configs[0].data, configs[0].data_fingerprint
+        found = load_local(name)
+        if found is None:
+            raise DataError(f"the data {name} are not on this machine; bring them back to where they were, or download them")
+        if found.fingerprint() != fingerprint:
+            raise DataError(f"the data {name} are not those that this study was run on: their content changed")
+        return found

@@ -1,0 +1,96 @@
+"""``study.json``: what a study's folder holds, and the names of the files in the folders of its runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kagscope.base.errors import DataError
+
+STUDY_FILE, MANIFEST = "study.json", "manifest.json"
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+STORE_VERSION = 2
+
+
+def table_file(spec_id: str) -> str:
+    """Where a run has its rows of a spec."""
+    return f"tables/{spec_id}.parquet"
+
+
+def curves_file(spec_id: str) -> str:
+    """Where a run has its distributions of a spec."""
+    return f"curves/{spec_id}.parquet"
+
+
+def robustness_file(settings_id: str) -> str:
+    """Where a run has its accuracies under attack."""
+    return f"robustness/{settings_id}.json"
+
+
+class Measured(NamedTuple):
+    """The files of a run that hold what a study asks of it."""
+
+    tables: tuple[str, ...]
+    curves: tuple[str, ...]
+    robustness: str | None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Measured:
+        """From what ``study.json`` has under "measured"."""
+        ids = record["tables"]
+        attacks = record.get("robustness")
+        return cls(
+            tuple(table_file(one) for one in ids.values()),
+            (curves_file(ids["main"]),),
+            None if attacks is None else robustness_file(attacks),
+        )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.tables, *self.curves, *([self.robustness] if self.robustness else []))
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """The content of ``study.json``. Raises :class:`DataError` when it is missing, damaged or of a newer version."""
+    file = folder / STUDY_FILE
+    try:
+        study = json.loads(file.read_text())
+        version, _ = int(study["kagscope_store"]), study["fingerprint"]
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no kagscope study ({STUDY_FILE} is missing)") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} cannot be read ({error}); it is damaged or not a kagscope study") from error
+    if version > STORE_VERSION:
+        raise DataError(
+            f"{folder} was written by a newer kagscope (store version {version}, this one reads {STORE_VERSION}); upgrade"
+        )
+    if version < STORE_VERSION:
+        raise DataError(
+            f"{folder} was written by kagscope {_writer_version(folder)} (store version {version}, this one reads "
+            f"{STORE_VERSION}); run the study again in a new folder, or read it with that version"
+        )
+    return study
+
+
+def measured_of(study: Mapping[str, Any]) -> dict[str, Measured]:
+    """The files that hold what a study asks of each of its runs, in its order; from the content of ``study.json``."""
+    kinds = [Measured.of(record) for record in study["measured"]]
+    return {run: kinds[place] for run, place in study["runs"].items()}
+
+
+def main_specs(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The main spec of each run, as plain values; from the content of ``study.json``."""
+    specs = [record["specs"]["main"] for record in study["measured"]]
+    return {run: specs[place] for run, place in study["runs"].items()}
+
+
+def _writer_version(folder: Path) -> str:
+    """The version of kagscope that wrote the first run of an old store."""
+    for file in sorted((folder / "runs").glob(f"*/{MANIFEST}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads(file.read_text())["versions"]["kagscope"])
+    return "0.1.0 or earlier"
