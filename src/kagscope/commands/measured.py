@@ -17,7 +17,7 @@ from kagscope.commands import terminal
 from kagscope.commands.outputs import Targets
 from kagscope.commands.sources import Subject
 from kagscope.figures.steps import figure_by_step
-from kagscope.figures.style import save
+from kagscope.figures.write import write_all
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import find_layers, see_calls
 from kagscope.jacobians.runner import Runner
@@ -88,8 +88,7 @@ def write(report: Report, targets: Targets) -> dict[str, str]:
         report.to_html(targets.out / "report.html")
         files |= {"folder": str(targets.out), "page": str(targets.out / "report.html")}
         if len(report.steps) > 1:
-            for suffix in ("png", "pdf"):
-                save(figure_by_step(report.summary()), targets.out / f"scores_by_step.{suffix}")
+            write_all({"scores_by_step": figure_by_step(report.summary())}, targets.out)
     if targets.html is not None:
         files["html"] = str(report.to_html(targets.html))
     if targets.csv is not None:
