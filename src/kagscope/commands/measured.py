@@ -87,9 +87,11 @@ def write(report: Report, targets: Targets) -> dict[str, str]:
         atomic_write(targets.out / "summary.csv", report.summary().to_csv(index=False))
         report.to_html(targets.out / "report.html")
         files |= {"folder": str(targets.out), "page": str(targets.out / "report.html")}
-        if len(report.steps) > 1:
-            for suffix in ("png", "pdf"):
-                save(figure_by_step(report.summary()), targets.out / f"scores_by_step.{suffix}")
+        for suffix in ("png", "pdf"):
+            figure = targets.out / f"scores_by_step.{suffix}"
+            figure.unlink(missing_ok=True)  # of an earlier report
+            if len(report.steps) > 1:
+                save(figure_by_step(report.summary()), figure)
     if targets.html is not None:
         files["html"] = str(report.to_html(targets.html))
     if targets.csv is not None:

@@ -110,6 +110,8 @@ class MeasureSpec(_Strict):
             super().__init__(**given)
         except ValidationError as error:
             reason = str(first_error(MeasureSpec, error))
+            if error.errors()[0]["type"] == "value_error":  # said by this class, with the name of the field
+                reason = reason.partition(": ")[2]
             raise InputError(reason if "budget" in given else reason.removeprefix("budget.")) from None
 
     @model_validator(mode="before")
