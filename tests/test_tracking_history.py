@@ -47,6 +47,10 @@ def test_what_is_loaded_is_what_was_measured(tmp_path: Path) -> None:
     assert_frame_equal(loaded.table, tracker.table)
     assert_frame_equal(loaded.onset(), tracker.onset())
     assert loaded.settings == tracker.report.settings
+    about = [dict(one.provenance) for one in (loaded, tracker.report)]
+    assert [one["points"] for one in about] == [4, 4]
+    assert [one["baseline"] for one in about] == ["the first step"] * 2
+    assert [one.code for one in loaded.findings] == [one.code for one in tracker.report.findings]
     assert [one["name"] for one in loaded.layers] == ["1"]
     assert_frame_equal(loaded.summary(), tracker.summary())
     assert loaded.steps == [0, 10, 20, 30, 40]

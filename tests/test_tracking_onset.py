@@ -35,7 +35,7 @@ def table_of(values: np.ndarray, baseline: np.ndarray, *, error: float = 0.0, ba
         "ratio": values.ravel() / before,
         "stderr": error,
         "baseline_stderr": baseline_error,
-        "exact": not error,
+        "exact": not (error or baseline_error),
     }
     return pd.DataFrame(columns | ONE)
 
@@ -79,16 +79,17 @@ def test_tokens_of_a_point_count_as_one() -> None:
     assert row["points"] == 6
 
 
-def test_undefined_points_are_left_out_of_all_means() -> None:
+def test_undefined_points_are_left_out_of_the_means() -> None:
     values, baseline = np.array([[2.0, np.nan, 4.0]]), np.array([1.0, 1.0, 2.0])
     row = summarise(table_of(values, baseline)).iloc[0]
-    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 1.5, 2, 0)
+    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 4 / 3, 2, 0)
+    assert (row["difference"], row["undefined"]) == (1.5, 1)
 
 
 def test_ratios_that_some_points_do_not_have_are_counted_and_not_logged() -> None:
     table = table_of(np.array([[2.0, 3.0, 4.0]]), np.array([1.0, np.nan, 2.0]))
     row = summarise(table).iloc[0]
-    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 1.5, 2, 1)
+    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 1.5, 3, 1)
     assert metrics(summarise(table)) == {"kag/1/k2/all/pr": 3.0}
 
 
@@ -166,6 +167,7 @@ def test_untrained_nets_have_no_onset_and_trained_ones_have() -> None:
 
 def test_choosing_what_to_look_at() -> None:
     tracker = make_tracker(small_net(), k=(1, 2))
+    tracker.step(10)
     assert set(tracker.onset(["pr", "kl_uniform"], layer="3")["layer"]) == {"3"}
     assert set(tracker.onset(k=1)["k"]) == {1}
     assert len(tracker.onset(k=2)) == len(tracker.onset()) == 2

@@ -167,7 +167,12 @@ class MeasureSpec(_Strict):
     def _known(cls, given: Any) -> Any:
         if given is None:
             return None
-        if isinstance(given, str) or not isinstance(given, Sequence) or not given or not all(isinstance(one, str) for one in given):
+        if (
+            isinstance(given, str)
+            or not isinstance(given, Sequence)
+            or not given
+            or not all(isinstance(one, str) for one in given)
+        ):
             raise ValueError(f"scores is {given!r:.80}; expected a list of names, or your own functions by name")
         chosen = registry.chosen(given)  # raises for an unknown one
         return None if len(chosen) == len(registry.names()) else tuple(one.name for one in chosen)
