@@ -200,8 +200,10 @@ def test_the_id_is_stable_and_only_of_what_decides_numbers() -> None:
     assert MeasureSpec().id == MeasureSpec(memory_budget=2**24).id == MeasureSpec(budget=Budget(memory_budget=2**22)).id
     assert MeasureSpec(k=[2, 1]).id == MeasureSpec().id
     assert MeasureSpec(selections="Ball(2.0)").id == MeasureSpec(selections=[kag.Ball(2)]).id
-    others: list[dict[str, Any]] = [{"k": 2}, {"rel_error": 0.02}, {"selections": "ball(2)"}, {"points": 3}, {"seed": 1}, {"layers": "1"}, {"mode": "train"},
-              {"scores": ["pr"]}, {"rotations": 17}, {"tokens": 3}, {"image_shape": (4, 4)}]  # fmt: skip
+    others: list[dict[str, Any]] = [
+        {"k": 2}, {"rel_error": 0.02}, {"selections": "ball(2)"}, {"points": 3}, {"seed": 1}, {"layers": "1"}, {"mode": "train"},
+        {"scores": ["pr"]}, {"rotations": 17}, {"tokens": 3}, {"image_shape": (4, 4)},
+    ]  # fmt: skip
     ids = {MeasureSpec(**other).id for other in others} | {MeasureSpec().id}
     assert len(ids) == len(others) + 1
     assert all(len(one) == 10 and int(one, 16) >= 0 for one in ids)

@@ -28,7 +28,7 @@ def compare(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
             told only against them (zero rows, ``kl_init``, ``cka_init``) is left out.
 
     Returns:
-        Columns of :data:`kagscope.tables.schema.SCORE_COLUMNS`, with ``token`` after ``point`` where any layer has tokens; the rows
+        Columns of :data:`kagscope.tables.schema.SCORE_COLUMNS`, with ``token`` after ``point`` where any layer has tokens; rows
         of a score by point and token.
         Skipped layers have one row, score "skipped", with the reason.
 
