@@ -338,9 +338,9 @@ def test_every_field_of_the_spec_is_an_option(here: Path) -> None:
     given = {
         "--layer": "1", "--layer-map": "input", "--k": "1,3", "--selection": "ball(2)", "--image-shape": "8,8",
         "--tokens": "flat", "--wrt": "0", "--mode": "eval", "--precision": "model", "--score": "pr", "--points": "3",
-        "--zero-row-quantile": "0.05", "--seed": "4", "--exact-minors": "1e7", "--rel-error": "0.02", "--triple-points": "2", "--rotation-points": "1",
-        "--rotations": "3", "--row-points": "2", "--divergence-points": "2", "--unit-points": "2", "--samples": "12",
-        "--window-points": "1", "--max-rows": "4", "--memory": "64MB", "--window-map": "0",
+        "--zero-row-quantile": "0.05", "--seed": "4", "--exact-minors": "1e7", "--rel-error": "0.02", "--triple-points": "2",
+        "--rotation-points": "1", "--rotations": "3", "--row-points": "2", "--divergence-points": "2", "--unit-points": "2",
+        "--samples": "12", "--window-points": "1", "--max-rows": "4", "--memory": "64MB", "--window-map": "0",
     }  # fmt: skip
     assert set(given) == {f"--{option_name(name)}" for name in spec_fields()}
     arguments = [part for pair in given.items() for part in pair]

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kagscope.tracking.summary import summarise
 from scipy import stats
 
 from kagscope.base.errors import InputError
