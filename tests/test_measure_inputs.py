@@ -15,6 +15,7 @@ import kagscope as kag
 import layer_models as zoo
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import as_inputs
+from kagscope.measuring.points import choose_points
 from kagscope.scores.of_representations import kernel_alignment
 from layer_models import Odd, values
 
@@ -48,7 +49,13 @@ def test_inputs_of_every_kind_give_the_same() -> None:
     tables = [kag.measure(model, given).table for given in kinds]
     for table in tables:
         pd.testing.assert_frame_equal(table, tables[0])
-    assert kag.measure(model, loaders[0], points=3).provenance["points"] == 3
+    some = kag.measure(model, loaders[0], points=3)
+    assert some.provenance["points"] == 3
+    assert values(some, "1", 2, "pr", column="point").tolist() == [0, 1, 2]  # of a loader the first ones
+    sample = kag.measure(model, x, points=3).table  # of a tensor a fixed sample, whose numbers are those of all
+    assert set(sample["point"]) - {-1} == set(choose_points(6)[:3])
+    both = sample[sample["point"] >= 0].merge(tables[0], on=["layer", "k", "selection", "point", "score"])
+    np.testing.assert_allclose(both["value_x"], both["value_y"], rtol=1e-12)
     long = DataLoader(TensorDataset(zoo.numbers(130, 5)), batch_size=32)
     assert kag.measure(model, long, layers="1", k=1).provenance["points"] == 100
 
@@ -92,8 +99,13 @@ def test_labels_give_the_kernel_alignment() -> None:
     ]
     for report in reports:
         assert values(report, "1", 0, "kernel_alignment") == pytest.approx(expected, rel=1e-9)
-    fewer = kag.measure(model, x, labels=labels, points=12)  # of the Jacobians; activations are those of all inputs
+    fewer = kag.measure(model, x, labels=labels, points=12)  # at all inputs, whatever the points of the Jacobians
     assert values(fewer, "1", 0, "kernel_alignment") == pytest.approx(expected, rel=1e-9)
+    some = choose_points(20)[:11]
+    half = kernel_alignment(model[:2].double()(x[some].double()).detach().numpy(), labels[some])
+    model.float()
+    sampled = kag.measure(model, x, labels=labels, samples=11)
+    assert values(sampled, "1", 0, "kernel_alignment") == pytest.approx(half, rel=1e-9)
     assert len(values(kag.measure(model, x), "1", 0, "kernel_alignment")) == 0
 
 

@@ -87,6 +87,8 @@ def write(report: Report, targets: Targets) -> dict[str, str]:
         atomic_write(targets.out / "summary.csv", report.summary().to_csv(index=False))
         report.to_html(targets.out / "report.html")
         files |= {"folder": str(targets.out), "page": str(targets.out / "report.html")}
+        for suffix in ("png", "pdf"):
+            (targets.out / f"scores_by_step.{suffix}").unlink(missing_ok=True)  # of an earlier report
         if len(report.steps) > 1:
             write_all({"scores_by_step": figure_by_step(report.summary())}, targets.out)
     if targets.html is not None:
