@@ -17,7 +17,7 @@ from kagscope.commands import terminal
 from kagscope.commands.outputs import Targets
 from kagscope.commands.sources import Subject
 from kagscope.figures.steps import figure_by_step
-from kagscope.figures.write import write_all
+from kagscope.figures.style import save
 from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import find_layers, see_calls
 from kagscope.jacobians.runner import Runner
@@ -87,8 +87,11 @@ def write(report: Report, targets: Targets) -> dict[str, str]:
         atomic_write(targets.out / "summary.csv", report.summary().to_csv(index=False))
         report.to_html(targets.out / "report.html")
         files |= {"folder": str(targets.out), "page": str(targets.out / "report.html")}
-        if len(report.steps) > 1:
-            write_all({"scores_by_step": figure_by_step(report.summary())}, targets.out)
+        for suffix in ("png", "pdf"):
+            figure = targets.out / f"scores_by_step.{suffix}"
+            figure.unlink(missing_ok=True)  # of an earlier report
+            if len(report.steps) > 1:
+                save(figure_by_step(report.summary()), figure)
     if targets.html is not None:
         files["html"] = str(report.to_html(targets.html))
     if targets.csv is not None:

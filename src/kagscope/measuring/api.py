@@ -162,7 +162,7 @@ def measure_series(
             reports[step] = report_of(state, before, [], about)
     if not reports:
         raise DataError(f"no checkpoint could be measured: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
-    notes += [f"{listed(names, 1)}: {note}" for note, names in noted.items()]
+    notes += [f"in {listed(names, 1)}: {note}" for note, names in noted.items()]
     return joined(reports, notes=notes, left_out=left_out)
 
 

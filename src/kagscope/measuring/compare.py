@@ -28,7 +28,8 @@ def compare(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
             told only against them (zero rows, ``kl_init``, ``cka_init``) is left out.
 
     Returns:
-        Columns of :data:`kagscope.tables.schema.SCORE_COLUMNS`, with ``token`` after ``point`` where any layer has tokens.
+        Columns of :data:`kagscope.tables.schema.SCORE_COLUMNS`, with ``token`` after ``point`` where any layer has tokens; rows
+        of a score by point and token.
         Skipped layers have one row, score "skipped", with the reason.
 
     Raises:
@@ -46,7 +47,9 @@ def compare(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
         table = _averaged(tables) if tables else _rows(measured.scores, {})
         where = np.concatenate([measured.items, [[WHOLE, -1]]])  # the last one is that of a whole layer
         chosen = where[table.pop("item").to_numpy()]
-        parts.append(table.assign(layer=record.name, point=chosen[:, 0], token=chosen[:, 1]))
+        table = table.assign(layer=record.name, point=chosen[:, 0], token=chosen[:, 1])
+        score = table.groupby(["k", "selection", "score"], sort=False).ngroup()
+        parts.append(table.iloc[np.lexsort((chosen[:, 1], chosen[:, 0], score))])
     joined = pd.concat(parts, ignore_index=True)
     columns = dict(SCORE_COLUMNS)
     if (joined["token"] >= 0).any():

@@ -181,10 +181,11 @@ class Report:
         )
 
     def overview(self) -> pd.DataFrame:
-        """The main scores as cells of text, over all columns; where those were not measured, every selection."""
+        """The main scores as cells of text, over all columns; of an order not measured there, in every selection."""
         summary = self.summary()
         whole = summary["selection"] == "all"
-        return overview(summary[whole] if (whole & (summary["score"] == "pr")).any() else summary)
+        orders = summary["k"][whole & (summary["score"] == "pr")].unique()
+        return overview(summary[whole | ~summary["k"].isin(orders)])
 
     # -- figures -----------------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, OWN_SCORE_NAN, RANK_BELOW_K
+from kagscope.columns.layout import make_layout
 from kagscope.columns.scales import scales, window_centers, window_radii
 from kagscope.columns.selections import All, Selection, Subsets, Window
 from kagscope.jacobians.compute import Batch
@@ -17,6 +18,7 @@ from kagscope.jacobians.forms import FactoredJacobian
 from kagscope.measuring.spec import MeasureSpec, ScoreFunction
 from kagscope.measuring.state import WHOLE, LayerState, Values
 from kagscope.measuring.unit_statistics import MAX_COLUMNS, UnitSums
+from kagscope.minors import moment_scores
 from kagscope.minors._input import MOMENTS
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.factored import FactoredMoments
@@ -163,7 +165,9 @@ class LayerScores:
             self._add_pairs(J, batch, ids)
         elif k == 1:
             # a ball or a distance says nothing of single columns, so that they all stand under "all"; a window does
-            chosen = [All(), *(one for one in self.spec.selections if isinstance(one, Window | Subsets))]
+            layout = make_layout(J.shape[2], **self._layout())
+            some = (one for one in self.spec.selections if isinstance(one, Window | Subsets) or not one.columns(layout).all())
+            chosen = [All(), *some]
             self._record(J, ids, chosen, self._moments(J, 1, chosen, method="exact"))
         else:
             some = ids < self._points(self.spec.budget.triple_points)
@@ -192,10 +196,11 @@ class LayerScores:
             return
         if self._needed & SUMS:
             self._record(J, ids, chosen, self._moments(J, 2, chosen, moments=self._needed & SUMS))
-        if self.spec.wants("kl_uniform"):
+        entropic = [one.name for one in self._of_moments if "entropy" in one.moments and {"s1", "entropy"} >= set(one.moments)]
+        if entropic:
             options: dict[str, Any] = {"method": "sampled", "rel_error": budget.rel_error / 2}
             sampled = self._moments(J, 2, chosen, moments={"s1", "entropy"}, **options)
-            self._record(J, ids, chosen, sampled, only=("kl_uniform",))
+            self._record(J, ids, chosen, sampled, only=entropic)
 
     def _factored(self, W: np.ndarray) -> FactoredMoments:
         """One pass over W, which then serves every item."""
@@ -214,7 +219,7 @@ class LayerScores:
     ) -> None:
         """The scores that these moments allow, with their errors, and the number of column subsets of each selection."""
         k = found[0].k
-        haar = k <= 2 and only is None and self.spec.wants("rr_pr")
+        haar = k <= 2 and only is None and any(one.is_of("haar_s1") for one in self._of_moments)
         means = haar_mean_s1(J, k, selection=list(chosen), **self._layout()) if haar else [None] * len(chosen)
         for selection, moments, mean in zip(chosen, found, means, strict=True):
             name = str(selection)
@@ -223,11 +228,12 @@ class LayerScores:
             for one in self._of_moments:
                 if not set(one.moments) <= there or (only is not None and one.name not in only):
                     continue
-                if one.is_of("haar_s1"):
-                    if mean is not None:
-                        self._put(one, k, name, ids, moments, one.function(moments, mean), reason)
-                else:
-                    self._put(one, k, name, ids, moments, one.function(moments), reason)
+                if one.orders is not None and k not in one.orders:
+                    continue
+                if not one.is_of("haar_s1"):
+                    self._put(one, k, name, ids, moments, (moments,), reason)
+                elif mean is not None:
+                    self._put(one, k, name, ids, moments, (moments, mean), reason)
             if only is None:
                 self._put_own(k, name, ids, moments)
                 if moments.bins is not None:
@@ -235,13 +241,17 @@ class LayerScores:
             subsets = float(moments.count // comb(J.shape[1], k))
             self.state.scores[k, name, "column_subsets"] = Values.of([WHOLE], subsets)
 
-    def _put(self, one: Score, k: int, selection: str, ids: np.ndarray, moments: Moments, values: Any, reason: str) -> None:
+    def _put(
+        self, one: Score, k: int, selection: str, ids: np.ndarray, moments: Moments, given: tuple[Any, ...], reason: str
+    ) -> None:
+        values: Any = one.function(*given)
         if one.error is not None:
-            stderr = one.error(moments)
+            stderr = one.error(*given)
         elif moments.exact:
             stderr = 0.0
-        else:
-            stderr = moments.stderr.get(one.function.__name__, np.nan if one.name == "top" else 0.0)
+        else:  # moments know the errors of their own scores, by the names of the functions
+            own = getattr(moment_scores, one.function.__name__, None) is one.function
+            stderr = moments.stderr.get(one.function.__name__, np.nan) if own else np.nan
         self._add(k, selection, one.name, Values.of(ids, values, stderr, moments.exact, reason))
 
     def _put_own(self, k: int, selection: str, ids: np.ndarray, moments: Moments) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import kagscope.scores  # noqa: F401  registers every score
 from kagscope import registry
 from kagscope.base.errors import InputError
+from kagscope.base.messages import close_names
 from kagscope.base.provenance import ENGINE
 from kagscope.base.validation import first_error
 from kagscope.columns.selections import All, Selection, as_selections
@@ -101,10 +102,17 @@ class MeasureSpec(_Strict):
     budget: Budget = Field(default_factory=Budget)
 
     def __init__(self, /, **given: Any) -> None:
+        known = [*(name for name in MeasureSpec.model_fields if name != "budget"), *Budget.model_fields, "budget"]
+        for name in given:
+            if name not in known:
+                raise InputError(f"{name}: unknown option{close_names(name, known)}; expected some of {', '.join(known)}")
         try:
             super().__init__(**given)
         except ValidationError as error:
-            raise first_error(MeasureSpec, error) from None
+            reason = str(first_error(MeasureSpec, error))
+            if error.errors()[0]["type"] == "value_error":  # said by this class, with the name of the field
+                reason = reason.partition(": ")[2]
+            raise InputError(reason if "budget" in given else reason.removeprefix("budget.")) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -159,7 +167,12 @@ class MeasureSpec(_Strict):
     def _known(cls, given: Any) -> Any:
         if given is None:
             return None
-        if isinstance(given, str) or not isinstance(given, Sequence) or not given:
+        if (
+            isinstance(given, str)
+            or not isinstance(given, Sequence)
+            or not given
+            or not all(isinstance(one, str) for one in given)
+        ):
             raise ValueError(f"scores is {given!r:.80}; expected a list of names, or your own functions by name")
         chosen = registry.chosen(given)  # raises for an unknown one
         return None if len(chosen) == len(registry.names()) else tuple(one.name for one in chosen)
@@ -168,6 +181,8 @@ class MeasureSpec(_Strict):
     @classmethod
     def _own(cls, given: Any, info: Any) -> Any:
         option = {"own_scores": "scores"}.get(info.field_name, info.field_name)
+        if given is None or given == []:  # as the JSON of a spec has it
+            return {}
         if not isinstance(given, Mapping):
             raise ValueError(f"{option} is {given!r:.80}; expected functions by name, such as {{'my_score': function}}")
         for name, function in given.items():

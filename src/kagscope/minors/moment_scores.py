@@ -141,11 +141,18 @@ def top(moments: Moments) -> Values:
     orders=(1, 2),
     undefined=ALL_ZERO,
     source="ours, closed form; MATH.md 4.5",
+    error=lambda moments, haar_s1: rotation_ratio_error(moments, haar_s1),
 )
 def rotation_ratio_of_pr(moments: Moments, haar_s1: FloatArray) -> FloatArray:
     """E_Q[S1(QJ)] / S1(J), Q uniform on O(m): above 1 where J is axis-aligned."""
     s1 = np.atleast_1d(np.asarray(moments.s1))
     return np.asarray(haar_s1) / np.where(s1 > 0, s1, np.nan)
+
+
+def rotation_ratio_error(moments: Moments, haar_s1: FloatArray) -> FloatArray:
+    """Standard error of :func:`rotation_ratio_of_pr`: that of S1 where it was sampled, else 0."""
+    s1, error = (np.atleast_1d(np.asarray(one)) for one in (moments.s1, moments.stderr.get("s1", 0.0)))
+    return rotation_ratio_of_pr(moments, haar_s1) * error / np.where(s1 > 0, s1, np.nan) if error.any() else np.zeros(len(s1))
 
 
 def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:

@@ -19,6 +19,8 @@ from kagscope.tracking.parts import Part
 from kagscope.tracking.probe import Baseline, Probe, Tensors
 
 logger = logging.getLogger("kagscope")
+OWN = "the network at the first step"
+FIRST_STEP = "the first step"
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,18 @@ def _said(tensor: torch.Tensor | None) -> str:
 def _described(baseline: Any, seeds: int | Sequence[int]) -> Any:
     """What a given baseline is, as JSON."""
     if baseline is None:
-        return "the network at the first step"
+        return OWN
     if isinstance(baseline, nn.Module):
         return digest(own_state(baseline))
     if isinstance(baseline, Mapping):
         return digest(baseline)
     return [str(baseline), describe(seeds)] if baseline == "reinit" else str(baseline)
+
+
+def named(described: Any) -> str:
+    """A baseline in words, from how a history describes it."""
+    if described == OWN:
+        return FIRST_STEP
+    if isinstance(described, list):
+        return "networks initialised anew"
+    return "another network" if str(described).startswith("sha256:") else str(described)

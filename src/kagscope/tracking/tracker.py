@@ -22,7 +22,7 @@ from kagscope.jacobians.layers import Layers
 from kagscope.measuring.api import name_of_baseline, points_of
 from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec, spec_from
-from kagscope.measuring.state import State
+from kagscope.measuring.state import WHOLE, State
 from kagscope.tables.means import CONFIDENCE, summarise
 from kagscope.tracking.history import History
 from kagscope.tracking.line import line
@@ -31,7 +31,7 @@ from kagscope.tracking.overhead import Clock, Overhead, check_max_overhead
 from kagscope.tracking.parts import Part, join, one_trajectory
 from kagscope.tracking.probe import Probe
 from kagscope.tracking.schedule import Schedule, check_step, parse_schedule
-from kagscope.tracking.start import begin, check_continues
+from kagscope.tracking.start import FIRST_STEP, begin, check_continues, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ class Tracker:
             start = begin(model, self._probe, history, baseline, baseline_seeds, first_step, {"schedule": str(self.schedule)})
         self._baseline, self._history, self._damaged = start.baseline, start.history, start.damaged
         own = baseline is None  # the network as it was at the first step
-        self._about["baseline"] = "the first step" if own else name_of_baseline(baseline, len(start.baseline.states))
+        self._about["baseline"] = FIRST_STEP if own else name_of_baseline(baseline, len(start.baseline.states))
         self._parts = one_trajectory(start.parts)
         self._session = 1 + max((part.session for part in start.parts), default=0)
         self._since = self._step = start.step
@@ -198,8 +198,11 @@ class Tracker:
         """What a history folder holds, without the network: table, onsets, picture. Raises :class:`DataError`."""
         history = History.existing(folder)
         parts, damaged = history.read()
-        settings = history.settings()
-        return _report(one_trajectory(parts), damaged, (), settings, {"model": "a network in training"})
+        settings, trajectory = history.settings(), one_trajectory(parts)
+        points = {int(point) for part in trajectory for point in part.table["point"].unique()} - {WHOLE}
+        about = {"model": "a network in training", "points": len(points), "baseline": named(settings.get("baseline"))}
+        spec = {name: value for name, value in settings.items() if name in MeasureSpec.model_fields}
+        return _report(trajectory, damaged, (), spec, about)
 
     @property
     def report(self) -> Report:
