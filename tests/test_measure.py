@@ -17,7 +17,10 @@ import kagscope as kag
 import layer_models as zoo
 from kagscope.base.errors import DataError
 from kagscope.loading.weights import save_weights
-from kagscope.measuring import compare, observe
+from kagscope.measuring.compare import compare
+from kagscope.measuring.observe import observe
+from kagscope.measuring.points import choose_points
+from kagscope.measuring.spec import MeasureSpec
 from kagscope.tables.schema import SCORE_COLUMNS
 from layer_models import trained, values
 
@@ -55,8 +58,9 @@ def test_table_is_the_minors_of_brute_force_jacobians(name: str) -> None:
         J = J.reshape(len(J), -1, columns)
         assert report.table.columns.tolist() == COLUMNS
         assert values(report, layer, 1, "pr", column="point").tolist() == list(range(len(J)))
+    assert not len(values(report, layer, 1, "pr", "ball(1)"))  # single columns are the same in every ball
     for k in (1, 2):
-        for selection in selections:
+        for selection in selections if k > 1 else ["all"]:
             found = kag.minor_moments(J, k, selection, **layout)
             for score, attribute in ATTRIBUTES.items():
                 np.testing.assert_allclose(values(report, layer, k, score, selection), getattr(found, attribute), rtol=1e-8)
@@ -65,10 +69,24 @@ def test_table_is_the_minors_of_brute_force_jacobians(name: str) -> None:
             np.testing.assert_allclose(values(report, layer, k, "rr_pr", selection), haar / found.s1, rtol=1e-8)
     for score in ("axis_alignment", "effective_rank", "stable_rank", "sv_participation"):
         np.testing.assert_allclose(values(report, layer, 0, score), getattr(kag, score)(J), rtol=1e-8)
-    np.testing.assert_allclose(values(report, layer, 1, "column_divergence"), kag.column_divergence(J[:10], 1), rtol=1e-8)
+    np.testing.assert_allclose(values(report, layer, 1, "column_divergence"), kag.column_divergence(J, 1), rtol=1e-8)
     np.testing.assert_allclose(values(report, layer, 1, "zero_rows_exact"), kag.zero_rows(J), atol=1e-12)
     assert (report.table["layer"] == layer).all()
     assert set(report.table["selection"]) <= set(selections)
+
+
+def test_what_costs_much_is_measured_at_the_first_points_of_the_fixed_order() -> None:
+    model, x = zoo.seeded(zoo.mlp), zoo.numbers(9, 5)
+    some = {"rotation_points": 3, "divergence_points": 4, "row_points": 5, "triple_points": 6}
+    report = kag.measure(model, x, layers="3", k=(1, 2, 3), **some)
+    order = choose_points(9)
+    for count, (k, score) in {3: (2, "rr_max"), 4: (1, "column_divergence"), 5: (2, "zero_rows_exact"), 6: (3, "pr")}.items():
+        assert values(report, "3", k, score, column="point").tolist() == sorted(order[:count]), score
+    J = zoo.by_autograd(model, x, "3", "input")
+    np.testing.assert_allclose(
+        values(report, "3", 1, "column_divergence"), kag.column_divergence(J, 1)[sorted(order[:4])], rtol=1e-8
+    )
+    assert len(values(report, "3", 1, "zero_rows_exact")) == len(values(report, "3", 2, "pr")) == 9
 
 
 @pytest.mark.parametrize("layer", ["1", "3"])
@@ -91,8 +109,7 @@ def test_where_not_every_minor_is_looked_at(layer: str, share: float) -> None:
     model, x = nn.Sequential(nn.Linear(12, 9), nn.GELU(), nn.Linear(9, 8), nn.GELU(), nn.Linear(8, 2)), zoo.numbers(6, 12)
     J = zoo.by_autograd(model, x, layer, "input")
     found = kag.minor_moments(J, 2)
-    settings = kag.MeasureSettings(layers=layer, k=(2,), visited_minors=share * found.count)
-    table = compare(observe(model, x, settings), None, 0.01)
+    table = compare(observe(model, x, MeasureSpec(layers=layer, k=(2,), exact_minors=share * found.count)))
     kl = table[(table["score"] == "kl_uniform") & (table["k"] == 2)]
     if share > 0.5:
         assert kl["exact"].all()

@@ -14,14 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from kagscope.measuring.series import Series
 from typer.testing import CliRunner, Result
 
 import kagscope as kag
 from kagscope.cli import app
+from kagscope.commands.spec_options import option_name, spec_fields
 from kagscope.data import load
 from kagscope.loading import load_model, load_state, save_weights
+from kagscope.measuring.points import choose_points
 from kagscope.measuring.report import Report
+from kagscope.measuring.spec import Budget, MeasureSpec
 from kagscope.studies.collect import Outcome
 
 NETS = """
@@ -79,10 +81,9 @@ def done(*arguments: str) -> Result:
     return result
 
 
-def digits(points: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+def digits() -> tuple[torch.Tensor, np.ndarray]:
     data = load("digits")
-    taken = np.linspace(0, len(data.test_labels) - 1, points).round().astype(int)
-    return torch.from_numpy(data.test_images[taken]).reshape(points, -1), data.test_labels[taken], taken
+    return torch.from_numpy(data.test_images).flatten(1), data.test_labels
 
 
 def model(seed: int) -> torch.nn.Module:
@@ -93,10 +94,11 @@ def test_the_numbers_are_those_of_the_library(here: Path) -> None:
     weights = ("--weights", "run/step_100.safetensors", "--baseline", "run/step_0.safetensors")
     selections = ("--selection", "all", "--selection", "ball(2)")
     done("nets.py:net", *weights, *SMALL, "--layer", "1", *selections, "--k", "2", "--parquet", "t.parquet", "--csv", "t.csv")
-    inputs, labels, taken = digits(4)
+    inputs, labels = digits()
     expected = kag.measure(
         model(2),
         inputs,
+        points=4,
         layers=["1"],
         k=2,
         selections=["all", "ball(2)"],
@@ -105,8 +107,7 @@ def test_the_numbers_are_those_of_the_library(here: Path) -> None:
         labels=labels,
     ).table
     found = pd.read_parquet("t.parquet")
-    assert set(found["point"]) - {-1} == set(taken)
-    expected["point"] = [taken[point] if point >= 0 else -1 for point in expected["point"]]
+    assert set(found["point"]) - {-1} == set(choose_points(len(labels))[:4])
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_categorical=False)
     assert len(pd.read_csv("t.csv")) == len(found)
 
@@ -171,16 +172,15 @@ def test_a_series(here: Path) -> None:
     out = done("nets.py:net", "--weights", "run/step_*.safetensors", *SMALL, "--k", "2", "--out", "o")
     assert "3 checkpoints" in out.stdout
     assert "baseline step 0" in out.stdout
-    series = Series.load("o")
+    series = Report.load("o")
     assert series.steps == [0, 20, 100]
-    assert {"scores_by_step.png", "scores_by_step.pdf", "series.json", "report.html"} <= {e.name for e in Path("o").iterdir()}
+    assert {"scores_by_step.png", "scores_by_step.pdf", "report.json", "report.html"} <= {e.name for e in Path("o").iterdir()}
     table = pd.read_parquet("o/table.parquet")
     assert list(table.columns)[:2] == ["step", "layer"]
     assert (table.loc[table["step"] == 0, "ratio"].dropna() == 1).all()
-    inputs, labels, taken = digits(4)
-    alone = kag.measure(model(2), inputs, k=2, baseline=model(0), labels=labels, image_shape=(8, 8)).table
+    inputs, labels = digits()
+    alone = kag.measure(model(2), inputs, points=4, k=2, baseline=model(0), labels=labels, image_shape=(8, 8)).table
     last = table[table["step"] == 100].drop(columns="step").reset_index(drop=True)
-    alone["point"] = [taken[point] if point >= 0 else -1 for point in alone["point"]]
     pd.testing.assert_frame_equal(last, alone, check_dtype=False, check_categorical=False)
 
 
@@ -256,24 +256,27 @@ BAD: list[tuple[tuple[str, ...], str, int]] = [
     (("nets.py:net",), "--data is missing", 2),
     (("nets.py:net", "--data", "digitz"), "unknown data set 'digitz' .did you mean digits", 2),
     (("nets.py:net", "--data", "missing.npz"), "missing.npz: no such file", 1),
-    (("nets.py:net", "--data", "digits", "--points", "100000"), "points is 100000; digits holds 355", 2),
+    (("nets.py:net", "--data", "digits", "--points", "100000"), "--points is 100000, but digits holds 355 inputs", 2),
     (("nets.py:net", "--data", "digits", "--points", "0"), "points is 0", 2),
     (("nets.py:net", *SMALL, "--split", "valid"), "split is 'valid'", 2),
     (("nets.py:net", *SMALL, "--input-shape", "1,9,9"), "input shape .1, 9, 9. is 81 numbers", 2),
     (("nets.py:net", *SMALL, "--input-shape", "a"), "--input-shape is 'a'", 2),
     (("nets.py:net", *SMALL, "--input-shape", "1,8,8"), "takes the inputs in no shape that was tried", 2),
-    (("nets.py:net", *SMALL, "--image-shape", "8"), "--image-shape is '8'; expected height,width", 2),
+    (("nets.py:net", *SMALL, "--image-shape", "8"), r"error: image_shape is \(8,\); expected \(height, width\)", 2),
     (("nets.py:net", *SMALL, "--image-shape", "7,7", "--selection", "ball(2)"), "image_shape|49", 2),
     (("nets.py:net", *SMALL, "--layer", "fc"), "no layer 'fc'", 2),
     (("nets.py:Deep", *SMALL, "--layer", "unused"), "'unused' .Linear. cannot be measured: never called", 2),
-    (("nets.py:net", *SMALL, "--layer-map", "both"), "--layer-map is 'both'; expected one of input, block, output", 2),
+    (("nets.py:net", *SMALL, "--layer-map", "both"), "error: layer_map is 'both'; expected one of 'input', 'block', 'output'", 2),
     (("nets.py:net", *SMALL, "--k", "0"), "k is .0,.; expected whole numbers", 2),
     (("nets.py:net", *SMALL, "--k", "two"), "--k is 'two'", 2),
     (("nets.py:net", *SMALL, "--selection", "bal(2)"), "selection 'bal.2.' is not known", 2),
     (("nets.py:net", *SMALL, "--tokens", "some"), "--tokens is 'some'; expected all, flat", 2),
     (("nets.py:net", *SMALL, "--memory", "lots"), "--memory is 'lots'; expected an amount", 2),
-    (("nets.py:net", *SMALL, "--memory", "1KB"), "memory_budget is 1000", 2),
-    (("nets.py:net", *SMALL, "--seed", "-1"), "seed", 2),
+    (("nets.py:net", *SMALL, "--memory", "1KB"), "error: memory_budget: .*1048576 .got 1000", 2),
+    (("nets.py:net", *SMALL, "--seed", "-1"), "error: seed: .*got -1", 2),
+    (("nets.py:net", *SMALL, "--rel-error", "small"), "--rel-error is 'small'; expected a number", 2),
+    (("nets.py:net", *SMALL, "--rotations", "1"), "error: rotations: .*got 1", 2),
+    (("nets.py:net", *SMALL, "--score", "kl_unform"), "no score 'kl_unform' .did you mean kl_uniform", 2),
     (("nets.py:net", *SMALL, "--argument", "width"), "--argument 'width'; expected NAME=VALUE", 2),
     (("nets.py:net", *SMALL, "--argument", "wdth=3"), "unexpected keyword argument 'wdth'.*did you mean width", 2),
     (("nets.py:net", *SMALL, "--argument", 'width="six"'), "calling nets.py:net raised TypeError", 2),
@@ -291,7 +294,7 @@ BAD: list[tuple[tuple[str, ...], str, int]] = [
     (("nets.py:net", *SMALL, "--baseline", "initial"), "no --weights are given", 2),
     (("nets.py:net", *SMALL, "--baseline", "first"), "first checkpoint of a series", 2),
     (("nets.py:net", *SMALL, "--baseline", "missing.pt"), "missing.pt: no such file", 1),
-    (("nets.py:net", *SMALL, "--weights", "nan.safetensors"), "the Jacobian of layer '1' at input 0 has", 2),
+    (("nets.py:net", *SMALL, "--weights", "nan.safetensors"), "the Jacobian of layer '1' at input 164 has", 2),
     (("run", "--points", "3"), "run is no run of kagscope reproduce", 1),
     (("nets.py:net", *SMALL, "--html", "nowhere/page.html"), "cannot write nowhere/page.html: the folder nowhere does not", 1),
     (("nets.py:net", *SMALL, "--csv", "run"), "run is a folder; give a file", 1),
@@ -318,16 +321,40 @@ def test_what_is_refused(arguments: tuple[str, ...], message: str, code: int, he
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*") if "__pycache__" not in str(path)} == before
 
 
-def test_folders_are_written_again_by_the_same_kind_only(here: Path) -> None:
-    one = ("nets.py:net", "--data", "digits", "--points", "1", "--k", "1", "--out", "o", "--quiet")
+def test_folders_of_a_report_are_written_again_whole(here: Path) -> None:
+    one = ("nets.py:net", "--data", "digits", "--points", "2", "--k", "1", "--out", "o", "--quiet")
     several = (*one, "--weights", "run/step_*.safetensors")
     done(*one)
-    done(*one)
-    assert measure(*several).exit_code == 1
-    shutil.rmtree("o")
+    assert Report.load("o").steps == []
     done(*several)
-    assert measure(*one).exit_code == 1
-    assert Series.load("o").steps == [0, 20, 100]
+    assert Report.load("o").steps == [0, 20, 100]
+    done(*one)
+    assert Report.load("o").steps == []
+    assert not list(Path("o").glob("scores_by_step.*"))  # of the series that is no more
+
+
+def test_every_field_of_the_spec_is_an_option(here: Path) -> None:
+    """What is given on the command line is what the spec in the report says; what is not given is the spec's default."""
+    given = {
+        "--layer": "1", "--layer-map": "input", "--k": "1,3", "--selection": "ball(2)", "--image-shape": "8,8",
+        "--tokens": "flat", "--wrt": "0", "--mode": "eval", "--precision": "model", "--score": "pr", "--points": "3",
+        "--zero-row-quantile": "0.05", "--seed": "4", "--exact-minors": "1e7", "--rel-error": "0.02", "--triple-points": "2",
+        "--rotation-points": "1", "--rotations": "3", "--row-points": "2", "--divergence-points": "2", "--unit-points": "2",
+        "--samples": "12", "--window-points": "1", "--max-rows": "4", "--memory": "64MB", "--window-map": "0",
+    }  # fmt: skip
+    assert set(given) == {f"--{option_name(name)}" for name in spec_fields()}
+    arguments = [part for pair in given.items() for part in pair]
+    found = json.loads(done("nets.py:net", "--data", "digits", *arguments, "--json").stdout)["settings"]
+    assert MeasureSpec(**found) == MeasureSpec(
+        layers=["1"], k=(1, 3), selections=["ball(2)"], image_shape=(8, 8), tokens="flat", wrt=0, precision="model",
+        scores=["pr"], points=3, zero_row_quantile=0.05, seed=4,
+        budget=Budget(exact_minors=1e7, rel_error=0.02, triple_points=2, rotation_points=1, rotations=3, row_points=2,
+                      divergence_points=2, unit_points=2, samples=12, window_points=1, max_rows=4, memory_budget=64 * 10**6),
+    )  # fmt: skip
+    usual = json.loads(done("nets.py:net", *SMALL, "--json").stdout)["settings"]
+    assert MeasureSpec(**usual) == MeasureSpec(points=4, image_shape=(8, 8))
+    shown = done("--help").stdout
+    assert all(option in shown for option in given)
 
 
 def test_as_a_process(here: Path) -> None:

@@ -14,19 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import kagscope as kag
 import layer_models as zoo
 from kagscope.base.errors import InputError
-from kagscope.jacobians.inputs import as_inputs
+from kagscope.measuring.points import choose_points
 from kagscope.scores.of_representations import kernel_alignment
 from layer_models import Odd, values
-
-
-def by_point(report: kag.Report, layer: str, k: int, score: str) -> np.ndarray:
-    """A score in the order of the inputs."""
-    return values(report, layer, k, score)[np.argsort(values(report, layer, k, score, column="point"))]
-
-
-def kl(J: Tensor) -> np.ndarray:
-    return np.asarray(kag.minor_moments(J.detach().double(), 1).kl_uniform)
-
 
 # -- inputs ----------------------------------------------------------------------------------------------------------------------
 
@@ -48,7 +38,13 @@ def test_inputs_of_every_kind_give_the_same() -> None:
     tables = [kag.measure(model, given).table for given in kinds]
     for table in tables:
         pd.testing.assert_frame_equal(table, tables[0])
-    assert kag.measure(model, loaders[0], points=3).provenance["points"] == 3
+    some = kag.measure(model, loaders[0], points=3)
+    assert some.provenance["points"] == 3
+    assert values(some, "1", 2, "pr", column="point").tolist() == [0, 1, 2]  # of a loader the first ones
+    sample = kag.measure(model, x, points=3).table  # of a tensor a fixed sample, whose numbers are those of all
+    assert set(sample["point"]) - {-1} == set(choose_points(6)[:3])
+    both = sample[sample["point"] >= 0].merge(tables[0], on=["layer", "k", "selection", "point", "score"])
+    np.testing.assert_allclose(both["value_x"], both["value_y"], rtol=1e-12)
     long = DataLoader(TensorDataset(zoo.numbers(130, 5)), batch_size=32)
     assert kag.measure(model, long, layers="1", k=1).provenance["points"] == 100
 
@@ -64,17 +60,15 @@ class TwoInputs(nn.Module):
 
 def test_several_arguments() -> None:
     model, x, scale = zoo.seeded(TwoInputs), zoo.numbers(4, 5), zoo.numbers(4, 4, seed=2)
-    by_place = kag.measure(model, (x, scale), layers="act", wrt=0)
-    by_name = kag.measure(model, {"x": x, "scale": scale}, layers="act", wrt="x")
+    by_place = kag.measure(model, (x, scale), layers="act")
+    by_name = kag.measure(model, {"x": x, "scale": scale}, layers="act")
     pd.testing.assert_frame_equal(by_place.table, by_name.table)
     z = (model.layer(x) * scale).detach().double()
     J = ((1 - torch.tanh(z) ** 2) * scale.double())[:, :, None] * model.layer.weight.detach().double()
-    expected = kag.minor_moments(J.numpy(), 2).participation_ratio
-    np.testing.assert_allclose(by_point(by_place, "act", 2, "pr"), expected, rtol=1e-6)
+    np.testing.assert_allclose(values(by_place, "act", 2, "pr"), kag.minor_moments(J.numpy(), 2).participation_ratio, rtol=1e-6)
     one = kag.measure(model, (x, scale[:1]), layers="act")  # a first dimension of 1 is shared by all points
     assert one.provenance["points"] == 4
-    given = {"x": x, "scale": scale, "shift": torch.ones(4)[None]}
-    shifted = kag.measure(model, given, layers="act", points=2, wrt="x")
+    shifted = kag.measure(model, {"x": x, "scale": scale, "shift": torch.ones(4)[None]}, layers="act", points=2)
     assert shifted.provenance["points"] == 2
 
 
@@ -92,8 +86,13 @@ def test_labels_give_the_kernel_alignment() -> None:
     ]
     for report in reports:
         assert values(report, "1", 0, "kernel_alignment") == pytest.approx(expected, rel=1e-9)
-    fewer = kag.measure(model, x, labels=labels, points=12)  # of the Jacobians; activations are those of all inputs
+    fewer = kag.measure(model, x, labels=labels, points=12)  # at all inputs, whatever the points of the Jacobians
     assert values(fewer, "1", 0, "kernel_alignment") == pytest.approx(expected, rel=1e-9)
+    some = choose_points(20)[:11]
+    half = kernel_alignment(model[:2].double()(x[some].double()).detach().numpy(), labels[some])
+    model.float()
+    sampled = kag.measure(model, x, labels=labels, samples=11)
+    assert values(sampled, "1", 0, "kernel_alignment") == pytest.approx(half, rel=1e-9)
     assert len(values(kag.measure(model, x), "1", 0, "kernel_alignment")) == 0
 
 
@@ -104,120 +103,6 @@ def test_integers_have_block_and_output_maps() -> None:
         assert sorted(set(report.table["token"])) in ([-1, 0, 2], [0, 2])
     with pytest.raises(InputError, match="inputs_embeds"):
         kag.measure(model, ids, layers="transformer.h.1.mlp")
-
-
-# -- which input, and what of a loader -------------------------------------------------------------------------------------------
-
-
-class Masked(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.act = nn.Linear(5, 4), nn.Tanh()
-
-    def forward(self, mask: Tensor, x: Tensor, shift: float = 0.0) -> Any:
-        return self.act(self.layer(x * mask) + shift)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "wrt", "said", "by_mask"),
-    [
-        ("mapping", "x", "x", False),
-        ("mapping", "mask", "mask", True),
-        ("mapping", 1, 1, False),
-        ("tuple", 1, 1, False),
-        ("tuple", "x", "x", False),
-        ("tuple", 0, 0, True),
-        ("list", "mask", "mask", True),
-        ("integers", None, "x", False),
-    ],
-)
-def test_wrt_chooses_the_input_and_the_report_says_it(inputs: str, wrt: Any, said: Any, by_mask: bool) -> None:
-    model, mask, x = zoo.seeded(Masked), zoo.numbers(4, 5, seed=2).abs(), zoo.numbers(4, 5)
-    mask = mask.mul(10).long() + 1 if inputs == "integers" else mask
-    given: Any = {"mapping": {"mask": mask, "x": x}, "list": [mask, x]}.get(inputs, (mask, x))
-    report = kag.measure(model, given, layers="act", k=1, wrt=wrt)
-    slope = 1 - torch.tanh(model.layer(x * mask)) ** 2
-    J = slope[:, :, None] * model.layer.weight * (x if by_mask else mask)[:, None, :]
-    np.testing.assert_allclose(by_point(report, "act", 1, "kl_uniform"), kl(J), rtol=1e-5)
-    assert report.layers[0]["wrt"] == said
-
-
-def test_the_report_always_says_which_input() -> None:
-    model, x = zoo.seeded(zoo.mlp), zoo.numbers(4, 5)
-    for layer_map, said in (("input", "input"), ("block", "input of 3"), ("output", "3")):
-        assert kag.measure(model, x, layers="3", layer_map=layer_map, k=1).layers[0]["wrt"] == said
-    pixels = {"pixel_values": zoo.numbers(2, 1, 8, 8)}
-    layer = next(name for name, _ in zoo.vit().named_modules() if name.endswith("layers.0.mlp.activation_fn"))
-    assert kag.measure(zoo.seeded(zoo.vit), pixels, layers=layer, k=1, tokens=1).layers[0]["wrt"] == "pixel_values"
-
-
-class OptionalScale(nn.Module):
-    """Would take targets for a scale."""
-
-    def __init__(self, required: bool = False) -> None:
-        super().__init__()
-        self.layer, self.act = nn.Linear(5, 4), nn.Tanh()
-
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Any:
-        h = self.layer(x)
-        return self.act(h if scale is None else h * scale.reshape(-1, 1))
-
-
-TARGETS: dict[str, tuple[Tensor, ...]] = {
-    "floats": (torch.rand(6),),
-    "a column of floats": (torch.rand(6, 1),),
-    "a column of integers": (torch.arange(6)[:, None] % 2,),
-    "one-hot": (torch.eye(6),),
-    "label and index": (torch.arange(6) % 2, torch.arange(6)),
-    "label": (torch.arange(6) % 2,),
-}
-
-
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
-def test_targets_of_a_loader_are_not_fed(name: str, wrap: Any) -> None:
-    model, x = zoo.seeded(OptionalScale), zoo.numbers(6, 5)
-    loader = DataLoader(TensorDataset(x, *TARGETS[name]), batch_size=4)
-    report = kag.measure(wrap(model), loader, layers="act", k=1)
-    pd.testing.assert_frame_equal(
-        report.table.query("score != 'kernel_alignment'").reset_index(drop=True),
-        kag.measure(model, x, layers="act", k=1).table.reset_index(drop=True),
-        check_categorical=False,
-    )
-    left_out = [note for note in report.notes if "left out" in note]
-    assert len(left_out) == (name not in ("label", "a column of integers"))
-    assert all("the first 1 were fed" in note for note in left_out)
-
-
-def test_a_loader_feeds_as_many_elements_as_forward_requires() -> None:
-    model, mask, x = zoo.seeded(Masked), zoo.numbers(6, 5, seed=2).abs(), zoo.numbers(6, 5)
-    whole = kag.measure(model, (mask, x), layers="act", k=1, wrt="x").table
-    for targets in ((), (torch.arange(6),), (torch.rand(6), torch.arange(6))):
-        loader = DataLoader(TensorDataset(mask, x, *targets), batch_size=4)
-        found = kag.measure(model, loader, layers="act", k=1, wrt="x").table.query("score != 'kernel_alignment'")
-        pd.testing.assert_frame_equal(found.reset_index(drop=True), whole, check_categorical=False)
-    pairs = iter([((mask[:4], x[:4]), torch.rand(4)), ((mask[4:], x[4:]), torch.rand(2))])
-    pd.testing.assert_frame_equal(kag.measure(model, pairs, layers="act", k=1, wrt="x").table, whole)
-    with pytest.raises(InputError, match="'mask' or wrt='x'"):  # given directly it is fed whole
-        kag.measure(model, (mask, x), layers="act", k=1)
-
-
-def test_inputs_are_made_once() -> None:
-    made = as_inputs((zoo.numbers(4, 5), zoo.numbers(4, 5, seed=2)))
-    assert as_inputs(made) is made
-    model = zoo.seeded(Masked)
-    first = kag.measure(model, made, layers="act", k=1, wrt="x").table
-    pd.testing.assert_frame_equal(first, kag.measure(model, made.args, layers="act", k=1, wrt="x").table)
-
-
-@pytest.mark.parametrize(("scale", "noted"), [(255.0, True), (180.0, True), (1.0, False), (300.0, False), (50.0, False)])
-def test_images_that_were_not_divided_by_255_are_noted(scale: float, noted: bool) -> None:
-    model = zoo.seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.ReLU()))
-    x = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    x = x / x.max() * scale
-    notes = kag.measure(model, x, layers="2", k=1).notes
-    assert any("divided by 255" in note for note in notes) == noted
-    assert not any("divided by 255" in note for note in kag.measure(model, x - x.mean(), layers="2", k=1).notes)
 
 
 # -- layers ----------------------------------------------------------------------------------------------------------------------
@@ -299,7 +184,7 @@ def test_points_that_mix_within_a_batch_are_measured_alone() -> None:
     alone = pd.concat([kag.measure(model, x[i : i + 1], layers="act").table.assign(point=i) for i in range(4)])
     for score in ("pr", "kl_uniform"):
         expected = alone[(alone["score"] == score) & (alone["k"] == 2)]["value"]
-        np.testing.assert_allclose(by_point(report, "act", 2, score), expected, rtol=1e-11)
+        np.testing.assert_allclose(values(report, "act", 2, score), expected, rtol=1e-11)
     assert any("measured alone" in sentence for sentence in report.findings)
 
 
@@ -344,4 +229,4 @@ def test_a_model_that_ends_in_single_precision() -> None:
         report = kag.measure(model, x, layers="act" if layer_map != "output" else "layer", layer_map=layer_map)
         J = zoo.by_autograd(model, x, "act" if layer_map != "output" else "layer", layer_map)
         layer = report.layers[0]["name"]
-        np.testing.assert_allclose(by_point(report, layer, 1, "pr"), kag.minor_moments(J, 1).participation_ratio, rtol=1e-4)
+        np.testing.assert_allclose(values(report, layer, 1, "pr"), kag.minor_moments(J, 1).participation_ratio, rtol=1e-4)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import kagscope as kag
-from kagscope.measuring.overview import brief, number
+from kagscope.measuring.overview import number, overview
 
 
 @cache
@@ -29,7 +29,7 @@ def measured(baseline: bool = True, selections: tuple[str, ...] = ("all",)) -> k
 
 def test_one_row_for_each_layer_and_order() -> None:
     report = measured()
-    table = brief(report.summary())
+    table = overview(report.summary())
     assert list(zip(table["layer"], table["k"], strict=True)) == [("1", "1"), ("1", "2"), ("3", "1"), ("3", "2")]
     summary = report.summary().set_index(["layer", "k", "score"])
     pr = summary.loc[("1", 2, "pr")]
@@ -39,12 +39,13 @@ def test_one_row_for_each_layer_and_order() -> None:
 
 
 def test_without_a_baseline_there_is_no_ratio() -> None:
-    assert "/ baseline (95%)" not in brief(measured(baseline=False).summary())
+    assert "/ baseline (95%)" not in overview(measured(baseline=False).summary())
 
 
 def test_selections_are_told_apart_and_the_report_shows_the_whole() -> None:
     report = measured(selections=("all", "ball(1)"))
-    assert set(brief(report.summary())["columns"]) == {"all", "ball(1)"}
+    assert set(overview(report.summary())["columns"]) == {"all", "ball(1)"}
+    assert list(report.overview()) == [one for one in overview(report.summary()) if one != "columns"]
     assert "ball(1)" not in repr(report)
     assert "ball(1)" in repr(measured(selections=("ball(1)", "ball(2)")))
 

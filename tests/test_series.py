@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from kagscope.measuring.series import Series
 from torch import Tensor, nn
 
 import kagscope as kag
-from kagscope.base.errors import DataError, InputError, NothingToPlot, OutputError
+from kagscope.base.errors import DataError, InputError, OutputError
 from kagscope.loading.weights import save_weights
+from kagscope.measuring.points import choose_points
 from kagscope.training.models import mlp
 
 INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
@@ -69,8 +69,8 @@ def test_weights_by_step_and_labels(run: Path) -> None:
     alone = kag.measure(net(0), inputs, labels=labels, **OPTIONS)
     assert "kernel_alignment" in set(labelled.table["score"])
     assert "kernel_alignment" in set(alone.table["score"])
-    few = kag.measure_series(net(5), {0: net(0)}, inputs, labels=labels, points=11, **OPTIONS)
-    assert few.table["point"].max() == 10
+    few = kag.measure_series(net(5), {0: net(0)}, inputs, labels=labels, points=3, **OPTIONS)
+    assert set(few.table["point"]) - {-1} == set(choose_points(12)[:3])
 
 
 class Tied(nn.Module):
@@ -114,8 +114,9 @@ def test_checkpoints_that_cannot_be_measured_are_left_out(run: Path) -> None:
     assert "NaN" in series.left_out["step_11.safetensors"]
     assert "hidden1.0.weight has shape (5, 6), expected (4, 6)" in series.left_out["step_12.safetensors"]
     assert (series.table.loc[series.table["step"] == 9, "ratio"].dropna() == 1).all()
-    assert series.reports[10].provenance["baseline"] == "step 9"
-    assert sum("was left out" in sentence for sentence in series.findings) == 3
+    assert series.at(10).provenance["baseline"] == "step 9"
+    left_out = [dict(one.numbers)["name"] for one in series.findings if one.code == "left_out"]
+    assert left_out == ["step_0.safetensors", "step_11.safetensors", "step_12.safetensors"]
 
 
 def test_series_that_are_refused(run: Path) -> None:
@@ -140,13 +141,15 @@ def test_series_that_are_refused(run: Path) -> None:
 def test_files_and_figures(run: Path) -> None:
     series = kag.measure_series(net(5), "step_*", INPUTS, **OPTIONS)
     folder = series.save("out")
-    again = Series.load(folder)
+    again = kag.Report.load(folder)
     alike(again.table, series.table)
     alike(again.curves, series.curves)
+    pd.testing.assert_frame_equal(again.onset(), series.onset())
     assert again.findings == series.findings
+    assert [one.code for one in again.findings] == [one.code for one in series.findings]
     assert repr(again) == repr(series)
-    assert repr(series).startswith("3 checkpoints at steps 0, 9, 10")
-    assert (folder / "scores_by_step.png").stat().st_size > 10_000
+    assert series.headline.startswith("Sequential: steps 0, 9, 10, 1 of 1 layers, 5 points, map input, baseline step 0")
+    assert list(series.overview()["step"]) == ["0", "9", "10"]
     page = series.to_html("page.html").read_text()
     assert "along its training" in page
     ax = series.plot("pr")
@@ -156,21 +159,24 @@ def test_files_and_figures(run: Path) -> None:
     np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), summary["ratio"])
     values = series.plot("pr", measure="value").get_lines()[0].get_ydata()
     np.testing.assert_allclose(np.asarray(values, dtype=float), summary["value"])
-    with pytest.raises(NothingToPlot, match="k = 3"):
+    with pytest.raises(InputError, match=r"nothing was measured for.*k=3"):
         series.plot("pr", k=3)
     short = kag.measure_series(net(5), {0: net(0)}, INPUTS, **OPTIONS)
-    with pytest.raises(NothingToPlot, match="fewer than two steps"):
-        short.plot()
-    assert not (short.save("short") / "scores_by_step.png").exists()
+    with pytest.raises(InputError, match="two steps or more"):
+        short.onset()
+    with pytest.raises(InputError, match="no steps"):
+        kag.measure(net(5), INPUTS, **OPTIONS).plot()
+    with pytest.raises(InputError, match="step 7 was not measured; measured were 0, 9, 10"):
+        series.at(7)
     Path("full").mkdir()
     Path("full/thesis.tex").write_text("mine")
     with pytest.raises(OutputError, match="holds something else"):
         series.save("full")
     (folder / "table.parquet").write_bytes(b"damaged")
-    with pytest.raises(DataError, match="no series, or a damaged one"):
-        Series.load(folder)
-    with pytest.raises(DataError, match="no series"):
-        Series.load("nowhere")
+    with pytest.raises(DataError, match="no report, or a damaged one"):
+        kag.Report.load(folder)
+    with pytest.raises(DataError, match="no report"):
+        kag.Report.load("nowhere")
 
 
 def test_steps_of_other_layers_do_not_mix() -> None:

@@ -188,6 +188,9 @@ def test_bad_steps(step: Any) -> None:
 
 def test_what_was_not_measured_is_named() -> None:
     tracker = make_tracker(small_net())
+    with pytest.raises(InputError, match="two steps or more"):
+        tracker.onset("colour")
+    tracker.step(10)
     with pytest.raises(InputError, match=r"score='colour'.*pr"):
         tracker.onset("colour")
     with pytest.raises(InputError, match="layer='9'"):

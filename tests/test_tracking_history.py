@@ -46,7 +46,13 @@ def test_what_is_loaded_is_what_was_measured(tmp_path: Path) -> None:
     loaded = kag.Tracker.load(tmp_path / "run" / "geometry")
     assert_frame_equal(loaded.table, tracker.table)
     assert_frame_equal(loaded.onset(), tracker.onset())
-    assert loaded.line == tracker.line
+    assert loaded.settings == tracker.report.settings
+    about = [dict(one.provenance) for one in (loaded, tracker.report)]
+    assert [one["points"] for one in about] == [4, 4]
+    assert [one["baseline"] for one in about] == ["the first step"] * 2
+    assert [one.code for one in loaded.findings] == [one.code for one in tracker.report.findings]
+    assert [one["name"] for one in loaded.layers] == ["1"]
+    assert_frame_equal(loaded.summary(), tracker.summary())
     assert loaded.steps == [0, 10, 20, 30, 40]
     assert len(loaded.plot().get_lines()) >= 1
 
@@ -165,10 +171,11 @@ def test_a_damaged_measurement_is_named_and_left_out(tmp_path: Path, damage: str
         file = file.rename(file.with_name(f"0001-000000000020-{hashlib.sha256(content).hexdigest()[:16]}.parquet"))
     loaded = kag.Tracker.load(tmp_path)
     assert loaded.steps == [0, 10, 30, 40]
-    assert len(loaded.damaged) == 1
-    assert file.name in loaded.damaged[0]
-    assert "\n" not in loaded.damaged[0]
-    assert loaded.table.attrs["damaged"] == list(loaded.damaged)
+    ((name, reason),) = loaded.left_out.items()
+    assert name == f"parts/{file.name}"
+    assert reason.startswith("damaged (")
+    assert "\n" not in reason
+    assert [dict(one.numbers)["name"] for one in loaded.findings if one.code == "left_out"] == [name]
     again = make(small_net(), history=tmp_path)
     assert file.name in caplog.text
     assert file.name in repr(again)
@@ -328,7 +335,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         child.wait()
     completed = max(int(line.split()[1]) for line in said if line.startswith("end"))
     loaded = kag.Tracker.load(folder)
-    assert loaded.damaged == ()
+    assert loaded.left_out == {}
     assert loaded.steps in (list(range(completed + 1)), list(range(completed + 2)))
     model = small_net()
     again = make(model, every=1, history=folder)

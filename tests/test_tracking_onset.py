@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kagscope.tracking.summary import summarise
 from scipy import stats
 
 from kagscope.base.errors import InputError
+from kagscope.tables.means import summarise
 from kagscope.tables.onset import find_onsets
 from kagscope.tracking.loggers import metrics
 from tracked import make_tracker, small_net, train
@@ -34,7 +34,7 @@ def table_of(values: np.ndarray, baseline: np.ndarray, *, error: float = 0.0, ba
         "ratio": values.ravel() / before,
         "stderr": error,
         "baseline_stderr": baseline_error,
-        "exact": not error,
+        "exact": not (error or baseline_error),
     }
     return pd.DataFrame(columns | ONE)
 
@@ -42,11 +42,11 @@ def table_of(values: np.ndarray, baseline: np.ndarray, *, error: float = 0.0, ba
 def test_intervals_are_students_over_points() -> None:
     rng = np.random.default_rng(0)
     values, baseline = rng.uniform(1, 2, (2, 9)), rng.uniform(1, 2, 9)
-    for row, values_ in zip(summarise(table_of(values, baseline), 0.9).to_dict("records"), values, strict=True):
+    for row, values_ in zip(summarise(table_of(values, baseline), confidence=0.9).to_dict("records"), values, strict=True):
         ratio = values_ / baseline
         low, high = stats.t.interval(0.9, 8, ratio.mean(), stats.sem(ratio))
-        assert (row["low"], row["ratio"], row["high"]) == pytest.approx((low, ratio.mean(), high), rel=1e-12)
-        low, high = stats.t.interval(0.9, 8, 1.0, stats.sem(baseline) / baseline.mean())
+        assert (row["ratio_low"], row["ratio"], row["ratio_high"]) == pytest.approx((low, ratio.mean(), high), rel=1e-12)
+        low, high = stats.t.interval(0.9, 8, baseline.mean(), stats.sem(baseline))  # in units of the score
         assert (row["baseline_low"], row["baseline_high"]) == pytest.approx((low, high), rel=1e-12)
         assert row["points"] == 9
 
@@ -54,8 +54,8 @@ def test_intervals_are_students_over_points() -> None:
 def test_sampling_errors_widen_both_intervals_and_do_not_shrink_with_points() -> None:
     t = stats.t.ppf(0.975, 99)
     row = summarise(table_of(np.full((1, 100), 3.0), np.full(100, 2.0), error=0.3, baseline_error=0.1)).iloc[0]
-    assert row["high"] - row["ratio"] == pytest.approx(t * 1.5 * math.hypot(0.1, 0.05))
-    assert row["baseline_high"] - 1 == pytest.approx(t * 0.05)
+    assert row["ratio_high"] - row["ratio"] == pytest.approx(t * 1.5 * math.hypot(0.1, 0.05))
+    assert row["baseline_high"] - row["baseline"] == pytest.approx(t * 0.1)
     assert not row["exact"]
 
 
@@ -64,8 +64,8 @@ def test_spread_and_sampling_error_add_as_squares() -> None:
     row = summarise(table_of(np.array([[1.0, 9.0]]), baseline, baseline_error=0.5)).iloc[0]  # ratios 1 and 3
     t = stats.t.ppf(0.975, 1)
     common = (1 * 0.5 + 3 * 0.5 / 3) / 2
-    assert row["high"] - row["ratio"] == pytest.approx(t * math.hypot(math.sqrt(2) / math.sqrt(2), common))
-    assert row["baseline_high"] - 1 == pytest.approx(t * math.hypot(1, 0.5) / 2)
+    assert row["ratio_high"] - row["ratio"] == pytest.approx(t * math.hypot(math.sqrt(2) / math.sqrt(2), common))
+    assert row["baseline_high"] - row["baseline"] == pytest.approx(t * math.hypot(1, 0.5))
 
 
 def test_tokens_of_a_point_count_as_one() -> None:
@@ -74,20 +74,21 @@ def test_tokens_of_a_point_count_as_one() -> None:
     rows = table_of(ratio.reshape(1, -1), np.ones(30)).assign(point=np.repeat(np.arange(6), 5), token=np.tile(np.arange(5), 6))
     row = summarise(rows).iloc[0]
     low, high = stats.t.interval(0.95, 5, ratio.mean(), stats.sem(ratio.mean(axis=1)))
-    assert (row["low"], row["high"]) == pytest.approx((low, high))
+    assert (row["ratio_low"], row["ratio_high"]) == pytest.approx((low, high))
     assert row["points"] == 6
 
 
-def test_undefined_points_are_left_out_of_all_means() -> None:
+def test_undefined_points_are_left_out_of_the_means() -> None:
     values, baseline = np.array([[2.0, np.nan, 4.0]]), np.array([1.0, 1.0, 2.0])
     row = summarise(table_of(values, baseline)).iloc[0]
-    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 1.5, 2, 0)
+    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 4 / 3, 2, 0)
+    assert (row["difference"], row["undefined"]) == (1.5, 1)
 
 
 def test_ratios_that_some_points_do_not_have_are_counted_and_not_logged() -> None:
     table = table_of(np.array([[2.0, 3.0, 4.0]]), np.array([1.0, np.nan, 2.0]))
     row = summarise(table).iloc[0]
-    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 1.5, 2, 1)
+    assert (row["ratio"], row["value"], row["baseline"], row["points"], row["no_ratio"]) == (2.0, 3.0, 1.5, 3, 1)
     assert metrics(summarise(table)) == {"kag/1/k2/all/pr": 3.0}
 
 
@@ -104,9 +105,12 @@ def test_onset_is_the_first_of_two_steps_outside_on_the_same_side(side: list[int
         assert found["confirmed"] == wanted + 10
         assert found["reason"] == ""
         assert found["ratio"] == pytest.approx(1 + 0.8 * side[wanted // 10])
-        assert found["low"] > found["baseline_high"] or found["high"] < found["baseline_low"]
+        assert found["direction"] == ("rises" if side[wanted // 10] > 0 else "falls")
+        before = np.array([found["baseline_low"], found["baseline_high"]]) / found["baseline"]
+        assert found["ratio_low"] > before[1] or found["ratio_high"] < before[0]
     else:
         assert ("not yet confirmed" in found["reason"]) == (side[-1] != 0)
+        assert found["direction"] == ""
 
 
 def test_a_ratio_within_what_the_baseline_is_known_to_is_no_onset() -> None:
@@ -162,6 +166,7 @@ def test_untrained_nets_have_no_onset_and_trained_ones_have() -> None:
 
 def test_choosing_what_to_look_at() -> None:
     tracker = make_tracker(small_net(), k=(1, 2))
+    tracker.step(10)
     assert set(tracker.onset(["pr", "kl_uniform"], layer="3")["layer"]) == {"3"}
     assert set(tracker.onset(k=1)["k"]) == {1}
     assert len(tracker.onset(k=2)) == len(tracker.onset()) == 2

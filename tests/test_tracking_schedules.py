@@ -139,7 +139,7 @@ def test_tracker_thins_itself_and_says_so_once(caplog: pytest.LogCaptureFixture)
     assert tracker.steps == [0, 60, 80, 100, 120, 140, 160, 180, 200]
     assert tracker.overhead <= 0.05
     assert tracker.thinned == [step for step in range(1, 200) if step not in tracker.steps]
-    assert tracker.table.attrs["thinned"] == tracker.thinned
+    assert tracker.report.thinned == tracker.thinned
     assert "192 due measurements left out" in repr(tracker)
     assert "4.5% of the training time" in repr(tracker)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
