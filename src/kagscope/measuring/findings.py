@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.base.messages import Finding
+from kagscope.base.reasons import code_of
 from kagscope.measuring.caveats import caveats, is_its_baseline
 from kagscope.tables.means import summarise
 from kagscope.tables.onset import find_onsets
@@ -156,7 +157,8 @@ def _undefined(table: pd.DataFrame) -> Iterator[Finding]:
     reasons = missing["reason"].astype(str).value_counts()
     listed = "; ".join(f"{str(reason).removeprefix('undefined: ')} ({count})" for reason, count in reasons.items() if count)
     text = f"{len(missing)} of {len(table)} numbers are undefined and left out of means: {listed}."
-    yield Finding(text, code="undefined", count=len(missing), of=len(table))
+    codes = ", ".join(sorted({code_of(str(reason)) for reason, count in reasons.items() if count}))
+    yield Finding(text, code="undefined", count=len(missing), of=len(table), reasons=codes)
 
 
 def _sampled(table: pd.DataFrame) -> Iterator[Finding]:
