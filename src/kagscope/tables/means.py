@@ -15,7 +15,7 @@ import pandas as pd
 
 from kagscope.base.errors import InputError, NothingToPlot
 from kagscope.tables.intervals import half_width
-from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS, RESULT_COLUMNS
+from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS
 
 MEASURES = ("value", "baseline", "ratio", "difference")
 RUN_KEYS = ["run", "width", "training", "seed", "step"]
@@ -132,67 +132,6 @@ def _over_runs(summary: pd.DataFrame, keys: list[str], confidence: float) -> pd.
     columns |= {name: grouped[name].sum() for name in ("no_ratio", "undefined")}
     columns["exact"] = grouped["exact"].min().astype(bool)
     columns["reason"] = grouped["reason"].first().fillna("")
-    return pd.DataFrame(columns).reset_index()
-
-
-def per_run(results: pd.DataFrame) -> pd.DataFrame:
-    """Means over the data points: one row per run, step, layer, k, selection and score.
-
-    Args:
-        results: the ``results`` table of :mod:`kagscope.tables.schema`, or what this function returned (returned unchanged).
-
-    Returns:
-        The key columns, ``epoch``, ``accuracy``, the means ``value``, ``baseline``, ``ratio``, ``difference`` (value -
-        baseline, paired per point), ``stderr`` (sampling error of the mean of ``value``), ``exact`` (all), ``points`` (how
-        many were defined) and ``undefined`` (how many were not).
-
-    Raises:
-        InputError: columns are missing.
-    """
-    if "points" in results.columns and "difference" in results.columns:
-        return results
-    require(results, RESULT_COLUMNS, "results")
-    keys = RUN_KEYS + WHAT_KEYS
-    frame = results[[*keys, "epoch", "accuracy", "value", "baseline", "exact"]].copy()
-    frame["ratio"] = results["ratio"].where(np.isfinite(results["ratio"]))
-    frame["difference"] = results["value"] - results["baseline"]
-    frame["variance"] = results["stderr"].fillna(0.0) ** 2
-    frame["points"] = results["value"]
-    frame["rows"] = 1
-    grouped = frame.groupby(keys, observed=True, sort=False)
-    reduced = grouped.agg(
-        dict.fromkeys(MEASURES, "mean")
-        | {"epoch": "first", "accuracy": "first", "variance": "sum", "exact": "min", "points": "count", "rows": "sum"}
-    ).reset_index()
-    reduced["stderr"] = np.sqrt(reduced.pop("variance")) / reduced["points"].clip(lower=1)
-    reduced["undefined"] = reduced.pop("rows") - reduced["points"]
-    reduced["exact"] = reduced["exact"].astype(bool)
-    return reduced
-
-
-def over_runs(reduced: pd.DataFrame, keys: Sequence[str] = (*SETTING_KEYS, *WHAT_KEYS)) -> pd.DataFrame:
-    """Mean over runs and its 95% interval (Student's t over runs) for each group of ``keys``.
-
-    Args:
-        reduced: a table of :func:`per_run`.
-        keys: the columns that tell the groups apart.
-
-    Returns:
-        The keys and, for each measure m of ``ratio``, ``difference``, ``value``, ``baseline``: ``m``, ``m_low``, ``m_high`` (NaN
-        where one run alone leaves no interval); ``seeds``, the number of runs; ``points``, mean number of data points a run;
-        ``exact``; ``stderr``, the sampling error of the mean.
-    """
-    grouped = reduced.assign(variance=reduced["stderr"] ** 2, one=1).groupby(list(keys), observed=True, sort=False)
-    columns: dict[str, Any] = {
-        "seeds": grouped["one"].sum(),
-        "points": grouped["points"].mean(),
-        "exact": grouped["exact"].min().astype(bool),
-    }
-    for measure in MEASURES:
-        mean, count, spread = grouped[measure].mean(), grouped[measure].count(), grouped[measure].std()
-        half = half_width(np.asarray(spread, dtype=float), np.asarray(count))
-        columns |= {measure: mean, f"{measure}_low": mean - half, f"{measure}_high": mean + half}
-    columns["stderr"] = np.sqrt(grouped["variance"].sum()) / columns["seeds"]
     return pd.DataFrame(columns).reset_index()
 
 
