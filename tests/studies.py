@@ -12,7 +12,6 @@ from kagscope.base.validation import validated
 from kagscope.studies.claims import evaluate_claims
 from kagscope.studies.collect import Outcome
 from kagscope.studies.execute.base import Failure, Report, Work, attempt
-from kagscope.studies.execute.local import LocalExecutor
 from kagscope.studies.file import StudyFile
 from kagscope.studies.study import run_study
 
@@ -57,8 +56,8 @@ def small_study(
 
 
 def make_small_study(folder: Path) -> Outcome:
-    """Run it with two workers."""
-    return run_study(small_study(), folder, executor=LocalExecutor(2))
+    """Run it in this process."""
+    return run_study(small_study(), folder, executor=Here())
 
 
 def make_two_studies(folder: Path) -> tuple[Path, Path]:

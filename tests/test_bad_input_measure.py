@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import kagscope as kag
 import layer_models as zoo
 from kagscope.base.errors import KagscopeError
+from test_layer_maps import ClassToken
 
 
 class Shapes(nn.Module):
@@ -107,6 +109,27 @@ def changed(**tensors: Any) -> dict[str, Any]:
     return state
 
 
+def nested(layout: torch.layout) -> Tensor:
+    return torch.nested.nested_tensor([torch.zeros(2, 5), torch.zeros(3, 5)], layout=layout)
+
+
+def exported() -> Any:
+    return torch.export.export(mlp().eval(), (zoo.numbers(3, 5),))
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act = nn.Linear(5, 4), nn.Tanh()
+
+    def forward(self, mask: Tensor, x: Tensor) -> Any:
+        return self.act(self.layer(x * mask))
+
+
+def two() -> tuple[Tensor, Tensor]:
+    return zoo.numbers(3, 5), zoo.numbers(3, 5, seed=2)
+
+
 @dataclass
 class Case:
     """A call that is refused: the model, inputs and options, and words that its message must hold."""
@@ -152,11 +175,13 @@ CASES: dict[str, Case] = {
     "no module": Case(("model is builtin", "torch.nn.Module"), model=lambda: torch.sin),
     "TorchScript": Case(("TorchScript",), model=lambda: torch.jit.trace(mlp(), zoo.numbers(3, 5))),
     "meta device": Case(("'0.weight'", "meta"), model=lambda: mlp().to("meta")),
+    "exported program": Case(("ExportedProgram", "Python module"), model=exported),
+    "module of an exported program": Case(("eval mode", "Python module"), model=lambda: exported().module()),
     "lazy": Case(("'weight'", "not initialised"), model=lambda: nn.LazyLinear(3)),
     "no layers": Case(("no layers with parameters",), model=lambda: nn.Sequential(nn.Flatten())),
     "own error": Case(("KeyError", "the user's own message"), model=lambda: Shapes(failing)),
     "randomness of its own": Case(("randomness",), model=lambda: nn.Sequential(Noisy(), nn.ReLU())),
-    "NaN weights": Case(("'3'", "input 2", "NaN"), {"layers": ["1", "3"]}, nan_mlp),
+    "NaN weights": Case(("'3'", "at input ", "NaN"), {"layers": ["1", "3"]}, nan_mlp),
     "NaN input": Case(("'1'", "input 2", "NaN"), inputs=lambda: zoo.numbers(4, 5).index_fill(0, torch.tensor(2), float("nan"))),
     "NaN output": Case(("output of layer 'odd'", "NaN"), {"layers": "odd"}, lambda: Shapes(lambda x: x + float("nan"))),
     "batch statistics": Case(
@@ -181,6 +206,37 @@ CASES: dict[str, Case] = {
     "labels": Case(("(4,)", "3 points"), {"labels": np.arange(4)}),
     "labels of fewer points": Case(("(1,)", "3 points"), {"labels": np.arange(1), "points": 2}),
     "labels of two dimensions": Case(("(3, 1)",), {"labels": np.zeros((3, 1), int)}),
+    # inputs that are no tensors, or lack a dimension
+    "big-endian": Case(("'>f4'", "astype('float32')"), inputs=lambda: zoo.numbers(3, 5).numpy().astype(">f4")),
+    "big-endian integers": Case(("'>i8'", "int64"), inputs=lambda: {"input": np.arange(15, dtype=">i8").reshape(3, 5)}),
+    "words in an array": Case(("<U1", "numbers"), inputs=lambda: np.array([["a", "b"]])),
+    "complex array": Case(("complex64", "numbers"), inputs=lambda: np.zeros((3, 5), np.complex64)),
+    "complex tensor": Case(("complex",), inputs=lambda: torch.zeros(3, 5, dtype=torch.complex64)),
+    "nested tensor": Case(("nested", "to_padded_tensor"), inputs=lambda: nested(torch.strided)),
+    "jagged tensor": Case(("nested", "to_padded_tensor"), inputs=lambda: (nested(torch.jagged),)),
+    "sparse tensor": Case(("sparse", "to_dense"), inputs=lambda: zoo.numbers(3, 5).to_sparse()),
+    "data frame": Case(("DataFrame", "to_numpy"), inputs=lambda: pd.DataFrame(np.zeros((3, 5)))),
+    "data frame by name": Case(("DataFrame", "to_numpy"), inputs=lambda: {"input": pd.DataFrame(np.zeros((3, 5)))}),
+    "series": Case(("Series", "to_numpy"), inputs=lambda: pd.Series(np.zeros(5))),
+    "one point of numbers": Case(("x[None]", "batch dimension"), inputs=lambda: torch.zeros(5)),
+    "one grey image": Case(("x[None]", "batch dimension"), model=zoo.cnn, inputs=lambda: torch.zeros(1, 6, 6)),
+    "one image": Case(
+        ("x[None]", "batch dimension"),
+        model=lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()),
+        inputs=lambda: torch.zeros(3, 6, 6),
+    ),
+    # which input
+    "several inputs": Case(("mask: float32 (3, 5)", "x: float32 (3, 5)", "wrt='mask' or wrt='x'"), {}, Gated, two),
+    "several by name": Case(
+        ("mask: float32 (3, 5)", "wrt='mask' or wrt='x'"), {}, Gated, lambda: dict(zip(("mask", "x"), two(), strict=True))
+    ),
+    "no such input": Case(("wrt is 'y'", "'mask' or 'x'"), {"wrt": "y"}, Gated, two),
+    "no such position": Case(("wrt is 2", "'mask' or 'x'"), {"wrt": 2}, Gated, two),
+    "an input of integers": Case(("wrt is 'mask'", "int64", "'x'"), {"wrt": "mask"}, Gated, lambda: (two()[0].long(), two()[1])),
+    "wrt a list": Case(("wrt",), {"wrt": [0]}, Gated, two),
+    "token beside other inputs": Case(
+        ("[0, 99]", "5 tokens"), {"layers": "act", "tokens": [0, 99]}, ClassToken, lambda: zoo.numbers(3, 4, 4)
+    ),
     # options
     "k zero": Case(("k is 0",), {"k": 0}),
     "k large": Case(("k is (1, 9)",), {"k": (1, 9)}),
@@ -259,3 +315,16 @@ def _state(model: Any) -> Any:
         else {name: tensor.detach().cpu().numpy().tobytes() for name, tensor in model.state_dict().items() if not tensor.is_meta}
     )
     return modules, known, torch.get_rng_state().numpy().tobytes()
+
+
+PRUNED = [
+    name for name in CASES if CASES[name].model is mlp and not CASES[name].options and name not in ("NaN input", "empty loader")
+]
+
+
+@pytest.mark.parametrize("name", [*PRUNED, "one image", "module of an exported program"])
+def test_prune_refuses_the_same_in_one_line(name: str) -> None:
+    case = CASES[name]
+    with pytest.raises(KagscopeError) as caught:
+        kag.prune(case.model(), case.inputs())
+    assert "\n" not in str(caught.value)

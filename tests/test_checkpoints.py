@@ -6,11 +6,13 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.loading.checkpoints import find_checkpoints, is_pattern
+from kagscope.loading.weights import load_state, save_weights
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,15 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for given_names, error, message in refused:
         with pytest.raises(error, match=message):
             find_checkpoints(given_names)
+
+
+def test_folders_of_weights_are_checkpoints(tmp_path: Path) -> None:
+    for step in (500, 1000):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_weights(folder / "model.safetensors", {"w": torch.full((1,), float(step))})
+    (tmp_path / "checkpoint-7").mkdir()
+    (tmp_path / "checkpoint-7" / "optimizer.pt").write_bytes(b"")
+    found = find_checkpoints(str(tmp_path / "checkpoint-*"))
+    assert [one.step for one in found] == [500, 1000]
+    assert [float(load_state(one.path)["w"]) for one in found] == [500.0, 1000.0]

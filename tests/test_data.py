@@ -81,6 +81,25 @@ def test_idx_folders(tmp_path: Path, dotted: bool, zipped: bool) -> None:
     check_contents(load(str(tmp_path / "mine")))
 
 
+@pytest.mark.parametrize("inner", ["raw", "MNIST/raw", "FashionMNIST/raw"])
+def test_folders_as_torchvision_keeps_them(tmp_path: Path, inner: str) -> None:
+    (tmp_path / "root" / inner).parent.mkdir(parents=True, exist_ok=True)
+    write_idx(tmp_path / "root" / inner, False, True)
+    data = load(tmp_path / "root")
+    check_contents(data)
+    assert data.name == (tmp_path / "root" / inner).parent.name
+    check_contents(load(tmp_path / "root" / inner))
+
+
+def test_several_data_sets_in_one_folder(tmp_path: Path) -> None:
+    for name in ("MNIST", "KMNIST"):
+        (tmp_path / name).mkdir()
+        write_idx(tmp_path / name / "raw", False, True)
+    with pytest.raises(DataError, match=r"holds several data sets .*KMNIST/raw.*MNIST/raw"):
+        load(tmp_path)
+    check_contents(load(tmp_path / "KMNIST"))
+
+
 def test_npz_folders(tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     (tmp_path / "one").mkdir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -411,3 +413,96 @@ def test_a_single_pair_of_tokens_that_mix_is_seen(reader: int, read: int) -> Non
     J, found = jacobians(model, x, "0")
     assert found.frame.mixing
     assert_close(J, own_tokens(zoo.central_differences(model, x, "0", "input")))
+
+
+# -- tokens of layers whose input has others -------------------------------------------------------------------------------------
+
+
+class ClassToken(nn.Module):
+    """Rows of an image as tokens, and one more for the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix, self.act, self.head = nn.Linear(4, 6), nn.Linear(5, 5), nn.GELU(), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.embed(x)
+        h = torch.cat([h.mean(1, keepdim=True), h], 1)
+        return self.head(self.act(h + self.mix(h.transpose(1, 2)).transpose(1, 2)))
+
+
+@pytest.mark.parametrize(("tokens", "kept"), [(None, [0, 1, 2, 3, 4]), ([0], [0]), ([-1, 0], [0, 4]), (2, [0, 4])])
+def test_tokens_of_a_layer_whose_input_has_others(tokens: Any, kept: list[int]) -> None:
+    model, x = zoo.seeded(ClassToken), zoo.numbers(3, 4, 4)
+    expected = zoo.central_differences(model, x, "act", "input")  # (B, tokens, m, 4, 4)
+    J, found = jacobians(model, x, "act", tokens=tokens)
+    assert_close(J, expected.reshape(3, 5, 6, 16)[:, kept])
+    assert found.frame.tokens == tuple(kept)
+    flat, _ = jacobians(model, x, "act", tokens="flat")
+    assert_close(flat, expected.reshape(3, 1, 30, 16))
+
+
+def test_output_map_of_a_layer_with_other_tokens_than_the_output() -> None:
+    class Shorter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.mix = nn.Tanh(), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.mix(self.act(x).transpose(1, 2)).transpose(1, 2)
+
+    model, x = zoo.seeded(Shorter), zoo.numbers(2, 4, 5)
+    expected = zoo.central_differences(model, x, "act", "output")  # (B, 3, 5, 4, 5)
+    J, _ = jacobians(model, x, "act", "output", tokens=[1])
+    assert_close(J, expected.reshape(2, 15, 4, 5)[:, None, :, 1])
+
+
+# -- values, and the road of our own nets ----------------------------------------------------------------------------------------
+
+
+def blocks(depth: int = 3) -> nn.Sequential:
+    """Layers as kagscope's own nets name them."""
+    widths = [8, 6, 7, 5][: depth + 1]
+    pairs = itertools.pairwise(widths)
+    parts: dict[str, nn.Module] = {f"hidden{i}": nn.Sequential(nn.Linear(*pair), nn.GELU()) for i, pair in enumerate(pairs, 1)}
+    return nn.Sequential(OrderedDict([*parts.items(), ("output", nn.Linear(widths[-1], 3))]))
+
+
+def test_blocks_are_factored_first_and_by_reverse_mode_deeper() -> None:
+    model, x = zoo.seeded(blocks), zoo.numbers(6, 8)
+    double = model.double()
+    for depth, route in ((1, "factored"), (2, "reverse mode"), (3, "reverse mode")):
+        J, found = jacobians(model, x, f"hidden{depth}")
+        expected = torch.func.vmap(torch.func.jacrev(double[:depth]))(x.double()).detach().numpy()
+        np.testing.assert_allclose(J[:, 0], expected, rtol=1e-12, atol=1e-14)
+        assert found.route == route
+    for depth in (1, 2, 3):
+        J, _ = jacobians(model, x, f"hidden{depth}", "output")
+        rest = torch.func.vmap(torch.func.jacrev(double[depth:]))(double[:depth](x.double())).detach().numpy()
+        np.testing.assert_allclose(J[:, 0], rest, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "gpt2", "ids"])
+@pytest.mark.parametrize("budget", [1, 2**30])
+def test_values_at_further_inputs(name: str, budget: int) -> None:
+    model, few, more, layer, kind = {
+        "mlp": (zoo.mlp, zoo.numbers(2, 5), zoo.numbers(7, 5, seed=2), "3", "input"),
+        "cnn": (zoo.cnn, zoo.numbers(2, 1, 6, 6), zoo.numbers(5, 1, 6, 6, seed=2), "relu#1", "input"),
+        "gpt2": (
+            zoo.gpt2,
+            {"inputs_embeds": zoo.numbers(2, 4, 8)},
+            {"inputs_embeds": zoo.numbers(3, 4, 8, seed=2)},
+            "transformer.h.1.mlp.act",
+            "block",
+        ),
+        "ids": (zoo.gpt2, {"input_ids": zoo.words(2, 4)}, {"input_ids": zoo.words(3, 4, seed=2)}, "transformer.h.1.mlp", "block"),
+    }[name]
+    model = zoo.seeded(model)
+    options: dict[str, Any] = {"tokens": [0, 2]} if kind == "block" else {}
+    _, found = jacobians(model, few, layer, kind, budget=budget, **options)
+    _, there = jacobians(model, more, layer, kind, **options)
+    with untouched(model):
+        expected = np.concatenate([batch.values for batch in there])
+        values = found.values(as_inputs(more).cast(torch.float64))
+    assert values.shape == (len(there.map.start(there.inputs)) * len(found.frame.tokens), len(found.frame.rows))
+    np.testing.assert_allclose(values, expected, rtol=1e-13, atol=1e-15)

@@ -167,12 +167,12 @@ def test_fewer_axes(axes: list[str]) -> None:
 def test_the_figure_draws_the_means() -> None:
     results, runs = made(goldilocks)
     figure = figure_dynamics(results, runs, "data", "width", accuracy="R²")
-    panel = figure.axes[3 + 2]  # second row (PR), width 16
+    panel = figure.axes[2]  # first row (PR), width 16
     drawn = [np.asarray(line.get_ydata(), dtype=float) for line in panel.lines]
     hard = results[results["run"].astype(str).str.startswith("hard-16") & (results["score"] == "pr")]
     means = hard.groupby("step")["ratio"].mean().to_numpy()
     assert any(values.shape == means.shape and np.allclose(values, means) for values in drawn)
-    assert figure.axes[0].get_ylabel() == "test R²"
+    assert figure.axes[-3].get_ylabel() == "test R²"
     assert [ax.get_title() for ax in figure.axes[:3]] == ["width 4", "width 8", "width 16"]
     with pytest.raises(NothingToPlot):
         figure_dynamics(results[results["step"] != 10], runs, "data")

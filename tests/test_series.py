@@ -30,6 +30,11 @@ def alike(left: pd.DataFrame, right: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(left.reset_index(drop=True), right, check_dtype=False, check_categorical=False)
 
 
+def shown(ax: Any) -> list[Any]:
+    """The lines of the legend, in its order."""
+    return [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -153,7 +158,7 @@ def test_files_and_figures(run: Path) -> None:
     page = series.to_html("page.html").read_text()
     assert "along its training" in page
     ax = series.plot("pr")
-    (line,) = [line for line in ax.get_lines() if line.get_label() == "layer hidden1"]
+    (line,) = shown(ax)
     np.testing.assert_array_equal(line.get_xdata(), [0, 9, 10])
     summary = series.summary().query("score == 'pr' and k == 2")
     np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), summary["ratio"])
@@ -183,7 +188,7 @@ def test_steps_of_other_layers_do_not_mix() -> None:
     """Two layers, three steps: the figure's lines are the table's."""
     deep = [mlp(6, [4, 4], 3, seed=seed) for seed in range(3)]
     series = kag.measure_series(copy.deepcopy(deep[0]), dict(enumerate(deep)), INPUTS, k=1)
-    lines = {line.get_label(): line for line in series.plot("pr", k=1).get_lines()}
-    for layer in ("hidden1", "hidden2"):
+    for layer, line in zip(("hidden1", "hidden2"), shown(series.plot("pr", k=1)), strict=True):
+        assert str(line.get_label()).endswith(layer[-1])
         rows = series.summary().query("score == 'pr' and k == 1 and layer == @layer")
-        np.testing.assert_allclose(np.asarray(lines[f"layer {layer}"].get_ydata(), dtype=float), rows["ratio"])
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), rows["ratio"])

@@ -91,8 +91,9 @@ def copied(finished: Path, folder: Path) -> Path:
 
 
 def test_the_command_to_run_again_has_what_was_set(tmp_path: Path) -> None:
-    given = ("grid.seed=[0]", "grid.learning_rate=[1e-2]", "run.epochs=1")
-    run(tmp_path, *given)
+    given = ("grid.seed=[0]", "grid.learning_rate=[1e-2]", "run.epochs=1", "grid.rotation=[5.0,10.0]")
+    outcome, _ = run(tmp_path, *given)
+    assert len(outcome.runs) == 1, "strengths of augmentation make no difference to standard training"
     said = shlex.split(RunStore.existing(tmp_path / "out").study["command"])
     assert said[:4] == ["kagscope", "study", "run", "tiny.toml"]
     assert [value for flag, value in pairwise(said) if flag == "--set"] == list(given)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import random
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
@@ -17,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import kagscope as kag
 import layer_models as zoo
 from kagscope.base.errors import InputError
+from test_layer_maps import ClassToken, Places
 
 
 class Leaves(nn.Module):
@@ -76,17 +82,40 @@ def bits(tensor: Tensor | None) -> Any:
     return None if tensor is None else (tensor.dtype, tensor.device, tensor.detach().numpy().tobytes())
 
 
+def contents(value: Any, depth: int = 4) -> Any:
+    """What a value holds, as something comparable: containers in their order, arrays, tensors and generators by their bits."""
+    if isinstance(value, Tensor):
+        return id(value), bits(value)
+    if isinstance(value, np.ndarray):
+        return id(value), value.tobytes()
+    if isinstance(value, torch.Generator):
+        return id(value), value.get_state().numpy().tobytes()
+    if isinstance(value, np.random.Generator):
+        return id(value), repr(value.bit_generator.state)
+    if isinstance(value, random.Random):
+        return id(value), value.getstate()
+    if isinstance(value, nn.Module):
+        return id(value), [(name, bits(one)) for name, one in value.state_dict().items()]
+    if isinstance(value, types.SimpleNamespace) or dataclasses.is_dataclass(value):
+        return id(value), contents(vars(value), depth - 1)
+    if isinstance(value, dict) and depth:
+        return id(value), [(key, contents(one, depth - 1)) for key, one in value.items()]
+    if isinstance(value, list | tuple | deque) and depth:
+        return id(value), [contents(one, depth - 1) for one in value]
+    return (id(value), sorted(map(repr, value))) if isinstance(value, set) else id(value)
+
+
 def everything(model: nn.Module) -> dict[str, Any]:
     """What must not change, as comparable values."""
     found: dict[str, Any] = {}
     for name, module in model.named_modules():
-        plain = {key: id(value) for key, value in vars(module).items()}
-        entries = {key: [id(v) for v in value.values()] for key, value in vars(module).items() if isinstance(value, dict)}
-        entries |= {key: [id(v) for v in value] for key, value in vars(module).items() if isinstance(value, list)}
-        found[name] = (plain, entries, module.training, [len(h) for h in (module._forward_hooks, module._forward_pre_hooks)])
+        inside = ("_modules", "_parameters", "_buffers")
+        held = {key: contents(value, 1 if key in inside else 4) for key, value in vars(module).items() if key != "_c"}
+        found[name] = [list(held.items()), module.training]
     for name, parameter in model.named_parameters():
         found[f"parameter {name}"] = (bits(parameter), bits(parameter.grad), id(parameter.grad), parameter.requires_grad)
         found[f"version {name}"] = parameter._version
+    found["names"] = [name for name, _ in model.named_modules()]
     found["buffers"] = {name: (bits(buffer), buffer._version) for name, buffer in model.named_buffers()}
     return found
 
@@ -105,7 +134,7 @@ def prepare(model: nn.Module, seed: int) -> None:
     for parameter in model.parameters():
         parameter.requires_grad_(bool(rng.integers(2)))
         if rng.integers(2):
-            parameter.grad = torch.randn(parameter.shape)
+            parameter.grad = torch.randn(parameter.shape, dtype=parameter.dtype)
 
 
 @settings(max_examples=16, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
@@ -223,3 +252,233 @@ def test_bfloat16_stays_bfloat16() -> None:
 
 def everything_shallow(model: nn.Module) -> Any:
     return [(name, p.dtype, id(p), p.detach().float().numpy().tobytes()) for name, p in model.named_parameters()]
+
+
+# -- every model, through every door ---------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Record:
+    calls: int = 0
+
+
+class Fills(nn.Module):
+    """Its forward pass fills containers of every kind, writes into arrays and tensors that are no buffers, and draws numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act, self.head = nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)
+        self.seen, self.last, self.queue = {0}, deque([1.0], maxlen=2), deque([1, 2])
+        self.by_name, self.many, self.count = OrderedDict(a=1), defaultdict(list, a=[1]), Counter("ab")
+        self.nested: Any = {"rows": [[1], {2}], "deep": {"deeper": {"deepest": [0]}}}
+        self.array, self.tensor, self.pair = np.zeros(3), torch.zeros(2), ([0], {0})
+        self.record, self.space = Record(), types.SimpleNamespace(steps=[0])
+        self.plain = [nn.BatchNorm1d(4)]  # no submodule, since it stands in a plain list
+        self.rng, self.generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+        self.own = random.Random(0)
+
+    def forward(self, x: Tensor) -> Any:
+        self.seen.add(len(self.seen))
+        self.last.append(float(x.sum()))
+        self.queue.popleft() if self.queue else self.queue.extend((3, 4))
+        self.by_name.move_to_end("a")
+        self.by_name["x"] = x
+        self.many["b"].append(x)
+        self.many["a"].append(2)
+        self.count.update("abc")
+        self.nested["rows"][0].append(3)
+        self.nested["rows"][1].clear()
+        self.nested["deep"]["deeper"]["deepest"].insert(0, x)
+        self.array += 1
+        self.tensor.add_(1)
+        self.pair[0].append(1)
+        self.pair[1].add(1)
+        self.record.calls += 1
+        self.space.steps.append(self.space)
+        self.plain[0](torch.ones(2, 4) * len(self.seen))
+        self.rng.random(), torch.rand(1, generator=self.generator), self.own.random()
+        return self.head(self.act(self.layer(x)))
+
+
+class Writes(nn.Module):
+    """Its forward pass writes into its weights (max_norm, clamp_, a running sum), and leaves a new attribute and a new module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.layer, self.act = nn.Embedding(11, 5, max_norm=0.5), nn.Linear(5, 4), nn.ReLU()
+        self.head, self.total = nn.Linear(4, 3), nn.Parameter(torch.zeros(1))
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.no_grad():
+            self.layer.weight.clamp_(-0.1, 0.1)
+            self.layer.bias.data.mul_(0.5)
+            self.total += 1
+        self.calls += 1  # type: ignore[operator]
+        self.left = x
+        self.layer.extra = nn.Identity()
+        return self.head(self.act(self.layer(x + self.embed(torch.arange(5)).mean(0))))
+
+
+class Scripted(nn.Module):
+    """A scripted part with dropout, running statistics and a counter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act, self.head = nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)
+        self.part = torch.jit.script(nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5)))
+        self.counter = torch.jit.script(Counts())
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.act(self.counter(self.part(self.layer(x)))))
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Any = torch.jit.Attribute(0, int)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x
+
+
+class Hooked(nn.Module):
+    """Hooks on gradients of every kind, on modules and on tensors; they would double what they see, and note that they ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act, self.head = nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)
+        self.heard: list[str] = []
+        self.act.register_full_backward_hook(self._full)
+        self.act.register_full_backward_pre_hook(self._pre)
+        self.layer.weight.register_hook(self._tensor)
+
+    def _full(self, module: Any, into: Any, out: Any) -> Any:
+        self.heard.append("full")
+        return tuple(None if grad is None else 2 * grad for grad in into)
+
+    def _pre(self, module: Any, out: Any) -> Any:
+        self.heard.append("pre")
+        return tuple(2 * grad for grad in out)
+
+    def _tensor(self, grad: Tensor) -> Tensor:
+        self.heard.append("tensor")
+        return 2 * grad
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.act(self.layer(x))
+        if h.requires_grad:
+            h.retain_grad()
+            h.register_hook(self._tensor).remove()
+            h.register_hook(self._tensor)
+        return self.head(h)
+
+
+MODELS: dict[str, Kind] = {
+    **KINDS,
+    "fills": (Fills, lambda: zoo.numbers(3, 5), ["act"]),
+    "writes": (Writes, lambda: zoo.numbers(3, 5), ["act"]),
+    "scripted": (Scripted, lambda: zoo.numbers(3, 5), ["act"]),
+    "hooked": (Hooked, lambda: zoo.numbers(3, 5), ["head"]),
+    "custom": (zoo.Custom, lambda: zoo.numbers(3, 5), ["cube"]),
+    "vit": (zoo.vit, lambda: {"pixel_values": zoo.numbers(2, 1, 8, 8)}, ["vit.layernorm"]),
+    "llama": (zoo.llama, lambda: {"inputs_embeds": zoo.numbers(2, 3, 8)}, ["model.layers.0.mlp"]),
+    "places": (Places, lambda: zoo.numbers(3, 3, 4), ["act"]),
+    "class token": (ClassToken, lambda: zoo.numbers(3, 4, 4), ["act"]),
+}
+
+
+REFUSED = {("scripted", "prune")}
+
+
+def through(door: str, model: nn.Module, fed: Any, layers: list[str]) -> Any:
+    if door == "prune":
+        return kag.prune(model, fed)
+    if door == "tracker":
+        tracker = kag.Tracker(model, fed, layers, every=1, k=1)
+        tracker.step(1)
+        tracker.finish()
+        return tracker
+    mode, precision = ("train", "model") if door == "measure, train" else ("eval", "float64")
+    return kag.measure(model, fed, layers=layers, k=1, mode=mode, precision=precision)
+
+
+@pytest.mark.parametrize("door", ["measure", "measure, train", "tracker", "prune"])
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_model_is_as_it_was_bit_for_bit(kind: str, door: str, dtype: torch.dtype) -> None:
+    if kind == "leaves" and door == "prune":
+        pytest.skip("PyTorch cannot copy the old weight_norm")
+    make, inputs, layers = MODELS[kind]
+    model = zoo.seeded(make).to(dtype)
+    fed = {name: value.to(dtype) for name, value in inputs().items()} if isinstance(inputs(), dict) else inputs().to(dtype)
+    prepare(model, 3)
+    if door != "measure, train":  # where running statistics of one point would be taken
+        model.train()
+    before, states = everything(model), random_states()
+    refused = pytest.raises(InputError) if (kind, door) in REFUSED else contextlib.nullcontext()
+    with refused:  # what cannot be measured is left as it was, too
+        assert through(door, model, fed, layers)
+    assert everything(model) == before
+    assert random_states() == states
+    if kind == "hooked":
+        assert model.heard == []
+
+
+def test_a_counter_in_a_scripted_part_is_put_back() -> None:
+    model = zoo.seeded(Scripted).train()
+    for door in ("measure", "measure, train", "tracker"):
+        through(door, model, zoo.numbers(3, 5), ["act"])
+        assert model.counter.calls == 0
+        assert model.part[1].training
+
+
+@pytest.mark.parametrize("wide", [3, 20])
+def test_hooks_on_gradients_change_no_number(wide: int) -> None:
+    class Silent(Hooked):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, wide)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(self.act(self.layer(x)))
+
+    class Loud(Silent):
+        forward = Hooked.forward
+
+    x, plain = zoo.numbers(3, 5), zoo.seeded(Silent)
+    for module in plain.modules():
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
+    loud = zoo.seeded(Loud)
+    ours = torch.nn.modules.module.register_module_full_backward_hook(lambda m, i, o: loud.heard.append("all"))
+    try:
+        for layer_map, layer in (("input", "head"), ("block", "act"), ("output", "layer")):
+            tables = [kag.measure(model, x, layers=layer, layer_map=layer_map, k=1).table for model in (plain, loud)]
+            pd.testing.assert_frame_equal(*tables)
+        assert kag.prune(plain, x, 0.3)[1].removed == kag.prune(loud, x, 0.3)[1].removed
+    finally:
+        ours.remove()
+    assert loud.heard == []
+    loud(x).sum().backward()  # afterwards they are heard again
+    assert {"full", "pre", "tensor"} <= set(loud.heard)
+
+
+def test_a_pass_begins_with_the_same_weights_whatever_the_pass_before_wrote() -> None:
+    class Decays(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = nn.Linear(5, 4), nn.Tanh()
+
+        def forward(self, x: Tensor) -> Any:
+            with torch.no_grad():
+                self.layer.weight.mul_(0.5)
+            return self.act(self.layer(x))
+
+    model, x = zoo.seeded(Decays), zoo.numbers(3, 5)
+    report = kag.measure(model, x, layers="act", k=1)
+    W = model.layer.weight.detach().double() / 2
+    J = (1 - torch.tanh(x.double() @ W.T + model.layer.bias.double()) ** 2)[:, :, None] * W
+    top = report.table.query("score == 'top' and k == 1").sort_values("point")["value"]
+    np.testing.assert_allclose(top, J.detach().abs().amax((1, 2)), rtol=1e-12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import pickle
 import zipfile
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import kagscope as kag
 from kagscope.base.errors import DataError, InputError, OutputError
 from kagscope.loading.fitting import load_into
+from kagscope.loading.inputs import load_inputs
 from kagscope.loading.weights import load_state, save_weights
 from kagscope.training.models import mlp
 
@@ -281,3 +285,152 @@ def test_other_dtypes_lazy_layers_and_the_meta_device() -> None:
         empty = nn.Linear(2, 2)
     with pytest.raises(InputError, match="meta device"):
         load_into(empty, nn.Linear(2, 2).state_dict())
+
+
+# -- checkpoints as they lie about -----------------------------------------------------------------------------------------------
+
+
+def shards(
+    folder: Path, state: Mapping[str, Tensor], index: Mapping[str, Any] | None = None, suffix: str = "safetensors"
+) -> Path:
+    """A folder as ``save_pretrained`` writes it: two files of weights and an index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = "model" if suffix == "safetensors" else "pytorch_model"
+    names, places = list(state), {}
+    for number in (0, 1):
+        file = f"{stem}-0000{number + 1}-of-00002.{suffix}"
+        part = {name: state[name] for name in names[number::2]}
+        places |= dict.fromkeys(part, file)
+        save_weights(folder / file, part) if suffix == "safetensors" else torch.save(part, folder / file)
+    content = {"metadata": {"total_size": 1}, "weight_map": places} if index is None else index
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_sharded_folders(suffix: str, tmp_path: Path) -> None:
+    folder = shards(tmp_path / "net", STATE, suffix=suffix)
+    notes: list[str] = []
+    assert same(load_state(folder, say=notes.append), STATE)
+    (index,) = folder.glob("*.index.json")
+    assert notes == [f"{folder}: took {index.name}"]
+    assert same(load_state(index), STATE)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "anything.safetensors"])
+def test_folders_with_one_file_of_weights(name: str, tmp_path: Path) -> None:
+    save_weights(tmp_path / name, STATE) if name.endswith("safetensors") else torch.save(STATE, tmp_path / name)
+    (tmp_path / "config.json").write_text("{}")
+    assert same(load_state(tmp_path), STATE)
+
+
+def test_a_transformer_that_was_saved_in_parts(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 10}
+    config = transformers.BertConfig(vocab_size=20, max_position_embeddings=16, **sizes)
+    torch.manual_seed(0)
+    model, other = transformers.BertModel(config), transformers.BertModel(config)
+    model.save_pretrained(tmp_path, max_shard_size="4KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    load_into(other, load_state(tmp_path))
+    assert same(other.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"weight_map": {"0.weight": "../model.safetensors"}}, "names of files beside it"),
+        ({"weight_map": {"0.weight": "/etc/passwd"}}, "names of files beside it"),
+        ({"weight_map": {"0.weight": 3}}, "names of files beside it"),
+        ({"weight_map": {"0.weight": "model-00003-of-00003.safetensors"}}, "which is not beside it; copy all 1 parts"),
+        ({"weight_map": {"9.weight": "model-00001-of-00002.safetensors"}}, "9.weight, which its files do not hold"),
+        ({"weight_map": [1]}, "no index of weights"),
+        ({}, "no index of weights"),
+        ([], "no index of weights"),
+    ],
+)
+def test_bad_indices(index: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load_state(shards(tmp_path / "net", STATE, index))
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_without_usual_weights(tmp_path: Path) -> None:
+    (tmp_path / "readme.md").write_text("no weights")
+    with pytest.raises(DataError, match=r"is a folder without weights of a usual name .*it holds readme\.md"):
+        load_state(tmp_path)
+    for name in ("a.safetensors", "b.safetensors"):
+        save_weights(tmp_path / name, STATE)
+    with pytest.raises(DataError, match="a folder without weights of a usual name"):
+        load_state(tmp_path)
+
+
+def test_a_git_lfs_pointer_is_no_file(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    for name in ("model.safetensors", "weights.pt", "points.npz", "points.npy"):
+        (tmp_path / name).write_text(pointer)
+        read = load_state if name in ("model.safetensors", "weights.pt") else load_inputs
+        with pytest.raises(DataError, match=r"is a Git LFS pointer and not the file itself; fetch the file"):
+            read(tmp_path / name)
+    with pytest.raises(DataError, match="Git LFS pointer"):
+        load_state(tmp_path)
+
+
+WRAPPED: dict[str, tuple[Mapping[str, Tensor], list[str]]] = {
+    "Lightning with class weights": (
+        {**{f"model.{name}": tensor for name, tensor in STATE.items()}, "class_weights": torch.ones(3)},
+        ["left class_weights, which is not the model's", "dropped model. "],
+    ),
+    "Lightning with a loss and metrics": (
+        {
+            "criterion.weight": torch.ones(3),
+            **{f"net.{name}": tensor for name, tensor in STATE.items()},
+            "accuracy.count": torch.zeros(()),
+        },
+        ["left criterion.weight, accuracy.count, which are not the model's", "dropped net. "],
+    ),
+    "AveragedModel": (dict(torch.optim.swa_utils.AveragedModel(mlp(6, [5], 3, seed=0)).state_dict()), ["left n_averaged"]),
+    "AveragedModel of a compiled one": (
+        {"n_averaged": torch.tensor(3), **{f"module._orig_mod.{name}": tensor for name, tensor in STATE.items()}},
+        ["left n_averaged", "dropped module. "],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_what_wrappers_keep_beside_the_model_is_left(name: str) -> None:
+    state, said = WRAPPED[name]
+    model, notes = mlp(6, [5], 3, seed=1), list[str]()
+    load_into(model, state, "w", say=notes.append)
+    assert same(model.state_dict(), STATE)
+    assert all(any(words in note for note in notes) for words in said), notes
+
+
+def test_parts_that_could_be_the_models_are_not_dropped() -> None:
+    names = list(STATE)
+    deeper = {f"model.{name}": tensor for name, tensor in mlp(6, [5, 3], 3, seed=0).state_dict().items()}
+    twice = {f"{part}.{name}": STATE[name] for part in ("student", "teacher") for name in names}
+    beside = {**STATE, "extra": torch.zeros(1)}
+    for state, message in (
+        (deeper, "do not fit"),
+        (twice, r"several times \(student\.…, teacher\.…\)"),
+        (beside, "addition extra"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_into(mlp(6, [5], 3, seed=1), state, "w")
+
+
+def test_baselines_by_the_names_that_wrappers_give() -> None:
+    model, before, x = mlp(6, [5], 3, seed=1), mlp(6, [5], 3, seed=0), torch.randn(4, 6)
+    averaged = torch.optim.swa_utils.AveragedModel(before)
+    given = {
+        "plain": before,
+        "mapping": {f"module.{name}": tensor for name, tensor in before.state_dict().items()},
+        "averaged": averaged,
+        "averaged mapping": dict(averaged.state_dict()),
+        "data parallel": nn.DataParallel(before),
+    }
+    tables = {name: kag.measure(model, x, k=1, baseline=baseline).table for name, baseline in given.items()}
+    assert tables["plain"]["ratio"].notna().any()
+    for table in tables.values():
+        pd.testing.assert_frame_equal(table, tables["plain"])

@@ -27,6 +27,7 @@ class Inputs:
         count: points, the first dimension of the tensors.
         labels: (count,) integers where a loader gave them, else None.
         wrt: which argument is differentiated, a name or position; None: the only one that can be.
+        names: of the parameters of ``forward`` that the positional arguments go to, where they are known.
         notes: what a reader should know, such as what of a loader's batches was left out.
     """
 
@@ -35,6 +36,7 @@ class Inputs:
     count: int
     labels: np.ndarray | None = None
     wrt: int | str | None = None
+    names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def take(self, points: slice | Sequence[int] | np.ndarray) -> Inputs:
@@ -87,21 +89,22 @@ class Inputs:
             InputError: there is none, ``wrt`` names no such one, or there are several and ``wrt`` is None.
         """
         fit = [place for place, value in self.tensors().items() if self._can_be_differentiated(value)]
-        kinds = ", ".join(f"{place}: {_kind(value)}" for place, value in self.tensors().items())
+        kinds = ", ".join(f"{self.name(place)}: {_kind(value)}" for place, value in self.tensors().items())
+        expected = " or ".join(repr(self.name(place)) for place in fit) or "one of them"
         if self.wrt is not None:
             if self.wrt not in self.tensors():
-                raise InputError(f"wrt is {self.wrt!r}, but the inputs are {kinds}; expected one of {_listed(fit) or 'them'}")
+                raise InputError(f"wrt is {self.wrt!r}, but the inputs are {kinds}; expected {expected}")
             if self.wrt not in fit:
                 raise InputError(
-                    f"wrt is {self.wrt!r}, which is no floating tensor with one entry for each of the {self.count} points "
-                    f"(given {kinds}); expected one of {_listed(fit) or 'them'}"
+                    f"wrt is {self.name(self.wrt)!r}, which is no floating tensor with one entry for each of the {self.count} "
+                    f"points (given {kinds}); expected {expected}"
                 )
             return self.wrt
         several = [place for place in fit if place not in LABEL_KEYS]
         if len(several) > 1:
             raise InputError(
                 f"derivatives can be taken with respect to several of the inputs ({kinds}); "
-                f"say which: wrt={' or wrt='.join(map(repr, several))}"
+                f"say which: wrt={' or wrt='.join(repr(self.name(place)) for place in several)}"
             )
         if fit:
             return (several or fit)[0]
@@ -110,22 +113,18 @@ class Inputs:
             'give real-valued inputs (for a language model inputs_embeds), or use layer_map="block" or "output"'
         )
 
-    def with_respect_to(self, wrt: int | str | None, model: nn.Module) -> Inputs:
-        """The same with ``wrt`` chosen; a name of a parameter of ``forward`` means the argument at its position.
+    def name(self, place: int | str) -> int | str:
+        """What the argument at a position is called in ``forward``; the position where that is not known."""
+        return self.names[place] if isinstance(place, int) and place < len(self.names) else place
 
-        Raises:
-            InputError: no name or position.
-        """
-        if wrt is None:
-            return self
-        if isinstance(wrt, bool) or not isinstance(wrt, int | str):
-            raise InputError(f"wrt is {wrt!r}; expected the name or the position of one of the inputs")
-        names = positional(model)
-        if isinstance(wrt, str) and wrt not in self.kwargs and wrt in names[: len(self.args)]:
-            return replace(self, wrt=names.index(wrt))
-        if isinstance(wrt, int) and not self.args and 0 <= wrt < len(self.kwargs):
-            return replace(self, wrt=list(self.kwargs)[wrt])
-        return replace(self, wrt=wrt)
+    def with_respect_to(self, wrt: int | str | None, model: nn.Module) -> Inputs:
+        """The same with ``wrt`` chosen; a name of a parameter of ``forward`` means the argument at its position."""
+        names = tuple(positional(model)[: len(self.args)])
+        if isinstance(wrt, str) and wrt not in self.kwargs and wrt in names:
+            wrt = names.index(wrt)
+        elif isinstance(wrt, int) and not self.args and 0 <= wrt < len(self.kwargs):
+            wrt = list(self.kwargs)[wrt]
+        return replace(self, wrt=wrt, names=names)
 
     def _can_be_differentiated(self, value: Tensor) -> bool:
         return value.is_floating_point() and value.ndim > 0 and len(value) == self.count
@@ -276,10 +275,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, Tensor | np.ndarray):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return type(value).__name__
-
-
-def _listed(places: Sequence[int | str]) -> str:
-    return ", ".join(map(repr, places))
 
 
 def _placed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int | str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,24 +21,29 @@ from kagscope.jacobians.randomness import gpus, seed_generators
 
 Change = Callable[[Tensor], Tensor]
 OWN = "_kagscope_own_tensors"  # where a model keeps its own tensors while others stand in
-_HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
+_SILENT = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, Tensor.retain_grad)
 
 
 class Unmeasurable(InputError):
     """A layer map has no Jacobian; the message is the reason."""
 
 
-class _Pass(TorchFunctionMode):
-    """What holds in every pass: no hooks of the user on gradients, and constants where gradients are switched off.
+class NoHooks(TorchFunctionMode):
+    """A pass that registers no hooks on gradients: those of the user neither run nor change a derivative."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return RemovableHandle(OrderedDict()) if func in _SILENT else func(*args, **(kwargs or {}))
+
+
+class _Pass(NoHooks):
+    """What holds in every pass: no hooks, and constants where gradients are switched off.
 
     Forward mode would follow tangents through ``torch.no_grad()``, where reverse mode sees constants. While such a mode is on,
     PyTorch also leaves out its fused transformer for inference, which cannot be differentiated.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if func in _HOOKS:
-            return RemovableHandle({})
-        out = func(*args, **(kwargs or {}))
+        out = super().__torch_function__(func, types, args, kwargs)
         if torch.is_grad_enabled() or forward_ad._current_level < 0 or any(out is given for given in args):
             return out
         return tree_map_only(Tensor, Tensor.detach, out)
@@ -80,9 +86,12 @@ class Runner:
         self._own = [(*place, tensor) for name, tensor in own.items() for place in self._places[name]]
         self._targets = {name: tensor.device for name, tensor in own.items()}
         self.dtypes = {name: dtype if dtype and tensor.is_floating_point() else tensor.dtype for name, tensor in own.items()}
+        self._parameters = {name for name, _ in model.named_parameters()}  # which "self.weight += 1" in a pass asks for
         self._working = {name: self._fresh(name) for name in own}
         self._versions = {name: tensor._version for name, tensor in self._working.items()}
-        self._written: set[str] = set()
+        self._first = True
+        # batch norm in train mode counts no version of what it writes
+        self._written = {name for name, _ in model.named_buffers() if model.training}
         self.devices = gpus(own.values())
 
     def __call__(self, inputs: Inputs, *, reseed: bool = True) -> Any:
@@ -100,13 +109,19 @@ class Runner:
             with torch.enable_grad(), _Pass():
                 return self.model(*fed.args, **fed.kwargs)
         finally:
-            for name, tensor in self._working.items():
-                if tensor._version != self._versions[name]:
-                    self._written.add(name)
+            self._written |= {name for name, tensor in self._working.items() if self._is_written(name, tensor)}
+            self._first = False
+
+    def _is_written(self, name: str, tensor: Tensor) -> bool:
+        """Whether a pass wrote into a tensor. What goes through ``.data`` counts no version: the first pass compares numbers."""
+        if tensor._version != self._versions[name]:
+            return True
+        return self._first and not torch.equal(tensor, self._sources[name].to(tensor))
 
     def _fresh(self, name: str) -> Tensor:
         """A copy of a tensor's own numbers, on its device and in the dtype to compute in."""
-        return self._sources[name].to(self._targets[name], self.dtypes[name], copy=True)
+        tensor = self._sources[name].to(self._targets[name], self.dtypes[name], copy=True)
+        return nn.Parameter(tensor, requires_grad=False) if name in self._parameters else tensor
 
     def _renew(self, name: str) -> None:
         self._working[name] = self._fresh(name)

@@ -7,7 +7,9 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
+from dataclasses import is_dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,9 @@ def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
         InputError: a model whose mode cannot be set, such as an exported program.
     """
     undo: list[Undo] = []
+    seen = {id(module) for module in model.modules()}
     for module in model.modules():
-        undo += _of_module(module)
+        undo += _of_module(module, seen)
     with torch.inference_mode(False), random_state_kept([*model.parameters(), *model.buffers()]), _no_checkpoints():
         try:
             try:
@@ -54,15 +57,16 @@ def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
                 step()
 
 
-def _of_module(module: nn.Module) -> list[Undo]:
-    """What puts one module back."""
+def _of_module(module: nn.Module, seen: set[int], *, own: bool = False) -> list[Undo]:
+    """What puts one module back; ``own`` tensors too, of modules that stand in a plain list, for which none stand in."""
     attributes = vars(module)
     before = dict(attributes)
     undo: list[Undo] = [partial(_refill_mapping, attributes, before)]
-    seen: set[int] = {id(attributes)}
     for name, value in before.items():
         if name in ("_parameters", "_buffers", "_modules") and isinstance(value, dict):  # what they hold is never written
             undo.append(partial(_refill_mapping, value, dict(value)))
+            if own:
+                undo += [step for tensor in value.values() if isinstance(tensor, Tensor) for step in _of_tensor(tensor)]
         else:
             undo += _of_value(value, seen)
     if isinstance(module, torch.jit.ScriptModule):
@@ -90,9 +94,14 @@ def _of_script(module: Any) -> list[Undo]:
 
 def _of_value(value: Any, seen: set[int]) -> list[Undo]:
     """What puts a value back that a forward pass may change in place; containers with all that they hold."""
-    if id(value) in seen or isinstance(value, str | bytes | nn.Module | type):
+    if id(value) in seen or isinstance(value, str | bytes | type):
         return []
     seen.add(id(value))
+    if isinstance(value, nn.Module):
+        seen |= {id(part) for part in value.modules()}
+        return [step for part in value.modules() for step in _of_module(part, seen, own=True)]
+    if isinstance(value, SimpleNamespace) or is_dataclass(value):
+        value = getattr(value, "__dict__", None)  # none with slots
     undo: list[Undo] = []
     if isinstance(value, MutableMapping):
         before = dict(value)
@@ -136,10 +145,10 @@ def _of_leaf(value: Any) -> list[Undo]:
 def _of_tensor(tensor: Tensor) -> list[Undo]:
     if tensor.is_meta or tensor.is_inference() or tensor.layout != torch.strided:
         return []
-    version, copy = tensor._version, tensor.detach().clone()
+    copy = tensor.detach().clone()
 
     def put_back() -> None:
-        if tensor._version != version:
+        if not torch.equal(tensor.detach(), copy):  # batch norm counts no version of what it writes
             tensor.data.copy_(copy)  # beside autograd, which may have it in a graph
 
     return [put_back]

@@ -65,7 +65,7 @@ def observe(
     model = unwrapped(model)
     given = as_inputs(inputs, spec.points, model).with_respect_to(spec.wrt, model)
     if spec.layer_map == "input":
-        given.differentiated()  # raises where there is no such input, or no choice among several
+        given = replace(given, wrt=given.differentiated())  # settled here, where it is known how many points there are
     labels = given.labels if labels is None else as_labels(labels, given.count)
     check_devices(model, given)
     paths, exact = find_layers(model, spec.layers)
@@ -105,7 +105,7 @@ def _prepared(
 ) -> LayerJacobians | None:
     """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
     own = {"block": f"input of {call.name}", "output": call.name}
-    wrt = own.get(spec.layer_map) or (inputs.differentiated() if spec.wrt is None else spec.wrt)
+    wrt = own.get(spec.layer_map) or (inputs.name(inputs.differentiated()) if spec.wrt is None else spec.wrt)
     record = LayerRecord(call.name, call.kind, wrt=wrt, reason=call.reason)
     state.layers.append(record)
     jacobians = None

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.randomness import random_state_kept
+from kagscope.jacobians.runner import NoHooks
 
 # Calls that return no tensor and learn nothing of a tensor's values. Reads of attributes such as shape are among them.
 METADATA = {
@@ -162,7 +163,7 @@ def record(model: nn.Module, inputs: Inputs) -> Recording:
 
 def forward(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output, with the same random numbers in each pass, should it draw any; the generators are as before."""
-    with random_state_kept(inputs.tensors().values()):
+    with random_state_kept(model.parameters()), NoHooks():
         return model(*inputs.args, **inputs.kwargs)
 
 

@@ -71,12 +71,17 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         for tensor in (*model.parameters(), *model.buffers())
     ):
         raise InputError("the model has lazy modules without weights; call it once on an input, or load weights first")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError("model is a TorchScript module, which cannot be cut; give the Python module it was made from")
     model = unwrapped(model)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = f"its part {name!r}" if name else "it"
+            raise InputError(f"the model cannot be cut, since {what} is TorchScript; give the Python module it was made from")
     given = _fitting(model, as_inputs(inputs, model=model))
     source = _copied(model).eval().requires_grad_(False)
     own = copy.deepcopy(source)
+    for module in own.modules():  # whose hooks on gradients must not hear of this
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
     sample = given.take(slice(0, SAMPLE))
     try:
         with torch.enable_grad():

@@ -54,8 +54,8 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     runs = runs.assign(setting=codes)
     accuracy = runs.groupby("setting")["accuracy"].agg(["mean", "std", "count"])
     low, high = t_interval(Estimate(accuracy["mean"], accuracy["std"] / accuracy["count"] ** 0.5, accuracy["count"] - 1))
-    ends: dict[str, Any] = {"accuracy": accuracy["mean"], "accuracy_low": low, "accuracy_high": high}
-    settings = runs.drop_duplicates("setting").set_index("setting")[axes].assign(**ends)
+    accuracy = accuracy.assign(accuracy=accuracy["mean"], accuracy_low=low, accuracy_high=high)
+    settings = runs.drop_duplicates("setting")[["setting", *axes]].merge(accuracy, on="setting")
     trained = final(results)
     trained = trained.assign(setting=trained["run"].astype(str).map(runs.set_index("run")["setting"]))
     means = summarise(trained, over="runs", by=["setting"]).rename(columns={"runs": "nets"})

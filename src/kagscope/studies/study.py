@@ -75,7 +75,7 @@ class Planned:
     @property
     def fingerprint(self) -> str:
         """What makes it this study and no other: its name, so that it may grow; where claims are tested, every run as well."""
-        runs = [(job.run.run_id, job.what.as_json()) for job in self.jobs] if self.file.claims else []
+        runs = [(job.run.run_id, job.files) for job in self.jobs] if self.file.claims else []
         return digest(["study", self.file.name, runs])
 
 
@@ -130,8 +130,9 @@ def run_study(
     record = study.record(command or shlex.join(["kagscope", "study", "run", file.name, "--out", str(out)]))
     store = RunStore.open(out, record, study.fingerprint, extend=not file.claims)
     store.clear_leftovers()
-    before, names = store.failures(), [job.run.run_id for job in study.jobs]
-    missing = [job for job in study.jobs if not store.is_complete(job.run.run_id, job.files)]
+    jobs = {job.run.run_id: job for job in study.jobs}  # of values that make no difference one
+    before, names = store.failures(), list(jobs)
+    missing = [job for name, job in jobs.items() if not store.is_complete(name, job.files)]
     todo = [job for job in missing if retry_failed or job.run.run_id not in before]
     for job in todo:
         store.forget_failure(job.run.run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,9 +28,10 @@ def study_figures(
     related: pd.DataFrame,
     occurs: pd.DataFrame,
     axes: Sequence[str],
+    formats: Sequence[str] = ("png", "pdf"),
 ) -> None:
     """``figures/``: ``map_<layer>`` over the two axes with most values, ``by_<axis>_<layer>``, ``training_<layer>``,
-    ``relations``, ``robustness``, each as PNG and PDF.
+    ``relations``, ``robustness``.
 
     What the study does not allow is left out: a map needs two axes, the others a numeric one, steps in between, eight runs,
     attacks.
@@ -44,11 +44,14 @@ def study_figures(
         related: of :func:`~kagscope.studies.relations.relations`.
         occurs: of :func:`~kagscope.studies.phase_diagram.phase_diagram`.
         axes: what varies but the seed.
+        formats: of the files; of none, nothing is drawn.
     """
-    from kagscope.base.errors import NothingToPlot
-    from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness, save
+    from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness, write_all
+    from kagscope.figures.write import draw_all
     from kagscope.tables.means import layers_of
 
+    if not formats:
+        return
     drawn: dict[str, Callable[[], Figure]] = {
         "relations": partial(figure_relations, results, runs, related),
         "robustness": partial(figure_robustness, runs),
@@ -69,11 +72,7 @@ def study_figures(
             drawn[f"training_{safe_name(layer)}"] = partial(
                 figure_dynamics, results, runs, by, along, layer, accuracy_name(runs["data"])
             )
-    for name, draw in drawn.items():
-        with contextlib.suppress(NothingToPlot):
-            figure = draw()
-            for suffix in ("png", "pdf"):
-                save(figure, folder / "figures" / f"{name}.{suffix}")
+    write_all(draw_all(drawn)[0], folder / "figures", formats)
 
 
 def safe_name(layer: str) -> str:
