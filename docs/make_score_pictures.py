@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import kagscope as kag
+import kagscope.pruning.change
 import kagscope.scores
 from kagscope import registry
 from kagscope.figures.style import VERMILLION, new_figure, save, style
@@ -122,7 +123,8 @@ def registry_table() -> str:
     lines = ["| score | in words | k | measured at | undefined | source |", "|---|---|---|---|---|---|"]
     for one in registry.all_scores():
         orders = "any" if one.orders is None else ", ".join(map(str, one.orders)) if one.orders != (0,) else "–"
-        places = "the layer" if one.of_layer else f"at most `{one.limit}`" if one.limit else "every point"
+        point = f"at most `{one.limit}`" if one.limit else "every point"
+        places = "the network, in studies" if not one.takes else "the layer" if one.of_layer else point
         beside = ", beside a baseline" if one.against_baseline else ""
         reason = one.undefined.removeprefix("undefined: ") or "–"
         lines.append(f"| `{one.name}` | {one.label} | {orders} | {places}{beside} | {reason} | {one.source} |")

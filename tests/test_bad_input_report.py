@@ -93,7 +93,7 @@ def test_no_study(place: Path, beside: tuple[str, ...]) -> None:
     for folder, message in (
         ("nowhere", "nowhere is no folder; give the output folder of reproduce or study run"),
         ("thesis.tex", "thesis.tex is a file"),
-        ("empty", "empty holds no kagscope study, measured model, series or history;"),
+        ("empty", "empty holds no kagscope study, measured model or history;"),
         (".", r"\. holds no kagscope study.* \(in it are long, short\)"),
         (run, r"holds no kagscope study.* \(it is one run of the study in short\)"),
     ):
