@@ -17,7 +17,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import kagscope as kag
-from kagscope.minors.rows import complete_pairs
+from kagscope.minors.subsets import complete_pairs
 from kagscope.minors.sweeps import enumerate_all, enumerate_s1, enumerate_sums
 from kagscope.minors.threads import threads
 

@@ -17,8 +17,8 @@ from numba.extending import intrinsic
 
 import kagscope as kag
 from kagscope.minors import _numba
-from kagscope.minors.rows import complete_pairs
 from kagscope.minors.scaling import normalise
+from kagscope.minors.subsets import complete_pairs
 from kagscope.minors.sweeps import enumerate_all, enumerate_sums
 
 wide: Any = _numba.prefer_wide_vectors

@@ -1,4 +1,4 @@
-"""Where do the milliseconds of exact S1, S2, S4 over all 2-minors go? The stages of ``minors/zonogon.py`` one after the other.
+"""Where do the milliseconds of exact S1, S2, S4 over all 2-minors go? The stages of ``routes/zonogon.py`` one after the other.
 
 Run: ``python benchmarks/profile_s1.py [rows columns]`` (seconds; default 64 x 784). One thread, processor time, shortest of many
 runs; each stage works on what the one before left, block by block as the engine does.
@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 import kagscope as kag
 from kagscope.minors._input import as_matrices
+from kagscope.minors.routes.power_grams import repaired_row_pairs
 from kagscope.minors.routes.zonogon import BLOCK_ENTRIES, balanced_rows, fold_areas, index_bits, row_pair_areas, write_keys
-from kagscope.minors.rows import repaired_row_pairs
 from kagscope.minors.scaling import nonzero_rows, normalise
 
 REPEATS = 40
@@ -71,7 +71,7 @@ def main() -> None:
         stages["sort them (NumPy, int32)"] = sorting = milliseconds(copy_and_sort) - copying
         stages["gather, repair, fold"] = milliseconds(fold)
         stages["S2 and S4 by power Grams"] = milliseconds(lambda: repaired_row_pairs(J))
-        areas_alone = milliseconds(lambda: row_pair_areas(J, 1))
+        areas_alone = milliseconds(lambda: row_pair_areas(J))
         whole = milliseconds(lambda: kag.minor_moments(J, 2, moments=("s1", "s2", "s4")))
     total = sum(stages.values())
     print(f"S1, S2, S4 of {m} x {n}, one thread: {whole:.2f} ms, of them S1 {areas_alone:.2f} ms")

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from kagscope.base.provenance import hardware
-from kagscope.studies.findings import findings
+from kagscope.studies.findings import study_findings
 from kagscope.studies.store import RunStore
 
 TARGET = Path(__file__).resolve().parent / "results"
@@ -60,7 +60,6 @@ def main() -> None:
     last = results.groupby("run", observed=True)["step"].transform("max")
     accuracy = results[results["step"] == last].groupby(["training", "width"], observed=True)["accuracy"].mean().reset_index()
     reached = ", ".join(f"{row.training} {row.width}: {row.accuracy:.4f}" for row in accuracy.itertuples())
-    said = findings(results, [], {})[1:]
     lines = [
         f"# A full run on {Path(study['data']).name}",
         "",
@@ -86,7 +85,7 @@ def main() -> None:
         "",
         "## Findings",
         "",
-        *(f"- {sentence}" for sentence in said),
+        *(f"- {sentence}" for sentence in study_findings(results, {})),
         "",
         f"Mean test accuracy: {reached}.",
         "",

@@ -18,6 +18,7 @@ import kagscope.pruning.change
 import kagscope.scores
 from kagscope import registry
 from kagscope.figures.style import VERMILLION, new_figure, save, style
+from kagscope.minors._input import Values
 from kagscope.minors.moments import Moments
 from kagscope.scores.of_representations import debiased_cka, effective_dimension, intrinsic_dimension, kernel_alignment
 
@@ -25,7 +26,7 @@ HERE = Path(__file__).parent
 PAGE = HERE / "scores.md"
 M, N = 16, 8  # units, inputs
 
-OF_MINORS: dict[str, Callable[[Moments], float]] = {
+OF_MINORS: dict[str, Callable[[Moments], Values]] = {
     "pr": lambda m: m.participation_ratio,
     "pr_normalized": lambda m: m.pr_normalized,
     "effective_minors": lambda m: m.effective_minors,

@@ -332,7 +332,8 @@ def test_findings_count_and_name_the_clearest_or_say_that_nothing_differs() -> N
     found = infer(results_of(runs, logs), runs, ["training", "width"]).findings
     assert [one.code for one in found] == ["training_effect", "category_effect", "trend"]
     assert all((one.numbers["differ"], one.numbers["tested"], one.numbers["score"]) == (1, 4, "s2") for one in found)
-    assert found[0].numbers["low"] < found[0].numbers["effect"] < found[0].numbers["high"]
+    low, effect, high = (float(found[0].numbers[name]) for name in ("low", "effect", "high"))
+    assert low < effect < high
     assert [found[1].numbers[name] for name in ("axis", "category", "first")] == ["training", "augmented", "standard"]
     assert (found[2].numbers["axis"], found[2].numbers["tau"]) == ("width", 1)
     nothing = infer(results_of(runs, rng.normal(0, 0.1, logs.shape)), runs, ["training", "width"]).findings

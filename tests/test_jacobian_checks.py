@@ -287,12 +287,12 @@ def test_a_padding_mask_in_eval_mode() -> None:
     J, _ = jacobians(encoder, {"src": x, "src_key_padding_mask": pad}, "layers.0.linear1")
     encoder = copy.deepcopy(encoder).double()
     seen: list[Tensor] = []
-    encoder.layers[0].linear1.register_forward_hook(lambda module, args, output: seen.append(output))  # type: ignore[union-attr]
+    encoder.layers[0].linear1.register_forward_hook(lambda module, args, output: seen.append(output))
 
     def value(u: Tensor) -> Tensor:
         encoder.train()  # the fused path has no derivative; without dropout the modes agree
         encoder.layers[0].apply(lambda m: setattr(m, "p", 0.0) if isinstance(m, nn.Dropout) else None)
-        encoder.layers[0].self_attn.dropout = 0.0  # type: ignore[union-attr]
+        encoder.layers[0].self_attn.dropout = 0.0
         encoder(u, src_key_padding_mask=pad)
         return seen[-1]
 

@@ -485,7 +485,7 @@ def test_blocks_are_factored_first_and_by_reverse_mode_deeper() -> None:
 @pytest.mark.parametrize("name", ["mlp", "cnn", "gpt2", "ids"])
 @pytest.mark.parametrize("budget", [1, 2**30])
 def test_values_at_further_inputs(name: str, budget: int) -> None:
-    model, few, more, layer, kind = {
+    cases: dict[str, tuple[Callable[[], nn.Module], Any, Any, str, str]] = {
         "mlp": (zoo.mlp, zoo.numbers(2, 5), zoo.numbers(7, 5, seed=2), "3", "input"),
         "cnn": (zoo.cnn, zoo.numbers(2, 1, 6, 6), zoo.numbers(5, 1, 6, 6, seed=2), "relu#1", "input"),
         "gpt2": (
@@ -496,8 +496,9 @@ def test_values_at_further_inputs(name: str, budget: int) -> None:
             "block",
         ),
         "ids": (zoo.gpt2, {"input_ids": zoo.words(2, 4)}, {"input_ids": zoo.words(3, 4, seed=2)}, "transformer.h.1.mlp", "block"),
-    }[name]
-    model = zoo.seeded(model)
+    }
+    make, few, more, layer, kind = cases[name]
+    model = zoo.seeded(make)
     options: dict[str, Any] = {"tokens": [0, 2]} if kind == "block" else {}
     _, found = jacobians(model, few, layer, kind, budget=budget, **options)
     _, there = jacobians(model, more, layer, kind, **options)

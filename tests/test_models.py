@@ -40,7 +40,7 @@ def test_seed_decides_and_global_state_is_untouched() -> None:
 
 
 def test_initialisation_has_pytorchs_distribution() -> None:
-    ours, theirs = mlp(400, [500], 10, seed=0).hidden1[0], torch.nn.Linear(400, 500)
+    ours, theirs = mlp(400, [500], 10, seed=0).get_submodule("hidden1.0"), torch.nn.Linear(400, 500)
     for name in ("weight", "bias"):
         x, y = getattr(ours, name).detach(), getattr(theirs, name).detach()
         assert x.abs().max() <= 1 / 20

@@ -244,4 +244,4 @@ def test_the_json_of_a_spec_read_back_is_the_spec(options: dict[str, Any]) -> No
 
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(Exception, match="frozen"):
-        MeasureSpec().k = (2,)  # type: ignore[misc]
+        MeasureSpec().k = (2,)

@@ -22,7 +22,7 @@ def points(count: int, n: int, seed: int = 0) -> torch.Tensor:
 
 def freeze_units(model: nn.Sequential, name: str, units: list[int], level: float) -> np.ndarray:
     """Make units of a layer constant, whatever the input, and return their mask."""
-    linear = model.get_submodule(name)[0]
+    linear = model.get_submodule(f"{name}.0")
     assert isinstance(linear, nn.Linear)
     with torch.no_grad():
         linear.weight[units] = 0
@@ -64,12 +64,12 @@ def test_constant_units_leave_no_trace(widths: list[int], activation: str, seed:
 def test_dead_relu_units_are_removed_where_they_are_dead() -> None:
     """Units that are off at every given point but not everywhere: the function stays at these points."""
     model = mlp(6, [8, 8], 4, "relu", seed=3)
-    first = model.hidden1[0]
+    first = model.get_submodule("hidden1.0")
     assert isinstance(first, nn.Linear)
     with torch.no_grad():
         first.bias[[1, 4, 6]] = -10.0
     inputs = points(100, 6)
-    assert not model.hidden1(inputs)[:, [1, 4, 6]].any()
+    assert not model.get_submodule("hidden1")(inputs)[:, [1, 4, 6]].any()
     smaller, pruning = remove_units(model, inputs, {"hidden1": np.isin(np.arange(8), [1, 4, 6])})
     assert pruning.removed == {"hidden1.0": (1, 4, 6), "hidden2.0": ()}
     torch.testing.assert_close(smaller(inputs), model(inputs), rtol=1e-5, atol=1e-6)

@@ -105,7 +105,8 @@ def test_one_file_is_enough(module: Any) -> None:
     table = report.table[report.table["layer"] == "3"]
 
     def of(score: str, k: int = 0, column: str = "value") -> np.ndarray:
-        return table[(table["score"] == score) & (table["k"] == k)][column].to_numpy()
+        values: np.ndarray = table[(table["score"] == score) & (table["k"] == k)][column].to_numpy()
+        return values
 
     assert set(table[table["score"] == "my_spread"]["k"]) == {2}  # the order that it is defined for
     for column in ("value", "baseline", "ratio"):

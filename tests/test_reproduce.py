@@ -43,6 +43,7 @@ def test_outputs(study: Outcome) -> None:
     for family in ("pr_ratio_by_radius", "pr_ratio_by_distance", "scores_by_step", "zipf", "minor_histogram", "window_map"):
         assert {f"{family}.png", f"{family}.pdf"} <= figures
     assert len(list((folder / "runs").iterdir())) == 8
+    assert study.report is not None
     assert study.report.read_text().lower().startswith("<!doctype html>")
 
 
@@ -206,7 +207,7 @@ def test_rotation_ratio_within_its_sampling_error(recomputed: Recomputed, layer:
 def test_layer_scores(recomputed: Recomputed) -> None:
     some = choose_points(len(recomputed.data.test_labels), MEASURE["samples"])
     with torch.no_grad():
-        A = recomputed.nets[recomputed.last].hidden1(recomputed.inputs(some)).numpy()
+        A = recomputed.nets[recomputed.last].get_submodule("hidden1")(recomputed.inputs(some)).numpy()
     Y = np.eye(10)[recomputed.data.test_labels[some]]
     H = np.eye(len(some)) - 1 / len(some)
     K, L = H @ A @ A.T @ H, H @ Y @ Y.T @ H

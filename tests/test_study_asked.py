@@ -59,7 +59,8 @@ def net(steps: tuple[int, ...]) -> TrainedNetwork:
 
 def table(one: Job) -> pd.DataFrame:
     found = Measuring(DATA).tables(one.run, net(one.run.steps), one.what, one.what.specs)
-    return pd.concat(rows for rows, _ in found.values()).astype({"layer": str, "selection": str, "score": str})
+    rows: pd.DataFrame = pd.concat(rows for rows, _ in found.values())
+    return rows.astype({"layer": str, "selection": str, "score": str})
 
 
 @cache
@@ -98,7 +99,7 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) 
 
     for name in ("haar_mean_s1", "row_means", "window_moments", "spectrum"):
         monkeypatch.setattr(scoring, name, never)
-    real, looked = scoring.minor_moments, []
+    real, looked = kag.minor_moments, []
 
     def seen(*args: Any, **kwargs: Any) -> Any:
         looked.append(set(kwargs.get("moments", ())))

@@ -70,7 +70,8 @@ def test_seeds_points_sampling_and_what_is_left_out() -> None:
         exact=table["score"] != "rr_max", stderr=np.where(table["score"] == "rr_max", 0.2 * table["value"].abs(), 0.0)
     )
     (one,) = sampled_and_undefined(sampled[sampled["step"] == sampled["step"].max()])
-    assert (one.code, one.numbers["scores"], one.numbers["error"]) == ("sampled", "rr_max (k = 2)", pytest.approx(0.2))
+    assert (one.code, one.numbers["scores"]) == ("sampled", "rr_max (k = 2)")
+    assert one.numbers["error"] == pytest.approx(0.2)
     undefined = sampled_and_undefined(make_results(widths=(8,), seeds=1, points=12, undefined=0.2))[-1]
     assert undefined.code == "undefined"
     assert str(undefined.numbers["reasons"]).startswith("made so (")

@@ -269,7 +269,9 @@ class Fills(nn.Module):
         super().__init__()
         self.layer, self.act, self.head = nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)
         self.seen, self.last, self.queue = {0}, deque([1.0], maxlen=2), deque([1, 2])
-        self.by_name, self.many, self.count = OrderedDict(a=1), defaultdict(list, a=[1]), Counter("ab")
+        self.by_name: OrderedDict[str, Any] = OrderedDict(a=1)
+        self.many: defaultdict[str, list[Any]] = defaultdict(list, a=[1])
+        self.count = Counter("ab")
         self.nested: Any = {"rows": [[1], {2}], "deep": {"deeper": {"deepest": [0]}}}
         self.array, self.tensor, self.pair = np.zeros(3), torch.zeros(2), ([0], {0})
         self.record, self.space = Record(), types.SimpleNamespace(steps=[0])
@@ -303,6 +305,9 @@ class Fills(nn.Module):
 class Writes(nn.Module):
     """Its forward pass writes into its weights (max_norm, clamp_, a running sum), and leaves a new attribute and a new module."""
 
+    total: Tensor  # a Parameter, which += writes into
+    calls: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.embed, self.layer, self.act = nn.Embedding(11, 5, max_norm=0.5), nn.Linear(5, 4), nn.ReLU()
@@ -314,7 +319,7 @@ class Writes(nn.Module):
             self.layer.weight.clamp_(-0.1, 0.1)
             self.layer.bias.data.mul_(0.5)
             self.total += 1
-        self.calls += 1  # type: ignore[operator]
+        self.calls += 1
         self.left = x
         self.layer.extra = nn.Identity()
         return self.head(self.act(self.layer(x + self.embed(torch.arange(5)).mean(0))))

@@ -296,7 +296,8 @@ def shards(
     """A folder as ``save_pretrained`` writes it: two files of weights and an index."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = "model" if suffix == "safetensors" else "pytorch_model"
-    names, places = list(state), {}
+    names = list(state)
+    places: dict[str, str] = {}
     for number in (0, 1):
         file = f"{stem}-0000{number + 1}-of-00002.{suffix}"
         part = {name: state[name] for name in names[number::2]}

@@ -166,8 +166,8 @@ class LayerScores:
         elif k == 1:
             # a ball or a distance says nothing of single columns, so that they all stand under "all"; a window does
             layout = make_layout(J.shape[2], **self._layout())
-            some = (one for one in self.spec.selections if isinstance(one, Window | Subsets) or not one.columns(layout).all())
-            chosen = [All(), *some]
+            narrower = (one for one in self.spec.selections if isinstance(one, Window | Subsets) or not one.columns(layout).all())
+            chosen = [All(), *narrower]
             self._record(J, ids, chosen, self._moments(J, 1, chosen, method="exact"))
         else:
             some = ids < self._points(self.spec.budget.triple_points)
