@@ -56,12 +56,13 @@ def main() -> None:
     study, claims = store.study, json.loads((options.study / "claims.json").read_text())
     manifests = [store.manifest(run) for run in study["runs"]]
     train, geometry = (sum(manifest[f"{part}_seconds"] for manifest in manifests) / 60 for part in ("train", "geometry"))
+    data = ", ".join(sorted({Path(name).name for name in pd.read_parquet(options.study / "runs.parquet")["data"]}))
     results = pd.read_parquet(options.study / "results.parquet")
     last = results.groupby("run", observed=True)["step"].transform("max")
     accuracy = results[results["step"] == last].groupby(["training", "width"], observed=True)["accuracy"].mean().reset_index()
     reached = ", ".join(f"{row.training} {row.width}: {row.accuracy:.4f}" for row in accuracy.itertuples())
     lines = [
-        f"# A full run on {Path(study['data']).name}",
+        f"# A full run on {data}",
         "",
         "Made by `docs/make_results.py` from the files that this command wrote:",
         "",
