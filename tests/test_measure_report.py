@@ -93,9 +93,12 @@ def test_summary_is_the_mean_with_a_t_interval() -> None:
 
     found = kag.measure(trained(), zoo.numbers(6, 5), layers="3", baseline="reinit", baseline_seeds=2)
     row = found.summary().query("score == 'pr' and k == 2").iloc[0]
-    for column in ("value", "baseline", "ratio"):
+    baseline, spread = (values(found, "3", 2, "pr", column=column) for column in ("baseline", "baseline_stderr"))
+    ratio = values(found, "3", 2, "pr", column="ratio")
+    assert (spread > 0).all()  # how much the two baselines differ
+    for column, common in (("value", 0.0), ("baseline", spread.mean()), ("ratio", (ratio * spread / baseline).mean())):
         sample = values(found, "3", 2, "pr", column=column)
-        low, high = stats.t.interval(0.95, 5, sample.mean(), sample.std(ddof=1) / np.sqrt(6))
+        low, high = stats.t.interval(0.95, 5, sample.mean(), np.hypot(sample.std(ddof=1) / np.sqrt(6), common))
         assert row[column] == pytest.approx(sample.mean(), rel=1e-12)
         assert (row[f"{column}_low"], row[f"{column}_high"]) == pytest.approx((low, high), rel=1e-9)
 

@@ -160,12 +160,13 @@ def _rows(measured: Scores, baseline: Scores) -> pd.DataFrame:
 
 
 def _at(items: np.ndarray, before: Values | None) -> tuple[np.ndarray, np.ndarray]:
-    """The baseline and its standard error at ``items``; NaN where it was not measured."""
+    """The baseline and its sampling error (0 where exact) at ``items``; NaN where it was not measured."""
     if before is None:
         return np.full(len(items), np.nan), np.full(len(items), np.nan)
+    stderr = np.zeros_like(before.stderr) if before.exact else before.stderr
     if np.array_equal(before.items[: len(items)], items):
-        return before.values[: len(items)], before.stderr[: len(items)]
-    both = pd.DataFrame({"value": before.values, "stderr": before.stderr}, index=before.items).reindex(items)
+        return before.values[: len(items)], stderr[: len(items)]
+    both = pd.DataFrame({"value": before.values, "stderr": stderr}, index=before.items).reindex(items)
     return both["value"].to_numpy(), both["stderr"].to_numpy()
 
 

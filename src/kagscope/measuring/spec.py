@@ -203,6 +203,13 @@ class MeasureSpec(_Strict):
             raise ValueError(f"tokens is {tokens!r}; expected None, a number, a list of indices, or 'flat'")
         return tuple(int(one) for one in tokens) if several else tokens
 
+    @field_validator("wrt", mode="before")
+    @classmethod
+    def _wrt(cls, wrt: Any) -> Any:
+        if isinstance(wrt, bool) or (isinstance(wrt, int) and wrt < 0):
+            raise ValueError(f"wrt is {wrt!r}; expected the name of an input, or its position from 0")
+        return wrt
+
     @field_validator("points", mode="before")
     @classmethod
     def _points(cls, points: Any) -> Any:

@@ -79,7 +79,7 @@ def _over_points(table: pd.DataFrame, confidence: float, by: Sequence[str] = ())
     value, before, ratio = (table[name].to_numpy(float) for name in ("value", "baseline", "ratio"))
     exact = table["exact"].to_numpy(bool)  # what exact numbers state is a bound of rounding into bins, and no sampling error
     error = np.where(exact, 0.0, table["stderr"].to_numpy(float))
-    before_error = np.where(exact, 0.0, table["baseline_stderr"]) if "baseline_stderr" in table.columns else np.zeros(len(table))
+    before_error = table["baseline_stderr"].to_numpy(float) if "baseline_stderr" in table.columns else np.zeros(len(table))
     defined = np.isfinite(ratio)
     with np.errstate(invalid="ignore", divide="ignore"):
         relative = np.hypot(np.where(error == 0, 0.0, error / value), np.where(before_error == 0, 0.0, before_error / before))

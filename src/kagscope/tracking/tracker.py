@@ -210,7 +210,8 @@ class Tracker:
         if self._found is None:
             about = {**self._about, "seconds": round(self._overhead.measuring, 3), "versions": versions(), "hardware": hardware()}
             settings = self._probe.spec.as_json()
-            self._found = _report(self._parts, self._damaged, self._skipped, settings, about)
+            notes = self._baseline.states[0].notes
+            self._found = _report(self._parts, self._damaged, self._skipped, settings, about, notes)
         return self._found
 
     @property
@@ -366,7 +367,12 @@ def _spec(spec: MeasureSpec | None, layers: Layers, settings: Mapping[str, Any])
 
 
 def _report(
-    parts: Sequence[Part], damaged: Sequence[str], pending: Sequence[int], settings: Mapping[str, Any], about: Mapping[str, Any]
+    parts: Sequence[Part],
+    damaged: Sequence[str],
+    pending: Sequence[int],
+    settings: Mapping[str, Any],
+    about: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> Report:
     curves = pd.DataFrame(columns=["step", "layer", "k", "selection", "curve", "x", "y", "network"])
     return Report(
@@ -374,6 +380,7 @@ def _report(
         curves,
         layers=parts[-1].layers if parts else (),
         settings=settings,
+        notes=notes,
         provenance=about,
         left_out=dict(text.split(" is ", 1) for text in damaged),
         thinned=sorted({step for part in parts for step in part.thinned} | set(pending)),
