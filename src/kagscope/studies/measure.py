@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import comb
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from kagscope.columns.selections import check_layout, parse_selection
 from kagscope.data import Dataset
 from kagscope.measuring.spec import Budget, MeasureSpec
 from kagscope.studies.config import SMALL_IMAGE, Strict, digest
+from kagscope.studies.record import Measured
 from kagscope.training.settings import geometric_steps, linear_steps
 
 MAIN, ALONG, OUTPUT = "main", "along", "output"
@@ -61,7 +63,8 @@ class Measurements:
     specs: Mapping[str, MeasureSpec] = field(default_factory=dict)
     robustness: RobustnessSettings | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    @cached_property
+    def record(self) -> dict[str, Any]:
         """For ``study.json``: ids, by which files are found, and what they stand for."""
         return {
             "tables": {name: spec.id for name, spec in self.specs.items()},
@@ -69,6 +72,11 @@ class Measurements:
             "robustness": None if self.robustness is None else self.robustness.id,
             "attacks": None if self.robustness is None else self.robustness.model_dump(mode="json"),
         }
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """Files of a run's folder that hold it."""
+        return Measured.of(self.record).files
 
 
 class Steps(Strict):

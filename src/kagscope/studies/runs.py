@@ -26,7 +26,7 @@ from kagscope.studies.config import RunConfig
 from kagscope.studies.execute.base import DEVICE, Report
 from kagscope.studies.measure import MAIN, Measurements
 from kagscope.studies.networks import Measuring, robustness
-from kagscope.studies.record import CONFIG, WEIGHTS, Measured, curves_file, robustness_file, table_file
+from kagscope.studies.record import CONFIG, WEIGHTS, curves_file, robustness_file, table_file
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import write_run_table
 from kagscope.training import TrainedNetwork, train
@@ -45,7 +45,7 @@ class Job(NamedTuple):
     @property
     def files(self) -> tuple[str, ...]:
         """Files of the run's folder that hold it."""
-        return Measured.of(self.what.as_json()).files
+        return self.what.files
 
 
 @dataclass(frozen=True)

@@ -58,19 +58,12 @@ class Planned:
 
     def record(self, command: str) -> dict[str, Any]:
         """Content of ``study.json``; ``command`` is how the study is run again."""
-        kinds: dict[str, int] = {}
-        records: list[dict[str, Any]] = []
-        runs: dict[str, int] = {}
-        for job in self.jobs:
-            measured = job.what.as_json()
-            key = digest(measured)
-            if key not in kinds:
-                kinds[key] = len(records)
-                records.append(measured)
-            runs[job.run.run_id] = kinds[key]
+        kinds = {job.files: job.what.record for job in self.jobs}
+        places = {files: place for place, files in enumerate(kinds)}
+        runs = {job.run.run_id: places[job.files] for job in self.jobs}
         settings = json.loads(self.file.model_dump_json())
         about = {"name": self.file.name, "claims": self.file.claims, "command": command, "settings": settings}
-        return {**about, "measured": records, "runs": runs}
+        return {**about, "measured": list(kinds.values()), "runs": runs}
 
     @property
     def fingerprint(self) -> str:
