@@ -54,15 +54,15 @@ def main() -> None:
     options = parser.parse_args()
     store = RunStore.existing(options.study)
     study, claims = store.study, json.loads((options.study / "claims.json").read_text())
-    manifests = [store.manifest(run) for run in study["runs"]]
-    train, geometry = (sum(manifest[f"{part}_seconds"] for manifest in manifests) / 60 for part in ("train", "geometry"))
-    data = ", ".join(sorted({Path(name).name for name in pd.read_parquet(options.study / "runs.parquet")["data"]}))
+    runs = pd.read_parquet(options.study / "runs.parquet")
+    train, geometry = (runs[f"{part}_seconds"].sum() / 60 for part in ("train", "geometry"))
+    versions = store.manifest(runs["run"].iloc[0])["versions"]
     results = pd.read_parquet(options.study / "results.parquet")
     last = results.groupby("run", observed=True)["step"].transform("max")
     accuracy = results[results["step"] == last].groupby(["training", "width"], observed=True)["accuracy"].mean().reset_index()
     reached = ", ".join(f"{row.training} {row.width}: {row.accuracy:.4f}" for row in accuracy.itertuples())
     lines = [
-        f"# A full run on {data}",
+        f"# A full run on {Path(runs['data'].iloc[0]).name}",
         "",
         "Made by `docs/make_results.py` from the files that this command wrote:",
         "",
@@ -72,7 +72,7 @@ def main() -> None:
         "",
         f"On {hardware()}: {options.minutes:.1f} minutes in all; added up over processes {train:.1f} minutes of training and "
         f"{geometry:.1f} of geometry; at most {options.memory:.1f} GiB in one process. "
-        + ", ".join(f"{name} {version}" for name, version in manifests[0]["versions"].items())
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
         + "."
         + (f" {options.note}" if options.note else ""),
         "",

@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent / "pictures"
 COLOURS = 48
 DESKTOP, PHONE = 1120, 390
 TALLEST = {DESKTOP: 1000, PHONE: 1100}  # pixels; what is below is cut
-VIEW = "#s:layer=1&score=pr&k=2&unitsort=zero"
+VIEW = "#s:layer=hidden1&score=pr&k=2&unitsort=zero"
 # section, width, dark
 SHOTS = (
     ("claims", DESKTOP, False),

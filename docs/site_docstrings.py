@@ -1,7 +1,11 @@
-"""Docstrings as the API pages want them: roles become code, tables of equals signs Markdown, "a, b: …" a line each."""
+"""Docstrings as the API pages want them: roles become code, tables of equals signs Markdown, "a, b: …" a line each.
+
+Fields of pydantic models are documented by their descriptions.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
@@ -21,6 +25,19 @@ class Docstrings(griffe.Extension):
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring is not None:
             obj.docstring.value = rewritten(obj.docstring.value)
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **kwargs: Any) -> None:
+        if attr.docstring is None and (text := description(str(attr.value))):
+            attr.docstring = griffe.Docstring(rewritten(text), lineno=attr.lineno, parent=attr)
+
+
+def description(value: str) -> str:
+    """The description in ``Field(..., description="...")``, source code; "" where there is none."""
+    if not value.startswith("Field("):
+        return ""
+    call = ast.parse(value, mode="eval").body
+    keywords = {word.arg: word.value for word in call.keywords} if isinstance(call, ast.Call) else {}
+    return str(ast.literal_eval(keywords["description"])) if "description" in keywords else ""
 
 
 def rewritten(text: str) -> str:

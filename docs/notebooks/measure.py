@@ -125,9 +125,9 @@ train(cnn, epochs=1 if QUICK else 2)
 # %% [markdown]
 # ### Three lines
 #
-# The layers are named as `cnn.named_modules()` names them; `*` stands for one part of a name. Layers with many units are thinned
-# to `max_rows` of them, drawn at random and the same ones in both networks. The columns are pixels, so selections can ask for
-# pairs of pixels at most 4, 7, … apart.
+# The layers are named as `cnn.named_modules()` names them; `*` stands for one part of a name. To save time, layers with many
+# units are thinned here to `max_rows` of them, drawn at random and the same ones in both networks; by default a layer is measured
+# whole. The columns are pixels, so selections can ask for pairs of pixels at most 4, 7, … apart.
 
 # %%
 report = kag.measure(

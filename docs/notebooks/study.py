@@ -24,6 +24,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 
+import kagscope as kag
+
 QUICK = bool(os.environ.get("KAGSCOPE_QUICK"))  # a run of seconds, to test this notebook
 folder = Path(tempfile.mkdtemp())
 
@@ -82,7 +84,7 @@ runs = pd.read_parquet(folder / "out" / "runs.parquet")
 display(runs.groupby("label_noise")[["accuracy", "train_accuracy"]].mean())
 
 # %%
-summary = pd.read_csv(folder / "out" / "summary.csv")
+summary = pd.read_csv(folder / "out" / "summary.csv", dtype={"layer": str})
 chosen = summary.query("score == 'pr' and k == 2 and selection == 'all'")
 display(chosen[["label_noise", "layer", "nets", "accuracy", "value", "baseline", "ratio", "ratio_low", "ratio_high"]])
 
@@ -96,7 +98,7 @@ display(chosen[["label_noise", "layer", "nets", "accuracy", "value", "baseline",
 figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
 for layer, rows in chosen.groupby("layer"):
     ends = [rows["ratio"] - rows["ratio_low"], rows["ratio_high"] - rows["ratio"]]
-    ax.errorbar(rows["label_noise"], rows["ratio"], ends, marker="o", capsize=3, label=f"layer {layer:.0f}")
+    ax.errorbar(rows["label_noise"], rows["ratio"], ends, marker="o", capsize=3, label=layer)
 ax.axhline(1, color="grey", linewidth=0.8)
 ax.set(xlabel="label noise", ylabel="PR, trained / initial")
 ax.legend()
@@ -108,6 +110,20 @@ plt.close(figure)
 # `relations.csv` has rank correlations of geometry with outcomes across all runs, with p-values adjusted for their number (Holm).
 
 # %%
-related = pd.read_csv(folder / "out" / "relations.csv") if not QUICK else None  # fewer than eight runs have none
+# fewer than eight runs have none
+related = None if QUICK else pd.read_csv(folder / "out" / "relations.csv", dtype={"layer": str})
 if related is not None:
     display(related.query("score == 'pr' and k == 2").head(6))
+
+# %% [markdown]
+# ## Go on
+#
+# `kag.open_study` gives the networks, before and after training, with the inputs and the spec that they were measured with: here one
+# of them at other distances between pixels.
+
+# %%
+study = kag.open_study(folder / "out")
+run = study.runs[0]
+spec = study.spec.with_(selections=["all", "ball(2)", "apart(4)"], scores=["pr"], k=2, window_map=0)
+report = kag.measure(study.model(run), study.inputs, spec=spec, baseline=study.model(run, step=0), progress=False)
+display(report)

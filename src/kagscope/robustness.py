@@ -121,7 +121,7 @@ def _right(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Of each point's cross-entropy with respect to itself."""
+    """Gradient of each point's cross-entropy with respect to that point."""
     x = inputs.detach().clone().requires_grad_(True)
     with torch.enable_grad():
         loss = nn.functional.cross_entropy(model(x), labels, reduction="sum")

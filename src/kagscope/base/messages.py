@@ -15,14 +15,9 @@ class Finding(str):
 
     It is a plain string wherever one is expected: joined, printed, pickled, written as JSON.
 
-    Args:
-        text: The sentence.
-        code: What kind of finding it is, such as "not_trained"; the same in every version.
-        numbers: The numbers and names that the sentence gives, by name.
-
     Attributes:
-        code: as given.
-        numbers: read-only mapping.
+        code: what kind of finding it is, such as "not_learned"; the same in every version.
+        numbers: the numbers and names that the sentence gives, by name; read-only.
 
     Examples:
         >>> found = Finding("3 of 8 nets did not learn.", code="not_learned", nets=3, of=8)
@@ -34,7 +29,7 @@ class Finding(str):
     numbers: Mapping[str, Number]
 
     def __new__(cls, text: str, *, code: str, **numbers: Number) -> Self:
-        """Make one."""
+        """A finding of this sentence; what it is called and its numbers are keywords."""
         found = super().__new__(cls, text)
         found.code, found.numbers = code, MappingProxyType(numbers)
         return found

@@ -46,7 +46,7 @@ def value_label(value: object) -> str:
 
 
 def layer_looks(names: Iterable[object]) -> dict[str, dict[str, Any]]:
-    """Of lines that stand for layers, in the order of the network, with their labels."""
+    """How lines that stand for layers look, in the order of the network, with their labels."""
     layers = layers_of(pd.DataFrame({"layer": list(names)}))
     return {layer: look | {"label": layer_label(layer)} for layer, look in line_looks(layers).items()}
 

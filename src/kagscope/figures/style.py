@@ -166,7 +166,7 @@ def figure_legend(figure: Figure | SubFigure, handles: Sequence[Any], title: str
 
 
 def _legend_width(widths: Sequence[float], columns: int) -> float:
-    """Of a legend that is filled column by column, the first ones one longer where it does not come out even."""
+    """Width of a legend filled column by column, the first columns one entry longer where it does not come out even."""
     rows, longer = divmod(len(widths), columns)
     sizes = [rows + 1] * longer + [rows] * (columns - longer)
     ends = np.cumsum(sizes)

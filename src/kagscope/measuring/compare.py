@@ -64,7 +64,7 @@ def _with_token(name: str) -> list[tuple[str, str]]:
 
 
 def quantile(state: State) -> float:
-    """Of a baseline's rows; rows at or below it count as zero rows (MATH.md section 3)."""
+    """The quantile of a baseline's rows at or below which a row counts as zero (MATH.md section 3)."""
     return state.spec.zero_row_quantile
 
 

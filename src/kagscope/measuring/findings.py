@@ -53,7 +53,7 @@ def _pr(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _course(table: pd.DataFrame, steps: list[int]) -> Iterator[Finding]:
-    """Of each layer: PR over the baseline's at the last step, where it was highest, and since when it differs."""
+    """One finding for each layer: PR over the baseline's at the last step, where it was highest, and since when it differs."""
     text = f"{len(steps)} measurements, from step {steps[0]} to step {steps[-1]}."
     yield Finding(text, code="course", measurements=len(steps), first=steps[0], last=steps[-1])
     chosen = _pr(summarise(table))

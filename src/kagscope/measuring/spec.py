@@ -99,7 +99,7 @@ class MeasureSpec(_Strict):
         default=0.01, gt=0, lt=1, description="of the baseline's rows; rows at or below it count as zero rows"
     )
     seed: int = Field(default=0, ge=0, description="of whatever is drawn")
-    budget: Budget = Field(default_factory=Budget)
+    budget: Budget = Field(default_factory=Budget, description="what is exact, what is sampled, at how many points")
 
     def __init__(self, /, **given: Any) -> None:
         known = [*(name for name in MeasureSpec.model_fields if name != "budget"), *Budget.model_fields, "budget"]

@@ -76,7 +76,7 @@ class UnitSums:
         self.means.append(size.mean(axis=2))
 
     def compute(self, layer: str, thresholds: Sequence[float], W: np.ndarray | None = None) -> UnitStatistics:
-        """Of all batches; ``W`` (m, n) where all points share it, a threshold for each initial net (without one no shares)."""
+        """Statistics of all batches; ``W`` (m, n) where all points share it, a threshold for each initial net (or none)."""
         means = np.concatenate(self.means)
         shares = [(means <= threshold).mean(axis=0) for threshold in thresholds]
         zero = np.mean(shares, axis=0) if shares else np.full(means.shape[1], np.nan)

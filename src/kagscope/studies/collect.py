@@ -71,7 +71,7 @@ class Collected:
 
     @property
     def image_shapes(self) -> list[tuple[int, ...]]:
-        """Of the runs, each once."""
+        """Image shapes of the runs, each once."""
         return sorted({tuple(shape) for shape in self.runs["image_shape"]})
 
 

@@ -62,7 +62,7 @@ class RunConfig(Strict):
     data_seed: int = 0
 
     def fingerprint(self) -> str:
-        """Of everything that decides the weights at the kept steps.
+        """Hash of everything that decides the weights at the kept steps.
 
         Values at their default do not enter, so that a field which later versions add leaves the names of old runs as they are;
         a default must therefore never be changed.

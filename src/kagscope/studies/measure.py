@@ -181,7 +181,7 @@ class Measure(SpecValues):
         return self
 
     def of_run(self, dataset: Dataset, depth: int, steps: Sequence[int]) -> Measurements:
-        """Of nets of ``depth`` hidden layers on these data, kept at ``steps``.
+        """What is measured of nets of ``depth`` hidden layers on these data, kept at ``steps``.
 
         Raises:
             InputError: a layer that the net has not, or a selection that does not fit the images.
@@ -260,7 +260,7 @@ def _along(main: MeasureSpec, dataset: Dataset) -> dict[str, Any]:
 
 
 def _minors(points: int, dataset: Dataset) -> float:
-    """Of so many points of a layer of 128 units."""
+    """How many 2-minors so many points of a layer of 128 units have."""
     return float(points * WIDE * comb(max(dataset.n_inputs, LEAST_INPUTS), 2))
 
 

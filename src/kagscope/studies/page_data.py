@@ -35,7 +35,7 @@ MAX_UNITS = 256  # of a layer that a page shows
 
 @dataclass(frozen=True)
 class Probe:
-    """Of one data set: the measured test points (P,), their inputs (P, n) and labels (P,), mean images (H, W) and (C, H, W)."""
+    """One data set on the page: measured points (P,), their inputs (P, n), labels (P,), mean images (H, W), (C, H, W)."""
 
     points: np.ndarray
     inputs: np.ndarray

@@ -32,7 +32,7 @@ FORMULAS = frozenset({"s1", "s2", "s4"})  # moments that need no look at every m
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a number of runs.
+    """What a number of runs will take.
 
     Attributes:
         runs: how many.

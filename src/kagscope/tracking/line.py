@@ -12,7 +12,7 @@ LINE_SCORES = {"pr": "pr", "kl": "kl_uniform"}
 
 
 def furthest_ratios(summary: pd.DataFrame) -> dict[str, tuple[str, float]]:
-    """Of PR ("pr") and KL ("kl"), as far as measured: the layer whose ratio at the last step is furthest from 1, and that."""
+    """For PR ("pr") and KL ("kl"), where measured: the layer whose ratio at the last step is furthest from 1, and that ratio."""
     found: dict[str, tuple[str, float]] = {}
     if summary.empty:
         return found
