@@ -167,8 +167,8 @@ def test_scores_of_the_whole_net_are_no_layer_of_the_figures(study: tuple[pd.Dat
     pruned = study[0].iloc[:12].assign(layer="", score="prune_change", k=0, point=-1)
     results = pd.concat([study[0].astype({"layer": str, "score": str}), pruned], ignore_index=True)
     payload = build_payload(results, study[1])
-    assert sorted(label for _, label in payload["settings"]["layers"]) == ["hidden layer 1", "hidden layer 2", "whole net"]
-    assert payload["settings"]["runLayers"] == ["hidden layer 1", "hidden layer 2"]
+    assert sorted(payload["settings"]["layers"]) == ["", "hidden1", "hidden2"]
+    assert payload["settings"]["runLayers"] == ["hidden1", "hidden2"]
     drawn, left_out = figures.draw_figures(results, study[1], (8, 8))
     assert left_out == {}
     assert len(drawn["pr_ratio_by_radius"].axes) == 2

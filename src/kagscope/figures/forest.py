@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import name_ticks, tidy
-from kagscope.figures.labels import layer_sign, short_label
+from kagscope.figures.labels import short_label
 from kagscope.figures.looks import line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, interval_lengths, legend_above, new_axes, reference_line, style
 from kagscope.tables.means import layers_of, require, select
@@ -115,7 +115,7 @@ def _order(k: int | None) -> str:
 
 
 def _of_layer(layer: str, layers: Sequence[str], only: str | None) -> str:
-    return "" if only is not None or not layer or len(layers) < 2 else f", {layer_sign(layer)}"
+    return "" if only is not None or not layer or len(layers) < 2 else f", {layer}"
 
 
 def row_axes(ax: Axes | None, names: Sequence[str], pitch: float = PITCH, width: float | None = None) -> Axes:

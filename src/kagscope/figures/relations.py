@@ -13,7 +13,7 @@ from scipy import stats
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import CORRELATIONS, PITCH, correlation_look, outcome_label, plot_correlations
-from kagscope.figures.labels import layer_sign, short_label
+from kagscope.figures.labels import short_label
 from kagscope.figures.looks import legend_line, line_looks
 from kagscope.figures.study import last_step, net_means
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, new_axes, new_figure, style
@@ -83,8 +83,8 @@ def plot_relation(
                 alpha=0.8,
                 label=f"{by.replace('_', ' ')} {group}",
             )
-        what = f"{short_label(score)}{f', k = {k}' if k else ''}, {layer_sign(layer)}"
-        ax.set_xlabel(what + (",\ntrained / initial" if measure == "ratio" else ""))
+        what = f"{short_label(score)}{f', k = {k}' if k else ''},\n{layer or 'whole net'}"
+        ax.set_xlabel(what + (", trained / initial" if measure == "ratio" else ""))
         ax.set_ylabel(outcome_label(outcome).replace(" (", "\n("))
         ax.set_title(_said(points, relations, layer, k, score, outcome), fontsize=6.5, fontweight="normal", loc="left")
         if legend:  # above the title

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from kagscope.data.functions import accuracy_name
-from kagscope.figures.labels import layer_label, score_label
+from kagscope.figures.labels import score_label
 from kagscope.figures.study import net_means
 from kagscope.report.minors import pack_curves
 from kagscope.report.numbers import clean, groups
@@ -69,11 +69,11 @@ def build_payload(
     shape = about.get("image_shape")
     return {
         "settings": {
-            "layers": [[name, layer_label(name)] for name in layers if name in plain_layers],
+            "layers": [name for name in layers if name in plain_layers],
             "widths": widths_of(nets),
             "trainings": trainings_of(nets),
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"])],
-            "runLayers": [layer_label(name) for name in pr_layers(nets)],
+            "runLayers": pr_layers(nets),
             "accuracy": "test " + accuracy_name(one.get("data") for one in (about.get("configs") or {}).values()),
             "names": list(about.get("names") or ("trained", "initial")),
             "imageShape": list(shape) if shape is not None else None,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.figures.labels import layer_label
 from kagscope.report.numbers import clean, groups
 
 NUMBERS = ("row_norm", "zero_share", "alignment")
@@ -58,7 +57,6 @@ def _layer(layer: str, units: pd.DataFrame, image_shape: Sequence[int] | None) -
     steps = np.round(127 * rows / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.int8)
     return {
         "layer": layer,
-        "label": layer_label(layer),
         "what": str(units["what"].iloc[0]),
         "total": len(units),
         "unit": kept.tolist(),

@@ -1,15 +1,15 @@
-// The one state that all controls share, kept in the address as #s:layer=1&k=2…, so that a view can be sent to a colleague.
+// The one state that all controls share, kept in the address as #s:layer=hidden1&k=2…, so that a view can be sent to a colleague.
 const Page = {
   WORDS: {}, names: [], // what the networks compared are called
   NOTHING: "Nothing was measured for this choice.",
   FEW: 8, // lines shown at first
-  data: null, set: null, state: {}, labels: {}, layerLabels: {}, column: {}, sections: [],
+  data: null, set: null, state: {}, labels: {}, column: {}, sections: [],
 
   begin(data) {
     Page.data = data; Page.set = data.settings;
     const [after, before] = (Page.names = data.settings.names);
     Page.WORDS = { ratio: `${after} / ${before}`, difference: `${after} − ${before}`, value: "value", baseline: `${before} value` };
-    Page.labels = Object.fromEntries(data.settings.scores); Page.layerLabels = Object.fromEntries(data.settings.layers);
+    Page.labels = Object.fromEntries(data.settings.scores);
     Page.column = Object.fromEntries(data.columns.map((name, i) => [name, i]));
     Page.order = new Map(data.settings.scores.map(([name], i) => [name, i]));
   },
@@ -98,7 +98,7 @@ const Page = {
 
 // each control: what may be chosen given the choices before it, and how a choice is named
 const CONTROLS = {
-  layer: { label: "layer", options: () => Page.set.layers.map(([name]) => name), name: (v) => Page.layerLabels[v] },
+  layer: { label: "layer", options: () => Page.set.layers, name: (v) => v || "whole net" },
   score: { label: "score", options: () => Page.unique(Page.here().map((s) => s.score)).sort((a, b) => Page.order.get(a) - Page.order.get(b)), name: (v) => Page.scoreLabel(v), start: "pr" },
   k: { label: "order k", options: () => Page.numbers(Page.here((s) => s.score === Page.state.score).map((s) => s.k)), name: (v) => (v ? String(v) : "none"), start: 2 },
   measure: { label: "show", options: () => ["ratio", "difference", "value"].filter((name) => name === "value" || Page.here(Page.ofLayer).some((s) => s.data[Page.column[name]].some((v) => v !== null))), name: (v) => Page.WORDS[v] },

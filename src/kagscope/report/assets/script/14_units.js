@@ -49,7 +49,7 @@ Page.sections.push({
     }
     const list = Units.list(net), range = Page.state.unitscale === "common" ? Math.max(...net.peak) : 0, zeros = net.zero_share.filter((s) => s > 0).length;
     const what = net.what === "weights" ? "its incoming weights" : "the mean over the measured points of its row of the Jacobian with respect to the input (what it looks at, through the layers before it)";
-    note.textContent = `${list.length} of ${net.total} units of ${net.label}${Page.alone() ? "" : `, seed ${net.seed}`}${net.unit.length < net.total ? ` (${net.unit.length} of them, evenly spaced, are in this page)` : ""}. Each picture: ${what}, stored with 8 bits; orange positive, purple negative. ${net.zero_share[0] === null ? "There is no baseline, so no threshold says which rows are zero." : `${zeros} of ${net.unit.length} have a zero row at some measured point.`}`;
+    note.textContent = `${list.length} of ${net.total} units of layer ${net.layer}${Page.alone() ? "" : `, seed ${net.seed}`}${net.unit.length < net.total ? ` (${net.unit.length} of them, evenly spaced, are in this page)` : ""}. Each picture: ${what}, stored with 8 bits; orange positive, purple negative. ${net.zero_share[0] === null ? "There is no baseline, so no threshold says which rows are zero." : `${zeros} of ${net.unit.length} have a zero row at some measured point.`}`;
     host.replaceChildren(...list.map((u) => Units.tile(net, u, range)));
     Table.show("units", ["unit", "row norm", "share of points with a zero row", "axis alignment", "largest entry"], list.map((u) => [u.unit, u.row_norm, u.zero_share, u.alignment, u.peak]), { label: "the units" });
     const png = Dom.button("PNG", () => Units.png(net, list, range), "Save the pictures of the units as PNG");

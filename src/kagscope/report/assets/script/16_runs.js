@@ -12,7 +12,7 @@ const Runs = {
     return value !== null && { "<": value < number, ">": value > number, "<=": value <= number, ">=": value >= number }[sign];
   },
   draw() {
-    const head = ["run", "configuration", ...Runs.HEAD.slice(1), ...Page.set.runLayers.map((label) => `PR ratio, ${label}`)], words = Dom.one("[data-filter]").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    const head = ["run", "configuration", ...Runs.HEAD.slice(1), ...Page.set.runLayers.map((layer) => `PR ratio, ${layer}`)], words = Dom.one("[data-filter]").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     const chosen = Page.data.runs.filter((run) => words.every((word) => Runs.matches(word, run))), byName = new Map(chosen.map((run) => [run.run, run]));
     const rows = chosen.map((run) => [run.run, run.config ? JSON.stringify(run.config) : "", ...Runs.HEAD.slice(1).map((name) => run[name]), ...run.pr]);
     Dom.one("[data-output=runs]").textContent = `${rows.length} of ${Page.data.runs.length}`;
