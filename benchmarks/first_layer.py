@@ -15,10 +15,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 
 import kagscope as kag
 from kagscope.data import load
-from kagscope.jacobians import FactoredJacobian, hidden_layer_jacobians
+from kagscope.jacobians import FactoredJacobian
 from kagscope.training import TrainingSettings, train
 from kagscope.training.models import mlp
 
@@ -46,6 +47,14 @@ def sampled(matrix: np.ndarray, rng: np.random.Generator) -> float:
     return float(np.sqrt((values**2).sum()) / values.sum())
 
 
+def first_layer(net: nn.Sequential, inputs: torch.Tensor) -> FactoredJacobian:
+    """Jacobians of the first hidden layer at all inputs."""
+    linear, activation = net[0].double()
+    z = linear(inputs.double()).detach().requires_grad_()
+    (slopes,) = torch.autograd.grad(activation(z).sum(), z)
+    return FactoredJacobian(slopes.numpy(), linear.weight.detach().numpy())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a data set to train on for an epoch; default: random inputs")
@@ -63,8 +72,7 @@ def main() -> None:
     else:
         net = mlp(784, hidden, 10, seed=0)
         inputs = torch.rand(options.points, 784, generator=torch.Generator().manual_seed(0))
-    jacobian = hidden_layer_jacobians(net, inputs)["hidden1"]
-    assert isinstance(jacobian, FactoredJacobian)
+    jacobian = first_layer(net, inputs)
     tables: list[kag.FactoredMoments] = []
 
     def one_time_pass() -> None:
