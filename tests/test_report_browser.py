@@ -17,6 +17,7 @@ from browser import Browser, find_chromium
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables
 from hostile import LAYER, make_hostile_page
 from kagscope.figures.study import study_means
+from kagscope.measuring.unit_statistics import UnitStatistics
 from kagscope.report import write_report
 from kagscope.tables import means as reduced
 
@@ -198,7 +199,7 @@ def test_the_distributions_shown_are_those_of_the_table(browser: Browser, page: 
 
 def test_units_are_sorted_and_filtered(browser: Browser, page: Path, facts: dict[str, Any]) -> None:
     browser.open(page, "#s:layer=hidden2&width=8&training=augmented")
-    one = facts["units"]["augmented-w8-s0"][1]
+    one = UnitStatistics.from_table(facts["units"]["augmented-w8-s0"])[1]
     assert [row[0] for row in shown(browser, "units")] == [str(unit) for unit in range(8)]
     assert [number(row[1]) for row in shown(browser, "units")] == pytest.approx(one.row_norm.tolist(), rel=1e-3)
     assert [number(row[3]) for row in shown(browser, "units")] == pytest.approx(one.alignment.tolist(), rel=1e-3)
