@@ -49,7 +49,10 @@ def sampled(matrix: np.ndarray, rng: np.random.Generator) -> float:
 
 def first_layer(net: nn.Sequential, inputs: torch.Tensor) -> FactoredJacobian:
     """Jacobians of the first hidden layer at all inputs."""
-    linear, activation = net[0].double()
+    block = net[0]
+    assert isinstance(block, nn.Sequential)
+    linear, activation = block.double()
+    assert isinstance(linear, nn.Linear)
     z = linear(inputs.double()).detach().requires_grad_()
     (slopes,) = torch.autograd.grad(activation(z).sum(), z)
     return FactoredJacobian(slopes.numpy(), linear.weight.detach().numpy())

@@ -40,8 +40,8 @@ def points(count: int = 9, n: int = 8) -> torch.Tensor:
 def closed_forms(model: nn.Sequential, x: torch.Tensor) -> list[np.ndarray]:
     """(B, m, n) of every hidden layer after its activation, in float64."""
     found: list[np.ndarray] = []
-    hidden = x.double()
-    for linear, activation in zip(model[:-1:2], model[1::2], strict=True):
+    hidden, modules = x.double(), list(model)
+    for linear, activation in zip(modules[:-1:2], modules[1::2], strict=True):
         assert isinstance(linear, nn.Linear)
         W = linear.weight.detach().double()
         bias = 0.0 if linear.bias is None else linear.bias.detach().double()
