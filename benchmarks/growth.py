@@ -51,7 +51,7 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 def steps(k: int, m: int, n: int, wanted: tuple[str, ...] | str) -> float:
     """Seconds of the reference core: the cost model's count, weighted where several kernels take part."""
     names = EVERYTHING if wanted == "all" else frozenset(wanted)
-    task = Task(Matrices(np.broadcast_to(0.0, (1, m, n))), k, kag.All(), comb(n, k), make_layout(n), names, "exact")
+    task = Task(Matrices(np.broadcast_to(0.0, (1, m, n)), k), k, kag.All(), comb(n, k), make_layout(n), names, "exact")
     (choice,) = Auto().choose([task])
     return reference_seconds({kernel: count for route in choice for kernel, count in route.steps(task).items()})
 

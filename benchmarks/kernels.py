@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 
 import kagscope as kag
-from kagscope.minors.haar import haar_mean_s1, haar_mean_s1_estimate, random_orthogonal, rotation_ratio_estimate
+from kagscope.minors.haar import haar_mean_s1, haar_mean_s1_estimate
+from kagscope.minors.rotated import random_orthogonal, rotation_ratio_estimate
 from kagscope.minors.routes.hull import row_pair_tops, top
-from kagscope.minors.routes.sampling import sampled_moments
 from kagscope.minors.routes.zonogon import row_pair_areas, zonogon_s1
 from kagscope.minors.routes.zonotope import row_triple_volumes
 from kagscope.minors.routes.zonotope_sampled import s1_sampled
@@ -111,23 +111,13 @@ def main() -> None:
     show("Haar mean, k = 3, all 8.0e7 column triples", milliseconds(lambda: haar_mean_s1(J, 3), 1))
     show("Haar mean within 1%, k = 4", milliseconds(lambda: haar_mean_s1_estimate(J, 4), 1))
 
-    print("\nsampling all moments, 64 x 784, 2 threads\n")
-    place = np.argwhere(np.ones((28, 28)))
-    near = ((place[:, None] - place[None]) ** 2).sum(axis=-1) <= 49
-    for k in (1, 2, 3, 4):
-        for name, allowed in (("all", None), ("ball(7)", near)):
-            few, many = (
-                milliseconds(
-                    partial(sampled_moments, J, k, pairs=allowed, rel_error=1e-12, max_draws=size, proposal="uniform"),
-                    3,
-                )
-                for size in (1 << 17, 1 << 21)
-            )
-            rate = ((1 << 21) - (1 << 17)) / (many - few) / 1e3
-            show(f"2^21 draws, k = {k}, {name}", many, f"{rate:.0f}e6 minors a second, beside {few:.0f} ms for the first 2^17")
-    for proposal in ("uniform", "norms"):
-        got = sampled_moments(heavy, 2, rel_error=1e-12, max_draws=1 << 20, proposal=proposal)
-        print(f"heavy-tailed, 2^20 draws, {proposal}: S1 within {100 * got.stderr['s1'] / got.sums['s1']:.2f}%")
+    print("\nsampling all moments to 1%, 64 x 784, 2 threads\n")
+    for k in (2, 3, 4):
+        for name, selection in (("all", kag.All()), ("ball(7)", kag.Ball(7))):
+            draw = partial(kag.minor_moments, heavy, k, selection, image_shape=(28, 28), method="sampled")
+            found = draw()
+            spent = milliseconds(draw, 1)
+            show(f"k = {k}, {name}", spent, f"PR within {found.stderr['participation_ratio'] / found.participation_ratio:.2%}")
 
 
 if __name__ == "__main__":

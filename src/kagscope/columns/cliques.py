@@ -1,22 +1,67 @@
-"""Counting cliques of a graph of columns."""
+"""Counting cliques of a graph of columns: the k-subsets whose pairs are all allowed."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
+KERNEL: dict[str, Any] = {"cache": True, "nogil": True}
+MOST_STEPS = 2 * 10**9  # words of neighbour sets looked at, a second or two
 
-def count_cliques(adjacency: NDArray[np.bool_], k: int) -> int:
-    """Number of k-cliques of a graph: the allowed k-subsets when a selection is a condition on pairs."""
 
-    def below(candidates: NDArray[np.bool_], size: int) -> int:
-        if size == 1:
-            return int(candidates.sum())
-        total = 0
-        for column in np.flatnonzero(candidates):
-            later = candidates & adjacency[column]
-            later[: column + 1] = False
-            total += below(later, size - 1)
-        return total
+@njit(**KERNEL)
+def bit_count(w):  # type: ignore[no-untyped-def]
+    """Number of bits set in a uint64."""
+    w -= (w >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    w = (w & np.uint64(0x3333333333333333)) + ((w >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    w = (w + (w >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((w * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
-    return below(np.ones(len(adjacency), dtype=bool), k)
+
+@njit(**KERNEL)
+def _count(later, k, most):  # type: ignore[no-untyped-def]
+    """Cliques of ``later`` (n, words), the neighbours of each column after it as bits; -1 beyond ``most`` steps."""
+    n, words = later.shape
+    one = np.uint64(1)
+    left = np.zeros((k, words), np.uint64)  # candidates at each depth that are still to be taken
+    every = np.zeros((k, words), np.uint64)  # all candidates at each depth
+    total, steps, depth = np.int64(0), np.int64(0), 0
+    for c in range(n):
+        every[0, c >> 6] |= one << np.uint64(c & 63)
+    left[0] = every[0]
+    while depth >= 0:
+        if depth == k - 1:
+            for i in range(words):
+                total += bit_count(every[depth, i])
+            depth -= 1
+            continue
+        word = 0
+        while word < words and left[depth, word] == 0:
+            word += 1
+        steps += words
+        if steps > most or total < 0:
+            return np.int64(-1)
+        if word == words:
+            depth -= 1
+            continue
+        lowest = left[depth, word] & (~left[depth, word] + one)
+        left[depth, word] ^= lowest
+        c = 64 * word + bit_count(lowest - one)
+        for i in range(words):
+            every[depth + 1, i] = every[depth, i] & later[c, i]
+            left[depth + 1, i] = every[depth + 1, i]
+        depth += 1
+    return total
+
+
+def count_cliques(adjacency: NDArray[np.bool_], k: int, most: int = MOST_STEPS) -> int | None:
+    """Number of k-cliques of a graph; None where counting them would take more than ``most`` steps."""
+    n = len(adjacency)
+    padded = np.zeros((n, -(-n // 64) * 64), dtype=np.bool_)
+    padded[:, :n] = np.triu(adjacency, 1)
+    later = np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+    found = int(_count(later, k, most))
+    return None if found < 0 else found

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 
+SAME = 1e-9  # distances whose ratio is that near to 1 are the same
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -30,6 +32,23 @@ class Layout:
     def key(self) -> tuple[object, ...]:
         """Hashable identity of the layout."""
         return (self.columns, *(None if part is None else (part.shape, part.tobytes()) for part in (self.positions, self.groups)))
+
+    @property
+    def _rounding(self) -> float:
+        """What rounding of the coordinates themselves may do to a distance."""
+        return (
+            0.0
+            if self.positions is None
+            else 8 * float(np.finfo(np.float64).eps) * float(np.abs(self.positions).max(initial=0.0))
+        )
+
+    def within(self, squared: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
+        """Where a squared distance is at most radius^2, those that differ by rounding alone included."""
+        return np.sqrt(squared) <= radius * (1 + SAME) + self._rounding
+
+    def below(self, squared: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
+        """Where a squared distance is less than radius^2, by more than rounding."""
+        return np.sqrt(squared) < radius * (1 - SAME) - self._rounding
 
     def squared_distances(self, asked_by: object) -> NDArray[np.float64]:
         """(n, n) squared distances. Raises :class:`InputError` when the columns have no positions."""

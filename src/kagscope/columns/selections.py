@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.columns.cliques import count_cliques
 from kagscope.columns.layout import Layout, is_whole
 
 BoolArray = NDArray[np.bool_]
@@ -88,7 +87,7 @@ class Ball(Selection):
         return f"ball({_short(self.radius)})"
 
     def pairs(self, layout: Layout) -> BoolArray:
-        return layout.squared_distances(self) <= float(self.radius) ** 2
+        return layout.within(layout.squared_distances(self), self.radius)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Apart(Selection):
         return f"apart({_short(self.distance)})"
 
     def pairs(self, layout: Layout) -> BoolArray:
-        return layout.squared_distances(self) >= float(self.distance) ** 2
+        return ~layout.below(layout.squared_distances(self), self.distance)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Shell(Selection):
 
     def pairs(self, layout: Layout) -> BoolArray:
         squared = layout.squared_distances(self)
-        return (squared >= float(self.low) ** 2) & (squared < float(self.high) ** 2)
+        return ~layout.below(squared, self.low) & layout.below(squared, self.high)
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ class Window(Selection):
         return f"window({','.join(_short(value) for value in self.center)},{_short(self.radius)})"
 
     def columns(self, layout: Layout) -> BoolArray:
-        return layout.squared_distances_from(self.center, self) <= float(self.radius) ** 2
+        return layout.within(layout.squared_distances_from(self.center, self), self.radius)
 
 
 @dataclass(frozen=True)
@@ -210,10 +209,11 @@ class Subsets(Selection):
         return array
 
 
-def column_subset_count(selection: Selection, layout: Layout, k: int) -> int:
+def column_subset_count(selection: Selection, layout: Layout, k: int) -> int | None:
     """Number |S| of allowed column subsets, exactly, without listing them where a formula knows.
 
-    Cliques by a binomial; pairs and triples by counting edges and triangles of the graph of allowed pairs; larger k by listing.
+    Cliques by a binomial; pairs and triples by counting edges and triangles of the graph of allowed pairs; larger k clique by
+    clique, None where those are too many.
     """
     if isinstance(selection, Subsets):
         return len(selection.array(layout, k))
@@ -226,6 +226,8 @@ def column_subset_count(selection: Selection, layout: Layout, k: int) -> int:
     if k == 3:
         dense = adjacency.astype(np.float64)  # entries of the square are below 2^53: exact
         return round(float(((dense @ dense) * dense).sum() / 6))
+    from kagscope.columns.cliques import count_cliques  # compiled: numba is loaded when it is needed
+
     return count_cliques(adjacency, k)
 
 

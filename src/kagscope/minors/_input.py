@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,16 @@ from kagscope.base.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+class SupportsDLPack(Protocol):
+    """An array of any library that hands its memory over, such as JAX or CuPy."""
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
 FloatArray = NDArray[np.float64]
-MatrixLike: TypeAlias = "NDArray[Any] | Tensor"
-"""A matrix or batch of matrices: (m, n) or (B, m, n), real floating point."""
+MatrixLike: TypeAlias = "NDArray[Any] | Tensor | SupportsDLPack"
+"""A matrix or batch of matrices, (m, n) or (B, m, n), real floating point: NumPy, torch, or anything with ``__dlpack__``."""
 Values: TypeAlias = "float | FloatArray | Tensor"
 """A float for one matrix, (B,) for a batch: an array, or a tensor on the device of the matrices if that is CUDA."""
 DEVICES = ("cuda",)  # of tensors that are answered with tensors beside them
@@ -69,6 +76,20 @@ def as_tensor(value: Any, name: str) -> Any:
     return value.detach().to(torch.float64)
 
 
+def _from_dlpack(value: Any, name: str) -> Any:
+    """Another library's array, such as JAX's or CuPy's, as a NumPy array; what lies on a device by way of torch."""
+    try:
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, ValueError, TypeError):
+            from torch.utils.dlpack import from_dlpack
+
+            return as_tensor(from_dlpack(value), name).cpu().numpy()
+    except (BufferError, RuntimeError, ValueError, TypeError) as error:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise InputError(f"{name} is a {kind} that cannot be read through __dlpack__ ({error}); convert it to NumPy") from error
+
+
 def as_numpy(value: Any, name: str) -> FloatArray:
     """A float64 NumPy array with the values of a real floating-point NumPy array or torch tensor.
 
@@ -77,6 +98,8 @@ def as_numpy(value: Any, name: str) -> FloatArray:
     """
     if is_torch(value) and hasattr(value, "layout"):
         return as_tensor(value, name).cpu().numpy()
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+        value = _from_dlpack(value, name)
     if not isinstance(value, np.ndarray):
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise InputError(f"{name} is a {kind}, expected a NumPy array or a torch tensor of floating-point numbers")

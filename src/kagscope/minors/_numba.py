@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numba as nb
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 # Between float64 and int64 by way of the bits: vectors before AVX-512 have no such conversion, nor a shift that keeps the sign.
 # Kernels with a logarithm take a sixth to a quarter less time there.
@@ -23,6 +25,15 @@ LN2 = 0.6931471805599453
 # zeros first.
 LOWEST_BIN = -8 * 1080
 SLOTS = 8 * (1080 + 24) + 1
+
+
+@lru_cache(maxsize=1)
+def bin_edges() -> NDArray[np.float64]:
+    """Lower edges 2^(j / 8) of the bins; none is subnormal, so that subnormal minors count as zero."""
+    bins = np.arange(LOWEST_BIN, LOWEST_BIN + SLOTS - 1)
+    with np.errstate(under="ignore"):
+        edges = np.ldexp(np.exp2(bins % 8 / 8), bins // 8)
+    return np.maximum(edges, np.finfo(np.float64).tiny)
 
 
 @intrinsic

@@ -115,7 +115,7 @@ def minor_moments(
     layout = make_layout(columns, image_shape, positions, groups)
     selections, listed = as_selections(All() if selection is None else selection)
     counts = cached_counts(tuple(selections), layout, k)
-    shared = Matrices(matrices)
+    shared = Matrices(matrices, k)
     tasks = [
         Task(shared, k, chosen, count, layout, wanted, method, rel_error, int(seed), memory_budget)
         for chosen, count in zip(selections, counts, strict=True)

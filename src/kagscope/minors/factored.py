@@ -13,17 +13,18 @@ from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import All, Selection, Subsets, as_selections
 from kagscope.minors._input import MatrixLike, as_numpy, as_tensor, check_k, check_moments, device_of, require_finite
-from kagscope.minors.factored_forms import entry_forms, pair_forms, triple_forms
+from kagscope.minors.factored_forms import entry_forms, mixed_forms, pair_forms, triple_forms
 from kagscope.minors.factored_kernels import GROUP, pair_rows, triple_rows
 from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.plan import Plan
 from kagscope.minors.routes.power_grams import repaired_row_pairs
 from kagscope.minors.routes.zonogon import row_pair_areas
-from kagscope.minors.scaling import normalise
+from kagscope.minors.scaling import normalise, times_power_of_two
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
 
 FloatArray = NDArray[np.float64]
+MIXED_ROWS = 64  # bits between the scales of rows beyond which each is scaled for itself
 
 
 class FactoredMoments:
@@ -71,6 +72,11 @@ class FactoredMoments:
         self.selections, self.listed = as_selections(All() if selection is None else selection)
         normalised, exponent = normalise(matrix[None])
         self.exponent = int(exponent[0])
+        rows = np.frexp(np.abs(matrix).max(axis=1))[1].astype(np.int64)
+        self.row_exponents = np.zeros(self.rows, dtype=np.int64)  # powers of two that its rows are divided by beyond that
+        if (self.exponent - rows[matrix.any(axis=1)]).max(initial=0) > MIXED_ROWS:
+            self.row_exponents = np.where(matrix.any(axis=1), rows - self.exponent, 0)
+            normalised = times_power_of_two(matrix[None], -(self.row_exponents + self.exponent)[:, None])
         self.counts: list[int] = []
         tables: list[FloatArray] = []
         for group in _passes(self.selections):
@@ -111,20 +117,38 @@ class FactoredMoments:
             size, exponent = torch_factored.normalised(factors.abs().reshape(-1, 1, self.rows))
             forms = (torch_factored.entry_forms, torch_factored.pair_forms)[self.k - 1]
         device = device_of(d) or self.device
-        with one_blas_thread():
-            results = [
-                Moments(
-                    self.k,
-                    count,
-                    exponent + self.exponent,
-                    forms(table, size[:, 0], self.wanted),
-                    batched=len(shape) == 2,
-                    plan=self._plan(len(exponent), str(chosen), count, device, there),
-                    device=device,
-                )
-                for table, chosen, count in zip(self.tables, self.selections, self.counts, strict=True)
-            ]
+        with one_blas_thread(), np.errstate(under="ignore"):
+            found = [forms(table, size[:, 0], self.wanted) for table in self.tables]
+        exponents = [exponent + self.exponent] * len(found)
+        hard = self._mixed(factors if there is None else factors.cpu().numpy())
+        if hard.size:
+            host = np.abs(np.atleast_2d(factors if there is None else factors.cpu().numpy()))
+            exponents = [values.copy() for values in exponents]
+            for index, (table, sums) in enumerate(zip(self.tables, found, strict=True)):
+                for b in hard:
+                    one, shift = mixed_forms(table, self.row_exponents, host[b], self.k, self.wanted)
+                    exponents[index][b] = shift + self.exponent
+                    for name, value in one.items():
+                        sums[name][b] = value[0]
+        results = [
+            Moments(
+                self.k,
+                count,
+                powers,
+                sums,
+                batched=len(shape) == 2,
+                plan=self._plan(len(exponent), str(chosen), count, device, there),
+                device=device,
+            )
+            for sums, powers, chosen, count in zip(found, exponents, self.selections, self.counts, strict=True)
+        ]
         return results if self.listed else results[0]
+
+    def _mixed(self, d: FloatArray) -> NDArray[np.intp]:
+        """Which d (B, m) have products of k so far below the k-th power of their largest that squares would leave the range."""
+        both = np.atleast_2d(np.frexp(np.abs(d))[1].astype(np.int64) + self.row_exponents)
+        far = np.where(np.atleast_2d(d) != 0, both.max(axis=1, keepdims=True) - both, 0).max(axis=1)
+        return np.flatnonzero((far > MIXED_ROWS) | self.row_exponents.any())
 
     def _plan(self, batch: int, name: str, count: int, device: Any, there: Any) -> Plan:
         place = "" if there is None else f" on {there}"

@@ -79,6 +79,26 @@ def triple_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> di
     return asked(sums, wanted)
 
 
+def mixed_forms(
+    table: FloatArray, exponents: NDArray[np.int64], d: FloatArray, k: int, wanted: frozenset[str]
+) -> tuple[dict[str, FloatArray], int]:
+    """Sums (1,) for one d (m,) of scales so mixed that its products leave the range, and the power of two they were divided by.
+
+    ``table`` (5, C(m, k)) is of rows over 2^exponents (m,): row set by row set, the largest product that counts brought near 1.
+    """
+    sets = row_subsets(len(d), k)
+    fraction, power = np.frexp(d)
+    products, powers = fraction[sets].prod(axis=1), (power.astype(np.int64) + exponents)[sets].sum(axis=1)
+    live = (products > 0) & (table[0] > 0)
+    sizes = powers[live] + np.frexp(products[live] * table[0, live])[1] if live.any() else np.zeros(1, dtype=np.int64)
+    shift = int(-(-int(sizes.max()) // k))
+    with np.errstate(under="ignore"):
+        w = np.where(live, np.ldexp(products, np.where(live, powers - k * shift, 0)), 0.0)
+        sums = {"s1": w @ table[0], "s2": w**2 @ table[1], "s4": w**4 @ table[2], "top": (w * table[4]).max(initial=0.0)}
+        sums["entropy"] = w @ table[3] + _d_log_d(w) @ table[0]
+    return asked({name: np.atleast_1d(value) for name, value in sums.items()}, wanted), shift
+
+
 def asked(sums: dict[str, FloatArray], wanted: frozenset[str]) -> dict[str, FloatArray]:
     """The sums that were asked for; S1 stays beside the entropy, whose scale needs it."""
     return {name: sums[name] for name in SUMS if name in sums and (name in wanted or (name == "s1" and "entropy" in wanted))}

@@ -11,19 +11,17 @@ every k-subset.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.minors._numba import fma
-from kagscope.minors.det2 import KERNEL
+from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import Estimate
-from kagscope.minors.routes.hull import column_pair_tops, top
-from kagscope.minors.routes.zonogon import FloatArray, pair_areas, zonogon_s1
-from kagscope.minors.threads import map_blocks, one_blas_thread
+from kagscope.minors.routes.determinants import clique_subsets
+from kagscope.minors.routes.zonogon import FloatArray
+from kagscope.minors.threads import map_blocks
 
 BoolArray = NDArray[np.bool_]
 
@@ -40,29 +38,28 @@ def haar_constant(m: int, k: int) -> float:
     return math.exp(total)
 
 
-def random_orthogonal(m: int, count: int, seed: int | np.random.Generator) -> FloatArray:
-    """(count, m, m) independent matrices, uniform on O(m): QR of Gaussians with the signs of R's diagonal moved into Q."""
-    generator = np.random.default_rng(seed)
-    q, r = np.linalg.qr(generator.standard_normal((count, m, m)))
-    signs = np.where(np.diagonal(r, axis1=1, axis2=2) < 0, -1.0, 1.0)
-    return np.asarray(q * signs[:, None, :])
-
-
 @njit(**KERNEL)
-def _residual_area(x, y, xx, yy):  # type: ignore[no-untyped-def]
-    """|x| |y - proj_x y| for nearly parallel x, y; projected twice, since the first coefficient has an error."""
-    r = y.copy()
-    square = 0.0
-    for _ in range(2):
-        dot = 0.0
-        for i in range(x.size):
-            dot += x[i] * r[i]
-        t = dot / xx
-        square = 0.0
-        for i in range(x.size):
-            r[i] = fma(-t, x[i], r[i])
-            square += r[i] * r[i]
-    return 0.0 if square <= NOISE * yy else math.sqrt(xx * square)
+def _nearly_parallel_area(x, y):  # type: ignore[no-untyped-def]
+    """Area that x and y span, to a few units in the last place, and exactly 0 where they are parallel.
+
+    With x_p the largest entry, y = (y_p / x_p) x + z where z_i = (x_p y_i - x_i y_p) / x_p, each to full precision; and z, which
+    has no entry p, is far from parallel to x.
+    """
+    p = 0
+    for i in range(x.size):
+        if abs(x[i]) > abs(x[p]):
+            p = i
+    xx = xz = zz = scale = 0.0
+    for i in range(x.size):
+        scale = max(scale, abs(det2(x[p], x[i], y[p], y[i])))
+    if scale == 0:
+        return 0.0
+    for i in range(x.size):
+        z = det2(x[p], x[i], y[p], y[i]) / scale
+        xx += x[i] * x[i]
+        xz += x[i] * z
+        zz += z * z
+    return scale * math.sqrt(max(xx * zz - xz * xz, 0.0)) / abs(x[p])
 
 
 @njit(**KERNEL)
@@ -80,10 +77,7 @@ def _sum_areas(vectors, gram, allowed, every):  # type: ignore[no-untyped-def]
                     if square > NEARLY_PARALLEL * whole:
                         part += math.sqrt(square)
                     elif whole > 0:
-                        if bb >= gram[c, c]:
-                            part += _residual_area(vectors[b], vectors[c], bb, gram[c, c])
-                        else:
-                            part += _residual_area(vectors[c], vectors[b], gram[c, c], bb)
+                        part += _nearly_parallel_area(vectors[b], vectors[c])
         total += part
     return total
 
@@ -184,11 +178,13 @@ def haar_mean_s1_estimate(
     rel_error: float = 0.01,
     seed: int = 0,
     max_triples: float = 5e8,
+    max_listed: float = 1e6,
     max_draws: int = 4096,
 ) -> Estimate:
     """Mean of S1(QJ) over uniform orthogonal Q (MATH.md 4.5), with its standard error.
 
-    Exact for k = 1, for k = 2, for listed subsets, and for k = 3 up to ``max_triples`` column triples; sampled beyond.
+    Exact for k = 1, for k = 2, for listed subsets, for k = 3 up to ``max_triples`` column triples, beyond k = 3 up to
+    ``max_listed`` column sets; sampled beyond.
 
     Args:
         J: (m, n) float64.
@@ -199,6 +195,7 @@ def haar_mean_s1_estimate(
         rel_error: standard error over value at which sampling stops.
         seed: of the sampling.
         max_triples: most column triples to sum exactly.
+        max_listed: most column sets of k >= 4 to sum exactly.
         max_draws: most draws when sampling; the standard error says what they reached.
 
     Raises:
@@ -226,6 +223,10 @@ def haar_mean_s1_estimate(
         value = _area_sum(vectors, pairs)
     elif k == 3 and math.comb(len(vectors), 3) <= max_triples:
         value = _triple_volumes(vectors, pairs)
+    elif math.comb(len(vectors), k) <= max_listed:
+        allowed = np.ones((len(vectors), len(vectors)), dtype=np.bool_) if pairs is None else pairs.copy()
+        np.fill_diagonal(allowed, False)
+        value = _listed_volumes(vectors, clique_subsets(allowed, k))
     else:
         value, stderr = _sampled_volumes(vectors, k, pairs, rel_error, seed, max_draws)
     factor = math.exp(math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1)) if m > 500 else float(math.comb(m, k))
@@ -237,94 +238,3 @@ def haar_mean_s1_estimate(
 def haar_mean_s1(J: FloatArray, k: int = 2, columns: BoolArray | None = None, pairs: BoolArray | None = None, **options) -> float:  # type: ignore[no-untyped-def]
     """The value of :func:`haar_mean_s1_estimate`, which describes the arguments."""
     return haar_mean_s1_estimate(J, k, columns, pairs, **options).value
-
-
-def _selected_pairs(n: int, columns: BoolArray | None, pairs: BoolArray) -> NDArray[np.int64]:
-    allowed = np.triu(pairs, 1)
-    if columns is not None:
-        allowed &= columns[:, None] & columns[None, :]
-    return np.argwhere(allowed)
-
-
-def _s1(J: FloatArray, k: int, columns: BoolArray | None, pairs: BoolArray | None) -> float:
-    chosen = J if columns is None else J[:, columns]
-    if k == 1:
-        return float(np.abs(chosen).sum())
-    if pairs is None:
-        return zonogon_s1(chosen)
-    listed = _selected_pairs(J.shape[1], columns, pairs)
-    return float(pair_areas(J.T, listed[:, 0], listed[:, 1]).sum())
-
-
-def _top(J: FloatArray, k: int, columns: BoolArray | None, listed: NDArray[np.int64] | None) -> float:
-    chosen = J if columns is None else J[:, columns]
-    if k == 1:
-        return float(np.abs(chosen).max(initial=0.0))
-    if listed is None:
-        return top(chosen)
-    return float(column_pair_tops(J, listed).max(initial=0.0))
-
-
-def _turned(J: FloatArray, generator: np.random.Generator) -> FloatArray:
-    """QJ for a uniform random Q."""
-    with one_blas_thread():
-        return np.asarray(random_orthogonal(J.shape[0], 1, generator)[0] @ J)
-
-
-def rotation_ratio_estimate(
-    J: FloatArray,
-    k: int = 2,
-    kind: str = "pr",
-    columns: BoolArray | None = None,
-    pairs: BoolArray | None = None,
-    *,
-    rotations: int = 32,
-    seed: int = 0,
-) -> Estimate:
-    """How axis-aligned J is against random rotations of its rows (MATH.md section 3), with the standard error from the rotations.
-
-    Args:
-        J: (m, n) float64.
-        k: 1 or 2.
-        kind: "pr" for E[S1(QJ)] / S1(J), in closed form; "max" for top(J) / E[top(QJ)], exact for each of ``rotations`` Q.
-        columns: (n,) bool, which columns take part; None means all.
-        pairs: (n, n) symmetric bool, which two columns may stand together; None means any.
-        rotations: number of random Q for "max", at least 2.
-        seed: of the random Q.
-
-    Returns:
-        Value and standard error; NaN where J has no non-zero minor.
-
-    Raises:
-        InputError: k or kind is another.
-    """
-    if kind not in ("pr", "max"):
-        raise InputError(f"kind={kind!r}, expected 'pr' or 'max'")
-    if k not in (1, 2):
-        raise InputError(
-            f"k={k}, expected 1 or 2: larger minors would all have to be visited; for 'pr' divide haar_mean_s1 by S1"
-        )
-    J = np.asarray(J, dtype=np.float64)
-    with np.errstate(under="ignore"):
-        J = np.ldexp(J, -int(np.frexp(np.abs(J).max(initial=0.0))[1]))
-    if kind == "pr":
-        s1 = _s1(J, k, columns, pairs)
-        mean = haar_mean_s1(J, k, columns, pairs)
-        return Estimate(mean / s1 if s1 > 0 else math.nan, 0.0)
-    if rotations < 2:
-        raise InputError(f"rotations={rotations}, expected at least 2 so that the mean has a standard error")
-    listed = None if pairs is None or k == 1 else _selected_pairs(J.shape[1], columns, pairs)
-    own = _top(J, k, columns, listed)
-    if own == 0:
-        return Estimate(math.nan, math.nan)
-    generator = np.random.default_rng(seed)
-    tops = np.array([_top(_turned(J, generator), k, columns, listed) for _ in range(rotations)])
-    mean = float(tops.mean())
-    return Estimate(own / mean, own / mean**2 * float(tops.std(ddof=1)) / math.sqrt(rotations))
-
-
-def rotation_ratio(
-    J: FloatArray, k: int = 2, kind: str = "pr", columns: BoolArray | None = None, pairs: BoolArray | None = None, **options: Any
-) -> float:
-    """The value of :func:`rotation_ratio_estimate`, which describes the arguments."""
-    return rotation_ratio_estimate(J, k, kind, columns, pairs, **options).value

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,16 @@ FloatArray = NDArray[np.float64]
 SUMS = ("s1", "s2", "s4", "entropy", "top")
 _POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
 LN2 = float(np.log(2.0))
+REPLICATES = 64  # independent repetitions of whatever is sampled
+
+
+class _Errors(dict[str, Any]):
+    """Standard errors by name; 0 for what is exact."""
+
+    zero: Any = 0.0
+
+    def __missing__(self, name: str) -> Any:
+        return self.zero
 
 
 class Histogram(NamedTuple):
@@ -51,12 +61,13 @@ class Moments:
         exponent: (B,) int64, the powers of two that J was divided by.
         sums: normalised sums by name, each (B,) float64; what was not asked for is absent.
         bins: histogram with arrays, first (B,), counts (B, bins), zeros (B,); or None.
-        errors: normalised standard errors of sampled sums by name, (B,); standard errors of scores as they are.
+        replicates: (B, 64) independent estimates of each sampled sum by name, normalised, whose mean is the sum. Those of one
+            call are drawn side by side, so that sums over selections and scores of several sums keep their covariance. What is
+            exact is absent.
+        unknown: (B,) by name, where a sum is sampled and its error is not known; of top, that it is a lower bound.
         batched: whether a batch was given: decides between floats and arrays.
         plan: how the moments were found; ``plan.explain()`` says it in words.
         device: torch device of a batch given on CUDA: what is read of it, scores too, are tensors there. None: NumPy arrays.
-        covariance: (B,) of the normalised S1 and entropy where both were sampled: the error of the entropy at another scale needs
-            it. None counts as 0.
     """
 
     k: int
@@ -64,11 +75,11 @@ class Moments:
     exponent: NDArray[np.int64]
     sums: Mapping[str, FloatArray]
     bins: Histogram | None = None
-    errors: Mapping[str, FloatArray] = field(default_factory=dict)
+    replicates: Mapping[str, FloatArray] = field(default_factory=dict)
+    unknown: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     batched: bool = False
     plan: Plan | None = field(default=None, compare=False)
     device: Any = field(default=None, compare=False)
-    covariance: FloatArray | None = None
 
     # -- reading ----------------------------------------------------------------------------------------------------------------
 
@@ -86,11 +97,13 @@ class Moments:
         return placed(np.asarray(values), self.device) if self.batched else float(values[0])
 
     def _restored(self, name: str) -> FloatArray:
+        """(B,) in the units of the matrices."""
         with np.errstate(over="ignore", under="ignore"):
-            if name == "entropy":
-                whole = self.normalised("entropy") + self.normalised("s1") * (self.k * LN2 * self.exponent)
-                return np.ldexp(whole, self.k * self.exponent)
-            return np.ldexp(self.normalised(name), self.k * _POWER[name] * self.exponent)
+            return np.ldexp(self._moved(name, self.normalised, self.exponent), self.k * _POWER.get(name, 1) * self.exponent)
+
+    def _moved(self, name: str, read: Callable[[str], FloatArray], exponent: NDArray[np.int64]) -> FloatArray:
+        """What ``read`` gives for a sum, at the logarithms of the absolute scale."""
+        return read("entropy") + read("s1") * (self.k * LN2 * exponent) if name == "entropy" else read(name)
 
     @property
     def s1(self) -> Values:
@@ -131,20 +144,47 @@ class Moments:
     @property
     def exact(self) -> bool:
         """Whether every number is exact up to rounding, none sampled."""
-        return not self.errors
+        return not self.replicates and not self.unknown
 
     @property
     def stderr(self) -> dict[str, Values]:
-        """Standard error by moment (and score) name, for what was sampled; empty when all is exact."""
-        errors = dict(self.errors)
-        if "entropy" in errors:
-            errors["entropy"] = _entropy_error(self, self.k * LN2 * self.exponent)
-        with np.errstate(over="ignore", under="ignore"):
-            restored = {
-                name: np.ldexp(value, self.k * _POWER.get(name, 1) * self.exponent) if name in SUMS else value
-                for name, value in errors.items()
-            }
-        return {name: self.out(value) for name, value in restored.items()}
+        """Standard error by moment (and score) name, for what was sampled; NaN where it is not known. Empty when all is exact.
+
+        Reading that of an exact moment gives 0.
+        """
+        found: dict[str, FloatArray] = {}
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            for name in SUMS:
+                if name in self.replicates:
+                    spread = self._moved(name, self._replicated, self.exponent[:, None]).std(axis=1, ddof=1)
+                    error = np.ldexp(spread / np.sqrt(REPLICATES), self.k * _POWER.get(name, 1) * self.exponent)
+                    found[name] = np.where(self._is_unknown({name}), np.nan, error)
+            if "top" in self.unknown:
+                found["top"] = np.where(self.unknown["top"], np.nan, 0.0)
+            for name, needs in moment_scores.needs().items():
+                if needs <= set(self.sums) and not needs.isdisjoint(self.replicates):
+                    found[name] = np.where(self._is_unknown(needs), np.nan, self._jackknife(name, needs))
+        errors = _Errors({name: self.out(value) for name, value in found.items()})
+        errors.zero = self.out(np.zeros(len(self)))
+        return errors
+
+    def _is_unknown(self, names: Collection[str]) -> NDArray[np.bool_]:
+        return np.any([self.unknown.get(name, np.zeros(len(self), dtype=bool)) for name in names], axis=0)
+
+    def _jackknife(self, name: str, needs: Collection[str]) -> FloatArray:
+        """(B,) standard error of a score from its values with one replicate left out at a time."""
+        left = {}
+        for one in needs:
+            values = self._replicated(one)
+            left[one] = ((values.sum(axis=1, keepdims=True) - values) / (REPLICATES - 1)).ravel()
+        exponent = np.repeat(self.exponent, REPLICATES)
+        values = np.asarray(getattr(moment_scores, name)(Moments(self.k, self.count, exponent, left, batched=True)))
+        values = values.reshape(len(self), REPLICATES)
+        return np.sqrt((REPLICATES - 1) / REPLICATES * ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1))
+
+    def _replicated(self, name: str) -> FloatArray:
+        """(B, REPLICATES) replicates, or the same number each time where it is exact."""
+        return self.replicates[name] if name in self.replicates else np.repeat(self.normalised(name)[:, None], REPLICATES, axis=1)
 
     # -- scores (formulas in kagscope.minors.moment_scores) ------------------------------------------------------------------
 
@@ -199,11 +239,11 @@ class Moments:
             self.exponent[row],
             {name: value[row] for name, value in self.sums.items()},
             bins,
-            {name: value[row] for name, value in self.errors.items()},
+            {name: value[row] for name, value in self.replicates.items()},
+            {name: value[row] for name, value in self.unknown.items()},
             False,
             self.plan,
             self.device,
-            None if self.covariance is None else self.covariance[row],
         )
 
     def __add__(self, other: Moments) -> Moments:
@@ -229,11 +269,12 @@ class Moments:
             for name in names
         }
         bins = _merged(self.bins, other.bins) if self.bins is not None and other.bins is not None else None
-        zero = np.zeros(len(self))
-        errors = {
-            name: np.hypot(left.errors.get(name, zero), right.errors.get(name, zero))
-            for name in SUMS
-            if name in sums and (name in left.errors or name in right.errors)
+        sampled = [name for name in sums if name in left.replicates or name in right.replicates]
+        replicates = {name: left._replicated(name) + right._replicated(name) for name in sampled}
+        unknown = {
+            name: left._is_unknown({name}) | right._is_unknown({name})
+            for name in sums
+            if name in left.unknown or name in right.unknown
         }
         return Moments(
             self.k,
@@ -241,23 +282,12 @@ class Moments:
             exponent,
             sums,
             bins,
-            errors,
+            replicates,
+            unknown,
             self.batched,
             self.plan if self.plan == other.plan else None,
             self.device if self.device is not None else other.device,
-            None if left.covariance is right.covariance is None else _or_zero(left.covariance) + _or_zero(right.covariance),
         )
-
-
-def _or_zero(covariance: FloatArray | None) -> FloatArray:
-    return np.zeros(1) if covariance is None else covariance
-
-
-def _entropy_error(moments: Moments, factor: NDArray[Any]) -> FloatArray:
-    """Standard error of E + factor S1, of the normalised sums."""
-    e, s1 = moments.errors["entropy"], moments.errors.get("s1", np.zeros(len(moments)))
-    variance = e**2 + 2 * factor * _or_zero(moments.covariance) + (factor * s1) ** 2
-    return np.sqrt(np.maximum(variance, 0.0))
 
 
 def _vanishes(moments: Moments) -> NDArray[np.bool_]:
@@ -271,17 +301,18 @@ def _vanishes(moments: Moments) -> NDArray[np.bool_]:
 def _at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
     """The same moments, normalised by 2^exponent (no smaller than their own where they do not vanish)."""
     shift = moments.k * (moments.exponent - exponent)
+
+    def moved(name: str, values: FloatArray, s1: FloatArray, by: NDArray[np.int64]) -> FloatArray:
+        return np.ldexp(values + s1 * (by * LN2), by) if name == "entropy" else np.ldexp(values, _POWER[name] * by)
+
+    s1 = moments.sums.get("s1", np.zeros(len(moments)))
     with np.errstate(under="ignore", over="ignore"):
-        sums = {name: np.ldexp(values, _POWER[name] * shift) for name, values in moments.sums.items() if name != "entropy"}
-        errors = {name: np.ldexp(values, _POWER.get(name, 1) * shift) for name, values in moments.errors.items() if name in SUMS}
-        covariance = None
-        if "entropy" in errors:
-            errors["entropy"] = np.ldexp(_entropy_error(moments, shift * LN2), shift)
-            s1_variance = moments.errors.get("s1", np.zeros(1)) ** 2
-            covariance = np.ldexp(_or_zero(moments.covariance) + shift * LN2 * s1_variance, 2 * shift)
-        if "entropy" in moments.sums:
-            sums["entropy"] = np.ldexp(moments.sums["entropy"] + moments.normalised("s1") * (shift * LN2), shift)
-    return Moments(moments.k, moments.count, exponent, sums, moments.bins, errors, moments.batched, covariance=covariance)
+        sums = {name: moved(name, values, s1, shift) for name, values in moments.sums.items()}
+        replicates = {
+            name: moved(name, values, moments._replicated("s1") if name == "entropy" else values, shift[:, None])
+            for name, values in moments.replicates.items()
+        }
+    return replace(moments, exponent=exponent, sums=sums, replicates=replicates)
 
 
 def _merged(left: Histogram, right: Histogram) -> Histogram:

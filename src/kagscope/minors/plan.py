@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 AUTO_SECONDS = 20.0  # one matrix, one reference core: beyond, ``auto`` samples
+CHEAP_SECONDS = 1.0  # up to here a formula takes the place of draws in any case
 BYTES_A_SUBSET = 88  # of a column subset that is listed: its columns, cell and five sums
 
 # Steps a second of each kernel on one reference core (float64; the order of magnitude of server cores of the last years).

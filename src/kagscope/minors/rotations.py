@@ -13,7 +13,8 @@ from kagscope.columns.layout import Layout, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, as_selections
 from kagscope.minors._input import MatrixLike, Values, as_matrices, check_choice, check_k, device_of, placed
 from kagscope.minors.engine import minor_moments
-from kagscope.minors.haar import haar_mean_s1_estimate, rotation_ratio_estimate
+from kagscope.minors.haar import haar_mean_s1_estimate
+from kagscope.minors.rotated import rotation_ratio_estimate
 from kagscope.minors.scaling import normalise
 from kagscope.minors.subsets import as_masks
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, placed
 from kagscope.minors.routes.determinants import row_subsets
-from kagscope.minors.routes.zonogon import row_pair_areas
+from kagscope.minors.routes.zonogon import balanced_rows, row_pair_areas
 from kagscope.minors.routes.zonotope import row_triple_volumes
-from kagscope.minors.scaling import normalise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,16 +38,16 @@ def row_means(J: MatrixLike, k: int = 1) -> FloatArray | Tensor:
     k = check_k(k, m, n)
     if k > 3:
         raise InputError(f"k={k}: row means are exact for k = 1, 2, 3; choose one of these")
-    normalised, exponent = normalise(matrices)
-    sums = np.stack([_row_sums(matrix, k) for matrix in normalised])
     with np.errstate(over="ignore", under="ignore"):
-        means = np.ldexp(sums / comb(n, k), k * exponent[:, None])
+        means = np.stack([_row_sums(np.ascontiguousarray(matrix), k) for matrix in matrices]) / comb(n, k)
     return placed(means if batched else means[0], device_of(J))
 
 
 def _row_sums(matrix: FloatArray, k: int) -> FloatArray:
+    """Sums over the columns for each row subset, every row scaled by a power of two of its own on the way."""
     if k == 1:
-        return np.abs(matrix).sum(axis=1)
+        rows, exponents = balanced_rows(matrix)
+        return np.ldexp(np.abs(rows).sum(axis=1), exponents)
     if k == 2:
-        return row_pair_areas(np.ascontiguousarray(matrix))
-    return row_triple_volumes(np.ascontiguousarray(matrix), row_subsets(len(matrix), 3))
+        return row_pair_areas(matrix)
+    return row_triple_volumes(matrix, row_subsets(len(matrix), 3))

@@ -12,10 +12,51 @@ from kagscope.minors._input import is_torch
 FloatArray = NDArray[np.float64]
 
 
-def normalise(matrices: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Each matrix over the power of two just above its largest entry, and the exponents; exact but for subnormal entries."""
+MIXED = 200  # bits between k times the largest entry and the largest k-minor: beyond, its fourth power would leave the range
+
+
+def normalise(matrices: FloatArray, k: int = 1) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Each matrix over a power of two, and the exponents; exact but for entries that are then below the range.
+
+    That power is just above the largest entry; where scales of rows or columns are so mixed that the k-minors lie far below the
+    k-th power of that, one that brings the largest of these near 1.
+    """
     exponent = np.frexp(np.abs(matrices).max(axis=(1, 2)))[1].astype(np.int64)
+    for index in _mixed(matrices, exponent, k) if k > 1 else ():
+        size = largest_minor(matrices[index], k)
+        if size is not None and k * exponent[index] - size > MIXED:
+            exponent[index] = size // k
     return times_power_of_two(matrices, -exponent[:, None, None]), exponent
+
+
+def _mixed(matrices: FloatArray, exponent: NDArray[np.int64], k: int) -> NDArray[np.intp]:
+    """Where the k largest rows, or columns, differ by so much that the k-minors may be far below the k-th power of an entry."""
+    far = np.zeros(len(matrices), dtype=bool)
+    for axis in (1, 2):
+        largest = np.abs(matrices).max(axis=axis)
+        sizes = np.sort(np.where(largest > 0, np.frexp(largest)[1], -10_000), axis=1)[:, -k:].sum(axis=1)
+        far |= k * exponent - sizes > MIXED // 2
+    return np.flatnonzero(far)
+
+
+def largest_minor(J: FloatArray, k: int) -> int | None:
+    """About log2 of the largest k-minor, from k steps of elimination, rows scaled by powers of two; None where all are zero."""
+    row_exponent = np.frexp(np.abs(J).max(axis=1))[1].astype(np.int64)
+    A = times_power_of_two(J, -row_exponent[:, None])
+    total, left = 0.0, np.ones(len(J), dtype=bool)
+    for _ in range(k):
+        with np.errstate(divide="ignore"):
+            sizes = np.where(left[:, None], np.log2(np.abs(A)) + row_exponent[:, None], -np.inf)
+        i, p = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
+        if not np.isfinite(sizes[i, p]):
+            return None
+        total += float(sizes[i, p])
+        left[i] = False
+        rest = A[left] - np.outer(A[left, p] / A[i, p], A[i])
+        rest[np.abs(rest) < 1e-15 * np.abs(A[left])] = 0.0
+        A[left] = rest
+        A[:, p] = 0.0
+    return int(np.floor(total))
 
 
 def times_power_of_two(values: FloatArray, exponent: NDArray[np.int64]) -> FloatArray:

@@ -44,6 +44,22 @@ class SubsetList:
         return cls(*nothing, np.arange(columns), np.zeros(columns, np.int64), np.ones((1, 1), bool))
 
     @property
+    def sets(self) -> IntArray:
+        """(P, k) all columns of each subset."""
+        return np.column_stack([np.repeat(self.prefixes, np.diff(self.starts), axis=0), self.last])
+
+    def part(self, indices: IntArray) -> SubsetList:
+        """Some of the subsets, each with a prefix of its own, and all cells."""
+        chosen = self.sets[indices]
+        return SubsetList(
+            np.ascontiguousarray(chosen[:, :-1]),
+            np.arange(len(indices) + 1),
+            np.ascontiguousarray(chosen[:, -1]),
+            self.cells[indices],
+            self.membership,
+        )
+
+    @property
     def counts(self) -> list[int]:
         """Number of subsets in each selection."""
         by_cell = np.bincount(self.cells, minlength=len(self.membership))
@@ -116,6 +132,11 @@ def complete_pairs(n: int) -> SubsetList:
     return SubsetList(np.arange(n - 1)[:, None], starts, last, np.zeros(len(last), dtype=np.int64), np.ones((1, 1), dtype=bool))
 
 
+def pairs_of(subsets: SubsetList) -> tuple[IntArray, IntArray]:
+    """First and second column of each pair of a list for k = 2."""
+    return np.repeat(subsets.prefixes[:, 0], np.diff(subsets.starts)), subsets.last
+
+
 def sublist(first: NDArray[np.int64], second: NDArray[np.int64]) -> SubsetList:
     """The pairs (first, second), sorted by first, as one cell."""
     starts = np.concatenate([[0], np.flatnonzero(np.diff(first)) + 1, [first.size]]).astype(np.int64)
@@ -162,7 +183,7 @@ def cached_subsets(selections: tuple[Selection, ...], layout: Layout, k: int) ->
     return _remember(("subsets", selections, layout.key, k), lambda: list_subsets(selections, layout, k))
 
 
-def cached_counts(selections: tuple[Selection, ...], layout: Layout, k: int) -> list[int]:
+def cached_counts(selections: tuple[Selection, ...], layout: Layout, k: int) -> list[int | None]:
     """Number of column subsets of each selection, remembered."""
     return _remember(
         ("counts", selections, layout.key, k), lambda: [column_subset_count(chosen, layout, k) for chosen in selections]

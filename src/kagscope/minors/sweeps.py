@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors._numba import SLOTS
+from kagscope.minors.careful import again, hard_sets
 from kagscope.minors.enumeration_kernels import all_pairs, all_triples, s1_pairs, sums_pairs
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.threads import even_parts, run_parts, threads
@@ -34,8 +35,7 @@ def _parts(starts: NDArray[np.int64]) -> list[int]:
     return even_parts([float(weight) for weight in weights], min(64, max(1, int(weights.sum()) // 512)))
 
 
-def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> SubsetSums:
-    """Every moment of every column subset of ``subsets``, for k = 2 or 3, by enumeration. ``J``: (m, n) normalised."""
+def _raw(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> SubsetSums:
     kernel = all_pairs if k == 2 else all_triples
     sums = np.zeros((5, len(subsets.last)))
     cells = max(len(subsets.membership), 1)
@@ -53,6 +53,29 @@ def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = 
     return SubsetSums(sums, hist.sum(axis=0).reshape(cells, SLOTS) if histogram else None)
 
 
+def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> SubsetSums:
+    """Every moment of every column subset of ``subsets``, for k = 2 or 3, by enumeration. ``J``: (m, n) normalised.
+
+    NaN where what was found cannot be told from rounding.
+    """
+    found = _raw(J, subsets, k, histogram)
+    sets = subsets.sets
+    hard = hard_sets(J, sets, found.sums[1])
+    if not hard.size:
+        return found
+    precise = again(J, sets[hard], float(found.sums[0].sum()), histogram)
+    if precise is None:
+        found.sums[:, hard] = np.nan
+        return found
+    if found.hist is not None and precise[1] is not None:
+        lost = _raw(J, subsets.part(hard), k, True).hist
+        assert lost is not None
+        found.hist[:] -= lost
+        np.add.at(found.hist, subsets.cells[hard], precise[1])
+    found.sums[:, hard] = precise[0]
+    return found
+
+
 def enumerate_sums(J: FloatArray, subsets: SubsetList) -> SubsetSums:
     """S1, S2, S4 and top of every column pair, by enumeration without logarithms."""
     sums = np.zeros((5, len(subsets.last)))
@@ -61,6 +84,9 @@ def enumerate_sums(J: FloatArray, subsets: SubsetList) -> SubsetSums:
         lambda part: sums_pairs(J, subsets.prefixes, subsets.starts, subsets.last, bounds[part], bounds[part + 1], sums),
         len(bounds) - 1,
     )
+    hard = hard_sets(J, subsets.sets, sums[1])
+    if hard.size and (precise := again(J, subsets.sets[hard], 0.0, False)) is not None:
+        sums[:, hard] = precise[0]
     return SubsetSums(sums, None)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import comb
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,11 @@ class Matrices:
 
     Args:
         given: (B, m, n) float64, finite: a NumPy array, or a tensor on a device.
+        k: order of the minors to be found.
     """
 
-    def __init__(self, given: Any) -> None:
-        self.given = given
+    def __init__(self, given: Any, k: int) -> None:
+        self.given, self.k = given, k
         self._inside: dict[bytes, Matrices] = {}
 
     @property
@@ -52,16 +53,16 @@ class Matrices:
             return self
         key = columns.tobytes()
         if key not in self._inside:
-            self._inside[key] = Matrices(self.given[:, :, np.flatnonzero(columns)])
+            self._inside[key] = Matrices(self.given[:, :, np.flatnonzero(columns)], self.k)
         return self._inside[key]
 
     @cached_property
     def _normalised(self) -> tuple[FloatArray, IntArray]:
-        return normalise(on_host(self.given))
+        return normalise(on_host(self.given), self.k)
 
     @property
     def normalised(self) -> FloatArray:
-        """(B, m, n) in host memory, largest entry of each matrix between 1/2 and 1."""
+        """(B, m, n) in host memory; see :func:`kagscope.minors.scaling.normalise`."""
         return self._normalised[0]
 
     @property
@@ -85,6 +86,7 @@ class Task:
         rel_error: relative standard error that sampling aims at.
         seed: of the sampling.
         memory_budget: bytes.
+        known: normalised sums over ``inside`` that other routes found exactly.
     """
 
     matrices: Matrices
@@ -97,6 +99,7 @@ class Task:
     rel_error: float = 0.01
     seed: int = 0
     memory_budget: int = 2**30
+    known: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @cached_property
     def shape(self) -> tuple[int, int]:
@@ -130,8 +133,8 @@ class Found:
         bins: the histogram, where it was wanted.
         work: steps of one matrix by the name of the kernel.
         count: number of minors, where it had to be estimated.
-        errors: normalised standard errors of what was sampled.
-        covariance: (B,) of S1 and entropy.
+        replicates: normalised, as in :class:`kagscope.minors.moments.Moments`.
+        unknown: as there.
         notes: what else was done or could not be.
     """
 
@@ -141,26 +144,41 @@ class Found:
     bins: Histogram | None = None
     work: Mapping[str, float] = field(default_factory=dict)
     count: int | None = None
-    errors: dict[str, FloatArray] = field(default_factory=dict)
-    covariance: FloatArray | None = None
+    replicates: dict[str, FloatArray] = field(default_factory=dict)
+    unknown: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def found_of(task: Task, route: str, exponent: IntArray, sums: FloatArray, hist: NDArray[np.int64] | None) -> Found:
-    """The answer of a route that visits every minor, from (B, 5) normalised sums and (B, SLOTS) histograms of the kernels."""
-    named = {
-        name: sums[:, row] for row, name in enumerate(SUMS) if name in task.wanted or (name == "s1" and task.wanted & NEED_S1)
-    }
-    bins = absolute_bins(hist, task.k, task.minors, exponent) if hist is not None and "histogram" in task.wanted else None
+class Trimmed(NamedTuple):
+    """The part of a kernel's histogram that holds anything: first slot after that of zeros, and counts."""
+
+    first: int
+    counts: NDArray[np.int64]
+
+
+def trimmed(hist: NDArray[np.int64]) -> Trimmed:
+    """``hist`` (SLOTS,) without its empty ends, a copy: 70 kB less for each matrix and selection."""
+    used = np.flatnonzero(hist[1:])
+    low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
+    return Trimmed(low, hist[1 + low : 1 + high].copy())
+
+
+def found_of(task: Task, route: str, exponent: IntArray, sums: FloatArray, hists: Sequence[Trimmed] | None) -> Found:
+    """The answer of a route that visits every minor, from (B, 5) normalised sums and the histograms of the kernels."""
+    wanted = task.wanted | {"s1"} if task.wanted & NEED_S1 else task.wanted
+    named = {name: sums[:, row] for row, name in enumerate(SUMS) if name in wanted}
+    bins = absolute_bins(hists, task.k, task.minors, exponent) if hists is not None and "histogram" in task.wanted else None
     return Found(exponent, named, dict.fromkeys(task.wanted, route), bins)
 
 
-def absolute_bins(hist: NDArray[np.int64], k: int, count: int, exponent: IntArray) -> Histogram:
-    """Kernel histograms (B, slots) as absolute bins; minors not visited are those of zero rows, exact zeros."""
-    counts = hist[:, 1:]
-    used = np.flatnonzero(counts.any(axis=0))
-    low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
-    counts = np.ascontiguousarray(counts[:, low:high])
+def absolute_bins(hists: Sequence[Trimmed], k: int, count: int, exponent: IntArray) -> Histogram:
+    """Histograms of kernels as absolute bins; minors not visited are those of zero rows, exact zeros."""
+    full = [hist for hist in hists if len(hist.counts)]
+    low = min((hist.first for hist in full), default=0)
+    high = max((hist.first + len(hist.counts) for hist in full), default=0)
+    counts = np.zeros((len(hists), max(high - low, 0)), dtype=np.int64)
+    for row, hist in enumerate(hists):
+        counts[row, hist.first - low : hist.first - low + len(hist.counts)] = hist.counts
     return Histogram(LOWEST_BIN + low + 8 * k * exponent, counts, count - counts.sum(axis=1))
 
 

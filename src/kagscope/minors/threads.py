@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -89,9 +90,26 @@ def _libraries() -> Any:
     return ThreadpoolController()
 
 
-def one_blas_thread() -> Any:
-    """Context in which matrix products use one thread.
+_blas = threading.Lock()
+_inside = 0  # how many callers want one thread now, in all threads
+_before: Any = None
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Context in which matrix products use one thread: the first to enter says so, and the last to leave restores what was.
 
     Their bits must not depend on the threads, and idle BLAS threads spin, which costs the kernel that runs next up to 40 ms.
     """
-    return _libraries().limit(limits=1, user_api="blas")
+    global _inside, _before
+    with _blas:
+        _inside += 1
+        if _inside == 1:
+            _before = _libraries().limit(limits=1, user_api="blas")
+    try:
+        yield
+    finally:
+        with _blas:
+            _inside -= 1
+            if _inside == 0:
+                _before.restore_original_limits()

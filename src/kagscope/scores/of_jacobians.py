@@ -13,10 +13,11 @@ from jaxtyping import Float64, Int
 from kagscope.base.errors import InputError
 from kagscope.base.reasons import ALL_ZERO, FEW_COLUMNS, ZERO_JACOBIAN
 from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, is_torch, placed
-from kagscope.minors.haar import rotation_ratio_estimate
 from kagscope.minors.moment_scores import FloatArray, quotient
+from kagscope.minors.rotated import rotation_ratio_estimate
 from kagscope.minors.routes.determinants import minor_matrix
 from kagscope.minors.rows import row_means
+from kagscope.minors.scaling import normalise
 from kagscope.registry import register
 
 
@@ -38,9 +39,9 @@ def axis_alignment(J: MatrixLike) -> Values:
     """
     matrices, batched = as_matrices(J)
     largest = np.abs(matrices).max(axis=2)
-    safe = np.where(largest > 0, largest, 1.0)
-    norms = safe * np.sqrt(((matrices / safe[..., None]) ** 2).sum(axis=2))
-    aligned = np.where(largest > 0, largest / np.where(norms > 0, norms, 1.0), 0.0)
+    scaled, _ = normalise(matrices.reshape(-1, 1, matrices.shape[2]))  # of each row: neither end of the range is trouble
+    norms = np.linalg.norm(scaled[:, 0], axis=1).reshape(largest.shape)
+    aligned = np.abs(scaled).max(axis=(1, 2)).reshape(largest.shape) / np.where(norms > 0, norms, 1.0)
     rows = (largest > 0).sum(axis=1)
     return _per_matrix(quotient(aligned.sum(axis=1), rows.astype(np.float64)), batched, J)
 

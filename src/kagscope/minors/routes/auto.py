@@ -7,19 +7,21 @@ from dataclasses import replace
 from functools import lru_cache
 
 from kagscope.minors.moments import SUMS, Moments
-from kagscope.minors.plan import AUTO_SECONDS, BYTES_A_SUBSET, Plan, reference_seconds
+from kagscope.minors.plan import AUTO_SECONDS, BYTES_A_SUBSET, CHEAP_SECONDS, Plan, reference_seconds
 from kagscope.minors.routes.determinants import Determinants
 from kagscope.minors.routes.entries import Entries
 from kagscope.minors.routes.enumeration import Enumeration
 from kagscope.minors.routes.hull import Hull
+from kagscope.minors.routes.masked_grams import MaskedGrams
 from kagscope.minors.routes.power_grams import PowerGrams
+from kagscope.minors.routes.quartic import Quartic
 from kagscope.minors.routes.sampled import Sampled
 from kagscope.minors.routes.spectral import Spectral
 from kagscope.minors.routes.zonogon import Zonogon
 from kagscope.minors.routes.zonotope import Zonotope
-from kagscope.minors.task import Found, Route, Task
+from kagscope.minors.task import NEED_S1, FloatArray, Found, Route, Task
 
-FORMULAS: tuple[Route, ...] = (Zonogon(), PowerGrams(), Hull(), Spectral(), Zonotope())
+FORMULAS: tuple[Route, ...] = (Zonogon(), PowerGrams(), Hull(), Spectral(), MaskedGrams(), Quartic(), Zonotope())
 VISITS: tuple[Route, ...] = (Entries(), Enumeration(), Determinants())
 SAMPLED: Route = Sampled()
 
@@ -37,8 +39,17 @@ class Auto:
     | 4 and more | S2 spectral; else determinants | determinants |
 
     Formulas are taken when they give all that is wanted, and no other selection pays for an enumeration already; where the list
-    of column subsets exceeds the memory budget in any case. ``method="auto"`` samples where the exact way takes longer than
-    :data:`kagscope.minors.plan.AUTO_SECONDS` a matrix, "sampled" always. Matrices on a device: k = 1 and 2 there, the rest here.
+    of column subsets exceeds the memory budget in any case. ``method="auto"`` draws where the exact way takes longer than
+    :data:`kagscope.minors.plan.AUTO_SECONDS` a matrix, "sampled" always; what then has a formula that costs no more than that
+    ("sampled": :data:`kagscope.minors.plan.CHEAP_SECONDS`) is exact all the same:
+
+    | k | over every subset of some columns | over other selections |
+    |---|---|---|
+    | 2 | S1 zonogon, S2 and S4 power Grams, top hull | S1 zonogons of column pairs, S2 and S4 power Grams |
+    | 3 | S1 zonotope, S2 spectral, S4 quartic | S2 masked Grams |
+    | 4 and more | S2 spectral | nothing |
+
+    Matrices on a device: k = 1 and 2 there, the rest here.
     """
 
     name = "auto"
@@ -55,19 +66,26 @@ class Auto:
         while left:
             for choice, indices in _grouped(left):
                 found |= self._parts(choice, {index: tasks[index] for index in indices})
-            left = {index: self._without_formulas(tasks[index]) for index in left if index not in found}
+            left = {index: self._after_formulas(tasks[index]) for index in left if index not in found}
         return [self._moments(task, found[index]) for index, task in enumerate(tasks)]
 
     def _parts(self, choice: Choice, tasks: dict[int, Task]) -> dict[int, list[Found]]:
         """What the routes of a choice find of each task; without those of which one cannot tell."""
         parts: dict[int, list[Found]] = {index: [] for index in tasks}
+        left: dict[int, frozenset[str]] = dict.fromkeys(tasks, frozenset())
         for route, moments in choice.items():
-            asked = [replace(tasks[index], wanted=moments) for index in parts]
-            for index, part in zip(list(parts), route.run(asked) if asked else [], strict=True):
-                if part is None:
-                    del parts[index]
+            asked = [
+                replace(tasks[index], wanted=moments | (left[index] if route is SAMPLED else frozenset())) for index in parts
+            ]
+            if route is SAMPLED:
+                asked = [replace(task, known=_sums(parts[index])) for task, index in zip(asked, parts, strict=True)]
+            for index, task, part in zip(list(parts), asked, route.run(asked) if asked else [], strict=True):
+                if part is not None:
+                    parts[index].append(replace(part, work=route.steps(task)))
+                elif SAMPLED in choice:
+                    left[index] |= moments  # not told from rounding by a formula: sampled with the rest
                 else:
-                    parts[index].append(replace(part, work=route.steps(replace(tasks[index], wanted=moments))))
+                    del parts[index]
         return parts
 
     def _choice(self, task: Task, alone: bool) -> Choice:
@@ -80,11 +98,28 @@ class Auto:
         too_many = (task.count or 0) * BYTES_A_SUBSET > task.memory_budget
         if not (too_many or ((alone or task.k > 3) and cheaper)):
             return self._without_formulas(task)
-        return formulas if _affordable(task, work) else {SAMPLED: task.wanted}
+        return formulas if _affordable(task, work) else self._sampled(task)
 
     def _without_formulas(self, task: Task) -> Choice:
         visit = self._visit(task)
+        return visit if _affordable(task, _work(task, visit)) else self._sampled(task)
+
+    def _after_formulas(self, task: Task) -> Choice:
+        """Where formulas could not tell a sum from rounding."""
+        visit = self._visit(task)
         return visit if _affordable(task, _work(task, visit)) else {SAMPLED: task.wanted}
+
+    def _sampled(self, task: Task) -> Choice:
+        """Formulas where they cost little, and draws for the rest."""
+        limit = AUTO_SECONDS if task.method == "auto" else CHEAP_SECONDS
+        choice: Choice = {}
+        left = task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
+        for route in FORMULAS if task.count is not None else ():
+            given = route.provides(task) & left
+            if given and reference_seconds(route.steps(replace(task, wanted=given))) <= limit:
+                choice[route] = given
+                left -= given
+        return {**choice, SAMPLED: left} if left else choice
 
     def _visit(self, task: Task) -> Choice:
         routes = (*(_of_devices()[:1] if task.matrices.on_device else ()), *VISITS)
@@ -100,7 +135,7 @@ class Auto:
                 routes = (*_of_devices()[1:], *FORMULAS)
         choice: Choice = {}
         left = task.wanted
-        for route in routes:
+        for route in routes if task.clique else ():
             if task.count is not None and (given := route.provides(task) & left):
                 choice[route] = given
                 left -= given
@@ -111,14 +146,19 @@ class Auto:
         routes = {name: by_name[name] for name in sorted(task.wanted)}
         batch, rows, columns = task.matrices.shape
         count = next((part.count for part in parts if part.count is not None), task.minors)
-        sums = {name: values for part in parts for name, values in part.sums.items()}
+        sums = _sums(parts)
         work = _added(part.work for part in parts)
         notes = tuple(note for part in parts for note in part.notes)
         plan = Plan((batch, rows, columns), task.k, str(task.chosen), count, routes, work, notes)
-        first = parts[0]
         bins = next((part.bins for part in parts if part.bins is not None), None)
         ordered = {name: sums[name] for name in SUMS if name in sums}
-        return Moments(task.k, count, first.exponent, ordered, bins, first.errors, False, plan, covariance=first.covariance)
+        replicates = {name: values for part in parts for name, values in part.replicates.items()}
+        unknown = {name: values for part in parts for name, values in part.unknown.items()}
+        return Moments(task.k, count, parts[0].exponent, ordered, bins, replicates, unknown, False, plan)
+
+
+def _sums(parts: list[Found]) -> dict[str, FloatArray]:
+    return {name: values for part in parts for name, values in part.sums.items()}
 
 
 @lru_cache(maxsize=1)

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
+from kagscope.minors.careful import MOST_EXACT, exact_minors, integers
 from kagscope.minors.plan import RATES
+from kagscope.minors.rank import rank_below
 from kagscope.minors.routes.entries import entry_sums
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import SubsetList
-from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of
+from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 MAX_ENTRIES = 2**26
+SMALL = 1e-10  # a minor below this share of the product of its columns' lengths is done again in whole numbers
 
 
 def row_subsets(m: int, k: int) -> IntArray:
@@ -47,6 +50,32 @@ def minor_blocks(J: FloatArray, rows: IntArray, columns: IntArray, entries: int 
     for start in range(0, len(columns), step):
         block = columns[start : start + step]
         yield np.abs(_det(J[rows[:, None, :, None], block[None, :, None, :]]))
+
+
+def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray) -> Iterator[FloatArray]:
+    """:func:`minor_blocks` of k >= 4 with what rounding may have made of small ones found again; NaN where those are too many."""
+    k, left = rows.shape[1], MOST_EXACT
+    whole, exponent = integers(J)
+    bits = max((int(x).bit_length() for x in np.abs(whole).ravel()), default=0)
+    low = min((int(x & -x).bit_length() - 1 for x in whole.ravel() if x), default=0)
+    unit = 2.0 ** float(k * (exponent + low)) if k * (bits - low) + k * np.log2(k) / 2 < 46 else 0.0
+    start = 0
+    for block in minor_blocks(J, rows, columns):
+        if unit:  # determinants of small whole numbers are whole: rounding to the nearest takes all errors away
+            yield np.rint(block / unit) * unit
+            continue
+        some = columns[start : start + block.shape[1]]
+        start += block.shape[1]
+        lengths = np.linalg.norm(J[rows[:, None, :, None], some[None, :, None, :]], axis=2).prod(axis=2)
+        small = np.argwhere(block < SMALL * lengths)
+        small = small[lengths[small[:, 0], small[:, 1]] > 0]
+        left -= len(small)
+        if left >= 0 and len(small):
+            picked = whole[rows[small[:, 0]][:, :, None], some[small[:, 1]][:, None, :]]
+            block[small[:, 0], small[:, 1]] = exact_minors(picked, exponent)
+        elif len(small):
+            block[small[:, 0], small[:, 1]] = np.nan
+        yield block
 
 
 def _det(A: FloatArray) -> FloatArray:
@@ -87,18 +116,19 @@ class Determinants:
         return [self._one(task) for task in tasks]
 
     def _one(self, task: Task) -> Found:
-        columns = self._columns(task)
+        columns, shift = self._columns(task), int(np.ceil(np.log2(task.k) / 2))  # so that lengths of columns are at most 1
         sums, hists = np.zeros((task.matrices.shape[0], 5)), []
         for index, matrix in enumerate(task.matrices.normalised):
-            active = nonzero_rows(matrix)
+            active = np.ldexp(nonzero_rows(matrix), -shift)
             hist = np.zeros(SLOTS, dtype=np.int64)
-            for block in minor_blocks(active, row_subsets(len(active), task.k), columns) if len(active) >= task.k else ():
+            nothing = rank_below(active, task.k)
+            for block in () if nothing else precise_blocks(active, row_subsets(len(active), task.k), columns):
                 part, part_hist = entry_sums(block, SubsetList.one_cell(block.shape[1]))
                 sums[index, :4] += part[0, :4]
                 sums[index, 4] = max(sums[index, 4], part[0, 4])
                 hist += part_hist[0]
-            hists.append(hist)
-        return found_of(task, self.name, task.matrices.exponent, sums, np.stack(hists))
+            hists.append(trimmed(hist))
+        return found_of(task, self.name, task.matrices.exponent + shift, sums, hists)
 
     def _columns(self, task: Task) -> IntArray:
         """(count, k) column subsets. Raises :class:`InputError` where they would not fit in the memory budget."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.subsets import SubsetList, cached_subsets
-from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of
+from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 
 FloatArray = NDArray[np.float64]
 
@@ -45,5 +45,9 @@ class Entries:
 
     def _one(self, task: Task) -> Found:
         subsets = cached_subsets((task.chosen,), task.layout, 1)
-        sums, hist = zip(*(entry_sums(matrix, subsets) for matrix in task.matrices.normalised), strict=True)
-        return found_of(task, self.name, task.matrices.exponent, np.stack(sums)[:, 0], np.stack(hist)[:, 0])
+        sums, hists = [], []
+        for matrix in task.matrices.normalised:
+            one, hist = entry_sums(matrix, subsets)
+            sums.append(one[0])
+            hists.append(trimmed(hist[0]))
+        return found_of(task, self.name, task.matrices.exponent, np.stack(sums), hists)

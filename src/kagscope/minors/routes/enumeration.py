@@ -14,7 +14,7 @@ from kagscope.minors.routes.power_grams import pair_powers
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets, over_selections, sublist
 from kagscope.minors.sweeps import enumerate_all, enumerate_s1, enumerate_sums
-from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of
+from kagscope.minors.task import EVERY_MOMENT, Found, Task, Trimmed, found_of, trimmed
 
 FloatArray = NDArray[np.float64]
 CHEAP = frozenset({"s1", "s2", "s4"})
@@ -44,11 +44,11 @@ class Enumeration:
         found: dict[int, Found] = {}
         for part in in_passes(tasks):
             subsets = cached_subsets(tuple(tasks[index].chosen for index in part), tasks[0].layout, tasks[0].k)
-            sums, hist = self._pass(tasks[part[0]], subsets)
+            sums, hists = self._pass(tasks[part[0]], subsets)
             for place, index in enumerate(part):
-                task = tasks[index]
+                own = None if hists is None else [hist[place] for hist in hists]
                 found[index] = found_of(
-                    task, self._route(task), task.matrices.exponent, sums[:, place], None if hist is None else hist[:, place]
+                    tasks[index], self._route(tasks[index]), tasks[index].matrices.exponent, sums[:, place], own
                 )
         return [found[index] for index in range(len(tasks))]
 
@@ -57,11 +57,15 @@ class Enumeration:
             return "S1 by enumeration without logarithms, S2 and S4 by power Grams, pairs that cancel enumerated"
         return self.name
 
-    def _pass(self, task: Task, subsets: SubsetList) -> tuple[FloatArray, NDArray[np.int64] | None]:
-        """(B, selections, 5) and (B, selections, SLOTS)."""
-        each = [selection_sums(matrix, task.k, subsets, task.wanted) for matrix in task.matrices.normalised]
-        hists = [hist for _, hist in each if hist is not None]
-        return np.stack([sums for sums, _ in each]), np.stack(hists) if hists else None
+    def _pass(self, task: Task, subsets: SubsetList) -> tuple[FloatArray, list[list[Trimmed]] | None]:
+        """(B, selections, 5) sums, and for each matrix the histogram of each selection."""
+        sums, hists = [], []
+        for matrix in task.matrices.normalised:
+            one, hist = selection_sums(matrix, task.k, subsets, task.wanted)
+            sums.append(one)
+            if hist is not None:
+                hists.append([trimmed(row) for row in hist])
+        return np.stack(sums), hists or None
 
 
 def in_passes(tasks: list[Task]) -> list[list[int]]:
@@ -111,7 +115,7 @@ def selection_sums(
     for row in (SUMS.index(name) for name in SUMS[:4] if name in wanted or name == "s1"):
         by_cell[row] = np.bincount(subsets.cells, weights=sums[row], minlength=cells)
     if "top" in wanted:
-        np.maximum.at(by_cell[4], subsets.cells, sums[4])
+        np.fmax.at(by_cell[4], subsets.cells, sums[4])
     totals = over_selections(by_cell, subsets.membership)
     if "histogram" not in wanted:
         return totals, None

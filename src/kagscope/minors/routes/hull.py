@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.routes.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, _merge_sort, balanced_rows, without_zero_columns
-from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.scaling import narrow, nonzero_rows
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
 
@@ -219,12 +219,12 @@ def row_pair_tops(J: FloatArray) -> FloatArray:
 
 
 def top(J: FloatArray) -> float:
-    """Largest |2-minor| of J, exactly: row pairs whose bound does not beat the best so far are skipped.
-
-    Args:
-        J: (m, n) float64.
-    """
-    rows, exponent = _scaled(np.asarray(J, dtype=np.float64))
+    """Largest |2-minor| of J (m, n), exactly: pairs of the shorter side whose bound does not beat the best are skipped."""
+    side = narrow(np.asarray(J, dtype=np.float64))
+    sizes = np.abs(side).max(axis=1, initial=0.0)
+    if len(side) > 1 and sizes[sizes > 0].min(initial=1.0) < 1e-60 * sizes.max(initial=1.0):  # squares would leave the range
+        return float(row_pair_tops(side).max())
+    rows, exponent = _scaled(side)
     m, n = rows.shape
     if m < 2 or n < 2:
         return 0.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kagscope.minors.plan import BYTES_A_SUBSET
 from kagscope.minors.scaling import narrow, nonzero_rows
-from kagscope.minors.subsets import sublist
+from kagscope.minors.subsets import cached_subsets, pairs_of, sublist
 from kagscope.minors.sweeps import enumerate_sums
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import one_blas_thread
@@ -24,53 +25,62 @@ def pair_powers(
     where S2 >= 1e-4 G_aa G_bb, its relative error is below 100 u m.
     """
     n = J.shape[1]
-    square = J * J
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
+        square = J * J
         gram, p22, p31 = J.T @ J, square.T @ square, (square * J).T @ J
     ab, ba = first * n + second, second * n + first
     p40, diagonal = np.diagonal(p22), np.diagonal(gram)
-    whole2 = diagonal[first] * diagonal[second]
-    s2 = whole2 - gram.take(ab) ** 2
-    mixed = 4 * p31.take(ab) * p31.take(ba)
-    whole4 = p40[first] * p40[second] + 3 * p22.take(ab) ** 2
-    s4 = whole4 - mixed
-    return s2, s4, (s2 < CANCELS * whole2) | (s4 < CANCELS * (whole4 + np.abs(mixed)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole2 = diagonal[first] * diagonal[second]
+        s2 = whole2 - gram.take(ab) ** 2
+        mixed = 4 * p31.take(ab) * p31.take(ba)
+        whole4 = p40[first] * p40[second] + 3 * p22.take(ab) ** 2
+        s4 = whole4 - mixed
+    lost = ~np.isfinite(s2) | ~np.isfinite(s4)  # of very mixed scales
+    return s2, s4, lost | (s2 < CANCELS * whole2) | (s4 < CANCELS * (whole4 + np.abs(mixed)))
 
 
 def repaired_row_pairs(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """S2 and S4 over all column pairs for each row pair, by power Grams; where those cancel, by enumeration."""
-    first, second = np.triu_indices(len(matrix), 1)
-    columns = np.ascontiguousarray(matrix.T)
-    s2, s4, cancels = pair_powers(columns, first, second)
+    """S2 and S4 over all column pairs for each row pair."""
+    return repaired_pairs(np.ascontiguousarray(matrix.T), *np.triu_indices(len(matrix), 1))
+
+
+def repaired_pairs(J: FloatArray, first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """S2 and S4 over all row pairs for the column pairs (first, second), by power Grams; where those cancel, by enumeration."""
+    s2, s4, cancels = pair_powers(J, first, second)
     again = np.flatnonzero(cancels)
     if again.size:
         hard = sublist(first[again], second[again])
-        s2[again], s4[again] = enumerate_sums(columns, hard).sums[1:3]
+        s2[again], s4[again] = enumerate_sums(J, hard).sums[1:3]
     return s2, s4
 
 
 class PowerGrams:
-    """S2 and S4 of all 2-minors of some columns: Gram and power-Gram matrices over the side with fewer pairs."""
+    """S2 and S4 of k = 2: over every pair of some columns on the side with fewer pairs, over other selections pair by pair."""
 
     name = "power Grams"
 
     def provides(self, task: Task) -> frozenset[str]:
-        return frozenset({"s2", "s4"}) if task.k == 2 and task.clique else frozenset()
+        listable = (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget
+        return frozenset({"s2", "s4"}) if task.k == 2 and (task.clique or listable) else frozenset()
 
     def steps(self, task: Task) -> dict[str, float]:
-        few, many = sorted(task.shape)
+        few, many = sorted(task.shape) if task.clique else task.shape[::-1]
         return {"Grams": 3.0 * few * few * many}
 
     def run(self, tasks: list[Task]) -> list[Found | None]:
         return [self._one(task) for task in tasks]
 
     def _one(self, task: Task) -> Found:
-        both = [self._sums(nonzero_rows(matrix)) for matrix in task.inside.normalised]
+        both = [self._sums(nonzero_rows(matrix), task) for matrix in task.inside.normalised]
         sums = {name: np.array([one[index] for one in both]) for index, name in enumerate(("s2", "s4")) if name in task.wanted}
         return Found(task.inside.exponent, sums, {"s2": "Gram matrix", "s4": self.name})
 
-    def _sums(self, matrix: FloatArray) -> tuple[float, float]:
+    def _sums(self, matrix: FloatArray, task: Task) -> tuple[float, float]:
         if min(matrix.shape) < 2:
             return 0.0, 0.0
-        s2, s4 = repaired_row_pairs(narrow(matrix))
+        if task.clique:
+            s2, s4 = repaired_row_pairs(narrow(matrix))
+        else:
+            s2, s4 = repaired_pairs(matrix, *pairs_of(cached_subsets((task.chosen,), task.layout, 2)))
         return float(s2.sum()), float(s4.sum())

@@ -1,30 +1,44 @@
-"""Moments from sampled minors, with what has an exact formula in their place where ``method`` is "auto" (MATH.md 4.8)."""
+"""Moments estimated from drawn column sets, whose rows are summed over exactly where they are few (MATH.md 4.11).
+
+Column sets are drawn in proportion to their volumes (:mod:`kagscope.minors.routes.volume_draws`): what spans nothing is never
+drawn, and sums over the row sets of a drawn one vary little against its volume. All is done in :data:`REPLICATES` independent
+replicates, which give errors and covariances, also of moments that are added. The histogram, which counts small minors as well as
+large ones, has uniform draws of its own.
+"""
 
 from __future__ import annotations
 
-from math import log2
+from math import comb, log2
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors import moment_scores
-from kagscope.minors.moments import SUMS as ALL_SUMS
-from kagscope.minors.moments import Histogram
+from kagscope.columns.selections import Subsets
+from kagscope.minors._numba import LOWEST_BIN, SLOTS
+from kagscope.minors.moments import REPLICATES, SUMS, Histogram
 from kagscope.minors.plan import AUTO_SECONDS, RATES
-from kagscope.minors.routes.sampling import SUMS, SampledMoments, sampled_moments
-from kagscope.minors.routes.spectral import spectral_s2
-from kagscope.minors.routes.zonotope_sampled import s1_sampled
+from kagscope.minors.rank import rank_below
+from kagscope.minors.routes.volume_draws import FAN, Sets, count_sets
+from kagscope.minors.routes.zonotope_sampled import s1_draws
 from kagscope.minors.scaling import nonzero_rows
-from kagscope.minors.subsets import as_masks
 from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task
 
 FloatArray = NDArray[np.float64]
+
+MOST_STEPS = 2.0**30  # work for one matrix, in minors of an enumeration
+S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
+UNITS = 2  # column prefixes of each replicate to begin with
+MOST_SETS = 1 << 20  # column sets drawn for one matrix
+NOISE_SHARE = 1e-3  # of S1 that may be rounding
+CARRIED = 16.0  # draws that carry the variance of a sum: with fewer, its error is not known
+UNSEEN = "no minor that is not zero was met"
+ROUNDING = "the minors that were met cannot be told from rounding"
 
 
 class Sampled:
     """Every moment of any order and selection, with standard errors."""
 
-    name = "sampled minors"
+    name = "drawn by volume"
 
     def provides(self, task: Task) -> frozenset[str]:
         return EVERY_MOMENT
@@ -36,136 +50,204 @@ class Sampled:
         return [self._one(task) for task in tasks]
 
     def _one(self, task: Task) -> Found:
-        exponent = task.matrices.exponent
-        blend, wanted = task.method == "auto", task.wanted
-        masks = as_masks(task.chosen, task.layout, task.k)
-        found = [_one(matrix, task, masks, blend) for matrix in task.matrices.normalised]
-        samples = [sample for sample, *_ in found]
-        whole = task.minors if task.count is not None else round(samples[0].count)
-        sums = {name: np.array([values[index] for _, values, _ in found]) for index, name in enumerate(SUMS)}
-        covariance = np.stack([covariance for *_, covariance in found])
-        sums["top"] = np.array([sample.top for sample in samples])
-        errors = _errors(sums, covariance, whole)
-        kept = {name: sums[name] for name in ALL_SUMS if name in wanted or (name == "s1" and wanted & NEED_S1)}
-        needs = moment_scores.needs()
-        errors = {name: error for name, error in errors.items() if needs.get(name, {name}) <= set(kept) and error.any()}
-        missed = int((np.sqrt(covariance[:, 0, 0]) > task.rel_error * sums["s1"]).sum())
+        matrices, wanted = task.inside, task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
+        samples = [_Sample(matrix, task, _known(task, index)) for index, matrix in enumerate(matrices.normalised)]
+        columns, notes = task.count, [f"{np.mean([one.steps for one in samples]):.3g} minors looked at a matrix"]
+        if columns is None:
+            columns = count_sets(task.chosen.pairs(task.layout), task.k, task.seed)
+            notes.append("the number of minors is itself an estimate: counting cliques of this size is out of reach")
+        count = comb(task.shape[0], task.k) * columns
+        names = [name for name in SUMS if name in wanted and name not in task.known]
+        sums = {name: np.array([one.sums[name] for one in samples]) for name in names}
+        replicates = {name: np.stack([one.replicates[name] for one in samples]) for name in names if name != "top"}
+        unknown = {name: np.array([name in one.unknown for one in samples]) for name in names}
+        for trouble in (UNSEEN, ROUNDING):
+            if hit := [one for one in samples if one.trouble == trouble]:
+                bound = np.ldexp(max(one.bound for one in hit) * np.sqrt(float(count)), task.k * int(matrices.exponent.max()))
+                notes.append(f"{trouble} in {len(hit)} of {len(samples)} matrices: undefined; S1 is at most {bound:.3g}")
+        if any(flags.any() for name, flags in unknown.items() if name != "top"):
+            lacking = ", ".join(name for name, flags in unknown.items() if name != "top" and flags.any())
+            notes.append(f"few draws carry {lacking}: the error is not known")
+        missed = sum(not one.converged for one in samples)
+        if missed:
+            notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(samples)} matrices; see stderr")
         return Found(
-            exponent,
-            kept,
-            _routes(wanted, blend, covariance),
-            _histogram(samples, task.k, whole, exponent) if "histogram" in wanted else None,
-            count=whole,
-            errors=errors,
-            covariance=covariance[:, 0, 3],
-            notes=_notes(samples, missed, task.count, task.rel_error),
+            matrices.exponent,
+            sums,
+            {name: "largest minor met, a lower bound" if name == "top" else self.name for name in task.wanted},
+            _histogram(samples, count, columns, task.k, matrices.exponent) if "histogram" in task.wanted else None,
+            count=count,
+            replicates={name: values for name, values in replicates.items() if not all(one.zero for one in samples)},
+            unknown={name: flags for name, flags in unknown.items() if flags.any()},
+            notes=tuple(notes),
         )
 
 
-def draws_within_reach(columns: int, k: int) -> int:
-    """Row sets that :func:`s1_sampled` may draw: half of :data:`AUTO_SECONDS` of a reference core."""
-    return max(1 << 10, min(1 << 20, int(AUTO_SECONDS / 2 * RATES["zonogons"] / (columns * (log2(columns) + k * k)))))
+def _known(task: Task, index: int) -> float | None:
+    return float(task.known["s1"][index]) if "s1" in task.known else None
 
 
-def _one(
-    matrix: FloatArray, task: Task, masks: tuple[object, object, object], blend: bool
-) -> tuple[SampledMoments, FloatArray, FloatArray]:
-    """The sample, (4,) sums and their (4, 4) covariance for one normalised matrix."""
-    columns, pairs, subsets = masks
-    k, rel_error, seed = task.k, task.rel_error, task.seed
-    sample = sampled_moments(
-        matrix,
-        k,
-        columns,  # type: ignore[arg-type]
-        pairs,  # type: ignore[arg-type]
-        subsets,  # type: ignore[arg-type]
-        rel_error=rel_error,
-        seed=seed,
-        s4="s4" in task.wanted,
-    )
-    scale = np.ldexp(np.ones(4), np.array([1, 2, 4, 1]) * k * sample.exponent)
-    sums = np.array([sample.sums[name] for name in SUMS]) * scale
-    sums[3] += sums[0] * k * sample.exponent * np.log(2.0)
-    covariance = sample.covariance * np.outer(scale, scale)
-    if blend and task.chosen.clique:
-        inside = matrix if columns is None else matrix[:, columns]  # type: ignore[index]
-        sums, covariance = _blended(np.ascontiguousarray(nonzero_rows(inside)), k, sums, covariance, rel_error, seed)
-    return sample, sums, covariance
+class _Sample:
+    """Estimates for one normalised matrix.
+
+    Attributes:
+        sums: estimates by name; NaN where ``trouble`` says why.
+        replicates: (REPLICATES,) by name.
+        unknown: names of sums whose error is not known.
+        hist: (SLOTS,) estimated shares of the minors of nonzero rows.
+        steps: work, in minors of an enumeration.
+        drawn: column sets.
+        converged: whether the error of everything wanted is small enough.
+        zero: whether every minor is known to be zero.
+        bound: on the root of the mean square of the column sets' volumes.
+    """
+
+    def __init__(self, matrix: FloatArray, task: Task, s1: float | None) -> None:
+        self.task, self.s1 = task, s1
+        self.sets = _sets(matrix, task)
+        self.steps, self.drawn, self.top, self.trouble, self.unknown = 0.0, 0, 0.0, "", set[str]()
+        self.zero = self.sets.empty or rank_below(self.sets.J, task.k)
+        self.converged, self.hist = True, None
+        self.bound = 0.0
+        if self.zero:
+            self.sums = dict.fromkeys(SUMS, 0.0)
+            self.replicates = {name: np.zeros(REPLICATES) for name in SUMS[:4]}
+            return
+        if "histogram" in task.wanted:
+            self.hist, looked = self.sets.histogram(task.seed)
+            self.steps += looked
+        self._draw()
+        if s1 is None and "s1" in self.replicates and self.sets.clique and task.k >= 3 and not self.trouble:
+            self._better_s1()
+
+    def _better_s1(self) -> None:
+        """S1 from drawn rows and one column with exact sums over the other two, which vary less; the entropy follows."""
+        task, own = self.task, self.replicates["s1"]
+        draws = s1_draws(self.sets.J, task.k, task.rel_error / 2, task.seed, within_reach(self.sets.J.shape[1], task.k))
+        better = draws.reshape(-1, REPLICATES).mean(axis=0)
+        error, own_error = (float(one.std(ddof=1)) / np.sqrt(REPLICATES) for one in (better, own))
+        apart = abs(float(better.mean() - own.mean())) > 6 * np.hypot(error, own_error)
+        if error >= own_error or apart or carried(draws) < CARRIED:
+            return
+        spread = own - own.mean()
+        slope = float(spread @ self.replicates["entropy"]) / float(spread @ spread)
+        self.replicates |= {"s1": better, "entropy": self.replicates["entropy"] + slope * (better - own)}
+        self.sums |= {name: float(self.replicates[name].mean()) for name in ("s1", "entropy")}
+        self.unknown.discard("s1")
+        names = [name for name in SUMS[:4] if name in task.wanted and name not in task.known]
+        whole = np.stack([self.replicates[name] for name in SUMS[:4]])
+        self.converged = self.unknown <= {"top"} and _error(whole, names, None) <= task.rel_error
+
+    def counts(self, columns: int) -> FloatArray:
+        """(SLOTS - 1,) estimated counts of the minors that are not zero; ``columns``: how many column sets there are in all."""
+        if self.hist is None:
+            return np.zeros(SLOTS - 1)
+        m, n = self.sets.J.shape
+        return self.hist[1:] * float(comb(m, self.task.k) * (comb(n, self.task.k) if self.sets.clique else columns))
+
+    def _draw(self) -> None:
+        names = [name for name in SUMS[:4] if name in self.task.wanted and name not in self.task.known]
+        values = np.empty((4, REPLICATES, 0))
+        noise, units, turn, lost = 0.0, UNITS, 0, False
+        while names or "top" in self.task.wanted:
+            found, share = self.sets.estimates(self.task.seed, turn, units)
+            self.steps += self.sets.steps(units * REPLICATES)
+            self.drawn += units * REPLICATES * FAN
+            self.top, noise = max(self.top, float(found[4].max())), max(noise, share)
+            values = np.concatenate([values, found[:4]], axis=2)
+            replicates = _controlled(values.mean(axis=2), self.s1)
+            self.unknown = {name for name in names if _carried(values, SUMS.index(name), self.s1) < CARRIED}
+            self.converged = not self.unknown and _error(replicates, names, self.s1) <= self.task.rel_error
+            lost = noise > NOISE_SHARE or not np.isfinite(replicates).all()
+            if (
+                self.converged
+                or lost
+                or self.drawn > MOST_SETS
+                or 2 * self.steps + self.sets.steps(2 * units * REPLICATES) > MOST_STEPS
+            ):
+                break
+            units, turn = values.shape[2], turn + 1
+        else:
+            replicates = np.zeros((4, REPLICATES))
+        self.replicates = dict(zip(SUMS, replicates, strict=False))
+        self.sums = {name: float(one.mean()) for name, one in self.replicates.items()} | {"top": self.top}
+        if names:
+            self.trouble = UNSEEN if self.top == 0 else ROUNDING if lost else ""
+        if self.trouble:
+            self.bound = self.sets.bound()
+            self.unknown = {*names, "top"}
+            self.sums = dict.fromkeys(SUMS, np.nan)
+            self.replicates = {name: np.full(REPLICATES, np.nan) for name in SUMS[:4]}
+        self.unknown.add("top")
 
 
-def _blended(
-    matrix: FloatArray, k: int, sums: FloatArray, covariance: FloatArray, rel_error: float, seed: int
-) -> tuple[FloatArray, FloatArray]:
-    """With S2 from the spectrum and S1 from sampled row sets with exact inner sums; the entropy follows S1 as its control
-    variate."""
-    sums, covariance = sums.copy(), covariance.copy()
-    if min(matrix.shape) < k:
-        return np.zeros(4), np.zeros((4, 4))
-    s2 = spectral_s2(matrix, k)
-    if s2 is not None:
-        sums[1] = s2
-        covariance[1, :] = covariance[:, 1] = 0.0
-    if k >= 3 and covariance[0, 0] > 0:
-        better = s1_sampled(matrix, k, rel_error, seed, max_draws=draws_within_reach(matrix.shape[1], k))
-        if better.stderr**2 < covariance[0, 0]:
-            slope = covariance[0, 3] / covariance[0, 0]
-            sums[3] += slope * (better.value - sums[0])
-            covariance[3, 3] += slope**2 * (better.stderr**2 - covariance[0, 0])
-            sums[0] = better.value
-            covariance[0, :] = covariance[:, 0] = 0.0
-            covariance[0, 0] = better.stderr**2
-            covariance[0, 3] = covariance[3, 0] = slope * better.stderr**2
-            covariance[2, 3] = covariance[3, 2] = 0.0
-    return sums, covariance
+def within_reach(columns: int, k: int) -> int:
+    """Row sets that may be drawn for S1: a quarter of :data:`AUTO_SECONDS` of a reference core."""
+    return max(1 << 10, min(1 << 20, int(AUTO_SECONDS / 4 * RATES["zonogons"] / (columns * (log2(columns) + k * k)))))
 
 
-def _errors(sums: dict[str, FloatArray], covariance: FloatArray, count: int) -> dict[str, FloatArray]:
-    """Standard errors of sums, and of scores by the delta method. That of ``top`` is NaN: the largest sampled minor is a lower
-    bound."""
-    names = list(SUMS)
-    errors = {name: np.sqrt(covariance[:, i, i]) for i, name in enumerate(names)}
-    errors["top"] = np.full(len(covariance), np.nan)
-    s1, s2, s4, entropy = (np.where(sums[name] != 0, sums[name], np.nan) for name in names)
-    zero = np.zeros_like(s1)
-    relative = {
-        "participation_ratio": (np.sqrt(s2) / s1, [-1 / s1, 0.5 / s2, zero, zero]),
-        "effective_minors": (s1**2 / s2, [2 / s1, -1 / s2, zero, zero]),
-        "pr_normalized": (s1**2 / s2 / max(count, 1), [2 / s1, -1 / s2, zero, zero]),
-        "ipr": (s2**2 / s4, [zero, 2 / s2, -1 / s4, zero]),
-        "kl_uniform": (zero + 1, [-(entropy / s1 + 1) / s1, zero, zero, 1 / s1]),
-    }
-    for name, (value, gradient) in relative.items():
-        slopes = np.stack(gradient, axis=1)
-        errors[name] = np.abs(value) * np.sqrt(np.maximum(np.einsum("bi,bij,bj->b", slopes, covariance, slopes), 0.0))
-    return errors
+def _sets(matrix: FloatArray, task: Task) -> Sets:
+    """What is drawn from: without zero rows and columns; over all subsets of some columns on the side with fewer rows."""
+    rows = nonzero_rows(matrix)
+    if isinstance(task.chosen, Subsets):
+        return Sets(rows, task.k, listed=task.chosen.array(task.layout, task.k))
+    if task.chosen.clique or task.k == 1:
+        inside = rows[:, rows.any(axis=0)]
+        return Sets(inside if inside.shape[0] <= inside.shape[1] else inside.T, task.k)
+    allowed = task.chosen.pairs(task.layout) & ~np.eye(task.layout.columns, dtype=bool)
+    return Sets(rows, task.k, allowed=allowed)
 
 
-def _routes(wanted: frozenset[str], blend: bool, covariance: FloatArray) -> dict[str, str]:
-    routes = dict.fromkeys(sorted(wanted), "sampled minors")
-    if blend and "s2" in routes and not covariance[:, 1, 1].any():
-        routes["s2"] = "exact: e_k of the squared singular values"
-    if "top" in routes:
-        routes["top"] = "largest sampled minor, a lower bound"
-    return routes
+def _controlled(replicates: FloatArray, s1: float | None) -> FloatArray:
+    """(4, REPLICATES) with the entropy corrected by how far S1 was missed, where that is known."""
+    if s1 is None:
+        return replicates
+    miss = s1 - replicates[0]
+    spread = replicates[0] - replicates[0].mean()
+    slope = float(spread @ replicates[3]) / float(spread @ spread) if spread.any() else 0.0
+    return np.stack([*replicates[:3], replicates[3] + slope * miss])
 
 
-def _notes(samples: list[SampledMoments], missed: int, count: int | None, rel_error: float) -> tuple[str, ...]:
-    notes = [f"{samples[0].draws} minors drawn a matrix, {samples[0].proposal}"]
-    if missed:
-        notes.append(f"rel_error={rel_error} was not reached for S1 of {missed} of {len(samples)} matrices; see stderr")
-    if count is None:
-        notes.append("the number of minors is itself an estimate: counting cliques of this size is out of reach")
-    return tuple(notes)
+def _carried(values: FloatArray, row: int, s1: float | None) -> float:
+    """How many draws carry the variance of a sum, the entropy after its correction."""
+    one = values[row].ravel()
+    if row == 3 and s1 is not None and values[0].any():
+        one = _controlled(values.reshape(4, -1), s1)[3]
+    return carried(one)
 
 
-def _histogram(samples: list[SampledMoments], k: int, count: int, exponent: NDArray[np.int64]) -> Histogram:
-    """Estimated counts, scaled (a ratio estimate) so that they and the zeros add up to the known number of minors."""
-    width = max(len(sample.counts) for sample in samples)
-    counts = np.zeros((len(samples), width))
-    for row, sample in enumerate(samples):
-        counts[row, : len(sample.counts)] = sample.counts
-    zeros = np.array([sample.zeros for sample in samples])
-    total = counts.sum(axis=1) + zeros
-    scale = np.where(total > 0, count / np.where(total > 0, total, 1.0), 1.0)
-    first = np.array([sample.first for sample in samples], dtype=np.int64) + 8 * k * exponent
-    return Histogram(first, counts * scale[:, None], zeros * scale)
+def carried(one: FloatArray) -> float:
+    """How many of some draws carry the variance of their mean: (sum of d^2)^2 / sum of d^4 of their deviations d."""
+    deviation = one - one.mean()
+    largest = np.abs(deviation).max()
+    if largest <= 1e-12 * np.abs(one).max():
+        return np.inf
+    squares = (deviation / largest) ** 2
+    return float(squares.sum() ** 2 / (squares**2).sum())
+
+
+def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:
+    """Largest of the relative errors of S1, S2, S4 and the error of KL, of those that are wanted."""
+    means, scale = replicates.mean(axis=1), np.sqrt(replicates.shape[1])
+    worst = 0.0
+    for name in names:
+        row = SUMS.index(name)
+        one = replicates[row]
+        if name == "entropy":
+            total = s1 if s1 is not None else float(means[0])
+            if s1 is None and total > 0:
+                one = one - (means[3] / total + 1) * replicates[0]
+        else:
+            total = float(means[row])
+        error = float(one.std(ddof=1)) / scale / total if total > 0 else np.inf
+        worst = max(worst, error / S4_FACTOR if name == "s4" else error)
+    return worst
+
+
+def _histogram(samples: list[_Sample], count: int, columns: int, k: int, exponent: NDArray[np.int64]) -> Histogram:
+    """Estimated counts: the shares drawn of the minors of each, the rest zero."""
+    full = np.stack([one.counts(columns) for one in samples])
+    used = np.flatnonzero(full.any(axis=0))
+    low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
+    counts = full[:, low:high]
+    return Histogram(LOWEST_BIN + low + 8 * k * exponent, counts, np.maximum(count - counts.sum(axis=1), 0.0))

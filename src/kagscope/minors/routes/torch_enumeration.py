@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kagscope.minors._numba import LOWEST_BIN, SLOTS
+from kagscope.minors._numba import SLOTS, bin_edges
 from kagscope.minors.moments import SUMS
 from kagscope.minors.routes.enumeration import check_listable, in_passes
 from kagscope.minors.subsets import SubsetList, cached_subsets, over_selections
-from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of
+from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -178,14 +178,6 @@ def fold(tiles: Iterator[Tensor], shape: tuple[int, int, int], wanted: frozenset
 # -- histogram -------------------------------------------------------------------------------------------------------------------
 
 
-def _edges() -> FloatArray:
-    """Lower edges 2^(j / 8) of the bins; none is subnormal, so that subnormal minors count as zero, as on the CPU."""
-    bins = np.arange(LOWEST_BIN, LOWEST_BIN + SLOTS - 1)
-    with np.errstate(under="ignore"):
-        edges = np.ldexp(np.exp2(bins % 8 / 8), bins // 8)
-    return np.maximum(edges, np.finfo(np.float64).tiny)
-
-
 def counted(tiles: Iterator[Tensor], base: Tensor, edges: Tensor, hist: Tensor) -> Iterator[Tensor]:
     """The same tiles, each minor counted in ``hist`` at ``base`` (b, 1, C) plus its slot: whole numbers, so any order will do."""
     for t in tiles:
@@ -253,7 +245,7 @@ def _cell_sums(
     cells, width = len(subsets.membership), len(blocks.cells) * blocks.size
     bins = cells * SLOTS if with_hist else 0
     matrices_a_tile, columns_a_tile = tile_sizes(batch, m, width, blocks.size, memory_budget, bins)
-    edges = torch.from_numpy(_edges()).to(matrices.device)
+    edges = torch.from_numpy(bin_edges()).to(matrices.device)
     base = torch.from_numpy(np.repeat(blocks.cells * SLOTS, blocks.size)).to(matrices.device)
     for start in range(0, batch, matrices_a_tile):
         part = torch.nn.functional.pad(matrices[start : start + matrices_a_tile], (0, 1))  # the column n, zero
@@ -310,7 +302,7 @@ class TorchEnumeration:
             exponent, each = selection_sums(given, task.k, subsets, task.wanted, task.memory_budget)
             for place, index in enumerate(part):
                 sums = np.stack([one[place] for one, _ in each])
-                hists = [hist[place] for _, hist in each if hist is not None]
+                hists = [trimmed(hist[place]) for _, hist in each if hist is not None]
                 route = f"enumerated on {given.device}"
-                found[index] = found_of(tasks[index], route, exponent, sums, np.stack(hists) if hists else None)
+                found[index] = found_of(tasks[index], route, exponent, sums, hists or None)
         return [found[index] for index in range(len(tasks))]

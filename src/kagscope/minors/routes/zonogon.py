@@ -15,7 +15,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL, det2
+from kagscope.minors.plan import BYTES_A_SUBSET
 from kagscope.minors.scaling import narrow, nonzero_rows, times_power_of_two
+from kagscope.minors.subsets import cached_subsets, pairs_of
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
 
@@ -275,20 +277,27 @@ def zonogon_s1(J: FloatArray) -> float:
 
 
 class Zonogon:
-    """S1 of all 2-minors of some columns, from the side with fewer pairs."""
+    """S1 of k = 2: over every pair of some columns from the side with fewer pairs, over others column pair by column pair."""
 
     name = "zonogon areas"
 
     def provides(self, task: Task) -> frozenset[str]:
-        return frozenset({"s1"}) if task.k == 2 and task.clique else frozenset()
+        listable = (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget
+        return frozenset({"s1"}) if task.k == 2 and (task.clique or listable) else frozenset()
 
     def steps(self, task: Task) -> dict[str, float]:
         few, many = sorted(task.shape)
-        return {"zonogons": math.comb(few, 2) * many * math.log2(max(many, 2))}
+        zonogons, vectors = (math.comb(few, 2), many) if task.clique else (task.count or 0, task.shape[0])
+        return {"zonogons": zonogons * vectors * math.log2(max(vectors, 2))}
 
     def run(self, tasks: list[Task]) -> list[Found | None]:
         return [self._one(task) for task in tasks]
 
     def _one(self, task: Task) -> Found:
-        areas = [row_pair_areas(narrow(nonzero_rows(matrix))).sum() for matrix in task.inside.normalised]
+        areas = [self._area(nonzero_rows(matrix), task) for matrix in task.inside.normalised]
         return Found(task.inside.exponent, {"s1": np.array(areas, dtype=np.float64)}, {"s1": self.name})
+
+    def _area(self, matrix: FloatArray, task: Task) -> float:
+        if task.clique:
+            return float(row_pair_areas(narrow(matrix)).sum())
+        return float(pair_areas(matrix.T, *pairs_of(cached_subsets((task.chosen,), task.layout, 2))).sum())

@@ -106,6 +106,12 @@ def s1_sampled(
     Raises:
         InputError: k is not in 3 … min(m, n).
     """
+    values = s1_draws(J, k, rel_error, seed, max_draws)
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size)) if values.any() else 0.0)
+
+
+def s1_draws(J: FloatArray, k: int, rel_error: float, seed: int, max_draws: int) -> FloatArray:
+    """The independent draws whose mean :func:`s1_sampled` is."""
     m, n = J.shape
     if not 3 <= k <= min(m, n):
         raise InputError(
@@ -115,7 +121,7 @@ def s1_sampled(
     rows = np.ascontiguousarray(rows[np.any(rows != 0, axis=1)][:, np.any(rows != 0, axis=0)])
     exponents = exponents[np.any(J != 0, axis=1)]
     if min(rows.shape) < k:
-        return Estimate(0.0, 0.0)
+        return np.zeros(4 * DRAWS)
     lengths = np.linalg.norm(rows, axis=1)
     rows /= lengths[:, None]
     shift = int(exponents.max())
@@ -139,5 +145,5 @@ def s1_sampled(
         mean, error = float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
         if error <= rel_error * mean or 2 * target > max_draws:
             with np.errstate(over="ignore", under="ignore"):
-                return Estimate(float(np.ldexp(mean * total, k * shift)), float(np.ldexp(error * total, k * shift)))
+                return np.asarray(np.ldexp(values * total, k * shift))
         target *= 2

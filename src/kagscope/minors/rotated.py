@@ -1,0 +1,162 @@
+"""Ratios against random rotations of the rows (MATH.md section 3: rr_pr, rr_max)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.base.errors import InputError
+from kagscope.minors.det2 import det2
+from kagscope.minors.haar import BoolArray, haar_mean_s1
+from kagscope.minors.plan import Estimate
+from kagscope.minors.routes.hull import column_pair_tops, top
+from kagscope.minors.routes.zonogon import FloatArray, pair_areas, zonogon_s1
+from kagscope.minors.threads import one_blas_thread
+
+NEARLY_RANK_ONE = 1e-6  # what is left after one step of elimination, over the largest entry, below which rotating would lose it
+
+
+def random_orthogonal(m: int, count: int, seed: int | np.random.Generator) -> FloatArray:
+    """(count, m, m) independent matrices, uniform on O(m): QR of Gaussians with the signs of R's diagonal moved into Q."""
+    generator = np.random.default_rng(seed)
+    q, r = np.linalg.qr(generator.standard_normal((count, m, m)))
+    signs = np.where(np.diagonal(r, axis1=1, axis2=2) < 0, -1.0, 1.0)
+    return np.asarray(q * signs[:, None, :])
+
+
+def _selected_pairs(n: int, columns: BoolArray | None, pairs: BoolArray) -> NDArray[np.int64]:
+    allowed = np.triu(pairs, 1)
+    if columns is not None:
+        allowed &= columns[:, None] & columns[None, :]
+    return np.argwhere(allowed)
+
+
+def _s1(J: FloatArray, k: int, columns: BoolArray | None, pairs: BoolArray | None) -> float:
+    chosen = J if columns is None else J[:, columns]
+    if k == 1:
+        return float(np.abs(chosen).sum())
+    if pairs is None:
+        return zonogon_s1(chosen)
+    listed = _selected_pairs(J.shape[1], columns, pairs)
+    return float(pair_areas(J.T, listed[:, 0], listed[:, 1]).sum())
+
+
+def _top(J: FloatArray, k: int, columns: BoolArray | None, listed: NDArray[np.int64] | None) -> float:
+    chosen = J if columns is None else J[:, columns]
+    if k == 1:
+        return float(np.abs(chosen).max(initial=0.0))
+    if listed is None:
+        return top(chosen)
+    return float(column_pair_tops(J, listed).max(initial=0.0))
+
+
+def _turned(J: FloatArray, generator: np.random.Generator) -> FloatArray:
+    """QJ for a uniform random Q."""
+    with one_blas_thread():
+        return np.asarray(random_orthogonal(J.shape[0], 1, generator)[0] @ J)
+
+
+def _outer_and_rest(J: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """l, u and S with J = l u^T + S, where S is so small that adding it up in J would lose its digits; None where it is not.
+
+    By one step of elimination from the largest entry, each entry of S to full precision.
+    """
+    i, p = np.unravel_index(int(np.argmax(np.abs(J))), J.shape)
+    rest = np.array([[det2(J[i, p], x, y, z) for x, z in zip(J[i], row, strict=True)] for y, row in zip(J[:, p], J, strict=True)])
+    rest /= J[i, p]
+    return (J[:, p] / J[i, p], J[i].copy(), rest) if np.abs(rest).max() < NEARLY_RANK_ONE * np.abs(J).max() else None
+
+
+def _split_top(
+    split: tuple[FloatArray, FloatArray, FloatArray],
+    columns: BoolArray | None,
+    listed: NDArray[np.int64] | None,
+    generator: np.random.Generator,
+) -> float:
+    """Largest 2-minor of Q (l u^T + S), Q uniform: that of rows i, j is the one of p_i u + s_i and s_j - (p_j / p_i) s_i."""
+    left, u, rest = split
+    both = _turned(np.column_stack([left, rest]), generator)
+    p, s = both[:, 0], both[:, 1:]
+    if columns is not None and listed is None:
+        u, s = u[columns], s[:, columns]
+    order = np.argsort(-np.abs(p))
+    best = 0.0
+    for place, i in enumerate(order[:-1]):
+        row = p[i] * u + s[i]
+        others = s[order[place + 1 :]] - np.outer(p[order[place + 1 :]] / p[i], s[i])
+        if listed is not None:
+            minors = row[listed[:, 0]] * others[:, listed[:, 1]] - row[listed[:, 1]] * others[:, listed[:, 0]]
+            best = max(best, float(np.abs(minors).max(initial=0.0)))
+        else:
+            best = max(best, *(top(np.stack([row, other])) for other in others))
+    return best
+
+
+def rotation_ratio_estimate(
+    J: FloatArray,
+    k: int = 2,
+    kind: str = "pr",
+    columns: BoolArray | None = None,
+    pairs: BoolArray | None = None,
+    *,
+    rotations: int = 32,
+    seed: int = 0,
+) -> Estimate:
+    """How axis-aligned J is against random rotations of its rows (MATH.md section 3), with the standard error from the rotations.
+
+    Args:
+        J: (m, n) float64.
+        k: 1 or 2.
+        kind: "pr" for E[S1(QJ)] / S1(J), in closed form; "max" for top(J) / E[top(QJ)], exact for each of ``rotations`` Q.
+        columns: (n,) bool, which columns take part; None means all.
+        pairs: (n, n) symmetric bool, which two columns may stand together; None means any.
+        rotations: number of random Q for "max", at least 2.
+        seed: of the random Q.
+
+    Returns:
+        Value and standard error; NaN where J has no non-zero minor.
+
+    Raises:
+        InputError: k or kind is another.
+    """
+    if kind not in ("pr", "max"):
+        raise InputError(f"kind={kind!r}, expected 'pr' or 'max'")
+    if k not in (1, 2):
+        raise InputError(
+            f"k={k}, expected 1 or 2: larger minors would all have to be visited; for 'pr' divide haar_mean_s1 by S1"
+        )
+    J = np.asarray(J, dtype=np.float64)
+    with np.errstate(under="ignore"):
+        J = np.ldexp(J, -int(np.frexp(np.abs(J).max(initial=0.0))[1]))
+    if kind == "pr":
+        s1 = _s1(J, k, columns, pairs)
+        mean = haar_mean_s1(J, k, columns, pairs)
+        return Estimate(mean / s1 if s1 > 0 else math.nan, 0.0)
+    if rotations < 2:
+        raise InputError(f"rotations={rotations}, expected at least 2 so that the mean has a standard error")
+    listed = None if pairs is None or k == 1 else _selected_pairs(J.shape[1], columns, pairs)
+    own = _top(J, k, columns, listed)
+    if own == 0:
+        return Estimate(math.nan, math.nan)
+    if k == len(J):
+        return Estimate(1.0, 0.0)  # there is one row set, whose minors no rotation changes
+    generator = np.random.default_rng(seed)
+    split = _outer_and_rest(J) if k == 2 else None
+    tops = np.array(
+        [
+            _top(_turned(J, generator), k, columns, listed) if split is None else _split_top(split, columns, listed, generator)
+            for _ in range(rotations)
+        ]
+    )
+    mean = float(tops.mean())
+    return Estimate(own / mean, own / mean**2 * float(tops.std(ddof=1)) / math.sqrt(rotations))
+
+
+def rotation_ratio(
+    J: FloatArray, k: int = 2, kind: str = "pr", columns: BoolArray | None = None, pairs: BoolArray | None = None, **options: Any
+) -> float:
+    """The value of :func:`rotation_ratio_estimate`, which describes the arguments."""
+    return rotation_ratio_estimate(J, k, kind, columns, pairs, **options).value

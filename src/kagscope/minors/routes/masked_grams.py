@@ -1,0 +1,58 @@
+"""S2 of the 3-minors over any condition on pairs of columns: Gram matrices with the forbidden pairs masked (MATH.md 4.1).
+
+The sum over row triples of det^2 is the Gram determinant of the column triple, and the sum of Gram determinants over triangles of
+the graph of allowed pairs is a handful of products of n x n matrices.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.columns.selections import Subsets
+from kagscope.minors.task import Found, Task
+from kagscope.minors.threads import one_blas_thread
+
+FloatArray = NDArray[np.float64]
+CANCELS = 1e-5  # a sum below this share of its terms has lost too many digits
+
+
+def triangle_s2(J: FloatArray, allowed: NDArray[np.bool_]) -> float | None:
+    """S2 over column triples whose pairs are all allowed; None where it is not told from rounding."""
+    mask = (allowed & ~np.eye(len(allowed), dtype=bool)).astype(np.float64)
+    with one_blas_thread():
+        gram = J.T @ J
+        squares = np.diagonal(gram)
+        # g_a g_b g_c + 2 g_ab g_bc g_ca - g_a g_bc^2 - g_b g_ca^2 - g_c g_ab^2, over ordered triples
+        masked, weighted = mask * gram, mask * squares
+        whole = float(squares @ ((mask @ (squares[:, None] * mask)) * mask) @ squares)
+        cycle = float(((masked @ masked) * masked).sum())
+        pairs = float(((weighted @ mask) * mask * gram**2).sum())
+    total = whole + 2 * cycle - 3 * pairs
+    if whole > 0 and total < CANCELS * (whole + 2 * abs(cycle) + 3 * pairs):
+        return None
+    return total / 6
+
+
+class MaskedGrams:
+    """S2 of k = 3 over selections that are conditions on pairs."""
+
+    name = "masked Gram matrices"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        pairwise = task.k == 3 and not task.chosen.clique and not isinstance(task.chosen, Subsets)
+        return frozenset({"s2"}) if pairwise else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        rows, columns = task.shape
+        return {"Grams": float(rows * columns**2 + 3 * columns**3)}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        return [self._one(task) for task in tasks]
+
+    def _one(self, task: Task) -> Found | None:
+        allowed = task.chosen.pairs(task.layout)
+        values = [triangle_s2(matrix, allowed) for matrix in task.inside.normalised]
+        if any(value is None for value in values):
+            return None
+        return Found(task.inside.exponent, {"s2": np.array(values, dtype=np.float64)}, {"s2": self.name})

@@ -1,0 +1,333 @@
+"""Drawing column sets with probability in proportion to their volumes, one column after another (MATH.md 4.11).
+
+Each column is drawn in proportion to its length seen along those before it (its residual), so that a set is never drawn where it
+spans no volume, and 1 / probability times the volume varies little. A set may be reached in any of k! orders: the weight of one
+order divides by as many.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import comb
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from kagscope.minors._numba import SLOTS, bin_edges
+from kagscope.minors.det2 import KERNEL
+from kagscope.minors.moments import REPLICATES
+from kagscope.minors.routes.determinants import row_subsets
+from kagscope.minors.subsets import SubsetList
+from kagscope.minors.sweeps import SubsetSums, enumerate_all
+from kagscope.minors.threads import run_parts
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+WHOLE = 100_000  # row sets of a column set that are all visited; beyond, rows are drawn as well
+ROW_DRAWS = 8  # sets of k - 1 rows for each column set then, each with every last row
+HISTOGRAM, HISTOGRAM_UNITS = 1 << 20, 1  # the turn of uniform draws, and how many prefixes of them for a replicate
+NOISE = 1e-13  # largest minor over product of lengths that rounding alone produces
+FEW = 8192  # column sets that are all visited once, rather than each time they are drawn
+FAN = 32  # last columns that share the k - 1 before them: drawn at equal distances along their lengths
+
+
+@njit(**KERNEL, fastmath={"reassoc", "contract"})
+def _take_away(R, lengths, open_, a):  # type: ignore[no-untyped-def]
+    """Every open vector without its part along vector a, of positive length; twice, since a first coefficient has an error."""
+    q = R[a] / lengths[a]
+    for b in range(R.shape[0]):
+        if open_[b] and lengths[b] > 0:
+            for _ in range(2):
+                dot = 0.0
+                for i in range(q.size):
+                    dot += R[b, i] * q[i]
+                for i in range(q.size):
+                    R[b, i] -= dot * q[i]
+            square = 0.0
+            for i in range(q.size):
+                square += R[b, i] * R[b, i]
+            lengths[b] = np.sqrt(square)
+
+
+@njit(**KERNEL)
+def _below(lengths, open_, target):  # type: ignore[no-untyped-def]
+    """The open vector where the running total of lengths passes the target."""
+    passed, last = 0.0, -1
+    for b in range(lengths.size):
+        if open_[b] and lengths[b] > 0:
+            last = b
+            passed += lengths[b]
+            if passed > target:
+                break
+    return last
+
+
+@njit(**KERNEL)
+def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignore[no-untyped-def]
+    """Fill ``columns`` (units, fan, k) and ``weights`` (units, fan), 1 / (fan k! probability), 0 where no set was found.
+
+    ``V`` (n, d) vectors, ``lengths`` (n,) theirs; ``allowed`` (n, n), or (0, 0) where any two may stand together; ``uniform``:
+    every open column alike instead of by residual; ``u`` (units, k) uniform numbers.
+    """
+    units, fan, k = columns.shape
+    n = V.shape[0]
+    R, size, open_ = np.empty_like(V), np.empty(n), np.empty(n, np.bool_)
+    for p in range(units):
+        if not uniform:
+            R[:] = V
+        size[:] = lengths
+        open_[:] = True
+        weight = 1.0 / fan
+        for step in range(k):
+            total = 0.0
+            for b in range(n):
+                if open_[b]:
+                    total += size[b]
+            if total <= 0:
+                weight = 0.0
+                break
+            if step == k - 1:
+                for f in range(fan):
+                    a = _below(size, open_, (u[p, step] + f) / fan * total)
+                    columns[p, f, step] = a
+                    weights[p, f] = weight * total / size[a] / k
+                break
+            a = _below(size, open_, u[p, step] * total)
+            weight *= total / size[a] / (step + 1)
+            for f in range(fan):
+                columns[p, f, step] = a
+            open_[a] = False
+            if allowed.shape[0] > 0:
+                for b in range(n):
+                    open_[b] &= allowed[a, b]
+            if not uniform:
+                _take_away(R, size, open_, a)
+        if weight == 0:
+            for f in range(fan):
+                weights[p, f] = 0.0
+                for step in range(k):
+                    columns[p, f, step] = step
+
+
+@njit(**KERNEL)
+def _add(M, weight, seen, hist, edges):  # type: ignore[no-untyped-def]
+    """One minor into the sums S1, S2, S4, entropy, top and the histogram."""
+    if hist.size > 0:
+        hist[_slot(M, edges)] += weight
+    if M > 0:
+        seen[0] += weight * M
+        seen[1] += weight * M * M
+        seen[2] += weight * M * M * M * M
+        seen[3] += weight * M * np.log(M)
+        seen[4] = max(seen[4], M)
+
+
+@njit(**KERNEL)
+def _slot(M, edges):  # type: ignore[no-untyped-def]
+    """Slot of the kernels' histogram: 0 for zero, then the eighths of powers of two."""
+    return np.searchsorted(edges, M, side="right")
+
+
+@njit(**KERNEL)
+def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-untyped-def]
+    """Into ``sums`` (P, 5) and ``hist`` (P, slots or 0), estimates of the sums over row sets for each column set (P, k).
+
+    k - 1 rows are drawn one after another, by what is left of them in the k columns (``uniform``: all alike), and every row may
+    be the last: ``u`` (P, draws, k - 1) uniform numbers.
+    """
+    P, draws, before = u.shape
+    m, k = J.shape[0], before + 1
+    A, R, size, length, open_ = np.empty((m, k)), np.empty((m, k)), np.empty(m), np.empty(m), np.empty(m, np.bool_)
+    chance = np.empty(m)
+    for p in range(P):
+        for i in range(m):
+            square = 0.0
+            for j in range(k):
+                A[i, j] = J[i, columns[p, j]]
+                square += A[i, j] * A[i, j]
+            length[i] = np.sqrt(square)
+        for draw in range(draws):
+            R[:] = A
+            size[:] = length
+            open_[:] = True
+            weight, volume = 1.0 / draws, 1.0
+            for step in range(before):
+                total = 0.0
+                for i in range(m):
+                    chance[i] = 1.0 if uniform else size[i]
+                    if open_[i]:
+                        total += chance[i]
+                if total <= 0:
+                    weight = 0.0
+                    break
+                a = _below(chance, open_, u[p, draw, step] * total)
+                weight *= total / chance[a] / (step + 1)
+                volume *= size[a]
+                open_[a] = False
+                if size[a] > 0:
+                    _take_away(R, size, open_, a)
+                for i in range(m):
+                    if size[i] <= 1e-14 * length[i]:  # nothing but rounding is left
+                        size[i] = 0.0
+            for i in range(m):
+                if open_[i] and weight > 0:
+                    _add(volume * size[i], weight / k, sums[p], hist[p], edges)
+
+
+class Sets:
+    """The column sets of a matrix that may be drawn, and estimates of sums over them.
+
+    Args:
+        J: (m, n) normalised, without zero rows.
+        k: order of the minors.
+        allowed: (n, n) which columns may stand together; None: any.
+        listed: (count, k) an explicit list instead.
+    """
+
+    slots = SLOTS
+
+    def __init__(self, J: FloatArray, k: int, allowed: NDArray[np.bool_] | None = None, listed: IntArray | None = None) -> None:
+        self.J, self.k, self.listed = np.ascontiguousarray(J), k, listed
+        self.vectors = np.ascontiguousarray(J.T)
+        self.allowed = np.zeros((0, 0), dtype=np.bool_) if allowed is None else np.ascontiguousarray(allowed)
+        self.lengths = np.linalg.norm(self.vectors, axis=1)
+        self.row_sets = comb(len(J), k)
+        self.whole = k in (2, 3) and self.row_sets <= WHOLE
+        self.volumes = np.zeros(0) if listed is None else volumes(self.vectors, listed)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no row set or no column set that could span anything."""
+        return min(self.J.shape) < self.k or (self.listed is not None and not self.volumes.any())
+
+    @property
+    def clique(self) -> bool:
+        """Whether any columns may stand together."""
+        return self.listed is None and not self.allowed.size
+
+    def steps(self, units: int) -> float:
+        """Work for so many units, in minors of an enumeration."""
+        m = len(self.J)
+        inner = self.row_sets if self.whole else 16 * ROW_DRAWS * m * self.k**2
+        return float(units * (FAN * inner + self.vectors.size * self.k * 4))
+
+    def bound(self) -> float:
+        """Upper bound of the root of S2: that of e_k of the squared lengths of the columns."""
+        e = np.zeros(self.k + 1)
+        e[0] = 1.0
+        for value in self.lengths**2:
+            e[1:] += value * e[:-1]
+        return float(np.sqrt(e[self.k]))
+
+    def estimates(self, seed: int, turn: int, units: int) -> tuple[FloatArray, float]:
+        """(5, REPLICATES, units) estimates of S1, S2, S4, entropy, largest minors; and what share of S1 may be rounding."""
+        parts = run_parts(lambda part: self._drawn([seed, turn, part], units, False), REPLICATES)
+        columns, weights = np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
+        sums, _ = self._inner(columns, False, [seed, turn, REPLICATES])
+        spans = weights.reshape(-1) > 0
+        shaped = sums.reshape(5, REPLICATES, units, FAN)
+        found = np.stack([*(shaped[:4] * weights).sum(axis=3), np.where(weights > 0, shaped[4], 0.0).max(axis=2)])
+        if self.whole:
+            return found, 0.0  # every minor to full precision, or NaN
+        sizes = self.lengths[columns.reshape(-1, self.k)].prod(axis=1)
+        lost = spans & (sums[4] <= NOISE * sizes)
+        share = float((sums[0] * weights.reshape(-1))[lost].sum()) / max(float(found[0].sum()), 1e-300)
+        return found, share
+
+    def histogram(self, seed: int) -> tuple[FloatArray, float]:
+        """(SLOTS,) estimated shares of the minors over these columns by slot, from uniform draws, and the work for that."""
+        parts = run_parts(lambda part: self._drawn([seed, HISTOGRAM, part], HISTOGRAM_UNITS, True), REPLICATES)
+        columns, weights = np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
+        _, hist = self._inner(columns, True, [seed, HISTOGRAM, REPLICATES])
+        each = weights.reshape(-1, FAN)
+        whole = each[:, 0] @ hist if self.whole else each.reshape(-1) @ hist
+        return whole / whole.sum(), self.steps(REPLICATES * HISTOGRAM_UNITS)
+
+    def _drawn(self, seed: list[int], units: int, uniform: bool) -> tuple[IntArray, FloatArray]:
+        """(units, FAN, k) column sets, those of a unit sharing all but the last unless listed, and (units, FAN) weights.
+
+        The sum over a unit of weight times f(set) estimates the sum of f over all allowed sets, without bias.
+        """
+        generator = np.random.default_rng(seed)
+        if self.listed is not None:
+            chance = np.ones(len(self.listed)) if uniform else self.volumes
+            ends = np.cumsum(chance)
+            places = (np.arange(FAN) + generator.random((units, 1))) / FAN * ends[-1]
+            index = np.minimum(np.searchsorted(ends, places, side="right"), len(ends) - 1)
+            return self.listed[index], ends[-1] / chance[index] / FAN
+        columns, weights = np.empty((units, FAN, self.k), dtype=np.int64), np.empty((units, FAN))
+        lengths = np.ones(len(self.lengths)) if uniform else self.lengths
+        draw_sets(self.vectors, lengths, self.allowed, uniform, generator.random((units, self.k)), columns, weights)
+        return columns, weights
+
+    def _inner(self, columns: IntArray, uniform: bool, seed: list[int]) -> tuple[FloatArray, FloatArray]:
+        """(5, P) sums over row sets for each of the column sets, flat; with ``uniform`` histograms too, (units or P, SLOTS)."""
+        flat = columns.reshape(-1, self.k)
+        if self.whole and not uniform and self._few is not None:
+            codes, table = self._few
+            return table[:, np.searchsorted(codes, self._codes(flat))], np.zeros((0, 0))
+        if self.whole:
+            found = self._visited(flat, 1 if self.listed is not None else FAN, uniform)
+            return found.sums, np.zeros((0, 0)) if found.hist is None else found.hist.astype(np.float64)
+        sums, hist = np.zeros((len(flat), 5)), np.zeros((len(flat), SLOTS if uniform else 0))
+        step = 512
+
+        def work(part: int) -> None:
+            some = slice(part * step, (part + 1) * step)
+            u = np.random.default_rng([*seed, part]).random((len(flat[some]), ROW_DRAWS, self.k - 1))
+            draw_rows(self.J, flat[some], uniform, u, bin_edges(), sums[some], hist[some])
+
+        run_parts(work, -(-len(flat) // step))
+        return sums.T, hist
+
+    def _visited(self, flat: IntArray, size: int, histogram: bool) -> SubsetSums:
+        """All row sets of column sets (P, k), of which each ``size`` share all but the last; a histogram for each FAN of them."""
+        groups = flat.reshape(-1, size, self.k)
+        cells = np.arange(len(flat)) // FAN if histogram else np.zeros(len(flat), dtype=np.int64)
+        some = SubsetList(
+            np.ascontiguousarray(groups[:, 0, :-1]),
+            np.arange(len(groups) + 1) * size,
+            np.ascontiguousarray(flat[:, -1]),
+            cells,
+            np.ones((int(cells.max(initial=0)) + 1, 1), dtype=bool),
+        )
+        return enumerate_all(self.J, some, self.k, histogram)
+
+    def _codes(self, sets: IntArray) -> IntArray:
+        """One number for each column set (P, k), whatever its order."""
+        return np.asarray(np.sort(sets, axis=1) @ len(self.lengths) ** np.arange(self.k))
+
+    @cached_property
+    def _few(self) -> tuple[IntArray, FloatArray] | None:
+        """Codes of all column sets, rising, and their (5, P) sums, where there are so few that each is visited once."""
+        n = len(self.lengths)
+        if self.listed is not None:
+            every = self.listed if len(self.listed) <= FEW else None
+        else:
+            every = row_subsets(n, self.k) if comb(n, self.k) <= FEW else None
+        if every is None:
+            return None
+        codes = self._codes(every)
+        order = np.argsort(codes)
+        return codes[order], self._visited(every[order], 1, False).sums
+
+
+def volumes(vectors: FloatArray, subsets: IntArray) -> FloatArray:
+    """(count,) volumes that listed vectors span, by QR of each."""
+    found = np.empty(len(subsets))
+    for start in range(0, len(subsets), 4096):
+        some = slice(start, start + 4096)
+        r = np.linalg.qr(np.swapaxes(vectors[subsets[some]], 1, 2), mode="r")
+        found[some] = np.abs(np.prod(np.diagonal(r, axis1=1, axis2=2), axis=1))
+    return found
+
+
+def count_sets(allowed: NDArray[np.bool_], k: int, seed: int) -> int:
+    """Estimated number of k-subsets of columns whose pairs are all allowed, to about half a percent."""
+    units = 20_000
+    allowed = allowed & ~np.eye(len(allowed), dtype=bool)
+    columns, weights = np.empty((units, 1, k), dtype=np.int64), np.empty((units, 1))
+    u = np.random.default_rng([seed, HISTOGRAM]).random((units, k))
+    draw_sets(np.zeros((len(allowed), 1)), np.ones(len(allowed)), np.ascontiguousarray(allowed), True, u, columns, weights)
+    return round(float(weights.mean()))
