@@ -32,7 +32,7 @@ def convolution(rng: np.random.Generator) -> np.ndarray:
 def lognormal(sigma: float) -> Callable[[np.random.Generator], np.ndarray]:
     def make(rng: np.random.Generator) -> np.ndarray:
         shape = (ROWS, COLUMNS)
-        return np.exp(sigma * rng.normal(size=shape)) * rng.choice([-1.0, 1.0], size=shape)
+        return np.asarray(np.exp(sigma * rng.normal(size=shape)) * rng.choice([-1.0, 1.0], size=shape))
 
     return make
 

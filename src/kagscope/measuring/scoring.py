@@ -18,7 +18,6 @@ from kagscope.jacobians.forms import FactoredJacobian
 from kagscope.measuring.spec import MeasureSpec, ScoreFunction
 from kagscope.measuring.state import WHOLE, LayerState, Values
 from kagscope.measuring.unit_statistics import MAX_COLUMNS, UnitSums
-from kagscope.minors import moment_scores
 from kagscope.minors._input import MOMENTS
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.factored import FactoredMoments
@@ -245,14 +244,15 @@ class LayerScores:
         self, one: Score, k: int, selection: str, ids: np.ndarray, moments: Moments, given: tuple[Any, ...], reason: str
     ) -> None:
         values: Any = one.function(*given)
+        exact, errors = moments.exact, moments.stderr
         if one.error is not None:
             stderr = one.error(*given)
         elif moments.exact:
             stderr = 0.0
-        else:  # moments know the errors of their own scores, by the names of the functions
-            own = getattr(moment_scores, one.function.__name__, None) is one.function
-            stderr = moments.stderr.get(one.function.__name__, np.nan) if own else np.nan
-        self._add(k, selection, one.name, Values.of(ids, values, stderr, moments.exact, reason))
+        else:  # moments know the errors of the scores that are functions of them alone, by the functions' names; 0 of exact ones
+            stderr = errors[one.function.__name__] if "histogram" not in one.moments else np.nan
+            exact = one.function.__name__ not in errors and "histogram" not in one.moments
+        self._add(k, selection, one.name, Values.of(ids, values, stderr, exact, reason))
 
     def _put_own(self, k: int, selection: str, ids: np.ndarray, moments: Moments) -> None:
         for name, function in self.spec.own_scores.items():

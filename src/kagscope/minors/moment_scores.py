@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO
 from kagscope.minors._input import Values, check_positive
-from kagscope.registry import all_scores, register
+from kagscope.registry import Score, all_scores, register
 
 if TYPE_CHECKING:
     from kagscope.minors.moments import Moments
@@ -230,9 +230,9 @@ def _smoothed(part: tuple[int, FloatArray, float], first: int, width: int, zeros
     return spread / spread.sum()
 
 
-def needs() -> dict[str, frozenset[str]]:
-    """Moments that each score of moments alone is a function of, by the name of its function."""
-    return {score.function.__name__: frozenset(score.moments) for score in all_scores() if score.takes == ("moments",)}
+def of_moments() -> list[Score]:
+    """The registered scores that are functions of moments alone."""
+    return [score for score in all_scores() if score.takes == ("moments",)]
 
 
 def _bins(moments: Moments) -> Any:

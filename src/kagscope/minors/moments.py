@@ -161,9 +161,11 @@ class Moments:
                     found[name] = np.where(self._is_unknown({name}), np.nan, error)
             if "top" in self.unknown:
                 found["top"] = np.where(self.unknown["top"], np.nan, 0.0)
-            for name, needs in moment_scores.needs().items():
+            for score in moment_scores.of_moments():
+                needs = set(score.moments)
                 if needs <= set(self.sums) and not needs.isdisjoint(self.replicates):
-                    found[name] = np.where(self._is_unknown(needs), np.nan, self._jackknife(name, needs))
+                    error = self._jackknife(score.function, score.moments)
+                    found[score.function.__name__] = np.where(self._is_unknown(needs), np.nan, error)
         errors = _Errors({name: self.out(value) for name, value in found.items()})
         errors.zero = self.out(np.zeros(len(self)))
         return errors
@@ -171,14 +173,14 @@ class Moments:
     def _is_unknown(self, names: Collection[str]) -> NDArray[np.bool_]:
         return np.any([self.unknown.get(name, np.zeros(len(self), dtype=bool)) for name in names], axis=0)
 
-    def _jackknife(self, name: str, needs: Collection[str]) -> FloatArray:
+    def _jackknife(self, function: Callable[[Moments], Any], needs: Collection[str]) -> FloatArray:
         """(B,) standard error of a score from its values with one replicate left out at a time."""
         left = {}
         for one in needs:
             values = self._replicated(one)
             left[one] = ((values.sum(axis=1, keepdims=True) - values) / (REPLICATES - 1)).ravel()
         exponent = np.repeat(self.exponent, REPLICATES)
-        values = np.asarray(getattr(moment_scores, name)(Moments(self.k, self.count, exponent, left, batched=True)))
+        values = np.asarray(function(Moments(self.k, self.count, exponent, left, batched=True)))
         values = values.reshape(len(self), REPLICATES)
         return np.sqrt((REPLICATES - 1) / REPLICATES * ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1))
 
