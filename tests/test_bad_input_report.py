@@ -283,18 +283,18 @@ def test_one_command_for_every_folder(place: Path) -> None:
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
             tracker.step(step)
     kag.measure_series(model, {0: start, 3: model.state_dict()}, x, progress=False).save(place / "series")
-    for folder, said in (("model", "networks"), ("series", "Step 3"), ("history", "measurements, from step 0 to step 3")):
+    for folder, said in (("model", "networks"), ("series", "measurements, from step 0 to step 3"), ("history", "measurements, from step 0 to step 3")):
         done = report(folder)
         assert done.exit_code == 0, done.output
         assert done.stdout.strip().splitlines()[-1] == f"{folder}/report.html"
         assert said in " ".join(done.stdout.split())
         assert "<html" in (place / folder / "report.html").read_text()
         assert json.loads(report(folder, "--json").stdout)["findings"]
-    assert kag.Trajectory.load(place / "history").steps == [0, 1, 2, 3]
+    assert kag.Tracker.load(place / "history").steps == [0, 1, 2, 3]
 
 
 def test_damaged_folders_of_models(place: Path) -> None:
-    for name, file in (("model", "report.json"), ("series", "series.json"), ("history", "tracker.json")):
+    for name, file in (("model", "report.json"), ("history", "tracker.json")):
         (place / name).mkdir()
         (place / name / file).write_text("{")
         refused(place, f"{name}.*(damaged|cannot be read)", 1, name)
@@ -308,4 +308,4 @@ def test_a_history_without_any_measurement(place: Path) -> None:
         tracker.step(1)
     for part in (place / "history" / "parts").glob("*"):
         part.unlink()
-    refused(place, "the history holds no measurement yet", 1, "history")
+    refused(place, "nothing was measured yet", 1, "history")

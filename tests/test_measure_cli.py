@@ -219,7 +219,8 @@ def test_a_run_of_reproduce(study: Outcome, here: Path) -> None:
     found = json.loads(done(str(folder), "--points", "4", "--k", "2", "--json").stdout)
     assert [layer["name"] for layer in found["layers"]] == ["hidden1", "hidden2"]
     assert found["provenance"]["baseline"] == "the same network at step 0"
-    stored = pd.read_parquet(folder / "table.parquet")
+    stored = kag.open_study(study.folder).table
+    stored = stored[stored["run"] == study.runs[0]]
     last = stored[(stored["step"] == stored["step"].max()) & (stored["score"] == "pr") & (stored["k"] == 2)]
     last = last[(last["layer"] == "hidden2") & (last["selection"] == "all")]
     points = [int(point) for point in last["point"]]
