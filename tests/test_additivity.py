@@ -16,7 +16,7 @@ from kagscope.base.errors import InputError
 from kagscope.minors import _input
 
 SUMS = ("s1", "s2", "s4", "entropy", "top")
-many = settings(max_examples=200, deadline=None)
+many = settings(deadline=None)
 
 
 def equal(left: kag.Moments, right: kag.Moments) -> None:

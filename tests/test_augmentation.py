@@ -30,7 +30,7 @@ def one_map(angle: float, zoom: float, down: float, right: float, shape: tuple[i
 SHAPES = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(
     shape=SHAPES,
     angle=st.floats(-3.2, 3.2),

@@ -283,7 +283,11 @@ def test_one_command_for_every_folder(place: Path) -> None:
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
             tracker.step(step)
     kag.measure_series(model, {0: start, 3: model.state_dict()}, x, progress=False).save(place / "series")
-    for folder, said in (("model", "networks"), ("series", "measurements, from step 0 to step 3"), ("history", "measurements, from step 0 to step 3")):
+    for folder, said in (
+        ("model", "networks"),
+        ("series", "measurements, from step 0 to step 3"),
+        ("history", "measurements, from step 0 to step 3"),
+    ):
         done = report(folder)
         assert done.exit_code == 0, done.output
         assert done.stdout.strip().splitlines()[-1] == f"{folder}/report.html"

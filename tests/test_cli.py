@@ -168,7 +168,7 @@ def _runs(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_interrupted_at_any_moment_it_goes_on(how: signal.Signals, tmp_path: Path) -> None:
     arguments = ["reproduce", "--out", "out", *SMALL, "--seeds", "4"]
     started = subprocess.Popen(

@@ -94,7 +94,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(PLACES)), JSON, max_size=3))
 def test_whatever_is_asked_for_is_a_study_or_one_line(values: dict[str, Any]) -> None:
     try:

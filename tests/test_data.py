@@ -251,7 +251,7 @@ def test_an_archive_that_announces_more_than_it_holds(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, len(NPZ) - 1), value=st.integers(0, 255))
 def test_an_archive_with_any_byte_changed_loads_or_is_refused(tmp_path: Path, at: int, value: int) -> None:
     (tmp_path / "a.npz").write_bytes(NPZ[:at] + bytes([value]) + NPZ[at + 1 :])

@@ -39,6 +39,7 @@ def run_on_a_disk_of(size: int, folder: Path) -> None:
         pytest.skip(f"a small disk cannot be mounted here: {ended.stderr.strip()}")
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path: Path) -> None:
     run_on_a_disk_of(220, tmp_path)  # two or three of the four runs fit
     assert (tmp_path / "full.code").read_text() == "1\n"

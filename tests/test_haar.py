@@ -29,7 +29,7 @@ def test_truth(file: Path) -> None:
             assert got == pytest.approx(float(entry["rr_pr"]), rel=1e-13), entry["selection"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(matrices(min_rows=3, min_columns=3))
 def test_rotating_the_rows_changes_nothing(J: np.ndarray) -> None:
     Q = random_orthogonal(len(J), 1, 5)[0]
@@ -38,7 +38,7 @@ def test_rotating_the_rows_changes_nothing(J: np.ndarray) -> None:
         assert haar_mean_s1(Q @ J, k) == pytest.approx(haar_mean_s1(J, k), rel=1e-9, abs=1e-12 * scale)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(matrices(min_rows=3, min_columns=3))
 def test_a_list_of_subsets_and_a_graph_agree_with_all(J: np.ndarray) -> None:
     n = J.shape[1]

@@ -22,7 +22,7 @@ def test_truth(file: Path) -> None:
             assert top(J) == pytest.approx(float(entry["top"]), rel=ACCURATE, abs=0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(matrices(min_rows=2, min_columns=2))
 def test_any_matrix(J: np.ndarray) -> None:
     wanted = [max(row) for row in minors(J, 2)]

@@ -109,7 +109,7 @@ def test_what_is_not_a_file(tmp_path: Path) -> None:
         read_idx(Path("/dev/zero"), 3)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(
         st.binary(max_size=200),

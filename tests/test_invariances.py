@@ -61,7 +61,7 @@ ROUTES: dict[str, Callable[[np.ndarray, int], kag.Moments]] = {
 seeds = st.integers(0, 2**32 - 1)
 orders = st.integers(1, 3)
 routes = pytest.mark.parametrize("route", list(ROUTES))
-many = settings(max_examples=200, deadline=None)
+many = settings(deadline=None)
 
 
 def matrix(seed: int, k: int) -> np.ndarray:

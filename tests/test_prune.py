@@ -32,7 +32,7 @@ def freeze_units(model: nn.Sequential, name: str, units: list[int], level: float
     return mask
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     widths=st.lists(st.integers(1, 7), min_size=1, max_size=4),
     activation=st.sampled_from(list(ACTIVATIONS)),

@@ -22,7 +22,10 @@ from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
 from test_study_runs import file_of
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra 'ray')")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra 'ray')"),
+]
 
 
 @pytest.fixture(scope="module")

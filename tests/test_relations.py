@@ -13,7 +13,7 @@ from kagscope.studies.statistics.spearman import rank_correlations
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(8, 40), held=st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_plain_and_partial(seed: int, n: int, held: int) -> None:
     values = np.random.default_rng(seed).normal(size=(n, 2 + held)).round(1)  # with ties
     plain, partial = rank_correlations(values[None])[:, 0]

@@ -49,7 +49,7 @@ def unbiased_hsic(K: np.ndarray, L: np.ndarray) -> float:
 cases = given(seed=st.integers(0, 2**32 - 1), n=st.integers(5, 25), m=st.integers(1, 6))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @cases
 def test_kernel_alignment_is_its_definition(seed: int, n: int, m: int) -> None:
     rng = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ SCORES: dict[str, Callable[[np.ndarray], float]] = {
 
 
 @pytest.mark.parametrize("name", SCORES)
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(5, 25), m=st.integers(1, 6), exponent=st.floats(-120, 120))
 def test_rotation_shift_and_scale_change_nothing(name: str, seed: int, n: int, m: int, exponent: float) -> None:
     rng = np.random.default_rng(seed)
@@ -97,7 +97,7 @@ def test_rotation_shift_and_scale_change_nothing(name: str, seed: int, n: int, m
     assert score(np.hstack([A, np.full((n, 2), 0.1)])) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @cases
 def test_cka_of_itself_is_one_and_symmetric(seed: int, n: int, m: int) -> None:
     rng = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ def test_debiased_cka_of_independent_data_is_about_zero_and_biased_is_not() -> N
     assert biased.min() > 0.5
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @cases
 def test_effective_dimension_is_within_its_bounds(seed: int, n: int, m: int) -> None:
     rng = np.random.default_rng(seed)

@@ -84,7 +84,7 @@ def test_names_read_back(selection: kag.Selection, name: str) -> None:
     assert parse_selection(name) == selection
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), dimension=st.integers(1, 3))
 def test_any_positions(seed: int, dimension: int) -> None:
     rng = np.random.default_rng(seed)

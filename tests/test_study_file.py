@@ -61,7 +61,7 @@ def test_more_random_draws_keep_the_first_ones() -> None:
 
 
 @given(a=st.lists(st.integers(1, 50), min_size=1, max_size=4, unique=True), n=st.integers(1, 4), zipped=st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_as_many_runs_as_combinations(a: list[int], n: int, zipped: int) -> None:
     made = study(
         grid={"width": a, "seed": {"count": n}}, zip=[{"epochs": list(range(zipped)), "batch_size": list(range(1, zipped + 1))}]

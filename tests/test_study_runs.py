@@ -303,7 +303,7 @@ def grown(folder: Path, name: str, *overrides: str) -> list[int]:
     return held
 
 
-@pytest.mark.parametrize("name", ["results.parquet", "curves.parquet"])
+@pytest.mark.parametrize("name", ["results.parquet", pytest.param("curves.parquet", marks=pytest.mark.slow)])
 def test_tables_grow_while_a_study_computes(name: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kagscope.studies.growing.AT_LEAST", 2)
     assert grown(tmp_path, name) == [0, 0, 2, 2]

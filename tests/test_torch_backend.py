@@ -157,7 +157,7 @@ def test_truth(path: Path, wanted: Any, device: str) -> None:
             assert m.histogram.zeros == t["exact_zeros"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(J=matrices(min_rows=2, min_columns=2))
 def test_any_matrix(J: np.ndarray) -> None:
     """Every minor is the kernel's own, bit for bit: tops and zeros are equal, not only close."""
@@ -172,7 +172,7 @@ def test_any_matrix(J: np.ndarray) -> None:
     assert np.allclose(sums[0, :3], [want.sums[name][0] for name in CHEAP], rtol=1e-12, atol=1e-300)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(J=matrices(min_rows=2, max_rows=4, min_columns=2))
 def test_zonogons_of_any_matrix(J: np.ndarray) -> None:
     _, found = torch_formulas.all_pair_sums(torch.from_numpy(J)[None], frozenset(CHEAP), 2**24)
@@ -274,7 +274,7 @@ def test_memory_budget_on_cuda() -> None:
         assert torch.cuda.max_memory_allocated() - before <= 1.25 * 2**28
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(J=matrices())
 def test_tree_adds_all(J: np.ndarray) -> None:
     exact = [math.fsum(column) for column in J.T]

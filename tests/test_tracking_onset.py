@@ -92,7 +92,7 @@ def test_ratios_that_some_points_do_not_have_are_counted_and_not_logged() -> Non
     assert metrics(summarise(table)) == {"kag/1/k2/all/pr": 3.0}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(deadline=None)
 @given(side=st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=12))
 def test_onset_is_the_first_of_two_steps_outside_on_the_same_side(side: list[int]) -> None:
     baseline = np.array([1.0, 1.1, 0.9, 1.0])

@@ -95,7 +95,7 @@ def test_a_schedule_in_epochs_asks_for_the_epoch() -> None:
 # -- cost ------------------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     limit=st.floats(0.01, 1),
     pace=st.lists(st.floats(0.001, 2), min_size=5, max_size=120),

@@ -171,7 +171,7 @@ def test_progress_reaches_the_end() -> None:
     assert 0 <= calls[-1][2]["accuracy"] <= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(last=st.integers(0, 10**6), count=st.integers(2, 40))
 def test_geometric_steps(last: int, count: int) -> None:
     steps = geometric_steps(last, count)

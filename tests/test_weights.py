@@ -174,7 +174,7 @@ def test_no_weights_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not Path("exploded").exists()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(
         st.binary(max_size=80),
@@ -189,7 +189,7 @@ def test_any_bytes_are_weights_or_refused(tmp_path: Path, content: bytes) -> Non
         assert all(isinstance(tensor, Tensor) for tensor in load_state(tmp_path / "fuzz").values())
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 10**6), byte=st.integers(0, 255), zipped=st.booleans())
 def test_a_flipped_byte_is_read_or_refused(tmp_path: Path, place: int, byte: int, zipped: bool) -> None:
     file = tmp_path / "flipped.pt"

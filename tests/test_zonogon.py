@@ -36,7 +36,7 @@ def test_truth(file: Path) -> None:
             assert zonogon_s1(np.ascontiguousarray(J.T)) == pytest.approx(float(entry["s1"]), rel=EXACT, abs=0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @given(matrices(min_rows=2))
 def test_any_matrix(J: np.ndarray) -> None:
     assert worst(J) <= EXACT

@@ -43,7 +43,7 @@ def test_truth(file: Path) -> None:
             assert abs(sampled.value - float(entry["s1"])) <= 4.5 * sampled.stderr + 1e-12 * float(entry["s1"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(matrices(max_columns=6, min_rows=3, min_columns=3))
 def test_any_matrix(J: np.ndarray) -> None:
     assert worst(J) <= ACCURATE
