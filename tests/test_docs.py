@@ -38,7 +38,15 @@ from kagscope import registry
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # a minute each; their commands are also among those of README and extend.md
-SLOW = {"docs/reproduce.md", "docs/studies.md", "docs/open_study.md"}
+SLOW = {
+    "docs/reproduce.md",
+    "docs/studies.md",
+    "docs/open_study.md",
+    "docs/compare.md",
+    "docs/figures.md",
+    "docs/report.md",
+    "docs/studies_statistics.md",
+}
 NEEDS = {"docs/tracking.md": ("lightning", "transformers", "accelerate", "tensorboard")}
 
 ONLY_PARSED = {  # beginning of the command: why it is not run here
