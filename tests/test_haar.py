@@ -69,6 +69,16 @@ def test_parallel_columns_span_exactly_nothing() -> None:
     assert haar_mean_s1(J, 3) == 0.0
 
 
+@pytest.mark.parametrize("k", [3, 4])
+def test_rank_below_k_gives_exactly_zero(k: int) -> None:
+    rng = np.random.default_rng(12)
+    J = (rng.integers(-9, 9, size=(6, 2)) @ rng.integers(-9, 9, size=(2, 8))).astype(float)
+    every = np.array(list(combinations(range(8), k)))
+    assert haar_mean_s1_estimate(J, k) == (0.0, 0.0)
+    assert haar_mean_s1(J, k, subsets=every) == haar_mean_s1(J, k, pairs=np.ones((8, 8), dtype=bool)) == 0
+    assert haar_mean_s1(J, k, max_triples=1, max_listed=1) == 0
+
+
 def test_constant_of_one_entry_is_the_mean_of_a_unit_vectors() -> None:
     assert haar_constant(2, 1) == pytest.approx(2 / math.pi, rel=1e-14)
     assert haar_constant(3, 1) == pytest.approx(0.5, rel=1e-14)

@@ -53,21 +53,44 @@ def test_sets_are_counted_within_a_percent() -> None:
 @pytest.mark.parametrize("chosen", [kag.All(), kag.Ball(3), kag.Subsets([(0, 1, 2), (3, 4, 9), (2, 7, 8)])], ids=str)
 @pytest.mark.parametrize("kind", ["Gaussian", "heavy", "sparse"])
 def test_intervals_of_everything_sampled_cover(chosen: kag.Selection, kind: str) -> None:
-    """60 seeds of k = 3 with formulas left out: far fewer misses than 20%, and no bias."""
-    J = np.random.default_rng(5).normal(size=(6, 12))
-    J = {"Gaussian": J, "heavy": J * np.exp(1.5 * rng.normal(size=J.shape)), "sparse": J * (rng.random(J.shape) < 0.5)}[kind]
-    where = {"positions": np.arange(12.0)}
+    """Of 400 seeds of k = 3, with formulas left out, 91 to 98% of the intervals cover, or the error is said not to be known.
+
+    The standard error of such a share is 1.1%. The lowest, of S1 of heavy tails over a Ball, is 92.8% of 1200 seeds.
+    """
+    own = np.random.default_rng(5)
+    J = own.normal(size=(6, 12))
+    J = {"Gaussian": J, "heavy": J * np.exp(1.5 * own.normal(size=J.shape)), "sparse": J * (own.random(J.shape) < 0.5)}[kind]
+    assert_intervals_cover(J, chosen)
+
+
+def test_a_listed_set_drawn_almost_always_as_often_is_not_taken_for_certain() -> None:
+    """Its share of the volume is 1.986 of 32 draws: at equal distances it is missed once in 70 times, seen by few replicates."""
+    generator = np.random.default_rng(0)
+    generator.normal(size=(5, 8))
+    generator.random((40, 40))
+    for _ in range(9):
+        generator.normal(size=(6, 12))
+        kept = generator.random((6, 12)) < 0.5
+    J = np.random.default_rng(5).normal(size=(6, 12)) * kept
+    assert_intervals_cover(J, kag.Subsets([(0, 1, 2), (3, 4, 9), (2, 7, 8)]))
+
+
+def assert_intervals_cover(J: np.ndarray, chosen: kag.Selection) -> None:
+    where = {"positions": np.arange(float(J.shape[1])), "moments": ("s1", "s2", "s4", "entropy")}
     exact = kag.minor_moments(J, 3, chosen, method="exact", **where)
-    misses = dict.fromkeys(("s1", "s2", "s4", "participation_ratio", "ipr", "kl_uniform"), 0)
+    names = ("s1", "s2", "s4", "participation_ratio", "ipr", "kl_uniform")
+    hits: dict[str, list[bool]] = {name: [] for name in names}
     with mock.patch(FORMULAS, ()):
-        for seed in range(60):
+        for seed in range(400):
             found = kag.minor_moments(J, 3, chosen, method="sampled", rel_error=0.03, seed=seed, **where)
             errors = found.stderr
-            for name in misses:
-                wanted = float(getattr(exact, name))
-                off = abs(float(getattr(found, name)) - wanted)
-                misses[name] += not (np.isnan(errors[name]) or off <= 1.96 * errors[name] + 1e-9 * abs(wanted))
-    assert max(misses.values()) <= 9, misses
+            for name in names:
+                if not np.isnan(errors[name]):
+                    off = abs(float(getattr(found, name)) - float(getattr(exact, name)))
+                    hits[name].append(off <= 1.96 * errors[name])
+    shares = {name: np.mean(known) for name, known in hits.items() if known}
+    assert shares, "no error is known"
+    assert all(0.91 <= share <= 0.98 for share in shares.values()), shares
 
 
 def test_rows_are_drawn_where_they_are_many() -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import Estimate
+from kagscope.minors.rank import rank_below
 from kagscope.minors.routes.determinants import clique_subsets
 from kagscope.minors.routes.zonogon import FloatArray
 from kagscope.minors.threads import map_blocks
@@ -184,7 +185,7 @@ def haar_mean_s1_estimate(
     """Mean of S1(QJ) over uniform orthogonal Q (MATH.md 4.5), with its standard error.
 
     Exact for k = 1, for k = 2, for listed subsets, for k = 3 up to ``max_triples`` column triples, beyond k = 3 up to
-    ``max_listed`` column sets; sampled beyond.
+    ``max_listed`` column sets; sampled beyond. Of k >= 3, exactly 0 where fewer than k columns are linearly independent.
 
     Args:
         J: (m, n) float64.
@@ -215,7 +216,9 @@ def haar_mean_s1_estimate(
         vectors = vectors[present]
         pairs = None if pairs is None else pairs[np.ix_(present, present)]
     stderr = 0.0
-    if subsets is not None:
+    if k >= 3 and rank_below(vectors if subsets is None else vectors[np.unique(subsets)], k):
+        value = 0.0
+    elif subsets is not None:
         value = _listed_volumes(vectors, np.asarray(subsets))
     elif k == 1:
         value = float(np.linalg.norm(vectors, axis=1).sum())

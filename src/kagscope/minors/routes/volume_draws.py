@@ -253,7 +253,9 @@ class Sets:
         if self.listed is not None:
             chance = np.ones(len(self.listed)) if uniform else self.volumes
             ends = np.cumsum(chance)
-            places = (np.arange(FAN) + generator.random((units, 1))) / FAN * ends[-1]
+            # one place in each of FAN equal stretches that begin anywhere: at equal distances, which sets are drawn once more or
+            # less could be so rare that no replicate shows it
+            places = (np.arange(FAN) + generator.random((units, 1)) + generator.random((units, FAN))) % FAN / FAN * ends[-1]
             index = np.minimum(np.searchsorted(ends, places, side="right"), len(ends) - 1)
             return self.listed[index], ends[-1] / chance[index] / FAN
         columns, weights = np.empty((units, FAN, self.k), dtype=np.int64), np.empty((units, FAN))

@@ -107,7 +107,11 @@ def s1_sampled(
         InputError: k is not in 3 … min(m, n).
     """
     values = s1_draws(J, k, rel_error, seed, max_draws)
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size)) if values.any() else 0.0)
+    largest = float(values.max())
+    if largest == 0:
+        return Estimate(0.0, 0.0)
+    shares = values / largest  # whose squares are in range whatever the scale of J
+    return Estimate(largest * float(shares.mean()), largest * float(shares.std(ddof=1) / math.sqrt(shares.size)))
 
 
 def s1_draws(J: FloatArray, k: int, rel_error: float, seed: int, max_draws: int) -> FloatArray:
