@@ -169,9 +169,12 @@ class LayerScores:
             chosen = [All(), *narrower]
             self._record(J, ids, chosen, self._moments(J, 1, chosen, method="exact"))
         else:
-            some = ids < self._points(self.spec.budget.triple_points)
+            points = min(self._points(self.spec.budget.triple_points), len(self.state.items))
+            some = ids < points
+            cheap = comb(J.shape[1], k) * comb(J.shape[2], k) * points <= self.spec.budget.exact_minors
             if some.any():
-                self._record(J[some], ids[some], self.spec.selections, self._moments(J[some], k, self.spec.selections))
+                found = self._moments(J[some], k, self.spec.selections, method="auto" if cheap else "sampled")
+                self._record(J[some], ids[some], self.spec.selections, found)
 
     def _add_pairs(self, J: np.ndarray, batch: Batch, ids: np.ndarray) -> None:
         """k = 2: sums by formulas everywhere; every minor is looked at where that is cheap, else the entropy is sampled."""
@@ -196,10 +199,11 @@ class LayerScores:
         if self._needed & SUMS:
             self._record(J, ids, chosen, self._moments(J, 2, chosen, moments=self._needed & SUMS))
         entropic = [one.name for one in self._of_moments if "entropy" in one.moments and {"s1", "entropy"} >= set(one.moments)]
-        if entropic:
+        some = ids < self._points(budget.entropy_points)
+        if entropic and some.any():
             options: dict[str, Any] = {"method": "sampled", "rel_error": budget.rel_error / 2}
-            sampled = self._moments(J, 2, chosen, moments={"s1", "entropy"}, **options)
-            self._record(J, ids, chosen, sampled, only=entropic)
+            sampled = self._moments(J[some], 2, chosen, moments={"s1", "entropy"}, **options)
+            self._record(J[some], ids[some], chosen, sampled, only=entropic)
 
     def _factored(self, W: np.ndarray) -> FactoredMoments:
         """One pass over W, which then serves every item."""

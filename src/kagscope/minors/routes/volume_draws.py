@@ -242,7 +242,7 @@ class Sets:
         _, hist = self._inner(columns, True, [seed, HISTOGRAM, REPLICATES])
         each = weights.reshape(-1, FAN)
         whole = each[:, 0] @ hist if self.whole else each.reshape(-1) @ hist
-        return whole / whole.sum(), self.steps(REPLICATES * HISTOGRAM_UNITS)
+        return whole / max(whole.sum(), np.finfo(np.float64).tiny), self.steps(REPLICATES * HISTOGRAM_UNITS)
 
     def _drawn(self, seed: list[int], units: int, uniform: bool) -> tuple[IntArray, FloatArray]:
         """(units, FAN, k) column sets, those of a unit sharing all but the last unless listed, and (units, FAN) weights.
