@@ -143,7 +143,7 @@ def noise(side: tuple[int, int]) -> Dataset:
 @pytest.mark.parametrize(
     ("side", "epochs", "batch_size", "points", "along", "minors", "window_map"),
     [
-        ((16, 16), 60, 32, 64, 24, 16 * 8128 * 32640, 8),
+        ((16, 16), 60, 32, 64, 24, 64 * 8128 * 32640, 8),
         ((1, 257), 10, 128, 24, 8, 2 * 8128 * 32896, 10),
         ((28, 28), 10, 128, 24, 8, 2 * 8128 * 306936, 10),
     ],

@@ -30,6 +30,7 @@ from kagscope.scores.of_jacobians import numerical_ranks, spectrum
 
 SUMS = frozenset({"s1", "s2", "s4"})  # of pairs: formulas give these without a look at every minor
 FACTORED_PASS = 2.0  # times the minors that may be visited: one pass over W serves all points
+VISITED_TRIPLES = comb(32, 3) * comb(64, 3)  # minors of order 3 and more, visited within a second a point
 TRIPLE_ROWS = comb(64, 3)  # row means of k = 3 take 10 microseconds each
 ROW_STEPS = 1e9  # minors of triples, steps of zonogons of pairs, that row means may cost a layer
 FEWEST_SAMPLES = 10  # for scores of a representation
@@ -169,9 +170,8 @@ class LayerScores:
             chosen = [All(), *narrower]
             self._record(J, ids, chosen, self._moments(J, 1, chosen, method="exact"))
         else:
-            points = min(self._points(self.spec.budget.triple_points), len(self.state.items))
-            some = ids < points
-            cheap = comb(J.shape[1], k) * comb(J.shape[2], k) * points <= self.spec.budget.exact_minors
+            some = ids < self._points(self.spec.budget.triple_points)
+            cheap = comb(J.shape[1], k) * comb(J.shape[2], k) <= VISITED_TRIPLES
             if some.any():
                 found = self._moments(J[some], k, self.spec.selections, method="auto" if cheap else "sampled")
                 self._record(J[some], ids[some], self.spec.selections, found)

@@ -41,7 +41,7 @@ class Budget(_Strict):
     ``exact_minors`` minors a layer reaches; the rest is sampled to ``rel_error``.
     """
 
-    exact_minors: float = Field(default=1e9, ge=0, description="minors of a layer, of each order, that may be visited one by one")
+    exact_minors: float = Field(default=1e9, ge=0, description="2-minors of a layer that may be visited one by one")
     entropy_points: int | None = Field(default=None, ge=0, description="points whose entropy of pairs is sampled; None for all")
     rel_error: float = Field(default=0.01, gt=0, lt=1, description="relative standard error of what is sampled")
     triple_points: int | None = Field(default=None, ge=1, description="points of minors of order 3 and more; None for all")
