@@ -18,11 +18,11 @@ reproduce: $(VENV)/installed  ## train on the embedded digits, measure, test the
 	$(BIN)/kagscope reproduce --out out/digits
 
 test: $(VENV)/installed  ## the tests (without the slow ones)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/installed  ## the tests that take minutes, and properties at five times the examples
 	$(BIN)/python -m pytest -m slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=thorough $$(grep -l hypothesis tests/test_*.py)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --hypothesis-profile=thorough $$(grep -l hypothesis tests/test_*.py)
 
 lint: $(VENV)/installed  ## style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
