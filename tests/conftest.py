@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ install_import_hook(SHAPED, "beartype.beartype")  # shapes and dtypes in annotat
 
 from kagscope.minors import warm_up
 from kagscope.studies.collect import Outcome
+from kagscope.tracking.overhead import ALLOWANCE
 from studies import make_small_study, make_two_studies
 
 # The same examples in every run, so that a stranger's first run is not the one that finds a rare case; `make test-slow` tries
@@ -50,6 +52,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackers measure whenever that is due, however slow the machine is, unless a test is about what that costs."""
+    monkeypatch.setattr("kagscope.tracking.tracker.ALLOWANCE", math.inf)
+
+
+@pytest.fixture
+def allowance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a tracker may take whatever its limit, as users have it."""
+    monkeypatch.setattr("kagscope.tracking.tracker.ALLOWANCE", ALLOWANCE)
 
 
 @pytest.fixture(autouse=True)

@@ -126,6 +126,7 @@ def test_reading_a_continued_history_without_training_on(tmp_path: Path) -> None
     assert len(parts(tmp_path)) == 5
 
 
+@pytest.mark.usefixtures("allowance")
 def test_thinned_steps_are_kept(tmp_path: Path) -> None:
     clock = HandClock()
     tracker = make(small_net(), every=1, max_overhead=0.5, clock=clock, history=tmp_path, log=lambda values: clock.advance(1.0))

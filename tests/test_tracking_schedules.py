@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.tracking.overhead import Overhead, check_max_overhead
 from kagscope.tracking.schedule import AtSteps, EveryEpochs, EverySteps, Geometric, parse_schedule
-from tracked import HandClock, make_tracker, small_net
+from tracked import PROBE, HandClock, make_tracker, small_net
 
 
 def due_steps(every: Any, calls: list[int], steps_per_epoch: int = 10) -> list[int]:
@@ -125,6 +126,7 @@ def test_measuring_stays_under_its_share_of_the_time(limit: float, pace: list[fl
         assert overhead.share <= limit * (1 + 1e-9)
 
 
+@pytest.mark.usefixtures("allowance")
 def test_tracker_thins_itself_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     clock = HandClock()
     tracker = make_tracker(
@@ -146,6 +148,7 @@ def test_tracker_thins_itself_and_says_so_once(caplog: pytest.LogCaptureFixture)
     assert "under 5% of the training time" in caplog.text
 
 
+@pytest.mark.usefixtures("allowance")
 def test_the_first_and_last_are_measured_whatever_they_cost() -> None:
     clock = HandClock()
     tracker = make_tracker(small_net(), every=1, max_overhead=0.01, clock=clock, log=lambda values: clock.advance(50.0))
@@ -156,9 +159,29 @@ def test_the_first_and_last_are_measured_whatever_they_cost() -> None:
     assert tracker.thinned == [1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("allowance")
+@pytest.mark.parametrize(("cost", "steps"), [(50.0, [0, 3]), (0.4, [0, 1, 2, 3])])
+def test_a_tenth_of_the_training_time_is_the_default_beyond_two_seconds(cost: float, steps: list[int]) -> None:
+    clock = HandClock()
+    tracker = kag.Tracker(small_net(), PROBE, ["1"], k=1, every=1, clock=clock, log=lambda values: clock.advance(cost))
+    for step in range(1, 4):
+        clock.advance(100.0)
+        tracker.step(step)
+    tracker.finish()
+    assert tracker.steps == steps
+
+
+def test_what_is_loaded_once_counts_as_neither_training_nor_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = HandClock()
+    monkeypatch.setattr("kagscope.tracking.tracker.rehearse", lambda k: clock.advance(20.0))
+    tracker = make_tracker(small_net(), clock=clock)
+    clock.advance(1.0)
+    assert (tracker._overhead.measuring, tracker._overhead.training) == (0.0, 1.0)
+
+
 def test_without_a_limit_the_schedule_is_kept() -> None:
     clock = HandClock()
-    tracker = make_tracker(small_net(), every=1, clock=clock, log=lambda values: clock.advance(50.0))
+    tracker = make_tracker(small_net(), every=1, max_overhead=None, clock=clock, log=lambda values: clock.advance(50.0))
     for step in range(1, 4):
         tracker.step(step)
     assert tracker.steps == [0, 1, 2, 3]

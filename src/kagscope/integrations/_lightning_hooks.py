@@ -12,7 +12,7 @@ from kagscope.base.errors import InputError
 from kagscope.integrations._inputs import on_device
 from kagscope.tracking.line import furthest_ratios
 from kagscope.tracking.loggers import senders
-from kagscope.tracking.overhead import check_max_overhead
+from kagscope.tracking.overhead import MAX_OVERHEAD, check_max_overhead
 from kagscope.tracking.schedule import parse_schedule
 from kagscope.tracking.tracker import Tracker
 
@@ -44,7 +44,7 @@ class TrackerHooks:
         *,
         module: str = "",
         every: Any = 100,
-        max_overhead: float | None = None,
+        max_overhead: float | None = MAX_OVERHEAD,
         history: Any = None,
         log: Any = None,
         progress_bar: bool = True,

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from kagscope.integrations._inputs import on_device
 from kagscope.tracking.loggers import senders
-from kagscope.tracking.overhead import check_max_overhead
+from kagscope.tracking.overhead import MAX_OVERHEAD, check_max_overhead
 from kagscope.tracking.schedule import parse_schedule
 from kagscope.tracking.tracker import Tracker
 
@@ -53,7 +53,7 @@ class KagscopeTrainerCallback(TrainerCallback):
         layers: Sequence[str] | None = None,
         *,
         every: Any = 100,
-        max_overhead: float | None = None,
+        max_overhead: float | None = MAX_OVERHEAD,
         history: Any = None,
         log: Any = None,
         **settings: Any,

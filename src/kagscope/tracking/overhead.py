@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from kagscope.base.errors import InputError
 
 Clock = Callable[[], float]
+MAX_OVERHEAD = 0.1  # of the training time, where nothing else is said
+ALLOWANCE = 2.0  # seconds of measuring in all that nobody minds, so that short trainings are seen
 
 
 class Overhead:
@@ -17,14 +19,15 @@ class Overhead:
     Args:
         limit: largest share, measuring over training, in (0, inf); None: no limit.
         clock: seconds, never going back.
+        allowance: seconds that measuring may take in all, whatever the limit.
 
     Attributes:
         measuring: seconds spent measuring so far.
         last: seconds the last measurement took.
     """
 
-    def __init__(self, limit: float | None, clock: Clock) -> None:
-        self.limit = limit
+    def __init__(self, limit: float | None, clock: Clock, allowance: float = 0.0) -> None:
+        self.limit, self.allowance = limit, allowance
         self.measuring = 0.0
         self.last = 0.0
         self._clock = clock
@@ -44,7 +47,7 @@ class Overhead:
     def allows_another(self) -> bool:
         """Whether one more measurement, and the last one that is always made, fit under the limit if they cost as much as the
         last did."""
-        return self.limit is None or self.measuring + 2 * self.last <= self.limit * self.training
+        return self.limit is None or self.measuring + 2 * self.last <= max(self.limit * self.training, self.allowance)
 
     @contextlib.contextmanager
     def measurement(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from kagscope.jacobians.inputs import Inputs, as_inputs
+from kagscope.jacobians.randomness import random_state_kept
 from kagscope.measuring.compare import compare
 from kagscope.measuring.observe import observe
 from kagscope.measuring.spec import MeasureSpec
@@ -66,6 +68,16 @@ class Baseline:
         """Rows of a measurement that failed."""
         rows = compare(self.states[0], self.states)
         return rows.assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=reason)
+
+
+@cache
+def rehearse(k: tuple[int, ...]) -> None:
+    """Measure a tiny network, once, so that no measurement's time holds that of loading kernels and libraries."""
+    inputs = torch.rand(12, 8, generator=torch.Generator().manual_seed(0))
+    with random_state_kept():
+        model = nn.Sequential(nn.Linear(8, 8), nn.GELU())
+    with torch.inference_mode(False):
+        observe(model, inputs, MeasureSpec(k=k, rotation_points=0))
 
 
 def _copied(value: Any) -> Any:

@@ -27,9 +27,9 @@ from kagscope.tables.means import CONFIDENCE, summarise
 from kagscope.tracking.history import History
 from kagscope.tracking.line import line
 from kagscope.tracking.loggers import LOGGED, Send, metrics, senders
-from kagscope.tracking.overhead import Clock, Overhead, check_max_overhead
+from kagscope.tracking.overhead import ALLOWANCE, MAX_OVERHEAD, Clock, Overhead, check_max_overhead
 from kagscope.tracking.parts import Part, join, one_trajectory
-from kagscope.tracking.probe import Probe
+from kagscope.tracking.probe import Probe, rehearse
 from kagscope.tracking.schedule import Schedule, check_step, parse_schedule
 from kagscope.tracking.start import FIRST_STEP, begin, check_continues, named
 
@@ -52,8 +52,9 @@ class Tracker:
         probe_inputs: what it is measured on: a batch as for :func:`kagscope.measure`, the same at every step. It is copied.
         layers: names as ``named_modules()`` gives them, patterns, or module classes; None: every activation.
         every: when: steps (100), ``"geometric"`` (1, 2, 4, 8, …), ``("geometric", 1.5)``, ``("epochs", 1)``, or a list of steps.
-        max_overhead: largest share of the training time that measuring may take, such as 0.05; measurements that are due are then
-            left out as needed (``thinned`` lists them). The first and the last are made always. None: no limit.
+        max_overhead: largest share of the training time that measuring may take, once it takes more than two seconds in all;
+            measurements that are due are then left out as needed (``thinned`` lists them). The first and the last are made
+            always. None: no limit.
         history: folder that keeps each measurement as it is made; a tracker on the same folder continues it.
         log: TensorBoard ``SummaryWriter``, an object with ``log(dict, step=)`` or ``log_metrics``, a function of a dict, or a
             list of such.
@@ -81,7 +82,7 @@ class Tracker:
         layers: Layers = None,
         *,
         every: int | str | tuple[str, float] | Sequence[int] | Schedule = 100,
-        max_overhead: float | None = None,
+        max_overhead: float | None = MAX_OVERHEAD,
         history: str | os.PathLike[str] | None = None,
         log: Any = None,
         log_scores: Sequence[str] | None = LOGGED,
@@ -97,7 +98,7 @@ class Tracker:
             raise InputError(f"model is {type(model).__name__}, expected the torch.nn.Module that is being trained")
         self.schedule = parse_schedule(every)
         self._senders = senders(log)
-        self._overhead = Overhead(check_max_overhead(max_overhead), clock)
+        check_max_overhead(max_overhead)
         self._model = model = unwrapped(model)  # which shares its parameters
         self._log_scores = log_scores
         self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
@@ -107,6 +108,8 @@ class Tracker:
         self._skipped: list[int] = []
         self._warned: set[str] = set()
         self._found: Report | None = None
+        rehearse(self._probe.spec.k)
+        self._overhead = Overhead(max_overhead, clock, ALLOWANCE)
         with self._measuring():
             start = begin(model, self._probe, history, baseline, baseline_seeds, first_step, {"schedule": str(self.schedule)})
         self._baseline, self._history, self._damaged = start.baseline, start.history, start.damaged
@@ -343,7 +346,7 @@ class Tracker:
         self._warn(
             "thinned",
             f"a measurement takes {self._overhead.last:.2g} s: to stay under {limit:g}% of the training time, due ones are left "
-            f"out, the first at step {self._step}; tracker.thinned lists them",
+            f"out, the first at step {self._step}; tracker.thinned lists them, max_overhead=None measures all",
         )
 
     def _send(self, send: Send, values: Mapping[str, float], step: int) -> None:
