@@ -20,7 +20,7 @@ ROOMS = [  # CONTRIBUTING.md says what each holds
     ["figures", "report"],
     ["measuring"],
     ["tracking", "integrations"],
-    ["pruning", "robustness"],
+    ["pruning", "robustness", "steering"],
     ["studies"],
     ["commands", "cli"],
 ]

@@ -35,8 +35,11 @@ class Outer:
     d: Tensor
 
 
-def outer_diagonal(h: Tensor) -> Outer | None:
-    """The elementwise part at the end of the graph of ``h``; None where it does not start from one tensor of h's shape."""
+def outer_diagonal(h: Tensor, create_graph: bool = False) -> Outer | None:
+    """The elementwise part at the end of the graph of ``h``; None where it does not start from one tensor of h's shape.
+
+    With ``create_graph`` the diagonal can itself be differentiated.
+    """
     if h.grad_fn is None:
         return None
     start = GradientEdge(h.grad_fn, h.output_nr)
@@ -58,7 +61,9 @@ def outer_diagonal(h: Tensor) -> Outer | None:
     (edge,) = frontier.values()
     if edge.node is h.grad_fn:
         return Outer(edge, torch.ones_like(h, requires_grad=False))
-    found: tuple[Tensor | None, ...] = torch.autograd.grad(h, [edge], torch.ones_like(h), retain_graph=True, allow_unused=True)
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        h, [edge], torch.ones_like(h), retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
     return Outer(edge, found[0]) if found[0] is not None and found[0].shape == h.shape else None
 
 

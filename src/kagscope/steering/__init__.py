@@ -1,0 +1,1 @@
+"""Training towards geometry or away from it."""

@@ -1,0 +1,328 @@
+"""A term for any loss that steers a network's layers towards Kolmogorov-Arnold geometry or away from it (MATH.md section 6)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kagscope.base.errors import InputError
+from kagscope.base.messages import close_names
+from kagscope.columns.selections import All, Selection, as_selections
+from kagscope.jacobians import structure
+from kagscope.jacobians.forward import required, unwrapped
+from kagscope.jacobians.inputs import Inputs, as_inputs
+from kagscope.jacobians.layers import Layers, find_layers
+from kagscope.jacobians.runner import Stop, intercept
+from kagscope.scores import functional
+
+Score = Callable[[functional.Task], Tensor]
+SCORES: Mapping[str, Score] = {
+    "pr": functional.log_pr_of,
+    "effective_minors": lambda task: -functional.effective_minors_of(task).log(),
+    "rr_pr": lambda task: functional.rr_pr_of(task).log(),
+    "alignment": lambda task: functional.alignment_of(task).log(),
+}
+MAPS = ("input", "block")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call of a penalty computes for one layer.
+
+    Attributes:
+        rows, columns: shape of the Jacobians.
+        points: how many there are.
+        shared: whether all are diag(d) W, so that sums over pairs of rows of W serve every point.
+        pairs: pairs sorted in a call: of rows, or of columns for selections of pairs; 0 where nothing is sorted (k = 1).
+        vectors: how many vectors each of them has.
+    """
+
+    rows: int
+    columns: int
+    points: int
+    shared: bool
+    pairs: int
+    vectors: int
+
+    @property
+    def steps(self) -> float:
+        """Steps of sorting in a call, twice with the derivative; about 3e8 of them take a second of one core."""
+        return 2.0 * self.pairs * self.vectors * math.log2(max(self.vectors, 2))
+
+
+class GeometryPenalty:
+    """``loss = loss + penalty(batch)``: ``weight`` times the mean log of a score over points and layers.
+
+    A negative weight is towards geometry, a positive one away from it. Derivatives are exact, or with ``rows`` those of an
+    estimate of S1 without bias. Jacobians are those of the model in eval mode (no dropout, batch norm with its running
+    statistics), in a pass of its own over a few points, which leaves modes, buffers and random numbers as they were.
+
+    Args:
+        model: the network that is trained; of a wrapped one (compiled, data parallel) the module inside.
+        layers: as for :func:`kagscope.measure`.
+        score: "pr", "effective_minors", "rr_pr" or "alignment"; of "effective_minors" the log is taken with a minus, since it
+            falls with geometry.
+        weight: factor of the term.
+        points: how many inputs of each batch, its first ones.
+        k: order of the minors, 1 or 2; not of "alignment".
+        selection, image_shape, positions, groups: which minors, as for :func:`kagscope.minor_moments`.
+        layer_map: "input" for the map from the model's input, "block" for that from the layer's own input. Of layers on
+            sequences one token of each point is taken, drawn at random, with respect to the same token.
+        rows: how many pairs of rows to draw in each call, in proportion to their S2, for S1 of k = 2; None for all of them.
+        wrt: which input to differentiate, where several could be.
+        seed: of the draws.
+
+    Attributes:
+        costs: by layer, what a call computes (:class:`Cost`); known after the first call.
+        values: by layer, the mean of the log score in the last call, without the weight; NaN where it was undefined throughout.
+
+    Raises:
+        InputError: an argument that cannot be used; of a layer without a Jacobian, at the first call.
+
+    Examples:
+        >>> import torch, kagscope as kag
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+        >>> penalty = kag.GeometryPenalty(model, ["1"], weight=-0.1, points=2)
+        >>> loss = model(torch.ones(8, 6)).square().mean() + penalty(torch.ones(8, 6))
+        >>> loss.backward()
+        >>> penalty.costs["1"].pairs, penalty.costs["1"].shared
+        (6, True)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Layers,
+        score: str = "pr",
+        weight: float = -0.1,
+        points: int = 8,
+        *,
+        k: int = 2,
+        selection: Selection | str | None = None,
+        image_shape: Sequence[int] | None = None,
+        positions: Any = None,
+        groups: Any = None,
+        layer_map: str = "input",
+        rows: int | None = None,
+        wrt: int | str | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model is {type(model).__name__}; expected the torch.nn.Module that is trained")
+        if score not in SCORES:
+            raise InputError(f"there is no differentiable score {score!r}{close_names(str(score), SCORES)}; expected one of "
+                             f"{', '.join(SCORES)}")  # fmt: skip
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise InputError(f"weight is {weight!r}; expected a finite number, negative towards geometry")
+        for name, value in (("points", points), ("rows", 1 if rows is None else rows)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
+        if layer_map not in MAPS:
+            raise InputError(f"layer_map is {layer_map!r}; expected {' or '.join(map(repr, MAPS))}")
+        if k not in functional.ORDERS:
+            raise InputError(f"k is {k!r}; expected 1 or 2, the orders whose derivatives are known")
+        self.selection = as_selections(All() if selection is None else selection)[0][0]
+        if rows is not None and (k == 1 or score == "alignment" or not self.selection.clique):
+            raise InputError(
+                "rows draws pairs of rows for k = 2 over all columns or a window; leave it out here, and use fewer points"
+            )
+        self.model, self.score, self.weight, self.points, self.k = unwrapped(model), score, float(weight), points, k
+        self.where = {"image_shape": image_shape, "positions": positions, "groups": groups}
+        self.layer_map, self.rows, self.wrt = layer_map, rows, wrt
+        self._fed = max(1, required(self.model))
+        self.paths = list(find_layers(self.model, layers)[0])
+        self.costs: dict[str, Cost] = {}
+        self.values: dict[str, float] = {}
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, batch: Any) -> Tensor:
+        """The term for one batch, a 0-d tensor.
+
+        Args:
+            batch: what the model is fed: a tensor, a mapping of keyword arguments, or a tuple, of which as many elements are fed
+                as ``forward`` has required parameters (so that a loader's (x, y) will do).
+
+        Raises:
+            InputError: a layer without a Jacobian, or one that is NaN or infinite.
+        """
+        inputs = self._inputs(batch)
+        keep = torch.is_grad_enabled()
+        terms = []
+        with torch.enable_grad(), _in_eval_mode(self.model):
+            for path in self.paths:
+                with _named(path):
+                    terms.append(self._of_layer(path, inputs))
+        term = self.weight * torch.stack(terms).mean()
+        return term if keep else term.detach()
+
+    def __repr__(self) -> str:
+        rows = "" if self.rows is None else f", rows={self.rows}"
+        layers = ", ".join(map(repr, self.paths))
+        return f"GeometryPenalty([{layers}], score={self.score!r}, weight={self.weight:g}, points={self.points}{rows})"
+
+    def _inputs(self, batch: Any) -> Inputs:
+        if isinstance(batch, tuple | list):
+            batch = tuple(batch[: self._fed])
+        inputs = as_inputs(batch).take(slice(0, self.points))
+        return inputs if self.wrt is None else inputs.with_respect_to(self.wrt, self.model)
+
+    def _of_layer(self, path: str, inputs: Inputs) -> Tensor:
+        """Mean log score of a layer over the points where it is defined; 0 where it is nowhere."""
+        u, h = self._pass(path, inputs)
+        tokens = None
+        if h.ndim == 3 and u.ndim == 3 and h.shape[1] == u.shape[1]:
+            tokens = torch.randint(h.shape[1], (len(h),), generator=self._generator).to(h.device)
+        outer = structure.outer_diagonal(h, create_graph=True)
+        W = None if outer is None else _shared(outer, u, tokens)
+        if outer is not None and W is not None:
+            d = outer.d if tokens is None else outer.d[torch.arange(len(h)), tokens]
+            tasks = [functional.task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
+        else:
+            J = _pulled(h, u, _one_hots(h, tokens, same=False), tokens).swapaxes(0, 1)
+            several = J if self.rows is not None else [J]
+            tasks = [functional.task(one, self.k, self.selection, **self.where) for one in several]
+        if self.rows is not None:
+            tasks = [replace(task, rows=draw_rows(task, self.rows, self._generator)) for task in tasks]
+        self._note(path, tasks[0], len(h))
+        values = torch.cat([torch.atleast_1d(SCORES[self.score](task)) for task in tasks])
+        defined = values.isfinite()
+        self.values[path] = float(values.detach()[defined].mean()) if bool(defined.any()) else math.nan
+        return torch.where(defined, values, 0.0).sum() / defined.sum().clamp(min=1)
+
+    def _pass(self, path: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """The variable and the layer's output, with the graph between them and to the parameters."""
+        if self.layer_map == "input":
+            place = inputs.differentiated()
+            u = inputs.tensors()[place].detach().requires_grad_()
+            inputs = inputs.with_tensor(place, u)
+        seen: dict[str, Tensor] = {}
+
+        def on_input(value: Tensor) -> Tensor:
+            seen["u"] = value if value.requires_grad else value.detach().requires_grad_()
+            return seen["u"]
+
+        def on_output(value: Tensor) -> Tensor:
+            seen["h"] = value
+            raise Stop
+
+        module = self.model.get_submodule(path)
+        with (
+            intercept(module, 0, on_input=on_input if self.layer_map == "block" else None, on_output=on_output),
+            torch.autocast(next(iter(inputs.tensors().values())).device.type, enabled=False),
+            contextlib.suppress(Stop),
+        ):
+            self.model(*inputs.args, **inputs.kwargs)
+        if "h" not in seen:
+            raise InputError("it is not called in the forward pass, or gives no floating tensor")
+        u = u if self.layer_map == "input" else seen["u"]
+        h = seen["h"]
+        if not h.requires_grad or len(h) != len(u):
+            raise InputError(
+                "its output does not depend differentiably on the variable, point by point, so that it has no Jacobian"
+            )
+        return u, h
+
+    def _note(self, path: str, task: functional.Task, points: int) -> None:
+        if path in self.costs:
+            return
+        m, n = task.matrices.shape[1:]
+        shared = task.d is not None
+        times = 1 if shared else points
+        pairs, vectors = 0, n
+        if self.k == 2 and self.score != "alignment":
+            if task.pairs is not None:
+                times, pairs, vectors = points, len(task.pairs.first), m
+            elif self.rows is not None:
+                pairs = self.rows
+            else:
+                few = m if shared else min(m, n)
+                pairs, vectors = math.comb(few, 2), n if shared else max(m, n)
+        self.costs[path] = Cost(m, n, points, shared, times * pairs, vectors)
+
+
+def draw_rows(task: functional.Task, count: int, generator: torch.Generator) -> functional.Rows:
+    """Systematic draws of row pairs of one W or J in proportion to sqrt(S2) of their minors, times |d_i d_j| on average.
+
+    S1 of a pair over sqrt(S2) hardly varies, so that few pairs do (MATH.md 4.11).
+    """
+    with torch.no_grad():
+        sizes = functional.row_pair_sizes(task)
+        m, size = len(sizes), sizes.flatten()
+        running = size.cumsum(0)
+        total = running[-1]
+        where = (torch.arange(count, device=size.device) + torch.rand(1, generator=generator).to(size)) * (total / count)
+        drawn = torch.searchsorted(running, where, right=True).clamp(max=m * m - 1)
+        drawn = drawn[size[drawn] > 0]
+        return functional.Rows(drawn // m, drawn % m, total / (2 * count * size[drawn]))
+
+
+def _shared(outer: structure.Outer, u: Tensor, tokens: Tensor | None) -> Tensor | None:
+    """W (m, n) of diag(d) W where all points have the same; each pulls back rows of its own, since they share them."""
+    like = outer.d
+    points, units = len(like), math.prod(like.shape[1:] if tokens is None else like.shape[2:])
+    cotangents = _one_hots(like, tokens, same=True)
+    random = torch.randn(units, generator=torch.Generator().manual_seed(1)).to(like)
+    probe = random.expand(1, points, units) if tokens is None else _at_tokens(random.expand(1, points, units), like.shape, tokens)
+    g = _pulled(outer.edge, u, torch.cat([cotangents, probe.reshape(1, *like.shape)]), tokens)
+    probed = g[-1].detach()
+    if not structure.same(probed, probed[:1]):
+        return None
+    return g[:-1].reshape(-1, g.shape[-1])[:units]
+
+
+def _one_hots(like: Tensor, tokens: Tensor | None, same: bool) -> Tensor:
+    """Cotangents that pull back every row of every point, (m, P, …); with ``same``, each row at one point only, (m / P, P, …)."""
+    points, units = len(like), math.prod(like.shape[1:] if tokens is None else like.shape[2:])
+    if same:
+        v = torch.eye(-(-units // points) * points, units, dtype=like.dtype, device=like.device).reshape(-1, points, units)
+    else:
+        v = torch.eye(units, dtype=like.dtype, device=like.device)[:, None].expand(units, points, units)
+    return (v if tokens is None else _at_tokens(v, like.shape, tokens)).reshape(-1, *like.shape)
+
+
+def _at_tokens(v: Tensor, shape: torch.Size, tokens: Tensor) -> Tensor:
+    """(…, P, m) put at each point's token, (…, P, T, m)."""
+    whole = v.new_zeros((len(v), *shape))
+    whole[:, torch.arange(shape[0]), tokens] = v
+    return whole
+
+
+def _pulled(h: Any, u: Tensor, cotangents: Tensor, tokens: Tensor | None) -> Tensor:
+    """(passes, P, n) cotangents pulled back to each point's variable (its token), differentiable again."""
+    try:
+        (g,) = torch.autograd.grad([h], [u], cotangents, create_graph=True, is_grads_batched=True, allow_unused=True)
+    except (RuntimeError, NotImplementedError):  # an operation that vmap cannot take
+        found = [torch.autograd.grad([h], [u], one, create_graph=True, allow_unused=True)[0] for one in cotangents]
+        g = None if found[0] is None else torch.stack(found)
+    if g is None:
+        raise InputError("its output does not depend differentiably on the variable, so that it has no Jacobian")
+    g = g if tokens is None else g[:, torch.arange(len(tokens)), tokens]
+    return g.flatten(2)
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Errors with the layer in front."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"penalty on layer {path!r}: {error}") from None
+
+
+@contextlib.contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, each module's own mode as before afterwards."""
+    modules = [module for module in model.modules() if module.training]
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = True

@@ -1,0 +1,224 @@
+"""The penalty: its value against the engine, its gradient against finite differences, and the training loops it is used in."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kagscope as kag
+from kagscope.scores import functional
+from kagscope.steering.penalty import draw_rows
+from tracked import DATA, LABELS, small_net
+
+BATCH = DATA[:32]
+
+
+def _log_pr(model: nn.Module, layer: str, points: int, **options: Any) -> float:
+    report = kag.measure(model, BATCH[:points], layers=[layer], k=(2,), scores=["pr"], progress=False, **options)
+    return float(np.log(report.table["value"][report.table["score"] == "pr"]).mean())
+
+
+@pytest.mark.parametrize("layer", ["1", "3", "2"])  # diag(d) W; a matrix of its own at every point; affine
+def test_value_is_the_mean_log_of_what_measure_says(layer: str) -> None:
+    model = small_net()
+    penalty = kag.GeometryPenalty(model, [layer], weight=-0.5, points=6)
+    term = penalty(BATCH)
+    assert term.shape == ()
+    assert term.item() == pytest.approx(-0.5 * _log_pr(model, layer, 6), rel=1e-5)
+    assert penalty.values[layer] == pytest.approx(-2 * term.item(), rel=1e-6)
+    assert penalty.costs[layer].shared == (layer == "1")
+
+
+@pytest.mark.parametrize("score", ["pr", "effective_minors", "rr_pr", "alignment"])
+@pytest.mark.parametrize("layer", ["1", "3"])
+def test_gradient_agrees_with_finite_differences(score: str, layer: str) -> None:
+    model = small_net().double()
+    penalty = kag.GeometryPenalty(model, [layer], score, 1.0, 3)
+    batch = BATCH.double()
+    penalty(batch).backward()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None:
+            assert name.split(".")[0] > layer or (score, name) == ("alignment", "0.bias")
+            continue
+        step = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 1e-6
+        with torch.no_grad():
+            parameter += step
+            above = penalty(batch).item()
+            parameter -= 2 * step
+            below = penalty(batch).item()
+            parameter += step
+        assert (parameter.grad * step).sum().item() == pytest.approx((above - below) / 2, rel=1e-5, abs=1e-12)
+
+
+def test_a_negative_weight_is_towards_geometry() -> None:
+    reached = {}
+    for weight in (-0.3, 0.3):
+        model = small_net()
+        penalty = kag.GeometryPenalty(model, ["1"], weight=weight)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(20):
+            optimizer.zero_grad()
+            (nn.functional.cross_entropy(model(DATA), LABELS) + penalty((DATA, LABELS))).backward()
+            optimizer.step()
+        reached[weight] = _log_pr(model, "1", 8)
+    assert reached[-0.3] > _log_pr(small_net(), "1", 8) > reached[0.3]
+
+
+def test_drawn_rows_are_unbiased_and_close() -> None:
+    W = torch.randn(12, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    d = torch.rand(4, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    task = functional.task(W, d=d)
+    generator = torch.Generator().manual_seed(2)
+    found = torch.stack([_drawn(task, generator) for _ in range(400)])
+    exact = task.s1()
+    error = found.std(0) / math.sqrt(len(found))
+    assert bool(((found.mean(0) - exact).abs() < 4 * error).all())
+    assert float((found.std(0) / exact).max()) < 0.2
+
+
+def _drawn(task: functional.Task, generator: torch.Generator) -> Tensor:
+    from dataclasses import replace
+
+    return replace(task, rows=draw_rows(task, 16, generator)).s1()
+
+
+@pytest.mark.parametrize("layer", ["1", "3"])
+def test_drawn_rows_in_training_and_their_cost(layer: str) -> None:
+    model = small_net()
+    exact, drawn = (kag.GeometryPenalty(model, [layer], weight=1.0, points=4, rows=rows, seed=1) for rows in (None, 8))
+    values = [drawn(BATCH).item() for _ in range(30)]
+    assert np.mean(values) == pytest.approx(exact(BATCH).item(), abs=0.1)
+    assert len(set(values)) > 1
+    assert drawn.costs[layer].steps < exact.costs[layer].steps
+    drawn(BATCH).backward()
+    again = kag.GeometryPenalty(model, [layer], weight=1.0, points=4, rows=8, seed=1)
+    assert [again(BATCH).item() for _ in range(30)] == values
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Dropout(0.5), nn.Linear(8, 4))
+    model[3].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    penalty = kag.GeometryPenalty(model, ["2"], points=4)
+    assert penalty(BATCH).item() == penalty(BATCH).item()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in model] == [True, True, True, False, True]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    with torch.no_grad():
+        assert not penalty(BATCH).requires_grad
+
+
+def test_dead_layers_and_single_points_add_nothing() -> None:
+    model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+    penalty = kag.GeometryPenalty(model, ["1"])
+    term = penalty(BATCH[:1])
+    term.backward()
+    assert term.item() == 0.0
+    assert math.isnan(penalty.values["1"])
+    assert not any(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+
+
+class Integers(nn.Module):
+    """A layer that no derivative passes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.round().detach()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"layers": ["11"]}, "no layer"),
+        ({"score": "rr_prr"}, "did you mean rr_pr"),
+        ({"weight": math.nan}, "weight"),
+        ({"points": 0}, "points"),
+        ({"rows": 0}, "rows"),
+        ({"rows": 4, "k": 1}, "rows"),
+        ({"k": 3}, "k is 3"),
+        ({"layer_map": "output"}, "layer_map"),
+        ({"selection": "bal(3)"}, "selection"),
+    ],
+)
+def test_bad_arguments_are_told_at_once(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(kag.InputError, match=named):
+        kag.GeometryPenalty(small_net(), **{"layers": ["1"], "weight": 0.1} | options)
+
+
+def test_a_layer_without_a_jacobian_is_told() -> None:
+    model = nn.Sequential(nn.Linear(16, 8), Integers(), nn.Linear(8, 4))
+    with pytest.raises(kag.InputError, match=r"layer '1'.*no Jacobian"):
+        kag.GeometryPenalty(model, ["1"])(BATCH)
+    embedding = nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(16, 4))
+    with pytest.raises(kag.InputError, match="float"):
+        kag.GeometryPenalty(embedding, ["2"])(torch.ones(4, 2, dtype=torch.long))
+    model = small_net()
+    with torch.no_grad():
+        model[0].weight.fill_(math.inf)
+    with pytest.raises(kag.InputError, match=r"layer '1'.*NaN or infinite"):
+        kag.GeometryPenalty(model, ["1"])(BATCH)
+
+
+def test_in_lightning(tmp_path: Path) -> None:
+    pl = pytest.importorskip("lightning.pytorch")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from test_lightning import Classifier
+
+    class Steered(Classifier):
+        def training_step(self, batch: Any, index: int) -> Tensor:
+            self.penalty = getattr(self, "penalty", None) or kag.GeometryPenalty(self, ["net.1"], weight=-0.1, rows=8)
+            term = self.penalty(batch)
+            self.terms = [*getattr(self, "terms", []), term.item()]
+            loss: Tensor = super().training_step(batch, index) + term
+            return loss
+
+    model = Steered()
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, default_root_dir=str(tmp_path), enable_checkpointing=False,
+        enable_model_summary=False, enable_progress_bar=False,
+    )  # fmt: skip
+    trainer.fit(model, DataLoader(TensorDataset(DATA, LABELS), batch_size=64))
+    assert len(model.terms) == 4
+    assert all(math.isfinite(term) for term in model.terms)
+    assert "penalty" not in "".join(model.state_dict())
+
+
+def test_in_the_trainer_of_hugging_face(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    from test_huggingface import MLP, Sentences, tiny_bert
+
+    model = tiny_bert()
+    penalty = kag.GeometryPenalty(model, [MLP], weight=-0.1, points=4, layer_map="block")
+    terms = []
+
+    class Steered(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+            term = penalty(inputs)
+            terms.append(term.item())
+            return super().compute_loss(model, inputs, *args, **options) + term
+
+    args = transformers.TrainingArguments(
+        output_dir=str(tmp_path), max_steps=3, per_device_train_batch_size=8, use_cpu=True, report_to=[], disable_tqdm=True,
+        save_strategy="no",
+    )  # fmt: skip
+    Steered(model=model, args=args, train_dataset=Sentences()).train()
+    assert len(terms) == 3
+    assert len(set(terms)) == 3
+    assert penalty.costs[MLP].shared
+    assert (penalty.costs[MLP].rows, penalty.costs[MLP].columns) == (12, 8)
+    attention = kag.GeometryPenalty(model, ["bert.encoder.layer.0"], points=2, layer_map="block")  # mixes tokens
+    attention(Sentences()[0] | {"input_ids": Sentences()[0]["input_ids"][None].repeat(2, 1), "labels": torch.zeros(2).long()})
+    assert not attention.costs["bert.encoder.layer.0"].shared
