@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from browser import Browser, find_chromium
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables
 from hostile import LAYER, make_hostile_page
-from kagscope.figures.study import study_means
+from kagscope.figures.study import net_means, study_means
 from kagscope.measuring.unit_statistics import UnitStatistics
 from kagscope.report import write_report
+from kagscope.report.axes import axes_section, pack_axes
+from kagscope.report.numbers import number_cell, text_cell
 from kagscope.tables import means as reduced
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
@@ -112,7 +116,7 @@ def test_the_scale_explorer_shows_the_numbers_of_the_table(browser: Browser, pag
     assert "were sampled" in browser.run("document.querySelector('[data-note=scales]').textContent")
     choose(browser, "axis", "apart")
     assert {row[2] for row in shown(browser, "scales")} == {"all", "apart(2)", "apart(4)", "apart(6)", "apart(8)"}
-    browser.run("document.querySelector('[data-toggle=widths][value=\"8\"]').click()")
+    choose(browser, "width", "16")
     assert {row[0] for row in shown(browser, "scales")} == {"16"}
     slide(browser, "step", 0)
     assert {(row[2], row[3]) for row in shown(browser, "scales")} == {("all", "0")}
@@ -129,7 +133,7 @@ def test_undefined_values_are_said_where_they_are_missing(browser: Browser, page
 def test_every_option_of_every_control_can_be_chosen(browser: Browser, page: Path) -> None:
     browser.open(page)
     keys = browser.run("[...new Set([...document.querySelectorAll('select[data-key]')].map(s => s.dataset.key))]")
-    assert len(keys) == 20
+    assert len(keys) == 20  # those of a study's axes are on a page that has some
     for key in keys:
         count = browser.run(f"""(() => {{ let n = 0; for (const s of document.querySelectorAll('select[data-key={key}]'))
             for (const v of [...s.options].map(o => o.value)) {{ s.value = v; s.dispatchEvent(new Event('change')); n++; }}
@@ -138,8 +142,6 @@ def test_every_option_of_every_control_can_be_chosen(browser: Browser, page: Pat
     for name in ("step", "radius"):
         for place in range(int(browser.run(f"Number(document.querySelector('[data-slider={name}]').max)")) + 1):
             slide(browser, name, place)
-    browser.run("document.querySelectorAll('[data-toggle]').forEach(b => b.click())")
-    browser.run("document.querySelectorAll('[data-toggle]').forEach(b => b.click())")
     browser.run("document.querySelector('[data-theme-button]').click()")
     assert browser.problems == []
     assert [address for address in browser.requests if not address.startswith(("file:", "data:", "blob:"))] == []
@@ -157,7 +159,7 @@ def test_play_moves_through_the_steps(browser: Browser, page: Path) -> None:
 
 
 def test_an_address_restores_a_view(browser: Browser, page: Path, study: Tables) -> None:
-    browser.open(page, "#s:layer=hidden2&score=zero_rows&k=1&measure=value&training=augmented&width=8&widths=8&radius=2")
+    browser.open(page, "#s:layer=hidden2&score=zero_rows&k=1&measure=value&training=augmented&width=8&radius=2")
     (row, *_) = [row for row in shown(browser, "training") if row[1:3] == ["augmented", "20"]]
     wanted = {"layer": "hidden2", "k": 1, "score": "zero_rows", "selection": "all", "width": 8, "step": 20}
     mean = reduced.select(study_means(study[0]), training="augmented", **wanted)["value"].iloc[0]
@@ -223,7 +225,7 @@ def test_units_are_sorted_and_filtered(browser: Browser, page: Path, facts: dict
 def test_runs_sort_filter_and_show_their_configuration(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.run("document.querySelector('[data-sort=accuracy]').click()")
-    accuracies = [float(row[7]) for row in shown(browser, "runs")]
+    accuracies = [float(row[3]) for row in shown(browser, "runs")]
     assert accuracies == sorted(accuracies)
     assert len(accuracies) == 12
     for words, runs in (
@@ -234,7 +236,7 @@ def test_runs_sort_filter_and_show_their_configuration(browser: Browser, page: P
     ):
         browser.run(f"""(() => {{ const f = document.querySelector('[data-filter]'); f.value = {json.dumps(words)};
             f.dispatchEvent(new Event('input')); }})()""")
-        assert {row[0] for row in shown(browser, "runs")} == runs
+        assert {row[8] for row in shown(browser, "runs")} == runs
         assert browser.run("document.querySelector('[data-output=runs]').textContent") == f"{len(runs)} of 12"
     browser.run(
         "(() => { const f = document.querySelector('[data-filter]'); f.value = ''; f.dispatchEvent(new Event('input')); })()"
@@ -247,6 +249,72 @@ def test_runs_sort_filter_and_show_their_configuration(browser: Browser, page: P
     browser.run("[...document.querySelectorAll('dialog button')].at(-1).click()")
     assert browser.run("document.querySelector('dialog').open") is False
     assert browser.problems == []
+
+
+def test_a_filter_by_what_no_run_has_says_so(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    note = "document.querySelector('[data-note=runs]').textContent"
+    for words, hint in (("acuracy>0.5", "accuracy"), ("width=16", "")):
+        browser.run(f"""(() => {{ const f = document.querySelector('[data-filter]'); f.value = {json.dumps(words)};
+            f.dispatchEvent(new Event('input')); }})()""")
+        assert (hint in browser.run(note)) if hint else browser.run(note) == ""
+    assert browser.problems == []
+
+
+def test_the_first_screen_has_the_verdicts_and_the_ratio_by_scale(browser: Browser, page: Path) -> None:
+    browser.open(page, height=900)
+    assert browser.run("document.querySelectorAll('.verdicts .chip').length") == 6
+    assert browser.run("document.querySelectorAll('[data-first] svg path.line').length") == 2 * 4  # layers, settings
+    bottom = browser.run("document.querySelector('[data-first]').getBoundingClientRect().bottom")
+    assert bottom < 900
+
+
+@pytest.fixture(scope="module")
+def study_page(study: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results, curves = study
+    runs = reduced.final(results).drop_duplicates("run")[["run", "width", "training", "seed", "accuracy"]].reset_index(drop=True)
+    packed = pack_axes(net_means(results), runs, ["width", "training"], {"accuracy": "test accuracy"})
+    rows = [[text_cell(name), number_cell(value)] for name, value in (("a", 2.0), ("b", 10.0), ("c", math.nan), ("d", -1.0))]
+    table = {"name": "made", "label": "made up", "head": ["what", "size"], "rows": rows, "note": ""}
+    about = make_provenance() | {"study": packed, "exhibits": [axes_section([table])], "without": ["claims"], "figures": ()}
+    path = tmp_path_factory.mktemp("study") / "report.html"
+    return write_report(path, results=results, curves=curves, claims=[], provenance=about)
+
+
+def test_what_was_varied_is_shown_over_its_axes(browser: Browser, study_page: Path, study: Tables) -> None:
+    browser.open(study_page)
+    choose(browser, "layer", "hidden2")
+    choose(browser, "axisx", "width")
+    choose(browser, "axishue", "training")
+    chosen = reduced.select(
+        reduced.final(net_means(study[0])), layer="hidden2", score="pr", k=2, selection="all", training="augmented"
+    )
+    rows = shown(browser, "axes")
+    for width, group in chosen.groupby("width"):
+        values = group["ratio"].to_numpy()
+        half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+        (row,) = [row for row in rows if row[:2] == [str(width), "augmented"]]
+        expected = [values.mean(), values.mean() - half, values.mean() + half, len(values)]
+        assert [number(text) for text in row[2:]] == pytest.approx(expected, rel=1e-3)
+    cells = browser.run("[...document.querySelectorAll('[data-map=axes] td')].map(c => c.textContent)")
+    assert len(cells) == 4
+    choose(browser, "axisscore", "outcome:accuracy")
+    accuracy = reduced.final(study[0]).drop_duplicates("run").groupby("width")["accuracy"].mean()
+    choose(browser, "axishue", "none")
+    assert [number(row[1]) for row in shown(browser, "axes")] == pytest.approx(accuracy.tolist(), rel=1e-3)
+    assert check(browser, "nameless") == []
+    assert browser.problems == []
+
+
+def test_tables_of_the_page_sort_by_their_headings(browser: Browser, study_page: Path) -> None:
+    browser.open(study_page)
+    order = "[...document.querySelectorAll('table[data-sortable] tbody tr')].map(r => r.cells[0].textContent).join('')"
+    press = "document.querySelectorAll('table[data-sortable] th button')[1].click()"
+    assert browser.run(order) == "abcd"
+    browser.run(press)
+    assert browser.run(order) == "badc"  # by number, what has none last
+    browser.run(press)
+    assert browser.run(order) == "dabc"
 
 
 def test_evidence_of_each_claim_sets_the_controls(browser: Browser, page: Path) -> None:
@@ -275,11 +343,11 @@ def test_everything_can_be_saved(browser: Browser, page: Path) -> None:
     browser.run("document.querySelectorAll('[data-table] details').forEach(d => { d.open = true; })")
     buttons = browser.run("""(() => { const all = [...document.querySelectorAll('.tools button')]; for (const b of all) b.click();
         return all.map(b => b.textContent); })()""")
-    assert {text: buttons.count(text) for text in set(buttons)} == {"SVG": 6, "PNG": 7, "CSV": 8}
+    assert {text: buttons.count(text) for text in set(buttons)} == {"SVG": 8, "PNG": 9, "CSV": 8}
     browser.run(f"(async () => {{ while (saved.length < {len(buttons)}) await new Promise(r => setTimeout(r, 20)); }})()")
     assert browser.run("saved.every(([name, blob]) => blob.size > 200)")
     names = browser.run("saved.map(([name]) => name)")
-    charts = ("scales", "where", "histogram", "zipf", "steps", "accuracy")
+    charts = ("ratio-hidden1", "ratio-hidden2", "scales", "where", "histogram", "zipf", "steps", "accuracy")
     kept = {f"kagscope-{name}.{suffix}" for name in charts for suffix in ("svg", "png")} | {"kagscope-units.png"}
     listed = ("claims", "scales", "where", "minors", "units", "training", "accuracy", "runs")
     assert set(names) == kept | {f"kagscope-{name}.csv" for name in listed}
@@ -337,13 +405,9 @@ def test_it_prints_light_and_whole_without_buttons(browser: Browser, page: Path)
         is False
     )
     assert browser.run("[...document.querySelectorAll('figure img')].every(e => e.checkVisibility())") is True
-    # what a chart shows is told, of toggles those that are on; no line is cut off at the edge of the paper
-    choice = "[data-section=scales] [data-controls] select"
+    # what a chart shows is told; no line is cut off at the edge of the paper
+    choice = "[data-controls~=score] select, .bar select"
     assert browser.run(f"[...document.querySelectorAll('{choice}')].every(e => e.checkVisibility())") is True
-    toggles = "[...document.querySelectorAll('[data-section=scales] fieldset label')].map(e => e.checkVisibility())"
-    assert browser.run(toggles) == [True] * 4
-    browser.run("document.querySelector('[data-section=scales] fieldset input').click()")
-    assert browser.run(toggles) == [False] + [True] * 3
     browser.call("Emulation.setDeviceMetricsOverride", width=640, height=1000, deviceScaleFactor=1, mobile=False)
     wide = "[...document.querySelectorAll('table, pre, .chart, figure')].filter(e => e.checkVisibility() && e.scrollWidth > 640)"
     assert browser.run(f"{wide}.map(e => e.outerHTML.slice(0, 200))") == []
@@ -380,8 +444,6 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
     assert browser.run("document.querySelectorAll('[data-units] canvas').length") > 0
     browser.run("document.querySelector('[data-table=runs] td button').click()")
     browser.run("document.querySelector('dialog').close()")
-    browser.run("document.querySelectorAll('[data-toggle]').forEach(b => b.click())")
-    browser.run("document.querySelectorAll('[data-toggle]').forEach(b => b.click())")
     address = browser.run("location.hash")
     assert browser.run("document.querySelectorAll('svg[onload], img[onerror], script').length") == 2
     browser.run("document.querySelector('a[data-view]').click()")

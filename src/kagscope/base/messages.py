@@ -43,6 +43,31 @@ def _finding(text: str, code: str, numbers: Mapping[str, Number]) -> Finding:
     return Finding(text, code=code, **numbers)
 
 
+INVALIDATES = frozenset(
+    ("nothing_measured", "not_trained", "not_learned", "accuracy_lost", "low_accuracy", "looks_untrained", "is_its_baseline")
+)
+"""Codes of findings without which the others would be misread."""
+RESULTS = frozenset(
+    (
+        *("verdicts", "concentration", "no_concentration", "layers_above_baseline", "course", "layer_course", "pr_growth"),
+        *("phase_count", "phase_where", "phase_onset", "training_effect", "study_effect", "category_effect", "trend"),
+        *("relations", "strongest_relation", "constant_units", "unfelt_units"),
+    )
+)
+"""Codes of findings that say what came out; of the rest, what to distrust comes before how things were measured."""
+MANNER = frozenset(("sampled", "all_exact", "undefined", "note", "layer_note", "runs", "left_out", "more_left_out", "thinned"))
+"""Codes of findings that say how it was measured."""
+
+
+def strongest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """What would make the others misread, results, what to distrust, then how it was measured; as they stand within each."""
+
+    def place(one: Finding) -> int:
+        return 0 if one.code in INVALIDATES else 1 if one.code in RESULTS else 3 if one.code in MANNER else 2
+
+    return sorted(findings, key=place)
+
+
 def listed(names: Iterable[object], at_most: int = 6) -> str:
     """``"a, b, c"``, cut after ``at_most`` with how many more there are."""
     texts = [str(name) for name in names]

@@ -37,6 +37,12 @@ def report(
             show_default=False,
         ),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Go on rebuilding it while runs or training go on; the page reloads itself. Ctrl-C ends it."
+        ),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -51,7 +57,13 @@ def report(
         if len(folders) == 1 and out is not None:
             raise InputError("--out is for comparing studies; the report of one folder is written into it")
         kinds = [kind_of(folder) for folder in folders]
-        if len(folders) > 1:
+        if follow:
+            if len(folders) > 1 or kinds == ["measured model"]:
+                raise InputError("--follow is for one study that runs or one tracked training; leave it out here")
+            from kagscope.commands.follow import follow_history, follow_study
+
+            typer.echo(str((follow_study if kinds == ["study"] else follow_history)(folders[0])))
+        elif len(folders) > 1:
             _compare(folders, kinds, out, quiet, as_json)
         elif kinds == ["study"]:
             _study(folders[0], quiet, as_json)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import name_ticks, tidy
-from kagscope.figures.labels import short_label
+from kagscope.figures.labels import outcome_label, short_label
 from kagscope.figures.looks import line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, interval_lengths, legend_above, new_axes, reference_line, style
 from kagscope.tables.means import layers_of, require, select
@@ -36,7 +36,7 @@ def plot_correlations(
     Args:
         relations: ``relations.csv`` of a study (:func:`kagscope.studies.relations.relations`): ``layer``, ``k``, ``score``,
             ``outcome``, ``rho``, ``partial``, each of the two with ``_low`` and ``_high``, ``p_holm``.
-        outcome: which; see :func:`outcome_label`.
+        outcome: which; see :func:`~kagscope.figures.labels.outcome_label`.
         layer: which layer; all by default, from the input on.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
@@ -94,20 +94,6 @@ def ratio_axis(ax: Axes, low: float, high: float) -> None:
     ax.set_xlim(low, high)
     name_ticks(ax.xaxis, [tick for tick in ladder if low <= tick <= high])
     ax.grid(True, axis="x")
-
-
-def outcome_label(outcome: str) -> str:
-    """The name of an outcome of a study in words: ``pgd_linf_0.1`` is the accuracy under PGD with that norm and radius."""
-    attack, _, rest = outcome.partition("_")
-    norm, _, radius = rest.partition("_")
-    if attack in ("pgd", "fgsm") and radius:
-        return f"accuracy under {attack.upper()} ({NORM_LABELS.get(norm, norm)}, ε = {radius})"
-    return {"accuracy": "test accuracy", "train_accuracy": "training accuracy", "generalization_gap": "generalisation gap"}.get(
-        outcome, outcome.replace("_", " ")
-    )
-
-
-NORM_LABELS = {"linf": "$\\ell_\\infty$", "l2": "$\\ell_2$"}
 
 
 def _order(k: int | None) -> str:

@@ -7,7 +7,14 @@ from kagscope import registry
 from kagscope.registry import label as score_label
 from kagscope.registry import symbol as short_label
 
-__all__ = ["is_fraction", "known_scores", "layer_label", "score_label", "short_label"]
+__all__ = ["is_fraction", "known_scores", "layer_label", "outcome_label", "score_label", "short_label"]
+
+NORM_LABELS = {"linf": "ℓ∞", "l2": "ℓ2"}
+OUTCOMES = {
+    "accuracy": "test accuracy",
+    "train_accuracy": "training accuracy",
+    "generalization_gap": "generalisation gap",
+}
 
 
 def known_scores() -> tuple[str, ...]:
@@ -23,3 +30,12 @@ def is_fraction(score: str) -> bool:
 def layer_label(name: str) -> str:
     """A layer by its own name, ``"layer hidden1"``; "" stands for the whole net."""
     return f"layer {name}" if name else "whole net"
+
+
+def outcome_label(outcome: str) -> str:
+    """An outcome of a study in words: ``pgd_linf_0.1`` is the accuracy under PGD with that norm and radius."""
+    attack, _, rest = outcome.partition("_")
+    norm, _, radius = rest.partition("_")
+    if attack in ("pgd", "fgsm") and radius:
+        return f"accuracy under {attack.upper()} ({NORM_LABELS.get(norm, norm)}, ε = {radius})"
+    return OUTCOMES.get(outcome, outcome.replace("_", " "))

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.forest import CORRELATIONS, PITCH, correlation_look, outcome_label, plot_correlations
-from kagscope.figures.labels import short_label
+from kagscope.figures.forest import CORRELATIONS, PITCH, correlation_look, plot_correlations
+from kagscope.figures.labels import outcome_label, short_label
 from kagscope.figures.looks import legend_line, line_looks
 from kagscope.figures.study import last_step, net_means
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, new_axes, new_figure, style

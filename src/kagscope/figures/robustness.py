@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import average, draw_means, tidy
-from kagscope.figures.forest import NORM_LABELS
+from kagscope.figures.labels import NORM_LABELS
 from kagscope.figures.looks import Settings
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING

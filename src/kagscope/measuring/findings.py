@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.base.messages import Finding
+from kagscope.base.messages import Finding, listed, strongest_first
 from kagscope.base.reasons import code_of
 from kagscope.measuring.caveats import caveats, is_its_baseline
 from kagscope.tables.means import summarise
@@ -26,7 +26,7 @@ def findings(
     left_out: Mapping[str, str] | None = None,
     thinned: Sequence[int] = (),
 ) -> list[Finding]:
-    """Findings of a report, from its table and attributes; of several steps first the course, then the last of them."""
+    """Findings of a report, from its table and attributes, strongest first; of several steps the course and the last of them."""
     found: list[Finding] = []
     if "step" in table.columns and len(steps := sorted(int(step) for step in pd.unique(table["step"]))) > 1:
         found += _course(table, steps)
@@ -41,9 +41,21 @@ def findings(
         name = str(one["name"])
         if one["reason"]:
             found.append(Finding(f"Layer {name} was skipped: {one['reason']}.", code="skipped", layer=name))
-        found += [Finding(f"Layer {name}: {note}.", code="layer_note", layer=name) for note in one["notes"]]
+    found += _layer_notes(layers)
     found += [Finding(note[:1].upper() + note[1:] + ".", code="note") for note in notes]
-    return [*found, *_undefined(table), *_sampled(table), *caveats(table, summary, provenance)]
+    return strongest_first([*found, *_undefined(table), *_sampled(table), *caveats(table, summary, provenance)])
+
+
+def _layer_notes(layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Each note once, with the layers that it holds of."""
+    where: dict[str, list[str]] = {}
+    for one in layers:
+        for note in one["notes"]:
+            where.setdefault(str(note), []).append(str(one["name"]))
+    for note, names in where.items():
+        every = len(names) == len(layers) > 1
+        start = "All layers" if every else f"Layer{'s' * (len(names) > 1)} {listed(names)}"
+        yield Finding(f"{start}: {note}.", code="layer_note", layer=", ".join(names))
 
 
 def _pr(summary: pd.DataFrame) -> pd.DataFrame:

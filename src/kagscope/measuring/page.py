@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kagscope.base.errors import DataError
+from kagscope.figures.labels import score_label
+from kagscope.report.numbers import number_cell, text_cell
 from kagscope.report.page import write_report
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 if TYPE_CHECKING:
     from kagscope.measuring.report import Report
 
+SHOWN = ("pr", "kl_uniform", "rr_pr", "zero_rows")  # scores of the table of layers
 UNKNOWN = {"epoch": float("nan"), "accuracy": float("nan")}
 RUN: dict[str, Any] = {"run": "model", "training": "standard", "labels": "true", "seed": 0, **UNKNOWN}
 
 
-def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
+def write_page(report: Report, path: str | os.PathLike[str], follow: int | None = None) -> Path:
     """Write the page of a measurement, of one network or of several steps of its training.
+
+    Args:
+        report: what was measured.
+        path: of the HTML file.
+        follow: seconds after which the page reloads itself, while training goes on.
 
     Raises:
         DataError: nothing was measured.
@@ -47,6 +55,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
         "where": not windows,
         "scales": bool(report.steps) and (table["selection"] == "all").all(),
     }
+    about_layers = _layer_table(report)
     along = " along its training" if report.steps else ""
     return write_report(
         Path(path),
@@ -55,11 +64,13 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
         claims=[],
         provenance={
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')}{along}",
-            "summary": report.headline
-            + ". Intervals are over data points of one network; they do not say how much networks differ.",
+            "summary": _sentence(report),
             "without": ["claims", "runs", *(name for name, absent in empty.items() if absent)],
             "names": ("model", "baseline"),
             "intervals": "points",
+            "follow": follow,
+            "exhibits": [("layers", "Layers", "layers.html", about_layers)] if about_layers["rows"] else [],
+            "numbers": "every single number is in the report's table: report.save(folder) or report.to_csv(file) keeps it.",
             "findings": report.findings,
             "image_shape": list(shape) if shape else None,
             "units": {RUN["run"]: report.units} if not report.units.empty else {},
@@ -69,3 +80,43 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
             "timings": {"measuring": about.get("seconds", 0.0)},
         },
     )
+
+
+def _sentence(report: Report) -> str:
+    """What was measured, for a reader who did not do it."""
+    about, measured = report.provenance, sum(not one["reason"] for one in report.layers)
+    maps = {"input": "from the model's input", "block": "from the layer's own input", "output": "on to the model's output"}
+    steps = f" at {len(report.steps)} steps of its training" if report.steps else ""
+    points = about.get("points", "?")
+    against = (
+        f"against the baseline ({about['baseline']})" if about.get("baseline") not in (None, "none") else "without a baseline"
+    )
+    return (
+        f"{measured} layer{'s' * (measured != 1)} of {about.get('model', 'a model')}{steps}: the minors of their Jacobians "
+        f"{maps.get(report.settings.get('layer_map', 'input'), '')} at {points} data point{'s' * (points != 1)}, {against}."
+    )
+
+
+def _layer_table(report: Report) -> dict[str, Any]:
+    """A sortable table: for each layer, order and selection the main scores, model and baseline, and whether they are exact."""
+    summary = report._last_summary()
+    summary = summary[summary["score"].isin(SHOWN) & ~summary["selection"].str.startswith("window(")]
+    scores = [name for name in SHOWN if (summary["score"] == name).any()]
+    against = summary["ratio"].notna().any()
+    heads = [[score_label(name), *([f"{name} / baseline", "low", "high"] if against and name == "pr" else [])] for name in scores]
+    rows = []
+    for (layer, k, selection), group in summary.groupby(["layer", "k", "selection"], observed=True, sort=False):
+        by_score = {str(row["score"]): row for row in group.to_dict("records")}
+        if "pr" not in by_score:
+            continue
+        cells = [text_cell(layer), number_cell(k), text_cell(selection)]
+        for name in scores:
+            row = by_score.get(name, {})
+            cells.append(number_cell(row.get("value"), sampled=not row.get("exact", True)))
+            if against and name == "pr":
+                cells += [number_cell(row.get(end)) for end in ("ratio", "ratio_low", "ratio_high")]
+        cells.append(text_cell("exact" if all(bool(row["exact"]) for row in by_score.values()) else "~ sampled"))
+        rows.append(cells)
+    note = "Means over the points; ~ stands before what was sampled. A click on a heading sorts; CSV saves what is shown."
+    head = ["layer", "k", "columns", *(name for part in heads for name in part), "how"]
+    return {"label": "the main scores of each layer", "note": note, "head": head, "rows": rows}

@@ -15,7 +15,7 @@ import pandas as pd
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.files import atomic_write
-from kagscope.base.messages import Finding
+from kagscope.base.messages import Finding, listed
 from kagscope.measuring import folders
 from kagscope.measuring.findings import findings
 from kagscope.measuring.overview import overview
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FACTS = ("layers", "settings", "notes", "provenance", "left_out", "thinned")
 KIND = "report"
+MOST_ROWS = 40  # of an overview in every selection
 
 
 class Report:
@@ -160,8 +161,16 @@ class Report:
         return found[[*step, *WHAT_KEYS, "points", "value", "other", "ratio", "ratio_low", "ratio_high", "exact"]]
 
     def __repr__(self) -> str:
-        lines = [self.headline, "", self.overview().to_string(index=False), ""]
+        lines = [self.headline, "", self.overview().to_string(index=False), *self._hidden(), ""]
         return "\n".join([*lines, *(f"- {sentence}" for sentence in self.findings)])
+
+    def _hidden(self) -> list[str]:
+        """Which selections were measured and are not in the overview."""
+        measured = [str(one) for one in pd.unique(self.table["selection"]) if one]
+        shown = self.overview().get("columns", pd.Series(["all"])).tolist()
+        if not (hidden := [one for one in measured if one not in shown]):
+            return []
+        return [f"(measured too: {listed(hidden)}; all of them in .summary())"]
 
     def _repr_html_(self) -> str:
         table = self.overview().to_html(index=False, border=0, escape=True)
@@ -181,8 +190,11 @@ class Report:
         )
 
     def overview(self) -> pd.DataFrame:
-        """The main scores as cells of text, over all columns; of an order not measured there, in every selection."""
+        """The main scores as cells of text, in every selection but windows; where that makes too many rows, over all columns."""
         summary = self.summary()
+        summary = summary[~summary["selection"].astype(str).str.startswith("window(")]
+        if int((summary["score"] == "pr").sum()) <= MOST_ROWS:
+            return overview(summary)
         whole = summary["selection"] == "all"
         orders = summary["k"][whole & (summary["score"] == "pr")].unique()
         return overview(summary[whole | ~summary["k"].isin(orders)])

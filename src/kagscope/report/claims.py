@@ -18,8 +18,8 @@ class Link(NamedTuple):
     view: str
 
 
-ONE_TRAINING = {"widths": "*", "trainings": "standard"}
-ALL = {"widths": "*", "trainings": "*"}
+ONE_TRAINING = {"width": "*", "training": "standard"}
+ALL = {"width": "*", "training": "*"}
 PR = {"score": "pr", "k": "2", "measure": "ratio", "selection": "all"}
 # MATH.md section 5: what the evidence of each claim is
 EVIDENCE: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
@@ -44,11 +44,19 @@ EVIDENCE: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
         ("row means by rank", "minors", {"curvek": "1", "curveselection": "all"} | ALL),
     ),
 }
+SHORT = {
+    "1": "concentrates",
+    "2": "at every scale",
+    "3": "at every distance",
+    "4": "grows with width",
+    "5": "with augmentation",
+    "6": "zero rows",
+}
 NOTES = ("criterion", "test", "note")
 
 
 def claims_shown(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each claim of ``claims.json`` as the template wants it: ``mark``, ``kind``, ``notes``, ``links``, ``details``, ``csv``."""
+    """Each claim of ``claims.json`` as the template wants it, with the links to its evidence."""
     return [_shown(claim) for claim in claims]
 
 
@@ -60,6 +68,7 @@ def _shown(claim: Mapping[str, Any]) -> dict[str, Any]:
     csv = [[name], [str(claim.get("statement", ""))], [verdict], [numbers["effect"], effect_name], [low, high]]
     return {
         "mark": number or name,
+        "short": SHORT.get(number, ""),
         "statement": str(claim.get("statement", "")),
         "verdict": verdict,
         "kind": verdict.replace(" ", "-") if verdict in VERDICTS else "inconclusive",

@@ -28,6 +28,18 @@ def number(value: Any, digits: int = 3) -> Markup:
     return escape(text)
 
 
+def text_cell(value: Any) -> dict[str, Any]:
+    """A cell of a sortable table that holds words."""
+    return {"text": str(value) if value not in ("", None) else "–", "value": None}
+
+
+def number_cell(value: Any, sampled: bool = False) -> dict[str, Any]:
+    """A cell of a sortable table: the number as people write it, ``~`` before what was sampled, and what it is sorted by."""
+    if value is None or not math.isfinite(float(value)):
+        return {"text": "–", "value": ""}
+    return {"text": (escape("~ ") if sampled else escape("")) + number(value), "value": clean(value)}
+
+
 def clean(value: Any, digits: int = DIGITS) -> float | int | None:
     """A number rounded to so many significant digits, None where it is not finite."""
     found = float(value)

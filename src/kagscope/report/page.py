@@ -60,6 +60,7 @@ FACTS = {
     "config": "Configuration",
 }
 FILLED_BY = {"units": "units", "where": "maps"}  # sections that are not shown where this part of the payload is empty
+IN_FILES = "every single number is in results.parquet beside it."
 DPI = 150
 PALETTE = 64  # colours of an embedded figure
 MAX_REASONS = 20
@@ -85,7 +86,9 @@ def write_report(
             ``timings``, ``config``, ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of
             those of a study). ``image_shape``: height and width of the images; ``without``: names of sections that are not
             shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
-            points of one network, by default they are over networks; ``figures``: what
+            points of one network, by default they are over networks; ``numbers``: where every single number is, for the footer;
+            ``study``: of :func:`~kagscope.report.axes.pack_axes`, what the section of :func:`~kagscope.report.axes.axes_section`
+            shows; ``follow``: seconds after which the page reloads itself; ``figures``: what
             :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time; empty:
             none are shown. ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
             ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
@@ -119,6 +122,7 @@ def render_report(
     figures, left_out = _figures(nets, averaged, (shape[0], shape[-1]), provenance.get("figures"), progress)
     payload = build_payload(results, averaged, provenance, nets=nets)
     without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
+    exhibited = {place for place, *_ in provenance.get("exhibits", ())}
     sections = [(place, name) for place, name in SECTIONS if place not in without]
     exhibits: Sequence[tuple[str, str, str, Any]] = provenance.get("exhibits", ())
     code, look = script(), _asset("page.css")
@@ -136,6 +140,11 @@ def render_report(
             exhibits=exhibits,
             sections=[*((place, name) for place, name, *_ in exhibits), *sections],
             first=[*exhibits, *sections][0][0],
+            first_chart="axes"
+            if "varied" in exhibited
+            else _first_chart(payload, over_points=provenance.get("intervals") == "points"),
+            numbers=provenance.get("numbers", IN_FILES),
+            follow=provenance.get("follow"),
             summary=str(provenance["summary"]) if provenance.get("summary") else _summary(nets, provenance, data),
             findings=[str(one) for one in provenance.get("findings") or ()],
             claims=claims_shown(claims),
@@ -149,6 +158,14 @@ def render_report(
             payload=pack(payload),
         )
     )
+
+
+def _first_chart(payload: Mapping[str, Any], *, over_points: bool) -> str | None:
+    """What the page opens with: PR by scale where balls were measured, else the scores over the layers."""
+    pairs = [one for one in payload["series"] if one["score"] == "pr" and one["k"] == 2]
+    if not over_points and any(one["kind"] == "ball" and one["layer"] for one in pairs):
+        return "scales"
+    return "layers" if any(one["selection"] == "all" and one["layer"] for one in pairs) else None
 
 
 def pack(payload: object) -> str:

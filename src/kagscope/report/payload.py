@@ -58,7 +58,8 @@ def build_payload(
 
     Returns:
         ``settings`` (names in order), ``series`` (one per layer, k, score, selection, width and training), ``maps`` (windowed
-        scores of trained nets as grids), ``pictures`` (mean images), ``curves``, ``units``, ``accuracy`` and ``runs``.
+        scores of trained nets as grids), ``pictures`` (mean images), ``curves``, ``units``, ``accuracy``, ``runs`` and ``study``
+        (None or what was varied).
     """
     about = about or {}
     nets = net_means(results) if nets is None else nets
@@ -72,6 +73,7 @@ def build_payload(
             "layers": [name for name in layers if name in plain_layers],
             "widths": widths_of(nets),
             "trainings": trainings_of(nets),
+            "controls": [str(name) for name in about.get("controls", ())],
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"])],
             "runLayers": pr_layers(nets),
             "accuracy": "test " + accuracy_name(one.get("data") for one in (about.get("configs") or {}).values()),
@@ -87,6 +89,7 @@ def build_payload(
         "units": pack_units(about.get("units") or {}, nets, shape),
         "accuracy": _accuracy(nets),
         "runs": _runs(nets, about.get("configs") or {}),
+        "study": about.get("study"),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from kagscope.base.files import atomic_path, atomic_write
-from kagscope.base.messages import Finding
+from kagscope.base.messages import Finding, strongest_first
 from kagscope.data.functions import accuracy_name
 from kagscope.studies.claims import Claim, evaluate_claims
 from kagscope.studies.execute.base import Report
@@ -117,7 +117,7 @@ def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected
         found += [*run_findings(runs, varied), *study_findings(with_labels(results, labels), left_out)]
         found += [*phase_findings(occurs, axes, accuracy_name(runs["data"])), *tested.findings, *relation_findings(related, axes)]
     seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
-    outcome = Outcome(store.folder, None, claims, found, list(whole), left_out, seconds)
+    outcome = Outcome(store.folder, None, claims, strongest_first(found), list(whole), left_out, seconds)
     return Collected(results, curves, runs, labels, axes, summary, related, occurs, outcome)
 
 

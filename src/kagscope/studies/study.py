@@ -151,10 +151,15 @@ def run_study(
     return conclude(store, on_event, pictures=pictures)
 
 
-def conclude(store: RunStore, on_event: Report = lambda event: None, *, pictures: bool = True) -> Outcome:
-    """Tables and claims of a store's finished runs, and with ``pictures`` figures and page: the end of :func:`run_study`."""
+def conclude(
+    store: RunStore, on_event: Report = lambda event: None, *, pictures: bool = True, follow: int | None = None
+) -> Outcome:
+    """Tables and claims of a store's finished runs, and with ``pictures`` figures and page: the end of :func:`run_study`.
+
+    While runs go on, ``follow`` makes a page that reloads itself after so many seconds.
+    """
     found = collect(store, on_event)
-    return present(store, found, on_event) if pictures else found.outcome
+    return present(store, found, on_event, follow) if pictures else found.outcome
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ const Lines = (() => {
   // chart: {series: [{name, colour, dashed, hollow, plain, x, y, low, high, sampled, bars, steps, spike, mark}], xLabel, yLabel, xTicks,
   //         x: "linear|log|step", y: "linear|log", reference, label, file, none, small}
   function draw(host, chart) {
-    const narrow = host.clientWidth && host.clientWidth < 480;
-    const W = narrow ? 400 : chart.small ? 520 : 900, H = narrow ? 290 : chart.small ? 330 : 380, R = 14, T = 12, B = 48;
+    const W = host.clientWidth ? Math.max(280, Math.min(1040, host.clientWidth - 16)) : chart.small ? 520 : 900, H = Math.round(Math.max(230, Math.min(380, 150 + W / 4))), R = 14, T = 12, B = 48;
     const words = chart.yLabel.length > (H - B - T) / 6.8 ? chart.yLabel.split(": ") : [chart.yLabel], L = 50 + 16 * words.length; // a long label in two lines
     const points = chart.series.flatMap((s) => s.x.map((x, i) => ({ x, y: s.y[i], low: s.low?.[i], high: s.high?.[i] }))).filter((p) => there(p.y));
     if (!points.length) { host.replaceChildren(Dom.make("p", { textContent: chart.none || "Nothing was measured for this choice." })); return; }

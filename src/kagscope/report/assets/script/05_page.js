@@ -2,7 +2,8 @@
 const Page = {
   WORDS: {}, names: [], // what the networks compared are called
   NOTHING: "Nothing was measured for this choice.",
-  FEW: 8, // lines shown at first
+  FEW: 12, // lines of one chart; of more settings the first are drawn
+  ALL: "*", // of a choice of width or training
   data: null, set: null, state: {}, labels: {}, column: {}, sections: [],
 
   begin(data) {
@@ -11,6 +12,8 @@ const Page = {
     Page.WORDS = { ratio: `${after} / ${before}`, difference: `${after} − ${before}`, value: "value", baseline: `${before} value` };
     Page.labels = Object.fromEntries(data.settings.scores);
     Page.column = Object.fromEntries(data.columns.map((name, i) => [name, i]));
+    const there = new Set(data.series.map((s) => JSON.stringify([s.width, s.training])));
+    Page.measuredSettings = data.settings.widths.flatMap((width) => data.settings.trainings.map((training) => ({ width, training }))).filter((s) => there.has(JSON.stringify([s.width, s.training])));
     Page.order = new Map(data.settings.scores.map(([name], i) => [name, i]));
   },
   unique: (list) => [...new Set(list)],
@@ -24,12 +27,16 @@ const Page = {
   at: (s, name, i) => s.data[Page.column[name]][i],
   ofLayer: (s) => s.score === Page.state.score && s.k === Page.state.k,
 
-  // the settings (width and training) that are shown, and how their lines look
-  shown: (s) => Page.state.widths.includes(s.width) && Page.state.trainings.includes(s.training),
-  settings: () => Page.set.widths.flatMap((width) => Page.set.trainings.map((training) => ({ width, training }))).filter(Page.shown),
+  // the settings (width and training) that are shown, how their lines look, and the one that a picture of one net is of
+  chosen: (s) => [Page.ALL, s.width].includes(Page.state.width) && [Page.ALL, s.training].includes(Page.state.training),
+  every: () => Page.measuredSettings.filter(Page.chosen),
+  settings: () => Page.every().slice(0, Page.FEW),
+  shown: (s) => Page.settings().some((one) => one.width === s.width && one.training === s.training),
+  one: (key) => (Page.state[key] === Page.ALL ? { width: Page.set.widths.at(-1), training: Page.set.trainings[0] }[key] : Page.state[key]),
   look({ width, training }) {
-    const { set } = Page, byWidth = set.trainings.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), name = `width ${width}, ${training}`;
+    const { set } = Page, byWidth = set.trainings.length - set.controls.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), name = `width ${width}, ${training}`;
     if (Page.alone()) return { name: Page.names[0], colour: "c0", dashed: false, hollow: false };
+    if (set.controls.includes(training)) return { name, colour: "initial", dashed: true, hollow: w !== set.widths.length - 1 };
     if (byWidth) return { name, colour: "c" + (w % 6), dashed: t > 0 || w > 5, hollow: t > 0 };
     return { name, colour: "c" + (t % 6), dashed: t % 12 > 5, hollow: w !== set.widths.length - 1 };
   },
@@ -37,6 +44,14 @@ const Page = {
   reference: () => (Page.state.measure === "ratio" ? 1 : Page.state.measure === "difference" ? 0 : undefined),
   scoreLabel: (name) => Page.labels[name] ?? name,
   measured: () => `${Page.scoreLabel(Page.state.score)}${Page.state.k ? `, k = ${Page.state.k}` : ""}: ${Page.WORDS[Page.state.measure]}`,
+
+  last: (s) => s.step.indexOf(s.last),
+  orAll: (key) => (Page.set[key].length > 1 ? [Page.ALL, ...Page.set[key]] : Page.set[key]),
+  strongest() { // the layer where the participation ratio changed most, or is largest where there is no baseline
+    const size = (s) => { const i = Page.last(s), ratio = Page.at(s, "ratio", i); return ratio === null ? [0, Page.at(s, "value", i) ?? 0] : [1, Math.abs(Math.log(ratio))]; };
+    const found = Page.data.series.filter((s) => s.score === "pr" && s.k === 2 && s.selection === "all").map((s) => ({ layer: s.layer, size: size(s) }));
+    return found.sort((a, b) => b.size[0] - a.size[0] || b.size[1] - a.size[1])[0]?.layer;
+  },
 
   exact: (s, i) => s.exact || Page.at(s, "exact", i) === 1,
 
@@ -51,25 +66,22 @@ const Page = {
     if (sampled.length) said.push(`~ ${sampled.length} of these ${found.length} means were sampled; sampling errors are at most ${Format.number(100 * worst, 2)}% of the value.`);
     if (none) said.push(`${none} undefined values were left out of these means (see How computed).`);
     if (found.length && found.every(({ s, i }) => Page.at(s, "value_low", i) === null)) said.push("One network each: there are no intervals.");
+    if (Page.every().length > Page.FEW) said.push(`${Page.FEW} of ${Page.every().length} settings are drawn; choose a width or a training above.`);
     Dom.one(`[data-note=${host}]`).textContent = said.join(" ");
   },
 
   settle() { // bring the state to something that exists
-    const { state, set } = Page;
+    const { state } = Page;
     for (const [name, control] of Object.entries(CONTROLS)) {
       const options = control.options(), found = options.find((v) => String(v) === String(state[name]));
       state[name] = found ?? options.find((v) => v === control.start) ?? options[0];
     }
-    const many = set.widths.length * set.trainings.length > Page.FEW;
-    const start = { widths: many && set.trainings.length > 2 ? set.widths.slice(-1) : set.widths, trainings: many ? set.trainings.slice(0, Page.FEW) : set.trainings };
-    for (const key of ["widths", "trainings"]) state[key] = state[key] === undefined ? start[key] : set[key].filter((v) => state[key].map(String).includes(String(v)));
     if (state.step !== "last" && !Page.steps().includes(Number(state.step))) state.step = "last";
   },
   parse(text) {
     const found = {};
     for (const [key, value] of new URLSearchParams(text)) {
-      if (key === "widths" || key === "trainings") found[key] = value === "*" ? Page.set[key] : value === "" ? [] : value.split("~");
-      else if (key in CONTROLS || key === "step") found[key] = value;
+      if (key in CONTROLS || key === "step") found[key] = value;
     }
     return found;
   },
@@ -79,9 +91,8 @@ const Page = {
     return true;
   },
   writeAddress() {
-    const parts = new URLSearchParams(), { state, set } = Page;
+    const parts = new URLSearchParams(), { state } = Page;
     for (const key of [...Object.keys(CONTROLS), "step"]) if (state[key] !== undefined) parts.set(key, state[key]);
-    for (const key of ["widths", "trainings"]) parts.set(key, state[key].length === set[key].length ? "*" : state[key].join("~"));
     try { history.replaceState(null, "", "#s:" + parts); } catch { /* some browsers forbid it for files; the page works without */ }
   },
   draw(anew = false) { // each section whose part of the state has changed
@@ -98,14 +109,14 @@ const Page = {
 
 // each control: what may be chosen given the choices before it, and how a choice is named
 const CONTROLS = {
-  layer: { label: "layer", options: () => Page.set.layers, name: (v) => v || "whole net" },
+  layer: { label: "layer", options: () => Page.set.layers, name: (v) => v || "whole net", get start() { return Page.strongest(); } },
   score: { label: "score", options: () => Page.unique(Page.here().map((s) => s.score)).sort((a, b) => Page.order.get(a) - Page.order.get(b)), name: (v) => Page.scoreLabel(v), start: "pr" },
   k: { label: "order k", options: () => Page.numbers(Page.here((s) => s.score === Page.state.score).map((s) => s.k)), name: (v) => (v ? String(v) : "none"), start: 2 },
   measure: { label: "show", options: () => ["ratio", "difference", "value"].filter((name) => name === "value" || Page.here(Page.ofLayer).some((s) => s.data[Page.column[name]].some((v) => v !== null))), name: (v) => Page.WORDS[v] },
   axis: { label: "against", options: () => ["ball", "apart"], name: (v) => ({ ball: "ball radius", apart: "minimum distance" })[v] },
   selection: { label: "columns", options: () => Page.unique(Page.here(Page.ofLayer).map((s) => s.selection)), name: String, start: "all" },
-  width: { label: "width", options: () => Page.set.widths, name: String, get start() { return Page.set.widths.at(-1); } },
-  training: { label: "training", options: () => Page.set.trainings, name: String },
+  width: { label: "width", options: () => Page.orAll("widths"), name: (v) => (v === Page.ALL ? "all" : String(v)) },
+  training: { label: "training", options: () => Page.orAll("trainings"), name: (v) => (v === Page.ALL ? "all" : String(v)) },
   mapscore: { label: "score", options: () => Page.unique(Page.maps().map((m) => m.score)), name: (v) => Page.scoreLabel(v), start: "pr" },
   mapk: { label: "order k", options: () => Page.numbers(Page.maps((m) => m.score === Page.state.mapscore).map((m) => m.k)), name: String, start: 2 },
   mapmeasure: { label: "show", options: () => ["ratio", "value"].filter((name) => name === "value" || Page.maps((m) => m.score === Page.state.mapscore && m.k === Page.state.mapk).some((m) => m.ratio.some((v) => v !== null))), name: (v) => Page.WORDS[v] },

@@ -5,19 +5,13 @@ const Controls = (() => {
     step: { options: () => [...Page.steps().slice(0, -1), "last"], text: (v) => (v === "last" ? "trained (last of each run)" : String(v)), optional: true },
     radius: { options: () => CONTROLS.radius.options(), text: (v, all) => `${v} pixels${all.length < 2 ? " (the one measured)" : ""}` },
   };
-  const OPTIONAL = new Set(["mapscore", "mapk", "maplabel", "maprange", "overlay"]); // not shown where there is no choice
+  const OPTIONAL = new Set(["layer", "width", "training", "mapscore", "mapk", "maplabel", "maprange", "overlay"]); // not shown where there is no choice
   function build() {
     for (const host of all("[data-controls]")) for (const key of host.dataset.controls.split(" ")) {
       const select = make("select");
       select.dataset.key = key;
       select.addEventListener("change", () => Page.change({ [key]: select.value }));
       host.append(make("label", {}, CONTROLS[key].label, select));
-    }
-    for (const host of all("[data-toggles]")) for (const value of Page.set[host.dataset.toggles]) {
-      const box = make("input", { type: "checkbox", value }), name = host.dataset.toggles;
-      box.dataset.toggle = name;
-      box.addEventListener("change", () => Page.change({ [name]: all(`[data-toggle=${name}]`, host).filter((b) => b.checked).map((b) => b.value) }));
-      host.append(make("label", {}, box, make("bdi", { textContent: String(value) })));
     }
     for (const slider of all("[data-slider]")) slider.addEventListener("input", () => Page.change({ [slider.dataset.slider]: SLIDERS[slider.dataset.slider].options()[Number(slider.value)] }));
     one("[data-play]").addEventListener("click", play);
@@ -35,8 +29,7 @@ const Controls = (() => {
       select.disabled = options.length < 2;
       select.parentElement.hidden = options.length < 2 && (OPTIONAL.has(key) || Page.alone());
     }
-    for (const host of all("[data-toggles]")) host.hidden = Page.alone();
-    for (const box of all("[data-toggle]")) box.checked = Page.state[box.dataset.toggle].map(String).includes(box.value);
+    for (const bar of all(".bar")) bar.hidden = all("label", bar).every((label) => label.hidden);
     for (const slider of all("[data-slider]")) {
       const name = slider.dataset.slider, { options, text } = SLIDERS[name], possible = options();
       slider.max = Math.max(0, possible.length - 1);

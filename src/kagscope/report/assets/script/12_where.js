@@ -1,6 +1,6 @@
 // Where in the image: windowed scores as a map, over all measured images or those of one class.
 const Where = {
-  same: (test = () => true) => Page.maps((m) => m.score === Page.state.mapscore && m.k === Page.state.mapk && m.width === Page.state.width && m.training === Page.state.training && test(m)),
+  same: (test = () => true) => Page.maps((m) => m.score === Page.state.mapscore && m.k === Page.state.mapk && m.width === Page.one("width") && m.training === Page.one("training") && test(m)),
   label(value) {
     if (value === "null") return "all measured";
     const map = Where.same((m) => String(m.label) === value)[0];

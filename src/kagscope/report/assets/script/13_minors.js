@@ -2,8 +2,8 @@
 const Minors = {
   OCTAVE: 8, // bins
   pick(kind) {
-    const { state, set } = Page, found = Page.curves((c) => c.curve === kind && c.k === state.curvek && c.width === state.width && c.selection === state.curveselection);
-    const initial = found.find((c) => c.stage === "initial"), trainings = set.trainings.filter((t) => state.trainings.includes(t));
+    const { state, set } = Page, found = Page.curves((c) => c.curve === kind && c.k === state.curvek && c.width === Page.one("width") && c.selection === state.curveselection);
+    const initial = found.find((c) => c.stage === "initial"), trainings = set.trainings.filter((t) => [Page.ALL, t].includes(state.training)).slice(0, Page.FEW);
     const trained = trainings.map((t) => ({ c: found.find((c) => c.stage === "trained" && c.training === t), name: Page.alone() ? Page.names[0] : `${Page.names[0]}, ${t}`, colour: "c" + (set.trainings.indexOf(t) % 6), dashed: set.trainings.indexOf(t) % 12 > 5 })).filter((e) => e.c);
     return [...(initial ? [{ c: initial, name: Page.names[1], colour: "initial" }] : []), ...trained];
   },
@@ -23,7 +23,7 @@ const Minors = {
   },
 };
 Page.sections.push({
-  keys: ["layer", "curvek", "width", "curveselection", "rankaxis", "trainings"],
+  keys: ["layer", "curvek", "width", "curveselection", "rankaxis", "training"],
   draw() {
     const bars = Minors.pick("histogram"), ranks = Minors.pick("zipf"), rows = [];
     for (const e of bars) {
@@ -45,7 +45,8 @@ Page.sections.push({
       small: true, flush: true, x: Page.state.rankaxis, y: "log", file: "zipf", xLabel: "rank / number of rows", yLabel: "row mean / overall mean", reference: limit, none: "Row means were not measured for this choice.",
       series: ranks.map((e) => ({ name: e.name, colour: e.colour, plain: true, dashed: e.dashed || e.colour === "initial", x: e.c.x.map((x) => x / e.c.count), y: e.c.y, low: e.c.low, high: e.c.high })),
     });
-    Dom.one("[data-note=minors]").textContent = limit === undefined || !ranks.some(zero) ? "" : `Dotted in the right chart: what 1% of the rows of the ${Page.names[1]} network do not exceed, the threshold of “zero rows” (here relative to the overall mean of each curve).`;
+    const wide = Page.set.widths.length > 1 ? `Nets of width ${Page.one("width")}. ` : "";
+    Dom.one("[data-note=minors]").textContent = wide + (limit === undefined || !ranks.some(zero) ? "" : `Dotted in the right chart: what 1% of the rows of the ${Page.names[1]} network do not exceed, the threshold of “zero rows” (here relative to the overall mean of each curve).`);
     Table.show("minors", ["curve", "nets", "x", "y", "low", "high"], rows, { label: "the distributions" });
   },
 });

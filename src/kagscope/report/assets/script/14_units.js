@@ -3,7 +3,7 @@ const Units = {
   SORTS: { unit: ["number", (u) => u.unit], norm: ["row norm, largest first", (u) => -u.row_norm], small: ["row norm, smallest first", (u) => u.row_norm], zero: ["zero rows, most first", (u) => -(u.zero_share ?? -1)], aligned: ["axis alignment, most first", (u) => -(u.alignment ?? -1)] },
   FILTERS: { all: ["all", () => true], some: ["zero at some point", (u) => u.zero_share > 0], half: ["zero at half of the points", (u) => u.zero_share >= 0.5], every: ["zero at every point", (u) => u.zero_share === 1], never: ["never zero", (u) => u.zero_share === 0], axis: ["alignment above the median", (u, m) => u.alignment > m] },
   COLUMNS: ["row_norm", "zero_share", "alignment"],
-  net: () => Page.data.units.find((u) => u.layer === Page.state.layer && u.width === Page.state.width && u.training === Page.state.training),
+  net: () => Page.data.units.find((u) => u.layer === Page.state.layer && u.width === Page.one("width") && u.training === Page.one("training")),
   bytes(net) { net.raw ??= Int8Array.from(atob(net.images), (c) => c.charCodeAt(0)); return net.raw; },
   list(net) {
     const all = net.unit.map((unit, i) => ({ i, unit, peak: net.peak[i], ...Object.fromEntries(Units.COLUMNS.map((name) => [name, net[name][i]])) }));
@@ -49,7 +49,7 @@ Page.sections.push({
     }
     const list = Units.list(net), range = Page.state.unitscale === "common" ? Math.max(...net.peak) : 0, zeros = net.zero_share.filter((s) => s > 0).length;
     const what = net.what === "weights" ? "its incoming weights" : "the mean over the measured points of its row of the Jacobian with respect to the input (what it looks at, through the layers before it)";
-    note.textContent = `${list.length} of ${net.total} units of layer ${net.layer}${Page.alone() ? "" : `, seed ${net.seed}`}${net.unit.length < net.total ? ` (${net.unit.length} of them, evenly spaced, are in this page)` : ""}. Each picture: ${what}, stored with 8 bits; orange positive, purple negative. ${net.zero_share[0] === null ? "There is no baseline, so no threshold says which rows are zero." : `${zeros} of ${net.unit.length} have a zero row at some measured point.`}`;
+    note.textContent = `${list.length} of ${net.total} units of layer ${net.layer}${Page.alone() ? "" : ` of a net of width ${net.width}, ${net.training}, seed ${net.seed}`}${net.unit.length < net.total ? ` (${net.unit.length} of them, evenly spaced, are in this page)` : ""}. Each picture: ${what}, stored with 8 bits; orange positive, purple negative. ${net.zero_share[0] === null ? "There is no baseline, so no threshold says which rows are zero." : `${zeros} of ${net.unit.length} have a zero row at some measured point.`}`;
     host.replaceChildren(...list.map((u) => Units.tile(net, u, range)));
     Table.show("units", ["unit", "row norm", "share of points with a zero row", "axis alignment", "largest entry"], list.map((u) => [u.unit, u.row_norm, u.zero_share, u.alignment, u.peak]), { label: "the units" });
     const png = Dom.button("PNG", () => Units.png(net, list, range), "Save the pictures of the units as PNG");

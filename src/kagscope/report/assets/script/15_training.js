@@ -1,6 +1,6 @@
 // Along training: a score and the accuracy against the step, with the onset marked.
 Page.sections.push({
-  keys: ["layer", "score", "k", "measure", "selection", "widths", "trainings"],
+  keys: ["layer", "score", "k", "measure", "selection", "width", "training"],
   draw() {
     const { state, at, WORDS } = Page, found = Page.here((s) => Page.ofLayer(s) && s.selection === state.selection && Page.shown(s)), rows = [], shown = [], onsets = [];
     Dom.one("[data-heading=accuracy]").textContent = Page.set.accuracy;

@@ -1,26 +1,36 @@
 // Every run: sorted by a click on a heading, filtered by words and comparisons, each with its configuration.
 const Runs = {
   sort: ["width", 1],
-  HEAD: ["run", "width", "training", "seed", "step", "epoch", "accuracy"],
-  values: (run) => ({ ...flat(run.config ?? {}), ...Object.fromEntries(Runs.HEAD.map((name) => [name, run[name]])) }),
+  FIRST: ["width", "training", "seed", "accuracy"],
+  REST: ["step", "epoch", "run"],
+  values: (run) => ({ ...flat(run.config ?? {}), ...Object.fromEntries([...Runs.FIRST, ...Runs.REST].map((name) => [name, run[name]])) }),
+  PATTERN: /^([\w.]+)(<=|>=|<|>|=)(.+)$/,
+  unknown(word) { // a comparison with what no run has
+    const name = Runs.PATTERN.exec(word)?.[1], known = Page.unique(Page.data.runs.flatMap((run) => Object.keys((run.all ??= Runs.values(run)))));
+    if (!name || known.includes(name)) return "";
+    const close = known.filter((one) => one.split(".").pop().startsWith(name.slice(0, 3)) || one.includes(name)).slice(0, 4);
+    return `No run has “${name}”${close.length ? `; did you mean ${close.join(", ")}?` : `; there are ${known.slice(0, 12).join(", ")} …`}`;
+  },
   matches(word, run) { // "augmented", "width=64", "accuracy>0.95"
-    const [, name, sign, wanted] = /^([\w.]+)(<=|>=|<|>|=)(.+)$/.exec(word) ?? [];
+    const [, name, sign, wanted] = Runs.PATTERN.exec(word) ?? [];
     const values = run.all ??= Runs.values(run);
-    if (!name || !(name in values)) return [run.run, run.width, run.training, run.seed].join(" ").toLowerCase().includes(word);
+    if (!name || !(name in values)) return !name && [run.run, run.width, run.training, run.seed].join(" ").toLowerCase().includes(word);
     const value = values[name], number = Number(wanted);
     if (sign === "=") return String(value).toLowerCase() === wanted || (value !== null && value !== "" && Number(value) === number);
     return value !== null && { "<": value < number, ">": value > number, "<=": value <= number, ">=": value >= number }[sign];
   },
   draw() {
-    const head = ["run", "configuration", ...Runs.HEAD.slice(1), ...Page.set.runLayers.map((layer) => `PR ratio, ${layer}`)], words = Dom.one("[data-filter]").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    const head = [...Runs.FIRST, ...Page.set.runLayers.map((layer) => `PR ratio, ${layer}`), ...Runs.REST, "configuration"], words = Dom.one("[data-filter]").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     const chosen = Page.data.runs.filter((run) => words.every((word) => Runs.matches(word, run))), byName = new Map(chosen.map((run) => [run.run, run]));
-    const rows = chosen.map((run) => [run.run, run.config ? JSON.stringify(run.config) : "", ...Runs.HEAD.slice(1).map((name) => run[name]), ...run.pr]);
+    const rows = chosen.map((run) => [...Runs.FIRST.map((name) => run[name]), ...run.pr, ...Runs.REST.map((name) => run[name]), run.config ? JSON.stringify(run.config) : ""]);
     Dom.one("[data-output=runs]").textContent = `${rows.length} of ${Page.data.runs.length}`;
+    Dom.one("[data-note=runs]").textContent = words.map(Runs.unknown).filter(Boolean).join(" ");
     Dom.one("[data-part=links]").hidden = Page.set.elsewhere;
-    const link = (row) => [Page.set.elsewhere ? row[0] : Dom.make("a", { href: `runs/${encodeURIComponent(row[0])}/config.json`, textContent: row[0] })];
-    const show = (row) => (byName.get(row[0]).config ? [Dom.button("show", () => Runs.open(byName.get(row[0])), `Show the configuration of ${row[0]}`)] : ["–"]);
+    const run = (row) => byName.get(row[head.indexOf("run")]);
+    const link = (row) => [Page.set.elsewhere ? run(row).run : Dom.make("a", { href: `runs/${encodeURIComponent(run(row).run)}/config.json`, textContent: run(row).run })];
+    const show = (row) => (run(row).config ? [Dom.button("show", () => Runs.open(run(row)), `Show the configuration of ${run(row).run}`)] : ["–"]);
     Table.show("runs", head, Table.sorted(rows, head.indexOf(Runs.sort[0]), Runs.sort[1]), { open: true, sort: Runs.sort, label: "the runs",
-      resort: (column) => { Runs.sort = [column, Runs.sort[0] === column ? -Runs.sort[1] : 1]; Runs.draw(); }, cells: { 0: link, 1: show } });
+      resort: (column) => { Runs.sort = [column, Runs.sort[0] === column ? -Runs.sort[1] : 1]; Runs.draw(); }, cells: { [head.indexOf("run")]: link, [head.length - 1]: show } });
   },
   open(run) {
     const dialog = Dom.one("[data-config]"), text = JSON.stringify(run.config, null, 1);

@@ -15,6 +15,7 @@
     b.addEventListener("click", () => Format.save("kagscope-claims.csv", "text/csv", Format.csv(["claim", "statement", "verdict", "effect", "effect name", "low", "high", "p", "n"], lines.map((line) => line.flatMap((part) => JSON.parse(part))))));
     b.hidden = false;
   }
+  for (const table of all("table[data-sortable]")) Sortable.enhance(table);
   addEventListener("beforeprint", () => { for (const figures of all("details.static")) figures.open = true; });
   try {
     Page.begin(await unpacked(one("#data").textContent.trim()));

@@ -1,0 +1,41 @@
+// The first chart, which carries the result: PR by scale, layer beside layer; of one model its scores over the layers; of a study what was varied.
+const First = {
+  MOST: 3, // layers side by side
+  SCORES: ["pr", "kl_uniform", "rr_pr", "zero_rows"],
+  panel(host, title) {
+    const chart = Dom.make("div", { className: "chart" });
+    host.append(Dom.make("div", {}, Dom.make("h2", { textContent: title }), chart));
+    return chart;
+  },
+  scales(host) {
+    const { layers } = Page.set, strongest = Page.strongest(), shown = layers.filter((name) => name).slice(0, First.MOST);
+    if (strongest && !shown.includes(strongest)) shown[shown.length - 1] = strongest;
+    const drawn = shown.map((layer) => ({ layer, found: Scales.lines({ layer, score: "pr", k: 2, measure: "ratio", axis: "ball", step: "last" }) }));
+    const panels = drawn.map(({ layer }) => First.panel(host, `layer ${layer}`)); // all before any is drawn: each takes its share of the width
+    for (const [i, { layer, found }] of drawn.entries()) Lines.draw(panels[i], { ...found.chart, small: drawn.length > 1, reference: 1, yLabel: `PR, k = 2: ${Page.WORDS.ratio}`, file: `ratio-${layer}` });
+  },
+  layers(host) {
+    const { at, set } = Page, order = set.layers.filter((name) => name);
+    const measured = (score, k) => order.map((layer) => Page.data.series.find((s) => s.layer === layer && s.score === score && s.k === k && s.selection === "all" && Page.shown(s)));
+    const scores = First.SCORES.map((score) => ({ score, k: score === "zero_rows" ? 1 : 2 })).map(({ score, k }) => ({ score, k, there: measured(score, k).map((s, i) => ({ s, i })).filter(({ s }) => s) })).filter(({ there }) => there.length);
+    const panels = scores.map(({ score, k }) => First.panel(host, `${Page.scoreLabel(score)}${k > 1 ? `, k = ${k}` : ""}`));
+    for (const [place, { score, there }] of scores.entries()) {
+      const of = (name) => there.map(({ s }) => at(s, name, Page.last(s)));
+      const series = [{ name: Page.names[0], colour: "c0", bars: true, x: there.map(({ i }) => i), y: of("value"), low: of("value_low"), high: of("value_high"), sampled: there.map(({ s }) => (Page.exact(s, Page.last(s)) ? "" : Format.number(at(s, "stderr", Page.last(s)), 2))) }];
+      if (of("baseline").some((v) => v !== null)) series.push({ name: Page.names[1], colour: "initial", dashed: true, hollow: true, x: there.map(({ i }) => i), y: of("baseline") });
+      Lines.draw(panels[place], { series, small: true, x: "linear", y: "linear", xTicks: order.map((name, i) => [i, order.length > 8 ? String(i) : name.length > 16 ? "…" + name.slice(-15) : name]), xLabel: order.length > 8 ? "place of the layer in the model" : "layer", yLabel: "mean over the points", file: `layers-${score}` });
+    }
+  },
+  axes(host) {
+    Lines.draw(First.panel(host, `layer ${Page.state.layer || "whole net"}`), Axes.chart());
+  },
+};
+Page.sections.push({
+  keys: ["layer", "width", "training", "axisscore", "axisk", "axismeasure", "axisx", "axishue"],
+  draw() {
+    const host = Dom.one("[data-first]");
+    if (!host) return;
+    host.replaceChildren();
+    First[host.dataset.first](host);
+  },
+});

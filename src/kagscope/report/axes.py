@@ -1,0 +1,72 @@
+"""What a study varied: scores and outcomes of every run against the axes, for the page's own charts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from kagscope.report.numbers import clean
+from kagscope.tables.means import final
+from kagscope.tables.schema import BOOKKEEPING
+
+Section = tuple[str, str, str, dict[str, Any]]
+"""Id, name in the menu, template and what it shows."""
+
+TEMPLATE = "varied.html"
+MOST_NUMBERS = 400_000  # of all runs that a page holds; of more, the main scores alone
+MAIN = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment")
+
+
+def axes_section(tables: Sequence[Mapping[str, Any]]) -> Section:
+    """The section of what was varied, with further sortable tables below its charts (``name``, ``label``, ``head``, ``rows``)."""
+    return "varied", "What was varied", TEMPLATE, {"tables": list(tables)}
+
+
+def pack_axes(nets: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], outcomes: Mapping[str, str]) -> dict[str, Any] | None:
+    """Scores over all columns, and outcomes, of every run after training, with the place of each run on every axis.
+
+    Args:
+        nets: one row for each run, step and score (:func:`kagscope.figures.study.net_means`).
+        runs: one row per run, with a column for each axis and outcome, and ``seed``.
+        axes: columns that vary, the seed aside; those with one value are left out.
+        outcomes: columns of ``runs`` with what they are called.
+
+    Returns:
+        ``axes`` (``name``, ``label``, ``values`` in order, ``runs``: the place of each run's value, or None), ``seeds``,
+        ``measures`` (``layer``, ``k``, ``score``, ``value`` and ``ratio`` of each run) and ``outcomes`` (``name``, ``label``,
+        ``values``); None where nothing varies.
+    """
+    packed = [_axis(runs, name) for name in axes if runs[name].nunique() > 1]
+    if not packed:
+        return None
+    order = [str(run) for run in runs["run"]]
+    last = final(nets)
+    chosen = last[last["selection"].isin(["all", ""]) & ~last["score"].isin([*BOOKKEEPING, "accuracy"])]
+    if chosen.groupby(["layer", "k", "score"], observed=True).ngroups * len(order) * 2 > MOST_NUMBERS:
+        chosen = chosen[chosen["score"].isin(MAIN)]
+    measures = []
+    for (layer, k, score), group in chosen.groupby(["layer", "k", "score"], observed=True, sort=False):
+        table = group.assign(run=group["run"].astype(str)).drop_duplicates("run").set_index("run").reindex(order)
+        columns = {name: [clean(value) for value in table[name]] for name in ("value", "ratio")}
+        measures.append({"layer": str(layer), "k": int(str(k)), "score": str(score), **columns})
+    return {
+        "axes": packed,
+        "seeds": [int(seed) for seed in runs["seed"]],
+        "measures": measures,
+        "outcomes": [
+            {"name": name, "label": label, "values": [clean(value) for value in runs[name]]}
+            for name, label in outcomes.items()
+            if runs[name].notna().any()
+        ],
+    }
+
+
+def _axis(runs: pd.DataFrame, name: str) -> dict[str, Any]:
+    numeric = pd.api.types.is_numeric_dtype(runs[name]) and not pd.api.types.is_bool_dtype(runs[name])
+    values = sorted(runs[name].dropna().unique()) if numeric else list(dict.fromkeys(runs[name].dropna().astype(str)))
+    places = {value: place for place, value in enumerate(values)}
+    own = runs[name] if numeric else runs[name].where(runs[name].isna(), runs[name].astype(str))
+    plain = [value.item() if hasattr(value, "item") else value for value in values]
+    return {"name": name, "label": name.replace("_", " "), "values": plain, "runs": [places.get(value) for value in own]}
