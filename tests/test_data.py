@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import kagscope.data
 import kagscope.data.registry as registry
 from kagscope.base.errors import DataError, InputError, OutputError
 from kagscope.data import NAMES, Dataset, load
@@ -70,6 +71,30 @@ def test_digits_are_split_the_same_way_always() -> None:
 
     assert sorted(map(bytes, together)) == sorted(map(bytes, (load_digits().data / 16).astype(np.float32)))
     assert data.fingerprint() == "9498be60838a0e5128a85f9555f7bb9e4a8c9d0c5671dc644297e5a72bdceac4"
+
+
+MNIST10K = Path(kagscope.data.__file__).with_name("mnist10k")
+
+
+def test_mnist10k_is_the_first_of_each_class() -> None:
+    data = load("mnist10k")
+    assert data.name == "mnist10k"
+    assert (data.train_images.shape, data.test_images.shape) == ((10_000, 28, 28), (2_000, 28, 28))
+    assert (np.bincount(data.train_labels) == 1000).all()
+    assert (np.bincount(data.test_labels) == 200).all()
+    assert data.fingerprint() == "07023664e658bb20c08e7c6f9903938bd5f3346eec3493c65e31ed5015aea075"
+    assert "CC BY-SA 3.0" in (MNIST10K / "README.md").read_text()
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="shared/data/mnist is not here")
+def test_mnist10k_is_part_of_mnist() -> None:
+    whole, part = load(MNIST), load("mnist10k")
+    for name, count in (("train", 1000), ("test", 200)):
+        images, labels = getattr(whole, f"{name}_images"), getattr(whole, f"{name}_labels")
+        rank = np.array([(labels[:place] == label).sum() for place, label in enumerate(labels[:15_000])])
+        chosen = np.flatnonzero(rank < count)
+        assert np.array_equal(getattr(part, f"{name}_images"), images[chosen])
+        assert np.array_equal(getattr(part, f"{name}_labels"), labels[chosen])
 
 
 @pytest.mark.parametrize("dotted", [False, True])

@@ -44,7 +44,7 @@ def measure(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="digits, mnist, fashion_mnist, kmnist, a folder of IDX or .npz files, or a file .npz, .npy, .pt, .safetensors.",
+            help="mnist10k, digits, mnist, fashion_mnist, kmnist, a folder of images, or a file .npz, .npy, .pt, .safetensors.",
             show_default=False,
         ),
     ] = None,

@@ -39,7 +39,7 @@ def prune(
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits, mnist, fashion_mnist, kmnist, a folder of IDX or .npz files, or a file .npz, .npy, .pt, .safetensors: "
+            help="mnist10k, digits, mnist, fashion_mnist, kmnist, a folder of images, or a file .npz, .npy, .pt, .safetensors: "
             "where units have to be constant.",
             show_default=False,
         ),

@@ -78,7 +78,9 @@ def prepare(wanted: Wanted, say: Say) -> Subject:
     if Path(wanted.model).is_dir():
         return _own_run(wanted, say)
     if wanted.data is None:
-        raise InputError("--data is missing; give a data set (digits, mnist, a folder) or a file of inputs (.npz, .npy, .pt)")
+        raise InputError(
+            "--data is missing; give a data set (mnist10k, digits, mnist, a folder) or a file of inputs (.npz, .npy, .pt)"
+        )
     model = load_model(wanted.model, wanted.arguments, seed=wanted.seed)
     series = is_series(wanted.weights)
     checkpoints = tuple(find_checkpoints(wanted.weights)) if series else ()

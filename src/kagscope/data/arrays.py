@@ -26,7 +26,7 @@ _EXPECTED = (
 )
 
 
-def load_arrays(folder: Path, files: list[Path]) -> Dataset:
+def load_arrays(folder: Path, files: list[Path], name: str | None = None) -> Dataset:
     """Read the data set that the ``.npz`` ``files`` of ``folder`` hold. Raises :class:`DataError`."""
     by_name = {file.name: file for file in files}
     if {"train.npz", "test.npz"} <= by_name.keys():
@@ -38,7 +38,7 @@ def load_arrays(folder: Path, files: list[Path]) -> Dataset:
         parts = (*_part(arrays, files[0], "train_"), *_part(arrays, files[0], "test_"))
     else:
         raise DataError(f"{folder}: found {', '.join(sorted(by_name))}; {_EXPECTED}")
-    return Dataset(folder.resolve().name, *parts)
+    return Dataset(name or folder.resolve().name, *parts)
 
 
 def _part(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

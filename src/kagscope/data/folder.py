@@ -32,7 +32,7 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
         train, test = (_idx_part(folder, stem) for stem in IDX_STEMS.values())
         return Dataset(name or folder.resolve().name, *train, *test)
     if archives := [entry for entry in entries if entry.suffix == ".npz"]:
-        return load_arrays(folder, archives)
+        return load_arrays(folder, archives, name)
     inside = [raw for raw in (folder / "raw", *sorted(folder.glob("*/raw"))) if raw.is_dir() and any(map(_is_idx, raw.iterdir()))]
     if len(inside) == 1:  # as torchvision keeps MNIST and its relatives
         return load_folder(inside[0], name or inside[0].resolve().parent.name)

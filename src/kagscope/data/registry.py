@@ -13,7 +13,10 @@ from kagscope.data.download import Source, load_download
 from kagscope.data.folder import load_folder
 from kagscope.data.functions import is_function, load_function
 
-EMBEDDED: dict[str, Callable[[], Dataset]] = {"digits": load_digits}
+EMBEDDED: dict[str, Callable[[], Dataset]] = {
+    "mnist10k": lambda: load_folder(Path(__file__).with_name("mnist10k"), "mnist10k"),
+    "digits": load_digits,
+}
 
 DOWNLOADS: dict[str, Source] = {
     "mnist": Source(
@@ -55,9 +58,10 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
     """Load a data set by name or from a folder.
 
     Args:
-        source: ``"digits"`` (embedded), a function of three variables such as ``"xor3"`` (:mod:`kagscope.data.functions`),
-            ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"`` (downloaded on first use, then cached), or a folder (see
-            :func:`kagscope.data.folder.load_folder`). A name wins over a folder of that name: write ``./mnist``.
+        source: ``"mnist10k"`` or ``"digits"`` (embedded), a function of three variables such as ``"xor3"``
+            (:mod:`kagscope.data.functions`), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"`` (downloaded on first use,
+            then cached), or a folder (see :func:`kagscope.data.folder.load_folder`).
+            A name wins over a folder of that name: write ``./mnist``.
         cache_dir: where downloads are kept; default the operating system's folder for caches.
         progress: show a progress bar, on standard error, while downloading.
 
