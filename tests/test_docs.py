@@ -57,13 +57,17 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope report out/study out/phase": "the second is what that command would have made",
     "kagscope study run ka-phase-diagram": "a ready study, minutes",
     "kagscope study run geometry-vs-robustness": "a ready study, minutes",
+    "kagscope study run augmentation-strength": "a ready study, minutes",
     "kagscope study run study.toml --out out --workers 8": "the study that the page is about is the reader's",
     "kagscope study run study.toml --out out --executor ray": "the same",
     "kagscope study run study.toml --out /shared/out": "on a cluster",
     "python benchmarks/": "minutes each, on idle cores",
     "python -m venv": "the environment is the one that runs this",
 }
-PAIR = "kagscope reproduce --widths 8,16 --seeds 3 --epochs {} --k 1,2 --points 12 --checkpoints 4 --out {}"
+PAIR = (
+    "kagscope reproduce --data digits --control none --widths 8,16 --seeds 3 "
+    "--epochs {} --k 1,2 --points 12 --checkpoints 4 --out {}"
+)
 TINY = "--widths 6 --seeds 2 --training standard --k 1,2 --points 4 --checkpoints 2 --workers 1"
 SMALLER = {  # what is added where the command of the page takes minutes
     PAIR.format(5, "out/short"): f"{TINY} --epochs 1",
@@ -81,8 +85,8 @@ SMALLER = {  # what is added where the command of the page takes minutes
 }
 BEFORE = {  # what a page takes for granted
     "docs/studies_statistics.md": (
-        "kagscope study run ka-phase-diagram --out out/phase --workers 1 --set run.epochs=2 --set measure.points=4 "
-        "--set measure.schedule.epochs=[1,2] --set grid.width=[4,8] --set grid.seed=[0,1,2] "
+        "kagscope study run ka-phase-diagram --out out/phase --workers 1 --set grid.epochs=[2] --set measure.points=4 "
+        "--set measure.checkpoints=3 --set grid.width=[4,8] --set grid.seed=[0,1,2] "
         """--set grid.data='["linear3","xor3"]'"""
     ),
 }
