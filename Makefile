@@ -14,8 +14,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-reproduce: $(VENV)/installed  ## train on the embedded digits, measure, test the paper's claims, write out/digits/report.html
-	$(BIN)/kagscope reproduce --out out/digits
+reproduce: $(VENV)/installed  ## train on the embedded mnist10k, measure, test the paper's claims, write out/mnist10k/report.html
+	$(BIN)/kagscope reproduce --out out/mnist10k
 
 test: $(VENV)/installed  ## the tests (without the slow ones)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile

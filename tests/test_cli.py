@@ -21,6 +21,10 @@ from kagscope.studies.collect import Outcome
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE}
 SMALL = (
+    "--data",
+    "digits",
+    "--control",
+    "none",
     "--widths",
     "4",
     "--seeds",
@@ -61,15 +65,15 @@ def refused(done: subprocess.CompletedProcess[str], message: str, code: int) -> 
         (("--widths", "a,b"), "--widths is 'a,b'; expected whole numbers"),
         (("--widths", "2"), "k = 3 needs at least as many inputs and units per layer.* 2"),
         (("--k", "9"), "--k.*expected whole numbers from 1 to 6"),
-        (("--seeds", "100000"), "600,000 runs; at most 100,000"),
+        (("--seeds", "100000"), "900,000 runs; at most 100,000"),
         (("--seeds", "0"), "seeds.*got 0"),
         (("--activation", "step"), "activation.*got 'step'"),
         (("--training", "nice"), "--training.*got 'nice'"),
         (("--learning-rate", "nan"), "--learning-rate"),
         (("--executor", "slurm"), "expected 'local' or 'ray'"),
         (("--workers", "0"), "workers is 0"),
-        (("--points", "100000"), "355 test images"),
-        (("--batch-size", "100000"), "1442 training images"),
+        (("--points", "100000"), "2000 test images"),
+        (("--batch-size", "100000"), "10000 training images"),
     ],
 )
 def test_bad_options(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -95,7 +99,7 @@ def test_bad_data_files(tmp_path: Path) -> None:
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(rng.integers(0, 3, labels)))
 
     def run() -> subprocess.CompletedProcess[str]:
-        return kagscope("reproduce", "--data", "data", "--out", "out", *SMALL, "--batch-size", "8", cwd=tmp_path)
+        return kagscope("reproduce", "--out", "out", *SMALL, "--data", "data", "--batch-size", "8", cwd=tmp_path)
 
     refused(run(), "data.*", 1)
     write("train", 40, 40)

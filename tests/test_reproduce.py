@@ -98,6 +98,24 @@ def test_untrained_nets_reproduce_nothing(tmp_path: Path) -> None:
     assert outcome.claims[0].verdict == "not reproduced"
 
 
+def test_a_control_is_a_net_of_its_own_that_claims_do_not_see(tmp_path: Path) -> None:
+    few = {"k": [2], "checkpoints": 2, "selections": ["all"], "scores": ["pr", "kl_uniform", "rr_pr"], "points": 3}
+    plain = small_study(widths=(4,), trainings=["standard"], epochs=1, measure=few)
+    axes = {"width": [4], "seed": [0, 1], "labels": ["true", "shuffled"]}
+    both = plain.model_copy(update={"grid": axes})
+    claims = {}
+    for name, study in (("plain", plain), ("both", both)):
+        claims[name] = run_study(study, tmp_path / name, executor=Here(), pictures=False).claims
+    results = pd.read_parquet(tmp_path / "both" / "results.parquet")
+    initial = (
+        results[(results["step"] == 0) & (results["score"] == "pr")].groupby(["labels", "seed"], observed=True)["value"].sum()
+    )
+    assert (initial["true"] == initial["shuffled"]).all()
+    assert [claim.as_json() for claim in claims["both"]] == [claim.as_json() for claim in claims["plain"]]
+    trained = results[results["step"] > 0]
+    assert trained.loc[trained["labels"] == "shuffled", "run"].astype(str).str.contains("shuffled").all()
+
+
 # -- the numbers, again from the saved weights, by brute force -------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,42 @@ def test_fresh_processes_give_the_same_bits() -> None:
     }
     assert len(outputs) == 1
     assert len(outputs.pop().strip()) == 64
+
+
+def test_shuffled_labels_are_a_shuffle_of_each_seeds_own_and_share_all_else() -> None:
+    data = load("digits")
+    runs = {labels: train(data, replace(SMALL, labels=labels), [0, 1]) for labels in ("true", "shuffled")}
+    for true, shuffled in zip(*runs.values(), strict=True):
+        assert all(torch.equal(true.initial[name], shuffled.initial[name]) for name in true.initial)
+        assert true.accuracy[true.steps[-1]] > 0.5 > 0.25 > shuffled.accuracy[true.steps[-1]]
+    alone = train(data, replace(SMALL, labels="shuffled"), [1])[0]
+    assert digest(alone) == digest(runs["shuffled"][1])
+    one = train(replace(data, train_labels=np.zeros_like(data.train_labels)), replace(SMALL, labels="shuffled"), [0])[0]
+    same = train(replace(data, train_labels=np.zeros_like(data.train_labels)), SMALL, [0])[0]
+    assert digest(one) == digest(same)  # equal labels stay equal, and nothing else is shuffled
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation()], ids=["standard", "augmented"])
+def test_normalized_images_and_plain_ones_to_the_net_that_is_kept(augmentation: Augmentation | None) -> None:
+    """Without augmentation, training on images that were normalised beforehand, from the same weights, is the same net."""
+    data = load("digits")
+    mean, spread = data.train_images.mean(dtype=float), data.train_images.std(dtype=float)
+    images = [((part - mean) / spread).astype(np.float32) for part in (data.train_images, data.test_images)]
+    before = train(replace(data, train_images=images[0], test_images=images[1]), SMALL, [3])[0]
+    within = train(data, replace(SMALL, normalize=True, augmentation=augmentation), [3])[0]
+    x, z = (torch.from_numpy(part).flatten(1) for part in (data.test_images, images[1]))
+    model, plain = mlp(64, SMALL.hidden, 10, seed=3), mlp(64, SMALL.hidden, 10, seed=3)
+    for step in within.steps if augmentation is None else [0]:
+        load_into(model, within.checkpoints[step])
+        load_into(plain, before.checkpoints[step])
+        torch.testing.assert_close(model(x), plain(z), rtol=1e-3, atol=1e-3)
+    assert within.accuracy[within.steps[-1]] > 0.7
+
+
+def test_normalizing_needs_more_than_one_grey_level() -> None:
+    data = load("digits")
+    with pytest.raises(InputError, match="all pixels of digits are equal"):
+        train(replace(data, train_images=np.ones_like(data.train_images)), replace(SMALL, normalize=True), [0])
 
 
 def test_global_random_state_is_untouched() -> None:

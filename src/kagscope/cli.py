@@ -69,8 +69,8 @@ def _root(
 @app.command()
 def reproduce(
     data: Annotated[
-        str, typer.Option(help="digits (embedded), mnist, fashion_mnist, kmnist (downloaded), or a folder of IDX or .npz files.")
-    ] = "digits",
+        str, typer.Option(help="mnist10k, digits (embedded), mnist, fashion_mnist, kmnist (downloaded), or a folder.")
+    ] = "mnist10k",
     out: Annotated[Path, typer.Option(help="Output folder: new, empty, or of this very study, which then goes on.")] = Path(
         "kagscope-out"
     ),
@@ -78,10 +78,16 @@ def reproduce(
     depth: Annotated[int, typer.Option(help="Hidden layers.")] = 2,
     activation: Annotated[str, typer.Option(help="gelu, relu, tanh or silu.")] = "gelu",
     training: Annotated[str, typer.Option(help="standard, augmented, or both.")] = "standard,augmented",
+    control: Annotated[
+        str, typer.Option(help="shuffled: also nets on shuffled labels, one a seed and width; or none.")
+    ] = "shuffled",
     seeds: Annotated[int, typer.Option(help="Networks per setting.")] = 5,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the training set. [default: 60 for images up to 256 pixels, else 10]", show_default=False),
+        typer.Option(
+            help="Passes over the training set. [default: 60 if up to 256 pixels, 20 if up to 20,000 images, else 10]",
+            show_default=False,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Images per step. [default: 32 for images up to 256 pixels, else 128]", show_default=False)
@@ -119,6 +125,7 @@ def reproduce(
             "depth": depth,
             "activation": activation,
             "training": tuple(part.strip() for part in training.split(",")),
+            "control": control,
             "seeds": seeds,
             "epochs": epochs,
             "batch_size": batch_size,

@@ -20,14 +20,16 @@ Point = dict[str, Any]
 class RunValues(Strict):
     """What one run is: every value that a study may fix or vary."""
 
-    data: str = Field(default="digits", description="digits, mnist, fashion_mnist, kmnist, or a folder of IDX or .npz files")
+    data: str = Field(default="digits", description="mnist10k, digits, mnist, fashion_mnist, kmnist, or a folder")
     width: int = Field(default=64, ge=1, le=MAX_WIDTH, description="units per hidden layer")
     depth: int = Field(default=2, ge=1, le=64, description="hidden layers")
     widths: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] | None = Field(
         default=None, min_length=1, description="units of each hidden layer, instead of width and depth"
     )
     activation: Literal["gelu", "relu", "tanh", "silu"] = "gelu"
+    labels: Literal["true", "shuffled"] = Field(default="true", description="shuffled: a control, which has nothing to learn")
     training: Literal["standard", "augmented"] = "standard"
+    normalize: bool = Field(default=False, description="learn from images less their mean, over their standard deviation")
     rotation: float = Field(default=10.0, ge=0, le=180, description="degrees, of augmented training")
     translation: float = Field(default=1 / 14, ge=0, le=1, description="fraction of the side, of augmented training")
     scale: float = Field(default=0.1, ge=0, le=0.9, description="zoom from 1 - scale to 1 + scale, of augmented training")
@@ -35,7 +37,9 @@ class RunValues(Strict):
     momentum: float = Field(default=0.0, ge=0, le=1, description="of sgd and rmsprop")
     learning_rate: float = Field(default=1e-3, gt=0, lt=1e3)
     weight_decay: float = Field(default=0.0, ge=0, lt=1e3)
-    epochs: int | None = Field(default=None, ge=0, le=100_000, description="default: 60 for small images, else 10")
+    epochs: int | None = Field(
+        default=None, ge=0, le=100_000, description="default: 60 for small images, else 20 of up to 20,000, else 10"
+    )
     batch_size: int | None = Field(default=None, ge=1, le=2**20, description="default: 32 for small images, else 128")
     train_size: int | None = Field(default=None, ge=1, description="training images to keep; default all")
     label_noise: float = Field(default=0.0, ge=0, le=1, description="fraction of training labels that are made wrong")

@@ -109,10 +109,10 @@ def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected
     found: list[Finding] = []
     if study["claims"]:
         on_event({"kind": "stage", "name": "claims"})
-        claims = evaluate_claims(results, image_shape=tuple(runs["image_shape"].iloc[0]))
+        claims = evaluate_claims(results[results["labels"] == "true"], image_shape=tuple(runs["image_shape"].iloc[0]))
         text = json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False)
         atomic_write(store.folder / "claims.json", text + "\n")
-        found += [*claim_findings(claims, len(whole)), *study_findings(results, left_out)]
+        found += [*claim_findings(claims, len(whole)), *study_findings(with_labels(results, labels), left_out)]
     else:
         found += [*run_findings(runs, varied), *study_findings(with_labels(results, labels), left_out)]
         found += [*phase_findings(occurs, axes, accuracy_name(runs["data"])), *tested.findings, *relation_findings(related, axes)]

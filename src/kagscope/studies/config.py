@@ -33,7 +33,8 @@ class RunConfig(Strict):
     Attributes:
         data: name or folder; its content is told by ``data_fingerprint``, so that a moved folder is the same data.
         steps: optimiser steps whose weights are kept, increasing; 0 and the last one are among them.
-        labels: of the training images: "true".
+        normalize: whether it was trained on images less their mean, over their standard deviation; its weights hold both.
+        labels: of the training images: "true", or "shuffled" among them, by ``seed``: the control.
     """
 
     schema_version: int = 2
@@ -49,7 +50,7 @@ class RunConfig(Strict):
     learning_rate: float
     weight_decay: float
     steps: tuple[int, ...]
-    labels: Literal["true"] = "true"
+    labels: Literal["true", "shuffled"] = "true"
     optimizer: str = "adam"
     momentum: float = 0.0
     init: str = "default"
@@ -60,6 +61,7 @@ class RunConfig(Strict):
     train_size: int | None = None
     label_noise: float = 0.0
     data_seed: int = 0
+    normalize: bool = False
 
     def fingerprint(self) -> str:
         """Hash of everything that decides the weights at the kept steps.
@@ -78,12 +80,13 @@ class RunConfig(Strict):
     def run_id(self) -> str:
         """Name of the run and of its folder."""
         widths = "x".join(str(w) for w in self.widths)
-        return f"{self.training}-{widths}-seed{self.seed}-{self.fingerprint()[:10]}"
+        control = "-shuffled" if self.labels == "shuffled" else ""
+        return f"{self.training}{control}-{widths}-seed{self.seed}-{self.fingerprint()[:10]}"
 
     def at_initialisation(self, seed: int) -> RunConfig:
         """The same network before any training, with this seed: what two runs share that start from the same weights."""
         plain = {name: type(self).model_fields[name].default for name in AUGMENTATION}
-        return self.model_copy(update={"training": "standard", "seed": seed, **plain})
+        return self.model_copy(update={"training": "standard", "labels": "true", "seed": seed, **plain})
 
     def same_setting(self, other: RunConfig) -> bool:
         """Whether the two differ in their seed alone, so that they can be trained together."""
@@ -103,5 +106,7 @@ class RunConfig(Strict):
             momentum=self.momentum,
             init=self.init,
             init_scale=self.init_scale,
+            labels=self.labels,
+            normalize=self.normalize,
             schedule=self.steps,
         )

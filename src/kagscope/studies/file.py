@@ -20,6 +20,7 @@ from kagscope.studies.config import AUGMENTATION, SMALL_IMAGE, RunConfig
 from kagscope.studies.measure import Measure, Measurements
 
 MAX_BYTES = 2**20
+FEW_IMAGES = 20_000  # of a training set: fewer are seen twice as often
 
 
 class StudyFile(Axes):
@@ -160,7 +161,8 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         raise InputError(f"train_size is {images}, but {values.data} has {len(dataset.train_labels)} training images")
     if batch_size > images:
         raise InputError(f"batch_size is {batch_size}, but there are {images} training images; use a smaller one")
-    epochs = values.epochs if values.epochs is not None else 60 if small else 10
+    usual = 60 if small else 20 if images <= FEW_IMAGES else 10
+    epochs = values.epochs if values.epochs is not None else usual
     if values.momentum and values.optimizer not in ("sgd", "rmsprop"):
         raise InputError(f"momentum is {values.momentum:g}, but {values.optimizer} takes none; vary it with sgd or rmsprop only")
     same = values.model_dump(exclude={"data", "width", "depth", "widths", "epochs", "batch_size"})

@@ -107,9 +107,9 @@ def few_points(trained: pd.DataFrame) -> list[Finding]:
 
 
 def learning(results: pd.DataFrame) -> list[Finding]:
-    """Nets that were not trained, did not learn, or lost again what they had learned."""
+    """Nets that were not trained, did not learn, or lost again what they had learned; not those on shuffled labels."""
     runs = (
-        results[["run", "width", "training", "step", "accuracy"]]
+        results.loc[results["labels"] != "shuffled", ["run", "width", "training", "step", "accuracy"]]
         .drop_duplicates(["run", "step"])
         .sort_values("step", kind="stable")
     )
@@ -117,6 +117,8 @@ def learning(results: pd.DataFrame) -> list[Finding]:
     facts = grouped.agg(
         first=("accuracy", "first"), last=("accuracy", "last"), best=("accuracy", "max"), steps=("step", "max")
     ).join(grouped[["width", "training"]].first())
+    if facts.empty:
+        return []
     if (facts["steps"] == 0).all():
         return [Finding("The nets were not trained (0 epochs): every ratio is exactly 1.", code="not_trained")]
     count = len(facts)

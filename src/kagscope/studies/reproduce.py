@@ -17,7 +17,6 @@ PLACES = {
     "widths": "grid.width",
     "depth": "run.depth",
     "activation": "run.activation",
-    "training": "grid.training",
     "seeds": "grid.seed.count",
     "epochs": "run.epochs",
     "batch_size": "run.batch_size",
@@ -27,18 +26,33 @@ PLACES = {
     "k": "measure.k",
     "points": "measure.points",
 }
-"""Option to its place in a study file."""
+"""Option to its place in a study file; beside them ``training`` and ``control``, both of ``zip``."""
+CONTROLS = ("shuffled", "none")
 
 
 def reproduction(**options: Any) -> StudyFile:
     """The study ``reproduce`` with these options (names of :data:`PLACES`, None for the default) in place of its own values.
 
+    ``control="none"`` leaves out the nets on shuffled labels; else these are trained as "standard" says, or as the only training
+    that is asked for.
+
     Raises:
         InputError: an unknown option, or a value that cannot be used: in one line that names the option.
     """
+    control, trainings = (options.pop(name, None) for name in ("control", "training"))
+    control = CONTROLS[0] if control is None else control
     if unknown := options.keys() - PLACES.keys():
-        raise InputError(f"there is no option {', '.join(sorted(unknown))}; expected some of {', '.join(PLACES)}")
+        raise InputError(
+            f"there is no option {', '.join(sorted(unknown))}; expected some of {', '.join(PLACES)}, training, control"
+        )
+    if control not in CONTROLS:
+        raise InputError(f"--control is {control!r}; expected {' or '.join(CONTROLS)}")
     values = tomllib.loads(ready("reproduce"))
+    kinds, trainings = values["zip"][0], ("standard", "augmented") if trainings is None else trainings
+    kinds["training"] = trainings
+    if isinstance(trainings, tuple | list):  # else what checks it says so
+        controls = [] if control == "none" else ["standard"] if "standard" in trainings else trainings[:1]
+        kinds |= {"training": [*trainings, *controls], "labels": ["true"] * len(trainings) + ["shuffled"] * len(controls)}
     for name, value in options.items():
         if value is not None:
             table, *inner = PLACES[name].split(".")
@@ -56,7 +70,7 @@ def reproduction(**options: Any) -> StudyFile:
 
 def as_options(message: str) -> str:
     """An error about a place of the study file as one about the option that stands for it."""
-    for option, place in PLACES.items():
+    for option, place in {**PLACES, "training": "zip.training"}.items():
         message = re.sub(rf"^{re.escape(place.removesuffix('.count'))}(\.count)?\b", f"--{option.replace('_', '-')}", message)
     return message
 

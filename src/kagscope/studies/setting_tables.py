@@ -64,12 +64,13 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
 
 
 def labels_of(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
-    """What a run is called beside its width: its training, if it varies, and whatever else does."""
-    others = [name for name in varied if name not in (*BASIC_AXES, "widths")]
+    """What a run is called beside its width: its training, if it varies, shuffled labels, and whatever else varies."""
+    others = [name for name in varied if name not in (*BASIC_AXES, "widths", "labels")]
 
     def label(row: Mapping[Any, Any]) -> str:
         first = [str(row["training"])] if "training" in varied or not others else []
-        return ", ".join([*first, *(f"{name.replace('_', ' ')} {_short(row[name])}" for name in others)])
+        control = ["shuffled labels"] if row["labels"] == "shuffled" else []
+        return ", ".join([*first, *control, *(f"{name.replace('_', ' ')} {_short(row[name])}" for name in others)])
 
     return {str(row["run"]): label(row) for row in runs.to_dict("records")}
 

@@ -8,7 +8,7 @@ column           dtype    meaning
 run              category run id, the name of its folder under ``runs/``
 width            int32    units per hidden layer
 training         category "standard" or "augmented"
-labels           category of the training images: "true"
+labels           category of the training images: "true" or "shuffled"
 seed             int32    seed of initialisation, batch order and augmentation
 step             int32    optimiser steps taken; 0 is the untrained net
 epoch            float64  the same in passes over the training set

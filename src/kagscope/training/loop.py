@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class TrainedNetwork:
         checkpoints: optimiser step to state dict (float32); step 0 is the untrained network.
         accuracy: step to accuracy on the test set, in [0, 1]; of a regression its R².
         loss: step to mean cross-entropy on the test set, in nats; of a regression mean squared error.
-        train_accuracy: accuracy, or R², of the last state on the training images (not augmented).
+        train_accuracy: accuracy, or R², of the last state on the training images (not augmented) and the labels it learned.
         steps_per_epoch: optimiser steps in one pass over the training set.
     """
 
@@ -78,7 +79,7 @@ def train(
     (processes are the way to use more cores). Step 0 is ``mlp(..., seed=seed)``.
 
     Args:
-        dataset: images are flattened in row-major order and used as they are, without normalisation.
+        dataset: images are flattened in row-major order.
         settings: shape of the networks and how to train.
         seeds: distinct integers from 0 to 2**31 - 1.
         on_progress: called as ``on_progress(steps done, steps in all, {"epoch": float, "accuracy": float or None})`` at every
@@ -118,12 +119,15 @@ class _Run:
         self.model = build(seed=0)
         self.nets = StackedMLP([build(seed=seed).state_dict() for seed in seeds], settings.activation, device)
         self.regression = dataset.is_regression
-        self.targets = self.train_set[1] if self.regression else torch.eye(dataset.n_classes)[self.train_set[1]]
+        targets = self.train_set[1] if self.regression else torch.eye(dataset.n_classes)[self.train_set[1]]
+        shuffled = seeds if settings.labels == "shuffled" else ()
+        self.shuffles = [torch.randperm(self.n_images, generator=_generator(seed, "labels")) for seed in shuffled]
         self.orders = [_generator(seed, "batch order") for seed in seeds]
         self.draws = [_generator(seed, "augmentation") for seed in seeds]
         self.image_shape = dataset.image_shape
         self.warper = Warper(torch.from_numpy(dataset.train_images)) if settings.augmentation else None
-        self.images, self.targets = self.train_set[0].to(device), self.targets.to(device)
+        self.mean, self.spread = _mean_and_spread(dataset) if settings.normalize else (0.0, 1.0)
+        self.images, self.targets = self.train_set[0].to(device), targets.to(device)
         self.workspaces: dict[int, Workspace] = {}  # a full batch's, and that of the smaller last one
         self.kept: list[dict[int, State]] = [{} for _ in seeds]
         self.scores: list[dict[int, tuple[float, float]]] = [{} for _ in seeds]
@@ -170,7 +174,8 @@ class _Run:
             for s, order in enumerate(orders):
                 index = order[start:stop]
                 here = index.to(self.nets.device)
-                torch.index_select(self.targets, 0, here, out=work.targets[s])
+                whose = self.shuffles[s][index].to(self.nets.device) if self.shuffles else here
+                torch.index_select(self.targets, 0, whose, out=work.targets[s])
                 if self.warper is None:
                     torch.index_select(self.images, 0, here, out=work.inputs[s])
                 elif self.nets.device == "cpu":
@@ -179,6 +184,8 @@ class _Run:
                     warped = torch.empty(work.inputs[s].shape)
                     self.warper.warp(index, maps[s][start:stop], warped)
                     work.inputs[s].copy_(warped)
+                if self.settings.normalize:
+                    work.inputs[s].sub_(self.mean).div_(self.spread)
             yield work
 
     def _workspace(self, batch: int) -> Workspace:
@@ -189,7 +196,7 @@ class _Run:
     def _keep(self, step: int) -> None:
         """Keep and evaluate every network's state."""
         for s, seed in enumerate(self.seeds):
-            self.kept[s][step] = state = self.nets.state(s)
+            self.kept[s][step] = state = self._for_plain_images(self.nets.state(s))
             loss, accuracy = self._evaluate(state, *self.test_set)
             if not math.isfinite(loss):
                 raise InputError(
@@ -199,6 +206,15 @@ class _Run:
             self.scores[s][step] = (loss, accuracy)
         mean = sum(scores[step][1] for scores in self.scores) / len(self.seeds)
         self.on_progress(step, self.total, {"epoch": step / self.per_epoch, "accuracy": mean})
+
+    def _for_plain_images(self, state: State) -> State:
+        """The same function of plain images x: W (x - mean) / spread + b = (W / spread) x + (b - mean W 1 / spread)."""
+        if self.settings.normalize:
+            weight, bias = list(state)[:2]
+            scaled = state[weight].double() / self.spread
+            moved = state[bias].double() - self.mean * scaled.sum(1)
+            state |= {weight: scaled.float(), bias: moved.float()}
+        return state
 
     def _evaluate(self, state: State, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
         """Mean cross-entropy and accuracy, in parts that stay within the cache; of a regression mean squared error and R²."""
@@ -217,7 +233,9 @@ class _Run:
     def _result(self, s: int) -> TrainedNetwork:
         loss = {step: score[0] for step, score in self.scores[s].items()}
         accuracy = {step: score[1] for step, score in self.scores[s].items()}
-        train_accuracy = self._evaluate(self.kept[s][self.total], *self.train_set)[1]
+        images, labels = self.train_set
+        labels = labels[self.shuffles[s]] if self.shuffles else labels
+        train_accuracy = self._evaluate(self.kept[s][self.total], images, labels)[1]
         return TrainedNetwork(self.seeds[s], self.settings, self.kept[s], accuracy, loss, train_accuracy, self.per_epoch)
 
 
@@ -225,6 +243,13 @@ def _flat(dataset: Dataset, part: str) -> tuple[Tensor, Tensor]:
     images = getattr(dataset, f"{part}_images")
     labels = getattr(dataset, f"{part}_targets" if dataset.is_regression else f"{part}_labels")
     return torch.from_numpy(images).flatten(1).contiguous(), torch.from_numpy(labels)
+
+
+def _mean_and_spread(dataset: Dataset) -> tuple[float, float]:
+    images = dataset.train_images.astype(np.float64)
+    if not images.std() > 0:
+        raise InputError(f"normalize is true, but all pixels of {dataset.name} are equal; leave it out")
+    return float(images.mean()), float(images.std())
 
 
 def _generator(seed: int, purpose: str) -> torch.Generator:

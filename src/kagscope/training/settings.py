@@ -52,6 +52,10 @@ class TrainingSettings:
         init: how weights are drawn, see :func:`kagscope.training.models.mlp`.
         init_scale: factor on the initial weights (not the biases).
         augmentation: spatial augmentation, or None for standard training.
+        labels: "true", or "shuffled": each net learns the labels (or numbers) of the training images in an order of its
+            own, drawn by its seed, so that images say nothing about them.
+        normalize: learn from images less their mean, over their standard deviation, both over all pixels of the training images.
+            What is kept are nets for the images as they are: the two numbers are part of the first layer's weights and biases.
         checkpoints: how many states to keep: the initial one and, at spaced steps, this many less one; the last step is always
             among them.
         schedule: how those steps are spaced, "geometric" or "linear"; or the steps themselves, to which the first and the last
@@ -70,6 +74,8 @@ class TrainingSettings:
     momentum: float = 0.0
     init: str = "default"
     init_scale: float = 1.0
+    labels: Literal["true", "shuffled"] = "true"
+    normalize: bool = False
     schedule: Literal["geometric", "linear"] | Sequence[int] = "geometric"
 
     def __post_init__(self) -> None:
@@ -87,6 +93,8 @@ class TrainingSettings:
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise InputError(f"momentum is {self.momentum:g}, but {self.optimizer} takes none; use sgd or rmsprop, or momentum 0")
         check_init(self.init)
+        if self.labels not in ("true", "shuffled"):
+            raise InputError(f"labels is {self.labels!r}; expected true or shuffled")
         if isinstance(self.schedule, str):
             if self.schedule not in SCHEDULES:
                 raise InputError(f"schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}, or steps")
