@@ -176,7 +176,8 @@ class MeasureSpec(_Strict):
         ):
             raise ValueError(f"scores is {given!r:.80}; expected a list of names, or your own functions by name")
         chosen = registry.chosen(given)  # raises for an unknown one
-        return None if len(chosen) == len(registry.names()) else tuple(one.name for one in chosen)
+        measured = {one.name for one in registry.all_scores() if one.takes}  # not those of a study, known once it is imported
+        return None if measured <= {one.name for one in chosen} else tuple(one.name for one in chosen)
 
     @field_validator("own_scores", "jacobian_scores", mode="before")
     @classmethod
