@@ -1,4 +1,4 @@
-"""The pictures of docs/figures.md, from the code on that page.
+"""The pictures of docs/report.md, from the code on that page.
 
     python docs/make_gallery.py
     python docs/make_gallery.py --folder out/gallery    the study stays there, so that the next call need not compute it
@@ -26,7 +26,7 @@ from PIL import Image
 from kagscope.base.files import atomic_path
 from kagscope.figures.style import style
 
-PAGE = Path(__file__).resolve().with_name("figures.md")
+PAGE = Path(__file__).resolve().with_name("report.md")
 PART = re.compile(r"```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)```|!\[[^]]*\]\((pictures/figures/[\w]+\.png)\)", re.DOTALL)
 COLOURS = 64  # of a picture: flat colours and their soft edges need no more
 
@@ -45,7 +45,7 @@ def main() -> None:
 def draw() -> None:
     names: dict[str, Any] = {}
     drawn: Figure | None = None
-    for language, title, source, picture in PART.findall(PAGE.read_text()):
+    for language, title, source, picture in PART.findall(PAGE.read_text().partition("## Figures from Python")[2]):
         if picture and drawn is not None:
             write(drawn, PAGE.parent / picture)
         elif title:

@@ -41,9 +41,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 SLOW = {
     "docs/reproduce.md",
     "docs/studies.md",
-    "docs/open_study.md",
-    "docs/compare.md",
-    "docs/figures.md",
+    "docs/finished_studies.md",
     "docs/report.md",
     "docs/studies_statistics.md",
 }

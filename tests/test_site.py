@@ -52,18 +52,15 @@ def test_what_asks_the_network_is_noticed() -> None:
 
 
 def test_the_reference_has_every_public_name(site: Path) -> None:
-    pages = "".join(page.read_text() for page in (site / "api").glob("*.html"))
-    there = set(re.findall(r'id="?([\w.]+)', pages))
+    there = set(re.findall(r'id="?([\w.]+)', (site / "api.html").read_text()))
     wanted = {f"kagscope.{module}.{name}" for name, module in kagscope._PUBLIC.items()}
     assert not wanted - there
 
 
 def test_docstrings_are_rendered_without_leftovers(site: Path) -> None:
     """No role of Sphinx, no heading of a section that was not read as one, no table drawn with equals signs."""
-    for page in (site / "api").glob("*.html"):
-        assert not re.findall(
-            r":(?:func|class|meth|mod|data):|={8,}|<p>(?:Args|Returns|Raises|Attributes|Yields):", page.read_text()
-        )
+    page = (site / "api.html").read_text()
+    assert not re.findall(r":(?:func|class|meth|mod|data):|={8,}|<p>(?:Args|Returns|Raises|Attributes|Yields):", page)
 
 
 def test_docstrings_for_the_site() -> None:
