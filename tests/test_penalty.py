@@ -49,11 +49,11 @@ def test_gradient_agrees_with_finite_differences(score: str, layer: str) -> None
             continue
         step = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 1e-6
         with torch.no_grad():
-            parameter += step
+            parameter.add_(step)
             above = penalty(batch).item()
-            parameter -= 2 * step
+            parameter.sub_(2 * step)
             below = penalty(batch).item()
-            parameter += step
+            parameter.add_(step)
         assert (parameter.grad * step).sum().item() == pytest.approx((above - below) / 2, rel=1e-5, abs=1e-12)
 
 
@@ -104,8 +104,8 @@ def test_drawn_rows_in_training_and_their_cost(layer: str) -> None:
 
 def test_the_model_is_left_as_it_was() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Dropout(0.5), nn.Linear(8, 4))
-    model[3].eval()
+    dropout = nn.Dropout(0.5).eval()
+    model = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.GELU(), dropout, nn.Linear(8, 4))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
     penalty = kag.GeometryPenalty(model, ["2"], points=4)
@@ -119,9 +119,9 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 def test_dead_layers_and_single_points_add_nothing() -> None:
-    model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
-    with torch.no_grad():
-        model[0].bias.fill_(-100.0)
+    first = nn.Linear(16, 8)
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(8, 4))
+    nn.init.constant_(first.bias, -100.0)
     penalty = kag.GeometryPenalty(model, ["1"])
     term = penalty(BATCH[:1])
     term.backward()
@@ -164,8 +164,7 @@ def test_a_layer_without_a_jacobian_is_told() -> None:
     with pytest.raises(kag.InputError, match="float"):
         kag.GeometryPenalty(embedding, ["2"])(torch.ones(4, 2, dtype=torch.long))
     model = small_net()
-    with torch.no_grad():
-        model[0].weight.fill_(math.inf)
+    nn.init.constant_(next(model.parameters()), math.inf)
     with pytest.raises(kag.InputError, match=r"layer '1'.*NaN or infinite"):
         kag.GeometryPenalty(model, ["1"])(BATCH)
 
