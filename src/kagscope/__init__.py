@@ -48,6 +48,7 @@ _PUBLIC: dict[str, str] = {
     "Pruning": "pruning.pruning",
     "measure": "measuring.api",
     "measure_series": "measuring.api",
+    "measure_matrices": "measuring.matrices",
     "MeasureSpec": "measuring.spec",
     "Budget": "measuring.spec",
     "Report": "measuring.report",

@@ -13,6 +13,7 @@ import typer.main
 
 from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, guarded, numbers
 from kagscope.commands.measure import measure
+from kagscope.commands.measure_matrices import measure_matrices
 from kagscope.commands.prune import prune
 from kagscope.commands.report import finish, report
 from kagscope.commands.study import app as study_app
@@ -147,6 +148,7 @@ def reproduce(
 
 app.command()(report)
 app.command()(measure)
+app.command("measure-matrices")(measure_matrices)
 app.add_typer(study_app, name="study")
 app.command()(prune)
 

@@ -53,13 +53,7 @@ def measure_and_show(
         report = _measured(subject, spec, working)
         working.show("writing files")
         files = write(report, targets)
-    if as_json:
-        typer.echo(json.dumps(_as_json(report, files, notes), indent=1, allow_nan=False))
-    elif quiet:
-        for file in files.values():
-            typer.echo(file)
-    else:
-        _show(report, files)
+    show_report(report, files, notes, quiet=quiet, as_json=as_json)
     if report.left_out:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in report.left_out.items())
         count = len(report.left_out)
@@ -102,16 +96,30 @@ def write(report: Report, targets: Targets) -> dict[str, str]:
     return files
 
 
+def show_report(report: Report, files: dict[str, str], notes: list[str], *, quiet: bool, as_json: bool) -> None:
+    """Print what came out: as one JSON object, as the paths of the written files, or as tables and sentences."""
+    if as_json:
+        typer.echo(json.dumps(_as_json(report, files, notes), indent=1, allow_nan=False))
+    elif quiet:
+        for file in files.values():
+            typer.echo(file)
+    else:
+        _show(report, files)
+
+
 def _show(report: Report, files: dict[str, str]) -> None:
     about, layers = report.provenance, report.layers
-    measured = sum(not one["reason"] for one in layers)
-    checkpoints = f"{len(report.steps)} checkpoints, " if report.steps else ""
-    terminal.print_lines(
-        [
-            f"{about['model']}, {checkpoints}{measured} of {len(layers)} layers at {about['points']} points of {about['data']}",
-            f"map {report.settings['layer_map']}, baseline {about['baseline']}, {about['seconds']:.1f} s",
-        ]
-    )
+    if about.get("matrices"):
+        terminal.print_lines([report.headline])
+    else:
+        measured = sum(not one["reason"] for one in layers)
+        where = f"{measured} of {len(layers)} layers at {about['points']} points of {about['data']}"
+        terminal.print_lines(
+            [
+                f"{about['model']}, " + (f"{len(report.steps)} checkpoints, " if report.steps else "") + where,
+                f"map {report.settings['layer_map']}, baseline {about['baseline']}, {about['seconds']:.1f} s",
+            ]
+        )
     terminal.print_summary(report.summary())
     terminal.print_lines([f"• {sentence}" for sentence in report.findings])
     terminal.print_lines([f"wrote {path}" for path in files.values()])

@@ -3,6 +3,7 @@
 from kagscope.loading.checkpoints import Checkpoint, find_checkpoints
 from kagscope.loading.fitting import load_into
 from kagscope.loading.inputs import LoadedInputs, load_inputs
+from kagscope.loading.matrices import NamedMatrices, load_matrices
 from kagscope.loading.models import load_model
 from kagscope.loading.shapes import fit_inputs
 from kagscope.loading.weights import load_state, save_weights
@@ -10,10 +11,12 @@ from kagscope.loading.weights import load_state, save_weights
 __all__ = [
     "Checkpoint",
     "LoadedInputs",
+    "NamedMatrices",
     "find_checkpoints",
     "fit_inputs",
     "load_inputs",
     "load_into",
+    "load_matrices",
     "load_model",
     "load_state",
     "save_weights",

@@ -22,6 +22,9 @@ ONE_RANDOM = "one network initialised anew"
 
 def caveats(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str, Any]) -> list[Finding]:
     """Arguments as of a report: its table, its summary, its provenance."""
+    of_numbers = [*_rank_one(summary), *_mostly_undefined(table), *_large_errors(table)]
+    if provenance.get("matrices"):  # there is no network, no training, no point
+        return of_numbers
     baseline = str(provenance.get("baseline") or "none")
     alone = Finding("There is no baseline: nothing here tells trained geometry from that of a random net.", code="no_baseline")
     one_network = Finding(
@@ -30,9 +33,7 @@ def caveats(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str,
     return [
         *_baseline(table, summary, baseline),
         *_driven(table),
-        *_rank_one(summary),
-        *_mostly_undefined(table),
-        *_large_errors(table),
+        *of_numbers,
         *_points(int(provenance.get("points", 0))),
         alone if baseline == "none" else one_network,
     ]

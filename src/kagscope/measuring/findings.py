@@ -119,6 +119,7 @@ def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
             ratio=float(most["ratio"]),
         )
         return
+    apart = chosen["ratio_low"].notna().any()
     clear = chosen[(chosen["ratio_low"] > 1) & (chosen["ratio"] > 1 + LEAST_RATIO)]
     yield Finding(
         f"The 2 x 2 minors concentrate most in layer {most['layer']}: "
@@ -127,12 +128,13 @@ def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
         layer=str(most["layer"]),
         ratio=float(most["ratio"]),
     )
-    yield Finding(
-        f"PR is above the baseline's in {len(clear)} of {len(chosen)} layers, beyond the 95% interval over points.",
-        code="layers_above_baseline",
-        layers=len(clear),
-        of=len(chosen),
-    )
+    if apart:  # of single Jacobians there are no intervals
+        yield Finding(
+            f"PR is above the baseline's in {len(clear)} of {len(chosen)} layers, beyond the 95% interval over points.",
+            code="layers_above_baseline",
+            layers=len(clear),
+            of=len(chosen),
+        )
 
 
 def _constant(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:

@@ -182,6 +182,8 @@ class Report:
         """What was measured, in one line."""
         about, steps = self.provenance, self.steps
         measured = sum(not one["reason"] for one in self.layers)
+        if about.get("matrices"):
+            return f"{about['model']}: {measured} matrices, baseline {about['baseline']}, {about['seconds']:.3g} s"
         course = f"steps {', '.join(map(str, steps[:12]))}{', …' if len(steps) > 12 else ''}, " if steps else ""
         return (
             f"{about.get('model', 'model')}: {course}{measured} of {len(self.layers)} layers, {about.get('points', '?')} points, "

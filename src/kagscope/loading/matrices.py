@@ -1,0 +1,90 @@
+"""Named matrices in a file: published Jacobian lenses, weights, anything 2-D. Nothing is unpickled but tensors."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from kagscope.base.errors import DataError
+from kagscope.base.messages import listed
+from kagscope.data.arrays import read_npz
+from kagscope.loading.weights import load_tensors
+
+LENS = "J"  # under which a Jacobian lens keeps its matrices, by layer
+EXPECTED = (
+    "expected matrices by name: a Jacobian lens {J: {layer: matrix}, n_prompts, source_layers, d_model} or tensors of two "
+    "dimensions, in .pt, .safetensors or .npz"
+)
+
+
+@dataclass(frozen=True)
+class NamedMatrices:
+    """Matrices of a file, in the order of their layers.
+
+    Attributes:
+        matrices: floating, 2-D, by name.
+        about: what else a lens says of itself: n_prompts, d_model, source_layers.
+        left: names of what is no floating matrix.
+    """
+
+    matrices: dict[str, Tensor | np.ndarray]
+    about: dict[str, Any] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+
+def load_matrices(path: str | os.PathLike[str]) -> NamedMatrices:
+    """Read the matrices of a file ``.pt`` (tensors in plain containers only), ``.safetensors`` or ``.npz``.
+
+    Raises:
+        DataError: a file that cannot be read, or that holds no matrices.
+    """
+    path = Path(path)
+    content: Any = read_npz(path) if path.suffix == ".npz" else load_tensors(path)
+    if not isinstance(content, Mapping):
+        raise DataError(f"{path}: holds {type(content).__name__}; {EXPECTED}")
+    if isinstance(content.get(LENS), Mapping):
+        return _lens(content, path)
+    found = {str(name): value for name, value in content.items() if _is_matrix(value)}
+    left = [str(name) for name in content if str(name) not in found]
+    if not found:
+        raise DataError(f"{path}: holds no floating matrix (found {listed(left) or 'nothing'}); {EXPECTED}")
+    return NamedMatrices(dict(sorted(found.items(), key=lambda one: _natural(one[0]))), left=left)
+
+
+def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
+    matrices = content[LENS]
+    wrong = [str(layer) for layer, matrix in matrices.items() if not _is_matrix(matrix)]
+    if wrong or not matrices:
+        what = f"layer {listed(wrong)} of {LENS} is no floating matrix" if wrong else f"{LENS} holds no layer"
+        raise DataError(f"{path}: {what}; {EXPECTED}")
+    size = content.get("d_model")
+    for layer, matrix in matrices.items():
+        if isinstance(size, int) and tuple(matrix.shape) != (size, size):
+            raise DataError(
+                f"{path}: layer {layer} is {tuple(matrix.shape)}, but d_model is {size}; the file is damaged or no lens"
+            )
+    named = {f"layer {layer}" if isinstance(layer, int) else str(layer): matrix for layer, matrix in matrices.items()}
+    about = {
+        name: list(value) if isinstance(value, tuple | list) else value
+        for name, value in content.items()
+        if name in ("n_prompts", "d_model", "source_layers") and isinstance(value, int | float | str | tuple | list)
+    }
+    return NamedMatrices(dict(sorted(named.items(), key=lambda one: _natural(one[0]))), about)
+
+
+def _is_matrix(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim == 2 and value.is_floating_point() and value.numel() > 0
+    return isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind == "f" and value.size > 0
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """By which names sort as people count: layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,146 @@
+"""``kagscope.measure_matrices``: matrices by name, such as Jacobian lenses, measured as the Jacobians of a network are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from math import comb, log2
+from typing import Any
+
+import numpy as np
+
+from kagscope import registry
+from kagscope.base.errors import InputError
+from kagscope.base.messages import listed
+from kagscope.base.provenance import hardware, versions
+from kagscope.columns.layout import make_layout
+from kagscope.columns.selections import check_layout
+from kagscope.jacobians.compute import Batch
+from kagscope.jacobians.forms import DenseJacobian
+from kagscope.measuring.api import Say, telling
+from kagscope.measuring.compare import compare, curves
+from kagscope.measuring.report import Report
+from kagscope.measuring.scoring import LayerScores
+from kagscope.measuring.spec import Budget, MeasureSpec, spec_from
+from kagscope.measuring.state import LayerRecord, LayerState, State
+from kagscope.minors._input import MatrixLike, as_numpy, require_finite
+
+SCORES = ("pr", "pr_normalized", "effective_minors", "ipr", "rr_pr")  # known by formulas at any size
+OF_MATRICES = (*SCORES, "axis_alignment", "effective_rank", "stable_rank", "sv_participation")
+OPTIONS = ("k", "selections", "image_shape", "positions", "groups", "scores", "seed", "budget", *Budget.model_fields)
+HAAR = "random rotations of the rows, in closed form"
+ROUNDOFF = 2.0**-53  # entries that are given are exact; those of a network were computed
+STEPS_A_SECOND = 1e9  # of sorting, on one core: for the estimate
+FROM_S1 = {"pr": -1, "pr_normalized": 2, "effective_minors": 2}  # scores that change as a power of S1 alone
+
+
+def measure_matrices(
+    matrices: Mapping[str, MatrixLike],
+    k: Any = (1, 2),
+    *,
+    spec: MeasureSpec | None = None,
+    progress: bool | Say | None = None,
+    **options: Any,
+) -> Report:
+    """Measure named matrices: Jacobian lenses, weights, anything 2-D (MATH.md sections 2 to 4).
+
+    Args:
+        matrices: floating (m, n) arrays or tensors by name, each of its own shape; their entries are taken as exact.
+        k: orders of the minors. Of orders 1 and 2 all sums over all columns are exact at any size; k = 3 is sampled where
+            its minors are too many.
+        spec: what to measure, whole, instead of ``k`` and options.
+        progress: told each matrix's name and an estimate of its time; True or None show it on a terminal.
+        **options: fields of :class:`kagscope.MeasureSpec` that mean something here: ``selections``, ``image_shape``,
+            ``positions``, ``groups``, ``scores`` (by default those with closed forms), ``seed``, and its budget's.
+
+    Returns:
+        A :class:`kagscope.Report` whose ``layer`` is the matrix's name and whose baseline is the mean over random rotations of
+        the rows, in closed form (MATH.md 4.5): the ratio of ``pr`` is ``rr_pr``.
+
+    Raises:
+        InputError: no matrices, one that is not 2-D, floating and finite, or an option that cannot be used.
+    """
+    chosen = _spec(k, spec, options)
+    if not isinstance(matrices, Mapping) or not matrices:
+        given = "no matrices" if isinstance(matrices, Mapping) else type(matrices).__name__
+        raise InputError(f"matrices is {given}; expected matrices by name, such as {{'layer 3': J}}")
+    checked = {str(name): _checked(matrix, str(name), chosen) for name, matrix in matrices.items()}
+    since = time.perf_counter()
+    state, haar = State(chosen), State(chosen)
+    with telling(progress) as tell:
+        for name in checked:
+            m, n = checked[name].shape
+            tell(f"{name} ({m} x {n}, about {_seconds(m, n, chosen):.0f} s)")
+            _measure(state, haar, name, checked[name])
+    return Report(
+        compare(state, [haar]),
+        curves(state),
+        layers=[record.as_json() for record in state.layers],
+        settings=chosen.as_json(),
+        provenance={
+            "model": f"{len(checked)} matri{'x' if len(checked) == 1 else 'ces'}",
+            "matrices": True,
+            "points": 1,
+            "baseline": HAAR,
+            "seconds": round(time.perf_counter() - since, 3),
+            "spec": chosen.id,
+            "versions": versions(),
+            "hardware": hardware(),
+        },
+    )
+
+
+def _spec(k: Any, spec: MeasureSpec | None, options: Mapping[str, Any]) -> MeasureSpec:
+    if wrong := [name for name in options if name in MeasureSpec.model_fields and name not in OPTIONS]:
+        raise InputError(f"{listed(wrong)}: of networks, not of matrices; expected some of {', '.join(OPTIONS)}")
+    chosen = MeasureSpec(**({"scores": OF_MATRICES, "k": k} | dict(options))) if spec is None else spec_from(spec, options)
+    if wrong := [one.name for one in chosen.asked if one.name not in _KNOWN]:
+        raise InputError(f"scores: {listed(wrong)} need a network or its baseline; of matrices: {', '.join(_KNOWN)}")
+    return chosen
+
+
+_KNOWN = tuple(
+    one.name for one in registry.all_scores() if not one.of_layer and not one.against_baseline and not one.is_of("row_means")
+)
+
+
+def _checked(matrix: MatrixLike, name: str, spec: MeasureSpec) -> np.ndarray:
+    where = f"matrix {name!r}"
+    array = as_numpy(matrix, where)
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(f"{where} has shape {array.shape}; expected two dimensions, neither of them 0")
+    require_finite(array, where)
+    try:
+        layout = make_layout(array.shape[1], spec.image_shape, spec.positions, spec.groups)
+        check_layout(spec.selections, layout)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return array
+
+
+def _measure(state: State, haar: State, name: str, matrix: np.ndarray) -> None:
+    """The scores of one matrix into ``state``, what they would be at the Haar mean of S1 into ``haar``."""
+    since = time.perf_counter()
+    items = np.array([[0, -1]])
+    scores = LayerScores(name, items, state.spec, ROUNDOFF)
+    jacobian = DenseJacobian(matrix[None])
+    scores.update(Batch(jacobian, items[:, 0], items[:, 1], np.zeros((1, len(matrix)))))
+    found = scores.compute(None, None)
+    found.units = None
+    state.measured[name], haar.measured[name] = found, LayerState(items)
+    for (order, selection, score), values in found.scores.items():
+        ratio = found.scores.get((order, selection, "rr_pr"))
+        if ratio is not None and score in FROM_S1:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                there = values.values * ratio.values ** float(FROM_S1[score])
+            errors = np.zeros_like(there) if ratio.exact and values.exact else np.full_like(there, np.nan)
+            haar.measured[name].scores[order, selection, score] = values._replace(values=there, stderr=errors)
+    m, n = matrix.shape
+    state.layers.append(LayerRecord(name, "matrix", m, n, jacobians=1, seconds=time.perf_counter() - since))
+
+
+def _seconds(m: int, n: int, spec: MeasureSpec) -> float:
+    """About how long one matrix takes on one core: what is sorted for pairs, and its eigenvalues."""
+    few, many = sorted((m, n))
+    pairs = comb(few, 2) * many * log2(max(many, 2)) if 2 in spec.k else 0.0
+    return (pairs + 2.0 * float(few) ** 3) / STEPS_A_SECOND

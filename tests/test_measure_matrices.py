@@ -1,0 +1,134 @@
+"""Matrices by name: the same numbers as the engine's, the formats of published lenses, and what bad ones get."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import kagscope as kag
+from kagscope.cli import app
+from kagscope.loading import load_matrices
+
+GENERATOR = torch.Generator().manual_seed(0)
+MATRICES = {f"layer {i}": torch.randn(6, 6, generator=GENERATOR) * torch.linspace(0.1, 1, 6) for i in (2, 3, 10)}
+LENS = {
+    "J": {i: matrix.half() for i, matrix in zip((2, 3, 10), MATRICES.values(), strict=True)},
+    "n_prompts": 8,
+    "source_layers": [2, 3, 10],
+    "d_model": 6,
+}
+
+
+def _value(table: pd.DataFrame, layer: str, k: int, score: str, column: str = "value") -> float:
+    rows = table[(table["layer"] == layer) & (table["k"] == k) & (table["score"] == score) & (table["selection"] == "all")]
+    assert len(rows) == 1
+    return float(rows[column].iloc[0])
+
+
+def test_numbers_are_those_of_the_engine_and_the_baseline_is_the_haar_mean() -> None:
+    given = MATRICES | {"wide": torch.randn(3, 9, generator=GENERATOR, dtype=torch.float64)}
+    report = kag.measure_matrices(given, k=(1, 2))
+    assert [one["name"] for one in report.layers] == list(given)
+    assert list(report.table["layer"].unique()) == list(given)
+    for name, matrix in given.items():
+        for k in (1, 2):
+            m = kag.minor_moments(matrix, k)
+            rotated = kag.rotation_ratio(matrix, k)
+            assert _value(report.table, name, k, "pr") == pytest.approx(float(m.participation_ratio), rel=1e-12)
+            assert _value(report.table, name, k, "ipr") == pytest.approx(float(m.ipr), rel=1e-12)
+            assert _value(report.table, name, k, "rr_pr") == pytest.approx(float(rotated), rel=1e-12)
+            assert _value(report.table, name, k, "pr", "ratio") == pytest.approx(float(rotated), rel=1e-12)
+            there = float(m.effective_minors * rotated**2)
+            assert _value(report.table, name, k, "effective_minors", "baseline") == pytest.approx(there, rel=1e-12)
+    assert report.table["exact"].all()
+    codes = {finding.code for finding in report.findings}
+    assert "all_exact" in codes
+    assert codes.isdisjoint({"few_points", "one_network", "looks_untrained", "layers_above_baseline"})
+
+
+def test_triples_selections_and_pages(tmp_path: Path) -> None:
+    J = np.random.default_rng(0).normal(size=(64, 64))
+    report = kag.measure_matrices({"J": J}, k=(2, 3), selections=["all", "ball(2)"], image_shape=(8, 8), rel_error=0.05)
+    table = report.table
+    ball = table[(table["selection"] == "ball(2)") & (table["score"] == "pr") & (table["k"] == 2)]
+    expected = kag.minor_moments(J, 2, "ball(2)", image_shape=(8, 8)).participation_ratio
+    assert float(ball["value"].iloc[0]) == pytest.approx(float(expected), rel=1e-12)
+    triples = table[(table["k"] == 3) & (table["score"] == "pr") & (table["selection"] == "all")].iloc[0]
+    direct = kag.minor_moments(J, 3, method="sampled", rel_error=0.005, moments=("s1", "s2")).participation_ratio
+    assert float(triples["value"]) == pytest.approx(float(direct), rel=0.1)
+    assert report.to_html(tmp_path / "page.html").stat().st_size > 10_000
+    again = kag.Report.load(report.save(tmp_path / "saved"))
+    pd.testing.assert_frame_equal(again.table, report.table)
+
+
+@pytest.mark.parametrize("kind", ["lens.pt", "lens.safetensors", "lens.npz", "flat.pt"])
+def test_a_file_from_the_command_line(tmp_path: Path, kind: str) -> None:
+    path, out = tmp_path / kind, tmp_path / "out"
+    if kind == "lens.pt":
+        torch.save(LENS, path)
+    elif kind == "flat.pt":
+        torch.save({name: matrix.half() for name, matrix in reversed(MATRICES.items())} | {"bias": torch.ones(3)}, path)
+    elif kind == "lens.safetensors":
+        save_file({name: matrix.half() for name, matrix in MATRICES.items()}, str(path))
+    else:
+        np.savez(path, **{name: matrix.half().numpy() for name, matrix in MATRICES.items()})  # type: ignore[arg-type]
+    result = CliRunner().invoke(app, ["measure-matrices", str(path), "--k", "1,2", "--out", str(out), "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [one["name"] for one in found["layers"]] == ["layer 2", "layer 3", "layer 10"]
+    assert found["provenance"].get("n_prompts") == (8 if kind == "lens.pt" else None)
+    table = pd.read_parquet(out / "table.parquet")
+    for name, matrix in MATRICES.items():
+        expected = float(kag.minor_moments(matrix.half(), 2).participation_ratio)
+        assert _value(table, name, 2, "pr") == pytest.approx(expected, rel=1e-12)
+    assert (out / "report.html").exists()
+    shown = CliRunner().invoke(app, ["measure-matrices", str(path), "--k", "2"])
+    assert shown.exit_code == 0
+    assert "layer 10" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"J": {}}, "no layer"),
+        ({"J": {1: torch.ones(4)}}, "layer|1"),
+        ({"J": {1: torch.ones(4, 4)}, "d_model": 5}, "d_model is 5"),
+        ({"weights": torch.ones(3)}, "no floating matrix"),
+        ([torch.ones(2, 2)], "list"),
+        ({"J": {1: torch.full((4, 4), torch.nan)}}, "NaN"),
+    ],
+)
+def test_files_of_other_contents(tmp_path: Path, content: Any, named: str) -> None:
+    torch.save(content, tmp_path / "lens.pt")
+    with pytest.raises(kag.KagscopeError, match=named):
+        kag.measure_matrices(load_matrices(tmp_path / "lens.pt").matrices)
+    result = CliRunner().invoke(app, ["measure-matrices", str(tmp_path / "lens.pt")])
+    assert result.exit_code in (1, 2)
+    assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("matrices", "options", "named"),
+    [
+        ({}, {}, "no matrices"),
+        ({"a": torch.ones(3)}, {}, "matrix 'a' has shape"),
+        ({"a": torch.ones(2, 3, 3)}, {}, "matrix 'a' has shape"),
+        ({"a": torch.eye(3), "b": torch.eye(3).int()}, {}, "matrix 'b'"),
+        ({"a": torch.full((3, 3), torch.inf)}, {}, "matrix 'a'.*infinite"),
+        ({"a": torch.eye(3)}, {"layers": ["1"]}, "layers"),
+        ({"a": torch.eye(3)}, {"scores": ["kernel_alignment"]}, "kernel_alignment"),
+        ({"a": torch.eye(3)}, {"scores": ["prr"]}, "pr"),
+        ({"a": torch.eye(3)}, {"selections": ["ball(1)"]}, "matrix 'a'.*image_shape"),
+    ],
+)
+def test_bad_input_is_told_before_the_work(matrices: Any, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(kag.InputError, match=named):
+        kag.measure_matrices(matrices, **options)
