@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 import kagscope.data
 import kagscope.data.registry as registry
-from kagscope.base.errors import DataError, InputError, OutputError
-from kagscope.data import NAMES, Dataset, load
+from kagscope.base.errors import DataError, InputError, KagscopeError, OutputError
+from kagscope.data import NAMES, Dataset, load, load_local
 from kagscope.data.download import Source
 from test_idx import idx_bytes
 
@@ -363,3 +363,50 @@ def test_real_mnist() -> None:
     assert data.train_labels[:5].tolist() == [5, 0, 4, 1, 9]
     pixels = np.rint(data.test_images * 255).astype(np.uint8)
     assert hashlib.md5(idx_bytes(pixels)).hexdigest() == "2646ac647ad5339dbf082846283269ea"
+
+
+OWN = """
+import numpy as np
+from kagscope.data import load
+whole = load("digits")
+four = whole.train_images, whole.train_labels, whole.test_images, whole.test_labels
+names = "train_images", "train_labels", "test_images", "test_labels"
+def ready(): return whole
+def arrays(): return four
+def by_name(): return dict(zip(names, four))
+def bytes_(): return [np.zeros((3, 2, 2), np.uint8), [0, 1, 2], np.full((2, 2, 2), 255, np.uint8), [0, 1]]
+def three(): return four[:3]
+def flat(): return {**by_name(), "train_images": whole.train_images.reshape(-1, 64)}
+def few(): return {**by_name(), "test_labels": [1]}
+def wrong(): raise KeyError("no such thing")
+def needs(seed): return four
+"""
+
+
+def test_data_from_a_function(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    wanted = load("digits").fingerprint()
+    for name in ("ready", "arrays", "by_name", "whole"):
+        assert load(f"{file}:{name}").fingerprint() == wanted
+    bytes_ = load(f"{file}:bytes_")
+    assert (bytes_.train_images.max(), bytes_.test_images.min(), bytes_.n_classes) == (0, 1, 3)
+    assert load_local(f"{file}:arrays") is None  # opening a stranger's study runs none of its code
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("three", "returned a tuple; expected train_images, train_labels"),
+        ("flat", "`train_images`: found flat rows"),
+        ("few", "`test_labels`: found 1 labels"),
+        ("wrong", "calling .*own.py:wrong raised KeyError.*own.py, line 14"),
+        ("needs", "cannot be called with no arguments"),
+        ("arrys", "has no 'arrys'.*arrays"),
+    ],
+)
+def test_functions_that_return_no_data(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    with pytest.raises(KagscopeError, match=message) as caught:
+        load(f"{tmp_path / 'own.py'}:{name}")
+    assert "\n" not in str(caught.value)

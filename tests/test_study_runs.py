@@ -23,6 +23,7 @@ from kagscope.base.errors import DataError, OutputError
 from kagscope.studies.execute.base import Failure, Report, Work
 from kagscope.studies.file import StudyFile, read_study_file
 from kagscope.studies.record import CONFIG, MANIFEST, WEIGHTS
+from kagscope.studies.runs import data_source
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import RunsFailed, command, run_study, status
 from kagscope.studies.tables import whole_runs
@@ -328,3 +329,13 @@ def test_a_table_that_cannot_grow_stops_no_run(tmp_path: Path, monkeypatch: pyte
         outcome, events = run(tmp_path)
     assert len(outcome.runs) == len(events) == 4
     assert tries.call_count == 4
+
+
+def test_workers_find_the_data_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "xor3", "mixed3:0.5", "package.module:function"):
+        assert data_source(name) == name
+    assert data_source("mine") == str(tmp_path / "mine")
+    assert data_source("own.py:digits") == f"{tmp_path / 'own.py'}:digits"
+    (tmp_path / "a:b").mkdir()
+    assert data_source("a:b") == str(tmp_path / "a:b")

@@ -12,6 +12,7 @@ from kagscope.data.digits import load_digits
 from kagscope.data.download import Source, load_download
 from kagscope.data.folder import load_folder
 from kagscope.data.functions import is_function, load_function
+from kagscope.data.users import is_users, load_named
 
 EMBEDDED: dict[str, Callable[[], Dataset]] = {
     "mnist10k": lambda: load_folder(Path(__file__).with_name("mnist10k"), "mnist10k"),
@@ -61,7 +62,8 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
         source: ``"mnist10k"`` or ``"digits"`` (embedded), a function of three variables such as ``"xor3"``
             (:mod:`kagscope.data.functions`), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"`` (downloaded on first use,
             then cached), or a folder (see :func:`kagscope.data.folder.load_folder`).
-            A name wins over a folder of that name: write ``./mnist``.
+            A name wins over a folder of that name: write ``./mnist``. Or a function of your own, ``"module:function"`` or
+            ``"file.py:function"``, whose code is run (:mod:`kagscope.data.users`).
         cache_dir: where downloads are kept; default the operating system's folder for caches.
         progress: show a progress bar, on standard error, while downloading.
 
@@ -80,13 +82,15 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
     elif not isinstance(source, Path):
         raise InputError(f"data set {source!r} is a {type(source).__name__}; expected a name ({', '.join(NAMES)}) or a folder")
     path = _existing(source)
+    if path is None and isinstance(source, str) and is_users(source):
+        return load_named(source)
     if path is None:
         raise InputError(f"unknown data set {str(source)!r}{_close(str(source))}: no folder of this name; {_CHOICES}")
     return load_folder(path)
 
 
 def load_local(source: str | Path, *, cache_dir: Path | None = None) -> Dataset | None:
-    """As :func:`load`, but never from the network: None where the data are not on this machine.
+    """As :func:`load`, but never from the network, and without running a user's function: None where the data cannot be had so.
 
     Raises:
         DataError: a bad file.
@@ -102,7 +106,7 @@ def load_local(source: str | Path, *, cache_dir: Path | None = None) -> Dataset 
     return load_folder(path) if path is not None else None
 
 
-_CHOICES = f"expected one of {', '.join(NAMES)}, or a folder of IDX or .npz files"
+_CHOICES = f"expected one of {', '.join(NAMES)}, a folder of IDX or .npz files, or module:function"
 
 
 def _existing(source: str | Path) -> Path | None:

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import hashlib
-import importlib
-import importlib.metadata
-import importlib.util
-import inspect
-import pkgutil
-import sys
-import traceback
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
 from kagscope.base.errors import InputError
-from kagscope.base.messages import close_names, listed
-
-_FORMS = "expected package.module:factory or path/to/file.py:factory"
+from kagscope.base.messages import listed
+from kagscope.base.named import call, named
 
 
 def load_model(spec: str, arguments: Mapping[str, Any] | None = None, *, seed: int | None = None) -> nn.Module:
@@ -43,38 +31,12 @@ def load_model(spec: str, arguments: Mapping[str, Any] | None = None, *, seed: i
         InputError: no colon, no such module, file or name (with close ones), code that raises (what and where), arguments that
             do not fit, or a result that is no model.
     """
-    if not isinstance(spec, str):
-        raise InputError(f"the model is named by a {type(spec).__name__}; {_FORMS}")
-    source, colon, path = spec.rpartition(":")
-    if not colon or not source or not path:
-        raise InputError(f"model {spec!r} names no module or nothing in it{_suggestion(spec)}; {_FORMS}")
-    is_file = source.endswith(".py") or "/" in source or "\\" in source
-    file = _existing(source) if is_file else None
-    with _on_path(file.parent.resolve() if file else Path.cwd()), _seeded(seed):
-        module = _run(file) if file else _module(source)
-        return _build(_attribute(module, path, spec), dict(arguments or {}), spec)
+    with _seeded(seed), named(spec, "model", _is_model) as found:
+        return _build(found, dict(arguments or {}), spec)
 
 
-def _suggestion(spec: str) -> str:
-    """What the file or module that was named alone defines, without running it."""
-    file = Path(spec.rstrip(":")).expanduser()
-    with contextlib.suppress(OSError, ValueError, SyntaxError):
-        if file.suffix == ".py" and file.is_file():
-            kinds = (ast.FunctionDef, ast.ClassDef)
-            names = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, kinds)]
-            public = [name for name in names if not name.startswith("_")]
-            return f"; {file} defines {listed(public)}" if public else ""
-    return ""
-
-
-@contextlib.contextmanager
-def _on_path(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the code removed it itself
-            sys.path.remove(str(folder))
+def _is_model(found: Any) -> bool:
+    return isinstance(found, nn.Module)
 
 
 @contextlib.contextmanager
@@ -87,86 +49,6 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
-def _existing(source: str) -> Path:
-    try:
-        file = Path(source).expanduser()
-        found, folder = file.is_file(), file.is_dir()
-        beside = [] if found else [str(entry) for entry in file.parent.glob("*.py")]
-    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, no home
-        raise InputError(f"{source!r} cannot be a file ({getattr(error, 'strerror', None) or error}); {_FORMS}") from None
-    if folder:
-        raise InputError(f"{source} is a folder; {_FORMS}")
-    if not found:
-        raise InputError(f"{source}: no such file{close_names(str(file), beside)}; {_FORMS}")
-    return file
-
-
-def _run(file: Path) -> ModuleType:
-    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
-    name = f"_kagscope_{file.stem}_{digest}"  # a name that no import statement can mean
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{file} is no Python file; {_FORMS}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise InputError(f"running {file} raised {_told(error)}") from error
-    return module
-
-
-def _module(source: str) -> ModuleType:
-    if not all(part.isidentifier() for part in source.split(".")):
-        raise InputError(f"{source!r} is no name of a module (parts with dots between them); {_FORMS}")
-    try:
-        return importlib.import_module(source)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{source}.".startswith(f"{error.name}."):
-            raise InputError(f"importing {source} raised {_told(error)}; install what it needs") from error
-        raise InputError(f"no module {error.name!r}{_close_module(error.name)}; {_FORMS}") from None
-    except (Exception, SystemExit) as error:
-        raise InputError(f"importing {source} raised {_told(error)}") from error
-
-
-def _close_module(name: str) -> str:
-    parent, _, last = name.rpartition(".")
-    if parent:
-        inside = getattr(sys.modules.get(parent), "__path__", [])
-        return close_names(last, [info.name for info in pkgutil.iter_modules(inside)])
-    if Path(f"{name}.py").is_file():  # cannot be: it would have been imported
-        return ""
-    here = [entry.stem for entry in Path.cwd().iterdir() if entry.suffix == ".py" or entry.is_dir()]
-    return close_names(name, {*here, *importlib.metadata.packages_distributions()})
-
-
-def _attribute(module: ModuleType, path: str, spec: str) -> Any:
-    found: Any = module
-    walked = spec.rpartition(":")[0]
-    for part in path.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            names = [name for name in dir(found) if not name.startswith("_")]
-            hint = close_names(part, names) or _offers(found)
-            raise InputError(f"{walked} has no {part!r}{hint}") from None
-        walked = f"{walked}.{part}"
-    return found
-
-
-def _offers(holder: Any) -> str:
-    """What could have been meant, where no name is close: what the user's own module defines that can be called or is a model."""
-    own = getattr(holder, "__name__", None)
-    names = [
-        name
-        for name, value in vars(holder).items()
-        if not name.startswith("_")
-        and (isinstance(value, nn.Module) or (callable(value) and getattr(value, "__module__", None) == own))
-    ]
-    return f"; it has {listed(names)}" if names else ""
-
-
 def _build(found: Any, arguments: dict[str, Any], spec: str) -> nn.Module:
     if isinstance(found, nn.Module):
         if arguments:
@@ -174,43 +56,7 @@ def _build(found: Any, arguments: dict[str, Any], spec: str) -> nn.Module:
         return found
     if not callable(found):
         raise InputError(f"{spec} is a {type(found).__name__}; expected a function or class that makes an nn.Module, or one")
-    _check_signature(found, arguments, spec)
-    try:
-        model = found(**arguments)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"calling {spec} raised {_told(error)}") from error
+    model = call(found, arguments, spec)
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned a {type(model).__name__}; expected an nn.Module")
     return model
-
-
-def _check_signature(factory: Any, arguments: dict[str, Any], spec: str) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # some built-in callables tell nothing
-        return
-    try:
-        signature.bind(**arguments)
-    except TypeError as error:
-        names = list(signature.parameters)
-        unknown = [name for name in arguments if name not in names]
-        hint = close_names(unknown[0], names) if unknown else ""
-        raise InputError(
-            f"{spec} cannot be called with {listed(arguments) or 'no arguments'} ({error}){hint}; its parameters are "
-            f"({listed(map(str, signature.parameters.values()), 12)}): give what it needs as arguments, or name a function that "
-            "needs none"
-        ) from None
-
-
-def _told(error: BaseException) -> str:
-    """The error's kind and message, and the last line of the user's code in it."""
-    message = " ".join(str(error).split()) or "no message"
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError: {message}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {message}{where}"
-
-
-def _ours(file: str) -> bool:
-    return file == __file__ or "importlib" in file

@@ -1,0 +1,45 @@
+"""Data sets that a function of the user's returns: ``"module:function"`` or ``"path/to/file.py:function"``, named like models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kagscope.base.errors import DataError
+from kagscope.base.named import call, named
+from kagscope.data.dataset import Dataset, images_from, labels_from
+
+PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def is_users(source: str) -> bool:
+    """Whether a name of a data set is that of a function in a module or a file."""
+    module, colon, function = source.rpartition(":")
+    return bool(colon and module and function)
+
+
+def load_named(source: str) -> Dataset:
+    """Run the function that ``source`` names, without arguments: name only code that you trust.
+
+    It returns, the same every time, a :class:`Dataset`; or images and labels as arrays or CPU tensors, a mapping with the names
+    of :data:`PARTS` or four in this order: images ``(N, height, width)``, uint8 (over 255) or finite floats, integer labels.
+
+    Raises:
+        InputError: no such module, file or function, or code that raises.
+        DataError: what it returned is no data set.
+    """
+    with named(source, "data set") as function:
+        made = call(function, {}, source) if callable(function) else function
+    if isinstance(made, Dataset):
+        return made
+    if isinstance(made, Mapping) and set(PARTS) <= made.keys():
+        made = [made[name] for name in PARTS]
+    if not isinstance(made, list | tuple) or len(made) != len(PARTS):
+        raise DataError(f"{source} returned a {type(made).__name__}; expected {', '.join(PARTS)}, in this order or by name")
+    arrays = {f"{source}: `{name}`": np.asarray(array) for name, array in zip(PARTS, made, strict=True)}
+    (train, a), (train_labels, b), (test, c), (test_labels, d) = arrays.items()
+    images, other = images_from(a, train), images_from(c, test)
+    return Dataset(
+        source, images, labels_from(b, len(images), train_labels, train), other, labels_from(d, len(other), test_labels, test)
+    )
