@@ -181,3 +181,12 @@ def test_same_bits_for_any_number_of_threads() -> None:
     assert with_threads(1, lambda: haar_mean_s1(J, 3)) == with_threads(2, lambda: haar_mean_s1(J, 3))
     one, two = (with_threads(count, lambda: rotation_ratio(J, 2, "max")) for count in (1, 2))
     assert one == two
+
+
+def test_tall_matrices_are_rotated_by_thin_draws_of_the_same_law() -> None:
+    J = np.random.default_rng(11).normal(size=(40, 5))
+    got = rotation_ratio_estimate(J, 2, "max", rotations=400, seed=0)
+    tops = np.array([top(Q @ J) for Q in random_orthogonal(40, 400, 1)])
+    expected, error = top(J) / tops.mean(), top(J) * tops.std() / tops.mean() ** 2 / 20
+    assert abs(got.value - expected) < 4 * np.hypot(got.stderr, error)
+    assert got.stderr < 0.05 * expected

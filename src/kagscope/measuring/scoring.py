@@ -191,26 +191,35 @@ class LayerScores:
             self._record(J[:cut], ids[:cut], chosen, self._moments(J[:cut], 2, chosen, method="exact"))
         if cut == len(ids):
             return
-        J, ids = J[cut:], ids[cut:]
-        if isinstance(batch.jacobian, FactoredJacobian) and total <= FACTORED_PASS * budget.exact_minors:
-            found = self._factored(batch.jacobian.W).at(batch.jacobian.d[cut : cut + len(ids)])
-            self._record(J, ids, chosen, found if isinstance(found, list) else [found])
+        some, J, ids = slice(cut, len(J)), J[cut:], ids[cut:]
+        form = batch.jacobian if isinstance(batch.jacobian, FactoredJacobian) else None
+        if form and total <= FACTORED_PASS * budget.exact_minors:
+            self._record(J, ids, chosen, self._factored(form, some, self._needed - {"histogram"}))
             return
-        if self._needed & SUMS:
-            self._record(J, ids, chosen, self._moments(J, 2, chosen, moments=self._needed & SUMS))
+        if sums := self._needed & SUMS:
+            shared = form and self._pays_for_all(*J.shape[1:])
+            found = self._factored(form, some, sums) if form and shared else self._moments(J, 2, chosen, moments=sums)
+            self._record(J, ids, chosen, found)
         entropic = [one.name for one in self._of_moments if "entropy" in one.moments and {"s1", "entropy"} >= set(one.moments)]
-        some = ids < self._points(budget.entropy_points)
-        if entropic and some.any():
+        few = ids < self._points(budget.entropy_points)
+        if entropic and few.any():
             options: dict[str, Any] = {"method": "sampled", "rel_error": budget.rel_error / 2}
-            sampled = self._moments(J[some], 2, chosen, moments={"s1", "entropy"}, **options)
-            self._record(J[some], ids[some], chosen, sampled, only=entropic)
+            sampled = self._moments(J[few], 2, chosen, moments={"s1", "entropy"}, **options)
+            self._record(J[few], ids[few], chosen, sampled, only=entropic)
 
-    def _factored(self, W: np.ndarray) -> FactoredMoments:
-        """One pass over W, which then serves every item."""
-        if self._table is None or self._table[0] is not W:
-            wanted = tuple(name for name in MOMENTS if name in self._needed - {"histogram"})
-            self._table = (W, FactoredMoments(W, 2, list(self.spec.selections), moments=wanted, **self._layout()))
-        return self._table[1]
+    def _pays_for_all(self, m: int, n: int) -> bool:
+        """Whether sums over all pairs of columns, row pair by row pair of W, cost less than those of every item by itself."""
+        by_rows, by_columns = comb(m, 2) * n * log2(n), comb(n, 2) * m * log2(m)
+        fits = 8 * len(MOMENTS) * comb(m, 2) <= self.spec.budget.memory_budget // 4
+        return fits and self.spec.selections == (All(),) and by_rows < by_columns * len(self.state.items)
+
+    def _factored(self, form: FactoredJacobian, items: slice, moments: frozenset[str]) -> list[Moments]:
+        """Moments of some items of a batch, from one pass over W that serves every item of the layer."""
+        if self._table is None or self._table[0] is not form.W:
+            wanted = tuple(name for name in MOMENTS if name in moments)
+            self._table = (form.W, FactoredMoments(form.W, 2, list(self.spec.selections), moments=wanted, **self._layout()))
+        found = self._table[1].at(form.d[items])
+        return found if isinstance(found, list) else [found]
 
     def _record(
         self,

@@ -19,10 +19,13 @@ from kagscope.minors.threads import one_blas_thread
 NEARLY_RANK_ONE = 1e-6  # what is left after one step of elimination, over the largest entry, below which rotating would lose it
 
 
-def random_orthogonal(m: int, count: int, seed: int | np.random.Generator) -> FloatArray:
-    """(count, m, m) independent matrices, uniform on O(m): QR of Gaussians with the signs of R's diagonal moved into Q."""
+def random_orthogonal(m: int, count: int, seed: int | np.random.Generator, columns: int | None = None) -> FloatArray:
+    """(count, m, columns) first columns, by default all m, of independent matrices that are uniform on O(m).
+
+    QR of Gaussians with the signs of R's diagonal moved into Q.
+    """
     generator = np.random.default_rng(seed)
-    q, r = np.linalg.qr(generator.standard_normal((count, m, m)))
+    q, r = np.linalg.qr(generator.standard_normal((count, m, columns or m)))
     signs = np.where(np.diagonal(r, axis1=1, axis2=2) < 0, -1.0, 1.0)
     return np.asarray(q * signs[:, None, :])
 
@@ -53,10 +56,15 @@ def _top(J: FloatArray, k: int, columns: BoolArray | None, listed: NDArray[np.in
     return float(column_pair_tops(J, listed).max(initial=0.0))
 
 
-def _turned(J: FloatArray, generator: np.random.Generator) -> FloatArray:
-    """QJ for a uniform random Q."""
+def _core(J: FloatArray) -> FloatArray:
+    """R of J = UR where J is tall: with Q uniform, QU is as the first columns of a uniform matrix. Else J itself."""
+    return np.asarray(np.linalg.qr(J, mode="r")) if J.shape[0] > J.shape[1] else J
+
+
+def _turned(core: FloatArray, m: int, generator: np.random.Generator) -> FloatArray:
+    """QJ for a uniform random Q, from the :func:`_core` of a J of ``m`` rows."""
     with one_blas_thread():
-        return np.asarray(random_orthogonal(J.shape[0], 1, generator)[0] @ J)
+        return np.asarray(random_orthogonal(m, 1, generator, len(core))[0] @ core)
 
 
 def _outer_and_rest(J: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray] | None:
@@ -65,6 +73,8 @@ def _outer_and_rest(J: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray] 
     By one step of elimination from the largest entry, each entry of S to full precision.
     """
     i, p = np.unravel_index(int(np.argmax(np.abs(J))), J.shape)
+    if np.abs(J - np.outer(J[:, p] / J[i, p], J[i])).max() > 2 * NEARLY_RANK_ONE * np.abs(J).max():
+        return None  # plainly, whatever the rounding
     rest = np.array([[det2(J[i, p], x, y, z) for x, z in zip(J[i], row, strict=True)] for y, row in zip(J[:, p], J, strict=True)])
     rest /= J[i, p]
     return (J[:, p] / J[i, p], J[i].copy(), rest) if np.abs(rest).max() < NEARLY_RANK_ONE * np.abs(J).max() else None
@@ -78,7 +88,8 @@ def _split_top(
 ) -> float:
     """Largest 2-minor of Q (l u^T + S), Q uniform: that of rows i, j is the one of p_i u + s_i and s_j - (p_j / p_i) s_i."""
     left, u, rest = split
-    both = _turned(np.column_stack([left, rest]), generator)
+    both = np.column_stack([left, rest])
+    both = _turned(_core(both), len(both), generator)
     p, s = both[:, 0], both[:, 1:]
     if columns is not None and listed is None:
         u, s = u[columns], s[:, columns]
@@ -144,10 +155,12 @@ def rotation_ratio_estimate(
     if k == len(J):
         return Estimate(1.0, 0.0)  # there is one row set, whose minors no rotation changes
     generator = np.random.default_rng(seed)
-    split = _outer_and_rest(J) if k == 2 else None
+    split, core = _outer_and_rest(J) if k == 2 else None, _core(J)
     tops = np.array(
         [
-            _top(_turned(J, generator), k, columns, listed) if split is None else _split_top(split, columns, listed, generator)
+            _top(_turned(core, len(J), generator), k, columns, listed)
+            if split is None
+            else _split_top(split, columns, listed, generator)
             for _ in range(rotations)
         ]
     )
