@@ -126,6 +126,22 @@ def test_what_stands_under_no_grad_or_detach_is_a_constant_on_every_route(name: 
 
 
 @SHAPES
+def test_inference_mode_inside_a_model_is_no_grad(columns: int, rows: int) -> None:
+    def inferred(h: Tensor) -> Tensor:
+        with torch.inference_mode():
+            factor = torch.sigmoid(3 * h)
+        return torch.tanh(h) * factor
+
+    model, x = zoo.seeded(lambda: nn.Sequential(Middle(inferred, columns, rows))), zoo.numbers(3, columns)
+    J, found = jacobians(model, x, "0")
+    same = zoo.seeded(lambda: nn.Sequential(Middle(gate, columns, rows)))
+    assert_close(J, zoo.by_autograd(same, x, "0", "input")[:, None], 1e-12)
+    assert check.CONSTANT in found.notes
+    with torch.inference_mode():
+        assert torch.zeros(1).is_inference()  # PyTorch's own way is back
+
+
+@SHAPES
 @pytest.mark.parametrize("function", [lambda h: wave(h), WrongForwardMode.apply, lambda h: h + wave(h)])
 def test_operators_without_a_right_rule_for_forward_mode(function: Callable[[Tensor], Tensor], columns: int, rows: int) -> None:
     model, x = zoo.seeded(lambda: nn.Sequential(Middle(function, columns, rows))), zoo.numbers(3, columns)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.dlpack import from_dlpack
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import positional, required
@@ -151,7 +152,9 @@ def as_inputs(inputs: Any, points: int | None = None, model: nn.Module | None = 
 
 
 def _is_loader(inputs: Any) -> bool:
-    if isinstance(inputs, Inputs | Tensor | np.ndarray | tuple | list | Mapping | str) or hasattr(inputs, "__array__"):
+    if isinstance(inputs, Inputs | Tensor | np.ndarray | tuple | list | Mapping | str):
+        return False
+    if hasattr(inputs, "__array__") or hasattr(inputs, "__dlpack__"):
         return False
     return isinstance(inputs, Iterable)
 
@@ -242,7 +245,7 @@ def trackable(tensor: Tensor) -> Tensor:
 
 
 def _as_tensor(value: Any) -> Any:
-    """An array as a tensor; a tensor as it is, if a model can be fed with it."""
+    """An array, of any library that knows DLPack, as a tensor; a tensor as it is, if a model can be fed with it."""
     if isinstance(value, Tensor):
         kind = "nested" if value.is_nested else "quantized" if value.is_quantized else "complex" if value.is_complex() else ""
         if kind or value.layout != torch.strided:
@@ -252,6 +255,8 @@ def _as_tensor(value: Any) -> Any:
             )
         return value
     if not isinstance(value, np.ndarray):
+        if hasattr(value, "__dlpack__"):
+            return from_dlpack(value)
         if hasattr(value, "__array__"):
             raise InputError(
                 f"inputs are of type {type(value).__name__}; expected a tensor or array, such as torch.as_tensor(x.to_numpy())"

@@ -40,7 +40,7 @@ def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
     seen = {id(module) for module in model.modules()}
     for module in model.modules():
         undo += _of_module(module, seen)
-    with torch.inference_mode(False), random_state_kept([*model.parameters(), *model.buffers()]), _no_checkpoints():
+    with torch.inference_mode(False), random_state_kept([*model.parameters(), *model.buffers()]), _differentiable():
         try:
             try:
                 model.train(mode == "train")
@@ -188,32 +188,47 @@ def _no_backward_hooks(model: nn.Module) -> Iterator[None]:
             hooks.update(entries)
 
 
-class _Checkpoints:
-    """How many measurements run at a time, and PyTorch's own way, which the last of them puts back."""
+class _Patched:
+    """How many measurements run at a time, and PyTorch's own ways, which the last of them puts back."""
 
     lock = threading.Lock()
     users = 0
-    own: Any = None
+    checkpoint: Any = None
+    inference: Any = None
 
 
 @contextlib.contextmanager
-def _no_checkpoints() -> Iterator[None]:
-    """``torch.utils.checkpoint`` calls its function and keeps what it computes."""
+def _differentiable() -> Iterator[None]:
+    """``torch.utils.checkpoint`` calls its function and keeps what it computes; ``torch.inference_mode`` is ``torch.no_grad``.
+
+    What inference mode makes is a constant, as under ``no_grad``, but autograd refuses to work with it.
+    """
     parts: Any = checkpoint
-    with _Checkpoints.lock:
-        _Checkpoints.users += 1
-        if _Checkpoints.users == 1:
-            _Checkpoints.own = parts._checkpoint_without_reentrant_generator
+    mode: Any = torch.inference_mode
+    with _Patched.lock:
+        _Patched.users += 1
+        if _Patched.users == 1:
+            _Patched.checkpoint = parts._checkpoint_without_reentrant_generator
+            _Patched.inference, mode.__enter__ = mode.__enter__, _enter
             parts._checkpoint_without_reentrant_generator = _keep
             parts.CheckpointFunction.apply = _call
     try:
         yield
     finally:
-        with _Checkpoints.lock:
-            _Checkpoints.users -= 1
-            if not _Checkpoints.users:
-                parts._checkpoint_without_reentrant_generator = _Checkpoints.own
+        with _Patched.lock:
+            _Patched.users -= 1
+            if not _Patched.users:
+                parts._checkpoint_without_reentrant_generator = _Patched.checkpoint
                 del parts.CheckpointFunction.apply
+                mode.__enter__ = _Patched.inference
+
+
+def _enter(mode: Any) -> None:
+    """What ``torch.inference_mode`` does instead; leaving it undoes what stands for its context."""
+    if mode.mode:
+        mode._inference_mode_context = torch.set_grad_enabled(False)
+    else:
+        _Patched.inference(mode)
 
 
 def _keep(*args: Any, **kwargs: Any) -> Iterator[None]:

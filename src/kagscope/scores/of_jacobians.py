@@ -5,6 +5,7 @@ They return a float for one matrix and a (B,) array for a batch, a tensor on the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -70,17 +71,17 @@ def sv_participation_of(spectrum: Float64[np.ndarray, "batch r"]) -> Float64[np.
 
 def effective_rank(J: MatrixLike) -> Values:
     """exp(entropy of s^2 / sum s^2) over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
-    return _per_matrix(effective_rank_of(spectrum(J)), _is_batch(J), J)
+    return _of_spectrum(effective_rank_of, J)
 
 
 def stable_rank(J: MatrixLike) -> Values:
     """sum s^2 / max s^2 over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
-    return _per_matrix(stable_rank_of(spectrum(J)), _is_batch(J), J)
+    return _of_spectrum(stable_rank_of, J)
 
 
 def sv_participation(J: MatrixLike) -> Values:
     """(sum s^2)^2 / sum s^4 over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
-    return _per_matrix(sv_participation_of(spectrum(J)), _is_batch(J), J)
+    return _of_spectrum(sv_participation_of, J)
 
 
 def spectrum(J: MatrixLike) -> Float64[np.ndarray, "batch r"]:
@@ -218,8 +219,9 @@ def numerical_ranks(J: Float64[np.ndarray, "batch m n"], roundoff: float, at_mos
     return np.where((lengths > 0).any(axis=1), ranks, 0)
 
 
-def _is_batch(J: Any) -> bool:
-    return len(J.shape) == 3
+def _of_spectrum(score: Callable[[FloatArray], FloatArray], J: MatrixLike) -> Values:
+    matrices, batched = as_matrices(J)
+    return _per_matrix(score(spectrum(matrices)), batched, J)
 
 
 def _per_matrix(values: FloatArray, batched: bool, J: Any) -> Any:
