@@ -67,8 +67,15 @@ def _root(
     pass
 
 
+def _is_given(context: typer.Context, option: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 @app.command()
 def reproduce(
+    context: typer.Context,
     data: Annotated[
         str, typer.Option(help="mnist10k, digits (embedded), mnist, fashion_mnist, kmnist (downloaded), or a folder.")
     ] = "mnist10k",
@@ -100,6 +107,9 @@ def reproduce(
     points: Annotated[
         int | None, typer.Option(help="Test images measured. [default: by the size of the images]", show_default=False)
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first look within seconds: few small nets on digits; other options refine it.")
+    ] = False,
     executor: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
     workers: Annotated[int | None, typer.Option(help="Tasks at a time. [default: one per core]", show_default=False)] = None,
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
@@ -117,7 +127,7 @@ def reproduce(
     def job() -> None:
         from kagscope.commands.progress import Console
         from kagscope.studies.execute.choose import choose_executor
-        from kagscope.studies.reproduce import command, reproduction
+        from kagscope.studies.reproduce import QUICK, command, reproduction
         from kagscope.studies.study import run_study
 
         options = {
@@ -136,6 +146,8 @@ def reproduce(
             "k": numbers("k", k),
             "points": points,
         }
+        if quick:
+            options |= {name: value for name, value in QUICK.items() if not _is_given(context, name)}
         study = reproduction(**options)
         chosen = choose_executor(executor, workers, address, cpus_per_run, gpus_per_run)
         again = command(options, out)

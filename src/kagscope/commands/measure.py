@@ -74,6 +74,10 @@ def measure(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Page to write.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Table to write, as text.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Table to write, as Parquet.")] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A first look within seconds: 5 points, few scales; other options refine it."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths of written files (and errors).")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -93,7 +97,7 @@ def measure(
         named = pairs("argument", argument or ())
         from kagscope.commands.outputs import Targets
         from kagscope.commands.sources import Wanted, prepare
-        from kagscope.measuring.spec import MeasureSpec
+        from kagscope.measuring.spec import QUICK, MeasureSpec, spec_from
 
         targets = Targets(out, html, csv, parquet)
         targets.check()
@@ -114,8 +118,8 @@ def measure(
         count = len(subject.source)
         if wanted.get("points", 0) > count:
             raise InputError(f"--points is {wanted['points']}, but {subject.source.name} holds {count} inputs; use fewer")
-        wanted.setdefault("points", min(count, DEFAULT_POINTS))
-        measure_and_show(subject, MeasureSpec(**wanted), targets, notes, quiet=quiet, as_json=as_json)
+        wanted.setdefault("points", min(count, QUICK["points"] if quick else DEFAULT_POINTS))
+        measure_and_show(subject, spec_from("quick" if quick else None, wanted), targets, notes, quiet=quiet, as_json=as_json)
 
     guarded(job, debug, "no file is half written")
 

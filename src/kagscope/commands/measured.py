@@ -49,9 +49,8 @@ def measure_and_show(
     """
     if not quiet:
         terminal.print_notes(notes)
-    with terminal.Working(quiet=quiet or as_json) as working, contextlib.redirect_stdout(sys.stderr):
-        report = _measured(subject, spec, working)
-        working.show("writing files")
+    with contextlib.redirect_stdout(sys.stderr):
+        report = _measured(subject, spec, progress=None if not (quiet or as_json) else False)
         files = write(report, targets)
     show_report(report, files, notes, quiet=quiet, as_json=as_json)
     if report.left_out:
@@ -62,8 +61,8 @@ def measure_and_show(
         raise DataError(f"{count} of {whole} checkpoints {verb} left out, the others are measured: {reasons}")
 
 
-def _measured(subject: Subject, spec: MeasureSpec, working: terminal.Working) -> Report:
-    common: dict[str, Any] = {"spec": spec, "baseline": subject.baseline, "labels": subject.source.labels, "progress": working}
+def _measured(subject: Subject, spec: MeasureSpec, *, progress: bool | None) -> Report:
+    common: dict[str, Any] = {"spec": spec, "baseline": subject.baseline, "labels": subject.source.labels, "progress": progress}
     if subject.checkpoints:
         paths = {one.step: one.path for one in subject.checkpoints}
         report = measure_series(subject.model, paths, subject.inputs, **common)

@@ -1,8 +1,7 @@
-"""What ``kagscope measure`` shows: a line while it works, then tables and sentences that fit 80 columns."""
+"""What ``kagscope measure`` shows in the end: tables and sentences that fit 80 columns."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -14,39 +13,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from kagscope.jacobians.layers import Call
-
-LINE_EVERY = 10.0  # seconds between lines where there is no terminal
-
-
-class Working:
-    """One line on standard error that says what is being measured; without a terminal a line now and then."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.console = Console(stderr=True)
-        self.quiet = quiet
-        self.status = self.console.status("measuring") if self.console.is_terminal and not quiet else None
-        self.last = time.monotonic()
-
-    def __enter__(self) -> Working:
-        if self.status:
-            self.status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.status:
-            self.status.stop()
-
-    def __call__(self, layer: str) -> None:
-        """Show which layer is being measured."""
-        self.show(f"measuring {layer}")
-
-    def show(self, text: str) -> None:
-        """Show what is being done."""
-        if self.status:
-            self.status.update(Text(text))
-        elif not self.quiet and time.monotonic() - self.last > LINE_EVERY:
-            self.last = time.monotonic()
-            self.console.print(Text(text), highlight=False)
 
 
 def print_notes(notes: Sequence[str]) -> None:

@@ -187,6 +187,11 @@ class LayerJacobians:
         return self.coupled or frame.mixing or (frame.out_tokens is None) != (frame.in_tokens is None)
 
     @property
+    def moved(self) -> float:
+        """Bytes that the passes of one point move through, about."""
+        return self._single * min(self.frame.reverse_passes, autodiff.FORWARD_COST * self.frame.forward_passes)
+
+    @property
     def roundoff(self) -> float:
         """Unit roundoff of the precision in which the Jacobians are computed."""
         floats = [tensor.dtype for tensor in self.inputs.tensors().values() if tensor.is_floating_point()]

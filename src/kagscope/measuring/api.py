@@ -6,7 +6,6 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listed
+from kagscope.base.progress import Say, Tell, part, telling
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import unwrapped
 from kagscope.jacobians.inputs import Inputs, as_inputs
@@ -32,14 +32,13 @@ from kagscope.measuring.state import State
 
 FIRST = "first"
 Weights = str | os.PathLike[str] | Mapping[str, Tensor] | nn.Module
-Say = Callable[[str], None]
 
 
 def measure(
     model: nn.Module,
     inputs: Any,
     *,
-    spec: MeasureSpec | None = None,
+    spec: MeasureSpec | str | None = None,
     baseline: Any = None,
     baseline_seeds: int | Sequence[int] = 3,
     labels: Any = None,
@@ -53,11 +52,12 @@ def measure(
         inputs: a tensor (points, …), a tuple of positional arguments, a mapping of keyword arguments, or a ``DataLoader``; the
             batch comes first. Integers are welcome wherever no derivative is taken with respect to them. Of a loader's (x, y) the
             model is fed as many elements as its ``forward`` has required positional parameters, at least one.
-        spec: what to measure, whole.
+        spec: what to measure, whole; "quick" is a first look within seconds, in which options change what they name.
         baseline: a model, a state dict, the path of a checkpoint, "reinit" (every module's own ``reset_parameters``), or None.
         baseline_seeds: of "reinit": how many networks, or their seeds; scores are compared with the mean over them.
         labels: (inputs,) classes of all inputs, for kernel alignment.
-        progress: a callable told each layer's name; True or None show it on a terminal, False shows nothing.
+        progress: a callable told each layer's name; True or None show a bar on a terminal, elsewhere a line now and then; False
+            shows nothing. What will take more than a minute is told first, with an estimate.
         **options: the fields of :class:`kagscope.MeasureSpec` and of its budget, instead of ``spec``: ``layers``, ``layer_map``,
             ``k``, ``selections``, ``image_shape``, ``points`` (of a loader the first ones, at most 100 by default), ``tokens``,
             ``scores`` (names, or your own functions of :class:`kagscope.Moments`), ``rel_error``, ….
@@ -89,7 +89,7 @@ def measure_series(
     checkpoints: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[int, Weights],
     inputs: Any,
     *,
-    spec: MeasureSpec | None = None,
+    spec: MeasureSpec | str | None = None,
     baseline: Any = FIRST,
     baseline_seeds: int | Sequence[int] = 3,
     labels: Any = None,
@@ -103,7 +103,7 @@ def measure_series(
         checkpoints: files, or a pattern such as ``"run/step_*.safetensors"``, by the step in their names
             (:func:`kagscope.loading.find_checkpoints`); or weights by step: files, state dicts or models.
         inputs: see :func:`measure`.
-        spec: what to measure, whole.
+        spec: what to measure, whole; "quick" is a first look within seconds, in which options change what they name.
         baseline: "first" is the first checkpoint that can be measured; else as of :func:`measure`.
         baseline_seeds: of "reinit".
         labels: (inputs,) classes, for kernel alignment.
@@ -129,20 +129,30 @@ def measure_series(
     left_out: dict[str, str] = {}
     from_first = isinstance(baseline, str) and baseline == FIRST
     with random_state_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
-        others = [] if from_first else baselines(model, baseline, baseline_seeds, notes)
-        before = [observe(module, found, chosen, weights=own, labels=labels, progress=tell) for module, own in others]
+        others = [] if from_first else list(baselines(model, baseline, baseline_seeds, notes))
+        whole = len(entries) + len(others)
+        before = [
+            observe(module, found, chosen, weights=own, labels=labels, progress=part(tell, place, whole))
+            for place, (module, own) in enumerate(others)
+        ]
         for place, (step, name, given) in enumerate(entries, 1):
             since = time.perf_counter()
 
             def say(note: str, name: str = name) -> None:
                 noted.setdefault(note.removeprefix(f"{name}: "), []).append(name)
 
-            def told(layer: str, text: str = f"step {step} ({place} of {len(entries)})") -> None:
-                tell(f"{text}: layer {layer}")
+            inner = part(tell, len(others) + place - 1, whole)
+
+            def told(
+                text: str, share: float | None = None, at: str = f"step {step} ({place} of {len(entries)})", tell: Tell = inner
+            ) -> None:
+                tell(text if share is None else f"{at}: layer {text}", share)
 
             try:
                 weights = fitting(model, _weights(given, say), name, say=say)
-                state = observe(model, found, chosen, weights=weights, labels=labels, progress=told)
+                state = observe(
+                    model, found, chosen, weights=weights, labels=labels, progress=told, networks=whole if place == 1 else 0
+                )
             except DataError as error:
                 left_out[name] = str(error).removeprefix(name).removeprefix(":").strip()
                 continue
@@ -174,16 +184,20 @@ def observe_all(
     baseline_seeds: int | Sequence[int],
     labels: Any,
     notes: list[str],
-    tell: Say,
+    tell: Tell,
 ) -> tuple[State, list[State]]:
     """The state of a network and those of its baselines; ``notes`` gets what a reader should know of the baselines."""
     others = list(baselines(model, baseline, baseline_seeds, notes))
-    state = observe(model, inputs, spec, labels=labels, progress=tell)
+    whole = 1 + len(others)
+    state = observe(model, inputs, spec, labels=labels, progress=part(tell, 0, whole), networks=whole)
 
-    def of_baseline(layer: str) -> None:
-        tell(f"{layer} of the baseline")
+    def of_baseline(text: str, share: float | None = None) -> None:
+        tell(f"{text} of the baseline", share)
 
-    return state, [observe(one, inputs, spec, weights=own, labels=labels, progress=of_baseline) for one, own in others]
+    return state, [
+        observe(one, inputs, spec, weights=own, labels=labels, progress=part(of_baseline, place, whole))
+        for place, (one, own) in enumerate(others, 1)
+    ]
 
 
 def report_of(state: State, before: Sequence[State], notes: Sequence[str], about: Mapping[str, Any]) -> Report:
@@ -214,22 +228,6 @@ def name_of_baseline(baseline: Any, count: int) -> str:
     return (
         "a model" if isinstance(baseline, nn.Module) else "a state dict" if count and hasattr(baseline, "keys") else str(baseline)
     )
-
-
-@contextmanager
-def telling(progress: bool | Say | None) -> Iterator[Say]:
-    """Where to tell of progress: the function given, a line on the terminal, or nowhere."""
-    if callable(progress):
-        yield progress
-        return
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if progress is False or not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status("measuring") as status:
-        yield lambda text: status.update(f"measuring {text}")
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
+from kagscope.base.progress import Tell, silent
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import LayerJacobians
@@ -31,10 +32,11 @@ from kagscope.measuring.checks import (
     suspicions,
     verify,
 )
+from kagscope.measuring.cost import Shape, foretold, layer_seconds
 from kagscope.measuring.points import choose_points
 from kagscope.measuring.scoring import LayerScores
-from kagscope.measuring.spec import MeasureSpec
-from kagscope.measuring.state import LayerRecord, Progress, State
+from kagscope.measuring.spec import MeasureSpec, spec_from
+from kagscope.measuring.state import LayerRecord, State
 
 EVERY_ROW = 2**62
 
@@ -46,7 +48,8 @@ def observe(
     *,
     weights: Mapping[str, Tensor] | None = None,
     labels: Any = None,
-    progress: Progress = lambda text: None,
+    progress: Tell = silent,
+    networks: int = 0,
 ) -> State:
     """Measure one network.
 
@@ -56,7 +59,8 @@ def observe(
         spec: what to measure.
         weights: tensors that stand in for the model's own, by name.
         labels: (count,) integer classes of all inputs, for kernel alignment; default those of a loader.
-        progress: told of each layer.
+        progress: told of each layer and how far it is.
+        networks: how many will be measured in all, for an estimate of the time that is told before; 0: none is told.
 
     Raises:
         InputError: a model, layer or input that cannot be used.
@@ -79,10 +83,17 @@ def observe(
             separate = verify(runner, few, spec, state.notes)
             calls = see_calls(runner, few, paths, exact)
         planned = [(call, _prepared(state, call, runner, measured, spec, separate, call.path in exact)) for call in calls]
-        for record, (call, jacobians) in zip(state.layers, planned, strict=True):
+        shapes = [None if jacobians is None else _shape(jacobians, fed, spec) for _, jacobians in planned]
+        seconds = [0.0 if shape is None else layer_seconds(*shape[:3], spec, shape[3]) for shape in shapes]
+        if networks and (text := _estimate([shape for shape in shapes if shape], spec, networks)):
+            progress(text)
+        for place, (record, (call, jacobians)) in enumerate(zip(state.layers, planned, strict=True)):
             if jacobians is not None:
-                progress(call.name)
-                _measure_layer(state, record, jacobians, fed, order, labels, spec, call.path in exact)
+
+                def tell(share: float, name: str = call.name, place: int = place) -> None:
+                    progress(name, (sum(seconds[:place]) + share * seconds[place]) / sum(seconds))
+
+                _measure_layer(state, record, jacobians, fed, order, labels, spec, call.path in exact, tell)
     if not state.measured:
         reasons = "; ".join(f"{record.name}: {record.reason}" for record in state.layers)
         raise InputError(f"no layer could be measured ({reasons})")
@@ -98,6 +109,18 @@ def _more_points(inputs: Inputs, spec: MeasureSpec) -> int:
     if spec.budget.unit_points is None or not any(one.is_of("row_norms", "output_slopes") for one in spec.asked):
         return 0
     return _count(inputs, spec.budget.unit_points)
+
+
+def _shape(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> Shape:
+    """Rows, columns and number of a layer's Jacobians, and the bytes that the passes of one move through."""
+    frame = jacobians.frame
+    items = len(frame.tokens) * _count(inputs, spec.points)
+    return len(frame.rows), frame.columns, items, jacobians.moved / len(frame.tokens)
+
+
+def _estimate(shapes: list[Shape], spec: MeasureSpec, networks: int) -> str:
+    own = {name: getattr(spec, name) for name in ("k", "image_shape", "scores")}
+    return foretold(shapes, spec, spec_from("quick", own), networks) if shapes else ""
 
 
 def _prepared(
@@ -139,6 +162,7 @@ def _measure_layer(
     labels: np.ndarray | None,
     spec: MeasureSpec,
     named: bool,
+    tell: Callable[[float], None],
 ) -> None:
     """Scores of one layer; ``inputs`` are all of them, in the order ``order``."""
     since = time.perf_counter()
@@ -149,10 +173,12 @@ def _measure_layer(
     scores = LayerScores(record.name, items, spec, jacobians.roundoff)
     with _skipping(record, named):
         seen = 0
+        tell(0.0)
         for batch in jacobians:
             seen += len(batch.points)
             batch = replace(batch, points=order[batch.points])
             scores.update(batch, more=min(len(batch.points), max(0, seen - len(items))))
+            tell(min(1.0, seen / len(items)))
         found, chosen = _activations(jacobians, inputs, spec)
     if record.reason:
         return

@@ -18,7 +18,8 @@ from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
 from kagscope.base.provenance import ENGINE
 from kagscope.base.validation import first_error
-from kagscope.columns.selections import All, Selection, as_selections
+from kagscope.columns.scales import scales
+from kagscope.columns.selections import All, Ball, Selection, as_selections
 from kagscope.jacobians.compute import FLAT
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.maps import KINDS
@@ -27,6 +28,7 @@ from kagscope.tables.schema import BOOKKEEPING
 MODES = ("eval", "train")
 PRECISIONS = ("float64", "model")
 MAX_K = 6
+QUICK: dict[str, Any] = {"points": 5, "tokens": 4, "rel_error": 0.01, "rotation_points": 0, "exact_minors": 1e8}
 ScoreFunction = Callable[[Any], Any]
 
 
@@ -280,19 +282,29 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def spec_from(spec: MeasureSpec | None, options: Mapping[str, Any]) -> MeasureSpec:
-    """The spec given, or made from options by name.
+def spec_from(spec: MeasureSpec | str | None, options: Mapping[str, Any]) -> MeasureSpec:
+    """The spec given, or made from options by name; "quick" is that of a first look, in which options change what they name.
 
     Raises:
         InputError: both are given, an unknown option (with close names), or a value that cannot be used.
     """
     if spec is None:
         return MeasureSpec(**options)
+    if isinstance(spec, str) and spec == "quick":
+        return _quick(options)
     if options:
         raise InputError(f"spec and {', '.join(sorted(options))} are both given; put everything into one of them")
     if not isinstance(spec, MeasureSpec):
-        raise InputError(f"spec is {type(spec).__name__}; expected a kagscope.MeasureSpec")
+        raise InputError(f"spec is {spec!r:.80}; expected a kagscope.MeasureSpec, or 'quick' for a first look")
     return spec
+
+
+def _quick(options: Mapping[str, Any]) -> MeasureSpec:
+    """A first look within seconds: few points, and of an image all pairs and the two smaller balls."""
+    spec = MeasureSpec(**(QUICK | dict(options)))
+    if spec.image_shape is None or options.get("selections") is not None:
+        return spec
+    return spec.with_(selections=(All(), *(Ball(size) for size in scales(spec.image_shape)[:2])))
 
 
 __all__ = ["Budget", "Layers", "MeasureSpec", "ScoreFunction", "spec_from"]

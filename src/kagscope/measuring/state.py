@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -136,6 +135,3 @@ class State:
     layers: list[LayerRecord] = field(default_factory=list)
     measured: dict[str, LayerState] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-Progress = Callable[[str], None]

@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import comb
 
 import torch
 
+from kagscope.measuring.cost import layer_seconds
 from kagscope.measuring.spec import MeasureSpec
-from kagscope.registry import moments_for
 from kagscope.studies.config import RunConfig
 from kagscope.studies.measure import OUTPUT
 from kagscope.studies.networks import steps_of
@@ -20,14 +19,10 @@ from kagscope.studies.runs import Job
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
 STEP_OVERHEAD = 35e-6  # seconds of an optimiser step beside its arithmetic
 SHARE_OF_PEAK = 0.7  # of a large product's speed that training reaches
-STATE_OVERHEAD = 0.09  # seconds to measure one layer of one checkpoint, however small
-MINORS_PER_SECOND = 3e8  # visited on one core, with everything that is measured beside them
-TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.0  # a 3-minor's, up to what a sampled point takes
 # Of a worker: its libraries, copies of the images, states of a net beside its checkpoints (with gradients and the optimiser's),
 # copies of the Jacobians of all points.
 WORKER_BYTES, IMAGE_COPIES, STATES, JACOBIANS = 0.7e9, 2.5, 4, 3
 BYTES_PER_ROW, BYTES_PER_RUN = 3.0, 1e5  # of compressed tables
-FORMULAS = frozenset({"s1", "s2", "s4"})  # moments that need no look at every minor
 
 
 @dataclass(frozen=True)
@@ -100,16 +95,7 @@ def _spec_seconds(run: RunConfig, name: str, spec: MeasureSpec) -> float:
     widths = (
         run.widths if isinstance(spec.layers, str) else [run.widths[int(one.removeprefix("hidden")) - 1] for one in spec.layers]
     )
-    looks = (
-        name != OUTPUT and not moments_for(spec.asked) <= FORMULAS
-    )  # at every minor: formulas do not give all that is asked for
-    each = 0.0
-    for width in widths:
-        minors = comb(width, 2) * comb(n, 2) * _points(spec)
-        each += STATE_OVERHEAD + min(minors, spec.budget.exact_minors) * looks / MINORS_PER_SECOND
-        if 3 in spec.k and looks:
-            points = min(spec.budget.triple_points or _points(spec), _points(spec))
-            each += points * min(TRIPLE_SECONDS * comb(width, 3) * comb(n, 3), MOST_PER_TRIPLE_POINT)
+    each = sum(layer_seconds(width, n, _points(spec), spec) for width in widths)
     return each * len(steps_of(name, run.steps))
 
 

@@ -28,6 +28,18 @@ PLACES = {
 }
 """Option to its place in a study file; beside them ``training`` and ``control``, both of ``zip``."""
 CONTROLS = ("shuffled", "none")
+QUICK: dict[str, Any] = {
+    "data": "digits",
+    "widths": (16, 32),
+    "training": ("standard",),
+    "control": "none",
+    "seeds": 3,
+    "epochs": 20,
+    "checkpoints": 2,
+    "k": (1, 2),
+    "points": 5,
+}
+"""A first look within seconds: options that stand for those that are not given."""
 
 
 def reproduction(**options: Any) -> StudyFile:

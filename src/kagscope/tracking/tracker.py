@@ -61,7 +61,7 @@ class Tracker:
         log_scores: scores that are logged; None for all.
         baseline, baseline_seeds: what ratios refer to, as for :func:`kagscope.measure`; None: ``model`` as it is now.
         labels: (inputs,) classes, for kernel alignment.
-        spec: what to measure, whole, instead of ``layers`` and ``settings``.
+        spec: what to measure, whole, instead of ``layers`` and ``settings``; "quick" is a first look, which these change.
         first_step: optimiser steps that ``model`` has behind it, where a new history or none begins.
         clock: seconds, for the share of time.
         **settings: fields of :class:`kagscope.MeasureSpec`: ``k``, ``selections``, ``image_shape``, ``layer_map``, ``tokens``, ….
@@ -89,7 +89,7 @@ class Tracker:
         baseline: Any = None,
         baseline_seeds: int | Sequence[int] = 3,
         labels: Any = None,
-        spec: MeasureSpec | None = None,
+        spec: MeasureSpec | str | None = None,
         first_step: int = 0,
         clock: Clock = time.monotonic,
         **settings: Any,
@@ -363,7 +363,7 @@ class Tracker:
             logger.warning("%s", text)
 
 
-def _spec(spec: MeasureSpec | None, layers: Layers, settings: Mapping[str, Any]) -> MeasureSpec:
+def _spec(spec: MeasureSpec | str | None, layers: Layers, settings: Mapping[str, Any]) -> MeasureSpec:
     if spec is None:
         return MeasureSpec(layers=layers, **(CHEAPER | dict(settings)))
     return spec_from(spec, dict(settings) | ({} if layers is None else {"layers": layers}))

@@ -1,0 +1,77 @@
+"""What is being done and how far it is, on standard error: a bar on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+Say = Callable[[str], None]
+
+
+class Tell(Protocol):
+    """Told what is being done and which share of the whole is behind; without a share it is a line of its own."""
+
+    def __call__(self, text: str, share: float | None = None) -> None: ...
+
+
+def silent(text: str, share: float | None = None) -> None:
+    """Tells nobody."""
+
+
+def part(tell: Tell, place: int, of: int) -> Tell:
+    """What part number ``place`` of equal parts tells, as shares of the whole."""
+    return lambda text, share=None: tell(text, None if share is None else (place + share) / of)
+
+
+@contextmanager
+def telling(progress: bool | Say | None) -> Iterator[Tell]:
+    """Where to tell of progress: a function given, told each text once; nowhere (False); else standard error."""
+    if callable(progress):
+        yield _changes(progress)
+    elif progress is False:
+        yield silent
+    else:
+        with _shown() as tell:
+            yield tell
+
+
+def _changes(say: Say) -> Tell:
+    last = ""
+
+    def tell(text: str, share: float | None = None) -> None:
+        nonlocal last
+        if text != last:
+            last = text
+            say(text)
+
+    return tell
+
+
+@contextmanager
+def _shown() -> Iterator[Tell]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(28), TaskProgressColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("measuring", total=1.0)
+    last = time.monotonic()
+
+    def tell(text: str, share: float | None = None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if share is not None:
+            bar.update(task, description=f"measuring {text}", completed=share)
+        if share is None or (now - last > LINE_EVERY and not console.is_terminal):
+            last = now
+            console.print(
+                Text(text if share is None else f"[{100 * share:.0f}%] measuring {text}"), highlight=False, soft_wrap=True
+            )
+
+    with bar:
+        yield tell
