@@ -60,6 +60,7 @@ def present(store: RunStore, found: Collected, on_event: Report = lambda event: 
             "config": study["settings"],
             "findings": outcome.findings,
             "figures": figures,
+            "controls": sorted({found.labels[run] for run in runs.loc[runs["labels"] == "shuffled", "run"]}),
             "study": varied,
             "exhibits": [axes_section(study_tables(found))] if varied else [],
             "follow": follow,
