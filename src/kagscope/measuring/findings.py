@@ -183,7 +183,7 @@ def _sampled(table: pd.DataFrame) -> Iterator[Finding]:
     error = float((sampled["stderr"] / sampled["value"].abs()).replace([np.inf], np.nan).median())
     names = ", ".join(sorted({f"{score} (k = {k})" for score, k in zip(sampled["score"].astype(str), sampled["k"], strict=True)}))
     yield Finding(
-        f"Sampled are {names}, with a median standard error of {error:.2%}; all other numbers are exact, up to rounding.",
+        f"{names} were sampled, with a median standard error of {error:.2%}; all other numbers are exact, up to rounding.",
         code="sampled",
         count=len(sampled),
         of=len(table),
