@@ -20,6 +20,7 @@ from kagscope.loading.weights import save_weights
 from kagscope.measuring.compare import compare
 from kagscope.measuring.observe import observe
 from kagscope.measuring.points import choose_points
+from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.tables.schema import SCORE_COLUMNS
 from layer_models import trained, values
@@ -120,6 +121,27 @@ def test_where_not_every_minor_is_looked_at(layer: str, share: float) -> None:
         assert (kl["stderr"] > 0).all()
     pr = table[(table["score"] == "pr") & (table["k"] == 2)]
     np.testing.assert_allclose(pr["value"], found.participation_ratio, rtol=1e-8)
+
+
+def test_sums_of_a_layer_whose_points_share_one_matrix_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass over W, row pair by row pair, where that costs less than the pairs of columns of every point."""
+    net = zoo.seeded(lambda: nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3)))
+    passes: list[frozenset[str]] = []
+    factored = LayerScores._factored
+
+    def counted(self: LayerScores, form: Any, items: slice, moments: frozenset[str]) -> Any:
+        passes.append(moments)
+        return factored(self, form, items, moments)
+
+    monkeypatch.setattr(LayerScores, "_factored", counted)
+    options: dict[str, Any] = {"layers": "1", "k": 2, "scores": ["pr", "ipr", "rr_pr", "kl_uniform"], "progress": False}
+    tables = [kag.measure(net, zoo.numbers(5, 6), exact_minors=minors, **options).table for minors in (0, 1e9)]
+    few, every = (table[table["score"] != "kl_uniform"].sort_values(["score", "point"]) for table in tables)
+    assert passes == [{"s1", "s2", "s4"}]
+    assert few["exact"].all()
+    assert few["value"].to_numpy() == pytest.approx(every["value"].to_numpy(), rel=1e-10)
+    kag.measure(net, zoo.numbers(1, 6), exact_minors=0, **options)  # of one point it would cost more
+    assert len(passes) == 1
 
 
 def test_selections_have_their_canonical_strings() -> None:
