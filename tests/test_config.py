@@ -225,6 +225,11 @@ OTHER_RUN: dict[str, Any] = {
     "labels": "shuffled",
     "normalize": True,
     "data_seed": 1,
+    "penalty_weight": -0.1,
+    "penalty_score": "alignment",
+    "penalty_layer": "hidden2",
+    "penalty_points": 8,
+    "penalty_rows": 0,
 }
 UNNAMED = {"data", "schema_version"}
 

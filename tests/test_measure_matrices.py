@@ -49,6 +49,10 @@ def test_numbers_are_those_of_the_engine_and_the_baseline_is_the_haar_mean() -> 
             there = float(m.effective_minors * rotated**2)
             assert _value(report.table, name, k, "effective_minors", "baseline") == pytest.approx(there, rel=1e-12)
     assert report.table["exact"].all()
+    for score, lines in (("pr", 2), ("axis_alignment", 1)):  # the baseline's where it is known
+        ax = report.plot_depth(score)
+        assert [len(container[0].get_xdata()) for container in ax.containers] == [len(given)] * lines
+        assert [text.get_text() for text in ax.get_xticklabels()] == list(given)
     codes = {finding.code for finding in report.findings}
     assert "all_exact" in codes
     assert codes.isdisjoint({"few_points", "one_network", "looks_untrained", "layers_above_baseline"})

@@ -16,11 +16,12 @@ ROOMS = [  # CONTRIBUTING.md says what each holds
     ["minors"],
     ["scores"],
     ["jacobians"],
+    ["steering"],
     ["data", "loading", "training"],
     ["figures", "report"],
     ["measuring"],
     ["tracking", "integrations"],
-    ["pruning", "robustness", "steering"],
+    ["pruning", "robustness"],
     ["studies"],
     ["commands", "cli"],
 ]

@@ -56,6 +56,22 @@ def plot_layers(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selecti
     return ax
 
 
+def plot_depth(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None) -> Axes:
+    """A score against depth, block by block in the order of the network: a line for the model and one for its baseline.
+
+    Intervals are those of the means over points and tokens, 95%.
+
+    Raises:
+        NothingToPlot: the score was not measured.
+    """
+    ax = plot_layers(summary, score=score, k=k, selection=selection, ax=ax)
+    for container in list(ax.containers):
+        line = container[0]
+        line.set_linestyle("-")
+    ax.set_xlabel("block")
+    return ax
+
+
 def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "pr", k: int = 2, ax: Axes | None = None) -> Axes:
     """A score over the baseline's (without one: the score) against the token, with 95% intervals over points.
 

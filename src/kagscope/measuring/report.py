@@ -248,6 +248,23 @@ class Report:
 
         return plot_layers(self._last_summary(), score=score, k=k, selection=selection, ax=ax)
 
+    def plot_depth(self, score: str = "pr", k: int | None = None, selection: str = "all", ax: Axes | None = None) -> Axes:
+        """A score against depth, block by block, of the model and of its baseline, with intervals over points and tokens.
+
+        Args:
+            score: name of a score, also of one that is not about minors, such as "axis_alignment".
+            k: order of the minors; 2 where the score was measured for it, else the largest.
+            selection: canonical string.
+            ax: where to draw; a new figure by default.
+        """
+        from kagscope.figures.layers import plot_depth
+
+        summary = self._last_summary()
+        if k is None:
+            chosen = _chosen(main_order(summary), score=score, selection=selection)
+            k = int(chosen["k"].iloc[0])
+        return plot_depth(summary, score=score, k=k, selection=selection, ax=ax)
+
     def plot_zipf(self, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
         """Row means of the k-minor matrix by falling rank, model and baseline."""
         from kagscope.figures.distributions import plot_zipf

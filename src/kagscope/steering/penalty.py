@@ -28,6 +28,8 @@ SCORES: Mapping[str, Score] = {
     "rr_pr": lambda task: functional.rr_pr_of(task).log(),
     "alignment": lambda task: functional.alignment_of(task).log(),
 }
+SCORE_NAMES = tuple(SCORES)
+DRAWN = ("pr", "effective_minors")  # scores whose S1 may be estimated from drawn pairs of rows
 MAPS = ("input", "block")
 
 

@@ -9,11 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from kagscope.training import Augmentation, TrainingSettings
+from kagscope.training.settings import Penalty
 
 MAX_RUNS = 100_000
 MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
 AUGMENTATION = ("rotation", "translation", "scale")
+PENALTY = ("penalty_score", "penalty_layer", "penalty_points", "penalty_rows")  # which say nothing where its weight is 0
 
 
 class Strict(BaseModel):
@@ -51,6 +53,11 @@ class RunConfig(Strict):
     weight_decay: float
     steps: tuple[int, ...]
     labels: Literal["true", "shuffled"] = "true"
+    penalty_weight: float = 0.0
+    penalty_score: str = "pr"
+    penalty_layer: str = "hidden1"
+    penalty_points: int = Penalty.points
+    penalty_rows: int = Penalty.rows
     optimizer: str = "adam"
     momentum: float = 0.0
     init: str = "default"
@@ -85,7 +92,7 @@ class RunConfig(Strict):
 
     def at_initialisation(self, seed: int) -> RunConfig:
         """The same network before any training, with this seed: what two runs share that start from the same weights."""
-        plain = {name: type(self).model_fields[name].default for name in AUGMENTATION}
+        plain = {name: type(self).model_fields[name].default for name in (*AUGMENTATION, *PENALTY, "penalty_weight")}
         return self.model_copy(update={"training": "standard", "labels": "true", "seed": seed, **plain})
 
     def same_setting(self, other: RunConfig) -> bool:
@@ -107,6 +114,12 @@ class RunConfig(Strict):
             init=self.init,
             init_scale=self.init_scale,
             labels=self.labels,
+            penalty=self._penalty(),
             normalize=self.normalize,
             schedule=self.steps,
         )
+
+    def _penalty(self) -> Penalty | None:
+        if not self.penalty_weight:
+            return None
+        return Penalty(self.penalty_weight, self.penalty_score, self.penalty_layer, self.penalty_points, self.penalty_rows)

@@ -9,14 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.files import open_regular
 from kagscope.base.validation import validated
 from kagscope.data import Dataset
 from kagscope.studies.axes import Axes, RunValues
-from kagscope.studies.config import AUGMENTATION, SMALL_IMAGE, RunConfig
+from kagscope.studies.config import AUGMENTATION, PENALTY, SMALL_IMAGE, RunConfig
 from kagscope.studies.measure import Measure, Measurements
 
 MAX_BYTES = 2**20
@@ -33,6 +33,23 @@ class StudyFile(Axes):
     )
     run: dict[str, Any] = Field(default_factory=dict, description="values that every run has")
     measure: Measure = Field(default_factory=Measure)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _penalty(cls, given: Any) -> Any:
+        """``penalty = {score = "pr", weight = [-0.1, 0]}`` in [run] or [grid]: a list is an axis, another value every run's."""
+        if not isinstance(given, dict):
+            return given
+        given = dict(given)
+        for place in ("run", "grid"):
+            table = given.get(place)
+            if not isinstance(table, dict) or not isinstance(table.get("penalty"), dict):
+                continue
+            given[place] = {name: value for name, value in table.items() if name != "penalty"}
+            for name, value in table["penalty"].items():
+                target = "grid" if isinstance(value, list | dict) else "run"
+                given[target] = {**given.get(target, {}), f"penalty_{name}": value}
+        return given
 
     def values(self) -> list[RunValues]:
         """Every run's values, each once, in the order of the axes.
@@ -168,7 +185,9 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
     same = values.model_dump(exclude={"data", "width", "depth", "widths", "epochs", "batch_size"})
     if values.training == "standard":  # strengths that do nothing make no new run
         same |= {name: RunConfig.model_fields[name].default for name in AUGMENTATION}
-    return RunConfig(
+    if not values.penalty_weight:
+        same |= {name: RunConfig.model_fields[name].default for name in PENALTY}
+    found = RunConfig(
         data=values.data,
         data_fingerprint=dataset.fingerprint(),
         image_shape=dataset.image_shape,
@@ -178,6 +197,8 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         steps=measure.kept(epochs, -(-images // batch_size)),
         **same,
     )
+    found.training_settings()  # says what does not fit
+    return found
 
 
 def _check_task(values: RunValues, dataset: Dataset) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from kagscope.base.errors import InputError
 from kagscope.data import Dataset
+from kagscope.minors.threads import limit_threads
+from kagscope.steering.penalty import DRAWN, GeometryPenalty
 from kagscope.training.augmentation import Warper, draw_maps
 from kagscope.training.models import check_seed, mlp
 from kagscope.training.settings import TrainingSettings
@@ -128,6 +130,7 @@ class _Run:
         self.warper = Warper(torch.from_numpy(dataset.train_images)) if settings.augmentation else None
         self.mean, self.spread = _mean_and_spread(dataset) if settings.normalize else (0.0, 1.0)
         self.images, self.targets = self.train_set[0].to(device), targets.to(device)
+        self.steered = [self._steered(build, s) for s in range(len(seeds))] if settings.penalty else []
         self.workspaces: dict[int, Workspace] = {}  # a full batch's, and that of the smaller last one
         self.kept: list[dict[int, State]] = [{} for _ in seeds]
         self.scores: list[dict[int, tuple[float, float]]] = [{} for _ in seeds]
@@ -141,13 +144,45 @@ class _Run:
         for epoch in range(1, self.settings.epochs + 1):
             for work in self._batches():
                 self.nets.backward(work, squared_error=self.regression)
-                optimizer.step()
                 step += 1
+                self._steer(work, step)
+                optimizer.step()
                 if step in keep:
                     self._keep(step)
             if step not in keep:
                 self.on_progress(step, self.total, {"epoch": float(epoch), "accuracy": None})
         return [self._result(s) for s in range(len(self.seeds))]
+
+    def _steered(self, build: Callable[..., torch.nn.Module], s: int) -> tuple[torch.nn.Module, GeometryPenalty]:
+        """Network ``s`` as a module whose parameters are its own numbers in the block, and its penalty."""
+        asked = self.settings.penalty
+        assert asked is not None
+        model = build(seed=0)
+        for name, view in zip(self.nets.names, self.nets.parts(s), strict=True):
+            model.get_parameter(name).data = view
+        rows = asked.rows if asked.rows and asked.score in DRAWN else None
+        options: dict[str, Any] = {"rows": rows, "seed": self.seeds[s]}
+        return model, GeometryPenalty(model, [asked.layer], asked.score, asked.weight, asked.points, **options)
+
+    def _steer(self, work: Workspace, step: int) -> None:
+        """Add the penalty's gradient to that of the loss. Raises :class:`InputError` where either is no finite number."""
+        for s, (model, penalty) in enumerate(self.steered):
+            names, parameters = zip(*model.named_parameters(), strict=True)
+            try:
+                with torch.enable_grad(), limit_threads(1):
+                    term = penalty(work.inputs[s])
+                    found = torch.autograd.grad(term, parameters, allow_unused=True)
+                gradients = dict(zip(self.nets.names, self.nets.gradient_parts(s), strict=True))
+                for name, gradient in zip(names, found, strict=True):
+                    if gradient is not None:
+                        gradients[name].add_(gradient)
+                if not bool(self.nets.gradients[s].isfinite().all()):
+                    raise InputError("the gradient is NaN or infinite")
+            except InputError as error:
+                raise InputError(
+                    f"training diverged at step {step} of seed {self.seeds[s]}: {error}; "
+                    f"choose a penalty weight nearer to 0 than {penalty.weight:g}, or a lower learning_rate"
+                ) from None
 
     def _optimizer(self) -> torch.optim.Optimizer:
         """One for all networks: what it does to a number depends on that number's own gradients only."""
@@ -199,9 +234,10 @@ class _Run:
             self.kept[s][step] = state = self._for_plain_images(self.nets.state(s))
             loss, accuracy = self._evaluate(state, *self.test_set)
             if not math.isfinite(loss):
+                steered = "a penalty weight nearer to 0, " if self.steered else ""
                 raise InputError(
                     f"training diverged: the loss of seed {seed} is {loss} at step {step}; "
-                    f"choose a learning_rate below {self.settings.learning_rate:g}, or check the scale of the images"
+                    f"choose a learning_rate below {self.settings.learning_rate:g}, {steered}or check the scale of the images"
                 )
             self.scores[s][step] = (loss, accuracy)
         mean = sum(scores[step][1] for scores in self.scores) / len(self.seeds)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kagscope.base.errors import InputError
-from kagscope.training.models import check_activation, check_init, layer_sizes
+from kagscope.base.messages import close_names
+from kagscope.steering.penalty import SCORES
+from kagscope.training.models import check_activation, check_init, layer_names, layer_sizes
 
 MAX_EPOCHS = 100_000
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
@@ -37,6 +39,33 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Penalty:
+    """A term of the loss that steers one hidden layer towards geometry or away from it (:class:`kagscope.GeometryPenalty`).
+
+    Attributes:
+        weight: negative is towards geometry.
+        score: "pr", "effective_minors", "rr_pr" or "alignment".
+        layer: "hidden1", "hidden2", ….
+        points: images of each batch at which it is taken.
+        rows: pairs of rows drawn in each step, of "pr" and "effective_minors"; 0 for all of them.
+    """
+
+    weight: float
+    score: str = "pr"
+    layer: str = "hidden1"
+    points: int = 4
+    rows: int = 32
+
+    def __post_init__(self) -> None:
+        _check_real("penalty weight", self.weight, -1e38, 1e38)
+        _check_integer("penalty points", self.points, 1, 2**20)
+        _check_integer("penalty rows", self.rows, 0, 2**31)
+        if self.score not in SCORES:
+            close = close_names(self.score, SCORES)
+            raise InputError(f"there is no differentiable score {self.score!r}{close}; expected one of {', '.join(SCORES)}")
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """How the networks of one setting are built and trained (cross-entropy on classes, squared error on numbers).
 
@@ -52,6 +81,7 @@ class TrainingSettings:
         init: how weights are drawn, see :func:`kagscope.training.models.mlp`.
         init_scale: factor on the initial weights (not the biases).
         augmentation: spatial augmentation, or None for standard training.
+        penalty: what is added to the loss to steer a layer, or None.
         labels: "true", or "shuffled": each net learns the labels (or numbers) of the training images in an order of its
             own, drawn by its seed, so that images say nothing about them.
         normalize: learn from images less their mean, over their standard deviation, both over all pixels of the training images.
@@ -75,6 +105,7 @@ class TrainingSettings:
     init: str = "default"
     init_scale: float = 1.0
     labels: Literal["true", "shuffled"] = "true"
+    penalty: Penalty | None = None
     normalize: bool = False
     schedule: Literal["geometric", "linear"] | Sequence[int] = "geometric"
 
@@ -93,6 +124,9 @@ class TrainingSettings:
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise InputError(f"momentum is {self.momentum:g}, but {self.optimizer} takes none; use sgd or rmsprop, or momentum 0")
         check_init(self.init)
+        if self.penalty is not None and self.penalty.layer not in layer_names(len(self.hidden)):
+            names = ", ".join(layer_names(len(self.hidden)))
+            raise InputError(f"the penalty's layer is {self.penalty.layer!r}; this network has {names}")
         if self.labels not in ("true", "shuffled"):
             raise InputError(f"labels is {self.labels!r}; expected true or shuffled")
         if isinstance(self.schedule, str):

@@ -69,6 +69,14 @@ class StackedMLP:
         parts = [self._parts(row) for row in block]
         return [row[0::2] for row in parts], [row[1::2] for row in parts]
 
+    def parts(self, s: int) -> list[Tensor]:
+        """Views of the parameters of network ``s``, in the order of :attr:`names`."""
+        return self._parts(self.parameters[s])
+
+    def gradient_parts(self, s: int) -> list[Tensor]:
+        """Views of its gradients, likewise."""
+        return self._parts(self.gradients[s])
+
     def state(self, s: int) -> dict[str, Tensor]:
         """A copy of the state dict of network ``s``, on the CPU."""
         return {name: view.clone().cpu() for name, view in zip(self.names, self._parts(self.parameters[s]), strict=True)}
