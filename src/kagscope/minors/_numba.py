@@ -18,7 +18,6 @@ SIGN = np.uint64(1 << 63)
 FRACTION = np.uint64(52)
 TWO_52 = np.uint64(0x4330000000000000)  # the bits of 2.0**52
 
-LOG2E8 = 11.541560327111707  # 8 / ln 2
 LN2 = 0.6931471805599453
 
 # The histogram of a kernel has bins -8 * 1080 … 8 * 24 - 1 of log2 M (normalised minors are below 2^24), one slot for exact
@@ -110,9 +109,3 @@ def split(x):  # type: ignore[no-untyped-def]
     q = fma(q, f, 0.33333333333352627)
     q = fma(q, f, -0.5)
     return float_of(shifted | TWO_52) - (2.0**52 + 2048), fma(q * f, f, f)
-
-
-@nb.njit(inline="always")
-def whole_number(x):  # type: ignore[no-untyped-def]
-    """The integer x, in [0, 2^51), as int64."""
-    return np.int64(bits_of(x + 2.0**52) - TWO_52)

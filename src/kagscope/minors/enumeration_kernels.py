@@ -9,9 +9,17 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from kagscope.minors._numba import LN2, LOG2E8, LOWEST_BIN, SLOTS, fma, prefer_wide_vectors, split, whole_number
-
-CHUNK = 64  # column subsets side by side: eight vectors of eight, and a chunk of 64 rows fits the first-level cache
+from kagscope.minors._logarithm import (
+    CHUNK,  # column subsets side by side: eight vectors of eight, and a chunk of 64 rows fits the first-level cache
+    LANES,
+    LN2_EIGHTH,
+    SLOT_BITS,
+    entropy_of_four,
+    entropy_of_one,
+    slots_of_four,
+    slots_of_one,
+)
+from kagscope.minors._numba import SLOTS, fma, prefer_wide_vectors
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -103,32 +111,6 @@ def add_sums4(t, u, v, w, a1, a2, a4, top, b):  # type: ignore[no-untyped-def]
     top[b] = x if x > top[b] else top[b]
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
-def _log_slot(t):  # type: ignore[no-untyped-def]
-    """ln t (finite for t = 0) and the histogram slot of t: both from one logarithm."""
-    e, p = split(t)
-    slot = whole_number(fma(8.0, e, np.floor(p * LOG2E8)) - (LOWEST_BIN - 1))
-    return fma(e, LN2, p), 0 if t < 2.2250738585072014e-308 else slot
-
-
-@nb.njit(nogil=True, cache=True, inline="always")
-def _add_all(t, a1, a2, a4, ent, top, slots, b):  # type: ignore[no-untyped-def]
-    """All five sums of one minor, and its histogram slot."""
-    add_sums(t, a1, a2, a4, top, b)
-    ln, slots[b] = _log_slot(t)
-    ent[b] = fma(t, ln, ent[b])
-
-
-@nb.njit(nogil=True, cache=True, inline="always")
-def _add_all4(t, u, v, w, a1, a2, a4, ent, top, s0, s1, s2, s3, b):  # type: ignore[no-untyped-def]
-    add_sums4(t, u, v, w, a1, a2, a4, top, b)
-    lt, s0[b] = _log_slot(t)
-    lu, s1[b] = _log_slot(u)
-    lv, s2[b] = _log_slot(v)
-    lw, s3[b] = _log_slot(w)
-    ent[b] += fma(t, lt, u * lu) + fma(v, lv, w * lw)
-
-
 @nb.njit(nogil=True, cache=True)
 def sums_pairs(J, prefixes, starts, last, g0, g1, sums):  # type: ignore[no-untyped-def]
     """S1, S2, S4, (entropy untouched), top of each column pair, products rounded: parallel columns give exactly 0."""
@@ -171,34 +153,78 @@ def sums_pairs(J, prefixes, starts, last, g0, g1, sums):  # type: ignore[no-unty
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _count(hist, base, slots, rows, width):  # type: ignore[no-untyped-def]
+def _count(hist, slots, start, stop):  # type: ignore[no-untyped-def]
+    some = slots[start:stop]
+    for b in range(stop - start):
+        hist[some[b]] += 1
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _add_logs4(minors, ent, base, slots, hist, padded):  # type: ignore[no-untyped-def]
+    """Entropy and histogram of four rows of minors; the logarithms of a block while the one before it is counted."""
     if len(hist) == 0:
+        for b in range(0, padded, LANES):
+            entropy_of_four(minors, ent, base, slots, b)
         return
-    for row in range(rows):
-        line = slots[row]
+    slots_of_four(minors, ent, base, slots, 0)
+    for b in range(LANES, padded, LANES):
+        slots_of_four(minors, ent, base, slots, b)
+        _count(hist, slots, 4 * (b - LANES), 4 * b)
+    _count(hist, slots, 4 * (padded - LANES), 4 * padded)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _add_logs1(minors, ent, base, slots, hist, padded):  # type: ignore[no-untyped-def]
+    """Those of one row."""
+    if len(hist) == 0:
+        for b in range(0, padded, LANES):
+            entropy_of_one(minors, ent, base, slots, b)
+        return
+    for b in range(0, padded, LANES):
+        slots_of_one(minors, ent, base, slots, b)
+        _count(hist, slots, b, b + LANES)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _set_bases(base, cells, start, width, spare):  # type: ignore[no-untyped-def]
+    """Where the slots of each column's cell begin; what fills up the last vector is counted in the spare cell."""
+    for b in range(len(base)):
+        cell = cells[start + b] if b < width else spare
+        base[b] = np.uint32(cell * SLOTS - SLOT_BITS)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _store(acc, sums, start, width):  # type: ignore[no-untyped-def]
+    for row in range(5):
+        scale = LN2_EIGHTH if row == 3 else 1.0
         for b in range(width):
-            hist[base[b] + line[b]] += 1
+            sums[row, start + b] = acc[row, b] * scale
 
 
 @nb.njit(nogil=True, cache=True)
 def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ignore[no-untyped-def]
-    """S1, S2, S4, entropy, top of each column pair and the histogram of each cell."""
+    """S1, S2, S4, entropy, top of each column pair, and the histogram of each cell if ``hist`` is not empty.
+
+    ``hist`` has two cells beyond those in use: one for what fills up the vectors, and room for what is no number. Zeros and
+    subnormal minors are in the slots :data:`kagscope.minors._logarithm.ZERO_SLOTS`.
+    """
     prefer_wide_vectors()
     m = J.shape[0]
     X = np.empty((m, CHUNK))
     acc = np.empty((5, CHUNK))
     a1, a2, a4, ent, top = acc[0], acc[1], acc[2], acc[3], acc[4]
-    slots = np.empty((4, CHUNK), dtype=np.int64)
-    s0, s1, s2, s3 = slots[0], slots[1], slots[2], slots[3]
-    base = np.zeros(CHUNK, dtype=np.int64)
+    minors = np.empty((4, CHUNK))
+    t0, t1, t2, t3 = minors[0], minors[1], minors[2], minors[3]
+    slots = np.empty(4 * CHUNK, dtype=np.uint32)
+    base = np.empty(CHUNK, dtype=np.uint32)
+    spare = len(hist) // SLOTS - 2
     for g in range(g0, g1):
         col = np.ascontiguousarray(J[:, prefixes[g, 0]])
         for start in range(starts[g], starts[g + 1], CHUNK):
             width = min(CHUNK, starts[g + 1] - start)
             padded = (width + 7) // 8 * 8
             _gather(J, last, start, width, X)
-            for b in range(width):
-                base[b] = cells[start + b] * SLOTS
+            _set_bases(base, cells, start, width, spare)
             acc[:] = 0.0
             for i in range(m):
                 ai = col[i]
@@ -213,32 +239,34 @@ def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ig
                         u = abs(ai * x1[b] - c1 * x)
                         v = abs(ai * x2[b] - c2 * x)
                         w = abs(ai * x3[b] - c3 * x)
-                        _add_all4(t, u, v, w, a1, a2, a4, ent, top, s0, s1, s2, s3, b)
-                    _count(hist, base, slots, 4, width)
+                        add_sums4(t, u, v, w, a1, a2, a4, top, b)
+                        t0[b], t1[b], t2[b], t3[b] = t, u, v, w
+                    _add_logs4(minors, ent, base, slots, hist, padded)
                     j += 4
                 while j < m:
                     c0 = col[j]
                     x0 = X[j]
                     for b in range(padded):
-                        _add_all(abs(ai * x0[b] - c0 * xi[b]), a1, a2, a4, ent, top, s0, b)
-                    _count(hist, base, slots, 1, width)
+                        t0[b] = abs(ai * x0[b] - c0 * xi[b])
+                        add_sums(t0[b], a1, a2, a4, top, b)
+                    _add_logs1(minors, ent, base, slots, hist, padded)
                     j += 1
-            for row in range(5):
-                for b in range(width):
-                    sums[row, start + b] = acc[row, b]
+            _store(acc, sums, start, width)
 
 
 @nb.njit(nogil=True, cache=True)
 def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ignore[no-untyped-def]
-    """S1, S2, S4, entropy, top of each column triple and the histogram of each cell: expansion along the last column."""
+    """The same of each column triple: expansion along the last column."""
     prefer_wide_vectors()
     m = J.shape[0]
     X = np.empty((m, CHUNK))
     acc = np.empty((5, CHUNK))
     a1, a2, a4, ent, top = acc[0], acc[1], acc[2], acc[3], acc[4]
-    slots = np.empty((4, CHUNK), dtype=np.int64)
-    s0, s1, s2, s3 = slots[0], slots[1], slots[2], slots[3]
-    base = np.zeros(CHUNK, dtype=np.int64)
+    minors = np.empty((4, CHUNK))
+    t0, t1, t2, t3 = minors[0], minors[1], minors[2], minors[3]
+    slots = np.empty(4 * CHUNK, dtype=np.uint32)
+    base = np.empty(CHUNK, dtype=np.uint32)
+    spare = len(hist) // SLOTS - 2
     M = np.zeros((m, m))
     for g in range(g0, g1):
         p = prefixes[g, 0]
@@ -250,8 +278,7 @@ def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: 
             width = min(CHUNK, starts[g + 1] - start)
             padded = (width + 7) // 8 * 8
             _gather(J, last, start, width, X)
-            for b in range(width):
-                base[b] = cells[start + b] * SLOTS
+            _set_bases(base, cells, start, width, spare)
             acc[:] = 0.0
             for i in range(m):
                 xi = X[i]
@@ -270,17 +297,17 @@ def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: 
                             u = abs(x * p1 - y * q1 + x1[b] * mij)
                             v = abs(x * p2 - y * q2 + x2[b] * mij)
                             w = abs(x * p3 - y * q3 + x3[b] * mij)
-                            _add_all4(t, u, v, w, a1, a2, a4, ent, top, s0, s1, s2, s3, b)
-                        _count(hist, base, slots, 4, width)
+                            add_sums4(t, u, v, w, a1, a2, a4, top, b)
+                            t0[b], t1[b], t2[b], t3[b] = t, u, v, w
+                        _add_logs4(minors, ent, base, slots, hist, padded)
                         h += 4
                     while h < m:
                         x0 = X[h]
                         p0 = M[j, h]
                         q0 = M[i, h]
                         for b in range(padded):
-                            _add_all(abs(xi[b] * p0 - xj[b] * q0 + x0[b] * mij), a1, a2, a4, ent, top, s0, b)
-                        _count(hist, base, slots, 1, width)
+                            t0[b] = abs(xi[b] * p0 - xj[b] * q0 + x0[b] * mij)
+                            add_sums(t0[b], a1, a2, a4, top, b)
+                        _add_logs1(minors, ent, base, slots, hist, padded)
                         h += 1
-            for row in range(5):
-                for b in range(width):
-                    sums[row, start + b] = acc[row, b]
+            _store(acc, sums, start, width)

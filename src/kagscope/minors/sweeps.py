@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kagscope.minors._logarithm import ZERO_SLOTS
 from kagscope.minors._numba import SLOTS
 from kagscope.minors.careful import again, hard_sets
 from kagscope.minors.enumeration_kernels import all_pairs, all_triples, s1_pairs, sums_pairs
@@ -41,16 +42,22 @@ def _raw(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> 
     cells = max(len(subsets.membership), 1)
     bounds = _parts(subsets.starts)
     lanes = min(threads(), len(bounds) - 1) or 1
-    hist = np.zeros((lanes, cells * SLOTS if histogram else 0), dtype=np.int64)  # integers: the order of addition is immaterial
+    hist = np.zeros((lanes, cells + 2 if histogram else 0, SLOTS), dtype=np.int64)  # integers: their order is immaterial
+    flat = hist.reshape(lanes, -1)
     free = list(range(lanes))
 
     def work(part: int) -> None:
         lane = free.pop()
-        kernel(J, subsets.prefixes, subsets.starts, subsets.last, subsets.cells, bounds[part], bounds[part + 1], sums, hist[lane])
+        kernel(J, subsets.prefixes, subsets.starts, subsets.last, subsets.cells, bounds[part], bounds[part + 1], sums, flat[lane])
         free.append(lane)
 
     run_parts(work, len(bounds) - 1)
-    return SubsetSums(sums, hist.sum(axis=0).reshape(cells, SLOTS) if histogram else None)
+    if not histogram:
+        return SubsetSums(sums, None)
+    counts = hist[:, :cells].sum(axis=0)
+    counts[:, 0] = counts[:, ZERO_SLOTS].sum(axis=1)
+    counts[:, ZERO_SLOTS] = 0
+    return SubsetSums(sums, counts)
 
 
 def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> SubsetSums:
