@@ -24,6 +24,7 @@ RATES: Mapping[str, float] = {
     "triples": 5e8,  # a 3-minor, every moment
     "determinants": 2e6,  # a minor of order 4 and more
     "zonogons": 1.6e9,  # a vector of a zonogon, times log2 of their number
+    "multipoles": 3e6,  # a vector of a row pair, entropy
     "hulls": 6e8,  # a vector of a row pair
     "Grams": 1e10,  # a multiply-add of a matrix product
     "spectra": 5e8,  # rows times columns times the smaller of them

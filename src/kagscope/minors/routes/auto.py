@@ -13,6 +13,7 @@ from kagscope.minors.routes.entries import Entries
 from kagscope.minors.routes.enumeration import Enumeration
 from kagscope.minors.routes.hull import Hull
 from kagscope.minors.routes.masked_grams import MaskedGrams
+from kagscope.minors.routes.multipole import Multipole
 from kagscope.minors.routes.power_grams import PowerGrams
 from kagscope.minors.routes.quartic import Quartic
 from kagscope.minors.routes.sampled import Sampled
@@ -22,6 +23,7 @@ from kagscope.minors.routes.zonotope import Zonotope
 from kagscope.minors.task import NEED_S1, FloatArray, Found, Route, Task
 
 FORMULAS: tuple[Route, ...] = (Zonogon(), PowerGrams(), Hull(), Spectral(), MaskedGrams(), Quartic(), Zonotope())
+MULTIPOLE: Route = Multipole()  # exact, and too slow to stand in for draws
 VISITS: tuple[Route, ...] = (Entries(), Enumeration(), Determinants())
 SAMPLED: Route = Sampled()
 
@@ -34,7 +36,7 @@ class Auto:
     | k | over every subset of some columns | over other selections |
     |---|---|---|
     | 1 | entries | entries |
-    | 2 | S1 zonogon, S2 and S4 power Grams, top hull; with the entropy or histogram: enumeration | enumeration |
+    | 2 | S1 zonogon, S2 and S4 power Grams, top hull, entropy multipoles if cheaper; histogram: enumeration | enumeration |
     | 3 | S1 zonotope, S2 spectral, where cheaper than visiting; else enumeration | enumeration |
     | 4 and more | S2 spectral; else determinants | determinants |
 
@@ -94,7 +96,7 @@ class Auto:
             return self._without_formulas(task)
         work = _work(task, formulas)
         visiting = _work(task, self._visit(task))
-        cheaper = task.k == 2 or reference_seconds(work) < reference_seconds(visiting)
+        cheaper = (task.k == 2 and "entropy" not in task.wanted) or reference_seconds(work) < reference_seconds(visiting)
         too_many = (task.count or 0) * BYTES_A_SUBSET > task.memory_budget
         if not (too_many or ((alone or task.k > 3) and cheaper)):
             return self._without_formulas(task)
@@ -113,7 +115,7 @@ class Auto:
         """Formulas where they cost little, and draws for the rest."""
         limit = AUTO_SECONDS if task.method == "auto" else CHEAP_SECONDS
         choice: Choice = {}
-        left = task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
+        left = _with_s1(task.wanted)
         for route in FORMULAS if task.count is not None else ():
             given = route.provides(task) & left
             if given and reference_seconds(route.steps(replace(task, wanted=given))) <= limit:
@@ -127,14 +129,14 @@ class Auto:
 
     def _formulas(self, task: Task) -> Choice | None:
         """Formulas that give all that is wanted; None where there are none, or a device visits every minor sooner."""
-        routes = FORMULAS
+        routes = FORMULAS if task.matrices.on_device else (*FORMULAS, MULTIPOLE)
         if task.matrices.on_device and task.k == 2:
             if "top" in task.wanted and (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget:
                 return None  # rather than copying the matrices and pruning on the CPU
             if "top" not in task.wanted:
                 routes = (*_of_devices()[1:], *FORMULAS)
         choice: Choice = {}
-        left = task.wanted
+        left = _with_s1(task.wanted)
         for route in routes if task.clique else ():
             if task.count is not None and (given := route.provides(task) & left):
                 choice[route] = given
@@ -180,6 +182,11 @@ def _grouped(choices: dict[int, Choice]) -> list[tuple[Choice, list[int]]]:
         else:
             same.append(index)
     return groups
+
+
+def _with_s1(wanted: frozenset[str]) -> frozenset[str]:
+    """And S1, where scores of what is wanted are relative to the mean."""
+    return wanted | {"s1"} if wanted & NEED_S1 else wanted
 
 
 def _work(task: Task, choice: Choice) -> dict[str, float]:
