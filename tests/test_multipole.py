@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,7 +39,7 @@ def test_truth(file: Path) -> None:
 
 def route_of(found: kag.Moments) -> str:
     assert found.plan is not None
-    return found.plan.routes["entropy"]
+    return str(found.plan.routes["entropy"])
 
 
 def clouds() -> dict[str, np.ndarray]:
