@@ -50,8 +50,19 @@ def test_sets_are_counted_within_a_percent() -> None:
     assert count_cliques(np.ones((784, 784), dtype=bool), 6, most=10**6) is None
 
 
-@pytest.mark.parametrize("chosen", [kag.All(), kag.Ball(3), kag.Subsets([(0, 1, 2), (3, 4, 9), (2, 7, 8)])], ids=str)
-@pytest.mark.parametrize("kind", ["Gaussian", "heavy", "sparse"])
+SELECTIONS = (kag.All(), kag.Ball(3), kag.Subsets([(0, 1, 2), (3, 4, 9), (2, 7, 8)]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "chosen"),
+    [
+        pytest.param(
+            kind, chosen, id=f"{kind}-{chosen}", marks=[] if (kind, place) in {("heavy", 0), ("sparse", 2)} else pytest.mark.slow
+        )
+        for kind in ("Gaussian", "heavy", "sparse")
+        for place, chosen in enumerate(SELECTIONS)
+    ],
+)
 def test_intervals_of_everything_sampled_cover(chosen: kag.Selection, kind: str) -> None:
     """Of 400 seeds of k = 3, with formulas left out, 91 to 98% of the intervals cover, or the error is said not to be known.
 

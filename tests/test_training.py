@@ -110,6 +110,7 @@ print(digest(train(load("digits"), TrainingSettings((33, 17), epochs=2, batch_si
 """
 
 
+@pytest.mark.slow
 def test_fresh_processes_give_the_same_bits() -> None:
     tests = Path(__file__).resolve().parent
     code = FRESH.format(src=str(tests.parent / "src"), tests=str(tests))
