@@ -47,6 +47,36 @@ class Histogram(NamedTuple):
     zeros: Any
 
 
+class Bins(NamedTuple):
+    """The histograms of a batch.
+
+    Attributes:
+        first, counts, zeros: (B,), (B, bins), (B,) as in :class:`Histogram`.
+        replicates: (B, groups, bins + 1) independent estimates of the counts, and of the zeros last, where they were sampled.
+    """
+
+    first: NDArray[np.int64]
+    counts: NDArray[Any]
+    zeros: NDArray[Any]
+    replicates: FloatArray | None = None
+
+    def of(self, rows: slice) -> Bins:
+        """Those of some matrices of the batch."""
+        own = None if self.replicates is None else self.replicates[rows]
+        return Bins(self.first[rows], self.counts[rows], self.zeros[rows], own)
+
+    def replicate(self, group: int) -> Bins:
+        """The estimate from one group of draws."""
+        assert self.replicates is not None
+        return Bins(self.first, self.replicates[:, group, :-1], self.replicates[:, group, -1])
+
+    def without(self, group: int) -> Bins:
+        """The mean of the other groups."""
+        assert self.replicates is not None
+        others = np.delete(self.replicates, group, axis=1).mean(axis=1)
+        return Bins(self.first, others[:, :-1], others[:, -1])
+
+
 @dataclass(frozen=True)
 class Moments:
     """Sums over the minors of one matrix, or of each matrix of a batch.
@@ -74,7 +104,7 @@ class Moments:
     count: int
     exponent: NDArray[np.int64]
     sums: Mapping[str, FloatArray]
-    bins: Histogram | None = None
+    bins: Bins | None = None
     replicates: Mapping[str, FloatArray] = field(default_factory=dict)
     unknown: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     batched: bool = False
@@ -136,7 +166,7 @@ class Moments:
         if self.bins is None:
             raise UndefinedScore('histogram was not computed; ask for it with moments="all" or moments=(..., "histogram")')
         if self.batched:
-            return Histogram(*(placed(part, self.device) for part in self.bins))
+            return Histogram(*(placed(part, self.device) for part in self.bins[:3]))
         used = np.flatnonzero(self.bins.counts[0])
         low, high = (used[0], used[-1] + 1) if used.size else (0, 0)
         return Histogram(int(self.bins.first[0]) + int(low), self.bins.counts[0, low:high], self.bins.zeros[0].item())
@@ -234,7 +264,7 @@ class Moments:
         row = slice(index, index + 1) if index != -1 else slice(index, None)
         if not -len(self) <= index < len(self):
             raise IndexError(f"matrix {index} of a batch of {len(self)}")
-        bins = self.bins and Histogram(self.bins.first[row], self.bins.counts[row], self.bins.zeros[row])
+        bins = self.bins and self.bins.of(row)
         return Moments(
             self.k,
             self.count,
@@ -317,13 +347,23 @@ def _at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
     return replace(moments, exponent=exponent, sums=sums, replicates=replicates)
 
 
-def _merged(left: Histogram, right: Histogram) -> Histogram:
+def _merged(left: Bins, right: Bins) -> Bins:
     """Sum of two histograms, matrix by matrix: bins are absolute, so whole bins line up."""
     first = np.minimum(left.first, right.first)
     widths = [part.first - first + part.counts.shape[1] for part in (left, right)]
     width = int(max(w.max(initial=0) for w in widths))
+    sampled = [part.replicates for part in (left, right) if part.replicates is not None]
+    groups = sampled[0].shape[1] if sampled else 0
     counts = np.zeros((len(first), width), dtype=np.result_type(left.counts, right.counts))
+    replicates = np.zeros((len(first), groups, width + 1))
     for part in (left, right):
+        own = (
+            np.dstack([np.atleast_3d(part.counts).swapaxes(1, 2), part.zeros[:, None, None]])
+            if part.replicates is None
+            else part.replicates
+        )
+        replicates[:, :, -1] += own[:, :, -1]
         for row, offset in enumerate(part.first - first):
             counts[row, offset : offset + part.counts.shape[1]] += part.counts[row]
-    return Histogram(first, counts, left.zeros + right.zeros)
+            replicates[row, :, offset : offset + part.counts.shape[1]] += own[row, :, :-1]
+    return Bins(first, counts, left.zeros + right.zeros, replicates if sampled else None)

@@ -169,7 +169,7 @@ def over_selections(by_cell: NDArray[np.float64], membership: NDArray[np.bool_])
 _remembered: OrderedDict[tuple[object, ...], object] = OrderedDict()
 
 
-def _remember(key: tuple[object, ...], make: Callable[[], T]) -> T:
+def remember(key: tuple[object, ...], make: Callable[[], T]) -> T:
     """The last few results by key: thousands of Jacobians share one layout and list of selections."""
     if key not in _remembered:
         _remembered[key] = make()
@@ -180,11 +180,11 @@ def _remember(key: tuple[object, ...], make: Callable[[], T]) -> T:
 
 def cached_subsets(selections: tuple[Selection, ...], layout: Layout, k: int) -> SubsetList:
     """:func:`list_subsets`, remembered."""
-    return _remember(("subsets", selections, layout.key, k), lambda: list_subsets(selections, layout, k))
+    return remember(("subsets", selections, layout.key, k), lambda: list_subsets(selections, layout, k))
 
 
 def cached_counts(selections: tuple[Selection, ...], layout: Layout, k: int) -> list[int | None]:
     """Number of column subsets of each selection, remembered."""
-    return _remember(
+    return remember(
         ("counts", selections, layout.key, k), lambda: [column_subset_count(chosen, layout, k) for chosen in selections]
     )

@@ -15,7 +15,7 @@ from kagscope.columns.layout import Layout
 from kagscope.columns.selections import Selection, Subsets
 from kagscope.minors._input import is_torch
 from kagscope.minors._numba import LOWEST_BIN
-from kagscope.minors.moments import SUMS, Histogram
+from kagscope.minors.moments import SUMS, Bins
 from kagscope.minors.scaling import normalise, on_host
 
 FloatArray = NDArray[np.float64]
@@ -141,7 +141,7 @@ class Found:
     exponent: IntArray
     sums: dict[str, FloatArray]
     routes: dict[str, str]
-    bins: Histogram | None = None
+    bins: Bins | None = None
     work: Mapping[str, float] = field(default_factory=dict)
     count: int | None = None
     replicates: dict[str, FloatArray] = field(default_factory=dict)
@@ -171,7 +171,7 @@ def found_of(task: Task, route: str, exponent: IntArray, sums: FloatArray, hists
     return Found(exponent, named, dict.fromkeys(task.wanted, route), bins)
 
 
-def absolute_bins(hists: Sequence[Trimmed], k: int, count: int, exponent: IntArray) -> Histogram:
+def absolute_bins(hists: Sequence[Trimmed], k: int, count: int, exponent: IntArray) -> Bins:
     """Histograms of kernels as absolute bins; minors not visited are those of zero rows, exact zeros."""
     full = [hist for hist in hists if len(hist.counts)]
     low = min((hist.first for hist in full), default=0)
@@ -179,7 +179,18 @@ def absolute_bins(hists: Sequence[Trimmed], k: int, count: int, exponent: IntArr
     counts = np.zeros((len(hists), max(high - low, 0)), dtype=np.int64)
     for row, hist in enumerate(hists):
         counts[row, hist.first - low : hist.first - low + len(hist.counts)] = hist.counts
-    return Histogram(LOWEST_BIN + low + 8 * k * exponent, counts, count - counts.sum(axis=1))
+    return Bins(LOWEST_BIN + low + 8 * k * exponent, counts, count - counts.sum(axis=1))
+
+
+def sampled_bins(groups: FloatArray, k: int, count: int, exponent: IntArray) -> Bins:
+    """Histograms from (B, groups, SLOTS - 1) independent estimates of the counts of minors that are not zero; the rest are."""
+    used = np.flatnonzero(groups.any(axis=(0, 1)))
+    low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
+    groups = groups[:, :, low:high]
+    zeros = np.maximum(count - groups.sum(axis=2), 0.0)
+    return Bins(
+        LOWEST_BIN + low + 8 * k * exponent, groups.mean(axis=1), zeros.mean(axis=1), np.dstack([groups, zeros[:, :, None]])
+    )
 
 
 class Route(Protocol):

@@ -18,6 +18,7 @@ from kagscope.minors.routes.power_grams import PowerGrams
 from kagscope.minors.routes.quartic import Quartic
 from kagscope.minors.routes.sampled import Sampled
 from kagscope.minors.routes.spectral import Spectral
+from kagscope.minors.routes.triples import Triples
 from kagscope.minors.routes.zonogon import Zonogon
 from kagscope.minors.routes.zonotope import Zonotope
 from kagscope.minors.task import NEED_S1, FloatArray, Found, Route, Task
@@ -26,6 +27,7 @@ FORMULAS: tuple[Route, ...] = (Zonogon(), PowerGrams(), Hull(), Spectral(), Mask
 MULTIPOLE: Route = Multipole()  # exact, and too slow to stand in for draws
 VISITS: tuple[Route, ...] = (Entries(), Enumeration(), Determinants())
 SAMPLED: Route = Sampled()
+TRIPLES: Route = Triples()
 
 Choice = dict[Route, frozenset[str]]  # which route finds which moments
 
@@ -48,7 +50,7 @@ class Auto:
     | k | over every subset of some columns | over other selections |
     |---|---|---|
     | 2 | S1 zonogon, S2 and S4 power Grams, top hull | S1 zonogons of column pairs, S2 and S4 power Grams |
-    | 3 | S1 zonotope, S2 spectral, S4 quartic | S2 masked Grams |
+    | 3 | S1 zonotope, S2 spectral, S4 quartic | S2, with the draws; of more columns masked Grams |
     | 4 and more | S2 spectral | nothing |
 
     Matrices on a device: k = 1 and 2 there, the rest here.
@@ -75,16 +77,17 @@ class Auto:
         """What the routes of a choice find of each task; without those of which one cannot tell."""
         parts: dict[int, list[Found]] = {index: [] for index in tasks}
         left: dict[int, frozenset[str]] = dict.fromkeys(tasks, frozenset())
+        sampler = next((route for route in choice if route in (SAMPLED, TRIPLES)), None)  # the last, if any
         for route, moments in choice.items():
             asked = [
-                replace(tasks[index], wanted=moments | (left[index] if route is SAMPLED else frozenset())) for index in parts
+                replace(tasks[index], wanted=moments | (left[index] if route is sampler else frozenset())) for index in parts
             ]
-            if route is SAMPLED:
+            if route is sampler:
                 asked = [replace(task, known=_sums(parts[index])) for task, index in zip(asked, parts, strict=True)]
             for index, task, part in zip(list(parts), asked, route.run(asked) if asked else [], strict=True):
                 if part is not None:
                     parts[index].append(replace(part, work=route.steps(task)))
-                elif SAMPLED in choice:
+                elif sampler not in (None, route):
                     left[index] |= moments  # not told from rounding by a formula: sampled with the rest
                 else:
                     del parts[index]
@@ -116,12 +119,14 @@ class Auto:
         limit = AUTO_SECONDS if task.method == "auto" else CHEAP_SECONDS
         choice: Choice = {}
         left = _with_s1(task.wanted)
-        for route in FORMULAS if task.count is not None else ():
+        sampler = TRIPLES if TRIPLES.provides(task) else SAMPLED
+        formulas = () if task.count is None or (sampler is TRIPLES and not task.clique) else FORMULAS  # it has S2 anyway
+        for route in formulas:
             given = route.provides(task) & left
             if given and reference_seconds(route.steps(replace(task, wanted=given))) <= limit:
                 choice[route] = given
                 left -= given
-        return {**choice, SAMPLED: left} if left else choice
+        return {**choice, sampler: left} if left else choice
 
     def _visit(self, task: Task) -> Choice:
         routes = (*(_of_devices()[:1] if task.matrices.on_device else ()), *VISITS)

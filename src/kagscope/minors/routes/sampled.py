@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
-from kagscope.minors.moments import REPLICATES, SUMS, Histogram
+from kagscope.minors.moments import REPLICATES, SUMS, Bins
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
 from kagscope.minors.routes.volume_draws import FAN, Sets, count_sets
@@ -244,10 +244,10 @@ def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:
     return worst
 
 
-def _histogram(samples: list[_Sample], count: int, columns: int, k: int, exponent: NDArray[np.int64]) -> Histogram:
+def _histogram(samples: list[_Sample], count: int, columns: int, k: int, exponent: NDArray[np.int64]) -> Bins:
     """Estimated counts: the shares drawn of the minors of each, the rest zero."""
     full = np.stack([one.counts(columns) for one in samples])
     used = np.flatnonzero(full.any(axis=0))
     low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
     counts = full[:, low:high]
-    return Histogram(LOWEST_BIN + low + 8 * k * exponent, counts, np.maximum(count - counts.sum(axis=1), 0.0))
+    return Bins(LOWEST_BIN + low + 8 * k * exponent, counts, np.maximum(count - counts.sum(axis=1), 0.0))

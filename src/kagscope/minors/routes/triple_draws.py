@@ -1,0 +1,166 @@
+"""Column triples in cells, their volumes, and draws from them by volume (MATH.md 4.11)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.columns.layout import Layout
+from kagscope.columns.selections import Selection
+from kagscope.minors._numba import SLOTS
+from kagscope.minors.moments import REPLICATES
+from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
+from kagscope.minors.routes.triple_kernels import count_triples, find_thirds, sum_rows, sum_volumes
+from kagscope.minors.subsets import pair_codes, remember
+from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+WHOLE = 2_000  # row triples of a column triple that are all visited; beyond, rows are drawn as well
+ROW_DRAWS = 8  # pairs of rows of a drawn column triple then, each with every third row
+GROUPS = 16  # of replicates, each with a histogram of its own; one part for the threads
+
+
+class Cells(NamedTuple):
+    """Column triples by the selections that they belong to.
+
+    Attributes:
+        classes: (n, n) of column pairs, 0 where no selection has them.
+        table: (D, D, D) cell of a triple by the classes of its pairs; of those in no selection one more.
+        members: (selections, cells) whether a cell belongs to a selection.
+        counts: (cells + 1, pairs) triples of each pair a < b with a column c > b, by cell.
+    """
+
+    classes: NDArray[Any]
+    table: NDArray[np.int32]
+    members: NDArray[np.bool_]
+    counts: NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, selections: tuple[Selection, ...], layout: Layout, columns: NDArray[np.bool_]) -> Cells:
+        """Those of at most 63 selections within some columns, remembered."""
+        key = ("cells", selections, layout.key, columns.tobytes())
+        return remember(key, lambda: cls._of(pair_codes(selections, layout)[np.ix_(columns, columns)], len(selections)))
+
+    @classmethod
+    def whole(cls, n: int) -> Cells:
+        """One cell of all triples of n columns."""
+        return cls._of(np.ones((n, n), dtype=np.int64), 1)
+
+    @classmethod
+    def _of(cls, codes: IntArray, selections: int) -> Cells:
+        n = len(codes)
+        codes, classes = np.unique(np.append(codes.ravel(), 0), return_inverse=True)
+        classes = classes[:-1].reshape(n, n).astype(np.int32)
+        every = codes[:, None, None] & codes[:, None] & codes
+        kept = np.unique(every[every != 0])
+        table = np.where(every != 0, np.searchsorted(kept, every), len(kept)).astype(np.int32)
+        counts = np.zeros((len(kept) + 1, n * (n - 1) // 2), dtype=np.uint16)
+        count_triples(classes, table, counts)
+        return cls(classes, table, (kept >> np.arange(selections)[:, None]) & 1 == 1, counts)
+
+
+class Draws(NamedTuple):
+    """What was drawn, side by side in the replicates.
+
+    Attributes:
+        cells: (draws,) of one replicate.
+        inverse: (REPLICATES, draws) 1 / probability.
+        volumes: (REPLICATES, draws) of the column triples.
+        sums: (5, REPLICATES, draws) S1, S2 (NaN), S4, entropy, top of their minors.
+        hist: (GROUPS, cells, SLOTS) ``inverse`` times the minors by slot, or no cells.
+    """
+
+    cells: IntArray
+    inverse: FloatArray
+    volumes: FloatArray
+    sums: FloatArray
+    hist: FloatArray
+
+    def joined(self, more: Draws) -> Draws:
+        """These and more draws."""
+        return Draws(
+            np.concatenate([self.cells, more.cells]),
+            np.concatenate([self.inverse, more.inverse], axis=1),
+            np.concatenate([self.volumes, more.volumes], axis=1),
+            np.concatenate([self.sums, more.sums], axis=2),
+            self.hist + more.hist,
+        )
+
+
+class Volumes:
+    """The volumes of all column triples of one matrix by cell, and draws: thirds by volume, by its fourth power, uniformly.
+
+    Args:
+        V: (n, m) columns, none of them zero.
+        cells: of their triples.
+
+    Attributes:
+        counts: (cells,) triples.
+        sums: (cells, 5) of volumes v: v, v ln v, v^2, v^4, and the squared products of the lengths.
+        work: rows of a drawn triple that are looked at, and the volumes, in minors.
+    """
+
+    def __init__(self, V: FloatArray, cells: Cells) -> None:
+        self.V, self.cells = V, cells
+        self.lengths = np.linalg.norm(V, axis=1)
+        unit = V / self.lengths[:, None]
+        with one_blas_thread():
+            self.cosines = unit @ unit.T
+        n, m = V.shape
+        number = cells.members.shape[1] + 1
+        pairs = n * (n - 1) // 2
+        found = np.zeros((2, number, pairs))
+        bounds = even_parts([float((n - a) ** 2) for a in range(n)], 32)
+        parts = np.zeros((len(bounds) - 1, number, 5))
+        known = self.cosines, self.lengths, cells.classes, cells.table
+        run_parts(lambda p: sum_volumes(*known, bounds[p], bounds[p + 1], found, parts[p]), len(parts))
+        self.sums, self.counts = parts.sum(axis=0)[:-1], cells.counts[:-1].sum(axis=1, dtype=np.int64)
+        totals = np.stack([self.sums[:, 0], self.sums[:, 3], self.counts])
+        self._shares = 1.0 / 3.0 / np.where(totals > 0, totals, np.inf)
+        each = zip(self._shares, (found[0, :-1], found[1, :-1], cells.counts[:-1]), strict=True)
+        self._running = np.cumsum(sum(share[:, None] * part for share, part in each), axis=1)
+        self.whole = m * (m - 1) * (m - 2) // 6 <= WHOLE
+        self.work_of_draw = m * (m - 1) * (m - 2) / 6 if self.whole else 3.0 * m * ROW_DRAWS
+
+    def draw(self, units: IntArray, seed: list[int], histogram: bool) -> Draws:
+        """So many triples of each cell in each replicate, one in each of equal stretches of the running total."""
+        which = np.repeat(np.arange(len(units)), units)
+        stretch = np.concatenate([np.arange(one) for one in units]) if which.size else which
+        generator = np.random.default_rng(seed)
+        target = (stretch + generator.random((REPLICATES, len(which)))) / units[which]
+        pair = np.empty(target.shape, dtype=np.int64)
+        for cell in np.flatnonzero(units):
+            some = which == cell
+            target[:, some] *= self._running[cell, -1]
+            pair[:, some] = np.searchsorted(self._running[cell], target[:, some], side="right")
+        pair = np.minimum(pair, self._running.shape[1] - 1)
+        before = np.where(pair > 0, self._running[which, np.maximum(pair - 1, 0)], 0.0)
+        firsts, seconds = np.triu_indices(len(self.V), 1)
+        flat = pair.ravel()
+        columns = np.stack([firsts[flat], seconds[flat], np.full(len(flat), -1)], axis=1)
+        chance, cells = np.empty((len(flat), 2)), np.tile(which, REPLICATES)
+        rest = (target - before).ravel()
+        u = generator.random((len(flat), 0 if self.whole else ROW_DRAWS, 2))
+        sums = np.zeros((len(flat), 5))
+        hist = np.zeros((GROUPS, len(units) if histogram else 0, SLOTS))
+        step = REPLICATES // GROUPS * len(which)
+
+        def work(part: int) -> None:
+            some = slice(part * step, (part + 1) * step)
+            third = columns[some, 2]
+            find_thirds(
+                *(self.cosines, self.lengths, self.cells.classes, self.cells.table, columns[some, 0], columns[some, 1]),
+                *(cells[some], rest[some], self._shares, third, chance[some]),
+            )
+            inverse = 1.0 / chance[some, 0]
+            sum_rows(
+                self.V, columns[some], inverse, cells[some], u[some], self.whole, TERMS, COEFFICIENTS, sums[some], hist[part]
+            )
+
+        run_parts(work, GROUPS)
+        shape = (REPLICATES, len(which))
+        return Draws(which, (1.0 / chance[:, 0]).reshape(shape), chance[:, 1].reshape(shape), sums.T.reshape(5, *shape), hist)

@@ -1,0 +1,272 @@
+"""The loops of :mod:`kagscope.minors.routes.triple_draws`, compiled: volumes of column triples, and sums over their rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from kagscope.minors._numba import LN2, LOWEST_BIN, fma, prefer_wide_vectors, split
+from kagscope.minors.det2 import KERNEL
+
+EIGHTHS = 8 / float(np.log(2.0))  # bins of log2 in a unit of the natural logarithm
+FLOOR = 1e-12  # least squared volume over squared lengths that a triple is drawn by, so that rounding hides none
+ROUNDING = 2e-15  # minor over the product of the lengths of its rows that rounding alone produces
+
+
+@njit(**KERNEL)
+def _row(x, y, u, base, lengths, roots, squares, sizes):  # type: ignore[no-untyped-def]
+    """Volumes of triples a, b, c for many c, their squares, and the squared products of the lengths.
+
+    ``x``, ``y`` cosines of the columns c with a and b, ``u`` of a with b; ``base`` product of the lengths of these two.
+    """
+    prefer_wide_vectors()
+    rest = 1.0 - u * u
+    for c in range(x.size):
+        over = y[c] - u * x[c]
+        square = rest * (1.0 - x[c] * x[c]) - over * over
+        square = square if square > 0.0 else 0.0
+        size = base * lengths[c]
+        sizes[c] = size * size
+        squares[c] = size * size * square
+        roots[c] = size * np.sqrt(square if square > FLOOR else FLOOR)
+
+
+@njit(**KERNEL)
+def _times_logarithm(x, found):  # type: ignore[no-untyped-def]
+    """x ln x."""
+    prefer_wide_vectors()
+    for c in range(x.size):
+        e, f = split(x[c])
+        found[c] = x[c] * fma(e, LN2, f)
+
+
+@njit(**KERNEL)
+def _places(table, first, second, cells):  # type: ignore[no-untyped-def]
+    """Cells of triples by the classes of their second and third pair."""
+    kinds = table.shape[0]
+    flat = table.reshape(kinds * kinds)
+    for c in range(cells.size):
+        cells[c] = flat[first[c] * kinds + second[c]]
+
+
+@njit(**KERNEL)
+def _scatter(cells, roots, logs, squares, sizes, local):  # type: ignore[no-untyped-def]
+    """Five sums by cell; two copies in turn, since an addition waits for the one before it in the same place."""
+    for c in range(cells.size):
+        one = local[c & 1, cells[c]]
+        one[0] += roots[c]
+        one[1] += logs[c]
+        one[2] += squares[c]
+        one[3] += squares[c] * squares[c]
+        one[4] += sizes[c]
+
+
+@njit(**KERNEL)
+def sum_volumes(cosines, lengths, classes, table, a0, a1, volumes, sums):  # type: ignore[no-untyped-def]
+    """Of each pair a < b, a in [a0, a1), sums over its triples a < b < c by cell, and those over all.
+
+    ``cosines`` (n, n) of the columns and ``lengths`` (n,); ``classes`` (n, n) of pairs; ``table`` (D, D, D) cell of a triple by
+    the classes of ab, ac, bc, the last that of triples in no selection; ``volumes`` (2, cells, pairs in lexicographic order) of
+    volumes v and of v^4; ``sums`` (cells, 5) of v, v ln v, v^2, v^4 and the squared product of the lengths.
+    """
+    n, cells = lengths.size, volumes.shape[1]
+    buffers, places, local = np.empty((4, n)), np.empty(n, table.dtype), np.zeros((2, cells, 5))
+    for a in range(a0, a1):
+        pair = a * n - a * (a + 1) // 2
+        for b in range(a + 1, n):
+            if classes[a, b] > 0:
+                roots, logs, squares, sizes = buffers[0, b + 1 :], buffers[1, b + 1 :], buffers[2, b + 1 :], buffers[3, b + 1 :]
+                base = lengths[a] * lengths[b]
+                _row(cosines[a, b + 1 :], cosines[b, b + 1 :], cosines[a, b], base, lengths[b + 1 :], roots, squares, sizes)
+                _times_logarithm(roots, logs)
+                _places(table[classes[a, b]], classes[a, b + 1 :], classes[b, b + 1 :], places[b + 1 :])
+                local[:] = 0.0
+                _scatter(places[b + 1 :], roots, logs, squares, sizes, local)
+                for cell in range(cells):
+                    volumes[0, cell, pair] = local[0, cell, 0] + local[1, cell, 0]
+                    volumes[1, cell, pair] = local[0, cell, 3] + local[1, cell, 3]
+                    for power in range(5):
+                        sums[cell, power] += local[0, cell, power] + local[1, cell, power]
+            pair += 1
+
+
+@njit(**KERNEL)
+def count_triples(classes, table, counts):  # type: ignore[no-untyped-def]
+    """``counts`` (cells, pairs): triples a < b < c of each pair a < b by cell."""
+    n = classes.shape[0]
+    places = np.empty(n, table.dtype)
+    pair = 0
+    for a in range(n):
+        for b in range(a + 1, n):
+            if classes[a, b] > 0:
+                _places(table[classes[a, b]], classes[a, b + 1 :], classes[b, b + 1 :], places[b + 1 :])
+                for c in range(b + 1, n):
+                    counts[places[c], pair] += 1
+            pair += 1
+
+
+@njit(**KERNEL)
+def find_thirds(cosines, lengths, classes, table, first, second, cell, rest, shares, third, chance):  # type: ignore[no-untyped-def]
+    """``third`` column of each draw and its ``chance``: where the running total over c passes ``rest``.
+
+    A triple of volume v counts p v + q v^4 + r with p, q, r in ``shares`` (3, cells).
+    """
+    n = lengths.size
+    roots, squares, sizes, places = np.empty(n), np.empty(n), np.empty(n), np.empty(n, table.dtype)
+    for d in range(first.size):
+        a, b = first[d], second[d]
+        base = lengths[a] * lengths[b]
+        _row(cosines[a], cosines[b], cosines[a, b], base, lengths, roots, squares, sizes)
+        _places(table[classes[a, b]], classes[a], classes[b], places)
+        passed, wanted = 0.0, cell[d]
+        for c in range(b + 1, n):
+            if places[c] == wanted:
+                weight = shares[0, wanted] * roots[c] + shares[1, wanted] * squares[c] * squares[c] + shares[2, wanted]
+                passed += weight
+                third[d], chance[d, 0], chance[d, 1] = c, weight, roots[c]
+                if passed > rest[d]:
+                    break
+
+
+@njit(**KERNEL, fastmath={"reassoc", "nnan", "nsz"})
+def _minors(rows, lengths, i, j, start, M, logs, slots, out):  # type: ignore[no-untyped-def]
+    """Sums S1, S2, S4, entropy and top of the |minors| of rows i, j and every row from ``start`` on, into ``out``.
+
+    ``M``, ``logs``, ``slots`` (m,) take the minors, their logarithms, and places in a histogram of kernels.
+    """
+    prefer_wide_vectors()
+    x, y, z = rows[0], rows[1], rows[2]
+    p = y[i] * z[j] - z[i] * y[j]
+    q = z[i] * x[j] - x[i] * z[j]
+    r = x[i] * y[j] - y[i] * x[j]
+    least = ROUNDING * lengths[i] * lengths[j]
+    for h in range(start, x.size):
+        t = abs(p * x[h] + q * y[h] + r * z[h])
+        M[h] = t if t > least * lengths[h] else 0.0
+    for h in range(start, x.size):
+        e, f = split(M[h])
+        logs[h] = fma(e, LN2, f)
+        slot = np.int64(fma(8.0, e, np.floor(f * EIGHTHS)) - (LOWEST_BIN - 1))
+        slots[h] = 0 if M[h] < 2.2250738585072014e-308 else slot
+    s1 = s2 = s4 = entropy = top = 0.0
+    for h in range(start, x.size):
+        t = M[h]
+        s1 += t
+        s2 += t * t
+        s4 += t * t * t * t
+        entropy += t * logs[h]
+        top = max(top, t)
+    out[0], out[1], out[2], out[3], out[4] = s1, s2, s4, entropy, top
+
+
+@njit(**KERNEL)
+def _pick(sizes, skip, u):  # type: ignore[no-untyped-def]
+    """A place drawn half in proportion to ``sizes``, half uniformly, never ``skip``; and 1 / its probability."""
+    m = sizes.size
+    total = 0.0
+    for i in range(m):
+        total += sizes[i]
+    open_ = m if skip < 0 else m - 1
+    if total <= 0:
+        i = min(int(u * open_), open_ - 1)
+        return (i + 1 if 0 <= skip <= i else i), float(open_)
+    mean = total / open_
+    target, passed, last = 2.0 * u * total, 0.0, -1
+    for i in range(m):
+        if i != skip:
+            passed += sizes[i] + mean
+            last = i
+            if passed > target:
+                break
+    return last, 2.0 * total / (sizes[last] + mean)
+
+
+@njit(**KERNEL, fastmath={"reassoc", "contract"})
+def _fourth_powers(rows, terms, coefficients, work):  # type: ignore[no-untyped-def]
+    """Sum of the fourth powers of all minors of three columns: of orthonormal ones by the quartic form, times volume^4."""
+    prefer_wide_vectors()
+    m = rows.shape[1]
+    work[:] = rows
+    volume = 1.0
+    for a in range(3):
+        for _ in range(2):
+            for b in range(a):
+                dot = 0.0
+                for h in range(m):
+                    dot += work[a, h] * work[b, h]
+                for h in range(m):
+                    work[a, h] -= dot * work[b, h]
+        square = 0.0
+        for h in range(m):
+            square += work[a, h] * work[a, h]
+        if square <= 0:
+            return 0.0
+        volume *= np.sqrt(square)
+        scale = 1.0 / np.sqrt(square)
+        for h in range(m):
+            work[a, h] *= scale
+    T = np.zeros((3, 3, 3))
+    for a in range(3):
+        for b in range(3):
+            for c in range(b, 3):
+                x, y, z = work[a], work[b], work[c]
+                total = 0.0
+                for h in range(m):
+                    total += x[h] * x[h] * y[h] * z[h]
+                T[a, b, c] = T[a, c, b] = total
+    total = 0.0
+    for t in range(coefficients.size):
+        value = coefficients[t]
+        for f in range(3):
+            value *= T[terms[t, f, 0], terms[t, f, 1], terms[t, f, 2]]
+        total += value
+    return max(total, 0.0) * volume**4
+
+
+@njit(**KERNEL)
+def sum_rows(V, columns, weights, cells, u, whole, terms, coefficients, sums, hist):  # type: ignore[no-untyped-def]
+    """Into ``sums`` (draws, 5) those of the minors of each drawn column triple: S1, S2, S4, entropy, top.
+
+    ``V`` (n, m) the columns; ``whole``: over all row triples; else over rows i, j drawn by what they span, half uniformly, and
+    every third row, with ``u`` (draws, times, 2) uniform numbers, S4 exactly all the same. ``hist`` (cells, slots) or (0, 0)
+    collects ``weights`` times the minors.
+    """
+    m, times = V.shape[1], u.shape[1]
+    rows, lengths, sizes = np.empty((3, m)), np.empty(m), np.empty(m)
+    M, logs, slots, out, work = np.empty(m), np.empty(m), np.empty(m, np.int64), np.empty(5), np.empty((3, m))
+    counted = hist.shape[0] > 0
+    for d in range(columns.shape[0]):
+        for a in range(3):
+            rows[a] = V[columns[d, a]]
+        x, y, z = rows[0], rows[1], rows[2]
+        for h in range(m):
+            lengths[h] = np.sqrt(x[h] * x[h] + y[h] * y[h] + z[h] * z[h])
+        if whole:
+            for i in range(m):
+                for j in range(i + 1, m):
+                    _minors(rows, lengths, i, j, j + 1, M, logs, slots, out)
+                    for row in range(4):
+                        sums[d, row] += out[row]
+                    sums[d, 4] = max(sums[d, 4], out[4])
+                    if counted:
+                        for h in range(j + 1, m):
+                            hist[cells[d], slots[h]] += weights[d]
+            continue
+        for draw in range(times):
+            i, weight = _pick(lengths, -1, (draw + u[d, draw, 0]) / times)
+            for j in range(m):
+                p = y[i] * z[j] - z[i] * y[j]
+                q = z[i] * x[j] - x[i] * z[j]
+                r = x[i] * y[j] - y[i] * x[j]
+                sizes[j] = np.sqrt(p * p + q * q + r * r)
+            j, more = _pick(sizes, i, u[d, draw, 1])
+            weight *= more / (6 * times)
+            _minors(rows, lengths, i, j, 0, M, logs, slots, out)
+            for row in (0, 1, 3):
+                sums[d, row] += weight * out[row]
+            sums[d, 4] = max(sums[d, 4], out[4])
+            if counted:
+                for h in range(m):
+                    if h != i and h != j:
+                        hist[cells[d], slots[h]] += weight * weights[d]
+        sums[d, 2] = _fourth_powers(rows, terms, coefficients, work)

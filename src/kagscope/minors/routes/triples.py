@@ -1,0 +1,250 @@
+"""Moments of 3-minors from column triples drawn by volume, for several selections at once (MATH.md 4.11).
+
+The volume of every column triple, the root of its S2, comes from one Gram matrix. Triples that belong to the same selections
+are a *cell*. In each a third of the draws goes by volume, which carries S1 and the entropy, a third by its fourth power, for S4,
+and a third is uniform, so that small minors are seen and weights stay bounded. Sums over the rows of a drawn triple hardly vary
+against functions of its volume whose sums are known (control variates). Where rows are many they are drawn too, half by what
+they span, half uniformly; S2 needs no sample, and S4 none within a triple. One set of draws serves every moment and selection,
+in independent replicates, so that sums and differences keep their covariance.
+"""
+
+from __future__ import annotations
+
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.columns.selections import Subsets
+from kagscope.minors._numba import SLOTS
+from kagscope.minors.moments import REPLICATES, SUMS, Bins
+from kagscope.minors.rank import rank_below
+from kagscope.minors.routes.sampled import carried
+from kagscope.minors.routes.triple_draws import GROUPS, Cells, Draws, Volumes
+from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MOST_VOLUMES = 3e8  # column triples whose volumes are found
+UNITS = 2  # draws of each cell and replicate to begin with
+MOST_STEPS = 2.0**28  # minors looked at, of one matrix
+CARRIED = 32.0  # draws that carry the variance of a sum: with fewer, its error is not known
+CANCELS = 1e-5  # a sum of squared volumes below this share of its terms has lost too many digits
+S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
+CONTROLS = {"s1": [0], "s4": [3], "entropy": [0, 1]}  # columns of ``Volumes.sums`` that a sum goes with
+MOST_TIMES = 8.0  # as many draws at a time as there were, at most
+
+
+class Triples:
+    """Every moment of k = 3 over conditions on pairs of columns, with standard errors; S2 exact."""
+
+    name = "column triples drawn by volume"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        if task.k != 3 or isinstance(task.chosen, Subsets) or task.count is None:
+            return frozenset()
+        vectors = min(task.shape) if task.clique else task.shape[1]
+        return EVERY_MOMENT if comb(vectors, 3) <= MOST_VOLUMES else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        return {}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        """Selections that are conditions on the same columns share their draws."""
+        alike: dict[bytes, list[int]] = {}
+        for index, task in enumerate(tasks):
+            key = str(index).encode() if task.clique else task.chosen.columns(task.layout).tobytes()
+            alike.setdefault(key, []).append(index)
+        found: dict[int, Found | None] = {}
+        for same in alike.values():
+            for start in range(0, len(same), 60):
+                some = same[start : start + 60]
+                found |= zip(some, self._together([tasks[index] for index in some]), strict=True)
+        return [found[index] for index in range(len(tasks))]
+
+    def _together(self, tasks: list[Task]) -> list[Found | None]:
+        samples = [_Sample(tasks, index) for index in range(tasks[0].matrices.shape[0])]
+        return [self._found(task, [one.parts[place] for one in samples], samples) for place, task in enumerate(tasks)]
+
+    def _found(self, task: Task, parts: list[_Part | None], samples: list[_Sample]) -> Found | None:
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        zero = all(part is _ZERO for part in known)
+        exact = {"s2"} if zero or all(sample.s2_exact for sample in samples) else set()
+        names = [name for name in _names(task) if not zero]
+        unknown = {name: np.array([name in part.unknown for part in known]) for name in names}
+        notes = [f"{np.mean([sample.steps for sample in samples]):.3g} minors looked at a matrix"]
+        if lacking := [name for name in names if name != "top" and unknown[name].any()]:
+            notes.append(f"few draws carry {', '.join(lacking)}: the error is not known")
+        if missed := sum(part.times > 0 for part in known):
+            notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(parts)} matrices; see stderr")
+        routes = dict.fromkeys(EVERY_MOMENT, self.name) | {"top": "largest minor met, a lower bound"}
+        routes |= dict.fromkeys(exact, "Gram determinants of all column triples")
+        return Found(
+            task.inside.exponent,
+            {name: np.array([part.sums[name] for part in known]) for name in _names(task)},
+            {name: routes[name] for name in task.wanted},
+            _histogram(samples, known, task) if "histogram" in task.wanted else None,
+            replicates={
+                name: np.stack([part.replicates[name] for part in known]) for name in names if name not in {"top", *exact}
+            },
+            unknown={name: flags for name, flags in unknown.items() if flags.any()},
+            notes=tuple(notes),
+        )
+
+
+def _names(task: Task) -> list[str]:
+    """Sums that have to be found."""
+    wanted = task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
+    return [name for name in SUMS if name in wanted and name not in task.known]
+
+
+class _Part(NamedTuple):
+    """What one matrix gives for one selection, as in :class:`Found`; ``times`` as many draws are needed beside those made;
+    ``members`` (cells,) of the selection."""
+
+    sums: dict[str, float]
+    replicates: dict[str, FloatArray]
+    unknown: set[str]
+    times: float
+    members: NDArray[np.bool_]
+
+
+class _Sample:
+    """Draws from one matrix for tasks over the same columns, until each has what it wants.
+
+    Attributes:
+        parts: of each task; None where minors cannot be told from rounding.
+        estimates: of what was drawn; None where every minor is zero.
+        steps: minors looked at.
+        s2_exact: whether sums of squares are exact.
+    """
+
+    def __init__(self, tasks: list[Task], index: int) -> None:
+        self.tasks, self.index = tasks, index
+        self.steps, self.s2_exact = 0.0, True
+        matrix = nonzero_rows(tasks[0].inside.normalised[index])
+        self.parts: list[_Part | None] = [_ZERO] * len(tasks)
+        self.estimates: _Estimates | None = None
+        if not rank_below(matrix, 3):
+            self._draw(_volumes(matrix, tasks))
+
+    def _draw(self, volumes: Volumes) -> None:
+        """Twice as many draws in the cells of those selections whose errors are too large, until there are none."""
+        members = volumes.cells.members
+        histogram = any("histogram" in task.wanted for task in self.tasks)
+        seed = [self.tasks[0].seed, 3]
+        units = np.where(volumes.counts > 0, UNITS, 0)
+        self.s2_exact = bool((volumes.sums[:, 2] >= CANCELS * volumes.sums[:, 4]).all())
+        drawn: Draws | None = None
+        while units.any():
+            more = volumes.draw(units, [*seed, 0 if drawn is None else drawn.cells.size], histogram)
+            drawn = more if drawn is None else drawn.joined(more)
+            self.steps += volumes.work_of_draw * more.inverse.size
+            self.estimates = _Estimates(volumes, drawn)
+            self.parts = [
+                self.estimates.part(task, members[place], self.index, self.s2_exact) for place, task in enumerate(self.tasks)
+            ]
+            times = np.array([0.0 if part is None else part.times for part in self.parts])
+            wider = (members * times[:, None]).max(axis=0)
+            units = np.ceil(wider * np.bincount(drawn.cells, minlength=len(wider))).astype(np.int64)
+            cost = volumes.work_of_draw * REPLICATES * units.sum()
+            if not units.any() or self.steps + cost > MOST_STEPS:
+                return
+
+
+_ZERO = _Part(dict.fromkeys(SUMS, 0.0), dict.fromkeys(SUMS, np.zeros(REPLICATES)), set(), 0.0, np.zeros(0, dtype=bool))
+
+
+def _volumes(matrix: FloatArray, tasks: list[Task]) -> Volumes:
+    """Of the columns, without zero ones; over all triples of some columns of the shorter side."""
+    nonzero = matrix.any(axis=0)
+    side = matrix[:, nonzero]
+    if tasks[0].clique:
+        side = side if len(side) >= side.shape[1] else side.T
+        return Volumes(np.ascontiguousarray(side.T), Cells.whole(side.shape[1]))
+    columns = tasks[0].chosen.columns(tasks[0].layout).copy()
+    columns[np.flatnonzero(columns)[~nonzero]] = False
+    return Volumes(np.ascontiguousarray(side.T), Cells.of(tuple(task.chosen for task in tasks), tasks[0].layout, columns))
+
+
+class _Estimates:
+    """By cell and replicate, from all draws so far."""
+
+    def __init__(self, volumes: Volumes, drawn: Draws) -> None:
+        self.volumes, self.drawn = volumes, drawn
+        cells = len(volumes.counts)
+        self.number = np.bincount(drawn.cells, minlength=cells)
+        weight = 1.0 / self.number[drawn.cells]
+        means = np.zeros((drawn.cells.size, cells))  # which take the mean over the draws of each cell
+        means[np.arange(drawn.cells.size), drawn.cells] = weight
+        self.deviations: dict[str, FloatArray] = {}
+        self.replicates: dict[str, FloatArray] = {}
+        scale = 1.0 / np.maximum(volumes.sums[:, 0], np.finfo(np.float64).tiny)[drawn.cells]  # each cell counts alike
+        logs = np.log(drawn.volumes)
+        powers = {0: drawn.volumes, 1: drawn.volumes * logs, 3: drawn.volumes**4}
+        for name, controls in CONTROLS.items():
+            values, known = drawn.sums[SUMS.index(name)] * drawn.inverse, np.zeros(cells)
+            given = np.stack([powers[one] * drawn.inverse for one in controls])
+            off = [(one - (one @ means).mean(axis=0)[drawn.cells]) * scale for one in (values, *given)]
+            slopes = np.linalg.lstsq(np.stack([one.ravel() for one in off[1:]], axis=1), off[0].ravel(), rcond=1e-9)[0]
+            values, known = values - np.tensordot(slopes, given, axes=1), volumes.sums[:, controls] @ slopes
+            self.replicates[name] = values @ means + known
+            self.deviations[name] = (values - (values @ means).mean(axis=0)[drawn.cells]) * weight
+        squares = drawn.volumes**2 * drawn.inverse
+        self.replicates["s2"], self.deviations["s2"] = squares @ means, squares * weight
+
+    def part(self, task: Task, members: NDArray[np.bool_], index: int, s2_exact: bool) -> _Part | None:
+        """For a selection with these cells; None where no minor was met that can be told from rounding."""
+        drawn = self.drawn
+        inside = members[drawn.cells]
+        if not inside.any():
+            return _ZERO  # there are no such triples of nonzero columns
+        replicates = {name: values @ members for name, values in self.replicates.items()}
+        top = float(drawn.sums[4][:, inside].max(initial=0.0))
+        if top == 0:
+            return None
+        if "s1" in task.known:  # the entropy corrected by how far S1 was missed
+            off = replicates["s1"] - replicates["s1"].mean()
+            slope = float(off @ replicates["entropy"]) / float(off @ off) if off.any() else 0.0
+            replicates["entropy"] = replicates["entropy"] + slope * (float(task.known["s1"][index]) - replicates["s1"])
+            replicates["s1"] = np.full(REPLICATES, float(task.known["s1"][index]))
+        sums = {name: float(one.mean()) for name, one in replicates.items()} | {"top": top}
+        if s2_exact:
+            sums["s2"] = float(self.volumes.sums[members, 2].sum())
+        names = [name for name in _names(task) if name != "top" and not (name == "s2" and s2_exact)]
+        unknown = {name for name in names if carried(self.deviations[name][:, inside]) < CARRIED}
+        error = np.inf if unknown else max((_error(name, replicates, sums) for name in names), default=0.0)
+        times = 0.0 if error <= task.rel_error else min(1.1 * (error / task.rel_error) ** 2 - 1, MOST_TIMES)
+        return _Part(sums, replicates, {*unknown, "top"}, times, members)
+
+    def histogram(self, members: NDArray[np.bool_]) -> FloatArray:
+        """(GROUPS, SLOTS) estimated counts of the minors in these cells, in all as many as there are."""
+        hist = np.tensordot(self.drawn.hist, members / np.maximum(self.number, 1), axes=(1, 0))
+        minors = float(self.volumes.counts[members].sum()) * comb(self.volumes.V.shape[1], 3)
+        return np.asarray(hist / np.maximum(hist.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny) * minors)
+
+
+def _error(name: str, replicates: dict[str, FloatArray], sums: dict[str, float]) -> float:
+    """Relative standard error of a sum, of S4 over :data:`S4_FACTOR`; for the entropy the error of KL."""
+    one, total = replicates[name], sums[name]
+    if name == "entropy":
+        total = sums["s1"]
+        one = one - (sums["entropy"] / total + 1) * replicates["s1"] if total > 0 else one
+    if total <= 0:
+        return 0.0 if not one.any() else np.inf
+    error = float(one.std(ddof=1)) / np.sqrt(REPLICATES) / total
+    return error / S4_FACTOR if name == "s4" else error
+
+
+def _histogram(samples: list[_Sample], parts: list[_Part], task: Task) -> Bins:
+    """Estimated counts: of the minors of nonzero rows and columns, and the rest zero."""
+    full = np.zeros((len(parts), GROUPS, SLOTS))
+    for row, (sample, part) in enumerate(zip(samples, parts, strict=True)):
+        if sample.estimates is not None and part.members.size:
+            full[row] = sample.estimates.histogram(part.members)
+    return sampled_bins(full[:, :, 1:], 3, task.minors, task.inside.exponent)
