@@ -174,18 +174,25 @@ def _careful_top(x, y, floor, q):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _tops(rows, first, second, running, tops):  # type: ignore[no-untyped-def]
-    """tops[p] of each row pair; if ``running``, 0 for pairs that do not beat all before them."""
+def _tops(rows, first, second, largest, floor, tops):  # type: ignore[no-untyped-def]
+    """tops[p] of each row pair; given the two ``largest`` entries (m, 2) of each row, 0 for pairs that beat neither those before
+    them nor ``floor``."""
     q = np.empty(rows.shape[1])
-    floor = 0.0
+    running = largest.size > 0
     for p in range(first.size):
-        x, y = rows[first[p]], rows[second[p]]
+        i, j = first[p], second[p]
+        if running and largest[i, 0] * largest[j, 0] + largest[i, 1] * largest[j, 1] <= floor:
+            continue
+        x, y = rows[i], rows[j]
         best = _top(x, y, floor, q)
         if best < 0:
             best = _careful_top(x, y, floor, q)
         tops[p] = best
         if running:
             floor = max(floor, best)
+
+
+_NONE = np.zeros((0, 2))
 
 
 def _scaled(J: FloatArray) -> tuple[FloatArray, int]:
@@ -210,7 +217,7 @@ def row_pair_tops(J: FloatArray) -> FloatArray:
     tops = np.zeros(first.size)
     if rows.shape[1] > 1:
         map_blocks(
-            lambda part: _tops(rows, first[part], second[part], False, tops[part]),
+            lambda part: _tops(rows, first[part], second[part], _NONE, 0.0, tops[part]),
             first.size,
             max(1, BLOCK_ENTRIES // rows.shape[1]),
         )
@@ -228,11 +235,18 @@ def top(J: FloatArray) -> float:
     m, n = rows.shape
     if m < 2 or n < 2:
         return 0.0
-    order = np.argsort(-np.abs(rows).max(axis=1), kind="stable")  # likely winners first, so that most others are skipped
-    rows = np.ascontiguousarray(rows[order])
+    largest = -np.partition(-np.abs(rows), 1, axis=1)[:, :2]
+    order = np.argsort(-largest[:, 0], kind="stable")  # likely winners first, so that most others are skipped
+    rows, largest = np.ascontiguousarray(rows[order]), np.ascontiguousarray(largest[order])
     first, second = np.triu_indices(m, 1)
     tops = np.zeros(first.size)
-    map_blocks(lambda part: _tops(rows, first[part], second[part], True, tops[part]), first.size, max(1, 8 * BLOCK_ENTRIES // n))
+    step = max(1, 8 * BLOCK_ENTRIES // n)
+    _tops(rows, first[:step], second[:step], largest, 0.0, tops[:step])
+    floor = float(tops[:step].max())
+    rest = tops[step:]
+    map_blocks(
+        lambda part: _tops(rows, first[step:][part], second[step:][part], largest, floor, rest[part]), len(rest), 16 * step
+    )
     with np.errstate(under="ignore", over="ignore"):
         return float(np.ldexp(tops.max(), 2 * exponent))
 
