@@ -6,13 +6,16 @@ from fractions import Fraction
 from itertools import combinations
 from math import comb
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import kagscope as kag
 from kagscope.minors.routes import zonogon
 from kagscope.minors.routes.zonogon import careful_area, pair_areas, row_pair_areas, zonogon_s1
+from kagscope.minors.rows import row_means
 from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases, with_threads
 
 EXACT = 1e-14
@@ -117,3 +120,18 @@ def test_same_bits_for_any_number_of_threads_and_block_size(monkeypatch: pytest.
     assert np.array_equal(one, with_threads(2, lambda: row_pair_areas(J)))
     monkeypatch.setattr(zonogon, "BLOCK_ENTRIES", 1000)
     assert np.array_equal(one, with_threads(2, lambda: row_pair_areas(J)))
+
+
+def test_areas_of_row_pairs_are_found_once() -> None:
+    """S1, row means and another scale of the same matrix, zero rows among them."""
+    J = np.random.default_rng(77).normal(size=(9, 30))
+    J[[2, 8]] = 0.0
+    with mock.patch("kagscope.minors.routes.zonogon.pair_areas", side_effect=pair_areas) as found:
+        s1 = kag.minor_moments(J, 2, moments="s1").s1
+        means = row_means(J, 2)
+        scaled = row_means(J * 4.0, 2)
+    assert found.call_count == 1
+    assert means.sum() * comb(30, 2) == pytest.approx(s1, rel=1e-14)
+    assert np.array_equal(scaled, means * 16)
+    wanted = [0.0 if {i, j} & {2, 8} else zonogon_s1(J[[i, j]]) / comb(30, 2) for i, j in combinations(range(9), 2)]
+    np.testing.assert_allclose(means, wanted, rtol=1e-14)

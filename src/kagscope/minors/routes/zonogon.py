@@ -9,6 +9,7 @@ cross products.
 from __future__ import annotations
 
 import math
+from hashlib import blake2b
 
 import numpy as np
 from numba import njit
@@ -24,6 +25,7 @@ from kagscope.minors.threads import map_blocks
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
+REMEMBERED = 2**25  # bytes of row-pair areas
 BLOCK_ENTRIES = 100_000  # keys sorted at a time: two blocks stay in the second-level cache
 CANCELLATION = 16.0  # |x|_1 |y|_1 over the area: more than this and the pair is done again in coordinates that do not cancel
 MOVES = 4  # insertion moves per vector before the keys count as useless
@@ -253,6 +255,9 @@ def pair_areas(J: FloatArray, first: IndexArray, second: IndexArray) -> FloatArr
         return np.ldexp(areas, exponents[first] + exponents[second])
 
 
+_areas: dict[bytes, FloatArray] = {}  # by digest of the rows, the oldest first
+
+
 def row_pair_areas(J: FloatArray) -> FloatArray:
     """S1 per row pair: sum over all column pairs of |det J[{i, j}, {a, b}]| (MATH.md 4.3), O(m^2 n log n) for all of them.
 
@@ -264,8 +269,28 @@ def row_pair_areas(J: FloatArray) -> FloatArray:
     Returns:
         (m (m - 1) / 2,) float64 in lexicographic order of the pairs.
     """
-    first, second = np.triu_indices(J.shape[0], 1)
-    return pair_areas(J, first, second)
+    matrix = np.ascontiguousarray(J, dtype=np.float64)
+    rows, exponents = balanced_rows(matrix)
+    live = np.flatnonzero(rows.any(axis=1))
+    first, second = np.triu_indices(len(live), 1)
+    with np.errstate(under="ignore", over="ignore"):
+        found = np.ldexp(_balanced_areas(rows[live], first, second), (exponents[live])[first] + (exponents[live])[second])
+    if len(live) == len(matrix):
+        return found
+    areas, (i, j) = np.zeros(math.comb(len(matrix), 2)), (live[first], live[second])
+    areas[i * len(matrix) - i * (i + 1) // 2 + j - i - 1] = found
+    return areas
+
+
+def _balanced_areas(rows: FloatArray, first: IndexArray, second: IndexArray) -> FloatArray:
+    """Areas of all row pairs of balanced nonzero rows, remembered a while: S1, row means and Zipf curves ask for the same."""
+    key = blake2b(np.ascontiguousarray(rows).data, person=str(rows.shape[1]).encode()).digest()
+    areas = _areas.get(key)
+    if areas is None:
+        areas = _areas[key] = pair_areas(rows, first, second)
+        while len(_areas) > 1 and sum(one.nbytes for one in list(_areas.values())) > REMEMBERED:
+            _areas.pop(next(iter(_areas)), None)
+    return areas
 
 
 def zonogon_s1(J: FloatArray) -> float:
