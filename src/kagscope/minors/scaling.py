@@ -66,6 +66,17 @@ def times_power_of_two(values: FloatArray, exponent: NDArray[np.int64]) -> Float
         return values * np.ldexp(1.0, half) * np.ldexp(1.0, exponent - half)
 
 
+def column_span(matrix: FloatArray) -> int:
+    """Bits between the largest and the smallest of its columns, of those that are not zero, its rows being of equal size."""
+    sizes = np.abs(matrix)
+    if not sizes.any():
+        return 0
+    rows = np.frexp(sizes.max(axis=1))[1].astype(np.int64)
+    largest = times_power_of_two(sizes, -rows[:, None]).max(axis=0)[matrix.any(axis=0)]
+    columns = np.where(largest > 0, np.frexp(largest)[1], -1100)
+    return int(columns.max() - columns.min())
+
+
 def nonzero_rows(matrix: FloatArray) -> FloatArray:
     """Without rows that are exactly zero: they add exact zeros and nothing else."""
     keep = matrix.any(axis=1)

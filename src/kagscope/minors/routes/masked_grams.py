@@ -20,7 +20,7 @@ CANCELS = 1e-5  # a sum below this share of its terms has lost too many digits
 def triangle_s2(J: FloatArray, allowed: NDArray[np.bool_]) -> float | None:
     """S2 over column triples whose pairs are all allowed; None where it is not told from rounding."""
     mask = (allowed & ~np.eye(len(allowed), dtype=bool)).astype(np.float64)
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         gram = J.T @ J
         squares = np.diagonal(gram)
         # g_a g_b g_c + 2 g_ab g_bc g_ca - g_a g_bc^2 - g_b g_ca^2 - g_c g_ab^2, over ordered triples
@@ -29,7 +29,7 @@ def triangle_s2(J: FloatArray, allowed: NDArray[np.bool_]) -> float | None:
         cycle = float(((masked @ masked) * masked).sum())
         pairs = float(((weighted @ mask) * mask * gram**2).sum())
     total = whole + 2 * cycle - 3 * pairs
-    if whole > 0 and total < CANCELS * (whole + 2 * abs(cycle) + 3 * pairs):
+    if whole != 0 and not CANCELS * (whole + 2 * abs(cycle) + 3 * pairs) <= total < np.inf:
         return None
     return total / 6
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import BYTES_A_SUBSET
-from kagscope.minors.scaling import narrow, nonzero_rows, times_power_of_two
+from kagscope.minors.scaling import column_span, narrow, nonzero_rows, times_power_of_two
 from kagscope.minors.subsets import cached_subsets, pairs_of
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
@@ -29,6 +29,7 @@ REMEMBERED = 2**25  # bytes of row-pair areas
 BLOCK_ENTRIES = 100_000  # keys sorted at a time: two blocks stay in the second-level cache
 CANCELLATION = 16.0  # |x|_1 |y|_1 over the area: more than this and the pair is done again in coordinates that do not cancel
 MOVES = 4  # insertion moves per vector before the keys count as useless
+MOST_BITS = 450  # between columns: products of two entries stay in the range
 
 
 @njit(**KERNEL)
@@ -318,7 +319,9 @@ class Zonogon:
     def run(self, tasks: list[Task]) -> list[Found | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found:
+    def _one(self, task: Task) -> Found | None:
+        if task.clique and any(column_span(narrow(nonzero_rows(matrix))) > MOST_BITS for matrix in task.inside.normalised):
+            return None
         areas = [self._area(nonzero_rows(matrix), task) for matrix in task.inside.normalised]
         return Found(task.inside.exponent, {"s1": np.array(areas, dtype=np.float64)}, {"s1": self.name})
 

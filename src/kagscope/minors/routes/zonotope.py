@@ -27,11 +27,12 @@ from kagscope.minors.routes.zonogon import (
     without_zero_columns,
     write_keys,
 )
-from kagscope.minors.scaling import narrow, nonzero_rows
+from kagscope.minors.scaling import column_span, narrow, nonzero_rows
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
 
 CANCELLATION = 1e3  # uncancelled over cancelled size above which a triple is done again in exactly computed coordinates
+MOST_BITS = 150  # between columns: products of six entries stay in the range
 TRIPLES = 1 << 16  # row triples listed at a time
 
 
@@ -214,9 +215,12 @@ class Zonotope:
     def run(self, tasks: list[Task]) -> list[Found | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found:
-        volumes = [self._volume(nonzero_rows(matrix)) for matrix in task.inside.normalised]
+    def _one(self, task: Task) -> Found | None:
+        sides = [narrow(nonzero_rows(matrix)) for matrix in task.inside.normalised]
+        if any(column_span(side) > MOST_BITS for side in sides):
+            return None
+        volumes = [self._volume(side) for side in sides]
         return Found(task.inside.exponent, {"s1": np.array(volumes)}, {"s1": self.name})
 
     def _volume(self, matrix: FloatArray) -> float:
-        return zonotope_s1(narrow(matrix)) if min(matrix.shape) >= 3 else 0.0
+        return zonotope_s1(matrix) if min(matrix.shape) >= 3 else 0.0
