@@ -53,6 +53,7 @@ def of_steps(steps: int = 100) -> None:
     penalties = {
         "none": None,
         "layer 1, rows=32": kag.GeometryPenalty(model, ["1"], "pr", -0.1, 8, rows=32),
+        "layer 1, rows=32, every=8": kag.GeometryPenalty(model, ["1"], "pr", -0.1, 8, rows=32, every=8),
         "layer 1, exact": kag.GeometryPenalty(model, ["1"], "pr", -0.1, 8),
         "layer 2, rows=32": kag.GeometryPenalty(model, ["3"], "pr", -0.1, 4, rows=32),
         "layer 2, exact": kag.GeometryPenalty(model, ["3"], "pr", -0.1, 4),
@@ -69,7 +70,7 @@ def of_steps(steps: int = 100) -> None:
     for name, penalty in penalties.items():
         took = least(partial(run, penalty), 3) / steps
         base = base or took
-        print(f"{name:>18}: {1e3 * took:7.2f} ms a step, {took / base:5.2f} times")
+        print(f"{name:>26}: {1e3 * took:7.2f} ms a step, {took / base:5.2f} times")
 
 
 if __name__ == "__main__":

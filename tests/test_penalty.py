@@ -102,6 +102,14 @@ def test_drawn_rows_in_training_and_their_cost(layer: str) -> None:
     assert [again(BATCH).item() for _ in range(30)] == values
 
 
+def test_one_call_of_several_pushes_as_hard_on_average() -> None:
+    model = small_net()
+    every = kag.GeometryPenalty(model, ["1"], weight=0.5, every=3)
+    terms = [every(BATCH).item() for _ in range(6)]
+    term = kag.GeometryPenalty(model, ["1"], weight=0.5)(BATCH).item()
+    assert terms == pytest.approx([3 * term, 0, 0, 3 * term, 0, 0])
+
+
 def test_the_model_is_left_as_it_was() -> None:
     torch.manual_seed(0)
     dropout = nn.Dropout(0.5).eval()
@@ -145,6 +153,7 @@ class Integers(nn.Module):
         ({"weight": math.nan}, "weight"),
         ({"points": 0}, "points"),
         ({"rows": 0}, "rows"),
+        ({"every": 0}, "every"),
         ({"rows": 4, "k": 1}, "rows"),
         ({"k": 3}, "k is 3"),
         ({"layer_map": "output"}, "layer_map"),
