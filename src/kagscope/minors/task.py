@@ -187,7 +187,8 @@ def sampled_bins(groups: FloatArray, k: int, count: int, exponent: IntArray) -> 
     used = np.flatnonzero(groups.any(axis=(0, 1)))
     low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
     groups = groups[:, :, low:high]
-    zeros = np.maximum(count - groups.sum(axis=2), 0.0)
+    zeros = count - groups.sum(axis=2)
+    zeros[zeros < 1e-12 * count] = 0.0  # rounding of the sums
     return Bins(
         LOWEST_BIN + low + 8 * k * exponent, groups.mean(axis=1), zeros.mean(axis=1), np.dstack([groups, zeros[:, :, None]])
     )
