@@ -45,15 +45,12 @@ def measure_matrices(
         MeasureSpec(k=orders)  # told before the file is read
         given = load_matrices(file)
         from kagscope.commands.measured import show_report, write
-        from kagscope.commands.terminal import Working
 
-        with Working(quiet=quiet or as_json) as working:
-            report = measured(given.matrices, orders, progress=working)
-            report.provenance |= {"model": file.name, "data": str(file), **given.about}
-            if given.left:
-                report.notes.append(f"left {len(given.left)} entries that are no floating matrix: {', '.join(given.left[:6])}")
-            working.show("writing files")
-            files = write(report, targets)
+        report = measured(given.matrices, orders, progress=False if quiet or as_json else None)
+        report.provenance |= {"model": file.name, "data": str(file), **given.about}
+        if given.left:
+            report.notes.append(f"left {len(given.left)} entries that are no floating matrix: {', '.join(given.left[:6])}")
+        files = write(report, targets)
         show_report(report, files, [], quiet=quiet, as_json=as_json)
 
     guarded(job, debug, "no file is half written")

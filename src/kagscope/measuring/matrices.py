@@ -12,12 +12,12 @@ import numpy as np
 from kagscope import registry
 from kagscope.base.errors import InputError
 from kagscope.base.messages import listed
+from kagscope.base.progress import Say, telling
 from kagscope.base.provenance import hardware, versions
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import Batch
 from kagscope.jacobians.forms import DenseJacobian
-from kagscope.measuring.api import Say, telling
 from kagscope.measuring.compare import compare, curves
 from kagscope.measuring.report import Report
 from kagscope.measuring.scoring import LayerScores
