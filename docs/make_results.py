@@ -39,7 +39,7 @@ def claim_rows(claims: list[dict[str, Any]]) -> list[str]:
     rows = ["| claim | verdict | effect | 95% interval | p | n |", "|---|---|---|---|---|---|"]
     for claim in claims:
         interval = f"{number(claim['ci_low'])} to {number(claim['ci_high'])}"
-        effect = f"{number(claim['effect'])} ({claim['effect_name']})"
+        effect = f"{number(claim['effect'])} ({claim['decided_by']})"
         cells = (claim["statement"], f"**{claim['verdict']}**", effect, interval, number(claim["p_value"]), str(claim["n"]))
         rows.append(f"| {claim['id'][0]}. " + " | ".join(cells) + " |")
     return rows

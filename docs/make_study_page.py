@@ -25,7 +25,7 @@ SHOWN = 12  # relations
 PICTURES = {
     "map_[0-9]*": "Scores over the two axes of the study with most values",
     "training_[0-9]*": "Along training: test accuracy or R², PR, rotation ratio, zero rows; means, 95% intervals over nets",
-    "relations": "Rank correlations over nets, plain and with what the study varies held fixed, 95% intervals; * differs from 0 "
+    "relations": "Correlations over seeds within settings, 95% intervals; * differs from 0 "
     "after Holm's correction. Below, the nets behind the strongest of each outcome",
     "robustness": "Accuracy under attack against its radius; means, 95% intervals over nets",
 }
@@ -103,26 +103,24 @@ def _phase_diagram(file: Path) -> list[str]:
 
 
 def _relations(table: pd.DataFrame) -> list[str]:
-    """The relations with the largest partial correlations whose intervals exclude 0, of pairs that the correction leaves."""
-    clear = table[(table["p_holm"] < 0.05) & (table["partial_low"] * table["partial_high"] > 0)]
-    ordered = clear.reindex(clear["partial"].abs().sort_values(ascending=False).index).head(SHOWN)
+    """The relations that the correction leaves, strongest first."""
+    if table.empty or table["p_value"].isna().all():
+        return [f"## Relations\n\nNothing can be said: {table['reason'].iloc[0]}." if len(table) else ""]
+    clear = table[table["p_joint"] < 0.05]
+    ordered = clear.reindex(clear["rho"].abs().sort_values(ascending=False).index).head(SHOWN)
     head = [
-        f"## The {len(ordered)} strongest of {len(clear)} relations",
+        f"## Relations: {len(clear)} of {len(table)} survive",
         "",
-        f"Of {len(table)} rank correlations over runs, {int((table['p_holm'] < 0.05).sum())} differ from 0 after Holm's "
-        f"adjustment; of these {len(clear)} have a partial correlation, all that varies but the seed held fixed, whose 95% "
-        "interval excludes 0. None of them is a cause.",
-        "",
-        "| score | k | layer | of | outcome | rank correlation | partial | n |",
-        "|---|---|---|---|---|---|---|---|",
+        f"Correlations over {table['n'].iloc[0]} seeds within {table['settings'].iloc[0]} settings, corrected for all "
+        "that were asked for. None of them is a cause.",
     ]
-    rows = [
+    rows = ["", "| score | k | layer | of | outcome | correlation | corrected p |", "|---|---|---|---|---|---|---|"]
+    rows += [
         f"| `{row['score']}` | {row['k']} | {row['layer']} | {row['measure']} | {row['outcome']} | {row['rho']:.2f} "
-        f"({row['rho_low']:.2f} to {row['rho_high']:.2f}) | {row['partial']:.2f} ({row['partial_low']:.2f} to "
-        f"{row['partial_high']:.2f}) | {row['n']} |"
+        f"({row['rho_low']:.2f} to {row['rho_high']:.2f}) | {row['p_joint']:.2g} |"
         for row in ordered.to_dict("records")
     ]
-    return [*head, *rows] if len(ordered) else [head[2]]
+    return [*head, *rows] if len(ordered) else head
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def make_claims() -> list[dict[str, Any]]:
             "statement": statement,
             "verdict": verdict,
             "effect": 1.2 + number / 10,
-            "effect_name": "PR ratio",
+            "decided_by": "PR ratio",
             "ci_low": 1.1 + number / 10,
             "ci_high": 1.3 + number / 10,
             "p_value": 0.0004 * 3**number,
@@ -198,7 +198,7 @@ def make_claims() -> list[dict[str, Any]]:
             "test": "Wilcoxon signed rank over seeds",
             "criterion": "interval above 1 in every layer and width",
             "note": "made up for development" if number == 5 else "",
-            "details": [{"layer": "hidden1", "width": 16, "effect": 1.31, "ci_low": 1.2, "ci_high": 1.4}],
+            "parts": [{"layer": "hidden1", "width": 16, "effect": 1.31, "ci_low": 1.2, "ci_high": 1.4}],
         }
         for number, (verdict, statement) in enumerate(zip(verdicts, statements, strict=True), start=1)
     ]

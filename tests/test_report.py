@@ -253,7 +253,7 @@ def test_of_one_net_onsets_are_over_its_points() -> None:
 
 def test_each_claim_leads_to_the_layer_of_its_number() -> None:
     details = [{"layer": "hidden1", "effect": 1.7}, {"layer": "hidden2", "effect": 1.3}]
-    shown = claims_shown([{"id": f"{number}-x", "effect": 1.3, "details": details} for number in EVIDENCE])
+    shown = claims_shown([{"id": f"{number}-x", "effect": 1.3, "parts": details} for number in EVIDENCE])
     for claim in shown:
         assert claim["links"]
         for link in claim["links"]:

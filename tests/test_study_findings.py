@@ -77,11 +77,11 @@ def test_seeds_points_sampling_and_what_is_left_out() -> None:
     assert str(undefined.numbers["reasons"]).startswith("made so (")
 
 
-def test_verdicts_are_counted_and_few_nets_said() -> None:
+def test_verdicts_are_counted_and_few_seeds_said() -> None:
     claims = evaluate_claims(make_results(widths=(8,), seeds=2, points=3), resamples=50)
-    verdicts, few = claim_findings(claims, 4)
+    verdicts, few = claim_findings(claims, 2)
     assert (verdicts.code, sum(int(count) for count in verdicts.numbers.values())) == ("verdicts", 6)
-    assert (few.code, dict(few.numbers)) == ("few_nets", {"nets": 4, "needed": 5})
+    assert (few.code, dict(few.numbers)) == ("few_seeds", {"seeds": 2, "needed": 5})
 
 
 def test_many_runs_left_out_are_counted() -> None:

@@ -302,7 +302,7 @@ def study() -> Tables:
     parts = [
         {"id": claim["id"], **{key: part.get(key) for key in keys}, **{name: part.get(name) for name in numbers}}
         for claim in claims
-        for part in claim["details"]
+        for part in claim["parts"]
     ]
     found = {
         name: pd.DataFrame(rows).astype(dict.fromkeys(numbers, "float64")) for name, rows in (("claims", whole), ("parts", parts))

@@ -101,12 +101,13 @@ def plan(
                 "seconds": cost.wall_seconds(at_once),
                 "bytes": cost.bytes,
                 "memory_per_worker": cost.memory,
+                "remark": study.remark(),
             }
             typer.echo(json.dumps(record, indent=1))
             return
         from kagscope.commands.tables import print_plan
 
-        print_plan(study.file, names, done, cost, at_once)
+        print_plan(study.file, names, done, cost, at_once, study.remark())
 
     guarded(job, debug)
 

@@ -19,7 +19,9 @@ LISTED = 40  # runs; more are counted
 STATE_STYLE = {"done": "green", "running": "cyan", "failed": "red", "damaged": "red", "missing": "yellow"}
 
 
-def print_plan(study: StudyFile, runs: Sequence[str], done: Collection[str], cost: Estimate, workers: int) -> None:
+def print_plan(
+    study: StudyFile, runs: Sequence[str], done: Collection[str], cost: Estimate, workers: int, remark: str = ""
+) -> None:
     """The runs, and what those that are missing will take."""
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -42,6 +44,8 @@ def print_plan(study: StudyFile, runs: Sequence[str], done: Collection[str], cos
         f"{size(cost.bytes)} of disk, {size(cost.memory)} of memory per worker; expect to be off by a factor of two",
         highlight=False,
     )
+    if remark:
+        console.print(remark, highlight=False)
 
 
 def _shown(value: object) -> str:

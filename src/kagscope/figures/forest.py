@@ -1,4 +1,4 @@
-"""Rank correlations with their intervals, a row for each."""
+"""Correlations with their intervals, a row for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kagscope.figures.looks import line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, interval_lengths, legend_above, new_axes, reference_line, style
 from kagscope.tables.means import layers_of, require, select
 
-CORRELATIONS = {"rho": "Spearman's ρ over nets", "partial": "the same, axes held fixed"}
+CORRELATION = "correlation over seeds within settings"
 PITCH = 0.17  # inches for a row
 
 
@@ -28,14 +28,13 @@ def plot_correlations(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Rank correlations of scores with an outcome over the nets of a study, with 95% intervals; a row for each score.
+    """Correlations of scores with an outcome over seeds within settings, with 95% intervals; a row for each score.
 
-    A circle is Spearman's ρ, a hollow square the same with the study's axes held fixed. An asterisk at the right says that ρ
-    differs from 0 after Holm's correction over the whole table (p < 0.05).
+    An asterisk at the right says that it differs from 0 after correction for all pairs of the table (p < 0.05).
 
     Args:
         relations: ``relations.csv`` of a study (:func:`kagscope.studies.relations.relations`): ``layer``, ``k``, ``score``,
-            ``outcome``, ``rho``, ``partial``, each of the two with ``_low`` and ``_high``, ``p_holm``.
+            ``outcome``, ``rho``, ``rho_low``, ``rho_high``, ``p_joint``.
         outcome: which; see :func:`~kagscope.figures.labels.outcome_label`.
         layer: which layer; all by default, from the input on.
         ax: where to draw; a new figure by default.
@@ -45,39 +44,32 @@ def plot_correlations(
         NothingToPlot: there is no such outcome.
         InputError: the table lacks columns.
     """
-    require(relations, ("layer", "k", "score", "outcome", "rho", "rho_low", "rho_high", "partial", "p_holm"), "relations")
+    require(relations, ("layer", "k", "score", "outcome", "rho", "rho_low", "rho_high", "p_joint"), "relations")
     table = select(relations.astype({"layer": str}), outcome=outcome, layer=layer)
     if table.empty:
         there = ", ".join(map(str, pd.unique(relations["outcome"]))) or "none"
-        raise NothingToPlot(f"no rank correlations with {outcome}; outcomes are {there}")
+        raise NothingToPlot(f"no correlations with {outcome}; outcomes are {there}")
     layers = [name for name in layers_of(table) if name]
     table = table.sort_values("layer", key=lambda names: names.map({name: i for i, name in enumerate(layers)}), kind="stable")
     names = [
         f"{short_label(row['score'])}{_order(row['k'])}{_of_layer(row['layer'], layers, layer)}"
         for row in table.to_dict("records")
     ]
-    kinds = [kind for kind in CORRELATIONS if table[kind].notna().any() or kind == "rho"]
     rows = table.assign(place=range(len(table)))
-    dots = pd.concat([tidy(rows.assign(kind=kind), "place", kind, "kind") for kind in kinds])
+    dots = tidy(rows.assign(kind="rho"), "place", "rho", "kind")
     with style():
         ax = row_axes(ax, names)
-        draw_rows(ax, dots, {kind: correlation_look(kind) for kind in kinds}, spread=0.56)
-        for row in np.flatnonzero((table["p_holm"] < 0.05).to_numpy()):
+        draw_rows(ax, dots, {"rho": line_looks(["rho"])["rho"] | {"label": CORRELATION}})
+        for row in np.flatnonzero((table["p_joint"] < 0.05).to_numpy()):
             ax.text(1.0, row + 0.1, "*", ha="right", va="center", transform=ax.get_yaxis_transform())
         reference_line(ax, 0.0, vertical=True)
         ax.set_xlim(-1.02, 1.02)
         ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "", "0", "", "1"])
         ax.grid(True, axis="x")
-        ax.set_xlabel("rank correlation with\n" + outcome_label(outcome).replace(" (", "\n("))
+        ax.set_xlabel("correlation with\n" + outcome_label(outcome).replace(" (", "\n("))
         if legend:
-            legend_above(ax, len(kinds))
+            legend_above(ax, 1)
     return ax
-
-
-def correlation_look(kind: str) -> dict[str, Any]:
-    """Colour and marker of a plain ("rho") and a partial correlation."""
-    look = line_looks(list(CORRELATIONS))[kind] | {"label": CORRELATIONS[kind]}
-    return look | ({"markerfacecolor": "white"} if kind == "partial" else {})
 
 
 def ratio_axis(ax: Axes, low: float, high: float) -> None:

@@ -1,20 +1,19 @@
-"""Does geometry go with how well a network does? A point for each net, and rank correlations beside it."""
+"""Does geometry go with how well a network does? A point for each net, and correlations beside it."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.forest import CORRELATIONS, PITCH, correlation_look, plot_correlations
+from kagscope.figures.forest import PITCH, plot_correlations
 from kagscope.figures.labels import outcome_label, short_label
-from kagscope.figures.looks import legend_line, line_looks
+from kagscope.figures.looks import line_looks
 from kagscope.figures.study import last_step, net_means
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, new_axes, new_figure, style
 from kagscope.tables.means import layers_of, require, select
@@ -39,8 +38,8 @@ def plot_relation(
 ) -> Axes:
     """An outcome against a score of the trained net over all columns: a point for each net, colour and marker by width.
 
-    The title says Spearman's rank correlation over nets; from ``relations`` with its 95% bootstrap interval, and that with the
-    study's axes held fixed. It is no effect of geometry: what the study varies may drive both.
+    The title says the correlation over seeds within settings, from ``relations``, with its 95% interval; without that table
+    Spearman's rank correlation over nets, which what the study varies may drive.
 
     Args:
         results: the ``results`` table, or :func:`~kagscope.figures.study.net_means` of it.
@@ -102,12 +101,11 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
     Raises:
         NothingToPlot: the table of relations is empty.
     """
+    relations = relations[relations["rho"].notna()] if len(relations) else relations
     outcomes = _outcomes(runs, relations)
     if not outcomes:
-        raise NothingToPlot("no rank correlations: fewer than eight nets, or no outcome that differs among them")
+        raise NothingToPlot("no correlations: fewer than five seeds in a setting, or no outcome that differs")
     nets = net_means(results)
-    relations = relations[relations["k"].isin([0, 2]) | (relations["k"] == 1) & (relations["score"] == "zero_rows")]
-    relations = relations[(relations["k"] != 2) | (relations["score"] != "zero_rows")]
     rows = max(len(select(relations, outcome=outcome)) for outcome in outcomes)
     with style():
         heights = PITCH * rows + 0.9, 2.4
@@ -117,8 +115,6 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
         scatters = lower.subplots(1, len(outcomes), squeeze=False)[0]
         for outcome, ax in zip(outcomes, forests, strict=True):
             plot_correlations(relations, outcome=outcome, ax=ax, legend=False)
-        kinds = [kind for kind in CORRELATIONS if relations[kind].notna().any()]
-        figure_legend(upper, [legend_line(**correlation_look(kind)) for kind in kinds])
         most = [_strongest(select(relations, outcome=outcome)) for outcome in outcomes]
         panels = [(ax, partial(_scatter, nets, runs, relations, one)) for ax, one in zip(scatters, most, strict=True)]
         draw_each([(*panel, "not measured") for panel in panels])
@@ -144,8 +140,7 @@ def _outcomes(runs: pd.DataFrame, relations: pd.DataFrame) -> list[str]:
 
 
 def _strongest(table: pd.DataFrame) -> dict[Any, Any]:
-    which = "partial" if table["partial"].notna().any() else "rho"
-    return table.to_dict("records")[int(table[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
+    return table.to_dict("records")[int(table["rho"].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
 
 
 def _said(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, k: int, score: str, outcome: str) -> str:
@@ -154,9 +149,7 @@ def _said(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, k: i
         found = select(relations.astype({"layer": str}), layer=layer, k=k, score=score, outcome=outcome)
         if len(found):
             row = found.iloc[0]
-            said = f"ρ = {row['rho']:.2f} ({row['rho_low']:.2f}, {row['rho_high']:.2f}), n = {row['n']}"
-            if np.isfinite(row["partial"]):
-                said += f"\naxes fixed: {row['partial']:.2f} ({row['partial_low']:.2f}, {row['partial_high']:.2f})"
+            said = f"within settings r = {row['rho']:.2f}\n({row['rho_low']:.2f}, {row['rho_high']:.2f}), {row['n']} seeds"
             return said.replace("-", "−")
     if n < 3 or points["geometry"].nunique() < 2 or points[outcome].nunique() < 2:
         return f"n = {n}"

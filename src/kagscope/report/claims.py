@@ -26,7 +26,7 @@ EVIDENCE: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     "1": (
         ("PR ratio", "training", PR | ONE_TRAINING),
         ("KL", "training", PR | ONE_TRAINING | {"score": "kl_uniform", "measure": "difference"}),
-        ("rotation ratio", "training", PR | ONE_TRAINING | {"score": "rr_pr", "measure": "value"}),
+        ("rotation ratio", "training", PR | ONE_TRAINING | {"score": "rr_pr", "measure": "ratio"}),
     ),
     "2": (("PR ratio by radius", "scales", PR | ONE_TRAINING | {"axis": "ball", "step": "last"}),),
     "3": (("PR ratio by distance", "scales", PR | ONE_TRAINING | {"axis": "apart", "step": "last"}),),
@@ -52,7 +52,7 @@ SHORT = {
     "5": "with augmentation",
     "6": "zero rows",
 }
-NOTES = ("criterion", "test", "note")
+NOTES = ("criterion", "note")
 
 
 def claims_shown(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -61,11 +61,11 @@ def claims_shown(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _shown(claim: Mapping[str, Any]) -> dict[str, Any]:
-    name, verdict, effect_name = (str(claim.get(key) or "") for key in ("id", "verdict", "effect_name"))
+    name, verdict, decided_by = (str(claim.get(key) or "") for key in ("id", "verdict", "decided_by"))
     number = name[:1] if name[:1] in EVIDENCE else ""
     numbers = {key: claim.get(key) for key in ("effect", "ci_low", "ci_high", "p_value", "n")}
     low, high = numbers["ci_low"], numbers["ci_high"]
-    csv = [[name], [str(claim.get("statement", ""))], [verdict], [numbers["effect"], effect_name], [low, high]]
+    csv = [[name], [str(claim.get("statement", ""))], [verdict], [numbers["effect"], decided_by], [low, high]]
     return {
         "mark": number or name,
         "short": SHORT.get(number, ""),
@@ -74,9 +74,10 @@ def _shown(claim: Mapping[str, Any]) -> dict[str, Any]:
         "kind": verdict.replace(" ", "-") if verdict in VERDICTS else "inconclusive",
         "notes": [(key, str(claim[key])) for key in NOTES if claim.get(key)],
         "links": _links(number, _layer(claim)),
-        "details": _details(claim.get("details")),
+        "control": claim.get("control"),
+        "details": _details(claim.get("parts")),
         "csv": [json.dumps(cells) for cells in [*csv, [numbers["p_value"]], [numbers["n"]]]],
-        "effect_name": effect_name,
+        "decided_by": decided_by,
         **numbers,
     }
 
@@ -87,16 +88,13 @@ def _links(number: str, layer: str | None) -> list[Link]:
 
 
 def _layer(claim: Mapping[str, Any]) -> str | None:
-    """The layer that the claim's number is of: that of the row of its details with this effect."""
-    details = claim.get("details")
-    rows = [row for row in details if isinstance(row, Mapping)] if isinstance(details, (list, tuple)) else []
-    same = [row for row in rows if row.get("layer") and _same(row.get("effect"), claim.get("effect"))]
+    """The layer that the claim's number is of: that of the part with this effect."""
+    parts = claim.get("parts")
+    rows = [row for row in parts if isinstance(row, Mapping)] if isinstance(parts, (list, tuple)) else []
+    same = [
+        row for row in rows if row.get("layer") and row.get("effect") is not None and row.get("effect") == claim.get("effect")
+    ]
     return str(same[0]["layer"]) if same else None
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal but for the sign, which a largest deviation does not have."""
-    return isinstance(one, float | int) and isinstance(other, float | int) and abs(one) == abs(other)
 
 
 def _details(details: Any) -> list[list[Any]]:

@@ -16,6 +16,7 @@ from kagscope.studies.claims import Claim, evaluate_claims
 from kagscope.studies.execute.base import Report
 from kagscope.studies.findings import claim_findings, relation_findings, run_findings, study_findings
 from kagscope.studies.inference import infer
+from kagscope.studies.nets import Nets
 from kagscope.studies.phase_diagram import phase_diagram, phase_findings
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, varied_axes
@@ -102,20 +103,24 @@ def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected
     axes, labels = [name for name in varied if name != "seed"], labels_of(runs, varied)
     summary = settings_summary(results, runs, varied)
     on_event({"kind": "stage", "name": "statistics"})
-    related, occurs, tested = relations(results, runs, axes), phase_diagram(results, runs, axes), infer(results, runs, varied)
+    asked = study["settings"].get("relations", {})
+    related = relations(Nets.of(results, runs, varied), **{name: tuple(value) for name, value in asked.items()})
+    occurs, tested = phase_diagram(results, runs, axes), infer(results, runs, varied)
     for name, table in {"summary": summary, "relations": related, "phase_diagram": occurs, **tested.tables()}.items():
         atomic_write(store.folder / f"{name}.csv", table.to_csv(index=False))
     claims: list[Claim] = []
     found: list[Finding] = []
     if study["claims"]:
         on_event({"kind": "stage", "name": "claims"})
-        claims = evaluate_claims(results[results["labels"] == "true"], image_shape=tuple(runs["image_shape"].iloc[0]))
+        claims = evaluate_claims(results, runs=runs, varied=axes, image_shape=tuple(runs["image_shape"].iloc[0]))
         text = json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False)
         atomic_write(store.folder / "claims.json", text + "\n")
-        found += [*claim_findings(claims, len(whole)), *study_findings(with_labels(results, labels), left_out)]
+        found += claim_findings(claims, runs["seed"].nunique())
     else:
-        found += [*run_findings(runs, varied), *study_findings(with_labels(results, labels), left_out)]
-        found += [*phase_findings(occurs, axes, accuracy_name(runs["data"])), *tested.findings, *relation_findings(related, axes)]
+        found += run_findings(runs, varied)
+    found += study_findings(with_labels(results, labels), left_out)
+    if not study["claims"]:
+        found += [*phase_findings(occurs, axes, accuracy_name(runs["data"])), *tested.findings, *relation_findings(related)]
     seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
     outcome = Outcome(store.folder, None, claims, strongest_first(found), list(whole), left_out, seconds)
     return Collected(results, curves, runs, labels, axes, summary, related, occurs, outcome)

@@ -16,11 +16,21 @@ from kagscope.base.files import open_regular
 from kagscope.base.validation import validated
 from kagscope.data import Dataset
 from kagscope.studies.axes import Axes, RunValues
-from kagscope.studies.config import AUGMENTATION, PENALTY, SMALL_IMAGE, RunConfig
+from kagscope.studies.config import AUGMENTATION, PENALTY, SMALL_IMAGE, RunConfig, Strict
 from kagscope.studies.measure import Measure, Measurements
+from kagscope.studies.relations import SCORES
 
 MAX_BYTES = 2**20
 FEW_IMAGES = 20_000  # of a training set: fewer are seen twice as often
+
+
+class Relations(Strict):
+    """Which scores are held against which outcomes: chosen before the runs, since every pair asked for costs power."""
+
+    scores: tuple[str, ...] = Field(default=SCORES, description="names of scores")
+    outcomes: tuple[str, ...] = Field(
+        default=(), description="accuracies and the like, such as accuracy or pgd_linf_0.1; by default all that differ"
+    )
 
 
 class StudyFile(Axes):
@@ -31,6 +41,7 @@ class StudyFile(Axes):
     claims: bool = Field(
         default=False, description="test the article's claims; the folder then holds this very study, which cannot grow"
     )
+    relations: Relations = Field(default_factory=Relations, description="which correlations of geometry are asked for")
     run: dict[str, Any] = Field(default_factory=dict, description="values that every run has")
     measure: Measure = Field(default_factory=Measure)
 

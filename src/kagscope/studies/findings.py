@@ -9,7 +9,9 @@ import pandas as pd
 
 from kagscope.base.messages import Finding, Number
 from kagscope.data.functions import accuracy_name
-from kagscope.studies.claims import Claim
+from kagscope.studies.claims import PASSES, Claim
+from kagscope.studies.claims.parts import too_few
+from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.tables.means import final
 from kagscope.tables.schema import VERDICTS
 
@@ -19,7 +21,7 @@ LEARNED = 0.1  # least rise of test accuracy of a net that learned something
 LOST = 0.1  # of test accuracy, from the best checkpoint to the last
 LOW = 0.5  # test accuracy (R^2 where a number is learned) below which a net is hardly a trained one
 LARGE_ERROR = 0.05  # relative standard error of a sampled number
-FEW_SEEDS = 5  # fewest nets in all with which a one-sided signed-rank test can reach 5%
+ALPHA = 0.05
 
 
 def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[Finding]:
@@ -37,15 +39,17 @@ def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[F
     return [*found, *few_points(trained), *learning(results), *left_out_findings(left_out, results["run"].nunique())]
 
 
-def claim_findings(claims: Sequence[Claim], nets: int) -> list[Finding]:
-    """How many claims hold, and whether there are enough nets to tell."""
+def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
+    """How many claims hold, which of them the control passes too, and whether there are enough seeds to tell."""
     held, failed, opened = (sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS)
     text = f"Of the paper's {len(claims)} claims {held} reproduced, {failed} did not, and {opened} remain"
     counts = {"reproduced": held, "not_reproduced": failed, "inconclusive": opened}
     found = [Finding(f"{text}{'s' * (opened == 1)} inconclusive.", code="verdicts", **counts)]
-    if nets < FEW_SEEDS:
-        text = f"There are {nets} nets in all; a signed-rank test needs {FEW_SEEDS} to reach p < 0.05."
-        found.append(Finding(text, code="few_nets", nets=nets, needed=FEW_SEEDS))
+    if passed := [claim.id for claim in claims if PASSES in claim.remarks]:
+        text = f"Nets trained on shuffled labels pass {len(passed)} of the {held} as well: {', '.join(passed)}."
+        found.append(Finding(text, code=PASSES, claims=", ".join(passed), passed=len(passed), of=held))
+    if said := too_few(seeds):
+        found.append(Finding(f"{said}.", code="few_seeds", seeds=seeds, needed=fewest_pairs(ALPHA)))
     return found
 
 
@@ -56,25 +60,30 @@ def run_findings(runs: pd.DataFrame, varied: Sequence[str]) -> list[Finding]:
     return [Finding(text, code="runs", runs=len(runs), varied=names, accuracy=accuracy)]
 
 
-def relation_findings(related: pd.DataFrame, fixed: Sequence[str]) -> list[Finding]:
-    """The relation of geometry to test accuracy and robustness that stands out most, and how many survive the correction."""
+def relation_findings(related: pd.DataFrame) -> list[Finding]:
+    """How many relations of geometry to accuracy and robustness survive the correction, and the strongest of those."""
     if related.empty:
         return []
-    differ = int((related["p_holm"] < 0.05).sum())
-    which = "partial" if fixed and related["partial"].notna().any() else "rho"
-    most = related.iloc[int(related[which].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
-    held = f", {', '.join(fixed)} held fixed" if which == "partial" else ""
-    interval = f"{most[f'{which}_low']:.2f} to {most[f'{which}_high']:.2f}, n = {most['n']}"
-    count = f"{differ} of {len(related)} rank correlations of geometry with outcomes differ from 0 after Holm's correction."
-    strongest = (
-        f"The strongest{held}: {most['score']} (k = {most['k']}, layer {most['layer']}, {most['measure']}) with "
-        f"{most['outcome']}: {most[which]:.2f} ({interval}). It is a correlation, not a cause."
+    tested = related[related["p_value"].notna()]
+    if tested.empty:
+        text = f"Nothing can be said of relations between geometry and outcomes: {related['reason'].iloc[0]}."
+        return [Finding(text, code="relations_undecided", asked=len(related))]
+    clear = tested[tested["p_joint"] < ALPHA]
+    text = (
+        f"{len(clear) or 'None'} of {len(tested)} correlations of geometry with outcomes within settings "
+        f"differ{'s' * (len(clear) < 2)} from 0 ({tested['test'].iloc[0]}, n = {tested['n'].iloc[0]} seeds in "
+        f"{tested['settings'].iloc[0]} settings, corrected p < {ALPHA})"
+    )
+    found = Finding(f"{text}.", code="relations", differ=len(clear), tested=len(tested))
+    if clear.empty:
+        return [found]
+    most = clear.iloc[int(clear["rho"].abs().to_numpy(dtype=float).argmax())]
+    said = (
+        f"The strongest of them: {most['score']} (k = {most['k']}, layer {most['layer']}) with {most['outcome']}: "
+        f"{most['rho']:.2f} ({most['rho_low']:.2f} to {most['rho_high']:.2f}). It is a correlation, not a cause."
     )
     numbers = {name: str(most[name]) for name in ("score", "layer", "outcome")} | {"k": int(most["k"])}
-    return [
-        Finding(count, code="relations", differ=differ, tested=len(related)),
-        Finding(strongest, code="strongest_relation", correlation=float(most[which]), **numbers),
-    ]
+    return [found, Finding(said, code="strongest_relation", correlation=float(most["rho"]), **numbers)]
 
 
 def _growth(trained: pd.DataFrame) -> list[Finding]:

@@ -1,78 +1,125 @@
-"""Does geometry go with how well a network does? Rank correlations across the runs of a study."""
+"""Does geometry go with how well a network does? Correlations over the seeds within settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from itertools import permutations
 
+import numpy as np
 import pandas as pd
 
-from kagscope.studies.statistics.multiple_testing import holm
-from kagscope.studies.statistics.spearman import correlate
-from kagscope.tables.means import final, layers_of, summarise
+from kagscope.studies.claims.parts import too_few
+from kagscope.studies.nets import Nets
+from kagscope.studies.statistics.bootstrap import net_means
+from kagscope.studies.statistics.multiple_testing import step_down
+from kagscope.studies.statistics.permutation import ENUMERATED, fewest_pairs, two_sided
+from kagscope.studies.statistics.student import Array, Estimate, t_interval
 
-OUTCOMES = ("accuracy", "train_accuracy", "generalization_gap", "calibration_error")
 SCORES = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment", "effective_rank", "kernel_alignment", "constant_share")
-FEWEST = 8  # runs
+FEWEST = fewest_pairs(0.05)  # seeds in every setting
+TEST = "permutation of seeds within settings"
 
 
-def relations(results: pd.DataFrame, runs: pd.DataFrame, given: Sequence[str] = ()) -> pd.DataFrame:
-    """Spearman's rank correlation of each score with each outcome over runs, and the same with other columns held fixed.
+def relations(nets: Nets, scores: Sequence[str] = SCORES, outcomes: Sequence[str] = ()) -> pd.DataFrame:
+    """Correlation of each score with each outcome over the nets of equal settings.
 
-    Scores are those of the trained net over the whole image: the ratio to initialisation where it is defined in all runs, else
-    the value. Intervals are percentiles of a bootstrap over runs; p-values come from the t approximation, adjusted by Holm over
-    all pairs of the table. A correlation across settings is no effect of geometry: what the study varies may drive both. The
-    partial correlation removes what the ranks of ``given`` explain linearly.
+    Scores are those of the trained net over the whole image, of pairs (zero rows of single units), as :class:`Nets` compares
+    them with initialisation. Both sides have the mean of their setting taken away, so that what the study varies cannot bring
+    them together, whether its effects add or interact. The test permutes seeds, in all settings alike (nets of one seed are one
+    observation), and corrects for all pairs of the table by step-down max T (Westfall & Young 1993). Intervals: Fisher's z,
+    jackknifed over seeds, Student's t. What is left is a correlation, no effect of geometry.
 
     Args:
-        results: of a study.
-        runs: its runs table.
-        given: columns of ``runs`` to hold fixed, such as "width" or "training"; names enter as one indicator each.
+        nets: of a study.
+        scores, outcomes: chosen beforehand; without outcomes all that differ among the runs.
 
     Returns:
-        One row per score (layer, k, score, measure) and outcome: ``n``, ``rho``, ``rho_low``, ``rho_high``, ``p_value``,
-        ``p_holm``, ``partial``, ``partial_low``, ``partial_high``, ``test``. Empty with fewer than eight runs.
+        One row per score (layer, k, score, measure) and outcome: ``n`` (seeds), ``settings``, ``rho``, ``rho_low``,
+        ``rho_high``, ``p_value``, ``p_joint``, ``p_least``, ``test``, and ``reason`` where nothing can be said: with fewer than
+        five seeds in every setting.
     """
-    outcomes = outcome_columns(runs)
-    runs, held = _held(runs, given)
-    rows = []
-    for about, values in _scores(results):
-        joined = runs.set_index("run").assign(geometry=values)
-        for outcome in outcomes:
-            frame = joined[["geometry", outcome, *held]].dropna()
-            if len(frame) >= FEWEST and frame["geometry"].nunique() > 1 and frame[outcome].nunique() > 1:
-                rows.append(about | {"outcome": outcome} | correlate(frame.to_numpy(dtype=float)))
-    found = pd.DataFrame(rows)
-    if len(found):
-        found["p_holm"] = holm(found["p_value"].tolist())
-        found["test"] = "Spearman rank correlation over runs"
-    return found
+    keys = nets.keys
+    asked = keys["score"].isin(scores) & (keys["selection"] == "all")
+    asked &= (keys["k"].isin([0, 2]) & (keys["score"] != "zero_rows")) | ((keys["k"] == 1) & (keys["score"] == "zero_rows"))
+    x_rows = np.flatnonzero(asked & (keys["kind"] != "outcome"))
+    y_rows = np.flatnonzero((keys["kind"] == "outcome") & (keys["score"].isin(outcomes) if len(outcomes) else True))
+    if not x_rows.size or not y_rows.size:
+        return pd.DataFrame()
+    grid = _by_setting(nets, [*x_rows, *y_rows])
+    about = ["layer", "k", "score", "measure"]
+    names = keys["score"].tolist()
+    pairs = [what | {"outcome": names[j]} for what in keys[about].iloc[x_rows].to_dict("records") for j in y_rows]
+    found = pd.DataFrame(pairs).assign(n=grid.shape[2], settings=grid.shape[1], test=TEST)
+    if grid.shape[2] < FEWEST:
+        numbers = dict.fromkeys(("rho", "rho_low", "rho_high", "p_value", "p_joint", "p_least"), np.nan)
+        return found.assign(**numbers, reason=too_few(_most_seeds(nets)) + " (in a setting)")
+    x, y = grid[: x_rows.size], grid[x_rows.size :]
+    draws = _draws(x, y)
+    rho, low, high = _intervals(x, y)
+    measured = {"rho": rho, "rho_low": low, "rho_high": high, "p_value": two_sided(draws), "p_joint": step_down(draws)}
+    found = found.assign(**measured, p_least=1 / len(draws), reason="")
+    flat = found["rho"].isna()
+    return found.assign(
+        p_value=found["p_value"].mask(flat), p_joint=found["p_joint"].mask(flat), reason=np.where(flat, "does not vary", "")
+    )
 
 
-def outcome_columns(runs: pd.DataFrame) -> list[str]:
-    """Columns that say how well a run does and that differ among the runs."""
-    named = [name for name in runs.columns if name in OUTCOMES or name.startswith(("pgd_", "fgsm_"))]
-    return [name for name in named if runs[name].nunique() > 1]
+def _most_seeds(nets: Nets) -> int:
+    return int(pd.Series(nets.runs["seed"]).groupby(nets.codes(nets.axes)).nunique().max())
 
 
-def _held(runs: pd.DataFrame, given: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The runs with indicators of names, and the columns to hold fixed."""
-    held: dict[str, Any] = {}
-    for name in given:
-        if pd.api.types.is_numeric_dtype(runs[name]):
-            held[f"held_{name}"] = runs[name]
-        else:
-            indicators = pd.get_dummies(runs[name].astype(str), prefix=f"held_{name}", dtype=float).iloc[:, 1:]
-            held |= {str(column): indicators[column] for column in indicators}
-    held = {name: values for name, values in held.items() if values.nunique() > 1}
-    return runs.assign(**held), list(held)
+def _by_setting(nets: Nets, rows: Sequence[int]) -> Array:
+    """(rows, settings, seeds) means of nets, NaN where undefined: settings with five seeds, and seeds that all of them have."""
+    setting, seeds = nets.codes(nets.axes), np.unique(nets.runs["seed"])
+    seed = np.searchsorted(seeds, nets.runs["seed"])
+    count = np.zeros((int(setting.max()) + 1, seeds.size))
+    np.add.at(count, (setting, seed), 1)
+    values = nets.means[list(rows)]
+    means = np.full((len(rows), *count.shape), np.nan)
+    for s, j in np.argwhere(count > 0):
+        means[:, s, j] = net_means(values[:, (setting == s) & (seed == j)])
+    enough = (count > 0).sum(axis=1) >= FEWEST
+    common = (count[enough] > 0).all(axis=0) & enough.any()
+    return np.asarray(means[:, enough][:, :, common])
 
 
-def _scores(results: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.Series[float]]]:
-    """What a score is, and its value in each run, indexed by run."""
-    last = summarise(final(results))
-    chosen = last[(last["selection"].astype(str) == "all") & last["score"].astype(str).isin(SCORES)].astype({"run": str})
-    for layer in layers_of(chosen):
-        for (k, score), part in chosen[chosen["layer"].astype(str) == layer].groupby(["k", "score"], observed=True, sort=False):
-            measure = "ratio" if part["ratio"].notna().all() and (part["ratio"] != 1).any() else "value"
-            yield {"layer": layer, "k": k, "score": str(score), "measure": measure}, part.set_index("run")[measure]
+def _centred(values: Array) -> Array:
+    """Without the mean of each setting (the last axis is of seeds); undefined ones count as their setting's mean."""
+    defined = np.isfinite(values)
+    filled = np.where(defined, values, 0.0)
+    means = filled.sum(axis=-1, keepdims=True) / np.maximum(defined.sum(axis=-1, keepdims=True), 1)
+    return np.where(defined, values - means, 0.0)
+
+
+def _draws(x: Array, y: Array, seed: int = 0) -> Array:
+    """Sums of products over settings and seeds with the seeds of one side permuted, (draws, pairs)."""
+    n = x.shape[2]
+    left, right = _centred(x).reshape(len(x), -1), _centred(y)
+    if n <= 7:
+        orders = np.array(list(permutations(range(n))))
+    else:
+        orders = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (ENUMERATED, 1)), axis=1)
+        orders[0] = np.arange(n)
+    return np.stack([(left @ right[:, :, order].reshape(len(y), -1).T).ravel() for order in orders])
+
+
+def _correlations(x: Array, y: Array) -> Array:
+    """(pairs,); NaN where a side does not vary within settings."""
+    left, right = (_centred(one).reshape(len(one), -1) for one in (x, y))
+    sizes = np.outer((left**2).sum(axis=1), (right**2).sum(axis=1)) ** 0.5
+    return np.divide(left @ right.T, sizes, out=np.full(sizes.shape, np.nan), where=sizes > 1e-30).ravel()
+
+
+def _intervals(x: Array, y: Array) -> tuple[Array, Array, Array]:
+    n = x.shape[2]
+    rho = _correlations(x, y)
+    z = np.arctanh(
+        np.clip([_correlations(np.delete(x, j, axis=2), np.delete(y, j, axis=2)) for j in range(n)], -1 + 1e-9, 1 - 1e-9)
+    )
+    error = np.sqrt((n - 1) / n * ((z - z.mean(axis=0)) ** 2).sum(axis=0))
+    low, high = t_interval(Estimate(_fisher(rho), error, n - 1))
+    return rho, np.tanh(low), np.tanh(high)
+
+
+def _fisher(rho: Array) -> Array:
+    return np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9))

@@ -17,7 +17,7 @@ from kagscope.base.files import atomic_path
 from kagscope.base.messages import Finding, listed
 from kagscope.studies.finished_study import FinishedStudy
 from kagscope.studies.inference.comparisons import comparisons
-from kagscope.studies.inference.nets import Nets
+from kagscope.studies.nets import Nets
 from kagscope.studies.setting_tables import labels_of, varied_axes
 from kagscope.studies.side_by_side_findings import side_by_side_findings
 from kagscope.tables.means import WHAT_KEYS, final, layers_of

@@ -12,6 +12,7 @@ from typing import Any
 
 from kagscope.base.errors import KagscopeError, OutputError
 from kagscope.data import Dataset, load
+from kagscope.studies.claims.parts import too_few
 from kagscope.studies.collect import Outcome, collect
 from kagscope.studies.config import digest
 from kagscope.studies.execute.base import Executor, Failure, Report
@@ -64,6 +65,11 @@ class Planned:
         settings = json.loads(self.file.model_dump_json())
         about = {"name": self.file.name, "claims": self.file.claims, "command": command, "settings": settings}
         return {**about, "measured": list(kinds.values()), "runs": runs}
+
+    def remark(self) -> str:
+        """What the study cannot tell with so many seeds, said before it runs; or ""."""
+        said = too_few(len({job.run.seed for job in self.jobs}))
+        return f"{said}{': no claim can be decided' * self.file.claims}" if said else ""
 
     @property
     def fingerprint(self) -> str:
@@ -134,6 +140,8 @@ def run_study(
         chosen = _within_memory(chosen, todo, study.images, on_event)
     plan = {"runs": len(names), "finished": len(names) - len(missing), "failed_before": len(missing) - len(todo)}
     on_event({"kind": "plan", **plan, "workers": chosen.workers})
+    if said := study.remark():
+        on_event({"kind": "note", "text": said})
     failures: list[Failure] = []
     if todo:
         _compile(on_event)

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
+from kagscope.base.errors import InputError
 from kagscope.studies.claims.augmentation import augmentation
-from kagscope.studies.claims.concentration import concentration
-from kagscope.studies.claims.constant_units import locally_constant_units
-from kagscope.studies.claims.evidence import Evidence
+from kagscope.studies.claims.layers import concentration, larger_networks, locally_constant_units
+from kagscope.studies.claims.parts import INCONCLUSIVE, REPRODUCED, Claim, Settings
 from kagscope.studies.claims.scales import minimum_distance, scale_agnostic
-from kagscope.studies.claims.verdicts import INCONCLUSIVE, REPRODUCED, Claim, Settings
-from kagscope.studies.claims.width import larger_networks
+from kagscope.studies.claims.seeds import Evidence
+from kagscope.studies.nets import Nets
+from kagscope.tables.schema import RESULT_COLUMNS
 
-__all__ = ["Claim", "evaluate_claims"]
+__all__ = ["PASSES", "Claim", "evaluate_claims"]
+
+TRUE, SHUFFLED = "true", "shuffled"
+PASSES, OPEN = "control_passes", "control_open"
+ALSO = "The control, nets trained on shuffled labels, passes it too: it shows that weights moved, not that something was learnt."
 
 
 def evaluate_claims(
     results: pd.DataFrame,
     *,
+    runs: pd.DataFrame | None = None,
+    varied: Sequence[str] = ("width", "training"),
     image_shape: tuple[int, int] | None = None,
     confidence: float = 0.95,
-    resamples: int = 4000,
+    resamples: int = 2000,
     seed: int = 0,
 ) -> list[Claim]:
     """Judge all six claims.
 
     Args:
-        results: The results table of :mod:`kagscope.tables.schema`, rows in any order.
+        results: The results table of :mod:`kagscope.tables.schema`, rows in any order; nets whose ``labels`` are "shuffled" are
+            the control. Without that column all labels are true.
+        runs: The study's runs table; by default what ``results`` says of each run.
+        varied: Columns of ``runs`` that the study varies: a setting is a combination of their values.
         image_shape: Height and width in pixels of the images; tells which minimum distances leave too few pairs.
         confidence: Of the intervals, in (0, 1); tests are at level ``1 - confidence``.
-        resamples: Of each bootstrap.
+        resamples: Of each bootstrap; 0 leaves intervals out, which decide nothing.
         seed: Of all resampling: equal tables and equal seeds give equal numbers.
 
     Returns:
@@ -40,19 +52,55 @@ def evaluate_claims(
     Raises:
         InputError: no table of that schema, or arguments out of range.
     """
-    settings = Settings(confidence, resamples, seed, image_shape)
-    evidence = Evidence(results)
+    settings = Settings(confidence, resamples, seed)
+    if not isinstance(results, pd.DataFrame):
+        raise InputError(f"results must be a pandas DataFrame, got {type(results).__name__}; give the table of a study")
+    if missing := [column for column in RESULT_COLUMNS if column not in results.columns and column != "labels"]:
+        raise InputError(f"the results table lacks {', '.join(missing)}; see kagscope.tables.schema")
+    results = results if "labels" in results else results.assign(labels=TRUE)
+    if runs is None:
+        about = ["run", "width", "training", "seed", "labels"]
+        runs = results[about].drop_duplicates("run").sort_values("run")
+    runs = runs if "labels" in runs else runs.assign(labels=TRUE)
+    axes = [name for name in varied if name not in ("labels", "seed")]
+    judged = judge(evidence_of(results, runs, axes, TRUE), settings, image_shape)
+    if not (runs["labels"].astype(str) == SHUFFLED).any():
+        return judged
+    control = judge(evidence_of(results, runs, axes, SHUFFLED), settings, image_shape)
+    return [_beside_control(one, other) for one, other in zip(judged, control, strict=True)]
+
+
+def evidence_of(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], labels: str) -> Evidence:
+    """The nets trained on true labels, or on shuffled ones."""
+    runs = runs[runs["labels"].astype(str) == labels]
+    results = results[results["run"].astype(str).isin(runs["run"].astype(str))]
+    return Evidence(Nets.of(results, runs, axes), results)
+
+
+def judge(evidence: Evidence, settings: Settings, image_shape: tuple[int, int] | None) -> list[Claim]:
+    """The six claims on these nets alone."""
     first = concentration(evidence, settings)
-    others = [
-        judge(evidence, settings)
-        for judge in (scale_agnostic, minimum_distance, larger_networks, augmentation, locally_constant_units)
-    ]
-    return [first, *(_presupposing(first, claim) for claim in others)]
+    judges = (
+        partial(scale_agnostic, image_shape=image_shape),
+        partial(minimum_distance, image_shape=image_shape),
+        larger_networks,
+        augmentation,
+        locally_constant_units,
+    )
+    return [first, *(_presupposing(first, one(evidence, settings)) for one in judges)]
 
 
 def _presupposing(first: Claim, claim: Claim) -> Claim:
     """A claim about how the effect behaves says nothing where the effect is not shown."""
     if first.verdict == REPRODUCED:
         return claim
-    note = f"claim 1, which this presupposes, is {first.verdict}; this claim's own numbers would read: {claim.verdict}"
+    note = f"claim 1, which this presupposes, is {first.verdict}; this claim's own parts would read: {claim.verdict}"
     return replace(claim, verdict=INCONCLUSIVE, note="; ".join(filter(None, [note, claim.note])))
+
+
+def _beside_control(claim: Claim, control: Claim) -> Claim:
+    remarks = []
+    if claim.verdict == REPRODUCED:
+        remarks = {REPRODUCED: [PASSES], INCONCLUSIVE: [OPEN]}.get(control.verdict, [])
+    statement = f"{claim.statement} ({ALSO})" if PASSES in remarks else claim.statement
+    return replace(claim, control=control.verdict, remarks=remarks, statement=statement)

@@ -13,9 +13,9 @@ import pandas as pd
 from kagscope.base.messages import Finding
 from kagscope.studies.inference.comparisons import comparisons
 from kagscope.studies.inference.findings import findings_of_tests
-from kagscope.studies.inference.nets import Nets
 from kagscope.studies.inference.trained import trained_against_initial
 from kagscope.studies.inference.trends import trends
+from kagscope.studies.nets import Nets
 
 __all__ = ["Inference", "infer"]
 

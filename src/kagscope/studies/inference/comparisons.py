@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kagscope.studies.inference.mixed import Fits, mixed_effects
-from kagscope.studies.inference.nets import Block, Indices, Nets
 from kagscope.studies.inference.paired import SAME, adjusted, as_ratios, over_seeds, seed_values
+from kagscope.studies.nets import Block, Indices, Nets
 from kagscope.studies.statistics.bootstrap import net_means
 from kagscope.studies.statistics.multiple_testing import holm_within
 from kagscope.studies.statistics.student import Array, difference_of, t_interval, t_test

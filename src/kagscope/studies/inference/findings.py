@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 
 from kagscope.base.messages import Finding, Number
-from kagscope.studies.inference.nets import RATIO
 from kagscope.studies.inference.trained import ALL
+from kagscope.studies.nets import RATIO
 
 ALPHA = 0.05
 
@@ -109,7 +110,9 @@ def _score(row: pd.Series[Any]) -> str:
 
 
 def effect_text(row: pd.Series[Any]) -> str:
-    """An effect with its interval: "1.23 times (1.1 to 1.4)", "+0.02 (0.01 to 0.03)"."""
-    ratio = row["measure"] == RATIO
-    effect = f"{row['effect']:.3g} times" if ratio else f"{row['effect']:+.3g}"
-    return effect if pd.isna(row["low"]) else f"{effect} ({row['low']:.3g} to {row['high']:.3g})"
+    """An effect with its interval: "1.23 times (1.10 to 1.40)", "+0.02 (0.01 to 0.03)"; digits enough to differ from nothing."""
+    if row["measure"] != RATIO:
+        return f"{row['effect']:+.3g}" + ("" if pd.isna(row["low"]) else f" ({row['low']:.3g} to {row['high']:.3g})")
+    digits = 2 if row["effect"] == 1 else max(2, min(12, 1 - math.floor(math.log10(abs(row["effect"] - 1)))))
+    effect = f"{row['effect']:.{digits}f} times"
+    return effect if pd.isna(row["low"]) else f"{effect} ({row['low']:.{digits}f} to {row['high']:.{digits}f})"

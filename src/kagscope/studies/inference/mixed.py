@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.studies.inference.nets import Nets
+from kagscope.studies.nets import Nets
 from kagscope.studies.statistics.mixed_model import EXPLAINED, NO_ERROR, Fit, fit_random_intercepts
 from kagscope.studies.statistics.student import Array, Estimate, t_interval, t_test
 

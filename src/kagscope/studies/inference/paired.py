@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from kagscope.studies.inference.nets import RATIO, Block, Indices, Nets
+from kagscope.studies.nets import RATIO, Block, Indices, Nets
 from kagscope.studies.statistics.bootstrap import hierarchical_bootstrap, net_means
 from kagscope.studies.statistics.multiple_testing import holm_within, step_down
 from kagscope.studies.statistics.permutation import flip_draws, two_sided

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kagscope.studies.inference.nets import OWN_REFERENCE, VALUE, Block, Indices, Nets
 from kagscope.studies.inference.paired import adjusted, as_ratios, over_seeds, seed_values
+from kagscope.studies.nets import OWN_REFERENCE, VALUE, Block, Indices, Nets
 from kagscope.studies.statistics.student import Array
 
 ALL = "all"

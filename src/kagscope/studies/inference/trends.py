@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kagscope.studies.inference.comparisons import agreement, differences, matched
-from kagscope.studies.inference.nets import Nets
 from kagscope.studies.inference.paired import SAME, as_ratios, over_seeds
+from kagscope.studies.nets import Nets
 from kagscope.studies.statistics.kendall import mean_tau, order_count, pair_signs, trend_draws
 from kagscope.studies.statistics.multiple_testing import holm_within, step_down
 from kagscope.studies.statistics.permutation import two_sided

@@ -3,11 +3,9 @@
 =========================== ==========================================================================================
 :mod:`~.student`            mean over nets, difference of pairs or of two groups: test and interval
 :mod:`~.bootstrap`          intervals where data points vary beside nets, and of statistics that are no means
-:mod:`~.permutation`        mean of paired differences without assuming normality, from six seeds
-:mod:`~.signed_rank`        the same one by one and one-sided, with a threshold: the claims
+:mod:`~.permutation`        the same without assuming normality: on two sides from six seeds, on one (claims) from five
 :mod:`~.kendall`            monotone trends over ordered levels
 :mod:`~.mixed_model`        effects of all axes at once, nets that belong together sharing an intercept
-:mod:`~.spearman`           rank correlations, plain and partial
 :mod:`~.multiple_testing`   Holm, and Westfall and Young's step-down max T
 =========================== ==========================================================================================
 

@@ -1,7 +1,7 @@
 """Bootstrap intervals of numbers measured at many data points of a few networks.
 
 The units of all evidence are networks ("nets"); what is done at the level of data points only sharpens each net's
-mean. Why each method was chosen, and what it cannot do, is in ``docs/claims.md``.
+mean.
 """
 
 from __future__ import annotations
@@ -11,25 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from kagscope.base.errors import InputError
 from kagscope.studies.statistics.student import Array, Estimate, t_interval
 
-Strata = NDArray[np.int64]
-Statistic = Callable[[Array, Strata], Array]
-"""From net means (draws, quantities, nets) and each net's stratum (nets,) to components (draws, components)."""
+Statistic = Callable[[Array], Array]
+"""From net means (draws, quantities, nets) to components (draws, components)."""
 
 _DRAWS_AT_ONCE = 256  # keeps the weights of 10,000 points at 20 MB
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval; both ends NaN where the data cannot give one."""
-
-    low: float
-    high: float
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -39,32 +28,12 @@ class Bootstrap:
     Attributes:
         estimate: The statistic of the data themselves, (components,).
         draws: The same of each resample, (resamples, components).
-        df: Degrees of freedom of the variance between nets: nets minus strata.
+        df: Degrees of freedom of the variance between nets: nets minus 1.
     """
 
     estimate: Array
     draws: Array
     df: int
-
-    def interval(self, confidence: float = 0.95, component: int = 0) -> Interval:
-        """Expanded percentile interval (Hesterberg 2015, section 3.3).
-
-        Percentiles are taken at the normal levels of Student's t quantiles, so few nets give wide intervals.
-
-        Args:
-            confidence: Coverage aimed at, in (0, 1).
-            component: Which component of the statistic.
-
-        Returns:
-            The interval, or NaN ends if no stratum has two nets or if the statistic is undefined.
-        """
-        draws = self.draws[:, component]
-        draws = draws[np.isfinite(draws)]
-        if self.df < 1 or not np.isfinite(self.estimate[component]) or draws.size < self.draws.shape[0] / 2:
-            return Interval(np.nan, np.nan, confidence)
-        tail = stats.norm.sf(stats.t.isf((1 - confidence) / 2, self.df))
-        low, high = np.quantile(draws, [tail, 1 - tail])
-        return Interval(float(low), float(high), confidence)
 
     def t_intervals(self, confidence: float = 0.95) -> tuple[Array, Array]:
         """Estimate -+ Student's t times the standard deviation of the draws (Efron & Tibshirani 1993, section 12.5).
@@ -85,32 +54,28 @@ def net_means(values: Array) -> Array:
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
 
-def balanced_mean(means: Array, strata: Strata) -> Array:
-    """Mean over strata of the mean over each stratum's nets (the last axis): every stratum weighs the same."""
-    # means of means and not one weighted sum: where every net says 1 the answer is 1, to the last digit
-    return np.stack([means[..., strata == stratum].mean(axis=-1) for stratum in np.unique(strata)], axis=-1).mean(axis=-1)
+def plain_mean(means: Array) -> Array:
+    """Mean over nets of every quantity."""
+    return means.mean(axis=-1)
 
 
 def hierarchical_bootstrap(
     values: ArrayLike,
-    strata: ArrayLike | None = None,
-    statistic: Statistic = balanced_mean,
+    statistic: Statistic = plain_mean,
     *,
     resamples: int = 4000,
     seed: int = 0,
 ) -> Bootstrap:
-    """Two-level bootstrap: nets within strata, data points within nets.
+    """Two-level bootstrap: nets (or seeds, averaged over theirs), and data points within nets.
 
     Points with the same index are the same test image in every net, so each resample draws points once for all nets (the
-    pigeonhole bootstrap, Owen 2007). From a stratum of s nets s - 1 are drawn, which makes the variance of a mean unbiased
-    (McCarthy & Snowden 1985; Rao & Wu 1988); a stratum of one net keeps it. Quantities of one net travel together: pairs stay
-    pairs.
+    pigeonhole bootstrap, Owen 2007). Of n nets n - 1 are drawn, which makes the variance of a mean unbiased (McCarthy & Snowden
+    1985). Quantities of one net travel together: pairs stay pairs.
 
     Args:
         values: (nets, points) or (quantities, nets, points); NaN where not measured or undefined. Every net needs a defined
             value of every quantity.
-        strata: Stratum of each net, integers (nets,); default one stratum.
-        statistic: Vectorised over resamples, see :data:`Statistic`; default the balanced mean of every quantity.
+        statistic: Vectorised over resamples, see :data:`Statistic`; default the mean of every quantity.
         resamples: Number of resamples.
         seed: Seed of the draws. The same seed gives the same draws, whatever the values.
 
@@ -125,31 +90,16 @@ def hierarchical_bootstrap(
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(f"values must be (nets, points) or (quantities, nets, points) and not empty, got shape {array.shape}")
     nets = array.shape[1]
-    groups = np.zeros(nets, dtype=np.int64) if strata is None else np.asarray(strata, dtype=np.int64)
-    if groups.shape != (nets,):
-        raise InputError(f"strata must have one entry per net ({nets}), got shape {groups.shape}")
     means = net_means(array)
     if np.isnan(means).any():
         raise InputError("every net needs at least one defined value of every quantity: leave out nets that have none")
     rng = np.random.default_rng(seed)
-    drawn_nets, drawn_groups = _draw_nets(groups, resamples, rng)
+    drawn = rng.integers(nets, size=(resamples, max(nets - 1, 1)))
     draws = [
-        statistic(np.take_along_axis(resampled, chosen[:, None, :], axis=2), drawn_groups)
-        for resampled, chosen in _resampled_means(array, means, drawn_nets, rng)
+        statistic(np.take_along_axis(resampled, chosen[:, None, :], axis=2))
+        for resampled, chosen in _resampled_means(array, means, drawn, rng)
     ]
-    estimate = statistic(means[None], groups)[0]
-    return Bootstrap(estimate, np.concatenate(draws), nets - np.unique(groups).size)
-
-
-def _draw_nets(strata: Strata, resamples: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], Strata]:
-    """Indices of drawn nets (resamples, drawn), s - 1 from each stratum of s, and the strata of the drawn ones (drawn,)."""
-    columns, labels = [], []
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        size = max(members.size - 1, 1)
-        columns.append(members[rng.integers(members.size, size=(resamples, size))])
-        labels.append(np.full(size, stratum))
-    return np.concatenate(columns, axis=1), np.concatenate(labels)
+    return Bootstrap(statistic(means[None])[0], np.concatenate(draws), nets - 1)
 
 
 def _resampled_means(

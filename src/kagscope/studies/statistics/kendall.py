@@ -1,4 +1,4 @@
-"""Monotone trends over ordered levels: Kendall's S, over all nets (claims) or within blocks (seeds and settings of a study)."""
+"""Monotone trends over ordered levels: Kendall's S, within blocks (seeds and settings of a study)."""
 
 from __future__ import annotations
 
@@ -6,33 +6,10 @@ from itertools import permutations, product
 from math import factorial
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from kagscope.studies.statistics.permutation import ENUMERATED, draw_count
-from kagscope.studies.statistics.signed_rank import TestResult
-from kagscope.studies.statistics.student import Alternative, Array, Estimate, t_interval
-
-
-def trend_test(groups: ArrayLike, values: ArrayLike, alternative: Alternative = "greater") -> TestResult:
-    """Monotone trend of ``values`` over ordered ``groups``: Kendall's tau-b, with tied groups the Jonckheere–Terpstra test.
-
-    Args:
-        groups: Ordered group of each net, e.g. its width.
-        values: One value per net; NaN are left out.
-        alternative: "greater" for a rising trend.
-
-    Returns:
-        p and number of nets; NaN with fewer than two groups. All values equal is no trend: p = 1.
-    """
-    x, y = np.asarray(groups, dtype=np.float64).ravel(), np.asarray(values, dtype=np.float64).ravel()
-    keep = np.isfinite(x) & np.isfinite(y)
-    x, y = x[keep], y[keep]
-    if np.unique(x).size < 2:
-        return TestResult(np.nan, int(x.size))
-    if np.unique(y).size < 2:
-        return TestResult(1.0, int(x.size))
-    return TestResult(float(stats.kendalltau(x, y, alternative=alternative).pvalue), int(x.size))
+from kagscope.studies.statistics.student import Array, Estimate, t_interval
 
 
 def pair_signs(values: Array) -> Array:

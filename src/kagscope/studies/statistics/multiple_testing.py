@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kagscope.studies.statistics.permutation import ROUNDING
-from kagscope.studies.statistics.student import Array
+from kagscope.studies.statistics.student import Alternative, Array
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -29,17 +29,22 @@ def holm_within(p_values: Sequence[float] | Array, families: Sequence[str]) -> A
     return adjusted
 
 
-def step_down(draws: Array) -> Array:
+def step_down(draws: Array, alternative: Alternative = "two-sided") -> Array:
     """p-values adjusted for all tests together: Westfall & Young 1993, algorithm 4.1 (step-down max T).
 
     Controls the probability of any false rejection in the family, as Holm's method does, but counts numbers that move together
     as one. With n pairs it can reach 2 / 2^n however many numbers are tested, where Holm's method multiplies by their number.
 
+    Args:
+        draws: (draws, tests) as of :mod:`~kagscope.studies.statistics.permutation`; the first row is the data.
+        alternative: "greater" counts only what lies above 0.
+
     Returns:
         (tests,); 1 where every draw of a test is 0.
     """
     spread = np.sqrt((draws**2).mean(axis=0))
-    size = np.abs(np.divide(draws, spread, out=np.zeros_like(draws), where=spread > 0))
+    size = np.divide(draws, spread, out=np.zeros_like(draws), where=spread > 0)
+    size = np.abs(size) if alternative == "two-sided" else np.maximum(size, 0.0)
     order = np.argsort(-size[0], kind="stable")
     largest = np.zeros(len(size), dtype=size.dtype)
     adjusted = np.empty(order.size)

@@ -46,6 +46,17 @@ def draw_count(width: int) -> int:
     return int(np.clip(NUMBERS_AT_ONCE // max(width, 1), FEWEST_DRAWS + 1, ENUMERATED))
 
 
+def one_sided(draws: Array) -> Array:
+    """(tests,) share of the draws that lie at least as far up as the data do."""
+    reach = draws[0] - ROUNDING * np.abs(draws).max(axis=0)
+    return np.asarray((draws >= reach).mean(axis=0))
+
+
+def fewest_pairs(alpha: float) -> int:
+    """With how many pairs all 2^n sign flips can reach a one-sided p-value below ``alpha``."""
+    return next(n for n in range(1, 60) if 2.0**-n < alpha)
+
+
 def two_sided(draws: Array) -> Array:
     """(tests,) share of the draws that lie at least as far from 0 as the data do."""
     return np.asarray((np.abs(draws) >= (1 - ROUNDING) * np.abs(draws[0])).mean(axis=0))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.studies.relations import outcome_columns
 from kagscope.studies.statistics.bootstrap import net_means
 from kagscope.studies.statistics.student import Array
 from kagscope.tables.means import WHAT_KEYS, final
@@ -24,17 +24,42 @@ OWN_REFERENCE = ("cka_init", "kl_init")  # these measure a distance from the ini
 RATIO, DIFFERENCE, VALUE = "ratio", "difference", "value"
 
 
+OUTCOMES = ("accuracy", "train_accuracy", "generalization_gap", "calibration_error")
+
+
+def outcome_columns(runs: pd.DataFrame) -> list[str]:
+    """Columns that say how well a run does and that differ among the runs."""
+    named = [name for name in runs.columns if name in OUTCOMES or name.startswith(("pgd_", "fgsm_"))]
+    return [name for name in named if runs[name].nunique() > 1]
+
+
+class Key(NamedTuple):
+    """What was measured."""
+
+    layer: str
+    k: int
+    selection: str
+    score: str
+
+
 @dataclass(frozen=True)
 class Block:
     """What was measured at the same data points.
 
     Attributes:
         rows: (keys,) positions in :attr:`Nets.keys`.
-        values: (keys, nets, points) float64, NaN where undefined.
+        values: (keys, nets, points) float64: what ``measure`` of the key says; NaN where undefined or not measured.
+        points: (points,) their indices, ascending.
+        value, baseline: (keys, nets, points) as in the table.
+        recorded: (keys, nets, points) whether the table has a row.
     """
 
     rows: Indices
     values: Array
+    points: Indices = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    value: Array | None = None
+    baseline: Array | None = None
+    recorded: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,33 +90,64 @@ class Nets:
         Raises:
             InputError: columns are missing.
         """
-        missing = [name for name in RESULT_COLUMNS if name not in results.columns]
+        missing = [name for name in RESULT_COLUMNS if name not in results.columns and name != "labels"]
         missing += [name for name in ("run", "seed", *varied) if name not in runs.columns]
         if missing:
             raise InputError(f"the tables of the study lack {', '.join(missing)}; see kagscope.tables.schema for what they need")
         runs = runs.reset_index(drop=True)
         place = {str(run): number for number, run in enumerate(runs["run"])}
+        axes = tuple(name for name in varied if name not in REPLICATES)
         last = final(results)
-        kept = ~_by_name(last["score"], lambda name: name in BOOKKEEPING) & _by_name(last["run"], lambda name: name in place)
-        last = last[kept].reset_index(drop=True)
+        last = last[~last["score"].isin(BOOKKEEPING) & last["run"].astype(str).isin(list(place))].reset_index(drop=True)
+        if last.empty:
+            return cls(runs, axes, pd.DataFrame(columns=[*WHAT_KEYS, "measure", "kind", "reason"]), ())
         measures = _measures(last)
         change = _change(last, _by_name(last["score"], measures.__getitem__))
-        key = last.groupby(WHAT_KEYS, observed=True, sort=False).ngroup().to_numpy(dtype=np.int64)
+        key: Indices = np.asarray(last.groupby(WHAT_KEYS, observed=True, sort=False).ngroup(), dtype=np.int64)
         net = _by_name(last["run"], place.__getitem__)
         first = np.unique(key, return_index=True)[1]
         keys = last.loc[first, WHAT_KEYS].astype({"layer": str, "selection": str, "score": str}).reset_index(drop=True)
         keys["measure"] = keys["score"].map(measures)
         keys["kind"] = keys["selection"].str.partition("(")[0]
         keys["reason"] = _reasons(last, key, np.isfinite(change), len(keys))
-        blocks = _blocks(key, net, last["point"].to_numpy(dtype=np.int64), change, len(runs))
+        value, baseline = (last[name].to_numpy(dtype=float) for name in ("value", "baseline"))
+        blocks = _blocks(key, net, last["point"].to_numpy(dtype=np.int64), (change, value, baseline), len(runs))
         outcomes = outcome_columns(runs)
         if outcomes:
             numbers = runs[outcomes].to_numpy(dtype=float).T[:, :, None]
             blocks.append(Block(np.arange(len(keys), len(keys) + len(outcomes)), numbers))
             about = {"layer": "", "k": 0, "selection": "", "measure": VALUE, "kind": "outcome", "reason": ""}
             keys = pd.concat([keys, pd.DataFrame({"score": outcomes} | about)], ignore_index=True)
-        axes = tuple(name for name in varied if name not in REPLICATES)
         return cls(runs, axes, keys, tuple(blocks))
+
+    @cached_property
+    def places(self) -> dict[Key, int]:
+        """Where in :attr:`keys` a number stands."""
+        return {Key(*what): place for place, what in enumerate(self.keys[list(Key._fields)].itertuples(index=False))}
+
+    def grid(self, key: Key, measure: str) -> Grid:
+        """One number of every net: its "ratio" (value / initial value), "difference" or "value"."""
+        place = self.places.get(key)
+        for block in self.blocks:
+            inside = np.flatnonzero(block.rows == (-1 if place is None else place))
+            if len(inside) and block.value is not None and block.baseline is not None and block.recorded is not None:
+                value, baseline, recorded = block.value[inside[0]], block.baseline[inside[0]], block.recorded[inside[0]]
+                found = value if measure == VALUE else value - baseline
+                if measure == RATIO:
+                    found = np.divide(value, baseline, out=np.full(value.shape, np.nan), where=baseline != 0)
+                return Grid(block.points, np.where(np.isfinite(found), found, np.nan), recorded)
+        return Grid(np.zeros(0, np.int64), np.zeros((len(self.runs), 0)), np.zeros((len(self.runs), 0), dtype=bool))
+
+    def take(self, which: Indices) -> Nets:
+        """Some of the nets."""
+
+        def part(values: Any) -> Any:
+            return None if values is None else values[:, which]
+
+        blocks = tuple(
+            Block(b.rows, b.values[:, which], b.points, part(b.value), part(b.baseline), part(b.recorded)) for b in self.blocks
+        )
+        return Nets(self.runs.iloc[which].reset_index(drop=True), self.axes, self.keys, blocks)
 
     @property
     def means(self) -> Array:
@@ -135,6 +191,14 @@ class Nets:
         return bool(pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) and column.notna().all())
 
 
+class Grid(NamedTuple):
+    """One number of every net: data points (points,), values (nets, points) or NaN, and where the table has a row."""
+
+    points: Indices
+    values: Array
+    recorded: NDArray[np.bool_]
+
+
 def _by_name(column: pd.Series[Any], of: Callable[[str], Any]) -> NDArray[Any]:
     """``of`` of each row's name, asked once for each name that occurs."""
     names = column.astype("category").cat.remove_unused_categories()
@@ -164,7 +228,7 @@ def _reasons(last: pd.DataFrame, key: Indices, defined: NDArray[np.bool_], keys:
     return ["" if some[place] else said.get(place) or "undefined in every net" for place in range(keys)]
 
 
-def _blocks(key: Indices, net: Indices, point: Indices, change: Array, nets: int) -> list[Block]:
+def _blocks(key: Indices, net: Indices, point: Indices, columns: Sequence[Array], nets: int) -> list[Block]:
     """Fill one array for each set of data points that occurs."""
     if not key.size:
         return []
@@ -182,7 +246,13 @@ def _blocks(key: Indices, net: Indices, point: Indices, change: Array, nets: int
         position = np.full(starts.size, -1)
         position[rows] = np.arange(rows.size)
         inside = position[key] >= 0
-        values = np.full((rows.size, nets, int(column[inside].max()) + 1), np.nan)
-        values[position[key[inside]], net[inside], column[inside]] = change[inside]
-        blocks.append(Block(rows, values))
+        where = position[key[inside]], net[inside], column[inside]
+        shape = rows.size, nets, int(column[inside].max()) + 1
+        change, value, baseline = np.full((3, *shape), np.nan)
+        recorded = np.zeros(shape, dtype=bool)
+        for array, numbers in zip((change, value, baseline), columns, strict=True):
+            array[where] = numbers[inside]
+        recorded[where] = True
+        points = pairs[starts[rows[0]] : starts[rows[0]] + shape[2]] % span + shift
+        blocks.append(Block(rows, change, points, value, baseline, recorded))
     return blocks

@@ -1,0 +1,232 @@
+"""Claims 1, 4 and 6: concentration, larger networks, locally constant units."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+
+from kagscope.studies.claims.parts import (
+    SMALLEST_RATIO,
+    Claim,
+    Part,
+    Settings,
+    Status,
+    any_of,
+    claim,
+    compare,
+    decider,
+    settle,
+)
+from kagscope.studies.claims.seeds import Evidence, Notes, Sample
+from kagscope.studies.nets import DIFFERENCE, RATIO, VALUE, Indices, Key
+
+SMALLEST_KL = 0.01  # nats
+SMALLEST_RISE = 0.01  # of the share of zero rows
+SAME_OUTPUT = 1e-5  # relative change of any output: rounding of float32
+CONCENTRATION = {
+    "pr": ("PR, trained over initial", RATIO, SMALLEST_RATIO),
+    "kl_uniform": ("KL, trained minus initial (nats)", DIFFERENCE, SMALLEST_KL),
+    "rr_pr": ("RR of S1, trained over initial", RATIO, SMALLEST_RATIO),
+}
+BESIDE = {  # score and order
+    ("rr_max", 2): "RR of the maximum, trained over initial",
+    ("rr_sampled", 2): "RR as sampled in the paper, trained over initial",
+    ("pr", 1): "PR, trained over initial",
+    ("pr", 3): "PR, trained over initial",
+}
+ABOVE_ONE = (SMALLEST_RATIO, math.inf)
+
+
+def mean_above(
+    evidence: Evidence,
+    settings: Settings,
+    key: Key,
+    measure: str,
+    low: float,
+    name: str,
+    notes: Notes,
+    *,
+    training: str,
+    decides: bool = True,
+) -> Part | None:
+    """The part that the mean lies above ``low``; None where the table does not have it."""
+    sample = evidence.sample([key], measure, evidence.of_training(training), notes)
+    about = {"k": key.k, "selection": key.selection, "training": training}
+    return compare(settings, evidence.seeds.size, name, key.layer, sample, (low, math.inf), decides=decides, about=about)
+
+
+def concentration(evidence: Evidence, settings: Settings) -> Claim:
+    """Judge claim 1."""
+    notes = Notes()
+    training, said = evidence.training()
+    notes.add(said)
+    parts, missing = [], [] if evidence.layers else ["any hidden layer"]
+    for layer in evidence.layers:
+        for score, (name, measure, low) in CONCENTRATION.items():
+            part = mean_above(evidence, settings, Key(layer, 2, "all", score), measure, low, name, notes, training=training)
+            if part is None:
+                missing.append(f"{score} in layer {layer}")
+            else:
+                parts.append(part)
+    if missing:
+        notes.add(f"missing: {', '.join(missing)}")
+    parts = settle(parts, settings)
+    outcome = decider(parts, bool(missing))
+    if untrained(evidence):
+        notes.add("the nets are untrained: every ratio is exactly 1")
+        outcome = "fails", next((part for part in parts if part.effect == 1), None)
+    for (score, k), name in BESIDE.items():
+        for layer in evidence.layers:
+            key = Key(layer, k, "all", score)
+            beside = mean_above(evidence, settings, key, RATIO, SMALLEST_RATIO, name, Notes(), training=training, decides=False)
+            parts += [beside] if beside else []
+    return claim(
+        parts,
+        notes,
+        settings,
+        outcome,
+        id="1-concentration",
+        statement="After training the minors are more concentrated than at initialisation and aligned with the axes: "
+        "PR, KL and RR higher, in every hidden layer.",
+        criterion=f"in every hidden layer, trained against initial: PR > {SMALLEST_RATIO} times, KL > {SMALLEST_KL} nats more, "
+        f"RR of S1 > {SMALLEST_RATIO} times",
+    )
+
+
+def untrained(evidence: Evidence) -> bool:
+    """Whether no net took a step; true of each net by definition, so that one seed is enough to say it."""
+    steps = evidence.results["step"].to_numpy()
+    return steps.size > 0 and not steps.any()
+
+
+def larger_networks(evidence: Evidence, settings: Settings) -> Claim:
+    """Judge claim 4."""
+    notes = Notes()
+    training, said = evidence.training()
+    notes.add(said)
+    which = evidence.of_training(training)
+    widths = evidence.widths(which)
+    parts: list[Part] = []
+    missing = [] if evidence.layers else ["any hidden layer"]
+    for layer in evidence.layers:
+        ends = _wider(evidence, settings, layer, which, (widths[0], widths[-1]), notes) if len(widths) > 1 else None
+        parts += [ends] if ends else []
+        missing += [] if ends else [f"pr of two widths in layer {layer}"]
+    parts = settle(parts, settings)
+    if missing:
+        notes.add(f"missing: {', '.join(missing)}")
+    outcome = decider(parts, bool(missing))
+    if len(widths) > 2:
+        beside = [
+            _wider(evidence, settings, layer, which, two, Notes(), False) for layer in evidence.layers for two in pairwise(widths)
+        ]
+        parts += [part for part in beside if part is not None]
+    statement, criterion = (
+        "Larger networks show it more strongly.",
+        f"in every hidden layer: widest over narrowest > {SMALLEST_RATIO}",
+    )
+    return claim(parts, notes, settings, outcome, id="4-larger-networks", statement=statement, criterion=criterion)
+
+
+def _wider(
+    evidence: Evidence,
+    settings: Settings,
+    layer: str,
+    which: Indices,
+    widths: tuple[int, int],
+    notes: Notes,
+    decides: bool = True,
+) -> Part | None:
+    """PR ratio of wider over narrower nets of the same seed and settings."""
+    own = evidence.nets.runs["width"].to_numpy()[which]
+    narrow, wide = (
+        evidence.sample([Key(layer, 2, "all", "pr")], RATIO, which[own == width], notes, but="width") for width in widths
+    )
+    seeds, i, j = np.intersect1d(narrow.seeds, wide.seeds, return_indices=True)
+    if not seeds.size:
+        return None
+    sample = Sample(wide.values[:, j], seeds)
+    name, about = "PR ratio of the widest over the narrowest", {"width": f"{widths[1]} over {widths[0]}"}
+    name = name if decides else "PR ratio of the next width over this"
+    return compare(
+        settings, evidence.seeds.size, name, layer, sample, ABOVE_ONE, whole=narrow.values[0, i], decides=decides, about=about
+    )
+
+
+def locally_constant_units(evidence: Evidence, settings: Settings) -> Claim:
+    """Judge claim 6."""
+    notes = Notes()
+    training, said = evidence.training()
+    notes.add(said)
+    rise = "(a) rise of the share of zero rows"
+    found = [
+        mean_above(
+            evidence, settings, Key(layer, 1, "all", "zero_rows"), DIFFERENCE, SMALLEST_RISE, rise, notes, training=training
+        )
+        for layer in evidence.layers
+    ]
+    appear = any_of([part for part in found if part is not None], settings)
+    lacking = [layer for layer, part in zip(evidence.layers, found, strict=True) if part is None]
+    if lacking or not appear:
+        notes.add(f"missing: zero_rows in layer {', '.join(lacking) or '(none)'}")
+    removal = _removal(evidence, evidence.of_training(training), notes)
+    outcome = _appear(appear, bool(lacking) or not appear)
+    if removal.status == "fails" or (outcome[0] == "holds" and removal.status == "open" and not removal.about["untestable"]):
+        outcome = removal.status, removal
+    parts = [*appear, removal]
+    for layer in evidence.layers:
+        key, name = Key(layer, 1, "all", "zero_rows_exact"), "rise of the share of rows exactly zero"
+        one = mean_above(evidence, settings, key, DIFFERENCE, SMALLEST_RISE, name, Notes(), training=training, decides=False)
+        key, name = Key(layer, 0, "all", "constant_units"), "rise of the number of units constant at every point"
+        other = mean_above(evidence, settings, key, DIFFERENCE, 0.0, name, Notes(), training=training, decides=False)
+        parts += [part for part in (one, other) if part is not None]
+    return claim(
+        parts,
+        notes,
+        settings,
+        outcome,
+        id="6-locally-constant-units",
+        statement="(a) Locally constant units (zero rows) appear with training; "
+        "(b) units constant at every point can be removed without changing the function.",
+        criterion=f"(a) share of zero rows rises by more than {SMALLEST_RISE} in some hidden layer; (b) removal changes no "
+        f"output by more than {SAME_OUTPUT:g} in any net that has constant units, where one has",
+    )
+
+
+def _appear(parts: list[Part], missing: bool) -> tuple[Status, Part | None]:
+    """Any layer will do: the clearest decides."""
+    if not parts:
+        return "open", None
+    clearest = min(parts, key=lambda part: (part.p_value, -part.effect))
+    if clearest.status == "holds":
+        return "holds", clearest
+    return ("fails" if not missing and all(part.status == "fails" for part in parts) else "open"), clearest
+
+
+def _removal(evidence: Evidence, which: Indices, notes: Notes) -> Part:
+    """(b): whether removal leaves the outputs alone in every net that has constant units; a statement about each net."""
+    layers = [layer for layer in evidence.layers if Key(layer, 0, "all", "constant_units") in evidence.nets.places]
+    counts = np.zeros(which.size)
+    for layer in layers:
+        counts += np.nansum(evidence.nets.grid(Key(layer, 0, "all", "constant_units"), VALUE).values[which], axis=1)
+    concerned = counts > 0
+    grid = evidence.nets.grid(Key("", 0, "all", "prune_change"), VALUE).values[which]
+    changes = np.where(np.isfinite(grid), grid, -np.inf).max(axis=1, initial=-np.inf)
+    known = concerned & np.isfinite(changes)
+    worst = float(changes[known].max()) if known.any() else math.nan
+    status: Status = "fails" if worst > SAME_OUTPUT else "holds" if concerned.any() and (known == concerned).all() else "open"
+    untestable = bool(layers) and not concerned.any()
+    if untestable:
+        notes.add("(b) is untestable: no unit is constant at every point in any net (try relu); the verdict is that of (a)")
+    elif status == "open":
+        notes.add("(b) is open: constant_units or prune_change was not measured in every net")
+    elif status == "fails":
+        notes.add(f"(b) fails: removal changes outputs in {int((changes[known] > SAME_OUTPUT).sum())} of {int(known.sum())} nets")
+    about: dict[str, object] = {"k": 0, "nets": int(known.sum()), "untestable": untestable}
+    nan = math.nan
+    name = "(b) largest relative change of an output on removal, worst net"
+    seeds = np.isin(evidence.seeds, evidence.nets.runs["seed"].to_numpy()[which[known]])
+    margins = np.where(seeds, 0.0, nan)[None]
+    return Part(name, "", worst, nan, nan, (-math.inf, SAME_OUTPUT), margins, nan, nan, status, about=about)

@@ -1,0 +1,280 @@
+"""Parts of a claim, and how its verdict follows from them (``docs/claims.md``, "Common to all")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from kagscope.base.errors import InputError
+from kagscope.studies.claims.seeds import Notes, Sample
+from kagscope.studies.statistics.bootstrap import hierarchical_bootstrap, net_means
+from kagscope.studies.statistics.multiple_testing import step_down
+from kagscope.studies.statistics.permutation import fewest_pairs, flip_draws, one_sided
+from kagscope.studies.statistics.student import Array
+from kagscope.tables.schema import VERDICTS
+
+Status = Literal["holds", "fails", "open"]
+
+REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = VERDICTS
+SMALLEST_RATIO = 1.01  # "above 1": an effect under 1% is smaller than anything the paper would call one
+VERDICT_OF: dict[Status, str] = {"holds": REPRODUCED, "fails": NOT_REPRODUCED, "open": INCONCLUSIVE}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How certain, how many resamples, which draws."""
+
+    confidence: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise InputError(f"confidence={self.confidence}, expected a number between 0 and 1, such as 0.95")
+        if self.resamples < 0:
+            raise InputError(f"resamples={self.resamples}, expected a number of resamples, such as 2000, or 0 for no intervals")
+
+    @property
+    def alpha(self) -> float:
+        """Level of the tests."""
+        return 1 - self.confidence
+
+
+@dataclass(frozen=True)
+class Part:
+    """One effect in one layer: what is claimed of it, and what the seeds say.
+
+    Attributes:
+        name, layer: of the effect.
+        effect, ci_low, ci_high: over seeds and data points.
+        band: the effect is claimed to lie above the first and below the second.
+        margins: (sides, all seeds) how far each seed lies inside the band, from each finite end; NaN for seeds without a value.
+        p_value: that it lies inside, the larger of the sides.
+        p_against: that it lies outside, the smaller of the sides; uncorrected.
+        decides: whether the claim's verdict depends on it.
+        status: "holds", "fails", "open".
+        about: further columns of its row.
+    """
+
+    name: str
+    layer: str
+    effect: float
+    ci_low: float
+    ci_high: float
+    band: tuple[float, float]
+    margins: Array
+    p_value: float
+    p_against: float
+    status: Status
+    decides: bool = True
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Seeds."""
+        return int(np.isfinite(self.margins).all(axis=0).sum())
+
+    def row(self) -> dict[str, Any]:
+        """Its row in ``claims.json``."""
+        low, high = self.band
+        ends = f"> {low:g}" if math.isinf(high) else f"<= {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"
+        return (
+            {"part": self.name, "layer": self.layer, "k": 2, "selection": "all"}
+            | self.about
+            | {"effect": self.effect, "ci_low": self.ci_low, "ci_high": self.ci_high}
+            | {"p_value": self.p_value, "p_against": self.p_against, "n": self.n, "held_against": ends}
+            | {"verdict": VERDICT_OF[self.status], "decides": self.decides}
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim, judged. ``n`` counts seeds; NaN where the table does not allow a number."""
+
+    id: str
+    statement: str
+    verdict: str
+    effect: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    n: int
+    decided_by: str
+    criterion: str
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    control: str | None = None
+    remarks: list[str] = field(default_factory=list)
+    note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for ``claims.json``; numbers that are not finite become None."""
+        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def compare(
+    settings: Settings,
+    seeds: int,
+    name: str,
+    layer: str,
+    sample: Sample,
+    band: tuple[float, float],
+    *,
+    whole: Array | None = None,
+    least: float = 0.0,
+    decides: bool = True,
+    about: dict[str, Any] | None = None,
+) -> Part | None:
+    """The part that a quantity, or its share of a whole, lies within a band; None where no seed has a value.
+
+    Args:
+        settings: level and draws.
+        seeds: number of all seeds of the evidence.
+        name, layer: of the part.
+        sample: its first quantity is judged.
+        band: open interval; either end may be infinite.
+        whole: (seeds, points), of which the quantity is a share; the mean of shares is that of quantities over that of wholes.
+        least: mean of the whole at or below which a share is undefined.
+        decides: whether it takes part in the verdict.
+        about: further columns of its row.
+    """
+    part, about = sample.values[0], dict(about or {})
+    if not part.size:
+        return None
+    both = np.stack([part, np.ones_like(part) if whole is None else whole])
+    both = np.where(np.isfinite(both).all(axis=0), both, np.nan)
+    judged, base = net_means(both)
+    sides = [judged - band[0] * base] * math.isfinite(band[0]) + [band[1] * base - judged] * math.isfinite(band[1])
+    margins = np.full((len(sides), seeds), np.nan)
+    margins[:, sample.seeds] = sides
+    effect, low, high = math.nan, math.nan, math.nan
+    if base.mean() > least:
+        effect = float(judged.mean() / base.mean())
+        if part.shape[0] > 1 and settings.resamples:
+            boot = hierarchical_bootstrap(both, _share, resamples=settings.resamples, seed=settings.seed)
+            low, high = (float(end[0]) for end in boot.t_intervals(settings.confidence))
+    else:
+        about |= {"reason": f"undefined: the whole is {base.mean():.3g}"}
+    p_value, p_against = float(_flip(margins).max()), float(_flip(-margins).min())
+    known = not math.isnan(effect)
+    status: Status = (
+        "holds" if known and p_value < settings.alpha else "fails" if known and p_against < settings.alpha else "open"
+    )
+    return Part(name, layer, effect, low, high, band, margins, p_value, p_against, status, decides, about)
+
+
+def _share(means: Array) -> Array:
+    """(draws, 2, seeds) to (draws, 1)."""
+    judged, base = means[:, 0].mean(axis=1), means[:, 1].mean(axis=1)
+    return np.divide(judged, base, out=np.full(judged.shape, np.nan), where=base > 0)[:, None]
+
+
+def _flip(margins: Array) -> Array:
+    return one_sided(flip_draws(margins.T))
+
+
+def settle(parts: Sequence[Part], settings: Settings) -> list[Part]:
+    """Parts that are all needed: failing is corrected for the number of sides, of all parts, that do not hold."""
+    sides = np.concatenate([part.margins for part in parts]) if parts else np.zeros((0, 0))
+    owner = np.repeat(np.arange(len(parts)), [len(part.margins) for part in parts])
+    doubtful = np.flatnonzero(_flip(sides) >= settings.alpha) if sides.size else np.zeros(0, dtype=np.int64)
+    found = list(parts)
+    if doubtful.size:
+        corrected = step_down(flip_draws(-sides[doubtful].T), "greater")
+        for place in np.unique(owner[doubtful]):
+            p = float(corrected[owner[doubtful] == place].min())
+            fails = parts[place].status == "fails" and p < settings.alpha
+            found[place] = replace(parts[place], p_against=p, status="fails" if fails else "open")
+    return found
+
+
+def any_of(parts: Sequence[Part], settings: Settings) -> list[Part]:
+    """Parts (of one side each) of which any would do: p-values corrected for the number of parts that do not fail."""
+    hopeful = [place for place, part in enumerate(parts) if part.status != "fails"]
+    found = list(parts)
+    if hopeful:
+        margins = np.concatenate([parts[place].margins for place in hopeful]).T
+        for place, p in zip(hopeful, step_down(flip_draws(margins), "greater"), strict=True):
+            found[place] = replace(parts[place], p_value=float(p), status="holds" if p < settings.alpha else "open")
+    return found
+
+
+def decider(parts: Sequence[Part], missing: bool, clearance: Callable[[Part], float] | None = None) -> tuple[Status, Part | None]:
+    """What follows from parts that are all needed, and the part that it hangs on: of those that hold the one with the largest p,
+    and among equals the one of least ``clearance``, by default the mean margin in its standard deviations."""
+    clearance = clearance or _clearance
+    needed = [part for part in parts if part.decides]
+    failing = [part for part in needed if part.status == "fails"]
+    if failing:
+        return "fails", min(failing, key=lambda part: part.p_against)
+    if needed and not missing and all(part.status == "holds" for part in needed):
+        return "holds", max(needed, key=lambda part: (part.p_value, -clearance(part)))
+    return "open", next((part for part in needed if part.status == "open"), needed[0] if needed else None)
+
+
+def _clearance(part: Part) -> float:
+    """How far the mean margin lies from 0, in its standard deviations."""
+    margins = part.margins[:, np.isfinite(part.margins).all(axis=0)]
+    spread = margins.std(axis=1)
+    return float(
+        np.min(np.divide(margins.mean(axis=1), spread, out=np.full(spread.shape, np.inf), where=spread > 0), initial=np.inf)
+    )
+
+
+def claim(
+    parts: Sequence[Part],
+    notes: Notes,
+    settings: Settings,
+    outcome: tuple[Status, Part | None],
+    *,
+    id: str,
+    statement: str,
+    criterion: str,
+) -> Claim:
+    """The claim as it is written down: its numbers are those of the part that it hangs on."""
+    status, one = outcome
+    nan = math.nan
+    shown = ("", nan, nan, nan, nan, 0) if one is None else (_name(one), one.effect, one.ci_low, one.ci_high, one.p_value, one.n)
+    if one is not None and one.p_value == one.p_value:
+        notes.add(too_few(one.n, settings.alpha))
+    return Claim(
+        id=id,
+        statement=statement,
+        criterion=criterion,
+        verdict=VERDICT_OF[status],
+        decided_by=shown[0],
+        effect=shown[1],
+        ci_low=shown[2],
+        ci_high=shown[3],
+        p_value=shown[4],
+        n=shown[5],
+        parts=[part.row() for part in parts],
+        note=notes.text(),
+    )
+
+
+def too_few(seeds: int, alpha: float = 0.05) -> str:
+    """That so few seeds cannot decide, or "" """
+    needed = fewest_pairs(alpha)
+    if seeds >= needed:
+        return ""
+    return f"{seeds} seed{'s' * (seeds != 1)} cannot reach p < {alpha:.2g}; {needed} can"
+
+
+def _name(part: Part) -> str:
+    selection = part.about.get("selection", "all")
+    where = f"layer {part.layer}" + (f", {selection}" if selection != "all" else "")
+    return f"{part.name}, {where}" if part.layer else part.name

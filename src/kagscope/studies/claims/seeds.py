@@ -1,0 +1,168 @@
+"""From networks to one number a seed: the units of evidence of the claims (``docs/claims.md``, "Units are seeds")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+
+from kagscope.studies.nets import Grid, Indices, Key, Nets
+from kagscope.studies.statistics.bootstrap import net_means
+from kagscope.studies.statistics.student import Array
+from kagscope.tables.means import layers_of
+from kagscope.tables.schema import TRAININGS
+
+LAYER_SCORES = ("pr", "kl_uniform", "rr_pr", "rr_max", "zero_rows", "constant_units")
+
+
+class Sample(NamedTuple):
+    """Evidence for one part: means over the nets of each seed.
+
+    Attributes:
+        values: (quantities, seeds, points), NaN where undefined; every seed has a defined value of every quantity.
+        seeds: (seeds,) positions among all seeds of the evidence.
+    """
+
+    values: Array
+    seeds: Indices
+
+
+class Checkpoint(NamedTuple):
+    """One recorded step of one net: PR ratio over all column pairs at the data points ``points`` (sorted)."""
+
+    step: int
+    accuracy: float
+    points: Indices
+    ratio: Array
+
+
+@dataclass
+class Notes:
+    """What has to be said, each thing once."""
+
+    said: dict[str, None] = field(default_factory=dict)
+    undefined: int = 0
+
+    def add(self, *texts: str) -> None:
+        """Add sentences."""
+        self.said.update(dict.fromkeys(text for text in texts if text))
+
+    def text(self) -> str:
+        """All of it, in one line."""
+        counted = [f"{self.undefined} undefined values left out"] if self.undefined else []
+        return "; ".join([*self.said, *counted])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The nets that a claim is judged on: trained on true labels, or the control.
+
+    Attributes:
+        nets: at their last step.
+        results: their rows of the table.
+    """
+
+    nets: Nets
+    results: pd.DataFrame
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """Hidden layers in the order of the network."""
+        return [
+            name
+            for name in layers_of(self.nets.keys)
+            if name and self.nets.keys["score"][self.nets.keys["layer"] == name].isin(LAYER_SCORES).any()
+        ]
+
+    @property
+    def seeds(self) -> Indices:
+        """All seeds, ascending."""
+        return np.unique(self.nets.runs["seed"].to_numpy(dtype=np.int64))
+
+    @cached_property
+    def checkpoints(self) -> dict[tuple[str, str], list[Checkpoint]]:
+        """Recorded steps of each layer and run, ascending."""
+        results = self.results
+        pr = results[(results["score"] == "pr") & (results["k"] == 2) & (results["selection"] == "all")]
+        pr = pr.sort_values(["step", "point"], kind="stable")
+        found: dict[tuple[str, str], list[Checkpoint]] = {}
+        for key, part in pr.groupby(["layer", "run", "step"], observed=True, sort=True):
+            layer, run, step = cast(tuple[str, str, int], key)
+            numbers = part["point"].to_numpy(dtype=np.int64), part["ratio"].to_numpy(dtype=float)
+            found.setdefault((str(layer), str(run)), []).append(Checkpoint(int(step), float(part["accuracy"].iloc[0]), *numbers))
+        return found
+
+    def trainings(self) -> list[str]:
+        """Those of the nets, the paper's first."""
+        names = [str(name) for name in pd.unique(self.nets.runs["training"])]
+        return sorted(names, key=lambda name: (TRAININGS.index(name) if name in TRAININGS else len(TRAININGS), name))
+
+    def training(self) -> tuple[str, str]:
+        """The training on which claims are judged, and a note where that is not the standard one."""
+        names = self.trainings()
+        if not names or names[0] == "standard":
+            return "standard", ""
+        return names[0], f"judged on the {names[0]} training: the study has no standard nets"
+
+    def of_training(self, training: str) -> Indices:
+        """Indices of the nets of one training."""
+        return np.flatnonzero((self.nets.runs["training"].astype(str) == training).to_numpy())
+
+    def widths(self, which: Indices) -> list[int]:
+        """Widths of some nets, ascending."""
+        return sorted({int(width) for width in self.nets.runs["width"].to_numpy()[which]})
+
+    def sample(self, keys: list[Key], measure: str, which: Indices, notes: Notes, but: str = "") -> Sample:
+        """Several quantities of the same nets, at the data points where all of them are defined, averaged over each seed."""
+        grids = [self.nets.grid(key, measure) for key in keys]
+        values = together([Grid(g.points, g.values[which], g.recorded[which]) for g in grids], notes)
+        return self.average(values, which, notes, f"{keys[0].score}, layer {keys[0].layer}", but)
+
+    def average(self, values: Array, which: Indices, notes: Notes, what: str, but: str = "") -> Sample:
+        """Means over the nets of each seed, every setting weighing the same.
+
+        Args:
+            values: (quantities, nets, points), NaN where undefined.
+            which: (nets,) their indices.
+            notes: told of what is left out.
+            what: the quantity, for the notes.
+            but: an axis that is no part of a setting here, since the quantities compare along it.
+        """
+        setting = self.nets.codes([axis for axis in self.nets.axes if not but or axis not in (but, f"{but}s")])[which]
+        seed = np.searchsorted(self.seeds, self.nets.runs["seed"].to_numpy(dtype=np.int64)[which])
+        defined = np.isfinite(values).any(axis=2).all(axis=0)
+        there = np.zeros((int(setting.max(initial=-1)) + 1, self.seeds.size), dtype=bool)
+        there[setting[defined], seed[defined]] = True
+        some = there.any(axis=0)
+        kept = 2 * there.sum(axis=1) >= max(int(some.sum()), 1)
+        complete = there[kept].all(axis=0) & some if kept.any() else np.zeros(self.seeds.size, dtype=bool)
+        if left := int((there.any(axis=1) & ~kept).sum()):
+            notes.add(f"{what}: {left} settings left out, which fewer than half of the seeds have")
+        if left := int((some & ~complete).sum()):
+            notes.add(f"{what}: {left} of {int(some.sum())} seeds left out, which lack a setting")
+        found = [
+            net_means(
+                np.stack([_mean(values[:, defined & (seed == one) & (setting == s)]) for s in np.flatnonzero(kept)], axis=-1)
+            )
+            for one in np.flatnonzero(complete)
+        ]
+        shape = values.shape[0], 0, values.shape[2]
+        return Sample(np.stack(found, axis=1) if found else np.zeros(shape), np.flatnonzero(complete))
+
+
+def _mean(values: Array) -> Array:
+    """(quantities, nets, points) to (quantities, points)."""
+    return values[:, 0] if values.shape[1] == 1 else net_means(np.moveaxis(values, 1, -1))
+
+
+def together(grids: list[Grid], notes: Notes) -> Array:
+    """(quantities, nets, points) at the points that all grids have, NaN where any is undefined; what is undefined is counted."""
+    common = grids[0].points
+    for grid in grids[1:]:
+        common = np.intersect1d(common, grid.points)
+    stack = np.stack([grid.values[:, np.searchsorted(grid.points, common)] for grid in grids])
+    notes.undefined += sum(int((grid.recorded & ~np.isfinite(grid.values)).sum()) for grid in grids)
+    return np.where(np.isfinite(stack).all(axis=0), stack, np.nan)
