@@ -35,6 +35,7 @@ _PUBLIC: dict[str, str] = {
     "limit_threads": "minors.threads",
     "haar_mean_s1": "minors.rotations",
     "rotation_ratio": "minors.rotations",
+    "published_scores": "minors.published",
     "zero_rows": "scores.of_jacobians",
     "axis_alignment": "scores.of_jacobians",
     "functional": "scores",

@@ -1,0 +1,54 @@
+"""The authors' sampled scores: how they relate to ours over all minors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import kagscope as kag
+
+
+def test_of_all_minors_drawn_once_they_are_ours() -> None:
+    J = np.array([[1.0, 2.0, -3.0]])  # a single row: three minors of order 1, drawn again and again
+    drawn = kag.published_scores(J, 1, samples=30_000)
+    ours = kag.minor_moments(J, 1)
+    assert drawn["pr"] * np.sqrt(30_000 / 3) == pytest.approx(ours.participation_ratio, rel=0.01)
+    assert drawn["kl"] == pytest.approx(ours.kl_uniform, abs=0.01)
+    assert drawn["rr"] == pytest.approx(1), "O(1) has no rotations"
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_pr_scales_with_the_number_of_minors_and_kl_is_the_same(k: int) -> None:
+    J = np.random.default_rng(k).normal(size=(8, 30))
+    ours = kag.minor_moments(J, k)
+    drawn = [kag.published_scores(J, k, samples=500, seed=seed) for seed in range(40)]
+    scale = np.sqrt(ours.count / 500)
+    for name, expected in (("pr", ours.participation_ratio * scale), ("kl", ours.kl_uniform)):
+        values = np.array([one[name] for one in drawn])
+        assert values.mean() == pytest.approx(expected, rel=0.02)
+        assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(40) + 0.01 * expected
+
+
+def test_the_largest_of_drawn_minors_over_rotated_ones_is_another_number_than_over_all() -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(196, 16).weight.detach() for _ in range(12)]
+    drawn = np.mean([kag.published_scores(W, 2, seed=seed)["rr"] for seed, W in enumerate(layers)])
+    assert drawn > np.mean([kag.rotation_ratio(W, 2, kind="max") for W in layers]) + 0.1
+
+
+def test_batches_seeds_scales_and_zeros() -> None:
+    J = np.random.default_rng(0).normal(size=(3, 5, 7))
+    J[2] = 0
+    found = kag.published_scores(J, 2, seed=4)
+    assert {name: values.shape for name, values in found.items()} == {"pr": (3,), "kl": (3,), "rr": (3,)}
+    assert all(np.isnan(values[2]) for values in found.values())
+    alone = kag.published_scores(J[1] * 2.0**400, 2, seed=4)
+    assert alone == {name: values[1] for name, values in found.items()}
+    assert kag.published_scores(J[1], 2, seed=5) != alone
+
+
+@pytest.mark.parametrize("samples", [0, -1, 2.5, True])
+def test_samples_are_a_number_of_minors(samples: object) -> None:
+    with pytest.raises(kag.InputError, match="samples"):
+        kag.published_scores(np.eye(3), 2, samples=samples)  # type: ignore[arg-type]
