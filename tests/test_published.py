@@ -51,4 +51,4 @@ def test_batches_seeds_scales_and_zeros() -> None:
 @pytest.mark.parametrize("samples", [0, -1, 2.5, True])
 def test_samples_are_a_number_of_minors(samples: object) -> None:
     with pytest.raises(kag.InputError, match="samples"):
-        kag.published_scores(np.eye(3), 2, samples=samples)  # type: ignore[arg-type]
+        kag.published_scores(np.eye(3), 2, samples=samples)

@@ -107,13 +107,7 @@ plt.close(figure)
 
 # %% [markdown]
 # Intervals that do not overlap are a hint, not a verdict: the study varied one thing, on one data set, with three nets each.
-# `relations.csv` has rank correlations of geometry with outcomes across all runs, with p-values adjusted for their number (Holm).
-
-# %%
-# fewer than eight runs have none
-related = None if QUICK else pd.read_csv(folder / "out" / "relations.csv", dtype={"layer": str})
-if related is not None:
-    display(related.query("score == 'pr' and k == 2").head(6))
+# `relations.csv` asks whether geometry goes with outcomes within settings: five seeds can tell, three cannot, and it says so.
 
 # %% [markdown]
 # ## Go on

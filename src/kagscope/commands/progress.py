@@ -118,12 +118,16 @@ def print_outcome(outcome: Outcome) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("claim", overflow="fold")  # the one that gives way on a narrow terminal
     table.add_column("verdict", no_wrap=True)
+    controls = any(claim.control for claim in outcome.claims)
+    if controls:
+        table.add_column("control", no_wrap=True)
     for heading in ("effect", "95% interval", "p", "n"):
         table.add_column(heading, justify="right", no_wrap=True)
     for claim in outcome.claims:
         table.add_row(
             Text(claim.id.replace("-", " ")),
             Text(claim.verdict, style=VERDICT_STYLE[claim.verdict]),
+            *([claim.control or "–"] if controls else []),
             _number(claim.effect),
             f"{_number(claim.ci_low)} to {_number(claim.ci_high)}",
             _p_value(claim.p_value),

@@ -161,8 +161,15 @@ class Nets:
         """(nets,) number of the combination of these columns' values, in order of appearance."""
         if not names:
             return np.zeros(len(self.runs), dtype=np.int64)
-        texts = self.runs[list(names)].astype(str)
-        return np.asarray(texts.groupby(list(names), sort=False).ngroup(), dtype=np.int64)
+        if tuple(names) not in self._codes:
+            texts = self.runs[list(names)].astype(str)
+            self._codes[tuple(names)] = np.asarray(texts.groupby(list(names), sort=False).ngroup(), dtype=np.int64)
+        return self._codes[tuple(names)]
+
+    @cached_property
+    def _codes(self) -> dict[tuple[str, ...], Indices]:
+        """Combinations asked for before."""
+        return {}
 
     def tied(self, axis: str) -> list[str]:
         """Other axes that change together with ``axis``: each of its values comes with one value of theirs."""

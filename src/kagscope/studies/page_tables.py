@@ -44,8 +44,7 @@ def _relations(related: pd.DataFrame) -> dict[str, Any]:
     """Every pair of a score with an outcome, the surest first, with what the statistics say of it."""
     texts = [name for name in ("layer", "k", "score", "measure", "outcome") if name in related]
     numbers = [str(name) for name in related if name not in (*texts, "test") and pd.api.types.is_numeric_dtype(related[name])]
-    order = [name for name in numbers if name.startswith("p_")]
-    first = related.sort_values(order[-1]) if order else related
+    first = related.sort_values("p_joint", kind="stable") if len(related) else related
     rows = [
         [*(_cell(row[name]) for name in texts), *(_cell(row[name]) for name in numbers)]
         for row in first.head(MOST).to_dict("records")

@@ -9,9 +9,9 @@ from kagscope.figures.labels import outcome_label
 from kagscope.figures.study import net_means
 from kagscope.studies.collect import Collected, Outcome, with_labels
 from kagscope.studies.execute.base import Report
+from kagscope.studies.nets import outcome_columns
 from kagscope.studies.page_data import exhibits, settings_of_runs
 from kagscope.studies.page_tables import study_tables
-from kagscope.studies.relations import outcome_columns
 from kagscope.studies.store import RunStore
 from kagscope.studies.study_figures import study_figures
 
