@@ -65,7 +65,7 @@ def runs() -> pd.DataFrame:
 def related() -> pd.DataFrame:
     made = relations(Nets.of(rows()[0], runs(), ["width", "training", "seed"]))
     rho = np.random.default_rng(0).uniform(-0.6, 0.6, len(made))
-    return made.assign(rho=rho, rho_low=rho - 0.3, rho_high=rho + 0.3, p_joint=np.where(abs(rho) > 0.5, 0.01, 0.5))
+    return made.assign(n=5, rho=rho, rho_low=rho - 0.3, rho_high=rho + 0.3, p_joint=np.where(abs(rho) > 0.5, 0.01, 0.5))
 
 
 @cache

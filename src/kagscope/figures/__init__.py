@@ -27,7 +27,7 @@ Tables of a study from a file (``summary.csv``, ``runs.parquet``, ``relations.cs
 :func:`plot_by_axis`         a score against one numeric axis
 :func:`figure_dynamics`      accuracy and scores along training, by two axes
 :func:`plot_relation`        geometry against an outcome, a point for each net
-:func:`plot_correlations`    rank correlations with intervals
+:func:`plot_correlations`    correlations within settings, with intervals
 :func:`plot_comparison`      what a category of an axis, or another study, changes: every score
 :func:`plot_robustness`      adversarial accuracy against the size of the attack
 ============================ ===============================================================
