@@ -22,14 +22,14 @@ def test_sampled_against_exact(k: int, selection: kag.Selection, scale: float) -
     where = {"image_shape": (5, 5)}
     exact = kag.minor_moments(J, k, selection, **where)
     sampled = kag.minor_moments(J, k, selection, method="sampled", seed=1, **where)
-    assert not sampled.exact
+    assert not sampled.exact or k == 2  # so few column pairs are all visited
     assert sampled.count == exact.count
     error = sampled.stderr
     for name in (*SUMS, *SCORES):
         wanted = getattr(exact, name)
         if 0 < abs(wanted) < 1e300:
             assert abs(getattr(sampled, name) - wanted) <= 5 * error[name] + 1e-9 * abs(wanted), name
-    assert "kl_uniform" in error
+    assert sampled.exact or "kl_uniform" in error
     assert sampled.top <= exact.top * (1 + 1e-12)
     assert sampled.histogram.counts.sum() + sampled.histogram.zeros == pytest.approx(exact.count, rel=1e-6)
     assert sampled.near_zero == pytest.approx(exact.near_zero, abs=0.01)

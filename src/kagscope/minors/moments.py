@@ -94,7 +94,8 @@ class Moments:
         replicates: (B, 64) independent estimates of each sampled sum by name, normalised, whose mean is the sum. Those of one
             call are drawn side by side, so that sums over selections and scores of several sums keep their covariance. What is
             exact is absent.
-        unknown: (B,) by name, where a sum is sampled and its error is not known; of top, that it is a lower bound.
+        unknown: (B,) by name, where a sum, or the histogram, is sampled and its error is not known; of top, that it is a lower
+            bound.
         batched: whether a batch was given: decides between floats and arrays.
         plan: how the moments were found; ``plan.explain()`` says it in words.
         device: torch device of a batch given on CUDA: what is read of it, scores too, are tensors there. None: NumPy arrays.
@@ -305,7 +306,7 @@ class Moments:
         replicates = {name: left._replicated(name) + right._replicated(name) for name in sampled}
         unknown = {
             name: left._is_unknown({name}) | right._is_unknown({name})
-            for name in sums
+            for name in (*sums, "histogram")
             if name in left.unknown or name in right.unknown
         }
         return Moments(

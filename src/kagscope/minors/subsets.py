@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -58,6 +59,12 @@ class SubsetList:
             self.cells[indices],
             self.membership,
         )
+
+    @cached_property
+    def by_cell(self) -> tuple[IntArray, IntArray]:
+        """(P, k) all columns of each subset, cell by cell, and (cells + 1,) where each cell begins."""
+        counts = np.bincount(self.cells, minlength=len(self.membership))
+        return self.sets[np.argsort(self.cells, kind="stable")], np.concatenate([[0], np.cumsum(counts)])
 
     @property
     def counts(self) -> list[int]:

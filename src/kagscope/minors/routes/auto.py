@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.plan import AUTO_SECONDS, BYTES_A_SUBSET, CHEAP_SECONDS, Plan, reference_seconds
+from kagscope.minors.routes.column_pairs import ColumnPairs
 from kagscope.minors.routes.determinants import Determinants
 from kagscope.minors.routes.entries import Entries
 from kagscope.minors.routes.enumeration import Enumeration
@@ -27,7 +28,9 @@ FORMULAS: tuple[Route, ...] = (Zonogon(), PowerGrams(), Hull(), Spectral(), Mask
 MULTIPOLE: Route = Multipole()  # exact, and too slow to stand in for draws
 VISITS: tuple[Route, ...] = (Entries(), Enumeration(), Determinants())
 SAMPLED: Route = Sampled()
+COLUMN_PAIRS: Route = ColumnPairs()
 TRIPLES: Route = Triples()
+SAMPLERS = (COLUMN_PAIRS, TRIPLES, SAMPLED)
 
 Choice = dict[Route, frozenset[str]]  # which route finds which moments
 
@@ -49,7 +52,7 @@ class Auto:
 
     | k | over every subset of some columns | over other selections |
     |---|---|---|
-    | 2 | S1 zonogon, S2 and S4 power Grams, top hull | S1 zonogons of column pairs, S2 and S4 power Grams |
+    | 2 | S1 zonogon, S2 and S4 power Grams, top hull | S2, S4 and draws in one pass; "auto": S1 zonogons of column pairs |
     | 3 | S1 zonotope, S2 spectral, S4 quartic | S2, with the draws; of more columns masked Grams |
     | 4 and more | S2 spectral | nothing |
 
@@ -66,32 +69,40 @@ class Auto:
     def run(self, tasks: list[Task]) -> list[Moments]:
         """The moments of each task."""
         found: dict[int, list[Found]] = {}
+        drawn: dict[Route, dict[int, frozenset[str]]] = {route: {} for route in SAMPLERS}
         left = dict(enumerate(self.choose(tasks)))
         while left:
             for choice, indices in _grouped(left):
-                found |= self._parts(choice, {index: tasks[index] for index in indices})
+                sampler = next((route for route in SAMPLERS if route in choice), None)
+                parts, lost = self._parts(choice, {index: tasks[index] for index in indices})
+                for index in indices:
+                    if sampler is not None:  # what formulas cannot tell from rounding is sampled with the rest
+                        drawn[sampler][index] = choice[sampler] | lost[index]
+                    if sampler is not None or not lost[index]:
+                        found[index] = parts[index]
             left = {index: self._after_formulas(tasks[index]) for index in left if index not in found}
+        for route, by_index in drawn.items():
+            asked = [replace(tasks[index], wanted=wanted, known=_sums(found[index])) for index, wanted in by_index.items()]
+            for index, part in zip(by_index, route.run(asked) if asked else [], strict=True):
+                if part is None:
+                    drawn[SAMPLED][index] = by_index[index]
+                else:
+                    found[index].append(replace(part, work=route.steps(tasks[index])))
         return [self._moments(task, found[index]) for index, task in enumerate(tasks)]
 
-    def _parts(self, choice: Choice, tasks: dict[int, Task]) -> dict[int, list[Found]]:
-        """What the routes of a choice find of each task; without those of which one cannot tell."""
+    def _parts(self, choice: Choice, tasks: dict[int, Task]) -> tuple[dict[int, list[Found]], dict[int, frozenset[str]]]:
+        """What the exact routes of a choice find of each task, and which moments they cannot tell from rounding."""
         parts: dict[int, list[Found]] = {index: [] for index in tasks}
-        left: dict[int, frozenset[str]] = dict.fromkeys(tasks, frozenset())
-        sampler = next((route for route in choice if route in (SAMPLED, TRIPLES)), None)  # the last, if any
+        lost: dict[int, frozenset[str]] = dict.fromkeys(tasks, frozenset())
         for route, moments in choice.items():
-            asked = [
-                replace(tasks[index], wanted=moments | (left[index] if route is sampler else frozenset())) for index in parts
-            ]
-            if route is sampler:
-                asked = [replace(task, known=_sums(parts[index])) for task, index in zip(asked, parts, strict=True)]
-            for index, task, part in zip(list(parts), asked, route.run(asked) if asked else [], strict=True):
-                if part is not None:
-                    parts[index].append(replace(part, work=route.steps(task)))
-                elif sampler not in (None, route):
-                    left[index] |= moments  # not told from rounding by a formula: sampled with the rest
+            some = [index for index in tasks if route not in SAMPLERS]
+            asked = [replace(tasks[index], wanted=moments) for index in some]
+            for index, task, part in zip(some, asked, route.run(asked) if asked else [], strict=True):
+                if part is None:
+                    lost[index] |= moments
                 else:
-                    del parts[index]
-        return parts
+                    parts[index].append(replace(part, work=route.steps(task)))
+        return parts, lost
 
     def _choice(self, task: Task, alone: bool) -> Choice:
         formulas = self._formulas(task)
@@ -112,15 +123,16 @@ class Auto:
     def _after_formulas(self, task: Task) -> Choice:
         """Where formulas could not tell a sum from rounding."""
         visit = self._visit(task)
-        return visit if _affordable(task, _work(task, visit)) else {SAMPLED: task.wanted}
+        return visit if _affordable(task, _work(task, visit)) else {_sampler(task): task.wanted}
 
     def _sampled(self, task: Task) -> Choice:
         """Formulas where they cost little, and draws for the rest."""
         limit = AUTO_SECONDS if task.method == "auto" else CHEAP_SECONDS
         choice: Choice = {}
         left = _with_s1(task.wanted)
-        sampler = TRIPLES if TRIPLES.provides(task) else SAMPLED
-        formulas = () if task.count is None or (sampler is TRIPLES and not task.clique) else FORMULAS  # it has S2 anyway
+        sampler = _sampler(task)
+        in_one_pass = sampler is TRIPLES or (sampler is COLUMN_PAIRS and task.method != "auto")
+        formulas = () if task.count is None or (in_one_pass and not task.clique) else FORMULAS  # it has S2 anyway
         for route in formulas:
             given = route.provides(task) & left
             if given and reference_seconds(route.steps(replace(task, wanted=given))) <= limit:
@@ -162,6 +174,10 @@ class Auto:
         replicates = {name: values for part in parts for name, values in part.replicates.items()}
         unknown = {name: values for part in parts for name, values in part.unknown.items()}
         return Moments(task.k, count, parts[0].exponent, ordered, bins, replicates, unknown, False, plan)
+
+
+def _sampler(task: Task) -> Route:
+    return next(route for route in SAMPLERS if route.provides(task))
 
 
 def _sums(parts: list[Found]) -> dict[str, FloatArray]:

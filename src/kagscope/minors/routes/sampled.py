@@ -18,6 +18,7 @@ from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.moments import REPLICATES, SUMS, Bins
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
+from kagscope.minors.replicates import CARRIED, carried, controlled
 from kagscope.minors.routes.volume_draws import FAN, Sets, count_sets
 from kagscope.minors.routes.zonotope_sampled import s1_draws
 from kagscope.minors.scaling import nonzero_rows
@@ -30,7 +31,6 @@ S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times r
 UNITS = 2  # column prefixes of each replicate to begin with
 MOST_SETS = 1 << 20  # column sets drawn for one matrix
 NOISE_SHARE = 1e-3  # of S1 that may be rounding
-CARRIED = 16.0  # draws that carry the variance of a sum: with fewer, its error is not known
 UNSEEN = "no minor that is not zero was met"
 ROUNDING = "the minors that were met cannot be told from rounding"
 
@@ -155,7 +155,7 @@ class _Sample:
             self.drawn += units * REPLICATES * FAN
             self.top, noise = max(self.top, float(found[4].max())), max(noise, share)
             values = np.concatenate([values, found[:4]], axis=2)
-            replicates = _controlled(values.mean(axis=2), self.s1)
+            replicates = _known_s1(values.mean(axis=2), self.s1)
             self.unknown = {name for name in names if _carried(values, SUMS.index(name), self.s1) < CARRIED}
             self.converged = not self.unknown and _error(replicates, names, self.s1) <= self.task.rel_error
             lost = noise > NOISE_SHARE or not np.isfinite(replicates).all()
@@ -198,32 +198,17 @@ def _sets(matrix: FloatArray, task: Task) -> Sets:
     return Sets(rows, task.k, allowed=allowed)
 
 
-def _controlled(replicates: FloatArray, s1: float | None) -> FloatArray:
-    """(4, REPLICATES) with the entropy corrected by how far S1 was missed, where that is known."""
-    if s1 is None:
-        return replicates
-    miss = s1 - replicates[0]
-    spread = replicates[0] - replicates[0].mean()
-    slope = float(spread @ replicates[3]) / float(spread @ spread) if spread.any() else 0.0
-    return np.stack([*replicates[:3], replicates[3] + slope * miss])
+def _known_s1(replicates: FloatArray, s1: float | None) -> FloatArray:
+    """(4, REPLICATES) with the entropy corrected where S1 is known."""
+    return replicates if s1 is None else np.stack([*replicates[:3], controlled(replicates[0], replicates[3], s1)])
 
 
 def _carried(values: FloatArray, row: int, s1: float | None) -> float:
     """How many draws carry the variance of a sum, the entropy after its correction."""
     one = values[row].ravel()
     if row == 3 and s1 is not None and values[0].any():
-        one = _controlled(values.reshape(4, -1), s1)[3]
+        one = controlled(values[0].ravel(), one, s1)
     return carried(one)
-
-
-def carried(one: FloatArray) -> float:
-    """How many of some draws carry the variance of their mean: (sum of d^2)^2 / sum of d^4 of their deviations d."""
-    deviation = one - one.mean()
-    largest = np.abs(deviation).max()
-    if largest <= 1e-12 * np.abs(one).max():
-        return np.inf
-    squares = (deviation / largest) ** 2
-    return float(squares.sum() ** 2 / (squares**2).sum())
 
 
 def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:

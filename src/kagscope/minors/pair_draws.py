@@ -1,0 +1,232 @@
+"""Column pairs drawn by the root of their S2, each with exact sums over its row pairs (MATH.md 4.11).
+
+S2 of every column pair follows from one Gram matrix, and S1 of a pair hardly varies against its root q. So pairs are drawn within
+each cell of the selections in proportion to q, partly uniformly, in :data:`REPLICATES` independent replicates; those that would
+be drawn anyway are taken for certain. Sums of q and q ln q over all pairs are known, and what they explain of S1 and of the
+entropy is not left to chance (generalised regression estimator: Särndal, Swensson & Wretman 1992, chapter 6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.minors._numba import SLOTS
+from kagscope.minors.moments import REPLICATES
+from kagscope.minors.pair_kernels import UNIFORM, pair_sizes, parallel_sizes, visit_pairs
+from kagscope.minors.threads import even_parts, map_blocks, one_blas_thread, run_parts
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+MOST_ROWS = 256  # of which every pair is visited; beyond, rows are drawn as well
+ROW_DRAWS = 96  # rows of each drawn pair then
+WHOLE = 2.0**25  # minors that are visited all, however many rows
+LOST = 1e-9  # share of S4 that may be rounding
+MOST_MENDED = 2.0**27  # minors visited for it
+PARTS = 32  # of the visits, fixed: threads never change a bit
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Estimates of one stage.
+
+    Attributes:
+        draws: (cells,) of each replicate.
+        sums: (3, cells, REPLICATES) of S1, S4 where Grams cancel, entropy.
+        spread: (3, D) what each draw adds to the sums apart from the mean of its cell, and (D,) the cells.
+        top: (cells,) largest minor met.
+        hist: (cells, SLOTS) estimated counts, or None.
+        complete: whether every pair was visited in full, so that nothing is left to chance.
+        steps: minors looked at.
+    """
+
+    draws: IntArray
+    sums: FloatArray
+    spread: tuple[FloatArray, IntArray]
+    top: FloatArray
+    hist: FloatArray | None
+    complete: NDArray[np.bool_]
+    steps: float
+
+
+class PairDraws:
+    """The column pairs of a matrix, cell by cell, and estimates of sums over them.
+
+    Args:
+        J: (m, n) normalised, without zero rows.
+        pairs: (P, 2) columns, cell by cell.
+        starts: (cells + 1,) where each cell begins.
+        powers: whether S4 is wanted.
+
+    Attributes:
+        s2: (cells,) exact.
+        s4: (cells,) exact, but for the pairs whose power Grams cancel.
+        live: (cells,) pairs that have a minor which is not zero.
+    """
+
+    def __init__(self, J: FloatArray, pairs: IntArray, starts: IntArray, powers: bool) -> None:
+        self.VT = np.ascontiguousarray(J.T)
+        self.pairs, self.starts, self.cells = pairs, starts, len(starts) - 1
+        m = len(J)
+        self.row_sets = comb(m, 2)
+        self.rows_drawn = m > MOST_ROWS and len(self.pairs) * self.row_sets > WHOLE
+        self.known, s4, rounding = _sizes(J, self.VT, self.pairs, powers)
+        self.q = self.known[0]
+        self.s2, self.live = self._by_cell(self.q**2), self._by_cell(self.q > 0)
+        self.lost_s4 = self._mend(s4, rounding)
+        self.s4 = self._by_cell(np.where(self.lost_s4, 0.0, s4))
+
+    def _mend(self, s4: FloatArray, rounding: FloatArray) -> NDArray[np.bool_]:
+        """Visits pairs whose S4 is nothing but rounding in cells where that shows; which are left since they are too many."""
+        zero = self.q == 0
+        s4[zero] = rounding[zero] = 0.0
+        shows = ~(self._by_cell(rounding) <= LOST * self._by_cell(s4))
+        lost = ~(rounding <= LOST * s4) & np.repeat(shows, np.diff(self.starts))  # what is not a number, too
+        again = np.flatnonzero(lost)
+        if again.size and again.size * self.row_sets <= MOST_MENDED:
+            found, nothing = np.zeros((again.size, 4)), np.zeros((0, 0))
+
+            def visit(some: slice) -> None:
+                every = np.zeros((some.stop - some.start, 0))
+                visit_pairs(self.VT, self.pairs[again[some]], every, np.ones(len(every)), again[some], found[some], nothing)
+
+            map_blocks(visit, again.size, 1 << 9)
+            s4[again] = found[:, 1]
+            lost[again] = False
+        return lost
+
+    def _by_cell(self, values: NDArray[np.generic]) -> FloatArray:
+        """(cells,) sums."""
+        if not self.cells:
+            return np.zeros(0)
+        return np.add.reduceat(values.astype(np.float64, copy=False), self.starts[:-1])
+
+    def steps(self, draws: IntArray) -> float:
+        """Minors that so many draws (cells,) of each replicate would look at, at most."""
+        inner = comb(ROW_DRAWS, 2) if self.rows_drawn else self.row_sets
+        counts = draws * REPLICATES
+        return float(inner * (counts if self.rows_drawn else np.minimum(counts, np.diff(self.starts))).sum())
+
+    def draw(self, draws: IntArray, seed: list[int], histogram: bool) -> Draws:
+        """Estimates from so many draws (cells,) of each replicate."""
+        parts = run_parts(lambda cell: self._drawn(cell, int(draws[cell]), [*seed, cell]), self.cells)
+        visits, weights, cells = [], [], []
+        for cell, (sure, index, chance) in enumerate(parts):
+            visits += [sure, index]
+            weights += [np.ones(len(sure)), 1.0 / (index.size * chance) if index.size else np.zeros(0)]
+            cells += [np.full(len(sure) + len(index), cell)]
+        looked = np.concatenate(visits)
+        steps, found, hist = self._visited(looked, np.concatenate(weights), np.concatenate(cells), seed, histogram)
+        values = np.stack([found[0], np.where(self.lost_s4[looked], found[1], 0.0), found[2]])
+        sums, spread, top = np.empty((3, self.cells, REPLICATES)), [], np.zeros(self.cells)
+        place = 0
+        for cell, (sure, index, chance) in enumerate(parts):
+            own = values[:, place : place + len(sure) + len(index)]
+            top[cell] = found[3, place : place + own.shape[1]].max(initial=0.0)
+            place += own.shape[1]
+            sums[:, cell], rest = self._estimate(cell, own, sure, index, chance)
+            spread.append(rest)
+        by_draw = np.concatenate(spread, axis=1)
+        of = np.repeat(np.arange(self.cells), [one.shape[1] for one in spread])
+        complete = np.array([not len(index) for _, index, _ in parts], dtype=bool)
+        if hist is not None and not self.rows_drawn:  # how many minors there are of pairs that have any is known
+            seen = hist.sum(axis=1)
+            hist *= np.divide(self.live * self.row_sets, seen, out=np.zeros(self.cells), where=seen > 0)[:, None]
+        return Draws(draws, sums, (by_draw, of), top, hist, complete, steps)
+
+    def _drawn(self, cell: int, draws: int, seed: list[int]) -> tuple[IntArray, IntArray, FloatArray]:
+        """Pairs of a cell taken for certain, (REPLICATES * draws,) drawn pairs and the chance of each in one draw."""
+        begin = self.starts[cell]
+        q = self.q[begin : self.starts[cell + 1]]
+        left = np.flatnonzero(q > 0)
+        sure = []
+        while left.size:
+            chance = (1 - UNIFORM) / q[left].sum() * q[left] + UNIFORM / left.size
+            certain = chance * (draws * REPLICATES) >= 1
+            if self.rows_drawn or not certain.any():
+                break
+            sure.append(left[certain])
+            left = left[~certain]
+        taken = begin + (np.concatenate(sure) if sure else np.zeros(0, dtype=np.int64))
+        if not left.size:
+            return taken, np.zeros(0, dtype=np.int64), np.zeros(0)
+        # one place in each of equal strata: at equal distances, which pairs are drawn could be so rare that no replicate shows it
+        places = (np.arange(draws) + np.random.default_rng(seed).random((REPLICATES, draws))) / draws
+        index = np.minimum(np.searchsorted(np.cumsum(chance), places.ravel(), side="right"), left.size - 1)
+        return taken, begin + left[index], chance[index]
+
+    def _visited(
+        self, index: IntArray, weights: FloatArray, cells: IntArray, seed: list[int], histogram: bool
+    ) -> tuple[float, FloatArray, FloatArray | None]:
+        """Minors looked at, (4, V) sums of pairs and (cells, SLOTS) weighted counts; each pair once, unless rows are drawn."""
+        inverse = np.arange(len(index))
+        if not self.rows_drawn:
+            index, inverse = np.unique(index, return_inverse=True)
+            weights = np.bincount(inverse, weights, minlength=len(index)).astype(np.float64)
+            of = np.empty(len(index), dtype=np.int64)
+            of[inverse] = cells
+            cells = of
+        sums = np.zeros((len(index), 4))
+        bounds = even_parts([1.0] * len(index), PARTS) if len(index) else [0]
+
+        def work(part: int) -> FloatArray:
+            some = slice(bounds[part], bounds[part + 1])
+            rows = ROW_DRAWS if self.rows_drawn else 0
+            u = np.sort(np.random.default_rng([*seed, self.cells, part]).random((some.stop - some.start, rows)), axis=1)
+            low = cells[some].min()
+            own = np.zeros((cells[some].max() + 1 - low if histogram else 0, SLOTS))
+            visit_pairs(self.VT, self.pairs[index[some]], u, weights[some], cells[some] - low, sums[some], own)
+            return own
+
+        hists = run_parts(work, len(bounds) - 1)
+        hist = np.zeros((self.cells if histogram else 0, SLOTS))
+        for part, own in enumerate(hists):
+            low = cells[bounds[part]]
+            hist[low : low + len(own)] += own
+        inner = comb(ROW_DRAWS, 2) if self.rows_drawn else self.row_sets
+        return float(len(index) * inner), sums.T[:, inverse], hist if histogram else None
+
+    def _estimate(
+        self, cell: int, values: FloatArray, sure: IntArray, index: IntArray, chance: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """(3, REPLICATES) estimates of a cell from (3, …) sums of its visited pairs; what each draw adds apart from the mean."""
+        certain = values[:, : len(sure)].sum(axis=1)[:, None] + np.zeros(REPLICATES)
+        if not index.size:
+            return certain, np.zeros((3, 0))
+        own = slice(self.starts[cell], self.starts[cell + 1])
+        total = self.known[:, own].sum(axis=1) - self.known[:, sure].sum(axis=1)
+        x = self.known[:, index] / chance
+        y = values[:, len(sure) :] / chance
+        draws = index.size // REPLICATES
+        slopes = np.linalg.lstsq(x.T, y[[0, 2]].T, rcond=1e-10)[0].T  # of S1 and entropy
+        rest = y.copy()
+        rest[[0, 2]] -= slopes @ x
+        mean = np.zeros(3)
+        mean[[0, 2]] = slopes @ total
+        middle = rest.mean(axis=1, keepdims=True)
+        spread = (rest - middle) * np.sqrt((index.size + 3) / (index.size - 3))  # fitted slopes follow their draws
+        replicates = (middle[..., None] + spread.reshape(3, REPLICATES, draws)).mean(axis=2)
+        return certain + mean[:, None] + replicates, spread / draws
+
+
+def _sizes(J: FloatArray, VT: FloatArray, pairs: IntArray, powers: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(2, P) q and q ln q of each column pair, (P,) S4 and by how much that may be off; zeros without ``powers``."""
+    with one_blas_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        gram = VT @ J
+        square = J * J if powers else np.zeros((0, 0))
+        p22, p31 = square.T @ square, (square * J).T @ J if powers else square
+    known, s4, rounding, hard = np.empty((2, len(pairs))), *np.zeros((2, len(pairs))), np.empty(len(pairs), dtype=np.bool_)
+
+    def size(some: slice) -> None:
+        pair_sizes(gram, p22, p31, pairs[some], known[:, some], s4[some], rounding[some], hard[some])
+
+    map_blocks(size, len(pairs), 1 << 16)
+    again = np.flatnonzero(hard)
+    if again.size:
+        found = np.empty((2, again.size))
+        map_blocks(lambda some: parallel_sizes(VT, pairs[again[some]], found[:, some]), again.size, 1 << 12)
+        known[:, again] = found
+    return known, s4, rounding

@@ -1,0 +1,152 @@
+"""The loops of :mod:`kagscope.minors.pair_draws`, compiled: sizes of all column pairs, visits to drawn ones."""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from kagscope.minors._numba import LN2, LOWEST_BIN, TWO_52, bits_of, fma, prefer_wide_vectors, split
+from kagscope.minors.det2 import KERNEL, det2
+
+CANCELS = 1e-4  # a difference below this share of its terms has lost four of its sixteen digits
+EPSILON = 4e-16
+LEAST = 1e-250  # squares of what is smaller may have left the range
+UNIFORM = 0.2  # share of draws that see all alike: small minors are seen, and weights stay bounded
+
+
+@nb.njit(**KERNEL)
+def pair_sizes(gram, p22, p31, pairs, known, s4, rounding, hard):  # type: ignore[no-untyped-def]
+    """For column pairs (P, 2), q = sqrt(S2) and q ln q into ``known`` (2, P), and S4, by (power) Grams (MATH.md 4.1, 4.2).
+
+    ``rounding`` (P,): by how much S4 may be off. ``hard`` (P,): where the difference for S2 cancels, or leaves the range. Power
+    Grams (0, 0): no S4.
+    """
+    powers = p22.shape[0] > 0
+    for p in range(len(pairs)):
+        a, b = pairs[p, 0], pairs[p, 1]
+        whole = gram[a, a] * gram[b, b]
+        s2 = whole - gram[a, b] * gram[a, b]
+        hard[p] = not (s2 >= CANCELS * whole) or not (whole > LEAST) or s2 == np.inf
+        if powers:
+            mixed = 4 * p31[a, b] * p31[b, a]
+            whole = p22[a, a] * p22[b, b] + 3 * p22[a, b] * p22[a, b]
+            s4[p] = max(whole - mixed, 0.0)
+            rounding[p] = EPSILON * (whole + abs(mixed))
+        q = np.sqrt(s2) if s2 > 0 else 0.0
+        known[0, p] = q
+        known[1, p] = q * np.log(q) if q > 0 else 0.0
+
+
+@nb.njit(**KERNEL)
+def parallel_sizes(VT, pairs, known):  # type: ignore[no-untyped-def]
+    """As :func:`pair_sizes` where Grams cancel, q exactly 0 where every minor is; ``VT`` (n, m) is the transpose.
+
+    With a column's largest entry as the pivot, r_j = a_p b_j - a_j b_p has r_p = 0, so that it is not parallel to a and
+    S2 = (|a|^2 |r|^2 - (a . r)^2) / a_p^2 does not cancel. All is scaled by largest entries, so that no square leaves the range.
+    """
+    m = VT.shape[1]
+    r = np.empty(m)
+    for p in range(len(pairs)):
+        a, b = VT[pairs[p, 0]], VT[pairs[p, 1]]
+        pivot, high, low = 0, 0.0, 0.0
+        for j in range(m):
+            if abs(a[j]) > high:
+                pivot, high = j, abs(a[j])
+        for j in range(m):
+            r[j] = det2(a[pivot], b[pivot], a[j], b[j]) / high if high > 0 else 0.0
+            low = max(low, abs(r[j]))
+        known[:, p] = 0.0
+        if low > 0:
+            aa = rr = ar = 0.0
+            for j in range(m):
+                x, y = a[j] / high, r[j] / low
+                aa += x * x
+                rr += y * y
+                ar += x * y
+            q = np.sqrt(aa * rr - ar * ar) * low * high
+            known[0, p] = q
+            known[1, p] = q * np.log(q) if q > 0 else 0.0
+
+
+@nb.njit(inline="always")
+def _slot(t, e, p):  # type: ignore[no-untyped-def]
+    slot = np.int64(bits_of(fma(8.0, e, np.floor(p * (8 / LN2))) - (LOWEST_BIN - 1) + 2.0**52) - TWO_52)  # a whole number
+    return 0 if t < 2.2250738585072014e-308 else slot
+
+
+@nb.njit(inline="always")
+def _visit(x, y, w, length, shift, keep, acc, slots):  # type: ignore[no-untyped-def]
+    """Minors of rows j and j + shift, for j below ``length``: S1, S4, entropy, top at j, each minor times both weights."""
+    a1, a4, ent, top = acc[0], acc[1], acc[2], acc[3]
+    for j in range(length):
+        k = j + shift
+        c = x[k] * y[j]
+        t = abs(fma(x[j], y[k], -c) - fma(x[k], y[j], -c))  # to full precision, as det2
+        tw = t * (w[j] * w[k])
+        e, p = split(t)
+        a1[j] += tw
+        ent[j] = fma(tw, fma(e, LN2, p), ent[j])
+        a4[j] = fma(tw * t, t * t, a4[j])
+        top[j] = t if t > top[j] else top[j]
+        if keep:
+            slots[j] = _slot(t, e, p)
+
+
+@nb.njit(nogil=True, cache=True)
+def visit_pairs(VT, pairs, u, weights, cells, sums, hist):  # type: ignore[no-untyped-def]
+    """Into ``sums`` (P, 4), S1, S4, entropy, top over row pairs of each column pair (P, 2); into ``hist``, weighted counts.
+
+    Rows are visited circularly, j and j + 1, j + 2, …, so that every loop has one length. ``u`` (P, H) uniform numbers, rising,
+    draw H rows of each pair by their lengths, partly uniformly, and the pairs of those are visited; (P, 0): every row. ``hist``
+    (cells, SLOTS) or (0, 0) for none.
+    """
+    prefer_wide_vectors()
+    m = VT.shape[1]
+    drawn = u.shape[1]
+    length = drawn if drawn else m
+    x, y, w = np.zeros(2 * length), np.zeros(2 * length), np.ones(2 * length)
+    acc = np.empty((4, length))
+    slots = np.zeros(length, dtype=np.int64)
+    size = np.empty(m)
+    keep = hist.shape[0] > 0
+    for p in range(len(pairs)):
+        a, b = VT[pairs[p, 0]], VT[pairs[p, 1]]
+        if drawn:
+            total = 0.0
+            for i in range(m):
+                size[i] = np.sqrt(a[i] * a[i] + b[i] * b[i])
+                total += size[i]
+            i, passed, chance = -1, 0.0, 0.0
+            scale = np.sqrt(drawn * (drawn - 1.0))
+            for h in range(drawn):
+                while i + 1 < m and passed <= u[p, h]:
+                    i += 1
+                    chance = (1 - UNIFORM) * size[i] / total + UNIFORM / m
+                    passed += chance
+                x[h], y[h], w[h] = a[i], b[i], 1.0 / (chance * scale)
+        else:
+            x[:m] = a
+            y[:m] = b
+        x[length:] = x[:length]
+        y[length:] = y[:length]
+        w[length:] = w[:length]
+        acc[:] = 0.0
+        for shift in range(1, length // 2 + 1):
+            end = length if 2 * shift < length else length // 2
+            if keep:
+                _visit(x, y, w, end, shift, True, acc, slots)
+                line = hist[cells[p]]
+                if drawn:
+                    for j in range(end):
+                        line[slots[j]] += weights[p] * (w[j] * w[j + shift])
+                else:
+                    for j in range(end):
+                        line[slots[j]] += weights[p]
+            else:
+                _visit(x, y, w, end, shift, False, acc, slots)
+        for row in range(3):
+            one = 0.0
+            for j in range(length):
+                one += acc[row, j]
+            sums[p, row] = one
+        sums[p, 3] = acc[3].max()

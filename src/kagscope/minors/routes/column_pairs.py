@@ -1,0 +1,194 @@
+"""Every moment of k = 2 over any selections in one pass, from drawn column pairs with sums over their rows (MATH.md 4.11)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.minors._numba import LOWEST_BIN, SLOTS
+from kagscope.minors.moments import REPLICATES, SUMS, Bins
+from kagscope.minors.pair_draws import Draws, PairDraws
+from kagscope.minors.plan import BYTES_A_SUBSET
+from kagscope.minors.replicates import CARRIED, carried, controlled
+from kagscope.minors.routes.enumeration import in_passes
+from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.subsets import cached_subsets
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+ROWS = {"s1": 0, "s4": 1, "entropy": 2}  # of the sums of a stage
+FIRST = 2  # draws of each cell and replicate to begin with
+ENOUGH = 2.0  # times the draws that are needed: then the first stage may stand, though it is asked about itself
+SHORT = 1.5  # a later stage stands where it asks for less than so many times its draws
+STAGES = 4
+MOST_STEPS = 2.0**30  # minors looked at of one matrix in one stage
+S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
+KL_FACTOR, KL_NATS = (
+    5.0,
+    0.01,
+)  # the error of KL may be so many times rel_error, up to so many nats, or rel_error
+
+
+class ColumnPairs:
+    """S2 and mostly S4 exact by Grams, the rest with standard errors; all selections of a call share the pairs that are drawn."""
+
+    name = "column pairs drawn by their S2"
+
+    def provides(self, task: Task) -> frozenset[str]:
+        listable = task.k == 2 and task.count is not None and task.count * BYTES_A_SUBSET <= task.memory_budget
+        return EVERY_MOMENT if listable else frozenset()
+
+    def steps(self, task: Task) -> dict[str, float]:
+        return {}
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        found: dict[int, Found] = {}
+        for part in _passes(tasks):
+            own = [tasks[index] for index in part]
+            results = [_Stages(own, number) for number in range(own[0].matrices.shape[0])]
+            for place, index in enumerate(part):
+                found[index] = self._found(tasks[index], [one.estimates[place] for one in results])
+        return [found[index] for index in range(len(tasks))]
+
+    def _found(self, task: Task, ones: list[_Estimate]) -> Found:
+        wanted = task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
+        names = [name for name in SUMS if name in wanted and name not in task.known]
+        replicates = {name: np.stack([one.replicates[name] for one in ones]) for name in names if name in ROWS}
+        sampled = {name: values for name, values in replicates.items() if np.ptp(values, axis=1).any()}
+        drawn = [*names, *(("histogram",) if "histogram" in task.wanted else ())]
+        unknown = {name: np.array([name in one.unknown for one in ones]) for name in drawn}
+        notes = [f"{np.mean([one.steps for one in ones]):.3g} minors looked at a matrix"]
+        lacking = [name for name, flags in unknown.items() if name in ROWS and flags.any()]
+        if lacking:
+            notes.append(f"few draws carry {', '.join(lacking)}: the error is not known")
+        missed = sum(not one.converged for one in ones)
+        if missed:
+            notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(ones)} matrices; see stderr")
+        routes = dict.fromkeys(task.wanted, self.name) | {"s2": "Gram matrix"}
+        if "top" in unknown and unknown["top"].any():
+            routes["top"] = "largest minor met, a lower bound"
+        if "s4" not in sampled:
+            routes["s4"] = "power Grams"
+        return Found(
+            task.inside.exponent,
+            {name: np.array([one.sums[name] for one in ones]) for name in names},
+            {name: routes[name] for name in task.wanted},
+            _histogram(ones, task) if "histogram" in task.wanted else None,
+            replicates=sampled,
+            unknown={name: flags for name, flags in unknown.items() if flags.any()},
+            notes=tuple(notes),
+        )
+
+
+def _passes(tasks: list[Task]) -> Iterator[list[int]]:
+    """Indices of tasks that share a pass: those over all columns; a window, or explicit subsets, alone."""
+    whole = [index for index, task in enumerate(tasks) if task.shape[1] == task.layout.columns]
+    for part in in_passes([tasks[index] for index in whole]):
+        yield [whole[index] for index in part]
+    yield from ([index] for index in range(len(tasks)) if index not in whole)
+
+
+class _Estimate:
+    """What is known of one selection of one matrix: sums, their replicates, and whether that is enough.
+
+    Attributes:
+        sums, replicates: by name, normalised.
+        unknown: names of what has an error that is not known; "top" where it is a lower bound.
+        converged: whether the error of everything wanted is small enough.
+        needed: (cells,) draws of each replicate that would make it so.
+        counts: (SLOTS - 1,) estimated counts of minors that are not zero, or None.
+        steps: minors looked at.
+    """
+
+    def __init__(self, pairs: PairDraws, draws: Draws, member: NDArray[np.bool_], task: Task, s1: float | None) -> None:
+        by_cell = draws.sums[:, member]
+        s1_draws, s4_draws, entropy = by_cell.sum(axis=1)
+        if s1 is not None:
+            entropy = controlled(s1_draws, entropy, s1, draws.spread[0][[0, 2]][:, member[draws.spread[1]]])
+        s4_draws = s4_draws + pairs.s4[member].sum()
+        self.replicates = {"s1": s1_draws, "s4": s4_draws, "entropy": entropy}
+        self.sums = {name: float(values.mean()) for name, values in self.replicates.items()}
+        self.sums |= {"s2": float(pairs.s2[member].sum()), "top": float(draws.top[member].max(initial=0.0))}
+        self.steps = draws.steps
+        self.counts: FloatArray | None = None
+        self.unknown = set() if draws.complete[member].all() else {"top", "histogram"}
+        self.needed, self.converged = np.zeros(len(member)), True
+        of = draws.spread[1]
+        for name, mix in self._criteria(task, s1):
+            sizes = np.tensordot(mix, by_cell, 1).std(axis=1, ddof=1) * np.sqrt(draws.draws[member])
+            self.needed[member] = np.maximum(self.needed[member], sizes * sizes.sum() / REPLICATES)
+            self.converged &= float((sizes**2 / draws.draws[member]).sum()) <= SHORT * REPLICATES
+            if carried(mix @ draws.spread[0][:, member[of]]) < CARRIED:
+                self.unknown.add(name)
+                self.needed[member] = np.maximum(self.needed[member], 4 * draws.draws[member])
+                self.converged = False
+        if draws.hist is not None:
+            self.counts = draws.hist[member].sum(axis=0)[1:]
+
+    def _criteria(self, task: Task, s1: float | None) -> Iterator[tuple[str, FloatArray]]:
+        """For each sum wanted, its name and what to mix S1, S4 and entropy with so that a standard error of 1 is enough."""
+        total, wanted = self.sums["s1"] if s1 is None else s1, task.wanted - set(task.known)
+        if not total > 0:
+            return
+        if s1 is None and (wanted & ({"s1"} | NEED_S1)):
+            yield "s1", np.array([1.0 / total, 0, 0]) / task.rel_error
+        if "s4" in wanted and self.sums["s4"] > 0:
+            yield "s4", np.array([0, 1.0 / self.sums["s4"], 0]) / (S4_FACTOR * task.rel_error)
+        if "entropy" in wanted:
+            slope = self.sums["entropy"] / total + 1  # of KL; where S1 is known nearly the same makes up for its miss
+            nats = max(task.rel_error, min(KL_FACTOR * task.rel_error, KL_NATS))
+            yield "entropy", np.array([-slope / total, 0, 1.0 / total]) / nats
+
+
+class _Stages:
+    """Draws for one matrix, until the errors of all selections of a pass are small enough, and what each selection then has.
+
+    Each stage is drawn anew, of the size that the errors of the one before ask for, and stands alone: so no estimate depends on
+    why drawing stopped.
+    """
+
+    def __init__(self, tasks: list[Task], number: int) -> None:
+        task = tasks[0]
+        self.tasks, self.number = tasks, number
+        inside = task.inside
+        subsets = cached_subsets(tuple(one.chosen for one in tasks), task.layout, 2)
+        columns = task.chosen.columns(task.layout)
+        wanted = frozenset().union(*(one.wanted for one in tasks))
+        J = nonzero_rows(inside.normalised[number])
+        self.member = subsets.membership
+        pairs, starts = subsets.by_cell
+        if not columns.all():
+            pairs = (np.cumsum(columns) - 1)[pairs]
+        self.pairs = PairDraws(J, pairs, starts, "s4" in wanted)
+        draws = np.full(self.pairs.cells, FIRST)
+        for stage in range(STAGES):
+            found = self.pairs.draw(draws, [task.seed, stage], "histogram" in wanted)
+            self.estimates = [self._estimate(found, place) for place in range(len(tasks))]
+            asked = np.max([one.needed for one in self.estimates], axis=0)
+            if (asked * ENOUGH <= draws).all() if stage == 0 else (asked <= SHORT * draws).all():
+                break
+            needed = np.maximum(FIRST, np.ceil(1.1 * asked)).astype(np.int64)
+            over = self.pairs.steps(needed) / MOST_STEPS
+            if over > 1:
+                needed = np.maximum(FIRST, (needed / over).astype(np.int64))
+            if stage and (needed <= draws).all():
+                break
+            draws = needed
+
+    def _estimate(self, found: Draws, place: int) -> _Estimate:
+        task = self.tasks[place]
+        s1 = float(task.known["s1"][self.number]) if "s1" in task.known else None
+        return _Estimate(self.pairs, found, self.member[:, place], task, s1)
+
+
+def _histogram(ones: list[_Estimate], task: Task) -> Bins:
+    """Estimated counts in absolute bins; the rest is zero."""
+    full = np.stack([one.counts if one.counts is not None else np.zeros(SLOTS - 1) for one in ones])
+    used = np.flatnonzero(full.any(axis=0))
+    low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
+    total = full.sum(axis=1, keepdims=True)
+    counts = full[:, low:high] * np.minimum(1.0, task.minors / np.maximum(total, 1.0))
+    return Bins(LOWEST_BIN + low + 16 * task.inside.exponent, counts, np.maximum(task.minors - counts.sum(axis=1), 0.0))
