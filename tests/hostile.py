@@ -26,6 +26,7 @@ def make_hostile_page(path: Path) -> Path:
     facts |= {"versions": {HOSTILE: HOSTILE}, "config": {"a": [HOSTILE]}, "findings": [HOSTILE]}
     facts |= {
         "image_shape": [8, 8],
+        "figures": [],  # test_figures.py draws these names
         "configs": {run: {HOSTILE: HOSTILE} for run in runs},
         "units": make_units(runs, ("hidden1", LAYER)),
     }

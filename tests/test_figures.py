@@ -16,11 +16,13 @@ from matplotlib.container import ErrorbarContainer
 from scipy import stats
 
 from figure_tables import make_tables
+from hostile import HOSTILE, LAYER, TRAINING
 from kagscope import figures
 from kagscope.base.errors import InputError, OutputError
 from kagscope.figures.scales import figure_k_comparison
 from kagscope.figures.study import last_step, net_means, study_means
 from kagscope.figures.style import new_figure, save
+from kagscope.report import render_report
 from kagscope.tables import means
 
 SHAPE = (8, 8)
@@ -129,7 +131,9 @@ def test_given_axes_are_used_and_returned(draw: Callable[..., Axes], study: tupl
     assert ax.has_data()
 
 
-def test_all_are_written_and_nothing_is_left_behind(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
+def test_all_are_written_and_nothing_is_left_behind(
+    study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, open_before = dict(mpl.rcParams), plt.get_fignums()
     seen: list[str] = []
     written = figures.write_figures(*study, tmp_path / "figures", SHAPE, seen.append)
@@ -142,6 +146,9 @@ def test_all_are_written_and_nothing_is_left_behind(study: tuple[pd.DataFrame, p
     assert all(path.read_bytes()[:4] == {".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix] for path in written)
     assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == open_before
+    monkeypatch.setattr("kagscope.report.page.draw_figures", None)  # a page does not draw them again
+    page = render_report(results=study[0], curves=study[1], claims=[], provenance={"figures": written})
+    assert page.count("<figure>") == len(figures.FAMILIES)
 
 
 def test_the_same_table_gives_the_same_bytes(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
@@ -151,15 +158,17 @@ def test_the_same_table_gives_the_same_bytes(study: tuple[pd.DataFrame, pd.DataF
 
 
 CASES: dict[str, tuple[dict[str, object], set[str]]] = {
-    "one of each": ({"widths": (8,), "trainings": ("augmented",), "seeds": 1, "layers": ("encoder.0",)}, set()),
-    "three layers": ({"widths": (8,), "layers": ("hidden1", "hidden2", "hidden3")}, set()),
+    "one of each": ({"widths": (8,), "trainings": ("augmented",), "seeds": 1, "layers": (LAYER,), "run_name": HOSTILE}, set()),
     "seven widths": ({"widths": range(8, 15), "trainings": ("standard",), "windows": False}, {"window_map"}),
     "k = 2 only, no curves": (
         {"ks": (2,), "curves": False, "windows": False},
         {"k_comparison", "window_map", "zipf", "minor_histogram"},
     ),
     "untrained": ({"last_step": 0, "widths": (8,)}, {"scores_by_step"}),
-    "not square, centres 4 apart": ({"image_shape": (20, 28), "stride": 4, "trainings": ("standard",)}, set()),
+    "three layers, not square, centres 4 apart": (
+        {"image_shape": (20, 28), "stride": 4, "trainings": (TRAINING,), "widths": (8,), "layers": ("hidden1", "b", "c")},
+        set(),
+    ),
 }
 
 

@@ -169,9 +169,7 @@ def test_scores_of_the_whole_net_are_no_layer_of_the_figures(study: tuple[pd.Dat
     payload = build_payload(results, study[1])
     assert sorted(payload["settings"]["layers"]) == ["", "hidden1", "hidden2"]
     assert payload["settings"]["runLayers"] == ["hidden1", "hidden2"]
-    drawn, left_out = figures.draw_figures(results, study[1], (8, 8))
-    assert left_out == {}
-    assert len(drawn["pr_ratio_by_radius"].axes) == 2
+    assert len(figures.figure_by_radius(results, (8, 8)).axes) == 2
 
 
 def test_reasons_are_counted(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -260,15 +258,6 @@ def test_each_claim_leads_to_the_layer_of_its_number() -> None:
             assert link.view.startswith("layer=hidden2&")
             assert link.place in {"scales", "training", "minors"}
     assert {link.place for link in shown[5]["links"]} == {"training", "minors"}
-
-
-def test_written_figures_are_not_drawn_again(
-    study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = figures.write_figures(*study, tmp_path, (8, 8))
-    monkeypatch.setattr("kagscope.report.page.draw_figures", None)
-    text = render_report(results=study[0], curves=study[1], claims=[], provenance={"figures": written})
-    assert text.count("<figure>") == 8
 
 
 def test_of_one_network_intervals_are_those_over_points(tmp_path: Path) -> None:
