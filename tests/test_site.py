@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, asks nothing of the network, and has every public name."""
+"""The documentation site builds without a warning (so does ``make docs``), asks nothing of the network, has every public name."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_no_page_asks_the_network(site: Path) -> None:
     files = [*site.rglob("*.html"), *site.rglob("*.css")]
     assert len(files) > 30
@@ -51,12 +52,14 @@ def test_what_asks_the_network_is_noticed() -> None:
     assert not FETCHED.search('<a href="https://arxiv.org/abs/2511.21626"><link rel="canonical" href="https://a">')
 
 
+@pytest.mark.slow
 def test_the_reference_has_every_public_name(site: Path) -> None:
     there = set(re.findall(r'id="?([\w.]+)', (site / "api.html").read_text()))
     wanted = {f"kagscope.{module}.{name}" for name, module in kagscope._PUBLIC.items()}
     assert not wanted - there
 
 
+@pytest.mark.slow
 def test_docstrings_are_rendered_without_leftovers(site: Path) -> None:
     """No role of Sphinx, no heading of a section that was not read as one, no table drawn with equals signs."""
     page = (site / "api.html").read_text()
