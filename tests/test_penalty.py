@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import kagscope as kag
 from kagscope.scores import functional
+from kagscope.steering.gradients import InputGradientPenalty
 from kagscope.steering.penalty import draw_rows
 from tracked import DATA, LABELS, small_net
 
@@ -35,7 +36,7 @@ def test_value_is_the_mean_log_of_what_measure_says(layer: str) -> None:
     assert penalty.costs[layer].shared == (layer == "1")
 
 
-@pytest.mark.parametrize("score", ["pr", "effective_minors", "rr_pr", "alignment"])
+@pytest.mark.parametrize("score", ["pr", "effective_minors", "rr_pr", "alignment", "jacobian_l1", "jacobian_l2"])
 @pytest.mark.parametrize("layer", ["1", "3"])
 def test_gradient_agrees_with_finite_differences(score: str, layer: str) -> None:
     model = small_net().double()
@@ -55,6 +56,35 @@ def test_gradient_agrees_with_finite_differences(score: str, layer: str) -> None
             below = penalty(batch).item()
             parameter.add_(step)
         assert (parameter.grad * step).sum().item() == pytest.approx((above - below) / 2, rel=1e-5, abs=1e-12)
+
+
+@pytest.mark.parametrize("layer", ["1", "3"])  # diag(d) W; a matrix of its own at every point
+@pytest.mark.parametrize(("score", "power"), [("jacobian_l1", 1), ("jacobian_l2", 2)])
+def test_norms_are_those_of_the_jacobian_itself(layer: str, score: str, power: int) -> None:
+    model = small_net().double()
+    part = nn.Sequential(*list(model)[: int(layer) + 1]).eval()
+    batch = 1000 * BATCH[:3].double()  # other than scores of minors, norms have units
+    with torch.no_grad():
+        model[0].weight.mul_(1e-3)
+    J = torch.stack([torch.autograd.functional.jacobian(lambda x: part(x[None])[0], x) for x in batch])
+    expected = torch.linalg.vector_norm(J.flatten(1), power, dim=1).log().mean().item()
+    assert kag.GeometryPenalty(model, [layer], score, 1.0, 3)(batch).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_gradient_of_the_loss_is_that_of_single_points(power: int) -> None:
+    model = small_net().double().eval()
+    x = BATCH[:8].double().requires_grad_()
+    targets = torch.eye(model(x).shape[1], dtype=torch.float64)[LABELS[:8]]
+    found = []
+    for i in range(3):
+        loss = nn.functional.cross_entropy(model(x)[i], targets[i])
+        found.append(torch.autograd.grad(loss, x)[0][i].norm(power).item())
+    penalty = InputGradientPenalty(model, f"loss_gradient_l{power}", 0.3, 3)
+    assert penalty((x, targets)).item() == pytest.approx(0.3 * np.mean(found), rel=1e-10)
+    squared = InputGradientPenalty(model, f"loss_gradient_l{power}", 1.0, 1, squared_error=True)
+    (slope,) = torch.autograd.grad((model(x[:1]) - targets[:1]).square().mean(), x)
+    assert squared((x, targets)).item() == pytest.approx(slope[0].norm(power).item(), rel=1e-10)
 
 
 def test_a_negative_weight_is_towards_geometry() -> None:

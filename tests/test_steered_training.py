@@ -12,7 +12,7 @@ import kagscope as kag
 from kagscope import data
 from kagscope.base.validation import validated
 from kagscope.data import Dataset
-from kagscope.studies.file import StudyFile
+from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
 from kagscope.training import TrainingSettings, train
@@ -50,6 +50,29 @@ def test_the_sign_of_the_weight_is_the_direction(digits: Dataset, score: str, la
     if score == "pr":
         assert reached[0] > reached[1] > reached[2]
     assert len(set(reached)) == 3
+
+
+@pytest.mark.parametrize("score", ["jacobian_l1", "jacobian_l2", "loss_gradient_l1", "loss_gradient_l2"])
+def test_positive_weights_of_norms_make_gradients_smaller(digits: Dataset, score: str) -> None:
+    from kagscope.training.models import mlp
+
+    sizes = []
+    for weight in (-0.1, 0.1):
+        (net,) = train(digits, _settings(weight, score=score), [0])
+        model = mlp(64, (12, 8), 10, seed=0)
+        model.load_state_dict(net.final)
+        x = torch.from_numpy(digits.test_images[:100]).flatten(1).requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(x), torch.from_numpy(digits.test_labels[:100]), reduction="sum")
+        seen = loss if score.startswith("loss") else model[0](x).sum()
+        (gradients,) = torch.autograd.grad(seen, x)
+        sizes.append(gradients.flatten(1).norm(int(score[-1]), dim=1).mean().item())
+    assert sizes[0] > 1.05 * sizes[1]
+
+
+def test_gradients_of_the_loss_have_no_layer(digits: Dataset) -> None:
+    penalty = {"score": "loss_gradient_l1", "layer": ["hidden1", "hidden2"], "weight": 0.1}
+    study = validated(StudyFile, {"name": "s", "run": {"width": 8}, "grid": {"penalty": penalty}})
+    assert len({run.run_id for run, _ in configs(study, {"digits": digits})}) == 1
 
 
 def test_a_network_does_not_depend_on_its_neighbours(digits: Dataset) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,6 +152,14 @@ def alignment_of(task: Task) -> Tensor:
     return task.answer((each * some).sum(-1) / count.clamp(min=1), count > 0)
 
 
+def log_norm_of(task: Task, power: int) -> Tensor:
+    """ln of the entrywise L1 or L2 norm of the matrices (``power`` 1 or 2), whatever the order of the task's minors."""
+    entries = replace(task, k=1)
+    total = entries.s1() if power == 1 else entries.s2()
+    some = total > 0
+    return task.answer(torch.log(torch.where(some, total, 1.0)) / power + task.log_scale, some)
+
+
 # -- sums ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +182,7 @@ class Task:
         pairs: which column pairs count; None for all.
         batched: whether the answer is (B,).
         rows: the row pairs of which S1 is estimated; None for all.
+        log_scale: (B,) or (1,), ln of the power of two taken out of each diag(d) W or J.
     """
 
     given: Tensor
@@ -182,6 +191,7 @@ class Task:
     k: int
     pairs: _Pairs | None
     batched: bool
+    log_scale: Tensor
     rows: Rows | None = None
 
     def answer(self, values: Tensor, defined: Tensor) -> Tensor:
@@ -397,23 +407,24 @@ def task(
         listed_pairs = pairs_of(cached_subsets((one,), layout, 2))
         pairs = _Pairs(*(torch.from_numpy(np.ascontiguousarray(side, dtype=np.int64)).to(J.device) for side in listed_pairs))
     batched = J.ndim == 3
-    matrices = _scaled(kept if batched else kept[None], (-2, -1))
+    matrices, log_scale = _scaled(kept if batched else kept[None], (-2, -1))
     if d is None:
-        return Task(J, matrices, None, k, pairs, batched)
+        return Task(J, matrices, None, k, pairs, batched, log_scale)
     _check(d, "d", (1, 2))
     if d.shape[-1] != m:
         raise InputError(f"d has shape {tuple(d.shape)}, expected ({m},) or (B, {m}): one factor for each row of W")
-    factors = _scaled(d if d.ndim == 2 else d[None], (-1,))
-    return Task(J, matrices, factors, k, pairs, d.ndim == 2)
+    factors, log_factor = _scaled(d if d.ndim == 2 else d[None], (-1,))
+    return Task(J, matrices, factors, k, pairs, d.ndim == 2, log_scale + log_factor)
 
 
-def _scaled(values: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """In float64, each matrix over a power of two near its largest entry, which changes no score."""
+def _scaled(values: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """In float64, each matrix over a power of two near its largest entry, which changes no score; and ln of that, (B,)."""
     wide = values.double()
     if not wide.numel():
-        return wide
+        return wide, wide.new_zeros(len(wide))
     largest = wide.detach().abs().amax(dims, keepdim=True)
-    return wide * torch.exp2(-torch.frexp(torch.where(largest > 0, largest, 1.0))[1].double())
+    exponents = torch.frexp(torch.where(largest > 0, largest, 1.0))[1].double()
+    return wide * torch.exp2(-exponents), math.log(2) * exponents.flatten()
 
 
 def _check(value: Any, name: str, ranks: tuple[int, ...]) -> None:

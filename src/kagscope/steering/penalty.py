@@ -27,8 +27,10 @@ SCORES: Mapping[str, Score] = {
     "effective_minors": lambda task: -functional.effective_minors_of(task).log(),
     "rr_pr": lambda task: functional.rr_pr_of(task).log(),
     "alignment": lambda task: functional.alignment_of(task).log(),
+    "jacobian_l1": lambda task: functional.log_norm_of(task, 1),
+    "jacobian_l2": lambda task: functional.log_norm_of(task, 2),
 }
-SCORE_NAMES = tuple(SCORES)
+OF_ENTRIES = ("alignment", "jacobian_l1", "jacobian_l2")  # which no minor of order 2 enters
 DRAWN = ("pr", "effective_minors")  # scores whose S1 may be estimated from drawn pairs of rows
 MAPS = ("input", "block")
 
@@ -69,10 +71,11 @@ class GeometryPenalty:
         model: the network that is trained; of a wrapped one (compiled, data parallel) the module inside.
         layers: as for :func:`kagscope.measure`.
         score: "pr", "effective_minors", "rr_pr" or "alignment"; of "effective_minors" the log is taken with a minus, since it
-            falls with geometry.
+            falls with geometry. As controls "jacobian_l1" and "jacobian_l2", the norms of all entries of the Jacobian, which a
+            positive weight makes smaller.
         weight: factor of the term.
         points: how many inputs of each batch, its first ones.
-        k: order of the minors, 1 or 2; not of "alignment".
+        k: order of the minors, 1 or 2; not of "alignment" and the norms.
         selection, image_shape, positions, groups: which minors, as for :func:`kagscope.minor_moments`.
         layer_map: "input" for the map from the model's input, "block" for that from the layer's own input. Of layers on
             sequences one token of each point is taken, drawn at random, with respect to the same token.
@@ -133,7 +136,7 @@ class GeometryPenalty:
         if k not in functional.ORDERS:
             raise InputError(f"k is {k!r}; expected 1 or 2, the orders whose derivatives are known")
         self.selection = as_selections(All() if selection is None else selection)[0][0]
-        if rows is not None and (k == 1 or score == "alignment" or not self.selection.clique):
+        if rows is not None and (k == 1 or score in OF_ENTRIES or not self.selection.clique):
             raise InputError(
                 "rows draws pairs of rows for k = 2 over all columns or a window; leave it out here, and use fewer points"
             )
@@ -244,7 +247,7 @@ class GeometryPenalty:
         shared = task.d is not None
         times = 1 if shared else points
         pairs, vectors = 0, n
-        if self.k == 2 and self.score != "alignment":
+        if self.k == 2 and self.score not in OF_ENTRIES:
             if task.pairs is not None:
                 times, pairs, vectors = points, len(task.pairs.first), m
             elif self.rows is not None:

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from kagscope.steering.penalty import SCORE_NAMES as SCORES
 from kagscope.studies.config import MAX_RUNS, MAX_WIDTH, Strict
 from kagscope.training.models import INITS
-from kagscope.training.settings import OPTIMIZERS
+from kagscope.training.settings import OPTIMIZERS, STEERED_BY
 
 Point = dict[str, Any]
 
@@ -50,7 +49,7 @@ class RunValues(Strict):
     penalty_weight: float = Field(
         default=0.0, ge=-1e38, le=1e38, description="of a term that steers a layer; towards geometry where < 0"
     )
-    penalty_score: Literal[SCORES] = "pr"  # type: ignore[valid-type]
+    penalty_score: Literal[STEERED_BY] = "pr"  # type: ignore[valid-type]
     penalty_layer: str = Field(default="hidden1", description="hidden1, hidden2, …")
     penalty_points: int = Field(default=4, ge=1, le=2**20, description="images of a batch at which it is taken")
     penalty_rows: int = Field(default=32, ge=0, le=2**31, description="pairs of rows drawn in each step; 0 for all")

@@ -16,6 +16,7 @@ MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
 AUGMENTATION = ("rotation", "translation", "scale")
 PENALTY = ("penalty_score", "penalty_layer", "penalty_points", "penalty_rows")  # which say nothing where its weight is 0
+OF_A_LAYER = ("penalty_layer", "penalty_rows")  # which say nothing of gradients of the loss
 
 
 class Strict(BaseModel):

@@ -15,8 +15,9 @@ from kagscope.base.errors import DataError, InputError
 from kagscope.base.files import open_regular
 from kagscope.base.validation import validated
 from kagscope.data import Dataset
+from kagscope.steering.gradients import NORMS
 from kagscope.studies.axes import Axes, RunValues
-from kagscope.studies.config import AUGMENTATION, PENALTY, SMALL_IMAGE, RunConfig, Strict
+from kagscope.studies.config import AUGMENTATION, OF_A_LAYER, PENALTY, SMALL_IMAGE, RunConfig, Strict
 from kagscope.studies.measure import Measure, Measurements
 from kagscope.studies.relations import SCORES
 
@@ -198,6 +199,8 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         same |= {name: RunConfig.model_fields[name].default for name in AUGMENTATION}
     if not values.penalty_weight:
         same |= {name: RunConfig.model_fields[name].default for name in PENALTY}
+    elif values.penalty_score in NORMS:
+        same |= {name: RunConfig.model_fields[name].default for name in OF_A_LAYER}
     found = RunConfig(
         data=values.data,
         data_fingerprint=dataset.fingerprint(),

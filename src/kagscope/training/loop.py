@@ -17,6 +17,7 @@ from torch import Tensor
 from kagscope.base.errors import InputError
 from kagscope.data import Dataset
 from kagscope.minors.threads import limit_threads
+from kagscope.steering.gradients import NORMS, InputGradientPenalty
 from kagscope.steering.penalty import DRAWN, GeometryPenalty
 from kagscope.training.augmentation import Warper, draw_maps
 from kagscope.training.models import check_seed, mlp
@@ -153,13 +154,17 @@ class _Run:
                 self.on_progress(step, self.total, {"epoch": float(epoch), "accuracy": None})
         return [self._result(s) for s in range(len(self.seeds))]
 
-    def _steered(self, build: Callable[..., torch.nn.Module], s: int) -> tuple[torch.nn.Module, GeometryPenalty]:
+    def _steered(
+        self, build: Callable[..., torch.nn.Module], s: int
+    ) -> tuple[torch.nn.Module, GeometryPenalty | InputGradientPenalty]:
         """Network ``s`` as a module whose parameters are its own numbers in the block, and its penalty."""
         asked = self.settings.penalty
         assert asked is not None
         model = build(seed=0)
         for name, view in zip(self.nets.names, self.nets.parts(s), strict=True):
             model.get_parameter(name).data = view
+        if asked.score in NORMS:
+            return model, InputGradientPenalty(model, asked.score, asked.weight, asked.points, squared_error=self.regression)
         rows = asked.rows if asked.rows and asked.score in DRAWN else None
         options: dict[str, Any] = {"rows": rows, "seed": self.seeds[s]}
         return model, GeometryPenalty(model, [asked.layer], asked.score, asked.weight, asked.points, **options)
@@ -170,7 +175,7 @@ class _Run:
             names, parameters = zip(*model.named_parameters(), strict=True)
             try:
                 with torch.enable_grad(), limit_threads(1):
-                    term = penalty(work.inputs[s])
+                    term = penalty((work.inputs[s], work.targets[s]))
                     found = torch.autograd.grad(term, parameters, allow_unused=True)
                 gradients = dict(zip(self.nets.names, self.nets.gradient_parts(s), strict=True))
                 for name, gradient in zip(names, found, strict=True):

@@ -9,12 +9,14 @@ from typing import Literal
 
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
+from kagscope.steering.gradients import NORMS
 from kagscope.steering.penalty import SCORES
 from kagscope.training.models import check_activation, check_init, layer_names, layer_sizes
 
 MAX_EPOCHS = 100_000
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 SCHEDULES = ("geometric", "linear")
+STEERED_BY = (*SCORES, *NORMS)
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,10 @@ class Penalty:
     """A term of the loss that steers one hidden layer towards geometry or away from it (:class:`kagscope.GeometryPenalty`).
 
     Attributes:
-        weight: negative is towards geometry.
-        score: "pr", "effective_minors", "rr_pr" or "alignment".
-        layer: "hidden1", "hidden2", ….
+        weight: negative is towards geometry; of norms, positive is towards smaller ones.
+        score: "pr", "effective_minors", "rr_pr" or "alignment"; as controls "jacobian_l1" and "jacobian_l2", or
+            "loss_gradient_l1" and "loss_gradient_l2" (:class:`kagscope.steering.gradients.InputGradientPenalty`).
+        layer: "hidden1", "hidden2", …; says nothing of gradients of the loss.
         points: images of each batch at which it is taken.
         rows: pairs of rows drawn in each step, of "pr" and "effective_minors"; 0 for all of them.
     """
@@ -60,9 +63,9 @@ class Penalty:
         _check_real("penalty weight", self.weight, -1e38, 1e38)
         _check_integer("penalty points", self.points, 1, 2**20)
         _check_integer("penalty rows", self.rows, 0, 2**31)
-        if self.score not in SCORES:
-            close = close_names(self.score, SCORES)
-            raise InputError(f"there is no differentiable score {self.score!r}{close}; expected one of {', '.join(SCORES)}")
+        if self.score not in STEERED_BY:
+            close = close_names(self.score, STEERED_BY)
+            raise InputError(f"there is no differentiable score {self.score!r}{close}; expected one of {', '.join(STEERED_BY)}")
 
 
 @dataclass(frozen=True)
