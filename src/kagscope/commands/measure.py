@@ -24,7 +24,7 @@ def measure(
         typer.Argument(
             metavar="MODEL",
             help="package.module:factory or path/to/file.py:factory, whose code is run: a function, class or model. "
-            "Or the folder of a finished run, OUT/runs/RUN.",
+            "Or hf:NAME, timm:NAME: a published model, whose code is not. Or the folder of a finished run, OUT/runs/RUN.",
             show_default=False,
         ),
     ],

@@ -68,7 +68,7 @@ def _measured(subject: Subject, spec: MeasureSpec, *, progress: bool | None) -> 
         report = measure_series(subject.model, paths, subject.inputs, **common)
     else:
         report = measure(subject.model, subject.inputs, **common)
-    report.provenance |= {"data": subject.source.name, "baseline": subject.said or report.provenance["baseline"]}
+    report.provenance |= {**subject.about, "data": subject.source.name, "baseline": subject.said or report.provenance["baseline"]}
     return report
 
 

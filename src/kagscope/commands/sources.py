@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from kagscope.loading import (
     LoadedInputs,
     find_checkpoints,
     fit_inputs,
+    is_published,
     load_inputs,
     load_into,
     load_model,
+    load_published,
     load_state,
 )
 from kagscope.loading.checkpoints import is_pattern
@@ -53,6 +55,7 @@ class Subject:
         baseline: for :func:`kagscope.measure`; None where nothing is compared.
         said: the baseline in words; "" where :func:`kagscope.measure` finds them.
         checkpoints: of a series, by step; empty for one set of weights.
+        about: what provenance says of a published model: its name and revision.
     """
 
     model: nn.Module
@@ -61,6 +64,7 @@ class Subject:
     baseline: Any
     said: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_series(weights: Sequence[str]) -> bool:
@@ -81,16 +85,26 @@ def prepare(wanted: Wanted, say: Say) -> Subject:
         raise InputError(
             "--data is missing; give a data set (mnist10k, digits, mnist, a folder) or a file of inputs (.npz, .npy, .pt)"
         )
-    model = load_model(wanted.model, wanted.arguments, seed=wanted.seed)
+    model, about = _model(wanted)
     series = is_series(wanted.weights)
     checkpoints = tuple(find_checkpoints(wanted.weights)) if series else ()
     initial = copy.deepcopy(model) if wanted.baseline == "initial" else None
     if wanted.weights and not series:
         _load(model, wanted.weights[0], say)
     elif not wanted.weights:
-        say(f"no --weights: {wanted.model} is measured as it was built (seed {wanted.seed})")
+        how = f"published, revision {about['revision']}" if about else f"it was built (seed {wanted.seed})"
+        say(f"no --weights: {wanted.model} is measured as {how}")
     baseline = _baseline(wanted, model, initial, bool(checkpoints), say)
-    return _with_inputs(wanted, wanted.data, model, baseline, _said(wanted.baseline), checkpoints)
+    subject = _with_inputs(wanted, wanted.data, model, baseline, _said(wanted.baseline), checkpoints)
+    return replace(subject, about=about)
+
+
+def _model(wanted: Wanted) -> tuple[nn.Module, dict[str, str]]:
+    """The model without ``--weights``; and of a published one its name and revision."""
+    if not is_published(wanted.model):
+        return load_model(wanted.model, wanted.arguments, seed=wanted.seed), {}
+    found = load_published(wanted.model, wanted.arguments)
+    return found.model, {"model": wanted.model, "revision": found.revision}
 
 
 def _load(model: nn.Module, name: str, say: Say) -> nn.Module:

@@ -1,0 +1,123 @@
+"""Published models by name: ``hf:NAME`` of transformers, ``timm:NAME`` of timm. Safetensors only; no code beside them is run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kagscope.base.errors import InputError
+from kagscope.base.messages import close_names, listed
+from kagscope.loading.fitting import load_into
+from kagscope.loading.weights import load_state
+
+LIBRARIES = {"hf": "transformers", "timm": "timm"}
+ABSENT = frozenset({"RepositoryNotFoundError", "GatedRepoError", "HFValidationError", "RevisionNotFoundError"})
+UNREACHABLE = frozenset({"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError", "ConnectTimeout"})
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model, in eval mode, and the ``revision`` of its weights: a commit of the hub, of a folder a hash of its files."""
+
+    model: nn.Module
+    revision: str
+
+
+def is_published(spec: str) -> bool:
+    """Whether a model's name begins with ``hf:`` or ``timm:``."""
+    return spec.partition(":")[0] in LIBRARIES and ":" in spec
+
+
+def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> Published:
+    """Load ``hf:NAME``, ``hf:FOLDER`` or ``timm:NAME`` from the local cache or by the library's own download.
+
+    Args:
+        spec: the name, after ``hf:`` as ``AutoModel.from_pretrained`` takes it (a folder is one of ``save_pretrained``), after
+            ``timm:`` as ``timm.create_model`` does.
+        arguments: ``revision``, a commit, branch or tag; nothing else.
+
+    Raises:
+        InputError: the library is missing, the name is unknown, there are no safetensors, or the network is not there.
+    """
+    kind, _, name = spec.partition(":")
+    given = dict(arguments or {})
+    if other := sorted(given.keys() - {"revision"}):
+        raise InputError(f"{spec} takes no argument {listed(other)}; expected revision alone")
+    if not name:
+        raise InputError(f"{spec} names no model; expected a name after the colon, such as hf:prajjwal1/bert-tiny")
+    try:
+        library = importlib.import_module(LIBRARIES[kind])
+    except ImportError:
+        raise InputError(f"{spec} needs {LIBRARIES[kind]}, which is not installed; pip install {LIBRARIES[kind]}") from None
+    revision = None if given.get("revision") is None else str(given["revision"])
+    return _of_timm(library, spec, name, revision) if kind == "timm" else _of_transformers(library, spec, name, revision)
+
+
+def _of_transformers(library: Any, spec: str, name: str, revision: str | None) -> Published:
+    folder = Path(name).expanduser()
+    here = folder.is_dir()
+    wanted: dict[str, Any] = {} if revision is None else {"revision": revision}
+    try:
+        model = library.AutoModel.from_pretrained(
+            str(folder) if here else name, use_safetensors=True, trust_remote_code=False, **wanted
+        )
+    except Exception as error:  # of the hub, of configurations, of files: each library has its own
+        raise InputError(f"{spec}: {_reason(error)}") from error
+    if here:
+        return Published(model.eval(), _digest(folder))
+    return Published(model.eval(), str(getattr(model.config, "_commit_hash", None) or revision or "unknown"))
+
+
+def _of_timm(library: Any, spec: str, name: str, revision: str | None) -> Published:
+    """timm itself falls back to pickles; so its model is built bare, and its safetensors are read here."""
+    try:
+        model = library.create_model(name, pretrained=False)
+    except Exception as error:
+        close = close_names(name, library.list_models())
+        raise InputError(f"{spec}: timm cannot make it{close} ({_first_line(error)})") from error
+    hub = importlib.import_module("huggingface_hub")
+    where = model.pretrained_cfg.get("hf_hub_id")
+    if not where:
+        raise InputError(f"{spec}: timm knows no safetensors for it; expected one of timm.list_models(pretrained=True)")
+    try:
+        file = Path(hub.hf_hub_download(where, "model.safetensors", revision=revision))
+    except Exception as error:
+        raise InputError(f"{spec}: {_reason(error)}") from error
+    load_into(model, load_state(file), spec)
+    return Published(model.eval(), file.parent.name)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a model did not come, in one line, from the errors behind the error."""
+    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
+    if names & ABSENT:
+        return "no such model or revision on the Hugging Face Hub, or one that needs a login; expected OWNER/NAME or a folder"
+    if names & UNREACHABLE:
+        return "not in the local cache, and the Hugging Face Hub cannot be reached; download it where there is a network"
+    return _first_line(error)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over configuration and weights of a folder."""
+    found = hashlib.sha256()
+    for file in (folder / "config.json", *sorted(folder.glob("*.safetensors"))):
+        with file.open("rb") as stream:
+            found.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{found.hexdigest()}"

@@ -1,0 +1,120 @@
+"""Published models by name, without a network: from folders, and what is said of everything that cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from kagscope.base.errors import InputError
+from kagscope.cli import app
+from kagscope.loading import load_published, save_weights
+from kagscope.measuring.report import Report
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+
+
+def _bert() -> Any:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, max_position_embeddings=8
+    )
+    return transformers.BertModel(config)
+
+
+def test_a_folder_is_loaded_and_measured(tmp_path: Path) -> None:
+    model = _bert()
+    model.save_pretrained(tmp_path / "tiny")
+    np.savez(tmp_path / "tokens.npz", input_ids=np.arange(24).reshape(4, 6) % 20, attention_mask=np.ones((4, 6), dtype=np.int64))
+    found = load_published("hf:tiny")
+    assert not found.model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], value), name
+    options = ["--data", "tokens.npz", "--layer", "encoder.layer.*.intermediate", "--layer-map", "block", "--points", "3"]
+    done = CliRunner().invoke(app, ["measure", "hf:tiny", *options, "--out", "out", "--score", "pr", "--json"])
+    assert done.exit_code == 0, done.output
+    report = Report.load(tmp_path / "out")
+    assert report.provenance["model"] == "hf:tiny"
+    assert report.provenance["revision"] == found.revision
+    assert len({one["name"] for one in report.layers}) == 2
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    model.save_pretrained(tmp_path / "tiny")
+    assert load_published("hf:tiny").revision != found.revision
+
+
+def test_pickles_are_not_read(tmp_path: Path) -> None:
+    model = _bert()
+    model.save_pretrained(tmp_path / "tiny")
+    (tmp_path / "tiny" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "tiny" / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"hf:tiny: .*safetensors"):
+        load_published("hf:tiny")
+
+
+def test_code_beside_a_model_is_not_run(tmp_path: Path) -> None:
+    _bert().save_pretrained(tmp_path / "tiny")
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine", "AutoModel": "mine.Mine"}}
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tiny" / "mine.py").write_text("open('ran', 'w').close()\n")
+    with pytest.raises(InputError, match="hf:tiny: "):
+        load_published("hf:tiny")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "arguments", "said"),
+    [
+        ("hf:nobody/nothing-like-this", {}, "not in the local cache"),
+        ("hf:a/b/c", {}, "no such model"),
+        ("hf:", {}, "names no model"),
+        ("hf:nobody/nothing", {"width": 3}, "no argument width"),
+    ],
+)
+def test_one_line_on_what_cannot_be_loaded(spec: str, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        load_published(spec, arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for kind, name in (("hf", "transformers"), ("timm", "timm")):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(InputError, match=f"needs {name}, which is not installed"):
+            load_published(f"{kind}:anything")
+
+
+def test_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    import huggingface_hub
+
+    model = timm.create_model("resnet10t", pretrained=False)
+    folder = tmp_path / "0123abcd"
+    folder.mkdir()
+    save_weights(folder / "model.safetensors", model.state_dict())
+    with pytest.raises(InputError, match="not in the local cache"):
+        load_published("timm:resnet10t")
+    with pytest.raises(InputError, match="did you mean"):
+        load_published("timm:resnet10tt")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(folder / "model.safetensors"))
+    found = load_published("timm:resnet10t")
+    assert found.revision == "0123abcd"
+    assert not found.model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], value), name
