@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -19,9 +23,11 @@ from kagscope.studies.collect import Outcome
 from kagscope.tracking.overhead import ALLOWANCE
 from studies import make_small_study, make_two_studies
 
+T = TypeVar("T")
+
 # The same examples in every run, so that a stranger's first run is not the one that finds a rare case; `make test-slow` tries
 # more of them, and `pytest --hypothesis-profile=explore` looks for new ones. Tests whose examples are dear say their own number.
-settings.register_profile("same", derandomize=True, max_examples=60, deadline=None)
+settings.register_profile("same", derandomize=True, max_examples=25, deadline=None)
 settings.register_profile("thorough", derandomize=True, max_examples=300, deadline=None)
 settings.register_profile("explore", derandomize=False, max_examples=300, deadline=None, print_blob=True)
 settings.load_profile("same")
@@ -33,17 +39,28 @@ def pytest_configure(config: pytest.Config) -> None:
         warm_up()
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], T]) -> T:
+    """What ``make`` makes of a new folder: by the first worker that asks, for all of them."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    kept = shared / f"{name}.pickle"
+    with FileLock(shared / f"{name}.lock"):
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(make(shared / name)))
+        made: T = pickle.loads(kept.read_bytes())
+    return made
+
+
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A finished small study on the digits; tests must not change its folder."""
-    folder: Path = tmp_path_factory.mktemp("study") / "out"
-    return make_small_study(folder)
+    return made_once(tmp_path_factory, "study", make_small_study)
 
 
 @pytest.fixture(scope="session")
 def two_studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of two finished small studies that share one setting; tests must not change them."""
-    return make_two_studies(tmp_path_factory.mktemp("two"))
+    return made_once(tmp_path_factory, "two", make_two_studies)
 
 
 @pytest.fixture(autouse=True, scope="session")

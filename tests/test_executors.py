@@ -82,9 +82,10 @@ def test_an_interrupt_stops_the_workers() -> None:
 
 @needs_ray
 def test_ray_gives_the_same_bits(study: Outcome, tmp_path: Path) -> None:
-    outcome = run_study(small_study(), tmp_path / "out", executor=choose_executor("ray", 2), pictures=False)
-    assert digests(tmp_path / "out" / "runs") == digests(study.folder / "runs")
-    assert [claim.as_json() for claim in outcome.claims] == [claim.as_json() for claim in study.claims]
+    some = small_study(widths=(6,), trainings=["standard"])
+    outcome = run_study(some, tmp_path / "out", executor=choose_executor("ray", 2), pictures=False)
+    assert len(outcome.runs) == 2
+    assert digests(tmp_path / "out" / "runs").items() <= digests(study.folder / "runs").items()
 
 
 @pytest.mark.parametrize(
