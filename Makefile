@@ -20,7 +20,7 @@ reproduce: $(VENV)/installed  ## train on the embedded mnist10k, measure, test t
 test: $(VENV)/installed  ## the tests (without the slow ones)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-test-slow: $(VENV)/installed  ## the tests that take minutes, and properties at five times the examples
+test-slow: $(VENV)/installed  ## the tests that take minutes, and properties at twelve times the examples
 	$(BIN)/python -m pytest -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --hypothesis-profile=thorough $$(grep -l hypothesis tests/test_*.py)
 
