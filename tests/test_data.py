@@ -214,7 +214,7 @@ NAN[2, 1, 3] = np.nan
         ({"train_images": NAN}, r"1 pixels are NaN.*\(2, 1, 3\)"),
         ({"train_images": np.full((7, 4, 6), 1e300)}, "too large for float32"),
         ({"train_images": np.zeros((7, 24), np.uint8)}, "flat rows"),
-        ({"train_images": np.zeros((7, 3, 4, 6), np.uint8)}, "grey images"),
+        ({"train_images": np.zeros((7, 2, 4, 6), np.uint8)}, r"shape \(7, 2, 4, 6\); expected images of shape"),
         ({"train_images": np.zeros((7, 4, 6), np.int64)}, "int64"),
         ({"train_images": np.zeros((7, 4, 6), complex)}, "complex128"),
         ({"train_images": np.zeros((0, 4, 6), np.uint8)}, "no pixel"),

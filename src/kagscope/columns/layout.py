@@ -110,6 +110,13 @@ def make_layout(
     return Layout(columns)
 
 
+def channels_abreast(rows: NDArray[Any], image_shape: Sequence[int]) -> NDArray[Any]:
+    """Rows (m, C * H * W) as pictures (m, H, C * W): the channels of an image (C, H, W) beside each other, of (H, W) as it is."""
+    *channels, height, width = image_shape
+    pictures = rows.reshape(len(rows), *channels, height, width)
+    return pictures.swapaxes(1, 2).reshape(len(rows), height, -1) if channels else pictures
+
+
 def host_array(value: Any) -> NDArray[Any]:
     """A torch tensor, wherever it lies, as a NumPy array in host memory; anything else as NumPy reads it.
 

@@ -22,7 +22,7 @@ def all_selections(image_shape: tuple[int, ...]) -> tuple[Selection, ...]:
 
 def window_centers(image_shape: tuple[int, ...], grid: int) -> Int64[np.ndarray, "count 2"]:
     """(count, 2) centres on an even grid of at most ``grid`` by ``grid`` pixels."""
-    axes = [np.unique(np.linspace(0, side - 1, min(grid, side)).round().astype(int)) for side in image_shape]
+    axes = [np.unique(np.linspace(0, side - 1, min(grid, side)).round().astype(int)) for side in image_shape[-2:]]
     return np.array([(r, c) for r in axes[0] for c in axes[1]])
 
 

@@ -125,5 +125,5 @@ def measure(
 
 
 def _columns_are_pixels(subject: Subject, layer_map: str) -> bool:
-    """Whether the columns of the Jacobians are the pixels of grey images."""
+    """Whether the columns of the Jacobians are the pixels of images."""
     return layer_map == "input" and subject.source.image_shape is not None and not isinstance(subject.inputs, dict)

@@ -178,8 +178,7 @@ def _own_run(wanted: Wanted, say: Say) -> Subject:
         raise DataError(f"{folder / 'weights.safetensors'}: holds other layers than config.json says; the run is damaged")
 
     def network(step: int) -> nn.Module:
-        height, width = config.image_shape
-        net = mlp(height * width, config.widths, len(output), config.activation, seed=config.seed)
+        net = mlp(config.n_inputs, config.widths, len(output), config.activation, seed=config.seed)
         state = {name.partition("/")[2]: tensor for name, tensor in stored.items() if name.partition("/")[0] == str(step)}
         load_into(net, state, f"{folder / 'weights.safetensors'} at step {step}")
         return net

@@ -1,4 +1,4 @@
-"""Data sets of grey images: by name, or from a folder of IDX or ``.npz`` files."""
+"""Data sets of grey or colour images: by name, from a folder of files, or from a function of the user's."""
 
 from __future__ import annotations
 

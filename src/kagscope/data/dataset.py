@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,9 +20,9 @@ class Dataset:
 
     Attributes:
         name: how the data set was asked for.
-        train_images: float32 ``(N, H, W)``, finite; in [0, 1] where the source holds bytes.
+        train_images: float32 ``(N, H, W)``, of colour images ``(N, C, H, W)``, finite; in [0, 1] where the source holds bytes.
         train_labels: int64 ``(N,)``, in ``0 … n_classes - 1``.
-        test_images: float32 ``(M, H, W)``.
+        test_images: float32 ``(M, H, W)`` or ``(M, C, H, W)``.
         test_labels: int64 ``(M,)``.
         train_targets, test_targets: float32 ``(N, outputs)`` and ``(M, outputs)`` of a regression, whose labels are all 0; None
             of a classification.
@@ -38,10 +39,11 @@ class Dataset:
     def __post_init__(self) -> None:
         for part in ("train", "test"):
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
-            if images.ndim != 3 or images.dtype != np.float32 or labels.shape != images.shape[:1] or labels.dtype != np.int64:
+            fits = images.ndim in (3, 4) and images.dtype == np.float32
+            if not fits or labels.shape != images.shape[:1] or labels.dtype != np.int64:
                 raise DataError(
                     f"{self.name}: {part} images are {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}; "
-                    "expected float32 (N, H, W) and int64 (N,)"
+                    "expected float32 (N, H, W) or (N, C, H, W) and int64 (N,)"
                 )
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             raise DataError(
@@ -50,9 +52,9 @@ class Dataset:
             )
 
     @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return int(self.train_images.shape[1]), int(self.train_images.shape[2])
+    def image_shape(self) -> tuple[int, ...]:
+        """Height and width in pixels, of colour images after the number of channels."""
+        return tuple(int(side) for side in self.train_images.shape[1:])
 
     @property
     def is_regression(self) -> bool:
@@ -61,8 +63,8 @@ class Dataset:
 
     @property
     def n_inputs(self) -> int:
-        """Pixels per image, in row-major order the inputs of a network."""
-        return self.image_shape[0] * self.image_shape[1]
+        """Numbers in an image, in row-major order the inputs of a network: the pixels of one channel after those of another."""
+        return math.prod(self.image_shape)
 
     @property
     def n_classes(self) -> int:
@@ -86,32 +88,45 @@ class Dataset:
         return digest.hexdigest()
 
     def __repr__(self) -> str:
-        height, width = self.image_shape
         return (
             f"Dataset({self.name!r}, {len(self.train_labels)} training and {len(self.test_labels)} test images "
-            f"of {height} x {width}, {self.n_classes} classes)"
+            f"of {_size(self.train_images)}, {self.n_classes} classes)"
         )
 
 
 def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
-    """Turn what a file held into float32 images ``(N, H, W)``: bytes are divided by 255, floats taken as they are.
+    """Turn what a file held into float32 images: bytes are divided by 255, floats taken as they are.
+
+    Args:
+        array: ``(N, H, W)``; with one channel, or with three, before height and width or after them.
+        where: what error messages call it.
+
+    Returns:
+        ``(N, H, W)``, or ``(N, 3, H, W)`` of three channels.
 
     Raises:
-        DataError: not three-dimensional, no pixels, a dtype that is neither uint8 nor float, or a number that is not finite.
+        DataError: another shape, no pixels, a dtype that is neither uint8 nor float, or a number that is not finite.
     """
+    given = array.shape
     if array.ndim == 2:
         raise DataError(
             f"{where}: found flat rows of shape {array.shape}, which say nothing of where a pixel is; "
             "expected images of shape (N, height, width): reshape them before saving"
         )
-    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
-        array = array.squeeze(1 if array.shape[1] == 1 else 3)
-    if array.ndim != 3:
-        raise DataError(f"{where}: found an array of shape {array.shape}; expected grey images of shape (N, height, width)")
+    colour = array.ndim == 4
+    if colour and 1 in (array.shape[1], array.shape[3]):
+        array, colour = array.squeeze(1 if array.shape[1] == 1 else 3), False
+    elif colour and array.shape[1] != 3:
+        array = np.moveaxis(array, 3, 1)
+    if array.ndim != (4 if colour else 3) or (colour and array.shape[1] != 3):
+        raise DataError(
+            f"{where}: found an array of shape {given}; expected images of shape (N, height, width), or in colour "
+            "(N, height, width, 3) or (N, 3, height, width)"
+        )
     if array.size == 0:
-        raise DataError(f"{where}: found an array of shape {array.shape}, which holds no pixel; expected at least one image")
+        raise DataError(f"{where}: found an array of shape {given}, which holds no pixel; expected at least one image")
     if array.dtype == np.uint8:
-        return array.astype(np.float32) / np.float32(255)
+        return np.ascontiguousarray(array, dtype=np.float32) / np.float32(255)
     if array.dtype.kind != "f":
         raise DataError(f"{where}: found images of dtype {array.dtype}; expected uint8 (0 to 255) or floating point")
     with np.errstate(over="ignore"):
@@ -149,4 +164,4 @@ MAX_CLASSES = 10_000
 
 
 def _size(images: npt.NDArray[np.float32]) -> str:
-    return f"{images.shape[1]} x {images.shape[2]}"
+    return " x ".join(str(side) for side in images.shape[1:])

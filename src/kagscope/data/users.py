@@ -23,7 +23,7 @@ def load_named(source: str) -> Dataset:
     """Run the function that ``source`` names, without arguments: name only code that you trust.
 
     It returns, the same every time, a :class:`Dataset`; or images and labels as arrays or CPU tensors, a mapping with the names
-    of :data:`PARTS` or four in this order: images ``(N, height, width)``, uint8 (over 255) or finite floats, integer labels.
+    of :data:`PARTS` or four in this order: images as :func:`~kagscope.data.dataset.images_from` takes them, integer labels.
 
     Raises:
         InputError: no such module, file or function, or code that raises.

@@ -81,7 +81,7 @@ def scores_shown(table: pd.DataFrame) -> list[str]:
     return known + sorted(present - set(known))
 
 
-def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
+def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
     """:func:`plot_scores_overview` for every layer, the same scores in each."""
     means = last_step(study_means(results))
     orders = sorted(int(order) for order in means["k"].unique() if order > 0)

@@ -35,7 +35,7 @@ def plot_pr_by_radius(
     k: int = 2,
     score: str = "pr",
     training: str | None = None,
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
@@ -50,7 +50,7 @@ def plot_pr_by_radius(
         k: order of the minors.
         score: any score with a ratio.
         training: which training alone; all by default, told apart by line and filling.
-        image_shape: height and width in pixels, to place ``all``; without it ``all`` stands a quarter beyond the largest radius.
+        image_shape: (H, W) or (C, H, W) in pixels, to place ``all``; without it that stands a quarter beyond the largest radius.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -60,7 +60,7 @@ def plot_pr_by_radius(
     means = study_means(results)
     table = _scaled(means, "ball", layer, k, score)
     largest = float(table["scale"].max())
-    whole = float(np.hypot(image_shape[0] - 1, image_shape[1] - 1)) if image_shape else 0.0
+    whole = float(np.hypot(image_shape[-2] - 1, image_shape[-1] - 1)) if image_shape else 0.0
     table["scale"] = table["scale"].fillna(whole if whole > 1.05 * largest else 1.25 * largest)
     return _plot_ratios(table, Settings.of(means), score, training, "ball radius (pixels)", ax, legend)
 
@@ -140,7 +140,7 @@ def plot_k_comparison(
     return ax
 
 
-def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
+def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
     """:func:`plot_pr_by_radius` for every layer."""
     means = study_means(results)
 
@@ -150,7 +150,7 @@ def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, int]) -> Fig
     return study_panels(means, draw)
 
 
-def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
+def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
     """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs where there is room for it."""
     means = study_means(results)
     layers, settings = layers_with(means), Settings.of(means)
@@ -172,7 +172,7 @@ def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, int]) -> F
     return draw_grid([ratios, counts], width, 3.7, sharex="col", sharey="row", heights=(2.1, 1), handles=handles)
 
 
-def figure_k_comparison(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
+def figure_k_comparison(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
     """:func:`plot_k_comparison` for every layer."""
     means = study_means(results)
     if select(means, score="pr", selection="all")["k"].nunique() < 2:

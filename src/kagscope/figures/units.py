@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from kagscope.base.errors import InputError, NothingToPlot
+from kagscope.columns.layout import channels_abreast
 from kagscope.figures.colours import diverging
 from kagscope.figures.style import BLUE, GREY, SINGLE_COLUMN, VERMILLION, legend_above, log_ticks, new_axes, reference_line, style
 
@@ -21,7 +23,7 @@ MOST = 256  # images in one grid
 def plot_unit_weights(
     weights: pd.DataFrame | ArrayLike,
     *,
-    image_shape: tuple[int, int],
+    image_shape: tuple[int, ...],
     units: list[int] | None = None,
     columns: int | None = None,
     threshold: float | None = None,
@@ -31,8 +33,8 @@ def plot_unit_weights(
     """Each unit's incoming weights as an image, with its number; all on one scale, white is 0. Longest rows first.
 
     Args:
-        weights: (m, pixels), a row for each unit; of a table, the index names the units.
-        image_shape: height and width in pixels; their product is the number of pixels.
+        weights: (m, inputs), a row for each unit; of a table, the index names the units.
+        image_shape: (height, width), or (channels, height, width): the channels are drawn beside each other.
         units: places of the rows to show, in this order; by default all by falling norm, at most 256.
         columns: images in a row; by default about twice as many as rows.
         threshold: norm at or below which a unit's row counts as zero: it gets a frame.
@@ -44,17 +46,19 @@ def plot_unit_weights(
         InputError: weights that are no matrix of finite numbers, or do not fit the image.
     """
     matrix, names = _matrix(weights)
-    if matrix.shape[1] != image_shape[0] * image_shape[1]:
-        raise InputError(f"{matrix.shape[1]} weights for each unit, but images of {image_shape[0]} x {image_shape[1]} pixels")
+    if matrix.shape[1] != math.prod(image_shape):
+        raise InputError(f"{matrix.shape[1]} weights for each unit, but images of {' x '.join(map(str, image_shape))} pixels")
+    pictures = channels_abreast(matrix, image_shape)
+    high, across = pictures.shape[1:]
     norms = np.linalg.norm(matrix, axis=1)
     order = list(np.argsort(-norms, kind="stable")[:MOST]) if units is None else list(units)
     columns = columns or max(1, min(len(order), round(np.sqrt(2 * len(order)))))
     rows = -(-len(order) // columns)
-    tall, wide = image_shape[0] + 1, image_shape[1] + 1
+    tall, wide = high + 1, across + 1
     mosaic = np.full((rows * tall - 1, columns * wide - 1), np.nan)
     for place, unit in enumerate(order):
         top, left = place // columns * tall, place % columns * wide
-        mosaic[top : top + image_shape[0], left : left + image_shape[1]] = matrix[unit].reshape(image_shape)
+        mosaic[top : top + high, left : left + across] = pictures[unit]
     with style():
         ax = new_axes(ax, SINGLE_COLUMN, min(8.0, 0.78 * SINGLE_COLUMN * mosaic.shape[0] / mosaic.shape[1] + 0.25))
         ax.grid(False)
@@ -67,7 +71,7 @@ def plot_unit_weights(
             look: dict[str, Any] = (
                 {"edgecolor": VERMILLION, "linewidth": 1.2} if zero else {"edgecolor": "#cfcfcf", "linewidth": 0.4}
             )
-            ax.add_patch(Rectangle((before, above), image_shape[1], image_shape[0], fill=False, **look))
+            ax.add_patch(Rectangle((before, above), across, high, fill=False, **look))
             if columns <= 16:
                 ax.text(before + 0.3, above + 0.3, names[unit], fontsize=4.5, va="top", color="#333333")
         if colorbar:

@@ -41,7 +41,7 @@ def plot_window_map(
     width: int | None = None,
     training: str | None = None,
     radius: float | None = None,
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     norm: Normalize | None = None,
     ax: Axes | None = None,
     colorbar: bool = True,
@@ -56,7 +56,7 @@ def plot_window_map(
         width: which width; the largest by default.
         training: which training; "standard" by default where present.
         radius: of the windows; the one with most centres by default.
-        image_shape: height and width in pixels, for the frame.
+        image_shape: (H, W) or (C, H, W) in pixels, for the frame.
         norm: colours; by default :func:`~kagscope.figures.colours.ratio_norm` of what is shown: symmetrical about 1 on a log
             scale where ratios lie on both sides of it, else from the least to the largest.
         ax: where to draw; a new figure by default.
@@ -74,8 +74,8 @@ def plot_window_map(
         extent = (columns[0] - step_x / 2, columns[-1] + step_x / 2, rows[-1] + step_y / 2, rows[0] - step_y / 2)
         image = ax.imshow(grid, cmap=ratio_colours(norm), norm=norm, extent=extent, interpolation="nearest", aspect="equal")
         if image_shape is not None:
-            ax.set_xlim(-0.5, image_shape[1] - 0.5)
-            ax.set_ylim(image_shape[0] - 0.5, -0.5)
+            ax.set_xlim(-0.5, image_shape[-1] - 0.5)
+            ax.set_ylim(image_shape[-2] - 0.5, -0.5)
         ax.set_facecolor("#e9e9e9")
         ax.grid(False)
         ax.spines[["top", "right"]].set_visible(True)
@@ -86,7 +86,7 @@ def plot_window_map(
     return ax
 
 
-def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, int]) -> Figure:
+def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
     """A map for each layer and training of the largest width, with one colour scale.
 
     Rows are layers and columns trainings; where there are many trainings, each layer takes several rows.
@@ -106,7 +106,7 @@ def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, int]) -> Fi
                 grids.append(window_grid(_window_table(means, layer, k, "pr", width, training, None))[2])
     norm = ratio_norm(np.concatenate([grid.ravel() for grid in grids]))
     panel = min(2.3, (DOUBLE_COLUMN - 1.2) / columns)
-    tall = panel * image_shape[0] / image_shape[1] if image_shape[0] <= image_shape[1] else panel
+    tall = panel * min(1.0, image_shape[-2] / image_shape[-1])
     names = [wrapped(training, int(15 * panel)) for training in trainings]
     lines = 1 + max(name.count("\n") for name in names)
     shown: dict[str, Any] = {"k": k, "width": width, "image_shape": image_shape, "norm": norm, "colorbar": False}

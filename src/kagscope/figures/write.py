@@ -22,7 +22,7 @@ class Family(NamedTuple):
 
     name: str
     caption: str
-    draw: Callable[[pd.DataFrame, pd.DataFrame, tuple[int, int]], Figure]
+    draw: Callable[[pd.DataFrame, pd.DataFrame, tuple[int, ...]], Figure]
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -87,7 +87,7 @@ class WrittenFigures(list[Path]):
 
 
 def draw_figures(
-    results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, int], progress: Callable[[str], None] | None = None
+    results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, ...], progress: Callable[[str], None] | None = None
 ) -> tuple[dict[str, Figure], dict[str, str]]:
     """Every figure that the tables allow, by name, and for the others the reason why not."""
     means, averaged = study_means(results), curve_means(curves)
@@ -114,7 +114,7 @@ def write_figures(
     results: pd.DataFrame,
     curves: pd.DataFrame,
     folder: str | Path,
-    image_shape: tuple[int, int],
+    image_shape: tuple[int, ...],
     progress: Callable[[str], None] | None = None,
     *,
     formats: Sequence[str] = ("png", "pdf"),
@@ -125,7 +125,7 @@ def write_figures(
         results: the ``results`` table of :mod:`kagscope.tables.schema`.
         curves: the ``curves`` table.
         folder: made where it does not exist.
-        image_shape: height and width of the images in pixels.
+        image_shape: of the images in pixels, (H, W) or (C, H, W).
         progress: called with each figure's name before it is drawn.
         formats: of "png" (200 dots per inch), "pdf" and "svg"; of none, nothing is drawn and no folder made.
 

@@ -31,14 +31,14 @@ class LoadedInputs:
         inputs: a tensor (N, …), or several by the names of the model's arguments; floating point as the source has it (bytes
             over 255), integers as int64.
         labels: (N,) int64, or None where the source has none.
-        image_shape: (height, width) where the inputs are grey images or are known to be such, else None.
+        image_shape: (height, width), of colour images (3, height, width), where the inputs are known to be images, else None.
         points: (N,) indices of these inputs in the source.
         name: how they were asked for.
     """
 
     inputs: Tensor | dict[str, Tensor]
     labels: Tensor | None
-    image_shape: tuple[int, int] | None
+    image_shape: tuple[int, ...] | None
     points: np.ndarray
     name: str
 
@@ -109,13 +109,13 @@ def reshaped(inputs: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
     return inputs.reshape(len(inputs), *shape)
 
 
-def image_shape_of(shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """(height, width) of one input that is a grey image, (H, W) or (1, H, W); else None."""
-    sides = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
-    return (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
+def image_shape_of(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """(height, width) of one input that is a grey image, (H, W) or (1, H, W); (3, height, width) of colour; else None."""
+    sides = tuple(int(side) for side in (shape[1:] if len(shape) == 3 and shape[0] == 1 else shape))
+    return sides if len(sides) == 2 or (len(sides) == 3 and sides[0] == 3) else None
 
 
-Source = tuple[Tensor | dict[str, Tensor], Tensor | None, tuple[int, int] | None]
+Source = tuple[Tensor | dict[str, Tensor], Tensor | None, tuple[int, ...] | None]
 
 
 def _source(name: str | Path, split: str) -> Source:

@@ -84,7 +84,7 @@ def write_report(
         claims: what ``claims.json`` holds.
         provenance: each may be missing. Shown as they are: ``command``, ``versions``, ``seeds``, ``data``, ``hardware``,
             ``timings``, ``config``, ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of
-            those of a study). ``image_shape``: height and width of the images; ``without``: names of sections that are not
+            those of a study). ``image_shape``: of the images, (H, W) or (C, H, W); ``without``: names of sections that are not
             shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
             points of one network, by default they are over networks; ``numbers``: where every single number is, for the footer;
             ``study``: of :func:`~kagscope.report.axes.pack_axes`, what the section of :func:`~kagscope.report.axes.axes_section`
@@ -118,8 +118,8 @@ def render_report(
 ) -> str:
     """The page as text; arguments as for :func:`write_report`."""
     nets, averaged = net_means(results), curve_means(curves)
-    shape = tuple(int(side) for side in provenance.get("image_shape") or ()) or (1, 1)
-    figures, left_out = _figures(nets, averaged, (shape[0], shape[-1]), provenance.get("figures"), progress)
+    shape = tuple(int(side) for side in provenance.get("image_shape") or (1, 1))
+    figures, left_out = _figures(nets, averaged, shape, provenance.get("figures"), progress)
     payload = build_payload(results, averaged, provenance, nets=nets)
     without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
     exhibited = {place for place, *_ in provenance.get("exhibits", ())}
@@ -231,7 +231,7 @@ def _sampled(nets: pd.DataFrame) -> list[tuple[str, int, float]]:
 def _figures(
     nets: pd.DataFrame,
     averaged: pd.DataFrame,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     written: Sequence[Path] | None,
     progress: Callable[[str], None] | None,
 ) -> tuple[dict[str, Image.Image], dict[str, str]]:

@@ -78,7 +78,7 @@ def build_payload(
             "runLayers": pr_layers(nets),
             "accuracy": "test " + accuracy_name(one.get("data") for one in (about.get("configs") or {}).values()),
             "names": list(about.get("names") or ("trained", "initial")),
-            "imageShape": list(shape) if shape is not None else None,
+            "imageShape": list(shape[-2:]) if shape is not None else None,
             "elsewhere": bool(about.get("elsewhere")),
         },
         "columns": SERIES_COLUMNS,

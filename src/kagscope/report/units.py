@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kagscope.columns.layout import channels_abreast
 from kagscope.report.numbers import clean, groups
 
 NUMBERS = ("row_norm", "zero_share", "alignment")
@@ -32,7 +33,7 @@ def pack_units(
         units: run id to its units, a row each: ``layer``, ``what`` ("weights" or "mean Jacobian row"), ``row_norm``,
             ``zero_share``, ``alignment``, ``row`` (list of float), in the order of their numbers.
         nets: table of means, for the settings of the runs.
-        image_shape: height and width of the images.
+        image_shape: height and width of the images, of colour images after the channels, which are drawn beside each other.
     """
     known = nets.drop_duplicates("run").assign(run=lambda table: table["run"].astype(str)).set_index("run")
     entries: list[dict[str, Any]] = []
@@ -55,21 +56,20 @@ def _layer(layer: str, units: pd.DataFrame, image_shape: Sequence[int] | None) -
     rows = np.stack(shown["row"].to_list()).astype(np.float64)
     peak = np.abs(rows).max(axis=1)
     steps = np.round(127 * rows / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.int8)
+    if image_shape is not None and math.prod(int(side) for side in image_shape) == rows.shape[1]:
+        steps = channels_abreast(steps, [int(side) for side in image_shape])
+        shape, channels = list(steps.shape[1:]), steps.shape[2] // int(image_shape[-1])
+    else:
+        wide = rows.shape[1] if rows.shape[1] <= STRIP else math.ceil(math.sqrt(rows.shape[1]))
+        shape, channels = [math.ceil(rows.shape[1] / wide), wide], 1
     return {
         "layer": layer,
         "what": str(units["what"].iloc[0]),
         "total": len(units),
         "unit": kept.tolist(),
-        "shape": _shape(rows.shape[1], image_shape),
+        "shape": shape,  # height and width in which a row is drawn, its channels beside each other
+        "channels": channels,
         "peak": [clean(value) for value in peak],
         "images": base64.b64encode(steps.tobytes()).decode(),
         **{name: [clean(value) for value in shown[name]] for name in NUMBERS},
     }
-
-
-def _shape(columns: int, image_shape: Sequence[int] | None) -> list[int]:
-    """Height and width in which a row is drawn: the image's where it is one."""
-    if image_shape is not None and math.prod(int(side) for side in image_shape) == columns:
-        return [int(image_shape[0]), columns // int(image_shape[0])]
-    wide = columns if columns <= STRIP else math.ceil(math.sqrt(columns))
-    return [math.ceil(columns / wide), wide]

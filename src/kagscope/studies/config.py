@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -43,7 +44,7 @@ class RunConfig(Strict):
     schema_version: int = 2
     data: str
     data_fingerprint: str
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     widths: tuple[int, ...]
     activation: str
     training: Literal["standard", "augmented"]
@@ -78,6 +79,11 @@ class RunConfig(Strict):
         a default must therefore never be changed.
         """
         return digest(self.model_dump(mode="json", exclude={"data", "schema_version"}, exclude_defaults=True))
+
+    @property
+    def n_inputs(self) -> int:
+        """Numbers in an image."""
+        return math.prod(self.image_shape)
 
     @property
     def width(self) -> int:

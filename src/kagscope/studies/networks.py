@@ -33,7 +33,7 @@ def inputs_of(dataset: Dataset) -> Tensor:
 def network(run: RunConfig, weights: dict[str, Tensor]) -> nn.Sequential:
     """The network of a run with these weights, in eval mode."""
     (outputs,) = weights["output.bias"].shape
-    n = run.image_shape[0] * run.image_shape[1]
+    n = run.n_inputs
     model = mlp(n, run.widths, outputs, run.activation, run.init, run.init_scale, seed=run.seed)
     model.load_state_dict(weights)
     return model.eval()

@@ -35,7 +35,10 @@ MAX_UNITS = 256  # of a layer that a page shows
 
 @dataclass(frozen=True)
 class Probe:
-    """One data set on the page: measured points (P,), their inputs (P, n), labels (P,), mean images (H, W), (C, H, W)."""
+    """One data set on the page: measured points (P,), their inputs (P, n), labels (P,), mean images (H, W), (classes, H, W).
+
+    Mean images are means over the channels too.
+    """
 
     points: np.ndarray
     inputs: np.ndarray
@@ -112,7 +115,7 @@ def _probe(folder: Path, run: RunConfig, count: int) -> Probe | None:
     try:
         with safe_open(file, framework="np") as stored:
             kept = Probe(**{name: stored.get_tensor(name) for name in names})
-        columns = run.image_shape[0] * run.image_shape[1]
+        columns = run.n_inputs
         if kept.inputs.shape == (len(kept.points), columns) and len(kept.points) == count:
             return kept
     except (OSError, SafetensorError):
@@ -133,14 +136,19 @@ def _made(run: RunConfig, count: int) -> Probe | None:
     points = choose_points(len(data.test_images), count)
     labels = data.test_labels
     classes: Iterable[int] = range(data.n_classes if 1 < data.n_classes <= MAX_CLASSES and data.test_targets is None else 0)
-    means = [data.test_images[labels == label].mean(axis=0) for label in classes if (labels == label).any()]
+    means = [_mean_image(data.test_images[labels == label]) for label in classes if (labels == label).any()]
     return Probe(
         points,
         data.test_images[points].reshape(len(points), -1),
         labels[points],
-        data.test_images.mean(axis=0),
-        np.stack(means) if means and len(means) == len(list(classes)) else np.zeros((0, *run.image_shape), dtype=np.float32),
+        _mean_image(data.test_images),
+        np.stack(means) if means and len(means) == len(list(classes)) else np.zeros((0, *run.image_shape[-2:]), dtype=np.float32),
     )
+
+
+def _mean_image(images: np.ndarray) -> np.ndarray:
+    """(H, W): over images, and of colour over channels."""
+    return np.asarray(images.mean(axis=(0, 1) if images.ndim == 4 else 0))
 
 
 def _keep(file: Path, probe: Probe) -> None:

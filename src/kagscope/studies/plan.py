@@ -65,7 +65,7 @@ def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int
 def task_memory(job: Job, images: int, seeds: int = 16) -> float:
     """Bytes that a worker takes which trains some seeds of a run side by side on ``images`` training images, about."""
     run = job.run
-    n = run.image_shape[0] * run.image_shape[1]
+    n = run.n_inputs
     nets = 4.0 * seeds * _parameters(run, 10) * (STATES + len(run.steps))
     points = max((_points(spec) for spec in job.what.specs.values()), default=0)
     return WORKER_BYTES + IMAGE_COPIES * 4.0 * images * n + nets + 8.0 * JACOBIANS * points * n * sum(run.widths)
@@ -76,7 +76,7 @@ def _points(spec: MeasureSpec) -> int:
 
 
 def _sizes(run: RunConfig, classes: int) -> list[int]:
-    return [run.image_shape[0] * run.image_shape[1], *run.widths, classes]
+    return [run.n_inputs, *run.widths, classes]
 
 
 def _parameters(run: RunConfig, classes: int) -> int:
@@ -91,7 +91,7 @@ def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> fl
 
 
 def _spec_seconds(run: RunConfig, name: str, spec: MeasureSpec) -> float:
-    n = run.image_shape[0] * run.image_shape[1]
+    n = run.n_inputs
     widths = (
         run.widths if isinstance(spec.layers, str) else [run.widths[int(one.removeprefix("hidden")) - 1] for one in spec.layers]
     )

@@ -14,16 +14,16 @@ from torch.nn import functional
 from kagscope.training.settings import Augmentation
 
 
-def draw_maps(augmentation: Augmentation, n: int, image_shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+def draw_maps(augmentation: Augmentation, n: int, image_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draw ``n`` random maps. Returns what :func:`affine_maps` returns."""
     uniform = torch.rand(4, n, generator=generator) * 2 - 1
     angle = uniform[0] * math.radians(augmentation.rotation)
     zoom = 1 + uniform[1] * augmentation.scale
-    shift = uniform[2:] * augmentation.translation * torch.tensor(image_shape, dtype=torch.float32)[:, None]
+    shift = uniform[2:] * augmentation.translation * torch.tensor(image_shape[-2:], dtype=torch.float32)[:, None]
     return affine_maps(angle, zoom, shift, image_shape)
 
 
-def affine_maps(angle: Tensor, zoom: Tensor, shift: Tensor, image_shape: tuple[int, int]) -> Tensor:
+def affine_maps(angle: Tensor, zoom: Tensor, shift: Tensor, image_shape: tuple[int, ...]) -> Tensor:
     """From each pixel of the transformed image to the place in the original where its grey level is read.
 
     The image is enlarged by ``zoom`` and turned by ``angle`` about its centre, then moved by ``shift``; everything is measured in
@@ -33,12 +33,12 @@ def affine_maps(angle: Tensor, zoom: Tensor, shift: Tensor, image_shape: tuple[i
         angle: radians ``(n,)``, positive from the row axis (down) towards the column axis (right).
         zoom: factors ``(n,)``.
         shift: pixels down and right, ``(2, n)``.
-        image_shape: height and width.
+        image_shape: its last two numbers are height and width.
 
     Returns:
         float32 ``(n, 2, 3)``: row and column = map @ (row, column, 1).
     """
-    centre = torch.tensor([(image_shape[0] - 1) / 2, (image_shape[1] - 1) / 2])
+    centre = torch.tensor([(side - 1) / 2 for side in image_shape[-2:]])
     c, s = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     linear = torch.stack([torch.stack([c, s], 1), torch.stack([-s, c], 1)], 1)
     offset = centre - (linear @ (centre + shift.T)[:, :, None])[:, :, 0]
@@ -46,16 +46,20 @@ def affine_maps(angle: Tensor, zoom: Tensor, shift: Tensor, image_shape: tuple[i
 
 
 class Warper:
-    """Transforms chosen images of a set; outside of an image everything is 0, between pixels it is bilinear."""
+    """Transforms chosen images of a set, all channels alike; outside of an image all is 0, between pixels it is bilinear."""
 
     def __init__(self, images: Tensor) -> None:
-        """Keep a framed copy of the images, float32 ``(N, H, W)``, and the box of each that holds all that is not 0."""
-        self.shape = (images.shape[1], images.shape[2])
+        """Keep a framed copy of the images, float32 ``(N, H, W)`` or ``(N, C, H, W)``, and the box of what is not 0 in each."""
+        self.shape, self.channels = images.shape[-2:], math.prod(images.shape[1:-2])
+        images = images.reshape(-1, *self.shape)  # a channel is an image of its own
         self._framed = functional.pad(images, (_FRAME,) * 4).flatten(1).numpy()
         self._boxes = np.stack([*_extent((images != 0).any(2)), *_extent((images != 0).any(1))], 1)
 
     def warp(self, index: Tensor, maps: Tensor, out: Tensor) -> None:
-        """Write images ``index`` (int64 ``(B,)``), transformed by ``maps`` (``(B, 2, 3)``), to ``out`` (``(B, H * W)``)."""
+        """Write images ``index`` (int64 ``(B,)``), transformed by ``maps`` (``(B, 2, 3)``), to ``out`` (``(B, C * H * W)``)."""
+        if self.channels > 1:
+            index = (index[:, None] * self.channels + torch.arange(self.channels)).flatten()
+            maps = maps.repeat_interleave(self.channels, 0)
         _warp(self._framed, self._boxes, index.numpy(), maps.numpy(), out.view(-1, *self.shape).numpy())
 
 

@@ -29,7 +29,7 @@ def evaluate_claims(
     *,
     runs: pd.DataFrame | None = None,
     varied: Sequence[str] = ("width", "training"),
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -41,7 +41,7 @@ def evaluate_claims(
             the control. Without that column all labels are true.
         runs: The study's runs table; by default what ``results`` says of each run.
         varied: Columns of ``runs`` that the study varies: a setting is a combination of their values.
-        image_shape: Height and width in pixels of the images; tells which minimum distances leave too few pairs.
+        image_shape: Of the images, (H, W) or (C, H, W); tells which minimum distances leave too few pairs.
         confidence: Of the intervals, in (0, 1); tests are at level ``1 - confidence``.
         resamples: Of each bootstrap; 0 leaves intervals out, which decide nothing.
         seed: Of all resampling: equal tables and equal seeds give equal numbers.
@@ -77,7 +77,7 @@ def evidence_of(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], 
     return Evidence(Nets.of(results, runs, axes), results)
 
 
-def judge(evidence: Evidence, settings: Settings, image_shape: tuple[int, int] | None) -> list[Claim]:
+def judge(evidence: Evidence, settings: Settings, image_shape: tuple[int, ...] | None) -> list[Claim]:
     """The six claims on these nets alone."""
     first = concentration(evidence, settings)
     judges = (

@@ -15,20 +15,20 @@ SMALLEST_SHARE = 0.05  # of all column pairs; fewer lie between opposite edges a
 DEVIATION, PRESENCE = "PR ratio over its mean over scales, minus 1", "PR ratio at this scale"
 
 
-def scale_agnostic(evidence: Evidence, settings: Settings, image_shape: tuple[int, int] | None) -> Claim:
+def scale_agnostic(evidence: Evidence, settings: Settings, image_shape: tuple[int, ...] | None) -> Claim:
     """Judge claim 2."""
     statement = "The PR ratio is nearly the same for pixel pairs within 1/4, 1/2, 3/4 and the whole of the image side."
     return _judge(evidence, settings, "ball", None, "2-scale-agnostic", statement)
 
 
-def minimum_distance(evidence: Evidence, settings: Settings, image_shape: tuple[int, int] | None) -> Claim:
+def minimum_distance(evidence: Evidence, settings: Settings, image_shape: tuple[int, ...] | None) -> Claim:
     """Judge claim 3."""
     statement = "The PR ratio is stable for pixel pairs at least 1/4, 1/2, 3/4 of the image side apart."
     return _judge(evidence, settings, "apart", image_shape, "3-minimum-distance", statement)
 
 
 def _judge(
-    evidence: Evidence, settings: Settings, kind: str, image_shape: tuple[int, int] | None, name: str, statement: str
+    evidence: Evidence, settings: Settings, kind: str, image_shape: tuple[int, ...] | None, name: str, statement: str
 ) -> Claim:
     notes = Notes()
     training, said = evidence.training()
@@ -71,7 +71,7 @@ def _layer(evidence: Evidence, settings: Settings, layer: str, scales: list[str]
     return [part for part in parts if part is not None]
 
 
-def _usable(evidence: Evidence, which: Indices, kind: str, image_shape: tuple[int, int] | None, notes: Notes) -> list[str]:
+def _usable(evidence: Evidence, which: Indices, kind: str, image_shape: tuple[int, ...] | None, notes: Notes) -> list[str]:
     """The selections of a kind, ascending, without distances that leave too few pairs or mostly undefined values."""
     keys = evidence.nets.keys
     names = keys["selection"][(keys["score"] == "pr") & (keys["k"] == 2) & (keys["kind"] == kind)].unique()
@@ -97,7 +97,7 @@ def _undefined_share(evidence: Evidence, key: Key, which: Indices) -> float:
     return 1 - int(np.isfinite(grid.values[which]).sum()) / recorded if recorded else 1.0
 
 
-def _pair_shares(evidence: Evidence, sizes: dict[float, str], image_shape: tuple[int, int] | None) -> dict[float, float]:
+def _pair_shares(evidence: Evidence, sizes: dict[float, str], image_shape: tuple[int, ...] | None) -> dict[float, float]:
     """Share of all column pairs at each distance: from the image's shape, else as recorded, else unknown."""
     if image_shape is not None:
         return {size: pair_share(image_shape, size) for size in sizes}
@@ -108,12 +108,14 @@ def _pair_shares(evidence: Evidence, sizes: dict[float, str], image_shape: tuple
     return {size: largest[name] / everything for size, name in sizes.items() if everything > 0 and name in largest}
 
 
-def pair_share(image_shape: tuple[int, int], distance: float) -> float:
-    """Share of the pairs of pixels of an image (height, width) at least ``distance`` apart, by counting displacements."""
-    height, width = image_shape
+def pair_share(image_shape: tuple[int, ...], distance: float) -> float:
+    """Share of the pairs of numbers of an image, (H, W) or (C, H, W), at least ``distance`` apart, by counting displacements."""
+    *channels, height, width = image_shape
     down, right = np.arange(height)[:, None], np.arange(-width + 1, width)[None, :]
-    pairs = (height - down) * (width - np.abs(right))
-    once = (down > 0) | (right > 0)  # each pair by one of its two displacements
+    each = math.prod(channels)
+    pairs = each**2 * (height - down) * (width - np.abs(right))
+    pairs[0, width - 1] = math.comb(each, 2) * height * width  # of channels of one pixel
+    once = (down > 0) | (right >= 0)  # each pair by one of its two displacements
     total = int(pairs[once].sum())
     far = int(pairs[once & (down**2 + right**2 >= distance**2)].sum())
     return far / total if total else 0.0
