@@ -24,6 +24,7 @@ import kagscope.data.registry as registry
 from kagscope.base.errors import DataError, InputError, KagscopeError, OutputError
 from kagscope.data import NAMES, Dataset, load, load_local
 from kagscope.data.download import Source
+from kagscope.data.emnist import SPLITS
 from test_idx import idx_bytes
 
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
@@ -336,7 +337,7 @@ def test_download_refuses_what_is_not_the_published_file(tmp_path: Path, mirror:
 
 def test_download_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.DOWNLOADS, "kmnist", Source((DEAD,), registry.DOWNLOADS["kmnist"].md5))
-    with pytest.raises(DataError, match=r"check the network, or put the four IDX files of kmnist .* --data DIR") as caught:
+    with pytest.raises(DataError, match=r"check the network, or put train-images.* into .* --data DIR") as caught:
         load("kmnist", cache_dir=tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -349,8 +350,9 @@ def test_cache_that_cannot_be_written(tmp_path: Path, mirror: str, monkeypatch: 
 
 
 def test_registered_sources_are_complete() -> None:
-    for source in registry.DOWNLOADS.values():
-        assert set(source.md5) == {f"{name}.gz" for name in PARTS}
+    for name, source in registry.DOWNLOADS.items():
+        archives = {"cifar10": ["cifar-10-binary.tar.gz"]} | {f"emnist_{split}": ["gzip.zip"] for split in SPLITS}
+        assert set(source.md5) == set(archives.get(name, [f"{part}.gz" for part in PARTS]))
         assert all(len(md5) == 32 for md5 in source.md5.values())
         assert all(mirror.endswith("/") for mirror in source.mirrors)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,37 +17,47 @@ from kagscope.data.folder import load_folder
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set of four gzipped IDX files is published.
+    """Where a data set is published.
 
     Attributes:
         mirrors: folders on the web, each ending in ``/``, tried in this order.
         md5: file name to the checksum of the published (compressed) file.
+        read: makes the data set of the folder with these files and its name.
+        folder: within the cache; by default the data set's name.
     """
 
     mirrors: tuple[str, ...]
     md5: dict[str, str]
+    read: Callable[[Path, str], Dataset] = load_folder
+    folder: str | None = None
+
+    def kept_in(self, name: str, cache_dir: Path | None) -> Path:
+        """Where its files are kept; by default within the user's cache folder of the operating system."""
+        import pooch
+
+        return Path(cache_dir or pooch.os_cache("kagscope")) / (self.folder or name)
 
 
 def load_download(name: str, source: Source, cache_dir: Path | None, progress: bool) -> Dataset:
     """Fetch what the cache lacks, verify checksums, and read.
 
     Args:
-        name: the data set's name, also the folder within the cache.
-        source: mirrors and checksums.
+        name: the data set's name.
+        source: mirrors, checksums and reader.
         cache_dir: default is the user's cache folder of the operating system.
         progress: show a progress bar on standard error.
 
     Raises:
-        DataError: no mirror gave the right file; the message says how to use a local copy.
+        DataError: no mirror gave the right file; the message says where to put a local copy.
         OutputError: the cache folder cannot be written.
     """
     import pooch
 
-    folder = Path(cache_dir or pooch.os_cache("kagscope")) / name
+    folder = source.kept_in(name, cache_dir)
     with _quiet(pooch.get_logger()):
         for file, md5 in source.md5.items():
             _fetch(name, file, md5, source.mirrors, folder, progress)
-    return load_folder(folder, name)
+    return source.read(folder, name)
 
 
 def _fetch(name: str, file: str, md5: str, mirrors: tuple[str, ...], folder: Path, progress: bool) -> None:
@@ -77,8 +87,8 @@ def _fetch(name: str, file: str, md5: str, mirrors: tuple[str, ...], folder: Pat
         else:
             return
     raise DataError(
-        f"could not download {file} of {name} from {', '.join(failures)}; check the network, or put the four IDX files of {name} "
-        "(plain or .gz) into a folder and pass it instead: --data DIR"
+        f"could not download {file} of {name} from {', '.join(failures)}; check the network, or put {file} into {folder}, "
+        "or pass a folder of your own: --data DIR"
     )
 
 

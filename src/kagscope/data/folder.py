@@ -1,4 +1,4 @@
-"""A data set in a folder of the user's: IDX files in their usual names, or ``.npz`` archives."""
+"""A data set in a folder of the user's: IDX files in their usual names, CIFAR-10's binary files, or ``.npz`` archives."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kagscope.base.errors import DataError
+from kagscope.data import cifar
 from kagscope.data.arrays import load_arrays
 from kagscope.data.dataset import Dataset, images_from, labels_from
 from kagscope.data.idx import read_idx
@@ -20,8 +21,9 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
 
     Args:
         folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-            ``t10k-labels-idx1-ubyte`` (each plain or ``.gz``; ``.idx3-ubyte`` for ``-idx3-ubyte`` is understood too), or
-            ``train.npz`` and ``test.npz``, or one ``.npz`` file; or such IDX files in ``raw`` or ``*/raw``, as torchvision does.
+            ``t10k-labels-idx1-ubyte`` (each plain or ``.gz``; ``.idx3-ubyte`` for ``-idx3-ubyte`` is understood too), or such
+            files in ``raw`` or ``*/raw``, as torchvision does; CIFAR-10's binary archive or its ``.bin`` files;
+            ``train.npz`` and ``test.npz``, or one ``.npz`` file.
         name: the data set's name; default the folder's.
 
     Raises:
@@ -31,6 +33,8 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
     if any(_is_idx(entry) for entry in entries):
         train, test = (_idx_part(folder, stem) for stem in IDX_STEMS.values())
         return Dataset(name or folder.resolve().name, *train, *test)
+    if any(cifar.is_cifar(entry) for entry in entries):
+        return cifar.load_cifar(folder, name)
     if archives := [entry for entry in entries if entry.suffix == ".npz"]:
         return load_arrays(folder, archives, name)
     inside = [raw for raw in (folder / "raw", *sorted(folder.glob("*/raw"))) if raw.is_dir() and any(map(_is_idx, raw.iterdir()))]
@@ -41,7 +45,8 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
     found = ", ".join(sorted(entry.name for entry in entries)[:6]) or "nothing"
     raise DataError(
         f"{folder}: no data set in this folder (found {found}); expected the four IDX files train-images-idx3-ubyte, "
-        "train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (plain or .gz), or train.npz and test.npz"
+        "train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (plain or .gz), train.npz and test.npz, or "
+        f"{cifar.ARCHIVE} or its .bin files"
     )
 
 

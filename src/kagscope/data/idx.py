@@ -12,6 +12,7 @@ import math
 import os
 import struct
 import zlib
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -44,21 +45,23 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
         DataError: missing, not a plain file, empty, wrong magic number, wrong length, damaged gzip, or absurd counts.
     """
     with open_regular(path) as raw:
-        size = os.fstat(raw.fileno()).st_size
-        compressed = raw.peek(2)[:2] == b"\x1f\x8b"
-        try:
-            if not compressed:
-                return _parse(raw, path, dimensions, size)
-            with gzip.open(raw) as stream:
-                return _parse(stream, path, dimensions, size * _DEFLATE_LIMIT)
-        except (OSError, EOFError, zlib.error) as error:
-            kind = "gzip file" if compressed else "file"
-            raise DataError(
-                f"{path}: damaged {kind} ({_reason(error)}); expected an IDX file: copy or download it again"
-            ) from error
+        return parse_idx(raw, path, dimensions, os.fstat(raw.fileno()).st_size)
 
 
-def _parse(stream: _Stream, path: Path, dimensions: int, most_bytes: int) -> npt.NDArray[np.uint8]:
+def parse_idx(raw: BufferedReader, path: object, dimensions: int, size: int) -> npt.NDArray[np.uint8]:
+    """As :func:`read_idx`, of an open stream of at most ``size`` bytes, which messages call ``path``."""
+    compressed = raw.peek(2)[:2] == b"\x1f\x8b"
+    try:
+        if not compressed:
+            return _parse(raw, path, dimensions, size)
+        with gzip.open(raw) as stream:
+            return _parse(stream, path, dimensions, size * _DEFLATE_LIMIT)
+    except (OSError, EOFError, zlib.error) as error:
+        kind = "gzip file" if compressed else "file"
+        raise DataError(f"{path}: damaged {kind} ({reason(error)}); expected an IDX file: copy or download it again") from error
+
+
+def _parse(stream: _Stream, path: object, dimensions: int, most_bytes: int) -> npt.NDArray[np.uint8]:
     """Read header and numbers; ``most_bytes`` bounds what the file can hold at all."""
     shape = _header(stream, path, dimensions)
     expected, counts = math.prod(shape), " x ".join(map(str, shape))
@@ -82,7 +85,7 @@ def _parse(stream: _Stream, path: Path, dimensions: int, most_bytes: int) -> npt
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
-def _header(stream: _Stream, path: Path, dimensions: int) -> tuple[int, ...]:
+def _header(stream: _Stream, path: object, dimensions: int) -> tuple[int, ...]:
     magic = stream.read(4)
     if not magic:
         raise DataError(f"{path}: empty file; expected an IDX file: copy or download it again")
@@ -109,5 +112,6 @@ def _read_at_most(stream: _Stream, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What the system, or a library, said."""
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__

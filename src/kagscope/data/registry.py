@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kagscope.base.errors import InputError
+from kagscope.data import cifar, emnist
 from kagscope.data.dataset import Dataset
 from kagscope.data.digits import load_digits
 from kagscope.data.download import Source, load_download
@@ -50,6 +51,18 @@ DOWNLOADS: dict[str, Source] = {
             "t10k-labels-idx1-ubyte.gz": "7320c461ea6c1c855c0b718fb2a4b134",
         },
     ),
+    "cifar10": Source(
+        mirrors=("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"),
+        md5={cifar.ARCHIVE: "c32a1d4ab5d03f1284b67883e8d87530"},
+    ),
+} | {
+    f"emnist_{split}": Source(
+        mirrors=("https://biometrics.nist.gov/cs_links/EMNIST/",),
+        md5={emnist.ARCHIVE: "58c8d27c78d21e728a6bc7b3cc06412e"},
+        read=emnist.load_split,
+        folder="emnist",
+    )
+    for split in emnist.SPLITS
 }
 
 NAMES: tuple[str, ...] = (*EMBEDDED, *DOWNLOADS)
@@ -60,8 +73,9 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
 
     Args:
         source: ``"mnist10k"`` or ``"digits"`` (embedded), a function of three variables such as ``"xor3"``
-            (:mod:`kagscope.data.functions`), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"`` (downloaded on first use,
-            then cached), or a folder (see :func:`kagscope.data.folder.load_folder`).
+            (:mod:`kagscope.data.functions`), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"``, ``"cifar10"``, ``"emnist_letters"``
+            and EMNIST's other splits (downloaded on first use, then cached), or a folder
+            (see :func:`kagscope.data.folder.load_folder`).
             A name wins over a folder of that name: write ``./mnist``. Or a function of your own, ``"module:function"`` or
             ``"file.py:function"``, whose code is run (:mod:`kagscope.data.users`).
         cache_dir: where downloads are kept; default the operating system's folder for caches.
@@ -98,15 +112,14 @@ def load_local(source: str | Path, *, cache_dir: Path | None = None) -> Dataset 
     if isinstance(source, str) and (source in EMBEDDED or is_function(source)):
         return load(source)
     if isinstance(source, str) and source in DOWNLOADS:
-        import pooch
-
-        folder = Path(cache_dir or pooch.os_cache("kagscope")) / source
-        return load_folder(folder, source) if folder.is_dir() else None
+        known = DOWNLOADS[source]
+        folder = known.kept_in(source, cache_dir)
+        return known.read(folder, source) if folder.is_dir() else None
     path = _existing(source)
     return load_folder(path) if path is not None else None
 
 
-_CHOICES = f"expected one of {', '.join(NAMES)}, a folder of IDX or .npz files, or module:function"
+_CHOICES = f"expected one of {', '.join(NAMES)}, a folder of IDX, CIFAR-10 or .npz files, or module:function"
 
 
 def _existing(source: str | Path) -> Path | None:

@@ -1,0 +1,128 @@
+"""CIFAR-10 in its binary version (A. Krizhevsky 2009): six files of records, or the archive that holds them; never a pickle.
+
+A record is a label of one byte and 3 x 32 x 32 bytes of pixels: red, green, blue, each in row-major order.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from kagscope.base.errors import DataError
+from kagscope.base.files import open_regular
+from kagscope.data.dataset import Dataset, images_from, labels_from
+from kagscope.data.idx import MAX_BYTES, reason
+
+ARCHIVE = "cifar-10-binary.tar.gz"
+INSIDE = "cifar-10-batches-bin"  # the archive's folder
+TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+TEST = "test_batch.bin"
+SHAPE = (3, 32, 32)
+RECORD = 1 + 3 * 32 * 32  # bytes
+
+
+def is_cifar(path: Path) -> bool:
+    """Whether a file of a folder, or a folder in it, is part of this data set, by its name."""
+    return path.name in (ARCHIVE, INSIDE, *TRAIN, TEST)
+
+
+def load_cifar(folder: Path, name: str | None = None) -> Dataset:
+    """Read the six ``.bin`` files in ``folder`` or in its ``cifar-10-batches-bin``; else the archive in ``folder``.
+
+    Nothing is unpacked: of the archive the six files are read, and only where they are plain files at their usual place.
+
+    Raises:
+        DataError: a file that is missing, damaged or no whole number of records.
+    """
+    for place in (folder, folder / INSIDE):
+        if any((place / file).exists() for file in (*TRAIN, TEST)):
+            records = {file: _records_of(place / file) for file in (*TRAIN, TEST)}
+            break
+    else:
+        place = folder / ARCHIVE
+        records = _unpack(place)
+    train = np.concatenate([records[file] for file in TRAIN])
+    return Dataset(
+        name or folder.resolve().name, *_part(train, f"{place}: training part"), *_part(records[TEST], f"{place}: {TEST}")
+    )
+
+
+def _part(records: npt.NDArray[np.uint8], where: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    images = images_from(records[:, 1:].reshape(-1, *SHAPE), where)
+    labels = labels_from(records[:, 0], len(images), where, where)
+    if labels.max() > 9:
+        raise DataError(f"{where}: found labels up to {labels.max()}; expected 0 to 9: no binary file of CIFAR-10, or damaged")
+    return images, labels
+
+
+def _records_of(file: Path) -> npt.NDArray[np.uint8]:
+    with open_regular(file) as stream:
+        return _records(stream, os.fstat(stream.fileno()).st_size, str(file))
+
+
+def _records(stream: IO[bytes], size: int, where: str) -> npt.NDArray[np.uint8]:
+    """The records (N, 3073) in a stream of ``size`` bytes."""
+    if size == 0 or size % RECORD or size > MAX_BYTES:
+        raise DataError(
+            f"{where}: is {size} bytes long; expected records of {RECORD} bytes (a label and 3 x 32 x 32 pixels), at most "
+            f"{MAX_BYTES // RECORD}: copy or download it again"
+        )
+    content = stream.read(size)
+    if len(content) != size:
+        raise DataError(f"{where}: truncated: expected {size} bytes, found {len(content)}: copy or download it again")
+    return np.frombuffer(content, dtype=np.uint8).reshape(-1, RECORD)
+
+
+def _unpack(archive: Path) -> dict[str, npt.NDArray[np.uint8]]:
+    """The six files of an archive, by name."""
+    wanted = {f"{INSIDE}/{file}": file for file in (*TRAIN, TEST)}
+    found: dict[str, npt.NDArray[np.uint8]] = {}
+    with open_regular(archive) as raw:
+        try:
+            with gzip.open(raw) as unzipped:
+                content = _Limited(unzipped, archive)
+                with tarfile.open(fileobj=content, mode="r|") as members:
+                    for member, stream in _plain(members, archive, wanted):
+                        found[wanted[member.name]] = _records(stream, member.size, f"{archive}: {member.name}")
+                while content.read(2**20):  # to the end, where the checksum is
+                    pass
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
+    if missing := [name for name, file in wanted.items() if file not in found]:
+        raise DataError(f"{archive}: lacks {', '.join(missing)}; expected the binary version of CIFAR-10: download it again")
+    return found
+
+
+def _plain(members: tarfile.TarFile, archive: Path, wanted: dict[str, str]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+    """Wanted members with their contents. Raises :class:`DataError` for one that is a link, a folder or a device."""
+    for member in members:
+        if member.name in wanted:
+            stream = members.extractfile(member) if member.isreg() else None
+            if stream is None:
+                raise DataError(f"{archive}: {member.name} is no plain file; expected the archive that the authors publish")
+            yield member, stream
+
+
+class _Limited(io.RawIOBase):
+    """A stream that refuses to go on without end, as a small archive may that was made to."""
+
+    def __init__(self, stream: gzip.GzipFile, archive: Path) -> None:
+        super().__init__()
+        self.stream, self.archive, self.left = stream, archive, MAX_BYTES
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes. Raises :class:`DataError` beyond the limit."""
+        if self.left <= 0:
+            raise DataError(f"{self.archive}: holds more than {MAX_BYTES} bytes; expected {ARCHIVE} as its authors publish it")
+        piece = self.stream.read(size)
+        self.left -= len(piece)
+        return piece

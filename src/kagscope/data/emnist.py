@@ -1,0 +1,69 @@
+"""EMNIST (G. Cohen et al. 2017): handwritten letters and digits in six splits, IDX files within one zip archive."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from io import BufferedReader
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from kagscope.base.errors import DataError
+from kagscope.base.files import open_regular
+from kagscope.data.dataset import Dataset, images_from, labels_from
+from kagscope.data.idx import parse_idx, reason
+
+ARCHIVE = "gzip.zip"
+SPLITS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
+
+
+def load_split(folder: Path, name: str) -> Dataset:
+    """Read one split from the archive in ``folder``; nothing is unpacked.
+
+    The archive holds images with rows and columns exchanged; they are turned upright, as MNIST's are. Letters are numbered
+    from 1 there, and from 0 here.
+
+    Args:
+        folder: holds ``gzip.zip``.
+        name: ``"emnist_letters"`` and so on.
+
+    Raises:
+        DataError: no archive, or a damaged one.
+    """
+    split = name.removeprefix("emnist_")
+    archive = folder / ARCHIVE
+    with open_regular(archive) as raw:
+        try:
+            with zipfile.ZipFile(raw) as members:
+                train, test = (_part(members, archive, f"gzip/emnist-{split}-{part}", split) for part in ("train", "test"))
+        except DataError:
+            raise
+        except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:  # RuntimeError: encrypted, or unknown
+            raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
+    return Dataset(name, *train, *test)
+
+
+def _part(
+    members: zipfile.ZipFile, archive: Path, stem: str, split: str
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    stored = _member(members, archive, f"{stem}-images-idx3-ubyte.gz", 3)
+    images = images_from(stored.swapaxes(1, 2), f"{archive}: {stem}-images")
+    labels = labels_from(
+        _member(members, archive, f"{stem}-labels-idx1-ubyte.gz", 1), len(images), f"{archive}: {stem}-labels", "it"
+    )
+    if split != "letters":
+        return images, labels
+    if labels.min() < 1:
+        raise DataError(f"{archive}: {stem}-labels: found label {labels.min()}; expected letters from 1")
+    return images, labels - 1
+
+
+def _member(members: zipfile.ZipFile, archive: Path, name: str, dimensions: int) -> npt.NDArray[np.uint8]:
+    if name not in members.namelist():
+        raise DataError(f"{archive}: lacks {name}; expected EMNIST's archive of IDX files: download it again")
+    info = members.getinfo(name)
+    with members.open(info) as stream:
+        return parse_idx(BufferedReader(cast(zipfile.ZipExtFile, stream)), f"{archive}: {name}", dimensions, info.file_size)
