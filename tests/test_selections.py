@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
+from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import column_subset_count, parse_selection
 from kagscope.minors.subsets import list_subsets
@@ -77,6 +78,8 @@ def test_one_list_for_many_selections(k: int) -> None:
         (kag.Apart(np.int64(7)), "apart(7)"),
         (kag.Shell(7, 14), "shell(7,14)"),
         (kag.Window((13, 13), 7), "window(13,13,7)"),
+        (kag.SameChannel(), "same_channel"),
+        (kag.SameChannel(1.5), "same_channel(1.5)"),
     ],
 )
 def test_names_read_back(selection: kag.Selection, name: str) -> None:
@@ -102,6 +105,24 @@ def test_groups_are_a_discrete_metric() -> None:
     assert within.count == 3 * len(same)
     assert within.s1 == pytest.approx(kag.minor_moments(J, 2, kag.Subsets(same)).s1, rel=1e-14)
     assert (within + across).count == kag.minor_moments(J, 2).count
+
+
+def test_same_channel_against_a_list() -> None:
+    J = np.random.default_rng(2).normal(size=(3, 12))
+    places = make_layout(12, (3, 2, 2)).positions
+    assert places is not None
+    for selection in (kag.SameChannel(), kag.SameChannel(1)):
+        near = [
+            pair
+            for pair in combinations(range(12), 2)
+            if pair[0] // 4 == pair[1] // 4 and ((places[pair[0]] - places[pair[1]]) ** 2).sum() <= selection.radius**2
+        ]
+        found, listed = (kag.minor_moments(J, 2, one, image_shape=(3, 2, 2)) for one in (selection, kag.Subsets(near)))
+        assert found.count == listed.count
+        assert (found.s1, found.s2, found.s4) == pytest.approx((listed.s1, listed.s2, listed.s4), rel=1e-12)
+    for shape in (None, (3, 4)):
+        with pytest.raises(InputError, match="image_shape=\\(channels, height, width\\)"):
+            kag.minor_moments(J, 2, kag.SameChannel(), image_shape=shape)
 
 
 def test_channels_share_their_pixel() -> None:

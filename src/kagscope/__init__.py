@@ -20,6 +20,7 @@ _PUBLIC: dict[str, str] = {
     "All": "columns.selections",
     "Ball": "columns.selections",
     "Apart": "columns.selections",
+    "SameChannel": "columns.selections",
     "Shell": "columns.selections",
     "Window": "columns.selections",
     "Subsets": "columns.selections",

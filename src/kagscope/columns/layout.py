@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,16 +23,22 @@ class Layout:
         columns: n.
         positions: (n, dimension) float64 coordinates, or None when only ``all`` and ``subsets`` make sense.
         groups: (n,) integer labels, or None.
+        channels: of an image; each is a stretch of n / channels columns.
     """
 
     columns: int
     positions: NDArray[np.float64] | None = None
     groups: NDArray[np.int64] | None = None
+    channels: int = 1
 
     @property
     def key(self) -> tuple[object, ...]:
         """Hashable identity of the layout."""
-        return (self.columns, *(None if part is None else (part.shape, part.tobytes()) for part in (self.positions, self.groups)))
+        return (
+            self.columns,
+            self.channels,
+            *(None if part is None else (part.shape, part.tobytes()) for part in (self.positions, self.groups)),
+        )
 
     @property
     def _rounding(self) -> float:
@@ -102,7 +109,8 @@ def make_layout(
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} were given together; give one of them")
     if image_shape is not None:
-        return Layout(columns, positions=_grid(columns, image_shape))
+        grid = _grid(columns, image_shape)
+        return Layout(columns, positions=grid, channels=math.prod(image_shape[:-2]))
     if positions is not None:
         return Layout(columns, positions=_coordinates(columns, positions))
     if groups is not None:

@@ -1,4 +1,4 @@
-"""Which column subsets count: All, Ball, Apart, Shell, Window, Subsets (MATH.md section 1, "Column selections").
+"""Which column subsets count: All, Ball, Apart, Shell, SameChannel, Window, Subsets (MATH.md section 1, "Column selections").
 
 A selection says which *pairs* of columns may stand together in a minor; a k-subset is allowed when all its pairs are.
 Distances come from a :class:`kagscope.columns.layout.Layout`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import comb, isfinite
+from math import comb, inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,27 @@ class Shell(Selection):
 
 
 @dataclass(frozen=True)
+class SameChannel(Selection):
+    """Subsets of columns of one channel of a colour image, whose pairwise distances are all at most ``radius``; inf: any."""
+
+    radius: float = inf
+
+    def __post_init__(self) -> None:
+        if self.radius != inf:
+            _check_length("SameChannel", "radius", self.radius)
+
+    def __str__(self) -> str:
+        return "same_channel" if self.radius == inf else f"same_channel({_short(self.radius)})"
+
+    def pairs(self, layout: Layout) -> BoolArray:
+        if layout.channels == 1:
+            raise InputError(f"selection {self} needs columns in channels; pass image_shape=(channels, height, width)")
+        channel = np.arange(layout.columns) * layout.channels // layout.columns
+        same = channel[:, None] == channel[None, :]
+        return same if self.radius == inf else same & layout.within(layout.squared_distances(self), self.radius)
+
+
+@dataclass(frozen=True)
 class Window(Selection):
     """Subsets of the columns within ``radius`` of ``center`` (in the coordinates of the positions; (row, column) for images)."""
 
@@ -236,6 +257,8 @@ def check_layout(selections: Iterable[Selection], layout: Layout) -> None:
     for selection in selections:
         if isinstance(selection, Window):
             selection.columns(layout)
+        elif isinstance(selection, SameChannel) and layout.channels == 1:
+            selection.pairs(layout)
         elif isinstance(selection, Ball | Apart | Shell) and layout.positions is None and layout.groups is None:
             layout.squared_distances(selection)
 
@@ -253,8 +276,8 @@ def as_selections(selection: Any) -> tuple[list[Selection], bool]:
         if all(isinstance(item, Selection) for item in chosen):
             return chosen, True
     raise InputError(
-        f"selection={selection!r:.80}, expected All(), Ball(r), Apart(d), Shell(a, b), Window(center, r), Subsets(list) or a "
-        f"list of these"
+        f"selection={selection!r:.80}, expected All(), Ball(r), Apart(d), Shell(a, b), SameChannel(r), Window(center, r), "
+        "Subsets(list) or a list of these"
     )
 
 
@@ -269,13 +292,17 @@ def parse_selection(text: str) -> Selection:
         numbers = [float(part) for part in rest.rstrip(")").split(",")] if rest else []
     except ValueError:
         numbers = [float("nan")]
-    if name == "all" and not rest:
-        return All()
+    if name in ("all", "same_channel") and not rest:
+        return All() if name == "all" else SameChannel()
     closed = rest.endswith(")") and len(rest.split(")")) == 2
     if closed and name in ("ball", "apart") and len(numbers) == 1:
         return Ball(numbers[0]) if name == "ball" else Apart(numbers[0])
+    if closed and name == "same_channel" and len(numbers) == 1:
+        return SameChannel(numbers[0])
     if closed and name == "shell" and len(numbers) == 2:
         return Shell(*numbers)
     if closed and name == "window" and len(numbers) >= 2:
         return Window(tuple(numbers[:-1]), numbers[-1])
-    raise InputError(f"selection {text!r} is not known; write all, ball(7), apart(7), shell(7,14) or window(13,13,7)")
+    raise InputError(
+        f"selection {text!r} is not known; write all, ball(7), apart(7), shell(7,14), same_channel(7) or window(13,13,7)"
+    )
