@@ -58,6 +58,26 @@ def test_numbers_are_those_of_the_engine_and_the_baseline_is_the_haar_mean() -> 
     assert codes.isdisjoint({"few_points", "one_network", "looks_untrained", "layers_above_baseline"})
 
 
+def test_progress_and_an_estimate_of_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    kag.measure_matrices(MATRICES, progress=told.append)
+    assert told == [f"{name} (6 x 6)" for name in MATRICES]
+    monkeypatch.setattr("kagscope.measuring.matrices.layer_seconds", lambda m, n, items, spec: 10.0 * m * n * items)
+    monkeypatch.setattr("kagscope.measuring.matrices.threads", lambda: 2)
+    told.clear()
+    kag.measure_matrices(MATRICES, progress=told.append)
+    assert told[0] == "3 matrices, about 9 min"
+    assert len(told) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_entries_of_low_precision_are_taken_as_given(dtype: torch.dtype) -> None:
+    low = {name: matrix.to(dtype) for name, matrix in MATRICES.items()}
+    found = kag.measure_matrices(low, progress=False).table
+    expected = kag.measure_matrices({name: matrix.double() for name, matrix in low.items()}, progress=False).table
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_triples_selections_and_pages(tmp_path: Path) -> None:
     J = np.random.default_rng(0).normal(size=(64, 64))
     report = kag.measure_matrices({"J": J}, k=(2, 3), selections=["all", "ball(2)"], image_shape=(8, 8), rel_error=0.05)

@@ -73,7 +73,7 @@ def foretold(shapes: Sequence[Shape], spec: MeasureSpec, quick: MeasureSpec, net
     more = ", …" if len(counts) > 4 else ""
     most = max(items for _, _, items, _ in shapes)
     fewer = min(1.0, (quick.points or most) / (spec.points or most))
-    return f"{text}{more}, about {_clock(seconds)}; quick: {_clock(networks * _seconds(shapes, quick, fewer))}"
+    return f"{text}{more}, about {clock(seconds)}; quick: {clock(networks * _seconds(shapes, quick, fewer))}"
 
 
 def _seconds(shapes: Sequence[Shape], spec: MeasureSpec, share: float) -> float:
@@ -82,8 +82,8 @@ def _seconds(shapes: Sequence[Shape], spec: MeasureSpec, share: float) -> float:
     return sum(each) / threads()
 
 
-def _clock(seconds: float) -> str:
-    """ "54 s", "12 min", "3.5 h"."""
+def clock(seconds: float) -> str:
+    """Seconds as "54 s", "12 min" or "3.5 h"."""
     if seconds < 120:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from math import comb, log2
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,19 @@ from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import Batch
 from kagscope.jacobians.forms import DenseJacobian
 from kagscope.measuring.compare import compare, curves
+from kagscope.measuring.cost import WORTH_SAYING, clock, layer_seconds
 from kagscope.measuring.report import Report
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import Budget, MeasureSpec, spec_from
 from kagscope.measuring.state import LayerRecord, LayerState, State
 from kagscope.minors._input import MatrixLike, as_numpy, require_finite
+from kagscope.minors.threads import threads
 
 SCORES = ("pr", "pr_normalized", "effective_minors", "ipr", "rr_pr")  # known by formulas at any size
 OF_MATRICES = (*SCORES, "axis_alignment", "effective_rank", "stable_rank", "sv_participation")
 OPTIONS = ("k", "selections", "image_shape", "positions", "groups", "scores", "seed", "budget", *Budget.model_fields)
 HAAR = "random rotations of the rows, in closed form"
 ROUNDOFF = 2.0**-53  # entries that are given are exact; those of a network were computed
-STEPS_A_SECOND = 1e9  # of sorting, on one core: for the estimate
 FROM_S1 = {"pr": -1, "pr_normalized": 2, "effective_minors": 2}  # scores that change as a power of S1 alone
 
 
@@ -45,11 +45,13 @@ def measure_matrices(
     """Measure named matrices: Jacobian lenses, weights, anything 2-D (MATH.md sections 2 to 4).
 
     Args:
-        matrices: floating (m, n) arrays or tensors by name, each of its own shape; their entries are taken as exact.
+        matrices: floating (m, n) arrays or tensors by name, each of its own shape. Entries are taken as given, in whatever
+            precision: those of a lens in float16 or bfloat16 are its rounded ones, and scores are exact of them.
         k: orders of the minors. Of orders 1 and 2 all sums over all columns are exact at any size; k = 3 is sampled where
             its minors are too many.
         spec: what to measure, whole, instead of ``k`` and options.
-        progress: told each matrix's name and an estimate of its time; True or None show it on a terminal.
+        progress: told each matrix's name, and before all about how long it takes where that is more than a minute; True or
+            None show it on standard error.
         **options: fields of :class:`kagscope.MeasureSpec` that mean something here: ``selections``, ``image_shape``,
             ``positions``, ``groups``, ``scores`` (by default those with closed forms), ``seed``, and its budget's.
 
@@ -68,17 +70,19 @@ def measure_matrices(
     since = time.perf_counter()
     state, haar = State(chosen), State(chosen)
     with telling(progress) as tell:
-        for name in checked:
-            m, n = checked[name].shape
-            tell(f"{name} ({m} x {n}, about {_seconds(m, n, chosen):.0f} s)")
-            _measure(state, haar, name, checked[name])
+        each = [layer_seconds(matrix.shape[0], matrix.shape[1], 1, chosen) / threads() for matrix in checked.values()]
+        if sum(each) > WORTH_SAYING:
+            tell(f"{_count(checked)}, about {clock(sum(each))}")
+        for place, (name, matrix) in enumerate(checked.items()):
+            tell(f"{name} ({matrix.shape[0]} x {matrix.shape[1]})", sum(each[:place]) / sum(each))
+            _measure(state, haar, name, matrix)
     return Report(
         compare(state, [haar]),
         curves(state),
         layers=[record.as_json() for record in state.layers],
         settings=chosen.as_json(),
         provenance={
-            "model": f"{len(checked)} matri{'x' if len(checked) == 1 else 'ces'}",
+            "model": _count(checked),
             "matrices": True,
             "points": 1,
             "baseline": HAAR,
@@ -88,6 +92,10 @@ def measure_matrices(
             "hardware": hardware(),
         },
     )
+
+
+def _count(matrices: Mapping[str, Any]) -> str:
+    return f"{len(matrices)} matri{'x' if len(matrices) == 1 else 'ces'}"
 
 
 def _spec(k: Any, spec: MeasureSpec | None, options: Mapping[str, Any]) -> MeasureSpec:
@@ -137,10 +145,3 @@ def _measure(state: State, haar: State, name: str, matrix: np.ndarray) -> None:
             haar.measured[name].scores[order, selection, score] = values._replace(values=there, stderr=errors)
     m, n = matrix.shape
     state.layers.append(LayerRecord(name, "matrix", m, n, jacobians=1, seconds=time.perf_counter() - since))
-
-
-def _seconds(m: int, n: int, spec: MeasureSpec) -> float:
-    """About how long one matrix takes on one core: what is sorted for pairs, and its eigenvalues."""
-    few, many = sorted((m, n))
-    pairs = comb(few, 2) * many * log2(max(many, 2)) if 2 in spec.k else 0.0
-    return (pairs + 2.0 * float(few) ** 3) / STEPS_A_SECOND
