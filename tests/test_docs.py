@@ -59,6 +59,7 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope study run ka-phase-diagram": "a ready study, minutes",
     "kagscope study run geometry-vs-robustness": "a ready study, minutes",
     "kagscope study run augmentation-strength": "a ready study, minutes",
+    "kagscope study run grokking": "a ready study, minutes",
     "kagscope study run study.toml --out out --workers 8": "the study that the page is about is the reader's",
     "kagscope study run study.toml --out out --executor ray": "the same",
     "kagscope study run study.toml --out /shared/out": "on a cluster",

@@ -13,6 +13,7 @@ from kagscope.data.digits import load_digits
 from kagscope.data.download import Source, load_download
 from kagscope.data.folder import load_folder
 from kagscope.data.functions import is_function, load_function
+from kagscope.data.modular import is_modular, load_modular
 from kagscope.data.users import is_users, load_named
 
 EMBEDDED: dict[str, Callable[[], Dataset]] = {
@@ -73,9 +74,9 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
 
     Args:
         source: ``"mnist10k"`` or ``"digits"`` (embedded), a function of three variables such as ``"xor3"``
-            (:mod:`kagscope.data.functions`), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"``, ``"cifar10"``, ``"emnist_letters"``
-            and EMNIST's other splits (downloaded on first use, then cached), or a folder
-            (see :func:`kagscope.data.folder.load_folder`).
+            (:mod:`kagscope.data.functions`), ``"modular31"`` (:mod:`kagscope.data.modular`), ``"mnist"``, ``"fashion_mnist"``,
+            ``"kmnist"``, ``"cifar10"``, ``"emnist_letters"`` and EMNIST's other splits (downloaded on first use, then cached),
+            or a folder (see :func:`kagscope.data.folder.load_folder`).
             A name wins over a folder of that name: write ``./mnist``. Or a function of your own, ``"module:function"`` or
             ``"file.py:function"``, whose code is run (:mod:`kagscope.data.users`).
         cache_dir: where downloads are kept; default the operating system's folder for caches.
@@ -91,6 +92,8 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
             return EMBEDDED[source]()
         if is_function(source):
             return load_function(source)
+        if is_modular(source):
+            return load_modular(source)
         if source in DOWNLOADS:
             return load_download(source, DOWNLOADS[source], cache_dir, progress)
     elif not isinstance(source, Path):
@@ -109,7 +112,7 @@ def load_local(source: str | Path, *, cache_dir: Path | None = None) -> Dataset 
     Raises:
         DataError: a bad file.
     """
-    if isinstance(source, str) and (source in EMBEDDED or is_function(source)):
+    if isinstance(source, str) and (source in EMBEDDED or is_function(source) or is_modular(source)):
         return load(source)
     if isinstance(source, str) and source in DOWNLOADS:
         known = DOWNLOADS[source]

@@ -19,6 +19,7 @@ from kagscope.base.errors import DataError, InputError
 from kagscope.base.provenance import versions
 from kagscope.data import NAMES, Dataset, load
 from kagscope.data.functions import is_function
+from kagscope.data.modular import is_modular
 from kagscope.data.users import is_users
 from kagscope.data.variants import degraded
 from kagscope.loading.weights import load_state, save_weights
@@ -78,7 +79,7 @@ def tasks_for(missing: Sequence[Job], folder: Path, workers: int) -> list[Task]:
 def data_source(data: str) -> str:
     """Where workers, which may start in another folder, find the data; a name stays a name."""
     file, colon, function = data.rpartition(":") if is_users(data) and not Path(data).exists() else (data, "", "")
-    named = data in NAMES or is_function(data) or (colon and not file.endswith(".py"))
+    named = data in NAMES or is_function(data) or is_modular(data) or (colon and not file.endswith(".py"))
     return data if named else f"{Path(file).expanduser().resolve()}{colon}{function}"
 
 
