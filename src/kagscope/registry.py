@@ -16,7 +16,7 @@ from kagscope.base.messages import close_names
 
 ARGUMENTS: dict[str, str] = {
     "moments": "Moments of a batch of B Jacobians over one selection",
-    "haar_s1": "(B,) Haar means of S1 over the same selection",
+    "haar_s1": "Haar means of S1 over the same selection, (B,) values and (B,) standard errors",
     "jacobian": "(B, m, n) float64 Jacobians",
     "spectrum": "(B, min(m, n)) squared singular values over the largest, rising; NaN where J = 0",
     "rotations": "how many random rotations",

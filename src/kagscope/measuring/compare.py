@@ -97,7 +97,10 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
                 pairs = list(zip(moments, initial.visited.get(key, ()), strict=False))
                 if pairs:
                     values = [one.function(own, before) for own, before in pairs]
-                    found[*key, one.name] = _without_noise(key[0], Values.of(np.arange(len(values)), values), state, initial)
+                    stderr = [one.error(own, before) for own, before in pairs] if one.error else np.nan
+                    exact = all(side.are_exact(one.moments) for pair in pairs for side in pair)
+                    whole = Values.of(np.arange(len(values)), values, stderr, exact)
+                    found[*key, one.name] = _without_noise(key[0], whole, state, initial)
         elif one.is_of("row_means"):
             for k, means in state.row_means.items():
                 counted = Values.of(np.arange(len(means)), one.function(means, zero_row_threshold(initial, k, share)))

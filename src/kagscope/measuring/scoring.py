@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import comb, log2
 from typing import Any
 
 import numpy as np
 
 from kagscope.base.errors import InputError, UndefinedScore
-from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, OWN_SCORE_NAN, RANK_BELOW_K
+from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, NOT_SEEN, OWN_SCORE_NAN, RANK_BELOW_K
 from kagscope.columns.layout import make_layout
 from kagscope.columns.scales import scales, window_centers, window_radii
 from kagscope.columns.selections import All, Selection, Subsets, Window
@@ -23,6 +24,7 @@ from kagscope.minors.engine import minor_moments
 from kagscope.minors.factored import FactoredMoments
 from kagscope.minors.maps import window_moments
 from kagscope.minors.moments import Moments
+from kagscope.minors.plan import Estimate
 from kagscope.minors.rotations import haar_mean_s1
 from kagscope.minors.rows import row_means
 from kagscope.registry import Score
@@ -231,11 +233,13 @@ class LayerScores:
     ) -> None:
         """The scores that these moments allow, with their errors, and the number of column subsets of each selection."""
         k = found[0].k
-        haar = k <= 2 and only is None and any(one.is_of("haar_s1") for one in self._of_moments)
-        means = haar_mean_s1(J, k, selection=list(chosen), **self._layout()) if haar else [None] * len(chosen)
+        haar = only is None and k < J.shape[1] and any(one.is_of("haar_s1") for one in self._of_moments)
+        options = {"rel_error": self.spec.budget.rel_error, "seed": self.spec.seed, "return_error": True, **self._layout()}
+        means = haar_mean_s1(J, k, list(chosen), **options) if haar else [None] * len(chosen)
         for selection, moments, mean in zip(chosen, found, means, strict=True):
             name = str(selection)
-            reason = EMPTY_SELECTION if moments.count == 0 else ALL_ZERO
+            unseen = np.any([np.isnan(one) for one in moments.sums.values()], axis=0)
+            reason = np.where(unseen, NOT_SEEN, EMPTY_SELECTION if moments.count == 0 else ALL_ZERO)
             there = {*moments.sums, *(("histogram",) if moments.bins is not None else ())}
             for one in self._of_moments:
                 if not set(one.moments) <= there or (only is not None and one.name not in only):
@@ -244,8 +248,12 @@ class LayerScores:
                     continue
                 if not one.is_of("haar_s1"):
                     self._put(one, k, name, ids, moments, (moments,), reason)
+                elif k == J.shape[1]:  # no rotation changes a minor of all rows: S1, sampled or not, is its own mean
+                    known = replace(moments, replicates={}, unknown={})
+                    self._put(one, k, name, ids, known, (known, Estimate(np.atleast_1d(known.s1), 0.0)), reason)
                 elif mean is not None:
-                    self._put(one, k, name, ids, moments, (moments, mean), reason)
+                    met = np.where(np.isnan(mean.value), NOT_SEEN, reason)
+                    self._put(one, k, name, ids, moments, (moments, mean), met)
             if only is None:
                 self._put_own(k, name, ids, moments)
                 if moments.bins is not None:
@@ -254,17 +262,12 @@ class LayerScores:
             self.state.scores[k, name, "column_subsets"] = Values.of([WHOLE], subsets)
 
     def _put(
-        self, one: Score, k: int, selection: str, ids: np.ndarray, moments: Moments, given: tuple[Any, ...], reason: str
+        self, one: Score, k: int, selection: str, ids: np.ndarray, moments: Moments, given: tuple[Any, ...], reason: Any
     ) -> None:
         values: Any = one.function(*given)
-        exact, errors = moments.exact, moments.stderr
-        if one.error is not None:
-            stderr = one.error(*given)
-        elif moments.exact:
-            stderr = 0.0
-        else:  # moments know the errors of the scores that are functions of them alone, by the functions' names; 0 of exact ones
-            stderr = errors[one.function.__name__] if "histogram" not in one.moments else np.nan
-            exact = one.function.__name__ not in errors and "histogram" not in one.moments
+        # moments know the errors of the scores that are functions of them alone, by the functions' names; 0 of exact ones
+        stderr = moments.stderr[one.function.__name__] if one.error is None else one.error(*given)
+        exact = moments.are_exact(one.moments) and not any(np.any(mean.stderr) for mean in given if isinstance(mean, Estimate))
         self._add(k, selection, one.name, Values.of(ids, values, stderr, exact, reason))
 
     def _put_own(self, k: int, selection: str, ids: np.ndarray, moments: Moments) -> None:

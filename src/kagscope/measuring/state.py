@@ -36,7 +36,7 @@ class Values(NamedTuple):
     reason: np.ndarray
 
     @classmethod
-    def of(cls, items: Any, values: Any, stderr: Any = 0.0, exact: bool = True, reason: str = ALL_ZERO) -> Values:
+    def of(cls, items: Any, values: Any, stderr: Any = 0.0, exact: bool = True, reason: Any = ALL_ZERO) -> Values:
         """From scalars or arrays, broadcast."""
         found = np.atleast_1d(np.asarray(values, dtype=np.float64))
         errors = np.broadcast_to(np.asarray(stderr, dtype=np.float64), found.shape)

@@ -133,38 +133,37 @@ def _listed_volumes(vectors: FloatArray, subsets: NDArray[np.int64]) -> float:
 def _sampled_volumes(
     vectors: FloatArray, k: int, pairs: BoolArray | None, rel_error: float, seed: int, max_draws: int
 ) -> Estimate:
-    """Draw k - 2 columns with probability proportional to their lengths, sum exactly over the other two.
+    """Draw k - 2 columns, each by its length seen along those before it, and sum exactly over the other two.
 
-    Repeated columns span no volume and forbidden pairs count as none, so that nothing needs rejecting.
+    NaN where no set was met that spans a volume: not seen is not zero.
     """
     generator = np.random.default_rng(seed)
-    norms = np.linalg.norm(vectors, axis=1)
-    if not norms.any():
-        return Estimate(0.0, 0.0)
-    share = norms / norms.sum()
     every = math.factorial(k - 2) * math.comb(k, 2)
     values: list[float] = []
     target = 64
     while True:
         while len(values) < target:
-            values.append(_one_draw(vectors, generator.choice(len(vectors), k - 2, p=share), share, pairs) / every)
+            values.append(_one_draw(vectors, generator.random(k - 2), pairs) / every)
         mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
-        if error <= rel_error * mean or target >= max_draws:
+        if mean > 0 and (error <= rel_error * mean or target >= max_draws):
             return Estimate(mean, error)
+        if target >= max_draws:
+            return Estimate(math.nan, math.nan)
         target = min(2 * target, max_draws)
 
 
-def _one_draw(vectors: FloatArray, chosen: NDArray[np.int64], share: FloatArray, pairs: BoolArray | None) -> float:
+def _one_draw(vectors: FloatArray, u: FloatArray, pairs: BoolArray | None) -> float:
     weight = 1.0
     rest, allowed = vectors, np.ones(len(vectors), dtype=np.bool_)
-    for a in chosen:
-        if not allowed[a]:
+    for one in u:
+        ends = np.cumsum(np.where(allowed, np.linalg.norm(rest, axis=1), 0.0))
+        if ends[-1] == 0:
             return 0.0
-        weight *= float(np.linalg.norm(rest[a])) / float(share[a])
-        if weight == 0:
-            return 0.0
-        rest = _away_from(rest, int(a))
-        allowed = allowed & (np.ones(len(vectors), dtype=np.bool_) if pairs is None else pairs[a])
+        a = int(np.searchsorted(ends, one * ends[-1], side="right"))
+        weight *= float(ends[-1])  # length over probability
+        rest = _away_from(rest, a)
+        if pairs is not None:
+            allowed = allowed & pairs[a]
         allowed[a] = False
     return weight * _area_sum(rest[allowed], None if pairs is None else pairs[np.ix_(allowed, allowed)])
 
@@ -185,7 +184,8 @@ def haar_mean_s1_estimate(
     """Mean of S1(QJ) over uniform orthogonal Q (MATH.md 4.5), with its standard error.
 
     Exact for k = 1, for k = 2, for listed subsets, for k = 3 up to ``max_triples`` column triples, beyond k = 3 up to
-    ``max_listed`` column sets; sampled beyond. Of k >= 3, exactly 0 where fewer than k columns are linearly independent.
+    ``max_listed`` column sets; sampled beyond, and NaN where the draws met nothing. Of k >= 3, exactly 0 where fewer than k
+    columns are linearly independent.
 
     Args:
         J: (m, n) float64.

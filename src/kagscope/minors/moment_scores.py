@@ -6,6 +6,7 @@ they are undefined: NaN.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO
 from kagscope.minors._input import Values, check_positive
+from kagscope.minors.plan import Estimate
 from kagscope.registry import Score, all_scores, register
 
 if TYPE_CHECKING:
@@ -126,8 +128,9 @@ def near_zero(moments: Moments, eps: float = 2.0**-10) -> Values:
 
 
 def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Values:
-    """Share of the minors in the bin that the threshold of :func:`near_zero` cuts: a bound on its error."""
-    return moments.out(_near_zero(moments, eps)[1])
+    """Error of :func:`near_zero`: the share of the minors in the bin that the threshold cuts, with the error of sampling."""
+    share = _near_zero(moments, eps)[1]
+    return moments.out(np.hypot(share, jackknife(lambda left: _near_zero(left, eps)[0], ("s1", "histogram"), moments)))
 
 
 @register("top", "largest minor", ("moments",), moments=("top",), orders=None, undefined=ALL_ZERO, source="MATH.md 2")
@@ -141,21 +144,22 @@ def top(moments: Moments) -> Values:
     "rotation ratio of PR",
     ("moments", "haar_s1"),
     moments=("s1",),
-    orders=(1, 2),
+    orders=None,
     undefined=ALL_ZERO,
     source="ours, closed form; MATH.md 4.5",
     error=lambda moments, haar_s1: rotation_ratio_error(moments, haar_s1),
 )
-def rotation_ratio_of_pr(moments: Moments, haar_s1: FloatArray) -> FloatArray:
+def rotation_ratio_of_pr(moments: Moments, haar_s1: Estimate) -> FloatArray:
     """E_Q[S1(QJ)] / S1(J), Q uniform on O(m): above 1 where J is axis-aligned."""
     s1 = np.atleast_1d(np.asarray(moments.s1))
-    return np.asarray(haar_s1) / np.where(s1 > 0, s1, np.nan)
+    return np.asarray(haar_s1.value) / np.where(s1 > 0, s1, np.nan)
 
 
-def rotation_ratio_error(moments: Moments, haar_s1: FloatArray) -> FloatArray:
-    """Standard error of :func:`rotation_ratio_of_pr`: that of S1 where it was sampled, else 0."""
-    s1, error = (np.atleast_1d(np.asarray(one)) for one in (moments.s1, moments.stderr.get("s1", 0.0)))
-    return rotation_ratio_of_pr(moments, haar_s1) * error / np.where(s1 > 0, s1, np.nan) if error.any() else np.zeros(len(s1))
+def rotation_ratio_error(moments: Moments, haar_s1: Estimate) -> FloatArray:
+    """Standard error of :func:`rotation_ratio_of_pr`: those of S1 and of the Haar mean, as far as they were sampled."""
+    s1, error = (np.atleast_1d(np.asarray(one)) for one in (moments.s1, moments.stderr["s1"]))
+    ratio = rotation_ratio_of_pr(moments, haar_s1)
+    return np.asarray(np.hypot(np.asarray(haar_s1.stderr), ratio * error) / np.where(s1 > 0, s1, 1.0))
 
 
 def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
@@ -182,6 +186,7 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
     orders=None,
     undefined=ALL_ZERO,
     source="wording of arXiv 2511.21626; MATH.md 3 and 4.6",
+    error=lambda moments, initial: kl_init_error(moments, initial),
 )
 def kl_init(moments: Moments, initial: Moments) -> Values:
     """KL divergence of the distribution of log2(M / mean M) from the initial one, in nats (MATH.md 3 and 4.6).
@@ -202,6 +207,25 @@ def kl_init(moments: Moments, initial: Moments) -> Values:
         p, q = (_smoothed(part, first, width, zeros) for part, zeros in ((left, left[2]), (right, right[2])))
         value[row] = float((p * np.log(p / q)).sum())
     return moments.out(value)
+
+
+def kl_init_error(moments: Moments, initial: Moments) -> Values:
+    """Standard error of :func:`kl_init` where either side was sampled, else 0; what both drew side by side does not count."""
+    return moments.out(jackknife(kl_init, ("s1", "histogram"), moments, initial))
+
+
+def jackknife(function: Callable[..., Any], needs: Collection[str], *given: Moments) -> FloatArray:
+    """(B,) standard error of a score of some moments: from its values with one group of replicates of all left out at a time.
+
+    NaN where the error of one of the moments in ``needs`` is not known.
+    """
+    if all(one.are_exact(needs) for one in given):
+        return np.zeros(len(given[0]))
+    groups = min(one.groups(needs) for one in given)
+    values = np.asarray(function(*(one.left_out(needs, groups) for one in given))).reshape(-1, groups)
+    spread = ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+    unknown = np.any([one.are_unknown(needs) for one in given], axis=0)
+    return np.where(unknown, np.nan, np.sqrt((groups - 1) / groups * spread))
 
 
 def _centred(moments: Moments, row: int) -> tuple[int, FloatArray, float] | None:

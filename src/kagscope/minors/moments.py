@@ -22,6 +22,7 @@ SUMS = ("s1", "s2", "s4", "entropy", "top")
 _POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
 LN2 = float(np.log(2.0))
 REPLICATES = 64  # independent repetitions of whatever is sampled
+GROUPS = 16  # of replicates, each with a histogram of its own
 
 
 class _Errors(dict[str, Any]):
@@ -65,16 +66,14 @@ class Bins(NamedTuple):
         own = None if self.replicates is None else self.replicates[rows]
         return Bins(self.first[rows], self.counts[rows], self.zeros[rows], own)
 
-    def replicate(self, group: int) -> Bins:
-        """The estimate from one group of draws."""
-        assert self.replicates is not None
-        return Bins(self.first, self.replicates[:, group, :-1], self.replicates[:, group, -1])
-
-    def without(self, group: int) -> Bins:
-        """The mean of the other groups."""
-        assert self.replicates is not None
-        others = np.delete(self.replicates, group, axis=1).mean(axis=1)
-        return Bins(self.first, others[:, :-1], others[:, -1])
+    def left_out(self, groups: int) -> Bins:
+        """Of a batch of B times ``groups``: the means without one group of replicates at a time."""
+        first = np.repeat(self.first, groups)
+        if self.replicates is None:
+            return Bins(first, np.repeat(self.counts, groups, axis=0), np.repeat(self.zeros, groups))
+        values = self.replicates.reshape(len(self.first), groups, -1, self.replicates.shape[2]).mean(axis=2)
+        left = np.maximum((values.sum(axis=1, keepdims=True) - values) / (groups - 1), 0.0).reshape(-1, values.shape[2])
+        return Bins(first, left[:, :-1], left[:, -1])
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ class Moments:
     @property
     def exact(self) -> bool:
         """Whether every number is exact up to rounding, none sampled."""
-        return not self.replicates and not self.unknown
+        return self.are_exact((*SUMS, "histogram"))
 
     @property
     def stderr(self) -> dict[str, Values]:
@@ -189,31 +188,47 @@ class Moments:
                 if name in self.replicates:
                     spread = self._moved(name, self._replicated, self.exponent[:, None]).std(axis=1, ddof=1)
                     error = np.ldexp(spread / np.sqrt(REPLICATES), self.k * _POWER.get(name, 1) * self.exponent)
-                    found[name] = np.where(self._is_unknown({name}), np.nan, error)
-            if "top" in self.unknown:
-                found["top"] = np.where(self.unknown["top"], np.nan, 0.0)
+                    found[name] = np.where(self.are_unknown({name}), np.nan, error)
+            whole = replace(self, batched=True, device=None)
             for score in moment_scores.of_moments():
-                needs = set(score.moments)
-                if needs <= set(self.sums) and not needs.isdisjoint(self.replicates):
-                    error = self._jackknife(score.function, score.moments)
-                    found[score.function.__name__] = np.where(self._is_unknown(needs), np.nan, error)
+                if self._has(score.moments) and not self.are_exact(score.moments):
+                    by_draws = (
+                        moment_scores.jackknife(score.function, score.moments, whole)
+                        if score.error is None
+                        else score.error(whole)
+                    )
+                    found[score.function.__name__] = by_draws
         errors = _Errors({name: self.out(value) for name, value in found.items()})
         errors.zero = self.out(np.zeros(len(self)))
         return errors
 
-    def _is_unknown(self, names: Collection[str]) -> NDArray[np.bool_]:
+    def _has(self, names: Collection[str]) -> bool:
+        return set(names) <= {*self.sums, *(("histogram",) if self.bins is not None else ())}
+
+    def are_exact(self, names: Collection[str]) -> bool:
+        """Whether none of these ("s1", …, "histogram") was sampled."""
+        drawn = {*self.replicates, *self.unknown}
+        if self.bins is not None and self.bins.replicates is not None:
+            drawn.add("histogram")
+        return drawn.isdisjoint(names)
+
+    def are_unknown(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """(B,) where any of these was sampled and its error is not known."""
         return np.any([self.unknown.get(name, np.zeros(len(self), dtype=bool)) for name in names], axis=0)
 
-    def _jackknife(self, function: Callable[[Moments], Any], needs: Collection[str]) -> FloatArray:
-        """(B,) standard error of a score from its values with one replicate left out at a time."""
+    def groups(self, names: Collection[str]) -> int:
+        """How many groups of replicates these can be told apart by: those of the histogram may be fewer."""
+        bins = self.bins.replicates if "histogram" in names and self.bins is not None else None
+        return REPLICATES if bins is None else bins.shape[1]
+
+    def left_out(self, names: Collection[str], groups: int) -> Moments:
+        """A batch of B times ``groups``: these moments of each matrix with one group of replicates left out at a time."""
         left = {}
-        for one in needs:
-            values = self._replicated(one)
-            left[one] = ((values.sum(axis=1, keepdims=True) - values) / (REPLICATES - 1)).ravel()
-        exponent = np.repeat(self.exponent, REPLICATES)
-        values = np.asarray(function(Moments(self.k, self.count, exponent, left, batched=True)))
-        values = values.reshape(len(self), REPLICATES)
-        return np.sqrt((REPLICATES - 1) / REPLICATES * ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1))
+        for one in set(names) & {*SUMS}:
+            values = self._replicated(one).reshape(len(self), groups, -1).mean(axis=2)
+            left[one] = ((values.sum(axis=1, keepdims=True) - values) / (groups - 1)).ravel()
+        bins = self.bins.left_out(groups) if "histogram" in names and self.bins is not None else None
+        return Moments(self.k, self.count, np.repeat(self.exponent, groups), left, bins, batched=True)
 
     def _replicated(self, name: str) -> FloatArray:
         """(B, REPLICATES) replicates, or the same number each time where it is exact."""
@@ -305,7 +320,7 @@ class Moments:
         sampled = [name for name in sums if name in left.replicates or name in right.replicates]
         replicates = {name: left._replicated(name) + right._replicated(name) for name in sampled}
         unknown = {
-            name: left._is_unknown({name}) | right._is_unknown({name})
+            name: left.are_unknown({name}) | right.are_unknown({name})
             for name in (*sums, "histogram")
             if name in left.unknown or name in right.unknown
         }

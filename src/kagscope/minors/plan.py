@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 AUTO_SECONDS = 20.0  # one matrix, one reference core: beyond, ``auto`` samples
 CHEAP_SECONDS = 1.0  # up to here a formula takes the place of draws in any case
@@ -32,10 +32,10 @@ RATES: Mapping[str, float] = {
 
 
 class Estimate(NamedTuple):
-    """A number and its standard error, 0 where it is exact."""
+    """A number and its standard error, 0 where it is exact; or (B,) of both for a batch."""
 
-    value: float
-    stderr: float
+    value: Any
+    stderr: Any
 
 
 def reference_seconds(work: Mapping[str, float]) -> float:

@@ -182,15 +182,21 @@ def absolute_bins(hists: Sequence[Trimmed], k: int, count: int, exponent: IntArr
     return Bins(LOWEST_BIN + low + 8 * k * exponent, counts, count - counts.sum(axis=1))
 
 
-def sampled_bins(groups: FloatArray, k: int, count: int, exponent: IntArray) -> Bins:
-    """Histograms from (B, groups, SLOTS - 1) independent estimates of the counts of minors that are not zero; the rest are."""
+def sampled_bins(groups: FloatArray, k: int, count: int, exponent: IntArray, first: int = 1) -> Bins:
+    """Histograms from (B, groups, slots) independent estimates of the counts of minors that are not zero; the rest are.
+
+    The slots are those of kernels from ``first`` on.
+    """
     used = np.flatnonzero(groups.any(axis=(0, 1)))
     low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
     groups = groups[:, :, low:high]
     zeros = count - groups.sum(axis=2)
-    zeros[zeros < 1e-12 * count] = 0.0  # rounding of the sums
+    zeros[np.abs(zeros) < 1e-12 * count] = 0.0  # rounding of the sums
     return Bins(
-        LOWEST_BIN + low + 8 * k * exponent, groups.mean(axis=1), zeros.mean(axis=1), np.dstack([groups, zeros[:, :, None]])
+        LOWEST_BIN + first - 1 + low + 8 * k * exponent,
+        groups.mean(axis=1),
+        zeros.mean(axis=1),
+        np.dstack([groups, zeros[:, :, None]]),
     )
 
 

@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
-from kagscope.minors._numba import LOWEST_BIN, SLOTS
-from kagscope.minors.moments import REPLICATES, SUMS, Bins
+from kagscope.minors.moments import GROUPS, REPLICATES, SUMS, Bins
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
 from kagscope.minors.replicates import CARRIED, carried, controlled
 from kagscope.minors.routes.volume_draws import FAN, Sets, count_sets
 from kagscope.minors.routes.zonotope_sampled import s1_draws
 from kagscope.minors.scaling import nonzero_rows
-from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
 
 FloatArray = NDArray[np.float64]
 
@@ -61,6 +60,8 @@ class Sampled:
         sums = {name: np.array([one.sums[name] for one in samples]) for name in names}
         replicates = {name: np.stack([one.replicates[name] for one in samples]) for name in names if name != "top"}
         unknown = {name: np.array([name in one.unknown for one in samples]) for name in names}
+        if "histogram" in wanted:
+            unknown["histogram"] = np.array([not one.zero and not one.hist.size for one in samples])
         for trouble in (UNSEEN, ROUNDING):
             if hit := [one for one in samples if one.trouble == trouble]:
                 bound = np.ldexp(max(one.bound for one in hit) * np.sqrt(float(count)), task.k * int(matrices.exponent.max()))
@@ -94,7 +95,7 @@ class _Sample:
         sums: estimates by name; NaN where ``trouble`` says why.
         replicates: (REPLICATES,) by name.
         unknown: names of sums whose error is not known.
-        hist: (SLOTS,) estimated shares of the minors of nonzero rows.
+        hist: (GROUPS, slots) estimated shares of the minors of nonzero rows, from slot ``first`` on.
         steps: work, in minors of an enumeration.
         drawn: column sets.
         converged: whether the error of everything wanted is small enough.
@@ -107,14 +108,17 @@ class _Sample:
         self.sets = _sets(matrix, task)
         self.steps, self.drawn, self.top, self.trouble, self.unknown = 0.0, 0, 0.0, "", set[str]()
         self.zero = self.sets.empty or rank_below(self.sets.J, task.k)
-        self.converged, self.hist = True, None
+        self.converged, self.first, self.hist = True, 1, np.zeros((GROUPS, 0))
         self.bound = 0.0
         if self.zero:
             self.sums = dict.fromkeys(SUMS, 0.0)
             self.replicates = {name: np.zeros(REPLICATES) for name in SUMS[:4]}
             return
         if "histogram" in task.wanted:
-            self.hist, looked = self.sets.histogram(task.seed)
+            shares, looked = self.sets.histogram(task.seed)
+            used = np.flatnonzero(shares[:, 1:].any(axis=0)) + 1
+            self.first, last = (int(used[0]), int(used[-1])) if used.size else (1, 0)
+            self.hist = shares[:, self.first : last + 1]
             self.steps += looked
         self._draw()
         if s1 is None and "s1" in self.replicates and self.sets.clique and task.k >= 3 and not self.trouble:
@@ -139,11 +143,9 @@ class _Sample:
         self.converged = self.unknown <= {"top"} and _error(whole, names, None) <= task.rel_error
 
     def counts(self, columns: int) -> FloatArray:
-        """(SLOTS - 1,) estimated counts of the minors that are not zero; ``columns``: how many column sets there are in all."""
-        if self.hist is None:
-            return np.zeros(SLOTS - 1)
+        """As ``hist``, estimated counts of the minors; ``columns``: how many column sets there are in all."""
         m, n = self.sets.J.shape
-        return self.hist[1:] * float(comb(m, self.task.k) * (comb(n, self.task.k) if self.sets.clique else columns))
+        return self.hist * float(comb(m, self.task.k) * (comb(n, self.task.k) if self.sets.clique else columns))
 
     def _draw(self) -> None:
         names = [name for name in SUMS[:4] if name in self.task.wanted and name not in self.task.known]
@@ -231,8 +233,8 @@ def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:
 
 def _histogram(samples: list[_Sample], count: int, columns: int, k: int, exponent: NDArray[np.int64]) -> Bins:
     """Estimated counts: the shares drawn of the minors of each, the rest zero."""
-    full = np.stack([one.counts(columns) for one in samples])
-    used = np.flatnonzero(full.any(axis=0))
-    low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
-    counts = full[:, low:high]
-    return Bins(LOWEST_BIN + low + 8 * k * exponent, counts, np.maximum(count - counts.sum(axis=1), 0.0))
+    low = min((one.first for one in samples if one.hist.size), default=1)
+    full = np.zeros((len(samples), GROUPS, max(one.first - low + one.hist.shape[1] for one in samples)))
+    for row, one in enumerate(samples):
+        full[row, :, one.first - low : one.first - low + one.hist.shape[1]] = one.counts(columns)
+    return sampled_bins(full, k, count, exponent, low)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kagscope.columns.layout import Layout
 from kagscope.columns.selections import Selection
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.moments import REPLICATES
+from kagscope.minors.moments import GROUPS, REPLICATES
 from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
 from kagscope.minors.routes.triple_kernels import count_triples, find_thirds, sum_rows, sum_volumes
 from kagscope.minors.subsets import pair_codes, remember
@@ -21,7 +21,6 @@ IntArray = NDArray[np.int64]
 
 WHOLE = 2_000  # row triples of a column triple that are all visited; beyond, rows are drawn as well
 ROW_DRAWS = 8  # pairs of rows of a drawn column triple then, each with every third row
-GROUPS = 16  # of replicates, each with a histogram of its own; one part for the threads
 
 
 class Cells(NamedTuple):

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.moments import REPLICATES, SUMS, Bins
+from kagscope.minors.moments import GROUPS, REPLICATES, SUMS, Bins
 from kagscope.minors.rank import rank_below
 from kagscope.minors.replicates import carried
-from kagscope.minors.routes.triple_draws import GROUPS, Cells, Draws, Volumes
+from kagscope.minors.routes.triple_draws import Cells, Draws, Volumes
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
 

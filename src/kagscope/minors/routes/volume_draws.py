@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors._numba import SLOTS, bin_edges
 from kagscope.minors.det2 import KERNEL
-from kagscope.minors.moments import REPLICATES
+from kagscope.minors.moments import GROUPS, REPLICATES
 from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.sweeps import SubsetSums, enumerate_all
@@ -236,13 +236,21 @@ class Sets:
         return found, share
 
     def histogram(self, seed: int) -> tuple[FloatArray, float]:
-        """(SLOTS,) estimated shares of the minors over these columns by slot, from uniform draws, and the work for that."""
+        """(GROUPS, SLOTS) estimated shares of the minors over these columns by slot, from uniform draws, and the work for that.
+
+        A share is a ratio of two estimates, the minors of a slot over all. Groups stand for it to first order, so that their mean
+        is the ratio of the means and their spread its error; single ones may be negative.
+        """
         parts = run_parts(lambda part: self._drawn([seed, HISTOGRAM, part], HISTOGRAM_UNITS, True), REPLICATES)
         columns, weights = np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
         _, hist = self._inner(columns, True, [seed, HISTOGRAM, REPLICATES])
-        each = weights.reshape(-1, FAN)
-        whole = each[:, 0] @ hist if self.whole else each.reshape(-1) @ hist
-        return whole / max(whole.sum(), np.finfo(np.float64).tiny), self.steps(REPLICATES * HISTOGRAM_UNITS)
+        each = weights.reshape(GROUPS, -1, FAN)
+        each = each[:, :, 0] if self.whole else each.reshape(GROUPS, -1)
+        groups = np.stack([one @ part for one, part in zip(each, hist.reshape(GROUPS, -1, SLOTS), strict=True)])
+        totals = groups.sum(axis=1, keepdims=True)
+        mean = max(float(totals.mean()), np.finfo(np.float64).tiny)
+        share = groups.mean(axis=0) / mean
+        return share + (groups - share * totals) / mean, self.steps(REPLICATES * HISTOGRAM_UNITS)
 
     def _drawn(self, seed: list[int], units: int, uniform: bool) -> tuple[IntArray, FloatArray]:
         """(units, FAN, k) column sets, those of a unit sharing all but the last unless listed, and (units, FAN) weights.

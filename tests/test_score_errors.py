@@ -1,0 +1,180 @@
+"""What is sampled says so, with an error that its spread over seeds bears out: near_zero, kl_init, rotation ratios of k >= 3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import kagscope as kag
+from kagscope.base.reasons import code_of
+from kagscope.columns.layout import make_layout
+from kagscope.minors import moment_scores
+from kagscope.minors.haar import haar_mean_s1_estimate
+from kagscope.minors.moments import Moments
+from kagscope.minors.routes.sampled import Sampled
+from kagscope.minors.task import Matrices, Task
+
+WHERE: dict[str, Any] = {"image_shape": (5, 8)}
+BALL = kag.Ball(3)
+
+
+def lognormal(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.choice([-1.0, 1.0], size=(8, 40)) * np.exp(rng.normal(size=(8, 40)))
+
+
+def by_engine(J: np.ndarray, seed: int) -> Moments:
+    return kag.minor_moments(J, 3, BALL, method="sampled", moments=("s1", "histogram"), rel_error=0.03, seed=seed, **WHERE)
+
+
+def by_volume(J: np.ndarray, seed: int) -> Moments:
+    """The route that takes what others cannot."""
+    task = Task(
+        Matrices(J[None], 3),
+        3,
+        BALL,
+        kag.minor_moments(J, 3, BALL, moments=("s2",), **WHERE).count // 56,
+        make_layout(40, **WHERE),
+        frozenset({"s1", "histogram"}),
+        "sampled",
+        0.1,
+        seed,
+        2**30,
+    )
+    (found,) = Sampled().run([task])
+    assert found is not None
+    return Moments(3, task.minors, found.exponent, found.sums, found.bins, found.replicates, found.unknown)
+
+
+@pytest.mark.parametrize("sampled", [by_engine, by_volume])
+def test_errors_of_histogram_scores_are_their_spread(sampled) -> None:  # type: ignore[no-untyped-def]
+    own, initial = lognormal(1), np.random.default_rng(2).normal(size=(8, 40))
+    exact, before = (kag.minor_moments(J, 3, BALL, method="exact", **WHERE) for J in (own, initial))
+    share = moment_scores.near_zero_error(exact)
+    shapes, spikes = [], []
+    for seed in range(40):
+        one, other = sampled(own, seed), sampled(initial, seed)
+        assert not one.exact
+        assert not one.are_exact({"histogram"})
+        assert one.stderr["near_zero"] == moment_scores.near_zero_error(one) > 0
+        shapes.append((kag.kl_init(one, other), moment_scores.kl_init_error(one, other)))
+        spikes.append((one.near_zero, one.stderr["near_zero"]))
+    for found, wanted in ((shapes, kag.kl_init(exact, before)), (spikes, exact.near_zero)):
+        values, errors = np.array(found).T
+        assert 0.5 < values.std(ddof=1) / np.sqrt((errors**2).mean()) < 2
+        assert values.mean() == pytest.approx(wanted, abs=errors.mean() + share)
+
+
+def test_kl_init_of_one_shape_is_zero_and_has_no_error() -> None:
+    one = by_engine(lognormal(1), 0)
+    assert kag.kl_init(one, one) == moment_scores.kl_init_error(one, one) == 0
+    exact = kag.minor_moments(lognormal(1)[:, :9], 2)
+    assert moment_scores.kl_init_error(exact, exact) == 0
+
+
+@pytest.mark.parametrize("factor", [1 / 3, 0.95, 1.01, 1.04, 1.7, 3.0, 1000.0])
+@pytest.mark.parametrize("kind", ["signs", "whole numbers", "gaussian", "sparse"])
+def test_kl_init_has_no_scale(kind: str, factor: float) -> None:
+    rng = np.random.default_rng(3)
+    J = {
+        "signs": rng.choice([-1.0, 1.0], size=(8, 20)),
+        "whole numbers": rng.integers(-2, 3, size=(8, 20)).astype(float),
+        "gaussian": rng.normal(size=(8, 20)),
+        "sparse": rng.normal(size=(8, 20)) * (rng.random((8, 20)) < 0.2),
+    }[kind]
+    for k in (1, 2, 3):
+        assert abs(kag.kl_init(kag.minor_moments(factor * J, k), kag.minor_moments(J, k))) < 0.02
+
+
+def test_a_histogram_of_zeros_alone_has_no_known_error() -> None:
+    """Three ones on the diagonal: uniform draws meet no minor that is not zero, which is no proof that there is none."""
+    J = np.zeros((40, 300))
+    J[range(3), range(3)] = 1
+    J[3, 3:] = 1e-3
+    found = kag.minor_moments(J, 4, method="sampled", moments=("s1", "histogram"), rel_error=0.3)
+    assert not found.are_exact({"histogram"})
+    assert np.isnan(found.stderr["near_zero"])
+
+
+# -- Haar means ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_error_of_a_sampled_haar_mean_is_its_spread(near: bool) -> None:
+    rng = np.random.default_rng(4)
+    J = rng.normal(size=(6, 16)) * np.exp(rng.normal(size=16))
+    pairs = np.abs(np.subtract.outer(np.arange(16), np.arange(16))) <= 6 if near else None
+    found = [haar_mean_s1_estimate(J, 4, pairs=pairs, max_listed=0, rel_error=0.05, seed=seed) for seed in range(40)]
+    values, errors = np.array(found).T
+    exact = haar_mean_s1_estimate(J, 4, pairs=pairs)
+    assert exact.stderr == 0
+    assert 0.5 < values.std(ddof=1) / np.sqrt((errors**2).mean()) < 2
+    assert values.mean() == pytest.approx(exact.value, abs=4 * errors.mean() / np.sqrt(40))
+
+
+def test_column_sets_that_were_never_met_are_no_zero() -> None:
+    J = np.random.default_rng(5).normal(size=(5, 8))
+    two_sides = np.not_equal.outer(np.arange(8) % 2, np.arange(8) % 2)  # no three may stand together
+    assert np.isnan(haar_mean_s1_estimate(J, 4, pairs=two_sides, max_listed=0)).all()
+
+
+def test_means_and_ratios_give_their_errors() -> None:
+    J = np.random.default_rng(6).normal(size=(6, 80))
+    mean, error = kag.haar_mean_s1(J, 4, return_error=True)
+    assert mean == kag.haar_mean_s1(J, 4)
+    assert 0 < error < 0.02 * mean
+    both = kag.haar_mean_s1(J[None, :, :9], 4, ["all", "window(0,0,3)"], image_shape=(3, 3), return_error=True)
+    assert [(one.value.shape, one.stderr.tolist()) for one in both] == [((1,), [0.0])] * 2
+    ratio, error = kag.rotation_ratio(J[:, :9], 4, return_error=True)
+    assert (ratio, error) == (pytest.approx(kag.haar_mean_s1(J[:, :9], 4) / kag.minor_moments(J[:, :9], 4).s1), 0)
+    assert kag.rotation_ratio(J, 2, "max", return_error=True).stderr > 0
+
+
+@pytest.mark.parametrize("columns", [4, 60])
+def test_rotations_change_no_minor_of_all_rows(columns: int) -> None:
+    J = np.random.default_rng(7).normal(size=(4, columns))
+    assert kag.rotation_ratio(J, 4, return_error=True) == (1.0, 0.0)
+
+
+# -- the table -------------------------------------------------------------------------------------------------------------------
+
+
+def measured(rows: int, columns: int, **options: Any) -> pd.DataFrame:
+    """Rows of the table of a linear map, whose baseline is another one, by score."""
+    model, initial = (nn.Sequential(nn.Linear(columns, rows)) for _ in range(2))
+    for seed, one in enumerate((model, initial)):
+        weights = np.random.default_rng([rows, seed]).normal(size=(rows, columns))
+        one.load_state_dict({"0.weight": torch.tensor(weights), "0.bias": torch.zeros(rows)})
+    asked = {"baseline": initial, "points": 1, "rel_error": 0.2, "progress": False, **options}
+    return kag.measure(model, torch.zeros(1, columns), layers=["0"], **asked).table.set_index("score")
+
+
+def test_table_of_sampled_triples_says_so() -> None:
+    rows = measured(10, 260, k=3, scores=["rr_pr", "near_zero", "kl_init"])
+    flags = rows["exact"].reindex(["rr_pr", "near_zero", "kl_init"]).tolist()
+    assert flags == [True, False, False]  # S1 of triples is in closed form
+    assert rows.loc["rr_pr", "stderr"] == 0
+    assert (rows.loc[["near_zero", "kl_init"], "stderr"] > 0).all()
+
+
+def test_table_of_rotations_of_quadruples_says_how_sure_it_is() -> None:
+    sampled = measured(12, 80, k=4, scores=["rr_pr"]).loc["rr_pr"]
+    assert not sampled["exact"]
+    assert 0 < sampled["stderr"] < 0.2
+    assert measured(4, 20, k=4, scores=["rr_pr"]).loc["rr_pr", ["value", "stderr", "exact"]].tolist() == [1.0, 0.0, True]
+
+
+def test_table_says_that_nothing_was_met() -> None:
+    """Of the four columns that stand together one is zero: no four span anything, and sampling cannot know."""
+    W = np.random.default_rng(8).normal(size=(12, 120)) * (np.arange(120) % 4 > 0)
+    table = kag.measure_matrices(
+        {"W": W}, k=4, scores=["rr_pr"], selections=[kag.Ball(0.5)], groups=np.arange(120) // 4, progress=False
+    ).table
+    found = table[table["score"] == "rr_pr"].iloc[0]
+    assert np.isnan(found["value"])
+    assert code_of(found["reason"]) == "not_seen"
