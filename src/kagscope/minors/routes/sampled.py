@@ -29,6 +29,9 @@ MOST_STEPS = 2.0**30  # work for one matrix, in minors of an enumeration
 S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
 UNITS = 2  # column prefixes of each replicate to begin with
 MOST_SETS = 1 << 20  # column sets drawn for one matrix
+SUSPICIOUS = 0.02  # relative error times prefixes: below, nearly all were alike, and what one of the next brings would be news
+ENOUGH = 4096  # prefixes of one matrix that tell all the same
+FLAT = 1e-6  # root of S2 over its bound from the lengths alone: below, sums over two columns of a drawn set cancel too far
 NOISE_SHARE = 1e-3  # of S1 that may be rounding
 UNSEEN = "no minor that is not zero was met"
 ROUNDING = "the minors that were met cannot be told from rounding"
@@ -127,6 +130,8 @@ class _Sample:
     def _better_s1(self) -> None:
         """S1 from drawn rows and one column with exact sums over the other two, which vary less; the entropy follows."""
         task, own = self.task, self.replicates["s1"]
+        if np.sqrt(self.sums["s2"]) < FLAT * self.sets.bound():
+            return
         draws = s1_draws(self.sets.J, task.k, task.rel_error / 2, task.seed, within_reach(self.sets.J.shape[1], task.k))
         better = draws.reshape(-1, REPLICATES).mean(axis=0)
         error, own_error = (float(one.std(ddof=1)) / np.sqrt(REPLICATES) for one in (better, own))
@@ -159,10 +164,12 @@ class _Sample:
             values = np.concatenate([values, found[:4]], axis=2)
             replicates = _known_s1(values.mean(axis=2), self.s1)
             self.unknown = {name for name in names if _carried(values, SUMS.index(name), self.s1) < CARRIED}
-            self.converged = not self.unknown and _error(replicates, names, self.s1) <= self.task.rel_error
+            error, prefixes = _error(replicates, names, self.s1), self.drawn // FAN
+            self.converged = not self.unknown and error <= self.task.rel_error
+            told = error * prefixes > SUSPICIOUS or prefixes >= ENOUGH or self.sets.listed is not None or not names
             lost = noise > NOISE_SHARE or not np.isfinite(replicates).all()
             if (
-                self.converged
+                (self.converged and told)
                 or lost
                 or self.drawn > MOST_SETS
                 or 2 * self.steps + self.sets.steps(2 * units * REPLICATES) > MOST_STEPS

@@ -1,8 +1,8 @@
 """Drawing column sets with probability in proportion to their volumes, one column after another (MATH.md 4.11).
 
-Each column is drawn in proportion to its length seen along those before it (its residual), so that a set is never drawn where it
-spans no volume, and 1 / probability times the volume varies little. A set may be reached in any of k! orders: the weight of one
-order divides by as many.
+Each column is drawn in proportion to its length seen along those before it (its residual), so that a set is hardly ever drawn
+where it spans no volume, and 1 / probability times the volume varies little. A set may be reached in any of k! orders, some of
+them so rarely that nobody meets them: they share its weight as they would be met if its columns alone were drawn in that way.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ ROW_DRAWS = 8  # sets of k - 1 rows for each column set then, each with every la
 HISTOGRAM, HISTOGRAM_UNITS = 1 << 20, 1  # the turn of uniform draws, and how many prefixes of them for a replicate
 NOISE = 1e-13  # largest minor over product of lengths that rounding alone produces
 FEW = 8192  # column sets that are all visited once, rather than each time they are drawn
+FLOOR = 4 * float(np.finfo(np.float64).eps)  # residuals over lengths below this are rounding, and are all drawn alike
 FAN = 32  # last columns that share the k - 1 before them: drawn at equal distances along their lengths
 
 
 @njit(**KERNEL, fastmath={"reassoc", "contract"})
-def _take_away(R, lengths, open_, a):  # type: ignore[no-untyped-def]
-    """Every open vector without its part along vector a, of positive length; twice, since a first coefficient has an error."""
+def _take_away(R, lengths, whole, open_, a):  # type: ignore[no-untyped-def]
+    """Every open vector without its part along vector a, of positive length; twice, since a first coefficient has an error.
+
+    ``lengths`` (n,) of what is left, at least :data:`FLOOR` of the ``whole`` ones: what rounding leaves may be 0 by chance.
+    """
     q = R[a] / lengths[a]
     for b in range(R.shape[0]):
         if open_[b] and lengths[b] > 0:
@@ -47,7 +51,7 @@ def _take_away(R, lengths, open_, a):  # type: ignore[no-untyped-def]
             square = 0.0
             for i in range(q.size):
                 square += R[b, i] * R[b, i]
-            lengths[b] = np.sqrt(square)
+            lengths[b] = max(np.sqrt(square), FLOOR * whole[b])
 
 
 @njit(**KERNEL)
@@ -64,50 +68,72 @@ def _below(lengths, open_, target):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignore[no-untyped-def]
-    """Fill ``columns`` (units, fan, k) and ``weights`` (units, fan), 1 / (fan k! probability), 0 where no set was found.
+def _close(allowed, open_, others):  # type: ignore[no-untyped-def]
+    """Close what has fewer than so many others open beside it: it completes no set, but would take draws from those that do."""
+    for b in range(open_.size):
+        beside = 0
+        for c in range(open_.size if open_[b] else 0):
+            if open_[c] and allowed[b, c]:
+                beside += 1
+                if beside == others:
+                    break
+        open_[b] &= beside >= others
 
+
+@njit(**KERNEL)
+def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignore[no-untyped-def]
+    """Fill ``columns`` (units, fan, k) and ``weights`` (units, fan), 0 where no set was found.
+
+    The sum over a unit of weight times f(set) estimates the sum of f over all sets, without bias: a weight is the chance of an
+    order among those of its own set, over the chance of being drawn in it, over fan.
     ``V`` (n, d) vectors, ``lengths`` (n,) theirs; ``allowed`` (n, n), or (0, 0) where any two may stand together; ``uniform``:
     every open column alike instead of by residual; ``u`` (units, k) uniform numbers.
     """
     units, fan, k = columns.shape
     n = V.shape[0]
-    R, size, open_ = np.empty_like(V), np.empty(n), np.empty(n, np.bool_)
+    R, sizes, totals, open_, first = np.empty_like(V), np.empty((k, n)), np.empty(k), np.empty(n, np.bool_), lengths > 0
+    if allowed.shape[0] > 0:
+        _close(allowed, first, k - 1)
     for p in range(units):
         if not uniform:
             R[:] = V
-        size[:] = lengths
-        open_[:] = True
-        weight = 1.0 / fan
+        sizes[0] = lengths
+        open_[:] = first
+        found = True
         for step in range(k):
-            total = 0.0
+            size = sizes[step]
+            totals[step] = 0.0
             for b in range(n):
                 if open_[b]:
-                    total += size[b]
-            if total <= 0:
-                weight = 0.0
+                    totals[step] += size[b]
+            if totals[step] <= 0:
+                found = False
                 break
             if step == k - 1:
                 for f in range(fan):
-                    a = _below(size, open_, (u[p, step] + f) / fan * total)
-                    columns[p, f, step] = a
-                    weights[p, f] = weight * total / size[a] / k
+                    columns[p, f, step] = _below(size, open_, (u[p, step] + f) / fan * totals[step])
                 break
-            a = _below(size, open_, u[p, step] * total)
-            weight *= total / size[a] / (step + 1)
+            a = _below(size, open_, u[p, step] * totals[step])
             for f in range(fan):
                 columns[p, f, step] = a
             open_[a] = False
+            sizes[step + 1] = size
             if allowed.shape[0] > 0:
                 for b in range(n):
                     open_[b] &= allowed[a, b]
+                _close(allowed, open_, k - step - 2)
             if not uniform:
-                _take_away(R, size, open_, a)
-        if weight == 0:
-            for f in range(fan):
-                weights[p, f] = 0.0
-                for step in range(k):
+                _take_away(R, sizes[step + 1], lengths, open_, a)
+        for f in range(fan):
+            weights[p, f] = 1.0 / fan if found else 0.0
+            for step in range(k):
+                if not found:
                     columns[p, f, step] = step
+                else:
+                    own = 0.0  # the chance that this column comes next over that among the set's own
+                    for later in range(step, k):
+                        own += sizes[step, columns[p, f, later]]
+                    weights[p, f] *= totals[step] / own
 
 
 @njit(**KERNEL)
@@ -138,8 +164,8 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
     """
     P, draws, before = u.shape
     m, k = J.shape[0], before + 1
-    A, R, size, length, open_ = np.empty((m, k)), np.empty((m, k)), np.empty(m), np.empty(m), np.empty(m, np.bool_)
-    chance = np.empty(m)
+    A, R, length, open_ = np.empty((m, k)), np.empty((m, k)), np.empty(m), np.empty(m, np.bool_)
+    size, chances, totals, drawn = np.empty(m), np.empty((before, m)), np.empty(before), np.empty(before, np.int64)
     for p in range(P):
         for i in range(m):
             square = 0.0
@@ -151,28 +177,34 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
             R[:] = A
             size[:] = length
             open_[:] = True
-            weight, volume = 1.0 / draws, 1.0
+            volume = 1.0
             for step in range(before):
-                total = 0.0
+                totals[step] = 0.0
                 for i in range(m):
-                    chance[i] = 1.0 if uniform else size[i]
+                    chances[step, i] = 1.0 if uniform else size[i]
                     if open_[i]:
-                        total += chance[i]
-                if total <= 0:
-                    weight = 0.0
+                        totals[step] += chances[step, i]
+                if totals[step] <= 0:
+                    volume = -1.0
                     break
-                a = _below(chance, open_, u[p, draw, step] * total)
-                weight *= total / chance[a] / (step + 1)
+                a = _below(chances[step], open_, u[p, draw, step] * totals[step])
+                drawn[step] = a
                 volume *= size[a]
                 open_[a] = False
                 if size[a] > 0:
-                    _take_away(R, size, open_, a)
+                    _take_away(R, size, length, open_, a)
                 for i in range(m):
                     if size[i] <= 1e-14 * length[i]:  # nothing but rounding is left
                         size[i] = 0.0
             for i in range(m):
-                if open_[i] and weight > 0:
-                    _add(volume * size[i], weight / k, sums[p], hist[p], edges)
+                if open_[i] and volume >= 0:
+                    weight = 1.0 / draws
+                    for step in range(before):
+                        own = chances[step, i]
+                        for later in range(step, before):
+                            own += chances[step, drawn[later]]
+                        weight *= totals[step] / own
+                    _add(volume * size[i], weight, sums[p], hist[p], edges)
 
 
 class Sets:
@@ -216,8 +248,9 @@ class Sets:
         """Upper bound of the root of S2: that of e_k of the squared lengths of the columns."""
         e = np.zeros(self.k + 1)
         e[0] = 1.0
-        for value in self.lengths**2:
-            e[1:] += value * e[:-1]
+        with np.errstate(over="ignore"):
+            for value in self.lengths[self.lengths > 0] ** 2:
+                e[1:] += value * e[:-1]
         return float(np.sqrt(e[self.k]))
 
     def estimates(self, seed: int, turn: int, units: int) -> tuple[FloatArray, float]:
