@@ -33,6 +33,8 @@ UNITS = 2  # draws of each cell and replicate to begin with
 MOST_STEPS = 2.0**28  # minors looked at, of one matrix
 CARRIED = 32.0  # draws that carry the variance of a sum: with fewer, its error is not known
 CANCELS = 1e-5  # a sum of squared volumes below this share of its terms has lost too many digits
+LOST = 1e-8  # and below this, volumes are rounding: left to draws one column after another
+MOST_BITS = 70  # between columns, and between rows: fourth powers of volumes stay in the range
 S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
 CONTROLS = {"s1": [0], "s4": [3], "entropy": [0, 1]}  # columns of ``Volumes.sums`` that a sum goes with
 MOST_TIMES = 8.0  # as many draws at a time as there were, at most
@@ -130,8 +132,16 @@ class _Sample:
         matrix = nonzero_rows(tasks[0].inside.normalised[index])
         self.parts: list[_Part | None] = [_ZERO] * len(tasks)
         self.estimates: _Estimates | None = None
-        if not rank_below(matrix, 3):
-            self._draw(_volumes(matrix, tasks))
+        if rank_below(matrix, 3):
+            return
+        if any(_bits(matrix, axis) > MOST_BITS for axis in (0, 1)):
+            self.parts = [None] * len(tasks)
+            return
+        volumes = _volumes(matrix, tasks)
+        if (volumes.sums[:, 2] < LOST * volumes.sums[:, 4]).any():
+            self.parts = [None] * len(tasks)
+            return
+        self._draw(volumes)
 
     def _draw(self, volumes: Volumes) -> None:
         """Twice as many draws in the cells of those selections whose errors are too large, until there are none."""
@@ -158,6 +168,13 @@ class _Sample:
 
 
 _ZERO = _Part(dict.fromkeys(SUMS, 0.0), dict.fromkeys(SUMS, np.zeros(REPLICATES)), set(), 0.0, np.zeros(0, dtype=bool))
+
+
+def _bits(matrix: FloatArray, axis: int) -> int:
+    """Between the largest and the smallest of its columns (axis 0) or rows that are not zero."""
+    sizes = np.abs(matrix).max(axis=axis)
+    exponents = np.frexp(sizes[sizes > 0])[1]
+    return int(exponents.max() - exponents.min())
 
 
 def _volumes(matrix: FloatArray, tasks: list[Task]) -> Volumes:
