@@ -164,7 +164,8 @@ def again(J: FloatArray, sets: IntArray, total: float, histogram: bool) -> tuple
     kernel = _pair_sums if k == 2 else _triple_sums
     run_parts(lambda p: kernel(J, sets[parts[p]], bin_edges(), sums[parts[p]], hist[parts[p]]), len(parts))
     if k == 3:
-        sizes = np.linalg.norm(J, axis=0)[sets].prod(axis=1)
+        with np.errstate(over="ignore"):
+            sizes = np.linalg.norm(J, axis=0)[sets].prod(axis=1)
         lost = np.flatnonzero(sums[:, 1] < (HARDER * sizes) ** 2)
         if lost.size and not _in_whole_numbers(J, sets, lost, sums, hist, total + float(sums[:, 0].sum())):
             return None

@@ -256,11 +256,11 @@ def _mend(W: FloatArray, k: int, subsets: SubsetList, by_cell: FloatArray) -> No
     """Nearly dependent row sets again into ``by_cell`` (cells, 5, C(m, k)), to full precision; NaN where that is too dear."""
     sets = row_subsets(len(W), k)
     total = float(by_cell[:, 0].sum())
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         gram = W @ W.T
-    squares = np.concatenate(
-        [np.linalg.det(gram[some[:, :, None], some[:, None, :]]) for some in np.array_split(sets, 1 + len(sets) // 2**18)]
-    )
+        squares = np.concatenate(
+            [np.linalg.det(gram[some[:, :, None], some[:, None, :]]) for some in np.array_split(sets, 1 + len(sets) // 2**18)]
+        )
     for place in hard_sets(np.ascontiguousarray(W.T), sets, squares):
         found = again(np.ascontiguousarray(W[sets[place]]), subsets.sets, total, histogram=False)
         if found is None:

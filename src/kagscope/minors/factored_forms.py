@@ -92,11 +92,12 @@ def mixed_forms(
     live = (products > 0) & (table[0] > 0)
     sizes = powers[live] + np.frexp(products[live] * table[0, live])[1] if live.any() else np.zeros(1, dtype=np.int64)
     shift = int(-(-int(sizes.max()) // k))
-    with np.errstate(under="ignore"):
+    with np.errstate(under="ignore", over="ignore", invalid="ignore"):
         w = np.where(live, np.ldexp(products, np.where(live, powers - k * shift, 0)), 0.0)
         sums = {"s1": w @ table[0], "s2": w**2 @ table[1], "s4": w**4 @ table[2], "top": (w * table[4]).max(initial=0.0)}
         sums["entropy"] = w @ table[3] + _d_log_d(w) @ table[0]
-    return asked({name: np.atleast_1d(value) for name, value in sums.items()}, wanted), shift
+    finite = {name: np.atleast_1d(value if np.isfinite(value) else np.nan) for name, value in sums.items()}  # or beyond the range
+    return asked(finite, wanted), shift
 
 
 def asked(sums: dict[str, FloatArray], wanted: frozenset[str]) -> dict[str, FloatArray]:

@@ -14,8 +14,16 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL, det2
-from kagscope.minors.routes.zonogon import BLOCK_ENTRIES, FloatArray, IndexArray, _merge_sort, balanced_rows, without_zero_columns
-from kagscope.minors.scaling import narrow, nonzero_rows
+from kagscope.minors.routes.zonogon import (
+    BLOCK_ENTRIES,
+    MOST_BITS,
+    FloatArray,
+    IndexArray,
+    _merge_sort,
+    balanced_rows,
+    without_zero_columns,
+)
+from kagscope.minors.scaling import column_span, narrow, nonzero_rows
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
 
@@ -296,6 +304,9 @@ class Hull:
     def run(self, tasks: list[Task]) -> list[Found | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found:
-        largest = [top(nonzero_rows(matrix)) for matrix in task.inside.normalised]
+    def _one(self, task: Task) -> Found | None:
+        sides = [narrow(nonzero_rows(matrix)) for matrix in task.inside.normalised]
+        if any(column_span(side) > MOST_BITS for side in sides):
+            return None
+        largest = [top(side) for side in sides]
         return Found(task.inside.exponent, {"top": np.array(largest)}, {"top": self.name})

@@ -14,7 +14,7 @@ from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
-CANCELS = 1e-5  # a sum below this share of its terms has lost too many digits
+CANCELS = 1e-4  # a sum below this share of its terms has lost too many digits
 
 
 def triangle_s2(J: FloatArray, allowed: NDArray[np.bool_]) -> float | None:
@@ -29,7 +29,8 @@ def triangle_s2(J: FloatArray, allowed: NDArray[np.bool_]) -> float | None:
         cycle = float(((masked @ masked) * masked).sum())
         pairs = float(((weighted @ mask) * mask * gram**2).sum())
     total = whole + 2 * cycle - 3 * pairs
-    if whole != 0 and not CANCELS * (whole + 2 * abs(cycle) + 3 * pairs) <= total < np.inf:
+    size = whole + 2 * abs(cycle) + 3 * pairs
+    if size != 0 and not CANCELS * size <= total < np.inf:
         return None
     return total / 6
 

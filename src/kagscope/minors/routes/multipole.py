@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
 from kagscope.minors.det2 import KERNEL
-from kagscope.minors.routes.zonogon import balanced_rows, index_bits, without_zero_columns
-from kagscope.minors.scaling import narrow, nonzero_rows
+from kagscope.minors.routes.zonogon import MOST_BITS, balanced_rows, index_bits, without_zero_columns
+from kagscope.minors.scaling import column_span, narrow, nonzero_rows
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
 
@@ -239,7 +239,8 @@ class Multipole:
     def _one(self, task: Task) -> Found | None:
         values = []
         for matrix in task.inside.normalised:
-            values.append(entropy_by_multipoles(narrow(nonzero_rows(matrix))))
+            side = narrow(nonzero_rows(matrix))
+            values.append(entropy_by_multipoles(side) if column_span(side) <= MOST_BITS else None)
             if values[-1] is None:
                 return None
         return Found(task.inside.exponent, {"entropy": np.array(values, dtype=np.float64)}, {"entropy": self.name})

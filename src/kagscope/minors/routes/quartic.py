@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.routes.determinants import row_subsets
-from kagscope.minors.scaling import narrow, nonzero_rows, times_power_of_two
+from kagscope.minors.scaling import column_span, narrow, nonzero_rows, times_power_of_two
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
 CANCELS = 1e-4  # a sum below this share of its terms has lost digits: done again with orthonormal rows
-LOST = 1e-7  # and below this share even so: not told from rounding
+MOST_BITS = 70  # between columns: products of twelve entries stay in the range
+TOLERANCE = 1e-11  # of the whole, that rounding may take from triples done again: beyond, not told from rounding
+UNIT = float(np.finfo(np.float64).eps)
 
 
 def _sign(order: tuple[int, ...]) -> int:
@@ -85,21 +87,30 @@ def triple_s4(J: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def quartic_s4(J: FloatArray) -> float | None:
     """S4 over all 3-minors of J (m, n), m <= n, without zero rows; None where it is not told from rounding."""
+    if column_span(J) > MOST_BITS:
+        return None
     exponent = np.frexp(np.abs(J).max(axis=1))[1].astype(np.int64)
     rows = times_power_of_two(J, -exponent[:, None])
     sums, whole = triple_s4(rows)
     triples = row_subsets(len(J), 3)
-    weights = np.ldexp(1.0, 4 * (exponent[triples] - exponent.max()).sum(axis=1))
+    powers = exponent[triples].sum(axis=1)
+    largest = int(powers[whole > 0].max(initial=powers.min()))
+    with np.errstate(under="ignore", over="ignore"):
+        weights = np.where(whole > 0, np.ldexp(1.0, 4 * (powers - largest)), 0.0)
     hard = np.flatnonzero((sums < CANCELS * whole) & (whole * weights > 1e-13 * (sums * weights).sum() / max(len(sums), 1)))
+    doubt = 0.0
     for place in hard:
         with one_blas_thread():
             q, r = np.linalg.qr(rows[triples[place]].T)
         (again,), (size,) = triple_s4(np.ascontiguousarray(q.T))
-        volume = float(np.abs(np.prod(np.diagonal(r))))
-        if again < LOST * size or np.abs(np.diagonal(r)).min() < 1e-9 * np.abs(np.diagonal(r)).max():
-            return None
+        lengths = np.abs(np.diagonal(r))
+        volume = float(np.prod(lengths))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            doubt += weights[place] * volume**4 * UNIT * float(4 * lengths.max() / lengths.min() * abs(again) + size)
         sums[place] = volume**4 * again
-    return float(np.ldexp((sums * weights).sum(), 12 * int(exponent.max())))
+    if not doubt <= TOLERANCE * float((sums * weights).sum()):
+        return None
+    return float(np.ldexp((sums * weights).sum(), 4 * largest))
 
 
 class Quartic:

@@ -25,7 +25,7 @@ def spectral_s2(matrix: FloatArray, k: int) -> float | None:
     """S2 = e_k(squared singular values) (MATH.md 4.1); None where the k-th singular value is too small to be accurate."""
     with one_blas_thread():
         values = np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
-    if len(values) < k or values[k - 1] < 1e-7 * values[0]:
+    if len(values) < k or values[k - 1] < 1e-5 * values[0]:
         return None
     return elementary_symmetric(values**2, k)
 

@@ -320,9 +320,10 @@ class Zonogon:
         return [self._one(task) for task in tasks]
 
     def _one(self, task: Task) -> Found | None:
-        if task.clique and any(column_span(narrow(nonzero_rows(matrix))) > MOST_BITS for matrix in task.inside.normalised):
+        matrices = [nonzero_rows(matrix) for matrix in task.inside.normalised]
+        if any(column_span(narrow(matrix) if task.clique else matrix.T) > MOST_BITS for matrix in matrices):
             return None
-        areas = [self._area(nonzero_rows(matrix), task) for matrix in task.inside.normalised]
+        areas = [self._area(matrix, task) for matrix in matrices]
         return Found(task.inside.exponent, {"s1": np.array(areas, dtype=np.float64)}, {"s1": self.name})
 
     def _area(self, matrix: FloatArray, task: Task) -> float:
