@@ -21,7 +21,7 @@ from kagscope.minors.task import EVERY_MOMENT, Matrices, Route, Task
 
 AUTO = auto.Auto()
 ON_DEVICES: tuple[Route, ...] = auto._of_devices()
-EXACT: tuple[Route, ...] = (*auto.FORMULAS, *auto.VISITS, *ON_DEVICES)
+EXACT: tuple[Route, ...] = (*auto.FORMULAS, auto.MULTIPOLE, *auto.VISITS, *ON_DEVICES)
 POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
 LN2 = math.log(2.0)
 LEAST = Fraction(1, 10**300)  # what a selection that lies so far below the largest minor of its matrix may lose
@@ -84,10 +84,10 @@ def matrix(kind: str, seed: int, k: int, most: int = 6) -> np.ndarray:
 
 
 class Truth:
-    """The minors of some column subsets, none negative, as whole numbers of some power of two."""
+    """The minors of some column subsets, none negative, as whole numbers of some power of two, and their terms' sizes."""
 
-    def __init__(self, minors: list[int], unit: int) -> None:
-        self.minors, self.unit = minors, unit  # in units of 2^unit
+    def __init__(self, minors: list[int], sizes: list[int], unit: int) -> None:
+        self.minors, self.sizes, self.unit = minors, sizes, unit  # in units of 2^unit
         self.nonzero = [M for M in minors if M]
         self.sums = {name: sum(M**p for M in minors) for name, p in (("s1", 1), ("s2", 2), ("s4", 4))}
         self.sums["top"] = max(minors, default=0)
@@ -100,7 +100,7 @@ class Truth:
     @cached_property
     def logarithms(self) -> list[float]:
         """log2 M of those that are not zero, in units; the whole part and the rest of it apart, for the sake of digits."""
-        return [M.bit_length() + math.log2(M / (1 << M.bit_length())) for M in self.nonzero]
+        return [_log2(M) for M in self.nonzero]
 
     def entropy(self, exponent: int) -> tuple[float, float]:
         """Sums of M ln M and of |M ln M|, M in units of 2^exponent, over the sum of M."""
@@ -110,34 +110,48 @@ class Truth:
         return math.fsum(terms), math.fsum(map(abs, terms))
 
     @cached_property
-    def bins(self) -> list[float]:
-        """Sorted 8 log2 M; of zeros -inf."""
-        places = [8 * (log + self.unit) for log in self.logarithms]
-        return sorted([*places, *[-math.inf] * (len(self.minors) - len(places))])
+    def bins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted, the least and the most that 8 log2 M may be: what cancels to 2^-40 of its terms is 0 or anything below."""
+        least, most = [], []
+        for M, size in zip(self.minors, self.sizes, strict=True):
+            place = 8 * (_log2(M) + self.unit) if M else -math.inf
+            lost = size > M << 40
+            least.append(-math.inf if lost else place)
+            most.append(8 * (_log2(size) - 40 + self.unit) if lost else place)
+        return np.sort(least), np.sort(most)
 
 
-def determinant(rows: list[list[int]]) -> int:
+def _log2(x: int) -> float:
+    return x.bit_length() + math.log2(x / (1 << x.bit_length()))
+
+
+def determinant(rows: list[list[int]], sign: int = -1) -> int:
+    """With ``sign`` 1 the permanent."""
     if len(rows) == 1:
         return rows[0][0]
-    return sum((-1) ** j * x * determinant([r[:j] + r[j + 1 :] for r in rows[1:]]) for j, x in enumerate(rows[0]) if x)
+    return sum(sign**j * x * determinant([r[:j] + r[j + 1 :] for r in rows[1:]], sign) for j, x in enumerate(rows[0]) if x)
 
 
 @lru_cache(maxsize=1024)
-def _minors(shape: tuple[int, int], entries: bytes, k: int) -> tuple[dict[tuple[int, ...], list[int]], int]:
+def _minors(shape: tuple[int, int], entries: bytes, k: int) -> tuple[dict[tuple[int, ...], list[tuple[int, int]]], int]:
     exact = [[Fraction(x) for x in row] for row in np.frombuffer(entries).reshape(shape).tolist()]
     unit = max(x.denominator for row in exact for x in row)
     whole = [[int(x * unit) for x in row] for row in exact]
-    by_columns = {
-        C: [abs(determinant([[whole[r][c] for c in C] for r in R])) for R in combinations(range(shape[0]), k)]
-        for C in combinations(range(shape[1]), k)
-    }
+    by_columns = {C: [_of(whole, R, C) for R in combinations(range(shape[0]), k)] for C in combinations(range(shape[1]), k)}
     return by_columns, -k * (unit.bit_length() - 1)
+
+
+def _of(whole: list[list[int]], rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[int, int]:
+    """|minor| and the sum of the sizes of its terms."""
+    some = [[whole[r][c] for c in columns] for r in rows]
+    return abs(determinant(some)), determinant([[abs(x) for x in row] for row in some], 1)
 
 
 @lru_cache(maxsize=4096)
 def _truth(shape: tuple[int, int], entries: bytes, k: int, chosen: kag.Selection) -> Truth:
     by_columns, unit = _minors(shape, entries, k)
-    return Truth([M for C, minors in by_columns.items() if allows(chosen, C) for M in minors], unit)
+    found = [one for C, minors in by_columns.items() if allows(chosen, C) for one in minors]
+    return Truth([M for M, _ in found], [size for _, size in found], unit)
 
 
 def truth(J: np.ndarray, k: int, chosen: kag.Selection | None = None) -> Truth:
@@ -218,26 +232,21 @@ def check(found: Moments, exact: Truth, label: object, row: int = 0) -> None:
         value = float(found.sums["entropy"][row]) / float(exact.sum("s1", exponent))
         assert abs(value - wanted_entropy) <= TOLERANCE * max(size, 1.0), (label, "entropy", value, wanted_entropy)
     if found.bins is not None:
-        check_histogram(found[row].histogram, exact, label, found.k)
+        check_histogram(found[row].histogram, exact, label)
     one, tiny = found[row], exact.sum("s4", exponent) < LEAST
     for name, needs in (("participation_ratio", {"s1", "s2"}), ("ipr", {"s2", "s4"}), ("kl_uniform", {"s1", "entropy"})):
         if needs <= set(found.sums):
             assert math.isnan(getattr(one, name)) == (not exact.nonzero) or tiny, (label, name)
 
 
-def check_histogram(found: kag.Histogram, exact: Truth, label: object, k: int) -> None:
-    """Each minor in its bin, or the next where it lies at the edge.
-
-    Those 2^-900 of the largest may count as zeros, and zeros of k >= 3 as 2^-40 of it where none of the entries is whole.
-    """
-    places = np.array(exact.bins)
-    largest = places.max(initial=-math.inf)
-    assert found.counts.sum() + found.zeros == len(places), (label, "histogram")
-    assert found.zeros <= (places <= max(largest - 8 * 900, -1e9)).sum(), (label, "zeros")
+def check_histogram(found: kag.Histogram, exact: Truth, label: object) -> None:
+    """Each minor in its bin, or the next where it lies at the edge; those 2^-900 of the largest may count as zeros."""
+    least, most = exact.bins
+    assert found.counts.sum() + found.zeros == len(least), (label, "histogram")
+    assert found.zeros <= (least <= max(most.max(initial=-math.inf) - 8 * 900, -1e9)).sum(), (label, "zeros")
     below = found.zeros + np.concatenate([[0], np.cumsum(found.counts)])
     edges = found.first + np.arange(len(below))
-    visible = places if k < 3 else np.sort(np.where(places == -math.inf, largest - 8 * 40, places))
-    at_least, at_most = np.searchsorted(visible, edges - 1e-8), np.searchsorted(places, edges + 1e-8)
+    at_least, at_most = np.searchsorted(most, edges - 1e-8), np.searchsorted(least, edges + 1e-8)
     assert ((at_least <= below) & (below <= at_most)).all(), (label, "bins")
 
 
