@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def as_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def kagscope(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The same in this process, which spares the seconds that imports take."""
-    with contextlib.chdir(cwd), few_figures():
+    with contextlib.chdir(cwd), few_figures(), mock.patch("kagscope.studies.present.study_figures"):
         done = CliRunner().invoke(app, arguments)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
@@ -219,6 +220,7 @@ def test_interrupted_at_any_moment_it_goes_on(how: signal.Signals, tmp_path: Pat
     assert not [name for name in _runs(runs) if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_no_space_left(tmp_path: Path) -> None:
     """A file size limit stands in for a full disk: writes fail in the middle."""
     script = f"""
