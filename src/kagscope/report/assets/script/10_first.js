@@ -14,16 +14,22 @@ const First = {
     const panels = drawn.map(({ layer }) => First.panel(host, `layer ${layer}`)); // all before any is drawn: each takes its share of the width
     for (const [i, { layer, found }] of drawn.entries()) Lines.draw(panels[i], { ...found.chart, small: drawn.length > 1, reference: 1, yLabel: `PR, k = 2: ${Page.WORDS.ratio}`, file: `ratio-${layer}` });
   },
+  ticks(names) { // what tells the names apart: of encoder.layer.0.intermediate, encoder.layer.1.intermediate, … the numbers
+    const parts = names.map((name) => name.split(".")), [one = []] = parts, differ = one.map((_, i) => i).filter((i) => parts.some((p) => p[i] !== one[i]));
+    if (one.length > 1 && differ.length === 1 && parts.every((p) => p.length === one.length)) return { labels: parts.map((p) => p[differ[0]]), title: one.map((part, i) => (i === differ[0] ? "*" : part)).join(".") };
+    return names.length > 8 ? { labels: names.map((_, i) => String(i)), title: "place of the layer in the model" } : { labels: names, title: "layer" };
+  },
   layers(host) {
     const { at, set } = Page, order = set.layers.filter((name) => name);
     const measured = (score, k) => order.map((layer) => Page.data.series.find((s) => s.layer === layer && s.score === score && s.k === k && s.selection === "all" && Page.shown(s)));
     const scores = First.SCORES.map((score) => ({ score, k: score === "zero_rows" ? 1 : 2 })).map(({ score, k }) => ({ score, k, there: measured(score, k).map((s, i) => ({ s, i })).filter(({ s }) => s) })).filter(({ there }) => there.length);
+    const { labels, title } = First.ticks(order);
     const panels = scores.map(({ score, k }) => First.panel(host, `${Page.scoreLabel(score)}${k > 1 ? `, k = ${k}` : ""}`));
     for (const [place, { score, there }] of scores.entries()) {
       const of = (name) => there.map(({ s }) => at(s, name, Page.last(s)));
       const series = [{ name: Page.names[0], colour: "c0", bars: true, x: there.map(({ i }) => i), y: of("value"), low: of("value_low"), high: of("value_high"), sampled: there.map(({ s }) => (Page.exact(s, Page.last(s)) ? "" : Format.number(at(s, "stderr", Page.last(s)), 2))) }];
       if (of("baseline").some((v) => v !== null)) series.push({ name: Page.names[1], colour: "initial", dashed: true, hollow: true, x: there.map(({ i }) => i), y: of("baseline") });
-      Lines.draw(panels[place], { series, small: true, x: "linear", y: "linear", xTicks: order.map((name, i) => [i, order.length > 8 ? String(i) : name.length > 16 ? "…" + name.slice(-15) : name]), xLabel: order.length > 8 ? "place of the layer in the model" : "layer", yLabel: "mean over the points", file: `layers-${score}` });
+      Lines.draw(panels[place], { series, small: true, x: "linear", y: "linear", xTicks: labels.map((name, i) => [i, name.length > 16 ? "…" + name.slice(-15) : name]), xLabel: title, yLabel: "mean over the points", file: `layers-${score}` });
     }
   },
   axes(host) {
