@@ -48,6 +48,8 @@ def _option(name: str, field: FieldInfo) -> Any:
     default = DEFAULTS.get(name, _shown(field.get_default(call_default_factory=True)))
     text = f"{(field.description or '').rstrip('.')}. [default: {default}]"
     panel = "Budget" if name in Budget.model_fields else "What is measured"
+    if field.annotation is bool:
+        return Annotated[bool | None, typer.Option(f"--{option_name(name)}", help=text, show_default=False, rich_help_panel=panel)]
     info = typer.Option(
         f"--{option_name(name)}", metavar=_metavar(name, field), help=text, show_default=False, rich_help_panel=panel
     )
@@ -81,6 +83,8 @@ def spec_values(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(name: str, field: FieldInfo, text: Any) -> Any:
     option = option_name(name)
+    if isinstance(text, bool):
+        return text
     if name in REPEATED:
         return list(text)
     if name == "tokens":

@@ -14,7 +14,7 @@ from kagscope.registry import moments_for
 STATE_OVERHEAD = 0.09  # to measure one layer of one network, however small
 MINORS_PER_SECOND = 3e8  # visited, with everything that is measured beside them
 ZONOGON_STEP = 1e-9  # a vector of a pair, times the logarithm of how many there are
-SAMPLED_ENTROPY = 0.5  # of a Jacobian's pairs of columns, in one selection
+SAMPLED_PAIRS = 2.5e-7  # a column pair's Gram, draws and rows, of a Jacobian of up to 256 rows
 TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.0  # a 3-minor's, up to what a sampled point takes
 ROTATION = 1e-9  # a rotated Jacobian's, times rows, columns and the smaller of both
 PASS_BYTE = 5e-10  # a byte that a pass back or forward moves through
@@ -38,14 +38,15 @@ def layer_seconds(rows: int, columns: int, items: int, spec: MeasureSpec, moved:
     seconds = STATE_OVERHEAD + items * moved * PASS_BYTE
     if 2 in spec.k and needed and min(rows, columns) >= 2:
         minors = comb(rows, 2) * comb(columns, 2) * items
-        seconds += looks * min(minors, budget.exact_minors) / MINORS_PER_SECOND
+        if looks and (budget.exact or minors <= budget.exact_minors):
+            seconds += minors / MINORS_PER_SECOND
+        elif looks:
+            seconds += items * comb(columns, 2) * SAMPLED_PAIRS * max(1.0, rows / 256)
         if not looks or minors > budget.exact_minors:
             by_rows, by_columns = comb(rows, 2) * columns * log2(columns), comb(columns, 2) * rows * log2(rows)
             cliques = sum(isinstance(one, All | Window) for one in spec.selections)
-            steps = cliques * min(by_rows, by_columns) + (cliques < len(spec.selections)) * by_columns
+            steps = cliques * min(by_rows, by_columns) + (not looks and cliques < len(spec.selections)) * by_columns
             seconds += items * steps * ZONOGON_STEP
-            some = items if budget.entropy_points is None else min(items, budget.entropy_points)
-            seconds += looks * some * len(spec.selections) * SAMPLED_ENTROPY
     if spec.wants("rr_max"):
         turned = min(items, budget.rotation_points) * budget.rotations
         seconds += turned * rows * columns * min(rows, columns) * ROTATION

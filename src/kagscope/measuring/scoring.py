@@ -31,7 +31,7 @@ from kagscope.registry import Score
 from kagscope.scores.of_jacobians import numerical_ranks, spectrum
 
 SUMS = frozenset({"s1", "s2", "s4"})  # of pairs: formulas give these without a look at every minor
-FACTORED_PASS = 2.0  # times the minors that may be visited: one pass over W serves all points
+TRIPLE_ERROR = 5.0  # times the error of pairs, which cost less, is asked of larger minors
 VISITED_TRIPLES = comb(32, 3) * comb(64, 3)  # minors of order 3 and more, visited within a second a point
 TRIPLE_ROWS = comb(64, 3)  # row means of k = 3 take 10 microseconds each
 ROW_STEPS = 1e9  # minors of triples, steps of zonogons of pairs, that row means may cost a layer
@@ -175,39 +175,33 @@ class LayerScores:
             some = ids < self._points(self.spec.budget.triple_points)
             cheap = comb(J.shape[1], k) * comb(J.shape[2], k) <= VISITED_TRIPLES
             if some.any():
-                found = self._moments(J[some], k, self.spec.selections, method="auto" if cheap else "sampled")
+                method = "exact" if self.spec.budget.exact else "auto" if cheap else "sampled"
+                rel_error = min(0.5, TRIPLE_ERROR * self.spec.budget.rel_error)
+                found = self._moments(J[some], k, self.spec.selections, method=method, rel_error=rel_error)
                 self._record(J[some], ids[some], self.spec.selections, found)
 
     def _add_pairs(self, J: np.ndarray, batch: Batch, ids: np.ndarray) -> None:
-        """k = 2: sums by formulas everywhere; every minor is looked at where that is cheap, else the entropy is sampled."""
+        """k = 2: formulas and one pass over a shared W where they give it; every minor where that is cheap; else drawn pairs."""
         chosen, budget = self.spec.selections, self.spec.budget
-        total = comb(J.shape[1], 2) * comb(J.shape[2], 2)
         if self._needed <= SUMS:
             self._record(J, ids, chosen, self._moments(J, 2, chosen))
             return
-        items = len(self.state.items)
-        cheap = total * items <= budget.exact_minors
-        visits = items if cheap else max(1, int(budget.exact_minors // total)) if total <= 5 * budget.exact_minors else 0
-        cut = int(np.searchsorted(ids, visits))
-        if cut:
-            self._record(J[:cut], ids[:cut], chosen, self._moments(J[:cut], 2, chosen, method="exact"))
-        if cut == len(ids):
+        total = comb(J.shape[1], 2) * comb(J.shape[2], 2)
+        if budget.exact or total * len(self.state.items) <= budget.exact_minors:
+            self._record(J, ids, chosen, self._moments(J, 2, chosen, method="exact"))
             return
-        some, J, ids = slice(cut, len(J)), J[cut:], ids[cut:]
-        form = batch.jacobian if isinstance(batch.jacobian, FactoredJacobian) else None
-        if form and total <= FACTORED_PASS * budget.exact_minors:
-            self._record(J, ids, chosen, self._factored(form, some, self._needed - {"histogram"}))
-            return
-        if sums := self._needed & SUMS:
-            shared = form and self._pays_for_all(*J.shape[1:])
-            found = self._factored(form, some, sums) if form and shared else self._moments(J, 2, chosen, moments=sums)
-            self._record(J, ids, chosen, found)
-        entropic = [one.name for one in self._of_moments if "entropy" in one.moments and {"s1", "entropy"} >= set(one.moments)]
-        few = ids < self._points(budget.entropy_points)
-        if entropic and few.any():
-            options: dict[str, Any] = {"method": "sampled", "rel_error": budget.rel_error / 2}
-            sampled = self._moments(J[few], 2, chosen, moments={"s1", "entropy"}, **options)
-            self._record(J[few], ids[few], chosen, sampled, only=entropic)
+        form, some = batch.jacobian, slice(0, len(J))
+        known, left = None, self._needed
+        if isinstance(form, FactoredJacobian) and total <= budget.exact_minors:
+            known = self._factored(form, some, self._needed - {"histogram"})
+            self._record(J, ids, chosen, known)
+            left = self._needed & {"histogram"}
+        elif isinstance(form, FactoredJacobian) and self._pays_for_all(*J.shape[1:]):
+            known = self._factored(form, some, self._needed & SUMS)
+        if left:
+            only = None if left == self._needed else [one.name for one in self._of_moments if "histogram" in one.moments]
+            found = self._moments(J, 2, chosen, moments=left, method="sampled", known=known)
+            self._record(J, ids, chosen, found, only=only)
 
     def _pays_for_all(self, m: int, n: int) -> bool:
         """Whether sums over all pairs of columns, row pair by row pair of W, cost less than those of every item by itself."""
@@ -256,8 +250,8 @@ class LayerScores:
                     self._put(one, k, name, ids, moments, (moments, mean), met)
             if only is None:
                 self._put_own(k, name, ids, moments)
-                if moments.bins is not None:
-                    self.state.visited.setdefault((k, name), []).extend(moments[i] for i in range(len(moments)))
+            if moments.bins is not None:
+                self.state.visited.setdefault((k, name), []).extend(moments[i] for i in range(len(moments)))
             subsets = float(moments.count // comb(J.shape[1], k))
             self.state.scores[k, name, "column_subsets"] = Values.of([WHOLE], subsets)
 

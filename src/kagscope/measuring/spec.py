@@ -40,12 +40,14 @@ class Budget(_Strict):
     """What is exact, what is sampled and to which error, and at how many points what costs much is measured.
 
     Exact is what formulas give (sums over all columns and windows, the factored family) and what enumeration of
-    ``exact_minors`` minors a layer reaches; the rest is sampled to ``rel_error``.
+    ``exact_minors`` minors a layer reaches; of the rest column pairs are drawn, to ``rel_error``.
     """
 
+    exact: bool = Field(default=False, description="every digit: nothing but rotations is sampled, whatever that costs")
     exact_minors: float = Field(default=1e9, ge=0, description="2-minors of a layer that may be visited one by one")
-    entropy_points: int | None = Field(default=None, ge=0, description="points whose entropy of pairs is sampled; None for all")
-    rel_error: float = Field(default=0.01, gt=0, lt=1, description="relative standard error of what is sampled")
+    rel_error: float = Field(
+        default=0.002, gt=0, lt=0.5, description="relative standard error of what is sampled, 5 times that for k >= 3 and nats of KL"
+    )
     triple_points: int | None = Field(default=None, ge=1, description="points of minors of order 3 and more; None for all")
     rotation_points: int = Field(default=2, ge=0, description="points of rr_max")
     rotations: int = Field(default=16, ge=2, description="random rotations of rr_max")

@@ -27,6 +27,7 @@ from kagscope.minors.routes.auto import Auto
 from kagscope.minors.subsets import cached_counts
 from kagscope.minors.task import Matrices, Task
 
+POWERS = {"s1": 1, "s2": 2, "s4": 4}  # of the minors
 Method: TypeAlias = Literal["auto", "exact", "sampled"]
 
 
@@ -44,6 +45,7 @@ def minor_moments(
     rel_error: float = 0.01,
     seed: int = 0,
     memory_budget: int = 2**30,
+    known: Moments | None = None,
 ) -> Moments: ...
 
 
@@ -61,6 +63,7 @@ def minor_moments(
     rel_error: float = 0.01,
     seed: int = 0,
     memory_budget: int = 2**30,
+    known: Sequence[Moments] | None = None,
 ) -> list[Moments]: ...
 
 
@@ -77,6 +80,7 @@ def minor_moments(
     rel_error: float = 0.01,
     seed: int = 0,
     memory_budget: int = 2**30,
+    known: Moments | Sequence[Moments] | None = None,
 ) -> Moments | list[Moments]:
     """Moments of the absolute k-minors of a matrix, or of each matrix of a batch (MATH.md sections 2 and 4).
 
@@ -94,6 +98,7 @@ def minor_moments(
         rel_error: relative standard error that sampling aims at.
         seed: of the sampling; the same seed gives the same bits.
         memory_budget: bytes of working memory to stay within, about.
+        known: moments of these very minors, a list for a list of selections, whose exact sums need not be found again.
 
     Returns:
         :class:`Moments`, or a list of them when a list of selections was given. What is read of a batch are tensors on the device
@@ -120,9 +125,19 @@ def minor_moments(
         Task(shared, k, chosen, count, layout, wanted, method, rel_error, int(seed), memory_budget)
         for chosen, count in zip(selections, counts, strict=True)
     ]
+    if known is not None:
+        given = [known] if isinstance(known, Moments) else list(known)
+        tasks = [replace(task, known=_known(task, one)) for task, one in zip(tasks, given, strict=True)]
     results = Auto().run(tasks)
     results = [replace(result, batched=batched, device=device, plan=_copied(result.plan, device)) for result in results]
     return results if listed else results[0]
+
+
+def _known(task: Task, moments: Moments) -> dict[str, Any]:
+    """Exact sums of powers, on the scale to which the matrices of a task are normalised."""
+    up = moments.exponent - task.inside.exponent
+    exact = {name: power for name, power in POWERS.items() if name in moments.sums and name not in moments.replicates}
+    return {name: np.ldexp(moments.sums[name], power * task.k * up) for name, power in exact.items()}
 
 
 def _copied(plan: Plan | None, device: Any) -> Plan | None:

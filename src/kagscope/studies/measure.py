@@ -242,9 +242,8 @@ def _defaults(dataset: Dataset) -> dict[str, Any]:
         "points": 64 if small else 24,
         "selections": all_selections(dataset.image_shape),
         "window_map": 8 if small else 10,
-        "exact_minors": _minors(64 if small else 2, dataset),
-        "entropy_points": None if small else 2,
-        "triple_points": 2,
+        "exact_minors": _minors(64 if small else 1, dataset),
+        "triple_points": 2 if small else 1,
         "rotation_points": 6 if small else 3,
         "rotations": 12 if small else 8,
         "divergence_points": 16,
@@ -256,10 +255,10 @@ def _defaults(dataset: Dataset) -> dict[str, Any]:
 def _along(main: MeasureSpec, dataset: Dataset) -> dict[str, Any]:
     """Fewer points and minors than at the ends."""
     small = dataset.n_inputs <= SMALL_IMAGE
-    points, minors = (24, _minors(24, dataset)) if small else (8, 0.0)
+    points, minors = (24, _minors(24, dataset)) if small else (4, 0.0)
     found: dict[str, Any] = {"points": min(points, main.points or points)}
     found["exact_minors"] = min(minors, main.budget.exact_minors)
-    return found if small else found | {"entropy_points": 1}
+    return found if small else found | {"rel_error": max(0.01, main.budget.rel_error)}
 
 
 def _minors(points: int, dataset: Dataset) -> float:

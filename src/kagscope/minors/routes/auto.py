@@ -48,7 +48,7 @@ class Auto:
     Formulas are taken when they give all that is wanted, and no other selection pays for an enumeration already; where the list
     of column subsets exceeds the memory budget in any case. ``method="auto"`` draws where the exact way takes longer than
     :data:`kagscope.minors.plan.AUTO_SECONDS` a matrix, "sampled" always; what then has a formula that costs no more than that
-    ("sampled": :data:`kagscope.minors.plan.CHEAP_SECONDS`) is exact all the same:
+    ("sampled": :data:`kagscope.minors.plan.CHEAP_SECONDS`) is exact all the same (k = 2 over every subset of some columns: up to :data:`kagscope.minors.plan.AUTO_SECONDS`):
 
     | k | over every subset of some columns | over other selections |
     |---|---|---|
@@ -92,7 +92,7 @@ class Auto:
 
     def _parts(self, choice: Choice, tasks: dict[int, Task]) -> tuple[dict[int, list[Found]], dict[int, frozenset[str]]]:
         """What the exact routes of a choice find of each task, and which moments they cannot tell from rounding."""
-        parts: dict[int, list[Found]] = {index: [] for index in tasks}
+        parts: dict[int, list[Found]] = {index: _given(task) for index, task in tasks.items()}
         lost: dict[int, frozenset[str]] = dict.fromkeys(tasks, frozenset())
         for route, moments in choice.items():
             some = [index for index in tasks if route not in SAMPLERS]
@@ -127,9 +127,9 @@ class Auto:
 
     def _sampled(self, task: Task) -> Choice:
         """Formulas where they cost little, and draws for the rest."""
-        limit = AUTO_SECONDS if task.method == "auto" else CHEAP_SECONDS
+        limit = AUTO_SECONDS if task.method == "auto" or (task.k == 2 and task.clique) else CHEAP_SECONDS
         choice: Choice = {}
-        left = _with_s1(task.wanted)
+        left = _with_s1(task.wanted) - set(task.known)
         sampler = _sampler(task)
         in_one_pass = sampler is TRIPLES or (sampler is COLUMN_PAIRS and task.method != "auto")
         formulas = () if task.count is None or (in_one_pass and not task.clique) else FORMULAS  # it has S2 anyway
@@ -174,6 +174,13 @@ class Auto:
         replicates = {name: values for part in parts for name, values in part.replicates.items()}
         unknown = {name: values for part in parts for name, values in part.unknown.items()}
         return Moments(task.k, count, parts[0].exponent, ordered, bins, replicates, unknown, False, plan)
+
+
+def _given(task: Task) -> list[Found]:
+    """What the caller knew already."""
+    if not task.known:
+        return []
+    return [Found(task.inside.exponent, dict(task.known), dict.fromkeys(task.known, "known before"))]
 
 
 def _sampler(task: Task) -> Route:
