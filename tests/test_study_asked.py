@@ -121,9 +121,12 @@ def test_selections_and_layers() -> None:
         asked(part[(part["selection"] == "ball(2)") & (part["layer"] == "hidden2") & (part["k"] == 2)])
         for part in (rows, every())
     ]
-    exact = both[0].index[both[0]["stderr"] == 0].intersection(both[1].index[both[1]["stderr"] == 0])
-    assert len(exact)
-    pd.testing.assert_frame_equal(both[0].loc[exact], both[1].loc[exact], rtol=1e-9)
+    first, second = (one.loc[both[0].index.intersection(both[1].index)] for one in both)
+    error = np.hypot(first["stderr"], second["stderr"])  # draws go by all selections of a call
+    apart = (first["value"] - second["value"]).abs()
+    known = error.notna() & first["value"].notna()
+    assert known.sum() > 20
+    assert (apart <= 6 * error + 1e-9 * first["value"].abs())[known].all()
     maps = table(job(selections=["all"], scores=["pr"], k=[2], window_map=3))
     assert maps["selection"].str.startswith("window(").any()
     assert not table(job(window_map=0))["selection"].str.startswith("window(").any()

@@ -107,6 +107,9 @@ def reproduce(
     points: Annotated[
         int | None, typer.Option(help="Test images measured. [default: by the size of the images]", show_default=False)
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Every digit: nothing but rotations is sampled; hours on large images.")
+    ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="A first look within seconds: few small nets on digits; other options refine it.")
     ] = False,
@@ -145,6 +148,7 @@ def reproduce(
             "checkpoints": checkpoints,
             "k": numbers("k", k),
             "points": points,
+            "exact": exact or None,
         }
         if quick:
             options |= {name: value for name, value in QUICK.items() if not _is_given(context, name)}

@@ -49,7 +49,9 @@ def _option(name: str, field: FieldInfo) -> Any:
     text = f"{(field.description or '').rstrip('.')}. [default: {default}]"
     panel = "Budget" if name in Budget.model_fields else "What is measured"
     if field.annotation is bool:
-        return Annotated[bool | None, typer.Option(f"--{option_name(name)}", help=text, show_default=False, rich_help_panel=panel)]
+        return Annotated[
+            bool | None, typer.Option(f"--{option_name(name)}", help=text, show_default=False, rich_help_panel=panel)
+        ]
     info = typer.Option(
         f"--{option_name(name)}", metavar=_metavar(name, field), help=text, show_default=False, rich_help_panel=panel
     )

@@ -31,6 +31,7 @@ from kagscope.registry import Score
 from kagscope.scores.of_jacobians import numerical_ranks, spectrum
 
 SUMS = frozenset({"s1", "s2", "s4"})  # of pairs: formulas give these without a look at every minor
+DRAWN = 128.0  # minors of a pass over W in the time of the draws for one item, for each pair of columns
 TRIPLE_ERROR = 5.0  # times the error of pairs, which cost less, is asked of larger minors
 VISITED_TRIPLES = comb(32, 3) * comb(64, 3)  # minors of order 3 and more, visited within a second a point
 TRIPLE_ROWS = comb(64, 3)  # row means of k = 3 take 10 microseconds each
@@ -192,7 +193,9 @@ class LayerScores:
             return
         form, some = batch.jacobian, slice(0, len(J))
         known, left = None, self._needed
-        if isinstance(form, FactoredJacobian) and total <= budget.exact_minors:
+        if isinstance(form, FactoredJacobian) and total <= min(
+            budget.exact_minors, DRAWN * comb(J.shape[2], 2) * len(self.state.items)
+        ):
             known = self._factored(form, some, self._needed - {"histogram"})
             self._record(J, ids, chosen, known)
             left = self._needed & {"histogram"}

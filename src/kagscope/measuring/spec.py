@@ -46,7 +46,10 @@ class Budget(_Strict):
     exact: bool = Field(default=False, description="every digit: nothing but rotations is sampled, whatever that costs")
     exact_minors: float = Field(default=1e9, ge=0, description="2-minors of a layer that may be visited one by one")
     rel_error: float = Field(
-        default=0.002, gt=0, lt=0.5, description="relative standard error of what is sampled, 5 times that for k >= 3 and nats of KL"
+        default=0.002,
+        gt=0,
+        lt=0.5,
+        description="relative standard error of sampled pairs; 5 times that of k >= 3, and nats of KL",
     )
     triple_points: int | None = Field(default=None, ge=1, description="points of minors of order 3 and more; None for all")
     rotation_points: int = Field(default=2, ge=0, description="points of rr_max")

@@ -73,7 +73,7 @@ class PairDraws:
         m = len(J)
         self.row_sets = comb(m, 2)
         self.rows_drawn = m > MOST_ROWS and len(self.pairs) * self.row_sets > WHOLE
-        self.known, s4, rounding = _sizes(J, self.VT, self.pairs, powers)
+        self.known, s4, rounding = pair_volumes(J, self.VT, self.pairs, powers)
         self.q = self.known[0]
         self.s2, self.live = self._by_cell(self.q**2), self._by_cell(self.q > 0)
         self.lost_s4 = self._mend(s4, rounding)
@@ -212,7 +212,9 @@ class PairDraws:
         return certain + mean[:, None] + replicates, spread / draws
 
 
-def _sizes(J: FloatArray, VT: FloatArray, pairs: IntArray, powers: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
+def pair_volumes(
+    J: FloatArray, VT: FloatArray, pairs: IntArray, powers: bool = False
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(2, P) q and q ln q of each column pair, (P,) S4 and by how much that may be off; zeros without ``powers``."""
     with one_blas_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
         gram = VT @ J

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -10,17 +11,19 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import Layout, make_layout
-from kagscope.columns.selections import All, Selection, Subsets, as_selections
+from kagscope.columns.selections import All, Selection, Subsets, Window, as_selections
 from kagscope.minors._input import MatrixLike, Values, as_matrices, check_choice, check_k, device_of, placed
 from kagscope.minors.engine import minor_moments
-from kagscope.minors.haar import haar_mean_s1_estimate
+from kagscope.minors.haar import haar_constant, haar_mean_s1_estimate
 from kagscope.minors.moment_scores import rotation_ratio_error, rotation_ratio_of_pr
-from kagscope.minors.plan import Estimate
+from kagscope.minors.pair_draws import pair_volumes
+from kagscope.minors.plan import BYTES_A_SUBSET, Estimate
 from kagscope.minors.rotated import rotation_ratio_estimate
 from kagscope.minors.scaling import normalise
-from kagscope.minors.subsets import as_masks
+from kagscope.minors.subsets import MAX_SELECTIONS, as_masks, cached_subsets
 
 BoolArray = NDArray[np.bool_]
+MOST_LISTED = 2**28  # bytes of column pairs that are listed for one sweep over several selections
 
 
 @overload
@@ -100,6 +103,9 @@ def haar_mean_s1(
     k = check_k(k, *matrices.shape[1:])
     layout = make_layout(matrices.shape[2], image_shape, positions, groups)
     selections, listed = as_selections(All() if selection is None else selection)
+    if k == 2 and 1 < len(selections) <= MAX_SELECTIONS and all(_is_whole(chosen, layout) for chosen in selections):
+        areas = _areas(matrices, selections, layout)
+        return _given([Estimate(one, np.zeros_like(one)) for one in areas.T], return_error, batched, listed, device_of(J))
     results = []
     for chosen in selections:
         columns, pairs, subsets = as_masks(chosen, layout, k)
@@ -113,6 +119,27 @@ def _given(results: list[Estimate], errors: bool, batched: bool, listed: bool, d
     shaped = [Estimate(*(placed(part, device) if batched else float(part[0]) for part in one)) for one in results]
     given = shaped if errors else [one.value for one in shaped]
     return given if listed else given[0]
+
+
+def _is_whole(chosen: Selection, layout: Layout) -> bool:
+    """Whether a selection is of pairs of all columns, few enough to list beside those of others."""
+    fits = layout.columns**2 / 2 * BYTES_A_SUBSET <= MOST_LISTED
+    return fits and not isinstance(chosen, Subsets | Window) and bool(chosen.columns(layout).all())
+
+
+def _areas(matrices: NDArray[np.float64], selections: Sequence[Selection], layout: Layout) -> NDArray[np.float64]:
+    """(B, selections) Haar means of k = 2 from one sweep over all pairs of columns, cell by cell."""
+    subsets = cached_subsets(tuple(selections), layout, 2)
+    pairs, starts = subsets.by_cell
+    factor = comb(matrices.shape[1], 2) * haar_constant(matrices.shape[1], 2)
+    found = np.zeros((len(matrices), len(selections)))
+    scaled, exponent = normalise(matrices, 2)
+    for row, matrix in enumerate(scaled):
+        if len(pairs):
+            volumes = pair_volumes(matrix, np.ascontiguousarray(matrix.T), pairs)[0][0]
+            found[row] = np.add.reduceat(volumes, starts[:-1]) @ subsets.membership
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(factor * found, 2 * exponent[:, None])
 
 
 @overload

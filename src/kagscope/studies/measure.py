@@ -243,12 +243,13 @@ def _defaults(dataset: Dataset) -> dict[str, Any]:
         "selections": all_selections(dataset.image_shape),
         "window_map": 8 if small else 10,
         "exact_minors": _minors(64 if small else 1, dataset),
+        "rel_error": 0.002 if small else 0.004,  # of a point; of their mean a fifth of that
         "triple_points": 2 if small else 1,
         "rotation_points": 6 if small else 3,
         "rotations": 12 if small else 8,
         "divergence_points": 16,
-        "window_points": 16 if small else 4,
-        "unit_points": 1000,
+        "window_points": 16 if small else 2,
+        "unit_points": 1000 if small else 400,
     }
 
 

@@ -25,6 +25,7 @@ PLACES = {
     "checkpoints": "measure.checkpoints",
     "k": "measure.k",
     "points": "measure.points",
+    "exact": "measure.exact",
 }
 """Option to its place in a study file; beside them ``training`` and ``control``, both of ``zip``."""
 CONTROLS = ("shuffled", "none")
@@ -91,7 +92,7 @@ def command(options: Mapping[str, Any], out: Any) -> str:
     """The command line that runs this study again."""
     words = ["kagscope", "reproduce", "--out", str(out)]
     for name, value in options.items():
-        if value is not None:
+        if value is not None and value is not False:
             text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            words += [f"--{name.replace('_', '-')}", text]
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
     return shlex.join(words)

@@ -48,7 +48,8 @@ class Auto:
     Formulas are taken when they give all that is wanted, and no other selection pays for an enumeration already; where the list
     of column subsets exceeds the memory budget in any case. ``method="auto"`` draws where the exact way takes longer than
     :data:`kagscope.minors.plan.AUTO_SECONDS` a matrix, "sampled" always; what then has a formula that costs no more than that
-    ("sampled": :data:`kagscope.minors.plan.CHEAP_SECONDS`) is exact all the same (k = 2 over every subset of some columns: up to :data:`kagscope.minors.plan.AUTO_SECONDS`):
+    ("sampled": :data:`kagscope.minors.plan.CHEAP_SECONDS`) is exact all the same (of
+    k = 2 over every subset of some columns what costs no more than AUTO_SECONDS):
 
     | k | over every subset of some columns | over other selections |
     |---|---|---|
