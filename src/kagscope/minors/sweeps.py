@@ -15,6 +15,7 @@ from kagscope.minors.subsets import SubsetList
 from kagscope.minors.threads import even_parts, run_parts, threads
 
 FloatArray = NDArray[np.float64]
+HISTOGRAMS = 1 << 10  # of column sets looked at with care, in memory at once
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,21 @@ def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = 
     hard = hard_sets(J, sets, found.sums[1])
     if not hard.size:
         return found
-    precise = again(J, sets[hard], float(found.sums[0].sum()), histogram)
+    total = float(found.sums[0].sum())
+    precise = again(J, sets[hard], total, False)
     if precise is None:
         found.sums[:, hard] = np.nan
         return found
-    if found.hist is not None and precise[1] is not None:
+    if found.hist is not None:
         lost = _raw(J, subsets.part(hard), k, True).hist
         assert lost is not None
         found.hist[:] -= lost
-        np.add.at(found.hist, subsets.cells[hard], precise[1])
+        for start in range(0, len(hard), HISTOGRAMS):  # one for each column set at a time: 70 kB
+            some = hard[start : start + HISTOGRAMS]
+            counts = again(J, sets[some], total, True)
+            assert counts is not None
+            assert counts[1] is not None
+            np.add.at(found.hist, subsets.cells[some], counts[1])
     found.sums[:, hard] = precise[0]
     return found
 
