@@ -34,7 +34,7 @@ SUMS = frozenset({"s1", "s2", "s4"})  # of pairs: formulas give these without a 
 DRAWN = 128.0  # minors of a pass over W in the time of the draws for one item, for each pair of columns
 TRIPLE_ERROR = 5.0  # times the error of pairs, which cost less, is asked of larger minors
 VISITED_TRIPLES = comb(32, 3) * comb(64, 3)  # minors of order 3 and more, visited within a second a point
-HAAR_SETS = 1e6  # column sets of order 3 and more whose volumes are found for the Haar mean of each selection
+HAAR_TRIPLES = 1e8  # column triples whose volumes are found for Haar means, a second or so
 TRIPLE_ROWS = comb(64, 3)  # row means of k = 3 take 10 microseconds each
 ROW_STEPS = 1e9  # minors of triples, steps of zonogons of pairs, that row means may cost a layer
 FEWEST_SAMPLES = 10  # for scores of a representation
@@ -231,7 +231,7 @@ class LayerScores:
     ) -> None:
         """The scores that these moments allow, with their errors, and the number of column subsets of each selection."""
         k = found[0].k
-        affordable = k <= 2 or comb(J.shape[2], k) <= HAAR_SETS
+        affordable = k != 3 or comb(J.shape[2], 3) * len(chosen) <= HAAR_TRIPLES
         haar = only is None and affordable and k < J.shape[1] and any(one.is_of("haar_s1") for one in self._of_moments)
         options = {"rel_error": self.spec.budget.rel_error, "seed": self.spec.seed, "return_error": True, **self._layout()}
         means = haar_mean_s1(J, k, list(chosen), **options) if haar else [None] * len(chosen)
