@@ -158,8 +158,8 @@ def noise(side: tuple[int, int]) -> Dataset:
     ("side", "epochs", "batch_size", "points", "along", "minors", "window_map"),
     [
         ((16, 16), 60, 32, 64, 24, 64 * 8128 * 32640, 8),
-        ((1, 257), 20, 128, 24, 4, 8128 * 32896, 10),
-        ((28, 28), 20, 128, 24, 4, 8128 * 306936, 10),
+        ((1, 257), 20, 128, 12, 4, 8128 * 32896, 10),
+        ((28, 28), 20, 128, 12, 4, 8128 * 306936, 10),
     ],
 )
 def test_defaults_go_by_the_size_of_the_images(

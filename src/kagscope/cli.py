@@ -102,7 +102,7 @@ def reproduce(
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 0.0,
-    checkpoints: Annotated[int, typer.Option(help="Geometrically spaced steps at which geometry is measured.")] = 8,
+    checkpoints: Annotated[int, typer.Option(help="Geometrically spaced steps at which geometry is measured.")] = 6,
     k: Annotated[str, typer.Option("--k", help="Orders of the minors.")] = "1,2,3",
     points: Annotated[
         int | None, typer.Option(help="Test images measured. [default: by the size of the images]", show_default=False)

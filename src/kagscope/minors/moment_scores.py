@@ -166,16 +166,15 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
     check_positive("eps", eps, "minors up to eps times their mean count as near zero")
     bins = _bins(moments)
     position = np.log2(eps) * 8 + _mean_position(moments) - bins.first  # in bins from the first one
-    value, error = np.full(len(moments), np.nan), np.full(len(moments), np.nan)
-    for row, counts in enumerate(bins.counts):
-        if not np.isfinite(position[row]):
-            continue
-        whole = int(np.floor(np.clip(position[row], -1, len(counts))))
-        below = float(counts[: max(whole, 0)].sum()) + float(bins.zeros[row])
-        cut = float(counts[whole]) if 0 <= whole < len(counts) else 0.0
-        value[row] = (below + cut * (position[row] - whole)) / moments.count if cut else below / moments.count
-        error[row] = cut / moments.count
-    return value, error
+    there, rows, width = np.isfinite(position), np.arange(len(moments)), bins.counts.shape[1]
+    whole = np.floor(np.clip(np.where(there, position, -1), -1, width)).astype(np.int64)
+    totals = np.zeros((len(moments), width + 2))
+    np.cumsum(bins.counts, axis=1, out=totals[:, 1:-1])
+    totals[:, -1] = totals[:, -2]
+    below = totals[rows, np.maximum(whole, 0)]
+    cut = np.where(whole >= 0, totals[rows, whole + 1] - below, 0.0)
+    value = (below + bins.zeros + cut * np.where(cut > 0, position - whole, 0.0)) / moments.count
+    return np.where(there, value, np.nan), np.where(there, cut / moments.count, np.nan)
 
 
 @register(
@@ -221,10 +220,12 @@ def jackknife(function: Callable[..., Any], needs: Collection[str], *given: Mome
     """
     if all(one.are_exact(needs) for one in given):
         return np.zeros(len(given[0]))
+    unknown = np.any([one.are_unknown(needs) for one in given], axis=0)
+    if unknown.all():
+        return np.full(len(given[0]), np.nan)
     groups = min(one.groups(needs) for one in given)
     values = np.asarray(function(*(one.left_out(needs, groups) for one in given))).reshape(-1, groups)
     spread = ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    unknown = np.any([one.are_unknown(needs) for one in given], axis=0)
     return np.where(unknown, np.nan, np.sqrt((groups - 1) / groups * spread))
 
 

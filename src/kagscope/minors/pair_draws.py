@@ -21,6 +21,7 @@ from kagscope.minors.threads import even_parts, map_blocks, one_blas_thread, run
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+GROUPS = 16  # of replicates, whose histograms are kept apart
 MOST_ROWS = 256  # of which every pair is visited; beyond, rows are drawn as well
 ROW_DRAWS = 96  # rows of each drawn pair then
 WHOLE = 2.0**25  # minors that are visited all, however many rows
@@ -38,7 +39,7 @@ class Draws:
         sums: (3, cells, REPLICATES) of S1, S4 where Grams cancel, entropy.
         spread: (3, D) what each draw adds to the sums apart from the mean of its cell, and (D,) the cells.
         top: (cells,) largest minor met.
-        hist: (cells, SLOTS) estimated counts, or None.
+        hist: (cells, GROUPS, SLOTS) independent estimates of the counts, or None.
         complete: whether every pair was visited in full, so that nothing is left to chance.
         steps: minors looked at.
     """
@@ -113,13 +114,15 @@ class PairDraws:
     def draw(self, draws: IntArray, seed: list[int], histogram: bool) -> Draws:
         """Estimates from so many draws (cells,) of each replicate."""
         parts = run_parts(lambda cell: self._drawn(cell, int(draws[cell]), [*seed, cell]), self.cells)
-        visits, weights, cells = [], [], []
+        visits, weights, places = [], [], []
         for cell, (sure, index, chance) in enumerate(parts):
             visits += [sure, index]
             weights += [np.ones(len(sure)), 1.0 / (index.size * chance) if index.size else np.zeros(0)]
-            cells += [np.full(len(sure) + len(index), cell)]
+            group = 1 + np.arange(REPLICATES) * GROUPS // REPLICATES  # 0: what is taken for certain
+            places += [np.full(len(sure), cell * (GROUPS + 1))]
+            places += [cell * (GROUPS + 1) + np.repeat(group, len(index) // REPLICATES)]
         looked = np.concatenate(visits)
-        steps, found, hist = self._visited(looked, np.concatenate(weights), np.concatenate(cells), seed, histogram)
+        steps, found, hist = self._visited(looked, np.concatenate(weights), np.concatenate(places), seed, histogram)
         values = np.stack([found[0], np.where(self.lost_s4[looked], found[1], 0.0), found[2]])
         sums, spread, top = np.empty((3, self.cells, REPLICATES)), [], np.zeros(self.cells)
         place = 0
@@ -132,9 +135,13 @@ class PairDraws:
         by_draw = np.concatenate(spread, axis=1)
         of = np.repeat(np.arange(self.cells), [one.shape[1] for one in spread])
         complete = np.array([not len(index) for _, index, _ in parts], dtype=bool)
-        if hist is not None and not self.rows_drawn:  # how many minors there are of pairs that have any is known
-            seen = hist.sum(axis=1)
-            hist *= np.divide(self.live * self.row_sets, seen, out=np.zeros(self.cells), where=seen > 0)[:, None]
+        if hist is not None:
+            shares = hist.reshape(self.cells, GROUPS + 1, SLOTS)
+            hist = shares[:, :1] + GROUPS * shares[:, 1:]
+            if not self.rows_drawn:  # how many minors there are of pairs that have any is known
+                seen = hist.sum(axis=2)
+                known = np.broadcast_to((self.live * self.row_sets)[:, None], seen.shape)
+                hist *= np.divide(known, seen, out=np.zeros(seen.shape), where=seen > 0)[:, :, None]
         return Draws(draws, sums, (by_draw, of), top, hist, complete, steps)
 
     def _drawn(self, cell: int, draws: int, seed: list[int]) -> tuple[IntArray, IntArray, FloatArray]:
@@ -161,7 +168,10 @@ class PairDraws:
     def _visited(
         self, index: IntArray, weights: FloatArray, cells: IntArray, seed: list[int], histogram: bool
     ) -> tuple[float, FloatArray, FloatArray | None]:
-        """Minors looked at, (4, V) sums of pairs and (cells, SLOTS) weighted counts; each pair once, unless rows are drawn."""
+        """Minors looked at, (4, V) sums of pairs and weighted counts of each cell and group.
+
+        Each pair is visited once, unless rows are drawn. One that several groups drew counts to the last of them.
+        """
         inverse = np.arange(len(index))
         if not self.rows_drawn:
             index, inverse = np.unique(index, return_inverse=True)
@@ -182,9 +192,9 @@ class PairDraws:
             return own
 
         hists = run_parts(work, len(bounds) - 1)
-        hist = np.zeros((self.cells if histogram else 0, SLOTS))
+        hist = np.zeros((self.cells * (GROUPS + 1) if histogram else 0, SLOTS))
         for part, own in enumerate(hists):
-            low = cells[bounds[part]]
+            low = cells[bounds[part] : bounds[part + 1]].min()
             hist[low : low + len(own)] += own
         inner = comb(ROW_DRAWS, 2) if self.rows_drawn else self.row_sets
         return float(len(index) * inner), sums.T[:, inverse], hist if histogram else None

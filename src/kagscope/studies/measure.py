@@ -239,7 +239,7 @@ def _defaults(dataset: Dataset) -> dict[str, Any]:
     """By the number of pixels n: what costs n^2 a point gets fewer points."""
     small = dataset.n_inputs <= SMALL_IMAGE
     return {
-        "points": 64 if small else 24,
+        "points": 64 if small else 12,
         "selections": all_selections(dataset.image_shape),
         "window_map": 8 if small else 10,
         "exact_minors": _minors(64 if small else 1, dataset),

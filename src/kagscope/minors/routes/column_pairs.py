@@ -7,15 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.moments import REPLICATES, SUMS, Bins
-from kagscope.minors.pair_draws import Draws, PairDraws
+from kagscope.minors.pair_draws import GROUPS, Draws, PairDraws
 from kagscope.minors.plan import BYTES_A_SUBSET
 from kagscope.minors.replicates import CARRIED, carried, controlled
 from kagscope.minors.routes.enumeration import in_passes
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import cached_subsets
-from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -99,7 +98,8 @@ class _Estimate:
         unknown: names of what has an error that is not known; "top" where it is a lower bound.
         converged: whether the error of everything wanted is small enough.
         needed: (cells,) draws of each replicate that would make it so.
-        counts: (SLOTS - 1,) estimated counts of minors that are not zero, or None.
+        complete: whether every pair was visited, so that nothing is left to chance.
+        first, groups: (GROUPS, bins) independent estimates of the counts of minors that are not zero, from slot ``first`` on.
         steps: minors looked at.
     """
 
@@ -113,8 +113,8 @@ class _Estimate:
         self.sums = {name: float(values.mean()) for name, values in self.replicates.items()}
         self.sums |= {"s2": float(pairs.s2[member].sum()), "top": float(draws.top[member].max(initial=0.0))}
         self.steps = draws.steps
-        self.counts: FloatArray | None = None
-        self.unknown = set() if draws.complete[member].all() else {"top", "histogram"}
+        self.complete = bool(draws.complete[member].all())
+        self.unknown = set() if self.complete else {"top"}
         self.needed, self.converged = np.zeros(len(member)), True
         of = draws.spread[1]
         for name, mix in self._criteria(task, s1):
@@ -125,8 +125,12 @@ class _Estimate:
                 self.unknown.add(name)
                 self.needed[member] = np.maximum(self.needed[member], 4 * draws.draws[member])
                 self.converged = False
+        self.first, self.groups = 0, np.zeros((GROUPS, 0))
         if draws.hist is not None:
-            self.counts = draws.hist[member].sum(axis=0)[1:]
+            whole = draws.hist[member].sum(axis=0)[:, 1:]
+            used = np.flatnonzero(whole.any(axis=0))
+            if used.size:
+                self.first, self.groups = int(used[0]), whole[:, used[0] : used[-1] + 1].copy()
 
     def _criteria(self, task: Task, s1: float | None) -> Iterator[tuple[str, FloatArray]]:
         """For each sum wanted, its name and what to mix S1, S4 and entropy with so that a standard error of 1 is enough."""
@@ -185,10 +189,13 @@ class _Stages:
 
 
 def _histogram(ones: list[_Estimate], task: Task) -> Bins:
-    """Estimated counts in absolute bins; the rest is zero."""
-    full = np.stack([one.counts if one.counts is not None else np.zeros(SLOTS - 1) for one in ones])
-    used = np.flatnonzero(full.any(axis=0))
-    low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
-    total = full.sum(axis=1, keepdims=True)
-    counts = full[:, low:high] * np.minimum(1.0, task.minors / np.maximum(total, 1.0))
-    return Bins(LOWEST_BIN + low + 16 * task.inside.exponent, counts, np.maximum(task.minors - counts.sum(axis=1), 0.0))
+    """Estimated counts in absolute bins, with those of each group of replicates; the rest is zero."""
+    used = [one for one in ones if one.groups.shape[1]]
+    low = min((one.first for one in used), default=0)
+    high = max((one.first + one.groups.shape[1] for one in used), default=0)
+    full = np.zeros((len(ones), GROUPS, high - low))
+    for row, one in zip(full, ones, strict=True):
+        row[:, one.first - low : one.first - low + one.groups.shape[1]] = one.groups
+    full *= np.minimum(1.0, task.minors / np.maximum(full.sum(axis=2, keepdims=True), 1.0))
+    bins = sampled_bins(full, task.k, task.minors, task.inside.exponent, low + 1)
+    return bins._replace(replicates=None) if all(one.complete for one in ones) else bins
