@@ -161,7 +161,7 @@ def test_json_quiet_and_again(tmp_path: Path) -> None:
     plain = kagscope("report", "out", cwd=tmp_path)
     assert plain.returncode == 0
     assert plain.stdout.strip().splitlines()[-1] == "out/report.html"
-    assert "1 concentration" in plain.stdout
+    assert "1 concentrates" in plain.stdout
 
 
 def test_report_of_what_is_no_study(study: Outcome, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def jobs(file: StudyFile) -> list[tuple[RunConfig, Measurements]]:
     return configs(file.model_copy(update={"run": file.run | {"data": "digits"}}), {"digits": DIGITS})
 
 
-RUN = jobs(reproduction())[0][0]
+RUN = jobs(reproduction(checkpoints=8))[0][0]
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,10 @@ def test_norms_are_those_of_the_jacobian_itself(layer: str, score: str, power: i
     model = small_net().double()
     part = nn.Sequential(*list(model)[: int(layer) + 1]).eval()
     batch = 1000 * BATCH[:3].double()  # other than scores of minors, norms have units
+    linear = model[0]
+    assert isinstance(linear, nn.Linear)
     with torch.no_grad():
-        model[0].weight.mul_(1e-3)
+        linear.weight.mul_(1e-3)
     J = torch.stack([torch.autograd.functional.jacobian(lambda x: part(x[None])[0], x) for x in batch])
     expected = torch.linalg.vector_norm(J.flatten(1), power, dim=1).log().mean().item()
     assert kag.GeometryPenalty(model, [layer], score, 1.0, 3)(batch).item() == pytest.approx(expected, rel=1e-9)

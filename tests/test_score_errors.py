@@ -29,7 +29,9 @@ def lognormal(seed: int) -> np.ndarray:
 
 
 def by_engine(J: np.ndarray, seed: int) -> Moments:
-    return kag.minor_moments(J, 3, BALL, method="sampled", moments=("s1", "histogram"), rel_error=0.03, seed=seed, **WHERE)
+    asked: dict[str, Any] = {"moments": ("s1", "histogram"), "rel_error": 0.03, "seed": seed, **WHERE}
+    found: Moments = kag.minor_moments(J, 3, BALL, method="sampled", **asked)
+    return found
 
 
 def by_volume(J: np.ndarray, seed: int) -> Moments:
@@ -151,7 +153,8 @@ def measured(rows: int, columns: int, **options: Any) -> pd.DataFrame:
         weights = np.random.default_rng([rows, seed]).normal(size=(rows, columns))
         one.load_state_dict({"0.weight": torch.tensor(weights), "0.bias": torch.zeros(rows)})
     asked = {"baseline": initial, "points": 1, "rel_error": 0.2, "progress": False, **options}
-    return kag.measure(model, torch.zeros(1, columns), layers=["0"], **asked).table.set_index("score")
+    table: pd.DataFrame = kag.measure(model, torch.zeros(1, columns), layers=["0"], **asked).table
+    return table.set_index("score")
 
 
 def test_table_of_sampled_triples_says_so() -> None:
@@ -166,7 +169,8 @@ def test_table_of_rotations_of_quadruples_says_how_sure_it_is() -> None:
     sampled = measured(12, 80, k=4, scores=["rr_pr"]).loc["rr_pr"]
     assert not sampled["exact"]
     assert 0 < sampled["stderr"] < 0.2
-    assert measured(4, 20, k=4, scores=["rr_pr"]).loc["rr_pr", ["value", "stderr", "exact"]].tolist() == [1.0, 0.0, True]
+    one = measured(4, 20, k=4, scores=["rr_pr"]).loc["rr_pr"]
+    assert [one["value"], one["stderr"], one["exact"]] == [1.0, 0.0, True]
 
 
 def test_table_says_that_nothing_was_met() -> None:

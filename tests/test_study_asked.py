@@ -122,7 +122,7 @@ def test_selections_and_layers() -> None:
         for part in (rows, every())
     ]
     first, second = (one.loc[both[0].index.intersection(both[1].index)] for one in both)
-    error = np.hypot(first["stderr"], second["stderr"])  # draws go by all selections of a call
+    error = (first["stderr"] ** 2 + second["stderr"] ** 2) ** 0.5  # draws go by all selections of a call
     apart = (first["value"] - second["value"]).abs()
     known = error.notna() & first["value"].notna()
     assert known.sum() > 20

@@ -75,6 +75,14 @@ def listed(names: Iterable[object], at_most: int = 6) -> str:
     return f"{shown} and {len(texts) - at_most} more" if len(texts) > at_most else shown
 
 
+def by_order(pairs: Iterable[tuple[str, int]]) -> str:
+    """Scores and orders of minors: ``"pr, ipr (k = 2); pr (k = 3)"``, each order once."""
+    found: dict[int, set[str]] = {}
+    for score, k in pairs:
+        found.setdefault(k, set()).add(score)
+    return "; ".join(f"{', '.join(sorted(names))} (k = {k})" for k, names in sorted(found.items()))
+
+
 def close_names(name: str, known: Iterable[str], at_most: int = 3) -> str:
     """``" (did you mean a or b?)"``, or nothing where no known name is close."""
     matches = difflib.get_close_matches(name, list(known), n=at_most, cutoff=0.6)

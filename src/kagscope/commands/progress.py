@@ -112,11 +112,17 @@ def _short(run: str) -> str:
     return run.rsplit("-", 1)[0]
 
 
+CONTROL = {"reproduced": "passes", "not reproduced": "fails", "inconclusive": "open"}
+"""What the control does, by its verdict."""
+
+
 def print_outcome(outcome: Outcome) -> None:
     """The closing table of claims, where a study tests them, and the findings, to standard output."""
+    from kagscope.report.claims import short_name
+
     console = RichConsole()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("claim", overflow="fold")  # the one that gives way on a narrow terminal
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # fits into 80 columns
+    table.add_column("claim", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     controls = any(claim.control for claim in outcome.claims)
     if controls:
@@ -125,11 +131,11 @@ def print_outcome(outcome: Outcome) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for claim in outcome.claims:
         table.add_row(
-            Text(claim.id.replace("-", " ")),
+            Text(short_name(claim.id)),
             Text(claim.verdict, style=VERDICT_STYLE[claim.verdict]),
-            *([claim.control or "–"] if controls else []),
+            *([CONTROL.get(claim.control or "", "–")] if controls else []),
             _number(claim.effect),
-            f"{_number(claim.ci_low)} to {_number(claim.ci_high)}",
+            f"{_number(claim.ci_low)} – {_number(claim.ci_high)}",
             _p_value(claim.p_value),
             str(claim.n),
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.base.messages import Finding, listed, strongest_first
+from kagscope.base.messages import Finding, by_order, listed, strongest_first
 from kagscope.base.reasons import code_of
 from kagscope.measuring.caveats import caveats, is_its_baseline
 from kagscope.tables.means import summarise
@@ -181,7 +181,7 @@ def _sampled(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("Every number is exact, up to rounding.", code="all_exact")
         return
     error = float((sampled["stderr"] / sampled["value"].abs()).replace([np.inf], np.nan).median())
-    names = ", ".join(sorted({f"{score} (k = {k})" for score, k in zip(sampled["score"].astype(str), sampled["k"], strict=True)}))
+    names = by_order(zip(sampled["score"].astype(str), sampled["k"], strict=True))
     yield Finding(
         f"{names} were sampled, with a median standard error of {error:.2%}; all other numbers are exact, up to rounding.",
         code="sampled",

@@ -55,6 +55,11 @@ SHORT = {
 NOTES = ("criterion", "note")
 
 
+def short_name(claim: str) -> str:
+    """A claim by its number and a word or two: "1 concentrates"."""
+    return f"{claim[:1]} {SHORT[claim[:1]]}" if claim[:1] in SHORT else claim.replace("-", " ")
+
+
 def claims_shown(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each claim of ``claims.json`` as the template wants it, with the links to its evidence."""
     return [_shown(claim) for claim in claims]

@@ -205,7 +205,8 @@ def _hash(text: str) -> str:
 def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> dict[str, Any]:
     runs = int(nets["run"].nunique())
     shape = provenance.get("image_shape")
-    accuracy = float(final(nets).drop_duplicates("run")["accuracy"].mean())
+    true = nets[nets["labels"] == "true"] if "labels" in nets and (nets["labels"] == "true").any() else nets
+    accuracy = float(final(true).drop_duplicates("run")["accuracy"].mean())
     return {
         "runs": runs,
         "data": data,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kagscope.base.messages import Finding, Number
+from kagscope.base.messages import Finding, Number, by_order
 from kagscope.data.functions import accuracy_name
 from kagscope.studies.claims import PASSES, Claim
 from kagscope.studies.claims.parts import too_few
@@ -183,11 +183,10 @@ def _sampled(trained: pd.DataFrame) -> Finding:
     sampled = trained[~trained["exact"] & trained["value"].notna()]
     if sampled.empty:
         return Finding("Every number is exact up to rounding.", code="all_exact")
-    pairs = sampled[["score", "k"]].astype({"score": str}).drop_duplicates().itertuples()
-    names = ", ".join(sorted(f"{pair.score} (k = {pair.k})" for pair in pairs))
+    names = by_order(zip(sampled["score"].astype(str), sampled["k"].astype(int), strict=True))
     share = 1 - len(sampled) / int(trained["value"].notna().sum())
     error = float((sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan).median())
-    text = f"{share:.2%} of the numbers after training are exact; sampled are {names}, median standard error {error:.2%}."
+    text = f"{share:.2%} of the numbers after training are exact; sampled, with a median standard error of {error:.2%}: {names}."
     warning = " That is much: differences of such a size say nothing." if error > LARGE_ERROR else ""
     return Finding(text + warning, code="sampled", exact=share, error=error, scores=names)
 

@@ -29,7 +29,7 @@ from kagscope.studies.store import RunStore
 KEYS = ("run", "width", "training")
 FOLDER = "data"  # in a study's folder: <start of the data's fingerprint>.safetensors
 MAX_CLASSES = 20  # whose mean images are kept
-ENTRIES = 2_000_000  # of rows of units, about what a page shows; further nets are left out
+ENTRIES = 1_200_000  # of rows of units, about what a page shows; further nets are left out
 MAX_UNITS = 256  # of a layer that a page shows
 
 
