@@ -173,8 +173,9 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
     totals[:, -1] = totals[:, -2]
     below = totals[rows, np.maximum(whole, 0)]
     cut = np.where(whole >= 0, totals[rows, whole + 1] - below, 0.0)
-    value = (below + bins.zeros + cut * np.where(cut > 0, position - whole, 0.0)) / moments.count
-    return np.where(there, value, np.nan), np.where(there, cut / moments.count, np.nan)
+    count = max(moments.count, 1)
+    value = (below + bins.zeros + cut * np.where(cut > 0, position - whole, 0.0)) / count
+    return np.where(there, value, np.nan), np.where(there, cut / count, np.nan)
 
 
 @register(
