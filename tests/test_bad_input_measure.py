@@ -258,7 +258,7 @@ CASES: dict[str, Case] = {
     "scores": Case(("no score 'kl_unform'", "did you mean kl_uniform"), {"scores": ["kl_unform"]}),
     "scores a word": Case(("scores is 'pr'", "list of names"), {"scores": "pr"}),
     "spec and options": Case(("spec and k, layers", "both given"), {"spec": kag.MeasureSpec(), "k": 1, "layers": ["1"]}),
-    "no spec": Case(("spec is dict", "MeasureSpec"), {"spec": {"k": 2}}),
+    "no spec": Case(("spec is {", "MeasureSpec"), {"spec": {"k": 2}}),
     "selection": Case(("'sphere(7)'", "ball(7)"), {"selections": "sphere(7)"}),
     "selection a number": Case(("selection", "7"), {"selections": 7}),
     "selection without positions": Case(("ball(1)", "image_shape"), {"selections": "ball(1)"}),

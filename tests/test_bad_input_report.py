@@ -147,6 +147,7 @@ def test_a_table_without_columns_this_version_needs(place: Path) -> None:
 # -- damaged and unfinished: allowed, and said -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_left_out_and_said_so_on_the_page(place: Path) -> None:
     run = first_run(place / "long")
     (run / "weights.safetensors").write_bytes(b"")
@@ -166,6 +167,7 @@ def test_a_study_still_running_says_how_many_are_missing(place: Path) -> None:
     assert "long: 1 of 3 runs is not finished yet and left out." in found["findings"]
 
 
+@pytest.mark.slow
 def test_joined_tables_that_are_damaged_are_made_again(place: Path) -> None:
     whole = (place / "long" / "results.parquet").read_bytes()
     (place / "long" / "results.parquet").write_bytes(whole[:4] + bytes(2000) + whole[2004:])
@@ -248,7 +250,7 @@ def test_a_write_protected_folder(place: Path, monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-@pytest.mark.parametrize("which", [".html", ".csv"])
+@pytest.mark.parametrize("which", [pytest.param(".html", marks=pytest.mark.slow), ".csv"])
 def test_no_space_leaves_the_old_files(place: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
     assert report("short", "long", "-q").exit_code == 0
     write = Path.write_text
@@ -263,6 +265,7 @@ def test_no_space_leaves_the_old_files(place: Path, monkeypatch: pytest.MonkeyPa
     refused(place, f"cannot write short-vs-long{which}: No space left on device", 1, "short", "long")
 
 
+@pytest.mark.slow
 def test_a_page_is_written_over_an_older_one(place: Path) -> None:
     for _ in range(2):
         assert report("short", "long", "-q", "--out", "page.html").exit_code == 0

@@ -148,6 +148,7 @@ def test_output_folders_that_cannot_be_used(study: Outcome, tmp_path: Path) -> N
     assert {path: path.stat().st_mtime_ns for path in other.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_json_quiet_and_again(tmp_path: Path) -> None:
     first = as_process("reproduce", "--out", "out", *SMALL, "--json", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -173,6 +174,7 @@ def test_report_of_what_is_no_study(study: Outcome, tmp_path: Path) -> None:
     refused(kagscope("report", "unfinished", cwd=tmp_path), "no finished run", 1)
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_named_and_left_out(study: Outcome, tmp_path: Path) -> None:
     shutil.copytree(study.folder, tmp_path / "out")
     table = min((tmp_path / "out" / "runs" / study.runs[0] / "tables").iterdir())
@@ -188,7 +190,8 @@ def _runs(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_at_any_moment_it_goes_on(how: signal.Signals, tmp_path: Path) -> None:
     arguments = ["reproduce", "--out", "out", *SMALL, "--seeds", "4"]
     started = subprocess.Popen(

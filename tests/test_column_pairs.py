@@ -47,7 +47,7 @@ def test_all_pairs_taken_for_certain_are_exact() -> None:
     assert (m.histogram.counts == exact.histogram.counts).all()
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("Gaussian", 9), ("heavy", 9), ("Gaussian", 300)])
+@pytest.mark.parametrize(("kind", "rows"), [("Gaussian", 9), ("heavy", 9), pytest.param("Gaussian", 300, marks=pytest.mark.slow)])
 def test_draws_are_unbiased_and_their_spread_is_the_error(kind: str, rows: int) -> None:
     """Of 150 stages; 300 rows are drawn as well."""
     J = matrix(kind, rows)

@@ -131,6 +131,7 @@ def test_given_axes_are_used_and_returned(draw: Callable[..., Axes], study: tupl
     assert ax.has_data()
 
 
+@pytest.mark.slow
 def test_all_are_written_and_nothing_is_left_behind(
     study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

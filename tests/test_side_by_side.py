@@ -153,8 +153,8 @@ def test_names_are_escaped_and_the_browser_shows_both(two_studies: tuple[Path, P
             browser.open(page, width=width)
             assert browser.problems == []
             assert browser.run("document.documentElement.scrollWidth") <= width
-        shown = browser.run("[...document.querySelectorAll('[data-toggle=trainings]')].map((box) => box.value)")
-        assert shown[:2] == [f"{evil.name}: standard", "long: standard"]
+        shown = browser.run("[...document.querySelector('select[data-key=training]').options].map((one) => one.value)")
+        assert shown[1:3] == [f"{evil.name}: standard", "long: standard"]
         rows = browser.run("[...document.querySelectorAll('#compared-study .scroll')][0].querySelectorAll('tbody tr').length")
         assert rows == compared.table["selection"].isin(["all", ""]).sum()
         assert browser.run("document.querySelectorAll('[data-table=runs] a').length") == 0
@@ -167,7 +167,8 @@ def test_the_page_marks_what_differs(compared: SideBySide, tmp_path: Path, monke
     table.loc[whole[[3, 7]], "p_holm"] = 0.0004, 0.04
     monkeypatch.setattr("kagscope.report.comparison.SHOWN", 5)
     text = replace(compared, table=table).write(tmp_path / "page.html", tmp_path / "page.csv").read_text()
-    main = text[text.index('id="compared-study"') : text.index("<details>")]
+    start = text.index('id="compared-study"')
+    main = text[start : text.index("<details>", start)]
     assert f"The 5 rows of smallest p of {len(whole)}." in main
     body = re.findall("<tr>(.*?)</tr>", main.partition("<tbody>")[2])
     assert len(body) == 5

@@ -78,7 +78,7 @@ def test_values_that_say_the_same_are_one_run(digits: dict[str, Dataset]) -> Non
 
 def test_a_run_of_a_file_is_the_run_of_reproduce(digits: dict[str, Dataset]) -> None:
     mine = configs(study(run={"width": 32}, measure={"k": [1, 2, 3]}), digits)[0]
-    assert mine == configs(reproduction(data="digits", widths=(32,)), digits)[0]
+    assert mine == configs(reproduction(data="digits", widths=(32,), checkpoints=8), digits)[0]
 
 
 def test_overrides(tmp_path: Path) -> None:

@@ -179,8 +179,9 @@ class LayerScores:
             if some.any():
                 method = "exact" if self.spec.budget.exact else "auto" if cheap else "sampled"
                 rel_error = min(0.5, TRIPLE_ERROR * self.spec.budget.rel_error)
-                found = self._moments(J[some], k, self.spec.selections, method=method, rel_error=rel_error)
-                self._record(J[some], ids[some], self.spec.selections, found)
+                told = self._without_noise(k, J[some], ids[some])
+                found = self._moments(told, k, self.spec.selections, method=method, rel_error=rel_error)
+                self._record(told, ids[some], self.spec.selections, found)
 
     def _add_pairs(self, J: np.ndarray, batch: Batch, ids: np.ndarray) -> None:
         """k = 2: formulas and one pass over a shared W where they give it; every minor where that is cheap; else drawn pairs."""
@@ -281,9 +282,15 @@ class LayerScores:
             return
         for k in sorted({1, *self.spec.k}):
             if k <= 3 and min(J.shape[1:]) >= k:
-                some = J[ids < self._row_points(k, *J.shape[1:])]
-                if len(some):
-                    self._row_means.setdefault(k, []).append(np.asarray(row_means(some, k)))
+                some = ids < self._row_points(k, *J.shape[1:])
+                if some.any():
+                    told = self._without_noise(k, J[some], ids[some])
+                    self._row_means.setdefault(k, []).append(np.asarray(row_means(told, k)))
+
+    def _without_noise(self, k: int, J: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Zeros in place of Jacobians whose k-minors are rounding noise, which it would cost much to tell apart."""
+        noise = np.isin(ids, self.state.noise.get(k, []))
+        return np.where(noise[:, None, None], 0.0, J) if noise.any() else J
 
     def _row_points(self, k: int, m: int, n: int) -> float:
         """At how many items the row means of the k-minor matrix are found: a count of steps decides."""

@@ -48,7 +48,7 @@ class Budget(_Strict):
     rel_error: float = Field(
         default=0.002,
         gt=0,
-        lt=0.5,
+        lt=1,
         description="relative standard error of sampled pairs; 5 times that of k >= 3, and nats of KL",
     )
     triple_points: int | None = Field(default=None, ge=1, description="points of minors of order 3 and more; None for all")

@@ -158,8 +158,8 @@ def rotation_ratio_of_pr(moments: Moments, haar_s1: Estimate) -> FloatArray:
 def rotation_ratio_error(moments: Moments, haar_s1: Estimate) -> FloatArray:
     """Standard error of :func:`rotation_ratio_of_pr`: those of S1 and of the Haar mean, as far as they were sampled."""
     s1, error = (np.atleast_1d(np.asarray(one)) for one in (moments.s1, moments.stderr["s1"]))
-    ratio = rotation_ratio_of_pr(moments, haar_s1)
-    return np.asarray(np.hypot(np.asarray(haar_s1.stderr), ratio * error) / np.where(s1 > 0, s1, 1.0))
+    of_s1 = np.where(error == 0, 0.0, rotation_ratio_of_pr(moments, haar_s1) * error)
+    return np.asarray(np.hypot(np.asarray(haar_s1.stderr), of_s1) / np.where(s1 > 0, s1, 1.0))
 
 
 def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
