@@ -54,8 +54,8 @@ def answer(claims: list[dict[str, Any]], runs: pd.DataFrame) -> str:
     passed = [claim["id"][0] for claim in claims if "control_passes" in claim.get("remarks", ())]
     first = f"Of the paper's six claims {len(held)} reproduce here ({', '.join(held) or 'none'}{'; ' + rest if rest else ''})."
     control = (
-        f"The same nets trained on shuffled labels pass claims {', '.join(passed)} as well: concentration shows that weights moved on "
-        "these images, **not** that something was learnt."
+        f"The same nets trained on shuffled labels pass claims {', '.join(passed)} too: concentration shows that weights moved "
+        "on these images, **not** that something was learnt."
         if passed
         else "No claim that holds is passed by the same nets trained on shuffled labels."
     )
