@@ -1,6 +1,6 @@
 """The page of a full run: claims, findings and figures of a study's folder as docs/results/.
 
-    python docs/make_results.py out/mnist --minutes 12.3 --memory 1.9 [--note "A sentence on time."]
+    python docs/make_results.py out/mnist --minutes 12.3 [--memory 1.9] [--note "A sentence on time."]
 
 Everything on the page comes from the study's files; time and memory of the whole command, which no file knows, are given.
 """
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="output folder of kagscope reproduce")
     parser.add_argument("--minutes", type=float, required=True, help="wall-clock time of the whole command")
-    parser.add_argument("--memory", type=float, required=True, help="largest resident memory of one process, GiB")
+    parser.add_argument("--memory", type=float, help="largest resident memory of one process, GiB")
     parser.add_argument("--note", default="", help="a sentence on time")
     options = parser.parse_args()
     store = RunStore.existing(options.study)
@@ -94,7 +94,7 @@ def main() -> None:
         "```",
         "",
         f"On {hardware()}: {options.minutes:.1f} minutes in all; added up over processes {train:.1f} minutes of training and "
-        f"{geometry:.1f} of geometry; at most {options.memory:.1f} GiB in one process. "
+        f"{geometry:.1f} of geometry{f'; at most {options.memory:.1f} GiB in one process' if options.memory else ''}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + "."
         + (f" {options.note}" if options.note else ""),

@@ -52,7 +52,7 @@ NEEDS = {"docs/tracking.md": ("lightning", "transformers", "accelerate", "tensor
 
 ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope reproduce --data mnist": "MNIST, ten minutes",
-    "kagscope reproduce --data ../shared/data/mnist": "the same",
+    "kagscope reproduce --out out/mnist10k": "the whole main job, minutes",
     "kagscope reproduce --data my-images": "the reader's own images, an hour",
     "kagscope report out/mine": "what that command would have made",
     "kagscope report out/study out/phase": "the second is what that command would have made",

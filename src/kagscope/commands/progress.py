@@ -121,7 +121,7 @@ def print_outcome(outcome: Outcome) -> None:
     from kagscope.report.claims import short_name
 
     console = RichConsole()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # fits into 80 columns
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 0))  # fits into 80 columns
     table.add_column("claim", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     controls = any(claim.control for claim in outcome.claims)
@@ -135,7 +135,7 @@ def print_outcome(outcome: Outcome) -> None:
             Text(claim.verdict, style=VERDICT_STYLE[claim.verdict]),
             *([CONTROL.get(claim.control or "", "–")] if controls else []),
             _number(claim.effect),
-            f"{_number(claim.ci_low)} – {_number(claim.ci_high)}",
+            f"{_number(claim.ci_low)}–{_number(claim.ci_high)}",
             _p_value(claim.p_value),
             str(claim.n),
         )
