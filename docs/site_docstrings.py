@@ -41,7 +41,7 @@ def description(value: str) -> str:
 
 
 def rewritten(text: str) -> str:
-    text = MATHS.sub("[MATH.md](../math.md)", ROLE.sub(r"`\1`", text))
+    text = MATHS.sub("[MATH.md](math.md)", ROLE.sub(r"`\1`", text))
     text = TABLE.sub(_markdown_table, text)
     parts = ["", *SECTION.split(text)]
     return "".join(
