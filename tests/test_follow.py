@@ -25,4 +25,4 @@ def test_a_study_is_followed_to_its_last_run(study: Outcome, tmp_path: Path) -> 
     assert follow_study(folder, seconds=7, sleep=wait) == page
     assert seen == [True]
     assert 'http-equiv="refresh"' not in page.read_text()
-    assert study.runs[-1] in page.read_text()
+    assert f"{len(study.runs)} networks trained" in page.read_text()
