@@ -289,6 +289,9 @@ def test_layers_too_large_are_thinned_and_it_is_said() -> None:
     assert report.layers[0]["rows"] == 10
     assert any("10 of its 40 rows" in sentence for sentence in report.findings)
     assert (report.table["ratio"].dropna() == 1).all()
+    of_rows = report.table[report.table["score"].isin(["pr", "ipr", "kl_uniform", "axis_alignment", "effective_rank"])]
+    assert len(of_rows)
+    assert not of_rows["exact"].any()  # a part is not the whole
 
 
 def test_routes_are_said() -> None:

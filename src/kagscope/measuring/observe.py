@@ -183,7 +183,12 @@ def _measure_layer(
     if record.reason:
         return
     of_samples = None if labels is None or chosen is None else np.repeat(labels[order[chosen]], tokens)
-    state.measured[record.name] = scores.compute(found, of_samples)
+    layer = scores.compute(found, of_samples)
+    if jacobians.frame.units > len(jacobians.frame.rows):  # a part is not the whole: how far from it, is not known
+        layer.scores.update(
+            {key: one._replace(exact=False, stderr=np.full(len(one.stderr), np.nan)) for key, one in layer.scores.items()}
+        )
+    state.measured[record.name] = layer
     record.rows, record.columns = len(jacobians.frame.rows), jacobians.frame.columns
     record.route, record.jacobians, record.notes = jacobians.route, len(items), jacobians.notes
     record.seconds = time.perf_counter() - since
