@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -300,16 +301,27 @@ def test_routes_are_said() -> None:
     assert [one["route"] for one in report.layers] == ["factored", "reverse mode", "forward mode"]
 
 
-def test_points_that_mix_within_a_batch_are_measured_alone() -> None:
+def less_the_mean(z: Tensor) -> Tensor:
+    return z - z.mean(0) * (len(z) > 1)
+
+
+def by_the_sum(z: Tensor) -> Tensor:
+    """The whole batch takes the branch that most of its points would take alone."""
+    return z.sin() if z.sum() > 0 else 3 * z
+
+
+@pytest.mark.parametrize("mix", [less_the_mean, by_the_sum])
+def test_points_that_mix_within_a_batch_are_measured_alone(mix: Callable[[Tensor], Tensor]) -> None:
     class Mixes(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer, self.act = nn.Linear(5, 4), nn.Tanh()
 
         def forward(self, x: Tensor) -> Any:
-            return self.act(self.layer(x) - self.layer(x).mean(0) * (len(x) > 1))
+            return self.act(mix(self.layer(x)))
 
     model, x = zoo.seeded(Mixes), zoo.numbers(4, 5)
+    assert len({bool(model.layer(one).sum() > 0) for one in x}) == 2
     report = kag.measure(model, x, layers="act")
     alone = pd.concat([kag.measure(model, x[i : i + 1], layers="act").table.assign(point=i) for i in range(4)])
     for score in ("pr", "kl_uniform"):
