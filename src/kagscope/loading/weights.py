@@ -104,7 +104,7 @@ def load_shards(path: Path, say: Say = silent) -> dict[str, Tensor]:
     for file in files:
         part = path.parent / file
         if not part.is_file():
-            raise DataError(f"{path}: names {file}, which is not beside it; copy all {len(files)} parts of the weights")
+            raise DataError(f"{path}: names {file}, which is not beside it; copy every part of the weights")
         state |= load_state(part)
     if missing := sorted(names - state.keys()):
         raise DataError(f"{path}: names {listed(missing)}, which its files do not hold; copy the weights again")

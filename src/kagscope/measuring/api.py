@@ -194,10 +194,13 @@ def observe_all(
     def of_baseline(text: str, share: float | None = None) -> None:
         tell(f"{text} of the baseline", share)
 
-    return state, [
-        observe(one, inputs, spec, weights=own, labels=labels, progress=part(of_baseline, place, whole))
-        for place, (one, own) in enumerate(others, 1)
-    ]
+    try:
+        return state, [
+            observe(one, inputs, spec, weights=own, labels=labels, progress=part(of_baseline, place, whole))
+            for place, (one, own) in enumerate(others, 1)
+        ]
+    except InputError as error:  # the model itself has just been measured
+        raise InputError(f"in the baseline, {error}") from error
 
 
 def report_of(state: State, before: Sequence[State], notes: Sequence[str], about: Mapping[str, Any]) -> Report:
