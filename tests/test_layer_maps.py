@@ -362,18 +362,18 @@ def test_what_reverse_mode_cannot_do_forward_mode_does() -> None:
     assert_close(J, zoo.central_differences(model, x, "0", "input")[:, None])
 
 
-def test_rows_are_thinned_reproducibly() -> None:
+def test_rows_are_drawn_reproducibly() -> None:
     x = zoo.numbers(3, 5)
     models = [zoo.seeded(lambda: nn.Sequential(nn.Linear(5, 40), nn.Tanh(), nn.Linear(40, 30)), seed=s) for s in (0, 1)]
     for layer in ("1", "2"):
         full, _ = jacobians(models[0], x, layer)
         some, found = jacobians(models[0], x, layer, max_rows=7)
         rows = found.frame.rows
-        assert len(rows) == 7 == len(set(rows.tolist()))
+        assert 1 <= len(rows) == len(set(rows.tolist())) <= 7
         assert np.abs(full[:, :, rows] - some).max() < 1e-14
         assert np.array_equal(jacobians(models[1], x, layer, max_rows=7)[1].frame.rows, rows)
         assert not np.array_equal(jacobians(models[0], x, layer, max_rows=7, seed=1)[1].frame.rows, rows)
-        assert any("7 of its" in note for note in found.notes)
+        assert any(f"{len(rows)} of its" in note for note in found.notes)
         with untouched(models[0]):
             values = np.concatenate([batch.values for batch in found])
         expected = models[0].double()[: int(layer) + 1](x.double()).detach().numpy()

@@ -284,15 +284,15 @@ def test_a_module_with_two_names_is_measured_once() -> None:
     assert kag.measure(model, x, layers="3#1", k=1).table["layer"].unique().tolist() == ["3#1"]
 
 
-def test_layers_too_large_are_thinned_and_it_is_said() -> None:
+def test_layers_of_which_rows_are_drawn_and_it_is_said() -> None:
     model, x = zoo.seeded(lambda: zoo.mlp(40)), zoo.numbers(3, 5)
     report = kag.measure(model, x, layers="1", max_rows=10, baseline=model)
-    assert report.layers[0]["rows"] == 10
-    assert any("10 of its 40 rows" in sentence for sentence in report.findings)
+    assert 4 <= report.layers[0]["rows"] <= 10
+    assert any("of its 40 rows" in sentence for sentence in report.findings)
     assert (report.table["ratio"].dropna() == 1).all()
-    of_rows = report.table[report.table["score"].isin(["pr", "ipr", "kl_uniform", "axis_alignment", "effective_rank"])]
-    assert len(of_rows)
-    assert not of_rows["exact"].any()  # a part is not the whole
+    told = report.table[~report.table["score"].isin(["column_subsets"])]
+    assert not told["exact"].any()  # a part is not the whole
+    assert told["stderr"].isna().all()  # and of fewer than 16 groups nobody knows how far from it
 
 
 def test_routes_are_said() -> None:

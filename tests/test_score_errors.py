@@ -63,11 +63,13 @@ def test_errors_of_histogram_scores_are_their_spread(sampled) -> None:  # type: 
         one, other = sampled(own, seed), sampled(initial, seed)
         assert not one.exact
         assert not one.are_exact({"histogram"})
-        assert one.stderr["near_zero"] == moment_scores.near_zero_error(one) > 0
+        assert one.stderr["near_zero"] == pytest.approx(moment_scores.near_zero_error(one), nan_ok=True)
         shapes.append((kag.kl_init(one, other), moment_scores.kl_init_error(one, other)))
         spikes.append((one.near_zero, one.stderr["near_zero"]))
     for found, wanted in ((shapes, kag.kl_init(exact, before)), (spikes, exact.near_zero)):
-        values, errors = np.array(found).T
+        known = np.array(found)[np.isfinite(np.array(found)[:, 1])]  # where few groups carry it, the error is not known
+        assert len(known) > 25
+        values, errors = known.T
         assert 0.5 < values.std(ddof=1) / np.sqrt((errors**2).mean()) < 2
         assert values.mean() == pytest.approx(wanted, abs=errors.mean() + share)
 

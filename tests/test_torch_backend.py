@@ -19,7 +19,7 @@ import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
 from kagscope.minors import _input
-from kagscope.minors.moments import _at_exponent
+from kagscope.minors.moments import at_exponent
 from kagscope.minors.routes import torch_enumeration, torch_formulas
 from kagscope.minors.routes.determinants import minor_matrix
 from kernel_cases import matrices
@@ -93,8 +93,8 @@ def agree(got: kag.Moments, want: kag.Moments, tolerance: float) -> None:
     assert got.exact
     assert got.sums.keys() == want.sums.keys()
     exponent = np.maximum(got.exponent, want.exponent)  # a window alone is scaled by its own largest entry
-    sums = _at_exponent(got, exponent).sums
-    for name, values in _at_exponent(want, exponent).sums.items():
+    sums = at_exponent(got, exponent).sums
+    for name, values in at_exponent(want, exponent).sums.items():
         scale = np.abs(values) + (want.sums["s1"] if name == "entropy" else 0.0)
         # of the products, where they cancel: a device subtracts rounded ones, the CPU is careful with nearly parallel columns
         each = {"s1": 1e-16, "entropy": 1e-14, "s2": 1e-31, "s4": 1e-62}.get(name, 0.0)

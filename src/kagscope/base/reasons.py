@@ -18,6 +18,9 @@ EMPTY_SELECTION = _reason("empty_selection", "undefined: no column subset in thi
 NO_MINORS = _reason("no_minors", "undefined: a {rows} x {columns} Jacobian has no {k} x {k} minors")
 RANK_BELOW_K = _reason("rank_below_k", "undefined: numerical rank below {k}, so that the minors are rounding noise")
 NOT_SEEN = _reason("not_seen", "undefined: no nonzero minor was met in sampling, which is no proof that there is none")
+ROWS_DRAWN = _reason(
+    "rows_drawn", "undefined: {rows} rows were drawn of the layer's {units}, which do not tell this of all of them"
+)
 FEW_COLUMNS = _reason("few_columns", "undefined: fewer than two nonzero columns")
 CONSTANT_ACTIVATIONS = _reason("constant_activations", "undefined: the activations are constant")
 FEW_ACTIVATIONS = _reason("few_activations", "undefined: too few distinct activations")

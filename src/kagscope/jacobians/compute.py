@@ -18,6 +18,7 @@ from kagscope.jacobians.frame import Frame
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Unmeasurable
+from kagscope.minors.row_draws import RowDraws
 
 Tokens = int | Sequence[int] | str | None
 FLAT = "flat"
@@ -44,11 +45,12 @@ class LayerJacobians:
         inputs: in the dtype to compute in.
         tokens: which tokens of sequences: None all (of more than 256 as many evenly spaced), an int that many evenly spaced, a
             list those, "flat" takes sequences whole.
-        max_rows: more rows than this are thinned to a random sample of that size, the same for every network.
+        max_rows: of a layer with more rows than this, so many are drawn at random, the same for every network; None: never.
         budget: bytes of working memory, about.
         separate: each point alone, since the model mixes the points of a batch.
         coupled: all points in one batch, each differentiated with respect to itself only (train mode).
         seed: of the sample of rows.
+        least: rows of each group that is drawn, see :class:`kagscope.minors.row_draws.RowDraws`.
 
     Raises:
         Unmeasurable: the map has no Jacobian here.
@@ -58,13 +60,15 @@ class LayerJacobians:
     map: LayerMap
     inputs: Inputs
     tokens: Tokens = None
-    max_rows: int = 512
+    max_rows: int | None = None
     budget: int = 2**30
     separate: bool = False
     coupled: bool = False
     seed: int = 0
+    least: int = 1
     route: str = ""
     frame: Frame = field(init=False)
+    drawn: RowDraws | None = field(init=False, default=None)
     notes: list[str] = field(init=False)
     _single: int = field(init=False)
     _accelerator: bool = field(init=False)
@@ -88,8 +92,9 @@ class LayerJacobians:
         left_out = check.what_is_left_out(function, u, h)
         self.notes = [note for note in (self.map.call.note, left_out) if note]
         self.frame = self._frame(h, u)
-        if len(self.frame.rows) < self.frame.units:
-            self.notes.append(f"{len(self.frame.rows)} of its {self.frame.units} rows, drawn at random (seed {self.seed})")
+        if self.drawn is not None:
+            drawn = f"{len(self.frame.rows)} of its {self.frame.units} rows, drawn at random (seed {self.seed})"
+            self.notes.append(f"estimated from {drawn}")
         length, chosen = self.frame.out_tokens or self.frame.in_tokens or 1, self.frame.tokens
         if len(chosen) < length:
             which = ", ".join(map(str, chosen)) if len(chosen) <= 8 else "evenly spaced"
@@ -100,7 +105,7 @@ class LayerJacobians:
             self.notes.append("train mode: each point with respect to itself, the other points of the batch held fixed")
 
     def values(self, inputs: Inputs) -> np.ndarray:
-        """The values of the map at other inputs, (items, rows) float64, items and rows as in :class:`Batch`; forward passes only.
+        """The values of all units at other inputs, (items, units) float64, items as in :class:`Batch`; forward passes only.
 
         Args:
             inputs: in the dtype to compute in, as those of the Jacobians.
@@ -110,7 +115,7 @@ class LayerJacobians:
         found = []
         for first in range(0, inputs.count, size):
             with _reasons(), torch.no_grad():
-                found.append(self._kept(self.map.value(inputs.take(slice(first, first + size)))))
+                found.append(self._kept(self.map.value(inputs.take(slice(first, first + size))), np.arange(self.frame.units)))
         return np.concatenate(found)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -203,20 +208,21 @@ class LayerJacobians:
         """Whether the layer works on sequences, token by token."""
         return self.frame.out_tokens is not None or self.frame.in_tokens is not None
 
-    def _kept(self, values: Tensor) -> np.ndarray:
-        """(items, rows) of a tensor shaped as the output."""
+    def _kept(self, values: Tensor, units: np.ndarray | None = None) -> np.ndarray:
+        """(items, rows) of a tensor shaped as the output; or other units of it."""
+        wanted = self.frame.rows if units is None else units
         kept = values.detach().reshape(len(values), self.frame.out_tokens or 1, self.frame.units)
         kept = kept[:, list(self.frame.tokens)] if self.frame.out_tokens else kept.expand(-1, len(self.frame.tokens), -1)
-        rows = torch.from_numpy(self.frame.rows).to(kept.device)
-        return kept[..., rows].double().cpu().numpy().reshape(-1, len(self.frame.rows))
+        rows = torch.from_numpy(wanted).to(kept.device)
+        return kept[..., rows].double().cpu().numpy().reshape(-1, len(wanted))
 
     def _frame(self, h: Tensor, u: Tensor) -> Frame:
         out_tokens, in_tokens = self._token_axes(h, u)
         units = prod(h.shape[1:]) // (out_tokens or 1)
         columns = prod(u.shape[1:]) // (in_tokens or 1)
-        rows = np.arange(units)
-        if units > self.max_rows:
-            rows = np.sort(np.random.default_rng([self.seed, units]).choice(units, self.max_rows, replace=False))
+        if self.max_rows is not None and units > self.max_rows:
+            self.drawn = RowDraws.of(units, self.max_rows, self.least, self.seed)
+        rows = np.arange(units) if self.drawn is None else self.drawn.rows
         both, neither = (out_tokens and in_tokens) is not None, (out_tokens or in_tokens) is None
         mixing = autodiff.mixes_tokens(h, u) if both else not neither
         tokens = _chosen(self.tokens, out_tokens or in_tokens, self.map.call.name)

@@ -26,6 +26,10 @@ class FactoredJacobian:
         """The Jacobians themselves, (B, m, n)."""
         return self.d[points][:, :, None] * self.W
 
+    def of_rows(self, rows: np.ndarray) -> FactoredJacobian:
+        """The same map to some of its units."""
+        return FactoredJacobian(self.d[:, rows], self.W[rows])
+
     def row_norms(self, points: slice = slice(None)) -> np.ndarray:
         """L1 norm of every row over the number of columns, (B, m): the row means of the 1-minors."""
         return np.abs(self.d[points]) * np.abs(self.W).mean(axis=1)
@@ -47,6 +51,10 @@ class DenseJacobian:
     def dense(self, points: slice | np.ndarray = slice(None)) -> np.ndarray:
         """The Jacobians themselves, (B, m, n)."""
         return self.J[points]
+
+    def of_rows(self, rows: np.ndarray) -> DenseJacobian:
+        """The same map to some of its units."""
+        return DenseJacobian(self.J[:, rows])
 
     def row_norms(self, points: slice = slice(None)) -> np.ndarray:
         """L1 norm of every row over the number of columns, (B, m)."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from kagscope.base.errors import InputError
 from kagscope.base.reasons import RANK_BELOW_K, SKIPPED
+from kagscope.measuring.drawn import of_row_means, of_row_norms, refused, rows_of
 from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
 from kagscope.minors.moments import Moments
 from kagscope.registry import Score
@@ -76,9 +78,9 @@ def layer_state(other: State, layer: str) -> LayerState:
     return other.measured[layer]
 
 
-def zero_row_threshold(initial: LayerState, k: int, share: float) -> float:
-    """At or below which a row of the k-minor matrix counts as zero: a quantile of the baseline's row means."""
-    return float(np.quantile(initial.row_means[k], share))
+def zero_row_threshold(initial: LayerState, k: int, share: float, groups: np.ndarray | None = None) -> float:
+    """At or below which a row of the k-minor matrix counts as zero: a quantile of the baseline's row means (of some groups)."""
+    return float(np.quantile(rows_of(initial.drawn, initial.row_means[k], groups), share))
 
 
 def _layer_table(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> pd.DataFrame:
@@ -103,8 +105,15 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
                     found[*key, one.name] = _without_noise(key[0], whole, state, initial)
         elif one.is_of("row_means"):
             for k, means in state.row_means.items():
-                counted = Values.of(np.arange(len(means)), one.function(means, zero_row_threshold(initial, k, share)))
+                score = partial(_counted_rows, one, share)
+                counted = Values.of(np.arange(len(means)), *of_row_means(state, k, score, initial), state.drawn is None)
                 found[k, "all", one.name] = _without_noise(k, counted, state, initial)
+        elif state.drawn is not None and one.is_of("row_norms", "output_slopes"):
+            if one.is_of("output_slopes") and state.output_slopes is not None:
+                found[0, "all", one.name] = refused(state.drawn, [WHOLE])
+            elif one.is_of("row_norms") and state.row_norms is not None and 1 in initial.row_means:
+                limit = partial(zero_row_threshold, initial, 1, share)
+                found[0, "all", one.name] = Values.of([WHOLE], *of_row_norms(state, one, limit), False, one.undefined)
         else:
             own = {
                 "row_norms": state.row_norms,
@@ -117,6 +126,11 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
                 value = one.function(*(own[name] for name in one.takes))
                 found[0, "all", one.name] = Values.of([WHOLE], value, reason=one.undefined)
     return found
+
+
+def _counted_rows(one: Score, share: float, means: np.ndarray, initial: np.ndarray) -> np.ndarray:
+    """A score of row means against the quantile of the baseline's."""
+    return np.asarray(one.function(means, float(np.quantile(initial, share))))
 
 
 def _without_noise(k: int, values: Values, *states: LayerState) -> Values:
@@ -210,7 +224,8 @@ def unit_table(state: State, initials: Sequence[State]) -> pd.DataFrame:
         if measured.units is not None:
             others = [layer_state(other, layer) for other in initials]
             thresholds = [zero_row_threshold(other, 1, quantile(state)) for other in others if 1 in other.row_means]
-            found.append(measured.units.compute(layer, thresholds, measured.shared).table())
+            table = measured.units.compute(layer, thresholds, measured.shared).table()
+            found.append(table if measured.drawn is None else table.assign(unit=measured.drawn.rows))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 

@@ -139,7 +139,8 @@ def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
 
 def _constant(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     rows = {one["name"]: one["rows"] for one in layers}
-    for row in summary[(summary["score"] == "constant_units_exact") & (summary["value"] > 0)].to_dict("records"):
+    constant = (summary["score"] == "constant_units_exact") & (summary["value"] > 0) & summary["exact"]
+    for row in summary[constant].to_dict("records"):
         units, layer = int(row["value"]), str(row["layer"])
         yield Finding(
             f"{units} of {rows.get(layer, 0)} units of layer {layer} are constant around every point: "

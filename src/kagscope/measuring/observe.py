@@ -38,8 +38,6 @@ from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import LayerRecord, State
 
-EVERY_ROW = 2**62
-
 
 def observe(
     model: nn.Module,
@@ -139,11 +137,12 @@ def _prepared(
             LayerMap(runner, call, spec.layer_map),  # type: ignore[arg-type]
             inputs,
             spec.tokens,
-            spec.budget.max_rows or EVERY_ROW,
+            spec.budget.max_rows,
             spec.budget.memory_budget,
             separate,
             spec.mode == "train",
             spec.seed,
+            max(spec.k),
         )
         try:
             layout = make_layout(jacobians.frame.columns, spec.image_shape, spec.positions, spec.groups)
@@ -170,7 +169,7 @@ def _measure_layer(
     points = order[: _count(inputs, spec.points)]
     has_tokens = jacobians.has_tokens
     items = np.stack([np.repeat(points, tokens), np.tile(jacobians.frame.tokens if has_tokens else (-1,), len(points))], axis=1)
-    scores = LayerScores(record.name, items, spec, jacobians.roundoff)
+    scores = LayerScores(record.name, items, spec, jacobians.roundoff, jacobians.drawn)
     with _skipping(record, named):
         seen = 0
         tell(0.0)
@@ -183,12 +182,7 @@ def _measure_layer(
     if record.reason:
         return
     of_samples = None if labels is None or chosen is None else np.repeat(labels[order[chosen]], tokens)
-    layer = scores.compute(found, of_samples)
-    if jacobians.frame.units > len(jacobians.frame.rows):  # a part is not the whole: how far from it, is not known
-        layer.scores.update(
-            {key: one._replace(exact=False, stderr=np.full(len(one.stderr), np.nan)) for key, one in layer.scores.items()}
-        )
-    state.measured[record.name] = layer
+    state.measured[record.name] = scores.compute(found, of_samples)
     record.rows, record.columns = len(jacobians.frame.rows), jacobians.frame.columns
     record.route, record.jacobians, record.notes = jacobians.route, len(items), jacobians.notes
     record.seconds = time.perf_counter() - since

@@ -59,7 +59,9 @@ class Budget(_Strict):
     unit_points: int | None = Field(default=None, ge=1, description="points of constant and unfelt units; None for `points`")
     samples: int = Field(default=1000, ge=10, description="inputs of the scores of representations")
     window_points: int = Field(default=4, ge=1, description="points of the map of windows")
-    max_rows: int | None = Field(default=None, ge=2, description="rows of a layer, drawn where it has more; None for all")
+    max_rows: int | None = Field(
+        default=None, ge=2, description="rows drawn of a layer with more, to estimate all of it; None for all"
+    )
     memory_budget: int = Field(default=2**30, ge=2**20, description="bytes of working memory, about")
 
 

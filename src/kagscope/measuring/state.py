@@ -11,6 +11,7 @@ from kagscope.base.reasons import ALL_ZERO
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.measuring.unit_statistics import UnitSums
 from kagscope.minors.moments import Moments
+from kagscope.minors.row_draws import RowDraws
 
 WHOLE = -1  # the point of a score of a layer over many points
 
@@ -101,6 +102,8 @@ class LayerState:
         units: sums of what each unit looks at; None where the columns are too many.
         shared: W of J = diag(d) W where all points share it.
         noise: by k, the items whose numerical rank is below k.
+        drawn: the rows that stand for all of the layer's; None where it was measured whole. ``row_means`` and ``row_norms`` have
+            then those of each group after another.
     """
 
     items: np.ndarray
@@ -113,6 +116,7 @@ class LayerState:
     units: UnitSums | None = None
     shared: np.ndarray | None = None
     noise: dict[int, np.ndarray] = field(default_factory=dict)
+    drawn: RowDraws | None = None
 
     def add(self, key: Key, values: Values) -> None:
         """Record a score; the same score at further items is appended."""

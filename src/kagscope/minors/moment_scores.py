@@ -16,6 +16,7 @@ from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO
 from kagscope.minors._input import Values, check_positive
 from kagscope.minors.plan import Estimate
+from kagscope.minors.replicates import UNEVEN, carried
 from kagscope.registry import Score, all_scores, register
 
 if TYPE_CHECKING:
@@ -128,9 +129,13 @@ def near_zero(moments: Moments, eps: float = 2.0**-10) -> Values:
 
 
 def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Values:
-    """Error of :func:`near_zero`: the share of the minors in the bin that the threshold cuts, with the error of sampling."""
-    share = _near_zero(moments, eps)[1]
-    return moments.out(np.hypot(share, jackknife(lambda left: _near_zero(left, eps)[0], ("s1", "histogram"), moments)))
+    """Error of :func:`near_zero`: the share of the minors in the bin that the threshold cuts, with the error of sampling.
+
+    NaN where no draw met any, or all of them only such: that is no proof that there are none, or no others.
+    """
+    share, needs = _near_zero(moments, eps)[1], ("s1", "histogram")
+    drawn = jackknife(lambda left: _near_zero(left, eps)[0], needs, moments)
+    return moments.out(np.hypot(share, drawn if moments.are_exact(needs) else np.where(drawn > 0, drawn, np.nan)))
 
 
 @register("top", "largest minor", ("moments",), moments=("top",), orders=None, undefined=ALL_ZERO, source="MATH.md 2")
@@ -217,7 +222,7 @@ def kl_init_error(moments: Moments, initial: Moments) -> Values:
 def jackknife(function: Callable[..., Any], needs: Collection[str], *given: Moments) -> FloatArray:
     """(B,) standard error of a score of some moments: from its values with one group of replicates of all left out at a time.
 
-    NaN where the error of one of the moments in ``needs`` is not known.
+    NaN where the error of one of the moments in ``needs`` is not known, or few groups carry that of the score.
     """
     if all(one.are_exact(needs) for one in given):
         return np.zeros(len(given[0]))
@@ -227,6 +232,7 @@ def jackknife(function: Callable[..., Any], needs: Collection[str], *given: Mome
     groups = min(one.groups(needs) for one in given)
     values = np.asarray(function(*(one.left_out(needs, groups) for one in given))).reshape(-1, groups)
     spread = ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+    unknown |= np.array([carried(one) < groups / UNEVEN for one in values])
     return np.where(unknown, np.nan, np.sqrt((groups - 1) / groups * spread))
 
 

@@ -90,9 +90,9 @@ class Moments:
         exponent: (B,) int64, the powers of two that J was divided by.
         sums: normalised sums by name, each (B,) float64; what was not asked for is absent.
         bins: histogram with arrays, first (B,), counts (B, bins), zeros (B,); or None.
-        replicates: (B, 64) independent estimates of each sampled sum by name, normalised, whose mean is the sum. Those of one
-            call are drawn side by side, so that sums over selections and scores of several sums keep their covariance. What is
-            exact is absent.
+        replicates: (B, 64) independent estimates of each sampled sum by name, normalised, whose mean is the sum; fewer where so
+            few rows were drawn. Those of one call are drawn side by side, so that sums over selections and scores of several
+            sums keep their covariance. What is exact is absent.
         unknown: (B,) by name, where a sum, or the histogram, is sampled and its error is not known; of top, that it is a lower
             bound.
         batched: whether a batch was given: decides between floats and arrays.
@@ -186,8 +186,9 @@ class Moments:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for name in SUMS:
                 if name in self.replicates:
-                    spread = self._moved(name, self._replicated, self.exponent[:, None]).std(axis=1, ddof=1)
-                    error = np.ldexp(spread / np.sqrt(REPLICATES), self.k * _POWER.get(name, 1) * self.exponent)
+                    draws = self._moved(name, self._replicated, self.exponent[:, None])
+                    spread = draws.std(axis=1, ddof=1) if self.draws > 1 else np.full(len(self), np.nan)
+                    error = np.ldexp(spread / np.sqrt(self.draws), self.k * _POWER.get(name, 1) * self.exponent)
                     found[name] = np.where(self.are_unknown({name}), np.nan, error)
             whole = replace(self, batched=True, device=None)
             for score in moment_scores.of_moments():
@@ -216,10 +217,15 @@ class Moments:
         """(B,) where any of these was sampled and its error is not known."""
         return np.any([self.unknown.get(name, np.zeros(len(self), dtype=bool)) for name in names], axis=0)
 
+    @property
+    def draws(self) -> int:
+        """How many replicates there are."""
+        return next((values.shape[1] for values in self.replicates.values()), REPLICATES)
+
     def groups(self, names: Collection[str]) -> int:
         """How many groups of replicates these can be told apart by: those of the histogram may be fewer."""
         bins = self.bins.replicates if "histogram" in names and self.bins is not None else None
-        return REPLICATES if bins is None else bins.shape[1]
+        return self.draws if bins is None else bins.shape[1]
 
     def left_out(self, names: Collection[str], groups: int) -> Moments:
         """A batch of B times ``groups``: these moments of each matrix with one group of replicates left out at a time."""
@@ -230,9 +236,11 @@ class Moments:
         bins = self.bins.left_out(groups) if "histogram" in names and self.bins is not None else None
         return Moments(self.k, self.count, np.repeat(self.exponent, groups), left, bins, batched=True)
 
-    def _replicated(self, name: str) -> FloatArray:
-        """(B, REPLICATES) replicates, or the same number each time where it is exact."""
-        return self.replicates[name] if name in self.replicates else np.repeat(self.normalised(name)[:, None], REPLICATES, axis=1)
+    def _replicated(self, name: str, draws: int = 0) -> FloatArray:
+        """(B, draws) replicates, or the same number each time where it is exact."""
+        if name in self.replicates:
+            return self.replicates[name]
+        return np.repeat(self.normalised(name)[:, None], draws or self.draws, axis=1)
 
     # -- scores (formulas in kagscope.minors.moment_scores) ------------------------------------------------------------------
 
@@ -308,9 +316,9 @@ class Moments:
                 "add moments of the same k and the same matrices"
             )
         exponent = np.where(
-            _vanishes(self), other.exponent, np.where(_vanishes(other), self.exponent, np.maximum(self.exponent, other.exponent))
+            vanishes(self), other.exponent, np.where(vanishes(other), self.exponent, np.maximum(self.exponent, other.exponent))
         )
-        left, right = _at_exponent(self, exponent), _at_exponent(other, exponent)
+        left, right = at_exponent(self, exponent), at_exponent(other, exponent)
         names = [name for name in SUMS if name in left.sums and name in right.sums]
         sums = {
             name: np.maximum(left.sums[name], right.sums[name]) if name == "top" else left.sums[name] + right.sums[name]
@@ -318,7 +326,8 @@ class Moments:
         }
         bins = _merged(self.bins, other.bins) if self.bins is not None and other.bins is not None else None
         sampled = [name for name in sums if name in left.replicates or name in right.replicates]
-        replicates = {name: left._replicated(name) + right._replicated(name) for name in sampled}
+        draws = (left if left.replicates else right).draws
+        replicates = {name: left._replicated(name, draws) + right._replicated(name, draws) for name in sampled}
         unknown = {
             name: left.are_unknown({name}) | right.are_unknown({name})
             for name in (*sums, "histogram")
@@ -338,7 +347,7 @@ class Moments:
         )
 
 
-def _vanishes(moments: Moments) -> NDArray[np.bool_]:
+def vanishes(moments: Moments) -> NDArray[np.bool_]:
     """(B,) where every sum is zero, so that the exponent carries no information."""
     zero = np.ones(len(moments), dtype=bool)
     for values in moments.sums.values():
@@ -346,7 +355,7 @@ def _vanishes(moments: Moments) -> NDArray[np.bool_]:
     return zero
 
 
-def _at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
+def at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
     """The same moments, normalised by 2^exponent (no smaller than their own where they do not vanish)."""
     shift = moments.k * (moments.exponent - exponent)
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+UNEVEN = 8.0  # kurtosis of independent estimates beyond which few of them carry the variance of their mean
 CARRIED = 16.0  # draws that carry the variance of a sum: with fewer, its error is not known
 
 

@@ -19,6 +19,7 @@ from kagscope.minors.moment_scores import rotation_ratio_error, rotation_ratio_o
 from kagscope.minors.pair_draws import pair_volumes
 from kagscope.minors.plan import BYTES_A_SUBSET, Estimate
 from kagscope.minors.rotated import rotation_ratio_estimate
+from kagscope.minors.row_draws import RowDraws
 from kagscope.minors.scaling import normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, as_masks, cached_subsets
 
@@ -112,6 +113,32 @@ def haar_mean_s1(
         found = [haar_mean_s1_estimate(matrix, k, columns, pairs, subsets, rel_error=rel_error, seed=seed) for matrix in matrices]
         results.append(Estimate(*np.array(found).T))
     return _given(results, return_error, batched, listed, device_of(J))
+
+
+def drawn_haar_mean_s1(
+    drawn: RowDraws, J: NDArray[np.float64], k: int, selections: Sequence[Selection], **options: Any
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
+    """Haar means of S1 of taller matrices, of which these rows (B, rows, n) were drawn, for each selection.
+
+    The Gram matrix of the whole is estimated by that of the drawn rows.
+
+    Returns:
+        (B,) values and, for errors, (parts, B) of them without a part of the groups each; None where these are too few, or the
+        means sampled themselves.
+    """
+    sampled = []
+
+    def means(groups: NDArray[np.int64]) -> NDArray[np.float64]:
+        rows = drawn.groups[groups].ravel()
+        found = haar_mean_s1(J[:, rows], k, list(selections), return_error=True, **options)
+        sampled.append(any(np.any(one.stderr) for one in found))
+        size = len(rows)
+        factor = comb(drawn.units, k) * haar_constant(drawn.units, k) / (comb(size, k) * haar_constant(size, k))
+        return np.stack([factor * (drawn.units / size) ** (k / 2) * one.value for one in found])
+
+    whole = means(np.arange(len(drawn.groups)))
+    left = None if sampled[0] else drawn.left_out(means)
+    return [(one, None if left is None else left[:, place]) for place, one in enumerate(whole)]
 
 
 def _given(results: list[Estimate], errors: bool, batched: bool, listed: bool, device: Any) -> Any:
