@@ -232,7 +232,9 @@ def _added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _affordable(task: Task, work: dict[str, float]) -> bool:
-    """Whether to take an exact way with these steps."""
+    """Whether to take an exact way with these steps; of no minor at all, always."""
+    if task.count == 0:
+        return True
     if task.method != "auto":
         return task.method == "exact"
     return task.count is not None and reference_seconds(work) <= AUTO_SECONDS

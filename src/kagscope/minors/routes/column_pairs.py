@@ -37,7 +37,7 @@ class ColumnPairs:
     name = "column pairs drawn by their S2"
 
     def provides(self, task: Task) -> frozenset[str]:
-        listable = task.k == 2 and task.count is not None and task.count * BYTES_A_SUBSET <= task.memory_budget
+        listable = task.k == 2 and bool(task.count) and (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget
         return EVERY_MOMENT if listable else frozenset()
 
     def steps(self, task: Task) -> dict[str, float]:

@@ -81,7 +81,7 @@ class Sampled:
             {name: "largest minor met, a lower bound" if name == "top" else self.name for name in task.wanted},
             _histogram(samples, count, columns, task.k, matrices.exponent) if "histogram" in task.wanted else None,
             count=count,
-            replicates={name: values for name, values in replicates.items() if not all(one.zero for one in samples)},
+            replicates={name: values for name, values in replicates.items() if not all(one.zero or one.every for one in samples)},
             unknown={name: flags for name, flags in unknown.items() if flags.any()},
             notes=tuple(notes),
         )
@@ -103,6 +103,7 @@ class _Sample:
         drawn: column sets.
         converged: whether the error of everything wanted is small enough.
         zero: whether every minor is known to be zero.
+        every: whether every minor was visited, so that only a histogram is left to chance.
         bound: on the root of the mean square of the column sets' volumes.
     """
 
@@ -112,7 +113,7 @@ class _Sample:
         self.steps, self.drawn, self.top, self.trouble, self.unknown = 0.0, 0, 0.0, "", set[str]()
         self.zero = self.sets.empty or rank_below(self.sets.J, task.k)
         self.converged, self.first, self.hist = True, 1, np.zeros((GROUPS, 0))
-        self.bound = 0.0
+        self.bound, self.every = 0.0, False
         if self.zero:
             self.sums = dict.fromkeys(SUMS, 0.0)
             self.replicates = {name: np.zeros(REPLICATES) for name in SUMS[:4]}
@@ -153,6 +154,10 @@ class _Sample:
         return self.hist * float(comb(m, self.task.k) * (comb(n, self.task.k) if self.sets.clique else columns))
 
     def _draw(self) -> None:
+        if (every := self.sets.every) is not None:
+            self.every, self.sums = True, dict(zip(SUMS, every.tolist(), strict=True))
+            self.replicates = {name: np.full(REPLICATES, self.sums[name]) for name in SUMS[:4]}
+            return
         names = [name for name in SUMS[:4] if name in self.task.wanted and name not in self.task.known]
         values = np.empty((4, REPLICATES, 0))
         noise, units, turn, lost = 0.0, UNITS, 0, False
@@ -166,7 +171,7 @@ class _Sample:
             self.unknown = {name for name in names if _carried(values, SUMS.index(name), self.s1) < CARRIED}
             error, prefixes = _error(replicates, names, self.s1), self.drawn // FAN
             self.converged = not self.unknown and error <= self.task.rel_error
-            told = error * prefixes > SUSPICIOUS or prefixes >= ENOUGH or self.sets.listed is not None or not names
+            told = error * prefixes > SUSPICIOUS or prefixes >= ENOUGH or not names
             lost = noise > NOISE_SHARE or not np.isfinite(replicates).all()
             if (
                 (self.converged and told)

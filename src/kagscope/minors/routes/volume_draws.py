@@ -337,6 +337,15 @@ class Sets:
         )
         return enumerate_all(self.J, some, self.k, histogram)
 
+    @property
+    def every(self) -> FloatArray | None:
+        """(5,) sums over the whole list, where every row set of each of its sets is visited anyway; None elsewhere."""
+        if self.listed is None or not self.whole or self._few is None:
+            return None
+        table = self._few[1]
+        found = np.append(table[:4].sum(axis=1), table[4].max(initial=0.0))
+        return found if np.isfinite(found).all() else None
+
     def _codes(self, sets: IntArray) -> IntArray:
         """One number for each column set (P, k), whatever its order."""
         return np.asarray(np.sort(sets, axis=1) @ len(self.lengths) ** np.arange(self.k))
