@@ -28,19 +28,21 @@ def _draw(J, rows, uniforms, X, Y, coarse_x, coarse_y, x_norms, y_norms, weights
                 V[i, b] = J[rows[p, i], b]
         weights[p] = 1.0
         for step in range(k - 2):
-            total = 0.0
+            total, seen = 0.0, 0
             for b in range(n):
                 square = 0.0
                 for i in range(step, k):
                     square += V[i, b] * V[i, b]
                 lengths[b] = math.sqrt(square)
                 total += lengths[b]
-            target = uniforms[p, step] * total
+                seen += lengths[b] > 0
+            by_length = uniforms[p, step] < 0.5
+            target = 2 * uniforms[p, step] * total if by_length else (2 * uniforms[p, step] - 1) * seen
             a, passed = -1, 0.0
             for b in range(n):
                 if lengths[b] > 0:
                     a = b
-                    passed += lengths[b]
+                    passed += lengths[b] if by_length else 1.0
                     if passed > target:
                         break
             if a < 0:
@@ -52,7 +54,7 @@ def _draw(J, rows, uniforms, X, Y, coarse_x, coarse_y, x_norms, y_norms, weights
                     r = i
             for b in range(n):
                 V[step, b], V[r, b] = V[r, b], V[step, b]
-            weights[p] *= abs(V[step, a]) * total / lengths[a]
+            weights[p] *= abs(V[step, a]) / (0.5 * lengths[a] / total + 0.5 / seen)
             for i in range(step + 1, k):
                 f = V[i, a] / V[step, a]
                 for b in range(n):
@@ -92,7 +94,7 @@ def s1_sampled(
 ) -> Estimate:
     """S1 over all k-minors, k >= 3, unbiased: sampled rows and k - 2 sampled columns, exact over the last two (Rao–Blackwell).
 
-    Row sets are drawn in proportion to the product of their lengths, each column to its length seen along those before it;
+    Row sets are drawn in proportion to the product of their lengths, each column half by its length seen along those before it;
     the zonogon of what is left sums over all n^2 / 2 pairs of further columns at once. The number of draws doubles until the
     standard error is small enough.
 
