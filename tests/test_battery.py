@@ -250,3 +250,14 @@ def test_draws_from_nothing(k: int) -> None:
         assert found.exact
         assert found.count == found.s1 == found.s4 == found.top == 0
         assert np.isnan(found.participation_ratio)
+
+
+@pytest.mark.parametrize("scale", [50, 100, 160, 200, 300])
+@pytest.mark.parametrize("wanted", [EVERY_MOMENT, frozenset({"s1", "s2", "s4"}), frozenset({"s1"}), frozenset({"top"})])
+def test_the_one_minor_that_cancels_between_far_scales(scale: int, wanted: frozenset[str]) -> None:
+    """[[1e200, 1], [1, 1e-200]]: what two roundings leave, 5e-17, beside products of 1e400 in the matrix's largest entry."""
+    for more in ([], [[0.0, 0.0]]):
+        J = np.array([[10.0**scale, 1.0], [1.0, 10.0**-scale], *more])
+        (found,) = AUTO.run([replace(tasks(J, 2, [kag.All()])[0], wanted=wanted)])
+        check(found, truth(J, 2), (scale, sorted(wanted)))
+        assert all(values[0] != 0 for name, values in found.sums.items() if name != "entropy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def largest_minor(J: FloatArray, k: int) -> int | None:
     row_exponent = np.frexp(np.abs(J).max(axis=1))[1].astype(np.int64)
     A = times_power_of_two(J, -row_exponent[:, None])
     total, left = 0.0, np.ones(len(J), dtype=bool)
-    for _ in range(k):
+    for step in range(k):
         with np.errstate(divide="ignore"):
             sizes = np.where(left[:, None], np.log2(np.abs(A)) + row_exponent[:, None], -np.inf)
         i, p = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
@@ -53,10 +54,18 @@ def largest_minor(J: FloatArray, k: int) -> int | None:
         total += float(sizes[i, p])
         left[i] = False
         rest = A[left] - np.outer(A[left, p] / A[i, p], A[i])
-        rest[np.abs(rest) < 1e-15 * np.abs(A[left])] = 0.0
+        lost = np.abs(rest) < 1e-15 * np.abs(A[left])
+        rest[lost] = _differences(A, np.flatnonzero(left), lost, i, p) if step == 0 else 0.0
         A[left] = rest
         A[:, p] = 0.0
     return int(np.floor(total))
+
+
+def _differences(A: FloatArray, rows: NDArray[np.intp], lost: NDArray[np.bool_], i: np.intp, p: np.intp) -> list[float]:
+    """What is left of entries where nearly all cancels, A_rc - A_rp A_ic / A_ip, from exact numbers."""
+    pivot, along = Fraction(A[i, p]), [Fraction(x) for x in A[i].tolist()]
+    across = {r: Fraction(A[r, p]) for r in rows.tolist()}
+    return [float(Fraction(A[rows[r], c]) - across[int(rows[r])] * along[c] / pivot) for r, c in np.argwhere(lost)]
 
 
 def times_power_of_two(values: FloatArray, exponent: NDArray[np.int64]) -> FloatArray:
