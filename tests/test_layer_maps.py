@@ -18,6 +18,7 @@ from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import find_layers, see_calls
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner
+from kagscope.jacobians.structure import outer_diagonal, shared_signature
 from kagscope.jacobians.untouched import untouched
 
 TOLERANCE = 2e-7  # of central differences with a step of 1e-6, relative to the largest entry or 1
@@ -268,6 +269,18 @@ def test_what_is_not_pointwise_after_affine_is_not_factored(name: str, layer: st
 def test_token_mlp_is_factored_over_points_and_tokens() -> None:
     _, found = jacobians(zoo.seeded(zoo.gpt2), {"inputs_embeds": zoo.numbers(2, 4, 8)}, "transformer.h.1.mlp.c_fc", "block")
     assert found.route == "factored"
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_signature_is_a_random_row_times_the_matrix_that_all_share(tokens: bool) -> None:
+    W = zoo.numbers(5, 2)
+    u = zoo.numbers(*((3, 4, 2) if tokens else (3, 2))).requires_grad_()
+    h = torch.tanh(u @ W.T)
+    outer = outer_diagonal(h)
+    assert outer is not None
+    torch.testing.assert_close(outer.d, 1 - h.detach() ** 2)
+    v = torch.randn(5, generator=torch.Generator().manual_seed(1)).to(W)
+    torch.testing.assert_close(shared_signature(outer, u, tokens), v @ W)
 
 
 def test_points_in_other_pieces_of_a_piecewise_affine_map_do_not_share_the_matrix() -> None:

@@ -33,6 +33,13 @@ def _value(table: pd.DataFrame, layer: str, k: int, score: str, column: str = "v
     return float(rows[column].iloc[0])
 
 
+def test_histogram_of_sizes_over_their_mean_by_hand() -> None:
+    report = kag.measure_matrices({"J": np.array([[1.0, 2.0, 4.0, 1.0, 2.0, 2.0]])}, k=1, scores=["pr", "near_zero"])
+    curves = report.curves
+    own = curves[(curves["curve"] == "histogram") & (curves["network"] == "model") & (curves["selection"] == "all")]
+    assert own[["x", "y"]].to_numpy().tolist() == [[-np.inf, 0], [-1, 2 / 6], [0, 3 / 6], [1, 1 / 6]]
+
+
 def test_numbers_are_those_of_the_engine_and_the_baseline_is_the_haar_mean() -> None:
     given = MATRICES | {"wide": torch.randn(3, 9, generator=GENERATOR, dtype=torch.float64)}
     report = kag.measure_matrices(given, k=(1, 2))

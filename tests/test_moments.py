@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import kagscope as kag
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
+from kagscope.minors.moments import Bins
 from kagscope.minors.routes.determinants import minor_matrix
 from kernel_cases import minors
 
@@ -110,6 +112,37 @@ def test_kl_init() -> None:
         kag.kl_init(kag.minor_moments(np.stack([J, J]), 2), one)
 
 
+def places_by_hand(J: np.ndarray) -> list[float]:
+    """Where the bins of the nonzero entries stand, in bins from their mean."""
+    M = np.abs(J).ravel()
+    return [math.floor(8 * math.log2(size)) - 8 * math.log2(M.mean()) for size in M if size > 0]
+
+
+def shape_by_hand(J: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Shares of the bins ``first`` to ``last`` from the mean, and of zeros: each entry is split between two bins and spread."""
+    counts = np.zeros(last - first + 1)
+    bell = {step: math.exp(-((step / 7) ** 2) / 2) for step in range(-28, 29)}
+    for place in places_by_hand(J):
+        below = math.floor(place)
+        for at, share in ((below, 1 - (place - below)), (below + 1, place - below)):
+            for step, height in bell.items():
+                counts[at + step - first] += share * height / sum(bell.values())
+    smoothed = np.append(counts, (J == 0).sum()) + 0.5
+    return np.asarray(smoothed / smoothed.sum())
+
+
+def test_kl_init_entry_by_entry() -> None:
+    J, K = np.array([[1.0, 1.3, 7.0, 0.0]]), np.array([[2.0, 3.1, 2.3, 2.0]])
+    below = [math.floor(place) for one in (J, K) for place in places_by_hand(one)]
+    p, q = (shape_by_hand(one, min(below) - 28, max(below) + 29) for one in (J, K))
+    own, other = kag.minor_moments(J, 1), kag.minor_moments(K, 1)
+    wanted = [(p * np.log(p / q)).sum(), (q * np.log(q / p)).sum()]
+    assert [kag.kl_init(own, other), kag.kl_init(other, own)] == pytest.approx(wanted, rel=1e-12)
+    assert own.bins is not None
+    padded = Bins(own.bins.first - 3, np.pad(own.bins.counts, ((0, 0), (3, 2))), own.bins.zeros)
+    assert kag.kl_init(replace(own, bins=padded), other) == pytest.approx(wanted[0], rel=1e-12)
+
+
 def test_ranks_and_alignment_by_hand() -> None:
     J = np.diag([2.0, 1.0, 1.0]) * 1e-200
     p = np.array([4, 1, 1]) / 6
@@ -139,7 +172,12 @@ def test_column_divergence() -> None:
     own = np.array([[1.0, 3.0], [3.0, 1.0]])
     p, q = own[:, 0] / 4, own[:, 1] / 4
     assert kag.column_divergence(own) == pytest.approx(((p * np.log(p / q)).sum() + (q * np.log(q / p)).sum()) / 2, rel=1e-5)
-    assert kag.column_divergence(np.eye(3)) > 10
+    alone = np.array([[1.0, 0.0], [2.0, 0.0]])
+    assert math.isnan(kag.column_divergence(alone))  # columns that are zero are left out, and the others' lengths do not matter
+    stretched = np.column_stack([own * [1e-250, 1e250], np.zeros(2)])
+    assert kag.column_divergence(stretched) == pytest.approx(kag.column_divergence(own), rel=1e-12)
+    large, small = 1 - 2.0**-20 * 2 / 3, 2.0**-20 / 3  # one unit each, smoothed: six ordered pairs of the same divergence
+    assert kag.column_divergence(np.eye(3)) == pytest.approx((large - small) * math.log(large / small), rel=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 2])
