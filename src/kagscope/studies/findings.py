@@ -11,6 +11,7 @@ from kagscope.base.messages import Finding, Number, by_order
 from kagscope.data.functions import accuracy_name
 from kagscope.studies.claims import PASSES, Claim
 from kagscope.studies.claims.parts import too_few
+from kagscope.studies.inference.findings import digits_of_ratio
 from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.tables.means import final
 from kagscope.tables.schema import VERDICTS
@@ -48,6 +49,9 @@ def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
     if passed := [claim.id for claim in claims if PASSES in claim.remarks]:
         text = f"Nets trained on shuffled labels pass {len(passed)} of the {held} as well: {', '.join(passed)}."
         found.append(Finding(text, code=PASSES, claims=", ".join(passed), passed=len(passed), of=held))
+    elif held and not any(claim.control for claim in claims):
+        text = "No nets on shuffled labels were trained beside these: nothing tells learning from weights that merely moved."
+        found.append(Finding(text, code="no_control", held=held))
     if said := too_few(seeds):
         found.append(Finding(f"{said}.", code="few_seeds", seeds=seeds, needed=fewest_pairs(ALPHA)))
     return found
@@ -95,10 +99,16 @@ def _growth(trained: pd.DataFrame) -> list[Finding]:
     by = chosen.groupby(["layer", "width", "training"], observed=True)["ratio"].mean().reset_index().sort_values("ratio")
     least, most = (by.iloc[place] for place in (0, -1))
     above = float((by["ratio"] > 1).mean())
-    where = "layer {0.layer} of {0.training} nets {0.width} wide ({0.ratio:.2f} times its initial value)"
+    if most["ratio"] == least["ratio"] == 1:
+        return []  # untrained, which is said elsewhere
+    times = [f"{end['ratio']:.{digits_of_ratio(end['ratio'])}f} times its initial value" for end in (most, least)]
+    ends = [
+        f"layer {end['layer']} of {end['training']} nets {end['width']} wide ({ratio})"
+        for end, ratio in zip((most, least), times, strict=True)
+    ]
     text = (
-        f"The participation ratio of the 2 x 2 minors grew most in {where.format(most)} and least in {where.format(least)}; "
-        f"it is above its initial value in {above:.0%} of all layers and settings."
+        f"The participation ratio of the 2 x 2 minors ends highest in {ends[0]} and lowest in {ends[1]}; "
+        f"its mean is above its initial value in {above:.0%} of all layers and settings."
     )
     place: dict[str, Number] = {"layer": str(most["layer"]), "width": int(most["width"]), "training": str(most["training"])}
     numbers = {"most": float(most["ratio"]), "least": float(least["ratio"]), "above": above}

@@ -52,7 +52,7 @@ def relations(nets: Nets, scores: Sequence[str] = SCORES, outcomes: Sequence[str
     found = pd.DataFrame(pairs).assign(n=grid.shape[2], settings=grid.shape[1], test=TEST)
     if grid.shape[2] < FEWEST:
         numbers = dict.fromkeys(("rho", "rho_low", "rho_high", "p_value", "p_joint", "p_least"), np.nan)
-        return found.assign(**numbers, reason=too_few(_most_seeds(nets)) + " (in a setting)")
+        return found.assign(**numbers, reason=_lacking(nets))
     x, y = grid[: x_rows.size], grid[x_rows.size :]
     draws = _draws(x, y)
     rho, low, high = _intervals(x, y)
@@ -64,8 +64,11 @@ def relations(nets: Nets, scores: Sequence[str] = SCORES, outcomes: Sequence[str
     )
 
 
-def _most_seeds(nets: Nets) -> int:
-    return int(pd.Series(nets.runs["seed"]).groupby(nets.codes(nets.axes)).nunique().max())
+def _lacking(nets: Nets) -> str:
+    """Why there are not enough seeds."""
+    most = int(pd.Series(nets.runs["seed"]).groupby(nets.codes(nets.axes)).nunique().max())
+    said = too_few(most)
+    return f"{said} (in a setting)" if said else f"fewer than {FEWEST} seeds are common to the settings that have so many"
 
 
 def _by_setting(nets: Nets, rows: Sequence[int]) -> Array:

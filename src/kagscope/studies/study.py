@@ -24,8 +24,10 @@ from kagscope.studies.present import present
 from kagscope.studies.record import measured_of
 from kagscope.studies.resources import usable_cores, usable_memory
 from kagscope.studies.runs import Job, run_task, tasks_for
+from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.studies.store import RunStore
 
+ALPHA = 0.05
 STATES = ("done", "running", "failed", "damaged", "missing")
 
 
@@ -68,8 +70,18 @@ class Planned:
 
     def remark(self) -> str:
         """What the study cannot tell with so many seeds, said before it runs; or ""."""
-        said = too_few(len({job.run.seed for job in self.jobs}))
-        return f"{said}{': no claim can be decided' * self.file.claims}" if said else ""
+        settings: dict[str, set[int]] = {}
+        for job in self.jobs:
+            settings.setdefault(job.run.model_dump_json(exclude={"seed", "data_seed"}), set()).add(job.run.seed)
+        most = max(map(len, settings.values()))
+        if most >= fewest_pairs(ALPHA):
+            return ""
+        if self.file.claims:
+            return f"{too_few(most)}, in each setting: no claim can be decided"
+        seeds = f"{most} seed{'s' * (most != 1)} in a setting"
+        if most == 1:
+            return f"{seeds}: nothing will say how much nets of equal settings differ"
+        return f"{seeds}: how geometry goes with accuracy needs {fewest_pairs(ALPHA)}, and tests of so few trust in normality"
 
     @property
     def fingerprint(self) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from kagscope.base.errors import InputError
 from kagscope.studies.claims.augmentation import augmentation
 from kagscope.studies.claims.layers import concentration, larger_networks, locally_constant_units
-from kagscope.studies.claims.parts import INCONCLUSIVE, REPRODUCED, Claim, Settings
+from kagscope.studies.claims.parts import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Claim, Settings
 from kagscope.studies.claims.scales import minimum_distance, scale_agnostic
 from kagscope.studies.claims.seeds import Evidence
 from kagscope.studies.nets import Nets
@@ -67,7 +67,8 @@ def evaluate_claims(
     if not (runs["labels"].astype(str) == SHUFFLED).any():
         return judged
     control = judge(evidence_of(results, runs, axes, SHUFFLED), settings, image_shape)
-    return [_beside_control(one, other) for one, other in zip(judged, control, strict=True)]
+    absent = control[0].verdict == NOT_REPRODUCED  # what claims 2 to 6 presuppose
+    return [_beside_control(one, other, absent) for one, other in zip(judged, control, strict=True)]
 
 
 def evidence_of(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], labels: str) -> Evidence:
@@ -98,9 +99,10 @@ def _presupposing(first: Claim, claim: Claim) -> Claim:
     return replace(claim, verdict=INCONCLUSIVE, note="; ".join(filter(None, [note, claim.note])))
 
 
-def _beside_control(claim: Claim, control: Claim) -> Claim:
+def _beside_control(claim: Claim, control: Claim, absent: bool) -> Claim:
+    """With the control's verdict; ``absent`` says that it shows no concentration, so that it passes nothing."""
     remarks = []
-    if claim.verdict == REPRODUCED:
+    if claim.verdict == REPRODUCED and not absent:
         remarks = {REPRODUCED: [PASSES], INCONCLUSIVE: [OPEN]}.get(control.verdict, [])
     statement = f"{claim.statement} ({ALSO})" if PASSES in remarks else claim.statement
     return replace(claim, control=control.verdict, remarks=remarks, statement=statement)

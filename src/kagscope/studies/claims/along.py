@@ -15,17 +15,13 @@ Read = Callable[[Checkpoints, Checkpoints], tuple[Checkpoint, Checkpoint] | None
 
 def matched(evidence: Evidence) -> tuple[Indices, Indices]:
     """Indices of the standard and of the augmented net of each pair, equal in seed and all settings but the training."""
-    others = evidence.nets.codes(["seed", *(axis for axis in evidence.nets.axes if axis != "training")])
-    augmented = {int(others[i]): int(i) for i in evidence.of_training("augmented")}
-    pairs = [(int(i), augmented[int(others[i])]) for i in evidence.of_training("standard") if int(others[i]) in augmented]
-    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return both[:, 0], both[:, 1]
+    return evidence.pairs("training", "standard", "augmented")
 
 
 def pair_sample(evidence: Evidence, layer: str, read: Read, notes: Notes, what: str) -> Sample:
     """PR ratios of each seed's pairs at the data points where both are defined: quantity 0 augmented, quantity 1 standard."""
     standard, augmented = matched(evidence)
-    known, runs = evidence.checkpoints, evidence.nets.runs["run"].astype(str).to_numpy()
+    known, runs = evidence.checkpoints, evidence.names
     readings = [
         read(known.get((layer, runs[i]), ()), known.get((layer, runs[j]), ())) for i, j in zip(standard, augmented, strict=True)
     ]
@@ -41,7 +37,7 @@ def pair_sample(evidence: Evidence, layer: str, read: Read, notes: Notes, what: 
 
 def common_steps(evidence: Evidence, layer: str) -> list[int]:
     """Steps after initialisation that both nets of at least two pairs have, ascending."""
-    known, runs = evidence.checkpoints, evidence.nets.runs["run"].astype(str).to_numpy()
+    known, runs = evidence.checkpoints, evidence.names
     counts: dict[int, int] = {}
     for i, j in zip(*matched(evidence), strict=True):
         for step in _steps(known.get((layer, runs[i]), ())) & _steps(known.get((layer, runs[j]), ())):

@@ -32,7 +32,6 @@ CONCENTRATION = {
 }
 BESIDE = {  # score and order
     ("rr_max", 2): "RR of the maximum, trained over initial",
-    ("rr_sampled", 2): "RR as sampled in the paper, trained over initial",
     ("pr", 1): "PR, trained over initial",
     ("pr", 3): "PR, trained over initial",
 }
@@ -140,19 +139,18 @@ def _wider(
     decides: bool = True,
 ) -> Part | None:
     """PR ratio of wider over narrower nets of the same seed and settings."""
-    own = evidence.nets.runs["width"].to_numpy()[which]
-    narrow, wide = (
-        evidence.sample([Key(layer, 2, "all", "pr")], RATIO, which[own == width], notes, but="width") for width in widths
-    )
-    seeds, i, j = np.intersect1d(narrow.seeds, wide.seeds, return_indices=True)
-    if not seeds.size:
-        return None
-    sample = Sample(wide.values[:, j], seeds)
+    narrow, wide = evidence.pairs("width", *widths)
+    inside = np.isin(narrow, which) & np.isin(wide, which)
+    narrow, wide = narrow[inside], wide[inside]
+    grid = evidence.nets.grid(Key(layer, 2, "all", "pr"), RATIO)
+    notes.undefined += sum(int((grid.recorded[nets] & ~np.isfinite(grid.values[nets])).sum()) for nets in (wide, narrow))
+    values = np.stack([grid.values[wide], grid.values[narrow]])
+    values = np.where(np.isfinite(values).all(axis=0), values, np.nan)
+    both = evidence.average(values, narrow, notes, f"pr of two widths, layer {layer}", but="width")
     name, about = "PR ratio of the widest over the narrowest", {"width": f"{widths[1]} over {widths[0]}"}
     name = name if decides else "PR ratio of the next width over this"
-    return compare(
-        settings, evidence.seeds.size, name, layer, sample, ABOVE_ONE, whole=narrow.values[0, i], decides=decides, about=about
-    )
+    own, whole = Sample(both.values[:1], both.seeds), both.values[1]
+    return compare(settings, evidence.seeds.size, name, layer, own, ABOVE_ONE, whole=whole, decides=decides, about=about)
 
 
 def locally_constant_units(evidence: Evidence, settings: Settings) -> Claim:

@@ -77,10 +77,20 @@ class Evidence:
             if name and self.nets.keys["score"][self.nets.keys["layer"] == name].isin(LAYER_SCORES).any()
         ]
 
-    @property
+    @cached_property
+    def names(self) -> list[str]:
+        """Ids of the runs."""
+        return [str(name) for name in self.nets.runs["run"]]
+
+    @cached_property
+    def seed(self) -> Indices:
+        """(nets,) the seed of each."""
+        return self.nets.runs["seed"].to_numpy(dtype=np.int64)
+
+    @cached_property
     def seeds(self) -> Indices:
         """All seeds, ascending."""
-        return np.unique(self.nets.runs["seed"].to_numpy(dtype=np.int64))
+        return np.unique(self.seed)
 
     @cached_property
     def checkpoints(self) -> dict[tuple[str, str], list[Checkpoint]]:
@@ -109,7 +119,27 @@ class Evidence:
 
     def of_training(self, training: str) -> Indices:
         """Indices of the nets of one training."""
-        return np.flatnonzero((self.nets.runs["training"].astype(str) == training).to_numpy())
+        return self._values("training").get(training, np.zeros(0, np.int64))
+
+    def _values(self, axis: str) -> dict[str, Indices]:
+        """The nets of each value of a column, which are asked for many times."""
+        if axis not in self._known:
+            text = self.nets.runs[axis].astype(str).to_numpy(dtype=object)
+            self._known[axis] = {value: np.flatnonzero(text == value) for value in dict.fromkeys(text)}
+        return self._known[axis]
+
+    @cached_property
+    def _known(self) -> dict[str, dict[str, Indices]]:
+        return {}
+
+    def pairs(self, axis: str, first: object, second: object) -> tuple[Indices, Indices]:
+        """Nets with the one value of an axis and with the other, equal in seed and all other settings, in the same order."""
+        others = self.nets.codes(["seed", *(name for name in self.nets.axes if name not in (axis, f"{axis}s"))])
+        left, right = (self._values(axis)[str(value)] for value in (first, second))
+        partner = {int(others[net]): int(net) for net in right}
+        found = [(int(net), partner[int(others[net])]) for net in left if int(others[net]) in partner]
+        both = np.array(found, dtype=np.int64).reshape(-1, 2)
+        return both[:, 0], both[:, 1]
 
     def widths(self, which: Indices) -> list[int]:
         """Widths of some nets, ascending."""
@@ -132,7 +162,7 @@ class Evidence:
             but: an axis that is no part of a setting here, since the quantities compare along it.
         """
         setting = self.nets.codes([axis for axis in self.nets.axes if not but or axis not in (but, f"{but}s")])[which]
-        seed = np.searchsorted(self.seeds, self.nets.runs["seed"].to_numpy(dtype=np.int64)[which])
+        seed = np.searchsorted(self.seeds, self.seed[which])
         defined = np.isfinite(values).any(axis=2).all(axis=0)
         there = np.zeros((int(setting.max(initial=-1)) + 1, self.seeds.size), dtype=bool)
         there[setting[defined], seed[defined]] = True
@@ -143,19 +173,14 @@ class Evidence:
             notes.add(f"{what}: {left} settings left out, which fewer than half of the seeds have")
         if left := int((some & ~complete).sum()):
             notes.add(f"{what}: {left} of {int(some.sum())} seeds left out, which lack a setting")
-        found = [
-            net_means(
-                np.stack([_mean(values[:, defined & (seed == one) & (setting == s)]) for s in np.flatnonzero(kept)], axis=-1)
-            )
-            for one in np.flatnonzero(complete)
-        ]
-        shape = values.shape[0], 0, values.shape[2]
-        return Sample(np.stack(found, axis=1) if found else np.zeros(shape), np.flatnonzero(complete))
-
-
-def _mean(values: Array) -> Array:
-    """(quantities, nets, points) to (quantities, points)."""
-    return values[:, 0] if values.shape[1] == 1 else net_means(np.moveaxis(values, 1, -1))
+        used = defined & complete[seed] & kept[setting]
+        place = (np.cumsum(complete) - 1)[seed[used]], (np.cumsum(kept) - 1)[setting[used]]
+        sums, counts = np.zeros((2, int(complete.sum()), int(kept.sum()), values.shape[0], values.shape[2]))
+        chosen = np.moveaxis(values[:, used], 1, 0)
+        np.add.at(sums, place, np.nan_to_num(chosen))
+        np.add.at(counts, place, np.isfinite(chosen))
+        means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+        return Sample(net_means(np.moveaxis(means, (0, 1, 2), (1, 3, 0))), np.flatnonzero(complete))
 
 
 def together(grids: list[Grid], notes: Notes) -> Array:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.studies.inference.mixed import Fits, mixed_effects
+from kagscope.studies.inference.mixed import Fits, mixed_effects, not_fitted
 from kagscope.studies.inference.paired import SAME, adjusted, as_ratios, over_seeds, seed_values
 from kagscope.studies.nets import Block, Indices, Nets
 from kagscope.studies.statistics.bootstrap import net_means
 from kagscope.studies.statistics.multiple_testing import holm_within
 from kagscope.studies.statistics.student import Array, difference_of, t_interval, t_test
 
-WELCH = "Welch's t over runs, not paired: no two runs share all the rest"
-ONE_RUN, EQUAL_RUNS = "one run in a category: no test", "all runs of a category are the same"
+WELCH = "Welch's t over {}, not paired: no two runs share all the rest"
+ALONE, EQUAL_UNITS = "a category has one {} only: no test", "all {}s of a category are the same"
 COLUMNS = (
     *("axis", "first", "category", "layer", "k", "selection", "score", "measure"),
     *("effect", "low", "high", "p_value", "p_holm", "p_joint", "p_least", "n", "pairs", "agree", "test"),
@@ -25,7 +25,7 @@ COLUMNS = (
 )
 
 
-def comparisons(nets: Nets, axes: Sequence[str] | None = None) -> pd.DataFrame:
+def comparisons(nets: Nets, axes: Sequence[str] | None = None, *, mixed: bool = True) -> pd.DataFrame:
     """Each axis that is no number, or a number with two values: effect of each category against the first.
 
     Nets are paired where they share the seed and all other axes, and pairs averaged over each seed; where no two nets do, all
@@ -34,6 +34,7 @@ def comparisons(nets: Nets, axes: Sequence[str] | None = None) -> pd.DataFrame:
     Args:
         nets: of the study.
         axes: which; by default all of :func:`category_axes`.
+        mixed: whether the mixed model is fitted; its columns are NaN without.
 
     Returns:
         Columns ``COLUMNS``, see docs/studies_statistics.md; empty where no axis has categories.
@@ -41,8 +42,9 @@ def comparisons(nets: Nets, axes: Sequence[str] | None = None) -> pd.DataFrame:
     tables = []
     done: Fits = {}
     for axis in axes if axes is not None else category_axes(nets):
-        for category, mixed in zip(nets.levels(axis)[1:], mixed_effects(nets, axis, done), strict=True):
-            tables.append(_compared(nets, axis, category, mixed))
+        categories = nets.levels(axis)[1:]
+        fits = mixed_effects(nets, axis, done) if mixed else [not_fitted(nets)] * len(categories)
+        tables += [_compared(nets, axis, category, fit) for category, fit in zip(categories, fits, strict=True)]
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
     found = pd.concat([table for table, _ in tables], ignore_index=True)
@@ -119,14 +121,31 @@ def agreement(nets: Nets, others: list[str], runs: Indices, own: Array, effects:
 
 
 def _unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.DataFrame:
-    """All nets of one category against all of the other."""
-    values = nets.runs[axis]
-    a, b = (nets.means[:, np.flatnonzero(values == level)] for level in (category, first))
-    rows = [_welch(x[np.isfinite(x)], y[np.isfinite(y)]) for x, y in zip(a, b, strict=True)]
+    """All nets of one category against all of the other: over settings, and over seeds where there are several.
+
+    Nets of one setting are one observation of what else varies, nets of one seed one of the initial weights; the larger p-value
+    stands, so that neither counts twice.
+    """
+    found = [_welch_over(nets, axis, first, category, "setting", nets.others(axis))]
+    if nets.runs["seed"].nunique() > 1:
+        found.append(_welch_over(nets, axis, first, category, "seed", ["seed"]))
+    p = np.stack([np.where(table["reason"] == SAME, 0.0, table["p_value"].fillna(np.inf)) for table in found])
+    chosen = p.argmax(axis=0)
+    return pd.concat(found, keys=range(len(found))).loc[list(zip(chosen, range(len(chosen)), strict=True))].reset_index(drop=True)
+
+
+def _welch_over(nets: Nets, axis: str, first: Any, category: Any, unit: str, columns: Sequence[str]) -> pd.DataFrame:
+    """One row per key, each unit (setting or seed) of a category one observation."""
+    code, own = nets.codes(columns), nets.means
+    groups = []
+    for level in (category, first):
+        runs = np.flatnonzero(nets.runs[axis] == level)
+        groups.append(np.stack([net_means(own[:, runs[code[runs] == one]]) for one in np.unique(code[runs])], axis=1))
+    rows = [_welch(x[np.isfinite(x)], y[np.isfinite(y)], unit) for x, y in zip(*groups, strict=True)]
     return pd.DataFrame(rows, columns=["n", "effect", "low", "high", "p_value", "p_least", "test", "reason"])
 
 
-def _welch(x: Array, y: Array) -> tuple[Any, ...]:
+def _welch(x: Array, y: Array, unit: str) -> tuple[Any, ...]:
     n = x.size + y.size
     if not x.size or not y.size:
         return n, *(np.nan,) * 5, "", "undefined"
@@ -135,8 +154,8 @@ def _welch(x: Array, y: Array) -> tuple[Any, ...]:
     if np.ptp(np.concatenate([x, y])) == 0:
         return n, effect, *(np.nan,) * 4, "", SAME
     if min(x.size, y.size) < 2:
-        return n, effect, *(np.nan,) * 4, "", ONE_RUN
+        return n, effect, *(np.nan,) * 4, "", ALONE.format(unit)
     if x.std() + y.std() == 0:
-        return n, effect, *(np.nan,) * 4, "", EQUAL_RUNS
+        return n, effect, *(np.nan,) * 4, "", EQUAL_UNITS.format(unit)
     low, high = t_interval(found)
-    return n, effect, float(low), float(high), float(t_test(found)), 0.0, WELCH, ""
+    return n, effect, float(low), float(high), float(t_test(found)), 0.0, WELCH.format(f"{unit}s"), ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kagscope.base.messages import Finding, Number
@@ -41,7 +43,7 @@ def corrected(table: pd.DataFrame) -> pd.Series[float]:
 def _training_effect(tested: pd.DataFrame) -> Finding | None:
     if tested.empty:
         return None
-    clear, best = _clearest(tested, tested["p_value"])
+    clear, best = _clearest(tested)
     axes = list(tested.columns[: list(tested.columns).index("layer")])
     where = "" if not axes else " over all settings" if best[axes[0]] == ALL else " in single settings"
     what = f"Training changed {len(clear)} of {len(tested)} scores of the whole image{where} ({_how(best)})"
@@ -54,11 +56,9 @@ def category_effect(table: pd.DataFrame) -> Finding | None:
     tested = _tested(table)
     if tested.empty:
         return None
-    clear, best = _clearest(tested, tested["p_value"])
-    mixed = tested["mixed_p_holm"].astype(float)
-    how = f"{_how(best)}; by the mixed models of all nets {(mixed < ALPHA).sum()} of {mixed.notna().sum()}"
+    clear, best = _clearest(tested)
     axis, groups = str(best["axis"]), {"category": str(best["category"]), "first": str(best["first"])}
-    what = f"Scores of the whole image that differ with {axis}: {len(clear)} of {len(tested)} ({how})"
+    what = f"Scores of the whole image that differ with {axis}: {len(clear)} of {len(tested)} ({_how(best)})"
     end = f"; clearest: {groups['category']} against {groups['first']}, {_score(best)}, {effect_text(best)}." * bool(len(clear))
     numbers = _counts(tested, clear) | (groups if len(clear) else {}) | _effect(best, clear)
     return Finding(what + (end or "."), code="category_effect", axis=axis, **numbers)
@@ -67,7 +67,7 @@ def category_effect(table: pd.DataFrame) -> Finding | None:
 def _trend(tested: pd.DataFrame) -> Finding | None:
     if tested.empty:
         return None
-    clear, best = _clearest(tested, -tested["tau"].abs())
+    clear, best = _clearest(tested, ("tau", "tau_low", "tau_high"))
     axis = str(best["axis"])
     what = f"Scores of the whole image with a monotone trend over {axis}: {len(clear)} of {len(tested)} ({_how(best)})"
     way = f"{_score(best)} {'rises' if best['tau'] > 0 else 'falls'}"
@@ -80,11 +80,24 @@ def _tested(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["selection"] == "all") & table["p_value"].notna()].reset_index(drop=True)
 
 
-def _clearest(tested: pd.DataFrame, then: pd.Series[Any]) -> tuple[pd.DataFrame, pd.Series[Any]]:
-    """Rows that differ after correction, and the clearest: lowest corrected p, then lowest ``then``."""
+def _clearest(tested: pd.DataFrame, names: Sequence[str] = ("effect", "low", "high")) -> tuple[pd.DataFrame, pd.Series[Any]]:
+    """Rows that differ after correction, and of them the clearest; where none does, the one of the lowest p.
+
+    The clearest is the one whose interval stays furthest from no effect: of ratios, which have one unit, or of ``tau``. Where
+    only differences survive, each in its own unit, they count in half widths of their intervals.
+    """
     p = corrected(tested)
-    order = pd.DataFrame({"p": p, "then": then.astype(float)}).sort_values(["p", "then"], kind="stable")
-    return tested[p < ALPHA], tested.loc[order.index[0]]
+    clear = tested[p < ALPHA]
+    if clear.empty:
+        return clear, tested.loc[p.fillna(np.inf).idxmin()]
+    ratio = (clear["measure"] == RATIO).to_numpy() & (names[0] == "effect")
+    effect, low, high = (np.where(ratio, np.log(column), column) for column in clear[list(names)].to_numpy(dtype=float).T)
+    low, high = (np.where(np.isnan(end), effect, end) for end in (low, high))
+    near = np.maximum(np.maximum(low, -high), 0.0)
+    if names[0] == "effect":
+        unit = np.where(ratio, 1.0, np.maximum((high - low) / 2, np.finfo(float).tiny))
+        near = np.where(ratio | ~ratio.any(), near / unit, -1.0)
+    return clear, clear.iloc[int(near.argmax())]
 
 
 def _counts(tested: pd.DataFrame, clear: pd.DataFrame) -> dict[str, Number]:
@@ -113,6 +126,11 @@ def effect_text(row: pd.Series[Any]) -> str:
     """An effect with its interval: "1.23 times (1.10 to 1.40)", "+0.02 (0.01 to 0.03)"; digits enough to differ from nothing."""
     if row["measure"] != RATIO:
         return f"{row['effect']:+.3g}" + ("" if pd.isna(row["low"]) else f" ({row['low']:.3g} to {row['high']:.3g})")
-    digits = 2 if row["effect"] == 1 else max(2, min(12, 1 - math.floor(math.log10(abs(row["effect"] - 1)))))
+    digits = digits_of_ratio(row["effect"])
     effect = f"{row['effect']:.{digits}f} times"
     return effect if pd.isna(row["low"]) else f"{effect} ({row['low']:.{digits}f} to {row['high']:.{digits}f})"
+
+
+def digits_of_ratio(ratio: float) -> int:
+    """Decimals with which a ratio does not look like 1 unless it is."""
+    return 2 if ratio == 1 else max(2, min(12, 1 - math.floor(math.log10(abs(ratio - 1)))))

@@ -56,6 +56,11 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
     return [pd.DataFrame([row[place] for row in rows], columns=list(COLUMNS)) for place in range(len(wanted))]
 
 
+def not_fitted(nets: Nets) -> pd.DataFrame:
+    """What stands in the place of effects that nobody asked for."""
+    return pd.DataFrame([(*NOTHING, 0, "")] * len(nets.keys), columns=list(COLUMNS))
+
+
 def _standardised(values: Array) -> tuple[Array, float]:
     """Values of standard deviation 1 and the factor: many scores are others in other units, and are fitted once."""
     defined = values[np.isfinite(values)]

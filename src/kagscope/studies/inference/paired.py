@@ -19,6 +19,7 @@ from kagscope.studies.statistics.student import Array, mean_of, t_test
 
 FEWEST_EXACT = 6  # seeds: below, the exact test cannot reach 5% on two sides
 RESAMPLES = 1000
+ROUNDED = 1e-12  # differences, of logarithms too, that are rounding in every seed
 FLIPS, STUDENT = "sign flips of the mean over seeds", "paired t over seeds"
 SAME, EQUAL, ONE = "no difference in any net", "the difference is the same in every seed", "one seed"
 
@@ -70,8 +71,9 @@ def over_seeds(blocks: Iterable[Block], keys: int) -> tuple[pd.DataFrame, Array]
     enough = found["n"].to_numpy() >= 2
     spread = np.zeros(keys)
     spread[enough] = np.nanstd(means[:, enough], axis=0)
-    flat = enough & (spread <= 1e-12 * np.abs(np.where(enough, effect, 0.0)))
-    same = flat & (np.abs(effect) < 1e-15)
+    largest = np.abs(np.nan_to_num(means)).max(axis=0, initial=0.0)
+    same = enough & (largest <= ROUNDED)
+    flat = enough & ((spread <= 1e-12 * np.abs(np.where(enough, effect, 0.0))) | same)
     uncertain = enough & ~flat
     student = flat & (test == STUDENT)
     found["effect"] = effect
