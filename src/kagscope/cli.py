@@ -102,6 +102,9 @@ def reproduce(
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 0.0,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Learn from images less their mean, over their standard deviation.")
+    ] = False,
     checkpoints: Annotated[int, typer.Option(help="Geometrically spaced steps at which geometry is measured.")] = 6,
     k: Annotated[str, typer.Option("--k", help="Orders of the minors.")] = "1,2,3",
     points: Annotated[
@@ -145,6 +148,7 @@ def reproduce(
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
+            "normalize": normalize or None,
             "checkpoints": checkpoints,
             "k": numbers("k", k),
             "points": points,

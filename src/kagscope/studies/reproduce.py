@@ -22,6 +22,7 @@ PLACES = {
     "batch_size": "run.batch_size",
     "learning_rate": "run.learning_rate",
     "weight_decay": "run.weight_decay",
+    "normalize": "run.normalize",
     "checkpoints": "measure.checkpoints",
     "k": "measure.k",
     "points": "measure.points",
