@@ -26,7 +26,7 @@ PICTURES = {
     "map_[0-9]*": "Scores over the two axes of the study with most values",
     "training_[0-9]*": "Along training: test accuracy or R², PR, rotation ratio, zero rows; means, 95% intervals over nets",
     "relations": "Correlations over seeds within settings, 95% intervals; * differs from 0 "
-    "after Holm's correction. Below, the nets behind the strongest of each outcome",
+    "after correction for all pairs asked for. Below, the nets behind the strongest of each outcome",
     "robustness": "Accuracy under attack against its radius; means, 95% intervals over nets",
 }
 
@@ -80,16 +80,17 @@ def _phase_diagram(file: Path) -> list[str]:
     table = pd.read_csv(file) if file.stat().st_size > 1 else pd.DataFrame()
     if not {"data", "width"} <= set(table.columns) or table["layer"].nunique() > 1:
         return []
+    axes = list(dict.fromkeys(["data", "width", *table.columns[: list(table.columns).index("layer")]]))
     head = [
         "## Where it occurs",
         "",
         "Trained over initial, geometric means over nets with 95% intervals; p after Holm's adjustment over all rows.",
         "",
-        "| data | width | R² | PR | KL | rotation ratio | p | occurs | from step |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(axes)} | R² | PR | KL | rotation ratio | p | occurs | from step |",
+        f"|{'---|' * (len(axes) + 7)}",
     ]
     order = {name: place for place, name in enumerate(table["data"].unique())}
-    table = table.sort_values(["data", "width"], key=lambda values: values.map(order) if values.name == "data" else values)
+    table = table.sort_values(axes, key=lambda values: values.map(order) if values.name == "data" else values)
     rows = []
     for row in table.to_dict("records"):
         ratios = [
@@ -97,7 +98,7 @@ def _phase_diagram(file: Path) -> list[str]:
         ]
         onset = f"{row['onset_step']:g}" if row["occurs"] and row["onset_step"] == row["onset_step"] else ""
         verdict = "**yes**" if row["occurs"] else "no"
-        cells = [row["data"], row["width"], f"{row['accuracy']:.2f}", *ratios, f"{row['p_holm']:.2g}", verdict, onset]
+        cells = [*(row[name] for name in axes), f"{row['accuracy']:.2f}", *ratios, f"{row['p_holm']:.2g}", verdict, onset]
         rows.append(f"| {' | '.join(map(str, cells))} |")
     return [*head, *rows, ""]
 
