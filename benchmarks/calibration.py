@@ -121,7 +121,7 @@ class Study:
         """(studies, sides, seeds) how far each seed lies on the right side of each threshold of a claim."""
 
         def mean(layer: str, score: str, selection: str = "all", k: int = 2, training: int = 0) -> np.ndarray:
-            return by_width(layer, score, selection, k, training).mean(axis=1)
+            return np.asarray(by_width(layer, score, selection, k, training).mean(axis=1))
 
         def by_width(layer: str, score: str, selection: str = "all", k: int = 2, training: int = 0) -> np.ndarray:
             return np.asarray(numbers[Key(layer, k, selection, score)].reshape(-1, *self.shape)[:, :, :, training].mean(axis=2))

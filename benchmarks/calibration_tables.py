@@ -119,7 +119,11 @@ TESTS: dict[str, Test] = {
     "relations within settings": relations_within_settings,
     "mixed model (in no finding)": mixed_models,
 }
-FEWER = {trends_over_width: 2, mixed_models: 20}  # times fewer studies, of what takes long
+FEWER: dict[Test, int] = {
+    trends_over_width: 4,
+    relations_within_settings: 4,
+    mixed_models: 40,
+}  # times fewer studies, of what takes long
 
 
 def effect(test: Test, design: Design) -> np.ndarray:
@@ -165,7 +169,7 @@ def main() -> None:
     ]
     lines = [
         f"Something is found though nothing is there, %, rho = 0, 0.2, 0.7 ({given.studies} studies a cell, "
-        f"{given.studies // 2} of trends, {given.studies // 20} of mixed models):",
+        f"{given.studies // 4} of trends and relations, {given.studies // 40} of mixed models):",
         "",
         *table(["question", "5 seeds", "6 seeds"], wrong),
         *("", f"An effect of {EFFECT:g} standard deviation (of a relation: correlation 0.7) is found, %, rho = 0.2:", ""),
