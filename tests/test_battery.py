@@ -261,3 +261,12 @@ def test_the_one_minor_that_cancels_between_far_scales(scale: int, wanted: froze
         (found,) = AUTO.run([replace(tasks(J, 2, [kag.All()])[0], wanted=wanted)])
         check(found, truth(J, 2), (scale, sorted(wanted)))
         assert all(values[0] != 0 for name, values in found.sums.items() if name != "entropy")
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_entries_of_one_beside_subnormal_ones(k: int, seed: int) -> None:
+    """No entry leaves the range on the way to the scale of minors of 1e-900."""
+    J = np.random.default_rng(seed).choice([5e-324, 1e-310, 1.0, 0.0], size=(4, 5))
+    (found,) = AUTO.run(tasks(J, k, [kag.All()]))
+    check(found, truth(J, k), (k, seed))

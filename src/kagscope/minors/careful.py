@@ -164,9 +164,9 @@ def again(J: FloatArray, sets: IntArray, total: float, histogram: bool) -> tuple
     kernel = _pair_sums if k == 2 else _triple_sums
     run_parts(lambda p: kernel(J, sets[parts[p]], bin_edges(), sums[parts[p]], hist[parts[p]]), len(parts))
     if k == 3:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.linalg.norm(J, axis=0)[sets].prod(axis=1)
-        lost = np.flatnonzero(sums[:, 1] < (HARDER * sizes) ** 2)
+            lost = np.flatnonzero(~(sums[:, 1] >= (HARDER * sizes) ** 2))  # sizes beyond the range, too
         if lost.size and not _in_whole_numbers(J, sets, lost, sums, hist, total + float(sums[:, 0].sum())):
             return None
     return sums.T, hist if histogram else None

@@ -14,6 +14,7 @@ FloatArray = NDArray[np.float64]
 
 
 MIXED = 200  # bits between k times the largest entry and the largest k-minor: beyond, its fourth power would leave the range
+MOST_BITS = 1020  # of an entry that is normalised: more would leave the range
 
 
 def normalise(matrices: FloatArray, k: int = 1) -> tuple[FloatArray, NDArray[np.int64]]:
@@ -26,7 +27,7 @@ def normalise(matrices: FloatArray, k: int = 1) -> tuple[FloatArray, NDArray[np.
     for index in _mixed(matrices, exponent, k) if k > 1 else ():
         size = largest_minor(matrices[index], k)
         if size is not None and k * exponent[index] - size > MIXED:
-            exponent[index] = size // k
+            exponent[index] = max(size // k, exponent[index] - MOST_BITS)
     return times_power_of_two(matrices, -exponent[:, None, None]), exponent
 
 
@@ -43,7 +44,7 @@ def _mixed(matrices: FloatArray, exponent: NDArray[np.int64], k: int) -> NDArray
 def largest_minor(J: FloatArray, k: int) -> int | None:
     """About log2 of the largest k-minor, from k steps of elimination, rows scaled by powers of two; None where all are zero."""
     row_exponent = np.frexp(np.abs(J).max(axis=1))[1].astype(np.int64)
-    A = times_power_of_two(J, -row_exponent[:, None])
+    A = np.ldexp(J.astype(np.longdouble), -row_exponent[:, None])  # whose exponents go further: quotients stay in the range
     total, left = 0.0, np.ones(len(J), dtype=bool)
     for step in range(k):
         with np.errstate(divide="ignore"):
@@ -61,11 +62,19 @@ def largest_minor(J: FloatArray, k: int) -> int | None:
     return int(np.floor(total))
 
 
-def _differences(A: FloatArray, rows: NDArray[np.intp], lost: NDArray[np.bool_], i: np.intp, p: np.intp) -> list[float]:
+def _differences(A: NDArray[np.longdouble], rows: NDArray[np.intp], lost: NDArray[np.bool_], i: np.intp, p: np.intp) -> list[Any]:
     """What is left of entries where nearly all cancels, A_rc - A_rp A_ic / A_ip, from exact numbers."""
-    pivot, along = Fraction(A[i, p]), [Fraction(x) for x in A[i].tolist()]
-    across = {r: Fraction(A[r, p]) for r in rows.tolist()}
-    return [float(Fraction(A[rows[r], c]) - across[int(rows[r])] * along[c] / pivot) for r, c in np.argwhere(lost)]
+
+    def exact(r: int, c: int) -> Fraction:
+        return Fraction(*A[r, c].as_integer_ratio())
+
+    found = []
+    for r, c in zip(*np.nonzero(lost), strict=True):
+        row = int(rows[r])
+        value = exact(row, int(c)) - exact(row, int(p)) * exact(int(i), int(c)) / exact(int(i), int(p))
+        bits = value.numerator.bit_length() - value.denominator.bit_length()
+        found.append(np.ldexp(np.longdouble(float(value / Fraction(2) ** bits)), bits))
+    return found
 
 
 def times_power_of_two(values: FloatArray, exponent: NDArray[np.int64]) -> FloatArray:
