@@ -74,6 +74,19 @@ def test_errors_of_histogram_scores_are_their_spread(sampled) -> None:  # type: 
         assert values.mean() == pytest.approx(wanted, abs=errors.mean() + share)
 
 
+def test_kl_init_of_a_batch_is_that_of_each_matrix_alone() -> None:
+    """Whatever stands beside it: other scales, other widths of histograms, zeros."""
+    rng = np.random.default_rng(0)
+    own, other = (np.stack([lognormal(seed) for seed in seeds]) for seeds in ((1, 2, 3, 4), (5, 6, 7, 8)))
+    own[1], own[2], other[3] = 0.0, np.sign(own[2]), 1e-60 * rng.normal(size=other[3].shape)
+    one, before = (kag.minor_moments(J, 2, method="exact") for J in (own, other))
+    found = kag.kl_init(one, before)
+    assert np.isnan(found[1])
+    assert (found[[0, 2, 3]] > 0).all()
+    alone = [kag.kl_init(one[place], before[place]) for place in range(4)]
+    np.testing.assert_allclose(found, alone, rtol=1e-13)
+
+
 def test_kl_init_of_one_shape_is_zero_and_has_no_error() -> None:
     one = by_engine(lognormal(1), 0)
     assert kag.kl_init(one, one) == moment_scores.kl_init_error(one, one) == 0

@@ -30,9 +30,14 @@ class FactoredJacobian:
         """The same map to some of its units."""
         return FactoredJacobian(self.d[:, rows], self.W[rows])
 
+    def of_points(self, points: slice) -> FactoredJacobian:
+        """Those of some points alone."""
+        return FactoredJacobian(self.d[points], self.W)
+
     def row_norms(self, points: slice = slice(None)) -> np.ndarray:
         """L1 norm of every row over the number of columns, (B, m): the row means of the 1-minors."""
-        return np.abs(self.d[points]) * np.abs(self.W).mean(axis=1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.abs(self.d[points]) * np.abs(self.W).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,14 @@ class DenseJacobian:
         """The same map to some of its units."""
         return DenseJacobian(self.J[:, rows])
 
+    def of_points(self, points: slice) -> DenseJacobian:
+        """Those of some points alone."""
+        return DenseJacobian(self.J[points])
+
     def row_norms(self, points: slice = slice(None)) -> np.ndarray:
         """L1 norm of every row over the number of columns, (B, m)."""
-        return np.abs(self.J[points]).mean(axis=2)
+        with np.errstate(over="ignore"):
+            return np.abs(self.J[points]).mean(axis=2)
 
 
 LayerJacobian = FactoredJacobian | DenseJacobian

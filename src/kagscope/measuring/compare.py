@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -96,10 +97,10 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
             continue
         if one.is_of("initial_moments"):
             for key, moments in state.visited.items():
-                pairs = list(zip(moments, initial.visited.get(key, ()), strict=False))
+                pairs = _side_by_side(moments, initial.visited.get(key, []))
                 if pairs:
-                    values = [one.function(own, before) for own, before in pairs]
-                    stderr = [one.error(own, before) for own, before in pairs] if one.error else np.nan
+                    values = np.concatenate([one.function(*pair) for pair in pairs])
+                    stderr = np.concatenate([one.error(*pair) for pair in pairs]) if one.error else np.nan
                     exact = all(side.are_exact(one.moments) for pair in pairs for side in pair)
                     whole = Values.of(np.arange(len(values)), values, stderr, exact)
                     found[*key, one.name] = _without_noise(key[0], whole, state, initial)
@@ -131,6 +132,17 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
 def _counted_rows(one: Score, share: float, means: np.ndarray, initial: np.ndarray) -> np.ndarray:
     """A score of row means against the quantile of the baseline's."""
     return np.asarray(one.function(means, float(np.quantile(initial, share))))
+
+
+def _side_by_side(own: list[Moments], before: list[Moments]) -> list[tuple[Moments, Moments]]:
+    """Batches of the same items of two networks; one item at a time where they were not batched alike."""
+    if [len(one) for one in own] != [len(one) for one in before]:
+        own, before = _singles(own), _singles(before)
+    return [(replace(a, batched=True), replace(b, batched=True)) for a, b in zip(own, before, strict=False)]
+
+
+def _singles(batches: list[Moments]) -> list[Moments]:
+    return [batch[place] for batch in batches for place in range(len(batch))]
 
 
 def _without_noise(k: int, values: Values, *states: LayerState) -> Values:
@@ -269,7 +281,7 @@ def _histogram(key: tuple[str, int, str], found: list[Moments]) -> pd.DataFrame:
     layer, k, selection = key
     total: dict[float, float] = {-np.inf: 0.0}
     measured = 0
-    for one in found:
+    for one in _singles(found):
         if not one.s1 > 0:
             continue
         measured += 1

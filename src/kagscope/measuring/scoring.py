@@ -83,13 +83,14 @@ class LayerScores:
         Raises:
             InputError: a Jacobian or an output is not finite.
         """
-        J = batch.jacobian.dense()
-        self._check_finite(J, batch)
-        self._add_rows(J)
-        count = len(J) - more
+        count = len(batch.points) - more
+        norms = batch.jacobian.row_norms()
+        self._check_finite(norms, batch)
+        J = batch.jacobian.dense(slice(count))
+        self._add_rows(batch, J, norms[count:])
         if not count:
             return
-        J = J[:count]
+        batch = replace(batch, jacobian=batch.jacobian.of_points(slice(count)))
         ids = np.arange(self._seen, self._seen + count)
         self._seen += count
         self._add_units(J, batch)
@@ -148,8 +149,12 @@ class LayerScores:
 
     # -- one batch ---------------------------------------------------------------------------------------------------------------
 
-    def _check_finite(self, J: np.ndarray, batch: Batch) -> None:
-        bad = ~np.isfinite(J).all(axis=(1, 2))
+    def _check_finite(self, norms: np.ndarray, batch: Batch) -> None:
+        """``norms`` (B, m) of the rows are finite where the Jacobians are, unless their sum overflows."""
+        bad = ~np.isfinite(norms).all(axis=1)
+        J = batch.jacobian.dense() if bad.any() else np.zeros((0, 0, 0))
+        if bad.any():
+            bad = ~np.isfinite(J).all(axis=(1, 2))
         nan = ~np.isfinite(batch.values).all(axis=1)
         if not bad.any() and not nan.any():
             return
@@ -166,12 +171,16 @@ class LayerScores:
             f"infinite ({int(bad.sum())} Jacobians of this batch); check the weights and that input"
         )
 
-    def _add_rows(self, J: np.ndarray) -> None:
-        """What units do at every point: means of |J| over columns, and of the map to the output, slopes by column."""
+    def _add_rows(self, batch: Batch, J: np.ndarray, norms: np.ndarray) -> None:
+        """What units do at every point: means of |J| over columns, ``norms`` of those beyond J; of the map to the output, slopes
+        by column."""
         of_output = self.spec.layer_map == "output"
         kind, parts = ("output_slopes", self._output_slopes) if of_output else ("row_norms", self._row_norms)
         if any(one.is_of(kind) for one in self.spec.asked):
-            parts.append(np.abs(J).max(axis=1) if of_output else np.asarray(row_means(J, 1)))
+            more = np.abs(batch.jacobian.dense(slice(len(J), None))).max(axis=1) if of_output else norms
+            if len(J):
+                parts.append(np.abs(J).max(axis=1) if of_output else np.asarray(row_means(J, 1)))
+            parts.append(more)
 
     def _add_units(self, J: np.ndarray, batch: Batch) -> None:
         if self.spec.layer_map == "output" or J.shape[2] > MAX_COLUMNS:
@@ -303,7 +312,7 @@ class LayerScores:
             if only is None:
                 self._put_own(k, name, ids, moments)
             if moments.bins is not None:
-                self.state.visited.setdefault((k, name), []).extend(moments[i] for i in range(len(moments)))
+                self.state.visited.setdefault((k, name), []).append(moments)
             self.state.scores[k, name, "column_subsets"] = Values.of([WHOLE], float(moments.count // comb(units, k)))
 
     def _put(

@@ -94,7 +94,7 @@ class LayerState:
         items: (P, 2) int: the data point, as an index in the inputs given, and the token (-1 where there are none) of each
             Jacobian, in the order in which they were measured; what costs much is measured at the first ones.
         scores: values by (k, selection, score).
-        visited: moments with a histogram of the first items, where every minor was looked at, by (k, selection).
+        visited: moments with a histogram of the first items, batch after batch, by (k, selection).
         row_means: row means of the k-minor matrix at the first items, (P, rows), by k.
         row_norms: means of |J| over the columns at the points of the budget, (U, m); None where not asked for.
         output_slopes: largest |d output / d unit| at the same points, (U, n); of the map "output" alone.

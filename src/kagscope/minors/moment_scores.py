@@ -7,9 +7,10 @@ they are undefined: NaN.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError, UndefinedScore
@@ -17,16 +18,20 @@ from kagscope.base.reasons import ALL_ZERO
 from kagscope.minors._input import Values, check_positive
 from kagscope.minors.plan import Estimate
 from kagscope.minors.replicates import UNEVEN, carried
+from kagscope.minors.threads import one_blas_thread
 from kagscope.registry import Score, all_scores, register
 
 if TYPE_CHECKING:
     from kagscope.minors.moments import Moments
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 LN2 = float(np.log(2.0))
 SPREAD = 7.0  # bins, the width of the bell that kl_init is smoothed with: 7 / 8 of an octave
 _places = np.arange(-4 * int(SPREAD), 4 * int(SPREAD) + 1) / SPREAD
 BELL = np.exp(-0.5 * _places**2) / np.exp(-0.5 * _places**2).sum()
+BLOCK = 64  # bins that are spread at once, from twice as many: the bell is no wider
+BELLS = np.stack([np.roll(np.pad(BELL, (0, 2 * BLOCK - len(BELL))), place) for place in range(BLOCK)], axis=1)
 
 
 @register(
@@ -202,16 +207,12 @@ def kl_init(moments: Moments, initial: Moments) -> Values:
     """
     if len(moments) != len(initial):
         raise InputError(f"kl_init of {len(moments)} matrices against {len(initial)}; give the same number of each")
-    value = np.full(len(moments), np.nan)
-    for row in range(len(moments)):
-        left, right = _centred(moments, row), _centred(initial, row)
-        if left is None or right is None:
-            continue
-        first = min(left[0], right[0])
-        width = max(left[0] + len(left[1]), right[0] + len(right[1])) - first
-        p, q = (_smoothed(part, first, width, zeros) for part, zeros in ((left, left[2]), (right, right[2])))
-        value[row] = float((p * np.log(p / q)).sum())
-    return moments.out(value)
+    left, right = _centred(moments), _centred(initial)
+    first = np.minimum(left.first, right.first)
+    width = np.maximum(left.first + left.width, right.first + right.width) - first
+    p, q = (_smoothed(one, first, width) for one in (left, right))
+    terms = p * np.log(np.divide(p, q, out=np.ones_like(p), where=q > 0))
+    return moments.out(np.where(left.there & right.there, terms.sum(axis=1), np.nan))
 
 
 def kl_init_error(moments: Moments, initial: Moments) -> Values:
@@ -236,30 +237,55 @@ def jackknife(function: Callable[..., Any], needs: Collection[str], *given: Mome
     return np.where(unknown, np.nan, np.sqrt((groups - 1) / groups * spread))
 
 
-def _centred(moments: Moments, row: int) -> tuple[int, FloatArray, float] | None:
-    """First bin, counts over log2(M / mean M) and exact zeros of one matrix; None where S1 = 0."""
-    bins = _bins(moments)
-    mean = _mean_position(moments)[row]
-    if not np.isfinite(mean):
-        return None
-    used = np.flatnonzero(bins.counts[row])
-    counts = bins.counts[row, used[0] : used[-1] + 1].astype(np.float64)
-    shift = float(bins.first[row] + used[0] - mean)
-    whole = int(np.floor(shift))
-    share = shift - whole
-    split = np.zeros(len(counts) + 1)
-    split[:-1] = counts * (1 - share)
-    split[1:] += counts * share
-    return whole, split, float(bins.zeros[row])
+class _Centred(NamedTuple):
+    """Histograms over log2(M / mean M), of a batch: each its own first bin and width, none where S1 = 0.
+
+    Attributes:
+        first, width: (B,) of the bins in use.
+        counts: (B, W) from the first on.
+        zeros: (B,) exact zeros.
+        there: (B,) whether S1 > 0.
+    """
+
+    first: IntArray
+    width: IntArray
+    counts: FloatArray
+    zeros: FloatArray
+    there: NDArray[np.bool_]
 
 
-def _smoothed(part: tuple[int, FloatArray, float], first: int, width: int, zeros: float) -> FloatArray:
-    """Shares of ``width`` bins from ``first`` on, and of zeros; spread by a bell wide against a bin, +1/2 a count a bin."""
-    counts = np.zeros(width)
-    counts[part[0] - first : part[0] - first + len(part[1])] = part[1]
-    spread = np.append(np.convolve(counts, BELL, mode="full"), zeros)
+def _centred(moments: Moments) -> _Centred:
+    bins, mean = _bins(moments), _mean_position(moments)
+    padded = np.pad(bins.counts, ((0, 0), (0, 1))).astype(np.float64)
+    used, last = padded != 0, padded.shape[1] - 1
+    there = np.isfinite(mean) & used.any(axis=1)
+    begin = np.where(there, used.argmax(axis=1), 0)
+    width = np.where(there, last + 2 - used[:, ::-1].argmax(axis=1) - begin, 0)
+    shift = np.where(there, bins.first + begin - np.where(there, mean, 0.0), 0.0)
+    whole = np.floor(shift).astype(np.int64)
+    place = begin[:, None] + np.arange(int(width.max(initial=0)))
+    own = np.take_along_axis(padded, np.minimum(place, last), axis=1) * there[:, None]
+    share = (shift - whole)[:, None]
+    counts = own * (1 - share)
+    counts[:, 1:] += own[:, :-1] * share
+    return _Centred(whole, width, counts, np.asarray(bins.zeros, dtype=np.float64), there)
+
+
+def _smoothed(part: _Centred, first: IntArray, width: IntArray) -> FloatArray:
+    """(B, W) shares of ``width`` bins from ``first`` on and, last, of zeros; spread by a bell wide against a bin, +1/2 a count
+    a bin."""
+    most, wide, bell = int(width.max(initial=0)), part.counts.shape[1], len(BELL)
+    blocks = -(-(most + bell) // BLOCK)
+    placed = np.zeros((len(first), max(BLOCK * (blocks + 1), most + wide + bell)))
+    places = np.arange(wide) + np.where(part.there, part.first - first, 0)[:, None] + bell - 1
+    np.put_along_axis(placed, places, part.counts, axis=1)
+    windows = sliding_window_view(placed, 2 * BLOCK, axis=1)[:, : BLOCK * blocks : BLOCK]
+    with one_blas_thread():
+        spread = (windows.reshape(-1, 2 * BLOCK) @ BELLS).reshape(len(first), -1)[:, : most + bell]
     spread += 0.5
-    return spread / spread.sum()
+    spread *= np.arange(most + bell) < (width + bell - 1)[:, None]
+    spread[:, -1] = part.zeros + 0.5
+    return np.asarray(spread / spread.sum(axis=1, keepdims=True))
 
 
 def of_moments() -> list[Score]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -176,7 +177,7 @@ class Moments:
         """Whether every number is exact up to rounding, none sampled."""
         return self.are_exact((*SUMS, "histogram"))
 
-    @property
+    @cached_property
     def stderr(self) -> dict[str, Values]:
         """Standard error by moment (and score) name, for what was sampled; NaN where it is not known. Empty when all is exact.
 
