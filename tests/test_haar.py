@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.minors.haar import haar_constant, haar_mean_s1, haar_mean_s1_estimate
 from kagscope.minors.rotated import random_orthogonal, rotation_ratio, rotation_ratio_estimate
@@ -190,3 +191,13 @@ def test_tall_matrices_are_rotated_by_thin_draws_of_the_same_law() -> None:
     expected, error = top(J) / tops.mean(), top(J) * tops.std() / tops.mean() ** 2 / 20
     assert abs(got.value - expected) < 4 * np.hypot(got.stderr, error)
     assert got.stderr < 0.05 * expected
+
+
+def test_means_are_the_same_bits_after_pairs_were_drawn() -> None:
+    """Roots of S2 are summed once for a matrix, by whoever asks first."""
+    J = np.random.default_rng(3).normal(size=(6, 48))
+    J[2] = 0.0
+    chosen, shape = [kag.All(), kag.Ball(3), kag.Apart(4)], (6, 8)
+    before = kag.haar_mean_s1(J, 2, chosen, image_shape=shape)
+    kag.minor_moments(J, 2, chosen, image_shape=shape, method="sampled")
+    assert kag.haar_mean_s1(J, 2, chosen, image_shape=shape) == before

@@ -9,6 +9,7 @@ entropy is not left to chance (generalised regression estimator: Särndal, Swens
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import comb
 
 import numpy as np
@@ -27,7 +28,7 @@ ROW_DRAWS = 96  # rows of each drawn pair then
 WHOLE = 2.0**25  # minors that are visited all, however many rows
 LOST = 1e-9  # share of S4 that may be rounding
 MOST_MENDED = 2.0**27  # minors visited for it
-PARTS = 32  # of the visits, fixed: threads never change a bit
+PARTS, FEWEST = 32, 256  # parts of the visits, and pairs of one: fixed, threads never change a bit
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Draws:
         sums: (3, cells, REPLICATES) of S1, S4 where Grams cancel, entropy.
         spread: (3, D) what each draw adds to the sums apart from the mean of its cell, and (D,) the cells.
         top: (cells,) largest minor met.
-        hist: (cells, GROUPS, SLOTS) independent estimates of the counts, or None.
+        hist: (cells, GROUPS, slots) independent estimates of the counts of minors that are not zero, or None.
+        first: the slot that ``hist`` begins with.
         complete: whether every pair was visited in full, so that nothing is left to chance.
         steps: minors looked at.
     """
@@ -49,6 +51,7 @@ class Draws:
     spread: tuple[FloatArray, IntArray]
     top: FloatArray
     hist: FloatArray | None
+    first: int
     complete: NDArray[np.bool_]
     steps: float
 
@@ -76,6 +79,7 @@ class PairDraws:
         self.rows_drawn = m > MOST_ROWS and len(self.pairs) * self.row_sets > WHOLE
         self.known, s4, rounding = pair_volumes(J, self.VT, self.pairs, powers)
         self.q = self.known[0]
+        _remember_sums(J, pairs, self._by_cell(self.q))
         self.s2, self.live = self._by_cell(self.q**2), self._by_cell(self.q > 0)
         self.lost_s4 = self._mend(s4, rounding)
         self.s4 = self._by_cell(np.where(self.lost_s4, 0.0, s4))
@@ -122,7 +126,7 @@ class PairDraws:
             places += [np.full(len(sure), cell * (GROUPS + 1))]
             places += [cell * (GROUPS + 1) + np.repeat(group, len(index) // REPLICATES)]
         looked = np.concatenate(visits)
-        steps, found, hist = self._visited(looked, np.concatenate(weights), np.concatenate(places), seed, histogram)
+        steps, found, hist, first = self._visited(looked, np.concatenate(weights), np.concatenate(places), seed, histogram)
         values = np.stack([found[0], np.where(self.lost_s4[looked], found[1], 0.0), found[2]])
         sums, spread, top = np.empty((3, self.cells, REPLICATES)), [], np.zeros(self.cells)
         place = 0
@@ -136,13 +140,14 @@ class PairDraws:
         of = np.repeat(np.arange(self.cells), [one.shape[1] for one in spread])
         complete = np.array([not len(index) for _, index, _ in parts], dtype=bool)
         if hist is not None:
-            shares = hist.reshape(self.cells, GROUPS + 1, SLOTS)
+            shares = hist.reshape(self.cells, GROUPS + 1, -1)
             hist = shares[:, :1] + GROUPS * shares[:, 1:]
             if not self.rows_drawn:  # how many minors there are of pairs that have any is known
                 seen = hist.sum(axis=2)
                 known = np.broadcast_to((self.live * self.row_sets)[:, None], seen.shape)
                 hist *= np.divide(known, seen, out=np.zeros(seen.shape), where=seen > 0)[:, :, None]
-        return Draws(draws, sums, (by_draw, of), top, hist, complete, steps)
+            hist = hist[:, :, 1:]
+        return Draws(draws, sums, (by_draw, of), top, hist, first, complete, steps)
 
     def _drawn(self, cell: int, draws: int, seed: list[int]) -> tuple[IntArray, IntArray, FloatArray]:
         """Pairs of a cell taken for certain, (REPLICATES * draws,) drawn pairs and the chance of each in one draw."""
@@ -167,8 +172,9 @@ class PairDraws:
 
     def _visited(
         self, index: IntArray, weights: FloatArray, cells: IntArray, seed: list[int], histogram: bool
-    ) -> tuple[float, FloatArray, FloatArray | None]:
-        """Minors looked at, (4, V) sums of pairs and weighted counts of each cell and group.
+    ) -> tuple[float, FloatArray, FloatArray | None, int]:
+        """Minors looked at, (4, V) sums of pairs and weighted counts of each cell and group: zeros, and the slots in use from the
+        first one on.
 
         Each pair is visited once, unless rows are drawn. One that several groups drew counts to the last of them.
         """
@@ -179,25 +185,32 @@ class PairDraws:
             of = np.empty(len(index), dtype=np.int64)
             of[inverse] = cells
             cells = of
+            order = np.argsort(cells, kind="stable")
+            back = np.empty(len(index), dtype=np.int64)
+            back[order] = np.arange(len(index))
+            index, weights, cells, inverse = index[order], weights[order], cells[order], back[inverse]
         sums = np.zeros((len(index), 4))
-        bounds = even_parts([1.0] * len(index), PARTS) if len(index) else [0]
-
-        def work(part: int) -> FloatArray:
-            some = slice(bounds[part], bounds[part + 1])
-            rows = ROW_DRAWS if self.rows_drawn else 0
-            u = np.sort(np.random.default_rng([*seed, self.cells, part]).random((some.stop - some.start, rows)), axis=1)
-            low = cells[some].min()
-            own = np.zeros((cells[some].max() + 1 - low if histogram else 0, SLOTS))
-            visit_pairs(self.VT, self.pairs[index[some]], u, weights[some], cells[some] - low, sums[some], own)
-            return own
-
-        hists = run_parts(work, len(bounds) - 1)
         hist = np.zeros((self.cells * (GROUPS + 1) if histogram else 0, SLOTS))
-        for part, own in enumerate(hists):
-            low = cells[bounds[part] : bounds[part + 1]].min()
-            hist[low : low + len(own)] += own
+        parts = min(PARTS, 1 + len(index) // FEWEST)
+        bounds = np.unique(np.arange(parts + 1) * len(index) // parts)
+        if histogram and len(index):  # whole cells and groups: no two parts add to the same counts
+            lengths = np.bincount(cells, minlength=self.cells * (GROUPS + 1))
+            bounds = np.append(0, np.cumsum(lengths))[even_parts([float(one) for one in lengths], parts)]
+
+        def work(part: int) -> None:
+            some = slice(bounds[part], bounds[part + 1])
+            u = np.zeros((some.stop - some.start, 0))
+            if self.rows_drawn:
+                u = np.sort(np.random.default_rng([*seed, self.cells, part]).random((len(u), ROW_DRAWS)), axis=1)
+            visit_pairs(self.VT, self.pairs[index[some]], u, weights[some], cells[some], sums[some], hist)
+
+        run_parts(work, len(bounds) - 1)
         inner = comb(ROW_DRAWS, 2) if self.rows_drawn else self.row_sets
-        return float(len(index) * inner), sums.T[:, inverse], hist if histogram else None
+        steps = float(len(index) * inner)
+        used = 1 + np.flatnonzero(hist[:, 1:].any(axis=0))
+        low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (1, 1)
+        counts = np.concatenate([hist[:, :1], hist[:, low:high]], axis=1) if histogram else None
+        return steps, sums.T[:, inverse], counts, low
 
     def _estimate(
         self, cell: int, values: FloatArray, sure: IntArray, index: IntArray, chance: FloatArray
@@ -220,6 +233,33 @@ class PairDraws:
         spread = (rest - middle) * np.sqrt((index.size + 3) / (index.size - 3))  # fitted slopes follow their draws
         replicates = (middle[..., None] + spread.reshape(3, REPLICATES, draws)).mean(axis=2)
         return certain + mean[:, None] + replicates, spread / draws
+
+
+_sums: dict[bytes, tuple[IntArray, FloatArray]] = {}  # by digest of the matrix: pairs, and sums of q by cell; the oldest first
+REMEMBERED = 256
+
+
+def volume_sums(J: FloatArray, pairs: IntArray, starts: IntArray) -> FloatArray:
+    """(cells,) sums of q = sqrt(S2) over the column pairs of each cell; those of a matrix that pairs were drawn from are known.
+
+    Args:
+        J: (m, n) normalised, without zero rows.
+        pairs, starts: as for :class:`PairDraws`.
+    """
+    known = _sums.get(_digest(J))
+    if known is not None and known[0] is pairs:
+        return known[1]
+    return np.asarray(np.add.reduceat(pair_volumes(J, np.ascontiguousarray(J.T), pairs)[0][0], starts[:-1]))
+
+
+def _remember_sums(J: FloatArray, pairs: IntArray, sums: FloatArray) -> None:
+    _sums[_digest(J)] = pairs, sums
+    while len(_sums) > REMEMBERED:
+        _sums.pop(next(iter(_sums)), None)
+
+
+def _digest(J: FloatArray) -> bytes:
+    return blake2b(np.ascontiguousarray(J).data, person=str(J.shape[1]).encode()).digest()
 
 
 def pair_volumes(

@@ -16,11 +16,11 @@ from kagscope.minors._input import MatrixLike, Values, as_matrices, check_choice
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.haar import haar_constant, haar_mean_s1_estimate
 from kagscope.minors.moment_scores import rotation_ratio_error, rotation_ratio_of_pr
-from kagscope.minors.pair_draws import pair_volumes
+from kagscope.minors.pair_draws import volume_sums
 from kagscope.minors.plan import BYTES_A_SUBSET, Estimate
 from kagscope.minors.rotated import rotation_ratio_estimate
 from kagscope.minors.row_draws import RowDraws
-from kagscope.minors.scaling import normalise
+from kagscope.minors.scaling import nonzero_rows, normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, as_masks, cached_subsets
 
 BoolArray = NDArray[np.bool_]
@@ -163,8 +163,7 @@ def _areas(matrices: NDArray[np.float64], selections: Sequence[Selection], layou
     scaled, exponent = normalise(matrices, 2)
     for row, matrix in enumerate(scaled):
         if len(pairs):
-            volumes = pair_volumes(matrix, np.ascontiguousarray(matrix.T), pairs)[0][0]
-            found[row] = np.add.reduceat(volumes, starts[:-1]) @ subsets.membership
+            found[row] = volume_sums(nonzero_rows(matrix), pairs, starts) @ subsets.membership
     with np.errstate(over="ignore", under="ignore"):
         return np.ldexp(factor * found, 2 * exponent[:, None])
 

@@ -127,10 +127,10 @@ class _Estimate:
                 self.converged = False
         self.first, self.groups = 0, np.zeros((GROUPS, 0))
         if draws.hist is not None:
-            whole = draws.hist[member].sum(axis=0)[:, 1:]
+            whole = draws.hist[member].sum(axis=0)
             used = np.flatnonzero(whole.any(axis=0))
             if used.size:
-                self.first, self.groups = int(used[0]), whole[:, used[0] : used[-1] + 1].copy()
+                self.first, self.groups = draws.first + int(used[0]), whole[:, used[0] : used[-1] + 1].copy()
 
     def _criteria(self, task: Task, s1: float | None) -> Iterator[tuple[str, FloatArray]]:
         """For each sum wanted, its name and what to mix S1, S4 and entropy with so that a standard error of 1 is enough."""
@@ -191,11 +191,11 @@ class _Stages:
 def _histogram(ones: list[_Estimate], task: Task) -> Bins:
     """Estimated counts in absolute bins, with those of each group of replicates; the rest is zero."""
     used = [one for one in ones if one.groups.shape[1]]
-    low = min((one.first for one in used), default=0)
-    high = max((one.first + one.groups.shape[1] for one in used), default=0)
+    low = min((one.first for one in used), default=1)
+    high = max((one.first + one.groups.shape[1] for one in used), default=1)
     full = np.zeros((len(ones), GROUPS, high - low))
     for row, one in zip(full, ones, strict=True):
         row[:, one.first - low : one.first - low + one.groups.shape[1]] = one.groups
     full *= np.minimum(1.0, task.minors / np.maximum(full.sum(axis=2, keepdims=True), 1.0))
-    bins = sampled_bins(full, task.k, task.minors, task.inside.exponent, low + 1)
+    bins = sampled_bins(full, task.k, task.minors, task.inside.exponent, low)
     return bins._replace(replicates=None) if all(one.complete for one in ones) else bins
