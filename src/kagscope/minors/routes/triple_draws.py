@@ -99,7 +99,7 @@ class Volumes:
 
     Attributes:
         counts: (cells,) triples.
-        sums: (cells, 5) of volumes v: v, v ln v, v^2, v^4, and the squared products of the lengths.
+        sums: (cells, 5) of volumes v: v, about v log2 v, v^2, v^4, and the squared products of the lengths.
         work: rows of a drawn triple that are looked at, and the volumes, in minors.
     """
 

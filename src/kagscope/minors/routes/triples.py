@@ -22,6 +22,7 @@ from kagscope.minors.moments import GROUPS, REPLICATES, SUMS, Bins
 from kagscope.minors.rank import rank_below
 from kagscope.minors.replicates import carried
 from kagscope.minors.routes.triple_draws import Cells, Draws, Volumes
+from kagscope.minors.routes.triple_kernels import times_logarithm
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
 
@@ -37,7 +38,7 @@ LOST = 1e-8  # and below this, volumes are rounding: left to draws one column af
 MOST_BITS = 70  # between columns, and between rows: fourth powers of volumes stay in the range
 S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
 CONTROLS = {"s1": [0], "s4": [3], "entropy": [0, 1]}  # columns of ``Volumes.sums`` that a sum goes with
-MOST_TIMES = 8.0  # as many draws at a time as there were, at most
+MOST_TIMES = 3.0  # as many draws at a time as there were, at most
 
 
 class Triples:
@@ -202,8 +203,9 @@ class _Estimates:
         self.deviations: dict[str, FloatArray] = {}
         self.replicates: dict[str, FloatArray] = {}
         scale = 1.0 / np.maximum(volumes.sums[:, 0], np.finfo(np.float64).tiny)[drawn.cells]  # each cell counts alike
-        logs = np.log(drawn.volumes)
-        powers = {0: drawn.volumes, 1: drawn.volumes * logs, 3: drawn.volumes**4}
+        logs = np.empty_like(drawn.volumes)
+        times_logarithm(drawn.volumes.ravel(), logs.ravel())
+        powers = {0: drawn.volumes, 1: logs, 3: drawn.volumes**4}
         for name, controls in CONTROLS.items():
             values, known = drawn.sums[SUMS.index(name)] * drawn.inverse, np.zeros(cells)
             given = np.stack([powers[one] * drawn.inverse for one in controls])
