@@ -248,8 +248,8 @@ def _defaults(dataset: Dataset) -> dict[str, Any]:
         "rotation_points": 6 if small else 3,
         "rotations": 12 if small else 8,
         "divergence_points": 16,
-        "window_points": 16 if small else 2,
-        "unit_points": 1000 if small else 400,
+        "window_points": 16 if small else 1,
+        "unit_points": 1000 if small else 200,
     }
 
 
