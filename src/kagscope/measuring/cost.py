@@ -14,8 +14,8 @@ from kagscope.registry import moments_for
 STATE_OVERHEAD = 0.09  # to measure one layer of one network, however small
 MINORS_PER_SECOND = 3e8  # visited, with everything that is measured beside them
 ZONOGON_STEP = 1e-9  # a vector of a pair, times the logarithm of how many there are
-SAMPLED_PAIRS = 2.5e-7  # a column pair's Gram, draws and rows, of a Jacobian of up to 256 rows
-TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.0  # a 3-minor's, up to what a sampled point takes
+SAMPLED_PAIRS = 4e-7  # a column pair's Gram, draws and rows, of a Jacobian of up to 256 rows
+TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.6  # a 3-minor's, up to what a sampled point takes
 ROTATION = 1e-9  # a rotated Jacobian's, times rows, columns and the smaller of both
 PASS_BYTE = 5e-10  # a byte that a pass back or forward moves through
 SUMS = frozenset({"s1", "s2", "s4"})  # moments of pairs that need no look at every minor

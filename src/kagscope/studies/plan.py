@@ -56,7 +56,7 @@ def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int
     """
     rate = _product_rate() * SHARE_OF_PEAK
     train = sum(_train_seconds(job.run, images[job.run.data], classes[job.run.data], rate) for job in jobs)
-    geometry = sum(_spec_seconds(job.run, name, spec) for job in jobs for name, spec in job.what.specs.items())
+    geometry = _geometry_seconds(jobs)
     size = sum(4.0 * len(job.run.steps) * _parameters(job.run, classes[job.run.data]) + _table_bytes(job) for job in jobs)
     memory = max((task_memory(job, images[job.run.data]) for job in jobs), default=0.0)
     return Estimate(len(jobs), train, geometry, size, memory)
@@ -90,13 +90,22 @@ def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> fl
     return steps * STEP_OVERHEAD + 6.0 * run.epochs * count * _parameters(run, classes) / rate
 
 
-def _spec_seconds(run: RunConfig, name: str, spec: MeasureSpec) -> float:
-    n = run.n_inputs
+def _geometry_seconds(jobs: Sequence[Job]) -> float:
+    """Each network at each of its steps, and at initialisation once for all trainings that start there."""
+    seconds, initial = 0.0, {}
+    for run, what in jobs:
+        for name, spec in what.specs.items():
+            each = _state_seconds(run, spec)
+            seconds += each * sum(step != 0 for step in steps_of(name, run.steps))
+            initial[run.at_initialisation(seed=run.seed), spec.id] = each
+    return seconds + sum(initial.values())
+
+
+def _state_seconds(run: RunConfig, spec: MeasureSpec) -> float:
     widths = (
         run.widths if isinstance(spec.layers, str) else [run.widths[int(one.removeprefix("hidden")) - 1] for one in spec.layers]
     )
-    each = sum(layer_seconds(width, n, _points(spec), spec) for width in widths)
-    return each * len(steps_of(name, run.steps))
+    return sum(layer_seconds(width, run.n_inputs, _points(spec), spec) for width in widths)
 
 
 def _table_bytes(job: Job) -> float:
