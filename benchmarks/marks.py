@@ -33,9 +33,15 @@ from torch import nn
 import kagscope as kag
 import measure as cases
 from engine import IMAGE, SCALES, peak
+from kagscope.data import load
 from kagscope.minors.subsets import complete_pairs
 from kagscope.minors.sweeps import enumerate_all, enumerate_sums
 from kagscope.minors.threads import threads
+from kagscope.studies.file import configs
+from kagscope.studies.networks import Measuring
+from kagscope.studies.reproduce import reproduction
+from kagscope.studies.runs import Job
+from kagscope.training import TrainedNetwork
 from kagscope.training.models import mlp
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,6 +148,22 @@ def layers_of_net() -> kag.Report:
     return kag.measure(net, x, baseline=before, k=(1, 2, 3), selections=SCALES, progress=False, **IMAGE)
 
 
+def study_net(width: int) -> tuple[float, str]:
+    """Processor seconds of the geometry of one net of `reproduce` on mnist10k; nets with drawn weights stand for trained ones."""
+    data = load("mnist10k", progress=False)
+    jobs = [Job(*pair) for pair in configs(reproduction(widths=(width,), seeds=1), {"mnist10k": data})]
+    measuring, began = Measuring(data), time.process_time()
+    with kag.limit_threads(1):
+        for run, what in jobs:
+            shape = (run.n_inputs, run.widths, data.n_classes)
+            states = {step: dict(mlp(*shape, seed=step).state_dict()) for step in run.steps}
+            known = dict.fromkeys(run.steps, 0.0)
+            measuring.tables(
+                run, TrainedNetwork(run.seed, run.training_settings(), states, known, known, 0.0, 94), what, what.specs
+            )
+    return (time.process_time() - began) / len(jobs), f"of {len(jobs)} that start from one"
+
+
 def convolutions() -> kag.Report:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 8, 7, 3), nn.GELU(), nn.Conv2d(8, 16, 4, 1), nn.GELU(), nn.Flatten(), nn.Linear(400, 10))
@@ -229,6 +251,11 @@ def marks(mnist: str) -> list[Mark]:
         Mark("sums of 4th powers of 3-minors, 64 x 784", "1 (to 2 to 7%)", 0.3, "s", triples, fourth_powers),
         Mark("geometry of a 784-128-128-10 net, 24 points, one core", "153", 15, "s",
              lambda: timed(geometry, repeats=1, warm=False), geometry),
+        *(
+            Mark(f"geometry of a net of reproduce, {width} wide, one core", "15 on average", 8 if wide else 12, "s of processor",
+                 partial(study_net, width))
+            for width in (32, 64, 128)
+        ),
         Mark("convolution layers, 512 and 400 x 784, 6 points", "23", 5, "s", lambda: timed(conv, repeats=1, warm=False), conv),
         Mark("Jacobians of a CNN over the best other way", "1.6 to 2.3", 1.1, "x", lambda: jacobians("cnn"), minutes=True),
         Mark("Jacobians of a ViT over the best other way", "1.6", 1.1, "x", lambda: jacobians("vit"), minutes=True),
