@@ -129,9 +129,9 @@ def test_sums_of_a_layer_whose_points_share_one_matrix_are_exact(monkeypatch: py
     passes: list[frozenset[str]] = []
     factored = LayerScores._factored
 
-    def counted(self: LayerScores, form: Any, items: slice, moments: frozenset[str]) -> Any:
+    def counted(self: LayerScores, form: Any, moments: frozenset[str], group: int) -> Any:
         passes.append(moments)
-        return factored(self, form, items, moments)
+        return factored(self, form, moments, group)
 
     monkeypatch.setattr(LayerScores, "_factored", counted)
     options: dict[str, Any] = {"layers": "1", "k": 2, "scores": ["pr", "ipr", "rr_pr", "kl_uniform"], "progress": False}
