@@ -18,7 +18,7 @@ from kagscope.jacobians.inputs import as_inputs
 from kagscope.jacobians.layers import find_layers, see_calls
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner
-from kagscope.jacobians.structure import outer_diagonal, shared_signature
+from kagscope.jacobians.structure import outer_diagonal, same, shared_signature
 from kagscope.jacobians.untouched import untouched
 
 TOLERANCE = 2e-7  # of central differences with a step of 1e-6, relative to the largest entry or 1
@@ -281,6 +281,20 @@ def test_signature_is_a_random_row_times_the_matrix_that_all_share(tokens: bool)
     torch.testing.assert_close(outer.d, 1 - h.detach() ** 2)
     v = torch.randn(5, generator=torch.Generator().manual_seed(1)).to(W)
     torch.testing.assert_close(shared_signature(outer, u, tokens), v @ W)
+
+
+def test_one_point_in_another_piece_shares_no_signature() -> None:
+    u = torch.tensor([[1.0, 2.0], [-1.0, 1.0], [2.0, 1.0]], requires_grad=True)
+    outer = outer_diagonal(torch.tanh(torch.relu(u) @ zoo.numbers(5, 2).T))
+    assert outer is not None
+    assert shared_signature(outer, u, False) is None
+
+
+def test_sameness_is_relative_and_zeros_are_the_same() -> None:
+    one = torch.tensor([3e-6, 1e-6])
+    assert same(0 * one, 0 * one)
+    assert same(one, one * (1 + 1e-6))
+    assert not same(one, one * (1 + 1e-4))
 
 
 def test_points_in_other_pieces_of_a_piecewise_affine_map_do_not_share_the_matrix() -> None:
