@@ -53,6 +53,7 @@ def of_steps(steps: int = 100) -> None:
     penalties = {
         "none": None,
         "layer 1, rows=32": kag.GeometryPenalty(model, ["1"], "pr", -0.1, 8, rows=32),
+        "layer 1, rows=32, every=4": kag.GeometryPenalty(model, ["1"], "pr", -0.1, 8, rows=32, every=4),
         "layer 1, rows=32, every=8": kag.GeometryPenalty(model, ["1"], "pr", -0.1, 8, rows=32, every=8),
         "layer 1, exact": kag.GeometryPenalty(model, ["1"], "pr", -0.1, 8),
         "layer 2, rows=32": kag.GeometryPenalty(model, ["3"], "pr", -0.1, 4, rows=32),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import kagscope as kag
+from kagscope.jacobians.structure import outer_diagonal, weight_at
 from kagscope.scores import functional
 from kagscope.steering.gradients import InputGradientPenalty
 from kagscope.steering.penalty import draw_rows
@@ -34,6 +35,22 @@ def test_value_is_the_mean_log_of_what_measure_says(layer: str) -> None:
     assert term.item() == pytest.approx(-0.5 * _log_pr(model, layer, 6), rel=1e-5)
     assert penalty.values[layer] == pytest.approx(-2 * term.item(), rel=1e-6)
     assert penalty.costs[layer].shared == (layer == "1")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_weight_of_an_affine_map_is_read_from_its_graph(bias: bool) -> None:
+    linear = nn.Linear(12, 5, bias=bias)
+    u = torch.rand(4, 3, 4, requires_grad=True)
+    for x, found in ((u.flatten(1), True), (2 * u.flatten(1), False), (u.mT.reshape(4, 12), False)):
+        h = torch.tanh(linear(x))
+        outer = outer_diagonal(h)
+        assert outer is not None
+        W = weight_at(outer.edge, u)
+        assert (W is not None) == found
+        if W is not None:
+            assert torch.equal(W, linear.weight)
+            (gradient,) = torch.autograd.grad(W.square().sum(), [linear.weight])
+            assert torch.equal(gradient, 2 * linear.weight)
 
 
 @pytest.mark.parametrize("score", ["pr", "effective_minors", "rr_pr", "alignment", "jacobian_l1", "jacobian_l2"])

@@ -67,6 +67,23 @@ def outer_diagonal(h: Tensor, create_graph: bool = False) -> Outer | None:
     return Outer(edge, found[0]) if found[0] is not None and found[0].shape == h.shape else None
 
 
+def weight_at(edge: GradientEdge, u: Tensor) -> Tensor | None:
+    """The weight W (m, n) of the affine map z = W u + b that made the tensor at ``edge`` of ``u`` (B, …), flattened or not.
+
+    It is the tensor that autograd kept for z's own derivative, and so leads to the parameters; None where z was made otherwise.
+    """
+    place = {"AddmmBackward0": 1, "MmBackward0": 0}.get(edge.node.name())
+    if place is None or getattr(edge.node, "_saved_alpha", 1) != 1:
+        return None
+    source: Any = edge.node.next_functions[place][0]
+    while source is not None and source.name() in ("ViewBackward0", "UnsafeViewBackward0"):
+        source = source.next_functions[0][0]
+    weight: Tensor = edge.node._saved_mat2  # type: ignore[attr-defined]
+    if getattr(source, "variable", None) is not u or len(weight) != u[0].numel():
+        return None
+    return weight.mT
+
+
 def shared_signature(outer: Outer, u: Tensor, tokens: bool) -> Tensor | None:
     """v^T dz/du for one random v, the same at every point, and with ``tokens`` at every token (which must not mix).
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -199,6 +200,12 @@ class Task:
         found = torch.where(defined, values, math.nan).to(self.given.dtype)
         return found if self.batched else found[0]
 
+    def with_rows(self, rows: Rows) -> Task:
+        """S1 estimated from these row pairs; what is known of the matrices is kept."""
+        found = replace(self, rows=rows)
+        found.__dict__["row_minors"] = self.row_minors
+        return found
+
     def s1(self) -> Tensor:
         """(B,) sum of |minors|."""
         if self.k == 1:
@@ -219,6 +226,13 @@ class Task:
         side = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
         return pair_areas_of(side, *_row_pairs(len(side), side.device)).sum()
 
+    @cached_property
+    def row_minors(self) -> Tensor:
+        """(m, m) S2 of every row pair of the one W or J; 0 on the diagonal."""
+        gram = self.matrices[0] @ self.matrices[0].mT
+        squares = gram.diagonal()
+        return (torch.outer(squares, squares) - gram.square()).clamp(min=0).fill_diagonal_(0.0)
+
     def s2(self) -> Tensor:
         """(B,) sum of squared minors, from Gram matrices."""
         if self.k == 1:
@@ -228,7 +242,7 @@ class Task:
             return torch.stack([self._areas_squared(matrix).sum() for matrix in self._dense()])
         if self.d is not None:
             squares = self.d.square()
-            return 0.5 * ((squares @ _principal_minors(self.matrices[0])) * squares).sum(-1)
+            return 0.5 * ((squares @ self.row_minors) * squares).sum(-1)
         sides = self.matrices if self.matrices.shape[1] <= self.matrices.shape[2] else self.matrices.mT
         first, second = _row_pairs(sides.shape[1], sides.device)
         return _two_minors(sides @ sides.mT, first, second).sum(-1)
@@ -263,17 +277,11 @@ class Task:
 
 def row_pair_sizes(task: Task) -> Tensor:
     """(m, m) sqrt(S2) of every row pair of the one W or J of a task, times the sum of |d_i d_j|; each pair stands there twice."""
-    size = _principal_minors(task.matrices[0]).sqrt()
+    size = task.row_minors.detach().sqrt()
     if task.d is not None:
-        size = size * (task.d.abs().mT @ task.d.abs())
+        d = task.d.detach().abs()
+        size = size * (d.mT @ d)
     return size
-
-
-def _principal_minors(rows: Tensor) -> Tensor:
-    """(m, m) S2 of every row pair of (m, n); 0 on the diagonal."""
-    gram = rows @ rows.mT
-    squares = gram.diagonal()
-    return (torch.outer(squares, squares) - gram.square()).clamp(min=0).fill_diagonal_(0.0)
 
 
 def _two_minors(gram: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -419,12 +427,11 @@ def task(
 
 def _scaled(values: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """In float64, each matrix over a power of two near its largest entry, which changes no score; and ln of that, (B,)."""
-    wide = values.double()
-    if not wide.numel():
-        return wide, wide.new_zeros(len(wide))
-    largest = wide.detach().abs().amax(dims, keepdim=True)
+    if not values.numel():
+        return values.double(), values.new_zeros(len(values), dtype=torch.float64)
+    largest = values.detach().abs().amax(dims, keepdim=True).double()
     exponents = torch.frexp(torch.where(largest > 0, largest, 1.0))[1].double()
-    return wide * torch.exp2(-exponents), math.log(2) * exponents.flatten()
+    return values * torch.exp2(-exponents), math.log(2) * exponents.flatten()  # a float64 factor makes the product float64
 
 
 def _check(value: Any, name: str, ranks: tuple[int, ...]) -> None:
@@ -434,5 +441,5 @@ def _check(value: Any, name: str, ranks: tuple[int, ...]) -> None:
     if value.ndim not in ranks or value.numel() == 0:
         expected = {2: "(m, n)", 3: "(B, m, n)", 1: "(m,)"} if ranks != (1, 2) else {1: "(m,)", 2: "(B, m)"}
         raise InputError(f"{name} has shape {tuple(value.shape)}, expected {' or '.join(expected[rank] for rank in ranks)}")
-    if not bool(value.detach().isfinite().all()):
+    if not math.isfinite(value.detach().abs().amax()):
         raise InputError(f"{name} holds entries that are NaN or infinite; minors need finite ones")

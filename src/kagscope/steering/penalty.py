@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -200,7 +200,7 @@ class GeometryPenalty:
             several = J if self.rows is not None else [J]
             tasks = [functional.task(one, self.k, self.selection, **self.where) for one in several]
         if self.rows is not None:
-            tasks = [replace(task, rows=draw_rows(task, self.rows, self._generator)) for task in tasks]
+            tasks = [task.with_rows(draw_rows(task, self.rows, self._generator)) for task in tasks]
         self._note(path, tasks[0], len(h))
         values = torch.cat([torch.atleast_1d(SCORES[self.score](task)) for task in tasks])
         defined = values.isfinite()
@@ -263,19 +263,20 @@ def draw_rows(task: functional.Task, count: int, generator: torch.Generator) -> 
 
     S1 of a pair over sqrt(S2) hardly varies, so that few pairs do (MATH.md 4.11).
     """
-    with torch.no_grad():
-        sizes = functional.row_pair_sizes(task)
-        m, size = len(sizes), sizes.flatten()
-        running = size.cumsum(0)
-        total = running[-1]
-        where = (torch.arange(count, device=size.device) + torch.rand(1, generator=generator).to(size)) * (total / count)
-        drawn = torch.searchsorted(running, where, right=True).clamp(max=m * m - 1)
-        drawn = drawn[size[drawn] > 0]
-        return functional.Rows(drawn // m, drawn % m, total / (2 * count * size[drawn]))
+    size = functional.row_pair_sizes(task)
+    m, size = len(size), size.flatten()
+    running = size.cumsum(0)
+    total = running[-1]
+    where = (torch.arange(count, device=size.device) + torch.rand(1, generator=generator).to(size)) * (total / count)
+    drawn = torch.searchsorted(running, where, right=True).clamp(max=m * m - 1)
+    drawn = drawn[size[drawn] > 0]
+    return functional.Rows(drawn // m, drawn % m, total / (2 * count * size[drawn]))
 
 
 def _shared(outer: structure.Outer, u: Tensor, tokens: Tensor | None) -> Tensor | None:
     """W (m, n) of diag(d) W where all points have the same; each pulls back rows of its own, since they share them."""
+    if tokens is None and (W := structure.weight_at(outer.edge, u)) is not None:
+        return W
     like = outer.d
     points, units = len(like), math.prod(like.shape[1:] if tokens is None else like.shape[2:])
     cotangents = _one_hots(like, tokens, same=True)

@@ -157,9 +157,8 @@ def pair_areas_and_slopes(J: FloatArray, first: IndexArray, second: IndexArray) 
         (P,) and (P, 2, n) float64.
     """
     given = _Rows(J)
-    whole = np.zeros((len(first), 2, J.shape[1]))
     if given.n < 2 or not len(first):
-        return np.zeros(len(first)), whole
+        return np.zeros(len(first)), np.zeros((len(first), 2, J.shape[1]))
     slopes, areas = given.slopes(first, second)
     if given.exponents.any():
         e, f = given.exponents[first], given.exponents[second]
@@ -167,6 +166,7 @@ def pair_areas_and_slopes(J: FloatArray, first: IndexArray, second: IndexArray) 
         slopes = times_power_of_two(slopes, np.stack([f, e], axis=1)[:, :, None])
     if isinstance(given.keep, slice):
         return areas, slopes
+    whole = np.zeros((len(first), 2, J.shape[1]))
     whole[:, :, given.keep] = slopes
     return areas, whole
 
