@@ -14,9 +14,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kagscope.base.provenance import hardware
+from kagscope.studies.setting_tables import varied_axes
+from kagscope.studies.statistics.student import Estimate, t_interval
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import conclude
 
@@ -72,7 +75,45 @@ def _part(folder: Path, kept: dict[str, list[str]]) -> list[str]:
             shutil.copyfile(picture, TARGET / f"{name}_{picture.name}")
             lines += [f"![{about}]({name}_{picture.name})", ""]
     lines += _phase_diagram(folder / "phase_diagram.csv")
-    return lines + _relations(pd.read_csv(folder / "relations.csv"))
+    return lines + _outcomes(pd.read_parquet(folder / "runs.parquet")) + _relations(pd.read_csv(folder / "relations.csv"))
+
+
+def _outcomes(runs: pd.DataFrame) -> list[str]:
+    """Each outcome that differs: means over nets, and differences from the first setting within seeds, of steps as ratios."""
+    axes = [name for name in varied_axes(runs) if name != "seed"]
+    named = [name for name in runs.columns if name.startswith(("steps_to_", "pgd_")) or name in ("accuracy", "train_accuracy")]
+    shown = [name for name in named if runs[name].nunique() > 1]
+    if not axes or runs["seed"].nunique() < 2 or not shown:
+        return []
+    lines = [
+        "## Outcomes",
+        "",
+        "Means over nets; in brackets the mean difference within seeds from the first setting (of steps the ratio), with its 95% "
+        "interval (t), not corrected for their number.",
+        "",
+        f"| {' | '.join([*axes, 'nets', *shown])} |",
+        "|" + "---|" * (len(axes) + 1 + len(shown)),
+    ]
+    settings = list(runs.groupby(axes, sort=False, dropna=False))
+    first = settings[0][1].set_index("seed")
+    for values, nets in settings:
+        cells = [*map(str, values), str(len(nets)), *(_change(nets.set_index("seed")[name], first[name]) for name in shown)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _change(values: pd.Series, first: pd.Series) -> str:
+    """A mean, and what it is against ``first``: both by seed; seeds without a number are left out and counted."""
+    steps = str(values.name).startswith("steps_to_")
+    change = (np.log(values / first) if steps else values - first).dropna()
+    few = "" if values.notna().all() else f", {values.notna().sum()} of {len(values)}"
+    mean = f"{values.mean():.4g}{few}"
+    if len(change) < 2 or not change.any():
+        return mean
+    estimate = Estimate(change.mean(), change.std() / len(change) ** 0.5, len(change) - 1)
+    numbers = [float(number) for number in (change.mean(), *t_interval(estimate))]
+    middle, low, high = np.exp(numbers) if steps else numbers
+    return f"{mean} ({middle:.3g}: {low:.3g} to {high:.3g})"
 
 
 def _phase_diagram(file: Path) -> list[str]:

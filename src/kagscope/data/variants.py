@@ -1,11 +1,27 @@
-"""Harder versions of a data set: fewer training images, wrong training labels."""
+"""Versions of data sets: fewer training images, wrong training labels; smaller images."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 from kagscope.data.dataset import Dataset
+from kagscope.data.registry import load
+
+
+def small_mnist10k() -> Dataset:
+    """mnist10k on 8 x 8 pixels, means over 3 x 3 of the middle 24 x 24: other handwriting than ``digits``, of the same size.
+
+    In study files it is ``data = "kagscope.data.variants:small_mnist10k"``.
+    """
+    full = load("mnist10k", progress=False)
+
+    def small(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return images[:, 2:26, 2:26].reshape(-1, 8, 3, 8, 3).mean((2, 4))
+
+    images = small(full.train_images), small(full.test_images)
+    return Dataset("small_mnist10k", images[0], full.train_labels, images[1], full.test_labels)
 
 
 def degraded(dataset: Dataset, train_size: int | None = None, label_noise: float = 0.0, seed: int = 0) -> Dataset:

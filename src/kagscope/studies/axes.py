@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from kagscope.studies.config import MAX_RUNS, MAX_WIDTH, Strict
+from kagscope.training.first_layer import FIRST_LAYERS
 from kagscope.training.models import INITS
 from kagscope.training.settings import OPTIMIZERS, STEERED_BY
 
@@ -46,6 +47,11 @@ class RunValues(Strict):
     data_seed: int = Field(default=0, ge=0, lt=2**31, description="of the images kept and the labels made wrong")
     init: Literal[INITS] = "default"  # type: ignore[valid-type]
     init_scale: float = Field(default=1.0, gt=0, le=1e6, description="factor on the initial weights")
+    first_layer: Literal[FIRST_LAYERS] = Field(  # type: ignore[valid-type]
+        default="drawn", description="how the first layer starts: as init says, or of trained nets' rows, or by rule"
+    )
+    first_layer_data: str | None = Field(default=None, description="what those nets were trained on; default data")
+    frozen: bool = Field(default=False, description="leave the first layer as it starts")
     penalty_weight: float = Field(
         default=0.0, ge=-1e38, le=1e38, description="of a term that steers a layer; towards geometry where < 0"
     )

@@ -35,6 +35,7 @@ class RunConfig(Strict):
     """One network and how it is trained; what is measured of it does not enter.
 
     Attributes:
+        first_layer_data: what the nets of its first layer were trained on, by name; None for ``data``.
         data: name or folder; its content is told by ``data_fingerprint``, so that a moved folder is the same data.
         steps: optimiser steps whose weights are kept, increasing; 0 and the last one are among them.
         normalize: whether it was trained on images less their mean, over their standard deviation; its weights hold both.
@@ -64,6 +65,9 @@ class RunConfig(Strict):
     momentum: float = 0.0
     init: str = "default"
     init_scale: float = 1.0
+    first_layer: str = "drawn"
+    first_layer_data: str | None = None
+    frozen: bool = False
     rotation: float = Augmentation.rotation
     translation: float = Augmentation.translation
     scale: float = Augmentation.scale
@@ -120,6 +124,8 @@ class RunConfig(Strict):
             momentum=self.momentum,
             init=self.init,
             init_scale=self.init_scale,
+            first_layer=self.first_layer,
+            frozen=self.frozen,
             labels=self.labels,
             penalty=self._penalty(),
             normalize=self.normalize,

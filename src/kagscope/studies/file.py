@@ -20,6 +20,7 @@ from kagscope.studies.axes import Axes, RunValues
 from kagscope.studies.config import AUGMENTATION, OF_A_LAYER, PENALTY, SMALL_IMAGE, RunConfig, Strict
 from kagscope.studies.measure import Measure, Measurements
 from kagscope.studies.relations import SCORES
+from kagscope.training.first_layer import IMITATING
 
 MAX_BYTES = 2**20
 FEW_IMAGES = 20_000  # of a training set: fewer are seen twice as often
@@ -80,6 +81,11 @@ class StudyFile(Axes):
                 raise InputError(f"{self._place(str(error).partition(':')[0])}{error}") from None
             found.setdefault(run.model_dump_json(), run)
         return list(found.values())
+
+    def data_names(self) -> set[str]:
+        """The data sets that the runs need: their own, and those of nets whose first layers they start from."""
+        runs = self.values()
+        return {one.data for one in runs} | {one.first_layer_data for one in runs if one.first_layer_data}
 
     def _place(self, name: str) -> str:
         """The table that gives a value, with a dot."""
@@ -172,6 +178,10 @@ def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[tuple[Run
     found = []
     for values in study.values():
         dataset = datasets[values.data]
+        if values.first_layer_data and datasets[values.first_layer_data].image_shape != dataset.image_shape:
+            shape = datasets[values.first_layer_data].image_shape
+            raise InputError(f"first_layer_data is {values.first_layer_data}, whose images are {shape}; expected those of "
+                             f"{values.data}, {dataset.image_shape}")  # fmt: skip
         run = _config(values, study.measure, dataset)
         key = (run.data_fingerprint, len(run.widths), run.steps)
         if key not in known:
@@ -197,6 +207,8 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
     same = values.model_dump(exclude={"data", "width", "depth", "widths", "epochs", "batch_size"})
     if values.training == "standard":  # strengths that do nothing make no new run
         same |= {name: RunConfig.model_fields[name].default for name in AUGMENTATION}
+    if values.first_layer not in IMITATING or values.first_layer_data == values.data:
+        same["first_layer_data"] = None
     if not values.penalty_weight:
         same |= {name: RunConfig.model_fields[name].default for name in PENALTY}
     elif values.penalty_score in NORMS:

@@ -104,7 +104,7 @@ Schedule = Annotated[
     Discriminator(lambda given: "rule" if isinstance(given, dict | Steps) else "word"),
 ]
 
-TAKEN = ("k", "selections", "window_map", "scores", "points", "zero_row_quantile", "precision", "seed")
+TAKEN = ("layer_map", "k", "selections", "window_map", "scores", "points", "zero_row_quantile", "precision", "seed")
 """Fields of :class:`MeasureSpec` that a study sets: the others follow from its networks, MLPs of images."""
 
 
@@ -187,7 +187,9 @@ class Measure(SpecValues):
             InputError: a layer that the net has not, or a selection that does not fit the images.
         """
         own = self.given() | self._layers(depth) | {"image_shape": dataset.image_shape}
-        if "selections" in own:
+        if self.layer_map != "input" and self.layer_map is not None:  # whose columns are units, not pixels
+            own |= {"image_shape": None, "selections": own.get("selections", ("all",)), "window_map": 0}
+        elif "selections" in own:
             _check_selections(own["selections"], dataset)
             own.setdefault("window_map", 0)
         main = MeasureSpec(**_defaults(dataset) | own)

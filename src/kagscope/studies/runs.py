@@ -164,6 +164,7 @@ class _Worker:
                 first.training_settings(),
                 [job.run.seed for job in group],
                 device=training_device(),
+                donors=load(data_source(first.first_layer_data), progress=False) if first.first_layer_data else None,
                 on_progress=lambda done, total, info: self.report(
                     {"kind": "train", "task": first.run_id, "done": done, "total": total}
                 ),

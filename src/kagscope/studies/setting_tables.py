@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kagscope.studies.config import RunConfig
@@ -15,6 +17,7 @@ from kagscope.studies.store import RunStore
 from kagscope.tables.means import WHAT_KEYS, final, summarise
 
 HIDDEN = ("steps",)
+REACHED = (0.9, 0.95)  # test accuracies of which it is said after how many steps a run had them
 BASIC_AXES = ("width", "training", "seed")
 
 
@@ -29,10 +32,21 @@ def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
         widths = values.pop("widths")
         values |= {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
         facts = {name: manifest[name] for name in ("accuracy", "train_accuracy", "train_seconds", "geometry_seconds")}
+        facts |= {f"steps_to_{level}": steps_to(level, manifest["accuracy_at"]) for level in REACHED}
         attacked = json.loads((folder / attacks).read_text()) if attacks else {}
         rows.append({"run": run_id, **values, **facts, **attacked})
     table = pd.DataFrame(rows)
     return table.assign(generalization_gap=table["train_accuracy"] - table["accuracy"])
+
+
+def steps_to(level: float, accuracy_at: Mapping[str, float]) -> float:
+    """The first step with a test accuracy of ``level``, on straight lines between kept steps; NaN where none has."""
+    before = None
+    for step, accuracy in sorted((int(step), accuracy) for step, accuracy in accuracy_at.items()):
+        if accuracy >= level:
+            return float(step if before is None else np.interp(level, [before[1], accuracy], [before[0], step]))
+        before = step, accuracy
+    return math.nan
 
 
 def varied_axes(runs: pd.DataFrame) -> list[str]:

@@ -92,7 +92,7 @@ class Planned:
 
 def planned(file: StudyFile, *, progress: bool = False) -> Planned:
     """Load the data of a study and make its runs. Raises :class:`InputError` or :class:`DataError`; nothing is written."""
-    sets: dict[str, Dataset] = {name: load(name, progress=progress) for name in sorted({one.data for one in file.values()})}
+    sets: dict[str, Dataset] = {name: load(name, progress=progress) for name in sorted(file.data_names())}
     return Planned(
         file,
         tuple(Job(*pair) for pair in configs(file, sets)),

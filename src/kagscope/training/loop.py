@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from kagscope.minors.threads import limit_threads
 from kagscope.steering.gradients import NORMS, InputGradientPenalty
 from kagscope.steering.penalty import DRAWN, GeometryPenalty
 from kagscope.training.augmentation import Warper, draw_maps
+from kagscope.training.first_layer import DONORS, OF_DONORS, started_from
 from kagscope.training.models import check_seed, mlp
 from kagscope.training.settings import TrainingSettings
 from kagscope.training.stacked import StackedMLP, Workspace
@@ -75,11 +76,12 @@ def train(
     *,
     on_progress: Progress | None = None,
     device: str = "cpu",
+    donors: Dataset | None = None,
 ) -> list[TrainedNetwork]:
     """Train one network per seed, all of them side by side in the calling thread.
 
     A seed's result does not depend on the other seeds, and not on the number of threads: everything runs on one torch thread
-    (processes are the way to use more cores). Step 0 is ``mlp(..., seed=seed)``.
+    (processes are the way to use more cores). Step 0 is ``mlp(..., seed=seed)``, with the first layer that the settings name.
 
     Args:
         dataset: images are flattened in row-major order.
@@ -88,6 +90,7 @@ def train(
         on_progress: called as ``on_progress(steps done, steps in all, {"epoch": float, "accuracy": float or None})`` at every
             checkpoint and at the end of every epoch; accuracy is the mean over the seeds, None where not evaluated.
         device: where steps are computed; "cuda" rounds differently from "cpu". Batches are drawn, and nets evaluated, on the CPU.
+        donors: on what networks are trained whose first layers the settings' ``first_layer`` asks for; None for ``dataset``.
 
     Returns:
         One :class:`TrainedNetwork` per seed, in the order of ``seeds``.
@@ -101,15 +104,40 @@ def train(
         raise InputError(f"{len(seeds)} seeds were given; expected 1 to {MAX_SEEDS} of them")
     if len({check_seed(seed) for seed in seeds}) < len(seeds):
         raise InputError(f"seeds are {list(seeds)!r}; expected each once")
+    told = on_progress or (lambda done, total, info: None)
     with one_thread(), torch.no_grad():
-        return _Run(dataset, settings, seeds, on_progress or (lambda done, total, info: None), device).run()
+        trained = _donated(dataset if donors is None else donors, settings, seeds, device)
+        return _Run(dataset, settings, seeds, told, device, trained).run()
+
+
+def _donated(dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], device: str) -> list[list[State]]:
+    """For each seed, the trained networks that its first layer comes from: the same for all, or its own of one hidden layer.
+
+    Raises:
+        InputError: a training that diverged.
+    """
+    if settings.first_layer not in OF_DONORS:
+        return [[] for _ in seeds]
+    plain = replace(settings, first_layer="drawn", frozen=False, penalty=None, augmentation=None, labels="true")
+    plain = replace(plain, checkpoints=2, schedule="linear")
+    if settings.first_layer == "trained":
+        own = _Run(dataset, replace(plain, hidden=settings.hidden[:1]), seeds, lambda done, total, info: None, device, []).run()
+        return [[net.final] for net in own]
+    others = _Run(dataset, plain, DONORS, lambda done, total, info: None, device, []).run()
+    return [[net.final for net in others]] * len(seeds)
 
 
 class _Run:
     """The state of one call of :func:`train`."""
 
     def __init__(
-        self, dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], on_progress: Progress, device: str
+        self,
+        dataset: Dataset,
+        settings: TrainingSettings,
+        seeds: Sequence[int],
+        on_progress: Progress,
+        device: str,
+        donors: Sequence[Sequence[State]],
     ) -> None:
         self.settings, self.seeds, self.on_progress = settings, seeds, on_progress
         self.train_set, self.test_set = _flat(dataset, "train"), _flat(dataset, "test")
@@ -120,7 +148,11 @@ class _Run:
             mlp, dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation, settings.init, settings.init_scale
         )
         self.model = build(seed=0)
-        self.nets = StackedMLP([build(seed=seed).state_dict() for seed in seeds], settings.activation, device)
+        starts = [build(seed=seed).state_dict() for seed in seeds]
+        if settings.first_layer != "drawn":
+            draws = [_generator(seed, "first layer") for seed in seeds]
+            starts = [started_from(settings.first_layer, *one) for one in zip(starts, donors, draws, strict=True)]
+        self.nets = StackedMLP(starts, settings.activation, device)
         self.regression = dataset.is_regression
         targets = self.train_set[1] if self.regression else torch.eye(dataset.n_classes)[self.train_set[1]]
         shuffled = seeds if settings.labels == "shuffled" else ()
@@ -147,6 +179,10 @@ class _Run:
                 self.nets.backward(work, squared_error=self.regression)
                 step += 1
                 self._steer(work, step)
+                if self.settings.frozen:
+                    for s in range(len(self.seeds)):
+                        for gradient in self.nets.gradient_parts(s)[:2]:
+                            gradient.zero_()
                 optimizer.step()
                 if step in keep:
                     self._keep(step)

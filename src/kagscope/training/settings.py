@@ -11,6 +11,7 @@ from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
 from kagscope.steering.gradients import NORMS
 from kagscope.steering.penalty import SCORES
+from kagscope.training.first_layer import check_first_layer
 from kagscope.training.models import check_activation, check_init, layer_names, layer_sizes
 
 MAX_EPOCHS = 100_000
@@ -83,6 +84,9 @@ class TrainingSettings:
         momentum: of "sgd" and "rmsprop".
         init: how weights are drawn, see :func:`kagscope.training.models.mlp`.
         init_scale: factor on the initial weights (not the biases).
+        first_layer: how the first layer starts: "drawn" as ``init`` says, or see
+            :func:`kagscope.training.first_layer.started_from`.
+        frozen: leave the first layer as it starts.
         augmentation: spatial augmentation, or None for standard training.
         penalty: what is added to the loss to steer a layer, or None.
         labels: "true", or "shuffled": each net learns the labels (or numbers) of the training images in an order of its
@@ -107,6 +111,8 @@ class TrainingSettings:
     momentum: float = 0.0
     init: str = "default"
     init_scale: float = 1.0
+    first_layer: str = "drawn"
+    frozen: bool = False
     labels: Literal["true", "shuffled"] = "true"
     penalty: Penalty | None = None
     normalize: bool = False
@@ -127,6 +133,11 @@ class TrainingSettings:
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise InputError(f"momentum is {self.momentum:g}, but {self.optimizer} takes none; use sgd or rmsprop, or momentum 0")
         check_init(self.init)
+        check_first_layer(self.first_layer)
+        if self.frozen and self.weight_decay:
+            raise InputError(f"frozen is true, but weight_decay is {self.weight_decay:g}, which would shrink that layer; use 0")
+        if self.normalize and self.first_layer != "drawn":
+            raise InputError(f"normalize is true, but first_layer is {self.first_layer!r}, which is for images as they are")
         if self.penalty is not None and self.penalty.layer not in layer_names(len(self.hidden)):
             names = ", ".join(layer_names(len(self.hidden)))
             raise InputError(f"the penalty's layer is {self.penalty.layer!r}; this network has {names}")

@@ -1,0 +1,83 @@
+"""First layers that a network starts from instead of drawn ones: a trained one, or one with the statistics of trained rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kagscope.base.errors import InputError
+from kagscope.base.messages import close_names
+
+State = dict[str, Tensor]
+
+FIRST_LAYERS = ("drawn", "orthogonal", "axis_aligned", "like_trained", "like_trained_permuted", "trained")
+"""How the first layer starts, see :func:`started_from`; "drawn" as ``init`` says."""
+OF_DONORS = FIRST_LAYERS[3:]  # which need trained networks
+IMITATING = OF_DONORS[:2]  # of which these need several, and may take those of other data
+DONORS = range(1_000_000, 1_000_008)  # seeds of the networks whose rows "like_trained" imitates: none that studies use
+
+
+def check_first_layer(name: str) -> str:
+    """Return ``name`` if a first layer can start so; else raise :class:`InputError` with the choices."""
+    if name not in FIRST_LAYERS:
+        raise InputError(f"first_layer is {name!r}{close_names(name, FIRST_LAYERS)}; expected one of {', '.join(FIRST_LAYERS)}")
+    return name
+
+
+def started_from(kind: str, state: State, donors: Sequence[State], generator: torch.Generator) -> State:
+    """The state of a network whose first layer starts in another way; the other layers stay.
+
+    Weights are brought to the Frobenius norm of the drawn ones, so that kinds differ in direction and shape, not in scale; but
+    a "trained" layer is taken over as it is, with its biases.
+
+    Args:
+        kind: "drawn"; "orthogonal" (rows, or columns where these are fewer); "axis_aligned" (each row one pixel, no pixel twice
+            before all have been taken, either sign); "like_trained" (rows drawn by :func:`rows_like`); "like_trained_permuted"
+            (those with their pixels in another order: as sparse, of the same spectrum, in the wrong places); "trained".
+        state: of the network as drawn (:func:`kagscope.training.models.mlp`).
+        donors: of trained networks with as many inputs: of "trained" one, of "like_trained" several.
+        generator: of the draws.
+    """
+    if kind == "drawn":
+        return state
+    weight, bias = list(state)[:2]
+    drawn = state[weight]
+    if kind == "trained":
+        return state | {name: donors[0][name].clone() for name in (weight, bias)}
+    m, n = drawn.shape
+    if kind == "orthogonal":
+        rows = torch.nn.init.orthogonal_(torch.empty(m, n), generator=generator)
+    elif kind == "axis_aligned":
+        rows = torch.zeros(m, n)
+        order = torch.cat([torch.randperm(n, generator=generator) for _ in range(-(-m // n))])[:m]
+        rows[torch.arange(m), order] = 2.0 * torch.randint(2, (m,), generator=generator) - 1
+    else:
+        rows = rows_like(torch.cat([donor[weight] for donor in donors]), m, generator)
+        if kind == "like_trained_permuted":
+            rows = rows[:, torch.randperm(n, generator=generator)]
+    return state | {weight: rows * (torch.linalg.matrix_norm(drawn) / torch.linalg.matrix_norm(rows))}
+
+
+def rows_like(trained: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Rows by a Gaussian copula: each pixel's weights distributed as over ``trained`` (R, n), pixels together as correlated.
+
+    Normal rows with the correlations of the trained ones are sums of these with normal factors; each entry then is the quantile
+    of its pixel at that level, so that weights are as sparse as trained ones.
+
+    Returns:
+        (count, n) float32; the levels' ranks are those among a sample of R + 1.
+    """
+    R = len(trained)
+    wide = trained.double()
+    spread = wide.std(0, unbiased=False)
+    standard = torch.where(spread > 0, (wide - wide.mean(0)) / spread, 0.0)
+    factors = torch.randn(count, R, generator=generator, dtype=torch.float64)
+    levels = torch.special.ndtr(factors @ standard / math.sqrt(R)) * (R - 1)
+    ordered = wide.sort(0).values
+    low = levels.floor().long().clamp(0, R - 1)
+    high = (low + 1).clamp(max=R - 1)
+    below, above = ordered.gather(0, low), ordered.gather(0, high)
+    return (below + (levels - low) * (above - below)).float()
