@@ -217,6 +217,9 @@ OTHER_RUN: dict[str, Any] = {
     "momentum": 0.9,
     "init": "orthogonal",
     "init_scale": 2.0,
+    "first_layer": "like_trained",
+    "first_layer_data": "mnist10k",
+    "frozen": True,
     "rotation": 30.0,
     "translation": 0.2,
     "scale": 0.3,
@@ -263,7 +266,7 @@ def test_attacks_are_named_by_every_field() -> None:
 
 def test_a_study_file_takes_the_fields_of_the_spec_and_of_its_budget() -> None:
     own = {"layers", "along", "checkpoints", "schedule", "robustness"}
-    taken = {"k", "selections", "window_map", "scores", "points", "zero_row_quantile", "precision", "seed"}
+    taken = {"layer_map", "k", "selections", "window_map", "scores", "points", "zero_row_quantile", "precision", "seed"}
     assert set(Measure.model_fields) == own | taken | set(Budget.model_fields)
     for name in taken - {"selections"}:
         assert Measure.model_fields[name].description == MeasureSpec.model_fields[name].description

@@ -238,6 +238,8 @@ class GeometryPenalty:
             raise InputError(
                 "its output does not depend differentiably on the variable, point by point, so that it has no Jacobian"
             )
+        if not math.isfinite(h.detach().abs().amax()):
+            raise InputError("its output is NaN or infinite at these points; look at the inputs and at the weights so far")
         return u, h
 
     def _note(self, path: str, task: functional.Task, points: int) -> None:
