@@ -60,10 +60,13 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope study run geometry-vs-robustness": "a ready study, minutes",
     "kagscope study run augmentation-strength": "a ready study, minutes",
     "kagscope study run grokking": "a ready study, minutes",
+    "kagscope study run initialisation": "a ready study, minutes",
+    "kagscope study run freeze-and-extend": "a ready study, minutes",
     "kagscope study run study.toml --out out --workers 8": "the study that the page is about is the reader's",
     "kagscope study run study.toml --out out --executor ray": "the same",
     "kagscope study run study.toml --out /shared/out": "on a cluster",
     "python benchmarks/": "minutes each, on idle cores",
+    "python docs/make_transformer_page.py": "minutes, and a package of 84 MB",
     "python -m venv": "the environment is the one that runs this",
 }
 PAIR = (
