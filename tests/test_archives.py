@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import kagscope.data.registry as registry
@@ -208,3 +208,18 @@ def test_bad_emnist_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, co
         emnist(tmp_path, content, "letters", monkeypatch)
     assert "gzip.zip" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+ZIPPED = zipped("letters")
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, len(ZIPPED) - 1), value=st.integers(0, 255))
+@example(at=ZIPPED.index(b"PK\1\2") + 10, value=14)  # says that LZMA was used
+def test_a_zip_with_any_byte_changed_loads_or_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, value: int
+) -> None:
+    content = bytearray(ZIPPED)
+    content[at] = value
+    with contextlib.suppress(DataError):
+        assert emnist(tmp_path, bytes(content), "letters", monkeypatch).image_shape == (6, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from io import BufferedReader
@@ -17,6 +18,7 @@ from kagscope.data.dataset import Dataset, images_from, labels_from
 from kagscope.data.idx import parse_idx, reason
 
 ARCHIVE = "gzip.zip"
+_DAMAGE = (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)  # RuntimeError: encrypted, unknown
 SPLITS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 
 
@@ -41,7 +43,7 @@ def load_split(folder: Path, name: str) -> Dataset:
                 train, test = (_part(members, archive, f"gzip/emnist-{split}-{part}", split) for part in ("train", "test"))
         except DataError:
             raise
-        except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:  # RuntimeError: encrypted, or unknown
+        except _DAMAGE as error:
             raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
     return Dataset(name, *train, *test)
 
