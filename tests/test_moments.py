@@ -15,6 +15,7 @@ from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
 from kagscope.minors.moments import Bins
 from kagscope.minors.routes.determinants import minor_matrix
+from kagscope.scores.of_jacobians import numerical_ranks
 from kernel_cases import minors
 
 rng = np.random.default_rng(0)
@@ -152,6 +153,22 @@ def test_ranks_and_alignment_by_hand() -> None:
     assert kag.axis_alignment(J) == pytest.approx(1, rel=1e-12)
     assert kag.axis_alignment(np.array([[3.0, 4.0], [0.0, 0.0]])) == pytest.approx(0.8, rel=1e-12)
     assert kag.axis_alignment(np.ones((2, 4))) == pytest.approx(0.5, rel=1e-12)
+
+
+def test_numerical_ranks_by_hand() -> None:
+    small_rows = np.diag([1.0, 1e-100, 1e-200, 0])[:3]  # are no reason: rows are scaled first
+    two = np.array([[1.0, 2, 3, 4], [2, 4, 6, 8], [1, 0, 0, 0]])
+    nearly_one = np.array([[1.0, 1, 0, 0], [1, 1 + 1e-9, 0, 0], [0, 0, 0, 0]])
+    J = np.stack([small_rows, two, nearly_one, np.zeros((3, 4))])
+    for either in (J, J.swapaxes(1, 2)):
+        for most in (2, 3, 9):
+            assert numerical_ranks(either[1:], 2.0**-53, most).tolist() == [2, 2, 0]
+        assert numerical_ranks(either[1:], 2.0**-53, 1).tolist() == [1, 1, 0]
+        assert numerical_ranks(either[1:], 1e-9, 3).tolist() == [2, 1, 0]
+        nine = np.repeat(either[2:3], 9, axis=0)  # singular values 1 and 2.5e-10: between 3 and 4, or 4 and 9 of these
+        assert numerical_ranks(nine, 7e-11, 3).tolist() == [1] * 9
+        assert numerical_ranks(nine, 5e-11, 3).tolist() == [2] * 9
+    assert numerical_ranks(J[:1], 2.0**-53, 3).tolist() == [3]
 
 
 def test_zero_rows() -> None:

@@ -215,8 +215,7 @@ def numerical_ranks(J: Float64[np.ndarray, "batch m n"], roundoff: float, at_mos
     values = np.sqrt(np.maximum(squares, 0.0))
     if unsure.any():
         values[unsure] = np.linalg.svd(scaled[unsure], compute_uv=False)[:, : values.shape[1]]
-    ranks = (values > tolerance * values[:, :1]).sum(axis=1)
-    return np.where((lengths > 0).any(axis=1), ranks, 0)
+    return np.asarray((values > tolerance * values[:, :1]).sum(axis=1))
 
 
 def _of_spectrum(score: Callable[[FloatArray], FloatArray], J: MatrixLike) -> Values:
