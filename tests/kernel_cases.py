@@ -8,12 +8,14 @@ from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from kagscope.minors.routes import registered
 from kagscope.minors.threads import limit_threads
 
 TRUTH = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "truth"
@@ -91,3 +93,10 @@ def with_threads(count: int, work: Callable[[], Any]) -> Any:
     """``work()`` on so many threads."""
     with limit_threads(count):
         return work()
+
+
+def without_formulas() -> Any:
+    """A context in which the chooser knows no formulas, so that it draws."""
+    return mock.patch(
+        "kagscope.minors.routes.auto.registered", lambda kind, *device: () if kind == "formula" else registered(kind, *device)
+    )

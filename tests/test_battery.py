@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from scipy.linalg import hadamard
 
 import kagscope as kag
-from battery import AUTO, EXACT, KINDS, LEAST, ON_DEVICES, answers, check, matrix, same_bits, selections, tasks, truth
+from battery import AUTO, EXACT, KINDS, LEAST, ON_DEVICES, SAMPLERS, answers, check, matrix, same_bits, selections, tasks, truth
 from kagscope.jacobians.forms import DenseJacobian, FactoredJacobian
 from kagscope.minors import routes
 from kagscope.minors.moments import Moments
-from kagscope.minors.routes import auto
-from kagscope.minors.task import EVERY_MOMENT, Route
+from kagscope.minors.routes import Route, auto
+from kagscope.minors.task import EVERY_MOMENT
 
 ENDS = ("large", "subnormal", *(kind for kind in KINDS if "1e" in kind))  # kinds at the ends of the range, or of mixed scales
 DEAR = settings(max_examples=300 if settings().max_examples >= 300 else 8)  # tests of each route
@@ -51,7 +51,7 @@ def test_every_route_is_in_the_battery() -> None:
         for value in vars(module).values()
         if isinstance(value, type) and value.__module__ == module.__name__ and hasattr(value, "provides")
     }
-    assert {type(route) for route in (*EXACT, *auto.SAMPLERS)} == classes
+    assert {type(route) for route in (*EXACT, *SAMPLERS)} == classes
     assert all(orders(route) or route.name == "masked Gram matrices" for route in EXACT)
 
 
@@ -176,6 +176,25 @@ def test_disjoint_selections_add(k: int, kind: str, seed: int) -> None:
     check(sum(others, start=ball), truth(J, k), (kind, seed))
 
 
+@pytest.mark.parametrize("wanted", ["all", ("s1", "s2", "s4")])
+def test_same_bits_for_any_threads(wanted: object) -> None:
+    J = np.random.default_rng(0).normal(size=(21, 143))
+    chosen = [kag.All(), kag.Ball(3), kag.Apart(5), kag.Window((4, 4), 4)]
+    results = []
+    for count in (1, 2, 5):
+        with kag.limit_threads(count):
+            results.append(
+                kag.minor_moments(J, 2, chosen, image_shape=(11, 13), moments=wanted)
+                + kag.factored_minor_moments(J, J.T[:7], 2, chosen, image_shape=(11, 13))
+            )
+    for other in results[1:]:
+        for left, right in zip(results[0], other, strict=True):
+            for name in left.sums:
+                assert (left.sums[name] == right.sums[name]).all()
+            if left.bins is not None:
+                assert (left.bins.counts == right.bins.counts).all()
+
+
 # -- large orders ----------------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +213,7 @@ def test_hadamard_of_large_order(k: int) -> None:
 # -- draws -----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("route", auto.SAMPLERS, ids=lambda route: type(route).__name__)
+@pytest.mark.parametrize("route", SAMPLERS, ids=lambda route: type(route).__name__)
 @DEAR
 @given(kind=of_one_scale, seed=seeds, which=st.integers(0, 4), data=st.data())
 def test_draws_cover_or_say_that_they_do_not_know(route: Route, kind: str, seed: int, which: int, data: st.DataObject) -> None:
@@ -229,7 +248,7 @@ def test_draws_cover_or_say_that_they_do_not_know(route: Route, kind: str, seed:
         assert math.isnan(top) or Fraction(top) <= exact.sum("top", exponent) * (1 + Fraction(1, 10**9)), (kind, seed, k)
 
 
-@pytest.mark.parametrize("route", auto.SAMPLERS, ids=lambda route: type(route).__name__)
+@pytest.mark.parametrize("route", SAMPLERS, ids=lambda route: type(route).__name__)
 def test_short_lists_are_visited_whole(route: Route) -> None:
     """One of three sets has so little of the volume that 4096 draws did not meet it: S2 was off by 6e-4, its error 0."""
     J = matrix("heavy tails", 12219, 2)
@@ -270,3 +289,12 @@ def test_entries_of_one_beside_subnormal_ones(k: int, seed: int) -> None:
     J = np.random.default_rng(seed).choice([5e-324, 1e-310, 1.0, 0.0], size=(4, 5))
     (found,) = AUTO.run(tasks(J, k, [kag.All()]))
     check(found, truth(J, k), (k, seed))
+
+
+@given(kind=of_one_scale, seed=seeds, k=st.integers(1, 3), power=st.integers(-900, 900))
+def test_sampled_has_no_scale(kind: str, seed: int, k: int, power: int) -> None:
+    J = matrix(kind, seed, k) / 2.0**40  # no entry of it becomes subnormal or infinite
+    own, scaled = (kag.minor_moments(X, k, method="sampled", rel_error=1.0, seed=seed % 100) for X in (J, np.ldexp(J, power)))
+    assert all((own.sums[name] == scaled.sums[name]).all() for name in own.sums)
+    assert np.array_equal(own.participation_ratio, scaled.participation_ratio, equal_nan=True)
+    assert np.array_equal(own.kl_uniform, scaled.kl_uniform, equal_nan=True)

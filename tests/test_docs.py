@@ -34,6 +34,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 from kagscope import registry
+from kagscope.minors import routes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -189,7 +190,9 @@ def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # files that the page wrote can be imported
-    monkeypatch.setattr(registry, "_SCORES", dict(registry._SCORES))  # scores that the page registers end with it
+    routes.registered("formula", on_device=True)  # all of them, before what the page registers, which ends with it
+    monkeypatch.setattr(routes, "_ROUTES", dict(routes._ROUTES))
+    monkeypatch.setattr(registry, "_SCORES", dict(registry._SCORES))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "run" / "bert" / "events"))
     if name == "docs/report.md":  # it goes on with a study that another page makes

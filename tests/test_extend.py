@@ -46,15 +46,6 @@ def test_a_score_and_a_route_in_the_tree_are_one_file_each(tmp_path: Path) -> No
     shutil.copytree(ROOT / "src" / "kagscope", copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "scores" / "my_scores.py").write_text(files["my_scores.py"])
     (copy / "minors" / "routes" / "entry_powers.py").write_text(files["entry_powers.py"])
-    chooser = copy / "minors" / "routes" / "auto.py"
-    text = chooser.read_text()
-    chosen = re.sub(r"(FORMULAS: tuple\[Route, \.\.\.\] = \(.*)\)\n", r"\1, EntryPowers())\n", text, count=1)
-    assert chosen != text
-    chosen = chosen.replace(
-        "from kagscope.minors.routes.entries import",
-        "from kagscope.minors.routes.entry_powers import EntryPowers\nfrom kagscope.minors.routes.entries import",
-    )
-    chooser.write_text(chosen)
     environment = os.environ | {"PYTHONPATH": str(copy.parent), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", USED], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240

@@ -14,12 +14,11 @@ from kagscope.columns.cliques import count_cliques
 from kagscope.minors.moments import REPLICATES
 from kagscope.minors.routes.auto import SAMPLED
 from kagscope.minors.routes.volume_draws import Sets, count_sets, volumes
-from kernel_cases import with_threads
+from kernel_cases import with_threads, without_formulas
 
 rng = np.random.default_rng(0)
 V = rng.normal(size=(5, 8))
 NEAR = np.abs(np.subtract.outer(np.arange(8), np.arange(8))) <= 4
-FORMULAS = "kagscope.minors.routes.auto.FORMULAS"
 
 
 def sets_of(k: int, allowed: np.ndarray | None) -> np.ndarray:
@@ -91,7 +90,7 @@ def assert_intervals_cover(J: np.ndarray, chosen: kag.Selection) -> None:
     exact = kag.minor_moments(J, 3, chosen, method="exact", **where)
     names = ("s1", "s2", "s4", "participation_ratio", "ipr", "kl_uniform")
     hits: dict[str, list[bool]] = {name: [] for name in names}
-    with mock.patch(FORMULAS, ()), mock.patch("kagscope.minors.routes.volume_draws.FEW", 0):  # lists are drawn from as if long
+    with without_formulas(), mock.patch("kagscope.minors.routes.volume_draws.FEW", 0):  # lists are drawn from as if long
         for seed in range(400):
             found = kag.minor_moments(J, 3, chosen, method="sampled", rel_error=0.03, seed=seed, **where)
             errors = found.stderr
@@ -109,7 +108,7 @@ def assert_intervals_cover(J: np.ndarray, chosen: kag.Selection) -> None:
 def test_rows_are_drawn_where_they_are_many() -> None:
     J = np.random.default_rng(2).normal(size=(30, 40))
     exact = kag.minor_moments(J, 3, method="exact", moments=("s1", "s2", "s4", "entropy"))
-    with mock.patch("kagscope.minors.routes.triple_draws.WHOLE", 100), mock.patch(FORMULAS, ()):
+    with mock.patch("kagscope.minors.routes.triple_draws.WHOLE", 100), without_formulas():
         found = kag.minor_moments(J, 3, method="sampled", moments=("s1", "s2", "s4", "entropy", "histogram"))
     for name in ("s1", "s2", "s4", "kl_uniform"):
         assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=1e-12, abs=5 * found.stderr[name])
@@ -139,7 +138,7 @@ SIDES = {"positions": np.where(np.arange(200) < 100, 0.0, 1000.0) + np.arange(20
 
 def test_nothing_seen_is_undefined_with_a_bound() -> None:
     """Nonzero minors are only at triples that no draw may join."""
-    with mock.patch(FORMULAS, ()):
+    with without_formulas():
         m = kag.minor_moments(apart_of_rank(3), 3, kag.Ball(500), method="sampled", **SIDES)
     assert np.isnan(m.s1)
     assert np.isnan(m.participation_ratio)
@@ -164,7 +163,7 @@ def test_exact_rank_below_k_is_exactly_zero() -> None:
 
 def test_same_bits_for_any_number_of_threads() -> None:
     def draw() -> kag.Moments:
-        with mock.patch(FORMULAS, ()):
+        with without_formulas():
             return kag.minor_moments(V, 3, method="sampled", seed=5)
 
     one, two = (with_threads(count, draw) for count in (1, 2))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import comb
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,28 +198,3 @@ def sampled_bins(groups: FloatArray, k: int, count: int, exponent: IntArray, fir
         zeros.mean(axis=1),
         np.dstack([groups, zeros[:, :, None]]),
     )
-
-
-class Route(Protocol):
-    """One algorithm: which moments it finds of which task, what that costs, and finding them.
-
-    A new one is a class in a file of its own in ``minors/routes/`` and a line in :data:`kagscope.minors.routes.auto.FORMULAS`
-    (exact, without visiting the minors) or in the table of :class:`kagscope.minors.routes.auto.Auto`.
-    """
-
-    @property
-    def name(self) -> str:
-        """What plans call it."""
-        ...
-
-    def provides(self, task: Task) -> frozenset[str]:
-        """Names of the moments that it finds of this task."""
-        ...
-
-    def steps(self, task: Task) -> dict[str, float]:
-        """Steps for the wanted moments of one matrix, by the name of the kernel in :data:`kagscope.minors.plan.RATES`."""
-        ...
-
-    def run(self, tasks: list[Task]) -> list[Found | None]:
-        """The wanted moments of tasks that differ in their selections alone; None: they cannot be told from rounding."""
-        ...

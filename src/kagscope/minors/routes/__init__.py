@@ -1,1 +1,78 @@
-"""Routes: one algorithm a file, behind the protocol of :mod:`kagscope.minors.task`; ``auto`` chooses among them."""
+"""Routes: one algorithm a file, behind one protocol; :mod:`kagscope.minors.routes.auto` chooses among those registered here.
+
+A new route is a new module here, with :func:`register` above its class: nothing else has to know of it. Modules whose names
+begin with ``torch_`` are imported only when matrices lie on a device.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import lru_cache
+from typing import Literal, Protocol, TypeVar
+
+from kagscope.minors.task import Found, Task
+
+Kind = Literal["formula", "expansion", "visit", "draw"]
+
+
+class Route(Protocol):
+    """One algorithm: which moments it finds of which task, what that costs, and finding them."""
+
+    @property
+    def name(self) -> str:
+        """What plans call it."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """How it goes about it.
+
+        "formula": exact, without looking at every minor; "expansion": likewise, but too slow to take the place of draws;
+        "visit": exact, minor by minor; "draw": samples, S2 exact.
+        """
+        ...
+
+    def provides(self, task: Task) -> frozenset[str]:
+        """Names of the moments that it finds of this task."""
+        ...
+
+    def steps(self, task: Task) -> dict[str, float]:
+        """Steps for the wanted moments of one matrix, by the name of the kernel in :data:`kagscope.minors.plan.RATES`."""
+        ...
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        """The wanted moments of tasks that differ in their selections alone; None: they cannot be told from rounding."""
+        ...
+
+
+_ROUTES: dict[str, Route] = {}  # by the name of their class
+RouteClass = TypeVar("RouteClass", bound=type[Route])
+
+
+def register(route: RouteClass) -> RouteClass:
+    """A decorator that makes a class a route that the chooser may take. Raises ValueError where its name is taken."""
+    taken = _ROUTES.get(route.__name__)
+    if taken is not None and type(taken).__module__ != route.__module__:
+        raise ValueError(f"route {route.__name__!r} is registered twice: {type(taken).__module__} and {route.__module__}")
+    _ROUTES[route.__name__] = route()
+    return route
+
+
+def registered(kind: Kind, on_device: bool = False) -> tuple[Route, ...]:
+    """The routes of a kind, by the names of their classes; those of devices, which come first, only where they are needed."""
+    _import_routes(on_device)
+    routes = [_ROUTES[name] for name in sorted(_ROUTES) if _ROUTES[name].kind == kind]
+    on_host = [route for route in routes if not _is_of_device(type(route).__module__)]
+    return (*(route for route in routes if on_device and route not in on_host), *on_host)
+
+
+@lru_cache(maxsize=2)
+def _import_routes(on_device: bool) -> None:
+    for module in pkgutil.iter_modules(__path__):
+        if on_device or not _is_of_device(module.name):
+            importlib.import_module(f"{__name__}.{module.name}")
+
+
+def _is_of_device(module: str) -> bool:
+    return module.rpartition(".")[2].startswith("torch_")

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 
 from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.plan import AUTO_SECONDS, BYTES_A_SUBSET, CHEAP_SECONDS, Plan, reference_seconds
-from kagscope.minors.routes.column_pairs import ColumnPairs
-from kagscope.minors.routes.determinants import Determinants
-from kagscope.minors.routes.entries import Entries
-from kagscope.minors.routes.enumeration import Enumeration
-from kagscope.minors.routes.hull import Hull
-from kagscope.minors.routes.masked_grams import MaskedGrams
-from kagscope.minors.routes.multipole import Multipole
-from kagscope.minors.routes.power_grams import PowerGrams
-from kagscope.minors.routes.quartic import Quartic
+from kagscope.minors.routes import Route, registered
 from kagscope.minors.routes.sampled import Sampled
-from kagscope.minors.routes.spectral import Spectral
-from kagscope.minors.routes.triples import Triples
-from kagscope.minors.routes.zonogon import Zonogon
-from kagscope.minors.routes.zonotope import Zonotope
-from kagscope.minors.task import NEED_S1, FloatArray, Found, Route, Task
+from kagscope.minors.task import NEED_S1, FloatArray, Found, Task
 
-FORMULAS: tuple[Route, ...] = (Zonogon(), PowerGrams(), Hull(), Spectral(), MaskedGrams(), Quartic(), Zonotope())
-MULTIPOLE: Route = Multipole()  # exact, and too slow to stand in for draws
-VISITS: tuple[Route, ...] = (Entries(), Enumeration(), Determinants())
-SAMPLED: Route = Sampled()
-COLUMN_PAIRS: Route = ColumnPairs()
-TRIPLES: Route = Triples()
-SAMPLERS = (COLUMN_PAIRS, TRIPLES, SAMPLED)
+SAMPLED: Route = Sampled()  # draws of what no other route draws
 
 Choice = dict[Route, frozenset[str]]  # which route finds which moments
 
@@ -58,6 +39,8 @@ class Auto:
     | 4 and more | S2 spectral | nothing |
 
     Matrices on a device: k = 1 and 2 there, the rest here.
+
+    These are the routes registered in this package; where several find a moment, the cheapest does.
     """
 
     name = "auto"
@@ -70,11 +53,11 @@ class Auto:
     def run(self, tasks: list[Task]) -> list[Moments]:
         """The moments of each task."""
         found: dict[int, list[Found]] = {}
-        drawn: dict[Route, dict[int, frozenset[str]]] = {route: {} for route in SAMPLERS}
+        drawn: dict[Route, dict[int, frozenset[str]]] = {route: {} for route in (*registered("draw"), SAMPLED)}
         left = dict(enumerate(self.choose(tasks)))
         while left:
             for choice, indices in _grouped(left):
-                sampler = next((route for route in SAMPLERS if route in choice), None)
+                sampler = next((route for route in choice if route.kind == "draw"), None)
                 parts, lost = self._parts(choice, {index: tasks[index] for index in indices})
                 for index in indices:
                     if sampler is not None:  # what formulas cannot tell from rounding is sampled with the rest
@@ -96,7 +79,7 @@ class Auto:
         parts: dict[int, list[Found]] = {index: _given(task) for index, task in tasks.items()}
         lost: dict[int, frozenset[str]] = dict.fromkeys(tasks, frozenset())
         for route, moments in choice.items():
-            some = [index for index in tasks if route not in SAMPLERS]
+            some = [index for index in tasks if route.kind != "draw"]
             asked = [replace(tasks[index], wanted=moments) for index in some]
             for index, task, part in zip(some, asked, route.run(asked) if asked else [], strict=True):
                 if part is None:
@@ -132,31 +115,31 @@ class Auto:
         choice: Choice = {}
         left = _with_s1(task.wanted) - set(task.known)
         sampler = _sampler(task)
-        in_one_pass = sampler is TRIPLES or (sampler is COLUMN_PAIRS and task.method != "auto")
-        formulas = () if task.count is None or (in_one_pass and not task.clique) else FORMULAS  # it has S2 anyway
-        for route in formulas:
+        in_one_pass = sampler is not SAMPLED and not (task.k == 2 and task.method == "auto")
+        formulas = () if task.count is None or (in_one_pass and not task.clique) else registered("formula")  # it has S2 anyway
+        for route in _cheapest_first(formulas, task, left):
             given = route.provides(task) & left
-            if given and reference_seconds(route.steps(replace(task, wanted=given))) <= limit:
+            if given and _seconds(route, task, given) <= limit:
                 choice[route] = given
                 left -= given
         return {**choice, sampler: left} if left else choice
 
     def _visit(self, task: Task) -> Choice:
-        routes = (*(_of_devices()[:1] if task.matrices.on_device else ()), *VISITS)
-        return {next(route for route in routes if route.provides(task)): task.wanted}
+        able = [route for route in registered("visit", task.matrices.on_device) if task.wanted <= route.provides(task)]
+        return {min(able, key=lambda route: _seconds(route, task, task.wanted)): task.wanted}
 
     def _formulas(self, task: Task) -> Choice | None:
         """Formulas that give all that is wanted; None where there are none, or a device visits every minor sooner."""
-        routes = FORMULAS if task.matrices.on_device else (*FORMULAS, MULTIPOLE)
-        if task.matrices.on_device and task.k == 2:
-            if "top" in task.wanted and (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget:
-                return None  # rather than copying the matrices and pruning on the CPU
-            if "top" not in task.wanted:
-                routes = (*_of_devices()[1:], *FORMULAS)
+        on_device, with_top = task.matrices.on_device, "top" in task.wanted
+        if on_device and task.k == 2 and with_top and (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget:
+            return None  # rather than copying the matrices and pruning on the CPU
+        routes = registered("formula", on_device and not with_top)
+        if not on_device:
+            routes = (*routes, *registered("expansion"))
         choice: Choice = {}
         left = _with_s1(task.wanted)
-        for route in routes if task.clique else ():
-            if task.count is not None and (given := route.provides(task) & left):
+        for route in _cheapest_first(routes, task, left) if task.clique and task.count is not None else ():
+            if given := route.provides(task) & left:
                 choice[route] = given
                 left -= given
         return None if left else choice
@@ -185,20 +168,21 @@ def _given(task: Task) -> list[Found]:
 
 
 def _sampler(task: Task) -> Route:
-    return next(route for route in SAMPLERS if route.provides(task))
+    return next((route for route in registered("draw") if route.provides(task)), SAMPLED)
+
+
+def _cheapest_first(routes: Iterable[Route], task: Task, wanted: frozenset[str]) -> list[Route]:
+    """Those of the routes that find any of the moments wanted."""
+    able = [(given, route) for route in routes if (given := route.provides(task) & wanted)]
+    return [route for _, route in sorted(able, key=lambda pair: _seconds(pair[1], task, pair[0]))]
+
+
+def _seconds(route: Route, task: Task, wanted: frozenset[str]) -> float:
+    return reference_seconds(route.steps(replace(task, wanted=wanted)))
 
 
 def _sums(parts: list[Found]) -> dict[str, FloatArray]:
     return {name: values for part in parts for name, values in part.sums.items()}
-
-
-@lru_cache(maxsize=1)
-def _of_devices() -> tuple[Route, Route]:
-    """Visiting every minor and formulas, on a device; torch is imported when they are first asked for."""
-    from kagscope.minors.routes.torch_enumeration import TorchEnumeration
-    from kagscope.minors.routes.torch_formulas import TorchFormulas
-
-    return TorchEnumeration(), TorchFormulas()
 
 
 def _grouped(choices: dict[int, Choice]) -> list[tuple[Choice, list[int]]]:

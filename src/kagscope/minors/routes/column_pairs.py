@@ -11,6 +11,7 @@ from kagscope.minors.moments import REPLICATES, SUMS, Bins
 from kagscope.minors.pair_draws import GROUPS, Draws, PairDraws
 from kagscope.minors.plan import BYTES_A_SUBSET
 from kagscope.minors.replicates import CARRIED, carried, controlled
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.enumeration import in_passes
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import cached_subsets
@@ -31,10 +32,12 @@ KL_FACTOR, KL_NATS = (
 )  # the error of KL may be so many times rel_error, up to so many nats, or rel_error
 
 
+@register
 class ColumnPairs:
     """S2 and mostly S4 exact by Grams, the rest with standard errors; all selections of a call share the pairs that are drawn."""
 
     name = "column pairs drawn by their S2"
+    kind: Kind = "draw"
 
     def provides(self, task: Task) -> frozenset[str]:
         listable = task.k == 2 and bool(task.count) and (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget

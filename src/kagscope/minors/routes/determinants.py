@@ -15,6 +15,7 @@ from kagscope.minors._numba import SLOTS
 from kagscope.minors.careful import MOST_EXACT, exact_minors, integers
 from kagscope.minors.plan import RATES
 from kagscope.minors.rank import rank_below
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.entries import entry_sums
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import SubsetList
@@ -101,10 +102,12 @@ def minor_matrix(J: FloatArray, k: int) -> FloatArray:
     return np.concatenate(list(minor_blocks(J, row_subsets(m, k), row_subsets(n, k))), axis=1)
 
 
+@register
 class Determinants:
     """Every moment of k >= 4, for any selection, minor by minor."""
 
     name = "every determinant by LU"
+    kind: Kind = "visit"
 
     def provides(self, task: Task) -> frozenset[str]:
         return EVERY_MOMENT if task.k >= 4 else frozenset()

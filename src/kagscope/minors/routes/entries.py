@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.subsets import SubsetList, cached_subsets
 from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 
@@ -29,10 +30,12 @@ def entry_sums(matrix: FloatArray, subsets: SubsetList) -> tuple[FloatArray, NDA
     return totals, np.stack(hists)
 
 
+@register
 class Entries:
     """Every moment of k = 1, for any selection."""
 
     name = "enumeration of every minor"
+    kind: Kind = "visit"
 
     def provides(self, task: Task) -> frozenset[str]:
         return EVERY_MOMENT if task.k == 1 else frozenset()

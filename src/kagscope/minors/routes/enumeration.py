@@ -10,6 +10,7 @@ from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
 from kagscope.minors.moments import SUMS
 from kagscope.minors.plan import BYTES_A_SUBSET, reference_seconds
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.power_grams import pair_powers
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets, over_selections, sublist
@@ -21,10 +22,12 @@ CHEAP = frozenset({"s1", "s2", "s4"})
 FEW_ROWS = 48  # up to here enumerating S2 and S4 with S1 beats Gram matrices
 
 
+@register
 class Enumeration:
     """Every moment of k = 2 and 3, for any selections: those of one call share the pass."""
 
     name = "enumeration of every minor"
+    kind: Kind = "visit"
 
     def provides(self, task: Task) -> frozenset[str]:
         return EVERY_MOMENT if task.k in (2, 3) else frozenset()

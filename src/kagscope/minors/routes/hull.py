@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL, det2
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.zonogon import (
     BLOCK_ENTRIES,
     MOST_BITS,
@@ -289,10 +290,12 @@ def column_pair_tops(J: FloatArray, pairs: NDArray[np.int64]) -> FloatArray:
         return np.ldexp(tops, 2 * exponent)
 
 
+@register
 class Hull:
     """The largest of all 2-minors of some columns."""
 
     name = "hulls of the outermost vectors"
+    kind: Kind = "formula"
 
     def provides(self, task: Task) -> frozenset[str]:
         return frozenset({"top"}) if task.k == 2 and task.clique else frozenset()

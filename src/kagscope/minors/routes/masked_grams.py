@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import one_blas_thread
 
@@ -35,10 +36,12 @@ def triangle_s2(J: FloatArray, allowed: NDArray[np.bool_]) -> float | None:
     return total / 6
 
 
+@register
 class MaskedGrams:
     """S2 of k = 3 over selections that are conditions on pairs."""
 
     name = "masked Gram matrices"
+    kind: Kind = "formula"
 
     def provides(self, task: Task) -> frozenset[str]:
         pairwise = task.k == 3 and not task.chosen.clique and not isinstance(task.chosen, Subsets)

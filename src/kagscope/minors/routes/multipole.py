@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
 from kagscope.minors.det2 import KERNEL
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.zonogon import MOST_BITS, balanced_rows, index_bits, without_zero_columns
 from kagscope.minors.scaling import column_span, narrow, nonzero_rows
 from kagscope.minors.task import Found, Task
@@ -221,10 +222,12 @@ def entropy_by_multipoles(matrix: FloatArray) -> float | None:
     return float((ent + s1 * powers * LN2).sum())
 
 
+@register
 class Multipole:
     """The entropy of k = 2 over every pair of some columns."""
 
     name = "fast multipoles over angles"
+    kind: Kind = "expansion"
 
     def provides(self, task: Task) -> frozenset[str]:
         return frozenset({"entropy"}) if task.k == 2 and task.clique else frozenset()

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors.plan import BYTES_A_SUBSET
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.scaling import narrow, nonzero_rows
 from kagscope.minors.subsets import cached_subsets, pairs_of, sublist
 from kagscope.minors.sweeps import enumerate_sums
@@ -55,10 +56,12 @@ def repaired_pairs(J: FloatArray, first: NDArray[np.int64], second: NDArray[np.i
     return s2, s4
 
 
+@register
 class PowerGrams:
     """S2 and S4 of k = 2: over every pair of some columns on the side with fewer pairs, over other selections pair by pair."""
 
     name = "power Grams"
+    kind: Kind = "formula"
 
     def provides(self, task: Task) -> frozenset[str]:
         listable = (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget

@@ -16,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.scaling import column_span, narrow, nonzero_rows, times_power_of_two
 from kagscope.minors.task import Found, Task
@@ -113,10 +114,12 @@ def quartic_s4(J: FloatArray) -> float | None:
     return float(np.ldexp((sums * weights).sum(), 4 * largest))
 
 
+@register
 class Quartic:
     """S4 of all 3-minors of some columns, from the side with fewer triples."""
 
     name = "invariants of the quartics of row triples"
+    kind: Kind = "formula"
 
     def provides(self, task: Task) -> frozenset[str]:
         fits = min(task.shape) ** 3 * 8 <= task.memory_budget // 2

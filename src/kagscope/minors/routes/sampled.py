@@ -18,6 +18,7 @@ from kagscope.minors.moments import GROUPS, REPLICATES, SUMS, Bins
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
 from kagscope.minors.replicates import CARRIED, carried, controlled
+from kagscope.minors.routes import Kind
 from kagscope.minors.routes.volume_draws import FAN, Sets, count_sets
 from kagscope.minors.routes.zonotope_sampled import s1_draws
 from kagscope.minors.scaling import nonzero_rows
@@ -41,6 +42,7 @@ class Sampled:
     """Every moment of any order and selection, with standard errors."""
 
     name = "drawn by volume"
+    kind: Kind = "draw"
 
     def provides(self, task: Task) -> frozenset[str]:
         return EVERY_MOMENT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import one_blas_thread
@@ -30,10 +31,12 @@ def spectral_s2(matrix: FloatArray, k: int) -> float | None:
     return elementary_symmetric(values**2, k)
 
 
+@register
 class Spectral:
     """S2 of all k-minors of some columns, k >= 3; for k = 2 a Gram matrix is cheaper and tells nearly parallel rows apart."""
 
     name = "e_k of the squared singular values"
+    kind: Kind = "formula"
 
     def provides(self, task: Task) -> frozenset[str]:
         return frozenset({"s2"}) if task.k >= 3 and task.clique else frozenset()

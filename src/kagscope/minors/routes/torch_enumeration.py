@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kagscope.minors._numba import SLOTS, bin_edges
 from kagscope.minors.moments import SUMS
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.enumeration import check_listable, in_passes
 from kagscope.minors.subsets import SubsetList, cached_subsets, over_selections
 from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
@@ -281,10 +282,12 @@ def _by_cell(by_block: FloatArray, cell_of_block: IntArray, cells: int) -> Float
     return found
 
 
+@register
 class TorchEnumeration:
     """Every moment of k = 1 and 2, for any selections, on the device of the matrices."""
 
     name = "enumerated on a device"
+    kind: Kind = "visit"
 
     def provides(self, task: Task) -> frozenset[str]:
         return EVERY_MOMENT if task.k <= 2 and task.matrices.on_device else frozenset()

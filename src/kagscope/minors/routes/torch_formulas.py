@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.power_grams import CANCELS
 from kagscope.minors.routes.torch_enumeration import BYTES_COMPENSATED, fold, normalised, tile_sizes, tree, two_minors
 from kagscope.minors.task import Found, Task
@@ -127,10 +128,12 @@ def _repair(
                 sums[("s1", "s2", "s4").index(name), b, p] = values[0]
 
 
+@register
 class TorchFormulas:
     """S1, S2, S4 of all 2-minors of some columns, on the device of the matrices."""
 
     name = "formulas on a device"
+    kind: Kind = "formula"
     ROUTES: ClassVar = {"s1": "zonogon areas", "s2": "Gram matrix", "s4": "power Grams"}
 
     def provides(self, task: Task) -> frozenset[str]:

@@ -21,6 +21,7 @@ from kagscope.minors._numba import SLOTS
 from kagscope.minors.moments import GROUPS, REPLICATES, SUMS, Bins
 from kagscope.minors.rank import rank_below
 from kagscope.minors.replicates import carried
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.triple_draws import Cells, Draws, Volumes
 from kagscope.minors.routes.triple_kernels import times_logarithm
 from kagscope.minors.scaling import nonzero_rows
@@ -41,10 +42,12 @@ CONTROLS = {"s1": [0], "s4": [3], "entropy": [0, 1]}  # columns of ``Volumes.sum
 MOST_TIMES = 3.0  # as many draws at a time as there were, at most
 
 
+@register
 class Triples:
     """Every moment of k = 3 over conditions on pairs of columns, with standard errors; S2 exact."""
 
     name = "column triples drawn by volume"
+    kind: Kind = "draw"
 
     def provides(self, task: Task) -> frozenset[str]:
         if task.k != 3 or isinstance(task.chosen, Subsets) or task.count is None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import BYTES_A_SUBSET
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.scaling import column_span, narrow, nonzero_rows, times_power_of_two
 from kagscope.minors.subsets import cached_subsets, pairs_of
 from kagscope.minors.task import Found, Task
@@ -302,10 +303,12 @@ def zonogon_s1(J: FloatArray) -> float:
     return float(row_pair_areas(J if row_side <= column_side else J.T).sum())
 
 
+@register
 class Zonogon:
     """S1 of k = 2: over every pair of some columns from the side with fewer pairs, over others column pair by column pair."""
 
     name = "zonogon areas"
+    kind: Kind = "formula"
 
     def provides(self, task: Task) -> frozenset[str]:
         listable = (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget

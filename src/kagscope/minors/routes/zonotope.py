@@ -17,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL
+from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.zonogon import (
     BLOCK_ENTRIES,
     FloatArray,
@@ -200,10 +201,12 @@ def zonotope_s1(J: FloatArray) -> float:
     return total
 
 
+@register
 class Zonotope:
     """S1 of all 3-minors of some columns, from the side with fewer triples."""
 
     name = "zonotope volumes"
+    kind: Kind = "formula"
 
     def provides(self, task: Task) -> frozenset[str]:
         return frozenset({"s1"}) if task.k == 3 and task.clique else frozenset()
