@@ -256,3 +256,56 @@ def test_rank_one_up_to_rounding() -> None:
             assert abs(m.s1 - s1) <= len(M) * 2 * u
             if m.plan.routes.get("top", "").startswith("hulls"):
                 assert m.top == pytest.approx(top, rel=1e-10)
+
+
+# -- adding ----------------------------------------------------------------------------------------------------------------------
+
+
+def equal(left: kag.Moments, right: kag.Moments) -> None:
+    assert left.count == right.count
+    for name in ("s1", "s2", "s4", "entropy", "top"):
+        assert getattr(left, name) == pytest.approx(getattr(right, name), rel=1e-11, abs=1e-300), name
+    a, b = left.histogram, right.histogram
+    assert (a.zeros, a.first) == (b.zeros, b.first)
+    assert (a.counts == b.counts).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), shift=st.integers(-100, 100), k=st.integers(1, 3))
+def test_scales_align(seed: int, shift: int, k: int) -> None:
+    """Two matrices of different scale, added, are the block matrix's own rows only where blocks do not mix: compare plain
+    sums."""
+    rng = np.random.default_rng(seed)
+    one, two = rng.normal(size=(3, 4)), rng.normal(size=(3, 5)) * 2.0**shift
+    a, b = kag.minor_moments(one, k), kag.minor_moments(two, k)
+    both = a + b
+    assert both.s1 == pytest.approx(a.s1 + b.s1, rel=1e-12)
+    assert both.entropy == pytest.approx(a.entropy + b.entropy, rel=1e-11, abs=1e-12 * abs(a.entropy))
+    assert both.top == max(a.top, b.top)
+    assert both.histogram.counts.sum() + both.histogram.zeros == both.count
+    equal(both, b + a)
+
+
+def test_zero_matrix_is_neutral() -> None:
+    tiny = kag.minor_moments(np.random.default_rng(0).normal(size=(3, 4)) * 1e-150, 2)
+    nothing = kag.minor_moments(np.zeros((3, 4)), 2)
+    both = tiny + nothing
+    assert both.participation_ratio == tiny.participation_ratio
+    assert both.ipr == tiny.ipr
+    assert both.count == 2 * tiny.count
+    assert both.histogram.zeros == nothing.count
+
+
+def test_batches_add_and_index() -> None:
+    J = np.random.default_rng(1).normal(size=(3, 4, 6)) * np.array([1e-100, 1, 1e100])[:, None, None]
+    near, far, whole = kag.minor_moments(J, 2, [kag.Shell(0, 2), kag.Shell(2, 9), kag.All()], image_shape=(2, 3))
+    both = near + far
+    assert both.s1.shape == (3,)
+    for b in range(3):
+        equal(both[b], whole[b])
+        equal(whole[b], kag.minor_moments(J[b], 2))
+
+
+def test_different_orders_do_not_add() -> None:
+    J = np.eye(3)
+    with pytest.raises(InputError, match="cannot be added"):
+        kag.minor_moments(J, 1) + kag.minor_moments(J, 2)

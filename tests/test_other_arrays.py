@@ -59,3 +59,12 @@ def test_a_model_is_fed_with_it() -> None:
 def test_whole_numbers_are_refused_as_ever() -> None:
     with pytest.raises(InputError, match="int64"):
         kag.minor_moments(Foreign(np.arange(24).reshape(4, 6)), 2)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_torch_and_numpy_input(dtype: str) -> None:
+    J = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
+    want = kag.minor_moments(J.to(torch.float64).numpy(), 2)
+    assert kag.minor_moments(J.requires_grad_(), 2).s1 == want.s1
+    if dtype != "bfloat16":
+        assert kag.minor_moments(J.detach().numpy(), 2).entropy == want.entropy
