@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,14 @@ class Layout:
                 "give the center in the coordinates of the positions, (row, column) for images"
             )
         return ((self.positions - np.asarray(center, dtype=np.float64)) ** 2).sum(axis=1)
+
+
+class Place(TypedDict, total=False):
+    """Where columns lie, as keywords of :func:`make_layout`: at most one of them."""
+
+    image_shape: Sequence[int] | None
+    positions: Any
+    groups: Any
 
 
 def make_layout(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
 from kagscope.base.errors import InputError
-from kagscope.columns.layout import make_layout
+from kagscope.columns.layout import Place, make_layout
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.minors._input import (
     MatrixLike,
@@ -31,21 +31,22 @@ POWERS = {"s1": 1, "s2": 2, "s4": 4}  # of the minors
 Method: TypeAlias = Literal["auto", "exact", "sampled"]
 
 
+class _Options(Place, total=False):
+    method: Method
+    moments: str | Iterable[str]
+    rel_error: float
+    seed: int
+    memory_budget: int
+
+
 @overload
 def minor_moments(
     J: MatrixLike,
     k: int = 2,
     selection: Selection | str | None = None,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
-    method: Method = "auto",
-    moments: str | Iterable[str] = "all",
-    rel_error: float = 0.01,
-    seed: int = 0,
-    memory_budget: int = 2**30,
     known: Moments | None = None,
+    **options: Unpack[_Options],
 ) -> Moments: ...
 
 
@@ -55,15 +56,8 @@ def minor_moments(
     k: int = 2,
     selection: Sequence[Selection | str] = ...,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
-    method: Method = "auto",
-    moments: str | Iterable[str] = "all",
-    rel_error: float = 0.01,
-    seed: int = 0,
-    memory_budget: int = 2**30,
     known: Sequence[Moments] | None = None,
+    **options: Unpack[_Options],
 ) -> list[Moments]: ...
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import comb
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.columns.layout import make_layout
+from kagscope.columns.layout import Place, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, as_selections
 from kagscope.minors._input import MatrixLike, as_numpy, as_tensor, check_k, check_moments, device_of, require_finite
 from kagscope.minors.careful import again, hard_sets
@@ -168,10 +168,8 @@ def factored_minor_moments(
     k: int = 2,
     selection: Selection | str | None = None,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
     moments: str | Iterable[str] = "all",
+    **place: Unpack[Place],
 ) -> Moments: ...
 
 
@@ -182,10 +180,8 @@ def factored_minor_moments(
     k: int = 2,
     selection: Sequence[Selection | str] = ...,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
     moments: str | Iterable[str] = "all",
+    **place: Unpack[Place],
 ) -> list[Moments]: ...
 
 

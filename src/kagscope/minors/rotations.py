@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.columns.layout import Layout, make_layout
+from kagscope.columns.layout import Layout, Place, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, Window, as_selections
 from kagscope.minors._input import MatrixLike, Values, as_matrices, check_choice, check_k, device_of, placed
 from kagscope.minors.engine import minor_moments
@@ -27,18 +27,24 @@ BoolArray = NDArray[np.bool_]
 MOST_LISTED = 2**28  # bytes of column pairs that are listed for one sweep over several selections
 
 
+class _HaarOptions(Place, total=False):
+    rel_error: float
+    seed: int
+
+
+class _RatioOptions(Place, total=False):
+    rotations: int
+    seed: int
+
+
 @overload
 def haar_mean_s1(
     J: MatrixLike,
     k: int = 2,
     selection: Selection | str | None = None,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
-    rel_error: float = 0.01,
-    seed: int = 0,
     return_error: Literal[False] = False,
+    **options: Unpack[_HaarOptions],
 ) -> Values: ...
 
 
@@ -48,12 +54,8 @@ def haar_mean_s1(
     k: int = 2,
     selection: Sequence[Selection | str] = ...,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
-    rel_error: float = 0.01,
-    seed: int = 0,
     return_error: Literal[False] = False,
+    **options: Unpack[_HaarOptions],
 ) -> list[Values]: ...
 
 
@@ -63,12 +65,8 @@ def haar_mean_s1(
     k: int = 2,
     selection: Selection | str | Sequence[Selection | str] | None = None,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
-    rel_error: float = 0.01,
-    seed: int = 0,
     return_error: Literal[True],
+    **options: Unpack[_HaarOptions],
 ) -> Any: ...
 
 
@@ -175,12 +173,8 @@ def rotation_ratio(
     kind: Literal["pr", "max"] = "pr",
     selection: Selection | str | None = None,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
-    rotations: int = 32,
-    seed: int = 0,
     return_error: Literal[False] = False,
+    **options: Unpack[_RatioOptions],
 ) -> Values: ...
 
 
@@ -191,12 +185,8 @@ def rotation_ratio(
     kind: Literal["pr", "max"] = "pr",
     selection: Sequence[Selection | str] = ...,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
-    rotations: int = 32,
-    seed: int = 0,
     return_error: Literal[False] = False,
+    **options: Unpack[_RatioOptions],
 ) -> list[Values]: ...
 
 
@@ -207,12 +197,8 @@ def rotation_ratio(
     kind: Literal["pr", "max"] = "pr",
     selection: Selection | str | Sequence[Selection | str] | None = None,
     *,
-    image_shape: Sequence[int] | None = None,
-    positions: Any = None,
-    groups: Any = None,
-    rotations: int = 32,
-    seed: int = 0,
     return_error: Literal[True],
+    **options: Unpack[_RatioOptions],
 ) -> Any: ...
 
 
