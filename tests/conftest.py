@@ -15,7 +15,13 @@ from filelock import FileLock
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-SHAPED = ("kagscope.scores", "kagscope.jacobians.forms", "kagscope.measuring.points", "kagscope.columns.scales")
+SHAPED = (
+    "kagscope.scores",
+    "kagscope.jacobians.forms",
+    "kagscope.jacobians.autodiff",
+    "kagscope.measuring.points",
+    "kagscope.columns.scales",
+)
 install_import_hook(SHAPED, "beartype.beartype")  # shapes and dtypes in annotations are checked, in tests alone
 
 from kagscope.minors import warm_up

@@ -9,19 +9,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, saved_tensors_hooks
 
-from kagscope.jacobians.check import Function, agrees, confirmed, pull
+from kagscope.jacobians.check import Function, agrees, confirm, pull
 from kagscope.jacobians.frame import Frame
 from kagscope.jacobians.runner import Unmeasurable
 
 BATCHED, ROW_BY_ROW = "reverse mode", "reverse mode, row by row"
 UNKNOWN_GRAPH = 64  # times input and output: guessed where what a graph keeps cannot be counted
+Jacobians: TypeAlias = Float64[np.ndarray, "B tokens rows columns"]
 FORWARD_COST = 1.5  # of a tangent beside a cotangent: the forward pass is done again, under a transform
 
 
@@ -46,8 +48,8 @@ def saved_bytes(function: Function, u: Tensor) -> int:
     return sum(sizes.values()) + out.element_size() * out.numel() + u.element_size() * u.numel()
 
 
-def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int, *, forward: bool = True) -> tuple[np.ndarray, str]:
-    """Jacobians at every point of a batch, held against one plain pull-back (:mod:`kagscope.jacobians.check`).
+def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int, *, forward: bool = True) -> tuple[Jacobians, str]:
+    """Jacobians at every point of a batch, checked against one plain pull-back (:mod:`kagscope.jacobians.check`).
 
     Args:
         function: from (B, …) to (B, …).
@@ -57,7 +59,7 @@ def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int, *, forwa
         forward: whether forward mode may be tried before reverse mode, where it is cheaper.
 
     Returns:
-        (B, tokens, rows, columns) float64, and the route: "forward mode", "reverse mode", or "reverse mode, row by row".
+        The Jacobians, and the route: "forward mode", "reverse mode", or "reverse mode, row by row".
 
     Raises:
         Unmeasurable: the output does not depend differentiably on the variable.
@@ -78,7 +80,7 @@ def jacobian(function: Function, u: Tensor, frame: Frame, at_once: int, *, forwa
         raise
     except (RuntimeError, NotImplementedError):  # such as a value needed for the way back that was overwritten in place
         found = None if frame.coupled else _forward(function, u, frame, at_once) if found is None else found
-        if found is None or not confirmed(found, function, u, frame):
+        if found is None or not confirm(found, function, u, frame):
             raise
         return found, "forward mode"
 
@@ -95,7 +97,7 @@ def graph(function: Function, u: Tensor) -> tuple[Tensor, Tensor]:
 
 def pull_back(
     h: Tensor | GradientEdge, u: Tensor, shape: tuple[int, ...], frame: Frame, at_once: int, *, batched: bool = True
-) -> tuple[np.ndarray, str]:
+) -> tuple[Jacobians, str]:
     """The Jacobians by reverse mode, ``at_once`` cotangents at a time; ``h`` has ``shape`` and may be an edge of the graph."""
     B, T = len(u), frame.out_tokens or 1
     J = np.zeros((B, len(frame.tokens), len(frame.rows), frame.columns))
@@ -118,8 +120,8 @@ def pull_back(
     return J, route
 
 
-def mixes_tokens(h: Tensor, u: Tensor) -> bool:
-    """Whether any token of the output (B, T, m) depends on another token of the variable (B, T, n).
+def mixes_tokens(h: Float[Tensor, "B T m"], u: Float[Tensor, "B T *n"]) -> bool:
+    """Whether any token of the output depends on another token of the variable.
 
     Two tokens differ in some binary digit of their indices: for each digit, tokens with 0 are tested against those with 1.
     """
@@ -146,8 +148,10 @@ def _cotangents(B: int, frame: Frame) -> Iterator[tuple[list[int], list[int], in
                 yield some, at, int(row)
 
 
-def _store(J: np.ndarray, g: Tensor, chunk: list[tuple[list[int], list[int], int]], frame: Frame) -> None:
-    """Rows of Jacobians from gradients (passes, B, tokens of the variable or 1, columns)."""
+def _store(
+    J: Jacobians, g: Float[Tensor, "passes B source columns"], chunk: list[tuple[list[int], list[int], int]], frame: Frame
+) -> None:
+    """Rows of Jacobians from gradients, of every token of the variable or of one."""
     values = g.detach().double().cpu().numpy()  # NumPy knows no bfloat16
     place_of = {token: place for place, token in enumerate(frame.tokens)}
     start = 0
@@ -161,7 +165,7 @@ def _store(J: np.ndarray, g: Tensor, chunk: list[tuple[list[int], list[int], int
         start = stop
 
 
-def _forward(function: Function, u: Tensor, frame: Frame, at_once: int) -> np.ndarray | None:
+def _forward(function: Function, u: Tensor, frame: Frame, at_once: int) -> Jacobians | None:
     """The Jacobians by forward mode; None where the model has an operation without a rule for it."""
     B, T = len(u), frame.in_tokens or 1
     J = np.zeros((B, len(frame.tokens), len(frame.rows), frame.columns))

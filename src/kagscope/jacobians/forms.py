@@ -22,8 +22,8 @@ class FactoredJacobian:
     def shape(self) -> tuple[int, int]:
         return self.W.shape[0], self.W.shape[1]
 
-    def dense(self, points: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """The Jacobians themselves, (B, m, n)."""
+    def dense(self, points: slice | np.ndarray = slice(None)) -> Float64[np.ndarray, "B m n"]:
+        """The Jacobians themselves."""
         return self.d[points][:, :, None] * self.W
 
     def of_rows(self, rows: np.ndarray) -> FactoredJacobian:
@@ -34,7 +34,7 @@ class FactoredJacobian:
         """Those of some points alone."""
         return FactoredJacobian(self.d[points], self.W)
 
-    def row_norms(self, points: slice = slice(None)) -> np.ndarray:
+    def row_norms(self, points: slice = slice(None)) -> Float64[np.ndarray, "B m"]:
         """L1 norm of every row over the number of columns, (B, m): the row means of the 1-minors."""
         with np.errstate(invalid="ignore", over="ignore"):
             return np.abs(self.d[points]) * np.abs(self.W).mean(axis=1)
@@ -53,8 +53,8 @@ class DenseJacobian:
     def shape(self) -> tuple[int, int]:
         return self.J.shape[1], self.J.shape[2]
 
-    def dense(self, points: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """The Jacobians themselves, (B, m, n)."""
+    def dense(self, points: slice | np.ndarray = slice(None)) -> Float64[np.ndarray, "B m n"]:
+        """The Jacobians themselves."""
         return self.J[points]
 
     def of_rows(self, rows: np.ndarray) -> DenseJacobian:
@@ -65,7 +65,7 @@ class DenseJacobian:
         """Those of some points alone."""
         return DenseJacobian(self.J[points])
 
-    def row_norms(self, points: slice = slice(None)) -> np.ndarray:
+    def row_norms(self, points: slice = slice(None)) -> Float64[np.ndarray, "B m"]:
         """L1 norm of every row over the number of columns, (B, m)."""
         with np.errstate(over="ignore"):
             return np.abs(self.J[points]).mean(axis=2)
