@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from kagscope.cli import app
 from kagscope.loading import load_published, save_weights
 from kagscope.measuring.report import Report
 
-transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="no transformers here")
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _bert() -> Any:
+    import transformers  # seconds, and every worker imports every test file
+
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, max_position_embeddings=8

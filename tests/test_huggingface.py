@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from kagscope.base.errors import InputError
+from tracked import events_in
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("accelerate")
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
-
-from kagscope.base.errors import InputError  # noqa: E402
-from kagscope.integrations.huggingface import KagscopeTrainerCallback  # noqa: E402
+# imported in functions: it takes seconds, and every worker imports every test file
+pytestmark = pytest.mark.skipif(not (find_spec("transformers") and find_spec("accelerate")), reason="no transformers here")
 
 TOKENS = torch.randint(0, 20, (48, 6), generator=torch.Generator().manual_seed(0))
 PROBE = {"input_ids": TOKENS[:4], "attention_mask": torch.ones(4, 6, dtype=torch.long)}
@@ -35,15 +35,20 @@ class Sentences(Dataset[dict[str, torch.Tensor]]):
 
 def tiny_bert() -> Any:
     """One block, width 8, dropout on."""
+    import transformers
+
     torch.manual_seed(1)
+    options: dict[str, Any] = {"num_labels": 2}
     config = transformers.BertConfig(
         vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12,
-        max_position_embeddings=8, num_labels=2,
+        max_position_embeddings=8, **options,
     )  # fmt: skip
     return transformers.BertForSequenceClassification(config)
 
 
 def make_trainer(folder: Path, *callbacks: Any, model: Any = None, **options: Any) -> Any:
+    import transformers
+
     given: dict[str, Any] = {
         "report_to": ["tensorboard"],
         "num_train_epochs": 2,
@@ -59,7 +64,9 @@ def make_trainer(folder: Path, *callbacks: Any, model: Any = None, **options: An
     return trainer
 
 
-def callback(**options: Any) -> KagscopeTrainerCallback:
+def callback(**options: Any) -> Any:
+    from kagscope.integrations.huggingface import KagscopeTrainerCallback
+
     given: dict[str, Any] = {"layers": [MLP], "layer_map": "block", "k": (2,), "tokens": 2, "every": 5} | options
     return KagscopeTrainerCallback(PROBE, **given)
 
@@ -88,7 +95,7 @@ def test_values_reach_every_reporter_and_training_is_the_same_bit_for_bit(tmp_pa
     name = f"kag/{MLP}/k2/all/pr_ratio"
     history = [(one["step"], one[name]) for one in trainer.state.log_history if name in one]
     assert [step for step, _ in history] == tracker.steps
-    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    events = events_in(tmp_path / "events")
     scalars = events.Scalars(f"train/{name}")
     assert [one.step for one in scalars] == tracker.steps
     summary = tracker.summary()
@@ -107,18 +114,20 @@ def test_without_the_trainer_event_files_hold_the_values_too(tmp_path: Path, mon
     assert tracking.tracker.table["epoch"].unique().tolist() == [0, 1, 2]
     name = f"kag/{MLP}/k2/all/pr"
     assert [one["step"] for one in trainer.state.log_history if name in one] == [0, 6, 12]
-    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    events = events_in(tmp_path / "events")
     assert [one.step for one in events.Scalars(f"train/{name}")] == [0, 6, 12]
     assert len(events.Scalars("train/loss")) == 3
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
     monkeypatch.chdir(tmp_path)
     make_trainer(tmp_path / "other", callback(every=6)).train()
-    events = EventAccumulator(str(tmp_path / "other" / "runs" / "kagscope")).Reload()
+    events = events_in(tmp_path / "other" / "runs" / "kagscope")
     assert [one.step for one in events.Scalars(f"train/{name}")] == [0, 6, 12]
 
 
 def test_accumulated_gradients_count_once_and_histories_continue(tmp_path: Path) -> None:
     """A small GPT-2, stopped after one epoch and resumed from its checkpoint."""
+    import transformers
+
     torch.manual_seed(2)
     config = transformers.GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2)
     state = transformers.GPT2ForSequenceClassification(config).state_dict()
@@ -127,10 +136,7 @@ def test_accumulated_gradients_count_once_and_histories_continue(tmp_path: Path)
         model = transformers.GPT2ForSequenceClassification(config)
         model.config.pad_token_id = 0
         model.load_state_dict(state)
-        tracking = KagscopeTrainerCallback(
-            PROBE, layers=["transformer.h.0.mlp.act"], layer_map="block", tokens=[1, 4], k=(2,), every=2,
-            history=tmp_path / "history",
-        )  # fmt: skip
+        tracking = callback(layers=["transformer.h.0.mlp.act"], tokens=[1, 4], every=2, history=tmp_path / "history")
         shared = {"gradient_accumulation_steps": 2, "report_to": [], "save_strategy": "epoch"}
         trainer = make_trainer(tmp_path / "out", tracking, model=model, **(shared | options))
         return tracking, trainer
@@ -146,6 +152,8 @@ def test_accumulated_gradients_count_once_and_histories_continue(tmp_path: Path)
 
 
 def test_only_the_first_process_measures(tmp_path: Path) -> None:
+    import transformers
+
     tracking = callback()
     state = transformers.TrainerState(is_world_process_zero=False)
     args = transformers.TrainingArguments(output_dir=str(tmp_path), report_to=[])

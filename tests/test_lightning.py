@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,60 +15,29 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kagscope as kag
 from kagscope.base.errors import InputError
-from tracked import DATA, LABELS, PROBE, small_net
+from tracked import DATA, LABELS, PROBE, events_in, small_net
 
-pl = pytest.importorskip("lightning.pytorch")
-from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
-
-from kagscope.integrations.lightning import KagscopeCallback  # noqa: E402
-
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+pytestmark = pytest.mark.skipif(find_spec("lightning") is None, reason="no lightning here")
 BATCHES = 8  # an epoch: 256 points in batches of 32
 
 
-class Classifier(pl.LightningModule):  # type: ignore[misc, name-defined]
-    """The small net with dropout and batch norm, as a user would write it."""
+def fit(folder: Path, *callbacks: Any, **options: Any) -> tuple[Any, Any]:
+    """See :func:`lightning_runs.fit`."""
+    import lightning_runs
 
-    def __init__(self) -> None:
-        super().__init__()
-        first, activation, *rest = small_net()
-        self.net = nn.Sequential(first, activation, nn.BatchNorm1d(8), nn.Dropout(0.2), *rest)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.net(x)
-        return out
-
-    def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
-        self.log("loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), 1e-2)
+    return lightning_runs.fit(folder, *callbacks, **options)
 
 
-def fit(folder: Path, *callbacks: Any, logger: Any = False, checkpoint: str | None = None, **options: Any) -> tuple[Any, Any]:
-    """One seeded training; returns the module and the Trainer."""
-    pl.seed_everything(4, verbose=False)
-    loader = DataLoader(TensorDataset(DATA, LABELS), batch_size=32, shuffle=True)
-    model = Classifier()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = pl.Trainer(
-            **({"max_epochs": 2} | options), accelerator="cpu", callbacks=list(callbacks), logger=logger, log_every_n_steps=1,
-            default_root_dir=str(folder), enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
-        )  # fmt: skip
-        trainer.fit(model, loader, ckpt_path=checkpoint)
-    return model, trainer
+def callback(**options: Any) -> Any:
+    """See :func:`lightning_runs.callback`."""
+    import lightning_runs
 
-
-def callback(**options: Any) -> KagscopeCallback:
-    given: dict[str, Any] = {"layers": ["net.1", "net.5"], "k": (2,), "every": 5} | options
-    return KagscopeCallback(PROBE, **given)
+    return lightning_runs.callback(**options)
 
 
 def test_values_land_in_the_event_files_and_training_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
     tracking = callback()
     logger = TensorBoardLogger(str(tmp_path), name="run", version="0")
     watched, trainer = fit(tmp_path, tracking, logger=logger)
@@ -78,7 +47,7 @@ def test_values_land_in_the_event_files_and_training_is_the_same_bit_for_bit(tmp
     tracker = tracking.tracker
     assert tracker is not None
     assert tracker.steps == [0, 5, 10, 15, 16]
-    events = EventAccumulator(logger.log_dir).Reload()
+    events = events_in(logger.log_dir)
     assert "loss" in events.Tags()["scalars"]
     summary = tracker.summary()
     for layer in ("net.1", "net.5"):
@@ -132,6 +101,10 @@ def test_continued_from_a_checkpoint_with_its_history(tmp_path: Path) -> None:
     assert (ratios == 1).all()
     assert second.tracker.table["ratio"].notna().any()
     again = callback(history=tmp_path / "parts")
+    import lightning.pytorch as pl
+
+    from lightning_runs import Classifier
+
     model = Classifier()
     with torch.no_grad():
         next(model.parameters())[0, 0] += 1
@@ -146,6 +119,8 @@ def test_only_the_first_process_measures(tmp_path: Path) -> None:
     class Second:
         is_global_zero = False
 
+    from lightning_runs import Classifier
+
     tracking = callback()
     tracking.on_train_start(Second(), Classifier())
     tracking.on_train_batch_end(Second(), Classifier(), None, None, 0)
@@ -156,10 +131,12 @@ def test_only_the_first_process_measures(tmp_path: Path) -> None:
 
 def test_the_other_package_has_its_own_callback(tmp_path: Path) -> None:
     other = pytest.importorskip("pytorch_lightning")
+    from lightning.pytorch import Callback
+
     from kagscope.integrations.pytorch_lightning import KagscopeCallback as Other
 
     assert issubclass(Other, other.Callback)
-    assert issubclass(KagscopeCallback, pl.Callback)
+    assert isinstance(callback(), Callback)
 
     class Net(other.LightningModule):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-jupytext = pytest.importorskip("jupytext")
-nbclient = pytest.importorskip("nbclient")
-pytest.importorskip("transformers")
-pytest.importorskip("ipykernel")
+pytestmark = pytest.mark.skipif(
+    not all(find_spec(name) for name in ("jupytext", "nbclient", "transformers", "ipykernel")), reason="no notebooks here"
+)
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.py"))
@@ -19,6 +20,8 @@ LARGEST = 1_500_000  # bytes
 @pytest.mark.slow
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jupytext, nbclient = import_module("jupytext"), import_module("nbclient")
+
     monkeypatch.setenv("KAGSCOPE_QUICK", "1")
     monkeypatch.setenv("KAGSCOPE_MNIST", "no such folder")  # the embedded digits: no test may need a data set that is not here
     notebook = jupytext.read(source)
@@ -30,6 +33,7 @@ def test_it_runs(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_executed_notebook_is_that_of_the_text(source: Path) -> None:
+    jupytext = import_module("jupytext")
     written = source.with_suffix(".ipynb")
     assert written.stat().st_size < LARGEST
     cells = jupytext.read(written).cells

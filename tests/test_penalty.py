@@ -231,7 +231,7 @@ def test_in_lightning(tmp_path: Path) -> None:
     pl = pytest.importorskip("lightning.pytorch")
     from torch.utils.data import DataLoader, TensorDataset
 
-    from test_lightning import Classifier
+    from lightning_runs import Classifier
 
     class Steered(Classifier):
         def training_step(self, batch: Any, index: int) -> Tensor:

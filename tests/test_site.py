@@ -6,15 +6,16 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import kagscope
 
-pytest.importorskip("material")
-pytest.importorskip("mkdocstrings")
-pytest.importorskip("mkdocs_jupyter")
+pytestmark = pytest.mark.skipif(
+    not all(find_spec(name) for name in ("material", "mkdocstrings", "mkdocs_jupyter")), reason="no mkdocs-material here"
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 FETCHED = re.compile(

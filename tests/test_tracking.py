@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import kagscope as kag
 from kagscope.base.errors import InputError
-from tracked import DATA, PROBE, make_tracker, small_net, train
+from tracked import DATA, PROBE, events_in, make_tracker, small_net, train
 
 
 def brute_force_pr(model: nn.Sequential, layer: str) -> np.ndarray:
@@ -206,7 +205,7 @@ def test_tensorboard_event_files_hold_every_measurement(tmp_path: Path) -> None:
         tracker = make_tracker(model, log=writer)
         train(model, 30, tracker.step)
         tracker.finish()
-    events = EventAccumulator(str(tmp_path)).Reload()
+    events = events_in(tmp_path)
     summary = tracker.summary()
     for layer in ("1", "3"):
         rows = summary[(summary["layer"] == layer) & (summary["score"] == "pr")]
