@@ -8,7 +8,9 @@ import math
 import pandas as pd
 
 from kagscope.studies.claims import Claim, evaluate_claims
-from kagscope.tables.schema import CLAIM_FIELDS, VERDICTS
+from kagscope.tables.schema import VERDICTS
+
+CLAIM_FIELDS = ("id", "statement", "verdict", "effect", "ci_low", "ci_high", "p_value", "n")  # of claims.json
 
 IDS = [
     "1-concentration",

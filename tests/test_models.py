@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kagscope.base.errors import InputError
-from kagscope.training.models import INITS, hidden_layers, mlp
+from kagscope.training.models import INITS, mlp
 
 
 def test_layout_and_names() -> None:
@@ -27,8 +27,6 @@ def test_layout_and_names() -> None:
         "output": "Linear",
     }
     assert [tuple(p.shape) for p in model.parameters()] == [(7, 12), (7,), (5, 7), (5,), (3, 5), (3,)]
-    assert hidden_layers(model) == ["hidden1", "hidden2"]
-    assert hidden_layers(mlp(2, [3, 3, 3], 2, seed=0)) == ["hidden1", "hidden2", "hidden3"]
 
 
 def test_seed_decides_and_global_state_is_untouched() -> None:

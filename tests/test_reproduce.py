@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
+from judging import CLAIM_FIELDS
 from kagscope.base.errors import InputError, OutputError
 from kagscope.data import load
 from kagscope.loading.weights import load_state
@@ -25,8 +26,8 @@ from kagscope.measuring.points import choose_points
 from kagscope.studies.collect import Outcome
 from kagscope.studies.execute.base import Failure, Report, Work
 from kagscope.studies.study import RunsFailed, run_study
-from kagscope.tables.schema import CLAIM_FIELDS, CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
-from kagscope.training.models import hidden_layers, mlp
+from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
+from kagscope.training.models import layer_names, mlp
 from studies import MEASURE, Here, small_study
 
 # -- what is written -------------------------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ class Recomputed:
         return torch.from_numpy(self.data.test_images[points].reshape(len(points), -1)).double()
 
     def jacobian(self, step: int, layer: str, point: int) -> np.ndarray:
-        upto = self.nets[step][: hidden_layers(self.nets[step]).index(layer) + 1]
+        upto = self.nets[step][: layer_names(len(self.nets[step]) - 1).index(layer) + 1]
         return np.asarray(torch.func.jacrev(upto)(self.inputs(np.array([point]))[0]).detach())
 
     def row(self, layer: str, k: int, selection: str, score: str, point: int) -> pd.Series:

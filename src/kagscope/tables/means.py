@@ -20,7 +20,6 @@ from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS
 MEASURES = ("value", "baseline", "ratio", "difference")
 RUN_KEYS = ["run", "width", "training", "seed", "step"]
 WHAT_KEYS = ["layer", "k", "selection", "score"]
-SETTING_KEYS = ["width", "training", "step"]
 CURVE_KEYS = ["width", "training", "step", "layer", "k", "selection", "curve"]
 
 PLACE_KEYS = ("study", "run", "step")  # of a summary, as far as the table has them

@@ -76,7 +76,6 @@ CURVE_COLUMNS: dict[str, str] = {
     "y": "float64",
 }
 
-CLAIM_FIELDS = ("id", "statement", "verdict", "effect", "ci_low", "ci_high", "p_value", "n")
 VERDICTS = ("reproduced", "not reproduced", "inconclusive")
 TRAININGS = ("standard", "augmented")
 BOOKKEEPING = frozenset({"column_subsets"})  # rows that describe the measurement, not the net

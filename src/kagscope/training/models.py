@@ -141,8 +141,3 @@ def check_seed(seed: int) -> int:
 def layer_names(depth: int) -> list[str]:
     """Names of the hidden layers of an MLP of ``depth`` of them: ``["hidden1", "hidden2"]`` for two."""
     return [f"hidden{number}" for number in range(1, depth + 1)]
-
-
-def hidden_layers(model: nn.Sequential) -> list[str]:
-    """Names of the hidden layers of a net of :func:`mlp`, first to last."""
-    return layer_names(len(model) - 1)
