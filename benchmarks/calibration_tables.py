@@ -18,7 +18,7 @@ import pandas as pd
 from calibration import AT_ONCE, DOCS, RHO, options, table, write
 from kagscope.studies.inference import paired
 from kagscope.studies.inference.comparisons import comparisons
-from kagscope.studies.inference.findings import corrected
+from kagscope.studies.inference.findings import corrected_p
 from kagscope.studies.inference.trained import trained_against_initial
 from kagscope.studies.inference.trends import trends
 from kagscope.studies.nets import RATIO, VALUE, Block, Nets
@@ -58,7 +58,7 @@ class Design:
 def by_study(found: pd.DataFrame) -> np.ndarray:
     """(studies, questions)."""
     study = found["family"].str.extract(r"study (\d+)$")[0].astype(int).to_numpy()
-    ordered = corrected(found).iloc[np.argsort(study, kind="stable")].to_numpy(dtype=float)
+    ordered = corrected_p(found).iloc[np.argsort(study, kind="stable")].to_numpy(dtype=float)
     return np.asarray(ordered.reshape(int(study.max()) + 1, -1))
 
 

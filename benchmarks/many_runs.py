@@ -20,7 +20,7 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
 from kagscope.base.provenance import hardware
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.data import load
 from kagscope.minors import warm_up
 from kagscope.studies.execute.choose import choose_executor
@@ -29,7 +29,7 @@ from kagscope.studies.record import table_file
 from kagscope.studies.runs import Job
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
-from kagscope.studies.tables import RESULTS, joined, whole_runs, write_run_table
+from kagscope.studies.tables import RESULTS, read_table, whole_runs, write_run_table
 from kagscope.tables.schema import RESULT_COLUMNS
 
 FEW = {"points": 4, "exact_minors": 2.5e5, "rotation_points": 0, "window_points": 1, "window_map": 2, "samples": 50}
@@ -68,7 +68,7 @@ def study(name: str, workers: int, seeds: int) -> Cost:
 
     before = _cpu()
     with tempfile.TemporaryDirectory() as folder:
-        given = validated(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
+        given = validate(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
         outcome = run_study(given, Path(folder) / "out", executor=choose_executor(name, workers), on_event=note)
     ends = [moments[stage] for stage in STAGES[1:]] + [time.perf_counter()]
     stages = {stage: end - moments[stage] for stage, end in zip(STAGES, ends, strict=True)}
@@ -130,7 +130,7 @@ def parts_of_a_run(seeds: int = 10) -> None:
     ]
     try:
         with tempfile.TemporaryDirectory() as folder:
-            given = validated(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
+            given = validate(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
             listed = [Job(*pair) for pair in configs(given, {"digits": load("digits")})]
             RunStore.open(folder, {}, "overhead")
             for task in runs.tasks_for(listed, Path(folder), 1):
@@ -150,7 +150,7 @@ def store(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         small = STUDY | {"grid": {"seed": {"count": 2}}}
-        outcome = run_study(validated(StudyFile, small), out, executor=choose_executor("local", 1))
+        outcome = run_study(validate(StudyFile, small), out, executor=choose_executor("local", 1))
         opened = RunStore(out)
         source = opened.run_folder(outcome.runs[0])
         names = [f"copy-{index}" for index in range(count)]
@@ -162,7 +162,7 @@ def store(count: int) -> None:
         def loaded(some: list[str]) -> float:
             began = time.perf_counter()
             whole, _ = whole_runs(opened, some)
-            table = joined(opened, whole, RESULTS)
+            table = read_table(opened, whole, RESULTS)
             assert (len(whole), len(table)) == (len(some), len(some) * rows)
             return time.perf_counter() - began
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.data import load
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.plan import estimate
@@ -76,7 +76,7 @@ def main() -> None:
         tasks, wall, share = efficiency(jobs, workers, seconds)
         print(f"| {len(jobs)} | {workers} | {tasks} | {wall:.0f} | {share:.1%} |")
     rates = {"geomspace": [1e-4, 1e-2, LARGE // len(jobs)]}
-    many = validated(StudyFile, study.model_dump(exclude_unset=True) | {"grid": study.grid | {"learning_rate": rates}})
+    many = validate(StudyFile, study.model_dump(exclude_unset=True) | {"grid": study.grid | {"learning_rate": rates}})
     jobs = [Job(*pair) for pair in configs(many, data)]
     tasks, wall, share = efficiency(jobs, CORES, seconds)
     print(f"| {len(jobs)} | {CORES} | {tasks} | {wall:.0f} | {share:.1%} |")

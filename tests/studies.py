@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.figures.write import FAMILIES
 from kagscope.studies.claims import evaluate_claims
 from kagscope.studies.collect import Outcome
@@ -55,7 +55,7 @@ def small_study(
     """Two widths, both trainings, two seeds, few points, tested for the claims."""
     grid = {"width": list(widths), "training": list(trainings), "seed": {"count": seeds}}
     values = {"name": "small", "claims": claims, "run": {"epochs": 3} | run, "grid": grid, "measure": MEASURE | (measure or {})}
-    return validated(StudyFile, values)
+    return validate(StudyFile, values)
 
 
 @contextmanager

@@ -281,7 +281,7 @@ CASES: dict[str, Case] = {
     "a baseline with more": Case(("'5.bias'", "in addition"), {"baseline": changed(**{"5_bias": torch.zeros(2)})}),
     "a baseline of numbers": Case(("'2.bias'", "list"), {"baseline": changed(**{"2_bias": [0.0] * 4})}),
     "a baseline that is not finite": Case(
-        ("baseline", "NaN or infinite"), {"baseline": changed(**{"0_weight": torch.full_like(zoo.mlp()[0].weight, torch.nan)})}
+        ("baseline", "NaN or infinite"), {"baseline": changed(**{"0_weight": torch.full((6, 5), torch.nan)})}
     ),
     "another model": Case(("another architecture", "'0.weight'"), {"baseline": zoo.mlp(7)}),
     "a baseline of a kind": Case(("baseline is int", "'reinit'"), {"baseline": 3}),

@@ -127,13 +127,13 @@ def test_sums_of_a_layer_whose_points_share_one_matrix_are_exact(monkeypatch: py
     """One pass over W, row pair by row pair, where that costs less than the pairs of columns of every point."""
     net = zoo.seeded(lambda: nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3)))
     passes: list[frozenset[str]] = []
-    factored = LayerScores._factored
+    factored = LayerScores._factored_moments
 
     def counted(self: LayerScores, form: Any, moments: frozenset[str], group: int) -> Any:
         passes.append(moments)
         return factored(self, form, moments, group)
 
-    monkeypatch.setattr(LayerScores, "_factored", counted)
+    monkeypatch.setattr(LayerScores, "_factored_moments", counted)
     options: dict[str, Any] = {"layers": "1", "k": 2, "scores": ["pr", "ipr", "rr_pr", "kl_uniform"], "progress": False}
     tables = [kag.measure(net, zoo.numbers(5, 6), exact_minors=minors, **options).table for minors in (0, 1e9)]
     few, every = (table[table["score"] != "kl_uniform"].sort_values(["score", "point"]) for table in tables)
@@ -308,14 +308,14 @@ def test_a_baseline_that_is_dead_at_a_point_is_left_out_there() -> None:
 
 
 def test_reinit_has_the_distribution_of_the_constructors() -> None:
-    from kagscope.measuring.baseline import reinitialised
+    from kagscope.measuring.baseline import reinitialise
 
     model = zoo.seeded(zoo.encoder)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(9.0)
     notes: list[str] = []
-    fresh: Any = reinitialised(model, 3, notes)
+    fresh: Any = reinitialise(model, 3, notes)
     assert notes == []
     assert all((parameter == 9).all() for parameter in model.parameters())
     layer = fresh.layers[0]
@@ -328,14 +328,14 @@ def test_reinit_has_the_distribution_of_the_constructors() -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "vit"])
 def test_reinit_of_hugging_face_models(name: str) -> None:
-    from kagscope.measuring.baseline import reinitialised
+    from kagscope.measuring.baseline import reinitialise
 
     model = zoo.seeded({"gpt2": zoo.gpt2, "llama": zoo.llama, "bert": zoo.bert, "vit": zoo.vit}[name])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(9.0)
     notes: list[str] = []
-    fresh = reinitialised(model, 0, notes)
+    fresh = reinitialise(model, 0, notes)
     assert notes == []
     assert all((parameter == 9).all() for parameter in model.parameters())
     for parameter_name, parameter in fresh.named_parameters():

@@ -17,7 +17,7 @@ from kagscope.studies.inference.trained import trained_against_initial
 from kagscope.studies.inference.trends import trends
 from kagscope.studies.nets import Nets
 from kagscope.studies.relations import relations
-from kagscope.studies.study import planned
+from kagscope.studies.study import plan_study
 from synthetic import make_results
 
 
@@ -112,7 +112,7 @@ def test_the_growth_of_untrained_nets_is_not_told() -> None:
 
 def plan(seeds: int, **more: object) -> str:
     values = {"name": "few", "run": {"data": "digits", "epochs": 1}, "grid": {"seed": {"count": seeds}}} | more
-    return planned(StudyFile.model_validate(values)).remark()
+    return plan_study(StudyFile.model_validate(values)).remark()
 
 
 def test_the_plan_says_what_so_few_seeds_cannot_tell() -> None:

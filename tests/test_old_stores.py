@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kagscope as kag
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.studies.config import RunConfig
 from kagscope.studies.file import StudyFile
 from kagscope.studies.store import RunStore
@@ -50,7 +50,7 @@ def test_the_same_study_goes_on_in_it(store: Path, tmp_path: Path) -> None:
     before = kag.open_study(folder)
     weights = {run: before.model(run).state_dict() for run in before.runs}
     events: list[str] = []
-    file = validated(StudyFile, RunStore(folder).study["settings"])
+    file = validate(StudyFile, RunStore(folder).study["settings"])
     run_study(file, folder, executor=Here(), on_event=lambda event: events.append(event["kind"]), pictures=False)
     assert "train" not in events
     after = kag.open_study(folder)

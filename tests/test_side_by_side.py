@@ -94,12 +94,12 @@ def test_studies_are_left_as_they_are_and_a_copy_does_not_differ(two_studies: tu
 
 def test_data_of_one_name_and_another_content_are_told_apart(two_studies: tuple[Path, Path], tmp_path: Path) -> None:
     """The images then are others too, so nothing is paired by point."""
-    from kagscope.studies.side_by_side import _with_data_named
+    from kagscope.studies.side_by_side import _name_data
 
     runs = pd.DataFrame({"data": ["x", "x", "y", "x"], "data_fingerprint": ["a" * 9, "b" * 9, "c" * 9, "a" * 9]})
-    assert _with_data_named(runs)["data"].tolist() == ["x (aaaaaaaa)", "x (bbbbbbbb)", "y", "x (aaaaaaaa)"]
+    assert _name_data(runs)["data"].tolist() == ["x (aaaaaaaa)", "x (bbbbbbbb)", "y", "x (aaaaaaaa)"]
     renamed = pd.DataFrame({"data": ["x", "folder/x"], "data_fingerprint": ["a" * 9, "a" * 9]})
-    assert _with_data_named(renamed)["data"].nunique() == 1
+    assert _name_data(renamed)["data"].nunique() == 1
 
 
 def test_verdicts_that_differ_are_named(compared: SideBySide) -> None:

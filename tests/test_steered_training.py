@@ -10,7 +10,7 @@ import torch
 
 import kagscope as kag
 from kagscope import data
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.data import Dataset
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.store import RunStore
@@ -71,7 +71,7 @@ def test_positive_weights_of_norms_make_gradients_smaller(digits: Dataset, score
 
 def test_gradients_of_the_loss_have_no_layer(digits: Dataset) -> None:
     penalty = {"score": "loss_gradient_l1", "layer": ["hidden1", "hidden2"], "weight": 0.1}
-    study = validated(StudyFile, {"name": "s", "run": {"width": 8}, "grid": {"penalty": penalty}})
+    study = validate(StudyFile, {"name": "s", "run": {"width": 8}, "grid": {"penalty": penalty}})
     assert len({run.run_id for run, _ in configs(study, {"digits": digits})}) == 1
 
 
@@ -103,7 +103,7 @@ def test_an_axis_of_a_study_and_a_run_that_diverges(tmp_path: Path) -> None:
         "grid": {"penalty": penalty, "seed": [0]},
         "measure": {"k": [2], "checkpoints": 2, "points": 4, "scores": ["pr"]},
     }
-    study = validated(StudyFile, values)
+    study = validate(StudyFile, values)
     runs = study.values()
     assert [run.penalty_weight for run in runs] == [-0.1, 0, -1e36]
     assert {run.penalty_score for run in runs} == {"pr"}

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import kagscope as kag
 from kagscope import registry
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.data import load
-from kagscope.data.variants import degraded
+from kagscope.data.variants import degrade
 from kagscope.measuring import scoring
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.measure import ALONG, MAIN, Measurements
@@ -41,7 +41,7 @@ BASE: dict[str, Any] = {
 }
 KEY = ["step", "layer", "k", "selection", "score", "point"]
 DATA = load("digits")
-SMALL = degraded(DATA, 100)
+SMALL = degrade(DATA, 100)
 MEASURED = [one.name for one in registry.all_scores() if one.name != "unfelt_units_exact"]
 OF_MINORS = {one.name for one in registry.all_scores() if one.is_of("moments")}
 SEEN_WHERE_CHEAP = ("kl_uniform", "near_zero", "kl_init", "top", "zero_rows", "zero_rows_exact")
@@ -49,7 +49,7 @@ SEEN_WHERE_CHEAP = ("kl_uniform", "near_zero", "kl_init", "top", "zero_rows", "z
 
 def job(**measure: Any) -> Job:
     values = {"name": "t", "run": {"width": 5, "epochs": 1, "train_size": 100}, "measure": BASE | {"k": [1, 2, 3]} | measure}
-    return Job(*configs(validated(StudyFile, values), {"digits": DATA})[0])
+    return Job(*configs(validate(StudyFile, values), {"digits": DATA})[0])
 
 
 @cache
@@ -220,7 +220,7 @@ def study(folder: Path, measure: dict[str, Any]) -> tuple[kag.Study, pd.DataFram
     }
     events: list[str] = []
     run_study(
-        validated(StudyFile, values),
+        validate(StudyFile, values),
         folder,
         executor=Here(),
         on_event=lambda event: events.append(event["kind"]),

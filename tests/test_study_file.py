@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kagscope.base.errors import KagscopeError
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.data import Dataset, load
 from kagscope.studies.axes import RunValues
 from kagscope.studies.file import StudyFile, configs, read_study_file, ready_names
@@ -26,13 +26,13 @@ def digits() -> dict[str, Dataset]:
 
 
 def study(**values: object) -> StudyFile:
-    return validated(StudyFile, {"name": "t", **values})
+    return validate(StudyFile, {"name": "t", **values})
 
 
 def test_the_template_is_a_study_that_fits_its_data(digits: dict[str, Dataset]) -> None:
     import tomllib
 
-    made = validated(StudyFile, tomllib.loads(template()))
+    made = validate(StudyFile, tomllib.loads(template()))
     runs = configs(made, digits)
     assert len(runs) == made.count() == 18
     assert len({run.run_id for run, _ in runs}) == 18
@@ -246,7 +246,7 @@ def test_every_commented_key_of_the_template_can_be_turned_on(digits: dict[str, 
     import tomllib
 
     text = re.sub(r"^# (?=(\w+ = (?!…))|\[)", "", template(), flags=re.MULTILINE)
-    made = validated(StudyFile, tomllib.loads(text.replace("width = [16, 32, 64]", "width = [16]")) | {"random": None, "zip": []})
+    made = validate(StudyFile, tomllib.loads(text.replace("width = [16, 32, 64]", "width = [16]")) | {"random": None, "zip": []})
     assert made.measure.scores == ("pr", "kl_uniform", "rr_pr", "zero_rows")
     assert made.measure.robustness is not None
     assert configs(made, digits)

@@ -22,7 +22,7 @@ from tracked import PROBE, HandClock, make_tracker, small_net
 def due_steps(every: Any, calls: list[int], steps_per_epoch: int = 10) -> list[int]:
     """Steps, among those at which a tracker is called, at which a measurement is due."""
     schedule = parse_schedule(every)
-    passed = [schedule.passed(step, step / steps_per_epoch) for step in [0, *calls]]
+    passed = [schedule.count_due(step, step / steps_per_epoch) for step in [0, *calls]]
     return [step for step, (before, now) in zip(calls, itertools.pairwise(passed), strict=True) if now > before]
 
 

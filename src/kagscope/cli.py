@@ -11,7 +11,7 @@ import typer
 import typer.core
 import typer.main
 
-from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, guarded, numbers
+from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, numbers, run_command
 from kagscope.commands.measure import measure
 from kagscope.commands.measure_matrices import measure_matrices
 from kagscope.commands.prune import prune
@@ -163,7 +163,7 @@ def reproduce(
             outcome = run_study(study, out, command=again, executor=chosen, on_event=console.event, progress=not quiet)
         finish(outcome, quiet, as_json)
 
-    guarded(job, debug)
+    run_command(job, debug)
 
 
 app.command()(report)

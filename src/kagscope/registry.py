@@ -77,7 +77,7 @@ class Score:
 
     @property
     def against_baseline(self) -> bool:
-        """Whether it can only be told beside the initial network."""
+        """Whether it needs the initial network."""
         return not AGAINST_BASELINE.isdisjoint(self.takes)
 
     def is_of(self, *arguments: str) -> bool:

@@ -69,7 +69,7 @@ def adversarial_accuracy(
         standing &= _steps(model, inputs, inputs, labels, eps, norm, bounds, eps, 1)
     else:
         for _ in range(restarts):
-            start = _clamped(_start(inputs, eps, norm, generator), bounds)
+            start = _clamp(_start(inputs, eps, norm, generator), bounds)
             standing &= _steps(model, inputs, start, labels, eps, norm, bounds, 2.5 * eps / steps, steps)
     return float(standing.double().mean())
 
@@ -110,7 +110,7 @@ def _steps(
     x, standing = start, torch.ones(len(inputs), dtype=torch.bool)
     for _ in range(count):
         moved = x + step * _direction(_gradient(model, x, labels), norm)
-        x = _clamped(inputs + _projected(moved - inputs, eps, norm), bounds)
+        x = _clamp(inputs + _project(moved - inputs, eps, norm), bounds)
         standing &= _right(model, x, labels)
     return standing
 
@@ -136,7 +136,7 @@ def _direction(gradient: Tensor, norm: Norm) -> Tensor:
     return gradient / _lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
-def _projected(change: Tensor, eps: float, norm: Norm) -> Tensor:
+def _project(change: Tensor, eps: float, norm: Norm) -> Tensor:
     if norm == "linf":
         return change.clamp(-eps, eps)
     return change * (eps / _lengths(change).clamp_min(eps))
@@ -155,5 +155,5 @@ def _lengths(values: Tensor) -> Tensor:
     return values.flatten(1).norm(dim=1).reshape(-1, *[1] * (values.ndim - 1))
 
 
-def _clamped(values: Tensor, bounds: tuple[float, float] | None) -> Tensor:
+def _clamp(values: Tensor, bounds: tuple[float, float] | None) -> Tensor:
     return values if bounds is None else values.clamp(*bounds)

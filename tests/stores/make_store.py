@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.studies.execute.base import Failure, Report, Work, attempt
 from kagscope.studies.file import StudyFile
 from kagscope.studies.study import run_study
@@ -46,7 +46,7 @@ class Here:
 
 if __name__ == "__main__":
     folder = Path(__file__).parent / sys.argv[1]
-    run_study(validated(StudyFile, STUDY), folder, executor=Here(), pictures=False)
+    run_study(validate(StudyFile, STUDY), folder, executor=Here(), pictures=False)
     for entry in folder.iterdir():
         if entry.name not in KEPT:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

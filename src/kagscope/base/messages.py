@@ -68,7 +68,7 @@ def strongest_first(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=place)
 
 
-def listed(names: Iterable[object], at_most: int = 6) -> str:
+def listing(names: Iterable[object], at_most: int = 6) -> str:
     """``"a, b, c"``, cut after ``at_most`` with how many more there are."""
     texts = [str(name) for name in names]
     shown = ", ".join(texts[:at_most])

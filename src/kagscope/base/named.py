@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from kagscope.base.errors import InputError
-from kagscope.base.messages import close_names, listed
+from kagscope.base.messages import close_names, listing
 
 _FORMS = "expected package.module:factory or path/to/file.py:factory"
 
@@ -52,7 +52,7 @@ def call(factory: Callable[..., Any], arguments: Mapping[str, Any], spec: str) -
     try:
         return factory(**arguments)
     except (Exception, SystemExit) as error:
-        raise InputError(f"calling {spec} raised {_told(error)}") from error
+        raise InputError(f"calling {spec} raised {_describe(error)}") from error
 
 
 def _suggestion(spec: str) -> str:
@@ -63,7 +63,7 @@ def _suggestion(spec: str) -> str:
             kinds = (ast.FunctionDef, ast.ClassDef)
             names = [node.name for node in ast.parse(file.read_text()).body if isinstance(node, kinds)]
             public = [name for name in names if not name.startswith("_")]
-            return f"; {file} defines {listed(public)}" if public else ""
+            return f"; {file} defines {listing(public)}" if public else ""
     return ""
 
 
@@ -103,7 +103,7 @@ def _run(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise InputError(f"running {file} raised {_told(error)}") from error
+        raise InputError(f"running {file} raised {_describe(error)}") from error
     return module
 
 
@@ -114,10 +114,10 @@ def _module(source: str) -> ModuleType:
         return importlib.import_module(source)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{source}.".startswith(f"{error.name}."):
-            raise InputError(f"importing {source} raised {_told(error)}; install what it needs") from error
+            raise InputError(f"importing {source} raised {_describe(error)}; install what it needs") from error
         raise InputError(f"no module {error.name!r}{_close_module(error.name)}; {_FORMS}") from None
     except (Exception, SystemExit) as error:
-        raise InputError(f"importing {source} raised {_told(error)}") from error
+        raise InputError(f"importing {source} raised {_describe(error)}") from error
 
 
 def _close_module(name: str) -> str:
@@ -153,7 +153,7 @@ def _offers(holder: Any, wanted: Callable[[Any], bool]) -> str:
         for name, value in vars(holder).items()
         if not name.startswith("_") and (wanted(value) or (callable(value) and getattr(value, "__module__", None) == own))
     ]
-    return f"; it has {listed(names)}" if names else ""
+    return f"; it has {listing(names)}" if names else ""
 
 
 def _check_signature(factory: Any, arguments: Mapping[str, Any], spec: str) -> None:
@@ -168,13 +168,13 @@ def _check_signature(factory: Any, arguments: Mapping[str, Any], spec: str) -> N
         unknown = [name for name in arguments if name not in names]
         hint = close_names(unknown[0], names) if unknown else ""
         raise InputError(
-            f"{spec} cannot be called with {listed(arguments) or 'no arguments'} ({error}){hint}; its parameters are "
-            f"({listed(map(str, signature.parameters.values()), 12)}): give what it needs as arguments, or name a function that "
+            f"{spec} cannot be called with {listing(arguments) or 'no arguments'} ({error}){hint}; its parameters are "
+            f"({listing(map(str, signature.parameters.values()), 12)}): give what it needs as arguments, or name a function that "
             "needs none"
         ) from None
 
 
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     """The error's kind and message, and the last line of the user's code in it."""
     message = " ".join(str(error).split()) or "no message"
     if isinstance(error, SyntaxError):

@@ -28,13 +28,13 @@ def part(tell: Tell, place: int, of: int) -> Tell:
 
 @contextmanager
 def telling(progress: bool | Say | None) -> Iterator[Tell]:
-    """Where to tell of progress: a function given, told each text once; nowhere (False); else standard error."""
+    """Where progress is reported: to a given function, each text once; nowhere (False); else to standard error."""
     if callable(progress):
         yield _changes(progress)
     elif progress is False:
         yield silent
     else:
-        with _shown() as tell:
+        with _progress_bar() as tell:
             yield tell
 
 
@@ -51,7 +51,7 @@ def _changes(say: Say) -> Tell:
 
 
 @contextmanager
-def _shown() -> Iterator[Tell]:
+def _progress_bar() -> Iterator[Tell]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.text import Text

@@ -24,7 +24,7 @@ EXPECTED = {
 }
 
 
-def validated(kind: type[Model], values: dict[str, Any]) -> Model:
+def validate(kind: type[Model], values: dict[str, Any]) -> Model:
     """A validated ``kind`` from plain values.
 
     Raises:

@@ -21,7 +21,7 @@ from kagscope.columns.layout import Layout, is_whole
 BoolArray = NDArray[np.bool_]
 
 
-def _listed(value: Any) -> Any:
+def _to_lists(value: Any) -> Any:
     """Arrays and tensors as nested lists of Python numbers; anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") else value
 
@@ -156,7 +156,7 @@ class Window(Selection):
     radius: float
 
     def __post_init__(self) -> None:
-        center = _listed(self.center)
+        center = _to_lists(self.center)
         center = center if isinstance(center, Iterable) else (center,)
         for value in center:
             if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not isfinite(value):
@@ -189,7 +189,7 @@ class Subsets(Selection):
 
     def __post_init__(self) -> None:
         try:
-            rows = [tuple(subset) for subset in _listed(self.subsets)]
+            rows = [tuple(subset) for subset in _to_lists(self.subsets)]
         except TypeError as error:
             raise InputError(
                 f"Subsets expects a list of column subsets such as [(0, 1), (0, 5)], got {self.subsets!r:.80}"

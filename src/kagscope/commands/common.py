@@ -27,7 +27,7 @@ Gpus = Annotated[
 GOES_ON = "finished runs are kept, the same command goes on from there"
 
 
-def guarded(job: Callable[[], None], debug: bool, interrupted: str = GOES_ON) -> None:
+def run_command(job: Callable[[], None], debug: bool, interrupted: str = GOES_ON) -> None:
     """Run a command; errors become one line on standard error and exit code 2 (bad input), 1 (failure) or 130 (Ctrl-C)."""
     try:
         job()

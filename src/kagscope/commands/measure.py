@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import Debug, Json, guarded, numbers, pairs
+from kagscope.commands.common import Debug, Json, numbers, pairs, run_command
 
 if TYPE_CHECKING:
     from kagscope.commands.sources import Subject
@@ -121,7 +121,7 @@ def measure(
         wanted.setdefault("points", min(count, QUICK["points"] if quick else DEFAULT_POINTS))
         measure_and_show(subject, spec_from("quick" if quick else None, wanted), targets, notes, quiet=quiet, as_json=as_json)
 
-    guarded(job, debug, "no file is half written")
+    run_command(job, debug, "no file is half written")
 
 
 def _columns_are_pixels(subject: Subject, layer_map: str) -> bool:

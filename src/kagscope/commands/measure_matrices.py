@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kagscope.commands.common import Debug, Json, guarded, numbers
+from kagscope.commands.common import Debug, Json, numbers, run_command
 
 
 def measure_matrices(
@@ -53,4 +53,4 @@ def measure_matrices(
         files = write(report, targets)
         show_report(report, files, [], quiet=quiet, as_json=as_json)
 
-    guarded(job, debug, "no file is half written")
+    run_command(job, debug, "no file is half written")

@@ -50,7 +50,7 @@ def measure_and_show(
     if not quiet:
         terminal.print_notes(notes)
     with contextlib.redirect_stdout(sys.stderr):
-        report = _measured(subject, spec, progress=None if not (quiet or as_json) else False)
+        report = _measure(subject, spec, progress=None if not (quiet or as_json) else False)
         files = write(report, targets)
     show_report(report, files, notes, quiet=quiet, as_json=as_json)
     if report.left_out:
@@ -61,7 +61,7 @@ def measure_and_show(
         raise DataError(f"{count} of {whole} checkpoints {verb} left out, the others are measured: {reasons}")
 
 
-def _measured(subject: Subject, spec: MeasureSpec, *, progress: bool | None) -> Report:
+def _measure(subject: Subject, spec: MeasureSpec, *, progress: bool | None) -> Report:
     common: dict[str, Any] = {"spec": spec, "baseline": subject.baseline, "labels": subject.source.labels, "progress": progress}
     if subject.checkpoints:
         paths = {one.step: one.path for one in subject.checkpoints}

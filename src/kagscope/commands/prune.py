@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import Debug, Json, guarded, numbers, pairs
+from kagscope.commands.common import Debug, Json, numbers, pairs, run_command
 
 DEFAULT_POINTS = 10_000
 
@@ -75,10 +75,10 @@ def prune(
         tolerances = None if curve is None else _tolerances(curve)
         named = pairs("argument", argument or ())
         from kagscope.pruning.pruned_files import check_new, save_pruned
-        from kagscope.pruning.pruning import checked_tolerance
+        from kagscope.pruning.pruning import check_tolerance
 
         for value in (tolerance, *(tolerances or ())):
-            checked_tolerance(value)
+            check_tolerance(value)
         check_new(out)
         from kagscope.commands.sources import Wanted, prepare
         from kagscope.measuring.points import choose_points
@@ -119,7 +119,7 @@ def prune(
                 typer.echo(f"no model.pt2: {report['program_failure']}")
             typer.echo(str(out))
 
-    guarded(job, debug, "the model was not changed; run the command again with a new --out")
+    run_command(job, debug, "the model was not changed; run the command again with a new --out")
 
 
 def _tolerances(text: str) -> list[float]:

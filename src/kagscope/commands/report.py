@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.commands.common import Debug, Json, Quiet, guarded
+from kagscope.commands.common import Debug, Json, Quiet, run_command
 
 if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
@@ -70,7 +70,7 @@ def report(
         else:
             _measured(folders[0], kinds[0], quiet, as_json)
 
-    guarded(job, debug, "no file is half written")
+    run_command(job, debug, "no file is half written")
 
 
 def kind_of(folder: Path) -> str:
@@ -154,7 +154,7 @@ def _say_json(found: dict[str, object]) -> None:
 
 
 def finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
-    """Claims and findings, and last the path of the report; or all of it as one JSON object."""
+    """Print claims, findings and, last, the path of the report; or all of them as one JSON object."""
     if as_json:
         _say_json(
             {

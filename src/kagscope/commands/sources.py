@@ -73,7 +73,7 @@ def is_series(weights: Sequence[str]) -> bool:
 
 
 def prepare(wanted: Wanted, say: Say) -> Subject:
-    """Load everything, and check that it fits together. ``say`` is told of every choice made on the way.
+    """Load everything, and check that it fits together. ``say`` is called with every choice made on the way.
 
     Raises:
         InputError: something named wrongly, or that does not fit.
@@ -95,7 +95,7 @@ def prepare(wanted: Wanted, say: Say) -> Subject:
         how = f"published, revision {about['revision']}" if about else f"it was built (seed {wanted.seed})"
         say(f"no --weights: {wanted.model} is measured as {how}")
     baseline = _baseline(wanted, model, initial, bool(checkpoints), say)
-    subject = _with_inputs(wanted, wanted.data, model, baseline, _said(wanted.baseline), checkpoints)
+    subject = _with_inputs(wanted, wanted.data, model, baseline, _describe(wanted.baseline), checkpoints)
     return replace(subject, about=about)
 
 
@@ -130,7 +130,7 @@ def _baseline(wanted: Wanted, model: nn.Module, initial: nn.Module | None, serie
     return _load(copy.deepcopy(model), name, say)
 
 
-def _said(baseline: str | None) -> str:
+def _describe(baseline: str | None) -> str:
     """A baseline that :func:`kagscope.measure` is given as a model, in words."""
     if baseline in (None, "none", "first", "reinit"):
         return ""
@@ -187,5 +187,5 @@ def _own_run(wanted: Wanted, say: Say) -> Subject:
     if wanted.baseline in (None, "initial"):
         baseline, said = network(steps[0]), f"the same network at step {steps[0]}"
     else:
-        baseline, said = _baseline(wanted, model, None, False, say), _said(wanted.baseline)
+        baseline, said = _baseline(wanted, model, None, False, say), _describe(wanted.baseline)
     return _with_inputs(wanted, wanted.data or config.data, model, baseline, said)

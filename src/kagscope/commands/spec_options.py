@@ -45,7 +45,7 @@ def add_spec_options(command: Callable[..., Any]) -> None:
 
 
 def _option(name: str, field: FieldInfo) -> Any:
-    default = DEFAULTS.get(name, _shown(field.get_default(call_default_factory=True)))
+    default = DEFAULTS.get(name, _format(field.get_default(call_default_factory=True)))
     text = f"{(field.description or '').rstrip('.')}. [default: {default}]"
     panel = "Budget" if name in Budget.model_fields else "What is measured"
     if field.annotation is bool:
@@ -58,7 +58,7 @@ def _option(name: str, field: FieldInfo) -> Any:
     return Annotated[list[str] | None if name in REPEATED else str | None, info]
 
 
-def _shown(default: Any) -> str:
+def _format(default: Any) -> str:
     if isinstance(default, tuple):
         return ",".join(map(str, default))
     return "none" if default is None else f"{default:g}" if isinstance(default, float) else str(default)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kagscope.base.errors import InputError, OutputError
-from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, guarded
+from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, run_command
 from kagscope.commands.report import finish, report
 
 app = typer.Typer(
@@ -65,7 +65,7 @@ def init(
         atomic_write(file, template() if ready is None else ready_study(ready))
         typer.echo(str(file))
 
-    guarded(job, debug)
+    run_command(job, debug)
 
 
 @app.command()
@@ -84,9 +84,9 @@ def plan(
         from kagscope.studies.plan import estimate
         from kagscope.studies.resources import usable_cores
         from kagscope.studies.store import RunStore
-        from kagscope.studies.study import planned
+        from kagscope.studies.study import plan_study
 
-        study = planned(read_study_file(file, set_ or ()))
+        study = plan_study(read_study_file(file, set_ or ()))
         names, done = [job.run.run_id for job in study.jobs], set()
         if out is not None and out.exists():
             store = RunStore.existing(out)
@@ -109,7 +109,7 @@ def plan(
 
         print_plan(study.file, names, done, cost, at_once, study.remark())
 
-    guarded(job, debug)
+    run_command(job, debug)
 
 
 @app.command()
@@ -150,7 +150,7 @@ def run(
             )
         finish(outcome, quiet, as_json)
 
-    guarded(job, debug)
+    run_command(job, debug)
 
 
 @app.command()
@@ -169,7 +169,7 @@ def status(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
 
         print_status(found)
 
-    guarded(job, debug)
+    run_command(job, debug)
 
 
 app.command()(report)

@@ -32,7 +32,7 @@ def print_plan(
     values = study.values()
     for run, value in list(zip(runs, values, strict=True))[:LISTED]:
         mark = Text(run, style="green" if run in done else "")
-        table.add_row(mark, *(_shown(getattr(value, name)) for name in names))
+        table.add_row(mark, *(_format(getattr(value, name)) for name in names))
     console.print(table)
     if len(runs) > LISTED:
         console.print(f"… and {len(runs) - LISTED:,} more", highlight=False)
@@ -48,7 +48,7 @@ def print_plan(
         console.print(remark, highlight=False)
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

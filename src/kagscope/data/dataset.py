@@ -95,7 +95,7 @@ class Dataset:
 
 
 def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
-    """Turn what a file held into float32 images: bytes are divided by 255, floats taken as they are.
+    """Turn the content of a file into float32 images: bytes are divided by 255, floats taken as they are.
 
     Args:
         array: ``(N, H, W)``; with one channel, or with three, before height and width or after them.
@@ -142,7 +142,7 @@ def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
 
 
 def labels_from(array: npt.NDArray[Any], n_images: int, where: str, images_where: str) -> npt.NDArray[np.int64]:
-    """Turn what a file held into int64 labels ``(N,)``, one per image.
+    """Turn the content of a file into int64 labels ``(N,)``, one per image.
 
     Raises:
         DataError: not one-dimensional integers, another number than ``n_images``, or a class number that cannot be one.

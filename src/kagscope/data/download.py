@@ -31,7 +31,7 @@ class Source:
     read: Callable[[Path, str], Dataset] = load_folder
     folder: str | None = None
 
-    def kept_in(self, name: str, cache_dir: Path | None) -> Path:
+    def cache_folder(self, name: str, cache_dir: Path | None) -> Path:
         """Where its files are kept; by default within the user's cache folder of the operating system."""
         import pooch
 
@@ -53,7 +53,7 @@ def load_download(name: str, source: Source, cache_dir: Path | None, progress: b
     """
     import pooch
 
-    folder = source.kept_in(name, cache_dir)
+    folder = source.cache_folder(name, cache_dir)
     with _quiet(pooch.get_logger()):
         for file, md5 in source.md5.items():
             _fetch(name, file, md5, source.mirrors, folder, progress)

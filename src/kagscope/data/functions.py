@@ -44,7 +44,7 @@ def load_function(name: str) -> Dataset:
     Raises:
         InputError: a number that is missing, superfluous, or outside [0, 1].
     """
-    kind, number = _parsed(name)
+    kind, number = _parse(name)
     rng = np.random.default_rng(20250912)
     x = rng.uniform(-1, 1, size=(N_TRAIN + N_TEST, 3))
     y = rng.standard_normal(len(x)) if kind == "random3" else _target(kind, number, x)
@@ -83,7 +83,7 @@ def rotation(angle: float) -> Array:
     return np.asarray(np.eye(3) + math.sin(angle) * K + (1 - math.cos(angle)) * K @ K)
 
 
-def _parsed(name: str) -> tuple[str, float]:
+def _parse(name: str) -> tuple[str, float]:
     kind, colon, text = name.partition(":")
     if kind not in WITH_NUMBER:
         if colon:

@@ -49,7 +49,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
 
 
 def parse_idx(raw: BufferedReader, path: object, dimensions: int, size: int) -> npt.NDArray[np.uint8]:
-    """As :func:`read_idx`, of an open stream of at most ``size`` bytes, which messages call ``path``."""
+    """Like :func:`read_idx`, from an open stream of at most ``size`` bytes, which messages call ``path``."""
     compressed = raw.peek(2)[:2] == b"\x1f\x8b"
     try:
         if not compressed:
@@ -113,5 +113,5 @@ def _read_at_most(stream: _Stream, limit: int) -> bytes:
 
 
 def reason(error: Exception) -> str:
-    """What the system, or a library, said."""
+    """The message of the system or of a library."""
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__

@@ -107,7 +107,7 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
 
 
 def load_local(source: str | Path, *, cache_dir: Path | None = None) -> Dataset | None:
-    """As :func:`load`, but never from the network, and without running a user's function: None where the data cannot be had so.
+    """Like :func:`load`, but never from the network, and without running a user's function; None where the data are not here.
 
     Raises:
         DataError: a bad file.
@@ -116,7 +116,7 @@ def load_local(source: str | Path, *, cache_dir: Path | None = None) -> Dataset 
         return load(source)
     if isinstance(source, str) and source in DOWNLOADS:
         known = DOWNLOADS[source]
-        folder = known.kept_in(source, cache_dir)
+        folder = known.cache_folder(source, cache_dir)
         return known.read(folder, source) if folder.is_dir() else None
     path = _existing(source)
     return load_folder(path) if path is not None else None

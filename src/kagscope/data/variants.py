@@ -24,7 +24,7 @@ def small_mnist10k() -> Dataset:
     return Dataset("small_mnist10k", images[0], full.train_labels, images[1], full.test_labels)
 
 
-def degraded(dataset: Dataset, train_size: int | None = None, label_noise: float = 0.0, seed: int = 0) -> Dataset:
+def degrade(dataset: Dataset, train_size: int | None = None, label_noise: float = 0.0, seed: int = 0) -> Dataset:
     """The same test part, and a training part that is smaller or partly mislabelled.
 
     Args:

@@ -53,7 +53,7 @@ def plot_by_axis(
         x: the axis, numeric.
         score, k, layer, selection: which score, "accuracy" among them; the first layer by default.
         measure: "ratio" to initialisation or "value"; the ratio of PR, KL and rotation ratios, else the value.
-        where: values at which other axes are held, such as ``{"training": "standard"}``.
+        where: values at which other axes are fixed, such as ``{"training": "standard"}``.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 

@@ -54,7 +54,7 @@ def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, A
     Args:
         ax: where to draw.
         means: of :func:`tidy`.
-        looks: hue to what Matplotlib is told of its line, in the order of the legend.
+        looks: hue to the keywords of its line in Matplotlib, in the order of the legend.
         bands: bands for many x that lie close, bars for few.
     """
     lines = dict(iter(means.groupby("hue", sort=False, observed=True)))

@@ -83,7 +83,7 @@ def plot_zipf(
         NothingToPlot: there are no such curves.
         InputError: a table lacks columns.
     """
-    table, width, layer = _chosen(curves, "zipf", layer, k, width, selection)
+    table, width, layer = _select(curves, "zipf", layer, k, width, selection)
     lines = _lines(table, training)
     with style():
         ax = new_axes(ax)
@@ -130,7 +130,7 @@ def plot_minor_histogram(
         NothingToPlot: there are no such histograms.
         InputError: the table lacks columns.
     """
-    table, width, layer = _chosen(curves, "histogram", layer, k, width, selection)
+    table, width, layer = _select(curves, "histogram", layer, k, width, selection)
     if not (table["y"][np.isfinite(table["x"])] > 0).any():
         raise NothingToPlot("every minor is exactly zero")
     lines = _lines(table, training)
@@ -181,7 +181,7 @@ def figure_minor_histogram(curves: pd.DataFrame) -> Figure:
     return _grid(curves, "histogram", draw)
 
 
-def _chosen(
+def _select(
     curves: pd.DataFrame, curve: str, layer: str | None, k: int, width: int | None, selection: str
 ) -> tuple[pd.DataFrame, int, str]:
     table = select(curve_means(curves), curve=curve, k=k, selection=selection)

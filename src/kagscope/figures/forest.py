@@ -115,7 +115,7 @@ def draw_rows(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, An
     Args:
         ax: of :func:`row_axes`.
         means: of :func:`~kagscope.figures.core.tidy`, ``x`` the number of the row.
-        looks: hue to what Matplotlib is told of its dots.
+        looks: hue to the keywords of its dots in Matplotlib.
         spread: of a row's height, that its dots share.
     """
     dots = dict(iter(means.groupby("hue", sort=False, observed=True)))

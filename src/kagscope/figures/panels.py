@@ -116,7 +116,7 @@ def study_panels(
         legend = settings.handles() if handles is None else handles
         return draw_grid(rows, width, height * len(rows) + 0.3, sharey=True, handles=legend)
     columns = columns_for(len(settings.trainings))
-    names = [wrapped(training, 84 // columns) for training in settings.trainings]
+    names = [wrap_name(training, 84 // columns) for training in settings.trainings]
     rows = []
     for layer in layers:
         above = f"{layer_label(layer)}\n" if len(layers) > 1 else ""
@@ -133,7 +133,7 @@ def columns_for(count: int) -> int:
     return count if count <= 4 else 3 if count in (5, 6, 9) else 4
 
 
-def wrapped(training: str, width: int = 26) -> str:
+def wrap_name(training: str, width: int = 26) -> str:
     """The name of a setting in lines of about ``width`` letters, broken after commas."""
     lines = [""]
     for part in training.split(", "):

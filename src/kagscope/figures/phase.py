@@ -53,7 +53,7 @@ def plot_phase(
     """
     require(summary, [x, y, "layer", "k", "selection", "score"], "summary")
     table, measure = choose(summary, score, k, layer, selection, measure)
-    columns, rows = _ordered(summary[x]), _ordered(summary[y])
+    columns, rows = _sort(summary[x]), _sort(summary[y])
     means = table.groupby([y, x], observed=True)[measure].mean()
     grid = np.array([[means.get((row, column), np.nan) for column in columns] for row in rows], dtype=float)
     norm = _norm(grid, measure)
@@ -81,7 +81,7 @@ def plot_phase(
 def figure_phase(summary: pd.DataFrame, x: str, y: str, layer: str | None = None) -> Figure:
     """:func:`plot_phase` for accuracy (R² of a regression) and the main scores of one layer."""
     layer = layer if layer is not None else first_layer(summary)
-    names = [value_label(value) for value in _ordered(summary[x])]
+    names = [value_label(value) for value in _sort(summary[x])]
 
     def draw(score: str, k: int, ax: Axes) -> None:
         plot_phase(summary, x=x, y=y, score=score, k=k, layer=layer, ax=ax)
@@ -110,7 +110,7 @@ def _number(value: float, grid: np.ndarray) -> str:
     return f"{value:.{2 if largest >= 0.1 else 3 if largest >= 0.01 else 4}f}".replace("-", "−")
 
 
-def _ordered(values: pd.Series[Any]) -> Sequence[Any]:
+def _sort(values: pd.Series[Any]) -> Sequence[Any]:
     """Numbers by size, names as they come."""
     found = list(pd.unique(values))
     return sorted(found) if all(isinstance(value, int | float | np.number) for value in found) else found

@@ -85,7 +85,7 @@ def plot_relation(
         what = f"{short_label(score)}{f', k = {k}' if k else ''},\n{layer or 'whole net'}"
         ax.set_xlabel(what + (", trained / initial" if measure == "ratio" else ""))
         ax.set_ylabel(outcome_label(outcome).replace(" (", "\n("))
-        ax.set_title(_said(points, relations, layer, k, score, outcome), fontsize=6.5, fontweight="normal", loc="left")
+        ax.set_title(_describe(points, relations, layer, k, score, outcome), fontsize=6.5, fontweight="normal", loc="left")
         if legend:  # above the title
             ax.legend(
                 loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=3.2, ncols=min(len(groups), 3), handletextpad=0.2
@@ -143,7 +143,7 @@ def _strongest(table: pd.DataFrame) -> dict[Any, Any]:
     return table.to_dict("records")[int(table["rho"].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
 
 
-def _said(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, k: int, score: str, outcome: str) -> str:
+def _describe(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, k: int, score: str, outcome: str) -> str:
     n = len(points)
     if relations is not None:
         found = select(relations.astype({"layer": str}), layer=layer, k=k, score=score, outcome=outcome)

@@ -58,7 +58,7 @@ def plot_pr_by_radius(
         NothingToPlot: no ball selections were measured.
     """
     means = study_means(results)
-    table = _scaled(means, "ball", layer, k, score)
+    table = _by_scale(means, "ball", layer, k, score)
     largest = float(table["scale"].max())
     whole = float(np.hypot(image_shape[-2] - 1, image_shape[-1] - 1)) if image_shape else 0.0
     table["scale"] = table["scale"].fillna(whole if whole > 1.05 * largest else 1.25 * largest)
@@ -83,7 +83,7 @@ def plot_pr_by_distance(
         NothingToPlot: no apart selections were measured.
     """
     means = study_means(results)
-    table = _scaled(means, "apart", layer, k, score)
+    table = _by_scale(means, "apart", layer, k, score)
     table["scale"] = table["scale"].fillna(0.0)
     return _plot_ratios(table, Settings.of(means), score, training, "minimum distance between columns (pixels)", ax, legend)
 
@@ -160,7 +160,7 @@ def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, ...]) -> F
 
     if settings.crowded or len(layers) > 3:
         return study_panels(means, draw)
-    _scaled(means, "apart", None, 2, "pr")
+    _by_scale(means, "apart", None, 2, "pr")
 
     def count(layer: str, ax: Axes) -> Axes:
         return plot_valid_subsets(means, layer=layer, ax=ax)
@@ -214,7 +214,7 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
     return ax
 
 
-def _scaled(means: pd.DataFrame, kind: str, layer: str | None, k: int, score: str) -> pd.DataFrame:
+def _by_scale(means: pd.DataFrame, kind: str, layer: str | None, k: int, score: str) -> pd.DataFrame:
     means = last_step(means)
     table = with_scale(select(means, layer=layer or first_layer(means), k=k, score=score), kind)
     table = table[table["ratio"].notna()]

@@ -18,7 +18,7 @@ from kagscope.base.errors import NothingToPlot
 from kagscope.figures.colours import ratio_colours, ratio_norm
 from kagscope.figures.core import name_ticks
 from kagscope.figures.labels import layer_label, short_label
-from kagscope.figures.panels import Panel, columns_for, draw_grid, wrap, wrapped
+from kagscope.figures.panels import Panel, columns_for, draw_grid, wrap, wrap_name
 from kagscope.figures.study import last_step, study_means
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style
 from kagscope.tables.means import layers_of, select, trainings_of, widths_of, windows
@@ -107,7 +107,7 @@ def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Fi
     norm = ratio_norm(np.concatenate([grid.ravel() for grid in grids]))
     panel = min(2.3, (DOUBLE_COLUMN - 1.2) / columns)
     tall = panel * min(1.0, image_shape[-2] / image_shape[-1])
-    names = [wrapped(training, int(15 * panel)) for training in trainings]
+    names = [wrap_name(training, int(15 * panel)) for training in trainings]
     lines = 1 + max(name.count("\n") for name in names)
     shown: dict[str, Any] = {"k": k, "width": width, "image_shape": image_shape, "norm": norm, "colorbar": False}
 

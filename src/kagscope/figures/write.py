@@ -97,7 +97,7 @@ def draw_figures(
 def draw_all(
     drawn: Mapping[str, Callable[[], Figure]], progress: Callable[[str], None] | None = None
 ) -> tuple[dict[str, Figure], dict[str, str]]:
-    """Figures by name; those with nothing to show are left out, with the reason. ``progress`` is told each name first."""
+    """Figures by name; those with nothing to show are left out, with the reason. ``progress`` is called with each name first."""
     figures: dict[str, Figure] = {}
     left_out: dict[str, str] = {}
     for name, draw in drawn.items():

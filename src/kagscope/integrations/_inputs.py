@@ -12,14 +12,14 @@ from torch import nn
 def on_device(inputs: Any, network: nn.Module) -> Any:
     """``inputs`` with every tensor inside on the device of the network's first parameter."""
     first = next(network.parameters(), None)
-    return inputs if first is None else _moved(inputs, first.device)
+    return inputs if first is None else _move(inputs, first.device)
 
 
-def _moved(inputs: Any, device: torch.device) -> Any:
+def _move(inputs: Any, device: torch.device) -> Any:
     if isinstance(inputs, torch.Tensor):
         return inputs.to(device)
     if isinstance(inputs, Mapping):
-        return {name: _moved(one, device) for name, one in inputs.items()}
+        return {name: _move(one, device) for name, one in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return tuple(_moved(one, device) for one in inputs)
+        return tuple(_move(one, device) for one in inputs)
     return inputs

@@ -45,7 +45,7 @@ def agrees(J: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
 
 
 def agrees_factored(d: np.ndarray, W: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
-    """The same of diag(d) W, ``d`` (B, tokens, rows)."""
+    """Like :func:`agrees`, of diag(d) W in factors, ``d`` (B, tokens, rows) and ``W`` (rows, columns)."""
     w = weights(frame) * d[:, len(frame.tokens) // 2]
     return close(h, u, frame, w @ W, np.abs(w) @ np.abs(W))
 
@@ -83,8 +83,8 @@ def pull(h: Any, u: Tensor, v: Tensor, *, batched: bool = False) -> Tensor:
     return torch.zeros((len(v), *u.shape) if batched else u.shape, dtype=u.dtype, device=u.device) if g is None else g
 
 
-def confirmed(J: np.ndarray, function: Function, u: Tensor, frame: Frame) -> bool:
-    """Whether difference quotients confirm a Jacobian that cannot be held against a graph, at one token."""
+def confirm(J: np.ndarray, function: Function, u: Tensor, frame: Frame) -> bool:
+    """Whether difference quotients confirm a Jacobian that cannot be compared with a graph, at one token."""
     place = len(frame.tokens) // 2
     token, w = frame.tokens[place], weights(frame)
     moved = torch.zeros((len(u), frame.in_tokens or 1, frame.columns), dtype=u.dtype, device=u.device)
@@ -107,17 +107,17 @@ def what_is_left_out(function: Function, leaf: Tensor, h: Tensor) -> str:
     if any(node.name().endswith(NO_KERNEL) for node in nodes):
         raise Unmeasurable(f"{_without_kernel(h, leaf)} has no autograd kernel: PyTorch would leave its derivative out")
     try:
-        if _explained(function, leaf, h) is not False:
+        if _differences_agree(function, leaf, h) is not False:
             return ""
         leaf = _aside(leaf)  # at a kink, such as relu at exactly 0, a quotient tells nothing
-        if _explained(function, leaf, function(leaf.view_as(leaf))) is not False:
+        if _differences_agree(function, leaf, function(leaf.view_as(leaf))) is not False:
             return ""
     except (RuntimeError, NotImplementedError):  # no way back, for which there is forward mode
         return ""
     try:
         with _Freed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numbers taken out of tensors that are no longer detached
-            explained = _explained(function, leaf, function(leaf.view_as(leaf)))
+            explained = _differences_agree(function, leaf, function(leaf.view_as(leaf)))
     except Exception:  # what stood under no_grad cannot be differentiated
         explained = None
     own = sorted({_name(node) for node in nodes if _is_own(node)})
@@ -134,7 +134,7 @@ def _aside(leaf: Tensor) -> Tensor:
     return (leaf.detach() + 0.01 * scale * step).requires_grad_(True)
 
 
-def _explained(function: Function, leaf: Tensor, h: Tensor) -> bool | None:
+def _differences_agree(function: Function, leaf: Tensor, h: Tensor) -> bool | None:
     """Whether difference quotients are what autograd says, along one random direction; None where they do not tell."""
     generator = torch.Generator().manual_seed(2)
     w = torch.randn(h.shape, generator=generator, dtype=torch.float64).to(h)

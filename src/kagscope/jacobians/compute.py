@@ -115,7 +115,8 @@ class LayerJacobians:
         found = []
         for first in range(0, inputs.count, size):
             with _reasons(), torch.no_grad():
-                found.append(self._kept(self.map.value(inputs.take(slice(first, first + size))), np.arange(self.frame.units)))
+                values = self.map.value(inputs.take(slice(first, first + size)))
+                found.append(self._output_rows(values, np.arange(self.frame.units)))
         return np.concatenate(found)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -133,19 +134,19 @@ class LayerJacobians:
     def _batch(self, points: np.ndarray) -> Batch:
         part = self.inputs.take(points)
         function, u = self.map.function(part), self.map.start(part)
-        jacobian, h = self._factored(function, u) or self._dense(function, u)
+        jacobian, h = self._factored_form(function, u) or self._dense(function, u)
         items = np.repeat(points, len(self.frame.tokens))
         tokens = np.tile(self.frame.tokens if self.has_tokens else (-1,), len(points))
-        return Batch(jacobian, items, tokens, self._kept(h))
+        return Batch(jacobian, items, tokens, self._output_rows(h))
 
-    def _factored(self, function: check.Function, u: Tensor) -> tuple[FactoredJacobian, Tensor] | None:
+    def _factored_form(self, function: check.Function, u: Tensor) -> tuple[FactoredJacobian, Tensor] | None:
         if self._W is None or self._signature is None:
             return None
-        found = self._shared(function, u)
+        found = self._shared_signature(function, u)
         if found is None or not structure.same(self._signature, found[3]):
             return None
         leaf, h, outer, _ = found
-        d = self._kept(outer.d)
+        d = self._output_rows(outer.d)
         if not check.agrees_factored(d.reshape(len(u), -1, d.shape[1]), self._W, h, leaf, self.frame):
             return None
         self.route = "factored"
@@ -161,9 +162,9 @@ class LayerJacobians:
     def _find_shared(self) -> None:
         """W of J = diag(d) W, from one point, where all points have the same."""
         few = self.inputs.take(slice(0, 1 if self.separate else 2))
-        found = self._shared(self.map.function(few), self.map.start(few))
+        found = self._shared_signature(self.map.function(few), self.map.start(few))
         one = few.take(slice(0, 1))
-        alone = found and self._shared(self.map.function(one), self.map.start(one))
+        alone = found and self._shared_signature(self.map.function(one), self.map.start(one))
         if found is None or alone is None:
             return
         u, h, outer, _ = alone
@@ -171,7 +172,7 @@ class LayerJacobians:
         W, _ = autodiff.pull_back(outer.edge, u, tuple(h.shape), frame, self._at_once(1))
         self._W, self._signature = W[0, 0], found[3]
 
-    def _shared(self, function: check.Function, u: Tensor) -> tuple[Tensor, Tensor, structure.Outer, Tensor] | None:
+    def _shared_signature(self, function: check.Function, u: Tensor) -> tuple[Tensor, Tensor, structure.Outer, Tensor] | None:
         """The variable, the output, its outer diagonal, and the signature of W at these points; None where they share no W."""
         u, h = autodiff.graph(function, u)
         try:
@@ -208,7 +209,7 @@ class LayerJacobians:
         """Whether the layer works on sequences, token by token."""
         return self.frame.out_tokens is not None or self.frame.in_tokens is not None
 
-    def _kept(self, values: Tensor, units: np.ndarray | None = None) -> np.ndarray:
+    def _output_rows(self, values: Tensor, units: np.ndarray | None = None) -> np.ndarray:
         """(items, rows) of a tensor shaped as the output; or other units of it."""
         wanted = self.frame.rows if units is None else units
         kept = values.detach().reshape(len(values), self.frame.out_tokens or 1, self.frame.units)
@@ -225,7 +226,7 @@ class LayerJacobians:
         rows = np.arange(units) if self.drawn is None else self.drawn.rows
         both, neither = (out_tokens and in_tokens) is not None, (out_tokens or in_tokens) is None
         mixing = autodiff.mixes_tokens(h, u) if both else not neither
-        tokens = _chosen(self.tokens, out_tokens or in_tokens, self.map.call.name)
+        tokens = _token_indices(self.tokens, out_tokens or in_tokens, self.map.call.name)
         return Frame(rows, units, columns, out_tokens, in_tokens, tokens, mixing, self.coupled)
 
     def _token_axes(self, h: Tensor, u: Tensor) -> tuple[int | None, int | None]:
@@ -242,7 +243,7 @@ class LayerJacobians:
 
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """Whatever a model or autograd raises on the way becomes the reason why a layer cannot be measured."""
+    """Turn whatever a model or autograd raises into the reason why a layer cannot be measured."""
     try:
         yield
     except (InputError, MemoryError, torch.OutOfMemoryError):
@@ -252,7 +253,7 @@ def _reasons() -> Iterator[None]:
         raise Unmeasurable(f"{type(error).__name__}: {text[:200]}") from error
 
 
-def _chosen(tokens: Tokens, length: int | None, layer: str) -> tuple[int, ...]:
+def _token_indices(tokens: Tokens, length: int | None, layer: str) -> tuple[int, ...]:
     """Indices of the tokens to measure; (0,) where there are none."""
     if length is None:
         return (0,)

@@ -10,7 +10,7 @@ COMPILED = "_orig_mod"  # where torch.compile keeps the module
 INNER = ("module", COMPILED, "base_model", "model")  # where wrappers that pass all arguments on keep what they wrap
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The module that ``torch.compile`` or data parallelism has wrapped: its graphs and copies on devices take no hooks."""
     while True:
         if isinstance(getattr(model, COMPILED, None), nn.Module):
@@ -21,7 +21,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def required(model: nn.Module) -> int:
+def count_required(model: nn.Module) -> int:
     """How many positional arguments ``forward`` cannot do without."""
     return sum(parameter.default is parameter.empty for parameter in _parameters(model))
 

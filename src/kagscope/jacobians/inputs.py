@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
 from kagscope.base.errors import InputError
-from kagscope.jacobians.forward import positional, required
+from kagscope.jacobians.forward import count_required, positional
 from kagscope.jacobians.randomness import random_state_kept
 
 LABEL_KEYS = ("labels", "label", "targets", "target")
@@ -41,7 +41,7 @@ class Inputs:
     notes: tuple[str, ...] = ()
 
     def take(self, points: slice | Sequence[int] | np.ndarray) -> Inputs:
-        """The same arguments at some points; tensors with a first dimension of 1 stay as they are."""
+        """These inputs at some of the points; tensors whose first dimension is 1 stay as they are."""
         chosen = np.arange(self.count)[points]
 
         def one(value: Any) -> Any:
@@ -50,11 +50,11 @@ class Inputs:
             return value
 
         labels = None if self.labels is None else self.labels[chosen]
-        return replace(self._mapped(one), count=len(chosen), labels=labels)
+        return replace(self._map(one), count=len(chosen), labels=labels)
 
-    def cloned(self) -> Inputs:
-        """The same with copies of all tensors, through which gradients flow."""
-        return self._mapped(lambda value: value.clone() if isinstance(value, Tensor) else value)
+    def clone(self) -> Inputs:
+        """These inputs with copies of all tensors, through which gradients flow."""
+        return self._map(lambda value: value.clone() if isinstance(value, Tensor) else value)
 
     def cast(self, dtype: torch.dtype | None) -> Inputs:
         """Floating tensors in ``dtype`` (None: their own), detached; all of them fit for autograd."""
@@ -64,26 +64,26 @@ class Inputs:
                 return value
             return trackable(value.detach().to(dtype) if dtype and value.is_floating_point() else value.detach())
 
-        return self._mapped(one)
+        return self._map(one)
 
     def as_one_point(self) -> Inputs:
-        """The same taken as a single point, with a first dimension of 1 put before."""
-        return replace(self._mapped(lambda value: value[None] if isinstance(value, Tensor) else value), count=1, labels=None)
+        """These inputs as a single point, with a first dimension of 1 in front."""
+        return replace(self._map(lambda value: value[None] if isinstance(value, Tensor) else value), count=1, labels=None)
 
-    def _mapped(self, one: Callable[[Any], Any]) -> Inputs:
+    def _map(self, one: Callable[[Any], Any]) -> Inputs:
         return replace(self, args=tuple(map(one, self.args)), kwargs={name: one(value) for name, value in self.kwargs.items()})
 
     def tensors(self) -> dict[int | str, Tensor]:
         """The tensors among the arguments, by position or name."""
-        return {place: value for place, value in _placed(self.args, self.kwargs) if isinstance(value, Tensor)}
+        return {place: value for place, value in _by_place(self.args, self.kwargs) if isinstance(value, Tensor)}
 
     def with_tensor(self, place: int | str, value: Tensor) -> Inputs:
-        """The same arguments with one of them replaced."""
+        """These inputs with one argument replaced."""
         if isinstance(place, str):
             return replace(self, kwargs=self.kwargs | {place: value})
         return replace(self, args=(*self.args[:place], value, *self.args[place + 1 :]))
 
-    def differentiated(self) -> int | str:
+    def place_of_variable(self) -> int | str:
         """Place of the argument to take derivatives with respect to: a floating tensor that has one entry per point.
 
         Raises:
@@ -119,7 +119,7 @@ class Inputs:
         return self.names[place] if isinstance(place, int) and place < len(self.names) else place
 
     def with_respect_to(self, wrt: int | str | None, model: nn.Module) -> Inputs:
-        """The same with ``wrt`` chosen; a name of a parameter of ``forward`` means the argument at its position."""
+        """These inputs with ``wrt`` chosen; a name of a parameter of ``forward`` means the argument at its position."""
         names = tuple(positional(model)[: len(self.args)])
         if isinstance(wrt, str) and wrt not in self.kwargs and wrt in names:
             wrt = names.index(wrt)
@@ -147,7 +147,7 @@ def as_inputs(inputs: Any, points: int | None = None, model: nn.Module | None = 
     if points is not None and (isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 1):
         raise InputError(f"points is {points!r}; expected a positive number of points, or None for all")
     if _is_loader(inputs):
-        return _from_loader(inputs, 100 if points is None else int(points), 1 if model is None else max(1, required(model)))
+        return _from_loader(inputs, 100 if points is None else int(points), 1 if model is None else max(1, count_required(model)))
     return inputs if isinstance(inputs, Inputs) else _from_arguments(inputs)
 
 
@@ -172,7 +172,7 @@ def _from_loader(batches: Iterable[Any], points: int, fed: int) -> Inputs:
     if not parts:
         raise InputError("the loader gave no batch; expected at least one")
 
-    def joined(values: list[Any]) -> Any:
+    def concatenate(values: list[Any]) -> Any:
         if not isinstance(values[0], Tensor) or not values[0].ndim:
             return values[0]
         shapes = {tuple(value.shape[1:]): tuple(value.shape) for value in values}
@@ -184,8 +184,8 @@ def _from_loader(batches: Iterable[Any], points: int, fed: int) -> Inputs:
         return torch.cat(values)
 
     labels = None if parts[0].labels is None else np.concatenate([p.labels for p in parts if p.labels is not None])
-    args = tuple(joined([p.args[i] for p in parts]) for i in range(len(parts[0].args)))
-    kwargs = {name: joined([p.kwargs[name] for p in parts]) for name in parts[0].kwargs}
+    args = tuple(concatenate([p.args[i] for p in parts]) for i in range(len(parts[0].args)))
+    kwargs = {name: concatenate([p.kwargs[name] for p in parts]) for name in parts[0].kwargs}
     return Inputs(args, kwargs, sum(p.count for p in parts), labels, notes=parts[0].notes)
 
 
@@ -221,7 +221,7 @@ def _from_arguments(given: Any, labels: Any = None) -> Inputs:
         args, kwargs = tuple(map(_as_tensor, given)), {}
     else:
         args, kwargs = (_as_tensor(given),), {}
-    sizes = {place: tuple(value.shape) for place, value in _placed(args, kwargs) if isinstance(value, Tensor)}
+    sizes = {place: tuple(value.shape) for place, value in _by_place(args, kwargs) if isinstance(value, Tensor)}
     if not sizes:
         raise InputError(f"inputs are {type(given).__name__}; expected a tensor (points, …), a tuple, a mapping or a DataLoader")
     for place, shape in sizes.items():
@@ -282,7 +282,7 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _placed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int | str, Any]]:
+def _by_place(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int | str, Any]]:
     return [*enumerate(args), *kwargs.items()]
 
 

@@ -207,7 +207,8 @@ def _call(name: str, path: str, index: int, module: nn.Module, output: Any, coun
     kind = type(module).__name__
     tensor = tensor_of(output)
     if tensor is None:
-        return Call(name, path, index, kind, reason=f"its output is {_said(output)}, not a floating tensor with the batch first")
+        reason = f"its output is {_describe(output)}, not a floating tensor with the batch first"
+        return Call(name, path, index, kind, reason=reason)
     shape = tuple(tensor.shape)
     if shape[0] != count:
         reason = f"its output has shape {shape}, whose first dimension is not the {count} points"
@@ -220,7 +221,7 @@ class Inside:
     """Stands for what a layer returns inside a transform such as ``torch.func.vmap``, and which is nothing outside."""
 
 
-def _said(output: Any) -> str:
+def _describe(output: Any) -> str:
     if isinstance(output, Inside):
         return "inside a torch.func transform"
     if not isinstance(output, Tensor):

@@ -35,7 +35,7 @@ class LayerMap:
     def start(self, inputs: Inputs) -> Tensor:
         """Where the function is differentiated: the value of its variable at ``inputs``, batch first, detached."""
         if self.kind == "input":
-            return inputs.tensors()[inputs.differentiated()].detach()
+            return inputs.tensors()[inputs.place_of_variable()].detach()
         seen: list[Tensor] = []
 
         def see(value: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class LayerMap:
                 with intercept(self._module(), self.call.index, on_output=lambda _: variable):
                     return self._model_output(inputs)
             if self.kind == "input":
-                return self._layer_output(inputs.with_tensor(inputs.differentiated(), variable))
+                return self._layer_output(inputs.with_tensor(inputs.place_of_variable(), variable))
             return self._layer_output(inputs, on_input=lambda _: variable)
 
         return apply

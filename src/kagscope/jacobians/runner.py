@@ -104,7 +104,7 @@ class Runner:
         for name, tensor in self._working.items():
             for held, key in self._places[name]:
                 held[key] = tensor
-        fed = inputs.cloned()  # a pass may write into its arguments
+        fed = inputs.clone()  # a pass may write into its arguments
         try:
             with torch.enable_grad(), _Pass():
                 return self.model(*fed.args, **fed.kwargs)
@@ -159,7 +159,7 @@ def intercept(
     def after(_: nn.Module, __: Any, ___: Any, output: Any) -> Any:
         if on_output is None or calls != index + 1:
             return None
-        return replaced(output, on_output)
+        return replace_tensor(output, on_output)
 
     handles = [
         module.register_forward_pre_hook(before, with_kwargs=True),
@@ -189,8 +189,8 @@ def tensor_of(output: Any) -> Tensor | None:
     return None if key is None else values[key]
 
 
-def replaced(output: Any, change: Change) -> Any:
-    """The same output with that tensor changed."""
+def replace_tensor(output: Any, change: Change) -> Any:
+    """The output of a layer with its tensor changed."""
     if isinstance(output, Tensor):
         return change(output)
     values = _entries(output)

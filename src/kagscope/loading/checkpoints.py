@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.base.messages import close_names, listed
+from kagscope.base.messages import close_names, listing
 from kagscope.loading.weights import weights_in
 
 LABELS = ("step", "steps", "iter", "iteration", "it", "checkpoint", "ckpt", "epoch", "ep")
@@ -68,7 +68,7 @@ def _expand(name: str) -> list[str]:
     if not found:
         folder = Path(name).parent
         beside = [str(entry) for entry in folder.iterdir()] if folder.is_dir() else []
-        held = f"; {folder} holds {listed(sorted(Path(b).name for b in beside), 4)}" if beside else ""
+        held = f"; {folder} holds {listing(sorted(Path(b).name for b in beside), 4)}" if beside else ""
         raise DataError(f"no file is named like {name!r}{close_names(name, beside, 1) or held}")
     return found
 
@@ -83,15 +83,15 @@ def _steps(paths: Sequence[str]) -> list[int]:
             )
     alike = len({_NUMBER.sub("0", path) for path in paths}) == 1
     if len(paths) == 1 or not alike:
-        return [_labelled(path, found, range(len(found))) for path, found in zip(paths, numbers, strict=True)]
+        return [_step_number(path, found, range(len(found))) for path, found in zip(paths, numbers, strict=True)]
     differing = [i for i in range(len(numbers[0])) if len({int(found[i].group()) for found in numbers}) > 1]
     if not differing:
         repeated = Counter(int(found[-1].group()) for found in numbers)
-        raise InputError(f"{listed(paths, 3)}: the numbers in these names do not differ (step {next(iter(repeated))})")
-    return [_labelled(path, found, differing) for path, found in zip(paths, numbers, strict=True)]
+        raise InputError(f"{listing(paths, 3)}: the numbers in these names do not differ (step {next(iter(repeated))})")
+    return [_step_number(path, found, differing) for path, found in zip(paths, numbers, strict=True)]
 
 
-def _labelled(path: str, numbers: Sequence[re.Match[str]], places: Sequence[int]) -> int:
+def _step_number(path: str, numbers: Sequence[re.Match[str]], places: Sequence[int]) -> int:
     """The number after a step's usual word, else the last in the file's own name, else the last."""
     words: dict[str, int] = {}
     for place in places:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.base.messages import close_names, listed
+from kagscope.base.messages import close_names, listing
 from kagscope.loading.weights import Say, silent
 
 
@@ -38,17 +38,17 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
         DataError: a missing or unexpected name (with close ones), or a wrong shape.
     """
     expected = model.state_dict()
-    candidates = [(_with_tied(names, expected), dropped) for names, dropped in _renamed(state)]
+    candidates = [(_with_tied(names, expected), dropped) for names, dropped in _renamings(state)]
     found, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # the first of the best
     inside = {} if found.keys() == expected.keys() else _inside(_without_part(state, "_orig_mod"), expected)
     if len(inside) > 1:
         raise DataError(
-            f"{where} hold the model's weights several times ({listed([f'{prefix}…' for prefix in inside])}); "
+            f"{where} hold the model's weights several times ({listing([f'{prefix}…' for prefix in inside])}); "
             "save the one to measure, for example as safetensors"
         )
     if inside:
         ((dropped, (found, left)),) = inside.items()
-        say(f"{where}: left {listed(left)}, which {'is' if len(left) == 1 else 'are'} not the model's")
+        say(f"{where}: left {listing(left)}, which {'is' if len(left) == 1 else 'are'} not the model's")
     _check_names(expected, found, f"{where} (after dropping {dropped})" if dropped else where)
     for name, tensor in expected.items():
         if not nn.parameter.is_lazy(tensor) and found[name].shape != tensor.shape:
@@ -61,7 +61,7 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
     return found
 
 
-def _renamed(state: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:
+def _renamings(state: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:
     """The names as they are, then with ever more of the wrappers' parts dropped, and what was dropped."""
     plain = _without_part(state, "_orig_mod")
     found = [(dict(state), "")]
@@ -112,8 +112,8 @@ def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], wh
         return
     parts = []
     if missing:
-        parts.append(f"lack {listed(missing)}")
+        parts.append(f"lack {listing(missing)}")
     if extra:
-        parts.append(f"hold in addition {listed(extra)}")
+        parts.append(f"hold in addition {listing(extra)}")
     hint = close_names(missing[0], extra) if missing else close_names(extra[0], list(expected))
-    raise DataError(f"{where} do not fit the model: they {' and '.join(parts)}{hint}; expected {listed(list(expected), 12)}")
+    raise DataError(f"{where} do not fit the model: they {' and '.join(parts)}{hint}; expected {listing(list(expected), 12)}")

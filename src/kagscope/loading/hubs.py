@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from kagscope.base.errors import InputError
-from kagscope.base.messages import close_names, listed
+from kagscope.base.messages import close_names, listing
 from kagscope.loading.fitting import load_into
 from kagscope.loading.weights import load_state
 
@@ -48,7 +48,7 @@ def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> Pub
     kind, _, name = spec.partition(":")
     given = dict(arguments or {})
     if other := sorted(given.keys() - {"revision"}):
-        raise InputError(f"{spec} takes no argument {listed(other)}; expected revision alone")
+        raise InputError(f"{spec} takes no argument {listing(other)}; expected revision alone")
     if not name:
         raise InputError(f"{spec} names no model; expected a name after the colon, such as hf:prajjwal1/bert-tiny")
     try:

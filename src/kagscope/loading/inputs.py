@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kagscope import data
 from kagscope.base.errors import DataError, InputError
-from kagscope.base.messages import listed
+from kagscope.base.messages import listing
 from kagscope.data.arrays import read_npy, read_npz
 from kagscope.loading.weights import load_tensors
 
@@ -85,8 +85,8 @@ def load_inputs(
     if shape is None:
         return found
     if isinstance(found.inputs, dict):
-        raise InputError(f"an input shape was given, but {name} holds several arrays ({listed(found.inputs)}); shape them there")
-    shaped = reshaped(found.inputs, shape, str(name))
+        raise InputError(f"an input shape was given, but {name} holds several arrays ({listing(found.inputs)}); shape them there")
+    shaped = reshape(found.inputs, shape, str(name))
     return replace(found, inputs=shaped, image_shape=found.image_shape or image_shape_of(shape))
 
 
@@ -97,7 +97,7 @@ def choose_evenly(count: int, points: int, name: str) -> np.ndarray:
     return np.linspace(0, count - 1, points).round().astype(np.int64)
 
 
-def reshaped(inputs: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
+def reshape(inputs: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
     """``inputs`` (N, …) as (N, *shape). Raises :class:`InputError` where the numbers do not fit."""
     if not shape or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in shape):
         raise InputError(f"input shape {shape} must be whole numbers from 1, such as 1,28,28")
@@ -161,7 +161,7 @@ def _from_file(path: Path, split: str) -> Source:
         content = {"inputs": content}
     if not isinstance(content, Mapping) or not content or not all(isinstance(part, Tensor) for part in content.values()):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected a tensor, or tensors by name (inputs, labels)")
-    return _named({str(key): value for key, value in content.items()}, path, split)
+    return _pick({str(key): value for key, value in content.items()}, path, split)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -169,7 +169,7 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(wide)
 
 
-def _named(arrays: dict[str, Tensor], path: Path, split: str) -> Source:
+def _pick(arrays: dict[str, Tensor], path: Path, split: str) -> Source:
     """Which arrays are the inputs and which the labels."""
     labels = _first(arrays, LABEL_NAMES, split)
     inputs = _first(arrays, INPUT_NAMES, split)
@@ -181,10 +181,10 @@ def _named(arrays: dict[str, Tensor], path: Path, split: str) -> Source:
     labels = None if labels is None else labels.long()
     if inputs is None:
         if not rest:
-            raise DataError(f"{path}: holds {listed(arrays)} and no inputs; name them inputs")
-        return {key: _scaled(value) for key, value in rest.items()}, labels, None
+            raise DataError(f"{path}: holds {listing(arrays)} and no inputs; name them inputs")
+        return {key: _scale(value) for key, value in rest.items()}, labels, None
     pixels = inputs.is_floating_point() or inputs.dtype == torch.uint8
-    return _scaled(inputs), labels, image_shape_of(tuple(inputs.shape[1:])) if pixels else None
+    return _scale(inputs), labels, image_shape_of(tuple(inputs.shape[1:])) if pixels else None
 
 
 def _first(arrays: dict[str, Tensor], names: tuple[str, ...], split: str) -> Tensor | None:
@@ -197,7 +197,7 @@ def _first(arrays: dict[str, Tensor], names: tuple[str, ...], split: str) -> Ten
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
 
 
-def _scaled(inputs: Tensor) -> Tensor:
+def _scale(inputs: Tensor) -> Tensor:
     """Bytes over 255, as in :mod:`kagscope.data`; other integers as int64."""
     if inputs.dtype == torch.uint8:
         return inputs.float() / 255

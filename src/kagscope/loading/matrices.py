@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from kagscope.base.errors import DataError
-from kagscope.base.messages import listed
+from kagscope.base.messages import listing
 from kagscope.data.arrays import read_npz
 from kagscope.loading.weights import load_tensors
 
@@ -54,7 +54,7 @@ def load_matrices(path: str | os.PathLike[str]) -> NamedMatrices:
     found = {str(name): value for name, value in content.items() if _is_matrix(value)}
     left = [str(name) for name in content if str(name) not in found]
     if not found:
-        raise DataError(f"{path}: holds no floating matrix (found {listed(left) or 'nothing'}); {EXPECTED}")
+        raise DataError(f"{path}: holds no floating matrix (found {listing(left) or 'nothing'}); {EXPECTED}")
     return NamedMatrices(dict(sorted(found.items(), key=lambda one: _natural(one[0]))), left=left)
 
 
@@ -62,7 +62,7 @@ def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
     matrices = content[LENS]
     wrong = [str(layer) for layer, matrix in matrices.items() if not _is_matrix(matrix)]
     if wrong or not matrices:
-        what = f"layer {listed(wrong)} of {LENS} is no floating matrix" if wrong else f"{LENS} holds no layer"
+        what = f"layer {listing(wrong)} of {LENS} is no floating matrix" if wrong else f"{LENS} holds no layer"
         raise DataError(f"{path}: {what}; {EXPECTED}")
     size = content.get("d_model")
     for layer, matrix in matrices.items():

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kagscope.base.errors import InputError
-from kagscope.base.messages import listed
+from kagscope.base.messages import listing
 from kagscope.base.named import call, named
 
 
@@ -52,7 +52,7 @@ def _seeded(seed: int | None) -> Iterator[None]:
 def _build(found: Any, arguments: dict[str, Any], spec: str) -> nn.Module:
     if isinstance(found, nn.Module):
         if arguments:
-            raise InputError(f"{spec} is a ready model and takes no arguments, but {listed(arguments)} were given")
+            raise InputError(f"{spec} is a ready model and takes no arguments, but {listing(arguments)} were given")
         return found
     if not callable(found):
         raise InputError(f"{spec} is a {type(found).__name__}; expected a function or class that makes an nn.Module, or one")

@@ -24,7 +24,7 @@ def fit_inputs(model: nn.Module, inputs: Tensor, *, keep_shape: bool = False) ->
         keep_shape: try the shape that ``inputs`` have and no other.
 
     Raises:
-        InputError: the model takes none of these; what it said to each.
+        InputError: the model takes none of these; with its message for each.
     """
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
     if parameter is not None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kagscope.base.errors import DataError
 from kagscope.base.files import atomic_path, open_regular
-from kagscope.base.messages import listed
+from kagscope.base.messages import listing
 
 NESTED = ("state_dict", "model_state_dict", "model", "model_state", "module", "net", "network", "weights", "params")
 """Keys under which training loops keep the model's state dict, in the order in which they are looked for."""
@@ -86,7 +86,7 @@ def load_shards(path: Path, say: Say = silent) -> dict[str, Tensor]:
     if path.is_dir():
         found = weights_in(path)
         if found is None:
-            held = listed(sorted(entry.name for entry in path.iterdir()), 4) or "nothing"
+            held = listing(sorted(entry.name for entry in path.iterdir()), 4) or "nothing"
             raise DataError(f"{path}: is a folder without weights of a usual name ({', '.join(FOLDER_FILES)}); it holds {held}")
         say(f"{path}: took {found.name}")
         return load_shards(found) if found.name.endswith(INDEX) else load_state(found, say=say)
@@ -107,7 +107,7 @@ def load_shards(path: Path, say: Say = silent) -> dict[str, Tensor]:
             raise DataError(f"{path}: names {file}, which is not beside it; copy every part of the weights")
         state |= load_state(part)
     if missing := sorted(names - state.keys()):
-        raise DataError(f"{path}: names {listed(missing)}, which its files do not hold; copy the weights again")
+        raise DataError(f"{path}: names {listing(missing)}, which its files do not hold; copy the weights again")
     return state
 
 
@@ -119,7 +119,7 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
         stream.seek(0)
         header_first = start[8:9] == b"{"  # of safetensors; the eight bytes before it are a length, which can look like a pickle
         if start.startswith((b"PK\x03\x04", b"\x80")) and not header_first:
-            return _unpickled(stream, path)
+            return _unpickle(stream, path)
         return _safetensors(stream.read(), path)
 
 
@@ -135,7 +135,7 @@ def _safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _unpickled(stream: BufferedReader, path: Path) -> Any:
+def _unpickle(stream: BufferedReader, path: Path) -> Any:
     _check_sizes(stream, path)
     try:
         with warnings.catch_warnings():
@@ -197,18 +197,18 @@ def _state_dict(content: Mapping[Any, Any], path: Path, say: Say) -> dict[str, T
     if named or len(candidates) == 1:
         key = (named or candidates)[0]
         left = [str(other) for other in content if other != key]
-        say(f"{path}: took {key!r}" + (f"; left {listed(left)}" if left else ""))
+        say(f"{path}: took {key!r}" + (f"; left {listing(left)}" if left else ""))
         return _tensors(content[key])
     if len(candidates) > 1:
         raise DataError(
-            f"{path}: holds several sets of weights ({listed(candidates)}) and none under a usual name; save the one to measure, "
-            "for example as safetensors"
+            f"{path}: holds several sets of weights ({listing(candidates)}) and none under a usual name; save the one to measure,"
+            " for example as safetensors"
         )
     found = _tensors(content)
     if not found:
-        raise DataError(f"{path}: holds no weights (found {listed(content) or 'nothing'}); expected a state dict")
+        raise DataError(f"{path}: holds no weights (found {listing(content) or 'nothing'}); expected a state dict")
     if left := [str(key) for key in content if key not in found]:
-        say(f"{path}: left {listed(left)}, which {'is no tensor' if len(left) == 1 else 'are no tensors'}")
+        say(f"{path}: left {listing(left)}, which {'is no tensor' if len(left) == 1 else 'are no tensors'}")
     return found
 
 

@@ -1,1 +1,1 @@
-"""The one road: a network and inputs are observed to a state, compared with baselines to a table, and told as a report."""
+"""The one road: a network and inputs are observed as a state, compared with baselines in a table, and presented as a report."""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.base.messages import listed
+from kagscope.base.messages import listing
 from kagscope.base.progress import Say, Tell, part, telling
 from kagscope.base.provenance import hardware, versions
-from kagscope.jacobians.forward import unwrapped
+from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.randomness import random_state_kept
 from kagscope.loading.checkpoints import find_checkpoints
@@ -26,7 +26,7 @@ from kagscope.measuring.caveats import ONE_RANDOM
 from kagscope.measuring.checks import check_model
 from kagscope.measuring.compare import compare, curves, unit_table
 from kagscope.measuring.observe import observe
-from kagscope.measuring.report import Report, joined
+from kagscope.measuring.report import Report, join_reports
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import State
 
@@ -56,8 +56,8 @@ def measure(
         baseline: a model, a state dict, the path of a checkpoint, "reinit" (every module's own ``reset_parameters``), or None.
         baseline_seeds: of "reinit": how many networks, or their seeds; scores are compared with the mean over them.
         labels: (inputs,) classes of all inputs, for kernel alignment.
-        progress: a callable told each layer's name; True or None show a bar on a terminal, elsewhere a line now and then; False
-            shows nothing. What will take more than a minute is told first, with an estimate.
+        progress: a callable that gets each layer's name; True or None show a bar on a terminal, elsewhere a line now and then;
+            False shows nothing. What will take more than a minute is announced first, with an estimate.
         **options: the fields of :class:`kagscope.MeasureSpec` and of its budget, instead of ``spec``: ``layers``, ``layer_map``,
             ``k``, ``selections``, ``image_shape``, ``points`` (of a loader the first ones, at most 100 by default), ``tokens``,
             ``scores`` (names, or your own functions of :class:`kagscope.Moments`), ``rel_error``, ….
@@ -66,11 +66,11 @@ def measure(
         A :class:`Report`.
 
     Raises:
-        InputError: a model, layer, input or option that cannot be used; said before the work starts where that can be known.
+        InputError: a model, layer, input or option that cannot be used; raised before the work starts where that is possible.
     """
     chosen = spec_from(spec, options)
     check_model(model)
-    since, model = time.perf_counter(), unwrapped(model)
+    since, model = time.perf_counter(), unwrap(model)
     found = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
     with random_state_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
@@ -107,7 +107,7 @@ def measure_series(
         baseline: "first" is the first checkpoint that can be measured; else as of :func:`measure`.
         baseline_seeds: of "reinit".
         labels: (inputs,) classes, for kernel alignment.
-        progress: told of each checkpoint and layer.
+        progress: a callable that gets each checkpoint and layer.
         **options: fields of :class:`kagscope.MeasureSpec` and of its budget, as for :func:`measure`.
 
     Returns:
@@ -120,7 +120,7 @@ def measure_series(
     """
     chosen = spec_from(spec, {name: value for name, value in options.items() if value is not None})
     check_model(model)
-    model = unwrapped(model)
+    model = unwrap(model)
     entries = _entries(checkpoints)
     found = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
@@ -143,7 +143,7 @@ def measure_series(
 
             inner = part(tell, len(others) + place - 1, whole)
 
-            def told(
+            def tell_share(
                 text: str, share: float | None = None, at: str = f"step {step} ({place} of {len(entries)})", tell: Tell = inner
             ) -> None:
                 tell(text if share is None else f"{at}: layer {text}", share)
@@ -151,7 +151,7 @@ def measure_series(
             try:
                 weights = fitting(model, _weights(given, say), name, say=say)
                 state = observe(
-                    model, found, chosen, weights=weights, labels=labels, progress=told, networks=whole if place == 1 else 0
+                    model, found, chosen, weights=weights, labels=labels, progress=tell_share, networks=whole if place == 1 else 0
                 )
             except DataError as error:
                 left_out[name] = str(error).removeprefix(name).removeprefix(":").strip()
@@ -172,8 +172,8 @@ def measure_series(
             reports[step] = report_of(state, before, [], about)
     if not reports:
         raise DataError(f"no checkpoint could be measured: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
-    notes += [f"in {listed(names, 1)}: {note}" for note, names in noted.items()]
-    return joined(reports, notes=notes, left_out=left_out)
+    notes += [f"in {listing(names, 1)}: {note}" for note, names in noted.items()]
+    return join_reports(reports, notes=notes, left_out=left_out)
 
 
 def observe_all(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.jacobians.forward import unwrapped
+from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
 from kagscope.loading.fitting import fitting
 from kagscope.loading.weights import load_state
@@ -32,25 +32,25 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
         notes: gets what a reader should know of the baseline.
 
     Raises:
-        InputError: a baseline of another architecture; it is said which tensor differs.
+        InputError: a baseline of another architecture; the message names the tensor that differs.
         DataError: a file that cannot be read, or whose weights do not fit (which, and what is close).
     """
     if given is None:
         return
     if isinstance(given, nn.Module):
-        given = _inner(model, unwrapped(given))
+        given = _inner(model, unwrap(given))
         _check_fit(model, dict(given.state_dict()), "the baseline model")
         notes += _other_modules(model, given)
         yield given, None
     elif isinstance(given, Mapping):
         weights = _by_name(model, given, notes)
         _check_fit(model, weights, "the baseline's state dict")
-        yield _loaded(model, weights)
+        yield _load(model, weights)
     elif isinstance(given, str) and given == REINIT:
         for seed in _seeds(seeds):
-            yield reinitialised(model, seed, notes), None
+            yield reinitialise(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
-        yield _loaded(model, fitting(model, load_state(given, say=notes.append), str(given), say=notes.append))
+        yield _load(model, fitting(model, load_state(given, say=notes.append), str(given), say=notes.append))
     else:
         raise InputError(
             f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
@@ -75,7 +75,7 @@ def _by_name(model: nn.Module, weights: Mapping[str, Any], notes: list[str]) -> 
         return named
 
 
-def _loaded(model: nn.Module, weights: dict[str, Any]) -> Source:
+def _load(model: nn.Module, weights: dict[str, Any]) -> Source:
     """A copy of the model with these weights, or where it cannot be copied, the model with weights that stand in.
 
     A copy since what a model computes again on the way back (activation checkpointing) takes the module's own weights.
@@ -100,7 +100,7 @@ def _seeds(given: int | Sequence[int]) -> list[int]:
     return [int(seed) for seed in seeds]
 
 
-def reinitialised(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
+def reinitialise(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
     """A copy of a model with every module initialised anew by its own ``reset_parameters`` (or Hugging Face's ``_init_weights``).
 
     Args:

@@ -22,7 +22,7 @@ ONE_RANDOM = "one network initialised anew"
 
 def caveats(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str, Any]) -> list[Finding]:
     """Arguments as of a report: its table, its summary, its provenance."""
-    of_numbers = [*_rank_one(summary), *_mostly_undefined(table), *_large_errors(table)]
+    of_numbers = [*_rank_one(summary), *_undefined_caveats(table), *_large_errors(table)]
     if provenance.get("matrices"):  # there is no network, no training, no point
         return of_numbers
     baseline = str(provenance.get("baseline") or "none")
@@ -89,7 +89,7 @@ def _rank_one(summary: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def _mostly_undefined(table: pd.DataFrame) -> Iterator[Finding]:
+def _undefined_caveats(table: pd.DataFrame) -> Iterator[Finding]:
     rows = table[table["score"] != "skipped"]
     if rows.empty:
         return

@@ -93,7 +93,7 @@ def model_errors(inputs: Inputs, runner: Runner | None = None) -> Iterator[None]
         raise
     except Exception as error:
         shapes = ", ".join(f"{place}: {tuple(value.shape)} {value.dtype}" for place, value in inputs.tensors().items())
-        hint = "" if runner is None else unbatched(runner, inputs)
+        hint = "" if runner is None else batch_hint(runner, inputs)
         raise InputError(f"the model cannot be called with these inputs ({shapes}): {short(error)}{hint}") from error
 
 
@@ -114,7 +114,7 @@ def verify(runner: Runner, inputs: Inputs, spec: MeasureSpec, notes: list[str]) 
     try:
         alone = [tensor_of(runner(inputs.take([point]))) for point in range(inputs.count)]
     except Exception as error:  # such as batch statistics of one point
-        if hint := unbatched(runner, inputs):
+        if hint := batch_hint(runner, inputs):
             raise InputError(f"the model cannot take the first of the inputs as a point ({short(error)}){hint}") from error
         raise InputError(
             f"the model cannot take one point alone ({short(error)}); "
@@ -128,7 +128,7 @@ def verify(runner: Runner, inputs: Inputs, spec: MeasureSpec, notes: list[str]) 
     return False
 
 
-def unbatched(runner: Runner, inputs: Inputs) -> str:
+def batch_hint(runner: Runner, inputs: Inputs) -> str:
     """A hint where the model takes the inputs as a single point: the batch dimension was forgotten. "" where it does not."""
     try:
         with torch.no_grad():

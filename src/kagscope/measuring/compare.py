@@ -41,13 +41,13 @@ def compare(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
     parts = []
     for record in state.layers:
         if record.name not in state.measured:
-            parts.append(_skipped(record))
+            parts.append(_skipped_rows(record))
             continue
         measured = state.measured[record.name]
         tables = [
             _layer_table(measured, layer_state(other, record.name), state.spec.asked, quantile(state)) for other in initials
         ]
-        table = _averaged(tables) if tables else _rows(measured.scores, {})
+        table = _average(tables) if tables else _rows(measured.scores, {})
         where = np.concatenate([measured.items, [[WHOLE, -1]]])  # the last one is that of a whole layer
         chosen = where[table.pop("item").to_numpy()]
         table = table.assign(layer=record.name, point=chosen[:, 0], token=chosen[:, 1])
@@ -90,7 +90,7 @@ def _layer_table(state: LayerState, initial: LayerState, asked: Sequence[Score],
 
 
 def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> Scores:
-    """The scores that are told only beside a baseline."""
+    """The scores that need a baseline."""
     found: Scores = {}
     for one in asked:
         if not one.against_baseline:
@@ -199,7 +199,7 @@ def _at(items: np.ndarray, before: Values | None) -> tuple[np.ndarray, np.ndarra
     return both["value"].to_numpy(), both["stderr"].to_numpy()
 
 
-def _averaged(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def _average(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Mean over baselines of the baseline's score, and of those scores of the network that are counted against it.
 
     Baselines in which a score is undefined at an item are left out of its mean there. The error of the mean is that of sampling
@@ -220,7 +220,7 @@ def _averaged(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return table
 
 
-def _skipped(record: LayerRecord) -> pd.DataFrame:
+def _skipped_rows(record: LayerRecord) -> pd.DataFrame:
     numbers = dict.fromkeys(("value", "baseline", "ratio", "stderr", "baseline_stderr"), float("nan"))
     named = {"layer": record.name, "k": 0, "selection": "all", "point": WHOLE, "token": -1, "score": "skipped"}
     return pd.DataFrame([{**named, **numbers, "exact": True, "reason": SKIPPED.format(reason=record.reason)}])

@@ -1,4 +1,4 @@
-"""About how long measuring takes, from counts alone: said before anything that takes more than a minute."""
+"""Estimates of how long measuring takes, from counts alone, for what takes more than a minute."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.base.messages import Finding, by_order, listed, strongest_first
+from kagscope.base.messages import Finding, by_order, listing, strongest_first
 from kagscope.base.reasons import code_of
 from kagscope.measuring.caveats import caveats, is_its_baseline
 from kagscope.tables.means import summarise
@@ -31,7 +31,7 @@ def findings(
     if "step" in table.columns and len(steps := sorted(int(step) for step in pd.unique(table["step"]))) > 1:
         found += _course(table, steps)
         table = table[table["step"] == steps[-1]]
-    found += _left_out(left_out or {}, thinned)
+    found += _left_out_findings(left_out or {}, thinned)
     if table.empty:
         return [*found, Finding("Nothing was measured yet.", code="nothing_measured")]
     summary = summarise(table)
@@ -43,7 +43,8 @@ def findings(
             found.append(Finding(f"Layer {name} was skipped: {one['reason']}.", code="skipped", layer=name))
     found += _layer_notes(layers)
     found += [Finding(note[:1].upper() + note[1:] + ".", code="note") for note in notes]
-    return strongest_first([*found, *_undefined(table), *_sampled(table), *caveats(table, summary, provenance)])
+    found += [*_undefined_findings(table), *_sampling_findings(table), *caveats(table, summary, provenance)]
+    return strongest_first(found)
 
 
 def _layer_notes(layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -54,7 +55,7 @@ def _layer_notes(layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             where.setdefault(str(note), []).append(str(one["name"]))
     for note, names in where.items():
         every = len(names) == len(layers) > 1
-        start = "All layers" if every else f"Layer{'s' * (len(names) > 1)} {listed(names)}"
+        start = "All layers" if every else f"Layer{'s' * (len(names) > 1)} {listing(names)}"
         yield Finding(f"{start}: {note}.", code="layer_note", layer=", ".join(names))
 
 
@@ -90,7 +91,7 @@ def _course(table: pd.DataFrame, steps: list[int]) -> Iterator[Finding]:
         )
 
 
-def _left_out(left_out: Mapping[str, str], thinned: Sequence[int]) -> Iterator[Finding]:
+def _left_out_findings(left_out: Mapping[str, str], thinned: Sequence[int]) -> Iterator[Finding]:
     for name, reason in list(left_out.items())[:NAMED]:
         yield Finding(f"{name} was left out: {reason}.", code="left_out", name=name)
     if len(left_out) > NAMED:
@@ -165,7 +166,7 @@ def _unfelt(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Itera
         )
 
 
-def _undefined(table: pd.DataFrame) -> Iterator[Finding]:
+def _undefined_findings(table: pd.DataFrame) -> Iterator[Finding]:
     missing = table[table["value"].isna() & (table["score"] != "skipped")]
     if missing.empty:
         return
@@ -176,7 +177,7 @@ def _undefined(table: pd.DataFrame) -> Iterator[Finding]:
     yield Finding(text, code="undefined", count=len(missing), of=len(table), reasons=codes)
 
 
-def _sampled(table: pd.DataFrame) -> Iterator[Finding]:
+def _sampling_findings(table: pd.DataFrame) -> Iterator[Finding]:
     sampled = table[~table["exact"] & table["value"].notna()]
     if sampled.empty:
         yield Finding("Every number is exact, up to rounding.", code="all_exact")

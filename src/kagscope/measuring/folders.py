@@ -17,7 +17,7 @@ from kagscope.base.folders import is_ours
 FORMAT = 1
 
 
-def prepared(folder: str | os.PathLike[str], what: str) -> Path:
+def prepare(folder: str | os.PathLike[str], what: str) -> Path:
     """``folder``, made if need be, to hold a ``what`` ("report", "series") and nothing else.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 
 from kagscope import registry
 from kagscope.base.errors import InputError
-from kagscope.base.messages import listed
+from kagscope.base.messages import listing
 from kagscope.base.progress import Say, telling
 from kagscope.base.provenance import hardware, versions
 from kagscope.columns.layout import make_layout
@@ -50,7 +50,7 @@ def measure_matrices(
         k: orders of the minors. Of orders 1 and 2 all sums over all columns are exact at any size; k = 3 is sampled where
             its minors are too many.
         spec: what to measure, whole, instead of ``k`` and options.
-        progress: told each matrix's name, and before all about how long it takes where that is more than a minute; True or
+        progress: gets each matrix's name, and before all an estimate of the time where that is more than a minute; True or
             None show it on standard error.
         **options: fields of :class:`kagscope.MeasureSpec` that mean something here: ``selections``, ``image_shape``,
             ``positions``, ``groups``, ``scores`` (by default those with closed forms), ``seed``, and its budget's.
@@ -66,7 +66,7 @@ def measure_matrices(
     if not isinstance(matrices, Mapping) or not matrices:
         given = "no matrices" if isinstance(matrices, Mapping) else type(matrices).__name__
         raise InputError(f"matrices is {given}; expected matrices by name, such as {{'layer 3': J}}")
-    checked = {str(name): _checked(matrix, str(name), chosen) for name, matrix in matrices.items()}
+    checked = {str(name): _check(matrix, str(name), chosen) for name, matrix in matrices.items()}
     since = time.perf_counter()
     state, haar = State(chosen), State(chosen)
     with telling(progress) as tell:
@@ -100,10 +100,10 @@ def _count(matrices: Mapping[str, Any]) -> str:
 
 def _spec(k: Any, spec: MeasureSpec | None, options: Mapping[str, Any]) -> MeasureSpec:
     if wrong := [name for name in options if name in MeasureSpec.model_fields and name not in OPTIONS]:
-        raise InputError(f"{listed(wrong)}: of networks, not of matrices; expected some of {', '.join(OPTIONS)}")
+        raise InputError(f"{listing(wrong)}: of networks, not of matrices; expected some of {', '.join(OPTIONS)}")
     chosen = MeasureSpec(**({"scores": OF_MATRICES, "k": k} | dict(options))) if spec is None else spec_from(spec, options)
     if wrong := [one.name for one in chosen.asked if one.name not in _KNOWN]:
-        raise InputError(f"scores: {listed(wrong)} need a network or its baseline; of matrices: {', '.join(_KNOWN)}")
+        raise InputError(f"scores: {listing(wrong)} need a network or its baseline; of matrices: {', '.join(_KNOWN)}")
     return chosen
 
 
@@ -112,7 +112,7 @@ _KNOWN = tuple(
 )
 
 
-def _checked(matrix: MatrixLike, name: str, spec: MeasureSpec) -> np.ndarray:
+def _check(matrix: MatrixLike, name: str, spec: MeasureSpec) -> np.ndarray:
     where = f"matrix {name!r}"
     array = as_numpy(matrix, where)
     if array.ndim != 2 or array.size == 0:

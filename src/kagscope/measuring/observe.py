@@ -16,7 +16,7 @@ from kagscope.base.progress import Tell, silent
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import LayerJacobians
-from kagscope.jacobians.forward import unwrapped
+from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Call, find_layers, see_calls
 from kagscope.jacobians.maps import LayerMap
@@ -57,17 +57,17 @@ def observe(
         spec: what to measure.
         weights: tensors that stand in for the model's own, by name.
         labels: (count,) integer classes of all inputs, for kernel alignment; default those of a loader.
-        progress: told of each layer and how far it is.
-        networks: how many will be measured in all, for an estimate of the time that is told before; 0: none is told.
+        progress: gets each layer and the share that is done.
+        networks: how many will be measured in all, for an estimate of the time, reported first; 0: no estimate.
 
     Raises:
         InputError: a model, layer or input that cannot be used.
     """
     check_model(model)
-    model = unwrapped(model)
+    model = unwrap(model)
     given = as_inputs(inputs, spec.points, model).with_respect_to(spec.wrt, model)
     if spec.layer_map == "input":
-        given = replace(given, wrt=given.differentiated())  # settled here, where it is known how many points there are
+        given = replace(given, wrt=given.place_of_variable())  # settled here, where it is known how many points there are
     labels = given.labels if labels is None else as_labels(labels, given.count)
     check_devices(model, given)
     paths, exact = find_layers(model, spec.layers)
@@ -80,7 +80,7 @@ def observe(
         with model_errors(few):
             separate = verify(runner, few, spec, state.notes)
             calls = see_calls(runner, few, paths, exact)
-        planned = [(call, _prepared(state, call, runner, measured, spec, separate, call.path in exact)) for call in calls]
+        planned = [(call, _prepare(state, call, runner, measured, spec, separate, call.path in exact)) for call in calls]
         shapes = [None if jacobians is None else _shape(jacobians, fed, spec) for _, jacobians in planned]
         seconds = [0.0 if shape is None else layer_seconds(*shape[:3], spec, shape[3]) for shape in shapes]
         if networks and (text := _estimate([shape for shape in shapes if shape], spec, networks)):
@@ -121,12 +121,12 @@ def _estimate(shapes: list[Shape], spec: MeasureSpec, networks: int) -> str:
     return foretold(shapes, spec, spec_from("quick", own), networks) if shapes else ""
 
 
-def _prepared(
+def _prepare(
     state: State, call: Call, runner: Runner, inputs: Inputs, spec: MeasureSpec, separate: bool, named: bool
 ) -> LayerJacobians | None:
     """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
     own = {"block": f"input of {call.name}", "output": call.name}
-    wrt = own.get(spec.layer_map) or (inputs.name(inputs.differentiated()) if spec.wrt is None else spec.wrt)
+    wrt = own.get(spec.layer_map) or (inputs.name(inputs.place_of_variable()) if spec.wrt is None else spec.wrt)
     record = LayerRecord(call.name, call.kind, wrt=wrt, reason=call.reason)
     state.layers.append(record)
     jacobians = None

@@ -1,4 +1,4 @@
-"""Which of the inputs are measured."""
+"""Choosing which of the inputs are measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Int64
 
 
 def choose_points(count: int, wanted: int | None = None) -> Int64[np.ndarray, " points"]:
-    """The same ``wanted`` of ``count`` points for every network, drawn once without replacement; any prefix is a sample.
+    """Choose ``wanted`` of ``count`` points, the same for every network, drawn once without replacement; any prefix is a sample.
 
     None takes all of them, in that order.
     """

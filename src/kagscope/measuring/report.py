@@ -15,7 +15,7 @@ import pandas as pd
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.files import atomic_write
-from kagscope.base.messages import Finding, listed
+from kagscope.base.messages import Finding, listing
 from kagscope.measuring import folders
 from kagscope.measuring.findings import findings
 from kagscope.measuring.overview import overview
@@ -128,7 +128,7 @@ class Report:
         if len(self.steps) < 2:
             raise InputError("an onset needs measurements at two steps or more; see kagscope.measure_series and kagscope.Tracker")
         summary = self.summary(confidence)
-        return find_onsets(_chosen(summary if k else main_order(summary), score=score, layer=layer, k=k, selection=selection))
+        return find_onsets(_select(summary if k else main_order(summary), score=score, layer=layer, k=k, selection=selection))
 
     def compare(self, other: Report) -> pd.DataFrame:
         """This report beside another of the same layers: means over the points that both have.
@@ -170,7 +170,7 @@ class Report:
         shown = self.overview().get("columns", pd.Series(["all"])).tolist()
         if not (hidden := [one for one in measured if one not in shown]):
             return []
-        return [f"(measured too: {listed(hidden)}; all of them in .summary())"]
+        return [f"(measured too: {listing(hidden)}; all of them in .summary())"]
 
     def _repr_html_(self) -> str:
         table = self.overview().to_html(index=False, border=0, escape=True)
@@ -231,7 +231,7 @@ class Report:
         if not self.steps:
             raise InputError("one network has no steps to draw; plot_layers and plot_scales draw one measurement")
         summary = self.summary() if k else main_order(self.summary())
-        chosen = _chosen(summary, score=score, layer=layer, k=k, selection=selection)
+        chosen = _select(summary, score=score, layer=layer, k=k, selection=selection)
         onsets = find_onsets(chosen) if measure == "ratio" else None
         order = int(chosen["k"].iloc[0])
         return plot_by_step(chosen, score=score, k=order, selection=selection, measure=measure, onsets=onsets, ax=ax)
@@ -261,7 +261,7 @@ class Report:
 
         summary = self._last_summary()
         if k is None:
-            chosen = _chosen(main_order(summary), score=score, selection=selection)
+            chosen = _select(main_order(summary), score=score, selection=selection)
             k = int(chosen["k"].iloc[0])
         return plot_depth(summary, score=score, k=k, selection=selection, ax=ax)
 
@@ -291,7 +291,7 @@ class Report:
         Raises:
             OutputError: the folder cannot be written, or holds something else.
         """
-        target = folders.prepared(folder, KIND)
+        target = folders.prepare(folder, KIND)
         tables = {"table": self.table, "curves": self.curves} | ({} if self.units.empty else {"units": self.units})
         if self.units.empty:
             (target / "units.parquet").unlink(missing_ok=True)  # of an earlier report
@@ -352,14 +352,16 @@ class Report:
         return self._last().curves
 
 
-def joined(reports: Mapping[int, Report], *, notes: Sequence[str] = (), left_out: Mapping[str, str] | None = None) -> Report:
+def join_reports(
+    reports: Mapping[int, Report], *, notes: Sequence[str] = (), left_out: Mapping[str, str] | None = None
+) -> Report:
     """One report of the measurements at several steps; layers, settings and units are those of the last."""
     last = reports[max(reports)]
     weights = {str(step): report.provenance["weights"] for step, report in reports.items() if "weights" in report.provenance}
     seconds = sum(float(report.provenance.get("seconds", 0.0)) for report in reports.values())
     return Report(
-        stacked({step: report.table for step, report in reports.items()}),
-        stacked({step: report.curves for step, report in reports.items()}),
+        stack_tables({step: report.table for step, report in reports.items()}),
+        stack_tables({step: report.curves for step, report in reports.items()}),
         layers=last.layers,
         settings=last.settings,
         notes=list(dict.fromkeys([*notes, *(note for report in reports.values() for note in report.notes)])),
@@ -369,7 +371,7 @@ def joined(reports: Mapping[int, Report], *, notes: Sequence[str] = (), left_out
     )
 
 
-def stacked(tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+def stack_tables(tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
     """Tables one under the other with their step in front; columns of text stay categories."""
     text = ("layer", "selection", "score", "reason", "curve", "network")
     parts = [table.astype({name: str for name in text if name in table.columns}) for table in tables.values()]
@@ -388,7 +390,7 @@ def main_order(summary: pd.DataFrame) -> pd.DataFrame:
     return summary[summary["k"] == largest.where(~has_two, 2)]
 
 
-def _chosen(summary: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+def _select(summary: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     """The rows whose columns hold one of the values wanted. Raises :class:`InputError` when none of it was measured."""
     keep = np.ones(len(summary), dtype=bool)
     for name, values in wanted.items():

@@ -243,11 +243,11 @@ class LayerScores:
         if isinstance(form, FactoredJacobian) and total * self._groups <= min(
             budget.exact_minors, DRAWN * comb(J.shape[2], 2) * len(self.state.items)
         ):
-            known = self._factored(form, self._needed - {"histogram"}, group)
+            known = self._factored_moments(form, self._needed - {"histogram"}, group)
             parts = [Part(every, chosen, None, known)]
             left = self._needed & {"histogram"}
         elif isinstance(form, FactoredJacobian) and self._pays_for_all(*J.shape[1:]):
-            known = self._factored(form, self._needed & SUMS, group)
+            known = self._factored_moments(form, self._needed & SUMS, group)
         if left:
             only = None if left == self._needed else [one.name for one in self._of_moments if "histogram" in one.moments]
             seed = self.spec.seed + group
@@ -261,7 +261,7 @@ class LayerScores:
         fits = 8 * len(MOMENTS) * comb(m, 2) <= self.spec.budget.memory_budget // 4
         return fits and self.spec.selections == (All(),) and by_rows < by_columns * len(self.state.items)
 
-    def _factored(self, form: FactoredJacobian, moments: frozenset[str], group: int) -> list[Moments]:
+    def _factored_moments(self, form: FactoredJacobian, moments: frozenset[str], group: int) -> list[Moments]:
         """Moments of a batch, from one pass over W that serves every item of the layer."""
         if group not in self._tables or not np.array_equal(self._tables[group][0], form.W):
             wanted = tuple(name for name in MOMENTS if name in moments)

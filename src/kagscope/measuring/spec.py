@@ -237,7 +237,7 @@ class MeasureSpec(_Strict):
         return self
 
     def with_(self, **changed: Any) -> MeasureSpec:
-        """The same with some fields changed; fields of the budget may be named directly."""
+        """A copy with some fields changed; fields of the budget may be named directly."""
         kept = {name: getattr(self, name) for name in self.model_fields_set}
         return MeasureSpec(**kept | changed)
 

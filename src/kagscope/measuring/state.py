@@ -38,18 +38,18 @@ class Values(NamedTuple):
 
     @classmethod
     def of(cls, items: Any, values: Any, stderr: Any = 0.0, exact: bool = True, reason: Any = ALL_ZERO) -> Values:
-        """From scalars or arrays, broadcast."""
+        """Values from scalars or arrays, which are broadcast."""
         found = np.atleast_1d(np.asarray(values, dtype=np.float64))
         errors = np.broadcast_to(np.asarray(stderr, dtype=np.float64), found.shape)
         return cls(np.asarray(items), found, errors, exact, np.full(found.shape, reason, dtype=object))
 
     def undefined_at(self, places: np.ndarray, reason: str) -> Values:
-        """The same, NaN for that reason where ``places`` (P,) bool."""
+        """A copy that is NaN, for that reason, where ``places`` (P,) bool is true."""
         values, errors = (np.where(places, np.nan, one) for one in (self.values, self.stderr))
         return self._replace(values=values, stderr=errors, reason=np.where(places, reason, self.reason))
 
     def and_then(self, other: Values) -> Values:
-        """The same score at further items."""
+        """The values at these items and at further ones."""
         items, values, stderr = (np.concatenate(pair) for pair in zip(self[:3], other[:3], strict=True))
         return Values(items, values, stderr, self.exact and other.exact, np.concatenate([self.reason, other.reason]))
 

@@ -29,7 +29,10 @@ def prune_change(model: nn.Module, inputs: Tensor, row_norms: Mapping[str, np.nd
 
 @register("prune_change_exact", "change on exact pruning", (), source="MATH.md 3")
 def prune_change_exact(model: nn.Module, inputs: Tensor, row_norms: Mapping[str, np.ndarray]) -> float:
-    """The same without the units whose slope is lost in the rounding of float32 beside the layer's largest, at every input."""
+    """Like :func:`prune_change`, without the units whose slope is lost in rounding at every input.
+
+    Lost in the rounding of float32 beside the layer's largest slope.
+    """
     return _change(model, inputs, {layer: lost_in_rounding(norms) for layer, norms in row_norms.items()})
 
 

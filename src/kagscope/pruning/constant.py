@@ -140,7 +140,7 @@ class _Observer(TorchFunctionMode):
         low, high, total = (found.cpu().numpy() for found in (flat.amin(1), flat.amax(1), flat.sum(1)))
         part = ValueRange(low, high, total, flat.shape[1])
         before = self.ranges.get(index)
-        self.ranges[index] = part if before is None else _joined(before, part)
+        self.ranges[index] = part if before is None else _join(before, part)
         return with_source(reader.layer, args, kwargs, value.detach())
 
     def evidence(self, group: UnitGroup) -> Observation:
@@ -184,7 +184,7 @@ def _keep(largest: dict[int, np.ndarray], key: int, new: np.ndarray) -> None:
     largest[key] = np.maximum(largest[key], new) if key in largest else new
 
 
-def _joined(first: ValueRange, second: ValueRange) -> ValueRange:
+def _join(first: ValueRange, second: ValueRange) -> ValueRange:
     return ValueRange(
         np.minimum(first.low, second.low),
         np.maximum(first.high, second.high),

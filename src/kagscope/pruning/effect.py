@@ -49,7 +49,7 @@ def effect_of(before: nn.Module, after: nn.Module, inputs: Inputs, size: int, la
     return Effect(relative, max(changes.values(), default=0.0), *accuracies)
 
 
-def checked_labels(labels: Any, shapes: tuple[tuple[int, ...], ...], points: int) -> Tensor:
+def check_labels(labels: Any, shapes: tuple[tuple[int, ...], ...], points: int) -> Tensor:
     """Labels as a tensor, for outputs that have ``shapes`` on a sample of the points.
 
     Raises:

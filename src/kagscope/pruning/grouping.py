@@ -138,7 +138,7 @@ class _Analysis:
         if call.name == "pad":  # lengths from the last axis on, two for each
             return tag if 2 * (len(shape) - tag.axis - 1) >= len(call.argument(1, "pad")) else "pad adds units"
         if call.name in MOVING:
-            moved = _moved(call, tag, place, shape)
+            moved = _track(call, tag, place, shape)
             return moved or f"{call.name} splits its units into parts, or mixes them"
         return f"{call.name} is not known to act on each unit alone"
 
@@ -263,7 +263,7 @@ def _pads(call: FunctionCall) -> bool:
     return any(padding) if isinstance(padding, (tuple, list)) else bool(padding)
 
 
-def _moved(call: FunctionCall, tag: _Tag, place: int, shape: tuple[int, ...]) -> _Tag | None:
+def _track(call: FunctionCall, tag: _Tag, place: int, shape: tuple[int, ...]) -> _Tag | None:
     """Where a change of shape puts the units: found by moving a tensor that holds the number of each entry's unit."""
     size, width = tag.group.size, tag.width
     device = list(tensors_in(call.args, call.kwargs))[place].device
@@ -273,8 +273,8 @@ def _moved(call: FunctionCall, tag: _Tag, place: int, shape: tuple[int, ...]) ->
     probe = entries.reshape(ahead).expand(shape).contiguous()
     tensors = [probe if at == place else None for at in range(len(call.reads))]
     args, kwargs = (
-        _replaced(call.args, tensors),
-        dict(zip(call.kwargs, _replaced(tuple(call.kwargs.values()), tensors), strict=True)),
+        _replace(call.args, tensors),
+        dict(zip(call.kwargs, _replace(tuple(call.kwargs.values()), tensors), strict=True)),
     )
     try:
         out = call.function(*args, **kwargs)
@@ -292,7 +292,7 @@ def _moved(call: FunctionCall, tag: _Tag, place: int, shape: tuple[int, ...]) ->
     return None
 
 
-def _replaced(args: tuple[Any, ...], tensors: list[Tensor | None]) -> tuple[Any, ...]:
+def _replace(args: tuple[Any, ...], tensors: list[Tensor | None]) -> tuple[Any, ...]:
     """Arguments with the tensors among them, in order, taken from ``tensors`` where that is not None; these are used up."""
 
     def swap(value: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import nn
 
 from kagscope.base.errors import InputError
 from kagscope.pruning.constant import Observation, OtherSteps, observe, settle
-from kagscope.pruning.pruning import Pruning, checked_tolerance, describe, judged
+from kagscope.pruning.pruning import Pruning, check_tolerance, describe, judge_groups
 from kagscope.pruning.traced import Traced, trace
 from kagscope.pruning.units import UnitGroup
 
@@ -54,10 +54,10 @@ def prune(
         InputError: a tolerance that is negative or NaN; inputs that are empty, not finite, on another device, or that the model
             cannot take; a model on the meta device; labels that do not fit the output.
     """
-    tolerance = checked_tolerance(tolerance)
+    tolerance = check_tolerance(tolerance)
     traced = trace(model, inputs)
-    seen = _observed(traced, rows=True)
-    return describe(traced, seen, judged(traced, seen, tolerance), tolerance, labels=labels, flops=True, latency=latency)
+    seen = _observe(traced, rows=True)
+    return describe(traced, seen, judge_groups(traced, seen, tolerance), tolerance, labels=labels, flops=True, latency=latency)
 
 
 def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray]) -> tuple[nn.Module, Pruning]:
@@ -80,9 +80,9 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
     traced = trace(model, inputs)
     masks: dict[int, np.ndarray] = {}
     for name, mask in units.items():
-        group = _named(traced, name)
-        masks[id(group)] = masks.get(id(group), False) | _checked(name, mask, group.size)
-    seen = _observed(traced, rows=False)
+        group = _find_group(traced, name)
+        masks[id(group)] = masks.get(id(group), False) | _check(name, mask, group.size)
+    seen = _observe(traced, rows=False)
     verdicts = {
         place: settle(traced.groups[place], masks.get(id(traced.groups[place]), np.zeros(traced.groups[place].size, bool)), found)
         for place, found in seen.items()
@@ -90,7 +90,7 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
     return describe(traced, seen, verdicts, None)
 
 
-def _observed(traced: Traced, *, rows: bool) -> dict[int, Observation]:
+def _observe(traced: Traced, *, rows: bool) -> dict[int, Observation]:
     """What was seen of each group whose units can be taken out, by the group's place."""
     places = [place for place, group in enumerate(traced.groups) if not group.reason]
     groups = [traced.groups[place] for place in places]
@@ -103,7 +103,7 @@ def _observed(traced: Traced, *, rows: bool) -> dict[int, Observation]:
     return {place: seen for place, seen in zip(places, found, strict=True) if not traced.groups[place].reason}
 
 
-def _named(traced: Traced, name: str) -> UnitGroup:
+def _find_group(traced: Traced, name: str) -> UnitGroup:
     for group in traced.groups:
         if name in group.names or name in [layer.name for layer in group.makers]:
             if group.reason:
@@ -113,7 +113,7 @@ def _named(traced: Traced, name: str) -> UnitGroup:
     raise InputError(f"no layer {name!r} whose units could be removed; the model has {known}")
 
 
-def _checked(name: str, mask: np.ndarray, size: int) -> np.ndarray:
+def _check(name: str, mask: np.ndarray, size: int) -> np.ndarray:
     mask = np.array(mask)
     if mask.shape != (size,):
         raise InputError(f"mask for layer {name!r} has shape {mask.shape}, expected ({size},)")

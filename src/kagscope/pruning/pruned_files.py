@@ -84,7 +84,8 @@ def save_pruned(
     }
     save_weights(folder / WEIGHTS, state)
     parameters = {name for name, _ in smaller.named_parameters(remove_duplicate=False)} & set(state)
-    text = REBUILDER.format(parameters=_set(parameters), sizes=_table(_changed_sizes(traced.source, smaller)), weights=WEIGHTS)
+    sizes = _table(_changed_sizes(traced.source, smaller))
+    text = REBUILDER.format(parameters=_set_literal(parameters), sizes=sizes, weights=WEIGHTS)
     atomic_write(folder / REBUILD, text)
     failure = _export(folder / PROGRAM, smaller, traced.sample)
     report = pruning.as_json() | {
@@ -119,7 +120,7 @@ def _changed_sizes(before: nn.Module, after: nn.Module) -> dict[str, dict[str, i
     return found
 
 
-def _set(names: set[str]) -> str:
+def _set_literal(names: set[str]) -> str:
     return "{\n" + "".join(f"    {name!r},\n" for name in sorted(names)) + "}"
 
 

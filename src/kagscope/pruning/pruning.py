@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import InputError
 from kagscope.pruning.constant import Observation, Verdict, judge, row_ratios, spread_ratios
 from kagscope.pruning.costs import count, flops_of, latencies
-from kagscope.pruning.effect import checked_labels, effect_of
+from kagscope.pruning.effect import check_labels, effect_of
 from kagscope.pruning.surgery import Cut, without, workable
 from kagscope.pruning.traced import Traced
 
@@ -89,8 +89,8 @@ class Pruning:
         """
         traced, seen, labels = self._rows()
         rows = []
-        for tolerance in [checked_tolerance(value) for value in tolerances]:
-            cuts, _ = decide(traced, seen, judged(traced, seen, tolerance))
+        for tolerance in [check_tolerance(value) for value in tolerances]:
+            cuts, _ = decide(traced, seen, judge_groups(traced, seen, tolerance))
             smaller = without(traced.source, cuts)
             effect = effect_of(traced.model, smaller, traced.inputs, traced.part, labels)
             units = sum(int(cut.gone.sum()) * len(cut.group.makers) for cut in cuts)
@@ -147,14 +147,14 @@ class Pruning:
         return "\n".join(lines)
 
 
-def checked_tolerance(tolerance: float) -> float:
+def check_tolerance(tolerance: float) -> float:
     """Return a tolerance if it is a finite number from 0; else raise :class:`InputError`."""
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.number)) or not 0 <= tolerance < np.inf:
         raise InputError(f"tolerance is {tolerance!r}; expected a finite number from 0, such as 0.01")
     return float(tolerance)
 
 
-def judged(traced: Traced, seen: Mapping[int, Observation], tolerance: float) -> dict[int, Verdict]:
+def judge_groups(traced: Traced, seen: Mapping[int, Observation], tolerance: float) -> dict[int, Verdict]:
     """A verdict on each group of units that was observed, by the group's place."""
     rounding = rounding_of(traced)
     return {place: judge(traced.groups[place], found, tolerance, rounding) for place, found in seen.items()}
@@ -186,7 +186,7 @@ def describe(
 ) -> tuple[nn.Module, Pruning]:
     """Cut, and report what the cut did. Raises :class:`InputError` for labels that do not fit."""
     labels = traced.inputs.labels if labels is None else labels
-    answers = None if labels is None else checked_labels(labels, traced.recording.shapes, traced.inputs.count)
+    answers = None if labels is None else check_labels(labels, traced.recording.shapes, traced.inputs.count)
     cuts, failed = decide(traced, seen, verdicts)
     smaller = without(traced.source, cuts)
     effect = effect_of(traced.model, smaller, traced.inputs, traced.part, answers)
@@ -223,7 +223,7 @@ def describe(
         latency_points=timed.count,
         _source=(traced, seen, answers),
     )
-    return traced.restored(without(traced.source, cuts)), report  # not the one that was run
+    return traced.restore_modes(without(traced.source, cuts)), report  # not the one that was run
 
 
 def _unseen(traced: Traced) -> dict[str, str]:

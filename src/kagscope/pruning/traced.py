@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
-from kagscope.jacobians.forward import unwrapped
+from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.pruning.grouping import unit_groups
 from kagscope.pruning.recorder import Recording, forward, record
@@ -23,7 +23,7 @@ SAMPLE = 2  # points to record with; two, so that the axis of the points is not 
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A model's copy in eval mode without gradients, the points, and what was seen of it on the first of them.
+    """A model's copy in eval mode without gradients, the points, and a recording of it on the first of them.
 
     Attributes:
         model: the copy that is run.
@@ -47,7 +47,7 @@ class Traced:
     recording: Recording
     groups: list[UnitGroup]
 
-    def restored(self, smaller: nn.Module) -> nn.Module:
+    def restore_modes(self, smaller: nn.Module) -> nn.Module:
         """A cut copy put into the modes of the user's model: training or not, gradients or not."""
         old = {name for name, _ in self.model.named_parameters()}
         for name, parameter in smaller.named_parameters():
@@ -71,13 +71,13 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         for tensor in (*model.parameters(), *model.buffers())
     ):
         raise InputError("the model has lazy modules without weights; call it once on an input, or load weights first")
-    model = unwrapped(model)
+    model = unwrap(model)
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             what = f"its part {name!r}" if name else "it"
             raise InputError(f"the model cannot be cut, since {what} is TorchScript; give the Python module it was made from")
     given = _fitting(model, as_inputs(inputs, model=model))
-    source = _copied(model).eval().requires_grad_(False)
+    source = _copy(model).eval().requires_grad_(False)
     own = copy.deepcopy(source)
     for module in own.modules():  # whose hooks on gradients must not hear of this
         module._backward_hooks.clear()
@@ -92,7 +92,7 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in given.tensors().values())
         text = " ".join(str(error).split())[:200]
         raise InputError(
-            f"the model cannot take these inputs, of shape {shapes}: {type(error).__name__}: {text}{_unbatched(own, given)}"
+            f"the model cannot take these inputs, of shape {shapes}: {type(error).__name__}: {text}{_batch_hint(own, given)}"
         ) from error
     modes = {name: module.training for name, module in model.named_modules()}
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -101,7 +101,7 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
     return Traced(own, source, modes, trainable, given, sample, part, recording, unit_groups(own, recording))
 
 
-def _unbatched(model: nn.Module, inputs: Inputs) -> str:
+def _batch_hint(model: nn.Module, inputs: Inputs) -> str:
     """A hint where the model takes the inputs as one point."""
     try:
         with torch.no_grad():
@@ -111,7 +111,7 @@ def _unbatched(model: nn.Module, inputs: Inputs) -> str:
     return "; the inputs look like one point without its batch dimension: give x[None], shape (1, …)"
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module) -> nn.Module:
     """A copy; tensors that a forward pass has left in a module, such as attention weights, lose their history."""
     left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:

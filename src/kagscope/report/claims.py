@@ -62,10 +62,10 @@ def short_name(claim: str) -> str:
 
 def claims_shown(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each claim of ``claims.json`` as the template wants it, with the links to its evidence."""
-    return [_shown(claim) for claim in claims]
+    return [_row(claim) for claim in claims]
 
 
-def _shown(claim: Mapping[str, Any]) -> dict[str, Any]:
+def _row(claim: Mapping[str, Any]) -> dict[str, Any]:
     name, verdict, decided_by = (str(claim.get(key) or "") for key in ("id", "verdict", "decided_by"))
     number = name[:1] if name[:1] in EVIDENCE else ""
     numbers = {key: claim.get(key) for key in ("effect", "ci_low", "ci_high", "p_value", "n")}

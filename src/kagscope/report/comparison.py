@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.comparison import LEVEL, plot_comparison
 from kagscope.report.numbers import number
-from kagscope.report.page import embedded
+from kagscope.report.page import embed
 
 TEMPLATE = "comparison.html"
 COMPARED = {"ratio": "trained / initial", "difference": "trained − initial", "value": "value"}
@@ -39,7 +39,7 @@ def comparison_section(comparisons: pd.DataFrame, axis: str, file: str = "") -> 
             figure: Any = plot_comparison(table, axis=axis, category=str(category)).figure
         except NothingToPlot:
             continue
-        figures.append((caption, embedded(figure)))
+        figures.append((caption, embed(figure)))
     tables = [_effects(table[whole], "Scores over all columns")]
     if not whole.all():
         tables.append(_effects(table[~whole], "By ball radius, minimum distance and other selections of columns"))

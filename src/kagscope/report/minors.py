@@ -32,7 +32,7 @@ def pack_curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _zipf(ordered: pd.DataFrame) -> dict[str, Any]:
-    kept = ordered.iloc[_thinned(len(ordered))]
+    kept = ordered.iloc[_thin(len(ordered))]
     columns = {"y": "y", "low": "y_low", "high": "y_high"}
     numbers = {name: [clean(value, DIGITS) for value in kept[column]] for name, column in columns.items()}
     return {"count": clean(ordered["x"].max()), "x": [clean(x) for x in kept["x"]], **numbers}
@@ -51,7 +51,7 @@ def _histogram(ordered: pd.DataFrame) -> dict[str, Any]:
     return {"zeros": clean(zeros), "below": clean(y[:skip].sum()), "first": int(bins[0]) + skip, "y": kept}
 
 
-def _thinned(count: int) -> np.ndarray:
+def _thin(count: int) -> np.ndarray:
     if count <= CURVE_POINTS:
         return np.arange(count)
     even = np.linspace(0, count - 1, CURVE_POINTS // 2)

@@ -151,7 +151,7 @@ def render_report(
             figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
             over_points=provenance.get("intervals") == "points",
             command=str(provenance.get("command") or ""),
-            sampled=_sampled(nets),
+            sampled=_sampling_errors(nets),
             undefined_values=undefined_counts(results)[:MAX_REASONS],
             facts=[(title, provenance[key]) for key, title in FACTS.items() if provenance.get(key)],
             papers=PAPERS,
@@ -220,7 +220,7 @@ def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> di
     }
 
 
-def _sampled(nets: pd.DataFrame) -> list[tuple[str, int, float]]:
+def _sampling_errors(nets: pd.DataFrame) -> list[tuple[str, int, float]]:
     """Score, k, and the median relative standard error of a run's mean, of what was sampled."""
     chosen = nets[~nets["exact"]]
     size = (chosen["stderr"] / chosen["value"].abs()).replace([math.inf, 0.0], math.nan)  # 0: no error is known
@@ -265,7 +265,7 @@ def _of_section(figures: Mapping[str, Image.Image], left_out: Mapping[str, str],
     return found
 
 
-def embedded(figure: Figure) -> str:
+def embed(figure: Figure) -> str:
     """A figure as PNG with few colours, in base64."""
     return _png(_picture(figure))
 

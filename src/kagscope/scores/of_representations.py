@@ -44,7 +44,7 @@ def linear_cka(first: Float[np.ndarray, "N p"], second: Float[np.ndarray, "L q"]
     """
     if len(first) != len(second):
         raise InputError(f"CKA needs the same points in both; got {len(first)} and {len(second)}")
-    A, B = _centred(first), _centred(second)
+    A, B = _centre(first), _centre(second)
     # ||A^T B||_F^2 equals <AA^T, BB^T>_F and needs no N x N matrix.
     cross, own_a, own_b = (np.linalg.norm(x.T @ y) for x, y in ((A, B), (A, A), (B, B)))
     return float(cross**2 / (own_a * own_b)) if own_a * own_b > 0 else float("nan")
@@ -79,7 +79,7 @@ def debiased_cka(first: Float[np.ndarray, "N p"], second: Float[np.ndarray, "L q
 )
 def effective_dimension(activations: Float[np.ndarray, "N m"]) -> float:
     """(sum l)^2 / sum l^2 over the eigenvalues l of the covariance of the activations (N, m), in [1, m]; NaN when constant."""
-    squared = np.linalg.svd(_centred(activations), compute_uv=False) ** 2
+    squared = np.linalg.svd(_centre(activations), compute_uv=False) ** 2
     return float(squared.sum() ** 2 / (squared**2).sum()) if squared.any() else float("nan")
 
 
@@ -109,7 +109,7 @@ def intrinsic_dimension(activations: Float[np.ndarray, "N m"]) -> float:
     return float(TwoNN().fit(distinct).dimension_)
 
 
-def _centred(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
+def _centre(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
     """Centred columns, (N, m) float64, times a power of two, which every score ignores: no square under- or overflows."""
     values = np.asarray(values, dtype=np.float64)
     centred = values - values.mean(axis=0)
@@ -119,7 +119,7 @@ def _centred(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
 
 
 def _hollow_gram(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N N"]:
-    centred = _centred(values)
+    centred = _centre(values)
     gram = centred @ centred.T
     np.fill_diagonal(gram, 0.0)
     return gram

@@ -15,7 +15,7 @@ from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.jacobians import structure
-from kagscope.jacobians.forward import required, unwrapped
+from kagscope.jacobians.forward import count_required, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Layers, find_layers
 from kagscope.jacobians.runner import Stop, intercept
@@ -140,10 +140,10 @@ class GeometryPenalty:
             raise InputError(
                 "rows draws pairs of rows for k = 2 over all columns or a window; leave it out here, and use fewer points"
             )
-        self.model, self.score, self.weight, self.points, self.k = unwrapped(model), score, float(weight), points, k
+        self.model, self.score, self.weight, self.points, self.k = unwrap(model), score, float(weight), points, k
         self.where = {"image_shape": image_shape, "positions": positions, "groups": groups}
         self.layer_map, self.rows, self.wrt = layer_map, rows, wrt
-        self._fed = max(1, required(self.model))
+        self._fed = max(1, count_required(self.model))
         self.paths = list(find_layers(self.model, layers)[0])
         self.costs: dict[str, Cost] = {}
         self.values: dict[str, float] = {}
@@ -210,7 +210,7 @@ class GeometryPenalty:
     def _pass(self, path: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """The variable and the layer's output, with the graph between them and to the parameters."""
         if self.layer_map == "input":
-            place = inputs.differentiated()
+            place = inputs.place_of_variable()
             u = inputs.tensors()[place].detach().requires_grad_()
             inputs = inputs.with_tensor(place, u)
         seen: dict[str, Tensor] = {}

@@ -169,10 +169,10 @@ class Axes(Strict):
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} is varied in two places; once is enough")
         for name, values in (*self.grid.items(), *(item for block in self.zip for item in block.items())):
-            if not _listed(values):
+            if not _to_list(values):
                 raise ValueError(f"axis {name!r} is empty; give at least one value")
         for block in self.zip:
-            lengths = {name: len(_listed(values)) for name, values in block.items()}
+            lengths = {name: len(_to_list(values)) for name, values in block.items()}
             if len(set(lengths.values())) > 1:
                 said = ", ".join(f"{name}: {length}" for name, length in lengths.items())
                 raise ValueError(f"lists that go together must be as long as each other; got {said}")
@@ -182,20 +182,20 @@ class Axes(Strict):
 
     def count(self) -> int:
         """Combinations."""
-        sizes = [len(_listed(values)) for values in self.grid.values()]
-        sizes += [len(_listed(next(iter(block.values())))) for block in self.zip if block]
+        sizes = [len(_to_list(values)) for values in self.grid.values()]
+        sizes += [len(_to_list(next(iter(block.values())))) for block in self.zip if block]
         return math.prod(sizes) * (self.random.count if self.random else 1)
 
     def points(self) -> Iterator[Point]:
         """Every combination; seeds vary fastest, so that those of a setting stand together."""
         grid = dict(self.grid)
         seeds = grid.pop("seed", None)
-        parts: list[list[Point]] = [[{name: value} for value in _listed(values)] for name, values in grid.items()]
+        parts: list[list[Point]] = [[{name: value} for value in _to_list(values)] for name, values in grid.items()]
         parts += [_together(block) for block in self.zip if block]
         if self.random is not None:
             parts.append(self.random.points())
         if seeds is not None:
-            parts.append([{"seed": value} for value in _listed(seeds)])
+            parts.append([{"seed": value} for value in _to_list(seeds)])
         for chosen in itertools.product(*parts):
             yield {name: value for part in chosen for name, value in part.items()}
 
@@ -204,12 +204,12 @@ class Axes(Strict):
         return [*self.grid, *(name for block in self.zip for name in block), *(self.random.draw if self.random else ())]
 
 
-def _listed(values: Values) -> list[Any]:
+def _to_list(values: Values) -> list[Any]:
     return values.values() if isinstance(values, Range) else values
 
 
 def _together(block: dict[str, Values]) -> list[Point]:
-    columns = {name: _listed(values) for name, values in block.items()}
+    columns = {name: _to_list(values) for name, values in block.items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -21,7 +21,7 @@ from kagscope.studies.phase_diagram import phase_diagram, phase_findings
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, varied_axes
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, joined, none_finished, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_table, whole_runs
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected
 
     Args:
         store: Run store of the study; damaged, failed and missing runs are left out and named.
-        on_event: told of each stage: ``{"kind": "stage", "name": …}``.
+        on_event: gets each stage: ``{"kind": "stage", "name": …}``.
 
     Raises:
         DataError: no run is finished.
@@ -93,9 +93,9 @@ def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected
     study = store.study
     whole, left_out = whole_runs(store)
     if not whole:
-        raise none_finished(store, left_out)
+        raise no_runs_error(store, left_out)
     on_event({"kind": "stage", "name": "tables"})
-    results, curves = joined(store, whole, RESULTS), joined(store, whole, CURVES)
+    results, curves = read_table(store, whole, RESULTS), read_table(store, whole, CURVES)
     runs = runs_table(store, list(whole))
     with atomic_path(store.folder / "runs.parquet") as temporary:
         runs.to_parquet(temporary, index=False)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.files import open_regular
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.data import Dataset
 from kagscope.steering.gradients import NORMS
 from kagscope.studies.axes import Axes, RunValues
@@ -27,7 +27,7 @@ FEW_IMAGES = 20_000  # of a training set: fewer are seen twice as often
 
 
 class Relations(Strict):
-    """Which scores are held against which outcomes: chosen before the runs, since every pair asked for costs power."""
+    """Which scores are correlated with which outcomes: chosen before the runs, since every pair asked for costs power."""
 
     scores: tuple[str, ...] = Field(default=SCORES, description="names of scores")
     outcomes: tuple[str, ...] = Field(
@@ -68,7 +68,7 @@ class StudyFile(Axes):
         """Every run's values, each once, in the order of the axes.
 
         Raises:
-            InputError: a value that a run cannot have; which run is said.
+            InputError: a value that a run cannot have; the message names the run.
         """
         twice = [name for name in self.run if name in self.names()]
         if twice:
@@ -76,7 +76,7 @@ class StudyFile(Axes):
         found: dict[str, RunValues] = {}
         for point in self.points():
             try:
-                run = validated(RunValues, self.run | point)
+                run = validate(RunValues, self.run | point)
             except InputError as error:
                 raise InputError(f"{self._place(str(error).partition(':')[0])}{error}") from None
             found.setdefault(run.model_dump_json(), run)
@@ -112,7 +112,7 @@ def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFil
     values = tomllib.loads(ready(str(path))) if str(path) in ready_names() else _read(Path(path))
     for override in overrides:
         _override(values, override)
-    return validated(StudyFile, values)
+    return validate(StudyFile, values)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         widths=values.hidden,
         epochs=epochs,
         batch_size=batch_size,
-        steps=measure.kept(epochs, -(-images // batch_size)),
+        steps=measure.kept_steps(epochs, -(-images // batch_size)),
         **same,
     )
     found.training_settings()  # says what does not fit

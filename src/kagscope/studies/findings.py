@@ -186,10 +186,10 @@ def left_out_findings(left_out: Mapping[str, str], runs: int) -> list[Finding]:
 
 def sampled_and_undefined(trained: pd.DataFrame) -> list[Finding]:
     """What was sampled and how well, and what is undefined and why, of the rows of trained nets."""
-    return [_sampled(trained), *_undefined(trained)]
+    return [_sampling_finding(trained), *_undefined_findings(trained)]
 
 
-def _sampled(trained: pd.DataFrame) -> Finding:
+def _sampling_finding(trained: pd.DataFrame) -> Finding:
     sampled = trained[~trained["exact"] & trained["value"].notna()]
     if sampled.empty:
         return Finding("Every number is exact up to rounding.", code="all_exact")
@@ -201,7 +201,7 @@ def _sampled(trained: pd.DataFrame) -> Finding:
     return Finding(text + warning, code="sampled", exact=share, error=error, scores=names)
 
 
-def _undefined(trained: pd.DataFrame) -> list[Finding]:
+def _undefined_findings(trained: pd.DataFrame) -> list[Finding]:
     missing = trained[trained["value"].isna()]
     if missing.empty:
         return []

@@ -11,7 +11,7 @@ import pandas as pd
 from kagscope.studies.record import main_specs
 from kagscope.studies.setting_tables import runs_table
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, none_finished, read_joined, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_without_writing, whole_runs
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class FinishedStudy:
         store = RunStore.existing(folder)
         whole, left_out = whole_runs(store)
         if not whole:
-            raise none_finished(store, left_out)
-        results, curves = read_joined(store, whole, RESULTS), read_joined(store, whole, CURVES)
+            raise no_runs_error(store, left_out)
+        results, curves = read_without_writing(store, whole, RESULTS), read_without_writing(store, whole, CURVES)
         first = next(iter(whole))
         spec = main_specs(store.study)[first]
         measured = {key: str(value) for key, value in (spec | spec["budget"]).items() if key != "budget"}

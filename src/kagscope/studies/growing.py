@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kagscope.base.errors import KagscopeError
 from kagscope.studies.execute.base import Event, Report
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, join, runs_joined, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, join, joined_runs, whole_runs
 
 AT_LEAST = 256  # runs joined at a time
 
@@ -23,7 +23,7 @@ class Growing:
     def __init__(self, store: RunStore, names: Sequence[str], on_event: Report) -> None:
         self._store, self._names, self._on_event = store, names, on_event
         there = store.folders() & set(names)
-        joined_before = runs_joined(store, CURVES) & there  # of the table that is written last
+        joined_before = joined_runs(store, CURVES) & there  # of the table that is written last
         self._held, self._new = len(joined_before), len(there - joined_before)
 
     def __call__(self, event: Event) -> None:

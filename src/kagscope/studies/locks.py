@@ -36,7 +36,7 @@ class Leases:
 
     @contextlib.contextmanager
     def acquire(self, run_ids: list[str]) -> Iterator[list[str]]:
-        """Those of ``run_ids`` that nobody else computes now; they are this process's for the block.
+        """Acquire those of ``run_ids`` that nobody else computes now; they belong to this process for the block.
 
         Raises:
             OutputError: the folder cannot be written.

@@ -140,7 +140,7 @@ class _Checked(Strict):
             raise ValueError(f"expected at least one, each once; got {list(value)}")
         return found
 
-    def given(self) -> dict[str, Any]:
+    def given_values(self) -> dict[str, Any]:
         """The values of a spec that were given."""
         names = (*TAKEN, *Budget.model_fields)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
@@ -186,7 +186,7 @@ class Measure(SpecValues):
         Raises:
             InputError: a layer that the net has not, or a selection that does not fit the images.
         """
-        own = self.given() | self._layers(depth) | {"image_shape": dataset.image_shape}
+        own = self.given_values() | self._layers(depth) | {"image_shape": dataset.image_shape}
         if self.layer_map != "input" and self.layer_map is not None:  # whose columns are units, not pixels
             own |= {"image_shape": None, "selections": own.get("selections", ("all",)), "window_map": 0}
         elif "selections" in own:
@@ -197,7 +197,7 @@ class Measure(SpecValues):
         scores = [name for name in ALONG_SCORES if main.wants(name)]
         if len(steps) > 2 and scores:
             along = {"scores": scores, "k": tuple(k for k in main.k if k <= 2), "window_map": 0, **_along(main, dataset)}
-            along |= self.along.given()
+            along |= self.along.given_values()
             if along["k"]:
                 specs[ALONG] = main.with_(**along)
         unfelt = [name for name in OUTPUT_SCORES if main.wants(name)]
@@ -218,7 +218,7 @@ class Measure(SpecValues):
             )
         return {"layers": LAYERS if set(chosen) == set(names) else tuple(name for name in names if name in chosen)}
 
-    def kept(self, epochs: int, per_epoch: int) -> tuple[int, ...]:
+    def kept_steps(self, epochs: int, per_epoch: int) -> tuple[int, ...]:
         """Steps whose weights are kept, of a run of ``epochs`` epochs of ``per_epoch`` steps.
 
         Raises:

@@ -171,7 +171,7 @@ class Nets:
         """Combinations asked for before."""
         return {}
 
-    def tied(self, axis: str) -> list[str]:
+    def tied_axes(self, axis: str) -> list[str]:
         """Other axes that change together with ``axis``: each of its values comes with one value of theirs."""
         text = self.runs[[axis, *self.axes]].astype(str)
         text = text.loc[:, ~text.columns.duplicated()]
@@ -179,7 +179,7 @@ class Nets:
 
     def others(self, axis: str) -> list[str]:
         """The axes that are to be equal where values of ``axis`` are compared."""
-        tied = self.tied(axis)
+        tied = self.tied_axes(axis)
         return [name for name in self.axes if name != axis and name not in tied]
 
     def levels(self, axis: str) -> list[Any]:

@@ -40,7 +40,7 @@ def network(run: RunConfig, weights: dict[str, Tensor]) -> nn.Sequential:
 
 
 def steps_of(name: str, steps: Sequence[int]) -> list[int]:
-    """Those of the kept steps at which the spec of this name is measured."""
+    """The kept steps at which the spec of this name is measured."""
     ends = sorted({steps[0], steps[-1]})
     return [step for step in steps if step not in ends] if name == ALONG else ends
 
@@ -58,9 +58,9 @@ class Measuring:
         Returns:
             Name to a pair: rows (:data:`RESULT_COLUMNS`), distributions (:data:`CURVE_COLUMNS`) or None.
         """
-        return {name: self._measured(run, net, name, what.specs[name]) for name in names}
+        return {name: self._measure(run, net, name, what.specs[name]) for name in names}
 
-    def _measured(
+    def _measure(
         self, run: RunConfig, net: TrainedNetwork, name: str, spec: MeasureSpec
     ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         initial = self._at_initialisation(run, net, spec)
@@ -71,12 +71,12 @@ class Measuring:
             if name == MAIN:
                 lines.append(curves(state).assign(step=step))
                 if step == net.steps[-1]:
-                    table = pd.concat([table, self._pruned(run, net, spec, state, initial)])
+                    table = pd.concat([table, self._prune(run, net, spec, state, initial)])
             rows.append(table.assign(step=step, epoch=step / net.steps_per_epoch, accuracy=net.accuracy[step]))
         names = {"run": run.run_id, "width": run.width, "training": run.training, "labels": run.labels, "seed": run.seed}
         return _together(rows, names, RESULT_COLUMNS), _together(lines, names, CURVE_COLUMNS) if lines else None
 
-    def _pruned(self, run: RunConfig, net: TrainedNetwork, spec: MeasureSpec, state: State, initial: State) -> pd.DataFrame:
+    def _prune(self, run: RunConfig, net: TrainedNetwork, spec: MeasureSpec, state: State, initial: State) -> pd.DataFrame:
         """Rows of the change that pruning makes, of those scores that are asked for."""
         if not spec.wants("prune_change", "prune_change_exact"):
             return pd.DataFrame()

@@ -22,7 +22,7 @@ from kagscope.studies.networks import inputs_of, network
 from kagscope.studies.record import CONFIG
 from kagscope.studies.runs import stored_network
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, none_finished, read_joined, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_without_writing, whole_runs
 
 
 def open_study(folder: str | os.PathLike[str]) -> Study:
@@ -50,7 +50,7 @@ class Study:
         store = RunStore.existing(folder)
         whole, self.left_out = whole_runs(store)
         if not whole:
-            raise none_finished(store, self.left_out)
+            raise no_runs_error(store, self.left_out)
         self.folder: Path = store.folder
         self.runs: list[str] = list(whole)
         self._store, self._whole = store, whole
@@ -64,12 +64,12 @@ class Study:
     @cached_property
     def table(self) -> pd.DataFrame:
         """Every number of every run: columns of :mod:`kagscope.tables.schema`."""
-        return read_joined(self._store, self._whole, RESULTS)
+        return read_without_writing(self._store, self._whole, RESULTS)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """Zipf curves and histograms of every run."""
-        return read_joined(self._store, self._whole, CURVES)
+        return read_without_writing(self._store, self._whole, CURVES)
 
     def config(self, run: str) -> RunConfig:
         """How a run was trained. Raises :class:`InputError` for a run that is not there, with close names."""

@@ -120,13 +120,13 @@ def _probe(folder: Path, run: RunConfig, count: int) -> Probe | None:
             return kept
     except (OSError, SafetensorError):
         pass
-    made = _made(run, count)
+    made = _load_probe(run, count)
     if made is not None:
         _keep(file, made)
     return made
 
 
-def _made(run: RunConfig, count: int) -> Probe | None:
+def _load_probe(run: RunConfig, count: int) -> Probe | None:
     try:
         data = load_local(run.data)
     except KagscopeError:

@@ -35,7 +35,7 @@ def _occurrence(occurs: pd.DataFrame, axes: list[str]) -> dict[str, Any]:
     head = [*(name.replace("_", " ") for name in axes), "layer", "occurs", "PR ratio", "low", "high", "p", "onset", "accuracy"]
     note = (
         "Geometry occurs where PR, KL and rotation ratio of the 2 × 2 minors are all above their initial values "
-        f"(corrected p < 0.05). All rows are in phase_diagram.csv.{_cut(occurs)}"
+        f"(corrected p < 0.05). All rows are in phase_diagram.csv.{_cut_note(occurs)}"
     )
     return {"name": "occurrence", "label": "Where geometry occurs", "head": head, "rows": rows, "note": note}
 
@@ -51,7 +51,7 @@ def _relations(related: pd.DataFrame) -> dict[str, Any]:
     ]
     tests = "; ".join(str(test) for test in related["test"].unique()) if "test" in related else ""
     head = [name.replace("_", " ") for name in (*texts, *numbers)]
-    note = f"{tests}. A correlation is no cause. All rows are in relations.csv.{_cut(related)}"
+    note = f"{tests}. A correlation is no cause. All rows are in relations.csv.{_cut_note(related)}"
     return {"name": "relations", "label": "How geometry goes with outcomes", "head": head, "rows": rows, "note": note}
 
 
@@ -59,7 +59,7 @@ def _bounds(row: dict[Any, Any], name: str) -> list[dict[str, Any]]:
     return [_cell(row[f"{name}_low"]), _cell(row[f"{name}_high"])]
 
 
-def _cut(table: pd.DataFrame) -> str:
+def _cut_note(table: pd.DataFrame) -> str:
     return f" The first {MOST} of {len(table)} are shown." if len(table) > MOST else ""
 
 

@@ -150,7 +150,7 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
 
 
 def two_axes(table: pd.DataFrame, axes: Sequence[str]) -> tuple[str | None, str | None]:
-    """The axis to go through, and the one whose values are told of each: the one with most numbers."""
+    """The axis to go through, and the one whose values are listed for each: the one with most numbers."""
     numeric = [name for name in axes if pd.api.types.is_numeric_dtype(table[name])]
     along = max(numeric, key=lambda name: table[name].nunique(), default=None)
     others = [name for name in axes if name != along]

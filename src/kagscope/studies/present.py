@@ -22,7 +22,7 @@ def present(store: RunStore, found: Collected, on_event: Report = lambda event: 
     Args:
         store: Run store of the study.
         found: what :func:`kagscope.studies.collect.collect` made of it.
-        on_event: told of each stage, and of figures that cannot be drawn.
+        on_event: gets each stage, and figures that cannot be drawn.
         follow: seconds after which the page reloads itself, while runs go on.
 
     Raises:

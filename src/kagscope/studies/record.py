@@ -76,7 +76,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     return study
 
 
-def measured_of(study: Mapping[str, Any]) -> dict[str, Measured]:
+def measured_files(study: Mapping[str, Any]) -> dict[str, Measured]:
     """The files that hold what a study asks of each of its runs, in its order; from the content of ``study.json``."""
     kinds = [Measured.of(record) for record in study["measured"]]
     return {run: kinds[place] for run, place in study["runs"].items()}

@@ -86,7 +86,7 @@ def _by_setting(nets: Nets, rows: Sequence[int]) -> Array:
     return np.asarray(means[:, enough][:, :, common])
 
 
-def _centred(values: Array) -> Array:
+def _centre(values: Array) -> Array:
     """Without the mean of each setting (the last axis is of seeds); undefined ones count as their setting's mean."""
     defined = np.isfinite(values)
     filled = np.where(defined, values, 0.0)
@@ -97,7 +97,7 @@ def _centred(values: Array) -> Array:
 def _draws(x: Array, y: Array, seed: int = 0) -> Array:
     """Sums of products over settings and seeds with the seeds of one side permuted, (draws, pairs)."""
     n = x.shape[2]
-    left, right = _centred(x).reshape(len(x), -1), _centred(y)
+    left, right = _centre(x).reshape(len(x), -1), _centre(y)
     if n <= 7:
         orders = np.array(list(permutations(range(n))))
     else:
@@ -108,7 +108,7 @@ def _draws(x: Array, y: Array, seed: int = 0) -> Array:
 
 def _correlations(x: Array, y: Array) -> Array:
     """(pairs,); NaN where a side does not vary within settings."""
-    left, right = (_centred(one).reshape(len(one), -1) for one in (x, y))
+    left, right = (_centre(one).reshape(len(one), -1) for one in (x, y))
     sizes = np.outer((left**2).sum(axis=1), (right**2).sum(axis=1)) ** 0.5
     return np.divide(left @ right.T, sizes, out=np.full(sizes.shape, np.nan), where=sizes > 1e-30).ravel()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kagscope.base.errors import InputError
-from kagscope.base.validation import validated
+from kagscope.base.validation import validate
 from kagscope.studies.file import StudyFile, ready
 
 PLACES = {
@@ -75,7 +75,7 @@ def reproduction(**options: Any) -> StudyFile:
                 place = place[key]
             place[inner[-1]] = list(value) if isinstance(value, tuple) else value
     try:
-        file = validated(StudyFile, values)
+        file = validate(StudyFile, values)
         file.values()  # says which value a run cannot have
     except InputError as error:
         raise InputError(as_options(str(error))) from None

@@ -21,7 +21,7 @@ from kagscope.data import NAMES, Dataset, load
 from kagscope.data.functions import is_function
 from kagscope.data.modular import is_modular
 from kagscope.data.users import is_users
-from kagscope.data.variants import degraded
+from kagscope.data.variants import degrade
 from kagscope.loading.weights import load_state, save_weights
 from kagscope.minors.threads import limit_threads
 from kagscope.studies.config import RunConfig
@@ -147,7 +147,7 @@ class _Worker:
         for job in group:
             name = job.run.run_id
             if self.store.is_complete(name):
-                net, there = stored_network(self.store, job.run), self.store.checked(name).files
+                net, there = stored_network(self.store, job.run), self.store.check(name).files
                 self._measure(job, net, there, self.store.add, self.store.manifest(name))
             else:
                 new.append(job)
@@ -160,7 +160,7 @@ class _Worker:
         first, began = group[0].run, time.perf_counter()
         try:
             nets = train(
-                degraded(self.dataset, first.train_size, first.label_noise, first.data_seed),
+                degrade(self.dataset, first.train_size, first.label_noise, first.data_seed),
                 first.training_settings(),
                 [job.run.seed for job in group],
                 device=training_device(),
@@ -174,7 +174,7 @@ class _Worker:
                 for job in group:
                     self._train([job])
                 return
-            self._failed(first, error)
+            self._record_failure(first, error)
             return
         seconds = (time.perf_counter() - began) / len(nets)
         for job, net in zip(group, nets, strict=True):
@@ -202,7 +202,7 @@ class _Worker:
             tables = self.measuring.tables(run, net, what, missing)
             attacked = robustness(run, net, self.dataset, attacks) if attacks else {}
         except InputError as error:
-            self._failed(run, error)
+            self._record_failure(run, error)
             return
         seconds = facts.get("geometry_seconds", 0.0) + time.perf_counter() - began
 
@@ -225,7 +225,7 @@ class _Worker:
         shown = {"accuracy": facts["accuracy"], "train_seconds": facts["train_seconds"], "geometry_seconds": seconds}
         self.report({"kind": "run", "run": run.run_id, **shown})
 
-    def _failed(self, run: RunConfig, error: Exception) -> None:
+    def _record_failure(self, run: RunConfig, error: Exception) -> None:
         self.store.fail(run.run_id, str(error), traceback.format_exc())
         self.report({"kind": "failed", "run": run.run_id, "error": str(error)})
 

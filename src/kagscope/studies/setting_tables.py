@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.studies.config import RunConfig
-from kagscope.studies.record import CONFIG, measured_of
+from kagscope.studies.record import CONFIG, measured_files
 from kagscope.studies.statistics.student import Estimate, t_interval
 from kagscope.studies.store import RunStore
 from kagscope.tables.means import WHAT_KEYS, final, summarise
@@ -23,7 +23,7 @@ BASIC_AXES = ("width", "training", "seed")
 
 def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
     """One row per run: its id, every value of its configuration, accuracies, generalisation gap, seconds."""
-    rows, asked = [], measured_of(store.study)
+    rows, asked = [], measured_files(store.study)
     for run_id in run_ids:
         folder = store.run_folder(run_id)
         config = RunConfig(**json.loads((folder / CONFIG).read_text())).model_dump(mode="json")

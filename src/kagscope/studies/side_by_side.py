@@ -14,7 +14,7 @@ import pandas as pd
 
 from kagscope.base.errors import InputError
 from kagscope.base.files import atomic_path
-from kagscope.base.messages import Finding, listed
+from kagscope.base.messages import Finding, listing
 from kagscope.studies.finished_study import FinishedStudy
 from kagscope.studies.inference.comparisons import comparisons
 from kagscope.studies.nets import Nets
@@ -65,7 +65,7 @@ class SideBySide:
         labels = labels_of(self.runs, [name for name in self.axes if name != AXIS and name not in self.tied])
         labels = {run: f"{study}: {labels[run]}" for run, study in zip(self.runs["run"], self.runs[AXIS], strict=True)}
         results, curves = (
-            (table := _joined(self.studies, part)).assign(training=table["run"].map(labels)).astype(columns)[list(columns)]
+            (table := _join(self.studies, part)).assign(training=table["run"].map(labels)).astype(columns)[list(columns)]
             for part, columns in (("results", RESULT_COLUMNS), ("curves", CURVE_COLUMNS))
         )
         text = render_report(
@@ -113,10 +113,10 @@ def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
     """
     paths = [Path(folder) for folder in folders]
     studies = tuple(FinishedStudy.read(path, name) for path, name in zip(paths, names_of(paths), strict=True))
-    runs = pd.concat([study.runs.assign(study=study.name, run=_named(study, study.runs["run"])) for study in studies])
-    runs = _with_data_named(runs.reset_index(drop=True))
+    runs = pd.concat([study.runs.assign(study=study.name, run=_prefix(study, study.runs["run"])) for study in studies])
+    runs = _name_data(runs.reset_index(drop=True))
     varied = [AXIS, *varied_axes(runs)]
-    results = _shared(_joined(studies, "results"), runs["data"].nunique() == 1)
+    results = _shared_rows(_join(studies, "results"), runs["data"].nunique() == 1)
     if results.empty:
         layers = [f"{study.name} (layers {', '.join(filter(None, layers_of(study.results))) or 'none'})" for study in studies]
         raise InputError(
@@ -147,21 +147,21 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     return [os.path.join(*path.parts[-depth:]) for path in whole]
 
 
-def _named(study: FinishedStudy, runs: pd.Series[Any]) -> pd.Series[str]:
+def _prefix(study: FinishedStudy, runs: pd.Series[Any]) -> pd.Series[str]:
     return f"{study.name}: " + runs.astype(str)
 
 
-def _joined(studies: Sequence[FinishedStudy], part: str) -> pd.DataFrame:
+def _join(studies: Sequence[FinishedStudy], part: str) -> pd.DataFrame:
     """A table of all studies, text in place of categories."""
     tables = []
     for study in studies:
         table: pd.DataFrame = getattr(study, part)
         text = {name: str for name in table if isinstance(table[name].dtype, pd.CategoricalDtype)}
-        tables.append(table.astype(text).assign(study=study.name, run=_named(study, table["run"])))
+        tables.append(table.astype(text).assign(study=study.name, run=_prefix(study, table["run"])))
     return pd.concat(tables, ignore_index=True)
 
 
-def _shared(results: pd.DataFrame, same_data: bool) -> pd.DataFrame:
+def _shared_rows(results: pd.DataFrame, same_data: bool) -> pd.DataFrame:
     """Rows of trained nets of what every study measured, at the same images where the data are the same."""
     trained = final(results)
     keys = [*WHAT_KEYS, "point"] if same_data else WHAT_KEYS
@@ -176,12 +176,12 @@ def _check_shared(nets: Nets, studies: Sequence[FinishedStudy]) -> None:
             if not set(there) & set(values[0]):
                 names = f"{studies[0].name} and {study.name}"
                 raise InputError(
-                    f"{names} have no setting in common: {axis} is {listed(values[0], 5)} in the first and {listed(there, 5)} in "
-                    "the second; compare studies that share at least one"
+                    f"{names} have no setting in common: {axis} is {listing(values[0], 5)} in the first and {listing(there, 5)} "
+                    "in the second; compare studies that share at least one"
                 )
 
 
-def _with_data_named(runs: pd.DataFrame) -> pd.DataFrame:
+def _name_data(runs: pd.DataFrame) -> pd.DataFrame:
     """``data`` as the name of the content: two contents of one name are told apart by their fingerprints."""
     contents = runs.groupby("data")["data_fingerprint"].transform("nunique")
     marked = runs["data"] + " (" + runs["data_fingerprint"].str[:8] + ")"

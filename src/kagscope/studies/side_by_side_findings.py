@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from kagscope.base.messages import Finding, listed
+from kagscope.base.messages import Finding, listing
 from kagscope.studies.findings import learning, left_out_findings
 from kagscope.studies.finished_study import FinishedStudy
-from kagscope.studies.inference.findings import category_effect, corrected, effect_text
+from kagscope.studies.inference.findings import category_effect, corrected_p, effect_text
 
 FEW_SEEDS = 5
 LISTED = 4
@@ -29,7 +29,7 @@ def side_by_side_findings(
         *_effects(table),
         *tests_along_study(table),
         *_verdicts(studies),
-        *_not_shared(runs, [name for name in axes if name != "study" and name not in tied]),
+        *_unshared_findings(runs, [name for name in axes if name != "study" and name not in tied]),
         *_distrust(studies, table),
         *own,
     ]
@@ -55,7 +55,7 @@ def _effects(table: pd.DataFrame) -> list[Finding]:
     found = []
     pr = (table["score"] == "pr") & (table["k"] == 2) & (table["selection"] == "all")
     shown = table[(pr | (table["score"] == "accuracy")) & table["effect"].notna()]
-    for (_, row), p in zip(shown.iterrows(), corrected(shown), strict=True):
+    for (_, row), p in zip(shown.iterrows(), corrected_p(shown), strict=True):
         what = f"{row['category']} against {row['first']}: "
         what += "test accuracy" if row["score"] == "accuracy" else f"PR at layer {row['layer']}, trained over initial,"
         chance = "no test" if pd.isna(p) else f"p {'< 0.001' if p < 0.001 else f'= {p:.2g}'} after correction"
@@ -96,7 +96,7 @@ def _verdicts(studies: Sequence[FinishedStudy]) -> list[Finding]:
     return [Finding(text, code="other_verdicts", differ=len(other), of=len(both), claims=", ".join(other))]
 
 
-def _not_shared(runs: pd.DataFrame, axes: Sequence[str]) -> list[Finding]:
+def _unshared_findings(runs: pd.DataFrame, axes: Sequence[str]) -> list[Finding]:
     """Settings that not every study has."""
     if not axes:
         return []
@@ -106,7 +106,7 @@ def _not_shared(runs: pd.DataFrame, axes: Sequence[str]) -> list[Finding]:
     if alone.empty:
         return []
     many = len(alone) != 1
-    text = f"{len(alone)} setting{'s are' if many else ' is'} not in every study, and in no pair: {listed(alone.index, LISTED)}."
+    text = f"{len(alone)} setting{'s are' if many else ' is'} not in every study, and in no pair: {listing(alone.index, LISTED)}."
     return [Finding(text, code="settings_not_shared", settings=len(alone))]
 
 

@@ -102,14 +102,14 @@ class RunStore:
         """Whether the run is there, undamaged, and has ``files``; a damaged one counts as missing and is computed again."""
         if not self.run_folder(run_id).is_dir():
             return False
-        found = self.checked(run_id)
+        found = self.check(run_id)
         return found.damage is None and found.files.issuperset(files)
 
     def damage(self, run_id: str) -> str | None:
         """What is wrong with a stored run, or None: every file is compared with the manifest."""
-        return self.checked(run_id).damage
+        return self.check(run_id).damage
 
-    def checked(self, run_id: str) -> Checked:
+    def check(self, run_id: str) -> Checked:
         """Compare every file of a stored run with its manifest."""
         folder = f"{self.folder}/runs/{run_id}/"
         digest, config, files = "", b"", {}

@@ -21,7 +21,7 @@ from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.growing import Growing
 from kagscope.studies.plan import task_memory
 from kagscope.studies.present import present
-from kagscope.studies.record import measured_of
+from kagscope.studies.record import measured_files
 from kagscope.studies.resources import usable_cores, usable_memory
 from kagscope.studies.runs import Job, run_task, tasks_for
 from kagscope.studies.statistics.permutation import fewest_pairs
@@ -90,7 +90,7 @@ class Planned:
         return digest(["study", self.file.name, runs])
 
 
-def planned(file: StudyFile, *, progress: bool = False) -> Planned:
+def plan_study(file: StudyFile, *, progress: bool = False) -> Planned:
     """Load the data of a study and make its runs. Raises :class:`InputError` or :class:`DataError`; nothing is written."""
     sets: dict[str, Dataset] = {name: load(name, progress=progress) for name in sorted(file.data_names())}
     return Planned(
@@ -137,7 +137,7 @@ def run_study(
         OutputError: ``out`` cannot be used, and is left untouched; or it cannot be written any more, as when the disk is full.
         RunsFailed: some runs failed and no tables were made: nothing finished, or the study tests claims, which need all runs.
     """
-    study = planned(file, progress=progress)
+    study = plan_study(file, progress=progress)
     record = study.record(command or shlex.join(["kagscope", "study", "run", file.name, "--out", str(out)]))
     store = RunStore.open(out, record, study.fingerprint, extend=not file.claims)
     store.clear_leftovers()
@@ -199,8 +199,8 @@ def status(store: RunStore) -> Status:
     """What is done, running, failed, damaged and missing. Checks every file against its checksum."""
     failures, running, there = store.failures(), set(store.leases.running()), store.folders()
     states: dict[str, str] = {}
-    for run_id, measured in measured_of(store.study).items():
-        found = store.checked(run_id) if run_id in there else None
+    for run_id, measured in measured_files(store.study).items():
+        found = store.check(run_id) if run_id in there else None
         if found is not None and found.damage:
             states[run_id] = "damaged"
         elif found is not None and found.files.issuperset(measured.files):

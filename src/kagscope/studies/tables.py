@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from kagscope.base.errors import DataError
 from kagscope.base.files import atomic_path
 from kagscope.studies.config import RunConfig
-from kagscope.studies.record import Measured, measured_of
+from kagscope.studies.record import Measured, measured_files
 from kagscope.studies.store import RunStore
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
-SMALL_RUN = 2**20  # bytes; see _looked_at_all
+SMALL_RUN = 2**20  # bytes; see _inspect_all
 COMPRESSED_FROM = 2000  # rows; opening a decompressor for every column of a small table takes longer than reading it
 DICTIONARIES_FROM = 200  # rows; and each dictionary is another page to read
 RUNS_KEY = b"kagscope_runs"  # of a joined file: run id to what it was read of (Whole.key)
@@ -51,7 +51,7 @@ class Whole(NamedTuple):
 def write_run_table(table: pd.DataFrame, file: Path) -> None:
     """Write a run's table as Parquet, without what nobody reads and every reader of thousands of runs would have to parse."""
     plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-    plain = _decoded([plain]) if table.empty else plain  # categories without values have no type
+    plain = _decode([plain]) if table.empty else plain  # categories without values have no type
     compression = "zstd" if len(table) >= COMPRESSED_FROM else "none"
     dictionaries = len(table) >= DICTIONARIES_FROM
     pq.write_table(plain, file, compression=compression, use_dictionary=dictionaries, write_statistics=False, store_schema=False)
@@ -59,11 +59,11 @@ def write_run_table(table: pd.DataFrame, file: Path) -> None:
 
 def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[dict[str, Whole], dict[str, str]]:
     """The finished runs of a study, or those named, and why each of the others is not among them."""
-    asked = measured_of(store.study)
+    asked = measured_files(store.study)
     run_ids = list(asked) if run_ids is None else run_ids
     failed, there = store.failures(), store.folders()
     present = [run for run in run_ids if run in there]
-    found = dict(zip(present, _looked_at_all(store, present), strict=True))
+    found = dict(zip(present, _inspect_all(store, present), strict=True))
     whole: dict[str, Whole] = {}
     left_out: dict[str, str] = {}
     for run in run_ids:
@@ -77,7 +77,7 @@ def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[d
     return whole, left_out
 
 
-def none_finished(store: RunStore, left_out: Mapping[str, str]) -> DataError:
+def no_runs_error(store: RunStore, left_out: Mapping[str, str]) -> DataError:
     """What to say of a store without any run that can be used."""
     if not left_out or all(why == "not finished" for why in left_out.values()):
         return DataError(f"{store.folder} holds no finished run; run the study first")
@@ -88,21 +88,21 @@ def none_finished(store: RunStore, left_out: Mapping[str, str]) -> DataError:
     )
 
 
-def _looked_at_all(store: RunStore, runs: Sequence[str]) -> list[tuple[str, str, frozenset[str]]]:
-    """:func:`_looked_at` of every run: in threads where checksums, computed without the interpreter's lock, take long.
+def _inspect_all(store: RunStore, runs: Sequence[str]) -> list[tuple[str, str, frozenset[str]]]:
+    """:func:`_inspect` of every run: in threads where checksums, computed without the interpreter's lock, take long.
 
     Of small runs threads would only wait for that lock, which doubles the time.
     """
     sizes = [path.stat().st_size for path in store.run_folder(runs[0]).rglob("*")] if runs else []
     if sum(sizes) < SMALL_RUN:
-        return [_looked_at(store, run) for run in runs]
+        return [_inspect(store, run) for run in runs]
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda run: _looked_at(store, run), runs))
+        return list(pool.map(lambda run: _inspect(store, run), runs))
 
 
-def _looked_at(store: RunStore, run: str) -> tuple[str, str, frozenset[str]]:
+def _inspect(store: RunStore, run: str) -> tuple[str, str, frozenset[str]]:
     """Why a run that is there cannot be read as data, or ""; the digest of its manifest; its files."""
-    damage, digest, files, config = store.checked(run)
+    damage, digest, files, config = store.check(run)
     if damage:
         return f"damaged: {damage}", digest, files
     try:
@@ -134,13 +134,13 @@ def join(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pa.Table
     return table
 
 
-def joined(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
+def read_table(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
     """What :func:`join` keeps, as a data frame. Arguments and errors are those of :func:`join`."""
     return _frame(join(store, runs, target), target)
 
 
-def read_joined(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
-    """As :func:`joined`, but nothing is written: for a store that belongs to somebody else."""
+def read_without_writing(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
+    """Like :func:`read_table`, but without writing anything: for a store that belongs to somebody else."""
     return _frame(_read(store, runs, target)[0], target)
 
 
@@ -148,15 +148,15 @@ def _frame(table: pa.Table, target: Joined) -> pd.DataFrame:
     return table.to_pandas().astype(target.columns)[list(target.columns)]
 
 
-def runs_joined(store: RunStore, target: Joined) -> set[str]:
+def joined_runs(store: RunStore, target: Joined) -> set[str]:
     """The runs that a joined file holds; none where there is none."""
-    return set(_held(store.folder / target.file, {}))
+    return set(_runs_in(store.folder / target.file, {}))
 
 
 def _read(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> tuple[pa.Table, bool]:
     """The table of all runs, and whether it is another than the joined file holds."""
     file = store.folder / target.file
-    held, old = _held(file, target.columns), None
+    held, old = _runs_in(file, target.columns), None
     if any(held.get(run) == one.key for run, one in runs.items()):
         try:
             old = pq.read_table(file)
@@ -165,21 +165,21 @@ def _read(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> tuple[p
     if old is not None and list(held.items()) == [(run, one.key) for run, one in runs.items()]:
         return old, False
     same = {run for run, one in runs.items() if held.get(run) == one.key}
-    return _gathered(store, runs, target, old, same), True
+    return _gather(store, runs, target, old, same), True
 
 
-def _gathered(store: RunStore, runs: Mapping[str, Whole], target: Joined, old: pa.Table | None, held: set[str]) -> pa.Table:
+def _gather(store: RunStore, runs: Mapping[str, Whole], target: Joined, old: pa.Table | None, held: set[str]) -> pa.Table:
     """Rows of ``held`` runs from the joined table, of the others from their own; dictionaries in order of appearance."""
     tables, there = [], set()
     columns = list(target.columns)
     if held and old is not None:
-        known = _decoded([old.select(columns)])
+        known = _decode([old.select(columns)])
         known = known.filter(pc.is_in(known.column("run"), pa.array(sorted(held))))
         tables, there = [known], set(pc.unique(known.column("run")).to_pylist())
     for run, one in runs.items():
         if run not in there:
             tables += [_own(store, run, part, columns) for part in target.parts(one.measured)]
-    new = _in_order(_decoded(tables), list(runs))
+    new = _in_order(_decode(tables), list(runs))
     encoded = [column.dictionary_encode() if pa.types.is_string(column.type) else column for column in new.columns]
     return pa.table(encoded, names=new.column_names)
 
@@ -211,7 +211,7 @@ def _own(store: RunStore, run: str, part: str, columns: list[str]) -> pa.Table:
     return table.select(columns)
 
 
-def _decoded(tables: Sequence[pa.Table]) -> pa.Table:
+def _decode(tables: Sequence[pa.Table]) -> pa.Table:
     """One below the other, dictionary columns as plain strings: cast once for all tables of the same types in a row."""
     plain: list[pa.Table] = []
     for _, same in groupby(tables, key=lambda table: table.schema.remove_metadata()):
@@ -221,7 +221,7 @@ def _decoded(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(plain).combine_chunks()
 
 
-def _held(file: Path, columns: Mapping[str, str]) -> dict[str, str]:
+def _runs_in(file: Path, columns: Mapping[str, str]) -> dict[str, str]:
     """The runs of a joined file; none where it is missing, not readable, or lacks columns."""
     try:
         schema = pq.read_schema(file)

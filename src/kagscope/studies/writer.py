@@ -10,7 +10,7 @@ from pathlib import Path
 
 def writer() -> str:
     """``machine.process.start``: a hash of the machine's name, the process id, and when the process started."""
-    return f"{machine()}.{os.getpid()}.{_started(os.getpid())}"
+    return f"{machine()}.{os.getpid()}.{_start_time(os.getpid())}"
 
 
 def machine() -> str:
@@ -29,10 +29,10 @@ def writer_is_dead(name: str) -> bool:
         return True
     except PermissionError:
         return False
-    return started != _started(int(process))
+    return started != _start_time(int(process))
 
 
-def _started(process: int) -> str:
+def _start_time(process: int) -> str:
     """The process's start in clock ticks since boot where the system tells, else "0": numbers of processes are used again."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]

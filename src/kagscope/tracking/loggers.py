@@ -1,4 +1,4 @@
-"""Sending measurements to whatever a user logs with, told apart by the methods it has; nothing is imported."""
+"""Sending measurements to whatever a user logs with, recognised by its methods; nothing is imported."""
 
 from __future__ import annotations
 

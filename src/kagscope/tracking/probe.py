@@ -41,14 +41,14 @@ class Probe:
     def of(cls, inputs: Any, labels: Any, spec: MeasureSpec, model: nn.Module) -> Probe:
         """Copies the inputs: what the training loop does to its batch later does not reach the probe."""
         found = as_inputs(inputs, spec.points, model)
-        labels = found.labels if labels is None else _copied(labels)
-        return cls(found.cast(None).cloned(), labels, spec)
+        labels = found.labels if labels is None else _copy(labels)
+        return cls(found.cast(None).clone(), labels, spec)
 
     def observe(self, model: nn.Module, weights: Tensors | None = None) -> State:
         """Measure ``model``, or it with ``weights`` in place of its own. Raises :class:`InputError`."""
         return observe(model, self.inputs, self.spec, weights=weights, labels=self.labels)
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """What must be the same for numbers to be comparable, as JSON."""
         given = digest(self.inputs.kwargs or self.inputs.args)
         return {**self.spec.as_json(), "probe_inputs": given, "labels": describe(self.labels)}
@@ -64,7 +64,7 @@ class Baseline:
         """Rows of a measurement: scores beside the baseline's."""
         return compare(state, self.states)
 
-    def undefined(self, reason: str) -> pd.DataFrame:
+    def undefined_rows(self, reason: str) -> pd.DataFrame:
         """Rows of a measurement that failed."""
         rows = compare(self.states[0], self.states)
         return rows.assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=reason)
@@ -80,11 +80,11 @@ def rehearse(k: tuple[int, ...]) -> None:
         observe(model, inputs, MeasureSpec(k=k, rotation_points=0))
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, Mapping):
-        return {name: _copied(one) for name, one in value.items()}
-    return tuple(_copied(one) for one in value) if isinstance(value, (tuple, list)) else value
+        return {name: _copy(one) for name, one in value.items()}
+    return tuple(_copy(one) for one in value) if isinstance(value, (tuple, list)) else value

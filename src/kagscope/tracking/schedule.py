@@ -1,6 +1,6 @@
 """When to measure: every n steps, at steps that grow geometrically, every n epochs, or at given steps.
 
-A schedule is the non-decreasing number of its moments up to now, :meth:`passed`. A measurement is due when that number has grown
+A schedule is the non-decreasing number of its moments up to now (``count_due``). A measurement is due when that number has grown
 since the tracker was last called, so a moment that falls between two calls is made up for at the next call, once.
 """
 
@@ -26,7 +26,7 @@ class Schedule(Protocol):
 
     needs_epoch: bool
 
-    def passed(self, step: int, epoch: float | None) -> int:
+    def count_due(self, step: int, epoch: float | None) -> int:
         """Moments up to optimiser step ``step`` and ``epoch`` completed passes over the data."""
         ...
 
@@ -38,7 +38,7 @@ class EverySteps:
     n: int
     needs_epoch = False
 
-    def passed(self, step: int, epoch: float | None) -> int:
+    def count_due(self, step: int, epoch: float | None) -> int:
         return step // self.n
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Geometric:
     factor: float = 2.0
     needs_epoch = False
 
-    def passed(self, step: int, epoch: float | None) -> int:
+    def count_due(self, step: int, epoch: float | None) -> int:
         return math.floor(math.log(step) / math.log(self.factor) + _ROUNDING) + 1 if step >= 1 else 0
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class EveryEpochs:
     n: float
     needs_epoch = True
 
-    def passed(self, step: int, epoch: float | None) -> int:
+    def count_due(self, step: int, epoch: float | None) -> int:
         if epoch is None:
             raise InputError(f"measuring {self} needs the epoch: call tracker.step(step, epoch=step / steps_per_epoch)")
         return math.floor(epoch / self.n + _ROUNDING)
@@ -82,7 +82,7 @@ class AtSteps:
     steps: tuple[int, ...]
     needs_epoch = False
 
-    def passed(self, step: int, epoch: float | None) -> int:
+    def count_due(self, step: int, epoch: float | None) -> int:
         return bisect.bisect_right(self.steps, step)
 
     def __str__(self) -> str:

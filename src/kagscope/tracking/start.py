@@ -60,7 +60,7 @@ def begin(
     Raises:
         InputError, OutputError, DataError: see :class:`~kagscope.tracking.tracker.Tracker`.
     """
-    described = probe.described() | {"baseline": _described(baseline, seeds)}
+    described = probe.describe() | {"baseline": _describe(baseline, seeds)}
     held = None if folder is None else History.check(folder, described)
     stored = held.initial() if held is not None and baseline is None else None
     now: State | None = None
@@ -114,7 +114,7 @@ def own_state(model: nn.Module) -> dict[str, torch.Tensor]:
 def check_same_tensors(now: Tensors, then: Tensors) -> None:
     """Raise :class:`InputError` unless names, shapes and dtypes agree."""
     for name in [*now, *(name for name in then if name not in now)]:
-        ours, theirs = (_said(state.get(name)) for state in (now, then))
+        ours, theirs = (_describe_tensor(state.get(name)) for state in (now, then))
         if ours != theirs:
             raise InputError(
                 f"the history is that of another network: {name!r} is {theirs} there and {ours} in this model; "
@@ -122,11 +122,11 @@ def check_same_tensors(now: Tensors, then: Tensors) -> None:
             )
 
 
-def _said(tensor: torch.Tensor | None) -> str:
+def _describe_tensor(tensor: torch.Tensor | None) -> str:
     return "missing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _described(baseline: Any, seeds: int | Sequence[int]) -> Any:
+def _describe(baseline: Any, seeds: int | Sequence[int]) -> Any:
     """What a given baseline is, as JSON."""
     if baseline is None:
         return OWN
@@ -137,7 +137,7 @@ def _described(baseline: Any, seeds: int | Sequence[int]) -> Any:
     return [str(baseline), describe(seeds)] if baseline == "reinit" else str(baseline)
 
 
-def named(described: Any) -> str:
+def name_baseline(described: Any) -> str:
     """A baseline in words, from how a history describes it."""
     if described == OWN:
         return FIRST_STEP

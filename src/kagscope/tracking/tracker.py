@@ -17,7 +17,7 @@ from torch import nn
 
 from kagscope.base.errors import InputError, KagscopeError, OutputError
 from kagscope.base.provenance import hardware, versions
-from kagscope.jacobians.forward import unwrapped
+from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.layers import Layers
 from kagscope.measuring.api import name_of_baseline, points_of
 from kagscope.measuring.report import Report
@@ -31,7 +31,7 @@ from kagscope.tracking.overhead import ALLOWANCE, MAX_OVERHEAD, Clock, Overhead,
 from kagscope.tracking.parts import Part, join, one_trajectory
 from kagscope.tracking.probe import Probe, rehearse
 from kagscope.tracking.schedule import Schedule, check_step, parse_schedule
-from kagscope.tracking.start import FIRST_STEP, begin, check_continues, named
+from kagscope.tracking.start import FIRST_STEP, begin, check_continues, name_baseline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ class Tracker:
         self.schedule = parse_schedule(every)
         self._senders = senders(log)
         check_max_overhead(max_overhead)
-        self._model = model = unwrapped(model)  # which shares its parameters
+        self._model = model = unwrap(model)  # which shares its parameters
         self._log_scores = log_scores
         self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
         self._about = {"model": type(model).__name__, "points": points_of(self._probe.inputs, self._probe.spec)}
@@ -203,7 +203,7 @@ class Tracker:
         parts, damaged = history.read()
         settings, trajectory = history.settings(), one_trajectory(parts)
         points = {int(point) for part in trajectory for point in part.table["point"].unique()} - {WHOLE}
-        about = {"model": "a network in training", "points": len(points), "baseline": named(settings.get("baseline"))}
+        about = {"model": "a network in training", "points": len(points), "baseline": name_baseline(settings.get("baseline"))}
         spec = {name: value for name, value in settings.items() if name in MeasureSpec.model_fields}
         return _report(trajectory, damaged, (), spec, about)
 
@@ -275,7 +275,7 @@ class Tracker:
         """Moments of the schedule so far; None where it goes by epochs and the epoch is not known."""
         if self.schedule.needs_epoch and math.isnan(epoch):
             return None
-        return self.schedule.passed(step, epoch)
+        return self.schedule.count_due(step, epoch)
 
     def _continue_at(self, step: int) -> None:
         """The first call on a history that was begun before: training goes on at ``step``, wherever earlier sessions came to."""
@@ -306,7 +306,7 @@ class Tracker:
         """Measure the network (or take what was), keep it in the history, log it."""
         with self._measuring():
             thinned = tuple(step for step in self._skipped if step != self._step)
-            rows, layers = self._compared(state)
+            rows, layers = self._compare(state)
             part = Part(self._step, self._epoch, rows, self._session, self._since, thinned, layers)
             self._parts = one_trajectory([*self._parts, part])
             self._skipped, self._found = [], None
@@ -318,7 +318,7 @@ class Tracker:
                 for send in self._senders:
                     self._send(send, values, part.step)
 
-    def _compared(self, state: State | None) -> tuple[pd.DataFrame, tuple[dict[str, Any], ...]]:
+    def _compare(self, state: State | None) -> tuple[pd.DataFrame, tuple[dict[str, Any], ...]]:
         """Rows of the network as it is, and how each layer was measured."""
         try:
             state = state or self._probe.observe(self._model)
@@ -326,7 +326,7 @@ class Tracker:
         except (KagscopeError, torch.OutOfMemoryError) as error:  # a network that diverged must not end the training as well
             self._warn("failed", f"step {self._step} could not be measured: {error}")
             layers = tuple(record.as_json() for record in self._baseline.states[0].layers)
-            return self._baseline.undefined(str(error)), layers
+            return self._baseline.undefined_rows(str(error)), layers
 
     def _write(self, *, raising: bool) -> None:
         while self._history is not None and self._unwritten:

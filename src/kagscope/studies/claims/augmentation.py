@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kagscope.studies.claims.along import Read, at_step, common_steps, equal_accuracy, equal_epochs, matched, pair_sample
+from kagscope.studies.claims.along import Read, at_step, common_steps, equal_accuracy, equal_epochs, match_nets, pair_sample
 from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, Settings, claim, compare, decider, settle
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Key
@@ -17,7 +17,7 @@ EXCESS, RATIOS = "augmented over standard, excess of the PR ratio over 1", "augm
 def augmentation(evidence: Evidence, settings: Settings) -> Claim:
     """Judge claim 5: the primary reading is the share of the excess over 1 at equal epochs."""
     notes = Notes()
-    blocked = _blocked(evidence)
+    blocked = _obstacle(evidence)
     notes.add(blocked)
     layers = [] if blocked else evidence.layers
     parts: list[Part] = []
@@ -52,10 +52,12 @@ def augmentation(evidence: Evidence, settings: Settings) -> Claim:
     )
 
 
-def _blocked(evidence: Evidence) -> str:
+def _obstacle(evidence: Evidence) -> str:
     if lacking := [name for name in ("standard", "augmented") if name not in evidence.trainings()]:
         return f"no {' and no '.join(lacking)} nets: nothing to compare"
-    return "" if matched(evidence)[0].size else "no standard and augmented net have equal seed and settings: there are no pairs"
+    return (
+        "" if match_nets(evidence)[0].size else "no standard and augmented net have equal seed and settings: there are no pairs"
+    )
 
 
 def _share(

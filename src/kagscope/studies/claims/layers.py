@@ -73,7 +73,7 @@ def concentration(evidence: Evidence, settings: Settings) -> Claim:
         notes.add(f"missing: {', '.join(missing)}")
     parts = settle(parts, settings)
     outcome = decider(parts, bool(missing))
-    if untrained(evidence):
+    if is_untrained(evidence):
         notes.add("the nets are untrained: every ratio is exactly 1")
         outcome = "fails", next((part for part in parts if part.effect == 1), None)
     for (score, k), name in BESIDE.items():
@@ -94,7 +94,7 @@ def concentration(evidence: Evidence, settings: Settings) -> Claim:
     )
 
 
-def untrained(evidence: Evidence) -> bool:
+def is_untrained(evidence: Evidence) -> bool:
     """Whether no net took a step; true of each net by definition, so that one seed is enough to say it."""
     steps = evidence.results["step"].to_numpy()
     return steps.size > 0 and not steps.any()

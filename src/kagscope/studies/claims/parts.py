@@ -46,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Part:
-    """One effect in one layer: what is claimed of it, and what the seeds say.
+    """One effect in one layer: what is claimed about it, and what the seeds show.
 
     Attributes:
         name, layer: of the effect.
@@ -267,7 +267,7 @@ def claim(
 
 
 def too_few(seeds: int, alpha: float = 0.05) -> str:
-    """That so few seeds cannot decide, or "" """
+    """A sentence where so few seeds cannot decide, else ""."""
     needed = fewest_pairs(alpha)
     if seeds >= needed:
         return ""

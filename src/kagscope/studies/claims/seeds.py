@@ -41,7 +41,7 @@ class Checkpoint(NamedTuple):
 
 @dataclass
 class Notes:
-    """What has to be said, each thing once."""
+    """Remarks on a claim, each once."""
 
     said: dict[str, None] = field(default_factory=dict)
     undefined: int = 0
@@ -106,7 +106,7 @@ class Evidence:
         return found
 
     def trainings(self) -> list[str]:
-        """Those of the nets, the paper's first."""
+        """The trainings of the nets, the paper's first."""
         names = [str(name) for name in pd.unique(self.nets.runs["training"])]
         return sorted(names, key=lambda name: (TRAININGS.index(name) if name in TRAININGS else len(TRAININGS), name))
 
@@ -157,7 +157,7 @@ class Evidence:
         Args:
             values: (quantities, nets, points), NaN where undefined.
             which: (nets,) their indices.
-            notes: told of what is left out.
+            notes: collects what is left out.
             what: the quantity, for the notes.
             but: an axis that is no part of a setting here, since the quantities compare along it.
         """

@@ -81,14 +81,14 @@ class RayExecutor:
                 task = coming.popleft()
                 waiting[remote.remote(task, work, events)] = task
             finished, _ = ray.wait(list(waiting), timeout=POLL)
-            for event in _told(events):
+            for event in _arrived_events(events):
                 on_event(event)
             for reference in finished:
                 failure = _outcome(reference, waiting.pop(reference))
                 failures += [failure] if failure else []
                 if failure and failure.stops:
                     coming.clear()
-        for event in _told(events):
+        for event in _arrived_events(events):
             on_event(event)
         return failures
 
@@ -151,7 +151,7 @@ def _queue() -> Any:
     return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
-def _told(events: Any) -> Iterator[Event]:
+def _arrived_events(events: Any) -> Iterator[Event]:
     """Events that have come in. Without them the study goes on: runs are in the store."""
     from ray.exceptions import RayError
     from ray.util.queue import Empty

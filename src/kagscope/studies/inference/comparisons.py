@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.studies.inference.mixed import Fits, mixed_effects, not_fitted
-from kagscope.studies.inference.paired import SAME, adjusted, as_ratios, over_seeds, seed_values
+from kagscope.studies.inference.paired import SAME, adjust, as_ratios, over_seeds, seed_values
 from kagscope.studies.nets import Block, Indices, Nets
 from kagscope.studies.statistics.bootstrap import net_means
 from kagscope.studies.statistics.multiple_testing import holm_within
@@ -44,11 +44,11 @@ def comparisons(nets: Nets, axes: Sequence[str] | None = None, *, mixed: bool = 
     for axis in axes if axes is not None else category_axes(nets):
         categories = nets.levels(axis)[1:]
         fits = mixed_effects(nets, axis, done) if mixed else [not_fitted(nets)] * len(categories)
-        tables += [_compared(nets, axis, category, fit) for category, fit in zip(categories, fits, strict=True)]
+        tables += [_compare(nets, axis, category, fit) for category, fit in zip(categories, fits, strict=True)]
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
     found = pd.concat([table for table, _ in tables], ignore_index=True)
-    found = adjusted(found, np.concatenate([means for _, means in tables], axis=1))
+    found = adjust(found, np.concatenate([means for _, means in tables], axis=1))
     found["mixed_p_holm"] = holm_within(found["mixed_p_value"].to_numpy(), found["family"].tolist())
     ends = ("effect", "low", "high")
     return as_ratios(found, (*ends, *(f"mixed_{name}" for name in ends)))[list(COLUMNS)]
@@ -59,9 +59,9 @@ def category_axes(nets: Nets) -> list[str]:
     return [axis for axis in nets.axes if len(nets.levels(axis)) == 2 or not nets.numeric(axis)]
 
 
-def _compared(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
+def _compare(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
     first = nets.levels(axis)[0]
-    pairs = matched(nets, axis, first, category)
+    pairs = match_nets(nets, axis, first, category)
     seeds = np.unique(nets.runs["seed"])
     means = np.full((seeds.size, len(nets.keys)), np.nan)
     if len(pairs):
@@ -71,11 +71,11 @@ def _compared(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tupl
         agree = agreement(nets, nets.others(axis), pairs[:, 0], each, found["effect"].to_numpy())
         found = found.assign(pairs=len(pairs), agree=agree)
     else:
-        found = _unpaired(nets, axis, first, category).assign(pairs=0, agree=np.nan)
+        found = _compare_unpaired(nets, axis, first, category).assign(pairs=0, agree=np.nan)
     undefined = ((found["reason"] == "undefined") & (nets.keys["reason"] != "")).to_numpy()
     found["reason"] = np.where(undefined, nets.keys["reason"], found["reason"])
     about = nets.keys[["layer", "k", "selection", "score", "measure"]]
-    also = ", ".join(nets.tied(axis))
+    also = ", ".join(nets.tied_axes(axis))
     family = np.where(nets.keys["kind"] == "outcome", "outcomes", "selections " + nets.keys["kind"])
     named = {"axis": axis, "first": str(first), "category": str(category), "also_changes": also}
     found = pd.concat([about, found, mixed], axis=1).assign(**named)
@@ -83,7 +83,7 @@ def _compared(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tupl
     return found, means
 
 
-def matched(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
+def match_nets(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
     """(pairs, 2) nets with the first and with the other category that share the seed and all other axes."""
     block = nets.codes([*nets.replicates, *nets.others(axis)])
     values = nets.runs[axis]
@@ -94,7 +94,7 @@ def matched(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
 
 def differences(nets: Nets, pairs: Indices, axis: str) -> list[Block]:
     """Second minus first of each pair, averaged by seed; of means over points where the two have other images."""
-    other_images = "data" in (axis, *nets.tied(axis))
+    other_images = "data" in (axis, *nets.tied_axes(axis))
     blocks = []
     for block in nets.blocks:
         values = net_means(block.values)[:, :, None] if other_images else block.values
@@ -120,7 +120,7 @@ def agreement(nets: Nets, others: list[str], runs: Indices, own: Array, effects:
     return np.where(defined > 0, same / np.maximum(defined, 1), np.nan)
 
 
-def _unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.DataFrame:
+def _compare_unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.DataFrame:
     """All nets of one category against all of the other: over settings, and over seeds where there are several.
 
     Nets of one setting are one observation of what else varies, nets of one seed one of the initial weights; the larger p-value

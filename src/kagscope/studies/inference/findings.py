@@ -29,13 +29,13 @@ def findings_of_tests(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: 
         with ``differ`` and ``tested``, and of the clearest score its name, ``layer``, ``k`` and effect.
     """
     over_all = trained["family"].str.contains("over all settings")
-    found = [_training_effect(_tested(trained[over_all] if over_all.any() else trained))]
+    found = [_training_effect(_tested_rows(trained[over_all] if over_all.any() else trained))]
     found += [category_effect(table) for _, table in comparisons.groupby("axis", sort=False)]
-    found += [_trend(_tested(table)) for _, table in trends.groupby("axis", sort=False)]
+    found += [_trend(_tested_rows(table)) for _, table in trends.groupby("axis", sort=False)]
     return [one for one in found if one is not None]
 
 
-def corrected(table: pd.DataFrame) -> pd.Series[float]:
+def corrected_p(table: pd.DataFrame) -> pd.Series[float]:
     """The p-value to judge by: ``p_joint`` of a permutation test, else ``p_holm``."""
     return table["p_joint"].astype(float).fillna(table["p_holm"].astype(float))
 
@@ -53,7 +53,7 @@ def _training_effect(tested: pd.DataFrame) -> Finding | None:
 
 def category_effect(table: pd.DataFrame) -> Finding | None:
     """The finding of one axis of :func:`~kagscope.studies.inference.comparisons.comparisons`; None where nothing was tested."""
-    tested = _tested(table)
+    tested = _tested_rows(table)
     if tested.empty:
         return None
     clear, best = _clearest(tested)
@@ -76,7 +76,7 @@ def _trend(tested: pd.DataFrame) -> Finding | None:
     return Finding(what + (end or "."), code="trend", axis=axis, **numbers)
 
 
-def _tested(table: pd.DataFrame) -> pd.DataFrame:
+def _tested_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["selection"] == "all") & table["p_value"].notna()].reset_index(drop=True)
 
 
@@ -86,7 +86,7 @@ def _clearest(tested: pd.DataFrame, names: Sequence[str] = ("effect", "low", "hi
     The clearest is the one whose interval stays furthest from no effect: of ratios, which have one unit, or of ``tau``. Where
     only differences survive, each in its own unit, they count in half widths of their intervals.
     """
-    p = corrected(tested)
+    p = corrected_p(tested)
     clear = tested[p < ALPHA]
     if clear.empty:
         return clear, tested.iloc[int(p.fillna(np.inf).to_numpy().argmin())]

@@ -46,7 +46,7 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
     rows = []
     for values, kind in zip(nets.means, nets.keys["kind"], strict=True):
         fit: Fit | str = ""
-        unit, scale = _standardised(values)
+        unit, scale = _standardise(values)
         if kind != "window":
             key = (name, tuple(names), unit.tobytes())
             if key not in done:
@@ -61,7 +61,7 @@ def not_fitted(nets: Nets) -> pd.DataFrame:
     return pd.DataFrame([(*NOTHING, 0, "")] * len(nets.keys), columns=list(COLUMNS))
 
 
-def _standardised(values: Array) -> tuple[Array, float]:
+def _standardise(values: Array) -> tuple[Array, float]:
     """Values of standard deviation 1 and the factor: many scores are others in other units, and are fitted once."""
     defined = values[np.isfinite(values)]
     spread = float(defined.std()) if defined.size else 0.0

@@ -113,7 +113,7 @@ def _tests(means: Array) -> tuple[Array, Array, np.ndarray]:
     return p_value, p_least, test
 
 
-def adjusted(found: pd.DataFrame, means: Array) -> pd.DataFrame:
+def adjust(found: pd.DataFrame, means: Array) -> pd.DataFrame:
     """Add ``p_holm`` and ``p_joint`` within each ``family``.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kagscope.studies.inference.paired import adjusted, as_ratios, over_seeds, seed_values
+from kagscope.studies.inference.paired import adjust, as_ratios, over_seeds, seed_values
 from kagscope.studies.nets import OWN_REFERENCE, VALUE, Block, Indices, Nets
 from kagscope.studies.statistics.student import Array
 
@@ -34,7 +34,7 @@ def trained_against_initial(nets: Nets) -> pd.DataFrame:
         parts.append(_table(nets, geometry, runs, values, "in each setting"))
     side_by_side = np.concatenate([means for _, means in parts], axis=1)
     tables.append((pd.concat([part for part, _ in parts], ignore_index=True), side_by_side))
-    found = as_ratios(pd.concat([adjusted(*table) for table in tables], ignore_index=True))
+    found = as_ratios(pd.concat([adjust(*table) for table in tables], ignore_index=True))
     return found[[*nets.axes, "layer", "k", "selection", "score", "measure", *ORDER]]
 
 

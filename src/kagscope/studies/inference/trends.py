@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kagscope.studies.inference.comparisons import agreement, differences, matched
+from kagscope.studies.inference.comparisons import agreement, differences, match_nets
 from kagscope.studies.inference.paired import SAME, as_ratios, over_seeds
 from kagscope.studies.nets import Nets
 from kagscope.studies.statistics.kendall import mean_tau, order_count, pair_signs, trend_draws
@@ -103,7 +103,7 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
         "highest": str(axis.values[-1]),
     }
     runs = int(nets.runs[axis.column].isin(axis.values).sum())
-    also = ", ".join(nets.tied(axis.column))
+    also = ", ".join(nets.tied_axes(axis.column))
     return pd.concat([about, found, _change(nets, axis, others)], axis=1).assign(**named, runs=runs, also_changes=also)
 
 
@@ -124,7 +124,7 @@ def _within(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array
 
 def _change(nets: Nets, axis: Axis, others: list[str]) -> pd.DataFrame:
     """From the lowest to the highest value: the mean of matched pairs over seeds, and how many settings go the same way."""
-    pairs = matched(nets, axis.column, axis.values[0], axis.values[-1])
+    pairs = match_nets(nets, axis.column, axis.values[0], axis.values[-1])
     if not len(pairs):
         return pd.DataFrame(dict.fromkeys(("change", "change_low", "change_high", "agree"), np.nan), index=nets.keys.index)
     found, _ = over_seeds(differences(nets, pairs, axis.column), len(nets.keys))

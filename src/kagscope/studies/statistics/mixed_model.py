@@ -38,10 +38,10 @@ def fit_random_intercepts(values: Array, design: Array, groups: Groups, name: st
         return "too few nets for the model" if y.size else ""
     if y.std() <= 1e-12 * np.abs(y).max():
         return "all values are equal"
-    return _fitted(y, X, groups[defined], name)
+    return _fit(y, X, groups[defined], name)
 
 
-def _fitted(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
+def _fit(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
     """The mixed model, what stands in for it, or why nothing does."""
     from statsmodels.regression.linear_model import OLS
 
