@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_effects_are_those_of_the_stored_tables(two_studies: tuple[Path, Path], 
     assert found["effect"] == pytest.approx(np.exp((logs[1] - logs[0]).mean()), rel=1e-10)
     assert found["p_value"] == pytest.approx(stats.ttest_rel(logs[1], logs[0]).pvalue, rel=1e-6)
     accuracy = compared.table[compared.table["score"] == "accuracy"].iloc[0]
-    each = [study.runs[study.runs["width"] == 6].set_index("seed")["accuracy"] for study in compared.studies]
+    each = [study.settings[study.settings["width"] == 6].set_index("seed")["accuracy"] for study in compared.studies]
     assert accuracy["effect"] == pytest.approx((each[1] - each[0]).mean())
     assert accuracy["measure"] == "value"
 
@@ -103,11 +104,11 @@ def test_data_of_one_name_and_another_content_are_told_apart(two_studies: tuple[
 
 
 def test_verdicts_that_differ_are_named(compared: SideBySide) -> None:
-    first, second = compared.studies
-    changed = replace(second, verdicts=second.verdicts | {"3-minimum-distance": "not reproduced"})
-    first = replace(first, verdicts=dict.fromkeys(second.verdicts, "inconclusive") | {"1-concentration": "inconclusive"})
-    changed = replace(changed, verdicts=dict.fromkeys(second.verdicts, "inconclusive") | {"3-minimum-distance": "reproduced"})
-    found = codes(replace(compared, studies=(first, changed)))["other_verdicts"]
+    first, second = (copy(study) for study in compared.studies)
+    alike = dict.fromkeys(second.verdicts, "inconclusive")
+    vars(first)["verdicts"] = alike | {"1-concentration": "inconclusive"}
+    vars(second)["verdicts"] = alike | {"3-minimum-distance": "reproduced"}
+    found = codes(replace(compared, studies=(first, second)))["other_verdicts"]
     assert found == {"differ": 1, "of": 6, "claims": "3-minimum-distance"}
 
 

@@ -1,67 +1,56 @@
-"""A study as it stands on disk, read without writing anything into its folder."""
+"""A study beside others: what it is called, and what may tell it apart from them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
+from kagscope.studies.opened import Study
 from kagscope.studies.record import main_specs
 from kagscope.studies.setting_tables import runs_table
-from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_without_writing, whole_runs
 
 
-@dataclass(frozen=True)
-class FinishedStudy:
-    """A study as it stands.
+class FinishedStudy(Study):
+    """A study that is put beside others.
 
     Attributes:
         name: what it is called beside the others.
-        store: its folder.
-        runs: a row for each finished run, see :func:`~kagscope.studies.setting_tables.runs_table`.
-        results, curves: tables of :mod:`kagscope.tables.schema`.
-        left_out: runs that are not in them, and why.
-        verdicts: on the claims, by claim; empty where the study tests none.
-        measured: how its nets were measured, value by value.
-        versions: of the libraries that its runs were computed with.
     """
 
-    name: str
-    store: RunStore
-    runs: pd.DataFrame
-    results: pd.DataFrame
-    curves: pd.DataFrame
-    left_out: dict[str, str]
-    verdicts: dict[str, str]
-    measured: dict[str, str]
-    versions: dict[str, str]
+    def __init__(self, folder: str | os.PathLike[str], name: str) -> None:
+        super().__init__(folder)
+        self.name = name
 
-    @classmethod
-    def read(cls, folder: Path, name: str) -> FinishedStudy:
-        """Read a study, which may still be running.
+    @property
+    def record(self) -> dict[str, Any]:
+        """Content of ``study.json``."""
+        return self._store.study
 
-        Raises:
-            DataError: the folder is no study, one of another version, or without any finished run.
-        """
-        store = RunStore.existing(folder)
-        whole, left_out = whole_runs(store)
-        if not whole:
-            raise no_runs_error(store, left_out)
-        results, curves = read_without_writing(store, whole, RESULTS), read_without_writing(store, whole, CURVES)
-        first = next(iter(whole))
-        spec = main_specs(store.study)[first]
-        measured = {key: str(value) for key, value in (spec | spec["budget"]).items() if key != "budget"}
-        versions = {part: str(version) for part, version in store.manifest(first)["versions"].items()}
-        runs = runs_table(store, list(whole))
-        return cls(name, store, runs, results, curves, left_out, _verdicts(store), measured, versions)
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """A row for each finished run, see :func:`~kagscope.studies.setting_tables.runs_table`."""
+        return runs_table(self._store, self.runs)
 
+    @cached_property
+    def verdicts(self) -> dict[str, str]:
+        """Verdict by claim; empty where the study tests none."""
+        try:
+            claims = json.loads((self.folder / "claims.json").read_text())
+            return {str(claim["id"]): str(claim["verdict"]) for claim in claims}
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}
 
-def _verdicts(store: RunStore) -> dict[str, str]:
-    try:
-        claims = json.loads((store.folder / "claims.json").read_text())
-        return {str(claim["id"]): str(claim["verdict"]) for claim in claims}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
+    @cached_property
+    def measured(self) -> dict[str, str]:
+        """How its nets were measured, value by value."""
+        spec = main_specs(self.record)[self.runs[0]]
+        return {key: str(value) for key, value in (spec | spec["budget"]).items() if key != "budget"}
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that its runs were computed with."""
+        return {part: str(version) for part, version in self._store.manifest(self.runs[0])["versions"].items()}

@@ -66,7 +66,7 @@ class SideBySide:
         labels = {run: f"{study}: {labels[run]}" for run, study in zip(self.runs["run"], self.runs[AXIS], strict=True)}
         results, curves = (
             (table := _join(self.studies, part)).assign(training=table["run"].map(labels)).astype(columns)[list(columns)]
-            for part, columns in (("results", RESULT_COLUMNS), ("curves", CURVE_COLUMNS))
+            for part, columns in (("table", RESULT_COLUMNS), ("curves", CURVE_COLUMNS))
         )
         text = render_report(
             results=results,
@@ -85,8 +85,8 @@ class SideBySide:
                 "configs": {str(row["run"]): _configuration(row) for row in self.runs.to_dict("records")},
                 "image_shape": list(self.runs["image_shape"].iloc[0]) if len(shapes) == 1 else None,
                 "versions": {study.name: study.versions for study in self.studies},
-                "config": {study.name: study.store.study.get("settings", {}) for study in self.studies},
-                "command": "\n".join(str(study.store.study.get("command", "")) for study in self.studies),
+                "config": {study.name: study.record.get("settings", {}) for study in self.studies},
+                "command": "\n".join(str(study.record.get("command", "")) for study in self.studies),
             },
         )
         with atomic_path(Path(page)) as one:
@@ -112,20 +112,20 @@ def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
         InputError: fewer than two folders, the same one twice, or studies with no score in common.
     """
     paths = [Path(folder) for folder in folders]
-    studies = tuple(FinishedStudy.read(path, name) for path, name in zip(paths, names_of(paths), strict=True))
-    runs = pd.concat([study.runs.assign(study=study.name, run=_prefix(study, study.runs["run"])) for study in studies])
+    studies = tuple(FinishedStudy(path, name) for path, name in zip(paths, names_of(paths), strict=True))
+    runs = pd.concat([study.settings.assign(study=study.name, run=_prefix(study, study.settings["run"])) for study in studies])
     runs = _name_data(runs.reset_index(drop=True))
     varied = [AXIS, *varied_axes(runs)]
-    results = _shared_rows(_join(studies, "results"), runs["data"].nunique() == 1)
+    results = _shared_rows(_join(studies, "table"), runs["data"].nunique() == 1)
     if results.empty:
-        layers = [f"{study.name} (layers {', '.join(filter(None, layers_of(study.results))) or 'none'})" for study in studies]
+        layers = [f"{study.name} (layers {', '.join(filter(None, layers_of(study.table))) or 'none'})" for study in studies]
         raise InputError(
             f"{' and '.join(layers)} have no score of the same layer, order and selection in common; compare studies that "
             "measure the same"
         )
     nets = Nets.of(results, runs, varied)
     _check_shared(nets, studies)
-    return SideBySide(studies, runs, nets.axes, comparisons(nets, [AXIS]), tuple(nets.tied(AXIS)))
+    return SideBySide(studies, runs, nets.axes, comparisons(nets, [AXIS]), tuple(nets.tied_axes(AXIS)))
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

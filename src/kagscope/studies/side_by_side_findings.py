@@ -22,7 +22,7 @@ def side_by_side_findings(
     own = [
         Finding(f"{study.name}: {finding}", code=finding.code, study=study.name, **finding.numbers)
         for study in studies
-        for finding in [*learning(study.results), *left_out_findings(study.left_out, len(study.runs))]
+        for finding in [*learning(study.table), *left_out_findings(study.left_out, len(study.runs))]
     ]
     return [
         _what_differs(studies, runs, tied),
