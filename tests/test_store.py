@@ -218,6 +218,7 @@ def test_killed_in_the_middle_of_a_run(tmp_path: Path) -> None:
     assert store.is_complete("run0")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_killed_at_random_moments_no_run_is_lost_or_broken(tmp_path: Path) -> None:
     rng = random.Random(0)
