@@ -11,7 +11,7 @@ import torch
 import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.data import load
-from kagscope.data.variants import degraded, small_mnist10k
+from kagscope.data.variants import degrade, small_mnist10k
 from kagscope.studies.file import configs
 from kagscope.studies.setting_tables import steps_to
 from kagscope.studies.study import run_study
@@ -20,7 +20,7 @@ from kagscope.training.first_layer import FIRST_LAYERS, rows_like, started_from
 from kagscope.training.models import mlp
 from studies import Here, small_study
 
-DIGITS = degraded(load("digits"), 96)
+DIGITS = degrade(load("digits"), 96)
 SETTINGS = {"hidden": (6, 5), "epochs": 2, "batch_size": 32, "checkpoints": 3}
 
 
