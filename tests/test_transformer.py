@@ -90,3 +90,12 @@ def test_patterns_of_blocks_come_in_the_order_of_depth(bert: tuple[Any, dict[str
     report = kag.measure(model, words, layers="encoder.layer.*.intermediate", layer_map="block", tokens=1, points=1, k=1)
     names = [f"encoder.layer.{number}.intermediate" for number in range(6)]
     assert [one["name"] for one in report.layers] == list(report.table["layer"].unique()) == names
+
+
+def test_rows_of_every_block_are_more_aligned_than_those_drawn_anew(bert: tuple[Any, dict[str, torch.Tensor]]) -> None:
+    model, words = bert
+    blocks: dict[str, Any] = {"layers": "encoder.layer.*.intermediate", "layer_map": "block", "tokens": 1, "points": 1, "k": 1}
+    report = kag.measure(model, words, **blocks, scores=["axis_alignment"], baseline="reinit", baseline_seeds=1)
+    rows = report.table[report.table["score"] == "axis_alignment"]
+    found = (rows["value"] / rows["baseline"]).to_numpy()
+    assert found == pytest.approx([1.043, 1.07, 1.086, 1.089, 1.082, 1.046], abs=0.01)  # docs/results/all-minilm-l6-v2.md
