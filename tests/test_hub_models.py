@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def test_a_folder_is_loaded_and_measured(tmp_path: Path) -> None:
     report = Report.load(tmp_path / "out")
     assert report.provenance["model"] == "hf:tiny"
     assert report.provenance["revision"] == found.revision
+    assert report.provenance["versions"]["transformers"] == metadata.version("transformers")
     assert len({one["name"] for one in report.layers}) == 2
     with torch.no_grad():
         next(model.parameters()).add_(1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from functools import lru_cache
+import sys
+from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -14,18 +16,23 @@ ENGINE = "2"
 DEPENDENCIES = ("torch", "numpy", "numba", "scipy", "pandas", "scikit-learn", "scikit-dimension")
 
 
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """Versions of Python, kagscope and what computes for it."""
+def versions(parts: Iterable[object] = ()) -> dict[str, str]:
+    """Versions of Python, kagscope, what computes for it, and the libraries that ``parts`` (the modules of a model) come from."""
     from kagscope import __version__
 
     found = {"kagscope": __version__, "python": platform.python_version()}
-    for name in DEPENDENCIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    found |= {name: _version(name) or "unknown" for name in DEPENDENCIES}
+    makers = {type(part).__module__.partition(".")[0] for part in parts} - found.keys() - sys.stdlib_module_names
+    return found | {name: version for name in sorted(makers) if (version := _version(name))}
+
+
+@cache
+def _version(name: str) -> str | None:
+    """That of an installed distribution; None where there is none of the name, such as for a user's own file."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def hardware() -> str:

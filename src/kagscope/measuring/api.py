@@ -77,6 +77,7 @@ def measure(
         state, before = observe_all(model, found, chosen, baseline, baseline_seeds, labels, notes, tell)
     about = {
         "model": type(model).__name__,
+        "versions": versions(model.modules()),
         "points": points_of(found, chosen),
         "baseline": name_of_baseline(baseline, len(before)),
         "seconds": round(time.perf_counter() - since, 3),
@@ -164,6 +165,7 @@ def measure_series(
             before = before or ([state] if from_first else [])
             about = {
                 "model": type(model).__name__,
+                "versions": versions(model.modules()),
                 "points": points_of(found, chosen),
                 "baseline": f"step {next(iter(reports), step)}" if from_first else name_of_baseline(baseline, len(before)),
                 "weights": name,
@@ -204,14 +206,14 @@ def observe_all(
 
 
 def report_of(state: State, before: Sequence[State], notes: Sequence[str], about: Mapping[str, Any]) -> Report:
-    """The report of one network beside its baselines; ``about`` is its provenance, versions are added."""
+    """The report of one network beside its baselines; ``about`` is its provenance, spec and hardware are added."""
     return Report(
         compare(state, before),
         curves(state, before),
         layers=[record.as_json() for record in state.layers],
         settings=state.spec.as_json(),
         notes=[*state.notes, *notes],
-        provenance={**about, "spec": state.spec.id, "versions": versions(), "hardware": hardware()},
+        provenance={**about, "spec": state.spec.id, "hardware": hardware()},
         units=unit_table(state, before),
     )
 

@@ -102,7 +102,8 @@ class Tracker:
         self._model = model = unwrap(model)  # which shares its parameters
         self._log_scores = log_scores
         self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
-        self._about = {"model": type(model).__name__, "points": points_of(self._probe.inputs, self._probe.spec)}
+        count = points_of(self._probe.inputs, self._probe.spec)
+        self._about = {"model": type(model).__name__, "versions": versions(model.modules()), "points": count}
         first_step = check_step(first_step, "first_step")
         self._unwritten: list[Part] = []
         self._skipped: list[int] = []
@@ -211,7 +212,7 @@ class Tracker:
     def report(self) -> Report:
         """What was measured so far."""
         if self._found is None:
-            about = {**self._about, "seconds": round(self._overhead.measuring, 3), "versions": versions(), "hardware": hardware()}
+            about = {**self._about, "seconds": round(self._overhead.measuring, 3), "hardware": hardware()}
             settings = self._probe.spec.as_json()
             notes = self._baseline.states[0].notes
             self._found = _report(self._parts, self._damaged, self._skipped, settings, about, notes)
