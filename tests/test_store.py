@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -266,7 +267,10 @@ def test_a_foreign_folder_is_refused_and_untouched(tmp_path: Path) -> None:
 
 def test_another_study_is_refused_and_untouched(tmp_path: Path) -> None:
     new_store(tmp_path).publish("a", fill, {})
-    refused(tmp_path, OutputError, "holds another study", lambda: RunStore.open(tmp_path, STUDY, "1e" * 32))
+    other = {"settings": {"data": "mnist"}}
+    for study, said in ((STUDY, "other data"), (other, 'data is "digits" there and "mnist" here')):
+        start = partial(RunStore.open, tmp_path, study, "1e" * 32)
+        refused(tmp_path, OutputError, f"holds another study .{said}", start)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"{}", b"\xff", b'{"kagscope_store": 2}'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self
@@ -87,3 +88,16 @@ def close_names(name: str, known: Iterable[str], at_most: int = 3) -> str:
     """``" (did you mean a or b?)"``, or nothing where no known name is close."""
     matches = difflib.get_close_matches(name, list(known), n=at_most, cutoff=0.6)
     return f" (did you mean {' or '.join(matches)}?)" if matches else ""
+
+
+def differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """What differs between two nested mappings of plain values, each as "run.epochs is 20 there and 10 here"."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        keys = dict.fromkeys([*there, *here])
+        return [one for key in keys for one in differences(there.get(key), here.get(key), f"{name}.{key}" if name else str(key))]
+    return [] if there == here else [f"{name} is {_short_json(there)} there and {_short_json(here)} here"]
+
+
+def _short_json(value: Any, longest: int = 60) -> str:
+    text = "not given" if value is None else json.dumps(value)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

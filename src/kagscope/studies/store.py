@@ -22,7 +22,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from kagscope.base.errors import DataError, OutputError
 from kagscope.base.files import atomic_write
 from kagscope.base.folders import is_ours
+from kagscope.base.messages import differences
 from kagscope.base.provenance import versions
 from kagscope.studies.locks import Leases
 from kagscope.studies.record import CONFIG, MANIFEST, STORE_VERSION, STUDY_FILE, WEIGHTS, read_study
@@ -66,7 +67,7 @@ class RunStore:
         path = Path(folder)
         known = is_ours(path, STUDY_FILE, otherwise="holds no kagscope study", instead="give another --out")
         if known:
-            _same_study(path, fingerprint)
+            _same_study(path, fingerprint, study)
         try:
             path.mkdir(parents=True, exist_ok=True)
             record = {"kagscope_store": STORE_VERSION, "kagscope": versions()["kagscope"], "fingerprint": fingerprint, **study}
@@ -233,15 +234,17 @@ class RunStore:
         return json.loads((self.run_folder(run_id) / MANIFEST).read_text())
 
 
-def _same_study(folder: Path, fingerprint: str) -> None:
+def _same_study(folder: Path, fingerprint: str, asked: Mapping[str, Any]) -> None:
     try:
-        held = read_study(folder)["fingerprint"]
+        held = read_study(folder)
     except DataError as error:
         raise OutputError(f"{error}; give another --out") from error
-    if held != fingerprint:
-        raise OutputError(
-            f"{folder} holds another study (other settings or data); give a new --out, or the settings it was started with"
-        )
+    if held["fingerprint"] == fingerprint:
+        return
+    there, here = ({"name": one.get("name"), **one.get("settings", {})} for one in (held, asked))
+    others = differences(there, here)
+    what = "; ".join(others[:3]) + ("; …" if len(others) > 3 else "") or "other data of the same name"
+    raise OutputError(f"{folder} holds another study ({what}); give a new --out, or the settings it was started with")
 
 
 def _digest(file: str | Path) -> str:
