@@ -124,6 +124,7 @@ def test_what_the_terminal_shows(here: Path) -> None:
     layers = done("nets.py:Deep", *SMALL, "--list-layers")
     assert max(len(line) for text in (out.stdout, deep.stdout, layers.stdout) for line in text.splitlines()) <= 80
     assert re.search(r"unused +Linear +not called +325", layers.stdout)
+    assert re.search(r"unused +Linear +325", done("nets.py:Deep", "--list-layers").stdout)
     assert {entry.name for entry in Path("o").iterdir()} == {
         "table.parquet",
         "units.parquet",

@@ -73,7 +73,7 @@ def _is_given(context: typer.Context, option: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-@app.command()
+@app.command(short_help="Train MLPs, measure them, judge the paper's claims.")
 def reproduce(
     context: typer.Context,
     data: Annotated[
@@ -166,11 +166,11 @@ def reproduce(
     run_command(job, debug)
 
 
-app.command()(report)
+app.command(short_help="Rebuild a folder's report, or compare studies.")(report)
 app.command()(measure)
-app.command("measure-matrices")(measure_matrices)
-app.add_typer(study_app, name="study")
-app.command()(prune)
+app.command("measure-matrices", short_help="Measure every matrix in a file.")(measure_matrices)
+app.add_typer(study_app, name="study", short_help="Many runs from a short file: init, plan, run, …")
+app.command(short_help="Remove units that are constant at all inputs.")(prune)
 
 
 def main(arguments: list[str] | None = None) -> Any:

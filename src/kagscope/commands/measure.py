@@ -48,7 +48,9 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    list_layers: Annotated[bool, typer.Option("--list-layers", help="Show the model's layers and stop.")] = False,
+    list_layers: Annotated[
+        bool, typer.Option("--list-layers", help="Show the model's layers and stop; with --data their output shapes too.")
+    ] = False,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -96,7 +98,7 @@ def measure(
         shape = None if input_shape is None else numbers("input-shape", input_shape)
         named = pairs("argument", argument or ())
         from kagscope.commands.outputs import Targets
-        from kagscope.commands.sources import Wanted, prepare
+        from kagscope.commands.sources import Wanted, bare_model, prepare
         from kagscope.measuring.spec import QUICK, MeasureSpec, spec_from
 
         targets = Targets(out, html, csv, parquet)
@@ -105,13 +107,17 @@ def measure(
         from kagscope.commands.measured import measure_and_show
 
         MeasureSpec(**wanted)  # an option that cannot be used is told before a model is loaded
+        asked = Wanted(model, named, tuple(weights or ()), baseline, data, split, shape, wanted.get("seed", 0))
+        notes: list[str] = []
+        if list_layers and data is None and not Path(model).is_dir():
+            with contextlib.redirect_stdout(sys.stderr):
+                bare, _ = bare_model(asked)
+            show_layers(bare)
+            return
         with contextlib.redirect_stdout(sys.stderr):  # whatever the user's own code prints
-            notes: list[str] = []
-            subject = prepare(
-                Wanted(model, named, tuple(weights or ()), baseline, data, split, shape, wanted.get("seed", 0)), notes.append
-            )
+            subject = prepare(asked, notes.append)
         if list_layers:
-            show_layers(subject)
+            show_layers(subject.model, subject.inputs)
             return
         if "image_shape" not in wanted and _columns_are_pixels(subject, wanted.get("layer_map", "input")):
             wanted["image_shape"] = subject.source.image_shape

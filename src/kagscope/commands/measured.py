@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import typer
+from torch import nn
 
 from kagscope.base.errors import DataError
 from kagscope.base.files import atomic_path, atomic_write
@@ -19,7 +20,7 @@ from kagscope.commands.sources import Subject
 from kagscope.figures.steps import figure_by_step
 from kagscope.figures.write import write_all
 from kagscope.jacobians.inputs import as_inputs
-from kagscope.jacobians.layers import find_layers, see_calls
+from kagscope.jacobians.layers import Call, find_layers, see_calls
 from kagscope.jacobians.runner import Runner
 from kagscope.jacobians.untouched import untouched
 from kagscope.measuring.api import measure, measure_series
@@ -27,14 +28,18 @@ from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec
 
 
-def list_layers(subject: Subject) -> None:
-    """Print the layers of the model as one forward pass calls them."""
-    inputs = as_inputs(subject.inputs).take(slice(0, 2))
-    with untouched(subject.model):
-        paths, _ = find_layers(subject.model, "**")
-        calls = see_calls(Runner(subject.model, None, 0), inputs, {path: None for path in paths if path}, set())
-    parts = dict(subject.model.named_modules())
-    calls = [call for call in calls if call.shape or not list(parts[call.path].children())]  # no containers such as ModuleList
+def list_layers(model: nn.Module, inputs: Any = None) -> None:
+    """Print the layers of a model: as one forward pass calls them, or without inputs by their names alone."""
+    parts = dict(model.named_modules())
+    if inputs is None:
+        calls = [Call(path, path, 0, type(part).__name__) for path, part in parts.items()]
+        calls = [call for call in calls if call.path and not isinstance(parts[call.path], nn.ModuleList | nn.ModuleDict)]
+    else:
+        with untouched(model):
+            paths, _ = find_layers(model, "**")
+            few = as_inputs(inputs).take(slice(0, 2))
+            calls = see_calls(Runner(model, None, 0), few, {path: None for path in paths if path}, set())
+        calls = [call for call in calls if call.shape or not list(parts[call.path].children())]  # no ModuleList
     counts = {path: sum(p.numel() for p in module.parameters()) for path, module in parts.items()}
     terminal.print_layers(calls, counts)
 

@@ -85,7 +85,7 @@ def prepare(wanted: Wanted, say: Say) -> Subject:
         raise InputError(
             "--data is missing; give a data set (mnist10k, digits, mnist, a folder) or a file of inputs (.npz, .npy, .pt)"
         )
-    model, about = _model(wanted)
+    model, about = bare_model(wanted)
     series = is_series(wanted.weights)
     checkpoints = tuple(find_checkpoints(wanted.weights)) if series else ()
     initial = copy.deepcopy(model) if wanted.baseline == "initial" else None
@@ -99,7 +99,7 @@ def prepare(wanted: Wanted, say: Say) -> Subject:
     return replace(subject, about=about)
 
 
-def _model(wanted: Wanted) -> tuple[nn.Module, dict[str, str]]:
+def bare_model(wanted: Wanted) -> tuple[nn.Module, dict[str, str]]:
     """The model without ``--weights``; and of a published one its name and revision."""
     if not is_published(wanted.model):
         return load_model(wanted.model, wanted.arguments, seed=wanted.seed), {}

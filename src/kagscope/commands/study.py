@@ -68,7 +68,7 @@ def init(
     run_command(job, debug)
 
 
-@app.command()
+@app.command(short_help="List the runs, with an estimate of time and disk.")
 def plan(
     file: File,
     set_: Set = None,
@@ -112,7 +112,7 @@ def plan(
     run_command(job, debug)
 
 
-@app.command()
+@app.command(short_help="Compute the runs that the folder does not hold yet.")
 def run(
     file: File,
     out: Annotated[Path, typer.Option(help="Output folder: new, empty, or of the study of this name, which then goes on.")],
@@ -153,7 +153,7 @@ def run(
     run_command(job, debug)
 
 
-@app.command()
+@app.command(short_help="Show runs: done, running, failed, damaged, missing.")
 def status(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
     """Show which runs are done, running, failed (and why), damaged or missing."""
 
@@ -172,4 +172,4 @@ def status(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
     run_command(job, debug)
 
 
-app.command()(report)
+app.command(short_help="Rebuild the report of a folder.")(report)
