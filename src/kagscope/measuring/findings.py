@@ -76,9 +76,9 @@ def _course(table: pd.DataFrame, steps: list[int]) -> Iterator[Finding]:
         last, highest = rows.iloc[-1], rows.iloc[int(rows["ratio"].argmax())]
         k, onset = int(last["k"]), onsets[str(layer)]
         since = (
-            "it never left the baseline's interval"
+            f"no onset: {onset['reason']}"
             if onset["step"] is None
-            else f"it {onset['direction']} away from the baseline's since step {onset['step']}"
+            else f"it {onset['direction']} away from the baseline's from step {onset['step']} on"
         )
         yield Finding(
             f"Layer {layer}: PR (k = {k}) is {last['ratio']:.2f}{_interval(last)} times the baseline's at step "
@@ -114,7 +114,7 @@ def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
     most = chosen.sort_values("ratio").iloc[-1]
     if not most["ratio"] > 1 + LEAST_RATIO:
         yield Finding(
-            f"In no layer do the 2 x 2 minors concentrate over {LEAST_RATIO:.0%} more than in the baseline "
+            f"In no layer are the 2 x 2 minors more than {LEAST_RATIO:.0%} more concentrated than in the baseline "
             f"(the largest PR ratio is {most['ratio']:.2f}).",
             code="no_concentration",
             ratio=float(most["ratio"]),
@@ -139,31 +139,36 @@ def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _constant(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    rows = {one["name"]: one["rows"] for one in layers}
-    constant = (summary["score"] == "constant_units_exact") & (summary["value"] > 0) & summary["exact"]
-    for row in summary[constant].to_dict("records"):
-        units, layer = int(row["value"]), str(row["layer"])
-        yield Finding(
-            f"{units} of {rows.get(layer, 0)} units of layer {layer} are constant around every point: "
-            "their slopes there are below the rounding of float32 beside the layer's largest.",
-            code="constant_units",
-            layer=layer,
-            units=units,
-        )
+    yield from _units(
+        summary[summary["exact"]],  # not estimated from drawn rows
+        "constant_units_exact",
+        {one["name"]: one["rows"] for one in layers},
+        "Constant around every point: {}; their slopes there are below the rounding of float32 beside the layer's largest.",
+        "constant_units",
+    )
 
 
 def _unfelt(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    columns = {one["name"]: one["columns"] for one in layers}
-    for row in summary[(summary["score"] == "unfelt_units_exact") & (summary["value"] > 0)].to_dict("records"):
-        units, layer = int(row["value"]), str(row["layer"])
-        beside = "" if np.isnan(row["baseline"]) else f" (baseline: {row['baseline']:.3g})"
-        yield Finding(
-            f"{units} of {columns.get(layer, 0)} units of layer {layer} are not felt by the output at any point{beside}: "
-            "no slope above rounding.",
-            code="unfelt_units",
-            layer=layer,
-            units=units,
-        )
+    yield from _units(
+        summary,
+        "unfelt_units_exact",
+        {one["name"]: one["columns"] for one in layers},
+        "Not felt by the output at any point: {}; no slope is above rounding.",
+        "unfelt_units",
+    )
+
+
+def _units(summary: pd.DataFrame, score: str, sizes: Mapping[str, Any], text: str, code: str) -> Iterator[Finding]:
+    """One finding for all layers that have such units, and how many the baseline has."""
+    found = summary[(summary["score"] == score) & (summary["value"] > 0)]
+    if found.empty:
+        return
+    parts = []
+    for layer, units, before in found[["layer", "value", "baseline"]].itertuples(index=False):
+        beside = "" if np.isnan(before) else f" (baseline: {before:.3g})"
+        parts.append(f"{int(units)} of {sizes.get(str(layer), 0)} units of layer {layer}{beside}")
+    layers = ", ".join(str(layer) for layer in found["layer"])
+    yield Finding(text.format(", ".join(parts)), code=code, layer=layers, units=int(found["value"].sum()))
 
 
 def _undefined_findings(table: pd.DataFrame) -> Iterator[Finding]:
@@ -185,7 +190,7 @@ def _sampling_findings(table: pd.DataFrame) -> Iterator[Finding]:
     error = float((sampled["stderr"] / sampled["value"].abs()).replace([np.inf], np.nan).median())
     names = by_order(zip(sampled["score"].astype(str), sampled["k"], strict=True))
     yield Finding(
-        f"{names} were sampled, with a median standard error of {error:.2%}; all other numbers are exact, up to rounding.",
+        f"Sampled, with a median standard error of {error:.2%}: {names}; all other numbers are exact, up to rounding.",
         code="sampled",
         count=len(sampled),
         of=len(table),
