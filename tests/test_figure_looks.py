@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.figure
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -22,7 +23,8 @@ from kagscope.base.errors import InputError
 from kagscope.figures import distributions
 from kagscope.figures.colours import SEQUENTIAL, diverging, ratio_norm, to_lab
 from kagscope.figures.looks import LINES, Settings, line_looks
-from kagscope.figures.style import OKABE_ITO
+from kagscope.figures.panels import Panel, draw_grid
+from kagscope.figures.style import DOUBLE_COLUMN, OKABE_ITO, show_range
 from kagscope.tables.means import summarise
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear sRGB
@@ -196,3 +198,21 @@ def test_what_cannot_be_drawn_is_said(case: str) -> None:
     draw, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         draw()
+
+
+def test_panels_that_share_an_axis_show_the_range_of_each() -> None:
+    left, right = mpl.figure.Figure().subplots(1, 2, sharey=True)
+    for ax, high in ((left, 100.0), (right, 10.0)):
+        ax.plot([1, high])
+        show_range(ax, 1, high)
+    assert left.get_ylim() == right.get_ylim() == (1, 100)
+
+
+def test_names_of_axes_of_neighbours_do_not_overlap() -> None:
+    panel = Panel(lambda ax: ax.set_xlabel("minimum distance between columns (pixels)"))
+    figure = draw_grid([[panel] * 3], DOUBLE_COLUMN, 2.0)
+    figure.draw_without_rendering()
+    ends = [(box.x0, box.x1) for box in (ax.xaxis.label.get_window_extent() for ax in figure.axes)]
+    assert all(a[1] < b[0] for a, b in pairwise(ends))
+    assert ends[0][0] > 0
+    assert ends[-1][1] < figure.bbox.x1

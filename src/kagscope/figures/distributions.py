@@ -29,6 +29,7 @@ from kagscope.figures.style import (
     legend_above,
     log_ticks,
     new_axes,
+    show_range,
     style,
 )
 from kagscope.tables.means import curve_means, layers_of, select, trainings_of, widths_of
@@ -99,7 +100,7 @@ def plot_zipf(
                 ax.plot(rank[at], mean[at], marker="o", color=line.colour, markersize=4.5, markeredgecolor="white", zorder=5)
         ax.set_yscale("log")
         shown = pd.concat([line.points["y"] for line in lines]).clip(lower=FLOOR)
-        ax.set_ylim(float(shown.min()) / 1.5, float(shown.max()) * 1.5)
+        show_range(ax, float(shown.min()) / 1.5, float(shown.max()) * 1.5)
         log_ticks(ax)
         ax.set_xlim(0, 1.02)
         ax.set_xlabel("rank / number of rows")
@@ -153,7 +154,7 @@ def plot_minor_histogram(
                     ax.bar(at + (order - (len(lines) - 1) / 2) * bar, bars[order][name], 0.86 * bar, color=line.colour, zorder=3)
         ax.set_yscale("log")
         highest = [float(line.points["y"].max()) for line in lines] + [max(heights.values()) for heights in bars]
-        ax.set_ylim(1e-6, 2 * max(highest))
+        show_range(ax, 1e-6, 2 * max(highest))
         log_ticks(ax)
         _octave_ticks(ax, left, right, places)
         ax.set_xlabel("minor / mean minor")
@@ -287,16 +288,16 @@ def _grid(
             return draw(layer, 2, training, ax)
 
         handles = line_handles(_lines(select(table, width=width, layer=layers[0]), settings.trainings[0]))
-        return study_panels(reduced, one, score=curve, handles=[*handles, *more, _width_handle(width)])
+        return study_panels(reduced, one, score=curve, handles=[*handles, *more, _note(f"(width {width}, k = 2)")])
     orders = sorted(int(k) for k in table["k"].unique())[:4]
     rows = []
     for layer in layers:
         titles = {k: f"{layer_label(layer)}, k = {k}" for k in orders}
         rows.append([Panel(partial(draw, layer, k, None), titles[k], None if k == orders[0] else "") for k in orders])
     wide = SINGLE_COLUMN if len(orders) == 1 else min(DOUBLE_COLUMN, 2.5 * len(orders))
-    handles = [*line_handles(_lines(select(table, width=width), None)), *more, _width_handle(width)]
+    handles = [*line_handles(_lines(select(table, width=width), None)), *more, _note(f"(width {width})")]
     return draw_grid(rows, wide, 1.95 * len(layers) + 0.5, sharey=curve == "zipf", outer=True, handles=handles)
 
 
-def _width_handle(width: int) -> Line2D:
-    return legend_line(linestyle="", label=f"(width {width})")
+def _note(text: str) -> Line2D:
+    return legend_line(linestyle="", label=text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from textwrap import fill
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -36,6 +37,7 @@ class Panel(NamedTuple):
 Row = Sequence[Panel]
 Shared = bool | Literal["row", "col"]
 Draw = Callable[[str, str | None, Axes], object]
+LETTERS = 13  # of the name of an axis, an inch of a panel
 SMALL: dict[str, Any] = {"fontsize": 7, "fontweight": "normal"}
 
 
@@ -79,6 +81,8 @@ def draw_grid(
                 if one.title:
                     ax.set_title(one.title, **(title_look or {}))
                 ax.set_ylabel("" if sharey and place else ax.get_ylabel() if one.label is None else one.label)
+                if (name := ax.get_xlabel()) and "\n" not in name:
+                    ax.set_xlabel(fill(name, int(LETTERS * width / columns)))
                 below = down + 1 < len(rows) and place < len(rows[down + 1])
                 if below and (bool(sharex) if outer is None else outer):
                     ax.set_xlabel("")

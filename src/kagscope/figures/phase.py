@@ -22,6 +22,7 @@ from kagscope.figures.study import first_layer
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style
 from kagscope.tables.means import require
 
+LETTER = 0.62  # width of a digit, of the size of the type
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("column_divergence", 1), ("kl_uniform", 2))
 
 
@@ -62,10 +63,14 @@ def plot_phase(
         ax.grid(False)
         colours = ratio_colours(norm) if measure == "ratio" else mpl.colormaps[SEQUENTIAL]
         ax.imshow(grid, cmap=colours, norm=norm, origin="lower", aspect="auto")
+        texts = {place: _number(value, grid) for place, value in np.ndenumerate(grid) if np.isfinite(value)}
+        inches = ax.get_position().width * float(ax.figure.bbox.width) / float(ax.figure.dpi)
+        wide = 72 * inches / len(columns)  # of a field, in points
+        size = min(6.5, wide / (LETTER * max(map(len, texts.values()), default=1)))
         for (i, j), value in np.ndenumerate(grid):
             if np.isfinite(value):
                 dark = to_lab(np.array(colours(norm(value))[:3]))[0] < 60
-                ax.text(j, i, _number(value, grid), ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+                ax.text(j, i, texts[i, j], ha="center", va="center", fontsize=size, color="white" if dark else "black")
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         names = [value_label(value) for value in columns]

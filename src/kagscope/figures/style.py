@@ -123,6 +123,14 @@ def interval_lengths(means: pd.DataFrame) -> np.ndarray:
     return np.nan_to_num(np.stack([mean - low, high - mean]), nan=0.0).clip(min=0.0)
 
 
+def show_range(ax: Axes, low: float, high: float) -> None:
+    """Set the vertical range; where other panels with lines share the axis, widen theirs."""
+    if any(one.lines or one.patches for one in ax.get_shared_y_axes().get_siblings(ax) if one is not ax):
+        shown = ax.get_ylim()
+        low, high = min(low, shown[0]), max(high, shown[1])
+    ax.set_ylim(low, high)
+
+
 def log_ticks(ax: Axes) -> None:
     """A vertical log axis with about five decades named; 1, 2 and 5 of each where it spans less than two."""
     low, high = ax.get_ylim()
