@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import string
@@ -26,6 +25,7 @@ from kagscope.report.claims import EVIDENCE, claims_shown
 from kagscope.report.numbers import clean, number
 from kagscope.report.page import pack, script, unpack
 from kagscope.report.payload import build_payload, undefined_counts
+from kagscope.report.units import STEPS, ZERO
 from kagscope.tables import means as reduced
 
 
@@ -60,14 +60,14 @@ def test_embedded_numbers_are_those_of_the_table(study: tuple[pd.DataFrame, pd.D
     means = raw.groupby("seed", observed=True)["ratio"].mean()
     entry = find(payload["series"], **one)
     ratio = entry["data"][payload["columns"].index("ratio")][entry["step"].index(20)]
-    assert ratio == pytest.approx(means.mean(), rel=1e-5)
+    assert ratio == pytest.approx(means.mean(), rel=1e-3)
     assert entry["last"] == 20
     window = reduced.select(study[0], layer="hidden1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
     grid = find(payload["maps"], layer="hidden1", width=16, training="standard", label=None)
-    assert grid["ratio"][6 * 8 + 1] == pytest.approx(window.groupby("seed", observed=True)["ratio"].mean().mean(), rel=1e-4)
+    assert grid["ratio"][6 * 8 + 1] == pytest.approx(window.groupby("seed", observed=True)["ratio"].mean().mean(), rel=1e-3)
     run = find(payload["runs"], run="standard-w16-s1")
     own = reduced.select(study[0], run="standard-w16-s1", layer="hidden1", k=2, selection="all", score="pr", step=20)
-    assert run["pr"][0] == pytest.approx(own["ratio"].mean(), rel=1e-5)
+    assert run["pr"][0] == pytest.approx(own["ratio"].mean(), rel=1e-3)
 
 
 def test_single_numbers_are_not_embedded(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -91,7 +91,8 @@ def test_histogram_gaps_are_zeros_and_mass_is_kept(study: tuple[pd.DataFrame, pd
 
 
 @pytest.mark.parametrize(
-    ("value", "kept"), [(float("nan"), None), (float("inf"), None), (2.0, 2), (1 / 3, 0.333333), (-1.5e-9, -1.5e-9)]
+    ("value", "kept"),
+    [(float("nan"), None), (float("inf"), None), (2.0, 2), (1 / 3, 0.3333), (123456.0, 123456), (-1.5e-9, -1.5e-9)],
 )
 def test_embedded_numbers_are_json(value: float, kept: float | None) -> None:
     assert clean(value) == kept
@@ -184,17 +185,18 @@ def test_bad_input_and_output(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path
         write_report(tmp_path / "no" / "r.html", results=study[0].iloc[:0], curves=study[1].iloc[:0], claims=[], provenance={})
 
 
-def test_units_are_the_rows_to_eight_bits(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+def test_units_are_the_rows_in_steps_of_colour(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     units = make_units(["standard-w16-s0"])
     found = build_payload(*study, {"image_shape": [8, 8], "units": units})["units"]
     assert [entry["layer"] for entry in found] == ["hidden1", "hidden2"]
     for entry in found:
         one = units["standard-w16-s0"].query("layer == @entry['layer']")
         rows = np.stack(one["row"].to_list())
-        steps = np.frombuffer(base64.b64decode(entry["images"]), dtype=np.int8).reshape(rows.shape)
+        steps = np.array([ord(character) - ZERO for character in entry["images"]]).reshape(rows.shape)
+        assert not set(entry["images"]) & {'"', "\\"}
         peak = np.abs(rows).max(axis=1, keepdims=True)
-        assert np.abs(steps * peak / 127 - rows).max() <= peak.max() / 254 * 1.001
-        assert entry["zero_share"] == pytest.approx(one["zero_share"])
+        assert np.abs(steps * peak / STEPS - rows).max() <= peak.max() / (2 * STEPS) * 1.001
+        assert entry["zero_share"] == pytest.approx(one["zero_share"], rel=1e-3)
         assert (entry["width"], entry["training"], entry["seed"], entry["shape"]) == (16, "standard", 0, [8, 8])
 
 
@@ -236,7 +238,7 @@ def test_onsets_are_those_of_intervals_over_nets(study: tuple[pd.DataFrame, pd.D
             "over": "nets",
             "ratio": 0,
         }
-        assert entry["onset"]["ratio"] == pytest.approx(ratio[first], rel=1e-4)
+        assert entry["onset"]["ratio"] == pytest.approx(ratio[first], rel=1e-3)
         seen += 1
     assert seen > 10
 
@@ -272,7 +274,7 @@ def test_of_one_network_intervals_are_those_over_points(tmp_path: Path) -> None:
         if not entry["exact"] or pd.isna(row["ratio_low"]):
             continue
         found = [entry["data"][payload["columns"].index(name)][-1] for name in ("ratio", "ratio_low", "ratio_high")]
-        assert found == pytest.approx([row["ratio"], row["ratio_low"], row["ratio_high"]], rel=1e-4)
+        assert found == pytest.approx([row["ratio"], row["ratio_low"], row["ratio_high"]], rel=1e-3)
         checked += 1
     assert checked > 5
     assert payload["settings"]["names"] == ["model", "baseline"]

@@ -103,7 +103,7 @@ def _layer_table(report: Report) -> dict[str, Any]:
     summary = summary[summary["score"].isin(SHOWN) & ~summary["selection"].str.startswith("window(")]
     scores = [name for name in SHOWN if (summary["score"] == name).any()]
     against = summary["ratio"].notna().any()
-    heads = [[score_label(name), *([f"{name} / baseline", "low", "high"] if against and name == "pr" else [])] for name in scores]
+    heads = [[score_label(name), *(["PR / baseline", "from", "to"] if against and name == "pr" else [])] for name in scores]
     rows = []
     for (layer, k, selection), group in summary.groupby(["layer", "k", "selection"], observed=True, sort=False):
         by_score = {str(row["score"]): row for row in group.to_dict("records")}

@@ -13,7 +13,6 @@ from kagscope.tables.means import curve_means
 CURVE_POINTS = 160  # points kept of a Zipf curve, evenly spaced in rank and in its logarithm
 BINS_PER_OCTAVE = 8
 NEGLIGIBLE = 1e-5  # of the minors lie in the bins that are left out on the left; their sum is kept
-DIGITS = 4
 
 
 def pack_curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
@@ -34,7 +33,7 @@ def pack_curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
 def _zipf(ordered: pd.DataFrame) -> dict[str, Any]:
     kept = ordered.iloc[_thin(len(ordered))]
     columns = {"y": "y", "low": "y_low", "high": "y_high"}
-    numbers = {name: [clean(value, DIGITS) for value in kept[column]] for name, column in columns.items()}
+    numbers = {name: [clean(value) for value in kept[column]] for name, column in columns.items()}
     return {"count": clean(ordered["x"].max()), "x": [clean(x) for x in kept["x"]], **numbers}
 
 
@@ -47,7 +46,7 @@ def _histogram(ordered: pd.DataFrame) -> dict[str, Any]:
     y = np.zeros(bins[-1] - bins[0] + 1)
     np.add.at(y, bins - bins[0], finite["y"].to_numpy())
     skip = int(np.searchsorted(np.cumsum(y), NEGLIGIBLE))
-    kept = [clean(value, DIGITS) for value in y[skip:]]
+    kept = [clean(value) for value in y[skip:]]
     return {"zeros": clean(zeros), "below": clean(y[:skip].sum()), "first": int(bins[0]) + skip, "y": kept}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-DIGITS = 6  # significant digits of embedded numbers; the page shows four at most
+DIGITS = 4  # significant digits of embedded numbers, as many as the page shows
 
 
 def number(value: Any, digits: int = 3) -> Markup:
@@ -37,15 +37,15 @@ def number_cell(value: Any, sampled: bool = False) -> dict[str, Any]:
     """A cell of a sortable table: the number as people write it, ``~`` before what was sampled, and what it is sorted by."""
     if value is None or not math.isfinite(float(value)):
         return {"text": "–", "value": ""}
-    return {"text": (escape("~ ") if sampled else escape("")) + number(value), "value": clean(value)}
+    return {"text": (escape("~ ") if sampled else escape("")) + number(value), "value": clean(value, 8)}
 
 
 def clean(value: Any, digits: int = DIGITS) -> float | int | None:
-    """A number rounded to so many significant digits, None where it is not finite."""
+    """A number rounded to so many significant digits, None where it is not finite; whole numbers stay as they are."""
     found = float(value)
     if not math.isfinite(found):
         return None
-    rounded = float(f"{found:.{digits}g}")
+    rounded = found if found.is_integer() else float(f"{found:.{digits}g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 

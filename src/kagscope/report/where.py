@@ -13,7 +13,6 @@ from kagscope.tables.means import final, summarise, windows
 from kagscope.tables.schema import BOOKKEEPING
 
 KEYS = ("layer", "k", "score", "width", "training", "radius")
-DIGITS = 5
 
 
 def pack_maps(nets: pd.DataFrame, results: pd.DataFrame, labels: Mapping[int, int] | None) -> list[dict[str, Any]]:
@@ -58,7 +57,7 @@ def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[d
         for measure in wanted:
             grid = np.full(len(rows) * len(columns), np.nan)
             grid[place] = group[measure]
-            entry[measure] = [clean(value, DIGITS) for value in grid]
+            entry[measure] = [clean(value) for value in grid]
         if sum(value is not None for value in entry["value"]) > 1:  # one window alone is no map
             maps.append(entry)
     return maps

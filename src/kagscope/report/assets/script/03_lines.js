@@ -2,19 +2,21 @@
 const Lines = (() => {
   const { node } = Svg, format = Format.number;
   const steppy = (first) => (x) => (x <= first ? (0.6 * x) / first : 0.6 + Math.log10(x / first)); // linear to the first step, decades after
+  const DIGIT = 6.8; // width of a digit at a tick
   const there = (value) => value !== null && value !== undefined;
 
   // chart: {series: [{name, colour, dashed, hollow, plain, x, y, low, high, sampled, bars, steps, spike, mark}], xLabel, yLabel, xTicks,
   //         x: "linear|log|step", y: "linear|log", reference, label, file, none, small}
   function draw(host, chart) {
     const W = host.clientWidth ? Math.max(280, Math.min(1040, host.clientWidth - 16)) : chart.small ? 520 : 900, H = Math.round(Math.max(230, Math.min(380, 150 + W / 4))), R = 14, T = 12, B = 48;
-    const words = chart.yLabel.length > (H - B - T) / 6.8 ? chart.yLabel.split(": ") : [chart.yLabel], L = 50 + 16 * words.length; // a long label in two lines
+    const words = chart.yLabel.length > (H - B - T) / 6.8 ? chart.yLabel.split(": ") : [chart.yLabel]; // a long label in two lines
     const points = chart.series.flatMap((s) => s.x.map((x, i) => ({ x, y: s.y[i], low: s.low?.[i], high: s.high?.[i] }))).filter((p) => there(p.y));
     if (!points.length) { host.replaceChildren(Dom.make("p", { textContent: chart.none || "Nothing was measured for this choice." })); return; }
+    const range = axes(chart, points, { W, H, L: 0, R, T, B }).ys, heights = (chart.y === "log" ? Svg.logTicks(...range) : Svg.ticks(...range)).filter((y) => y >= range[0] && y <= range[1]);
+    const L = 20 + 17 * words.length + DIGIT * Math.max(...heights.map((y) => Format.tick(y).length)); // room for the label and what stands at the ticks
     const { px, py, first, xs, ys } = axes(chart, points, { W, H, L, R, T, B });
     const svg = node("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${chart.label || `${chart.yLabel} against ${chart.xLabel}`}; the numbers are in the table that follows` });
-    for (const y of chart.y === "log" ? Svg.logTicks(...ys) : Svg.ticks(...ys)) {
-      if (y < ys[0] || y > ys[1]) continue;
+    for (const y of heights) {
       svg.append(node("line", { x1: L, x2: W - R, y1: py(y), y2: py(y), class: "grid" }));
       svg.append(node("text", { x: L - 6, y: py(y) + 4, "text-anchor": "end", class: "tick" }, Format.tick(y)));
     }

@@ -113,7 +113,7 @@ const CONTROLS = {
   score: { label: "score", options: () => Page.unique(Page.here().map((s) => s.score)).sort((a, b) => Page.order.get(a) - Page.order.get(b)), name: (v) => Page.scoreLabel(v), start: "pr" },
   k: { label: "order k", options: () => Page.numbers(Page.here((s) => s.score === Page.state.score).map((s) => s.k)), name: (v) => (v ? String(v) : "none"), start: 2 },
   measure: { label: "show", options: () => ["ratio", "difference", "value"].filter((name) => name === "value" || Page.here(Page.ofLayer).some((s) => s.data[Page.column[name]].some((v) => v !== null))), name: (v) => Page.WORDS[v] },
-  axis: { label: "against", options: () => ["ball", "apart"], name: (v) => ({ ball: "ball radius", apart: "minimum distance" })[v] },
+  axis: { label: "against", options: () => ["ball", "apart"].filter((kind) => Page.here().some((s) => s.kind === kind)).concat("layers"), name: (v) => ({ ball: "ball radius", apart: "minimum distance", layers: "layers" })[v] },
   selection: { label: "columns", options: () => Page.unique(Page.here(Page.ofLayer).map((s) => s.selection)), name: String, start: "all" },
   width: { label: "width", options: () => Page.orAll("widths"), name: (v) => (v === Page.ALL ? "all" : String(v)) },
   training: { label: "training", options: () => Page.orAll("trainings"), name: (v) => (v === Page.ALL ? "all" : String(v)) },

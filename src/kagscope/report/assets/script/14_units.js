@@ -4,7 +4,8 @@ const Units = {
   FILTERS: { all: ["all", () => true], some: ["zero at some point", (u) => u.zero_share > 0], half: ["zero at half of the points", (u) => u.zero_share >= 0.5], every: ["zero at every point", (u) => u.zero_share === 1], never: ["never zero", (u) => u.zero_share === 0], axis: ["alignment above the median", (u, m) => u.alignment > m] },
   COLUMNS: ["row_norm", "zero_share", "alignment"],
   net: () => Page.data.units.find((u) => u.layer === Page.state.layer && u.width === Page.one("width") && u.training === Page.one("training")),
-  bytes(net) { net.raw ??= Int8Array.from(atob(net.images), (c) => c.charCodeAt(0)); return net.raw; },
+  STEPS: 28, ZERO: 63, // as the page's data are packed
+  pixels(net) { net.raw ??= Int8Array.from(net.images, (c) => c.charCodeAt(0) - Units.ZERO); return net.raw; },
   list(net) {
     const all = net.unit.map((unit, i) => ({ i, unit, peak: net.peak[i], ...Object.fromEntries(Units.COLUMNS.map((name) => [name, net[name][i]])) }));
     const alignments = all.map((u) => u.alignment).filter((a) => a !== null).sort((a, b) => a - b), median = alignments[alignments.length >> 1];
@@ -12,8 +13,8 @@ const Units = {
     return all.filter((u) => keep(u, median)).sort((a, b) => by(a) - by(b) || a.unit - b.unit);
   },
   paint(canvas, net, unit, range) {
-    const [tall, wide] = net.shape, raw = Units.bytes(net), size = raw.length / net.unit.length, context = canvas.getContext("2d"), image = context.createImageData(wide, tall);
-    for (let p = 0; p < size; p++) image.data.set([...Heat.rgb((raw[unit.i * size + p] / 127) * (range ? unit.peak / range : 1)), 255], 4 * p);
+    const [tall, wide] = net.shape, raw = Units.pixels(net), size = raw.length / net.unit.length, context = canvas.getContext("2d"), image = context.createImageData(wide, tall);
+    for (let p = 0; p < size; p++) image.data.set([...Heat.rgb((raw[unit.i * size + p] / Units.STEPS) * (range ? unit.peak / range : 1)), 255], 4 * p);
     context.putImageData(image, 0, 0);
   },
   said: (u) => [`norm ${Format.number(u.row_norm, 3)}`, u.zero_share === null ? "" : `zero ${Format.number(100 * u.zero_share, 2)}%`, `align ${Format.number(u.alignment, 2)}`].filter(Boolean),
@@ -49,7 +50,7 @@ Page.sections.push({
     }
     const list = Units.list(net), range = Page.state.unitscale === "common" ? Math.max(...net.peak) : 0, zeros = net.zero_share.filter((s) => s > 0).length;
     const what = net.what === "weights" ? "its incoming weights" : "the mean over the measured points of its row of the Jacobian with respect to the input (what it looks at, through the layers before it)";
-    note.textContent = `${list.length} of ${net.total} units of layer ${net.layer}${Page.alone() ? "" : ` of a net of width ${net.width}, ${net.training}, seed ${net.seed}`}${net.unit.length < net.total ? ` (${net.unit.length} of them, evenly spaced, are in this page)` : ""}. Each picture: ${what}, ${net.channels > 1 ? `its ${net.channels} channels side by side, ` : ""}stored with 8 bits; orange positive, purple negative. ${net.zero_share[0] === null ? "There is no baseline, so no threshold says which rows are zero." : `${zeros} of ${net.unit.length} have a zero row at some measured point.`}`;
+    note.textContent = `${list.length} of ${net.total} units of layer ${net.layer}${Page.alone() ? "" : ` of a net of width ${net.width}, ${net.training}, seed ${net.seed}`}${net.unit.length < net.total ? ` (${net.unit.length} of them, evenly spaced, are in this page)` : ""}. Each picture: ${what}, ${net.channels > 1 ? `its ${net.channels} channels side by side, ` : ""}in ${2 * Units.STEPS + 1} steps of colour; orange positive, purple negative. ${net.zero_share[0] === null ? "There is no baseline, so no threshold says which rows are zero." : `${zeros} of ${net.unit.length} have a zero row at some measured point.`}`;
     host.replaceChildren(...list.map((u) => Units.tile(net, u, range)));
     Table.show("units", ["unit", "row norm", "share of points with a zero row", "axis alignment", "largest entry"], list.map((u) => [u.unit, u.row_norm, u.zero_share, u.alignment, u.peak]), { label: "the units" });
     const png = Dom.button("PNG", () => Units.png(net, list, range), "Save the pictures of the units as PNG");
