@@ -1,4 +1,4 @@
-"""Take the picture of docs/finished_studies.md into docs/pictures/. Usage: python docs/make_compare_picture.py [SHORT LONG]
+"""Take the picture of docs/studies.md into docs/pictures/. Usage: python docs/make_compare_picture.py [SHORT LONG]
 
 Without two studies their folders are made first, by the commands of that page (a minute on 2 cores). Needs Chromium or Chrome.
 """

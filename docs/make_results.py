@@ -67,7 +67,7 @@ def answer(claims: list[dict[str, Any]], runs: pd.DataFrame) -> str:
     else:
         control = "No claim that holds is passed by the same nets trained on shuffled labels."
     seeds, widths = runs["seed"].nunique(), ", ".join(str(int(width)) for width in sorted(runs["width"].unique()))
-    reach = f"Not shown: what other data, depths or optimisers give; evidence are {seeds} seeds of nets {widths} wide."
+    reach = f"Not shown: what other data, depths or optimisers give; the evidence is {seeds} seeds of nets {widths} wide."
     return f"{first} {control} {reach}"
 
 

@@ -4,7 +4,7 @@ What a block is, its fence says::
 
     ```python                  runs; names live on to the next block of the page
     ```python title="nets.py"  a file of that name, written for the blocks after it; so with any other language
-    ```text title="prints"     what the Python block before it prints, to the letter
+    ```text title="prints"     what the block before it prints, to the letter but for seconds; … in a line of its own: and more
     ```sh                      each line that calls kagscope or python runs as a process of its own
     ```text, ```toml, …        is shown
 
@@ -41,11 +41,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 # half a minute or more each; their commands are also among those of README and start.md, what extend.md adds in test_extend.py
 SLOW = {
     "docs/extend.md",
-    "docs/measure_cli.md",
+    "docs/measure.md",
     "docs/prune.md",
     "docs/reproduce.md",
     "docs/studies.md",
-    "docs/finished_studies.md",
     "docs/report.md",
     "docs/studies_statistics.md",
 }
@@ -111,6 +110,7 @@ SHOWN = {
     "tensorboard",
     "cd",
 }  # not kagscope's own
+NOISE = re.compile(r"(\b\d+(\.\d+)? s\b|[ \t]+)$", re.MULTILINE)  # seconds at the end of a line, and blanks there
 INFO = re.compile(r"(?P<language>[\w+-]*)[ \t]*(?:title=\"(?P<title>[^\"\n]*)\")?[ \t]*$\n", re.MULTILINE)
 
 
@@ -130,7 +130,9 @@ class Blocks:
     def evaluate(self, example: Example) -> None:
         language, title, source = (example.region.lexemes[name] for name in ("language", "title", "source"))
         if title == "prints":
-            assert example.namespace["_printed"] == str(source)
+            printed, shown = (NOISE.sub("", text) for text in (example.namespace["_printed"], str(source)))
+            start = shown.removesuffix("…\n")
+            assert (printed == shown) if start == shown else printed.startswith(start)
         elif title:
             path = Path(title)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,8 +142,7 @@ class Blocks:
                 self._python(example)
             example.namespace["_printed"] = stream.getvalue()
         elif language in ("", "sh"):
-            for line in commands(source):
-                run(line)
+            example.namespace["_printed"] = "".join(map(run, commands(source)))
 
 
 def commands(block: str) -> list[str]:
@@ -150,19 +151,21 @@ def commands(block: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def run(line: str) -> None:
+def run(line: str) -> str:
+    """What the command prints; nothing where it is not run."""
     if any(line.startswith(start) for start in ONLY_PARSED) and line not in BEFORE.values():
         if line.startswith("kagscope"):
             parse(shlex.split(line)[1:])
-        return
+        return ""
     program, *arguments = shlex.split(f"{line} {SMALLER.get(line, '')}")
     if program in SHOWN:
-        return
+        return ""
     assert program in ("kagscope", "python"), f"what is {program!r}? Run it, or name it in SHOWN or ONLY_PARSED"
     call = [sys.executable, *(["-m", "kagscope.cli"] if program == "kagscope" else []), *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), "."]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, f"{line}\n{done.stderr}"
+    return done.stdout
 
 
 def parse(arguments: list[str]) -> None:
