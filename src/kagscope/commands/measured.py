@@ -125,7 +125,7 @@ def _show(report: Report, files: dict[str, str]) -> None:
             ]
         )
     terminal.print_summary(report.summary())
-    terminal.print_lines([f"• {sentence}" for sentence in report.findings])
+    terminal.print_findings(report.findings)
     terminal.print_lines([f"wrote {path}" for path in files.values()])
 
 

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from kagscope.commands.terminal import print_findings
+
 if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
 
@@ -141,8 +143,7 @@ def print_outcome(outcome: Outcome) -> None:
         )
     if outcome.claims:
         console.print(table)
-    for sentence in outcome.findings:
-        console.print(Text(f"• {sentence}"), highlight=False, soft_wrap=not console.is_terminal)
+    print_findings(outcome.findings, console)
     train, geometry = outcome.seconds.get("train", 0.0), outcome.seconds.get("geometry", 0.0)
     console.print(
         Text(f"{len(outcome.runs)} runs: {train:.0f} s of training and {geometry:.0f} s of geometry, over all workers"),

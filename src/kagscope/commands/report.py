@@ -145,7 +145,7 @@ def _say(findings: Sequence[str], page: Path, quiet: bool) -> None:
     if not quiet:
         from kagscope.commands import terminal
 
-        terminal.print_lines([f"• {sentence}" for sentence in findings])
+        terminal.print_findings(findings)
     typer.echo(str(page))
 
 

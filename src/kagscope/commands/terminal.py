@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kagscope.jacobians.layers import Call
 
 
@@ -23,20 +24,33 @@ def print_notes(notes: Sequence[str]) -> None:
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Sentences, to standard output."""
-    console = Console(highlight=False)
+    """Lines, to standard output; a path in them is not broken."""
     for line in lines:
-        console.print(Text(line))
+        Console(highlight=False).print(Text(line), soft_wrap=True)
+
+
+def print_findings(findings: Sequence[str], console: Console | None = None) -> None:
+    """One sentence a line; on a terminal wrapped beside its bullet."""
+    console = console or Console(highlight=False)
+    for sentence in findings:
+        if console.is_terminal:
+            grid = Table.grid(padding=(0, 1))
+            grid.add_row("•", Text(sentence))
+            console.print(grid)
+        else:
+            console.print(Text(f"• {sentence}"), highlight=False, soft_wrap=True)
 
 
 def print_layers(calls: Sequence[Call], parameters: dict[str, int]) -> None:
-    """Name, kind, shape of the output and number of parameters of every layer."""
-    table = _table("layer", "kind", "output", "parameters")
+    """Name, kind, shape of the output (if any is known) and number of parameters of every layer."""
+    known = any(call.shape or call.reason for call in calls)
+    table = _table("layer", "kind", *(["output"] if known else []), "parameters")
     for call in calls:
         shape = " x ".join(map(str, call.shape[1:]))
         if call.reason:  # in full when the layer is measured
             shape = "not measurable" if call.shape else "not called" if call.reason.startswith("never") else "no tensor"
-        table.add_row(*map(Text, (call.name, call.kind, shape, f"{parameters.get(call.path, 0):,}".replace(",", "\u202f"))))
+        count = f"{parameters.get(call.path, 0):,}".replace(",", "\u202f")
+        table.add_row(*map(Text, (call.name, call.kind, *([shape] if known else []), count)))
     Console().print(table)
 
 
