@@ -3,7 +3,7 @@
     python docs/make_screenshots.py OUT/report.html
 
 Needs Chromium or Chrome on the PATH. The page is that of any study; those in the documentation are of ``kagscope reproduce`` on
-MNIST. Sections are taken at desktop width and at phone width, some of them in the dark, and kept as
+MNIST. The first screen and the sections are taken at desktop width and at phone width, some of them in the dark, and kept as
 ``docs/pictures/report_<section>[_phone].png`` with few colours.
 """
 
@@ -27,6 +27,7 @@ TALLEST = {DESKTOP: 1000, PHONE: 1100}  # pixels; what is below is cut
 VIEW = "#s:layer=hidden1&score=pr&k=2&unitsort=zero"
 # section, width, dark
 SHOTS = (
+    ("first", DESKTOP, False),
     ("claims", DESKTOP, False),
     ("scales", DESKTOP, False),
     ("where", DESKTOP, False),
@@ -44,7 +45,7 @@ PLACE = """(() => {{ const r = document.querySelector({0}).getBoundingClientRect
 def take(browser: Browser, page: Path, section: str, width: int, dark: bool) -> Path:
     """One section as PNG."""
     browser.open(page, VIEW, width=width, dark=dark)
-    top, tall = browser.run(PLACE.format(json.dumps("#" + section)))
+    top, tall = browser.run(PLACE.format(json.dumps("header" if section == "first" else f"#{section}")))
     clip = {"x": 0, "y": top + 8, "width": width, "height": min(tall, TALLEST[width]), "scale": 1}
     shot = browser.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
     picture = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
