@@ -50,13 +50,15 @@ INVALIDATES = frozenset(
 """Codes of findings without which the others would be misread."""
 RESULTS = frozenset(
     (
-        *("verdicts", "concentration", "no_concentration", "layers_above_baseline", "course", "layer_course", "pr_growth"),
+        *("verdicts", "concentration", "no_concentration", "layers_above_baseline", "layer_course", "pr_growth"),
         *("phase_count", "phase_where", "phase_onset", "training_effect", "study_effect", "category_effect", "trend"),
         *("relations", "strongest_relation", "constant_units", "unfelt_units"),
     )
 )
 """Codes of findings that say what came out; of the rest, what to distrust comes before how things were measured."""
-MANNER = frozenset(("sampled", "all_exact", "undefined", "note", "layer_note", "runs", "left_out", "more_left_out", "thinned"))
+MANNER = frozenset(
+    ("course", "sampled", "all_exact", "undefined", "note", "layer_note", "runs", "left_out", "more_left_out", "thinned")
+)
 """Codes of findings that say how it was measured."""
 
 

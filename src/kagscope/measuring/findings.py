@@ -27,16 +27,16 @@ def findings(
     thinned: Sequence[int] = (),
 ) -> list[Finding]:
     """Findings of a report, from its table and attributes, strongest first; of several steps the course and the last of them."""
-    found: list[Finding] = []
+    course: list[Finding] = []
     if "step" in table.columns and len(steps := sorted(int(step) for step in pd.unique(table["step"]))) > 1:
-        found += _course(table, steps)
+        course = list(_course(table, steps))
         table = table[table["step"] == steps[-1]]
-    found += _left_out_findings(left_out or {}, thinned)
+    found = list(_left_out_findings(left_out or {}, thinned))
     if table.empty:
         return [*found, Finding("Nothing was measured yet.", code="nothing_measured")]
     summary = summarise(table)
     found += [] if is_its_baseline(table) else _ratios(summary)
-    found += [*_constant(summary, layers), *_unfelt(summary, layers)]
+    found += [*course, *_constant(summary, layers), *_unfelt(summary, layers)]
     for one in layers:
         name = str(one["name"])
         if one["reason"]:

@@ -85,6 +85,8 @@ def write_page(report: Report, path: str | os.PathLike[str], follow: int | None 
 def _sentence(report: Report) -> str:
     """What was measured, for a reader who did not do it."""
     about, measured = report.provenance, sum(not one["reason"] for one in report.layers)
+    if about.get("matrices"):
+        return f"The minors of {measured} {'matrix' if measured == 1 else 'matrices'}, against {about['baseline']}."
     maps = {"input": "from the model's input", "block": "from the layer's own input", "output": "on to the model's output"}
     steps = f" at {len(report.steps)} steps of its training" if report.steps else ""
     points = about.get("points", "?")
@@ -103,7 +105,9 @@ def _layer_table(report: Report) -> dict[str, Any]:
     summary = summary[summary["score"].isin(SHOWN) & ~summary["selection"].str.startswith("window(")]
     scores = [name for name in SHOWN if (summary["score"] == name).any()]
     against = summary["ratio"].notna().any()
-    heads = [[score_label(name), *(["PR / baseline", "from", "to"] if against and name == "pr" else [])] for name in scores]
+    ends = ["ratio", *(("ratio_low", "ratio_high") if summary["ratio_low"].notna().any() else ())]
+    beside = ["PR / baseline", "from", "to"][: len(ends)]
+    heads = [[score_label(name), *(beside if against and name == "pr" else [])] for name in scores]
     rows = []
     for (layer, k, selection), group in summary.groupby(["layer", "k", "selection"], observed=True, sort=False):
         by_score = {str(row["score"]): row for row in group.to_dict("records")}
@@ -114,9 +118,10 @@ def _layer_table(report: Report) -> dict[str, Any]:
             row = by_score.get(name, {})
             cells.append(number_cell(row.get("value"), sampled=not row.get("exact", True)))
             if against and name == "pr":
-                cells += [number_cell(row.get(end)) for end in ("ratio", "ratio_low", "ratio_high")]
+                cells += [number_cell(row.get(end)) for end in ends]
         cells.append(text_cell("exact" if all(bool(row["exact"]) for row in by_score.values()) else "~ sampled"))
         rows.append(cells)
-    note = "Means over the points; ~ stands before what was sampled. A click on a heading sorts; CSV saves what is shown."
+    means = "" if report.provenance.get("matrices") else "Means over the points; "
+    note = f"{means}~ stands before what was sampled. A click on a heading sorts; CSV saves what is shown."
     head = ["layer", "k", "columns", *(name for part in heads for name in part), "how"]
     return {"label": "the main scores of each layer", "note": note, "head": head, "rows": rows}

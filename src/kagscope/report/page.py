@@ -142,7 +142,7 @@ def render_report(
             first=[*exhibits, *sections][0][0],
             first_chart="axes"
             if "varied" in exhibited
-            else _first_chart(payload, over_points=provenance.get("intervals") == "points"),
+            else _first_chart(payload, over_points=provenance.get("intervals") == "points", along="training" not in without),
             numbers=provenance.get("numbers", IN_FILES),
             follow=provenance.get("follow"),
             summary=str(provenance["summary"]) if provenance.get("summary") else _summary(nets, provenance, data),
@@ -160,12 +160,14 @@ def render_report(
     )
 
 
-def _first_chart(payload: Mapping[str, Any], *, over_points: bool) -> str | None:
-    """What the page opens with: PR by scale where balls were measured, else the scores over the layers."""
+def _first_chart(payload: Mapping[str, Any], *, over_points: bool, along: bool) -> str | None:
+    """What the page opens with: PR by scale where balls were measured; of one network its training, else its layers."""
     pairs = [one for one in payload["series"] if one["score"] == "pr" and one["k"] == 2]
     if not over_points and any(one["kind"] == "ball" and one["layer"] for one in pairs):
         return "scales"
-    return "layers" if any(one["selection"] == "all" and one["layer"] for one in pairs) else None
+    if not any(one["selection"] == "all" and one["layer"] for one in pairs):
+        return None
+    return "steps" if over_points and along else "layers"
 
 
 def pack(payload: object) -> str:

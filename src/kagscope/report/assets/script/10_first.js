@@ -1,6 +1,7 @@
 // The first chart, which carries the result: PR by scale, layer beside layer; of one model its scores over the layers; of a study what was varied.
 const First = {
   MOST: 3, // layers side by side
+  LAYERS: 6, // in one chart
   SCORES: ["pr", "kl_uniform", "rr_pr", "zero_rows"],
   panel(host, title) {
     const chart = Dom.make("div", { className: "chart" });
@@ -29,7 +30,18 @@ const First = {
       const of = (name) => there.map(({ s }) => at(s, name, Page.last(s)));
       const series = [{ name: Page.names[0], colour: "c0", bars: true, x: there.map(({ i }) => i), y: of("value"), low: of("value_low"), high: of("value_high"), sampled: there.map(({ s }) => (Page.exact(s, Page.last(s)) ? "" : Format.number(at(s, "stderr", Page.last(s)), 2))) }];
       if (of("baseline").some((v) => v !== null)) series.push({ name: Page.names[1], colour: "initial", dashed: true, hollow: true, x: there.map(({ i }) => i), y: of("baseline") });
-      Lines.draw(panels[place], { series, small: true, x: "linear", y: "linear", xTicks: labels.map((name, i) => [i, name.length > 16 ? "…" + name.slice(-15) : name]), xLabel: title, yLabel: "mean over the points", file: `layers-${score}` });
+      Lines.draw(panels[place], { series, small: true, x: "linear", y: "linear", xTicks: labels.map((name, i) => [i, name.length > 16 ? "…" + name.slice(-15) : name]), xLabel: title, yLabel: of("value_low").some((v) => v !== null) ? "mean over the points" : "value", file: `layers-${score}` });
+    }
+  },
+  steps(host) { // along training: a line for each layer, the one where most happens among them
+    const layers = Page.set.layers.filter((name) => name), strongest = Page.strongest(), shown = layers.slice(0, First.LAYERS);
+    if (strongest && !shown.includes(strongest)) shown[shown.length - 1] = strongest;
+    const drawn = First.SCORES.slice(0, 2).map((score) => ({ score, found: Page.data.series.filter((s) => s.score === score && s.k === 2 && s.selection === "all" && shown.includes(s.layer)) })).filter(({ found }) => found.length);
+    const panels = drawn.map(({ score }) => First.panel(host, `${Page.scoreLabel(score)}, k = 2`));
+    for (const [place, { score, found }] of drawn.entries()) {
+      const column = (s, name) => s.data[Page.column[name]], measure = found.some((s) => column(s, "ratio").some((v) => v !== null)) ? "ratio" : "value";
+      const series = found.map((s) => ({ name: `layer ${s.layer}`, colour: "c" + shown.indexOf(s.layer), x: s.step, y: column(s, measure), low: column(s, measure + "_low"), high: column(s, measure + "_high"), mark: s.onset?.step }));
+      Lines.draw(panels[place], { series, small: true, x: "step", y: "linear", reference: measure === "ratio" ? 1 : undefined, xLabel: "training step", yLabel: Page.WORDS[measure], file: `steps-${score}` });
     }
   },
   axes(host) {
