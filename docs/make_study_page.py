@@ -105,7 +105,7 @@ def _outcomes(runs: pd.DataFrame) -> list[str]:
 def _change(values: pd.Series, first: pd.Series) -> str:
     """A mean, and what it is against ``first``: both by seed; seeds without a number are left out and counted."""
     steps = str(values.name).startswith("steps_to_")
-    change = (np.log(values / first) if steps else values - first).dropna()
+    change = ((values / first).map(np.log) if steps else values - first).dropna()
     few = "" if values.notna().all() else f", {values.notna().sum()} of {len(values)}"
     mean = f"{values.mean():.4g}{few}"
     if len(change) < 2 or not change.any():

@@ -103,11 +103,11 @@ def _lines(table: pd.DataFrame, findings: list[str], kept: str, seconds: float, 
         chosen = table[table["score"] == score]
         for block, rows in enumerate(group for _, group in chosen.groupby("layer", sort=False, observed=True)):
             each = rows.groupby("point")[["value", "baseline"]].mean()
-            ratio = np.log(each["value"] / each["baseline"]) if (each > 0).all(axis=None) else None
+            logs = each.map(np.log) if (each > 0).all(axis=None) else None
             cells = [
                 _interval(each["value"]),
                 f"{each['baseline'].mean():.4g}",
-                "" if ratio is None else _interval(ratio, exponent=True),
+                "" if logs is None else _interval(logs["value"] - logs["baseline"], exponent=True),
             ]
             lines.append(f"| {block} | {' | '.join(cells)} |")
     picture = f"![Axis alignment of rows against block, trained and initialised anew]({NAME}_depth.png)"
