@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from kagscope.training.models import mlp
 from studies import Here, small_study
 
 DIGITS = degrade(load("digits"), 96)
-SETTINGS = {"hidden": (6, 5), "epochs": 2, "batch_size": 32, "checkpoints": 3}
+SETTINGS: dict[str, Any] = {"hidden": (6, 5), "epochs": 2, "batch_size": 32, "checkpoints": 3}
 
 
 def _generator(seed: int = 0) -> torch.Generator:

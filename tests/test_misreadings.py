@@ -78,10 +78,9 @@ def test_settings_without_pairs_are_one_observation_in_all_their_seeds() -> None
     runs = runs_of({"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3]}, 6)
     runs["optimizer"] = np.where(runs["learning_rate"] < 2.5e-3, "adam", "sgd")
     runs["learning_rate"] += 0.0
-    logs = np.random.default_rng(1).normal(0, 0.01, len(runs)) + runs["learning_rate"].map(
-        {1e-3: 0, 2e-3: 1, 3e-3: 0.2, 4e-3: 1.1}
-    )
-    row = comparisons(nets_of(runs, logs.to_numpy()[None, :, None], ["optimizer", "learning_rate"]), ["optimizer"]).iloc[0]
+    levels = runs["learning_rate"].map({1e-3: 0, 2e-3: 1, 3e-3: 0.2, 4e-3: 1.1}).to_numpy()
+    logs = levels + np.random.default_rng(1).normal(0, 0.01, len(runs))
+    row = comparisons(nets_of(runs, logs[None, :, None], ["optimizer", "learning_rate"]), ["optimizer"]).iloc[0]
     assert (row["n"], row["pairs"]) == (4, 0)
     assert row["p_value"] > 0.5
 

@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNELS = {"too": (False, True), "alone": (True,), "not": (False,)}
 ROOMS = ("minors", "scores", "jacobians")
 TESTS = (
-    *("moments", "additivity", "truth", "invariances", "zonogon", "zonotope", "hull", "haar", "multipole", "column_pairs"),
+    *("moments", "truth", "zonogon", "zonotope", "hull", "haar", "multipole", "column_pairs"),
     *("sampling", "score_errors", "estimates", "functional", "representations", "published", "logarithm", "planner"),
     *("selections", "torch_backend", "jacobians", "layer_maps", "jacobian_checks", "token_jacobians", "transformer"),
     *("untouched", "unfelt", "unit_statistics", "other_arrays", "torch_threads", "bad_input_engine", "registry"),
