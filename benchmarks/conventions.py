@@ -1,4 +1,4 @@
-"""Our scores and the authors' on the same Jacobians; ``python benchmarks/conventions.py`` prints a table of docs/conventions.md.
+"""Our scores and the authors' on the same Jacobians; ``python benchmarks/conventions.py`` prints a table of docs/claims.md.
 
 Two layers of each net (784-32-32-10, GELU; trained: 10 epochs of Adam on the embedded digits scaled up to 28 x 28), one Jacobian
 each. "theirs" is the mean over 20 seeds of :func:`kagscope.published_scores`, with its standard deviation; PR is multiplied by

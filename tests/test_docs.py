@@ -60,6 +60,7 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope study run geometry-vs-robustness": "a ready study, minutes",
     "kagscope study run augmentation-strength": "a ready study, minutes",
     "kagscope study run grokking": "a ready study, minutes",
+    "kagscope study run steering": "a ready study, an hour",
     "kagscope study run initialisation": "a ready study, minutes",
     "kagscope study run freeze-and-extend": "a ready study, minutes",
     "kagscope study run study.toml --out out --workers 8": "the study that the page is about is the reader's",
