@@ -118,6 +118,7 @@ def test_columns_of_two_lengths_lack_no_order_of_drawing(k: int, large: int, sma
     assert abs(got.value - exact_s1(J, k)) <= 4 * got.stderr
 
 
+@pytest.mark.slow
 def test_sampled_intervals_cover_over_400_repetitions() -> None:
     rng = np.random.default_rng(6)
     J = rng.normal(size=(10, 30)) * np.exp(rng.normal(size=(10, 1)))
