@@ -18,9 +18,9 @@ import layer_models as zoo
 from kagscope.base.errors import DataError
 from kagscope.loading.weights import save_weights
 from kagscope.measuring.compare import compare
+from kagscope.measuring.layer_minors import LayerMinors
 from kagscope.measuring.observe import observe
 from kagscope.measuring.points import choose_points
-from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.tables.schema import SCORE_COLUMNS
 from layer_models import trained, values
@@ -127,13 +127,13 @@ def test_sums_of_a_layer_whose_points_share_one_matrix_are_exact(monkeypatch: py
     """One pass over W, row pair by row pair, where that costs less than the pairs of columns of every point."""
     net = zoo.seeded(lambda: nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3)))
     passes: list[frozenset[str]] = []
-    factored = LayerScores._factored_moments
+    factored = LayerMinors._factored_moments
 
-    def counted(self: LayerScores, form: Any, moments: frozenset[str], group: int) -> Any:
+    def counted(self: LayerMinors, form: Any, moments: frozenset[str], group: int) -> Any:
         passes.append(moments)
         return factored(self, form, moments, group)
 
-    monkeypatch.setattr(LayerScores, "_factored_moments", counted)
+    monkeypatch.setattr(LayerMinors, "_factored_moments", counted)
     options: dict[str, Any] = {"layers": "1", "k": 2, "scores": ["pr", "ipr", "rr_pr", "kl_uniform"], "progress": False}
     tables = [kag.measure(net, zoo.numbers(5, 6), exact_minors=minors, **options).table for minors in (0, 1e9)]
     few, every = (table[table["score"] != "kl_uniform"].sort_values(["score", "point"]) for table in tables)

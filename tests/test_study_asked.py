@@ -19,7 +19,7 @@ from kagscope import registry
 from kagscope.base.validation import validate
 from kagscope.data import load
 from kagscope.data.variants import degrade
-from kagscope.measuring import scoring
+from kagscope.measuring import layer_minors, scoring
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.measure import ALONG, MAIN, Measurements
 from kagscope.studies.networks import Measuring
@@ -106,7 +106,7 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) 
         looked.append(set(kwargs.get("moments", ())))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(scoring, "minor_moments", seen)
+    monkeypatch.setattr(layer_minors, "minor_moments", seen)
     assert set(table(one)["score"]) == {"pr", "column_subsets"}
     assert all(moments == {"s1", "s2"} for moments in looked)
 

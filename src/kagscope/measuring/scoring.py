@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import comb, log2, sqrt
-from typing import Any, NamedTuple
+from math import comb, log2
+from typing import Any
 
 import numpy as np
 
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, NOT_SEEN, OWN_SCORE_NAN, RANK_BELOW_K
-from kagscope.columns.layout import make_layout
 from kagscope.columns.scales import scales, window_centers, window_radii
-from kagscope.columns.selections import All, Selection, Subsets, Window
+from kagscope.columns.selections import Selection, Window
 from kagscope.jacobians.compute import Batch
-from kagscope.jacobians.forms import FactoredJacobian, LayerJacobian
+from kagscope.jacobians.forms import FactoredJacobian
 from kagscope.measuring.drawn import of_row_means, of_row_norms, ratio_to_haar, refused
+from kagscope.measuring.layer_minors import LayerMinors, layout_of, most, without_noise
 from kagscope.measuring.spec import MeasureSpec, ScoreFunction
 from kagscope.measuring.state import WHOLE, LayerState, Values
 from kagscope.measuring.unit_statistics import MAX_COLUMNS, UnitSums
-from kagscope.minors._input import MOMENTS
-from kagscope.minors.engine import minor_moments
-from kagscope.minors.factored import FactoredMoments
 from kagscope.minors.maps import window_moments
 from kagscope.minors.moments import Moments
 from kagscope.minors.plan import Estimate
@@ -32,23 +29,10 @@ from kagscope.minors.rows import row_means
 from kagscope.registry import Score
 from kagscope.scores.of_jacobians import numerical_ranks, spectrum
 
-SUMS = frozenset({"s1", "s2", "s4"})  # of pairs: formulas give these without a look at every minor
-DRAWN = 128.0  # minors of a pass over W in the time of the draws for one item, for each pair of columns
-TRIPLE_ERROR = 5.0  # times the error of pairs, which cost less, is asked of larger minors
-VISITED_TRIPLES = comb(32, 3) * comb(64, 3)  # minors of order 3 and more, visited within a second a point
 HAAR_TRIPLES = 1e8  # column triples whose volumes are found for Haar means, a second or so
 TRIPLE_ROWS = comb(64, 3)  # row means of k = 3 take 10 microseconds each
 ROW_STEPS = 1e9  # minors of triples, steps of zonogons of pairs, that row means may cost a layer
 FEWEST_SAMPLES = 10  # for scores of a representation
-
-
-class Part(NamedTuple):
-    """Moments of ``some`` of a batch over each of the selections ``chosen``, for those scores ``only``, or all (None)."""
-
-    some: Any
-    chosen: Sequence[Selection]
-    only: Sequence[str] | None
-    found: list[Moments]
 
 
 class LayerScores:
@@ -69,13 +53,10 @@ class LayerScores:
         self._row_means: dict[int, list[np.ndarray]] = {}
         self._row_norms: list[np.ndarray] = []
         self._output_slopes: list[np.ndarray] = []
-        self._tables: dict[int, tuple[np.ndarray, FactoredMoments]] = {}
         asked = spec.asked
         self._of_moments = [one for one in asked if one.is_of("moments") and not one.against_baseline]
         self._of_jacobians = [one for one in asked if one.is_of("jacobian", "spectrum")]
-        self._needed = frozenset(moment for one in asked if one.is_of("moments") for moment in one.moments)
-        if spec.own_scores:
-            self._needed |= set(MOMENTS)
+        self._minors = LayerMinors(spec, self.state)
 
     def update(self, batch: Batch, more: int = 0) -> None:
         """Score a batch; of its last ``more`` Jacobians only the rows are looked at, for what units do.
@@ -102,7 +83,7 @@ class LayerScores:
                 )
         for k in self.spec.k:
             units = J.shape[1] if self.drawn is None else self.drawn.units
-            if min(self._rows(J), J.shape[2]) >= k:
+            if min(self._minors.rows(J), J.shape[2]) >= k:
                 self._add_minors(k, J, batch, ids)
             elif min(units, J.shape[2]) >= k:
                 self._refuse(k, "pr", ids)
@@ -193,82 +174,8 @@ class LayerScores:
         self.state.units.update(J)
 
     def _add_minors(self, k: int, J: np.ndarray, batch: Batch, ids: np.ndarray) -> None:
-        """Of the whole layer, also where only some of its rows were drawn."""
-        if not self._needed:
-            return
-        if self.drawn is None:
-            for some, chosen, only, found in self._found(k, J, batch.jacobian, ids):
-                self._record(J[some], ids[some], chosen, found, only)
-            return
-        groups = [
-            self._found(k, J[:, rows], batch.jacobian.of_rows(rows), ids, one) for one, rows in enumerate(self.drawn.groups)
-        ]
-        for same in zip(*groups, strict=True):
-            some, chosen, only, _ = same[0]
-            uneven = self.drawn.uneven(J[some])
-            whole = [self.drawn.whole(parts, uneven) for parts in zip(*(found for *_, found in same), strict=True)]
-            self._record(J[some], ids[some], chosen, whole, only)
-
-    def _found(self, k: int, J: np.ndarray, form: LayerJacobian, ids: np.ndarray, group: int = 0) -> list[Part]:
-        """Moments of some Jacobians, of all their rows or of a group that was drawn."""
-        if k == 2:
-            return self._pairs(J, form, group)
-        if k == 1:
-            # a ball or a distance says nothing of single columns, so that they all stand under "all"; a window does
-            layout = make_layout(J.shape[2], **self._layout())
-            narrower = (one for one in self.spec.selections if isinstance(one, Window | Subsets) or not one.columns(layout).all())
-            chosen = [All(), *narrower]
-            return [Part(slice(None), chosen, None, self._moments(J, 1, chosen, method="exact"))]
-        some = ids < self._points(self.spec.budget.triple_points)
-        if not some.any():
-            return []
-        cheap = comb(J.shape[1], k) * comb(J.shape[2], k) * self._groups <= VISITED_TRIPLES
-        method = "exact" if self.spec.budget.exact else "auto" if cheap else "sampled"
-        rel_error = min(0.5, TRIPLE_ERROR * self.spec.budget.rel_error * sqrt(self._groups))
-        told = self._without_noise(k, J[some], ids[some])
-        options = {"method": method, "rel_error": rel_error, "seed": self.spec.seed + group}
-        return [Part(some, self.spec.selections, None, self._moments(told, k, self.spec.selections, **options))]
-
-    def _pairs(self, J: np.ndarray, form: LayerJacobian, group: int) -> list[Part]:
-        """k = 2: formulas and one pass over a shared W where they give it; every minor where that is cheap; else drawn pairs."""
-        chosen, budget = self.spec.selections, self.spec.budget
-        every = slice(None)
-        if self._needed <= SUMS:
-            return [Part(every, chosen, None, self._moments(J, 2, chosen))]
-        total = comb(J.shape[1], 2) * comb(J.shape[2], 2)
-        few = self.drawn is not None and comb(J.shape[1], 2) <= DRAWN
-        if budget.exact or few or total * self._groups * len(self.state.items) <= budget.exact_minors:
-            return [Part(every, chosen, None, self._moments(J, 2, chosen, method="exact"))]
-        known, left, parts = None, self._needed, []
-        if isinstance(form, FactoredJacobian) and total * self._groups <= min(
-            budget.exact_minors, DRAWN * comb(J.shape[2], 2) * len(self.state.items)
-        ):
-            known = self._factored_moments(form, self._needed - {"histogram"}, group)
-            parts = [Part(every, chosen, None, known)]
-            left = self._needed & {"histogram"}
-        elif isinstance(form, FactoredJacobian) and self._pays_for_all(*J.shape[1:]):
-            known = self._factored_moments(form, self._needed & SUMS, group)
-        if left:
-            only = None if left == self._needed else [one.name for one in self._of_moments if "histogram" in one.moments]
-            seed = self.spec.seed + group
-            found = self._moments(J, 2, chosen, moments=left, method="sampled", known=known, seed=seed)
-            parts.append(Part(every, chosen, only, found))
-        return parts
-
-    def _pays_for_all(self, m: int, n: int) -> bool:
-        """Whether sums over all pairs of columns, row pair by row pair of W, cost less than those of every item by itself."""
-        by_rows, by_columns = comb(m, 2) * n * log2(n), comb(n, 2) * m * log2(m)
-        fits = 8 * len(MOMENTS) * comb(m, 2) <= self.spec.budget.memory_budget // 4
-        return fits and self.spec.selections == (All(),) and by_rows < by_columns * len(self.state.items)
-
-    def _factored_moments(self, form: FactoredJacobian, moments: frozenset[str], group: int) -> list[Moments]:
-        """Moments of a batch, from one pass over W that serves every item of the layer."""
-        if group not in self._tables or not np.array_equal(self._tables[group][0], form.W):
-            wanted = tuple(name for name in MOMENTS if name in moments)
-            table = FactoredMoments(form.W, 2, list(self.spec.selections), moments=wanted, **self._layout())
-            self._tables[group] = (form.W, table)
-        found = self._tables[group][1].at(form.d)
-        return found if isinstance(found, list) else [found]
+        for some, chosen, only, found in self._minors.moments(k, J, batch.jacobian, ids):
+            self._record(J[some], ids[some], chosen, found, only)
 
     def _record(
         self,
@@ -283,7 +190,7 @@ class LayerScores:
         units = J.shape[1] if self.drawn is None else self.drawn.units
         affordable = k != 3 or comb(J.shape[2], 3) * len(chosen) <= HAAR_TRIPLES
         haar = only is None and affordable and k < units and any(one.is_of("haar_s1") for one in self._of_moments)
-        options = {"rel_error": self.spec.budget.rel_error, "seed": self.spec.seed, **self._layout()}
+        options = {"rel_error": self.spec.budget.rel_error, "seed": self.spec.seed, **layout_of(self.spec)}
         means: Sequence[Any] = [None] * len(chosen)
         if haar and self.drawn is None:
             means = haar_mean_s1(J, k, list(chosen), return_error=True, **options)
@@ -335,36 +242,31 @@ class LayerScores:
         if not any(one.is_of("row_means", "row_norms") for one in self.spec.asked):
             return
         for k in sorted({1, *self.spec.k}):
-            if k <= 3 and min(self._rows(J), J.shape[2]) >= k:
+            if k <= 3 and min(self._minors.rows(J), J.shape[2]) >= k:
                 some = ids < self._row_points(k, J)
                 if some.any():
-                    told = self._without_noise(k, J[some], ids[some])
+                    told = without_noise(self.state, k, J[some], ids[some])
                     groups = [told] if self.drawn is None else [told[:, rows] for rows in self.drawn.groups]
                     means = np.concatenate([np.asarray(row_means(one, k)) for one in groups], axis=1)
                     self._row_means.setdefault(k, []).append(means)
 
-    def _without_noise(self, k: int, J: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Zeros in place of Jacobians whose k-minors are rounding noise, which it would cost much to tell apart."""
-        noise = np.isin(ids, self.state.noise.get(k, []))
-        return np.where(noise[:, None, None], 0.0, J) if noise.any() else J
-
     def _row_points(self, k: int, J: np.ndarray) -> float:
         """At how many items the row means of the k-minor matrix are found: a count of steps decides."""
-        n, sets = J.shape[2], comb(self._rows(J), k) * self._groups
+        n, sets = J.shape[2], comb(self._minors.rows(J), k) * self._minors.groups
         if k == 1:
             return np.inf
         if k == 2:
             return min(self.spec.budget.row_points, ROW_STEPS // (sets * n * log2(max(n, 2))))
         if sets > TRIPLE_ROWS:
             return 0
-        points = min(self.spec.budget.row_points, self._points(self.spec.budget.triple_points))
+        points = min(self.spec.budget.row_points, most(self.spec.budget.triple_points))
         return min(points, ROW_STEPS // (sets * comb(n, 3)))
 
     def _add_matrix_scores(self, J: np.ndarray, ids: np.ndarray) -> None:
         squares = None
         for one in self._of_jacobians:
             order = one.orders[0] if one.orders else 0
-            some = ids < self._points(getattr(self.spec.budget, one.limit) if one.limit else None)
+            some = ids < most(getattr(self.spec.budget, one.limit) if one.limit else None)
             if not some.any() or min(J.shape[1:]) < order or (order > 1 and order not in self.spec.k):
                 continue
             if self.drawn is not None:
@@ -408,7 +310,7 @@ class LayerScores:
             and self.spec.wants("pr")
             and shape
             and 2 in self.spec.k
-            and min(self._rows(J), J.shape[2]) >= 2
+            and min(self._minors.rows(J), J.shape[2]) >= 2
             and some.any()
         ):
             return
@@ -432,33 +334,6 @@ class LayerScores:
         if k in self.state.noise and len(self.state.noise[k]):
             values = values.undefined_at(np.isin(values.items, self.state.noise[k]), RANK_BELOW_K.format(k=k))
         self.state.add((k, selection, score), values)
-
-    # -- helpers -----------------------------------------------------------------------------------------------------------------
-
-    @property
-    def _groups(self) -> int:
-        """Groups of rows that are looked at, each for itself."""
-        return 1 if self.drawn is None else len(self.drawn.groups)
-
-    def _rows(self, J: np.ndarray) -> int:
-        """Rows among which minors are looked at."""
-        return int(J.shape[1] if self.drawn is None else self.drawn.groups.shape[1])
-
-    def _points(self, limit: int | None) -> float:
-        """How many items a limit of points comes to."""
-        return np.inf if limit is None else limit
-
-    def _moments(
-        self, J: np.ndarray, k: int, chosen: Sequence[Selection], *, moments: Any = None, **options: Any
-    ) -> list[Moments]:
-        wanted = self._needed if moments is None else moments
-        options = {"rel_error": self.spec.budget.rel_error, "seed": self.spec.seed, **options, **self._layout()}
-        options["memory_budget"] = self.spec.budget.memory_budget
-        return minor_moments(J, k, list(chosen), moments=tuple(name for name in MOMENTS if name in wanted), **options)
-
-    def _layout(self) -> dict[str, Any]:
-        """Where the columns lie."""
-        return {name: getattr(self.spec, name) for name in ("image_shape", "positions", "groups")}
 
 
 def values_of(name: str, function: ScoreFunction, given: Any, count: int) -> tuple[np.ndarray, str]:
