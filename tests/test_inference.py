@@ -175,6 +175,19 @@ def test_a_mixed_model_is_that_of_statsmodels() -> None:
     assert row["mixed_n"] == 60
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_a_mixed_model_knows_no_offset(offset: float) -> None:
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(8), 4)
+    design = np.column_stack([np.ones(32), np.tile([0.0, 1.0], 16)])
+    y = rng.normal(size=8)[groups] + rng.normal(0, 0.5, 32)
+    effects, errors, freedom, _ = mixed_model.fit_random_intercepts(y, design, groups, "seed")
+    moved = mixed_model.fit_random_intercepts(y + offset, design, groups, "seed")
+    np.testing.assert_allclose(moved[1], errors, rtol=1e-6)
+    np.testing.assert_allclose(moved[0], effects + np.array([offset, 0]), rtol=1e-6)
+    assert (moved[2] == freedom).all()
+
+
 def test_a_mixed_model_without_variance_between_nets_is_least_squares_and_says_so() -> None:
     runs = runs_of({"training": ["standard", "augmented"], "width": [8, 16]}, 6)
     y = np.where(runs["training"] == "augmented", 1, -1) * np.tile([0.1, 0.2, 0.3, 0.2, 0.1, 0.3], 4)  # nets average to 0
@@ -224,6 +237,22 @@ def test_where_no_two_nets_share_the_rest_all_are_held_against_all() -> None:
     np.testing.assert_allclose(np.log(row[["low", "high"]].astype(float)), test.confidence_interval())
     assert (row["pairs"], row["n"], row["p_least"]) == (0, 12, 0)
     assert trends(nets_of(runs, logs, ["optimizer", "learning_rate"]))["levels"].iloc[0] == 12
+
+
+def test_studies_of_other_seeds_are_held_against_each_other_over_seeds() -> None:
+    runs = runs_of({"study": ["a", "b"]}, 5).assign(seed=range(10))
+    logs = np.random.default_rng(4).normal(0, 0.1, (1, 10, 1)) + 5 * (runs["study"] == "b").to_numpy()[None, :, None]
+    row = comparisons(nets_of(runs, logs, ["study"])).iloc[0]
+    assert row["n"] == 10
+    assert row["test"].startswith("Welch's t over seeds")
+    assert row["p_value"] == pytest.approx(stats.ttest_ind(logs[0, 5:, 0], logs[0, :5, 0], equal_var=False).pvalue)
+
+
+def test_small_outcomes_that_differ_are_tested() -> None:
+    runs = runs_of({"training": ["standard", "augmented"]}, 8)
+    runs["accuracy"] = 1e-13 * (3 + np.random.default_rng(5).normal(0, 0.3, 16) + (runs["training"] == "augmented"))
+    table = comparisons(nets_of(runs, logs_of(runs, 1, 1), ["training"])).set_index("score")
+    assert table.loc["accuracy", "p_value"] < 0.05
 
 
 def test_axes_that_change_together_are_named_and_not_held_fixed() -> None:

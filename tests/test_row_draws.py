@@ -32,14 +32,15 @@ def estimate(J: np.ndarray, k: int, seed: int, at_most: int = 128, **options: An
 
 def test_sums_are_those_of_the_whole_and_errors_hold() -> None:
     J = np.random.default_rng(0).normal(size=(200, 6)) * np.random.default_rng(1).uniform(0.2, 1, size=(200, 1))
-    names = ("s1", "s2", "s4", "entropy", "kl_uniform", "participation_ratio")
+    names = ("s1", "s2", "entropy", "kl_uniform", "participation_ratio")
     for k in (1, 2):
         exact = kag.minor_moments(J, k)
         off: dict[str, list[float]] = {name: [] for name in names}
-        for seed in range(6):
+        for seed in range(12):
             found = estimate(J, k, seed, moments=("s1", "s2", "s4", "entropy"))
             assert found.count == exact.count
             assert not found.exact
+            assert np.isnan(found.stderr["s4"][0]), "few rows carry it"
             for name in names:
                 error = found.stderr[name][0]
                 off[name] += [(getattr(found, name)[0] - getattr(exact, name)) / error] if np.isfinite(error) else []

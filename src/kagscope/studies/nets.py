@@ -157,6 +157,12 @@ class Nets:
             found[block.rows] = net_means(block.values)
         return found
 
+    @cached_property
+    def sizes(self) -> Array:
+        """(keys,) of the numbers that differences between nets are held against: the largest mean; 1 of changes in training."""
+        largest = np.abs(np.nan_to_num(self.means)).max(axis=1, initial=0.0)
+        return np.where(self.keys["measure"] == VALUE, largest, 1.0)
+
     def codes(self, names: Sequence[str]) -> Indices:
         """(nets,) number of the combination of these columns' values, in order of appearance."""
         if not names:

@@ -65,7 +65,7 @@ def _compare(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tuple
     seeds = np.unique(nets.runs["seed"])
     means = np.full((seeds.size, len(nets.keys)), np.nan)
     if len(pairs):
-        found, own = over_seeds(differences(nets, pairs, axis), len(nets.keys))
+        found, own = over_seeds(differences(nets, pairs, axis), len(nets.keys), nets.sizes)
         means[np.isin(seeds, nets.runs["seed"].to_numpy()[pairs[:, 0]])] = own
         each = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
         agree = agreement(nets, nets.others(axis), pairs[:, 0], each, found["effect"].to_numpy())
@@ -124,10 +124,13 @@ def _compare_unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.Da
     """All nets of one category against all of the other: over settings, and over seeds where there are several.
 
     Nets of one setting are one observation of what else varies, nets of one seed one of the initial weights; the larger p-value
-    stands, so that neither counts twice.
+    stands, so that neither counts twice. Where nothing but this axis and the seed varies, there are no settings to count.
     """
-    found = [_welch_over(nets, axis, first, category, "setting", nets.others(axis))]
-    if nets.runs["seed"].nunique() > 1:
+    found, others = [], nets.others(axis)
+    several = nets.runs["seed"].nunique() > 1
+    if others or not several:
+        found.append(_welch_over(nets, axis, first, category, "setting", others))
+    if several:
         found.append(_welch_over(nets, axis, first, category, "seed", ["seed"]))
     p = np.stack([np.where(table["reason"] == SAME, 0.0, table["p_value"].fillna(np.inf)) for table in found])
     chosen = p.argmax(axis=0)

@@ -91,7 +91,7 @@ def _clearest(tested: pd.DataFrame, names: Sequence[str] = ("effect", "low", "hi
     if clear.empty:
         return clear, tested.iloc[int(p.fillna(np.inf).to_numpy().argmin())]
     ratio = (clear["measure"] == RATIO).to_numpy() & (names[0] == "effect")
-    effect, low, high = (np.where(ratio, np.log(column), column) for column in clear[list(names)].to_numpy(dtype=float).T)
+    effect, low, high = (np.log(column, out=column.copy(), where=ratio) for column in clear[list(names)].to_numpy(dtype=float).T)
     low, high = (np.where(np.isnan(end), effect, end) for end in (low, high))
     near = np.maximum(np.maximum(low, -high), 0.0)
     if names[0] == "effect":

@@ -12,7 +12,16 @@ from kagscope.studies.nets import Nets
 from kagscope.studies.statistics.mixed_model import EXPLAINED, NO_ERROR, Fit, fit_random_intercepts
 from kagscope.studies.statistics.student import Array, Estimate, t_interval, t_test
 
-SHAPING = ("width", "widths", "depth", "activation", "init", "init_scale")  # axes that change the untrained net
+SHAPING = (
+    "width",
+    "widths",
+    "depth",
+    "activation",
+    "init",
+    "init_scale",
+    "first_layer",
+    "first_layer_data",
+)  # axes that change the untrained net
 INDICATORS_UP_TO = 8  # values of a number that enter one by one; beyond, a straight line
 COLUMNS = ("mixed_effect", "mixed_low", "mixed_high", "mixed_p_value", "mixed_n", "mixed_test")
 NOTHING = (np.nan,) * 4

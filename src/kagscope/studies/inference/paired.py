@@ -40,7 +40,7 @@ def _mean(values: Array) -> Array:
     return values[:, 0] if values.shape[1] == 1 else net_means(np.moveaxis(values, 1, -1))
 
 
-def over_seeds(blocks: Iterable[Block], keys: int) -> tuple[pd.DataFrame, Array]:
+def over_seeds(blocks: Iterable[Block], keys: int, size: Array | float = 1.0) -> tuple[pd.DataFrame, Array]:
     """Test and interval of paired differences, per number.
 
     From six seeds the permutation test of the mean (signs of the seeds' differences flipped, Fisher 1935), exact up to 13 seeds;
@@ -50,6 +50,7 @@ def over_seeds(blocks: Iterable[Block], keys: int) -> tuple[pd.DataFrame, Array]
     Args:
         blocks: differences (keys, seeds, points), rows in [0, keys).
         keys: number of rows of the result.
+        size: (keys,) of the numbers whose differences these are, beside which rounding is told; 1 of logarithms.
 
     Returns:
         ``n`` (seeds), ``effect``, ``low``, ``high``, ``p_value``, ``p_least`` (the smallest that the test can give; 0 for t),
@@ -72,7 +73,7 @@ def over_seeds(blocks: Iterable[Block], keys: int) -> tuple[pd.DataFrame, Array]
     spread = np.zeros(keys)
     spread[enough] = np.nanstd(means[:, enough], axis=0)
     largest = np.abs(np.nan_to_num(means)).max(axis=0, initial=0.0)
-    same = enough & (largest <= ROUNDED)
+    same = enough & (largest <= ROUNDED * size)
     flat = enough & ((spread <= 1e-12 * np.abs(np.where(enough, effect, 0.0))) | same)
     uncertain = enough & ~flat
     student = flat & (test == STUDENT)

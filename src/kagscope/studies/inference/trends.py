@@ -127,7 +127,7 @@ def _change(nets: Nets, axis: Axis, others: list[str]) -> pd.DataFrame:
     pairs = match_nets(nets, axis.column, axis.values[0], axis.values[-1])
     if not len(pairs):
         return pd.DataFrame(dict.fromkeys(("change", "change_low", "change_high", "agree"), np.nan), index=nets.keys.index)
-    found, _ = over_seeds(differences(nets, pairs, axis.column), len(nets.keys))
+    found, _ = over_seeds(differences(nets, pairs, axis.column), len(nets.keys), nets.sizes)
     own = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
     agree = agreement(nets, others, pairs[:, 0], own, found["effect"].to_numpy())
     return found[["effect", "low", "high"]].add_prefix("change_").rename(columns={"change_effect": "change"}).assign(agree=agree)
