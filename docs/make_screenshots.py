@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Browser, find_chromium
 
 FOLDER = Path(__file__).parent / "pictures"
-COLOURS = 48
+COLOURS = 96
 DESKTOP, PHONE = 1120, 390
 TALLEST = {DESKTOP: 1000, PHONE: 1100}  # pixels; what is below is cut
 VIEW = "#s:layer=hidden1&score=pr&k=2&unitsort=zero"
@@ -46,7 +46,8 @@ def take(browser: Browser, page: Path, section: str, width: int, dark: bool) -> 
     """One section as PNG."""
     browser.open(page, VIEW, width=width, dark=dark)
     top, tall = browser.run(PLACE.format(json.dumps("header" if section == "first" else f"#{section}")))
-    clip = {"x": 0, "y": top + 8, "width": width, "height": min(tall, TALLEST[width]), "scale": 1}
+    above = -12 if section == "first" else 8
+    clip = {"x": 0, "y": top + above, "width": width, "height": min(tall, TALLEST[width]), "scale": 1}
     shot = browser.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
     picture = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
     path = FOLDER / f"report_{section}{'_phone' if width == PHONE else ''}.png"

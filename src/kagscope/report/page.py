@@ -214,12 +214,17 @@ def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> di
         "data": data,
         "size": f" ({' × '.join(str(int(side)) for side in shape)} pixels)" if shape else "",
         "widths": widths_of(nets),
-        "trainings": " and ".join(trainings_of(nets)) or "no",
+        "trainings": _in_words([name.replace(", shuffled", " on shuffled") for name in trainings_of(nets)]) or "none",
         "seeds": int(nets["seed"].nunique()),
         "last": int(nets["step"].max()) if runs else 0,
         "accuracy": accuracy if math.isfinite(accuracy) else None,
         "layers": len([layer for layer in layers_of(nets) if layer]),  # "" is the whole net
     }
+
+
+def _in_words(names: Sequence[str]) -> str:
+    """Names in a row: a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _sampling_errors(nets: pd.DataFrame) -> list[tuple[str, int, float]]:
