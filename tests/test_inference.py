@@ -189,6 +189,14 @@ def test_a_mixed_model_knows_no_offset(offset: float) -> None:
     assert (moved[2] == plain[2]).all()
 
 
+def test_nets_of_one_seed_with_other_first_layers_are_no_one_untrained_net() -> None:
+    runs = runs_of({"training": ["standard", "augmented"], "first_layer": ["drawn", "orthogonal"]}, 6)
+    rng = np.random.default_rng(6)
+    net = np.tile(rng.normal(0, 0.3, 12), 2)
+    row = comparisons(nets_of(runs, (net + rng.normal(0, 0.1, 24))[None, :, None], ["training", "first_layer"])).iloc[0]
+    assert "random intercept of 12 untrained nets" in row["mixed_test"]
+
+
 def test_a_mixed_model_without_variance_between_nets_is_least_squares_and_says_so() -> None:
     runs = runs_of({"training": ["standard", "augmented"], "width": [8, 16]}, 6)
     y = np.where(runs["training"] == "augmented", 1, -1) * np.tile([0.1, 0.2, 0.3, 0.2, 0.1, 0.3], 4)  # nets average to 0

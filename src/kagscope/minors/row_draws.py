@@ -96,7 +96,7 @@ class RowDraws:
             name: np.array([_unknown(one) for one in values]) | (uneven or {}).get(name, False)
             for name, values in replicates.items()
         }
-        if "s4" in unknown:  # where groups look alike the rows that carry it were missed: 69% of intervals held, not 95%
+        if "s4" in unknown:  # groups that miss the few rows that carry it look alike
             unknown["s4"] = np.ones(len(first), dtype=bool)
         unknown |= {"top": np.ones(len(first), dtype=bool)} if "top" in sums else {}
         unknown |= {"histogram": np.full(len(first), len(parts) < FEWEST)} if bins is not None else {}
