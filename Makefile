@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Installed without compiling, what is imported compiles itself once: where nothing may be kept, every process would do it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help reproduce test test-slow lint types security docs check clean
 
 help:  ## list the targets
