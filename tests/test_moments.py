@@ -315,6 +315,11 @@ def test_different_orders_do_not_add() -> None:
         kag.minor_moments(J, 1) + kag.minor_moments(J, 2)
 
 
+def test_one_matrix_and_a_batch_of_one_do_not_add() -> None:
+    with pytest.raises(InputError, match="k=1 over one matrix and of k=1 over a batch of 1 cannot be added"):
+        kag.minor_moments(np.eye(3), 1) + kag.minor_moments(np.eye(3)[None], 1)
+
+
 def test_pairs_that_nearly_cancel_are_right_without_logarithms_too() -> None:
     """Two columns almost parallel: double precision alone is off by 0.2%."""
     generator = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from torch import nn
 
 import kagscope as kag
 from kagscope.base.reasons import code_of
+from kagscope.minors.moment_scores import kl_init_error
 from kagscope.minors.row_draws import RowDraws
 
 
@@ -48,6 +49,30 @@ def test_sums_are_those_of_the_whole_and_errors_hold() -> None:
             assert len(z) >= 2, name
             assert np.abs(z).max() < 4, name
             assert abs(np.mean(z)) < 3.5 / np.sqrt(len(z)), name
+
+
+@pytest.mark.parametrize("at_most", [128, 40, 24])
+def test_moments_of_unlike_numbers_of_replicates_add(at_most: int) -> None:
+    """64 replicates of drawn pairs, whose histograms are in 16 groups, beside 32, 16 or 12 groups of rows."""
+    rng = np.random.default_rng(0)
+    drawn = estimate(rng.normal(size=(200, 6)), 2, 0, at_most)
+    J = 0.5 * rng.normal(size=(1, 40, 60))
+    many, exact = (kag.minor_moments(J, 2, method=method, rel_error=0.3) for method in ("sampled", "exact"))
+    assert many.draws == 64
+    assert drawn.draws in (32, 16, 12)
+    for both in (drawn + many, many + drawn):
+        assert both.count == drawn.count + many.count
+        assert both.entropy == pytest.approx(drawn.entropy + many.entropy)
+        assert both.histogram.counts.sum() + both.histogram.zeros == pytest.approx(both.count)
+        if drawn.draws < 16:  # no error is known of so few
+            assert np.isnan([both.stderr[name][0] for name in ("s1", "entropy", "kl_uniform")]).all()
+        else:
+            assert both.stderr["entropy"] == pytest.approx(np.hypot(drawn.stderr["entropy"], many.stderr["entropy"]), rel=0.5)
+            assert 0 < both.stderr["participation_ratio"][0] < drawn.stderr["participation_ratio"][0]
+            assert 0 < both.stderr["near_zero"][0] < 0.01
+        for initial in (drawn, many, exact):
+            for error in (kl_init_error(both, initial), kl_init_error(initial, both)):
+                assert np.isnan(error[0]) == (drawn.draws < 16)
 
 
 def test_scales_of_groups_are_brought_together() -> None:

@@ -7,6 +7,7 @@ they are undefined: NaN.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -230,7 +231,7 @@ def jackknife(function: Callable[..., Any], needs: Collection[str], *given: Mome
     unknown = np.any([one.are_unknown(needs) for one in given], axis=0)
     if unknown.all():
         return np.full(len(given[0]), np.nan)
-    groups = min(one.groups(needs) for one in given)
+    groups = gcd(*(one.groups(needs) for one in given))
     values = np.asarray(function(*(one.left_out(needs, groups) for one in given))).reshape(-1, groups)
     spread = ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
     unknown |= np.array([carried(one) < groups / UNEVEN for one in values])

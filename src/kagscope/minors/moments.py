@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ class Bins(NamedTuple):
         first = np.repeat(self.first, groups)
         if self.replicates is None:
             return Bins(first, np.repeat(self.counts, groups, axis=0), np.repeat(self.zeros, groups))
-        values = self.replicates.reshape(len(self.first), groups, -1, self.replicates.shape[2]).mean(axis=2)
+        values = _fewer(self.replicates, groups)
         left = np.maximum((values.sum(axis=1, keepdims=True) - values) / (groups - 1), 0.0).reshape(-1, values.shape[2])
         return Bins(first, left[:, :-1], left[:, -1])
 
@@ -232,15 +233,15 @@ class Moments:
         """A batch of B times ``groups``: these moments of each matrix with one group of replicates left out at a time."""
         left = {}
         for one in set(names) & {*SUMS}:
-            values = self._replicated(one).reshape(len(self), groups, -1).mean(axis=2)
+            values = self._replicated(one, groups)
             left[one] = ((values.sum(axis=1, keepdims=True) - values) / (groups - 1)).ravel()
         bins = self.bins.left_out(groups) if "histogram" in names and self.bins is not None else None
         return Moments(self.k, self.count, np.repeat(self.exponent, groups), left, bins, batched=True)
 
     def _replicated(self, name: str, draws: int = 0) -> FloatArray:
-        """(B, draws) replicates, or the same number each time where it is exact."""
+        """(B, draws) replicates, by default as many as there are, or the same number each time where it is exact."""
         if name in self.replicates:
-            return self.replicates[name]
+            return _fewer(self.replicates[name], draws or self.draws)
         return np.repeat(self.normalised(name)[:, None], draws or self.draws, axis=1)
 
     # -- scores (formulas in kagscope.minors.moment_scores) ------------------------------------------------------------------
@@ -306,16 +307,16 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         """Moments of the union of two disjoint sets of minors.
 
+        That they are disjoint is for the caller to know: minors that are in both count twice.
+
         Raises:
-            InputError: different k or batch sizes.
+            InputError: different k or batch sizes, or a batch and a single matrix.
         """
         if not isinstance(other, Moments):
             return NotImplemented
         if self.k != other.k or len(self) != len(other) or self.batched != other.batched:
-            raise InputError(
-                f"moments of k={self.k} over {len(self)} matrices and of k={other.k} over {len(other)} cannot be added; "
-                "add moments of the same k and the same matrices"
-            )
+            left, right = (f"k={one.k} over {f'a batch of {len(one)}' if one.batched else 'one matrix'}" for one in (self, other))
+            raise InputError(f"moments of {left} and of {right} cannot be added; add moments of the same k and the same matrices")
         exponent = np.where(
             vanishes(self), other.exponent, np.where(vanishes(other), self.exponent, np.maximum(self.exponent, other.exponent))
         )
@@ -327,7 +328,7 @@ class Moments:
         }
         bins = _merged(self.bins, other.bins) if self.bins is not None and other.bins is not None else None
         sampled = [name for name in sums if name in left.replicates or name in right.replicates]
-        draws = (left if left.replicates else right).draws
+        draws = gcd(*(one.draws for one in (left, right) if one.replicates))  # of unlike numbers, means of several in a row
         replicates = {name: left._replicated(name, draws) + right._replicated(name, draws) for name in sampled}
         unknown = {
             name: left.are_unknown({name}) | right.are_unknown({name})
@@ -373,20 +374,26 @@ def at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
     return replace(moments, exponent=exponent, sums=sums, replicates=replicates)
 
 
+def _fewer(replicates: FloatArray, groups: int) -> FloatArray:
+    """(B, groups, …) means of some replicates (B, draws, …) each, as many in all: independent like them, with the same mean."""
+    batch, draws, *rest = replicates.shape
+    return replicates if draws == groups else replicates.reshape(batch, groups, -1, *rest).mean(axis=2)
+
+
 def _merged(left: Bins, right: Bins) -> Bins:
     """Sum of two histograms, matrix by matrix: bins are absolute, so whole bins line up."""
     first = np.minimum(left.first, right.first)
     widths = [part.first - first + part.counts.shape[1] for part in (left, right)]
     width = int(max(w.max(initial=0) for w in widths))
     sampled = [part.replicates for part in (left, right) if part.replicates is not None]
-    groups = sampled[0].shape[1] if sampled else 0
+    groups = gcd(*(one.shape[1] for one in sampled))
     counts = np.zeros((len(first), width), dtype=np.result_type(left.counts, right.counts))
     replicates = np.zeros((len(first), groups, width + 1))
     for part in (left, right):
         own = (
             np.dstack([np.atleast_3d(part.counts).swapaxes(1, 2), part.zeros[:, None, None]])
             if part.replicates is None
-            else part.replicates
+            else _fewer(part.replicates, groups)
         )
         replicates[:, :, -1] += own[:, :, -1]
         for row, offset in enumerate(part.first - first):
