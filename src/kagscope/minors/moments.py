@@ -315,8 +315,8 @@ class Moments:
         if not isinstance(other, Moments):
             return NotImplemented
         if self.k != other.k or len(self) != len(other) or self.batched != other.batched:
-            left, right = (f"k={one.k} over {f'a batch of {len(one)}' if one.batched else 'one matrix'}" for one in (self, other))
-            raise InputError(f"moments of {left} and of {right} cannot be added; add moments of the same k and the same matrices")
+            one, two = (f"k={m.k} over {f'a batch of {len(m)}' if m.batched else 'one matrix'}" for m in (self, other))
+            raise InputError(f"moments of {one} and of {two} cannot be added; add moments of the same k and the same matrices")
         exponent = np.where(
             vanishes(self), other.exponent, np.where(vanishes(other), self.exponent, np.maximum(self.exponent, other.exponent))
         )
