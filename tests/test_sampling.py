@@ -114,6 +114,23 @@ def test_rows_are_drawn_where_they_are_many() -> None:
     assert found.histogram.counts.sum() == pytest.approx(found.count, rel=1e-9)
 
 
+@pytest.mark.parametrize("octaves", [80, 200])
+@pytest.mark.parametrize("chosen", [kag.All(), kag.Ball(9)], ids=str)
+def test_units_near_zero_leave_the_draws_of_triples_as_they_are(chosen: kag.Selection, octaves: int) -> None:
+    """Derivatives of GELU range over 2^70 and more within a trained layer; all other units have minors as before."""
+    J = np.random.default_rng(3).normal(size=(16, 30))
+    J[:8] *= 2.0 ** -np.linspace(octaves / 2, octaves, 8)[:, None]
+    options = {"positions": np.arange(30.0), "moments": ("s1", "s2", "s4", "entropy", "histogram")}
+    exact = kag.minor_moments(J, 3, chosen, method="exact", **options)
+    with mock.patch("kagscope.minors.routes.triple_draws.WHOLE", 100), without_formulas():
+        found = kag.minor_moments(J, 3, chosen, method="sampled", rel_error=0.01, **options)
+    assert "triples" in found.plan.routes["s1"]
+    for name in ("s1", "s2", "s4", "kl_uniform"):
+        assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=1e-12, abs=5 * found.stderr.get(name, 0.0))
+    assert found.near_zero == pytest.approx(exact.near_zero, abs=5 * found.stderr["near_zero"])
+    assert exact.near_zero > 0.8
+
+
 # -- not seen is not zero --------------------------------------------------------------------------------------------------------
 
 

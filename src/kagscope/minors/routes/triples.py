@@ -36,7 +36,8 @@ MOST_STEPS = 2.0**28  # minors looked at, of one matrix
 CARRIED = 32.0  # draws that carry the variance of a sum: with fewer, its error is not known
 CANCELS = 1e-5  # a sum of squared volumes below this share of its terms has lost too many digits
 LOST = 1e-8  # and below this, volumes are rounding: left to draws one column after another
-MOST_BITS = 70  # between columns, and between rows: fourth powers of volumes stay in the range
+MOST_BITS = 300  # between columns and between rows, in all: minors stay in the range
+LEAST = 2.0**-960  # sum of fourth powers of volumes: those that carry it stay in the range
 S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
 CONTROLS = {"s1": [0], "s4": [3], "entropy": [0, 1]}  # columns of ``Volumes.sums`` that a sum goes with
 MOST_TIMES = 3.0  # as many draws at a time as there were, at most
@@ -138,11 +139,12 @@ class _Sample:
         self.estimates: _Estimates | None = None
         if rank_below(matrix, 3):
             return
-        if any(_bits(matrix, axis) > MOST_BITS for axis in (0, 1)):
+        if sum(_bits(matrix, axis) for axis in (0, 1)) > MOST_BITS:
             self.parts = [None] * len(tasks)
             return
         volumes = _volumes(matrix, tasks)
-        if (volumes.sums[:, 2] < LOST * volumes.sums[:, 4]).any():
+        there = volumes.counts > 0
+        if (volumes.sums[:, 2] < LOST * volumes.sums[:, 4])[there].any() or (volumes.sums[:, 3] < LEAST)[there].any():
             self.parts = [None] * len(tasks)
             return
         self._draw(volumes)
