@@ -1,4 +1,7 @@
-"""What the kernels share: wide vectors, fused multiply-add, and a logarithm that vectorises (MATH.md 4.6)."""
+"""What the kernels share: wide vectors, fused multiply-add, and a logarithm that vectorises (MATH.md 4.6).
+
+Kernels copy arrays element by element: an assignment of slices compiles Numba's messages about shapes too, seconds of it.
+"""
 
 from __future__ import annotations
 

@@ -125,11 +125,10 @@ def visit_pairs(VT, pairs, u, weights, cells, sums, hist):  # type: ignore[no-un
                     passed += chance
                 x[h], y[h], w[h] = a[i], b[i], 1.0 / (chance * scale)
         else:
-            x[:m] = a
-            y[:m] = b
-        x[length:] = x[:length]
-        y[length:] = y[:length]
-        w[length:] = w[:length]
+            for i in range(m):
+                x[i], y[i] = a[i], b[i]
+        for i in range(length):
+            x[length + i], y[length + i], w[length + i] = x[i], y[i], w[i]
         acc[:] = 0.0
         for shift in range(1, length // 2 + 1):
             end = length if 2 * shift < length else length // 2

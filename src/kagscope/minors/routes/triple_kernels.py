@@ -188,9 +188,10 @@ def _fourth_powers(rows, terms, coefficients, work):  # type: ignore[no-untyped-
     """Sum of the fourth powers of all minors of three columns: of orthonormal ones by the quartic form, times volume^4."""
     prefer_wide_vectors()
     m = rows.shape[1]
-    work[:] = rows
     volume = 1.0
     for a in range(3):
+        for h in range(m):
+            work[a, h] = rows[a, h]
         for _ in range(2):
             for b in range(a):
                 dot = 0.0
@@ -239,7 +240,8 @@ def sum_rows(V, columns, weights, cells, u, whole, terms, coefficients, sums, hi
     counted = hist.shape[0] > 0
     for d in range(columns.shape[0]):
         for a in range(3):
-            rows[a] = V[columns[d, a]]
+            for h in range(m):
+                rows[a, h] = V[columns[d, a], h]
         x, y, z = rows[0], rows[1], rows[2]
         for h in range(m):
             lengths[h] = np.sqrt(x[h] * x[h] + y[h] * y[h] + z[h] * z[h])

@@ -95,10 +95,10 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
     if allowed.shape[0] > 0:
         _close(allowed, first, k - 1)
     for p in range(units):
-        if not uniform:
-            R[:] = V
-        sizes[0] = lengths
-        open_[:] = first
+        for b in range(n):
+            sizes[0, b], open_[b] = lengths[b], first[b]
+            for i in range(0 if uniform else V.shape[1]):
+                R[b, i] = V[b, i]
         found = True
         for step in range(k):
             size = sizes[step]
@@ -117,7 +117,8 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
             for f in range(fan):
                 columns[p, f, step] = a
             open_[a] = False
-            sizes[step + 1] = size
+            for b in range(n):
+                sizes[step + 1, b] = size[b]
             if allowed.shape[0] > 0:
                 for b in range(n):
                     open_[b] &= allowed[a, b]
@@ -174,9 +175,10 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
                 square += A[i, j] * A[i, j]
             length[i] = np.sqrt(square)
         for draw in range(draws):
-            R[:] = A
-            size[:] = length
-            open_[:] = True
+            for i in range(m):
+                size[i], open_[i] = length[i], True
+                for j in range(k):
+                    R[i, j] = A[i, j]
             volume = 1.0
             for step in range(before):
                 totals[step] = 0.0
