@@ -244,7 +244,7 @@ def _defaults(dataset: Dataset) -> dict[str, Any]:
         "points": 64 if small else 12,
         "selections": all_selections(dataset.image_shape),
         "window_map": 8 if small else 10,
-        "exact_minors": _minors(64 if small else 1, dataset),
+        "exact_minors": _minors(64 if small else 0.1, dataset),  # more take longer than draws to these errors
         "rel_error": 0.002 if small else 0.004,  # of a point; of their mean a fifth of that
         "triple_points": 2 if small else 1,
         "rotation_points": 6 if small else 3,
@@ -264,7 +264,7 @@ def _along(main: MeasureSpec, dataset: Dataset) -> dict[str, Any]:
     return found if small else found | {"rel_error": max(0.01, main.budget.rel_error)}
 
 
-def _minors(points: int, dataset: Dataset) -> float:
+def _minors(points: float, dataset: Dataset) -> float:
     """How many 2-minors so many points of a layer of 128 units have."""
     return float(points * WIDE * comb(max(dataset.n_inputs, LEAST_INPUTS), 2))
 
