@@ -70,6 +70,12 @@ KINDS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
     "columns of 1e100 and 1": lambda rng, m, n: _mixed_rows([100, 0])(rng, n, m).T.copy(),
     "large": lambda rng, m, n: 1e306 * rng.normal(size=(m, n)),
     "subnormal": lambda rng, m, n: 5e-324 * rng.integers(-3, 4, size=(m, n)),
+    "ordinary beside subnormal rows": lambda rng, m, n: np.where(
+        np.arange(m)[:, None] == rng.integers(m), rng.normal(size=n), KINDS["subnormal"](rng, m, n)
+    ),
+    "ordinary beside subnormal entries": lambda rng, m, n: np.where(
+        rng.random((m, n)) < 0.2, rng.normal(size=(m, n)), KINDS["subnormal"](rng, m, n)
+    ),
 }
 
 
@@ -235,18 +241,23 @@ def check(found: Moments, exact: Truth, label: object, row: int = 0) -> None:
         value = float(found.sums["entropy"][row]) / float(exact.sum("s1", exponent))
         assert abs(value - wanted_entropy) <= TOLERANCE * max(size, 1.0), (label, "entropy", value, wanted_entropy)
     if found.bins is not None:
-        check_histogram(found[row].histogram, exact, label)
+        check_histogram(found[row].histogram, exact, label, exponent)
     one, tiny = found[row], exact.sum("s4", exponent) < LEAST
     for name, needs in (("participation_ratio", {"s1", "s2"}), ("ipr", {"s2", "s4"}), ("kl_uniform", {"s1", "entropy"})):
         if needs <= set(found.sums):
             assert math.isnan(getattr(one, name)) == (not exact.nonzero) or tiny, (label, name)
 
 
-def check_histogram(found: kag.Histogram, exact: Truth, label: object) -> None:
-    """Each minor in its bin, or the next where it lies at the edge; those 2^-900 of the largest may count as zeros."""
+def check_histogram(found: kag.Histogram, exact: Truth, label: object, exponent: float = -math.inf) -> None:
+    """Each minor in its bin, or the next where it lies at the edge.
+
+    Those 2^-900 of the largest, or of 2^exponent, which is about the largest of the matrix, may count as zeros.
+    """
     least, most = exact.bins
+    lost = least <= 8 * (max(most.max(initial=-math.inf) / 8, exponent, -1e8) - 900)
+    least = np.where(lost, -math.inf, least)
     assert found.counts.sum() + found.zeros == len(least), (label, "histogram")
-    assert found.zeros <= (least <= max(most.max(initial=-math.inf) - 8 * 900, -1e9)).sum(), (label, "zeros")
+    assert found.zeros <= lost.sum(), (label, "zeros")
     below = found.zeros + np.concatenate([[0], np.cumsum(found.counts)])
     edges = found.first + np.arange(len(below))
     at_least, at_most = np.searchsorted(most, edges - 1e-8), np.searchsorted(least, edges + 1e-8)

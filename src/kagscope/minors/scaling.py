@@ -95,6 +95,14 @@ def column_span(matrix: FloatArray) -> int:
     return int(columns.max() - columns.min())
 
 
+def entry_span(matrix: FloatArray) -> int:
+    """Bits between the largest and the smallest entry of a row, of those that are not zero, in the row where that is most."""
+    sizes = np.abs(matrix)
+    largest, smallest = sizes.max(axis=1, initial=0.0), np.where(sizes > 0, sizes, np.inf).min(axis=1, initial=np.inf)
+    there = largest > 0
+    return int((np.frexp(largest[there])[1] - np.frexp(smallest[there])[1]).max(initial=0))
+
+
 def nonzero_rows(matrix: FloatArray) -> FloatArray:
     """Without rows that are exactly zero: they add exact zeros and nothing else."""
     keep = matrix.any(axis=1)

@@ -17,13 +17,15 @@ from kagscope.minors.plan import RATES
 from kagscope.minors.rank import rank_below
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.entries import entry_sums
-from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.scaling import nonzero_rows, on_host, times_power_of_two
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 MAX_ENTRIES = 2**26
+MOST_BITS = 900  # of a product of k entries: beyond, square matrices are scaled one by one
+TINY = float(np.finfo(np.float64).tiny)
 SMALL = 1e-10  # a minor below this share of the product of its columns' lengths is done again in whole numbers
 
 
@@ -47,36 +49,65 @@ def clique_subsets(adjacency: NDArray[np.bool_], k: int) -> IntArray:
 
 def minor_blocks(J: FloatArray, rows: IntArray, columns: IntArray, entries: int = 2**20) -> Iterator[FloatArray]:
     """|det J[R, C]| for blocks of column subsets, each (row subsets, block), at most about ``entries`` of them at a time."""
-    step = max(1, entries // max(1, len(rows) * rows.shape[1] ** 2))
-    for start in range(0, len(columns), step):
-        block = columns[start : start + step]
+    for block in _columns_of_blocks(rows, columns, entries):
         yield np.abs(_det(J[rows[:, None, :, None], block[None, :, None, :]]))
 
 
-def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray) -> Iterator[FloatArray]:
-    """:func:`minor_blocks` of k >= 4 with what rounding may have made of small ones found again; NaN where those are too many."""
+def _columns_of_blocks(rows: IntArray, columns: IntArray, entries: int = 2**20) -> Iterator[IntArray]:
+    step = max(1, entries // max(1, len(rows) * rows.shape[1] ** 2))
+    for start in range(0, len(columns), step):
+        yield columns[start : start + step]
+
+
+def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int = 0) -> Iterator[FloatArray]:
+    """:func:`minor_blocks` of J / 2^power, k >= 4, with what rounding may have made of small ones found again.
+
+    Where products of k entries may leave the range each matrix is scaled for itself. NaN where the small ones are too many.
+    """
     k, left = rows.shape[1], MOST_EXACT
+    wide = k * _span(J) > MOST_BITS
+    if not wide:
+        J, power = times_power_of_two(J, np.array(-power)), 0
     whole, exponent = integers(J)
     bits = max((int(x).bit_length() for x in np.abs(whole).ravel()), default=0)
     low = min((int(x & -x).bit_length() - 1 for x in whole.ravel() if x), default=0)
     unit = 2.0 ** float(k * (exponent + low)) if k * (bits - low) + k * np.log2(k) / 2 < 46 else 0.0
-    start = 0
-    for block in minor_blocks(J, rows, columns):
+    for some in _columns_of_blocks(rows, columns):
+        A = J[rows[:, None, :, None], some[None, :, None, :]]
+        A, powers = _balanced(A) if wide else (A, 0)
+        block = np.abs(_det(A))
         if unit:  # determinants of small whole numbers are whole: rounding to the nearest takes all errors away
             yield np.rint(block / unit) * unit
             continue
-        some = columns[start : start + block.shape[1]]
-        start += block.shape[1]
-        lengths = np.linalg.norm(J[rows[:, None, :, None], some[None, :, None, :]], axis=2).prod(axis=2)
-        small = np.argwhere(block < SMALL * lengths)
+        lengths = np.linalg.norm(A, axis=2).prod(axis=2)
+        small = np.argwhere(~(block >= SMALL * lengths))
+        if wide:
+            with np.errstate(under="ignore"):
+                block = np.ldexp(block, powers - k * power)
         small = small[lengths[small[:, 0], small[:, 1]] > 0]
         left -= len(small)
         if left >= 0 and len(small):
             picked = whole[rows[small[:, 0]][:, :, None], some[small[:, 1]][:, None, :]]
-            block[small[:, 0], small[:, 1]] = exact_minors(picked, exponent)
+            block[small[:, 0], small[:, 1]] = exact_minors(picked, exponent - power)
         elif len(small):
             block[small[:, 0], small[:, 1]] = np.nan
+        block[block < TINY] = 0.0  # with too few digits for a bin of the histogram
         yield block
+
+
+def _span(J: FloatArray) -> int:
+    """Bits between the largest and the smallest entry of J, of those that are not zero."""
+    sizes = np.frexp(J[J != 0])[1]
+    return int(np.ptp(sizes)) if sizes.size else 0
+
+
+def _balanced(A: FloatArray) -> tuple[FloatArray, IntArray]:
+    """(…, k, k), rows and columns over powers of two, no entry above 1 and no column below 1/2; and by how much."""
+    sizes = np.where(A != 0, np.frexp(A)[1], -10_000)
+    rows = sizes.max(axis=-1, keepdims=True)
+    columns = (sizes - rows).max(axis=-2, keepdims=True)
+    with np.errstate(under="ignore"):
+        return np.ldexp(A, -(rows + columns)), rows.sum(axis=(-2, -1)) + columns.sum(axis=(-2, -1))
 
 
 def _det(A: FloatArray) -> FloatArray:
@@ -86,7 +117,8 @@ def _det(A: FloatArray) -> FloatArray:
         return np.asarray(A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0])
     if k == 3:
         return np.asarray(sum(A[..., 0, i] * _det(A[..., 1:, [(i + 1) % 3, (i + 2) % 3]]) for i in range(3)))
-    return np.asarray(np.linalg.det(A))
+    with np.errstate(all="ignore"):  # of what leaves the range on the way
+        return np.asarray(np.linalg.det(A))
 
 
 def minor_matrix(J: FloatArray, k: int) -> FloatArray:
@@ -121,17 +153,18 @@ class Determinants:
     def _one(self, task: Task) -> Found:
         columns, shift = self._columns(task), int(np.ceil(np.log2(task.k) / 2))  # so that lengths of columns are at most 1
         sums, hists = np.zeros((task.matrices.shape[0], 5)), []
-        for index, matrix in enumerate(task.matrices.normalised):
-            active = np.ldexp(nonzero_rows(matrix), -shift)
+        exponents = task.matrices.exponent + shift
+        for index, (matrix, power) in enumerate(zip(on_host(task.matrices.given), exponents, strict=True)):
+            active = nonzero_rows(matrix)
             hist = np.zeros(SLOTS, dtype=np.int64)
             nothing = rank_below(active, task.k)
-            for block in () if nothing else precise_blocks(active, row_subsets(len(active), task.k), columns):
+            for block in () if nothing else precise_blocks(active, row_subsets(len(active), task.k), columns, int(power)):
                 part, part_hist = entry_sums(block, SubsetList.one_cell(block.shape[1]))
                 sums[index, :4] += part[0, :4]
                 sums[index, 4] = max(sums[index, 4], part[0, 4])
                 hist += part_hist[0]
             hists.append(trimmed(hist))
-        return found_of(task, self.name, task.matrices.exponent + shift, sums, hists)
+        return found_of(task, self.name, exponents, sums, hists)
 
     def _columns(self, task: Task) -> IntArray:
         """(count, k) column subsets. Raises :class:`InputError` where they would not fit in the memory budget."""

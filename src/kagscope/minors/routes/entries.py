@@ -7,19 +7,21 @@ from numpy.typing import NDArray
 
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.routes import Kind, register
+from kagscope.minors.scaling import on_host, times_power_of_two
 from kagscope.minors.subsets import SubsetList, cached_subsets
 from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 
 FloatArray = NDArray[np.float64]
 
 
-def entry_sums(matrix: FloatArray, subsets: SubsetList) -> tuple[FloatArray, NDArray[np.int64]]:
-    """k = 1: the minors are the entries."""
-    values = np.abs(matrix[:, subsets.last])
-    fractions, exponents = np.frexp(np.where(values > 0, values, 1.0))
+def entry_sums(matrix: FloatArray, subsets: SubsetList, exponent: int = 0) -> tuple[FloatArray, NDArray[np.int64]]:
+    """k = 1: the minors are the entries, here over 2^exponent; those too small for a bin count as zeros."""
+    given = np.abs(matrix[:, subsets.last])
+    fractions, exponents = np.frexp(np.where(given > 0, given, 1.0))
+    slots = np.floor(np.log2(fractions) * 8).astype(np.int64) + 8 * (exponents - exponent) - (LOWEST_BIN - 1)
+    slots = np.where(given > 0, np.maximum(slots, 0), 0)
+    values = times_power_of_two(given, np.array(-exponent))
     logs = np.log(np.where(values > 0, values, 1.0))
-    slots = np.floor(np.log2(fractions) * 8).astype(np.int64) + 8 * exponents - (LOWEST_BIN - 1)
-    slots = np.where(values > 0, slots, 0)
     chosen = subsets.membership.T
     totals, hists = np.zeros((len(chosen), 5)), []
     for index, member in enumerate(chosen):
@@ -49,8 +51,8 @@ class Entries:
     def _one(self, task: Task) -> Found:
         subsets = cached_subsets((task.chosen,), task.layout, 1)
         sums, hists = [], []
-        for matrix in task.matrices.normalised:
-            one, hist = entry_sums(matrix, subsets)
+        for matrix, exponent in zip(on_host(task.matrices.given), task.matrices.exponent, strict=True):
+            one, hist = entry_sums(matrix, subsets, int(exponent))
             sums.append(one[0])
             hists.append(trimmed(hist[0]))
         return found_of(task, self.name, task.matrices.exponent, np.stack(sums), hists)

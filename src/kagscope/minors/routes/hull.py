@@ -17,6 +17,7 @@ from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.zonogon import (
     BLOCK_ENTRIES,
+    ENTRY_BITS,
     MOST_BITS,
     FloatArray,
     IndexArray,
@@ -24,7 +25,7 @@ from kagscope.minors.routes.zonogon import (
     balanced_rows,
     without_zero_columns,
 )
-from kagscope.minors.scaling import column_span, narrow, nonzero_rows
+from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
 
@@ -309,7 +310,7 @@ class Hull:
 
     def _one(self, task: Task) -> Found | None:
         sides = [narrow(nonzero_rows(matrix)) for matrix in task.inside.normalised]
-        if any(column_span(side) > MOST_BITS for side in sides):
+        if any(column_span(side) > MOST_BITS or entry_span(side) > ENTRY_BITS for side in sides):
             return None
         largest = [top(side) for side in sides]
         return Found(task.inside.exponent, {"top": np.array(largest)}, {"top": self.name})

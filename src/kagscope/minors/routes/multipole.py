@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.routes import Kind, register
-from kagscope.minors.routes.zonogon import MOST_BITS, balanced_rows, index_bits, without_zero_columns
-from kagscope.minors.scaling import column_span, narrow, nonzero_rows
+from kagscope.minors.routes.zonogon import ENTRY_BITS, MOST_BITS, balanced_rows, index_bits, without_zero_columns
+from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
 
@@ -243,7 +243,8 @@ class Multipole:
         values = []
         for matrix in task.inside.normalised:
             side = narrow(nonzero_rows(matrix))
-            values.append(entropy_by_multipoles(side) if column_span(side) <= MOST_BITS else None)
+            even = column_span(side) <= MOST_BITS and entry_span(side) <= ENTRY_BITS
+            values.append(entropy_by_multipoles(side) if even else None)
             if values[-1] is None:
                 return None
         return Found(task.inside.exponent, {"entropy": np.array(values, dtype=np.float64)}, {"entropy": self.name})

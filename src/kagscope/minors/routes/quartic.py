@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.determinants import row_subsets
-from kagscope.minors.scaling import column_span, narrow, nonzero_rows, times_power_of_two
+from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows, times_power_of_two
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
 CANCELS = 1e-4  # a sum below this share of its terms has lost digits: done again with orthonormal rows
-MOST_BITS = 70  # between columns: products of twelve entries stay in the range
+MOST_BITS = 70  # between columns, and between entries of a row: products of twelve entries stay in the range
 TOLERANCE = 1e-11  # of the whole, that rounding may take from triples done again: beyond, not told from rounding
 UNIT = float(np.finfo(np.float64).eps)
 
@@ -88,7 +88,7 @@ def triple_s4(J: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def quartic_s4(J: FloatArray) -> float | None:
     """S4 over all 3-minors of J (m, n), m <= n, without zero rows; None where it is not told from rounding."""
-    if column_span(J) > MOST_BITS:
+    if column_span(J) > MOST_BITS or entry_span(J) > MOST_BITS:
         return None
     exponent = np.frexp(np.abs(J).max(axis=1))[1].astype(np.int64)
     rows = times_power_of_two(J, -exponent[:, None])
@@ -106,7 +106,7 @@ def quartic_s4(J: FloatArray) -> float | None:
         (again,), (size,) = triple_s4(np.ascontiguousarray(q.T))
         lengths = np.abs(np.diagonal(r))
         volume = float(np.prod(lengths))
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             doubt += weights[place] * volume**4 * UNIT * float(4 * lengths.max() / lengths.min() * abs(again) + size)
         sums[place] = volume**4 * again
     if not doubt <= TOLERANCE * float((sums * weights).sum()):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import BYTES_A_SUBSET
 from kagscope.minors.routes import Kind, register
-from kagscope.minors.scaling import column_span, narrow, nonzero_rows, times_power_of_two
+from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows, times_power_of_two
 from kagscope.minors.subsets import cached_subsets, pairs_of
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
@@ -31,6 +31,7 @@ BLOCK_ENTRIES = 100_000  # keys sorted at a time: two blocks stay in the second-
 CANCELLATION = 16.0  # |x|_1 |y|_1 over the area: more than this and the pair is done again in coordinates that do not cancel
 MOVES = 4  # insertion moves per vector before the keys count as useless
 MOST_BITS = 450  # between columns: products of two entries stay in the range
+ENTRY_BITS = 900  # between entries of a row: beyond, some have fewer digits where the largest is 1
 
 
 @njit(**KERNEL)
@@ -324,7 +325,8 @@ class Zonogon:
 
     def _one(self, task: Task) -> Found | None:
         matrices = [nonzero_rows(matrix) for matrix in task.inside.normalised]
-        if any(column_span(narrow(matrix) if task.clique else matrix.T) > MOST_BITS for matrix in matrices):
+        sides = [narrow(matrix) if task.clique else matrix.T for matrix in matrices]
+        if any(column_span(side) > MOST_BITS or entry_span(side) > ENTRY_BITS for side in sides):
             return None
         areas = [self._area(matrix, task) for matrix in matrices]
         return Found(task.inside.exponent, {"s1": np.array(areas, dtype=np.float64)}, {"s1": self.name})

@@ -28,12 +28,13 @@ from kagscope.minors.routes.zonogon import (
     without_zero_columns,
     write_keys,
 )
-from kagscope.minors.scaling import column_span, narrow, nonzero_rows
+from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows
 from kagscope.minors.task import Found, Task
 from kagscope.minors.threads import map_blocks
 
 CANCELLATION = 1e3  # uncancelled over cancelled size above which a triple is done again in exactly computed coordinates
 MOST_BITS = 150  # between columns: products of six entries stay in the range
+ENTRY_BITS = 450  # between entries of a row: products of two stay in the range, with all their digits
 TRIPLES = 1 << 16  # row triples listed at a time
 
 
@@ -220,7 +221,7 @@ class Zonotope:
 
     def _one(self, task: Task) -> Found | None:
         sides = [narrow(nonzero_rows(matrix)) for matrix in task.inside.normalised]
-        if any(column_span(side) > MOST_BITS for side in sides):
+        if any(column_span(side) > MOST_BITS or entry_span(side) > ENTRY_BITS for side in sides):
             return None
         volumes = [self._volume(side) for side in sides]
         return Found(task.inside.exponent, {"s1": np.array(volumes)}, {"s1": self.name})
