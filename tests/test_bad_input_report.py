@@ -91,7 +91,7 @@ def test_no_study(place: Path, beside: tuple[str, ...]) -> None:
     (place / "thesis.tex").write_text("mine")
     run = os.path.relpath(first_run(place / "short"), place)
     for folder, message in (
-        ("nowhere", "nowhere is no folder; give the output folder of reproduce or study run"),
+        ("nowhere", "nowhere is not there; give the output folder of reproduce or study run"),
         ("thesis.tex", "thesis.tex is a file"),
         ("empty", "empty holds no kagscope study, measured model or history;"),
         (".", r"\. holds no kagscope study.* \(in it are long, short\)"),
@@ -230,7 +230,7 @@ def test_outputs_that_cannot_be_written(place: Path) -> None:
         ("nowhere", "nowhere is neither a file that ends in .html nor a folder", 2),
         ("file", "file is neither", 2),
         ("folder.html", "folder.csv is a folder; give another --out", 1),
-        ("mine.html", "mine.csv would be replaced, and is no table of a comparison", 1),
+        ("mine.html", "mine.csv would be replaced, and is not the table of a comparison", 1),
         ("x" * 300 + ".html", "File name too long|cannot", 1),
     ):
         refused(place, message, code, "short", "long", "--out", out)

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from kagscope.cli import app
 from kagscope.studies.collect import Outcome
+from kagscope.studies.file import ready_names
 from studies import few_figures
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
@@ -166,7 +167,7 @@ def test_json_quiet_and_again(tmp_path: Path) -> None:
 
 
 def test_report_of_what_is_no_study(study: Outcome, tmp_path: Path) -> None:
-    refused(kagscope("report", "nowhere", cwd=tmp_path), "nowhere is no folder", 1)
+    refused(kagscope("report", "nowhere", cwd=tmp_path), "nowhere is not there", 1)
     (tmp_path / "empty").mkdir()
     refused(kagscope("report", "empty", cwd=tmp_path), "holds no kagscope study", 1)
     shutil.copytree(study.folder, tmp_path / "unfinished")
@@ -249,3 +250,7 @@ def test_help_is_quick_and_version_is_known(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
     assert "reproduce" in as_process("--help", cwd=tmp_path).stdout
     assert re.fullmatch(r"kagscope \d+\.\d+\.\d+\n", as_process("--version", cwd=tmp_path).stdout)
+
+
+def test_help_names_every_ready_study(tmp_path: Path) -> None:
+    assert {*as_process("study", "--help", cwd=tmp_path).stdout.split()} >= {*ready_names()}

@@ -139,7 +139,7 @@ def test_a_seed_decides_and_is_forgotten(nets: Path) -> None:
         ("nul\0.py:small", "cannot be a file|no such file"),
         ("modles:small", r"no module 'modles' \(did you mean models"),
         ("torch.nnn:Linear", r"no module 'torch.nnn' \(did you mean nn"),
-        ("not-a-module:f", "is no name of a module"),
+        ("not-a-module:f", "is not the name of a module"),
         ("models/nets.py:smal", r"has no 'smal' \(did you mean small"),
         ("models/nets.py:zzzz", "has no 'zzzz'; it has Size, small"),
         ("models/nets.py:Net.bild", r"models/nets.py.Net has no 'bild' \(did you mean build"),

@@ -398,3 +398,24 @@ def test_precision_of_the_model_is_near() -> None:
     exact, near = (values(kag.measure(model, x, precision=precision), "3", 2, "pr") for precision in ("float64", "model"))
     np.testing.assert_allclose(near, exact, rtol=1e-4)
     assert not np.array_equal(near, exact)
+
+
+class Functions(nn.Module):
+    """Activations that are functions in the forward pass, no modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.second(torch.relu(self.first(x)))
+        return found
+
+
+def test_a_model_whose_activations_are_functions_is_told_what_was_measured() -> None:
+    said = "no activation is a module"
+    report = kag.measure(Functions(), zoo.numbers(4, 5))
+    assert [one["name"] for one in report.layers] == ["first", "second"]
+    assert sum(said in note for note in report.notes) == 1
+    assert not any(said in note for note in kag.measure(Functions(), zoo.numbers(4, 5), layers="first").notes)
+    assert not any(said in note for note in kag.measure(zoo.mlp(), zoo.numbers(4, 5)).notes)

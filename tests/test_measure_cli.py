@@ -248,7 +248,7 @@ def test_damaged_runs(study: Outcome, here: Path) -> None:
     save_weights("copy/weights.safetensors", {"0.weight": torch.zeros(2)})
     refused("holds no steps of a run")
     Path("copy/config.json").write_text("{}")
-    refused("copy is no run of kagscope reproduce .config.json: ValidationError")
+    refused("copy is not a run of kagscope reproduce .config.json: ValidationError")
 
 
 BAD: list[tuple[tuple[str, ...], str, int]] = [
@@ -298,7 +298,7 @@ BAD: list[tuple[tuple[str, ...], str, int]] = [
     (("nets.py:net", *SMALL, "--baseline", "first"), "first checkpoint of a series", 2),
     (("nets.py:net", *SMALL, "--baseline", "missing.pt"), "missing.pt: no such file", 1),
     (("nets.py:net", *SMALL, "--weights", "nan.safetensors"), "the Jacobian of layer '1' at input 164 has", 2),
-    (("run", "--points", "3"), "run is no run of kagscope reproduce", 1),
+    (("run", "--points", "3"), "run is not a run of kagscope reproduce", 1),
     (("nets.py:net", *SMALL, "--html", "nowhere/page.html"), "cannot write nowhere/page.html: the folder nowhere does not", 1),
     (("nets.py:net", *SMALL, "--csv", "run"), "run is a folder; give a file", 1),
     (("nets.py:net", *SMALL, "--csv", "t", "--parquet", "./t"), "name the same file", 2),

@@ -132,7 +132,7 @@ def test_a_file_from_the_command_line(tmp_path: Path, kind: str) -> None:
         ({"J": {}}, "no layer"),
         ({"J": {1: torch.ones(4)}}, "layer|1"),
         ({"J": {1: torch.ones(4, 4)}, "d_model": 5}, "d_model is 5"),
-        ({"weights": torch.ones(3)}, "no floating matrix"),
+        ({"weights": torch.ones(3)}, "no floating-point matrix"),
         ([torch.ones(2, 2)], "list"),
         ({"J": {1: torch.full((4, 4), torch.nan)}}, "NaN"),
     ],
@@ -149,7 +149,7 @@ def test_files_of_other_contents(tmp_path: Path, content: Any, named: str) -> No
 @pytest.mark.parametrize(
     ("matrices", "options", "named"),
     [
-        ({}, {}, "no matrices"),
+        ({}, {}, "matrices is empty"),
         ({"a": torch.ones(3)}, {}, "matrix 'a' has shape"),
         ({"a": torch.ones(2, 3, 3)}, {}, "matrix 'a' has shape"),
         ({"a": torch.eye(3), "b": torch.eye(3).int()}, {}, "matrix 'b'"),

@@ -375,6 +375,19 @@ def test_it_fits_the_screen(browser: Browser, page: Path, width: int, dark: bool
     assert browser.problems == []
 
 
+def test_tables_that_are_cut_off_say_that_they_scroll(browser: Browser, page: Path) -> None:
+    told = "[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility()).map(e => [e.dataset.scrolls ?? '', {}])"
+    cut = ("e.scrollWidth > e.clientWidth + 1", "e.scrollHeight > e.clientHeight + 1")
+    for width in (1280, 390):
+        browser.open(page, width=width)
+        browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        browser.run("new Promise(r => setTimeout(r, 200))")
+        seen = browser.run(told.format(", ".join(cut)))
+        assert any(beside for _, beside, _ in seen) or width > 390
+        for text, beside, below in seen:
+            assert ("sideways" in text, "down" in text) == (beside, below)
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_can_be_used_without_mouse_and_read_aloud(browser: Browser, page: Path, dark: bool) -> None:
     browser.open(page, dark=dark)

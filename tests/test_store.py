@@ -397,7 +397,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_only_a_study_is_an_existing_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         RunStore.existing(tmp_path / "missing")
     with pytest.raises(DataError, match=r"study.json is missing"):
         RunStore.existing(tmp_path)

@@ -216,9 +216,9 @@ def test_overrides_reach_into_tables_and_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("zip.1.width=[1]", "zip.1.width: '1' is no entry of a list of 1"),
-        ("zip.one.width=[1]", "'one' is no entry"),
-        ("zip.0.width.9=1", "'9' is no entry of a list of 2"),
+        ("zip.1.width=[1]", "zip.1.width: '1' is not a place in a list of 1"),
+        ("zip.one.width=[1]", "'one' is not a place"),
+        ("zip.0.width.9=1", "'9' is not a place in a list of 2"),
         ("name.x.y=1", "name is 's', no table"),
         ("grid.width=[8, ", "'[8,' cannot be read"),
         ("grid.width=", "'' cannot be read"),

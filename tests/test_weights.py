@@ -55,7 +55,7 @@ OPTIMIZER = torch.optim.Adam(mlp(6, [5], 3, seed=0).parameters()).state_dict()
         ({"model": STATE}, ["took 'model'"]),
         ({"my_net": STATE, "loss": torch.tensor(0.5)}, ["took 'my_net'; left loss"]),
         ({"ema": STATE, "model_state_dict": STATE}, ["took 'model_state_dict'; left ema"]),
-        ({**STATE, "epoch": 3}, ["left epoch, which is no tensor"]),
+        ({**STATE, "epoch": 3}, ["left out epoch, which is not a tensor"]),
     ],
 )
 def test_what_is_taken_from_torch_files(checkpoint: dict[str, Any], said: list[str], zipped: bool, tmp_path: Path) -> None:

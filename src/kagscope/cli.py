@@ -79,15 +79,15 @@ def reproduce(
     data: Annotated[
         str, typer.Option(help="mnist10k, digits (embedded), mnist, fashion_mnist, kmnist (downloaded), or a folder.")
     ] = "mnist10k",
-    out: Annotated[Path, typer.Option(help="Output folder: new, empty, or of this very study, which then goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="Output folder: new, empty, or that of this very study, which then goes on.")] = Path(
         "kagscope-out"
     ),
     widths: Annotated[str, typer.Option(help="Units per hidden layer, one setting for each number.")] = "32,64,128",
-    depth: Annotated[int, typer.Option(help="Hidden layers.")] = 2,
+    depth: Annotated[int, typer.Option(help="Number of hidden layers.")] = 2,
     activation: Annotated[str, typer.Option(help="gelu, relu, tanh or silu.")] = "gelu",
     training: Annotated[str, typer.Option(help="standard, augmented, or both.")] = "standard,augmented",
     control: Annotated[
-        str, typer.Option(help="shuffled: also nets on shuffled labels, one a seed and width; or none.")
+        str, typer.Option(help="shuffled: as many nets again on shuffled labels, for each seed and width; or none.")
     ] = "shuffled",
     seeds: Annotated[int, typer.Option(help="Networks per setting.")] = 5,
     epochs: Annotated[
@@ -100,10 +100,10 @@ def reproduce(
     batch_size: Annotated[
         int | None, typer.Option(help="Images per step. [default: 32 for images up to 256 pixels, else 128]", show_default=False)
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 0.0,
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Learn from images less their mean, over their standard deviation.")
+        bool, typer.Option("--normalize", help="Learn from images whose mean is subtracted and whose deviation is 1.")
     ] = False,
     checkpoints: Annotated[int, typer.Option(help="Geometrically spaced steps at which geometry is measured.")] = 6,
     k: Annotated[str, typer.Option("--k", help="Orders of the minors.")] = "1,2,3",
@@ -111,7 +111,7 @@ def reproduce(
         int | None, typer.Option(help="Test images measured. [default: by the size of the images]", show_default=False)
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Every digit: nothing but rotations is sampled; hours on large images.")
+        bool, typer.Option("--exact", help="Sum over every minor, only rotations are drawn; hours on large images.")
     ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="A first look within seconds: few small nets on digits; other options refine it.")

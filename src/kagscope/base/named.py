@@ -109,7 +109,7 @@ def _run(file: Path) -> ModuleType:
 
 def _module(source: str) -> ModuleType:
     if not all(part.isidentifier() for part in source.split(".")):
-        raise InputError(f"{source!r} is no name of a module (parts with dots between them); {_FORMS}")
+        raise InputError(f"{source!r} is not the name of a module (parts with dots between them); {_FORMS}")
     try:
         return importlib.import_module(source)
     except ModuleNotFoundError as error:

@@ -17,11 +17,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to sta
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
 
 Cpus = Annotated[
-    float | None, typer.Option("--cpus-per-run", help="CPUs that Ray sets aside for each. [default: 1]", show_default=False)
+    float | None, typer.Option("--cpus-per-run", help="CPUs that Ray sets aside for each task. [default: 1]", show_default=False)
 ]
 Gpus = Annotated[
     float | None,
-    typer.Option("--gpus-per-run", help="GPUs that Ray sets aside for each, such as 0.25; nets train there.", show_default=False),
+    typer.Option(
+        "--gpus-per-run", help="GPUs that Ray sets aside for each task, such as 0.25, where nets train.", show_default=False
+    ),
 ]
 
 GOES_ON = "finished runs are kept, the same command goes on from there"

@@ -29,7 +29,8 @@ def measure(
         ),
     ],
     argument: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="NAME=VALUE for the factory; repeatable.", show_default=False)
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Argument of the factory, such as width=64; repeatable.", show_default=False),
     ] = None,
     weights: Annotated[
         list[str] | None,

@@ -30,11 +30,12 @@ def measure_matrices(
 ) -> None:
     """Measure every matrix in a file, against random rotations of its rows.
 
-    PR, ipr and the rotation ratio are exact for k = 1 and 2; 4096 x 4096 takes minutes.
+    PR, ipr and the rotation ratio are exact for k = 1 and 2. A 4096 x 4096 matrix takes minutes.
     """
 
     def job() -> None:
         orders = numbers("k", k)
+        from kagscope.base.messages import listing
         from kagscope.commands.outputs import Targets
         from kagscope.loading.matrices import load_matrices
         from kagscope.measuring.matrices import measure_matrices as measured
@@ -49,7 +50,7 @@ def measure_matrices(
         report = measured(given.matrices, orders, progress=False if quiet or as_json else None)
         report.provenance |= {"model": file.name, "data": str(file), **given.about}
         if given.left:
-            report.notes.append(f"left {len(given.left)} entries that are no floating matrix: {', '.join(given.left[:6])}")
+            report.notes.append(f"left out, since not floating-point matrices: {listing(given.left)}")
         files = write(report, targets)
         show_report(report, files, [], quiet=quiet, as_json=as_json)
 

@@ -77,7 +77,7 @@ def comparison_files(out: Path | None, names: Sequence[str]) -> tuple[Path, Path
         if path.exists() and not os.access(path, os.W_OK):
             raise OutputError(f"{path} is write-protected; give another --out")
     if numbers.exists() and not _is_comparison(numbers):
-        raise OutputError(f"{numbers} would be replaced, and is no table of a comparison; give another --out")
+        raise OutputError(f"{numbers} would be replaced, and is not the table of a comparison; give another --out")
     return page, numbers
 
 

@@ -27,7 +27,7 @@ def prune(
     ],
     out: Annotated[Path, typer.Option(help="Folder to write: new or empty.", show_default=False)],
     argument: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE for the factory; repeatable.", show_default=False)
+        list[str] | None, typer.Option(help="Argument of the factory, such as width=64; repeatable.", show_default=False)
     ] = None,
     weights: Annotated[
         str | None,

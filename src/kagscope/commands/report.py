@@ -76,7 +76,7 @@ def report(
 def kind_of(folder: Path) -> str:
     """What a folder holds, a value of :data:`MARKS`. Raises :class:`DataError` for anything else, with a hint."""
     if not folder.is_dir():
-        what = "a file" if folder.exists() else "no folder"
+        what = "a file" if folder.exists() else "not there"
         raise DataError(f"{folder} is {what}; give {FOLDERS}")
     for mark, kind in MARKS.items():
         if (folder / mark).is_file():

@@ -167,7 +167,7 @@ def _own_run(wanted: Wanted, say: Say) -> Subject:
     except (OSError, ValueError, ValidationError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}"
         raise DataError(
-            f"{folder} is no run of kagscope reproduce (config.json: {reason}); give OUT/runs/RUN, or package.module:factory"
+            f"{folder} is not a run of kagscope reproduce (config.json: {reason}); give OUT/runs/RUN, or package.module:factory"
         ) from None
     stored = load_state(folder / "weights.safetensors")
     steps = sorted({int(head) for head in (name.partition("/")[0] for name in stored) if head.isdigit()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args
 
@@ -16,7 +17,27 @@ from kagscope.measuring.spec import Budget, MeasureSpec
 ONLY_IN_PYTHON = ("own_scores", "jacobian_scores", "positions", "groups", "budget")
 REPEATED = {"layers": "layer", "selections": "selection", "scores": "score"}
 NAMED = {"memory_budget": "memory"}
-DEFAULTS = {"layers": "every activation", "selections": "all", "scores": "all", "tokens": "all", "points": "up to 100"}
+DEFAULTS = {
+    "layers": "every activation",
+    "selections": "all",
+    "scores": "all",
+    "tokens": "all",
+    "points": "up to 100",
+    "image_shape": "that of the data",
+    "wrt": "the only one",
+    "triple_points": "all",
+    "unit_points": "as --points",
+    "max_rows": "all",
+    "memory_budget": "1GiB",
+}
+AS_TEXT = {
+    "layers": "a layer by its name (--list-layers shows them), or a pattern (* one part of a name, ** any number); repeatable",
+    "selections": "which columns may be combined: all, ball(7), apart(7), shell(7,14), window(13,13,7), …; quote it; repeatable",
+    "scores": "a score by its name, such as pr; repeatable",
+    "tokens": "of layers on sequences: all (of more than 256 as many, evenly spaced), 4 (so many, evenly spaced), 0,3,7 (these) "
+    "or flat (a sequence whole)",
+}
+"""What is written differently on the command line than in Python."""
 
 
 def spec_fields() -> dict[str, FieldInfo]:
@@ -45,13 +66,14 @@ def add_spec_options(command: Callable[..., Any]) -> None:
 
 
 def _option(name: str, field: FieldInfo) -> Any:
-    default = DEFAULTS.get(name, _format(field.get_default(call_default_factory=True)))
-    text = f"{(field.description or '').rstrip('.')}. [default: {default}]"
+    text = AS_TEXT.get(name) or re.sub("; None .*$", "", (field.description or "").rstrip("."))
+    text = f"{text[0].upper()}{text[1:]}."
     panel = "Budget" if name in Budget.model_fields else "What is measured"
     if field.annotation is bool:
         return Annotated[
             bool | None, typer.Option(f"--{option_name(name)}", help=text, show_default=False, rich_help_panel=panel)
         ]
+    text += f" [default: {DEFAULTS.get(name, _format(field.get_default(call_default_factory=True)))}]"
     info = typer.Option(
         f"--{option_name(name)}", metavar=_metavar(name, field), help=text, show_default=False, rich_help_panel=panel
     )

@@ -12,16 +12,22 @@ from kagscope.base.errors import InputError, OutputError
 from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, run_command
 from kagscope.commands.report import finish, report
 
+READY = (
+    *("augmentation-strength", "freeze-and-extend", "geometry-vs-robustness", "geometry-vs-robustness-mnist", "grokking"),
+    *("initialisation", "ka-phase-diagram", "reproduce", "steering"),
+)
 app = typer.Typer(
-    help="Studies: many runs from a short file, that go on where they were killed.", no_args_is_help=True, rich_markup_mode=None
+    help="Many runs from a short file, which go on where they were stopped.\n\n\b\n"
+    + "\n  ".join(("Ready studies, whose name may stand for a file:", *READY)),
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="Study file, .toml, or the name of a ready study: reproduce, ka-phase-diagram, geometry-vs-robustness, "
-        "geometry-vs-robustness-mnist.",
+        help="Study file, .toml, or the name of a ready study; `kagscope study --help` lists these.",
         show_default=False,
     ),
 ]

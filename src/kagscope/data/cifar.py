@@ -108,7 +108,7 @@ def _plain(members: tarfile.TarFile, archive: Path, wanted: dict[str, str]) -> I
         if member.name in wanted:
             stream = members.extractfile(member) if member.isreg() else None
             if stream is None:
-                raise DataError(f"{archive}: {member.name} is no plain file; expected the archive that the authors publish")
+                raise DataError(f"{archive}: {member.name} is not a plain file; expected the archive that the authors publish")
             yield member, stream
 
 

@@ -94,4 +94,4 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         return model.get_submodule(name)
     except AttributeError as error:
         known = ", ".join(child for child, _ in model.named_children())
-        raise InputError(f"module={name!r} is no submodule of {type(model).__name__}; its children are {known}") from error
+        raise InputError(f"module={name!r} is not a submodule of {type(model).__name__}; its children are {known}") from error

@@ -97,7 +97,7 @@ class Inputs:
                 raise InputError(f"wrt is {self.wrt!r}, but the inputs are {kinds}; expected {expected}")
             if self.wrt not in fit:
                 raise InputError(
-                    f"wrt is {self.name(self.wrt)!r}, which is no floating tensor with one entry for each of the {self.count} "
+                    f"wrt is {self.name(self.wrt)!r}, which is not a floating tensor with one entry for each of the {self.count} "
                     f"points (given {kinds}); expected {expected}"
                 )
             return self.wrt

@@ -73,7 +73,7 @@ class LayerMap:
     def _model_output(self, inputs: Inputs) -> Tensor:
         output = tensor_of(self.runner(inputs))
         if output is None or len(output) != inputs.count:
-            raise Unmeasurable("the model's output is no floating tensor with the batch first")
+            raise Unmeasurable("the model's output is not a floating-point tensor with the batch first")
         return output
 
     def _layer_output(self, inputs: Inputs, on_input: Change | None = None) -> Tensor:

@@ -148,7 +148,7 @@ def intercept(
             return None
         place = first_tensor({**dict(enumerate(args)), **kwargs})
         if place is None:
-            raise Unmeasurable("its input is no floating tensor (integers?), so there is nothing to take derivatives of")
+            raise Unmeasurable("its input is not a floating-point tensor (integers?), so there is nothing to take derivatives of")
         old = kwargs[place] if isinstance(place, str) else args[place]
         new = on_input(old)
         # wherever it was passed: query, key and value of self-attention are one tensor

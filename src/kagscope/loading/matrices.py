@@ -19,8 +19,8 @@ from kagscope.loading.weights import load_tensors
 
 LENS = "J"  # under which a Jacobian lens keeps its matrices, by layer
 EXPECTED = (
-    "expected matrices by name: a Jacobian lens {J: {layer: matrix}, n_prompts, source_layers, d_model} or tensors of two "
-    "dimensions, in .pt, .safetensors or .npz"
+    "expected a Jacobian lens {J: {layer: matrix}, n_prompts, source_layers, d_model}, or floating-point matrices by name, "
+    "in .pt, .safetensors or .npz"
 )
 
 
@@ -31,7 +31,7 @@ class NamedMatrices:
     Attributes:
         matrices: floating, 2-D, by name.
         about: what else a lens says of itself: n_prompts, d_model, source_layers.
-        left: names of what is no floating matrix.
+        left: names of entries that are not floating-point matrices.
     """
 
     matrices: dict[str, Tensor | np.ndarray]
@@ -48,13 +48,13 @@ def load_matrices(path: str | os.PathLike[str]) -> NamedMatrices:
     path = Path(path)
     content: Any = read_npz(path) if path.suffix == ".npz" else load_tensors(path)
     if not isinstance(content, Mapping):
-        raise DataError(f"{path}: holds {type(content).__name__}; {EXPECTED}")
+        raise DataError(f"{path} holds an object of type {type(content).__name__}; {EXPECTED}")
     if isinstance(content.get(LENS), Mapping):
         return _lens(content, path)
     found = {str(name): value for name, value in content.items() if _is_matrix(value)}
     left = [str(name) for name in content if str(name) not in found]
     if not found:
-        raise DataError(f"{path}: holds no floating matrix (found {listing(left) or 'nothing'}); {EXPECTED}")
+        raise DataError(f"{path} holds no floating-point matrix (found {listing(left) or 'nothing'}); {EXPECTED}")
     return NamedMatrices(dict(sorted(found.items(), key=lambda one: _natural(one[0]))), left=left)
 
 
@@ -62,13 +62,13 @@ def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
     matrices = content[LENS]
     wrong = [str(layer) for layer, matrix in matrices.items() if not _is_matrix(matrix)]
     if wrong or not matrices:
-        what = f"layer {listing(wrong)} of {LENS} is no floating matrix" if wrong else f"{LENS} holds no layer"
+        what = f"layer {listing(wrong)} of {LENS} is not a floating-point matrix" if wrong else f"{LENS} holds no layer"
         raise DataError(f"{path}: {what}; {EXPECTED}")
     size = content.get("d_model")
     for layer, matrix in matrices.items():
         if isinstance(size, int) and tuple(matrix.shape) != (size, size):
             raise DataError(
-                f"{path}: layer {layer} is {tuple(matrix.shape)}, but d_model is {size}; the file is damaged or no lens"
+                f"{path}: layer {layer} is {tuple(matrix.shape)}, but d_model is {size}; the file is damaged, or not a lens"
             )
     named = {f"layer {layer}" if isinstance(layer, int) else str(layer): matrix for layer, matrix in matrices.items()}
     about = {

@@ -208,7 +208,7 @@ def _state_dict(content: Mapping[Any, Any], path: Path, say: Say) -> dict[str, T
     if not found:
         raise DataError(f"{path}: holds no weights (found {listing(content) or 'nothing'}); expected a state dict")
     if left := [str(key) for key in content if key not in found]:
-        say(f"{path}: left {listing(left)}, which {'is no tensor' if len(left) == 1 else 'are no tensors'}")
+        say(f"{path}: left out {listing(left)}, which {'is not a tensor' if len(left) == 1 else 'are not tensors'}")
     return found
 
 

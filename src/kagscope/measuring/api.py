@@ -230,9 +230,9 @@ def name_of_baseline(baseline: Any, count: int) -> str:
     if isinstance(baseline, str):
         many = f"{count} networks initialised anew" if count != 1 else ONE_RANDOM
         return many if baseline == "reinit" else baseline
-    return (
-        "a model" if isinstance(baseline, nn.Module) else "a state dict" if count and hasattr(baseline, "keys") else str(baseline)
-    )
+    if isinstance(baseline, nn.Module):
+        return "the model given"
+    return "the state dict given" if count and hasattr(baseline, "keys") else str(baseline)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -64,8 +64,8 @@ def measure_matrices(
     """
     chosen = _spec(k, spec, options)
     if not isinstance(matrices, Mapping) or not matrices:
-        given = "no matrices" if isinstance(matrices, Mapping) else type(matrices).__name__
-        raise InputError(f"matrices is {given}; expected matrices by name, such as {{'layer 3': J}}")
+        given = "empty" if isinstance(matrices, Mapping) else f"of type {type(matrices).__name__}"
+        raise InputError(f"matrices is {given}; expected a mapping from names to matrices, such as {{'layer 3': J}}")
     checked = {str(name): _check(matrix, str(name), chosen) for name, matrix in matrices.items()}
     since = time.perf_counter()
     state, haar = State(chosen), State(chosen)

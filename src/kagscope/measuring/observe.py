@@ -18,7 +18,7 @@ from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
-from kagscope.jacobians.layers import Call, find_layers, see_calls
+from kagscope.jacobians.layers import ACTIVATIONS, Call, find_layers, see_calls
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner, Unmeasurable
 from kagscope.jacobians.untouched import untouched
@@ -37,6 +37,11 @@ from kagscope.measuring.points import choose_points
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import LayerRecord, State
+
+NO_ACTIVATIONS = (
+    "no activation is a module of this model (a function such as torch.relu is none), so that its layers with weights were "
+    "measured, each without the function after it"
+)
 
 
 def observe(
@@ -73,6 +78,8 @@ def observe(
     paths, exact = find_layers(model, spec.layers)
     order = choose_points(given.count)
     state = State(spec, notes=[*given.notes, *suspicions(given)])
+    if spec.layers is None and not any(isinstance(module, ACTIVATIONS) for module in model.modules()):
+        state.notes.append(NO_ACTIVATIONS)
     with untouched(model, spec.mode):
         runner, fed = choose_runner(model, given.take(order), spec, weights, state.notes)
         measured = fed.take(slice(0, max(_count(fed, spec.points), _more_points(fed, spec))))

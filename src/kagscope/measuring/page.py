@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kagscope.base.errors import DataError
-from kagscope.figures.labels import score_label
+from kagscope.measuring.overview import SCORES
 from kagscope.report.numbers import number_cell, text_cell
 from kagscope.report.page import write_report
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
@@ -17,7 +17,7 @@ from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 if TYPE_CHECKING:
     from kagscope.measuring.report import Report
 
-SHOWN = ("pr", "kl_uniform", "rr_pr", "zero_rows")  # scores of the table of layers
+SHOWN = {"pr": "PR", **SCORES}  # scores of the table of layers, by what print(report) calls them
 UNKNOWN = {"epoch": float("nan"), "accuracy": float("nan")}
 RUN: dict[str, Any] = {"run": "model", "training": "standard", "labels": "true", "seed": 0, **UNKNOWN}
 
@@ -102,18 +102,19 @@ def _sentence(report: Report) -> str:
 def _layer_table(report: Report) -> dict[str, Any]:
     """A sortable table: for each layer, order and selection the main scores, model and baseline, and whether they are exact."""
     summary = report._last_summary()
-    summary = summary[summary["score"].isin(SHOWN) & ~summary["selection"].str.startswith("window(")]
+    summary = summary[summary["score"].isin(list(SHOWN)) & ~summary["selection"].str.startswith("window(")]
     scores = [name for name in SHOWN if (summary["score"] == name).any()]
     against = summary["ratio"].notna().any()
     ends = ["ratio", *(("ratio_low", "ratio_high") if summary["ratio_low"].notna().any() else ())]
-    beside = ["PR / baseline", "from", "to"][: len(ends)]
-    heads = [[score_label(name), *(beside if against and name == "pr" else [])] for name in scores]
+    beside = ["/ baseline", "from", "to"][: len(ends)]
+    heads = [[SHOWN[name], *(beside if against and name == "pr" else [])] for name in scores]
+    several = summary["selection"].nunique() > 1
     rows = []
     for (layer, k, selection), group in summary.groupby(["layer", "k", "selection"], observed=True, sort=False):
         by_score = {str(row["score"]): row for row in group.to_dict("records")}
         if "pr" not in by_score:
             continue
-        cells = [text_cell(layer), number_cell(k), text_cell(selection)]
+        cells = [text_cell(layer), number_cell(k), *([text_cell(selection)] if several else [])]
         for name in scores:
             row = by_score.get(name, {})
             cells.append(number_cell(row.get("value"), sampled=not row.get("exact", True)))
@@ -122,6 +123,8 @@ def _layer_table(report: Report) -> dict[str, Any]:
         cells.append(text_cell("exact" if all(bool(row["exact"]) for row in by_score.values()) else "~ sampled"))
         rows.append(cells)
     means = "" if report.provenance.get("matrices") else "Means over the points; "
-    note = f"{means}~ stands before what was sampled. A click on a heading sorts; CSV saves what is shown."
-    head = ["layer", "k", "columns", *(name for part in heads for name in part), "how"]
+    interval = ", with its 95% interval from and to" if len(ends) > 1 else ""
+    ratio = f"/ baseline is PR over the baseline's{interval}; " if against else ""
+    note = f"{means}{ratio}~ stands before what was sampled. A click on a heading sorts; CSV saves what is shown."
+    head = ["layer", "k", *(["columns"] if several else []), *(name for part in heads for name in part), "how"]
     return {"label": "the main scores of each layer", "note": note, "head": head, "rows": rows}

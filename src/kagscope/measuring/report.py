@@ -315,7 +315,7 @@ class Report:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{source}: no report, or a damaged one ({error}); expected a folder that Report.save wrote"
+                f"{source} holds no report, or a damaged one ({error}); expected a folder that Report.save wrote"
             ) from error
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:

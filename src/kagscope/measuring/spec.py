@@ -43,26 +43,30 @@ class Budget(_Strict):
     ``exact_minors`` minors a layer reaches; of the rest column pairs are drawn, to ``rel_error``.
     """
 
-    exact: bool = Field(default=False, description="every digit: nothing but rotations is sampled, whatever that costs")
-    exact_minors: float = Field(default=1e9, ge=0, description="2-minors of a layer that may be visited one by one")
+    exact: bool = Field(default=False, description="sum over every minor, however many there are; only rotations are drawn")
+    exact_minors: float = Field(default=1e9, ge=0, description="how many 2-minors of a layer may be visited one by one")
     rel_error: float = Field(
         default=0.002,
         gt=0,
         lt=1,
-        description="relative standard error of sampled pairs; 5 times that of k >= 3, and nats of KL",
+        description="relative standard error of what is sampled for k = 2; five times as much for k >= 3, and for KL in nats",
     )
-    triple_points: int | None = Field(default=None, ge=1, description="points of minors of order 3 and more; None for all")
-    rotation_points: int = Field(default=2, ge=0, description="points of rr_max")
-    rotations: int = Field(default=16, ge=2, description="random rotations of rr_max")
-    row_points: int = Field(default=20, ge=0, description="points of the row means of pairs and triples (zero_rows, Zipf curves)")
-    divergence_points: int = Field(default=10, ge=0, description="points of column_divergence")
-    unit_points: int | None = Field(default=None, ge=1, description="points of constant and unfelt units; None for `points`")
-    samples: int = Field(default=1000, ge=10, description="inputs of the scores of representations")
-    window_points: int = Field(default=4, ge=1, description="points of the map of windows")
+    triple_points: int | None = Field(
+        default=None, ge=1, description="points at which minors of order 3 and more are measured; None for all"
+    )
+    rotation_points: int = Field(default=2, ge=0, description="points at which rr_max is measured")
+    rotations: int = Field(default=16, ge=2, description="random rotations for rr_max")
+    row_points: int = Field(default=20, ge=0, description="points for row means of pairs and triples (zero_rows, Zipf curves)")
+    divergence_points: int = Field(default=10, ge=0, description="points at which column_divergence is measured")
+    unit_points: int | None = Field(
+        default=None, ge=1, description="points at which units are tested for being constant or unfelt; None for `points`"
+    )
+    samples: int = Field(default=1000, ge=10, description="inputs used for scores of representations")
+    window_points: int = Field(default=4, ge=1, description="points for the map of windows")
     max_rows: int | None = Field(
-        default=None, ge=2, description="rows drawn of a layer with more, to estimate all of it; None for all"
+        default=None, ge=2, description="of a layer with more rows, how many are drawn to estimate all of it; None for all"
     )
-    memory_budget: int = Field(default=2**30, ge=2**20, description="bytes of working memory, about")
+    memory_budget: int = Field(default=2**30, ge=2**20, description="working memory in bytes, roughly")
 
 
 class MeasureSpec(_Strict):
@@ -81,24 +85,31 @@ class MeasureSpec(_Strict):
     )
     layer_map: str = Field(
         default="input",
-        description="input: model input to layer output; block: the layer's own input to its output; output: layer to output",
+        description='"input", from the model\'s input to the layer; "block", from the layer\'s own input to its output; '
+        '"output", from the layer to the model\'s output',
     )
     k: tuple[int, ...] = Field(default=(1, 2), description="orders of the minors")
     selections: tuple[Selection, ...] = Field(default=(All(),), description="column selections, or their names")
     image_shape: tuple[int, ...] | None = Field(
-        default=None, description="(height, width), or (channels, height, width), where the columns are pixels"
+        default=None, description="(height, width), or (channels, height, width), where columns are pixels"
     )
     positions: Any = Field(default=None, description="(n, dimension) coordinates of the columns, where they are no image")
     groups: Any = Field(default=None, description="n labels of the columns, where distance only means same group or another")
-    window_map: int = Field(default=0, ge=0, description="window centres a side of the image in the map of PR; 0: no map")
+    window_map: int = Field(
+        default=0, ge=0, description="window centres along each side of the image, for a map of PR; 0: no map"
+    )
     tokens: Any = Field(
         default=None,
         description="of layers on sequences: None all (of more than 256 as many evenly spaced), a number that many evenly "
         'spaced, a list those, "flat" takes a sequence whole',
     )
     wrt: int | str | None = Field(default=None, description="which input to differentiate, where several could be")
-    mode: str = Field(default="eval", description='"eval", or "train": each point with respect to itself within its batch')
-    precision: str = Field(default="float64", description='of the Jacobians: "float64", or "model" for its own')
+    mode: str = Field(
+        default="eval", description='"eval", or "train", where each point is taken with respect to itself within its batch'
+    )
+    precision: str = Field(
+        default="float64", description='precision of the Jacobians: "float64", or "model" for that of the model'
+    )
     scores: tuple[str, ...] | None = Field(default=None, description="names of scores; None for all")
     own_scores: Mapping[str, ScoreFunction] = Field(default_factory=dict, description="your functions of Moments, by name")
     jacobian_scores: Mapping[str, ScoreFunction] = Field(
@@ -106,9 +117,9 @@ class MeasureSpec(_Strict):
     )
     points: int | None = Field(default=None, description="how many of the inputs, a fixed random sample; None for all")
     zero_row_quantile: float = Field(
-        default=0.01, gt=0, lt=1, description="of the baseline's rows; rows at or below it count as zero rows"
+        default=0.01, gt=0, lt=1, description="quantile of the baseline's rows at or below which a row counts as zero"
     )
-    seed: int = Field(default=0, ge=0, description="of whatever is drawn")
+    seed: int = Field(default=0, ge=0, description="seed of everything that is drawn")
     budget: Budget = Field(default_factory=Budget, description="what is exact, what is sampled, at how many points")
 
     def __init__(self, /, **given: Any) -> None:

@@ -7,21 +7,25 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
 DIGITS = 4  # significant digits of embedded numbers, as many as the page shows
 
 
-def number(value: Any, digits: int = 3) -> Markup:
-    """A number as people write it; a dash where there is none; text as it is, escaped."""
+def number(value: Any, digits: int = 3, fixed: bool = False) -> Markup:
+    """A number as people write it; a dash where there is none; text as it is, escaped.
+
+    ``fixed`` keeps zeros at the end, so that 0.9996 is 1.00 and no whole number.
+    """
     if value is None or isinstance(value, str):
         return escape(value) if value else Markup("–")
     if isinstance(value, bool):
         return escape("yes" if value else "no")
     if not math.isfinite(float(value)):
         return Markup("–")
-    text = f"{float(value):.{digits}g}".replace("-", "−")
+    text = (f"{float(value):#.{digits}g}".rstrip(".") if fixed and value else f"{float(value):.{digits}g}").replace("-", "−")
     if "e" in text:
         mantissa, exponent = text.split("e")
         return Markup("{} × 10<sup>{}</sup>").format(mantissa, exponent.replace("−0", "−").replace("+0", "").replace("+", ""))
@@ -37,7 +41,8 @@ def number_cell(value: Any, sampled: bool = False) -> dict[str, Any]:
     """A cell of a sortable table: the number as people write it, ``~`` before what was sampled, and what it is sorted by."""
     if value is None or not math.isfinite(float(value)):
         return {"text": "–", "value": ""}
-    return {"text": (escape("~ ") if sampled else escape("")) + number(value), "value": clean(value, 8)}
+    shown = number(value, fixed=not isinstance(value, int | np.integer))
+    return {"text": (escape("~ ") if sampled else escape("")) + shown, "value": clean(value, 8)}
 
 
 def clean(value: Any, digits: int = DIGITS) -> float | int | None:

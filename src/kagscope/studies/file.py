@@ -155,7 +155,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _index(key: str, text: str, place: list[Any]) -> int:
     if not text.isdecimal() or int(text) >= len(place):
-        raise InputError(f"--set {key}: {text!r} is no entry of a list of {len(place)}; expected a number from 0")
+        raise InputError(f"--set {key}: {text!r} is not a place in a list of {len(place)}; expected a number from 0")
     return int(text)
 
 

@@ -51,7 +51,7 @@ def _relations(related: pd.DataFrame) -> dict[str, Any]:
     ]
     tests = "; ".join(str(test) for test in related["test"].unique()) if "test" in related else ""
     head = [name.replace("_", " ") for name in (*texts, *numbers)]
-    note = f"{tests}. A correlation is no cause. All rows are in relations.csv.{_cut_note(related)}"
+    note = f"{tests}. A correlation is not a cause. All rows are in relations.csv.{_cut_note(related)}"
     return {"name": "relations", "label": "How geometry goes with outcomes", "head": head, "rows": rows, "note": note}
 
 

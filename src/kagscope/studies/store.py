@@ -88,7 +88,7 @@ class RunStore:
         """Open a study that is there. Raises :class:`DataError` if the folder is none."""
         path = Path(folder)
         if not path.is_dir():
-            raise DataError(f"{path} is no folder; give the output folder of a study")
+            raise DataError(f"{path} is not a folder; give the output folder of a study")
         read_study(path)
         return cls(path)
 

@@ -84,7 +84,7 @@ class History:
         """Open a history that is there. Raises :class:`DataError` if the folder holds none."""
         path = Path(folder)
         if not path.is_dir():
-            raise DataError(f"{path} is no folder; give the history folder of a tracker")
+            raise DataError(f"{path} is not a folder; give the history folder of a tracker")
         read_settings(path)
         return cls(path)
 

@@ -111,7 +111,7 @@ def parse_schedule(every: Any) -> Schedule:
         return EveryEpochs(_number(every, more_than=0.0))
     if isinstance(every, (Sequence, np.ndarray)) and not isinstance(every, (str, bytes)):
         return _at_steps(every)
-    raise InputError(f"every={every!r} is no schedule; give {FORMS}")
+    raise InputError(f"every={every!r} is not a schedule; give {FORMS}")
 
 
 def check_step(step: Any, name: str) -> int:

@@ -1,3 +1,17 @@
+// What is wider or taller than its place says above it that it scrolls.
+const Scrolling = {
+  look: (host) => {
+    const beside = host.scrollWidth > host.clientWidth + 1, below = host.scrollHeight > host.clientHeight + 1;
+    if (beside || below) host.dataset.scrolls = `scroll${beside ? " sideways →" : ""}${beside && below ? " and" : ""}${below ? " down ↓" : ""} for more`;
+    else delete host.dataset.scrolls;
+  },
+  watch: (place) => {
+    const sizes = new ResizeObserver((seen) => { for (const { target } of seen) Scrolling.look(target.closest(".scroll")); }), known = new WeakSet();
+    const add = () => { for (const host of Dom.all(".scroll", place)) for (const part of [host, ...host.children]) if (!known.has(part)) { known.add(part); sizes.observe(part); } };
+    new MutationObserver(add).observe(place, { childList: true, subtree: true });
+    add();
+  },
+};
 // Tables that the page was written with: sorted by a click on a heading, saved as CSV.
 const Sortable = {
   value: (cell) => { const raw = cell.dataset.value ?? cell.textContent.trim(), number = Number(raw); return raw === "" || raw === "–" ? null : Number.isNaN(number) ? raw : number; },

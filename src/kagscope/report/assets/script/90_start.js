@@ -16,6 +16,7 @@
     b.hidden = false;
   }
   for (const table of all("table[data-sortable]")) Sortable.enhance(table);
+  Scrolling.watch(document.body);
   addEventListener("beforeprint", () => { for (const figures of all("details.static")) figures.open = true; });
   try {
     Page.begin(await unpacked(one("#data").textContent.trim()));
