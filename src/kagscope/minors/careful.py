@@ -101,17 +101,17 @@ def integers(J: FloatArray) -> tuple[NDArray[np.object_], int]:
 def exact_minors(A: NDArray[np.object_], exponent: int) -> FloatArray:
     """|det| of (…, k, k) integers times 2^exponent each, rounded once; NumPy's arrays of Python integers do the arithmetic."""
     k = A.shape[-1]
-    found = np.abs(_expanded(A))
+    found = np.abs(expanded(A))
     return np.vectorize(lambda x: _ldexp(x, k * exponent), otypes=[np.float64])(found) if found.size else np.zeros(found.shape)
 
 
-def _expanded(A: NDArray[np.object_]) -> NDArray[np.object_]:
+def expanded(A: NDArray[np.object_]) -> NDArray[np.object_]:
     """Determinants by expansion along the first column, for small k."""
     k = A.shape[-1]
     if k == 1:
         return np.asarray(A[..., 0, 0])
     rows = np.arange(k)
-    parts = [A[..., i, 0] * _expanded(A[..., rows != i, 1:]) for i in range(k)]
+    parts = [A[..., i, 0] * expanded(A[..., rows != i, 1:]) for i in range(k)]
     total = parts[0]
     for i, part in enumerate(parts[1:], 1):
         total = total - part if i % 2 else total + part

@@ -17,16 +17,22 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
+from kagscope.minors.careful import MOST_EXACT, expanded, integers
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import Estimate
 from kagscope.minors.rank import rank_below
 from kagscope.minors.routes.determinants import clique_subsets
 from kagscope.minors.routes.zonogon import FloatArray
+from kagscope.minors.scaling import bit_span, normalise, times_power_of_two
 from kagscope.minors.threads import map_blocks
 
 BoolArray = NDArray[np.bool_]
 
 NEARLY_PARALLEL = 1e-4  # squared sine below which the Gram matrix has lost too many digits
+DEPENDENT = 1e-5  # volume over the product of lengths below which digits are lost
+ROUNDING = 16 * float(np.finfo(np.float64).eps)  # error of a volume over the product of lengths
+EXACT = 1e-10  # relative error up to which a value counts as exact
+MOST_BITS = 900  # of a product of k entries: beyond, volumes come from whole numbers
 NOISE = 64 * float(np.finfo(np.float64).eps) ** 2  # squared residual over squared length that rounding alone produces
 
 
@@ -120,14 +126,55 @@ def _triple_volumes(vectors: FloatArray, pairs: BoolArray | None) -> float:
     return math.fsum(map_blocks(work, len(vectors), 1))
 
 
-def _listed_volumes(vectors: FloatArray, subsets: NDArray[np.int64]) -> float:
-    """Sum of volumes over listed subsets, by QR of each."""
-    total = []
+def _listed_volumes(vectors: FloatArray, subsets: NDArray[np.int64]) -> tuple[float, float]:
+    """Sum of volumes over listed subsets, by QR of each, and what rounding may have made of it.
+
+    Those of nearly dependent vectors come from whole numbers, unless they are too many.
+    """
+    total, lost, left = [0.0], 0.0, MOST_EXACT
     for start in range(0, len(subsets), 4096):
-        chosen = vectors[subsets[start : start + 4096]]
+        some = subsets[start : start + 4096]
+        chosen = vectors[some]
         r = np.linalg.qr(np.swapaxes(chosen, 1, 2), mode="r")
-        total.append(float(np.abs(np.prod(np.diagonal(r, axis1=1, axis2=2), axis=1)).sum()))
-    return math.fsum(total)
+        volumes = np.abs(np.prod(np.diagonal(r, axis1=1, axis2=2), axis=1))
+        lengths = np.linalg.norm(chosen, axis=2).prod(axis=1)
+        hard = np.flatnonzero(volumes < DEPENDENT * lengths)
+        left -= len(hard)
+        if left >= 0 and len(hard):
+            volumes[hard] = _exact_volumes(vectors, some[hard], 0)
+        lost += ROUNDING * float(lengths[hard].sum()) if left < 0 else 0.0
+        total.append(float(volumes.sum()))
+    return math.fsum(total), lost
+
+
+def _exact_volumes(vectors: FloatArray, subsets: NDArray[np.int64], power: int) -> FloatArray:
+    """(count,) volumes that listed vectors over 2^power span, from their Gram determinants in whole numbers, rounded once."""
+    whole, exponent = integers(vectors)
+    gram = whole @ whole.T
+    k = subsets.shape[1]
+    squares = expanded(gram[subsets[:, :, None], subsets[:, None, :]])
+    return np.array([_root(int(square), k * (exponent - power)) for square in squares], dtype=np.float64)
+
+
+def _root(x: int, exponent: int) -> float:
+    """sqrt(x) 2^exponent, however large x is."""
+    spare = max(x.bit_length() - 64, 0) // 2 * 2
+    return float(np.ldexp(math.sqrt(x >> spare), exponent + spare // 2))
+
+
+def _sizes(vectors: FloatArray, k: int, pairs: BoolArray | None) -> float:
+    """Sum over k-subsets of the products of lengths: what volumes would be, had nothing cancelled. k > 3: over all subsets."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    if k == 3 and pairs is not None:
+        roots = np.sqrt(lengths)
+        A = np.where(pairs, roots[:, None] * roots, 0.0)
+        np.fill_diagonal(A, 0.0)
+        return float(((A @ A) * A).sum()) / 6
+    e = np.zeros(k + 1)
+    e[0] = 1.0
+    for length in lengths:
+        e[1:] += length * e[:-1]
+    return float(e[k])
 
 
 def _sampled_volumes(
@@ -168,6 +215,15 @@ def _one_draw(vectors: FloatArray, u: FloatArray, pairs: BoolArray | None) -> fl
     return weight * _area_sum(rest[allowed], None if pairs is None else pairs[np.ix_(allowed, allowed)])
 
 
+def _listed(n: int, k: int, pairs: BoolArray | None, subsets: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """(count, k) the subsets that are meant."""
+    if subsets is not None:
+        return np.asarray(subsets)
+    allowed = np.ones((n, n), dtype=np.bool_) if pairs is None else pairs.copy()
+    np.fill_diagonal(allowed, False)
+    return clique_subsets(allowed, k)
+
+
 def haar_mean_s1_estimate(
     J: FloatArray,
     k: int = 2,
@@ -180,12 +236,14 @@ def haar_mean_s1_estimate(
     max_triples: float = 5e8,
     max_listed: float = 1e6,
     max_draws: int = 4096,
+    power: int = 0,
 ) -> Estimate:
     """Mean of S1(QJ) over uniform orthogonal Q (MATH.md 4.5), with its standard error.
 
     Exact for k = 1, for k = 2, for listed subsets, for k = 3 up to ``max_triples`` column triples, beyond k = 3 up to
     ``max_listed`` column sets; sampled beyond, and NaN where the draws met nothing. Of k >= 3, exactly 0 where fewer than k
-    columns are linearly independent.
+    columns are linearly independent. What rounding may have made of volumes of nearly dependent columns, too many to be found in
+    whole numbers, is part of the standard error; NaN where nothing else is left.
 
     Args:
         J: (m, n) float64.
@@ -198,6 +256,7 @@ def haar_mean_s1_estimate(
         max_triples: most column triples to sum exactly.
         max_listed: most column sets of k >= 4 to sum exactly.
         max_draws: most draws when sampling; the standard error says what they reached.
+        power: of two by which J is divided.
 
     Raises:
         InputError: k is not in 1 … min(m, n).
@@ -205,9 +264,7 @@ def haar_mean_s1_estimate(
     m, n = J.shape
     if not 1 <= k <= min(m, n):
         raise InputError(f"k={k}, expected 1 to {min(m, n)} for a matrix of {m} rows and {n} columns")
-    exponent = int(np.frexp(np.abs(J).max(initial=0.0))[1])
-    with np.errstate(under="ignore"):
-        vectors = np.ascontiguousarray(np.ldexp(np.asarray(J, dtype=np.float64), -exponent).T)
+    vectors = np.ascontiguousarray(np.asarray(J, dtype=np.float64).T)
     if columns is not None and subsets is None:
         vectors = vectors[columns]
         pairs = None if pairs is None else pairs[np.ix_(columns, columns)]
@@ -215,27 +272,40 @@ def haar_mean_s1_estimate(
         present = np.any(vectors != 0, axis=1)
         vectors = vectors[present]
         pairs = None if pairs is None else pairs[np.ix_(present, present)]
-    stderr = 0.0
-    if k >= 3 and rank_below(vectors if subsets is None else vectors[np.unique(subsets)], k):
+    exponent = int(normalise(vectors[None], k)[1][0]) if vectors.size else 0
+    given, vectors = vectors, times_power_of_two(vectors, np.array(-exponent))
+    sets = math.comb(len(vectors), k) if subsets is None else len(subsets)
+    stderr = doubt = 0.0
+    if k >= 2 and k * bit_span(given) > MOST_BITS:  # products would leave the range
+        listed = _listed(len(given), k, pairs, subsets) if sets <= MOST_EXACT else None
+        value = math.nan if listed is None else math.fsum(_exact_volumes(given, listed, exponent))
+    elif k >= 3 and rank_below(vectors if subsets is None else vectors[np.unique(subsets)], k):
         value = 0.0
     elif subsets is not None:
-        value = _listed_volumes(vectors, np.asarray(subsets))
+        value, doubt = _listed_volumes(vectors, np.asarray(subsets))
     elif k == 1:
         value = float(np.linalg.norm(vectors, axis=1).sum())
     elif k == 2:
         value = _area_sum(vectors, pairs)
-    elif k == 3 and math.comb(len(vectors), 3) <= max_triples:
-        value = _triple_volumes(vectors, pairs)
-    elif math.comb(len(vectors), k) <= max_listed:
-        allowed = np.ones((len(vectors), len(vectors)), dtype=np.bool_) if pairs is None else pairs.copy()
-        np.fill_diagonal(allowed, False)
-        value = _listed_volumes(vectors, clique_subsets(allowed, k))
     else:
-        value, stderr = _sampled_volumes(vectors, k, pairs, rel_error, seed, max_draws)
+        if k == 3 and sets <= max_triples:
+            value, doubt = _triple_volumes(vectors, pairs), ROUNDING * _sizes(vectors, k, pairs)
+        elif sets <= max_listed:
+            value, doubt = _listed_volumes(vectors, _listed(len(vectors), k, pairs, None))
+        else:
+            value, stderr = _sampled_volumes(vectors, k, pairs, rel_error, seed, max_draws)
+            doubt = ROUNDING * _sizes(vectors, k, pairs)
+        if doubt > EXACT * value and k == 3 and sets <= MOST_EXACT:
+            value, doubt = _listed_volumes(vectors, _listed(len(vectors), k, pairs, None))
+    if doubt > EXACT * value:
+        stderr = math.hypot(stderr, doubt)
+    if not stderr <= value:
+        value = stderr = math.nan
     factor = math.exp(math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1)) if m > 500 else float(math.comb(m, k))
     factor *= haar_constant(m, k)
+    up = k * (exponent - power)
     with np.errstate(over="ignore", under="ignore"):
-        return Estimate(float(np.ldexp(factor * value, k * exponent)), float(np.ldexp(factor * stderr, k * exponent)))
+        return Estimate(float(np.ldexp(factor * value, up)), float(np.ldexp(factor * stderr, up)))
 
 
 def haar_mean_s1(J: FloatArray, k: int = 2, columns: BoolArray | None = None, pairs: BoolArray | None = None, **options) -> float:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import comb
 from typing import Any, Literal, Unpack, overload
 
@@ -14,13 +15,13 @@ from kagscope.columns.layout import Layout, Place, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, Window, as_selections
 from kagscope.minors._input import MatrixLike, Values, as_matrices, check_choice, check_k, device_of, placed
 from kagscope.minors.engine import minor_moments
-from kagscope.minors.haar import haar_constant, haar_mean_s1_estimate
+from kagscope.minors.haar import MOST_BITS, haar_constant, haar_mean_s1_estimate
 from kagscope.minors.moment_scores import rotation_ratio_error, rotation_ratio_of_pr
 from kagscope.minors.pair_draws import volume_sums
 from kagscope.minors.plan import BYTES_A_SUBSET, Estimate
 from kagscope.minors.rotated import rotation_ratio_estimate
 from kagscope.minors.row_draws import RowDraws
-from kagscope.minors.scaling import nonzero_rows, normalise
+from kagscope.minors.scaling import bit_span, nonzero_rows, normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, as_masks, cached_subsets
 
 BoolArray = NDArray[np.bool_]
@@ -102,7 +103,8 @@ def haar_mean_s1(
     k = check_k(k, *matrices.shape[1:])
     layout = make_layout(matrices.shape[2], image_shape, positions, groups)
     selections, listed = as_selections(All() if selection is None else selection)
-    if k == 2 and 1 < len(selections) <= MAX_SELECTIONS and all(_is_whole(chosen, layout) for chosen in selections):
+    even = all(2 * bit_span(matrix) <= MOST_BITS for matrix in matrices)
+    if k == 2 and 1 < len(selections) <= MAX_SELECTIONS and even and all(_is_whole(chosen, layout) for chosen in selections):
         areas = _areas(matrices, selections, layout)
         return _given([Estimate(one, np.zeros_like(one)) for one in areas.T], return_error, batched, listed, device_of(J))
     results = []
@@ -250,9 +252,14 @@ def _ratio(
         columns, pairs, _ = as_masks(chosen, layout, k)
         found = [rotation_ratio_estimate(matrix, k, "max", columns, pairs, rotations=rotations, seed=seed) for matrix in matrices]
         return Estimate(*np.array(found).T)
-    scaled = normalise(matrices)[0]  # S1 of the normalised matrix neither under- nor overflows, and the ratio has no scale
-    s1 = minor_moments(scaled, k, chosen, moments=("s1",), seed=seed, **where)
-    if k == scaled.shape[1]:
-        return Estimate(np.where(s1.s1 > 0, 1.0, np.nan), np.zeros(len(scaled)))
-    mean = haar_mean_s1(scaled, k, chosen, seed=seed, return_error=True, **where)
+    given = minor_moments(matrices, k, chosen, moments=("s1",), seed=seed, **where)
+    s1 = replace(given, exponent=np.zeros_like(given.exponent))  # both normalised alike: the ratio has no scale
+    if k == matrices.shape[1]:
+        return Estimate(np.where(s1.s1 > 0, 1.0, np.nan), np.zeros(len(matrices)))
+    masks = as_masks(chosen, layout, k)
+    means = [
+        haar_mean_s1_estimate(matrix, k, *masks, seed=seed, power=int(power))
+        for matrix, power in zip(matrices, given.exponent, strict=True)
+    ]
+    mean = Estimate(*np.array(means).T)
     return Estimate(rotation_ratio_of_pr(s1, mean), rotation_ratio_error(s1, mean))

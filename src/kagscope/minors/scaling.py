@@ -84,6 +84,12 @@ def times_power_of_two(values: FloatArray, exponent: NDArray[np.int64]) -> Float
         return values * np.ldexp(1.0, half) * np.ldexp(1.0, exponent - half)
 
 
+def bit_span(values: FloatArray) -> int:
+    """Bits between the largest and the smallest of them, of those that are not zero."""
+    sizes = np.frexp(values[values != 0])[1]
+    return int(np.ptp(sizes)) if sizes.size else 0
+
+
 def column_span(matrix: FloatArray) -> int:
     """Bits between the largest and the smallest of its columns, of those that are not zero, its rows being of equal size."""
     sizes = np.abs(matrix)

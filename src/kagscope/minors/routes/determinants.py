@@ -17,7 +17,7 @@ from kagscope.minors.plan import RATES
 from kagscope.minors.rank import rank_below
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.entries import entry_sums
-from kagscope.minors.scaling import nonzero_rows, on_host, times_power_of_two
+from kagscope.minors.scaling import bit_span, nonzero_rows, on_host, times_power_of_two
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 
@@ -65,7 +65,7 @@ def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int 
     Where products of k entries may leave the range each matrix is scaled for itself. NaN where the small ones are too many.
     """
     k, left = rows.shape[1], MOST_EXACT
-    wide = k * _span(J) > MOST_BITS
+    wide = k * bit_span(J) > MOST_BITS
     if not wide:
         J, power = times_power_of_two(J, np.array(-power)), 0
     whole, exponent = integers(J)
@@ -93,12 +93,6 @@ def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int 
             block[small[:, 0], small[:, 1]] = np.nan
         block[block < TINY] = 0.0  # with too few digits for a bin of the histogram
         yield block
-
-
-def _span(J: FloatArray) -> int:
-    """Bits between the largest and the smallest entry of J, of those that are not zero."""
-    sizes = np.frexp(J[J != 0])[1]
-    return int(np.ptp(sizes)) if sizes.size else 0
 
 
 def _balanced(A: FloatArray) -> tuple[FloatArray, IntArray]:
