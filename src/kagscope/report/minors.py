@@ -23,10 +23,10 @@ def pack_curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
     entries = []
     for key, group in groups(means, keys):
         curve, layer, k, selection, width, training, stage = key
-        ordered = group.sort_values("x")
         entry: dict[str, Any] = {"curve": str(curve), "layer": str(layer), "k": int(k), "selection": str(selection)}
+        ordered = group.sort_values("x")
         entry |= {"width": int(width), "training": str(training), "stage": str(stage), "seeds": int(group["seeds"].max())}
-        entries.append(entry | (_zipf(ordered) if str(curve) == "zipf" else _histogram(ordered)))
+        entries.append(entry | (_zipf(ordered) if str(curve) == "zipf" else _histogram(*ordered[["x", "y"]].to_numpy().T)))
     return entries
 
 
@@ -37,17 +37,16 @@ def _zipf(ordered: pd.DataFrame) -> dict[str, Any]:
     return {"count": clean(ordered["x"].max()), "x": [clean(x) for x in kept["x"]], **numbers}
 
 
-def _histogram(ordered: pd.DataFrame) -> dict[str, Any]:
-    zeros = float(ordered.loc[np.isneginf(ordered["x"]), "y"].sum())
-    finite = ordered[np.isfinite(ordered["x"])]
-    if not len(finite):
+def _histogram(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    zeros, finite = float(y[np.isneginf(x)].sum()), np.isfinite(x)
+    if not finite.any():
         return {"zeros": clean(zeros), "below": 0, "first": 0, "y": []}
-    bins = np.round(finite["x"].to_numpy() * BINS_PER_OCTAVE).astype(int)
-    y = np.zeros(bins[-1] - bins[0] + 1)
-    np.add.at(y, bins - bins[0], finite["y"].to_numpy())
-    skip = int(np.searchsorted(np.cumsum(y), NEGLIGIBLE))
-    kept = [clean(value) for value in y[skip:]]
-    return {"zeros": clean(zeros), "below": clean(y[:skip].sum()), "first": int(bins[0]) + skip, "y": kept}
+    bins = np.round(x[finite] * BINS_PER_OCTAVE).astype(int)
+    counts = np.zeros(bins[-1] - bins[0] + 1)
+    np.add.at(counts, bins - bins[0], y[finite])
+    skip = int(np.searchsorted(np.cumsum(counts), NEGLIGIBLE))
+    kept = [clean(value) for value in counts[skip:].tolist()]
+    return {"zeros": clean(zeros), "below": clean(counts[:skip].sum()), "first": int(bins[0]) + skip, "y": kept}
 
 
 def _thin(count: int) -> np.ndarray:

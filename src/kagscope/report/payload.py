@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kagscope.data.functions import accuracy_name
@@ -97,25 +98,28 @@ def _series(plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]
     """Means over nets; those of the one net of a measured model have intervals over its points."""
     keys = [*WHAT_KEYS, "width", "training"]
     table = plain.assign(runs=1) if over_points else summarise(plain, over="runs")
-    table = table.sort_values("step", kind="stable")
+    table = table.sort_values("step", kind="stable").reset_index(drop=True)
+    numbers, steps = table[SERIES_COLUMNS].to_numpy(dtype=np.float64), table["step"].to_numpy()
+    exact = table["exact"].to_numpy(dtype=bool)
     last = final(plain)[["width", "training", "step"]].astype({"training": str}).groupby(["width", "training"])["step"].max()
     series = []
     for key, group in groups(table, keys):
         layer, k, selection, score, width, training = key
-        kind, numbers = parse_selection(str(selection))
+        kind, scale = parse_selection(str(selection))
+        rows = group.index.to_numpy()
         entry: dict[str, Any] = {
             "layer": str(layer),
             "k": int(k),
             "selection": str(selection),
             "kind": kind,
-            "scale": numbers[0] if len(numbers) == 1 else None,
+            "scale": scale[0] if len(scale) == 1 else None,
             "score": str(score),
             "width": int(width),
             "training": str(training),
-            "exact": bool(group["exact"].all()),
+            "exact": bool(exact[rows].all()),
             "last": int(last[int(width), str(training)]),
-            "step": [int(step) for step in group["step"]],
-            "data": [[clean(value) for value in group[column]] for column in SERIES_COLUMNS],
+            "step": [int(step) for step in steps[rows]],
+            "data": [[clean(value) for value in column] for column in numbers[rows].T.tolist()],
         }
         if found := onsets.get((str(layer), int(k), str(selection), str(score), int(width), str(training))):
             entry["onset"] = found
