@@ -204,6 +204,7 @@ OTHER_RUN: dict[str, Any] = {
     "data": "elsewhere",
     "data_fingerprint": "ba" * 32,
     "image_shape": (4, 16),
+    "architecture": "vit",
     "widths": (32, 33),
     "activation": "relu",
     "training": "augmented",

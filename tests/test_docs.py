@@ -63,6 +63,7 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope study run steering": "a ready study, an hour",
     "kagscope study run initialisation": "a ready study, minutes",
     "kagscope study run freeze-and-extend": "a ready study, minutes",
+    "kagscope study run vision-transformer": "a ready study, half an hour",
     "kagscope study run study.toml --out out --workers 8": "the study that the page is about is the reader's",
     "kagscope study run study.toml --out out --executor ray": "the same",
     "kagscope study run study.toml --out /shared/out": "on a cluster",

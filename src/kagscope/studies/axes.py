@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from kagscope.studies.config import MAX_RUNS, MAX_WIDTH, Strict
 from kagscope.training.first_layer import FIRST_LAYERS
 from kagscope.training.models import INITS
-from kagscope.training.settings import OPTIMIZERS, STEERED_BY
+from kagscope.training.settings import ARCHITECTURES, OPTIMIZERS, STEERED_BY
 
 Point = dict[str, Any]
 
@@ -22,6 +22,9 @@ class RunValues(Strict):
     """What one run is: every value that a study may fix or vary."""
 
     data: str = Field(default="digits", description="mnist10k, digits, mnist, fashion_mnist, kmnist, or a folder")
+    architecture: Literal[ARCHITECTURES] = Field(  # type: ignore[valid-type]
+        default="mlp", description="vit: a small vision transformer, a block for each hidden layer"
+    )
     width: int = Field(default=64, ge=1, le=MAX_WIDTH, description="units per hidden layer")
     depth: int = Field(default=2, ge=1, le=64, description="hidden layers")
     widths: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] | None = Field(

@@ -75,6 +75,7 @@ class RunConfig(Strict):
     label_noise: float = 0.0
     data_seed: int = 0
     normalize: bool = False
+    architecture: Literal["mlp", "vit"] = "mlp"
 
     def fingerprint(self) -> str:
         """Hash of everything that decides the weights at the kept steps.
@@ -130,6 +131,7 @@ class RunConfig(Strict):
             penalty=self._penalty(),
             normalize=self.normalize,
             schedule=self.steps,
+            architecture=self.architecture,
         )
 
     def _penalty(self) -> Penalty | None:

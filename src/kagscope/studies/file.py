@@ -21,6 +21,7 @@ from kagscope.studies.config import AUGMENTATION, OF_A_LAYER, PENALTY, SMALL_IMA
 from kagscope.studies.measure import Measure, Measurements
 from kagscope.studies.relations import SCORES
 from kagscope.training.first_layer import IMITATING
+from kagscope.training.vit import check_vit
 
 MAX_BYTES = 2**20
 FEW_IMAGES = 20_000  # of a training set: fewer are seen twice as often
@@ -174,7 +175,7 @@ def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[tuple[Run
     Raises:
         InputError: settings that do not fit the data.
     """
-    known: dict[tuple[str, int, tuple[int, ...]], Measurements] = {}
+    known: dict[tuple[str, str, int, tuple[int, ...]], Measurements] = {}
     found = []
     for values in study.values():
         dataset = datasets[values.data]
@@ -183,7 +184,7 @@ def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[tuple[Run
             raise InputError(f"first_layer_data is {values.first_layer_data}, whose images are {shape}; expected those of "
                              f"{values.data}, {dataset.image_shape}")  # fmt: skip
         run = _config(values, study.measure, dataset)
-        key = (run.data_fingerprint, len(run.widths), run.steps)
+        key = (run.data_fingerprint, run.architecture, len(run.widths), run.steps)
         if key not in known:
             known[key] = _measurements(study.measure, dataset, run)
         _check_orders(known[key], dataset, run)
@@ -224,6 +225,8 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         **same,
     )
     found.training_settings()  # says what does not fit
+    if found.architecture == "vit":
+        check_vit(found.widths, found.image_shape)
     return found
 
 
@@ -240,7 +243,7 @@ def _check_task(values: RunValues, dataset: Dataset) -> None:
 
 
 def _measurements(measure: Measure, dataset: Dataset, run: RunConfig) -> Measurements:
-    found = measure.of_run(dataset, len(run.widths), run.steps)
+    found = measure.of_run(dataset, len(run.widths), run.steps, run.architecture)
     points, images = max((spec.points or 0 for spec in found.specs.values()), default=0), len(dataset.test_labels)
     if points > images:
         raise InputError(f"points is {points}, but {run.data} has {images} test images")

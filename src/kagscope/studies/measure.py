@@ -180,14 +180,18 @@ class Measure(SpecValues):
             raise ValueError("checkpoints and a schedule of steps or epochs both say how many; give one of them")
         return self
 
-    def of_run(self, dataset: Dataset, depth: int, steps: Sequence[int]) -> Measurements:
+    def of_run(self, dataset: Dataset, depth: int, steps: Sequence[int], architecture: str = "mlp") -> Measurements:
         """What is measured of nets of ``depth`` hidden layers on these data, kept at ``steps``.
 
         Raises:
-            InputError: a layer that the net has not, or a selection that does not fit the images.
+            InputError: a layer that the net has not, a selection that does not fit the images, or a map that a vit has not.
         """
         own = self.given_values() | self._layers(depth) | {"image_shape": dataset.image_shape}
-        if self.layer_map != "input" and self.layer_map is not None:  # whose columns are units, not pixels
+        if architecture == "vit" and own.setdefault("layer_map", "block") != "block":
+            raise InputError(
+                f"measure.layer_map is {self.layer_map!r}, but the hidden layers of a vit take tokens; expected 'block'"
+            )
+        if own.get("layer_map", "input") != "input":  # whose columns are units, not pixels
             own |= {"image_shape": None, "selections": own.get("selections", ("all",)), "window_map": 0}
         elif "selections" in own:
             _check_selections(own["selections"], dataset)

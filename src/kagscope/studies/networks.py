@@ -20,9 +20,9 @@ from kagscope.pruning.change import prune_change, prune_change_exact
 from kagscope.robustness import METHODS, adversarial_accuracy, expected_calibration_error
 from kagscope.studies.config import RunConfig
 from kagscope.studies.measure import ALONG, MAIN, Measurements, RobustnessSettings
+from kagscope.tables.means import token_means
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.training import TrainedNetwork
-from kagscope.training.models import mlp
 
 
 def inputs_of(dataset: Dataset) -> Tensor:
@@ -30,11 +30,10 @@ def inputs_of(dataset: Dataset) -> Tensor:
     return torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
 
 
-def network(run: RunConfig, weights: dict[str, Tensor]) -> nn.Sequential:
+def network(run: RunConfig, weights: dict[str, Tensor]) -> nn.Module:
     """The network of a run with these weights, in eval mode."""
     (outputs,) = weights["output.bias"].shape
-    n = run.n_inputs
-    model = mlp(n, run.widths, outputs, run.activation, run.init, run.init_scale, seed=run.seed)
+    model = run.training_settings().network(run.image_shape, outputs, run.seed)
     model.load_state_dict(weights)
     return model.eval()
 
@@ -67,7 +66,7 @@ class Measuring:
         rows, lines = [], []
         for step in steps_of(name, net.steps):
             state = initial if step == 0 else self._observe(run, net, step, spec)
-            table = compare(state, [initial])
+            table = token_means(compare(state, [initial]))
             if name == MAIN:
                 lines.append(curves(state).assign(step=step))
                 if step == net.steps[-1]:

@@ -72,7 +72,7 @@ def exhibits(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any]) 
     found["units"], entries = {}, 0
     for run in [run for run in runs if first[str(settings[run])] == run]:
         config, probe = RunConfig(**configs[run]), probes[str(configs[run]["data_fingerprint"])]
-        if probe is None:
+        if probe is None or config.architecture != "mlp":  # whose units see no image
             continue
         units = _units(store, run, config, probe, float(specs[run]["zero_row_quantile"]))
         entries += probe.inputs.shape[1] * sum(min(len(one), MAX_UNITS) for _, one in units.groupby("layer"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from kagscope.studies.config import RunConfig
 from kagscope.studies.measure import OUTPUT
 from kagscope.studies.networks import steps_of
 from kagscope.studies.runs import Job
+from kagscope.training.vit import patches
 
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
 STEP_OVERHEAD = 35e-6  # seconds of an optimiser step beside its arithmetic
 SHARE_OF_PEAK = 0.7  # of a large product's speed that training reaches
+VIT_SHARE = 0.15  # of that, small transformers: their products are small, and normalising and softmax move memory
 # Of a worker: its libraries, copies of the images, states of a net beside its checkpoints (with gradients and the optimiser's),
 # copies of the Jacobians of all points.
 WORKER_BYTES, IMAGE_COPIES, STATES, JACOBIANS = 0.7e9, 2.5, 4, 3
@@ -65,10 +68,9 @@ def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int
 def task_memory(job: Job, images: int, seeds: int = 16) -> float:
     """Bytes that a worker takes which trains some seeds of a run side by side on ``images`` training images, about."""
     run = job.run
-    n = run.n_inputs
     nets = 4.0 * seeds * _parameters(run, 10) * (STATES + len(run.steps))
-    points = max((_points(spec) for spec in job.what.specs.values()), default=0)
-    return WORKER_BYTES + IMAGE_COPIES * 4.0 * images * n + nets + 8.0 * JACOBIANS * points * n * sum(run.widths)
+    entries = max((sum(map(math.prod, _shapes(run, spec))) for spec in job.what.specs.values()), default=0)
+    return WORKER_BYTES + IMAGE_COPIES * 4.0 * images * run.n_inputs + nets + 8.0 * JACOBIANS * entries
 
 
 def _points(spec: MeasureSpec) -> int:
@@ -80,14 +82,22 @@ def _sizes(run: RunConfig, classes: int) -> list[int]:
 
 
 def _parameters(run: RunConfig, classes: int) -> int:
+    if run.architecture == "vit":  # without biases
+        n = run.widths[0] // 2
+        return n * (run.n_inputs // _tokens(run) + _tokens(run) + classes) + sum(4 * n**2 + 2 * n * units for units in run.widths)
     sizes = _sizes(run, classes)
     return sum(a * b + b for a, b in pairwise(sizes))
+
+
+def _tokens(run: RunConfig) -> int:
+    return patches(run.image_shape) if run.architecture == "vit" else 1
 
 
 def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> float:
     count = min(run.train_size or images, images)
     steps = run.epochs * -(-count // run.batch_size)
-    return steps * STEP_OVERHEAD + 6.0 * run.epochs * count * _parameters(run, classes) / rate
+    rate *= VIT_SHARE if run.architecture == "vit" else 1.0
+    return steps * STEP_OVERHEAD + 6.0 * run.epochs * count * _parameters(run, classes) * _tokens(run) / rate
 
 
 def _geometry_seconds(jobs: Sequence[Job]) -> float:
@@ -102,10 +112,17 @@ def _geometry_seconds(jobs: Sequence[Job]) -> float:
 
 
 def _state_seconds(run: RunConfig, spec: MeasureSpec) -> float:
-    widths = (
-        run.widths if isinstance(spec.layers, str) else [run.widths[int(one.removeprefix("hidden")) - 1] for one in spec.layers]
-    )
-    return sum(layer_seconds(width, run.n_inputs, _points(spec), spec) for width in widths)
+    return sum(layer_seconds(*shape, spec) for shape in _shapes(run, spec))
+
+
+def _shapes(run: RunConfig, spec: MeasureSpec) -> list[tuple[int, int, int]]:
+    """Rows, columns and number of the Jacobians of each measured layer."""
+    every = range(len(run.widths))
+    places = every if isinstance(spec.layers, str) else [int(one.removeprefix("hidden")) - 1 for one in spec.layers]
+    before = [run.widths[0] // 2] * len(run.widths) if run.architecture == "vit" else [run.n_inputs, *run.widths]
+    return [
+        (run.widths[place], before[place if spec.layer_map == "block" else 0], _points(spec) * _tokens(run)) for place in places
+    ]
 
 
 def _table_bytes(job: Job) -> float:

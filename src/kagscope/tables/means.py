@@ -15,7 +15,7 @@ import pandas as pd
 
 from kagscope.base.errors import InputError, NothingToPlot
 from kagscope.tables.intervals import half_width
-from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS
+from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS, SCORE_COLUMNS
 
 MEASURES = ("value", "baseline", "ratio", "difference")
 RUN_KEYS = ["run", "width", "training", "seed", "step"]
@@ -68,6 +68,18 @@ def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (),
     require(summary, ["run"], "results")
     keys = list(by) or [name for name in ("study", "width", "training", "labels", "step") if name in summary]
     return _over_runs(summary, [*keys, *(name for name in WHAT_KEYS if name not in keys)], confidence)
+
+
+def token_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over the tokens of each point, of a measured model's table; one without tokens as it is."""
+    if "token" not in table.columns:
+        return table
+    how: dict[str, Any] = {name: "mean" for name, kind in SCORE_COLUMNS.items() if kind == "float64"}
+    reasons = table["reason"].astype(object)
+    grouped = table.assign(reason=reasons.where(reasons != "", None)).groupby([*WHAT_KEYS, "point"], observed=True, sort=False)
+    found = grouped.agg(how | {"exact": "min", "reason": "first"}).reset_index()
+    found["reason"] = found["reason"].where(found["value"].isna(), None).fillna("")
+    return found.astype(SCORE_COLUMNS)[list(SCORE_COLUMNS)]
 
 
 def _over_points(table: pd.DataFrame, confidence: float, by: Sequence[str] = ()) -> pd.DataFrame:

@@ -21,9 +21,9 @@ from kagscope.steering.gradients import NORMS, InputGradientPenalty
 from kagscope.steering.penalty import DRAWN, GeometryPenalty
 from kagscope.training.augmentation import Warper, draw_maps
 from kagscope.training.first_layer import DONORS, OF_DONORS, started_from
-from kagscope.training.models import check_seed, mlp
+from kagscope.training.models import check_seed
 from kagscope.training.settings import TrainingSettings
-from kagscope.training.stacked import StackedMLP, Workspace
+from kagscope.training.stacked import Batch, Stacked, StackedMLP, StackedModules
 
 MAX_SEEDS = 1000
 
@@ -81,7 +81,8 @@ def train(
     """Train one network per seed, all of them side by side in the calling thread.
 
     A seed's result does not depend on the other seeds, and not on the number of threads: everything runs on one torch thread
-    (processes are the way to use more cores). Step 0 is ``mlp(..., seed=seed)``, with the first layer that the settings name.
+    (processes are the way to use more cores). Step 0 is ``settings.network(..., seed)``, with the first layer that the settings
+    name.
 
     Args:
         dataset: images are flattened in row-major order.
@@ -144,15 +145,18 @@ class _Run:
         self.n_images = len(self.train_set[1])
         self.per_epoch = settings.steps_per_epoch(self.n_images)
         self.total = settings.epochs * self.per_epoch
-        build = partial(
-            mlp, dataset.n_inputs, settings.hidden, dataset.n_classes, settings.activation, settings.init, settings.init_scale
-        )
+        build = partial(settings.network, dataset.image_shape, dataset.n_classes)
         self.model = build(seed=0)
         starts = [build(seed=seed).state_dict() for seed in seeds]
         if settings.first_layer != "drawn":
             draws = [_generator(seed, "first layer") for seed in seeds]
             starts = [started_from(settings.first_layer, *one) for one in zip(starts, donors, draws, strict=True)]
-        self.nets = StackedMLP(starts, settings.activation, device)
+        self.nets: Stacked[Any]
+        if settings.architecture == "mlp":
+            self.nets = StackedMLP(starts, settings.activation, device)
+        else:
+            sizes = dataset.n_inputs, dataset.n_classes
+            self.nets = StackedModules([build(seed=0) for _ in seeds], starts, sizes, device)
         self.regression = dataset.is_regression
         targets = self.train_set[1] if self.regression else torch.eye(dataset.n_classes)[self.train_set[1]]
         shuffled = seeds if settings.labels == "shuffled" else ()
@@ -164,7 +168,7 @@ class _Run:
         self.mean, self.spread = _mean_and_spread(dataset) if settings.normalize else (0.0, 1.0)
         self.images, self.targets = self.train_set[0].to(device), targets.to(device)
         self.steered = [self._steered(build, s) for s in range(len(seeds))] if settings.penalty else []
-        self.workspaces: dict[int, Workspace] = {}  # a full batch's, and that of the smaller last one
+        self.workspaces: dict[int, Batch] = {}  # a full batch's, and that of the smaller last one
         self.kept: list[dict[int, State]] = [{} for _ in seeds]
         self.scores: list[dict[int, tuple[float, float]]] = [{} for _ in seeds]
 
@@ -196,16 +200,14 @@ class _Run:
         """Network ``s`` as a module whose parameters are its own numbers in the block, and its penalty."""
         asked = self.settings.penalty
         assert asked is not None
-        model = build(seed=0)
-        for name, view in zip(self.nets.names, self.nets.parts(s), strict=True):
-            model.get_parameter(name).data = view
+        model = self.nets.module(s, build(seed=0))
         if asked.score in NORMS:
             return model, InputGradientPenalty(model, asked.score, asked.weight, asked.points, squared_error=self.regression)
         rows = asked.rows if asked.rows and asked.score in DRAWN else None
         options: dict[str, Any] = {"rows": rows, "seed": self.seeds[s]}
         return model, GeometryPenalty(model, [asked.layer], asked.score, asked.weight, asked.points, **options)
 
-    def _steer(self, work: Workspace, step: int) -> None:
+    def _steer(self, work: Batch, step: int) -> None:
         """Add the penalty's gradient to that of the loss. Raises :class:`InputError` where either is no finite number."""
         for s, (model, penalty) in enumerate(self.steered):
             names, parameters = zip(*model.named_parameters(), strict=True)
@@ -239,7 +241,7 @@ class _Run:
             case _:
                 return torch.optim.RMSprop(block, momentum=self.settings.momentum, **given)
 
-    def _batches(self) -> Iterator[Workspace]:
+    def _batches(self) -> Iterator[Batch]:
         """Fill and yield the workspace for each batch of one epoch, every seed in its own order."""
         orders = [torch.randperm(self.n_images, generator=generator) for generator in self.orders]
         augmentation = self.settings.augmentation
@@ -264,7 +266,7 @@ class _Run:
                     work.inputs[s].sub_(self.mean).div_(self.spread)
             yield work
 
-    def _workspace(self, batch: int) -> Workspace:
+    def _workspace(self, batch: int) -> Batch:
         if batch not in self.workspaces:
             self.workspaces[batch] = self.nets.workspace(batch)
         return self.workspaces[batch]

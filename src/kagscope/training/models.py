@@ -72,14 +72,20 @@ def mlp(
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for place, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         linear = nn.Linear(fan_in, fan_out, device="meta", dtype=torch.float32).to_empty(device="cpu")  # draws nothing
-        last, bound = place == len(hidden), 1 / math.sqrt(fan_in)
+        last = place == len(hidden)
         with torch.no_grad():
-            _draw(linear, init, bound, generator)
-            if init == "mean_field" and last:
-                linear.weight.mul_(bound)
-            linear.weight.mul_(init_scale)
+            draw_weights(linear, init, init_scale, generator, last=last)
         modules[names[place]] = linear if last else nn.Sequential(linear, ACTIVATIONS[activation]())
     return nn.Sequential(modules)
+
+
+def draw_weights(linear: nn.Linear, init: str, init_scale: float, generator: torch.Generator, *, last: bool) -> None:
+    """Draw weights and biases of a layer in place, as ``init`` says; ``last``: whether it gives the outputs."""
+    bound = 1 / math.sqrt(linear.in_features)
+    _draw(linear, init, bound, generator)
+    if init == "mean_field" and last:
+        linear.weight.mul_(bound)
+    linear.weight.mul_(init_scale)
 
 
 def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator) -> None:

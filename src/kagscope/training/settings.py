@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torch import nn
+
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
 from kagscope.steering.gradients import NORMS
 from kagscope.steering.penalty import SCORES
 from kagscope.training.first_layer import check_first_layer
-from kagscope.training.models import check_activation, check_init, layer_names, layer_sizes
+from kagscope.training.models import check_activation, check_init, layer_names, layer_sizes, mlp
+from kagscope.training.vit import check_vit, vit
 
 MAX_EPOCHS = 100_000
+ARCHITECTURES = ("mlp", "vit")
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 SCHEDULES = ("geometric", "linear")
 STEERED_BY = (*SCORES, *NORMS)
@@ -74,6 +78,8 @@ class TrainingSettings:
     """How the networks of one setting are built and trained (cross-entropy on classes, squared error on numbers).
 
     Attributes:
+        architecture: "mlp", or "vit", a small vision transformer with a block for each hidden layer
+            (:class:`kagscope.training.vit.ViT`), whose first layer is that of its patches.
         hidden: widths of the hidden layers.
         activation: "gelu", "relu", "tanh" or "silu".
         epochs: passes over the training set; 0 leaves the networks as initialised.
@@ -117,9 +123,16 @@ class TrainingSettings:
     penalty: Penalty | None = None
     normalize: bool = False
     schedule: Literal["geometric", "linear"] | Sequence[int] = "geometric"
+    architecture: str = "mlp"
 
     def __post_init__(self) -> None:
         layer_sizes(1, self.hidden, 1)
+        if self.architecture not in ARCHITECTURES:
+            raise InputError(f"architecture is {self.architecture!r}; expected one of {', '.join(ARCHITECTURES)}")
+        if self.architecture == "vit":
+            check_vit(self.hidden)
+            if self.penalty is not None:
+                raise InputError("a penalty steers a layer's Jacobians of the image, which a vit has none of; leave it out")
         object.__setattr__(self, "hidden", tuple(self.hidden))
         check_activation(self.activation)
         _check_integer("epochs", self.epochs, 0, MAX_EPOCHS)
@@ -153,6 +166,13 @@ class TrainingSettings:
         _check_real("init_scale", self.init_scale, 0, 1e6)
         if self.augmentation is not None and not isinstance(self.augmentation, Augmentation):
             raise InputError(f"augmentation is {self.augmentation!r}; expected an Augmentation or None")
+
+    def network(self, image_shape: Sequence[int], n_classes: int, seed: int) -> nn.Module:
+        """A network of this shape as drawn, before its first layer is started otherwise; it takes images flattened."""
+        given = (self.hidden, n_classes, self.activation, self.init, self.init_scale)
+        return (
+            vit(image_shape, *given, seed=seed) if self.architecture == "vit" else mlp(math.prod(image_shape), *given, seed=seed)
+        )
 
     def steps_per_epoch(self, n_images: int) -> int:
         """Optimiser steps in one pass over ``n_images``."""

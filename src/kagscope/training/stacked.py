@@ -1,4 +1,4 @@
-"""Several MLPs of one shape as one flat block of numbers, with their gradients written out by hand.
+"""Several networks of one shape as one flat block of numbers; of MLPs with their gradients written out by hand.
 
 Two things decide the speed of small networks on a CPU: the cost of calling an operation at all, and passes over memory.
 Elementwise operations and Adam therefore run once over all networks, matrix products once per network, and nothing is allocated
@@ -12,11 +12,12 @@ multiple of 64 numbers, more than any vector unit takes at once.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _PAD = 64
 _aten: Any = torch.ops.aten
@@ -33,16 +34,26 @@ _ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-class StackedMLP:
-    """Parameters, gradients and Adam's state of ``n`` networks, each a row of a padded matrix.
+class Batch:
+    """What a step takes: inputs (batch, n) and targets (batch, outputs) of each network."""
+
+    def __init__(self, batch: int, inputs: list[Tensor], targets: list[Tensor]) -> None:
+        self.batch, self.inputs, self.targets = batch, inputs, targets
+
+
+Work = TypeVar("Work", bound=Batch)
+
+
+class Stacked(ABC, Generic[Work]):
+    """Parameters and gradients of ``n`` networks, each a row of a padded matrix.
 
     Attributes:
         parameters: float32 ``(n, P)``; row s holds the weights and biases of network s, each padded to 64 numbers.
-        gradients: the same for the gradients of the mean cross-entropy.
+        gradients: the same for the gradients of the mean loss.
     """
 
-    def __init__(self, states: Sequence[Mapping[str, Tensor]], activation: str, device: str = "cpu") -> None:
-        """Copy ``states`` (state dicts of :func:`kagscope.training.models.mlp`, all of one shape) to ``device``."""
+    def __init__(self, states: Sequence[Mapping[str, Tensor]], device: str = "cpu") -> None:
+        """Copy ``states`` (state dicts of networks without buffers, all of one shape) to ``device``."""
         self.device = device
         self.names = list(states[0])
         shapes = [tuple(states[0][name].shape) for name in self.names]
@@ -53,21 +64,12 @@ class StackedMLP:
         self.n = len(states)
         self.parameters = torch.zeros(self.n, offsets[-1], device=device)
         self.gradients = torch.zeros_like(self.parameters)
-        self.weights, self.biases = self._views(self.parameters)
-        self.weight_gradients, self.bias_gradients = self._views(self.gradients)
         for s, state in enumerate(states):
             for view, name in zip(self._parts(self.parameters[s]), self.names, strict=True):
                 view.copy_(state[name])
-        self.sizes = [self.weights[0][0].shape[1], *(weight.shape[0] for weight in self.weights[0])]
-        self._activation, self._activation_gradient = _ELEMENTWISE[activation]
 
     def _parts(self, row: Tensor) -> list[Tensor]:
         return [row[start : start + math.prod(shape)].view(shape) for start, shape in self._slices]
-
-    def _views(self, block: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """Per network, its weights and its biases from first to last layer."""
-        parts = [self._parts(row) for row in block]
-        return [row[0::2] for row in parts], [row[1::2] for row in parts]
 
     def parts(self, s: int) -> list[Tensor]:
         """Views of the parameters of network ``s``, in the order of :attr:`names`."""
@@ -81,8 +83,63 @@ class StackedMLP:
         """A copy of the state dict of network ``s``, on the CPU."""
         return {name: view.clone().cpu() for name, view in zip(self.names, self._parts(self.parameters[s]), strict=True)}
 
-    def workspace(self, batch: int) -> Workspace:
+    def module(self, s: int, model: nn.Module) -> nn.Module:
+        """``model`` with network ``s`` in it: its parameters are the numbers in the block, and change with them."""
+        for name, view in zip(self.names, self.parts(s), strict=True):
+            model.get_parameter(name).data = view
+        return model
+
+    @abstractmethod
+    def workspace(self, batch: int) -> Work:
         """Buffers for steps with ``batch`` images per network."""
+
+    @abstractmethod
+    def backward(self, work: Work, squared_error: bool = False) -> None:
+        """Write the gradients of every network's mean cross-entropy, or squared error, over inputs and targets of ``work``."""
+
+
+class StackedModules(Stacked[Batch]):
+    """Networks of any architecture, with gradients by autograd, one network after another."""
+
+    def __init__(
+        self, models: Sequence[nn.Module], states: Sequence[Mapping[str, Tensor]], sizes: tuple[int, int], device: str = "cpu"
+    ) -> None:
+        """Copy ``states`` to ``device``; ``models``, as many, then hold them. ``sizes``: numbers of an input and of an output."""
+        super().__init__(states, device)
+        self.sizes = sizes
+        self._models = [self.module(s, model) for s, model in enumerate(models)]
+
+    def workspace(self, batch: int) -> Batch:
+        inputs, targets = ([torch.zeros(batch, size, device=self.device) for _ in self._models] for size in self.sizes)
+        return Batch(batch, inputs, targets)
+
+    def backward(self, work: Batch, squared_error: bool = False) -> None:
+        loss_of = nn.functional.mse_loss if squared_error else nn.functional.cross_entropy
+        for s, model in enumerate(self._models):
+            with torch.enable_grad():
+                loss = loss_of(model(work.inputs[s]), work.targets[s])
+                found = torch.autograd.grad(loss, list(model.parameters()))
+            for view, gradient in zip(self.gradient_parts(s), found, strict=True):
+                view.copy_(gradient)
+
+
+class StackedMLP(Stacked["Workspace"]):
+    """MLPs, whose elementwise operations run over all networks at once."""
+
+    def __init__(self, states: Sequence[Mapping[str, Tensor]], activation: str, device: str = "cpu") -> None:
+        """Copy ``states`` (state dicts of :func:`kagscope.training.models.mlp`, all of one shape) to ``device``."""
+        super().__init__(states, device)
+        self.weights, self.biases = self._views(self.parameters)
+        self.weight_gradients, self.bias_gradients = self._views(self.gradients)
+        self.sizes = [self.weights[0][0].shape[1], *(weight.shape[0] for weight in self.weights[0])]
+        self._activation, self._activation_gradient = _ELEMENTWISE[activation]
+
+    def _views(self, block: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """Per network, its weights and its biases from first to last layer."""
+        parts = [self._parts(row) for row in block]
+        return [row[0::2] for row in parts], [row[1::2] for row in parts]
+
+    def workspace(self, batch: int) -> Workspace:
         return Workspace(self, batch)
 
     def backward(self, work: Workspace, squared_error: bool = False) -> None:
@@ -120,19 +177,18 @@ class StackedMLP:
                     torch.mm(dz, self.weights[s][layer], out=work.dh[layer][s])
 
 
-class Workspace:
+class Workspace(Batch):
     """Activations and their gradients for one batch size: per layer one padded block, and a view of it per network."""
 
     def __init__(self, nets: StackedMLP, batch: int) -> None:
-        self.batch = batch
         self.ones = torch.ones(batch, device=nets.device)
         inputs, outputs = nets.sizes[:-1], nets.sizes[1:]
         self.h_block, self.h = _blocks(nets, batch, inputs)
         self.dh_block, self.dh = _blocks(nets, batch, inputs)
         self.z_block, self.z = _blocks(nets, batch, outputs)
         self.dz_block, self.dz = _blocks(nets, batch, outputs)
-        [self.target_block], [self.targets] = _blocks(nets, batch, outputs[-1:])
-        self.inputs = self.h[0]
+        [self.target_block], [targets] = _blocks(nets, batch, outputs[-1:])
+        super().__init__(batch, self.h[0], targets)
 
 
 def _blocks(nets: StackedMLP, batch: int, widths: Sequence[int]) -> tuple[list[Tensor], list[list[Tensor]]]:

@@ -1,0 +1,131 @@
+"""A small vision transformer; the hidden layers of its blocks go by the names of an MLP's: ``hidden1``, ``hidden2``, …"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kagscope.base.errors import InputError
+from kagscope.training.models import ACTIVATIONS, check_activation, check_init, check_seed, draw_weights, layer_sizes
+
+PATCH = 4  # pixels a side
+HEADS = 4
+WIDTHS = 2 * HEADS  # a block's hidden units are a multiple of this: tokens are half as wide as the first block's
+SPREAD = 0.5  # standard deviation of the places of patches at the start
+
+
+class Attention(nn.Module):
+    """Self-attention of normalised tokens, (batch, tokens, width) to the same (Vaswani et al. 2017)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        heads = self.project(self.norm(x)).view(batch, tokens, 3, HEADS, width // HEADS)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        found: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        return found
+
+
+class ViT(nn.Module):
+    """Patches of 4 x 4 pixels, blocks of attention and of one hidden layer, each added to what it is given; mean token, linear.
+
+    Its modules are ``embed`` (a patch to a token), ``places``, and of block l ``attention<l>``, ``norm<l>``, ``hidden<l>`` (a
+    Linear and its activation, as in an MLP of kagscope), ``back<l>``; then ``norm`` and ``output``. Normalisation stands before
+    each part of a block (Xiong et al. 2020); there is no class token (Beyer et al. 2022).
+    """
+
+    def __init__(self, image_shape: Sequence[int], hidden: Sequence[int], n_classes: int, activation: str) -> None:
+        super().__init__()
+        *channels, height, width = image_shape
+        self.image = (channels[0] if channels else 1, height // PATCH, width // PATCH)
+        n = hidden[0] // 2
+        self.embed = nn.Linear(
+            self.image[0] * PATCH**2, n
+        )  # the first one: what a study does to the first layer, it does to this
+        self.places = nn.Embedding(self.image[1] * self.image[2], n)
+        self.depth = len(hidden)
+        for number, units in enumerate(hidden, start=1):
+            self.add_module(f"attention{number}", Attention(n))
+            self.add_module(f"norm{number}", nn.LayerNorm(n))
+            self.add_module(f"hidden{number}", nn.Sequential(nn.Linear(n, units), ACTIVATIONS[activation]()))
+            self.add_module(f"back{number}", nn.Linear(units, n))
+        self.norm = nn.LayerNorm(n)
+        self.output = nn.Linear(n, n_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, classes) of images (batch, pixels), flattened in row-major order."""
+        channels, rows, columns = self.image
+        patches = images.view(-1, channels, rows, PATCH, columns, PATCH).permute(0, 2, 4, 1, 3, 5)
+        x = self.embed(patches.reshape(len(images), rows * columns, -1)) + self.places.weight
+        for number in range(1, self.depth + 1):
+            attention, norm, hidden, back = (
+                self.get_submodule(f"{part}{number}") for part in ("attention", "norm", "hidden", "back")
+            )
+            x = x + attention(x)
+            x = x + back(hidden(norm(x)))
+        logits: Tensor = self.output(self.norm(x).mean(1))
+        return logits
+
+
+def vit(
+    image_shape: Sequence[int],
+    hidden: Sequence[int],
+    n_classes: int,
+    activation: str = "gelu",
+    init: str = "default",
+    init_scale: float = 1.0,
+    *,
+    seed: int,
+) -> ViT:
+    """Build a :class:`ViT` with a block for each of ``hidden``, drawn as :func:`kagscope.training.models.mlp` is.
+
+    Args:
+        image_shape: (H, W) or (C, H, W), sides multiples of 4.
+        hidden: units of the hidden layer of each block, multiples of 8; tokens are half as wide as the first one.
+        n_classes: outputs.
+        activation, init, init_scale, seed: as of an MLP; places of patches are normal, 0.5 wide, at the start.
+
+    Raises:
+        InputError: images or widths that do not fit, an unknown activation, or a bad seed.
+    """
+    check_vit(hidden, image_shape)
+    layer_sizes(1, hidden, n_classes)
+    check_activation(activation)
+    check_init(init)
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    with torch.device("meta"):  # draws nothing
+        model = ViT(image_shape, hidden, n_classes, activation)
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                draw_weights(module, init, init_scale, generator, last=module is model.output)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+        model.places.weight.normal_(0, SPREAD, generator=generator)
+    return model
+
+
+def patches(image_shape: Sequence[int]) -> int:
+    """Tokens of an image."""
+    return math.prod(side // PATCH for side in image_shape[-2:])
+
+
+def check_vit(hidden: Sequence[int], image_shape: Sequence[int] | None = None) -> None:
+    """Raise :class:`InputError` where blocks of these widths cannot be, or images of this shape not be cut into patches."""
+    if wrong := [units for units in hidden if units % WIDTHS]:
+        raise InputError(f"a block of a vit is {wrong[0]} units wide; expected a multiple of {WIDTHS}")
+    if image_shape is not None and (len(image_shape) < 2 or any(side % PATCH for side in image_shape[-2:])):
+        shape = " x ".join(map(str, image_shape))
+        raise InputError(
+            f"a vit takes images in patches of {PATCH} x {PATCH}, but these are {shape}; expected multiples of {PATCH}"
+        )
