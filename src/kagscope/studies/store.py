@@ -243,7 +243,8 @@ def _same_study(folder: Path, fingerprint: str, asked: Mapping[str, Any]) -> Non
         return
     there, here = ({"name": one.get("name"), **one.get("settings", {})} for one in (held, asked))
     others = differences(there, here)
-    what = "; ".join(others[:3]) + ("; …" if len(others) > 3 else "") or "other data of the same name, or defaults of another version"
+    what = "; ".join(others[:3]) + ("; …" if len(others) > 3 else "")
+    what = what or "other data of the same name, or defaults of another version"
     raise OutputError(f"{folder} holds another study ({what}); give a new --out, or the settings it was started with")
 
 
