@@ -27,7 +27,13 @@ def controlled(s1: FloatArray, entropy: FloatArray, known: float, draws: FloatAr
 
     ``draws`` (2, D): what each draw adds to both, by which the slope is fitted; by default the replicates.
     """
-    x, y = (s1, entropy) if draws is None else draws
-    x = x - x.sum() / max(x.size, 1)
-    slope = float(x @ y) / float(x @ x) if x.any() else 0.0
-    return entropy + slope * (known - s1)
+    return entropy + slope(*((s1, entropy) if draws is None else draws)) * (known - s1)
+
+
+def slope(x: FloatArray, y: FloatArray) -> float:
+    """Of the line through y against x; 0 where x does not vary.
+
+    Both from their means: what rounding leaves of an x that does not vary would turn the mean of y into anything.
+    """
+    x, y = (one - one.sum() / max(one.size, 1) for one in (x, y))
+    return float(x @ y) / float(x @ x) if x.any() else 0.0

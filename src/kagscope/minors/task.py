@@ -70,6 +70,11 @@ class Matrices:
         """(B,) powers of two that the matrices were divided by."""
         return self._normalised[1]
 
+    @cached_property
+    def far(self) -> bool:
+        """Whether minors of some lie so far below the products of its entries that :func:`normalise` went by the minors."""
+        return bool((np.abs(self.normalised).max(axis=(1, 2), initial=0.0) >= 1).any())
+
 
 @dataclass(frozen=True)
 class Task:

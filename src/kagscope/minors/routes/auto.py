@@ -219,6 +219,6 @@ def _affordable(task: Task, work: dict[str, float]) -> bool:
     """Whether to take an exact way with these steps; of no minor at all, always."""
     if task.count == 0:
         return True
-    if task.method != "auto":
+    if task.method == "exact" or (task.method == "sampled" and not task.inside.far):  # draws by size would leave the range
         return task.method == "exact"
     return task.count is not None and reference_seconds(work) <= AUTO_SECONDS

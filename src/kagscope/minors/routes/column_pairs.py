@@ -48,12 +48,13 @@ class ColumnPairs:
 
     def run(self, tasks: list[Task]) -> list[Found | None]:
         found: dict[int, Found] = {}
-        for part in _passes(tasks):
+        able = [index for index, task in enumerate(tasks) if not task.inside.far]
+        for part in ([able[place] for place in places] for places in _passes([tasks[index] for index in able])):
             own = [tasks[index] for index in part]
             results = [_Stages(own, number) for number in range(own[0].matrices.shape[0])]
             for place, index in enumerate(part):
                 found[index] = self._found(tasks[index], [one.estimates[place] for one in results])
-        return [found[index] for index in range(len(tasks))]
+        return [found.get(index) for index in range(len(tasks))]
 
     def _found(self, task: Task, ones: list[_Estimate]) -> Found:
         wanted = task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())

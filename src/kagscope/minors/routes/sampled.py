@@ -17,11 +17,11 @@ from kagscope.columns.selections import Subsets
 from kagscope.minors.moments import GROUPS, REPLICATES, SUMS, Bins
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
-from kagscope.minors.replicates import CARRIED, carried, controlled
+from kagscope.minors.replicates import CARRIED, carried, controlled, slope
 from kagscope.minors.routes import Kind
 from kagscope.minors.routes.volume_draws import FAN, Sets, count_sets
 from kagscope.minors.routes.zonotope_sampled import s1_draws
-from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.scaling import nonzero_rows, normalise
 from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
 
 FloatArray = NDArray[np.float64]
@@ -111,14 +111,19 @@ class _Sample:
 
     def __init__(self, matrix: FloatArray, task: Task, s1: float | None) -> None:
         self.task, self.s1 = task, s1
-        self.sets = _sets(matrix, task)
+        far = bool(np.abs(matrix).max(initial=0.0) >= 1)
+        self.sets = _sets(normalise(matrix[None])[0][0] if far else matrix, task)
         self.steps, self.drawn, self.top, self.trouble, self.unknown = 0.0, 0, 0.0, "", set[str]()
-        self.zero = self.sets.empty or rank_below(self.sets.J, task.k)
+        self.zero = not far and (self.sets.empty or rank_below(self.sets.J, task.k))
         self.converged, self.first, self.hist = True, 1, np.zeros((GROUPS, 0))
         self.bound, self.every = 0.0, False
         if self.zero:
             self.sums = dict.fromkeys(SUMS, 0.0)
             self.replicates = {name: np.zeros(REPLICATES) for name in SUMS[:4]}
+            return
+        if far:  # products of entries would leave the range
+            self._give_up(ROUNDING, {*task.wanted, "s1", "top"} & {*SUMS})
+            self.bound = np.inf
             return
         if "histogram" in task.wanted:
             shares, looked = self.sets.histogram(task.seed)
@@ -141,9 +146,8 @@ class _Sample:
         apart = abs(float(better.mean() - own.mean())) > 6 * np.hypot(error, own_error)
         if error >= own_error or apart or carried(draws) < CARRIED:
             return
-        spread = own - own.mean()
-        slope = float(spread @ self.replicates["entropy"]) / float(spread @ spread)
-        self.replicates |= {"s1": better, "entropy": self.replicates["entropy"] + slope * (better - own)}
+        entropy = self.replicates["entropy"]
+        self.replicates |= {"s1": better, "entropy": entropy + slope(own, entropy) * (better - own)}
         self.sums |= {name: float(self.replicates[name].mean()) for name in ("s1", "entropy")}
         self.unknown.discard("s1")
         names = [name for name in SUMS[:4] if name in task.wanted and name not in task.known]
@@ -190,11 +194,13 @@ class _Sample:
         if names:
             self.trouble = UNSEEN if self.top == 0 else ROUNDING if lost else ""
         if self.trouble:
-            self.bound = self.sets.bound()
-            self.unknown = {*names, "top"}
-            self.sums = dict.fromkeys(SUMS, np.nan)
-            self.replicates = {name: np.full(REPLICATES, np.nan) for name in SUMS[:4]}
+            self._give_up(self.trouble, {*names, "top"})
         self.unknown.add("top")
+
+    def _give_up(self, trouble: str, names: set[str]) -> None:
+        self.trouble, self.unknown, self.bound = trouble, names, self.sets.bound()
+        self.sums = dict.fromkeys(SUMS, np.nan)
+        self.replicates = {name: np.full(REPLICATES, np.nan) for name in SUMS[:4]}
 
 
 def within_reach(columns: int, k: int) -> int:

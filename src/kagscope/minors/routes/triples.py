@@ -20,7 +20,7 @@ from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
 from kagscope.minors.moments import GROUPS, REPLICATES, SUMS, Bins
 from kagscope.minors.rank import rank_below
-from kagscope.minors.replicates import carried
+from kagscope.minors.replicates import carried, controlled
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.triple_draws import Cells, Draws, Volumes
 from kagscope.minors.routes.triple_kernels import times_logarithm
@@ -139,7 +139,7 @@ class _Sample:
         self.estimates: _Estimates | None = None
         if rank_below(matrix, 3):
             return
-        if sum(_bits(matrix, axis) for axis in (0, 1)) > MOST_BITS:
+        if tasks[0].inside.far or sum(_bits(matrix, axis) for axis in (0, 1)) > MOST_BITS:
             self.parts = [None] * len(tasks)
             return
         volumes = _volumes(matrix, tasks)
@@ -233,10 +233,9 @@ class _Estimates:
         if top == 0:
             return None
         if "s1" in task.known:  # the entropy corrected by how far S1 was missed
-            off = replicates["s1"] - replicates["s1"].mean()
-            slope = float(off @ replicates["entropy"]) / float(off @ off) if off.any() else 0.0
-            replicates["entropy"] = replicates["entropy"] + slope * (float(task.known["s1"][index]) - replicates["s1"])
-            replicates["s1"] = np.full(REPLICATES, float(task.known["s1"][index]))
+            known = float(task.known["s1"][index])
+            replicates["entropy"] = controlled(replicates["s1"], replicates["entropy"], known)
+            replicates["s1"] = np.full(REPLICATES, known)
         sums = {name: float(one.mean()) for name, one in replicates.items()} | {"top": top}
         if s2_exact:
             sums["s2"] = float(self.volumes.sums[members, 2].sum())
