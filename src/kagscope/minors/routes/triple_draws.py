@@ -120,8 +120,11 @@ class Volumes:
         self.sums, self.counts = parts.sum(axis=0)[:-1], cells.counts[:-1].sum(axis=1, dtype=np.int64)
         totals = np.stack([self.sums[:, 0], self.sums[:, 3], self.counts])
         self._shares = 1.0 / 3.0 / np.where(totals > 0, totals, np.inf)
-        each = zip(self._shares, (found[0, :-1], found[1, :-1], cells.counts[:-1]), strict=True)
-        self._running = np.cumsum(sum(share[:, None] * part for share, part in each), axis=1)
+        self._running = found[0, :-1]  # in place: there are no larger arrays
+        self._running *= self._shares[0, :, None]
+        for share, part in ((self._shares[1], found[1, :-1]), (self._shares[2], cells.counts[:-1])):
+            self._running += share[:, None] * part
+        np.cumsum(self._running, axis=1, out=self._running)
         self.whole = m * (m - 1) * (m - 2) // 6 <= WHOLE
         self.work_of_draw = m * (m - 1) * (m - 2) / 6 if self.whole else 3.0 * m * ROW_DRAWS
 
