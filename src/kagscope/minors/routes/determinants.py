@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import chain, combinations
 from math import comb
 
 import numpy as np
@@ -31,7 +31,7 @@ SMALL = 1e-10  # a minor below this share of the product of its columns' lengths
 
 def row_subsets(m: int, k: int) -> IntArray:
     """(C(m, k), k) row subsets in lexicographic order."""
-    return np.array(list(combinations(range(m), k)), dtype=np.int64).reshape(-1, k)
+    return np.fromiter(chain.from_iterable(combinations(range(m), k)), dtype=np.int64, count=comb(m, k) * k).reshape(-1, k)
 
 
 def clique_subsets(adjacency: NDArray[np.bool_], k: int) -> IntArray:
