@@ -24,14 +24,11 @@ from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.minors._input import check_k
 from kagscope.minors.haar import haar_constant
-from kagscope.minors.routes.zonogon import pair_areas
-from kagscope.minors.routes.zonogon_gradient import add_slopes, pair_area_gradient, pair_areas_and_slopes
 from kagscope.minors.subsets import cached_subsets, pairs_of
+from kagscope.scores.pair_areas import pair_areas_of
 
 ORDERS = (1, 2)
 PARALLEL = 64 * float(np.finfo(np.float64).eps)  # squared sine that rounding alone produces
-KEPT_ENTRIES = 2**21  # vectors of row pairs whose derivatives are kept from the pass forwards: 32 MiB
-DEVICE_ENTRIES = 2**24  # vectors of row pairs sorted at a time on a device
 
 
 @dataclass(frozen=True)
@@ -300,83 +297,6 @@ def _pair_form(d: Tensor, values: Tensor, first: Tensor, second: Tensor) -> Tens
 def _row_pairs(m: int, device: torch.device) -> tuple[Tensor, Tensor]:
     first, second = torch.triu_indices(m, m, 1, device=device)
     return first, second
-
-
-class _PairAreas(torch.autograd.Function):
-    """What :func:`pair_areas_of` gives, with its exact derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Sorted, then prefix sums; derivatives from the same sort where there is room for those of every pair."""
-        ctx.slopes = None
-        ctx.save_for_backward(rows, first, second)
-        if rows.device.type != "cpu":
-            return areas_on_device(rows, first, second)
-        arrays = rows.detach().numpy(), first.numpy(), second.numpy()
-        if not ctx.needs_input_grad[0] or len(first) * rows.shape[1] > KEPT_ENTRIES:
-            return torch.from_numpy(pair_areas(*arrays))
-        areas, ctx.slopes = pair_areas_and_slopes(*arrays)
-        return torch.from_numpy(areas)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None]:
-        """Sorted again where not all derivatives were kept."""
-        rows, first, second = ctx.saved_tensors
-        if rows.device.type != "cpu":
-            return gradient_on_device(rows, first, second, weights), None, None
-        i, j, w = first.numpy(), second.numpy(), weights.contiguous().numpy()
-        if ctx.slopes is None:
-            return torch.from_numpy(pair_area_gradient(rows.numpy(), i, j, w)), None, None
-        found = np.zeros(tuple(rows.shape))
-        add_slopes(ctx.slopes, i, j, w, found)
-        return torch.from_numpy(found), None, None
-
-
-def pair_areas_of(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """(P,) S1 over all column pairs of the row pairs (first, second) of ``rows``, (m, n) float64; differentiable."""
-    found: Tensor = _PairAreas.apply(rows, first, second)  # type: ignore[no-untyped-call]
-    return found
-
-
-def _slopes(rows: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Vectors (P, n) of row pairs flipped and sorted by slope, their columns, and the signs of the flips, sorted likewise."""
-    x, y = rows[first], rows[second]
-    flip = torch.where((x < 0) | ((x == 0) & (y < 0)), -1.0, 1.0).to(rows)
-    x, y = x * flip, y * flip
-    size = x + y.abs()
-    order = torch.sort(torch.where(size > 0, y / torch.where(size > 0, size, 1.0), 2.0), dim=-1, stable=True).indices
-    return x.gather(-1, order), y.gather(-1, order), order, flip.gather(-1, order)
-
-
-def areas_on_device(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """The areas in plain torch, for any device."""
-    found = []
-    for i, j in _some_pairs(rows, first, second):
-        x, y, _, _ = _slopes(rows, i, j)
-        found.append(((x.cumsum(-1) - x) * y - (y.cumsum(-1) - y) * x).sum(-1))
-    return torch.cat(found) if found else rows.new_zeros(0)
-
-
-def gradient_on_device(rows: Tensor, first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
-    """The derivative of ``weights`` times the areas in plain torch, for any device."""
-    gradient = torch.zeros_like(rows)
-    start = 0
-    for i, j in _some_pairs(rows, first, second):
-        w = weights[start : start + len(i), None]
-        start += len(i)
-        x, y, order, flip = _slopes(rows, i, j)
-        some = flip * w * ((x != 0) | (y != 0))
-        dx = some * (y.sum(-1, keepdim=True) - 2 * y.cumsum(-1) + y)
-        dy = some * (2 * x.cumsum(-1) - x - x.sum(-1, keepdim=True))
-        for side, values in ((i, dx), (j, dy)):
-            gradient.index_add_(0, side, torch.zeros_like(values).scatter_(-1, order, values))
-    return gradient
-
-
-def _some_pairs(rows: Tensor, first: Tensor, second: Tensor) -> list[tuple[Tensor, Tensor]]:
-    size = max(1, DEVICE_ENTRIES // max(rows.shape[1], 1))
-    return list(zip(first.split(size), second.split(size), strict=True)) if len(first) else []
 
 
 # -- reading what was given ------------------------------------------------------------------------------------------------------

@@ -11,13 +11,12 @@ from functools import cached_property
 from math import comb
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.minors._numba import SLOTS, bin_edges
-from kagscope.minors.det2 import KERNEL
 from kagscope.minors.moments import GROUPS, REPLICATES
 from kagscope.minors.routes.determinants import row_subsets
+from kagscope.minors.routes.volume_kernels import draw_rows, draw_sets
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.sweeps import SubsetSums, enumerate_all
 from kagscope.minors.threads import run_parts
@@ -29,184 +28,7 @@ ROW_DRAWS = 8  # sets of k - 1 rows for each column set then, each with every la
 HISTOGRAM, HISTOGRAM_UNITS = 1 << 20, 1  # the turn of uniform draws, and how many prefixes of them for a replicate
 NOISE = 1e-13  # largest minor over product of lengths that rounding alone produces
 FEW = 8192  # column sets that are all visited once, rather than each time they are drawn
-FLOOR = 4 * float(np.finfo(np.float64).eps)  # residuals over lengths below this are rounding, and are all drawn alike
 FAN = 32  # last columns that share the k - 1 before them: drawn at equal distances along their lengths
-
-
-@njit(**KERNEL, fastmath={"reassoc", "contract"})
-def _take_away(R, lengths, whole, open_, a):  # type: ignore[no-untyped-def]
-    """Every open vector without its part along vector a, of positive length; twice, since a first coefficient has an error.
-
-    ``lengths`` (n,) of what is left, at least :data:`FLOOR` of the ``whole`` ones: what rounding leaves may be 0 by chance.
-    """
-    q = R[a] / lengths[a]
-    for b in range(R.shape[0]):
-        if open_[b] and lengths[b] > 0:
-            for _ in range(2):
-                dot = 0.0
-                for i in range(q.size):
-                    dot += R[b, i] * q[i]
-                for i in range(q.size):
-                    R[b, i] -= dot * q[i]
-            square = 0.0
-            for i in range(q.size):
-                square += R[b, i] * R[b, i]
-            lengths[b] = max(np.sqrt(square), FLOOR * whole[b])
-
-
-@njit(**KERNEL)
-def _below(lengths, open_, target):  # type: ignore[no-untyped-def]
-    """The open vector where the running total of lengths passes the target."""
-    passed, last = 0.0, -1
-    for b in range(lengths.size):
-        if open_[b] and lengths[b] > 0:
-            last = b
-            passed += lengths[b]
-            if passed > target:
-                break
-    return last
-
-
-@njit(**KERNEL)
-def _close(allowed, open_, others):  # type: ignore[no-untyped-def]
-    """Close what has fewer than so many others open beside it: it completes no set, but would take draws from those that do."""
-    for b in range(open_.size):
-        beside = 0
-        for c in range(open_.size if open_[b] else 0):
-            if open_[c] and allowed[b, c]:
-                beside += 1
-                if beside == others:
-                    break
-        open_[b] &= beside >= others
-
-
-@njit(**KERNEL)
-def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignore[no-untyped-def]
-    """Fill ``columns`` (units, fan, k) and ``weights`` (units, fan), 0 where no set was found.
-
-    The sum over a unit of weight times f(set) estimates the sum of f over all sets, without bias: a weight is the chance of an
-    order among those of its own set, over the chance of being drawn in it, over fan.
-    ``V`` (n, d) vectors, ``lengths`` (n,) theirs; ``allowed`` (n, n), or (0, 0) where any two may stand together; ``uniform``:
-    every open column alike instead of by residual; ``u`` (units, k) uniform numbers.
-    """
-    units, fan, k = columns.shape
-    n = V.shape[0]
-    R, sizes, totals, open_, first = np.empty_like(V), np.empty((k, n)), np.empty(k), np.empty(n, np.bool_), lengths > 0
-    if allowed.shape[0] > 0:
-        _close(allowed, first, k - 1)
-    for p in range(units):
-        for b in range(n):
-            sizes[0, b], open_[b] = lengths[b], first[b]
-            for i in range(0 if uniform else V.shape[1]):
-                R[b, i] = V[b, i]
-        found = True
-        for step in range(k):
-            size = sizes[step]
-            totals[step] = 0.0
-            for b in range(n):
-                if open_[b]:
-                    totals[step] += size[b]
-            if totals[step] <= 0:
-                found = False
-                break
-            if step == k - 1:
-                for f in range(fan):
-                    columns[p, f, step] = _below(size, open_, (u[p, step] + f) / fan * totals[step])
-                break
-            a = _below(size, open_, u[p, step] * totals[step])
-            for f in range(fan):
-                columns[p, f, step] = a
-            open_[a] = False
-            for b in range(n):
-                sizes[step + 1, b] = size[b]
-            if allowed.shape[0] > 0:
-                for b in range(n):
-                    open_[b] &= allowed[a, b]
-                _close(allowed, open_, k - step - 2)
-            if not uniform:
-                _take_away(R, sizes[step + 1], lengths, open_, a)
-        for f in range(fan):
-            weights[p, f] = 1.0 / fan if found else 0.0
-            for step in range(k):
-                if not found:
-                    columns[p, f, step] = step
-                else:
-                    own = 0.0  # the chance that this column comes next over that among the set's own
-                    for later in range(step, k):
-                        own += sizes[step, columns[p, f, later]]
-                    weights[p, f] *= totals[step] / own
-
-
-@njit(**KERNEL)
-def _add(M, weight, seen, hist, edges):  # type: ignore[no-untyped-def]
-    """One minor into the sums S1, S2, S4, entropy, top and the histogram."""
-    if hist.size > 0:
-        hist[_slot(M, edges)] += weight
-    if M > 0:
-        seen[0] += weight * M
-        seen[1] += weight * M * M
-        seen[2] += weight * M * M * M * M
-        seen[3] += weight * M * np.log(M)
-        seen[4] = max(seen[4], M)
-
-
-@njit(**KERNEL)
-def _slot(M, edges):  # type: ignore[no-untyped-def]
-    """Slot of the kernels' histogram: 0 for zero, then the eighths of powers of two."""
-    return np.searchsorted(edges, M, side="right")
-
-
-@njit(**KERNEL)
-def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-untyped-def]
-    """Into ``sums`` (P, 5) and ``hist`` (P, slots or 0), estimates of the sums over row sets for each column set (P, k).
-
-    k - 1 rows are drawn one after another, by what is left of them in the k columns (``uniform``: all alike), and every row may
-    be the last: ``u`` (P, draws, k - 1) uniform numbers.
-    """
-    P, draws, before = u.shape
-    m, k = J.shape[0], before + 1
-    A, R, length, open_ = np.empty((m, k)), np.empty((m, k)), np.empty(m), np.empty(m, np.bool_)
-    size, chances, totals, drawn = np.empty(m), np.empty((before, m)), np.empty(before), np.empty(before, np.int64)
-    for p in range(P):
-        for i in range(m):
-            square = 0.0
-            for j in range(k):
-                A[i, j] = J[i, columns[p, j]]
-                square += A[i, j] * A[i, j]
-            length[i] = np.sqrt(square)
-        for draw in range(draws):
-            for i in range(m):
-                size[i], open_[i] = length[i], True
-                for j in range(k):
-                    R[i, j] = A[i, j]
-            volume = 1.0
-            for step in range(before):
-                totals[step] = 0.0
-                for i in range(m):
-                    chances[step, i] = 1.0 if uniform else size[i]
-                    if open_[i]:
-                        totals[step] += chances[step, i]
-                if totals[step] <= 0:
-                    volume = -1.0
-                    break
-                a = _below(chances[step], open_, u[p, draw, step] * totals[step])
-                drawn[step] = a
-                volume *= size[a]
-                open_[a] = False
-                if size[a] > 0:
-                    _take_away(R, size, length, open_, a)
-                for i in range(m):
-                    if size[i] <= 1e-14 * length[i]:  # nothing but rounding is left
-                        size[i] = 0.0
-            for i in range(m):
-                if open_[i] and volume >= 0:
-                    weight = 1.0 / draws
-                    for step in range(before):
-                        own = chances[step, i]
-                        for later in range(step, before):
-                            own += chances[step, drawn[later]]
-                        weight *= totals[step] / own
-                    _add(volume * size[i], weight, sums[p], hist[p], edges)
 
 
 class Sets:
