@@ -18,6 +18,7 @@ from scipy import stats
 from browser import Browser, find_chromium
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables
 from hostile import LAYER, make_hostile_page
+from kagscope.base.messages import Finding
 from kagscope.figures.study import net_means, study_means
 from kagscope.measuring.unit_statistics import UnitStatistics
 from kagscope.report import write_report
@@ -304,6 +305,18 @@ def test_what_was_varied_is_shown_over_its_axes(browser: Browser, study_page: Pa
     assert [number(row[1]) for row in shown(browser, "axes")] == pytest.approx(accuracy.tolist(), rel=1e-3)
     assert check(browser, "nameless") == []
     assert browser.problems == []
+
+
+def test_first_come_few_findings_and_the_fine_print_folds_out(browser: Browser, study: Tables, tmp_path: Path) -> None:
+    results, curves = study
+    said = [Finding(f"result {i}.", code="trend") for i in range(7)]
+    said.insert(1, Finding("fine print.", code="sampled"))
+    page = tmp_path / "told.html"
+    write_report(page, results=results, curves=curves, claims=[], provenance={"findings": said})
+    browser.open(page)
+    lists = browser.run("[...document.querySelectorAll('ul.findings')].map(u => [...u.children].map(l => l.textContent))")
+    assert lists == [[f"result {i}." for i in range(5)], ["fine print.", "result 5.", "result 6."]]
+    assert browser.run("document.querySelector('ul.findings + details').open") is False
 
 
 def test_tables_of_the_page_sort_by_their_headings(browser: Browser, study_page: Path) -> None:

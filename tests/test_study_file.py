@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kagscope.base.errors import KagscopeError
+from kagscope.base.errors import InputError, KagscopeError
 from kagscope.base.validation import validate
 from kagscope.data import Dataset, load
 from kagscope.studies.axes import RunValues
@@ -285,3 +285,8 @@ def test_bad_overrides(tmp_path: Path, override: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(KagscopeError, match="no such file"):
         read_study_file(tmp_path / "none.toml")
+
+
+def test_a_name_that_is_close_to_a_ready_study_is_told_which() -> None:
+    with pytest.raises(InputError, match=r"neither a file nor a ready study .did you mean ka-phase-diagram"):
+        read_study_file("ka-phase-diagrm")

@@ -30,10 +30,13 @@ def print_plan(
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     values = study.values()
+    lines = []
     for run, value in list(zip(runs, values, strict=True))[:LISTED]:
-        mark = Text(run, style="green" if run in done else "")
-        table.add_row(mark, *(_format(getattr(value, name)) for name in names))
-    console.print(table)
+        mark, cells = Text(run, style="green" if run in done else ""), [_format(getattr(value, name)) for name in names]
+        table.add_row(mark, *cells)
+        lines.append(Text.assemble(mark, ": ", ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True))))
+    for part in [table] if console.measure(table).maximum <= console.width else lines:  # a narrow table would cut what it holds
+        console.print(part, highlight=False)
     if len(runs) > LISTED:
         console.print(f"… and {len(runs) - LISTED:,} more", highlight=False)
     finished = f", {len(done):,} of them finished" if done else ""

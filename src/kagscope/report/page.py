@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kagscope.base.files import atomic_write
+from kagscope.base.messages import MANNER
 from kagscope.figures.study import net_means
 from kagscope.figures.style import style
 from kagscope.figures.write import FAMILIES, draw_figures
@@ -64,6 +65,7 @@ IN_FILES = "every single number is in results.parquet beside it."
 DPI = 150
 PALETTE = 64  # colours of an embedded figure
 MAX_REASONS = 20
+FIRST_FINDINGS = 5  # on the first screen
 
 
 def write_report(
@@ -108,6 +110,14 @@ def write_report(
     return Path(path)
 
 
+def _told(findings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The first few findings, and the others, which fold out: those that say how it was measured are among these."""
+    manner = [getattr(one, "code", "") in MANNER for one in findings]
+    first = [place for place, folded in enumerate(manner) if not folded][:FIRST_FINDINGS]
+    shown = [str(one) for place, one in enumerate(findings) if place in first]
+    return shown, [str(one) for place, one in enumerate(findings) if place not in first]
+
+
 def render_report(
     *,
     results: pd.DataFrame,
@@ -146,7 +156,7 @@ def render_report(
             numbers=provenance.get("numbers", IN_FILES),
             follow=provenance.get("follow"),
             summary=str(provenance["summary"]) if provenance.get("summary") else _summary(nets, provenance, data),
-            findings=[str(one) for one in provenance.get("findings") or ()],
+            findings=_told(provenance.get("findings") or ()),
             claims=claims_shown(claims),
             figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
             over_points=provenance.get("intervals") == "points",

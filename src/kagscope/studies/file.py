@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.files import open_regular
+from kagscope.base.messages import close_names
 from kagscope.base.validation import validate
 from kagscope.data import Dataset
 from kagscope.steering.gradients import NORMS
@@ -110,7 +111,11 @@ def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFil
         DataError: the file is missing or cannot be read.
         InputError: not TOML, an unknown key, or a value that cannot be used.
     """
-    values = tomllib.loads(ready(str(path))) if str(path) in ready_names() else _read(Path(path))
+    known = ready_names()
+    if str(path) not in known and not Path(path).suffix and not Path(path).exists():
+        close = close_names(str(path), known)
+        raise InputError(f"{path}: neither a file nor a ready study{close}; ready are {', '.join(known)}")
+    values = tomllib.loads(ready(str(path))) if str(path) in known else _read(Path(path))
     for override in overrides:
         _override(values, override)
     return validate(StudyFile, values)

@@ -43,11 +43,18 @@ def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[F
 def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
     """How many claims hold, which of them the control passes too, and whether there are enough seeds to tell."""
     held, failed, opened = (sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS)
-    text = f"Of the paper's {len(claims)} claims {held} reproduced, {failed} did not, and {opened} remain"
+    verbs = ["is" if count == 1 else "are" for count in (held, failed, opened)]
+    first, second, third = verbs
+    text = f"Of the paper's {len(claims)} claims, {held} {first} reproduced, {failed} {second} not, and {opened} {third} open."
     counts = {"reproduced": held, "not_reproduced": failed, "inconclusive": opened}
-    found = [Finding(f"{text}{'s' * (opened == 1)} inconclusive.", code="verdicts", **counts)]
+    found = [Finding(text, code="verdicts", **counts)]
     if passed := [claim.id for claim in claims if PASSES in claim.remarks]:
-        text = f"Nets trained on shuffled labels pass {len(passed)} of the {held} as well: {', '.join(passed)}."
+        which = "all" if len(passed) == held else f"{len(passed)}"
+        numbers = ", ".join(name.partition("-")[0] for name in passed)
+        text = (
+            f"Nets trained on shuffled labels pass {which} of those {held} too (claim{'s' * (len(passed) > 1)} {numbers}): "
+            "that shows that weights moved, not that something was learnt."
+        )
         found.append(Finding(text, code=PASSES, claims=", ".join(passed), passed=len(passed), of=held))
     elif held and not any(claim.control for claim in claims):
         text = "No nets on shuffled labels were trained beside these: nothing tells learning from weights that merely moved."
@@ -101,14 +108,15 @@ def _growth(trained: pd.DataFrame) -> list[Finding]:
     above = float((by["ratio"] > 1).mean())
     if most["ratio"] == least["ratio"] == 1:
         return []  # untrained, which is said elsewhere
-    times = [f"{end['ratio']:.{digits_of_ratio(end['ratio'])}f} times its initial value" for end in (most, least)]
-    ends = [
-        f"layer {end['layer']} of {end['training']} nets {end['width']} wide ({ratio})"
-        for end, ratio in zip((most, least), times, strict=True)
-    ]
+    highest, lowest = (
+        f"{end['ratio']:.{digits_of_ratio(end['ratio'])}f} times its initial value (layer {end['layer']} of {end['training']}, "
+        f"{end['width']} wide)"
+        for end in (most, least)
+    )
+    share = "every layer and setting" if above == 1 else f"{above:.0%} of all layers and settings"
     text = (
-        f"The participation ratio of the 2 x 2 minors ends highest in {ends[0]} and lowest in {ends[1]}; "
-        f"its mean is above its initial value in {above:.0%} of all layers and settings."
+        f"The participation ratio of the 2 x 2 minors ends between {lowest} and {highest}; its mean is above its initial value "
+        f"in {share}."
     )
     place: dict[str, Number] = {"layer": str(most["layer"]), "width": int(most["width"]), "training": str(most["training"])}
     numbers = {"most": float(most["ratio"]), "least": float(least["ratio"]), "above": above}

@@ -81,7 +81,7 @@ class Planned:
         seeds = f"{most} seed{'s' * (most != 1)} in a setting"
         if most == 1:
             return f"{seeds}: nothing will say how much nets of equal settings differ"
-        return f"{seeds}: how geometry goes with accuracy needs {fewest_pairs(ALPHA)}, and tests of so few trust in normality"
+        return f"{seeds}: tests of so few assume normality; to say how geometry goes with accuracy takes {fewest_pairs(ALPHA)}"
 
     @property
     def fingerprint(self) -> str:

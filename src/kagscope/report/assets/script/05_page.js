@@ -36,7 +36,10 @@ const Page = {
   look({ width, training }) {
     const { set } = Page, byWidth = set.trainings.length - set.controls.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), name = `width ${width}, ${training}`;
     if (Page.alone()) return { name: Page.names[0], colour: "c0", dashed: false, hollow: false };
-    if (set.controls.includes(training)) return { name, colour: "initial", dashed: true, hollow: w !== set.widths.length - 1 };
+    if (set.controls.includes(training)) { // grey, from the widest: dashed and full, drawn through and hollow, dashed and hollow
+      const place = set.widths.length - 1 - w;
+      return { name, colour: "initial", dashed: place % 2 === 0, hollow: place > 0 };
+    }
     if (byWidth) return { name, colour: "c" + (w % 6), dashed: t > 0 || w > 5, hollow: t > 0 };
     return { name, colour: "c" + (t % 6), dashed: t % 12 > 5, hollow: w !== set.widths.length - 1 };
   },
