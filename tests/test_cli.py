@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from kagscope.cli import app
 from kagscope.studies.collect import Outcome
-from kagscope.studies.file import ready_names
+from kagscope.studies.ready import ready_names
 from studies import few_figures
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
@@ -254,3 +254,22 @@ def test_help_is_quick_and_version_is_known(tmp_path: Path) -> None:
 
 def test_help_names_every_ready_study(tmp_path: Path) -> None:
     assert {*as_process("study", "--help", cwd=tmp_path).stdout.split()} >= {*ready_names()}
+
+
+def test_a_plan_of_many_axes_is_not_cut_on_a_narrow_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    axes = {
+        "weight_decay": [0.125, 0.25],
+        "optimizer": ["adam", "rmsprop"],
+        "activation": ["gelu", "relu"],
+        "training": ["standard", "augmented"],
+        "learning_rate": [0.0625, 0.5],
+        "label_noise": [0.0, 0.375],
+    }
+    grid = [f"{name} = {json.dumps(values)}" for name, values in axes.items()]
+    (tmp_path / "many.toml").write_text("\n".join(['name = "many"', "[grid]", *grid]))
+    shown = CliRunner().invoke(app, ["study", "plan", str(tmp_path / "many.toml")])
+    assert shown.exit_code == 0
+    assert "…" not in shown.stdout.partition("more")[0].removesuffix("… and 24 ")
+    words = shown.stdout.replace(",", " ").split()
+    assert {"0.125", "adam", "standard", "augmented", "0.0625", "0.375", "learning_rate"} <= {*words}

@@ -14,8 +14,9 @@ from kagscope.base.errors import InputError, KagscopeError
 from kagscope.base.validation import validate
 from kagscope.data import Dataset, load
 from kagscope.studies.axes import RunValues
-from kagscope.studies.file import StudyFile, configs, read_study_file, ready_names
+from kagscope.studies.file import StudyFile, configs, read_study_file
 from kagscope.studies.measure import Measure, RobustnessSettings
+from kagscope.studies.ready import ready_names
 from kagscope.studies.reproduce import reproduction
 from kagscope.studies.template import schema, template
 

@@ -11,14 +11,11 @@ import typer
 from kagscope.base.errors import InputError, OutputError
 from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, run_command
 from kagscope.commands.report import finish, report
+from kagscope.studies.ready import ready_names
 
-READY = (
-    *("augmentation-strength", "freeze-and-extend", "geometry-vs-robustness", "geometry-vs-robustness-mnist", "grokking"),
-    *("initialisation", "ka-phase-diagram", "reproduce", "steering"),
-)
 app = typer.Typer(
     help="Many runs from a short file, which go on where they were stopped.\n\n\b\n"
-    + "\n  ".join(("Ready studies, whose name may stand for a file:", *READY)),
+    + "\n  ".join(("Ready studies, whose name may stand for a file:", *ready_names())),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -55,7 +52,6 @@ def init(
     def job() -> None:
         from kagscope.base.files import atomic_write
         from kagscope.studies.file import ready as ready_study
-        from kagscope.studies.file import ready_names
         from kagscope.studies.template import schema as described
         from kagscope.studies.template import template
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kagscope.studies.study import Status
 
 LISTED = 40  # runs; more are counted
+WIDE = 1000  # columns, more than any table of runs has
 STATE_STYLE = {"done": "green", "running": "cyan", "failed": "red", "damaged": "red", "missing": "yellow"}
 
 
@@ -35,7 +36,8 @@ def print_plan(
         mark, cells = Text(run, style="green" if run in done else ""), [_format(getattr(value, name)) for name in names]
         table.add_row(mark, *cells)
         lines.append(Text.assemble(mark, ": ", ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True))))
-    for part in [table] if console.measure(table).maximum <= console.width else lines:  # a narrow table would cut what it holds
+    whole = console.measure(table, options=console.options.update(width=WIDE)).maximum
+    for part in [table] if whole <= console.width else lines:  # a narrow table would cut what it holds
         console.print(part, highlight=False)
     if len(runs) > LISTED:
         console.print(f"… and {len(runs) - LISTED:,} more", highlight=False)

@@ -66,6 +66,7 @@ DPI = 150
 PALETTE = 64  # colours of an embedded figure
 MAX_REASONS = 20
 FIRST_FINDINGS = 5  # on the first screen
+MOST_VALUES = 8  # of an axis, told one by one
 
 
 def write_report(
@@ -223,13 +224,28 @@ def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> di
         "runs": runs,
         "data": data,
         "size": f" ({' × '.join(str(int(side)) for side in shape)} pixels)" if shape else "",
-        "widths": widths_of(nets),
-        "trainings": _in_words([name.replace(", shuffled", " on shuffled") for name in trainings_of(nets)]) or "none",
+        "kinds": _kinds(nets, (provenance.get("study") or {}).get("axes", ())),
         "seeds": int(nets["seed"].nunique()),
         "last": int(nets["step"].max()) if runs else 0,
         "accuracy": accuracy if math.isfinite(accuracy) else None,
         "layers": len([layer for layer in layers_of(nets) if layer]),  # "" is the whole net
     }
+
+
+def _kinds(nets: pd.DataFrame, axes: Sequence[Mapping[str, Any]]) -> str:
+    """What tells the networks apart: every axis with its values, or widths and trainings."""
+    if axes:
+        return "; ".join(f"{axis['label']} {_listed(axis['values'])}" for axis in axes)
+    trainings = _in_words([name.replace(", shuffled", " on shuffled") for name in trainings_of(nets)]) or "none"
+    widths = widths_of(nets)
+    return f"width{'s' * (len(widths) > 1)} {', '.join(map(str, widths)) or '–'}, training {trainings}"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """A few values in a row; of more the ends and how many there are."""
+    if len(values) <= MOST_VALUES:
+        return _in_words([str(value) for value in values])
+    return f"{values[0]} to {values[-1]} ({len(values)} values)"
 
 
 def _in_words(names: Sequence[str]) -> str:

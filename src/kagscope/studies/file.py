@@ -20,6 +20,7 @@ from kagscope.steering.gradients import NORMS
 from kagscope.studies.axes import Axes, RunValues
 from kagscope.studies.config import AUGMENTATION, OF_A_LAYER, PENALTY, SMALL_IMAGE, RunConfig, Strict
 from kagscope.studies.measure import Measure, Measurements
+from kagscope.studies.ready import ready_names
 from kagscope.studies.relations import SCORES
 from kagscope.training.first_layer import IMITATING
 from kagscope.training.vit import check_vit
@@ -132,12 +133,6 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as toml: {' '.join(str(error).split())}") from error
-
-
-def ready_names() -> list[str]:
-    """Names of the studies that come with kagscope."""
-    folder = resources.files("kagscope.studies.ready")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def ready(name: str) -> str:

@@ -123,9 +123,12 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
     occurs = int(table["occurs"].sum())
     text = (
         "Kolmogorov–Arnold geometry (participation ratio, KL and rotation ratio of the 2 x 2 minors all above their "
-        f"initial values; one-sided t over nets, Holm over {len(table)} settings and layers, 5%) occurs in {occurs} of them."
+        f"initial values; one-sided t over nets, Holm over {len(table)} settings and layers, 5%) occurs in "
+        f"{occurs or 'none'} of them."
     )
     found = [Finding(text, code="phase_count", occurs=occurs, of=len(table))]
+    if not occurs:
+        return found
     layers = layers_of(table)
     by, along = two_axes(table, axes)
     for layer in layers:

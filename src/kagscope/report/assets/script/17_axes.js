@@ -41,7 +41,7 @@ const Axes = {
   },
   grid(x, hue, lines) { // a table whose cells are shaded by their values
     const values = lines.flatMap((line) => line.cells.map((cell) => cell.mean)).filter((v) => v !== null), low = Math.min(...values), high = Math.max(...values);
-    const head = Dom.make("tr", {}, Dom.make("th", { scope: "col", textContent: `${hue.label} ＼ ${x.label}` }), ...x.values.map((v) => Dom.make("th", { scope: "col", textContent: String(v) })));
+    const head = Dom.make("tr", {}, Dom.make("th", { scope: "col", textContent: `${hue.label} by ${x.label}` }), ...x.values.map((v) => Dom.make("th", { scope: "col", textContent: String(v) })));
     const body = lines.map((line) => Dom.make("tr", {}, Dom.make("th", { scope: "row", textContent: String(line.name) }), ...line.cells.map((cell) => {
       const td = Dom.make("td", { className: "number", textContent: cell.mean === null ? "–" : Format.number(cell.mean, 3) });
       if (cell.mean !== null) { const part = (cell.mean - low) / (high - low || 1), [r, g, b] = Heat.rgb(0.75 * part); td.style.background = `rgb(${r},${g},${b})`; td.style.color = "#1b1f23"; }
