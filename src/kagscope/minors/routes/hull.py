@@ -14,7 +14,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL, det2
-from kagscope.minors.routes import Kind, register
+from kagscope.minors.routes import register
+from kagscope.minors.routes.narrow_side import NarrowSide
 from kagscope.minors.routes.zonogon import (
     BLOCK_ENTRIES,
     ENTRY_BITS,
@@ -25,8 +26,8 @@ from kagscope.minors.routes.zonogon import (
     balanced_rows,
     without_zero_columns,
 )
-from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows
-from kagscope.minors.task import Found, Task
+from kagscope.minors.scaling import narrow
+from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
 
 SINGULAR = 1e-6  # squared sine between the rows below which the pair is turned into better coordinates first
@@ -292,25 +293,16 @@ def column_pair_tops(J: FloatArray, pairs: NDArray[np.int64]) -> FloatArray:
 
 
 @register
-class Hull:
+class Hull(NarrowSide):
     """The largest of all 2-minors of some columns."""
 
     name = "hulls of the outermost vectors"
-    kind: Kind = "formula"
-
-    def provides(self, task: Task) -> frozenset[str]:
-        return frozenset({"top"}) if task.k == 2 and task.clique else frozenset()
+    k, moment = 2, "top"
+    column_bits, entry_bits = MOST_BITS, ENTRY_BITS
 
     def steps(self, task: Task) -> dict[str, float]:
         few, many = sorted(task.shape)
         return {"hulls": float(math.comb(few, 2) * many)}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
-        return [self._one(task) for task in tasks]
-
-    def _one(self, task: Task) -> Found | None:
-        sides = [narrow(nonzero_rows(matrix)) for matrix in task.inside.normalised]
-        if any(column_span(side) > MOST_BITS or entry_span(side) > ENTRY_BITS for side in sides):
-            return None
-        largest = [top(side) for side in sides]
-        return Found(task.inside.exponent, {"top": np.array(largest)}, {"top": self.name})
+    def value(self, side: FloatArray) -> float:
+        return top(side)

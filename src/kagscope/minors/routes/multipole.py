@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.routes import Kind, register
+from kagscope.minors.routes.narrow_side import NarrowSide
 from kagscope.minors.routes.zonogon import ENTRY_BITS, MOST_BITS, balanced_rows, index_bits, without_zero_columns
-from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows
-from kagscope.minors.task import Found, Task
+from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
 
 FloatArray = NDArray[np.float64]
@@ -223,28 +223,17 @@ def entropy_by_multipoles(matrix: FloatArray) -> float | None:
 
 
 @register
-class Multipole:
+class Multipole(NarrowSide):
     """The entropy of k = 2 over every pair of some columns."""
 
     name = "fast multipoles over angles"
     kind: Kind = "expansion"
-
-    def provides(self, task: Task) -> frozenset[str]:
-        return frozenset({"entropy"}) if task.k == 2 and task.clique else frozenset()
+    k, moment = 2, "entropy"
+    column_bits, entry_bits = MOST_BITS, ENTRY_BITS
 
     def steps(self, task: Task) -> dict[str, float]:
         few, many = sorted(task.shape)
         return {"multipoles": float(math.comb(few, 2) * many)}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
-        return [self._one(task) for task in tasks]
-
-    def _one(self, task: Task) -> Found | None:
-        values = []
-        for matrix in task.inside.normalised:
-            side = narrow(nonzero_rows(matrix))
-            even = column_span(side) <= MOST_BITS and entry_span(side) <= ENTRY_BITS
-            values.append(entropy_by_multipoles(side) if even else None)
-            if values[-1] is None:
-                return None
-        return Found(task.inside.exponent, {"entropy": np.array(values, dtype=np.float64)}, {"entropy": self.name})
+    def value(self, side: FloatArray) -> float | None:
+        return entropy_by_multipoles(side)

@@ -16,10 +16,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL
-from kagscope.minors.routes import Kind, register
+from kagscope.minors.routes import register
 from kagscope.minors.routes.determinants import row_subsets
-from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows, times_power_of_two
-from kagscope.minors.task import Found, Task
+from kagscope.minors.routes.narrow_side import NarrowSide
+from kagscope.minors.scaling import times_power_of_two
+from kagscope.minors.task import Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
@@ -88,8 +89,6 @@ def triple_s4(J: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def quartic_s4(J: FloatArray) -> float | None:
     """S4 over all 3-minors of J (m, n), m <= n, without zero rows; None where it is not told from rounding."""
-    if column_span(J) > MOST_BITS or entry_span(J) > MOST_BITS:
-        return None
     exponent = np.frexp(np.abs(J).max(axis=1))[1].astype(np.int64)
     rows = times_power_of_two(J, -exponent[:, None])
     sums, whole = triple_s4(rows)
@@ -115,29 +114,21 @@ def quartic_s4(J: FloatArray) -> float | None:
 
 
 @register
-class Quartic:
-    """S4 of all 3-minors of some columns, from the side with fewer triples."""
+class Quartic(NarrowSide):
+    """S4 of all 3-minors of some columns."""
 
     name = "invariants of the quartics of row triples"
-    kind: Kind = "formula"
+    k, moment = 3, "s4"
+    column_bits, entry_bits = MOST_BITS, MOST_BITS
 
     def provides(self, task: Task) -> frozenset[str]:
         fits = min(task.shape) ** 3 * 8 <= task.memory_budget // 2
-        return frozenset({"s4"}) if task.k == 3 and task.clique and fits else frozenset()
+        return super().provides(task) if fits else frozenset()
 
     def steps(self, task: Task) -> dict[str, float]:
         few, many = sorted(task.shape)
         return {"Grams": float(few**3 * many) + 70.0 * comb(few, 3)}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
-        return [self._one(task) for task in tasks]
-
-    def _one(self, task: Task) -> Found | None:
-        values = [self._s4(narrow(nonzero_rows(matrix))) for matrix in task.inside.normalised]
-        if any(value is None for value in values):
-            return None
-        return Found(task.inside.exponent, {"s4": np.array(values, dtype=np.float64)}, {"s4": self.name})
-
-    def _s4(self, matrix: FloatArray) -> float | None:
-        side = np.ascontiguousarray(matrix[matrix.any(axis=1)][:, matrix.any(axis=0)])
-        return quartic_s4(side) if min(side.shape) >= 3 else 0.0
+    def value(self, side: FloatArray) -> float | None:
+        inside = np.ascontiguousarray(side[:, side.any(axis=0)])
+        return quartic_s4(inside) if min(inside.shape) >= 3 else 0.0

@@ -17,7 +17,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL
-from kagscope.minors.routes import Kind, register
+from kagscope.minors.routes import register
+from kagscope.minors.routes.narrow_side import NarrowSide
 from kagscope.minors.routes.zonogon import (
     BLOCK_ENTRIES,
     FloatArray,
@@ -28,8 +29,7 @@ from kagscope.minors.routes.zonogon import (
     without_zero_columns,
     write_keys,
 )
-from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows
-from kagscope.minors.task import Found, Task
+from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
 
 CANCELLATION = 1e3  # uncancelled over cancelled size above which a triple is done again in exactly computed coordinates
@@ -203,28 +203,16 @@ def zonotope_s1(J: FloatArray) -> float:
 
 
 @register
-class Zonotope:
-    """S1 of all 3-minors of some columns, from the side with fewer triples."""
+class Zonotope(NarrowSide):
+    """S1 of all 3-minors of some columns."""
 
     name = "zonotope volumes"
-    kind: Kind = "formula"
-
-    def provides(self, task: Task) -> frozenset[str]:
-        return frozenset({"s1"}) if task.k == 3 and task.clique else frozenset()
+    k, moment = 3, "s1"
+    column_bits, entry_bits = MOST_BITS, ENTRY_BITS
 
     def steps(self, task: Task) -> dict[str, float]:
         few, many = sorted(task.shape)
         return {"zonogons": math.comb(few, 3) * many**2 * math.log2(max(many, 2))}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
-        return [self._one(task) for task in tasks]
-
-    def _one(self, task: Task) -> Found | None:
-        sides = [narrow(nonzero_rows(matrix)) for matrix in task.inside.normalised]
-        if any(column_span(side) > MOST_BITS or entry_span(side) > ENTRY_BITS for side in sides):
-            return None
-        volumes = [self._volume(side) for side in sides]
-        return Found(task.inside.exponent, {"s1": np.array(volumes)}, {"s1": self.name})
-
-    def _volume(self, matrix: FloatArray) -> float:
-        return zonotope_s1(matrix) if min(matrix.shape) >= 3 else 0.0
+    def value(self, side: FloatArray) -> float:
+        return zonotope_s1(side) if min(side.shape) >= 3 else 0.0

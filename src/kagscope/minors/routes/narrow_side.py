@@ -1,0 +1,49 @@
+"""What routes share that find one moment of all minors of some columns, matrix by matrix, from the side with fewer vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagscope.minors.routes import Kind
+from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows
+from kagscope.minors.task import Found, Task
+
+
+class NarrowSide:
+    """A formula for ``moment`` of k-minors; a route that derives from it says what follows, ``steps`` and ``value``.
+
+    Attributes:
+        name: what plans call the route.
+        kind: of the route.
+        k: order of the minors.
+        moment: what it finds.
+        column_bits: most bits between columns of the side, beyond which it finds nothing.
+        entry_bits: likewise between the entries of a row.
+    """
+
+    name: str
+    kind: Kind = "formula"
+    k: int
+    moment: str
+    column_bits: int
+    entry_bits: int
+
+    def value(self, side: NDArray[np.float64]) -> float | None:
+        """The moment over every minor of ``side`` (m, n), m <= n, without zero rows; None where rounding hides it."""
+        raise NotImplementedError
+
+    def provides(self, task: Task) -> frozenset[str]:
+        return frozenset({self.moment}) if task.k == self.k and task.clique else frozenset()
+
+    def run(self, tasks: list[Task]) -> list[Found | None]:
+        return [self._one(task) for task in tasks]
+
+    def _one(self, task: Task) -> Found | None:
+        sides = [narrow(nonzero_rows(matrix)) for matrix in task.inside.normalised]
+        if any(column_span(side) > self.column_bits or entry_span(side) > self.entry_bits for side in sides):
+            return None
+        values = [self.value(side) for side in sides]
+        if any(value is None for value in values):
+            return None
+        return Found(task.inside.exponent, {self.moment: np.array(values, dtype=np.float64)}, {self.moment: self.name})
