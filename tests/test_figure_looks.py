@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
@@ -25,6 +26,7 @@ from kagscope.figures.colours import SEQUENTIAL, diverging, ratio_norm, to_lab
 from kagscope.figures.looks import LINES, Settings, line_looks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.style import DOUBLE_COLUMN, OKABE_ITO, show_range
+from kagscope.studies.study_figures import _learning
 from kagscope.tables.means import summarise
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear sRGB
@@ -216,3 +218,43 @@ def test_names_of_axes_of_neighbours_do_not_overlap() -> None:
     assert all(a[1] < b[0] for a, b in pairwise(ends))
     assert ends[0][0] > 0
     assert ends[-1][1] < figure.bbox.x1
+
+
+def test_places_beside_0_do_not_run_into_each_other() -> None:
+    rates = pd.DataFrame(
+        {
+            "weight_decay": np.repeat([0.0, 0.001, 0.01], 2),
+            "optimizer": ["adam", "sgd"] * 3,
+            "layer": "hidden1",
+            "k": 2,
+            "selection": "all",
+            "score": "pr",
+            "nets": 3,
+            "accuracy": 0.9,
+            **{f"{name}{end}": 1.0 for name in ("value", "ratio") for end in ("", "_low", "_high")},
+        }
+    )
+    ax = kf.plot_by_axis(rates, x="weight_decay", layer="hidden1")
+    shown = np.diff(ax.transData.transform([(x, 1.0) for x in (0.0, 0.001, 0.01)])[:, 0])
+    assert shown.min() > 0.5 * shown.max()
+    beside = [ax.transData.transform(line.get_xydata())[:, 0] for line in ax.get_lines()[:1]]
+    assert np.ptp(beside[0] - ax.transData.transform([(x, 1.0) for x in (0.0, 0.001, 0.01)])[:, 0]) < 1e-6
+
+
+def test_trainings_of_an_overview_are_told_apart_where_lines_cannot() -> None:
+    results, _ = make_tables(widths=(4, 8, 16), trainings=("standard", "augmented", "standard, shuffled labels"))
+    figure = kf.figure_scores_overview(results, (8, 8))
+    dots = {
+        (line.get_color(), line.get_markerfacecolor(), line.get_fillstyle())
+        for line in figure.axes[0].get_lines()
+        if line.get_marker() not in ("None", "|")
+    }
+    assert len({one for one in dots if one[0] in OKABE_ITO}) == 9
+
+
+def test_means_over_settings_leave_out_nets_on_shuffled_labels() -> None:
+    table = pd.DataFrame({"labels": ["true", "shuffled"], "value": [1.0, 0.1]})
+    assert list(_learning(table, ("width", "training"))["value"]) == [1.0]
+    assert len(_learning(table, ("labels", "width"))) == 2
+    assert len(_learning(table.iloc[1:], ("width",))) == 1
+    assert len(_learning(table.drop(columns="labels"), ("width",))) == 2

@@ -76,8 +76,12 @@ def plot_by_axis(
     places = sorted(means["x"].unique())
     with style():
         ax = new_axes(ax)
-        if len(places) > 2 and places[0] > 0 and places[-1] / places[0] >= GEOMETRIC:
-            ax.set_xscale("log")
+        positive = [place for place in places if place > 0]
+        if len(places) > 2 and places[0] >= 0 and positive[-1] / positive[0] >= GEOMETRIC:
+            if places[0] > 0:
+                ax.set_xscale("log")
+            else:  # room for 0 beside the smallest
+                ax.set_xscale("symlog", linthresh=positive[0], linscale=0.6)
             ax.xaxis.set_minor_locator(NullLocator())
         draw_means(ax, means, looks)
         if measure == "ratio":

@@ -68,8 +68,15 @@ def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, A
             ax.fill_between(line["x"], line["low"], line["high"], color=look["color"], alpha=0.15, linewidth=0)
             continue
         shift = NUDGE * (place - (len(looks) - 1) / 2)
-        x = line["x"] * (high / low) ** shift if ax.get_xscale() == "log" else line["x"] + shift * (high - low)
+        x = _beside(ax, line["x"], shift, low, high)
         ax.errorbar(x, line["mean"], interval_lengths(line), **({"elinewidth": 0.9} | dict(look)))
+
+
+def _beside(ax: Axes, x: pd.Series[float], shift: float, low: float, high: float) -> pd.Series[float]:
+    """Places a share of the axis beside ``x``, as it is seen on the axis's scale."""
+    scale = ax.xaxis.get_transform()
+    first, last = scale.transform(np.array([low, high], dtype=float))
+    return pd.Series(scale.inverted().transform(scale.transform(x.to_numpy(dtype=float)) + shift * (last - first)), index=x.index)
 
 
 def draw_by_step(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, Any]], score: str, measure: str) -> None:

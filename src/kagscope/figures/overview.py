@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,12 +14,14 @@ from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import tidy
 from kagscope.figures.forest import draw_rows, ratio_axis, row_axes
 from kagscope.figures.labels import known_scores, layer_label, score_label
-from kagscope.figures.looks import Settings
+from kagscope.figures.looks import Settings, legend_line
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING, first_layer, last_step, study_means
-from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, reference_line, style
+from kagscope.figures.style import DOUBLE_COLUMN, GREY, SINGLE_COLUMN, legend_above, reference_line, style
 from kagscope.tables.means import layers_of, select
 from kagscope.tables.schema import BOOKKEEPING
+
+FILLS: tuple[dict[str, Any], ...] = ({}, {"markerfacecolor": "white"}, {"fillstyle": "left", "markerfacecoloralt": "white"})
 
 
 def plot_scores_overview(
@@ -57,8 +60,12 @@ def plot_scores_overview(
         raise NothingToPlot(f"no score of layer {layer} has a ratio to initialisation")
     settings = Settings.of(means)
     place = {score: row for row, score in enumerate(scores)}
-    small = {"markersize": 2, "elinewidth": 0.5, "alpha": 0.8} if settings.crowded else {"elinewidth": 0.8}
-    looks = {pair: look | {"linestyle": ""} | small for pair, look in settings.looks(plain=settings.crowded).items()}
+    fills = _fills(settings)
+    small = {"markersize": 2, "elinewidth": 0.5, "alpha": 0.8} if settings.crowded and not fills else {"elinewidth": 0.8}
+    looks = {
+        pair: look | {"linestyle": ""} | small | fills.get(pair[1], {})
+        for pair, look in settings.looks(plain=settings.crowded).items()
+    }
     with style():
         ax = row_axes(ax, [score_label(score) for score in scores], _pitch(settings), SINGLE_COLUMN)
         rows = table.assign(place=table["score"].astype(str).map(place))
@@ -100,14 +107,24 @@ def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, ...]) 
     return draw_grid([panels], width, height, sharex=True, sharey=True, handles=_handles(settings))
 
 
+def _fills(settings: Settings) -> dict[str, dict[str, Any]]:
+    """How dots are filled by training where lines cannot tell them apart; nothing where there are more than fillings."""
+    return (
+        dict(zip(settings.trainings, FILLS, strict=False)) if settings.crowded and len(settings.trainings) <= len(FILLS) else {}
+    )
+
+
 def _pitch(settings: Settings) -> float:
     """Inches for a score."""
-    return 0.28 if settings.crowded else min(0.36, 0.075 + 0.045 * len(settings.looks()))
+    return 0.28 if settings.crowded and not _fills(settings) else min(0.36, 0.075 + 0.045 * len(settings.looks()))
 
 
 def _handles(settings: Settings) -> list[Line2D]:
     """Where there are too many trainings to tell them apart, widths alone."""
-    return settings.handles(settings.trainings[0] if settings.crowded else None)
+    named = settings.handles(settings.trainings[0] if settings.crowded else None)
+    return named + [
+        legend_line(color=GREY, marker="o", linestyle="", label=name, **look) for name, look in _fills(settings).items()
+    ]
 
 
 def _ratios(means: pd.DataFrame, k: int, selection: str) -> pd.DataFrame:

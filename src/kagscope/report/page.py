@@ -244,8 +244,8 @@ def _kinds(nets: pd.DataFrame, axes: Sequence[Mapping[str, Any]]) -> str:
 def _listed(values: Sequence[Any]) -> str:
     """A few values in a row; of more the ends and how many there are."""
     if len(values) <= MOST_VALUES:
-        return _in_words([str(value) for value in values])
-    return f"{values[0]} to {values[-1]} ({len(values)} values)"
+        return _in_words([str(number(value)) for value in values])
+    return f"{number(values[0])} to {number(values[-1])} ({len(values)} values)"
 
 
 def _in_words(names: Sequence[str]) -> str:

@@ -58,9 +58,10 @@ def study_figures(
     }
     most = sorted(axes, key=lambda name: -summary[name].nunique())
     numeric = [name for name in most if pd.api.types.is_numeric_dtype(summary[name])]
+    mapped = _learning(summary, most[:2])
     for layer in [name for name in layers_of(summary) if name]:
         if len(most) > 1:
-            drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, summary, most[0], most[1], layer)
+            drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, mapped, most[0], most[1], layer)
         for name in numeric:
             others = [other for other in axes if other != name]
             if not others or len(summary[others].drop_duplicates()) <= FEW_LINES:
@@ -68,11 +69,24 @@ def study_figures(
     if axes and len(occurs):
         by, along = two_axes(occurs, axes)
         assert by is not None
+        followed = _learning(runs, (by, along))
         for layer in occurs["layer"].unique():
             drawn[f"training_{safe_name(layer)}"] = partial(
-                figure_dynamics, results, runs, by, along, layer, accuracy_name(runs["data"])
+                figure_dynamics,
+                results[results["run"].isin(followed["run"])],
+                followed,
+                by,
+                along,
+                layer,
+                accuracy_name(runs["data"]),
             )
     write_all(draw_all(drawn)[0], folder / "figures", formats)
+
+
+def _learning(table: pd.DataFrame, shown: Sequence[str | None]) -> pd.DataFrame:
+    """Without nets on shuffled labels, over which no mean says anything, unless labels are what is shown or all are such."""
+    true = table[table["labels"] == "true"] if "labels" in table and "labels" not in shown else table
+    return true if len(true) else table
 
 
 def safe_name(layer: str) -> str:
