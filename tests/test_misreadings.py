@@ -10,13 +10,14 @@ from inference_cases import nets_of, results_of, runs_of
 from judging import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, judge
 from kagscope.studies.claims import evaluate_claims
 from kagscope.studies.file import StudyFile
-from kagscope.studies.findings import claim_findings, study_findings
+from kagscope.studies.findings import claim_findings, run_findings, study_findings
 from kagscope.studies.inference.comparisons import comparisons
 from kagscope.studies.inference.findings import findings_of_tests
 from kagscope.studies.inference.trained import trained_against_initial
 from kagscope.studies.inference.trends import trends
 from kagscope.studies.nets import Nets
 from kagscope.studies.relations import relations
+from kagscope.studies.setting_tables import tied_axes
 from kagscope.studies.study import plan_study
 from synthetic import make_results
 
@@ -36,6 +37,22 @@ def test_width_that_changes_with_something_else_decides_nothing_about_width() ->
     assert "two widths" in claims[4].note
     partly = runs.assign(learning_rate=np.where(runs["width"] == 32, 1e-3, 1e-2))
     assert judge(table, runs=partly, varied=["width", "learning_rate", "seed"])[4].verdict == INCONCLUSIVE
+
+
+def test_axes_that_go_together_are_one() -> None:
+    runs = runs_of({"training": ["standard", "augmented"], "rotation": [0.0, 10.0]}, 5)
+    runs = runs.assign(scale=runs["rotation"] / 100, labels=np.where(runs["training"] == "standard", "true", "shuffled"))
+    assert tied_axes(runs, ["scale", "rotation", "labels", "training", "seed"]) == {
+        "scale": ["rotation"],
+        "training": ["labels"],
+        "seed": [],
+    }
+    assert tied_axes(runs.assign(scale=0.1 * (runs["rotation"] > 0) * (runs["seed"] > 1)), ["scale", "rotation"]) == {
+        "scale": [],
+        "rotation": [],
+    }
+    (finding,) = run_findings(runs.assign(accuracy=0.5, data="digits"), tied_axes(runs, ["rotation", "scale", "seed"]))
+    assert finding.numbers["varied"] == "rotation (and with it scale), seed"
 
 
 def test_a_control_that_shows_no_concentration_passes_nothing() -> None:

@@ -111,7 +111,7 @@ def test_lower_is_not_there_and_nothing_is_nowhere() -> None:
     assert [one.code for one in phase_findings(table, ["width", "data"])] == ["phase_count"]  # nothing more to tell
     results, runs = made(lambda *about: 1.5)
     table = phase_diagram(results, runs, ["width", "data"])
-    assert where_it_occurs(table, ["width", "data"]) == "easy: every width; hard: every width"
+    assert where_it_occurs(table, ["width", "data"]) == "in all 6 settings"
 
 
 def where_it_occurs(table: pd.DataFrame, axes: list[str]) -> object:

@@ -19,7 +19,7 @@ from kagscope.studies.inference import infer
 from kagscope.studies.nets import Nets
 from kagscope.studies.phase_diagram import phase_diagram, phase_findings
 from kagscope.studies.relations import relations
-from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, varied_axes
+from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, tied_axes, varied_axes
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_table, whole_runs
 
@@ -100,24 +100,27 @@ def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected
     with atomic_path(store.folder / "runs.parquet") as temporary:
         runs.to_parquet(temporary, index=False)
     varied = varied_axes(runs)
-    axes, labels = [name for name in varied if name != "seed"], labels_of(runs, varied)
-    summary = settings_summary(results, runs, varied)
+    labels, tied = labels_of(runs, varied), tied_axes(runs, varied)
+    told, axes = list(tied), [name for name in tied if name != "seed"]
+    summary = settings_summary(results, runs, told)
     on_event({"kind": "stage", "name": "statistics"})
     asked = study["settings"].get("relations", {})
-    related = relations(Nets.of(results, runs, varied), **{name: tuple(value) for name, value in asked.items()})
-    occurs, tested = phase_diagram(results, runs, axes), infer(results, runs, varied)
+    related = relations(Nets.of(results, runs, told), **{name: tuple(value) for name, value in asked.items()})
+    occurs, tested = phase_diagram(results, runs, axes), infer(results, runs, told)
     for name, table in {"summary": summary, "relations": related, "phase_diagram": occurs, **tested.tables()}.items():
         atomic_write(store.folder / f"{name}.csv", table.to_csv(index=False))
     claims: list[Claim] = []
     found: list[Finding] = []
     if study["claims"]:
         on_event({"kind": "stage", "name": "claims"})
-        claims = evaluate_claims(results, runs=runs, varied=axes, image_shape=tuple(runs["image_shape"].iloc[0]))
+        claims = evaluate_claims(
+            results, runs=runs, varied=[name for name in varied if name != "seed"], image_shape=tuple(runs["image_shape"].iloc[0])
+        )
         text = json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False)
         atomic_write(store.folder / "claims.json", text + "\n")
         found += claim_findings(claims, runs["seed"].nunique())
     else:
-        found += run_findings(runs, varied)
+        found += run_findings(runs, tied)
     found += study_findings(with_labels(results, labels), left_out)
     if not study["claims"]:
         found += [*phase_findings(occurs, axes, accuracy_name(runs["data"])), *tested.findings, *relation_findings(related)]

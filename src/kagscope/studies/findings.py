@@ -64,9 +64,10 @@ def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
     return found
 
 
-def run_findings(runs: pd.DataFrame, varied: Sequence[str]) -> list[Finding]:
-    """What was run, and how well it does."""
-    accuracy, names = float(runs["accuracy"].mean()), ", ".join(varied) or "nothing"
+def run_findings(runs: pd.DataFrame, varied: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """What was run, and how well it does; ``varied`` as of :func:`kagscope.studies.setting_tables.tied_axes`."""
+    each = [f"{name} (and with it {', '.join(others)})" if others else name for name, others in varied.items()]
+    accuracy, names = float(runs["accuracy"].mean()), ", ".join(each) or "nothing"
     text = f"{len(runs)} runs; varied: {names}. Mean test {accuracy_name(runs['data'])} {accuracy:.3f}."
     return [Finding(text, code="runs", runs=len(runs), varied=names, accuracy=accuracy)]
 

@@ -137,6 +137,8 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
             told = [name for name in (by, along) if name is not None]
             more = part.groupby(told).size().max() > 1  # other axes vary too: counts, no ranges
             where = "; ".join(_counts(part, by) if more else _places(part, by, along))
+            if part["occurs"].nunique() == 1:
+                where = f"in all {len(part)} settings" if part["occurs"].all() else "nowhere"
             text = f"{f'In layer {layer} it' if len(layers) > 1 else 'It'} occurs: {where}."
             found.append(Finding(text, code="phase_where", layer=layer, where=where))
         onset = part[part["occurs"] & part["onset_step"].notna()]
@@ -166,6 +168,8 @@ def _counts(part: pd.DataFrame, by: str) -> list[str]:
 
 
 def _places(part: pd.DataFrame, by: str, along: str | None) -> list[str]:
+    if along is None and pd.api.types.is_numeric_dtype(part[by]):
+        return [_range(by, part.groupby(by)["occurs"].all())]
     said: list[str] = []
     for value, same in part.groupby(by, sort=False):
         name = f"{by} {value}" if by != "data" else str(value)

@@ -56,6 +56,17 @@ def varied_axes(runs: pd.DataFrame) -> list[str]:
     return [name for name in runs.columns if name in known and runs[name].astype(str).nunique() > 1]
 
 
+def tied_axes(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, list[str]]:
+    """Each axis with those that go with it, value for value, and so stand for nothing of their own; the basic ones first."""
+    groups: dict[str, list[str]] = {}
+    text = runs[list(varied)].astype(str)
+    for name in sorted(varied, key=lambda name: name not in BASIC_AXES):
+        values = text[name].nunique()
+        first = next((one for one in groups if values == text[one].nunique() == len(text[[one, name]].drop_duplicates())), name)
+        groups.setdefault(first, []).extend([] if first == name else [name])
+    return {name: groups[name] for name in varied if name in groups}
+
+
 def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
     """Means over the runs of each setting (seeds) after training, with 95% intervals of Student's t over runs.
 
