@@ -24,9 +24,9 @@ WIDTH, HEIGHT, COLOURS = 1000, 1480, 48
 def made(folder: Path) -> tuple[Path, Path]:
     """The two studies of the page."""
     for name, epochs in (("short", "5"), ("long", "20")):
-        options = f"--widths 8,16 --seeds 3 --epochs {epochs} --k 1,2 --points 12 --checkpoints 4 --quiet --out".split()
+        options = f"--data digits --control none --widths 8,16 --seeds 3 --epochs {epochs} --k 1,2 --points 12 --checkpoints 4"
         try:
-            main(["reproduce", *options, str(folder / name)])
+            main(["reproduce", *options.split(), "--quiet", "--out", str(folder / name)])
         except SystemExit as end:
             if end.code:
                 raise

@@ -110,7 +110,7 @@ BAD_VALUES: list[tuple[dict[str, object], str]] = [
     ({"grid": {"width": {"count": 2, "linspace": [1, 2, 2]}}}, "one of"),
     ({"zip": [{"width": [1, 2], "depth": [1]}]}, "as long"),
     ({"grid": {"width": [8]}, "zip": [{"width": [8]}]}, "two places"),
-    ({"grid": {"width": [8]}, "run": {"width": 8}}, "vary as well"),
+    ({"grid": {"width": [8]}, "run": {"width": 8}}, "varied as well"),
     ({"run": {"widths": [8], "width": 8}}, "not both"),
     ({"run": {"optimizer": "lion"}}, "optimizer"),
     ({"run": {"label_noise": 2.0}}, "label_noise"),

@@ -75,7 +75,8 @@ class StudyFile(Axes):
         """
         twice = [name for name in self.run if name in self.names()]
         if twice:
-            raise InputError(f"{', '.join(twice)} stand in [run] and vary as well; leave one of the two out")
+            verb = "is" if len(twice) == 1 else "are"
+            raise InputError(f"{', '.join(twice)} {verb} set in [run] and varied as well; leave one of the two out")
         found: dict[str, RunValues] = {}
         for point in self.points():
             try:

@@ -162,7 +162,7 @@ def learning(results: pd.DataFrame) -> list[Finding]:
     ):
         if which.any():
             nets, where = int(which.sum()), _settings(trained[which])
-            text = f"{nets} of {count} nets {what}: what is said of them is not the geometry of well-trained nets ({where})."
+            text = f"{nets} of {count} nets {what}, so that their geometry is not that of well-trained nets ({where})."
             found.append(Finding(text, code=code, nets=nets, of=count, settings=where))
     return found
 

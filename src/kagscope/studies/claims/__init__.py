@@ -95,7 +95,7 @@ def _presupposing(first: Claim, claim: Claim) -> Claim:
     """A claim about how the effect behaves says nothing where the effect is not shown."""
     if first.verdict == REPRODUCED:
         return claim
-    note = f"claim 1, which this presupposes, is {first.verdict}; this claim's own parts would read: {claim.verdict}"
+    note = f"claim 1, which this presupposes, is {first.verdict}; by its own parts alone it would be {claim.verdict}"
     return replace(claim, verdict=INCONCLUSIVE, note="; ".join(filter(None, [note, claim.note])))
 
 
