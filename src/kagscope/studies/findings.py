@@ -68,7 +68,8 @@ def run_findings(runs: pd.DataFrame, varied: Mapping[str, Sequence[str]]) -> lis
     """What was run, and how well it does; ``varied`` as of :func:`kagscope.studies.setting_tables.tied_axes`."""
     each = [f"{name} (and with it {', '.join(others)})" if others else name for name, others in varied.items()]
     accuracy, names = float(runs["accuracy"].mean()), ", ".join(each) or "nothing"
-    text = f"{len(runs)} runs; varied: {names}. Mean test {accuracy_name(runs['data'])} {accuracy:.3f}."
+    said = names.replace("_", " ")
+    text = f"{len(runs)} runs; varied: {said}. Mean test {accuracy_name(runs['data'])} {accuracy:.3f}."
     return [Finding(text, code="runs", runs=len(runs), varied=names, accuracy=accuracy)]
 
 

@@ -34,7 +34,7 @@ const Page = {
   shown: (s) => Page.settings().some((one) => one.width === s.width && one.training === s.training),
   one: (key) => (Page.state[key] === Page.ALL ? { width: Page.set.widths.at(-1), training: Page.set.trainings[0] }[key] : Page.state[key]),
   look({ width, training }) {
-    const { set } = Page, byWidth = set.trainings.length - set.controls.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), name = `width ${width}, ${training}`;
+    const { set } = Page, byWidth = set.trainings.length - set.controls.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), name = Page.named(width, training);
     if (Page.alone()) return { name: Page.names[0], colour: "c0", dashed: false, hollow: false };
     if (set.controls.includes(training)) { // grey, from the widest: dashed and full, drawn through and hollow, dashed and hollow
       const place = set.widths.length - 1 - w;
@@ -43,6 +43,7 @@ const Page = {
     if (byWidth) return { name, colour: "c" + (w % 6), dashed: t > 0 || w > 5, hollow: t > 0 };
     return { name, colour: "c" + (t % 6), dashed: t % 12 > 5, hollow: w !== set.widths.length - 1 };
   },
+  named: (width, rest) => (Page.set.widths.length > 1 ? `width ${width}, ${rest}` : rest), // one width tells nothing apart
   alone: () => Page.set.widths.length * Page.set.trainings.length === 1, // one setting: its width and training tell nothing apart
   reference: () => (Page.state.measure === "ratio" ? 1 : Page.state.measure === "difference" ? 0 : undefined),
   scoreLabel: (name) => Page.labels[name] ?? name,

@@ -17,7 +17,7 @@ const Scales = {
     }).filter((s) => s.x.length);
     if (measure === "value") for (const setting of Page.settings().filter((one, i, all) => all.findIndex((other) => other.width === one.width) === i)) { // the nets these started from: one line for each width
       const line = points(setting, "last");
-      if (line.some((p) => at(p.s, "baseline", p.i) !== null)) series.push({ name: Page.alone() ? Page.names[1] : `width ${setting.width}, ${Page.names[1]}`, colour: "initial", plain: true, dashed: true, x: line.map((p) => p.x), y: line.map((p) => at(p.s, "baseline", p.i)) });
+      if (line.some((p) => at(p.s, "baseline", p.i) !== null)) series.push({ name: Page.named(setting.width, Page.names[1]), colour: "initial", plain: true, dashed: true, x: line.map((p) => p.x), y: line.map((p) => at(p.s, "baseline", p.i)) });
     }
     if (over) { const { labels, title } = First.ticks(layers); return { rows, shown, chart: { series, x: "linear", y: "linear", xTicks: labels.map((name, i) => [i, name]), xLabel: title } }; }
     const unit = Page.set.imageShape && Math.min(...Page.set.imageShape) > 1 ? "pixels" : "positions";
