@@ -68,6 +68,8 @@ KINDS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
     "rows of 1 and 1e-170": _mixed_rows([0, -170]),
     "rows of 1e200 and 1e-200": _mixed_rows([200, -200]),
     "columns of 1e100 and 1": lambda rng, m, n: _mixed_rows([100, 0])(rng, n, m).T.copy(),
+    "columns of 1e200 and 1e-200": lambda rng, m, n: _mixed_rows([200, -200])(rng, n, m).T.copy(),
+    "entries of 1e150, 1 and 1e-150": lambda rng, m, n: rng.normal(size=(m, n)) * 10.0 ** rng.choice([-150, 0, 150], size=(m, n)),
     "large": lambda rng, m, n: 1e306 * rng.normal(size=(m, n)),
     "subnormal": lambda rng, m, n: 5e-324 * rng.integers(-3, 4, size=(m, n)),
     "ordinary beside subnormal rows": lambda rng, m, n: np.where(

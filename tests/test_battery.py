@@ -13,6 +13,7 @@ import warnings
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
+from typing import Literal
 from unittest import mock
 
 import numpy as np
@@ -34,6 +35,7 @@ ENDS = (
     "large",
     *(kind for kind in KINDS if "1e" in kind or "subnormal" in kind),
 )  # kinds at the ends of the range, or of mixed scales
+UNEVEN = ("columns of", "entries of", "ordinary beside")  # kinds whose scales differ within rows, or of few digits
 DEAR = settings(max_examples=300 if settings().max_examples >= 300 else 8)  # tests of each route
 seeds = st.integers(0, 2**32 - 1)
 every_route = pytest.mark.parametrize("route", EXACT, ids=lambda route: type(route).__name__)
@@ -87,7 +89,7 @@ def test_exact_calls_always_answer(kind: str, seed: int, k: int) -> None:
             check(found, truth(J, k, one), (kind, seed, k, str(one), len(found.sums)))
 
 
-@given(kind=st.sampled_from([kind for kind in KINDS if not kind.startswith("columns of")]), seed=seeds, k=st.integers(1, 3))
+@given(kind=st.sampled_from([kind for kind in KINDS if not kind.startswith(UNEVEN)]), seed=seeds, k=st.integers(1, 3))
 def test_every_form_of_jacobian(kind: str, seed: int, k: int) -> None:
     """diag(d) W by its factors and as matrices, gains of every size and 0 among them."""
     W = matrix(kind, seed, k)
@@ -335,4 +337,56 @@ def test_draws_of_mixed_scales_are_exact_or_refused(kind: str, k: int) -> None:
             wanted = getattr(exact, name)
             assert getattr(found, name) == pytest.approx(wanted, rel=1e-6, nan_ok=True) or found.stderr[name] != 0, (seed, name)
             if not np.isnan(value := getattr(drawn, name)) and not np.isnan(error := drawn.stderr[name]):
-                assert abs(value - wanted) <= 6 * error + 1e-9 * abs(wanted), (seed, name, value, wanted, error)
+                assert abs(value - wanted) <= 6 * error + 1e-9 * max(abs(wanted), 1.0), (seed, name, value, wanted, error)
+
+
+@pytest.mark.parametrize("method", ["exact", "sampled"])
+@given(kind=st.sampled_from(ENDS), seed=seeds, k=st.integers(1, 4))
+def test_every_selection_on_its_own_scale(method: Literal["exact", "sampled"], kind: str, seed: int, k: int) -> None:
+    """Columns of 1e290 beside ones of 1e-290: PR of the pairs of small ones was 0, or NaN, or wrong from the fourth digit on."""
+    J = matrix(kind, seed, k)
+    chosen = selections(J.shape[1], k, seed)
+    found = kag.minor_moments(J, k, chosen, positions=np.arange(J.shape[1]), method=method)
+    for one, moments in zip(chosen, found, strict=True):
+        exact = truth(J, k, one)
+        if method == "exact":
+            check(moments, exact, (kind, seed, k, str(one)))
+        wanted = {name: exact.sum(name, k * int(moments.exponent[0])) for name in ("s1", "s2", "s4")}
+        if not wanted["s1"]:
+            assert np.isnan(moments.participation_ratio), (kind, seed, k, str(one))
+            continue
+        pairs = {"participation_ratio": ("s1", "s2"), "ipr": ("s4", "s2")}
+        for name, (below, above) in pairs.items():
+            value, error = getattr(moments, name), moments.stderr[name]
+            if not math.isnan(error):
+                ratio = (
+                    float(wanted[above] / wanted[below] ** 2) ** 0.5
+                    if below == "s1"
+                    else float(wanted[above] ** 2 / wanted[below])
+                )
+                assert abs(value - ratio) <= 6 * error + 1e-9 * ratio, (kind, seed, k, str(one), name, value, ratio, error)
+
+
+def test_what_lies_too_far_below_to_be_visited_is_refused() -> None:
+    J = np.random.default_rng(0).normal(size=(4, 6)) * np.repeat([1e290, 1e-290], 3)
+    with mock.patch("kagscope.minors.own_scale.AUTO_SECONDS", 0.0):
+        found = kag.minor_moments(np.stack([J, J / J]), 2, kag.Subsets([(3, 4), (4, 5)]))
+    assert np.isnan(found.participation_ratio).tolist() == [True, True]  # of the second every minor is 0
+    assert np.isnan(found.s1).tolist() == [True, False]
+    assert not found.exact
+    assert found.plan is not None
+    assert "too far below the largest of the matrix" in found.plan.explain()
+
+
+@given(kind=st.sampled_from([kind for kind in KINDS if kind.startswith(UNEVEN)]), seed=seeds, k=st.integers(1, 3))
+def test_factored_forms_are_right_or_refused(kind: str, seed: int, k: int) -> None:
+    """PR of a selection of small columns was 0."""
+    W = matrix(kind, seed, k)
+    chosen = selections(W.shape[1], k, seed)
+    found = kag.factored_minor_moments(W, np.ones((1, len(W))), k, chosen, positions=np.arange(W.shape[1]))
+    for one, moments in zip(chosen, found, strict=True):
+        if np.isfinite([moments.sums[name][0] for name in moments.sums]).all():
+            check(moments, truth(W, k, one), (kind, seed, k, str(one)))
+        else:
+            assert truth(W, k, one).nonzero, (kind, seed, k, str(one))
+            assert np.isnan(moments.participation_ratio[0]) or np.isnan(moments.ipr[0]), (kind, seed, k, str(one))

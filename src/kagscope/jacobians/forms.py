@@ -37,7 +37,7 @@ class FactoredJacobian:
     def row_norms(self, points: slice = slice(None)) -> Float64[np.ndarray, "B m"]:
         """L1 norm of every row over the number of columns, (B, m): the row means of the 1-minors."""
         with np.errstate(invalid="ignore", over="ignore"):
-            return np.abs(self.d[points]) * np.abs(self.W).mean(axis=1)
+            return np.abs(self.d[points]) * np.abs(self.W).sum(axis=1) / self.W.shape[1]
 
 
 @dataclass(frozen=True)

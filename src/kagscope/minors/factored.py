@@ -17,11 +17,13 @@ from kagscope.minors.careful import again, hard_sets
 from kagscope.minors.factored_forms import entry_forms, mixed_forms, pair_forms, triple_forms
 from kagscope.minors.factored_kernels import GROUP, pair_rows, triple_rows
 from kagscope.minors.moments import SUMS, Moments
+from kagscope.minors.own_scale import LEAST
 from kagscope.minors.plan import Plan
+from kagscope.minors.rank import dependent
 from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.routes.power_grams import repaired_row_pairs
 from kagscope.minors.routes.zonogon import row_pair_areas
-from kagscope.minors.scaling import normalise, times_power_of_two
+from kagscope.minors.scaling import normalise, on_host, times_power_of_two
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
 
@@ -79,6 +81,7 @@ class FactoredMoments:
         if (self.exponent - rows[matrix.any(axis=1)]).max(initial=0) > MIXED_ROWS:
             self.row_exponents = np.where(matrix.any(axis=1), rows - self.exponent, 0)
             normalised = times_power_of_two(matrix[None], -(self.row_exponents + self.exponent)[:, None])
+        self.matrix, self.layout = matrix, layout
         self.counts: list[int] = []
         tables: list[FloatArray] = []
         for group in _passes(self.selections):
@@ -132,6 +135,8 @@ class FactoredMoments:
                     exponents[index][b] = shift + self.exponent
                     for name, value in one.items():
                         sums[name][b] = value[0]
+        for chosen, sums in zip(self.selections, found, strict=True):
+            self._refuse(chosen, sums, factors)
         results = [
             Moments(
                 self.k,
@@ -145,6 +150,17 @@ class FactoredMoments:
             for sums, powers, chosen, count in zip(found, exponents, self.selections, self.counts, strict=True)
         ]
         return results if self.listed else results[0]
+
+    def _refuse(self, chosen: Selection, sums: dict[str, FloatArray], d: Any) -> None:
+        """NaN for what lies so far below the largest minor of W that it has lost digits, and is not zero."""
+        low = np.any([np.abs(values) < LEAST for name, values in sums.items() if name != "entropy"], axis=0)
+        if not low.any():
+            return
+        live, sets = np.atleast_2d(on_host(d)) != 0, cached_subsets((chosen,), self.layout, self.k).sets
+        for b in np.flatnonzero(low):
+            if not dependent(np.ascontiguousarray(self.matrix[live[b]]), sets).all():
+                for name in sums:
+                    sums[name] = np.where(np.arange(len(low)) == b, np.nan, sums[name])
 
     def _mixed(self, d: FloatArray) -> NDArray[np.intp]:
         """Which d (B, m) have products of k so far below the k-th power of their largest that squares would leave the range."""
@@ -206,7 +222,8 @@ def factored_minor_moments(
         moments: which of "s1", "s2", "s4", "entropy", "top"; "all" means these five. Histograms do not factor.
 
     Returns:
-        :class:`Moments` with (B,) arrays, or a list of them when a list of selections was given. All exact.
+        :class:`Moments` with (B,) arrays, or a list of them when a list of selections was given. All exact; NaN where the minors
+        of a selection lie so far below the largest of W that their powers leave the range.
 
     Raises:
         InputError: an argument that cannot be used.

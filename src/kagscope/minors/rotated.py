@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.minors.det2 import det2
 from kagscope.minors.haar import BoolArray, haar_mean_s1
+from kagscope.minors.own_scale import LEAST
 from kagscope.minors.plan import Estimate
 from kagscope.minors.routes.hull import column_pair_tops, top
 from kagscope.minors.routes.zonogon import FloatArray, pair_areas, zonogon_s1
@@ -128,7 +129,7 @@ def rotation_ratio_estimate(
         seed: of the random Q.
 
     Returns:
-        Value and standard error; NaN where J has no non-zero minor.
+        Value and standard error; NaN where J has no non-zero minor, and where all are so small that rotations lose them.
 
     Raises:
         InputError: k or kind is another.
@@ -154,6 +155,8 @@ def rotation_ratio_estimate(
         return Estimate(math.nan, math.nan)
     if k == len(J):
         return Estimate(1.0, 0.0)  # there is one row set, whose minors no rotation changes
+    if own < LEAST:
+        return Estimate(math.nan, math.nan)  # minors so far below the products of entries leave the range in rotated rows
     generator = np.random.default_rng(seed)
     split, core = _outer_and_rest(J) if k == 2 else None, _core(J)
     tops = np.array(

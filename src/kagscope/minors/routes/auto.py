@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kagscope.minors.moments import SUMS, Moments
+from kagscope.minors.own_scale import mended
 from kagscope.minors.plan import AUTO_SECONDS, BYTES_A_SUBSET, CHEAP_SECONDS, Plan, reference_seconds
 from kagscope.minors.routes import Route, registered
 from kagscope.minors.routes.sampled import Sampled
@@ -72,7 +73,7 @@ class Auto:
                     drawn[SAMPLED][index] = by_index[index]
                 else:
                     found[index].append(replace(part, work=route.steps(tasks[index])))
-        return [self._moments(task, found[index]) for index, task in enumerate(tasks)]
+        return [mended(task, self._moments(task, found[index])) for index, task in enumerate(tasks)]
 
     def _parts(self, choice: Choice, tasks: dict[int, Task]) -> tuple[dict[int, list[Found]], dict[int, frozenset[str]]]:
         """What the exact routes of a choice find of each task, and which moments they cannot tell from rounding."""

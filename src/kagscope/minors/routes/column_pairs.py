@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors.moments import REPLICATES, SUMS, Bins
+from kagscope.minors.own_scale import LEAST
 from kagscope.minors.pair_draws import GROUPS, Draws, PairDraws
 from kagscope.minors.plan import BYTES_A_SUBSET
 from kagscope.minors.replicates import CARRIED, carried, controlled
@@ -139,11 +140,11 @@ class _Estimate:
     def _criteria(self, task: Task, s1: float | None) -> Iterator[tuple[str, FloatArray]]:
         """For each sum wanted, its name and what to mix S1, S4 and entropy with so that a standard error of 1 is enough."""
         total, wanted = self.sums["s1"] if s1 is None else s1, task.wanted - set(task.known)
-        if not total > 0:
+        if not total > LEAST:  # or it is found again on a scale of its own
             return
         if s1 is None and (wanted & ({"s1"} | NEED_S1)):
             yield "s1", np.array([1.0 / total, 0, 0]) / task.rel_error
-        if "s4" in wanted and self.sums["s4"] > 0:
+        if "s4" in wanted and self.sums["s4"] > LEAST:
             yield "s4", np.array([0, 1.0 / self.sums["s4"], 0]) / (S4_FACTOR * task.rel_error)
         if "entropy" in wanted:
             slope = self.sums["entropy"] / total + 1  # of KL; where S1 is known nearly the same makes up for its miss

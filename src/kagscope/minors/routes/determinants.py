@@ -95,6 +95,16 @@ def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int 
         yield block
 
 
+def _peak(J: FloatArray, columns: IntArray) -> int:
+    """About log2 of the largest minor over some column subsets, had none cancelled; 0 where all are zero."""
+    rows, peak = row_subsets(len(J), columns.shape[1]), []
+    for some in _columns_of_blocks(rows, columns):
+        A, powers = _balanced(J[rows[:, None, :, None], some[None, :, None, :]])
+        block = np.abs(_det(A))
+        peak += [int((powers + np.frexp(block)[1])[block > 0].max())] if block.any() else []
+    return max(peak, default=0)
+
+
 def _balanced(A: FloatArray) -> tuple[FloatArray, IntArray]:
     """(…, k, k), rows and columns over powers of two, no entry above 1 and no column below 1/2; and by how much."""
     sizes = np.where(A != 0, np.frexp(A)[1], -10_000)
@@ -144,10 +154,24 @@ class Determinants:
     def run(self, tasks: list[Task]) -> list[Found | None]:
         return [self._one(task) for task in tasks]
 
+    def on_own_scale(self, task: Task) -> Found:
+        """Every moment of k >= 2, normalised by the largest minor of the selection, however far below the matrix's it lies."""
+        columns = self._columns(task)
+        exponents = np.array([_peak(matrix, columns) for matrix in on_host(task.matrices.given)])
+        exponents -= exponents % -task.k
+        found = self._visited(task, columns, exponents // task.k)
+        size = np.frexp(np.where(found.sums["s1"] > 0, found.sums["s1"], 1.0))[1] // task.k
+        return (
+            self._visited(task, columns, found.exponent + size) if (size < -MOST_BITS // 8).any() else found
+        )  # had they cancelled
+
     def _one(self, task: Task) -> Found:
-        columns, shift = self._columns(task), int(np.ceil(np.log2(task.k) / 2))  # so that lengths of columns are at most 1
+        shift = int(np.ceil(np.log2(task.k) / 2))  # so that lengths of columns are at most 1
+        return self._visited(task, self._columns(task), task.matrices.exponent + shift)
+
+    def _visited(self, task: Task, columns: IntArray, exponents: IntArray) -> Found:
+        """Sums over minors of the matrices over 2^exponents."""
         sums, hists = np.zeros((task.matrices.shape[0], 5)), []
-        exponents = task.matrices.exponent + shift
         for index, (matrix, power) in enumerate(zip(on_host(task.matrices.given), exponents, strict=True)):
             active = nonzero_rows(matrix)
             hist = np.zeros(SLOTS, dtype=np.int64)

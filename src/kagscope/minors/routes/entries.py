@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.scaling import on_host, times_power_of_two
-from kagscope.minors.subsets import SubsetList, cached_subsets
+from kagscope.minors.subsets import SubsetList
 from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 
 FloatArray = NDArray[np.float64]
@@ -49,10 +50,13 @@ class Entries:
         return [self._one(task) for task in tasks]
 
     def _one(self, task: Task) -> Found:
-        subsets = cached_subsets((task.chosen,), task.layout, 1)
+        columns = task.chosen.columns(task.layout)
+        if isinstance(task.chosen, Subsets):
+            columns = np.isin(np.arange(task.layout.columns), task.chosen.array(task.layout, 1))
+        inside, subsets = task.matrices.inside(columns), SubsetList.one_cell(int(columns.sum()))
         sums, hists = [], []
-        for matrix, exponent in zip(on_host(task.matrices.given), task.matrices.exponent, strict=True):
+        for matrix, exponent in zip(on_host(inside.given), inside.exponent, strict=True):
             one, hist = entry_sums(matrix, subsets, int(exponent))
             sums.append(one[0])
             hists.append(trimmed(hist[0]))
-        return found_of(task, self.name, task.matrices.exponent, np.stack(sums), hists)
+        return found_of(task, self.name, inside.exponent, np.stack(sums), hists)

@@ -69,7 +69,8 @@ class Sampled:
             unknown["histogram"] = np.array([not one.zero and not one.hist.size for one in samples])
         for trouble in (UNSEEN, ROUNDING):
             if hit := [one for one in samples if one.trouble == trouble]:
-                bound = np.ldexp(max(one.bound for one in hit) * np.sqrt(float(count)), task.k * int(matrices.exponent.max()))
+                with np.errstate(over="ignore"):
+                    bound = np.ldexp(max(one.bound for one in hit) * np.sqrt(float(count)), task.k * int(matrices.exponent.max()))
                 notes.append(f"{trouble} in {len(hit)} of {len(samples)} matrices: undefined; S1 is at most {bound:.3g}")
         if any(flags.any() for name, flags in unknown.items() if name != "top"):
             lacking = ", ".join(name for name, flags in unknown.items() if name != "top" and flags.any())
