@@ -16,6 +16,7 @@ from kagscope.base.errors import InputError
 from kagscope.cli import app
 from kagscope.measuring import cost
 from kagscope.measuring.spec import QUICK, MeasureSpec, spec_from
+from kagscope.minors.row_draws import RowDraws
 from kagscope.minors.threads import threads
 from kagscope.studies import reproduce
 from tracked import PROBE, small_net
@@ -81,6 +82,16 @@ def test_estimates_follow_the_counts() -> None:
     told = cost.foretold([(512, 784, 12, 0.0)], MeasureSpec(exact_minors=1e14, points=12), spec_from("quick", {}), 1)
     seconds = 12 * comb(512, 2) * comb(784, 2) / cost.MINORS_PER_SECOND / threads()
     assert told.startswith(f"12 Jacobians of 512 x 784, about {seconds / 60:.0f} min; quick: ")
+
+
+def test_estimates_count_the_minors_of_groups_of_drawn_rows() -> None:
+    """Of 1536 rows 512 in 64 groups, not all pairs of 512; rotations, which drawn rows do not tell, cost nothing."""
+    spec = MeasureSpec(max_rows=512, exact=True)
+    groups, rows = RowDraws.of(1536, 512, 2, spec.seed).groups.shape
+    each = cost.layer_seconds(1536, 100, 1, spec) - cost.layer_seconds(1536, 100, 0, spec)
+    assert each == pytest.approx(groups * comb(rows, 2) * comb(100, 2) / cost.MINORS_PER_SECOND)
+    small = cost.layer_seconds(400, 100, 1, spec.with_(rotation_points=0))
+    assert small == cost.layer_seconds(400, 100, 1, MeasureSpec(exact=True, rotation_points=0))
 
 
 def test_a_quick_look_takes_few_points_and_few_scales() -> None:

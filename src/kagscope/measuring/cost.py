@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from math import comb, log2
 
 from kagscope.columns.selections import All, Window
+from kagscope.measuring.layer_minors import DRAWN
 from kagscope.measuring.spec import MeasureSpec
+from kagscope.minors.row_draws import RowDraws
 from kagscope.minors.threads import threads
 from kagscope.registry import moments_for
 
@@ -28,7 +30,7 @@ def layer_seconds(rows: int, columns: int, items: int, spec: MeasureSpec, moved:
     """Seconds on one core to measure a layer.
 
     Args:
-        rows, columns: of its Jacobians.
+        rows, columns: of its Jacobians, whole: how many rows are drawn of them, the budget says.
         items: how many Jacobians.
         spec: what is measured.
         moved: bytes that the passes of one Jacobian move through.
@@ -36,23 +38,27 @@ def layer_seconds(rows: int, columns: int, items: int, spec: MeasureSpec, moved:
     needed, budget = moments_for(spec.asked), spec.budget
     looks = not needed <= SUMS
     seconds = STATE_OVERHEAD + items * moved * PASS_BYTE
+    groups, drawn = 1, budget.max_rows is not None and rows > budget.max_rows
+    if budget.max_rows is not None and drawn:  # the minors are those of each group of rows
+        groups, rows = RowDraws.of(rows, budget.max_rows, max(spec.k), spec.seed).groups.shape
     if 2 in spec.k and needed and min(rows, columns) >= 2:
-        minors = comb(rows, 2) * comb(columns, 2) * items
-        if looks and (budget.exact or minors <= budget.exact_minors):
+        minors = comb(rows, 2) * comb(columns, 2) * groups * items
+        few = drawn and comb(rows, 2) <= DRAWN
+        if looks and (budget.exact or few or minors <= budget.exact_minors):
             seconds += minors / MINORS_PER_SECOND
         elif looks:
-            seconds += items * comb(columns, 2) * SAMPLED_PAIRS * max(1.0, rows / 256)
-        if not looks or minors > budget.exact_minors:
+            seconds += items * groups * comb(columns, 2) * SAMPLED_PAIRS * max(1.0, rows / 256)
+        if not looks or (minors > budget.exact_minors and not few):
             by_rows, by_columns = comb(rows, 2) * columns * log2(columns), comb(columns, 2) * rows * log2(rows)
             cliques = sum(isinstance(one, All | Window) for one in spec.selections)
             steps = cliques * min(by_rows, by_columns) + (not looks and cliques < len(spec.selections)) * by_columns
-            seconds += items * steps * ZONOGON_STEP
-    if spec.wants("rr_max"):
+            seconds += items * groups * steps * ZONOGON_STEP
+    if spec.wants("rr_max") and not drawn:  # which drawn rows do not tell
         turned = min(items, budget.rotation_points) * budget.rotations
         seconds += turned * rows * columns * min(rows, columns) * ROTATION
     if 3 in spec.k and looks:
         points = min(budget.triple_points or items, items)
-        seconds += points * min(TRIPLE_SECONDS * comb(rows, 3) * comb(columns, 3), MOST_PER_TRIPLE_POINT)
+        seconds += points * groups * min(TRIPLE_SECONDS * comb(rows, 3) * comb(columns, 3), MOST_PER_TRIPLE_POINT)
     return seconds
 
 

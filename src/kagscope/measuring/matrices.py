@@ -70,7 +70,8 @@ def measure_matrices(
     since = time.perf_counter()
     state, haar = State(chosen), State(chosen)
     with telling(progress) as tell:
-        each = [layer_seconds(matrix.shape[0], matrix.shape[1], 1, chosen) / threads() for matrix in checked.values()]
+        whole = chosen.with_(max_rows=None)  # no rows are drawn here
+        each = [layer_seconds(matrix.shape[0], matrix.shape[1], 1, whole) / threads() for matrix in checked.values()]
         if sum(each) > WORTH_SAYING:
             tell(f"{_count(checked)}, about {clock(sum(each))}")
         for place, (name, matrix) in enumerate(checked.items()):
