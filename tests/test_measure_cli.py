@@ -343,7 +343,8 @@ def test_every_field_of_the_spec_is_an_option(here: Path) -> None:
         "--tokens": "flat", "--wrt": "0", "--mode": "eval", "--precision": "model", "--score": "pr", "--points": "3",
         "--zero-row-quantile": "0.05", "--seed": "4", "--exact-minors": "1e7",
         "--rel-error": "0.02", "--triple-points": "2",
-        "--rotation-points": "1", "--rotations": "3", "--row-points": "2", "--divergence-points": "2", "--unit-points": "2",
+        "--rotation-points": "1", "--rotations": "3", "--drawn-minors": "50",
+        "--row-points": "2", "--divergence-points": "2", "--unit-points": "2",
         "--samples": "12", "--window-points": "1", "--max-rows": "4", "--memory": "64MB", "--window-map": "0",
     }  # fmt: skip
     assert {*given, "--exact"} == {f"--{option_name(name)}" for name in spec_fields()}
@@ -353,7 +354,7 @@ def test_every_field_of_the_spec_is_an_option(here: Path) -> None:
         layers=["1"], k=(1, 3), selections=["ball(2)"], image_shape=(8, 8), tokens="flat", wrt=0, precision="model",
         scores=["pr"], points=3, zero_row_quantile=0.05, seed=4,
         budget=Budget(exact_minors=1e7, exact=True, rel_error=0.02,
-                      triple_points=2, rotation_points=1, rotations=3, row_points=2,
+                      triple_points=2, rotation_points=1, rotations=3, drawn_minors=50, row_points=2,
                       divergence_points=2, unit_points=2, samples=12, window_points=1, max_rows=4, memory_budget=64 * 10**6),
     )  # fmt: skip
     usual = json.loads(done("nets.py:net", *SMALL, "--json").stdout)["settings"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kagscope as kag
+from kagscope.scores.of_jacobians import rotation_ratio_of_drawn
 
 
 def test_of_all_minors_drawn_once_they_are_ours() -> None:
@@ -52,3 +53,29 @@ def test_batches_seeds_scales_and_zeros() -> None:
 def test_samples_are_a_number_of_minors(samples: object) -> None:
     with pytest.raises(kag.InputError, match="samples"):
         kag.published_scores(np.eye(3), 2, samples=samples)
+
+
+def test_the_score_has_the_error_that_it_says() -> None:
+    """Over seeds it spreads as its standard error says, around the mean of single draws; where a draw sees nothing it is NaN."""
+    J = np.random.default_rng(1).normal(size=(1, 8, 30)) * np.exp(np.random.default_rng(2).normal(size=(8, 30)))
+    found = np.array([rotation_ratio_of_drawn(J, 200, seed) for seed in range(60)])[:, :, 0]
+    single = np.mean([kag.published_scores(J[0], 2, samples=200, seed=seed)["rr"] for seed in range(400)])
+    spread = found[:, 0].std(ddof=1)
+    assert spread == pytest.approx(np.sqrt((found[:, 1] ** 2).mean()), rel=0.25)
+    assert found[:, 0].mean() == pytest.approx(single, abs=5 * spread / np.sqrt(60))
+    sparse = np.zeros((2, 9, 40))
+    sparse[:, [0, 1], [0, 1]] = 1.0
+    assert np.isnan(rotation_ratio_of_drawn(sparse, 10, 0)[0]).all()
+
+
+def test_in_tables_it_is_sampled_beside_the_exact_maximum() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(20, 6), torch.nn.GELU())
+    options = {"scores": ["rr_max", "rr_sampled"], "baseline": None, "k": 2, "rotation_points": 2, "progress": False}
+    table = kag.measure(net, torch.rand(5, 20), **options).table
+    drawn = table[table["score"] == "rr_sampled"]
+    assert len(drawn) == 2
+    assert not drawn["exact"].any()
+    assert (drawn["stderr"] > 0).all()
+    fewer = kag.measure(net, torch.rand(5, 20), **options, drawn_minors=10).table
+    assert (fewer.loc[fewer["score"] == "rr_sampled", "stderr"].to_numpy() > drawn["stderr"].to_numpy()).all()

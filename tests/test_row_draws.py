@@ -120,7 +120,7 @@ def test_scores_of_a_layer_are_estimates_or_refused(tables: tuple[Any, Any]) -> 
     part, both = tables
     drawn = both[~both["score"].isin(["column_subsets", "cka_init", "effective_dimension", "intrinsic_dimension"])]
     assert not drawn["exact"].any()
-    refused = {"effective_rank", "stable_rank", "sv_participation", "rr_max"}
+    refused = {"effective_rank", "stable_rank", "sv_participation", "rr_max", "rr_sampled"}
     assert set(part[part["value"].isna()]["score"]) == refused
     assert set(part[part["value"].isna()]["reason"].map(code_of)) == {"rows_drawn"}
     known = drawn[drawn["stderr"].notna()]

@@ -20,6 +20,7 @@ ARGUMENTS: dict[str, str] = {
     "jacobian": "(B, m, n) float64 Jacobians",
     "spectrum": "(B, min(m, n)) squared singular values over the largest, rising; NaN where J = 0",
     "rotations": "how many random rotations",
+    "drawn_minors": "how many minors are drawn",
     "seed": "of whatever is drawn",
     "row_means": "(P, rows) means over the columns of the rows of the k-minor matrix",
     "row_norms": "(P, m) means of |J| over the columns, at every point",

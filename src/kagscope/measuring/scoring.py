@@ -278,7 +278,8 @@ class LayerScores:
             if one.is_of("spectrum") and squares is None:
                 squares = spectrum(J)
             known: dict[str, Any] = {"jacobian": J[some], "spectrum": None if squares is None else squares[some]}
-            known |= {"rotations": self.spec.budget.rotations, "seed": self.spec.seed}
+            budget = self.spec.budget
+            known |= {"rotations": budget.rotations, "drawn_minors": budget.drawn_minors, "seed": self.spec.seed}
             found = one.function(*(known[name] for name in one.takes))
             values, stderr = found if isinstance(found, tuple) else (found, 0.0)
             exact = not isinstance(found, tuple)

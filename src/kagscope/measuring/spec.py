@@ -54,8 +54,9 @@ class Budget(_Strict):
     triple_points: int | None = Field(
         default=None, ge=1, description="points at which minors of order 3 and more are measured; None for all"
     )
-    rotation_points: int = Field(default=2, ge=0, description="points at which rr_max is measured")
+    rotation_points: int = Field(default=2, ge=0, description="points at which rr_max and rr_sampled are measured")
     rotations: int = Field(default=16, ge=2, description="random rotations for rr_max")
+    drawn_minors: int = Field(default=500, ge=2, description="minors drawn for rr_sampled, as the authors' code draws them")
     row_points: int = Field(default=20, ge=0, description="points for row means of pairs and triples (zero_rows, Zipf curves)")
     divergence_points: int = Field(default=10, ge=0, description="points at which column_divergence is measured")
     unit_points: int | None = Field(

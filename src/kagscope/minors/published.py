@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from kagscope.minors.scaling import normalise
 Array = NDArray[np.float64]
 
 ROTATIONS = 5
+DRAWS = 8  # times that minors and rotations are drawn for a standard error
 
 
 def published_scores(J: MatrixLike, k: int = 2, samples: int = 500, seed: int = 0) -> dict[str, Values]:
@@ -42,10 +45,8 @@ def published_scores(J: MatrixLike, k: int = 2, samples: int = 500, seed: int = 
     k = check_k(k, m, n)
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
         raise InputError(f"samples={samples!r}, expected a number of minors, such as 500")
-    rng = np.random.default_rng(seed)
-    rows, columns = (np.argsort(rng.random((samples, size)), axis=1)[:, :k] for size in (m, n))
-    turns = random_orthogonal(m, ROTATIONS, rng)
-    found = np.array([_scores(one, rows, columns, turns) for one in normalise(matrices, k)[0]]).reshape(-1, 3)
+    draws = _draw(m, n, k, samples, np.random.default_rng(seed))
+    found = np.array([_scores(one, draws) for one in normalise(matrices, k)[0]]).reshape(-1, 3)
     names = ("pr", "kl", "rr")
     if not batched:
         return dict(zip(names, found[0].tolist(), strict=True))
@@ -53,15 +54,38 @@ def published_scores(J: MatrixLike, k: int = 2, samples: int = 500, seed: int = 
     return scores
 
 
-def _scores(J: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], turns: Array) -> tuple[float, float, float]:
-    minors = _minors(J, rows, columns)
+def drawn_rotation_ratio(J: Array, k: int, samples: int, seed: int) -> tuple[Array, Array]:
+    """``rr`` of :func:`published_scores`, the mean over :data:`DRAWS` independent draws, and its standard error; both (B,).
+
+    J (B, m, n) float64; NaN where all minors of a draw are zero.
+    """
+    _, m, n = J.shape
+    rng = np.random.default_rng(seed)
+    scaled = normalise(J, k)[0]
+    draws = [_draw(m, n, k, samples, rng) for _ in range(DRAWS)]
+    found = np.array([[_scores(one, draw)[2] for draw in draws] for one in scaled]).reshape(-1, DRAWS)
+    return found.mean(axis=1), found.std(axis=1, ddof=1) / np.sqrt(DRAWS)
+
+
+class _Draw(NamedTuple):
+    """(samples, k) rows and columns of drawn minors, and (ROTATIONS, m, m) rotations."""
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    turns: Array
+
+
+def _draw(m: int, n: int, k: int, samples: int, rng: np.random.Generator) -> _Draw:
+    rows, columns = (np.argsort(rng.random((samples, size)), axis=1)[:, :k] for size in (m, n))
+    return _Draw(rows, columns, random_orthogonal(m, ROTATIONS, rng))
+
+
+def _scores(J: Array, draw: _Draw) -> tuple[float, float, float]:
+    inside = J.T[draw.columns].swapaxes(1, 2)  # (samples, m, k)
+    minors = np.abs(np.linalg.det(np.take_along_axis(inside, draw.rows[:, :, None], axis=1)))
     total = float(minors.sum())
     if total == 0:
         return (np.nan,) * 3
     p = minors[minors > 0] / total
-    turned = np.mean([_minors(turn @ J, rows, columns).max() for turn in turns])
-    return float(np.sqrt((p**2).sum())), float(np.log(minors.size) + (p * np.log(p)).sum()), float(minors.max() / turned)
-
-
-def _minors(J: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
-    return np.abs(np.linalg.det(J[rows[:, :, None], columns[:, None, :]]))
+    turned = [np.abs(np.linalg.det(turn[draw.rows] @ inside)).max() for turn in draw.turns]
+    return float(np.sqrt((p**2).sum())), float(np.log(minors.size) + (p * np.log(p)).sum()), float(minors.max() / np.mean(turned))

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from kagscope.base.errors import InputError
-from kagscope.base.reasons import ALL_ZERO, FEW_COLUMNS, ZERO_JACOBIAN
+from kagscope.base.reasons import ALL_ZERO, FEW_COLUMNS, NOT_SEEN, ZERO_JACOBIAN
 from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, is_torch, placed
 from kagscope.minors.moment_scores import FloatArray, quotient
+from kagscope.minors.published import drawn_rotation_ratio
 from kagscope.minors.rotated import rotation_ratio_estimate
 from kagscope.minors.routes.determinants import minor_matrix
 from kagscope.minors.rows import row_means
@@ -114,6 +115,22 @@ def rotation_ratio_of_max(
     found = [rotation_ratio_estimate(matrix, 2, "max", rotations=rotations, seed=seed) for matrix in J]
     value, stderr = np.array(found, dtype=np.float64).reshape(-1, 2).T
     return value, stderr
+
+
+@register(
+    "rr_sampled",
+    "rotation ratio of drawn minors",
+    ("jacobian", "drawn_minors", "seed"),
+    orders=(2,),
+    undefined=NOT_SEEN,
+    source="code of arXiv 2511.21626; MATH.md 3",
+    limit="rotation_points",
+)
+def rotation_ratio_of_drawn(
+    J: Float64[np.ndarray, "batch m n"], drawn_minors: int, seed: int
+) -> tuple[Float64[np.ndarray, " batch"], Float64[np.ndarray, " batch"]]:
+    """Largest of some 2-minors over the mean of the same of QJ, as the authors' code draws both, and its error; (B,) both."""
+    return drawn_rotation_ratio(J, 2, drawn_minors, seed)
 
 
 @register(

@@ -32,6 +32,7 @@ CONCENTRATION = {
 }
 BESIDE = {  # score and order
     ("rr_max", 2): "RR of the maximum, trained over initial",
+    ("rr_sampled", 2): "RR of drawn minors, as the authors' code has it, trained over initial",
     ("pr", 1): "PR, trained over initial",
     ("pr", 3): "PR, trained over initial",
 }

@@ -15,7 +15,7 @@ from kagscope.studies.statistics.student import Array
 from kagscope.tables.means import layers_of
 from kagscope.tables.schema import TRAININGS
 
-LAYER_SCORES = ("pr", "kl_uniform", "rr_pr", "rr_max", "zero_rows", "constant_units")
+LAYER_SCORES = ("pr", "kl_uniform", "rr_pr", "rr_max", "rr_sampled", "zero_rows", "constant_units")
 
 
 class Sample(NamedTuple):
