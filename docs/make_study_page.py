@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from contrasts import CONTRASTS, contrast_lines
 
 from kagscope.base.provenance import hardware
 from kagscope.studies.setting_tables import varied_axes
@@ -25,9 +26,11 @@ from kagscope.studies.study import conclude
 
 TARGET = Path(__file__).resolve().parent / "results"
 SHOWN = 12  # relations
+LEVEL = 0.05
+FINE = 10  # kept states: between fewer, steps to an accuracy are not read
 PICTURES = {
-    "map_[0-9]*": "Scores over the two axes of the study with most values",
-    "training_[0-9]*": "Along training: test accuracy or R², PR, rotation ratio, zero rows; means, 95% intervals over nets",
+    "map_*": "Scores over the two axes of the study with most values",
+    "training_*": "Along training: test accuracy or R², PR, rotation ratio, zero rows; means, 95% intervals over nets",
     "relations": "Correlations over seeds within settings, 95% intervals; * differs from 0 "
     "after correction for all pairs asked for. Below, the nets behind the strongest of each outcome",
     "robustness": "Accuracy under attack against its radius; means, 95% intervals over nets",
@@ -60,28 +63,41 @@ def _part(folder: Path, kept: dict[str, list[str]]) -> list[str]:
     outcome = conclude(store)
     name, settings = study["name"], study["settings"]
     missing = f", of {len(study['runs'])} that the file asks for" if outcome.left_out else ""
-    lines = [f"# {name}", "", settings["description"], "", "```sh", study["command"], "```", ""]
+    lines = [f"# {name}", "", *kept.get(name, []), settings["description"], "", "```sh", study["command"], "```", ""]
     lines += [
         f"{len(outcome.runs)} runs{missing}. On {hardware()}: {outcome.seconds['train'] / 60:.1f} minutes of training and "
         f"{outcome.seconds['geometry'] / 60:.1f} of geometry, added up over processes that shared the cores with other work. "
         "Made by `docs/make_study_page.py`.",
         "",
-        *kept.get(name, []),
+        *contrast_lines(name, folder),
+        "## Findings",
+        "",
         *(f"- {sentence}" for sentence in outcome.findings if " was left out: not finished" not in sentence),
         "",
     ]
+    related = pd.read_csv(folder / "relations.csv")
     for pattern, about in PICTURES.items():
+        if (pattern == "relations" and not (related["p_joint"] < LEVEL).any()) or (pattern == "map_*" and name in CONTRASTS):
+            continue
         for picture in sorted((folder / "figures").glob(f"{pattern}.png")):
             shutil.copyfile(picture, TARGET / f"{name}_{picture.name}")
             lines += [f"![{about}]({name}_{picture.name})", ""]
     lines += _phase_diagram(folder / "phase_diagram.csv")
-    return lines + _outcomes(pd.read_parquet(folder / "runs.parquet")) + _relations(pd.read_csv(folder / "relations.csv"))
+    return lines + _outcomes(pd.read_parquet(folder / "runs.parquet"), _kept_steps(folder)) + _relations(related)
 
 
-def _outcomes(runs: pd.DataFrame) -> list[str]:
-    """Each outcome that differs: means over nets, and differences from the first setting within seeds, of steps as ratios."""
+def _kept_steps(folder: Path) -> int:
+    return int(pd.read_parquet(folder / "results.parquet", columns=["step"])["step"].nunique())
+
+
+def _outcomes(runs: pd.DataFrame, kept: int) -> list[str]:
+    """Each outcome that differs: means over nets, and differences from the first setting within seeds, of steps as ratios.
+
+    Steps to an accuracy are told only where ``kept``, the number of states, is large enough to read them off.
+    """
     axes = [name for name in varied_axes(runs) if name != "seed"]
-    named = [name for name in runs.columns if name.startswith(("steps_to_", "pgd_")) or name in ("accuracy", "train_accuracy")]
+    steps = ("steps_to_",) if kept >= FINE else ()
+    named = [name for name in runs.columns if name.startswith((*steps, "pgd_")) or name in ("accuracy", "train_accuracy")]
     shown = [name for name in named if runs[name].nunique() > 1]
     if not axes or runs["seed"].nunique() < 2 or not shown:
         return []
@@ -104,6 +120,8 @@ def _outcomes(runs: pd.DataFrame) -> list[str]:
 
 def _change(values: pd.Series, first: pd.Series) -> str:
     """A mean, and what it is against ``first``: both by seed; seeds without a number are left out and counted."""
+    if values.isna().all():
+        return f"none of {len(values)}"
     steps = str(values.name).startswith("steps_to_")
     change = ((values / first).map(np.log) if steps else values - first).dropna()
     few = "" if values.notna().all() else f", {values.notna().sum()} of {len(values)}"
@@ -148,7 +166,7 @@ def _relations(table: pd.DataFrame) -> list[str]:
     """The relations that the correction leaves, strongest first."""
     if table.empty or table["p_value"].isna().all():
         return [f"## Relations\n\nNothing can be said: {table['reason'].iloc[0]}." if len(table) else ""]
-    clear = table[table["p_joint"] < 0.05]
+    clear = table[table["p_joint"] < LEVEL]
     ordered = clear.reindex(clear["rho"].abs().sort_values(ascending=False).index).head(SHOWN)
     head = [
         f"## Relations: {len(clear)} of {len(table)} survive",

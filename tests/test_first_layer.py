@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -115,6 +116,21 @@ def test_a_study_of_a_layer_on_a_frozen_one(tmp_path: Path) -> None:
     last = opened.table[(opened.table["run"] == run) & (opened.table["step"] > 0) & (opened.table["k"] == 2)]
     last = last[(last["score"] == "pr") & (last["step"] == last["step"].max())]
     assert last["value"].to_numpy() == pytest.approx(own.to_numpy(), rel=1e-6)
+
+
+def test_first_layers_of_other_data_are_a_setting_of_their_own(tmp_path: Path) -> None:
+    study = small_study(widths=(6,), trainings=("standard",), claims=False, measure={"k": [1], "scores": ["pr"]}, epochs=1)
+    other = "kagscope.data.variants:small_mnist10k"
+    varied = {"first_layer": ["drawn", "like_trained", "like_trained"], "first_layer_data": ["digits", "digits", other]}
+    study = study.model_copy(update={"zip": (varied,)})
+    run_study(study, tmp_path / "out", executor=Here(), pictures=False)
+    summary = pd.read_csv(tmp_path / "out" / "summary.csv")
+    assert set(zip(summary["first_layer"], summary["first_layer_data"], strict=True)) == {
+        ("drawn", "same"),
+        ("like_trained", "same"),
+        ("like_trained", other),
+    }
+    assert set(summary["nets"]) == {2}
 
 
 def test_steps_to_an_accuracy_are_between_kept_steps() -> None:

@@ -18,6 +18,7 @@ from kagscope.tables.means import WHAT_KEYS, final, summarise
 
 HIDDEN = ("steps",)
 REACHED = (0.9, 0.95)  # test accuracies of which it is said after how many steps a run had them
+SAME = "same"  # data of the nets of a first layer: those of the run
 BASIC_AXES = ("width", "training", "seed")
 
 
@@ -30,6 +31,7 @@ def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
         manifest, attacks = store.manifest(run_id), asked[run_id].robustness
         values: dict[str, Any] = {name: value for name, value in config.items() if name not in HIDDEN}
         widths = values.pop("widths")
+        values["first_layer_data"] = values["first_layer_data"] or SAME  # nothing is no value of an axis
         values |= {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
         facts = {name: manifest[name] for name in ("accuracy", "train_accuracy", "train_seconds", "geometry_seconds")}
         facts |= {f"steps_to_{level}": steps_to(level, manifest["accuracy_at"]) for level in REACHED}
