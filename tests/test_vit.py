@@ -78,8 +78,8 @@ def test_its_first_step_is_adams() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match="multiple of 8"):
-        TrainingSettings(architecture="vit", hidden=(16, 12))
+    with pytest.raises(InputError, match="multiple of 4"):
+        TrainingSettings(architecture="vit", hidden=(16, 6))
     with pytest.raises(InputError, match="a penalty"):
         TrainingSettings(architecture="vit", hidden=(16,), penalty=Penalty(0.1))
     with pytest.raises(InputError, match="architecture is 'cnn'"):

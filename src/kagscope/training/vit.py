@@ -12,7 +12,7 @@ from kagscope.base.errors import InputError
 from kagscope.training.models import ACTIVATIONS, check_activation, check_init, check_seed, draw_weights, layer_sizes
 
 PATCH = 4  # pixels a side
-HEADS = 4
+HEADS = 2
 WIDTHS = 2 * HEADS  # a block's hidden units are a multiple of this: tokens are half as wide as the first block's
 SPREAD = 0.5  # standard deviation of the places of patches at the start
 
@@ -90,7 +90,7 @@ def vit(
 
     Args:
         image_shape: (H, W) or (C, H, W), sides multiples of 4.
-        hidden: units of the hidden layer of each block, multiples of 8; tokens are half as wide as the first one.
+        hidden: units of the hidden layer of each block, multiples of 4; tokens are half as wide as the first one.
         n_classes: outputs.
         activation, init, init_scale, seed: as of an MLP; places of patches are normal, 0.5 wide, at the start.
 
