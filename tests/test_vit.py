@@ -36,9 +36,9 @@ def test_patches_are_squares_of_the_image_and_mean_over_tokens_forgets_their_ord
     images = torch.arange(2 * 3 * 8 * 12, dtype=torch.float32).view(2, 3, 8, 12) / 100
     out = model(images.flatten(1))
     assert out.shape == (2, 5)
-    assert torch.equal(seen[0][1, 4], images[1, :, 4:8, 4:8].flatten())  # second row of patches, second of three
+    assert torch.equal(seen[0][1, 5], images[1, :, 2:4, 3:6].flatten())  # second row of patches, second of four
     model.places.weight.data.zero_()
-    turned = images.view(2, 3, 2, 4, 3, 4).flip(2, 4).reshape(2, -1)
+    turned = images.view(2, 3, 4, 2, 4, 3).flip(2, 4).reshape(2, -1)
     assert torch.allclose(model(images.flatten(1)), model(turned), atol=1e-5)
 
 

@@ -16,12 +16,12 @@ from kagscope.studies.config import RunConfig
 from kagscope.studies.measure import OUTPUT
 from kagscope.studies.networks import steps_of
 from kagscope.studies.runs import Job
-from kagscope.training.vit import patches
+from kagscope.training.vit import TOKENS
 
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
 STEP_OVERHEAD = 35e-6  # seconds of an optimiser step beside its arithmetic
 SHARE_OF_PEAK = 0.7  # of a large product's speed that training reaches
-VIT_SHARE = 0.15  # of that, small transformers: their products are small, and normalising and softmax move memory
+VIT_SHARE = 0.2  # of that, small transformers: their products are small, and normalising and softmax move memory
 # Of a worker: its libraries, copies of the images, states of a net beside its checkpoints (with gradients and the optimiser's),
 # copies of the Jacobians of all points.
 WORKER_BYTES, IMAGE_COPIES, STATES, JACOBIANS = 0.7e9, 2.5, 4, 3
@@ -90,7 +90,7 @@ def _parameters(run: RunConfig, classes: int) -> int:
 
 
 def _tokens(run: RunConfig) -> int:
-    return patches(run.image_shape) if run.architecture == "vit" else 1
+    return TOKENS if run.architecture == "vit" else 1
 
 
 def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> float:

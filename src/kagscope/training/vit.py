@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from kagscope.base.errors import InputError
 from kagscope.training.models import ACTIVATIONS, check_activation, check_init, check_seed, draw_weights, layer_sizes
 
-PATCH = 4  # pixels a side
+SIDE = 4  # patches along a side of the image
+TOKENS = SIDE**2
 HEADS = 2
 WIDTHS = 2 * HEADS  # a block's hidden units are a multiple of this: tokens are half as wide as the first block's
 SPREAD = 0.5  # standard deviation of the places of patches at the start
@@ -36,7 +37,7 @@ class Attention(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches of 4 x 4 pixels, blocks of attention and of one hidden layer, each added to what it is given; mean token, linear.
+    """4 x 4 patches of an image, blocks of attention and of one hidden layer, each added to what it is given; mean token, linear.
 
     Its modules are ``embed`` (a patch to a token), ``places``, and of block l ``attention<l>``, ``norm<l>``, ``hidden<l>`` (a
     Linear and its activation, as in an MLP of kagscope), ``back<l>``; then ``norm`` and ``output``. Normalisation stands before
@@ -46,12 +47,10 @@ class ViT(nn.Module):
     def __init__(self, image_shape: Sequence[int], hidden: Sequence[int], n_classes: int, activation: str) -> None:
         super().__init__()
         *channels, height, width = image_shape
-        self.image = (channels[0] if channels else 1, height // PATCH, width // PATCH)
+        self.patch = (channels[0] if channels else 1, height // SIDE, width // SIDE)
         n = hidden[0] // 2
-        self.embed = nn.Linear(
-            self.image[0] * PATCH**2, n
-        )  # the first one: what a study does to the first layer, it does to this
-        self.places = nn.Embedding(self.image[1] * self.image[2], n)
+        self.embed = nn.Linear(math.prod(self.patch), n)  # first: what a study does to the first layer, it does to this
+        self.places = nn.Embedding(TOKENS, n)
         self.depth = len(hidden)
         for number, units in enumerate(hidden, start=1):
             self.add_module(f"attention{number}", Attention(n))
@@ -63,9 +62,9 @@ class ViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, pixels), flattened in row-major order."""
-        channels, rows, columns = self.image
-        patches = images.view(-1, channels, rows, PATCH, columns, PATCH).permute(0, 2, 4, 1, 3, 5)
-        x = self.embed(patches.reshape(len(images), rows * columns, -1)) + self.places.weight
+        channels, height, width = self.patch
+        patches = images.view(-1, channels, SIDE, height, SIDE, width).permute(0, 2, 4, 1, 3, 5)
+        x = self.embed(patches.reshape(len(images), TOKENS, -1)) + self.places.weight
         for number in range(1, self.depth + 1):
             attention, norm, hidden, back = (
                 self.get_submodule(f"{part}{number}") for part in ("attention", "norm", "hidden", "back")
@@ -115,17 +114,10 @@ def vit(
     return model
 
 
-def patches(image_shape: Sequence[int]) -> int:
-    """Tokens of an image."""
-    return math.prod(side // PATCH for side in image_shape[-2:])
-
-
 def check_vit(hidden: Sequence[int], image_shape: Sequence[int] | None = None) -> None:
     """Raise :class:`InputError` where blocks of these widths cannot be, or images of this shape not be cut into patches."""
     if wrong := [units for units in hidden if units % WIDTHS]:
         raise InputError(f"a block of a vit is {wrong[0]} units wide; expected a multiple of {WIDTHS}")
-    if image_shape is not None and (len(image_shape) < 2 or any(side % PATCH for side in image_shape[-2:])):
+    if image_shape is not None and (len(image_shape) < 2 or any(side % SIDE for side in image_shape[-2:])):
         shape = " x ".join(map(str, image_shape))
-        raise InputError(
-            f"a vit takes images in patches of {PATCH} x {PATCH}, but these are {shape}; expected multiples of {PATCH}"
-        )
+        raise InputError(f"a vit cuts images into {SIDE} x {SIDE} patches, but these are {shape}; expected sides that divide so")
