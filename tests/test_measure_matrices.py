@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,14 @@ def test_files_of_other_contents(tmp_path: Path, content: Any, named: str) -> No
 def test_bad_input_is_told_before_the_work(matrices: Any, options: dict[str, Any], named: str) -> None:
     with pytest.raises(kag.InputError, match=named):
         kag.measure_matrices(matrices, **options)
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-160, 1e160])
+def test_ratios_of_sums_beyond_the_range_are_undefined_without_a_warning(scale: float) -> None:
+    """S1 of 2-minors below 1e-308 keeps few digits or none: rr_pr was 1.49 instead of 1.50, or a warning of NumPy."""
+    J = np.random.default_rng(0).integers(-3, 4, size=(4, 5)) * scale
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = kag.measure_matrices({"J": J}, k=2, progress=False).table.set_index("score")
+    assert np.isnan(table.loc["rr_pr", "value"])
+    assert table.loc["pr", "value"] == pytest.approx(kag.minor_moments(J, 2).participation_ratio, rel=1e-12)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LN2 = float(np.log(2.0))
+WITHIN = 1e-290, 1e290  # S1 in its own units keeps its digits, and so do means of it
 SPREAD = 7.0  # bins, the width of the bell that kl_init is smoothed with: 7 / 8 of an octave
 _places = np.arange(-4 * int(SPREAD), 4 * int(SPREAD) + 1) / SPREAD
 BELL = np.exp(-0.5 * _places**2) / np.exp(-0.5 * _places**2).sum()
@@ -161,16 +162,16 @@ def top(moments: Moments) -> Values:
     error=lambda moments, haar_s1: rotation_ratio_error(moments, haar_s1),
 )
 def rotation_ratio_of_pr(moments: Moments, haar_s1: Estimate) -> FloatArray:
-    """E_Q[S1(QJ)] / S1(J), Q uniform on O(m): above 1 where J is axis-aligned."""
+    """E_Q[S1(QJ)] / S1(J), Q uniform on O(m): above 1 where J is axis-aligned; NaN where S1 itself leaves the range."""
     s1 = np.atleast_1d(np.asarray(moments.s1))
-    return np.asarray(haar_s1.value) / np.where(s1 > 0, s1, np.nan)
+    return np.asarray(haar_s1.value) / np.where((s1 > WITHIN[0]) & (s1 < WITHIN[1]), s1, np.nan)
 
 
 def rotation_ratio_error(moments: Moments, haar_s1: Estimate) -> FloatArray:
     """Standard error of :func:`rotation_ratio_of_pr`: those of S1 and of the Haar mean, as far as they were sampled."""
     s1, error = (np.atleast_1d(np.asarray(one)) for one in (moments.s1, moments.stderr["s1"]))
     of_s1 = np.where(error == 0, 0.0, rotation_ratio_of_pr(moments, haar_s1) * error)
-    return np.asarray(np.hypot(np.asarray(haar_s1.stderr), of_s1) / np.where(s1 > 0, s1, 1.0))
+    return np.asarray(np.hypot(np.asarray(haar_s1.stderr), of_s1) / np.where((s1 > WITHIN[0]) & (s1 < WITHIN[1]), s1, np.inf))
 
 
 def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
