@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from browser import Browser, find_chromium  # noqa: E402
 
-WIDTH, HEIGHT, COLOURS = 1000, 1480, 48
+WIDTH, HEIGHT, COLOURS = 1000, 1480, 128
 
 
 def made(folder: Path) -> tuple[Path, Path]:

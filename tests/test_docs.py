@@ -80,7 +80,7 @@ SMALLER = {  # what is added where the command of the page takes minutes
     PAIR.format(5, "out/short"): f"{TINY} --epochs 1",
     PAIR.format(20, "out/long"): f"{TINY} --epochs 2",
     "kagscope study run small.toml --out out/gallery --workers 1": (
-        "--set run.epochs=2 --set grid.width=[6,32] --set grid.seed=[0,1] --set measure.points=4 --set measure.checkpoints=3"
+        "--set run.epochs=2 --set grid.width=[6,32] --set measure.points=4 --set measure.checkpoints=3"
     ),
     "kagscope reproduce --data stripes --widths 16 --seeds 2 --epochs 3 --k 1,2 --points 8 --out out/stripes": (
         "--workers 1 --training standard"

@@ -258,3 +258,16 @@ def test_means_over_settings_leave_out_nets_on_shuffled_labels() -> None:
     assert len(_learning(table, ("labels", "width"))) == 2
     assert len(_learning(table.iloc[1:], ("width",))) == 1
     assert len(_learning(table.drop(columns="labels"), ("width",))) == 2
+
+
+def test_correlations_that_too_few_seeds_leave_open_are_not_drawn_as_numbers() -> None:
+    results, _ = make_tables()
+    runs = make_runs(results)
+    nan = {f"rho{end}": [float("nan")] for end in ("", "_low", "_high")}
+    related = pd.DataFrame(
+        {"layer": ["hidden1"], "k": [2], "score": ["pr"], "outcome": ["accuracy"], **nan, "p_joint": [float("nan")], "n": [0]}
+    )
+    with pytest.raises(kf.NothingToPlot, match="seeds"):
+        kf.plot_correlations(related, outcome="accuracy")
+    ax = kf.plot_relation(results, runs, layer="hidden1", relations=related)
+    assert "too few seeds" in ax.get_title(loc="left")

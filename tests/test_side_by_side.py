@@ -136,7 +136,7 @@ def test_three_studies_are_compared_with_the_first(two_studies: tuple[Path, Path
     long, again = (three.table[three.table["category"] == name].reset_index(drop=True) for name in ("long", "again"))
     pd.testing.assert_series_equal(long["effect"], again["effect"])
     text = three.write(tmp_path / "page.html", tmp_path / "page.csv").read_text()
-    assert "long, again beside short" in text
+    assert "long, again compared with short" in text
 
 
 def test_names_are_escaped_and_the_browser_shows_both(two_studies: tuple[Path, Path], tmp_path: Path) -> None:

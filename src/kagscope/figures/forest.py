@@ -41,7 +41,7 @@ def plot_correlations(
         legend: whether to draw one.
 
     Raises:
-        NothingToPlot: there is no such outcome.
+        NothingToPlot: there is no such outcome, or too few seeds.
         InputError: the table lacks columns.
     """
     require(relations, ("layer", "k", "score", "outcome", "rho", "rho_low", "rho_high", "p_joint"), "relations")
@@ -49,6 +49,8 @@ def plot_correlations(
     if table.empty:
         there = ", ".join(map(str, pd.unique(relations["outcome"]))) or "none"
         raise NothingToPlot(f"no correlations with {outcome}; outcomes are {there}")
+    if table["rho"].isna().all():
+        raise NothingToPlot(f"no setting has seeds enough for correlations with {outcome}")
     layers = [name for name in layers_of(table) if name]
     table = table.sort_values("layer", key=lambda names: names.map({name: i for i, name in enumerate(layers)}), kind="stable")
     names = [

@@ -149,6 +149,8 @@ def _describe(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, 
         found = select(relations.astype({"layer": str}), layer=layer, k=k, score=score, outcome=outcome)
         if len(found):
             row = found.iloc[0]
+            if row["rho"] != row["rho"]:
+                return "too few seeds for a correlation\nwithin settings"
             said = f"within settings r = {row['rho']:.2f}\n({row['rho_low']:.2f}, {row['rho_high']:.2f}), {row['n']} seeds"
             return said.replace("-", "−")
     if n < 3 or points["geometry"].nunique() < 2 or points[outcome].nunique() < 2:

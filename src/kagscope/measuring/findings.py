@@ -35,7 +35,7 @@ def findings(
     if table.empty:
         return [*found, Finding("Nothing was measured yet.", code="nothing_measured")]
     summary = summarise(table)
-    found += [] if is_its_baseline(table) else _ratios(summary)
+    found += [] if is_its_baseline(table) else _ratios(summary, "matrix" if provenance.get("matrices") else "layer")
     found += [*course, *_constant(summary, layers), *_unfelt(summary, layers)]
     for one in layers:
         name = str(one["name"])
@@ -106,7 +106,7 @@ def _interval(row: Any) -> str:
     return "" if np.isnan(row["ratio_low"]) else f" ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
 
 
-def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
+def _ratios(summary: pd.DataFrame, each: str) -> Iterator[Finding]:
     chosen = summary[(summary["score"] == "pr") & (summary["k"] == 2) & summary["ratio"].notna()]
     chosen = chosen[chosen["selection"] == "all"]
     if chosen.empty:
@@ -114,7 +114,7 @@ def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
     most = chosen.sort_values("ratio").iloc[-1]
     if not most["ratio"] > 1 + LEAST_RATIO:
         yield Finding(
-            f"In no layer are the 2 x 2 minors more than {LEAST_RATIO:.0%} more concentrated than in the baseline "
+            f"In no {each} are the 2 x 2 minors more than {LEAST_RATIO:.0%} more concentrated than in the baseline "
             f"(the largest PR ratio is {most['ratio']:.2f}).",
             code="no_concentration",
             ratio=float(most["ratio"]),
@@ -123,7 +123,7 @@ def _ratios(summary: pd.DataFrame) -> Iterator[Finding]:
     apart = chosen["ratio_low"].notna().any()
     clear = chosen[(chosen["ratio_low"] > 1) & (chosen["ratio"] > 1 + LEAST_RATIO)]
     yield Finding(
-        f"The 2 x 2 minors concentrate most in layer {most['layer']}: "
+        f"The 2 x 2 minors concentrate most in {each} {most['layer']}: "
         f"PR is {most['ratio']:.2f}{_interval(most)} times the baseline's.",
         code="concentration",
         layer=str(most["layer"]),

@@ -44,7 +44,7 @@ def comparison_section(comparisons: pd.DataFrame, axis: str, file: str = "") -> 
     if not whole.all():
         tables.append(_effects(table[~whole], "By ball radius, minimum distance and other selections of columns"))
     tests = "; ".join(name for name in table["test"].unique() if name)
-    categories = f"{', '.join(table['category'].unique())} beside {table['first'].iloc[0]}"
+    categories = f"{', '.join(table['category'].unique())} compared with {table['first'].iloc[0]}"
     shown = {
         "title": f"{axis.replace('_', ' ').capitalize()}: {categories}",
         "tests": f"Test: {tests}" if tests else "Nothing could be tested",

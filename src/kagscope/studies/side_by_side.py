@@ -73,10 +73,10 @@ class SideBySide:
             curves=curves,
             claims=[],
             provenance={
-                "title": f"{', '.join(study.name for study in others)} beside {first.name}",
-                "summary": " beside ".join(f"{len(study.runs)} networks of {study.name}" for study in (*others, first))
-                + ". Intervals are 95% intervals over networks (seeds). In the explorer below, the networks are told apart by "
-                "their training's name.",
+                "title": f"{', '.join(study.name for study in others)} compared with {first.name}",
+                "summary": " compared with ".join(f"{len(study.runs)} networks of {study.name}" for study in (*others, first))
+                + ". Intervals are 95% intervals over networks (seeds). In the explorer below, the name of a training "
+                "says which study it is of.",
                 "findings": self.findings,
                 "exhibits": [comparison_section(self.table, AXIS, Path(numbers).name)],
                 "without": ["claims", "units"],
