@@ -19,7 +19,7 @@ import pandas as pd
 from contrasts import CONTRASTS, contrast_lines
 
 from kagscope.base.provenance import hardware
-from kagscope.studies.setting_tables import varied_axes
+from kagscope.studies.setting_tables import tied_axes, varied_axes
 from kagscope.studies.statistics.student import Estimate, t_interval
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import conclude
@@ -30,6 +30,7 @@ LEVEL = 0.05
 FINE = 10  # kept states: between fewer, steps to an accuracy are not read
 PICTURES = {
     "map_*": "Scores over the two axes of the study with most values",
+    "by_*": "Scores against what was varied; means, 95% intervals over nets",
     "training_*": "Along training: test accuracy or R², PR, rotation ratio, zero rows; means, 95% intervals over nets",
     "relations": "Correlations over seeds within settings, 95% intervals; * differs from 0 "
     "after correction for all pairs asked for. Below, the nets behind the strongest of each outcome",
@@ -76,7 +77,10 @@ def _part(folder: Path, kept: dict[str, list[str]]) -> list[str]:
         "",
     ]
     related = pd.read_csv(folder / "relations.csv")
+    varied = _axes(pd.read_parquet(folder / "runs.parquet"))
     for pattern, about in PICTURES.items():
+        if pattern == "by_*" and len(varied) != 1:
+            continue
         if (pattern == "relations" and not (related["p_joint"] < LEVEL).any()) or (pattern == "map_*" and name in CONTRASTS):
             continue
         for picture in sorted((folder / "figures").glob(f"{pattern}.png")):
@@ -90,12 +94,16 @@ def _kept_steps(folder: Path) -> int:
     return int(pd.read_parquet(folder / "results.parquet", columns=["step"])["step"].nunique())
 
 
+def _axes(runs: pd.DataFrame) -> list[str]:
+    return [name for name in tied_axes(runs, varied_axes(runs)) if name != "seed"]
+
+
 def _outcomes(runs: pd.DataFrame, kept: int) -> list[str]:
     """Each outcome that differs: means over nets, and differences from the first setting within seeds, of steps as ratios.
 
     Steps to an accuracy are told only where ``kept``, the number of states, is large enough to read them off.
     """
-    axes = [name for name in varied_axes(runs) if name != "seed"]
+    axes = _axes(runs)
     steps = ("steps_to_",) if kept >= FINE else ()
     named = [name for name in runs.columns if name.startswith((*steps, "pgd_")) or name in ("accuracy", "train_accuracy")]
     shown = [name for name in named if runs[name].nunique() > 1]

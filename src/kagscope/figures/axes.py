@@ -110,8 +110,9 @@ def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = 
         plot_by_axis(summary, x=x, score=score, k=k, layer=layer, ax=ax, legend=False)
         handles.append(ax.get_legend_handles_labels()[0])
 
-    rows = wrap([Panel(partial(draw, *one)) for one in SCORES], 3)
-    figure = draw_grid(rows, DOUBLE_COLUMN, 4.2, sharex=True)
+    measured = {"accuracy", *select(summary.astype({"layer": str}), layer=layer, selection="all")["score"].astype(str)}
+    rows = wrap([Panel(partial(draw, *one)) for one in SCORES if one[0] in measured], 3)
+    figure = draw_grid(rows, DOUBLE_COLUMN, 2.1 * len(rows), sharex=True)
     lines = max(handles, key=len)
     with style():
         figure_legend(figure, lines if len(lines) > 1 else [legend_line(linestyle="")], title=layer_label(layer))
