@@ -15,6 +15,7 @@ from kagscope.studies.statistics.student import mean_of, t_interval, t_test
 
 Setting = dict[str, object]
 PRIMARY, SECONDARY, CONTROL = "primary", "secondary", "control"
+CONDITIONAL = "if the primary holds"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Contrast:
     Attributes:
         name: what it is, in words.
         values: by seed; seeds without a number are left out and counted.
-        kind: "primary" as named beforehand, "secondary" (p corrected for their number), or "control".
+        kind: "primary" as named beforehand, "secondary" (p corrected for their number), "control", or what is only asked
+            where the primary contrast holds.
         logs: whether the values are logarithms, and told as ratios.
         confidence: of the interval.
     """
@@ -177,7 +179,7 @@ def steering(of: Tables) -> Iterable[Contrast]:
     for norm in ("jacobian_l2", "jacobian_l1"):
         if has(cell(0.1, norm)):
             less = of.outcome(attack, towards) - of.outcome(attack, cell(0.1, norm))
-            yield Contrast(f"PGD, Linf 0.1: weight -0.1 less `{norm}` at 0.1", less, PRIMARY, logs=False)
+            yield Contrast(f"PGD, Linf 0.1: weight -0.1 less `{norm}` at 0.1", less, CONDITIONAL, logs=False)
     named = {
         "weight -0.3": cell(-0.3),
         "weight -0.1": towards,
@@ -288,6 +290,9 @@ def contrast_lines(name: str, folder: Path) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for place, (one, estimate) in enumerate(zip(found, estimates, strict=True)):
+        if one.values.notna().sum() < 2:
+            lines.append(f"| {one.kind} | {one.name} | {one.values.notna().sum()} of {len(one.values)} | | | |")
+            continue
         ends = t_interval(estimate, one.confidence)
         numbers = np.array([estimate.value, *ends], dtype=float)
         middle, low, high = map(float, np.exp(numbers) if one.logs else numbers)
