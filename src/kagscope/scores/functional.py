@@ -2,7 +2,9 @@
 
 Each takes a floating tensor of matrices, (m, n) or (B, m, n), or W (m, n) with ``d`` (m,) or (B, m) for the matrices diag(d) W,
 whose sums over pairs of rows are then found once for the whole batch. Sums are in float64; values and gradients come back in the
-dtype and on the device of the matrices. A score that is undefined (all minors are zero) is NaN, with gradient 0.
+dtype and on the device of the matrices. A score that is undefined (all minors are zero) is NaN, with gradient 0; so is one of
+scales so mixed that sums leave the range. Rows may differ by any power of two (of listed pairs of columns and in rotations by
+2^450), columns by 2^450 where the minors lie far below the square of the largest entry.
 
 ``kagscope.functional`` is this module.
 """
@@ -23,12 +25,15 @@ from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.minors._input import check_k
-from kagscope.minors.haar import haar_constant
+from kagscope.minors.haar import NEARLY_PARALLEL, haar_constant
+from kagscope.minors.routes.zonogon import ENTRY_BITS, MOST_BITS
+from kagscope.minors.scaling import column_span, entry_span
 from kagscope.minors.subsets import cached_subsets, pairs_of
 from kagscope.scores.pair_areas import pair_areas_of
+from kagscope.scores.pair_squares import pair_squares
 
 ORDERS = (1, 2)
-PARALLEL = 64 * float(np.finfo(np.float64).eps)  # squared sine that rounding alone produces
+LEAST = 2.0**-800  # of S2 of matrices whose largest entry is about 1: below, sums are found on scales of their own
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def log_participation_ratio(
 
 def log_pr_of(task: Task) -> Tensor:
     """What :func:`log_participation_ratio` gives, of a task."""
-    s1, s2 = task.s1(), task.s2()
+    s1, s2, _ = task.sums
     some = (s1 > 0) & (s2 > 0)
     return task.answer(0.5 * torch.log(torch.where(some, s2, 1.0)) - torch.log(torch.where(some, s1, 1.0)), some)
 
@@ -97,7 +102,7 @@ def effective_minors(
 
 def effective_minors_of(task: Task) -> Tensor:
     """What :func:`effective_minors` gives, of a task."""
-    s1, s2 = task.s1(), task.s2()
+    s1, s2, _ = task.sums
     some = (s1 > 0) & (s2 > 0)
     return task.answer(s1 * s1 / torch.where(some, s2, 1.0), some)
 
@@ -121,8 +126,10 @@ def rr_pr(
 
 def rr_pr_of(task: Task) -> Tensor:
     """What :func:`rr_pr` gives, of a task."""
-    s1 = task.s1()
-    return task.answer(task.haar_s1() / torch.where(s1 > 0, s1, 1.0), s1 > 0)
+    s1, _, _ = task.sums
+    mean = task.haar_s1()
+    some = (s1 > 0) & mean.isfinite()
+    return task.answer(torch.where(some, mean, 0.0) / torch.where(some, s1, 1.0), some)
 
 
 def alignment(J: Tensor, *, d: Tensor | None = None) -> Tensor:
@@ -140,7 +147,7 @@ def alignment(J: Tensor, *, d: Tensor | None = None) -> Tensor:
 
 def alignment_of(task: Task) -> Tensor:
     """What :func:`alignment` gives, of a task."""
-    squares = task.matrices.square()
+    squares = _scaled(task.kept.double(), (-1,))[0].square()
     whole = squares.sum(-1)
     some = whole > 0
     each = torch.where(some, torch.linalg.vector_norm(squares, dim=-1) / torch.where(some, whole, 1.0), 0.0)
@@ -153,9 +160,10 @@ def alignment_of(task: Task) -> Tensor:
 def log_norm_of(task: Task, power: int) -> Tensor:
     """ln of the entrywise L1 or L2 norm of the matrices (``power`` 1 or 2), whatever the order of the task's minors."""
     entries = replace(task, k=1)
-    total = entries.s1() if power == 1 else entries.s2()
+    s1, s2, exponents = entries.sums
+    total = s1 if power == 1 else s2
     some = total > 0
-    return task.answer(torch.log(torch.where(some, total, 1.0)) / power + task.log_scale, some)
+    return task.answer(torch.log(torch.where(some, total, 1.0)) / power + math.log(2) * exponents.double(), some)
 
 
 # -- sums ------------------------------------------------------------------------------------------------------------------------
@@ -174,22 +182,26 @@ class Task:
 
     Attributes:
         given: the tensor that was given, whose dtype, device and shape the answer has.
-        matrices: (B, m, n), or with ``d`` (1, m, n); columns outside a clique are gone.
-        d: (B, m) or None.
+        kept: what was given, (B, m, n), or with ``d`` (1, m, n); columns outside a clique are gone.
+        factors: (B, m) d as it was given, or None.
+        matrices: ``kept`` over powers of two.
+        d: ``factors`` over powers of two.
         k: 1 or 2.
         pairs: which column pairs count; None for all.
         batched: whether the answer is (B,).
         rows: the row pairs of which S1 is estimated; None for all.
-        log_scale: (B,) or (1,), ln of the power of two taken out of each diag(d) W or J.
+        exponents: (B,) int64, the power of two taken out of each diag(d) W or J.
     """
 
     given: Tensor
+    kept: Tensor
+    factors: Tensor | None
     matrices: Tensor
     d: Tensor | None
     k: int
     pairs: _Pairs | None
     batched: bool
-    log_scale: Tensor
+    exponents: Tensor
     rows: Rows | None = None
 
     def answer(self, values: Tensor, defined: Tensor) -> Tensor:
@@ -202,6 +214,87 @@ class Task:
         found = replace(self, rows=rows)
         found.__dict__["row_minors"] = self.row_minors
         return found
+
+    @cached_property
+    def sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,) S1 over 2^e and S2 over 4^e, and e per factor of a minor (k = 1) or per minor where it is not the usual.
+
+        Both are 0 where every minor is zero, or they cannot be told.
+        """
+        s1, s2 = self.s1(), self.s2()
+        low = self._low(s2)
+        if not len(low):
+            return s1, s2, self.exponents
+        a, b, c = (torch.stack(part) for part in zip(*(self._far(int(one)) for one in low), strict=True))
+        return s1.index_put((low,), a), s2.index_put((low,), b), self.exponents.index_put((low,), c)
+
+    def _low(self, s2: Tensor) -> Tensor:
+        return torch.nonzero(s2.detach() < LEAST)[:, 0]
+
+    def _lines(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Nonzero rows of one W or J, each over a power of two; (m,) its factors; (m,) powers of two left out of both."""
+        rows, exponents = _scaled(self.kept[index if self.d is None else 0].double(), (-1,))
+        factors, more = torch.ones_like(rows[:, :1]), torch.zeros_like(exponents)
+        if self.factors is not None:
+            factors, more = _scaled(self.factors[index].double()[:, None], (-1,))
+        alive = (rows.detach() * factors.detach()).any(1)
+        return rows[alive], factors[alive, 0], (exponents + more)[alive, 0]
+
+    def _columns_of(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The columns of one matrix as :meth:`_lines` has the rows."""
+        rows, factors, exponents = self._lines(index)
+        dense = rows * factors[:, None]
+        sizes = torch.where(dense != 0, exponents[:, None] + torch.frexp(dense.detach())[1], -10_000)
+        tops = sizes.amax(0) if len(dense) else sizes.new_zeros(dense.shape[1])
+        tops = torch.where(tops > -10_000, tops, 0)
+        lines = _times(dense, exponents[:, None] - tops).mT
+        return lines, lines.new_ones(len(lines)), tops
+
+    def _far(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """S1 and S2 of one matrix whose minors lie far below the largest entry, over powers of two; and that of S1."""
+        zero = self.matrices.new_zeros(())
+        nothing = zero, zero, self.exponents.new_zeros(())
+        rows, factors, exponents = self._lines(index)
+        if len(rows) < self.k:
+            return nothing
+        if self.k == 1:
+            top = exponents.max()
+            entries = _times(rows * factors[:, None], (exponents - top)[:, None])
+            return entries.abs().sum(), entries.square().sum(), top
+        m, n = self.matrices.shape[1:]
+        sides = [self._lines, self._columns_of] if self.d is not None or m <= n else [self._columns_of, self._lines]
+        for side in sides if self.pairs is None else [self._columns_of]:
+            found = self._pairs_of(side, index)
+            if found is None:
+                continue
+            areas, squares, powers = found
+            some = squares > 0
+            if not some.any():
+                return nothing
+            top = powers[some].max()
+            return _times(areas, powers - top).sum(), _times(squares, 2 * (powers - top)).sum(), top
+        return nothing
+
+    def _pairs_of(self, side: Any, index: int, with_areas: bool = True) -> tuple[Tensor, Tensor, Tensor] | None:
+        """S1 and S2 of pairs of lines, 2^powers and 4^powers times these; None where some cannot be told."""
+        lines, factors, exponents = side(index)
+        lines, factors, exponents = (one.cpu() for one in (lines, factors, exponents))
+        if not lines.numel() or not self._are_certain(index, lines.detach()):
+            return None
+        rows = side == self._lines
+        first, second = _row_pairs(len(lines), lines.device) if rows or self.pairs is None else (one.cpu() for one in self.pairs)
+        squares, powers = pair_squares(lines, first, second)
+        both = factors[first] * factors[second]
+        areas = _times(pair_areas_of(lines, first, second), -powers) * both.abs() if with_areas else squares
+        where = self.given.device
+        return areas.to(where), (squares * both.square()).to(where), (powers + exponents[first] + exponents[second]).to(where)
+
+    def _are_certain(self, index: int, lines: Tensor) -> bool:
+        """Whether no entry was lost in the scaling, and areas of pairs keep their digits (as the engine's zonogons)."""
+        given = self.kept[index] if self.factors is None else self.kept[0][self.factors[index] != 0]
+        host = lines.numpy()
+        whole = int(lines.count_nonzero()) == int(given.count_nonzero())
+        return whole and column_span(host) <= MOST_BITS and entry_span(host) <= ENTRY_BITS
 
     def s1(self) -> Tensor:
         """(B,) sum of |minors|."""
@@ -226,12 +319,19 @@ class Task:
     @cached_property
     def row_minors(self) -> Tensor:
         """(m, m) S2 of every row pair of the one W or J; 0 on the diagonal."""
-        gram = self.matrices[0] @ self.matrices[0].mT
-        squares = gram.diagonal()
-        return (torch.outer(squares, squares) - gram.square()).clamp(min=0).fill_diagonal_(0.0)
+        rows = self.matrices[0]
+        gram = rows @ rows.mT
+        whole = torch.outer(gram.diagonal(), gram.diagonal())
+        found = (whole - gram.square()).clamp(min=0).fill_diagonal_(0.0)
+        near = (found.detach() < NEARLY_PARALLEL * whole.detach()).triu(1)
+        if not near.any():
+            return found
+        i, j = torch.nonzero(near, as_tuple=True)
+        mended = _careful_squares(rows, i, j)
+        return found.index_put((i, j), mended).index_put((j, i), mended)
 
     def s2(self) -> Tensor:
-        """(B,) sum of squared minors, from Gram matrices."""
+        """(B,) sum of squared minors."""
         if self.k == 1:
             sums = self.matrices.square().sum(-1)
             return sums.sum(-1) if self.d is None else self.d.square() @ sums[0]
@@ -241,24 +341,26 @@ class Task:
             squares = self.d.square()
             return 0.5 * ((squares @ self.row_minors) * squares).sum(-1)
         sides = self.matrices if self.matrices.shape[1] <= self.matrices.shape[2] else self.matrices.mT
-        first, second = _row_pairs(sides.shape[1], sides.device)
-        return _two_minors(sides @ sides.mT, first, second).sum(-1)
+        return _squares(sides, *_row_pairs(sides.shape[1], sides.device)).sum(-1)
 
     def haar_s1(self) -> Tensor:
-        """(B,) mean of S1 over random rotations of the rows, in closed form."""
+        """(B,) mean of S1 over random rotations of the rows, in closed form, over the same powers of two; NaN where not known."""
         m = self.matrices.shape[1]
-        factor = math.comb(m, self.k) * haar_constant(m, self.k)
+        _, _, exponents = self.sums
+        low = set(self._low(self.s2()).tolist()) if self.k == 2 else set()
         found = []
-        for matrix in self._dense():
+        for index, matrix in enumerate(self._dense()):
             if self.k == 1:
                 found.append(torch.linalg.vector_norm(matrix, dim=0).sum())  # whose gradient at 0 is 0
-                continue
-            squares = self._areas_squared(matrix)
-            first, second = self._columns(matrix)
-            norms = matrix.detach().square().sum(0)
-            some = squares > PARALLEL * norms[first] * norms[second]
-            found.append(torch.where(some, torch.where(some, squares, 1.0).sqrt(), 0.0).sum())
-        return factor * torch.stack(found)
+            elif index in low:
+                found.append(self._far_volumes(index, exponents[index]))
+            else:
+                found.append(_root(self._areas_squared(matrix)).sum())
+        return math.comb(m, self.k) * haar_constant(m, self.k) * torch.stack(found)
+
+    def _far_volumes(self, index: int, top: Tensor) -> Tensor:
+        pairs = self._pairs_of(self._columns_of, index, with_areas=False)
+        return self.matrices.new_tensor(math.nan) if pairs is None else _times(_root(pairs[1]), pairs[2] - top).sum()
 
     def _dense(self) -> Tensor:
         """(B, m, n) the matrices themselves."""
@@ -269,7 +371,7 @@ class Task:
 
     def _areas_squared(self, matrix: Tensor) -> Tensor:
         """(pairs,) squared area that each pair of columns spans: its S2."""
-        return _two_minors(matrix.mT @ matrix, *self._columns(matrix))
+        return _squares(matrix.mT[None], *self._columns(matrix))[0]
 
 
 def row_pair_sizes(task: Task) -> Tensor:
@@ -281,10 +383,31 @@ def row_pair_sizes(task: Task) -> Tensor:
     return size
 
 
-def _two_minors(gram: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """(…, P) principal 2-minors of Gram matrices (…, m, m), at least 0."""
+def _squares(lines: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """(B, P) S2 of pairs of lines (B, L, n), from Gram matrices; pair by pair where these cancel."""
+    gram = lines @ lines.mT
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    return (diagonal[..., first] * diagonal[..., second] - gram[..., first, second].square()).clamp(min=0)
+    whole = diagonal[..., first] * diagonal[..., second]
+    found = whole - gram[..., first, second].square()
+    near = found.detach() < NEARLY_PARALLEL * whole.detach()
+    if not near.any():
+        return found
+    each = zip(lines, near, strict=True)
+    mended = [_careful_squares(one, first[these], second[these]) for one, these in each if these.any()]
+    return found.index_put(torch.nonzero(near, as_tuple=True), torch.cat(mended))
+
+
+def _careful_squares(lines: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """(P,) S2 of pairs of lines (L, n), none of which cancels."""
+    scaled, exponents = _scaled(lines, (-1,))
+    values, powers = pair_squares(scaled, first, second)
+    return _times(values, 2 * (powers + exponents[first, 0] + exponents[second, 0]))
+
+
+def _root(squares: Tensor) -> Tensor:
+    """Square roots whose gradient at 0 is 0."""
+    some = squares > 0
+    return torch.where(some, torch.where(some, squares, 1.0).sqrt(), 0.0)
 
 
 def _pair_form(d: Tensor, values: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -335,23 +458,34 @@ def task(
         listed_pairs = pairs_of(cached_subsets((one,), layout, 2))
         pairs = _Pairs(*(torch.from_numpy(np.ascontiguousarray(side, dtype=np.int64)).to(J.device) for side in listed_pairs))
     batched = J.ndim == 3
-    matrices, log_scale = _scaled(kept if batched else kept[None], (-2, -1))
+    kept = kept if batched else kept[None]
+    matrices, exponents = _scaled(kept, (-2, -1))
     if d is None:
-        return Task(J, matrices, None, k, pairs, batched, log_scale)
+        return Task(J, kept, None, matrices, None, k, pairs, batched, exponents.flatten())
     _check(d, "d", (1, 2))
     if d.shape[-1] != m:
         raise InputError(f"d has shape {tuple(d.shape)}, expected ({m},) or (B, {m}): one factor for each row of W")
-    factors, log_factor = _scaled(d if d.ndim == 2 else d[None], (-1,))
-    return Task(J, matrices, factors, k, pairs, d.ndim == 2, log_scale + log_factor)
+    given = d if d.ndim == 2 else d[None]
+    factors, more = _scaled(given, (-1,))
+    return Task(J, kept, given, matrices, factors, k, pairs, d.ndim == 2, exponents.flatten() + more.flatten())
 
 
 def _scaled(values: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """In float64, each matrix over a power of two near its largest entry, which changes no score; and ln of that, (B,)."""
+    """In float64, over powers of two near the largest entry along ``dims``, which changes no score; and these, int64."""
     if not values.numel():
-        return values.double(), values.new_zeros(len(values), dtype=torch.float64)
+        return values.double(), values.new_zeros(
+            [1 if i - values.ndim in dims else size for i, size in enumerate(values.shape)]
+        ).long()
     largest = values.detach().abs().amax(dims, keepdim=True).double()
-    exponents = torch.frexp(torch.where(largest > 0, largest, 1.0))[1].double()
-    return values * torch.exp2(-exponents), math.log(2) * exponents.flatten()  # a float64 factor makes the product float64
+    exponents = torch.frexp(torch.where(largest > 0, largest, 1.0))[1].long()
+    return _times(values, -exponents), exponents
+
+
+def _times(values: Tensor, exponents: Tensor) -> Tensor:
+    """values 2^exponents in float64, as two products, since 2^exponents alone may leave the range; 2^-2000 at least."""
+    exponents = exponents.clamp(-2000, 2000)
+    half = exponents.div(2, rounding_mode="floor")
+    return values * torch.exp2(half.double()) * torch.exp2((exponents - half).double())
 
 
 def _check(value: Any, name: str, ranks: tuple[int, ...]) -> None:

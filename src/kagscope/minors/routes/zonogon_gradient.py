@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from kagscope.minors.det2 import KERNEL
+from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.routes.zonogon import (
     BLOCK_ENTRIES,
     CANCELLATION,
@@ -32,16 +32,12 @@ MAX_PARTS = 16  # each has its own sum of derivatives, so that their order never
 
 @njit(**KERNEL)
 def _gather(x, y, keys, mask, u, v, flips, order):  # type: ignore[no-untyped-def]
-    """The vectors flipped into the right half-plane in the order of ``keys``, zero vectors last; returns their sum."""
-    right, up = 0.0, 0.0
+    """The vectors flipped into the right half-plane in the order of ``keys``, zero vectors last."""
     for k in range(keys.size):
         a = np.uint32(keys[k] & mask)
         p, q = x[a], y[a]
         flip = math.copysign(1.0, q if p == 0 else p)
         u[k], v[k], flips[k], order[k] = p * flip, q * flip, flip, a
-        right += u[k]
-        up += v[k]
-    return right, up
 
 
 @njit(**KERNEL)
@@ -57,29 +53,40 @@ def _put_right(u, v, flips, order):  # type: ignore[no-untyped-def]
         if wrong > 0:
             for k in range(start, stop):
                 p, q, f, a = u[k], v[k], flips[k], order[k]
+                some = p != 0 or q != 0
                 j = k
-                while j > 0 and u[j - 1] * q - p * v[j - 1] < 0:
+                while j > 0 and (det2(u[j - 1], p, v[j - 1], q) < 0 or (some and u[j - 1] == 0 and v[j - 1] == 0)):
                     u[j], v[j], flips[j], order[j] = u[j - 1], v[j - 1], flips[j - 1], order[j - 1]
                     j -= 1
                 u[j], v[j], flips[j], order[j] = p, q, f, a
-                ties += j > 0 and u[j - 1] * q == p * v[j - 1]
+                ties += j > 0 and det2(u[j - 1], p, v[j - 1], q) == 0
     return ties > 0
 
 
 @njit(**KERNEL)
 def _slopes(X, first, second, norms, mask, keys, slopes, areas):  # type: ignore[no-untyped-def]
-    """slopes[p] = (2, n) derivative of the area of rows (first[p], second[p]) of X, and that area in areas[p]."""
+    """slopes[p] = (2, n) derivative of the area of rows (first[p], second[p]) of X, and that area in areas[p].
+
+    What lies before a vector and what lies after it are summed apart: one far longer than the others must not cancel in theirs.
+    """
     n = X.shape[1]
     u, v, flips, order = np.empty(n), np.empty(n), np.empty(n), np.empty(n, dtype=np.uint32)
+    after_x, after_y = np.zeros(n), np.zeros(n)
     for p in range(first.size):
         x, y = X[first[p]], X[second[p]]
-        right, up = _gather(x, y, keys[p], mask, u, v, flips, order)
+        _gather(x, y, keys[p], mask, u, v, flips, order)
         gx, gy = slopes[p, 0], slopes[p, 1]
         before_x, before_y, twice = 0.0, 0.0, 0.0
-        if not _put_right(u, v, flips, order):
+        ties = _put_right(u, v, flips, order)
+        right, up = 0.0, 0.0
+        for k in range(n - 1, -1, -1):
+            after_x[k], after_y[k] = right, up
+            right += u[k]
+            up += v[k]
+        if not ties:
             for k in range(n):
                 f, a = flips[k], order[k]
-                dx, dy = up - v[k] - 2.0 * before_y, 2.0 * before_x + u[k] - right
+                dx, dy = after_y[k] - before_y, before_x - after_x[k]
                 gx[a], gy[a] = f * dx, f * dy
                 twice += u[k] * dx + v[k] * dy  # of degree 2: Euler
                 before_x += u[k]
@@ -88,11 +95,11 @@ def _slopes(X, first, second, norms, mask, keys, slopes, areas):  # type: ignore
             start = 0
             while start < n:  # vectors of one slope together
                 stop, sx, sy = start + 1, u[start], v[start]
-                while stop < n and u[stop - 1] * v[stop] == u[stop] * v[stop - 1]:
+                while stop < n and det2(u[stop - 1], u[stop], v[stop - 1], v[stop]) == 0:
                     sx += u[stop]
                     sy += v[stop]
                     stop += 1
-                dx, dy = up - sy - 2.0 * before_y, 2.0 * before_x + sx - right
+                dx, dy = after_y[stop - 1] - before_y, before_x - after_x[stop - 1]
                 for k in range(start, stop):
                     a = order[k]
                     f = flips[k] if u[k] != 0.0 or v[k] != 0.0 else 0.0  # at the tip of a cone: the mean over all directions
