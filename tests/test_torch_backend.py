@@ -305,7 +305,7 @@ def test_row_pairs_are_visited_once() -> None:
 
 
 def test_edges_of_bins(device: str) -> None:
-    J = torch.tensor([[1.0, 2.0, 2.0**0.125, 2.0**-1000, 5e-324, 0.0, np.nextafter(2.0, 0)]], dtype=torch.float64, device=device)
+    J = torch.tensor([[1.0, 2.0, 2.0**0.125, 2.0**-1000, 0.0, np.nextafter(2.0, 0)]], dtype=torch.float64, device=device)
     first, counts, zeros = kag.minor_moments(J, 1).histogram
     want = kag.minor_moments(J.cpu().numpy(), 1).histogram
     assert (first, zeros, counts.tolist()) == (want.first, want.zeros, want.counts.tolist())

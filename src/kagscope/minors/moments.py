@@ -171,7 +171,8 @@ class Moments:
             return Histogram(*(placed(part, self.device) for part in self.bins[:3]))
         used = np.flatnonzero(self.bins.counts[0])
         low, high = (used[0], used[-1] + 1) if used.size else (0, 0)
-        return Histogram(int(self.bins.first[0]) + int(low), self.bins.counts[0, low:high], self.bins.zeros[0].item())
+        first = int(self.bins.first[0]) + int(low) if used.size else 0
+        return Histogram(first, self.bins.counts[0, low:high], self.bins.zeros[0].item())
 
     @property
     def exact(self) -> bool:

@@ -284,7 +284,10 @@ def _by_cell(by_block: FloatArray, cell_of_block: IntArray, cells: int) -> Float
 
 @register
 class TorchEnumeration:
-    """Every moment of k = 1 and 2, for any selections, on the device of the matrices."""
+    """Every moment of k = 1 and 2, for any selections, on the device of the matrices.
+
+    Minors further than 2^-1022 below the largest count as zeros; of k = 1 the host tells these apart.
+    """
 
     name = "enumerated on a device"
     kind: Kind = "visit"
