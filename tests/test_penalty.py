@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import kagscope as kag
 from kagscope.jacobians.structure import outer_diagonal, weight_at
-from kagscope.scores import functional
+from kagscope.scores import torch_sums
 from kagscope.steering.gradients import InputGradientPenalty
 from kagscope.steering.penalty import draw_rows
 from tracked import DATA, LABELS, small_net
@@ -123,7 +123,7 @@ def test_a_negative_weight_is_towards_geometry() -> None:
 def test_drawn_rows_are_unbiased_and_close() -> None:
     W = torch.randn(12, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     d = torch.rand(4, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    task = functional.task(W, d=d)
+    task = torch_sums.task(W, d=d)
     generator = torch.Generator().manual_seed(2)
     found = torch.stack([_drawn(task, generator) for _ in range(400)])
     exact = task.s1()
@@ -132,7 +132,7 @@ def test_drawn_rows_are_unbiased_and_close() -> None:
     assert float((found.std(0) / exact).max()) < 0.2
 
 
-def _drawn(task: functional.Task, generator: torch.Generator) -> Tensor:
+def _drawn(task: torch_sums.Task, generator: torch.Generator) -> Tensor:
     from dataclasses import replace
 
     return replace(task, rows=draw_rows(task, 16, generator)).s1()

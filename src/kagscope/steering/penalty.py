@@ -19,9 +19,9 @@ from kagscope.jacobians.forward import count_required, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import Layers, find_layers
 from kagscope.jacobians.runner import Stop, intercept
-from kagscope.scores import functional
+from kagscope.scores import functional, torch_sums
 
-Score = Callable[[functional.Task], Tensor]
+Score = Callable[[torch_sums.Task], Tensor]
 SCORES: Mapping[str, Score] = {
     "pr": functional.log_pr_of,
     "effective_minors": lambda task: -functional.effective_minors_of(task).log(),
@@ -133,7 +133,7 @@ class GeometryPenalty:
                 raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
         if layer_map not in MAPS:
             raise InputError(f"layer_map is {layer_map!r}; expected {' or '.join(map(repr, MAPS))}")
-        if k not in functional.ORDERS:
+        if k not in torch_sums.ORDERS:
             raise InputError(f"k is {k!r}; expected 1 or 2, the orders whose derivatives are known")
         self.selection = as_selections(All() if selection is None else selection)[0][0]
         if rows is not None and (k == 1 or score in OF_ENTRIES or not self.selection.clique):
@@ -194,11 +194,11 @@ class GeometryPenalty:
         W = None if outer is None else _shared(outer, u, tokens)
         if outer is not None and W is not None:
             d = outer.d if tokens is None else outer.d[torch.arange(len(h)), tokens]
-            tasks = [functional.task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
+            tasks = [torch_sums.task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
         else:
             J = _pulled(h, u, _one_hots(h, tokens, same=False), tokens).swapaxes(0, 1)
             several = J if self.rows is not None else [J]
-            tasks = [functional.task(one, self.k, self.selection, **self.where) for one in several]
+            tasks = [torch_sums.task(one, self.k, self.selection, **self.where) for one in several]
         if self.rows is not None:
             tasks = [task.with_rows(draw_rows(task, self.rows, self._generator)) for task in tasks]
         self._note(path, tasks[0], len(h))
@@ -242,7 +242,7 @@ class GeometryPenalty:
             raise InputError("its output is NaN or infinite at these points; look at the inputs and at the weights so far")
         return u, h
 
-    def _note(self, path: str, task: functional.Task, points: int) -> None:
+    def _note(self, path: str, task: torch_sums.Task, points: int) -> None:
         if path in self.costs:
             return
         m, n = task.matrices.shape[1:]
@@ -260,19 +260,19 @@ class GeometryPenalty:
         self.costs[path] = Cost(m, n, points, shared, times * pairs, vectors)
 
 
-def draw_rows(task: functional.Task, count: int, generator: torch.Generator) -> functional.Rows:
+def draw_rows(task: torch_sums.Task, count: int, generator: torch.Generator) -> torch_sums.Rows:
     """Systematic draws of row pairs of one W or J in proportion to sqrt(S2) of their minors, times |d_i d_j| on average.
 
     S1 of a pair over sqrt(S2) hardly varies, so that few pairs do (MATH.md 4.11).
     """
-    size = functional.row_pair_sizes(task)
+    size = torch_sums.row_pair_sizes(task)
     m, size = len(size), size.flatten()
     running = size.cumsum(0)
     total = running[-1]
     where = (torch.arange(count, device=size.device) + torch.rand(1, generator=generator).to(size)) * (total / count)
     drawn = torch.searchsorted(running, where, right=True).clamp(max=m * m - 1)
     drawn = drawn[size[drawn] > 0]
-    return functional.Rows(drawn // m, drawn % m, total / (2 * count * size[drawn]))
+    return torch_sums.Rows(drawn // m, drawn % m, total / (2 * count * size[drawn]))
 
 
 def _shared(outer: structure.Outer, u: Tensor, tokens: Tensor | None) -> Tensor | None:
