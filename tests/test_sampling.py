@@ -13,6 +13,8 @@ import kagscope as kag
 from kagscope.columns.cliques import count_cliques
 from kagscope.minors.moments import REPLICATES
 from kagscope.minors.routes.auto import SAMPLED
+from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
+from kagscope.minors.routes.triple_kernels import _fourth_powers
 from kagscope.minors.routes.volume_draws import Sets, count_sets, volumes
 from kernel_cases import with_threads, without_formulas
 
@@ -112,6 +114,15 @@ def test_rows_are_drawn_where_they_are_many() -> None:
         assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=1e-12, abs=5 * found.stderr[name])
     assert found.stderr["s1"] < 0.01 * found.s1
     assert found.histogram.counts.sum() == pytest.approx(found.count, rel=1e-9)
+
+
+def test_fourth_powers_of_three_columns_that_lean_to_each_other() -> None:
+    """Their sum over all row triples, which draws of rows take as exact, beside every determinant."""
+    rows = np.random.default_rng(4).normal(size=(3, 9))
+    rows[1] += 2 * rows[0]
+    rows[2] += rows[0] - 3 * rows[1]
+    brute = sum(np.linalg.det(rows[:, list(some)]) ** 4 for some in combinations(range(9), 3))
+    assert _fourth_powers(rows, TERMS, COEFFICIENTS, np.empty((3, 9))) == pytest.approx(brute, rel=1e-9)
 
 
 @pytest.mark.parametrize("octaves", [80, 200])
