@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_row
 from kagscope.minors.task import Found, Task
 
 
-class NarrowSide:
+class NarrowSide(ABC):
     """A formula for ``moment`` of k-minors; a route that derives from it says what follows, ``steps`` and ``value``.
 
     Attributes:
@@ -29,9 +31,13 @@ class NarrowSide:
     column_bits: int
     entry_bits: int
 
+    @abstractmethod
+    def steps(self, task: Task) -> dict[str, float]:
+        """As of every route."""
+
+    @abstractmethod
     def value(self, side: NDArray[np.float64]) -> float | None:
         """The moment over every minor of ``side`` (m, n), m <= n, without zero rows; None where rounding hides it."""
-        raise NotImplementedError
 
     def provides(self, task: Task) -> frozenset[str]:
         return frozenset({self.moment}) if task.k == self.k and task.clique else frozenset()
