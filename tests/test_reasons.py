@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import kagscope as kag
-from kagscope.base.reasons import ALL_ZERO, NO_MINORS, RANK_BELOW_K, SKIPPED, code_of
+from kagscope.base.reasons import ALL_ZERO, NO_MINORS, OUT_OF_RANGE, RANK_BELOW_K, SKIPPED, code_of
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from kagscope.base.reasons import ALL_ZERO, NO_MINORS, RANK_BELOW_K, SKIPPED, co
     [
         ("", ""),
         (ALL_ZERO, "all_zero"),
+        (OUT_OF_RANGE, "out_of_range"),
         (NO_MINORS.format(rows=2, columns=9, k=3), "no_minors"),
         (RANK_BELOW_K.format(k=3), "rank_below_k"),
         (SKIPPED.format(reason="it is never called"), "skipped"),
@@ -47,3 +48,15 @@ def test_small_gains_alone_are_no_reason() -> None:
         layer.weight[3:] *= 1e-13
     report = kag.measure(nn.Sequential(layer, nn.Identity()), torch.rand(4, 8), layers=["0"], k=(2, 3))
     assert report.table.loc[report.table["score"] == "pr", "value"].notna().all()
+
+
+def test_what_leaves_the_range_is_not_called_zero() -> None:
+    """S1 of entries near 1e-200 is 1e-400: its own ratio to a Haar mean is undefined, every scale-free score is not."""
+    linear = nn.Linear(4, 3).double()
+    with torch.no_grad():
+        linear.weight.mul_(1e-200)
+    net = nn.Sequential(linear, nn.Identity())
+    table = kag.measure(net, torch.ones(1, 4).double(), layers="0", k=2, baseline=None, progress=False).table
+    codes = {code_of(str(reason)) for reason in table.loc[table["score"].isin(["pr", "rr_pr"]), "reason"]}
+    assert "all_zero" not in codes
+    assert table.loc[table["score"] == "pr", "value"].notna().all()

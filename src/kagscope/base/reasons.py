@@ -13,6 +13,7 @@ def _reason(code: str, text: str) -> str:
 
 
 ALL_ZERO = _reason("all_zero", "undefined: every minor is zero")
+OUT_OF_RANGE = _reason("out_of_range", "undefined: what it is made of leaves the range of float64")
 ZERO_JACOBIAN = _reason("zero_jacobian", "undefined: the Jacobian is zero")
 EMPTY_SELECTION = _reason("empty_selection", "undefined: no column subset in this selection")
 NO_MINORS = _reason("no_minors", "undefined: a {rows} x {columns} Jacobian has no {k} x {k} minors")

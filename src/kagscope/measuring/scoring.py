@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kagscope.base.errors import InputError, UndefinedScore
-from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, NOT_SEEN, OWN_SCORE_NAN, RANK_BELOW_K
+from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, NOT_SEEN, OUT_OF_RANGE, OWN_SCORE_NAN, RANK_BELOW_K
 from kagscope.columns.scales import scales, window_centers, window_radii
 from kagscope.columns.selections import Selection, Window
 from kagscope.jacobians.compute import Batch
@@ -199,7 +199,8 @@ class LayerScores:
         for selection, moments, mean in zip(chosen, found, means, strict=True):
             name = str(selection)
             unseen = np.any([np.isnan(one) for one in moments.sums.values()], axis=0)
-            reason = np.where(unseen, NOT_SEEN, EMPTY_SELECTION if moments.count == 0 else ALL_ZERO)
+            zero = np.where(moments.sums.get("s1", 0.0) > 0, OUT_OF_RANGE, ALL_ZERO)  # S1 is over a power of two: never lost
+            reason = np.where(unseen, NOT_SEEN, EMPTY_SELECTION if moments.count == 0 else zero)
             there = {*moments.sums, *(("histogram",) if moments.bins is not None else ())}
             for one in self._of_moments:
                 if not set(one.moments) <= there or (only is not None and one.name not in only):
