@@ -173,6 +173,21 @@ def test_intrinsic_dimension_of_known_manifolds(draw: Callable[[np.random.Genera
     assert intrinsic_dimension(A[::-1] * 1e-3) == pytest.approx(value, rel=1e-6)
 
 
+@pytest.mark.parametrize("units", [2, 25, 40])
+def test_intrinsic_dimension_is_that_of_scikit_dimension(units: int) -> None:
+    two_nn = pytest.importorskip("skdim.id").TwoNN
+    A = np.random.default_rng(units).normal(size=(300, units))
+    assert intrinsic_dimension(A) == pytest.approx(two_nn().fit(A).dimension_, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda A: A + 1e7, lambda A: A * 1e-200, lambda A: A * 1e200], ids=["shift", "small", "large"]
+)
+def test_intrinsic_dimension_has_no_origin_and_no_scale(change: Callable[[np.ndarray], np.ndarray]) -> None:
+    A = np.random.default_rng(5).normal(size=(200, 40))
+    assert intrinsic_dimension(change(A)) == pytest.approx(intrinsic_dimension(A), rel=1e-6)
+
+
 def test_intrinsic_dimension_leaves_random_state_alone_and_repeats() -> None:
     A = np.random.default_rng(2).normal(size=(200, 4))
     before = np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002

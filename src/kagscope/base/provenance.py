@@ -13,7 +13,7 @@ from pathlib import Path
 ENGINE = "2"
 """Version of what computes numbers: raised when the same spec gives other ones, so that tables of both are told apart."""
 
-DEPENDENCIES = ("torch", "numpy", "numba", "scipy", "pandas", "scikit-learn", "scikit-dimension")
+DEPENDENCIES = ("torch", "numpy", "numba", "scipy", "pandas", "scikit-learn")
 
 
 def versions(parts: Iterable[object] = ()) -> dict[str, str]:

@@ -10,6 +10,8 @@ from kagscope.base.errors import InputError
 from kagscope.base.reasons import CONSTANT_ACTIVATIONS, FEW_ACTIVATIONS
 from kagscope.registry import register
 
+TWO_NN_SHARE = 0.9  # of the points, those with the smaller ratios of distances (Facco et al. 2017)
+
 
 @register(
     "kernel_alignment",
@@ -91,22 +93,25 @@ def effective_dimension(activations: Float[np.ndarray, "N m"]) -> float:
     source="Facco et al. 2017; MATH.md 3",
 )
 def intrinsic_dimension(activations: Float[np.ndarray, "N m"]) -> float:
-    """Intrinsic dimension of the activations (N, m) by TwoNN (Facco et al. 2017), scikit-dimension's implementation.
+    """Intrinsic dimension of the activations (N, m) by TwoNN (Facco et al. 2017).
+
+    The slope, through the origin, of -ln(1 - F) against ln(r2 / r1): r1 and r2 are the distances of a point from its two nearest
+    neighbours, F their empirical distribution; the tenth of the points with the largest ratios is left out, as in the article.
 
     Points at distance zero from another are counted once. NaN when fewer than 10 distinct points remain or none has two
     neighbours apart.
     """
-    from skdim.id import TwoNN
-
-    distinct = np.unique(activations, axis=0)
+    distinct = np.unique(_scaled(np.asarray(activations, dtype=np.float64)), axis=0)
     if len(distinct) < 10:
         return float("nan")
-    nearest = np.sort(squareform(pdist(distinct)) + np.diag(np.full(len(distinct), np.inf)), axis=1)[:, :2]
-    if not (nearest[:, 1] > nearest[:, 0]).any():
-        return float("nan")
-    if distinct.shape[1] == 1:  # scikit-dimension wants two columns or more; a column of zeros changes no distance
-        distinct = np.pad(distinct, ((0, 0), (0, 1)))
-    return float(TwoNN().fit(distinct).dimension_)
+    distances = squareform(pdist(distinct))
+    np.fill_diagonal(distances, np.inf)
+    first, second = np.partition(distances, 1, axis=1)[:, :2].T
+    apart = first > 0  # squares of the smallest differences may underflow
+    ratios = np.sort(np.log(second[apart] / first[apart]))
+    rank = np.arange(1, int(TWO_NN_SHARE * len(ratios)) + 1)
+    kept, levels = ratios[: len(rank)], -np.log1p(-rank / max(len(ratios), 1))
+    return float(kept @ levels / (kept @ kept)) if kept.any() else float("nan")
 
 
 def _centre(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
@@ -114,8 +119,12 @@ def _centre(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
     values = np.asarray(values, dtype=np.float64)
     centred = values - values.mean(axis=0)
     centred[:, values.min(axis=0) == values.max(axis=0)] = 0.0  # a rounded mean must not make a constant look like a signal
-    exponent = int(np.frexp(np.abs(centred).max(initial=0.0))[1])
-    return np.asarray(np.ldexp(centred, -exponent))
+    return _scaled(centred)
+
+
+def _scaled(values: Float64[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
+    exponent = int(np.frexp(np.abs(values).max(initial=0.0))[1])
+    return np.asarray(np.ldexp(values, -exponent))
 
 
 def _hollow_gram(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N N"]:
