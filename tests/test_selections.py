@@ -97,6 +97,30 @@ def test_any_positions(seed: int, dimension: int) -> None:
         assert column_subset_count(selection, layout, 3) == len(brute(selection, positions, 3))
 
 
+@pytest.mark.parametrize(
+    ("positions", "radius", "near"),
+    [
+        (1e200 * np.arange(6), 1.5e200, 5),  # whose squares leave the range
+        (1e-200 * np.arange(6), 1e-200, 5),
+        (1e15 + np.arange(6), 1, 5),  # whole numbers have no rounding
+        (1e9 + 0.1 * np.arange(6), 0.1, 5),
+        (1e308 * np.array([-1.5, -1, 0, 1, 1.5, 1.6]), 0.6e308, 4),
+    ],
+)
+def test_positions_at_the_ends_of_the_range(positions: np.ndarray, radius: float, near: int) -> None:
+    for places in (positions, np.stack([positions, 0 * positions], axis=1)):
+        layout = make_layout(6, positions=places)
+        assert column_subset_count(kag.Ball(radius), layout, 2) == near
+        assert column_subset_count(kag.Apart(1.01 * radius), layout, 2) == 15 - near
+    window = kag.Window((float(positions[0]),), radius)
+    assert column_subset_count(window, make_layout(6, positions=positions), 1) == 2
+
+
+def test_whole_positions_that_floats_do_not_tell_apart() -> None:
+    with pytest.raises(InputError, match=r"beyond 2\^53"):
+        make_layout(6, positions=1_700_000_000_000_000_000 + np.arange(6))
+
+
 def test_groups_are_a_discrete_metric() -> None:
     J = np.random.default_rng(0).normal(size=(3, 6))
     groups = ["a", "a", "b", "b", "b", "a"]
@@ -127,7 +151,7 @@ def test_same_channel_against_a_list() -> None:
 
 def test_channels_share_their_pixel() -> None:
     layout = make_layout(12, (3, 2, 2))
-    assert (layout.squared_distances("test")[0, [4, 8]] == 0).all()
+    assert (layout.distances("test")[0, [4, 8]] == 0).all()
 
 
 def test_order_and_names_of_subsets() -> None:

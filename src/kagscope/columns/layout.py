@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 
+MOST_COLUMNS = 2**15  # any two of which are compared
 SAME = 1e-9  # distances whose ratio is that near to 1 are the same
 
 
@@ -42,37 +43,49 @@ class Layout:
 
     @property
     def _rounding(self) -> float:
-        """What rounding of the coordinates themselves may do to a distance."""
-        return (
-            0.0
-            if self.positions is None
-            else 8 * float(np.finfo(np.float64).eps) * float(np.abs(self.positions).max(initial=0.0))
-        )
+        """What rounding of the coordinates themselves may do to a distance; of whole numbers, nothing."""
+        if self.positions is None or (self.positions == np.rint(self.positions)).all():
+            return 0.0
+        return 8 * float(np.finfo(np.float64).eps) * float(np.abs(self.positions).max(initial=0.0))
 
-    def within(self, squared: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
-        """Where a squared distance is at most radius^2, those that differ by rounding alone included."""
-        return np.sqrt(squared) <= radius * (1 + SAME) + self._rounding
+    def within(self, distances: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
+        """Where a distance is at most the radius, those that differ by rounding alone included."""
+        return distances <= radius * (1 + SAME) + self._rounding
 
-    def below(self, squared: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
-        """Where a squared distance is less than radius^2, by more than rounding."""
-        return np.sqrt(squared) < radius * (1 - SAME) - self._rounding
+    def below(self, distances: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
+        """Where a distance is less than the radius, by more than rounding."""
+        return distances < radius * (1 - SAME) - self._rounding
 
-    def squared_distances(self, asked_by: object) -> NDArray[np.float64]:
-        """(n, n) squared distances. Raises :class:`InputError` when the columns have no positions."""
+    def pairs(self, asked_by: object, holds: Callable[[NDArray[np.float64]], NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """(n, n) where ``holds`` of the distance between two columns, asked of some columns at a time.
+
+        Raises :class:`InputError` when the columns have no positions, or are more than :data:`MOST_COLUMNS`.
+        """
+        if self.columns > MOST_COLUMNS:
+            raise InputError(
+                f"selection {asked_by} compares every two of {self.columns} columns, and does so for at most {MOST_COLUMNS}; "
+                "take a Window, all columns, or an image of fewer pixels"
+            )
+        found = np.empty((self.columns, self.columns), dtype=bool)
+        step = max(1, 2**20 // self.columns)
+        for start in range(0, self.columns, step):
+            some = slice(start, start + step)
+            found[some] = holds(self.distances(asked_by, some))
+        return found
+
+    def distances(self, asked_by: object, some: slice = slice(None)) -> NDArray[np.float64]:
+        """(n, n) distances, or those of some columns from all. Raises :class:`InputError` when the columns have no positions."""
         if self.groups is not None:
-            return (self.groups[:, None] != self.groups[None, :]).astype(np.float64)
+            return (self.groups[some, None] != self.groups).astype(np.float64)
         if self.positions is None:
             raise InputError(
                 f"selection {asked_by} needs to know where the {self.columns} columns lie; "
                 "pass image_shape=(height, width), positions= or groups="
             )
-        squared = np.zeros((self.columns, self.columns))
-        for coordinate in self.positions.T:
-            squared += (coordinate[:, None] - coordinate[None, :]) ** 2
-        return squared
+        return _lengths(coordinate[some, None] - coordinate for coordinate in self.positions.T)
 
-    def squared_distances_from(self, center: Sequence[float], asked_by: object) -> NDArray[np.float64]:
-        """(n,) squared distances from ``center``."""
+    def distances_from(self, center: Sequence[float], asked_by: object) -> NDArray[np.float64]:
+        """(n,) distances from ``center``."""
         if self.positions is None:
             raise InputError(f"selection {asked_by} needs coordinates; pass image_shape=(height, width) or positions=")
         if len(center) != self.positions.shape[1]:
@@ -80,7 +93,16 @@ class Layout:
                 f"selection {asked_by} has a center of {len(center)} coordinates, the positions have {self.positions.shape[1]}; "
                 "give the center in the coordinates of the positions, (row, column) for images"
             )
-        return ((self.positions - np.asarray(center, dtype=np.float64)) ** 2).sum(axis=1)
+        return _lengths(coordinate - one for coordinate, one in zip(self.positions.T, center, strict=True))
+
+
+def _lengths(differences: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Of vectors whose coordinates come one after another; neither end of the range is trouble."""
+    total: Any = 0.0
+    with np.errstate(over="ignore", under="ignore"):
+        for one in differences:
+            total = np.hypot(total, one)
+    return np.asarray(total)
 
 
 class Place(TypedDict, total=False):
@@ -198,6 +220,8 @@ def _coordinates(columns: int, positions: Any) -> NDArray[np.float64]:
         array = array[:, None]
     if array.ndim != 2 or array.shape[0] != columns or array.shape[1] == 0:
         raise InputError(f"positions has shape {array.shape}, expected one position for each of the {columns} columns")
+    if host_array(positions).dtype.kind in "iu" and np.abs(array).max() > 2**53:
+        raise InputError("positions holds whole numbers beyond 2^53, which float64 does not tell apart; subtract their smallest")
     if not np.isfinite(array).all():
         raise InputError("positions holds NaN or infinite coordinates; give finite ones")
     return array

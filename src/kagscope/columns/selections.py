@@ -87,7 +87,7 @@ class Ball(Selection):
         return f"ball({_short(self.radius)})"
 
     def pairs(self, layout: Layout) -> BoolArray:
-        return layout.within(layout.squared_distances(self), self.radius)
+        return layout.pairs(self, lambda distances: layout.within(distances, self.radius))
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Apart(Selection):
         return f"apart({_short(self.distance)})"
 
     def pairs(self, layout: Layout) -> BoolArray:
-        return ~layout.below(layout.squared_distances(self), self.distance)
+        return layout.pairs(self, lambda distances: ~layout.below(distances, self.distance))
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,7 @@ class Shell(Selection):
         return f"shell({_short(self.low)},{_short(self.high)})"
 
     def pairs(self, layout: Layout) -> BoolArray:
-        squared = layout.squared_distances(self)
-        return ~layout.below(squared, self.low) & layout.below(squared, self.high)
+        return layout.pairs(self, lambda d: ~layout.below(d, self.low) & layout.below(d, self.high))
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class SameChannel(Selection):
             raise InputError(f"selection {self} needs columns in channels; pass image_shape=(channels, height, width)")
         channel = np.arange(layout.columns) * layout.channels // layout.columns
         same = channel[:, None] == channel[None, :]
-        return same if self.radius == inf else same & layout.within(layout.squared_distances(self), self.radius)
+        return same if self.radius == inf else same & Ball(self.radius).pairs(layout)
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ class Window(Selection):
         return f"window({','.join(_short(value) for value in self.center)},{_short(self.radius)})"
 
     def columns(self, layout: Layout) -> BoolArray:
-        return layout.within(layout.squared_distances_from(self.center, self), self.radius)
+        return layout.within(layout.distances_from(self.center, self), self.radius)
 
 
 @dataclass(frozen=True)
@@ -260,7 +259,7 @@ def check_layout(selections: Iterable[Selection], layout: Layout) -> None:
         elif isinstance(selection, SameChannel) and layout.channels == 1:
             selection.pairs(layout)
         elif isinstance(selection, Ball | Apart | Shell) and layout.positions is None and layout.groups is None:
-            layout.squared_distances(selection)
+            layout.distances(selection)
 
 
 def as_selections(selection: Any) -> tuple[list[Selection], bool]:

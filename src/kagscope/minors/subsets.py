@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,12 +73,13 @@ class SubsetList:
         return [int(value) for value in by_cell @ self.membership]
 
 
-def pair_codes(selections: Sequence[Selection], layout: Layout) -> IntArray:
+def pair_codes(selections: Sequence[Selection], layout: Layout) -> NDArray[Any]:
     """(n, n) symmetric: bit s of entry (a, b) says whether selection s lets columns a and b stand together."""
     n = layout.columns
-    codes = np.zeros((n, n), dtype=np.int64)
+    narrow: type[np.integer[Any]] = np.uint8 if len(selections) <= 8 else np.int64
+    codes = np.zeros((n, n), dtype=narrow)
     for bit, selection in enumerate(selections):
-        codes |= selection.pairs(layout).astype(np.int64) << bit
+        codes |= selection.pairs(layout).astype(narrow) << narrow(bit)
     return codes
 
 
@@ -102,7 +103,7 @@ def list_subsets(selections: Sequence[Selection], layout: Layout, k: int) -> Sub
     return _grouped(subsets[keep], codes[keep], len(selections))
 
 
-def _extended(subsets: IntArray, codes: IntArray, matrix: IntArray) -> tuple[IntArray, IntArray]:
+def _extended(subsets: IntArray, codes: NDArray[Any], matrix: NDArray[Any]) -> tuple[IntArray, NDArray[Any]]:
     """Every allowed subset with one more, later, column."""
     rows, last = [], []
     parts = []
@@ -117,7 +118,7 @@ def _extended(subsets: IntArray, codes: IntArray, matrix: IntArray) -> tuple[Int
     return np.concatenate([subsets[np.concatenate(rows)], np.concatenate(last)[:, None]], axis=1), np.concatenate(parts)
 
 
-def _grouped(subsets: IntArray, codes: IntArray, selections: int) -> SubsetList:
+def _grouped(subsets: IntArray, codes: NDArray[Any], selections: int) -> SubsetList:
     unique, cells = np.unique(codes, return_inverse=True)
     membership = (unique[:, None] >> np.arange(selections)) & 1 == 1
     keys = (cells, *subsets[:, :-1].T[::-1])
