@@ -100,22 +100,23 @@ def integers(J: FloatArray) -> tuple[NDArray[np.object_], int]:
 
 def exact_minors(A: NDArray[np.object_], exponent: int) -> FloatArray:
     """|det| of (…, k, k) integers times 2^exponent each, rounded once; NumPy's arrays of Python integers do the arithmetic."""
-    k = A.shape[-1]
-    found = np.abs(expanded(A))
+    k, found = A.shape[-1], eliminated(A)
     return np.vectorize(lambda x: _ldexp(x, k * exponent), otypes=[np.float64])(found) if found.size else np.zeros(found.shape)
 
 
-def expanded(A: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Determinants by expansion along the first column, for small k."""
-    k = A.shape[-1]
-    if k == 1:
-        return np.asarray(A[..., 0, 0])
-    rows = np.arange(k)
-    parts = [A[..., i, 0] * expanded(A[..., rows != i, 1:]) for i in range(k)]
-    total = parts[0]
-    for i, part in enumerate(parts[1:], 1):
-        total = total - part if i % 2 else total + part
-    return np.asarray(total, dtype=object)
+def eliminated(A: NDArray[np.object_]) -> NDArray[np.object_]:
+    """|det| of (…, k, k) integers, by elimination without fractions: every division leaves no rest (Bareiss 1968)."""
+    *shape, k, _ = A.shape
+    left = A.reshape(-1, k, k).copy()
+    every, singular, before = np.arange(len(left)), np.zeros(len(left), dtype=bool), np.ones((len(left), 1, 1), dtype=object)
+    for c in range(k - 1):
+        row = c + (left[:, c:, c] != 0).argmax(axis=1)
+        left[every, c], left[every, row] = left[every, row], left[every, c]
+        singular |= left[:, c, c] == 0
+        head = np.where(singular, 1, left[:, c, c])[:, None, None]
+        rest = left[:, c + 1 :, c + 1 :] * head - left[:, c + 1 :, c : c + 1] * left[:, c : c + 1, c + 1 :]
+        left[:, c + 1 :, c + 1 :], before = rest // before, head
+    return np.asarray(np.where(singular, 0, np.abs(left[:, -1, -1])).reshape(shape), dtype=object)
 
 
 def _ldexp(x: int, exponent: int) -> float:

@@ -17,17 +17,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.minors.careful import MOST_EXACT, expanded, integers
+from kagscope.minors.careful import MOST_EXACT, eliminated, integers
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import Estimate
 from kagscope.minors.rank import rank_below
-from kagscope.minors.routes.determinants import clique_subsets
+from kagscope.minors.routes.determinants import clique_subsets, row_subsets
 from kagscope.minors.routes.zonogon import FloatArray
 from kagscope.minors.scaling import bit_span, normalise, times_power_of_two
 from kagscope.minors.threads import map_blocks
 
 BoolArray = NDArray[np.bool_]
 
+MOST_PRODUCTS = 2**26  # scalar products of vectors in memory at once
 NEARLY_PARALLEL = 1e-4  # squared sine below which the Gram matrix has lost too many digits
 DEPENDENT = 1e-5  # volume over the product of lengths below which digits are lost
 ROUNDING = 16 * float(np.finfo(np.float64).eps)  # error of a volume over the product of lengths
@@ -70,17 +71,17 @@ def _nearly_parallel_area(x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _sum_areas(vectors, gram, allowed, every):  # type: ignore[no-untyped-def]
-    """Sum over allowed pairs b < c of the area that vectors b and c (rows) span."""
+def _sum_areas(vectors, start, gram, squares, allowed, every):  # type: ignore[no-untyped-def]
+    """Sum over allowed pairs c < b of the area that vectors b and c (rows) span, of those b that ``gram`` begins with."""
     total = 0.0
-    for b in range(vectors.shape[0]):
-        bb = gram[b, b]
+    for b in range(start, start + gram.shape[0]):
+        bb = squares[b]
         part = 0.0
         if bb > 0:
             for c in range(b):
                 if every or allowed[b, c]:
-                    whole = bb * gram[c, c]
-                    square = whole - gram[b, c] * gram[b, c]
+                    whole = bb * squares[c]
+                    square = whole - gram[b - start, c] * gram[b - start, c]
                     if square > NEARLY_PARALLEL * whole:
                         part += math.sqrt(square)
                     elif whole > 0:
@@ -95,7 +96,14 @@ _NONE = np.zeros((1, 1), dtype=np.bool_)
 def _area_sum(vectors: FloatArray, pairs: BoolArray | None) -> float:
     vectors = np.ascontiguousarray(vectors)
     allowed = _NONE if pairs is None else np.ascontiguousarray(pairs)
-    return float(_sum_areas(vectors, vectors @ vectors.T, allowed, pairs is None))
+    total, n = 0.0, len(vectors)
+    squares, step = np.empty(n), max(1, MOST_PRODUCTS // max(n, 1))
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        gram = vectors[start:stop] @ vectors[:stop].T
+        squares[start:stop] = np.diagonal(gram[:, start:])
+        total += float(_sum_areas(vectors, start, gram, squares, allowed, pairs is None))
+    return total
 
 
 def _away_from(vectors: FloatArray, a: int) -> FloatArray:
@@ -152,7 +160,7 @@ def _exact_volumes(vectors: FloatArray, subsets: NDArray[np.int64], power: int) 
     whole, exponent = integers(vectors)
     gram = whole @ whole.T
     k = subsets.shape[1]
-    squares = expanded(gram[subsets[:, :, None], subsets[:, None, :]])
+    squares = eliminated(gram[subsets[:, :, None], subsets[:, None, :]])
     return np.array([_root(int(square), k * (exponent - power)) for square in squares], dtype=np.float64)
 
 
@@ -219,9 +227,9 @@ def _listed(n: int, k: int, pairs: BoolArray | None, subsets: NDArray[np.int64] 
     """(count, k) the subsets that are meant."""
     if subsets is not None:
         return np.asarray(subsets)
-    allowed = np.ones((n, n), dtype=np.bool_) if pairs is None else pairs.copy()
-    np.fill_diagonal(allowed, False)
-    return clique_subsets(allowed, k)
+    if pairs is None:
+        return row_subsets(n, k)
+    return clique_subsets(pairs & ~np.eye(n, dtype=np.bool_), k)
 
 
 def haar_mean_s1_estimate(

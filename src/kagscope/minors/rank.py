@@ -61,6 +61,19 @@ def _all_dependent(residues, sets, p, found):  # type: ignore[no-untyped-def]
         found[s] = _pivots(A, k, p) < k
 
 
+@njit(**KERNEL)
+def _all_singular(residues, rows, columns, p, found):  # type: ignore[no-untyped-def]
+    """found[s]: whether the square matrix of each row set and column set is singular modulo p, for those that may be."""
+    k = rows.shape[1]
+    A = np.empty((k, k), np.int64)
+    for s in range(rows.shape[0]):
+        if found[s]:
+            for i in range(k):
+                for j in range(k):
+                    A[i, j] = residues[rows[s, i], columns[s, j]]
+            found[s] = _pivots(A, k, p) < k
+
+
 def _residues(J: FloatArray, p: int) -> NDArray[np.int64]:
     """J 2^e modulo p, for an e that makes all entries whole."""
     mantissa, exponent = np.frexp(J)
@@ -75,6 +88,14 @@ def rank_below(J: FloatArray, k: int) -> bool:
     By elimination modulo two primes of 31 bits: the rank there is never above the true one, and below it for one matrix in 10^18.
     """
     return min(J.shape) < k or all(_pivots(_residues(J, p), k, np.int64(p)) < k for p in PRIMES)
+
+
+def singular(J: FloatArray, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(P,) whether the minor of each row set and column set, (P, k) both, is zero, as exact numbers; by the same elimination."""
+    found = np.ones(len(rows), dtype=np.bool_)
+    for p in PRIMES:
+        _all_singular(_residues(J, p), np.ascontiguousarray(rows), np.ascontiguousarray(columns), np.int64(p), found)
+    return found
 
 
 def dependent(J: FloatArray, sets: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import log2
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,19 @@ def normalise(matrices: FloatArray, k: int = 1) -> tuple[FloatArray, NDArray[np.
     """Each matrix over a power of two, and the exponents; exact but for entries that are then below the range.
 
     That power is just above the largest entry; where scales of rows or columns are so mixed that the k-minors lie far below the
-    k-th power of that, one that brings the largest of these near 1.
+    k-th power of that, or k is so large that they lie far above, one that brings the largest of these near 1.
     """
     exponent = np.frexp(np.abs(matrices).max(axis=(1, 2)))[1].astype(np.int64)
     for index in _mixed(matrices, exponent, k) if k > 1 else ():
         size = largest_minor(matrices[index], k)
-        if size is not None and k * exponent[index] - size > MIXED:
+        if size is not None and abs(k * exponent[index] - size) > MIXED:
             exponent[index] = max(size // k, exponent[index] - MOST_BITS)
     return times_power_of_two(matrices, -exponent[:, None, None]), exponent
 
 
 def _mixed(matrices: FloatArray, exponent: NDArray[np.int64], k: int) -> NDArray[np.intp]:
-    """Where the k largest rows, or columns, differ by so much that the k-minors may be far below the k-th power of an entry."""
-    far = np.zeros(len(matrices), dtype=bool)
+    """Where k is so large, or the k largest rows, or columns, differ by so much, that k-minors may be far from entries^k."""
+    far = np.full(len(matrices), k * log2(k) / 2 > MIXED // 2)  # Hadamard: at most k^(k / 2) times that
     for axis in (1, 2):
         largest = np.abs(matrices).max(axis=axis)
         sizes = np.sort(np.where(largest > 0, np.frexp(largest)[1], -10_000), axis=1)[:, -k:].sum(axis=1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain, combinations
-from math import comb
+from math import ceil, comb, lgamma, log, log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
 from kagscope.minors.careful import MOST_EXACT, exact_minors, integers
 from kagscope.minors.plan import RATES
-from kagscope.minors.rank import rank_below
+from kagscope.minors.rank import rank_below, singular
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.entries import entry_sums
 from kagscope.minors.scaling import bit_span, nonzero_rows, on_host, times_power_of_two
@@ -24,9 +25,11 @@ from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 MAX_ENTRIES = 2**26
+LARGE = 64  # order of minors beyond which products of k factors below 1 may leave the range
+COUNTLESS = 10**300  # minors: what is more is not told apart
 MOST_BITS = 900  # of a product of k entries: beyond, square matrices are scaled one by one
 TINY = float(np.finfo(np.float64).tiny)
-SMALL = 1e-10  # a minor below this share of the product of its columns' lengths is done again in whole numbers
+SMALL = 1e-6  # a minor below this share of what random columns of its lengths span is done again in whole numbers
 
 
 def row_subsets(m: int, k: int) -> IntArray:
@@ -47,52 +50,72 @@ def clique_subsets(adjacency: NDArray[np.bool_], k: int) -> IntArray:
     return subsets.astype(np.int64)
 
 
-def minor_blocks(J: FloatArray, rows: IntArray, columns: IntArray, entries: int = 2**20) -> Iterator[FloatArray]:
-    """|det J[R, C]| for blocks of column subsets, each (row subsets, block), at most about ``entries`` of them at a time."""
-    for block in _columns_of_blocks(rows, columns, entries):
-        yield np.abs(_det(J[rows[:, None, :, None], block[None, :, None, :]]))
-
-
 def _columns_of_blocks(rows: IntArray, columns: IntArray, entries: int = 2**20) -> Iterator[IntArray]:
     step = max(1, entries // max(1, len(rows) * rows.shape[1] ** 2))
     for start in range(0, len(columns), step):
         yield columns[start : start + step]
 
 
-def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int = 0) -> Iterator[FloatArray]:
-    """:func:`minor_blocks` of J / 2^power, k >= 4, with what rounding may have made of small ones found again.
+class Minors:
+    """|det J[R, C]| / 2^(k power), with what rounding may have made of small ones found again.
 
-    Where products of k entries may leave the range each matrix is scaled for itself. NaN where the small ones are too many.
+    Where products of k entries may leave the range each square matrix is scaled for itself.
     """
-    k, left = rows.shape[1], MOST_EXACT
-    wide = k * bit_span(J) > MOST_BITS
-    if not wide:
-        J, power = times_power_of_two(J, np.array(-power)), 0
-    whole, exponent = integers(J)
-    bits = max((int(x).bit_length() for x in np.abs(whole).ravel()), default=0)
-    low = min((int(x & -x).bit_length() - 1 for x in whole.ravel() if x), default=0)
-    unit = 2.0 ** float(k * (exponent + low)) if k * (bits - low) + k * np.log2(k) / 2 < 46 else 0.0
-    for some in _columns_of_blocks(rows, columns):
-        A = J[rows[:, None, :, None], some[None, :, None, :]]
-        A, powers = _balanced(A) if wide else (A, 0)
-        block = np.abs(_det(A))
-        if unit:  # determinants of small whole numbers are whole: rounding to the nearest takes all errors away
-            yield np.rint(block / unit) * unit
-            continue
-        lengths = np.linalg.norm(A, axis=2).prod(axis=2)
-        small = np.argwhere(~(block >= SMALL * lengths))
-        if wide:
+
+    def __init__(self, J: FloatArray, k: int, power: int = 0) -> None:
+        self.wide = k * bit_span(J) > MOST_BITS or k > LARGE
+        self.J, self.power = (J, power) if self.wide else (times_power_of_two(J, np.array(-power)), 0)
+        self.k, self.left = k, MOST_EXACT
+        self.least = log2(SMALL) + (lgamma(k + 1) - k * log(k)) / log(4)
+        high, low = _bits(self.J)
+        self.unit = 2.0 ** (k * low) if k * (high - low) + k * log2(k) / 2 < 46 and abs(k * low) < 1000 else 0.0
+
+    @cached_property
+    def _whole(self) -> tuple[NDArray[np.object_], int]:
+        return integers(self.J)
+
+    def of(self, rows: IntArray, columns: IntArray) -> FloatArray:
+        """(…) minors of the row sets and column sets (…, k), which broadcast; NaN where the small ones become too many."""
+        A = self.J[rows[..., :, None], columns[..., None, :]]
+        A, powers = _balanced(A) if self.wide else (A, np.zeros(A.shape[:-2], dtype=np.int64))
+        found, more = _split_det(A)
+        if self.unit:  # determinants of small whole numbers are whole: rounding to the nearest takes all errors away
+            return np.asarray(np.rint(found / self.unit) * self.unit)
+        with np.errstate(divide="ignore"):
+            lengths = np.log2(np.linalg.norm(A, axis=-2)).sum(axis=-1)
+            small = ~(np.log2(found) + more >= self.least + lengths)
+        if self.wide:
             with np.errstate(under="ignore"):
-                block = np.ldexp(block, powers - k * power)
-        small = small[lengths[small[:, 0], small[:, 1]] > 0]
-        left -= len(small)
-        if left >= 0 and len(small):
-            picked = whole[rows[small[:, 0]][:, :, None], some[small[:, 1]][:, None, :]]
-            block[small[:, 0], small[:, 1]] = exact_minors(picked, exponent - power)
-        elif len(small):
-            block[small[:, 0], small[:, 1]] = np.nan
-        block[block < TINY] = 0.0  # with too few digits for a bin of the histogram
-        yield block
+                found = np.ldexp(found, powers + more - self.k * self.power)
+        sets = (np.broadcast_to(one, (*small.shape, self.k))[small] for one in (rows, columns))
+        found[small] = self._again(*sets)
+        found[found < TINY] = 0.0  # with too few digits for a bin of the histogram
+        return found
+
+    def _again(self, rows: IntArray, columns: IntArray) -> FloatArray:
+        found = np.zeros(len(rows))
+        some = np.flatnonzero(~singular(self.J, rows, columns))
+        self.left -= len(some)
+        found[some] = np.nan
+        if self.left >= 0 and len(some):
+            whole, exponent = self._whole
+            found[some] = exact_minors(whole[rows[some][:, :, None], columns[some][:, None, :]], exponent - self.power)
+        return found
+
+
+def _bits(J: FloatArray) -> tuple[int, int]:
+    """Powers of two that entries are below, and that they are whole multiples of."""
+    mantissa, exponent = np.frexp(J[J != 0])
+    whole = np.ldexp(mantissa, 53).astype(np.int64)
+    low = exponent - 53 + np.log2(whole & -whole).astype(np.int64)
+    return int(exponent.max(initial=-10_000)), int(low.min(initial=10_000))
+
+
+def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int = 0) -> Iterator[FloatArray]:
+    """:class:`Minors` for blocks of column subsets, each (row subsets, block)."""
+    minors = Minors(J, rows.shape[1], power)
+    for some in _columns_of_blocks(rows, columns):
+        yield minors.of(rows[:, None], some[None])
 
 
 def _peak(J: FloatArray, columns: IntArray) -> int:
@@ -100,18 +123,27 @@ def _peak(J: FloatArray, columns: IntArray) -> int:
     rows, peak = row_subsets(len(J), columns.shape[1]), []
     for some in _columns_of_blocks(rows, columns):
         A, powers = _balanced(J[rows[:, None, :, None], some[None, :, None, :]])
-        block = np.abs(_det(A))
-        peak += [int((powers + np.frexp(block)[1])[block > 0].max())] if block.any() else []
+        block, more = _split_det(A)
+        peak += [int((powers + more + np.frexp(block)[1])[block > 0].max())] if block.any() else []
     return max(peak, default=0)
 
 
 def _balanced(A: FloatArray) -> tuple[FloatArray, IntArray]:
-    """(…, k, k), rows and columns over powers of two, no entry above 1 and no column below 1/2; and by how much."""
+    """(…, k, k), rows and columns over powers of two, and by how much; no column is longer than 1, so no determinant above 1."""
     sizes = np.where(A != 0, np.frexp(A)[1], -10_000)
     rows = sizes.max(axis=-1, keepdims=True)
-    columns = (sizes - rows).max(axis=-2, keepdims=True)
+    columns = (sizes - rows).max(axis=-2, keepdims=True) + ceil(log2(A.shape[-1]) / 2)
     with np.errstate(under="ignore"):
         return np.ldexp(A, -(rows + columns)), rows.sum(axis=(-2, -1)) + columns.sum(axis=(-2, -1))
+
+
+def _split_det(A: FloatArray) -> tuple[FloatArray, IntArray]:
+    """|det| of (…, k, k) over powers of two, and these: 0 but for large k, where rows of 1 span far less than 1."""
+    if A.shape[-1] <= LARGE:
+        return np.abs(_det(A)), np.zeros(A.shape[:-2], dtype=np.int64)
+    logs = np.linalg.slogdet(A)[1] / log(2)
+    powers = np.where(np.isfinite(logs), np.ceil(logs), 0).astype(np.int64)
+    return np.exp2(logs - powers), powers
 
 
 def _det(A: FloatArray) -> FloatArray:
@@ -125,8 +157,8 @@ def _det(A: FloatArray) -> FloatArray:
         return np.asarray(np.linalg.det(A))
 
 
-def minor_matrix(J: FloatArray, k: int) -> FloatArray:
-    """(C(m, k), C(n, k)) all |minors| of one matrix. Raises :class:`InputError` beyond 2^26 of them."""
+def minor_matrix(J: FloatArray, k: int, power: int = 0) -> FloatArray:
+    """(C(m, k), C(n, k)) all |minors| of J / 2^power. Raises :class:`InputError` beyond 2^26 of them."""
     m, n = J.shape
     if comb(m, k) * comb(n, k) > MAX_ENTRIES:
         raise InputError(
@@ -134,8 +166,8 @@ def minor_matrix(J: FloatArray, k: int) -> FloatArray:
             f"use a smaller k or fewer columns"
         )
     if k == 1:
-        return np.abs(J)
-    return np.concatenate(list(minor_blocks(J, row_subsets(m, k), row_subsets(n, k))), axis=1)
+        return np.abs(times_power_of_two(J, np.array(-power)))
+    return np.concatenate(list(precise_blocks(J, row_subsets(m, k), row_subsets(n, k), power)), axis=1)
 
 
 @register
@@ -149,7 +181,7 @@ class Determinants:
         return EVERY_MOMENT if task.k >= 4 else frozenset()
 
     def steps(self, task: Task) -> dict[str, float]:
-        return {"determinants": float(task.minors) if task.count is not None else float("inf")}
+        return {"determinants": float(min(task.minors, COUNTLESS)) if task.count is not None else float("inf")}
 
     def run(self, tasks: list[Task]) -> list[Found | None]:
         return [self._one(task) for task in tasks]
@@ -196,4 +228,7 @@ class Determinants:
             )
         if isinstance(task.chosen, Subsets):
             return task.chosen.array(task.layout, k)
+        if task.chosen.clique:
+            inside = np.flatnonzero(task.chosen.columns(task.layout))
+            return np.asarray(inside[row_subsets(len(inside), k)])
         return clique_subsets(task.chosen.pairs(task.layout) & ~np.eye(task.layout.columns, dtype=bool), k)
