@@ -49,6 +49,19 @@ def test_batches_seeds_scales_and_zeros() -> None:
     assert kag.published_scores(J[1], 2, seed=5) != alone
 
 
+def test_minors_that_are_rounding_alone_are_none() -> None:
+    """Determinants by LU gave PR 0.26 of whole numbers of rank one, RR 1.04 of the only minor of two near rows, or infinity."""
+    rank_one = np.outer([49.0, 3, 7, 11], [1.0, 49, 3, 7, 13])
+    rank_three = np.random.default_rng(3).integers(-9, 9, (5, 3)) @ np.random.default_rng(4).integers(-9, 9, (3, 6))
+    for J, k in ((rank_one, 2), (rank_one, 3), (rank_three.astype(float), 4)):
+        assert np.isnan(list(kag.published_scores(J, k).values())).all()
+    for second in ([1.0, 1 + 2.0**-50], [1e-170, 2e-170]):
+        found = kag.published_scores(np.array([[1.0, 1.0], second]), 2)
+        assert found == {"pr": pytest.approx(500**-0.5), "kl": pytest.approx(0, abs=1e-12), "rr": 1.0}
+    near = np.outer(np.arange(1.0, 4), [1.0, 1, 1, 1]) + 2.0**-48 * np.random.default_rng(5).integers(0, 9, (3, 4))
+    assert np.isnan(kag.published_scores(near, 2)["rr"])
+
+
 @pytest.mark.parametrize("samples", [0, -1, 2.5, True])
 def test_samples_are_a_number_of_minors(samples: object) -> None:
     with pytest.raises(kag.InputError, match="samples"):

@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.minors._input import MatrixLike, Values, as_matrices, check_k, device_of, placed
+from kagscope.minors._input import MatrixLike, Values, as_matrices, check_k, check_seed, device_of, placed
 from kagscope.minors.rotated import random_orthogonal
+from kagscope.minors.routes.determinants import Minors
 from kagscope.minors.scaling import normalise
 
 Array = NDArray[np.float64]
 
 ROTATIONS = 5
+LOST = 1e-8  # largest minor of a rotated matrix over the product of its columns' lengths below which it may be rounding
 DRAWS = 8  # times that minors and rotations are drawn for a standard error
 
 
@@ -45,7 +47,7 @@ def published_scores(J: MatrixLike, k: int = 2, samples: int = 500, seed: int = 
     k = check_k(k, m, n)
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
         raise InputError(f"samples={samples!r}, expected a number of minors, such as 500")
-    draws = _draw(m, n, k, samples, np.random.default_rng(seed))
+    draws = _draw(m, n, k, samples, np.random.default_rng(check_seed(seed)))
     found = np.array([_scores(one, draws) for one in normalise(matrices, k)[0]]).reshape(-1, 3)
     names = ("pr", "kl", "rr")
     if not batched:
@@ -81,11 +83,18 @@ def _draw(m: int, n: int, k: int, samples: int, rng: np.random.Generator) -> _Dr
 
 
 def _scores(J: Array, draw: _Draw) -> tuple[float, float, float]:
-    inside = J.T[draw.columns].swapaxes(1, 2)  # (samples, m, k)
-    minors = np.abs(np.linalg.det(np.take_along_axis(inside, draw.rows[:, :, None], axis=1)))
+    minors = Minors(J, draw.rows.shape[1]).of(draw.rows, draw.columns)
     total = float(minors.sum())
-    if total == 0:
+    if not total > 0:
         return (np.nan,) * 3
     p = minors[minors > 0] / total
-    turned = [np.abs(np.linalg.det(turn[draw.rows] @ inside)).max() for turn in draw.turns]
-    return float(np.sqrt((p**2).sum())), float(np.log(minors.size) + (p * np.log(p)).sum()), float(minors.max() / np.mean(turned))
+    return float(np.sqrt((p**2).sum())), float(np.log(minors.size) + (p * np.log(p)).sum()), _ratio(J, draw, float(minors.max()))
+
+
+def _ratio(J: Array, draw: _Draw, largest: float) -> float:
+    """The largest of the drawn minors over the mean of the largest of the same of QJ; NaN where rotations lose their digits."""
+    if draw.rows.shape[1] == len(J):
+        return 1.0  # there is one row set, whose minors no rotation changes
+    inside = J.T[draw.columns].swapaxes(1, 2)  # (samples, m, k)
+    mean = np.mean([np.abs(np.linalg.det(turn[draw.rows] @ inside)).max() for turn in draw.turns])
+    return largest / float(mean) if mean > LOST * np.linalg.norm(inside, axis=1).prod(axis=1).max() else np.nan

@@ -6,15 +6,18 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.minors.det2 import det2
-from kagscope.minors.haar import BoolArray, haar_mean_s1
+from kagscope.columns.layout import is_whole
+from kagscope.minors.det2 import KERNEL, det2
+from kagscope.minors.haar import NEARLY_PARALLEL, BoolArray, haar_mean_s1
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.plan import Estimate
 from kagscope.minors.routes.hull import column_pair_tops, top
 from kagscope.minors.routes.zonogon import FloatArray, pair_areas, zonogon_s1
+from kagscope.minors.scaling import times_power_of_two
 from kagscope.minors.threads import one_blas_thread
 
 NEARLY_RANK_ONE = 1e-6  # what is left after one step of elimination, over the largest entry, below which rotating would lose it
@@ -31,29 +34,19 @@ def random_orthogonal(m: int, count: int, seed: int | np.random.Generator, colum
     return np.asarray(q * signs[:, None, :])
 
 
-def _selected_pairs(n: int, columns: BoolArray | None, pairs: BoolArray) -> NDArray[np.int64]:
-    allowed = np.triu(pairs, 1)
-    if columns is not None:
-        allowed &= columns[:, None] & columns[None, :]
-    return np.argwhere(allowed)
-
-
-def _s1(J: FloatArray, k: int, columns: BoolArray | None, pairs: BoolArray | None) -> float:
-    chosen = J if columns is None else J[:, columns]
+def _s1(J: FloatArray, k: int, pairs: BoolArray | None) -> float:
     if k == 1:
-        return float(np.abs(chosen).sum())
+        return float(np.abs(J).sum())
     if pairs is None:
-        return zonogon_s1(chosen)
-    listed = _selected_pairs(J.shape[1], columns, pairs)
-    return float(pair_areas(J.T, listed[:, 0], listed[:, 1]).sum())
+        return zonogon_s1(J)
+    return float(pair_areas(J.T, *np.nonzero(np.triu(pairs, 1))).sum())
 
 
-def _top(J: FloatArray, k: int, columns: BoolArray | None, listed: NDArray[np.int64] | None) -> float:
-    chosen = J if columns is None else J[:, columns]
+def _top(J: FloatArray, k: int, listed: NDArray[np.int64] | None) -> float:
     if k == 1:
-        return float(np.abs(chosen).max(initial=0.0))
+        return float(np.abs(J).max(initial=0.0))
     if listed is None:
-        return top(chosen)
+        return top(J)
     return float(column_pair_tops(J, listed).max(initial=0.0))
 
 
@@ -81,30 +74,50 @@ def _outer_and_rest(J: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray] 
     return (J[:, p] / J[i, p], J[i].copy(), rest) if np.abs(rest).max() < NEARLY_RANK_ONE * np.abs(J).max() else None
 
 
-def _split_top(
-    split: tuple[FloatArray, FloatArray, FloatArray],
-    columns: BoolArray | None,
-    listed: NDArray[np.int64] | None,
-    generator: np.random.Generator,
-) -> float:
+def _split_top(split: tuple[FloatArray, FloatArray, FloatArray], generator: np.random.Generator) -> float:
     """Largest 2-minor of Q (l u^T + S), Q uniform: that of rows i, j is the one of p_i u + s_i and s_j - (p_j / p_i) s_i."""
     left, u, rest = split
     both = np.column_stack([left, rest])
     both = _turned(_core(both), len(both), generator)
     p, s = both[:, 0], both[:, 1:]
-    if columns is not None and listed is None:
-        u, s = u[columns], s[:, columns]
     order = np.argsort(-np.abs(p))
     best = 0.0
     for place, i in enumerate(order[:-1]):
         row = p[i] * u + s[i]
         others = s[order[place + 1 :]] - np.outer(p[order[place + 1 :]] / p[i], s[i])
-        if listed is not None:
-            minors = row[listed[:, 0]] * others[:, listed[:, 1]] - row[listed[:, 1]] * others[:, listed[:, 0]]
-            best = max(best, float(np.abs(minors).max(initial=0.0)))
-        else:
-            best = max(best, *(top(np.stack([row, other])) for other in others))
+        best = max(best, *(top(np.stack([row, other])) for other in others))
     return best
+
+
+@njit(**KERNEL)
+def _beyond(V, pairs, rest):  # type: ignore[no-untyped-def]
+    """rest[q] (m,): of the second of two rows of V what it has beyond the first, none of it at the largest entry of that."""
+    for q in range(pairs.shape[0]):
+        x, y = V[pairs[q, 0]], V[pairs[q, 1]]
+        p = 0
+        for i in range(x.size):
+            if abs(x[i]) > abs(x[p]):
+                p = i
+        for i in range(x.size):
+            rest[q, i] = det2(x[p], x[i], y[p], y[i]) / x[p]
+
+
+def _leaning(J: FloatArray, listed: NDArray[np.int64]) -> tuple[FloatArray, NDArray[np.int64]]:
+    """J with further columns, and pairs of columns that have the minors of those listed, none of them nearly parallel.
+
+    Rotations would lose such minors: they are those of a column and what the other has beyond it, each entry to full precision.
+    """
+    V = np.ascontiguousarray(J.T)
+    unit = times_power_of_two(V, -np.frexp(np.abs(V).max(axis=1, initial=0.0))[1].astype(np.int64)[:, None])
+    with one_blas_thread():
+        gram = unit @ unit.T
+    a, b = listed.T
+    whole = gram[a, a] * gram[b, b]
+    near = np.flatnonzero(whole - gram[a, b] ** 2 < NEARLY_PARALLEL * whole)
+    rest, pairs = np.empty((len(near), len(J))), listed.copy()
+    _beyond(V, listed[near], rest)
+    pairs[near, 1] = len(V) + np.arange(len(near))
+    return np.concatenate([V, rest]).T, pairs
 
 
 def rotation_ratio_estimate(
@@ -141,16 +154,18 @@ def rotation_ratio_estimate(
             f"k={k}, expected 1 or 2: larger minors would all have to be visited; for 'pr' divide haar_mean_s1 by S1"
         )
     J = np.asarray(J, dtype=np.float64)
+    if columns is not None:
+        J, pairs = J[:, columns], None if pairs is None else pairs[np.ix_(columns, columns)]
     with np.errstate(under="ignore"):
         J = np.ldexp(J, -int(np.frexp(np.abs(J).max(initial=0.0))[1]))
     if kind == "pr":
-        s1 = _s1(J, k, columns, pairs)
-        mean = haar_mean_s1(J, k, columns, pairs)
+        s1 = _s1(J, k, pairs)
+        mean = haar_mean_s1(J, k, None, pairs)
         return Estimate(mean / s1 if s1 > 0 else math.nan, 0.0)
-    if rotations < 2:
-        raise InputError(f"rotations={rotations}, expected at least 2 so that the mean has a standard error")
-    listed = None if pairs is None or k == 1 else _selected_pairs(J.shape[1], columns, pairs)
-    own = _top(J, k, columns, listed)
+    if not is_whole(rotations) or rotations < 2:
+        raise InputError(f"rotations={rotations!r}, expected a whole number of at least 2 so that the mean has a standard error")
+    listed = None if pairs is None or k == 1 else np.argwhere(np.triu(pairs, 1))
+    own = _top(J, k, listed)
     if own == 0:
         return Estimate(math.nan, math.nan)
     if k == len(J):
@@ -158,12 +173,12 @@ def rotation_ratio_estimate(
     if own < LEAST:
         return Estimate(math.nan, math.nan)  # minors so far below the products of entries leave the range in rotated rows
     generator = np.random.default_rng(seed)
-    split, core = _outer_and_rest(J) if k == 2 else None, _core(J)
+    split = _outer_and_rest(J) if k == 2 and listed is None else None
+    J, listed = (J, None) if listed is None else _leaning(J, listed)
+    core = _core(J)
     tops = np.array(
         [
-            _top(_turned(core, len(J), generator), k, columns, listed)
-            if split is None
-            else _split_top(split, columns, listed, generator)
+            _top(_turned(core, len(J), generator), k, listed) if split is None else _split_top(split, generator)
             for _ in range(rotations)
         ]
     )

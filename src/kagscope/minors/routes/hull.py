@@ -32,6 +32,7 @@ from kagscope.minors.threads import map_blocks
 
 SINGULAR = 1e-6  # squared sine between the rows below which the pair is turned into better coordinates first
 BRUTE = 48  # survivors above which the hull is built
+CANCELS = 1e-4  # largest minor of two columns, over the product of their largest entries, below which it is found again with care
 
 
 @njit(**KERNEL, fastmath={"reassoc", "nnan", "nsz"})
@@ -267,11 +268,17 @@ def _pair_tops(columns, pairs, tops):  # type: ignore[no-untyped-def]
     m = columns.shape[1]
     for p in range(pairs.shape[0]):
         x, y = columns[pairs[p, 0]], columns[pairs[p, 1]]
-        best = 0.0
+        best = size_x = size_y = 0.0
         for i in range(m):
             s, t = x[i], y[i]
+            size_x, size_y = max(size_x, abs(s)), max(size_y, abs(t))
             for j in range(i):
                 best = max(best, abs(s * y[j] - t * x[j]))
+        if best < CANCELS * size_x * size_y:
+            best = 0.0
+            for i in range(m):
+                for j in range(i):
+                    best = max(best, abs(det2(x[i], x[j], y[i], y[j])))
         tops[p] = best
 
 
