@@ -42,8 +42,17 @@ MATRICES: dict[str, tuple[Any, str]] = {
     "torch integers": (torch.ones(3, 3, dtype=torch.int64), "torch.int64"),
     "torch complex": (torch.ones(3, 3, dtype=torch.complex64), "torch.complex64"),
     "torch sparse": (torch.eye(3).to_sparse(), "to_dense"),
+    "torch without data": (torch.empty(3, 3, device="meta"), "without data"),
+    "torch nested": (torch.nested.nested_tensor([torch.ones(3, 3), torch.ones(3, 3)]), "nested"),
     "torch nan": (torch.tensor([[float("nan"), 1.0], [1.0, 1.0]]), "1 NaN"),
 }
+
+
+if np.finfo(np.longdouble).nmant > 52:  # entries are taken as given, and these round to others, to zero or beyond the range
+    ONE = np.ones((3, 3), dtype=np.longdouble)
+    MATRICES["more digits"] = ONE + np.eye(3) * np.longdouble(2) ** -60, "longdouble|float128"
+    MATRICES["below the range"] = ONE * np.longdouble("1e-3000"), "longdouble|float128"
+    MATRICES["beyond the range"] = ONE * np.longdouble("1e3000"), "longdouble|float128"
 
 
 @pytest.mark.parametrize("name", list(MATRICES))
@@ -161,6 +170,36 @@ def test_factored(name: str) -> None:
         kag.factored_minor_moments(W, d, **arguments)
 
 
+@pytest.mark.parametrize("seed", [-1, 0.5, True, None, "a"])
+@pytest.mark.parametrize(
+    "function",
+    [kag.haar_mean_s1, kag.rotation_ratio, lambda J, seed: kag.rotation_ratio(J, 2, "max", seed=seed), kag.published_scores],
+)
+def test_seeds_of_rotations(function: Any, seed: Any) -> None:
+    with pytest.raises(InputError, match=f"seed={seed!r}"):
+        function(J, seed=seed)
+
+
+@pytest.mark.parametrize("rotations", [0, 2.5, True, "3", None])
+def test_numbers_of_rotations(rotations: Any) -> None:
+    with pytest.raises(InputError, match=f"rotations={rotations!r}"):
+        kag.rotation_ratio(J, 2, "max", rotations=rotations)
+
+
+@pytest.mark.parametrize("rel_error", [0, float("nan"), "x"])
+def test_errors_that_haar_means_cannot_aim_at(rel_error: Any) -> None:
+    with pytest.raises(InputError, match="rel_error="):
+        kag.haar_mean_s1(J, 3, rel_error=rel_error)
+
+
+def test_what_was_known_is_of_these_minors() -> None:
+    other = kag.minor_moments(J, 3, moments=("s1",))
+    with pytest.raises(InputError, match="known: expected moments of k=2"):
+        kag.minor_moments(J, 2, known=other)
+    with pytest.raises(InputError, match="each of 2 selections"):
+        kag.minor_moments(J, 3, [kag.All(), kag.Ball(1)], known=[other], **IMAGE)
+
+
 def test_kinds_of_rotation() -> None:
     with pytest.raises(InputError, match="'mean'"):
         kag.rotation_ratio(J, kind="mean")
@@ -193,4 +232,4 @@ def test_exact_beyond_memory() -> None:
     with pytest.raises(InputError, match=r"GiB and .* s a matrix, beyond memory_budget"):
         kag.minor_moments(np.ones((5, 500)), 3, method="exact")
     with pytest.raises(InputError, match="memory_budget=1000"):
-        kag.minor_moments(J, 2, memory_budget=1000)
+        kag.minor_moments(J, 2, method="exact", memory_budget=1000)

@@ -154,6 +154,7 @@ def test_files_of_other_contents(tmp_path: Path, content: Any, named: str) -> No
         ({"a": torch.ones(3)}, {}, "matrix 'a' has shape"),
         ({"a": torch.ones(2, 3, 3)}, {}, "matrix 'a' has shape"),
         ({"a": torch.eye(3), "b": torch.eye(3).int()}, {}, "matrix 'b'"),
+        ({1: torch.eye(3), "1": 2 * torch.eye(3)}, {}, "1, '1' are not all different"),
         ({"a": torch.full((3, 3), torch.inf)}, {}, "matrix 'a'.*infinite"),
         ({"a": torch.eye(3)}, {"layers": ["1"]}, "layers"),
         ({"a": torch.eye(3)}, {"scores": ["kernel_alignment"]}, "kernel_alignment"),

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kagscope as kag
+from battery import determinant
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
+from kagscope.minors.careful import integers
 from kagscope.minors.moments import Bins
 from kagscope.minors.routes.determinants import minor_matrix
 from kagscope.minors.subsets import complete_pairs
@@ -94,6 +96,18 @@ def test_exact_powers_of_two_open_their_bin() -> None:
     first, counts, zeros = kag.minor_moments(np.diag([1.0, 2.0, 4.0]), 2).histogram
     assert (first, zeros) == (8, 6)
     assert counts[[0, 8, 16]].tolist() == [1, 1, 1]
+
+
+def test_near_zero_of_exact_moments_is_off_by_the_bin_that_is_cut() -> None:
+    """Which was its error in tables; `stderr` said 0."""
+    for J in (np.random.default_rng(5).normal(size=(2, 6, 9)), np.random.default_rng(5).normal(size=(6, 9))):
+        m = kag.minor_moments(J, 2)
+        sizes = np.array([minor_matrix(one, 2).ravel() for one in J.reshape(-1, 6, 9)])
+        true = (sizes <= sizes.mean(axis=1, keepdims=True) / 1024).mean(axis=1)
+        assert (m.stderr["near_zero"] >= np.abs(m.near_zero - true.reshape(np.shape(m.near_zero)))).all()
+        assert np.shape(m.stderr["near_zero"]) == np.shape(m.near_zero)
+        assert not m.stderr  # nothing was sampled
+    assert kag.minor_moments(np.array([[1.0, 1.0]]), 1).stderr["near_zero"] == 0
 
 
 def test_near_zero_by_hand() -> None:
@@ -188,6 +202,33 @@ def test_zero_rows() -> None:
         kag.zero_rows(J, threshold=-1.0)
 
 
+def test_rows_below_the_range_are_not_zero() -> None:
+    """Of minors of 1e-400 every mean rounded to 0, and so did the mean of one smallest number among zeros."""
+    J = rng.normal(size=(4, 6))
+    for k in (1, 2, 3):
+        assert kag.zero_rows(1e-200 * J, k) == kag.zero_rows(5e-324 * np.rint(4 * J) + np.eye(4, 6), k) == 0
+        assert kag.zero_rows(np.concatenate([J, J[:2]]), k) == pytest.approx((0, 2 / 15, 8 / 20)[k - 1])
+    assert kag.zero_rows(np.array([[5e-324, 0, 0], [1.0, 1.0, 1.0], [0, 0, 0]])) == 1 / 3
+    assert kag.row_means(np.full((1, 4), 1.7e308)).tolist() == [1.7e308]
+    between = np.array(
+        [[1e200, 1e-200], [1e200, 2e-200], [1e-200, 1e200]]
+    )  # whose smaller entries leave the range beside the others
+    assert kag.row_means(between, 2) == pytest.approx([1.0, math.inf, math.inf], rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_column_divergence_of_any_order(k: int, scale: float) -> None:
+    """It was NaN at these scales, and of minors that are rounding alone where the rank is below k: 4.7 nats."""
+    J = rng.normal(size=(5, 7))
+    assert kag.column_divergence(J * scale, k) == pytest.approx(kag.column_divergence(J, k), rel=1e-9)
+    assert kag.column_divergence(J * 10.0 ** rng.integers(-60, 60, size=7), k) == pytest.approx(
+        kag.column_divergence(J, k), rel=1e-9
+    )
+    thin = rng.integers(-9, 9, size=(5, k - 1)) @ rng.integers(-9, 9, size=(k - 1, 7))
+    assert math.isnan(kag.column_divergence(thin.astype(float), k))
+
+
 def test_column_divergence() -> None:
     assert kag.column_divergence(np.ones((4, 5))) == pytest.approx(0, abs=1e-12)
     own = np.array([[1.0, 3.0], [3.0, 1.0]])
@@ -215,6 +256,21 @@ def test_row_means_and_pair_map(k: int) -> None:
             assert (maps[name] == maps[name].T).all()
 
 
+@pytest.mark.parametrize("powers", [(-200, 200), (-90, 0), (-150, 200), (0, 200)])
+def test_windows_and_maps_on_scales_of_their_own(powers: tuple[int, int]) -> None:
+    """Windows on columns far below the others had no PR, and their entries of the map were 0."""
+    J = np.random.default_rng(6).normal(size=(4, 6)) * 10.0 ** np.repeat(np.array(powers, dtype=float), 3)
+    window = kag.Window((0, 1), 1)
+    (found,), wanted = kag.window_moments(J, [(0, 1)], 1, (1, 6)), kag.minor_moments(J, 2, window, image_shape=(1, 6))
+    for name in ("participation_ratio", "ipr", "effective_minors"):
+        assert getattr(found, name) == pytest.approx(getattr(wanted, name), rel=1e-12)
+    mapped = kag.column_pair_map(J)
+    for name in ("s1", "s2", "s4"):
+        for a, b in ((0, 1), (1, 2), (0, 3), (3, 4)):
+            pair = kag.minor_moments(J[:, [a, b]], 2, moments=(name,))
+            assert mapped[name][a, b] == pytest.approx(getattr(pair, name), rel=1e-12, abs=0)
+
+
 @pytest.mark.parametrize("k", [4, 5])
 def test_larger_orders_by_brute_force(k: int) -> None:
     J = rng.normal(size=(6, 7))
@@ -228,6 +284,41 @@ def test_larger_orders_by_brute_force(k: int) -> None:
     assert m.entropy == pytest.approx((M * np.log(M)).sum(), rel=1e-12)
     ball = kag.minor_moments(J, k, kag.Ball(k - 1), positions=np.arange(7), method="exact")
     assert ball.count == math.comb(6, k) * (7 - k + 1)
+
+
+@pytest.mark.parametrize("order", [12, 20, 50, 70, 150])
+def test_one_minor_of_large_order(order: int) -> None:
+    """Listing its one column set took hours from 20 on, and from about 300 it was 0, called exact."""
+    J = np.random.default_rng(order).normal(size=(order, order))
+    m = kag.minor_moments(J, order)
+    assert math.log(m.sums["s1"][0]) + order * m.exponent[0] * math.log(2) == pytest.approx(np.linalg.slogdet(J)[1], abs=1e-10)
+    assert m.exact
+    assert (m.participation_ratio, m.ipr, m.kl_uniform) == pytest.approx((1, 1, 0), abs=1e-12)
+    twice = np.repeat(J, [2] + [1] * (order - 1), axis=1)
+    found = kag.minor_moments(twice, order)  # that of either copy; of both, nothing: in whole numbers, k! products each
+    assert (found.histogram.zeros, found.histogram.counts.sum()) == (order - 1, 2)
+    assert found.participation_ratio == pytest.approx(2**-0.5, rel=1e-10)
+
+
+@pytest.mark.parametrize("k", [4, 5])
+def test_nearly_dependent_rows_of_larger_minors(k: int) -> None:
+    """Each minor within 1e-10 of that in whole numbers, also where all are small beside the lengths of their columns."""
+    random = np.random.default_rng(k)
+    thin = random.normal(size=(6, 3)) @ random.normal(size=(3, 7)) + 1e-4 * random.normal(size=(6, 7))
+    whole, exponent = integers(thin)
+    chosen = [(list(R), list(C)) for R in combinations(range(6), k) for C in combinations(range(7), k)]
+    wanted = sum(abs(determinant(whole[np.ix_(R, C)].tolist())) for R, C in chosen) * Fraction(2) ** (k * exponent)
+    assert kag.minor_moments(thin, k).s1 == pytest.approx(float(wanted), rel=1e-10)
+
+
+def test_more_minors_than_floats_count() -> None:
+    J = np.random.default_rng(0).normal(size=(2, 3))
+    few = kag.minor_moments(J, 2)
+    many = replace(few, count=10**400)
+    assert many.pr_normalized == 0
+    assert many.kl_uniform - few.kl_uniform == pytest.approx(400 * math.log(10) - math.log(3), rel=1e-12)
+    with pytest.raises(InputError, match="10\\^300 minors"):
+        kag.minor_moments(np.ones((520, 520)), 260)
 
 
 @pytest.mark.parametrize("selection", [kag.All(), kag.Ball(2)])

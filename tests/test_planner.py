@@ -47,6 +47,19 @@ def test_pairs_by_formula(matrix: np.ndarray, chosen: kag.Selection, wanted: tup
         assert found(name, alone) == pytest.approx(found(name, beside), rel=1e-12)
 
 
+def test_what_cannot_be_listed_is_drawn_unless_exact_was_asked_for() -> None:
+    """``auto`` refused 3 x 20,000, advising itself."""
+    wide = rng.normal(size=(3, 4000))
+    drawn = kag.minor_moments(wide, 2, memory_budget=2**24)
+    assert not drawn.exact
+    assert drawn.kl_uniform == pytest.approx(
+        kag.minor_moments(wide, 2, method="exact").kl_uniform, abs=5 * drawn.stderr["kl_uniform"]
+    )
+    with pytest.raises(InputError, match="memory_budget"):
+        kag.minor_moments(wide, 2, method="exact", memory_budget=2**24)
+    assert kag.minor_moments(wide, 1, memory_budget=1).exact
+
+
 def test_what_is_not_asked_for_costs_nothing() -> None:
     grams_of, areas_of = "kagscope.minors.routes.power_grams.pair_powers", "kagscope.minors.routes.zonogon.row_pair_areas"
     with mock.patch(grams_of) as grams, mock.patch(areas_of, return_value=np.ones(66)):

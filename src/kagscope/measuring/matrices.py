@@ -66,6 +66,8 @@ def measure_matrices(
     if not isinstance(matrices, Mapping) or not matrices:
         given = "empty" if isinstance(matrices, Mapping) else f"of type {type(matrices).__name__}"
         raise InputError(f"matrices is {given}; expected a mapping from names to matrices, such as {{'layer 3': J}}")
+    if len({str(name) for name in matrices}) < len(matrices):
+        raise InputError(f"matrices: {listing([repr(name) for name in matrices])} are not all different as texts; rename some")
     checked = {str(name): _check(matrix, str(name), chosen) for name, matrix in matrices.items()}
     since = time.perf_counter()
     state, haar = State(chosen), State(chosen)

@@ -61,10 +61,14 @@ def as_tensor(value: Any, name: str) -> Any:
     """A float64 tensor with the values of a real floating-point one, where it lies, without gradients.
 
     Raises:
-        InputError: sparse, quantised, integer or complex.
+        InputError: sparse, quantised, nested, without data, integer or complex.
     """
     import torch
 
+    if value.is_nested or value.is_meta:
+        raise InputError(
+            f"{name} is a {'nested tensor' if value.is_nested else 'tensor without data (meta)'}, expected a plain one"
+        )
     if value.layout != torch.strided or value.is_quantized:
         raise InputError(f"{name} is a sparse or quantised tensor ({value.layout}); pass {name}.to_dense()")
     if not value.is_floating_point():
@@ -107,10 +111,13 @@ def as_numpy(value: Any, name: str) -> FloatArray:
         raise InputError(f"{name} is a masked array; fill the masked entries first, with {name}.filled(0.0) if zero is meant")
     if value.dtype.kind != "f" and value.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
         raise InputError(f"{name} has dtype {value.dtype}, expected a real floating-point one; convert with {name}.astype(float)")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         converted = np.asarray(value, dtype=np.float64)
-    if value.dtype.itemsize > 8 and not np.isfinite(converted).all() and np.isfinite(value).all():
-        raise InputError(f"{name} holds {value.dtype} entries beyond the range of float64; scale the matrix first")
+    if value.dtype.itemsize > 8 and ((converted != value) & ~np.isnan(value)).any():
+        raise InputError(
+            f"{name} holds {value.dtype} entries that float64 does not have; if rounding them is meant, scale the matrix to its "
+            f"range and pass {name}.astype(float)"
+        )
     return converted
 
 
@@ -179,6 +186,13 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     if value not in choices:
         raise InputError(f"{name}={value!r}, expected {' or '.join(repr(choice) for choice in choices)}")
     return str(value)
+
+
+def check_seed(value: Any) -> int:
+    """``value`` as an int of at least 0. Raises :class:`InputError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise InputError(f"seed={value!r}, expected a whole number of at least 0")
+    return int(value)
 
 
 def check_positive(name: str, value: Any, meaning: str) -> float:

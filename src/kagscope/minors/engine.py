@@ -19,11 +19,13 @@ from kagscope.minors._input import (
     check_k,
     check_moments,
     check_positive,
+    check_seed,
     device_of,
 )
 from kagscope.minors.moments import Moments
 from kagscope.minors.plan import Plan
 from kagscope.minors.routes.auto import Auto
+from kagscope.minors.routes.determinants import COUNTLESS
 from kagscope.minors.subsets import cached_counts
 from kagscope.minors.task import Matrices, Task
 
@@ -109,19 +111,25 @@ def minor_moments(
     check_choice("method", method, ("auto", "exact", "sampled"))
     check_positive("rel_error", rel_error, "the relative standard error that sampling aims at")
     check_positive("memory_budget", memory_budget, "bytes")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InputError(f"seed={seed!r}, expected a whole number of at least 0")
+    seed = check_seed(seed)
     layout = make_layout(columns, image_shape, positions, groups)
     selections, listed = as_selections(All() if selection is None else selection)
     counts = cached_counts(tuple(selections), layout, k)
     shared = Matrices(matrices, k)
     tasks = [
-        Task(shared, k, chosen, count, layout, wanted, method, rel_error, int(seed), memory_budget)
+        Task(shared, k, chosen, count, layout, wanted, method, rel_error, seed, memory_budget)
         for chosen, count in zip(selections, counts, strict=True)
     ]
     if known is not None:
         given = [known] if isinstance(known, Moments) else list(known)
+        if len(given) != len(tasks) or any((one.k, len(one)) != (k, len(matrices)) for one in given):
+            raise InputError(f"known: expected moments of k={k} of {len(matrices)} matrices for each of {len(tasks)} selections")
         tasks = [replace(task, known=_known(task, one)) for task, one in zip(tasks, given, strict=True)]
+    if wanted != {"s2"} and (lost := [task for task in tasks if task.minors > COUNTLESS]):
+        raise InputError(
+            f"k={k} over {lost[0].chosen} has more than 10^300 minors, which floats do not count; only S2 is known of so many: "
+            'moments=("s2",)'
+        )
     results = Auto().run(tasks)
     results = [replace(result, batched=batched, device=device, plan=_copied(result.plan, device)) for result in results]
     return results if listed else results[0]

@@ -13,9 +13,11 @@ from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout, real_array
 from kagscope.columns.selections import Window
 from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, placed
+from kagscope.minors.engine import minor_moments
 from kagscope.minors.moments import Moments
+from kagscope.minors.own_scale import LEAST
 from kagscope.minors.routes.enumeration import pair_sums
-from kagscope.minors.scaling import nonzero_rows, normalise
+from kagscope.minors.scaling import nonzero_rows, normalise, times_power_of_two
 from kagscope.minors.subsets import complete_pairs
 
 if TYPE_CHECKING:
@@ -39,12 +41,12 @@ def column_pair_map(J: MatrixLike) -> dict[str, FloatArray | Tensor]:
     if batched:
         raise InputError(f"J has shape {matrices.shape}; a column pair map is of one matrix (m, n): call it for each")
     check_k(2, *matrices.shape[1:])
-    normalised, exponent = normalise(matrices)
+    columns = np.frexp(np.abs(matrices[0]).max(axis=0))[1].astype(np.int64)  # of each, or pairs of small ones leave the range
+    normalised, exponent = normalise(times_power_of_two(matrices, -columns), 2)
+    up = 2 * exponent[0] + columns[:, None] + columns
     with np.errstate(over="ignore", under="ignore"):
-        maps = {
-            name: np.ldexp(values, 2 * power * exponent[0])
-            for power, (name, values) in zip((1, 2, 4), _map(normalised[0]).items(), strict=True)
-        }
+        found = _map(normalised[0])
+        maps = {name: np.ldexp(values, power * up) for power, (name, values) in zip((1, 2, 4), found.items(), strict=True)}
     return placed(maps, device_of(J))
 
 
@@ -110,7 +112,7 @@ def window_moments(
         raise InputError("radius is empty; give one radius, or several in a list")
     windows = [Window(tuple(center), one) for one in radii for center in places]
     inside = np.stack([window.columns(layout) for window in windows]).astype(np.float64)
-    normalised, exponent = normalise(matrices)
+    normalised, exponent = normalise(matrices, 2)
     found: dict[str, list[FloatArray]] = {"s1": [], "s2": [], "s4": []}
     for matrix in normalised:
         for name, values in _map(matrix).items():
@@ -127,4 +129,7 @@ def window_moments(
         )
         for index, count in enumerate(counts)
     ]
+    for index, window in enumerate(windows):
+        if counts[index] and any((values < LEAST).any() for values in moments[index].sums.values()):
+            moments[index] = minor_moments(J, 2, window, moments=CHEAP, image_shape=image_shape, positions=positions)
     return [moments[at : at + len(places)] for at in range(0, len(moments), len(places))] if several else moments

@@ -7,7 +7,7 @@ they are undefined: NaN.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from math import gcd
+from math import gcd, log, log2
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -65,7 +65,8 @@ def participation_ratio(moments: Moments) -> Values:
 def pr_normalized(moments: Moments) -> Values:
     """S1^2 / (N S2), in [1/N, 1]: 1 is uniform (arXiv 2509.12326; the physics convention)."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
-    return moments.out(quotient((s1 / max(moments.count, 1)) * s1, s2))
+    shift = max(moments.count.bit_length() - 1000, 0)  # beyond the range of floats
+    return moments.out(quotient(np.ldexp(s1 / max(moments.count >> shift, 1), -shift) * s1, s2))
 
 
 @register(
@@ -112,7 +113,7 @@ def kl_uniform(moments: Moments) -> Values:
     """ln N + E / S1 - ln S1: divergence of p = M / S1 from uniform, 0 where all minors are equal (arXiv 2511.21626 code)."""
     s1, entropy = moments.normalised("s1"), moments.normalised("entropy")
     safe = np.where(s1 > 0, s1, 1.0)
-    value = np.log(float(max(moments.count, 1))) + entropy / safe - np.log(safe)
+    value = log(max(moments.count, 1)) + entropy / safe - np.log(safe)
     return moments.out(np.where(s1 > 0, value, np.nan))
 
 
@@ -305,7 +306,7 @@ def _mean_position(moments: Moments) -> FloatArray:
     """(B,) 8 log2(mean M), the position of the mean in bins; NaN where S1 = 0."""
     s1 = moments.normalised("s1")
     with np.errstate(divide="ignore", invalid="ignore"):
-        position = 8 * (np.log2(s1) - np.log2(float(max(moments.count, 1))) + moments.k * moments.exponent)
+        position = 8 * (np.log2(s1) - log2(max(moments.count, 1)) + moments.k * moments.exponent)
     return np.where(s1 > 0, position, np.nan)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,12 +28,13 @@ GROUPS = 16  # of replicates, each with a histogram of its own
 
 
 class _Errors(dict[str, Any]):
-    """Standard errors by name; 0 for what is exact."""
+    """Standard errors by name; of what is not sampled 0, but for scores that have an error all the same."""
 
     zero: Any = 0.0
+    own: Mapping[str, Callable[[], Any]] = {}
 
     def __missing__(self, name: str) -> Any:
-        return self.zero
+        return self.own[name]() if name in self.own else self.zero
 
 
 class Histogram(NamedTuple):
@@ -78,7 +79,7 @@ class Bins(NamedTuple):
         return Bins(first, left[:, :-1], left[:, -1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
     """Sums over the minors of one matrix, or of each matrix of a batch.
 
@@ -110,8 +111,8 @@ class Moments:
     replicates: Mapping[str, FloatArray] = field(default_factory=dict)
     unknown: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     batched: bool = False
-    plan: Plan | None = field(default=None, compare=False)
-    device: Any = field(default=None, compare=False)
+    plan: Plan | None = None
+    device: Any = None
 
     # -- reading ----------------------------------------------------------------------------------------------------------------
 
@@ -183,7 +184,7 @@ class Moments:
     def stderr(self) -> dict[str, Values]:
         """Standard error by moment (and score) name, for what was sampled; NaN where it is not known. Empty when all is exact.
 
-        Reading that of an exact moment gives 0.
+        Reading that of an exact moment gives 0, that of ``near_zero`` the share of the one bin that its threshold cuts.
         """
         found: dict[str, FloatArray] = {}
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -204,6 +205,11 @@ class Moments:
                     found[score.function.__name__] = by_draws
         errors = _Errors({name: self.out(value) for name, value in found.items()})
         errors.zero = self.out(np.zeros(len(self)))
+        errors.own = {
+            one.function.__name__: partial(one.error, self)
+            for one in moment_scores.of_moments()
+            if one.error is not None and self._has(one.moments)
+        }
         return errors
 
     def _has(self, names: Collection[str]) -> bool:

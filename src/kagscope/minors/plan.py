@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 AUTO_SECONDS = 20.0  # one matrix, one reference core: beyond, ``auto`` samples
@@ -74,8 +75,8 @@ class Plan:
         """The plan in a few lines."""
         batch, rows, columns = self.shape
         lines = [
-            f"{self.count:.4g} minors of order {self.k} over {self.selection}, each of {batch} matrices with {rows} rows, "
-            f"{columns} columns"
+            f"{Decimal(self.count):.4g} minors of order {self.k} over {self.selection}, "
+            f"each of {batch} matrices with {rows} rows, {columns} columns"
         ]
         lines += [f"  {name}: {route}" for name, route in self.routes.items()]
         if self.work:

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import Layout, Place, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, Window, as_selections
-from kagscope.minors._input import MatrixLike, Values, as_matrices, check_choice, check_k, device_of, placed
+from kagscope.minors._input import (
+    MatrixLike,
+    Values,
+    as_matrices,
+    check_choice,
+    check_k,
+    check_positive,
+    check_seed,
+    device_of,
+    placed,
+)
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.haar import MOST_BITS, haar_constant, haar_mean_s1_estimate
 from kagscope.minors.moment_scores import rotation_ratio_error, rotation_ratio_of_pr
@@ -100,7 +110,8 @@ def haar_mean_s1(
         NaN where only column sets that span nothing were drawn.
     """
     matrices, batched = as_matrices(J)
-    k = check_k(k, *matrices.shape[1:])
+    k, seed = check_k(k, *matrices.shape[1:]), check_seed(seed)
+    check_positive("rel_error", rel_error, "the relative standard error that sampling aims at")
     layout = make_layout(matrices.shape[2], image_shape, positions, groups)
     selections, listed = as_selections(All() if selection is None else selection)
     even = all(2 * bit_span(matrix) <= MOST_BITS for matrix in matrices)
@@ -233,7 +244,7 @@ def rotation_ratio(
     """
     check_choice("kind", kind, ("pr", "max"))
     matrices, batched = as_matrices(J)
-    k = check_k(k, *matrices.shape[1:])
+    k, seed = check_k(k, *matrices.shape[1:]), check_seed(seed)
     layout = make_layout(matrices.shape[2], image_shape, positions, groups)
     selections, listed = as_selections(All() if selection is None else selection)
     where = {"image_shape": image_shape, "positions": positions, "groups": groups}

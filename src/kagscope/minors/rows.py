@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, placed
+from kagscope.minors.engine import minor_moments
 from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.routes.zonogon import balanced_rows, row_pair_areas
-from kagscope.minors.routes.zonotope import row_triple_volumes
+from kagscope.minors.routes.zonotope import ENTRY_BITS, MOST_BITS, row_triple_volumes
+from kagscope.minors.scaling import column_span, entry_span
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +30,8 @@ def row_means(J: MatrixLike, k: int = 1) -> FloatArray | Tensor:
         k: 1 to 3; exact.
 
     Returns:
-        (C(m, k),) float64 array, or (B, C(m, k)) for a batch; tensors on the device of J if that is CUDA.
+        (C(m, k),) float64 array, or (B, C(m, k)) for a batch; tensors on the device of J if that is CUDA. A mean is 0 only where
+        every minor is: below the range it is the smallest number above 0.
 
     Raises:
         InputError: an unusable matrix, or k beyond 3.
@@ -38,16 +41,23 @@ def row_means(J: MatrixLike, k: int = 1) -> FloatArray | Tensor:
     k = check_k(k, m, n)
     if k > 3:
         raise InputError(f"k={k}: row means are exact for k = 1, 2, 3; choose one of these")
-    with np.errstate(over="ignore", under="ignore"):
-        means = np.stack([_row_sums(np.ascontiguousarray(matrix), k) for matrix in matrices]) / comb(n, k)
+    sets = row_subsets(m, k)
+    means = np.stack([_row_means(np.ascontiguousarray(matrix), k, sets) for matrix in matrices])
     return placed(means if batched else means[0], device_of(J))
 
 
-def _row_sums(matrix: FloatArray, k: int) -> FloatArray:
-    """Sums over the columns for each row subset, every row scaled by a power of two of its own on the way."""
-    if k == 1:
-        rows, exponents = balanced_rows(matrix)
-        return np.ldexp(np.abs(rows).sum(axis=1), exponents)
-    if k == 2:
-        return row_pair_areas(matrix)
-    return row_triple_volumes(matrix, row_subsets(len(matrix), 3))
+def _row_means(matrix: FloatArray, k: int, sets: NDArray[np.int64]) -> FloatArray:
+    """Means for each row subset, every row scaled by a power of two of its own; what is not zero is never rounded to it."""
+    rows, powers = balanced_rows(matrix)
+    exponents = powers[sets].sum(axis=1)
+    if k > 1 and (column_span(matrix) > MOST_BITS or entry_span(matrix) > ENTRY_BITS):  # some would leave the range beside others
+        found = [minor_moments(matrix[rows], k, moments=("s1",)) for rows in sets]
+        sums, exponents = (
+            np.array([value[0] for value in part])
+            for part in zip(*((one.sums["s1"], k * one.exponent) for one in found), strict=True)
+        )
+    else:
+        sums = np.abs(rows).sum(axis=1) if k == 1 else row_pair_areas(rows) if k == 2 else row_triple_volumes(rows, sets)
+    with np.errstate(over="ignore", under="ignore"):
+        means = np.ldexp(sums / comb(matrix.shape[1], k), exponents)
+    return np.where(sums == 0, 0.0, np.maximum(means, np.finfo(np.float64).smallest_subnormal))

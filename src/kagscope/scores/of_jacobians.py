@@ -19,7 +19,7 @@ from kagscope.minors.published import drawn_rotation_ratio
 from kagscope.minors.rotated import rotation_ratio_estimate
 from kagscope.minors.routes.determinants import minor_matrix
 from kagscope.minors.rows import row_means
-from kagscope.minors.scaling import normalise
+from kagscope.minors.scaling import normalise, times_power_of_two
 from kagscope.registry import register
 
 
@@ -199,10 +199,13 @@ def column_divergence(J: MatrixLike, k: int = 1) -> Values:
     """
     matrices, batched = as_matrices(J)
     check_k(k, *matrices.shape[1:])
-    return _per_matrix(np.array([_column_divergence(minor_matrix(matrix, k)) for matrix in matrices]), batched, J)
+    return _per_matrix(np.array([_column_divergence(matrix, k) for matrix in matrices]), batched, J)
 
 
-def _column_divergence(minors: FloatArray) -> float:
+def _column_divergence(matrix: FloatArray, k: int) -> float:
+    columns = np.frexp(np.abs(matrix).max(axis=0))[1].astype(np.int64)
+    even = times_power_of_two(matrix, -columns)  # a factor of all minors of a column set, which its column loses anyway
+    minors = minor_matrix(even, k, int(normalise(even[None], k)[1][0]))
     largest = minors.max(axis=0)
     columns = minors[:, largest > 0] / largest[largest > 0]
     count = columns.shape[1]

@@ -96,19 +96,18 @@ class Auto:
         work = _work(task, formulas)
         visiting = _work(task, self._visit(task))
         cheaper = (task.k == 2 and "entropy" not in task.wanted) or reference_seconds(work) < reference_seconds(visiting)
-        too_many = (task.count or 0) * BYTES_A_SUBSET > task.memory_budget
-        if not (too_many or ((alone or task.k > 3) and cheaper)):
+        if _fits(task) and not ((alone or task.k > 3) and cheaper):
             return self._without_formulas(task)
         return formulas if _affordable(task, work) else self._sampled(task)
 
     def _without_formulas(self, task: Task) -> Choice:
         visit = self._visit(task)
-        return visit if _affordable(task, _work(task, visit)) else self._sampled(task)
+        return visit if _listable(task) and _affordable(task, _work(task, visit)) else self._sampled(task)
 
     def _after_formulas(self, task: Task) -> Choice:
         """Where formulas could not tell a sum from rounding."""
         visit = self._visit(task)
-        return visit if _affordable(task, _work(task, visit)) else {_sampler(task): task.wanted}
+        return visit if _listable(task) and _affordable(task, _work(task, visit)) else {_sampler(task): task.wanted}
 
     def _sampled(self, task: Task) -> Choice:
         """Formulas where they cost little, and draws for the rest."""
@@ -214,6 +213,16 @@ def _added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for kernel, steps in part.items():
             work[kernel] = work.get(kernel, 0.0) + steps
     return work
+
+
+def _fits(task: Task) -> bool:
+    """Whether a list of the column subsets fits the memory budget."""
+    return (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget
+
+
+def _listable(task: Task) -> bool:
+    """Whether column subsets may be listed: of single columns none are, and an exact request that does not fit is refused."""
+    return task.k == 1 or task.method == "exact" or _fits(task)
 
 
 def _affordable(task: Task, work: dict[str, float]) -> bool:
