@@ -1,6 +1,7 @@
 """The page of a full run: claims, findings and figures of a study's folder as docs/results/.
 
-    python docs/make_results.py out/mnist --minutes 12.3 [--memory 1.9] [--note "A sentence on time."]
+    python docs/make_results.py out/mnist10k --minutes 12.3 [--memory 1.9] [--note "A sentence on time."]
+    python docs/make_results.py out/mnist --page mnist --figures pr_ratio_by_radius scores_by_step --minutes 31
 
 Everything on the page comes from the study's files; time and memory of the whole command, which no file knows, are given.
 """
@@ -77,6 +78,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, required=True, help="wall-clock time of the whole command")
     parser.add_argument("--memory", type=float, help="largest resident memory of one process, GiB")
     parser.add_argument("--note", default="", help="a sentence on time")
+    parser.add_argument("--page", default="README", help="its name; figures of another page than the README carry it")
+    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES))
     options = parser.parse_args()
     store = RunStore.existing(options.study)
     study, claims = store.study, json.loads((options.study / "claims.json").read_text())
@@ -124,11 +127,12 @@ def main() -> None:
         "",
     ]
     TARGET.mkdir(exist_ok=True)
-    for name, caption in FIGURES.items():
-        shutil.copy(options.study / "figures" / f"{name}.png", TARGET / f"{name}.png")
-        lines += [f"![{caption}]({name}.png)", "", caption, ""]
-    shutil.copy(options.study / "claims.json", TARGET / "claims.json")
-    (TARGET / "README.md").write_text("\n".join(lines))
+    prefix = "" if options.page == "README" else f"{options.page}_"
+    for name in options.figures:
+        shutil.copy(options.study / "figures" / f"{name}.png", TARGET / f"{prefix}{name}.png")
+        lines += [f"![{FIGURES[name]}]({prefix}{name}.png)", "", FIGURES[name], ""]
+    shutil.copy(options.study / "claims.json", TARGET / f"{prefix}claims.json")
+    (TARGET / f"{options.page}.md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

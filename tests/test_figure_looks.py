@@ -271,3 +271,11 @@ def test_correlations_that_too_few_seeds_leave_open_are_not_drawn_as_numbers() -
         kf.plot_correlations(related, outcome="accuracy")
     ax = kf.plot_relation(results, runs, layer="hidden1", relations=related)
     assert "too few seeds" in ax.get_title(loc="left")
+
+
+def test_no_field_of_a_map_says_minus_nothing() -> None:
+    numbers = _summary()
+    numbers["ratio"] = np.where(numbers["training"] == numbers["training"].iloc[0], -1e-3, 1.0)
+    drawn = kf.plot_phase(numbers, x="training", y="width")
+    said = {text.get_text() for text in drawn.texts}
+    assert "0.00" in said and not any("−0.00" in one for one in said)

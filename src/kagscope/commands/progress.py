@@ -68,7 +68,7 @@ class Console:
             self._show(f"measuring {_short(event['run'])}")
         elif kind == "run":
             self._one_more()
-            self._show(f"finished {_short(event['run'])}, test accuracy {event['accuracy']:.3f}")
+            self._show(f"finished {_short(event['run'])}, test accuracy {event['accuracy']:z.3f}")
         elif kind == "failed":
             self._one_more()
             self._say(f"failed {_short(event['run'])}: {event['error']}")

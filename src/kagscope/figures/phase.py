@@ -112,7 +112,7 @@ def _number(value: float, grid: np.ndarray) -> str:
     largest = float(np.nanmax(np.abs(grid)))
     if largest >= 100 or (0 < largest < 1e-3):
         return f"{value:.2g}"
-    return f"{value:.{2 if largest >= 0.1 else 3 if largest >= 0.01 else 4}f}".replace("-", "−")
+    return f"{value:z.{2 if largest >= 0.1 else 3 if largest >= 0.01 else 4}f}".replace("-", "−")
 
 
 def _sort(values: pd.Series[Any]) -> Sequence[Any]:

@@ -151,8 +151,8 @@ def _describe(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, 
             row = found.iloc[0]
             if row["rho"] != row["rho"]:
                 return "too few seeds for a correlation\nwithin settings"
-            said = f"within settings r = {row['rho']:.2f}\n({row['rho_low']:.2f}, {row['rho_high']:.2f}), {row['n']} seeds"
+            said = f"within settings r = {row['rho']:z.2f}\n({row['rho_low']:z.2f}, {row['rho_high']:z.2f}), {row['n']} seeds"
             return said.replace("-", "−")
     if n < 3 or points["geometry"].nunique() < 2 or points[outcome].nunique() < 2:
         return f"n = {n}"
-    return f"ρ = {stats.spearmanr(points['geometry'], points[outcome]).statistic:.2f}, n = {n}".replace("-", "−")
+    return f"ρ = {stats.spearmanr(points['geometry'], points[outcome]).statistic:z.2f}, n = {n}".replace("-", "−")

@@ -69,7 +69,7 @@ def run_findings(runs: pd.DataFrame, varied: Mapping[str, Sequence[str]]) -> lis
     each = [f"{name} (and with it {', '.join(others)})" if others else name for name, others in varied.items()]
     accuracy, names = float(runs["accuracy"].mean()), ", ".join(each) or "nothing"
     said = names.replace("_", " ")
-    text = f"{len(runs)} runs; varied: {said}. Mean test {accuracy_name(runs['data'])} {accuracy:.3f}."
+    text = f"{len(runs)} runs; varied: {said}. Mean test {accuracy_name(runs['data'])} {accuracy:z.3f}."
     return [Finding(text, code="runs", runs=len(runs), varied=names, accuracy=accuracy)]
 
 
@@ -93,7 +93,7 @@ def relation_findings(related: pd.DataFrame) -> list[Finding]:
     most = clear.iloc[int(clear["rho"].abs().to_numpy(dtype=float).argmax())]
     said = (
         f"The strongest of them: {most['score']} (k = {most['k']}, layer {most['layer']}) with {most['outcome']}: "
-        f"{most['rho']:.2f} ({most['rho_low']:.2f} to {most['rho_high']:.2f}). It is a correlation, not a cause."
+        f"{most['rho']:z.2f} ({most['rho_low']:z.2f} to {most['rho_high']:z.2f}). It is a correlation, not a cause."
     )
     numbers = {name: str(most[name]) for name in ("score", "layer", "outcome")} | {"k": int(most["k"])}
     return [found, Finding(said, code="strongest_relation", correlation=float(most["rho"]), **numbers)]

@@ -71,7 +71,7 @@ def _trend(tested: pd.DataFrame) -> Finding | None:
     axis = str(best["axis"])
     what = f"Scores of the whole image with a monotone trend over {axis}: {len(clear)} of {len(tested)} ({_how(best)})"
     way = f"{_score(best)} {'rises' if best['tau'] > 0 else 'falls'}"
-    end = f"; clearest: {way}, tau {best['tau']:.2f} ({best['tau_low']:.2f} to {best['tau_high']:.2f})." * bool(len(clear))
+    end = f"; clearest: {way}, tau {best['tau']:z.2f} ({best['tau_low']:z.2f} to {best['tau_high']:z.2f})." * bool(len(clear))
     numbers = _counts(tested, clear) | (_about(best) | {"tau": float(best["tau"])} if len(clear) else {})
     return Finding(what + (end or "."), code="trend", axis=axis, **numbers)
 
