@@ -38,6 +38,8 @@ settings.register_profile("thorough", derandomize=True, max_examples=300, deadli
 settings.register_profile("explore", derandomize=False, max_examples=300, deadline=None, print_blob=True)
 settings.load_profile("same")
 
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets whatever else runs here stretch seconds into minutes
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the kernels once, before workers start that would each do it."""
