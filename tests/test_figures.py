@@ -20,7 +20,7 @@ from hostile import HOSTILE, LAYER, TRAINING
 from kagscope import figures
 from kagscope.base.errors import InputError, OutputError
 from kagscope.figures.scales import figure_k_comparison
-from kagscope.figures.study import last_step, net_means, study_means
+from kagscope.figures.study import net_means, study_means
 from kagscope.figures.style import new_figure, save
 from kagscope.report import render_report
 from kagscope.tables import means
@@ -95,7 +95,7 @@ def test_selection_names(name: str, parsed: tuple[str, tuple[float, ...]]) -> No
 def test_the_points_drawn_are_the_means(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     ax = figures.plot_pr_by_radius(study[0], layer="hidden2", image_shape=SHAPE)
     expected = means.select(
-        last_step(study_means(study[0])),
+        means.final(study_means(study[0])),
         layer="hidden2",
         k=2,
         score="pr",

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from kagscope.studies import locks
-from kagscope.studies.locks import Leases
-from kagscope.studies.writer import writer, writer_is_dead
+from kagscope.studies.locks import Leases, writer, writer_is_dead
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:

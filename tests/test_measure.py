@@ -19,8 +19,7 @@ from kagscope.base.errors import DataError
 from kagscope.loading.weights import save_weights
 from kagscope.measuring.compare import compare
 from kagscope.measuring.layer_minors import LayerMinors
-from kagscope.measuring.observe import observe
-from kagscope.measuring.points import choose_points
+from kagscope.measuring.observe import choose_points, observe
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.tables.schema import SCORE_COLUMNS
 from layer_models import trained, values

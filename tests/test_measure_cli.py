@@ -21,7 +21,7 @@ from kagscope.cli import app
 from kagscope.commands.spec_options import option_name, spec_fields
 from kagscope.data import load
 from kagscope.loading import load_model, load_state, save_weights
-from kagscope.measuring.points import choose_points
+from kagscope.measuring.observe import choose_points
 from kagscope.measuring.report import Report
 from kagscope.measuring.spec import Budget, MeasureSpec
 from kagscope.studies.collect import Outcome

@@ -16,7 +16,7 @@ import kagscope as kag
 import layer_models as zoo
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import as_inputs
-from kagscope.measuring.points import choose_points
+from kagscope.measuring.observe import choose_points
 from kagscope.scores.of_representations import kernel_alignment
 from layer_models import Odd, values
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import kagscope as kag
-from kagscope.measuring.points import choose_points
+from kagscope.measuring.observe import choose_points
 from kagscope.measuring.spec import Budget, MeasureSpec
 from tracked import DATA, LABELS, small_net, train
 

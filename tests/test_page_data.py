@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from kagscope.base.errors import InputError
 from kagscope.columns.scales import window_centers, window_radii
 from kagscope.data import Dataset, load, load_local
-from kagscope.measuring.points import choose_points
-from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitStatistics
+from kagscope.measuring.observe import choose_points
+from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS
 from kagscope.minors.maps import window_moments
 from kagscope.studies import page_data as module
 from kagscope.studies.collect import Outcome
@@ -42,15 +42,16 @@ def test_of_each_setting_the_first_net_shows_its_units(folder: Path) -> None:
     first = results.drop_duplicates(["width", "training"])
     assert list(found["units"]) == [str(run) for run in first["run"]]
     for run, table in found["units"].items():
-        layers = UnitStatistics.from_table(table)
-        assert [(one.layer, one.what) for one in layers] == [("hidden1", WEIGHTS), ("hidden2", MEAN_ROW)]
+        layers = dict(iter(table.groupby("layer", sort=False)))
+        assert {name: one["what"].unique().tolist() for name, one in layers.items()} == {
+            "hidden1": [WEIGHTS],
+            "hidden2": [MEAN_ROW],
+        }
         weights = load_file(folder / "runs" / run / "weights.safetensors")
         last = max(int(name.partition("/")[0]) for name in weights)
-        assert np.array_equal(layers[0].rows, weights[f"{last}/hidden1.0.weight"].numpy())
-        for one in layers:
-            rows = results[
-                (results["run"] == run) & (results["step"] == last) & (results["layer"] == one.layer) & (results["k"] == 1)
-            ]
+        assert np.array_equal(np.stack(layers["hidden1"]["row"]), weights[f"{last}/hidden1.0.weight"].numpy())
+        for name, one in layers.items():
+            rows = results[(results["run"] == run) & (results["step"] == last) & (results["layer"] == name) & (results["k"] == 1)]
             assert one.zero_share.mean() == pytest.approx(rows[rows["score"] == "zero_rows"]["value"].mean())
 
 

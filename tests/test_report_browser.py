@@ -20,7 +20,6 @@ from figure_tables import make_claims, make_exhibits, make_provenance, make_tabl
 from hostile import LAYER, make_hostile_page
 from kagscope.base.messages import Finding
 from kagscope.figures.study import net_means, study_means
-from kagscope.measuring.unit_statistics import UnitStatistics
 from kagscope.report import write_report
 from kagscope.report.axes import axes_section, pack_axes
 from kagscope.report.numbers import number_cell, text_cell
@@ -202,7 +201,8 @@ def test_the_distributions_shown_are_those_of_the_table(browser: Browser, page: 
 
 def test_units_are_sorted_and_filtered(browser: Browser, page: Path, facts: dict[str, Any]) -> None:
     browser.open(page, "#s:layer=hidden2&width=8&training=augmented")
-    one = UnitStatistics.from_table(facts["units"]["augmented-w8-s0"])[1]
+    units = facts["units"]["augmented-w8-s0"]
+    one = units[units["layer"] == "hidden2"]
     assert [row[0] for row in shown(browser, "units")] == [str(unit) for unit in range(8)]
     assert [number(row[1]) for row in shown(browser, "units")] == pytest.approx(one.row_norm.tolist(), rel=1e-3)
     assert [number(row[3]) for row in shown(browser, "units")] == pytest.approx(one.alignment.tolist(), rel=1e-3)
@@ -217,10 +217,10 @@ def test_units_are_sorted_and_filtered(browser: Browser, page: Path, facts: dict
     assert "zero row at 100% of the points" in label
     # the picture: the largest weight of a unit is drawn in the strongest colour of its sign
     choose(browser, "unitfilter", "all")
-    place = int(np.abs(one.rows[0]).argmax())
+    place = int(np.abs(one["row"].iloc[0]).argmax())
     pixel = browser.run(f"""(() => {{ const c = document.querySelector('[data-units] canvas');
         return [...c.getContext('2d').getImageData({place % 8}, {place // 8}, 1, 1).data]; }})()""")
-    assert pixel == [*((179, 88, 6) if one.rows[0][place] > 0 else (84, 39, 136)), 255]
+    assert pixel == [*((179, 88, 6) if one["row"].iloc[0][place] > 0 else (84, 39, 136)), 255]
 
 
 def test_runs_sort_filter_and_show_their_configuration(browser: Browser, page: Path) -> None:

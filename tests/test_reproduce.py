@@ -22,7 +22,7 @@ from judging import CLAIM_FIELDS
 from kagscope.base.errors import InputError, OutputError
 from kagscope.data import load
 from kagscope.loading.weights import load_state
-from kagscope.measuring.points import choose_points
+from kagscope.measuring.observe import choose_points
 from kagscope.studies.collect import Outcome
 from kagscope.studies.execute.base import Failure, Report, Work
 from kagscope.studies.study import RunsFailed, run_study

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import kagscope as kag
 from kagscope.base.errors import DataError, InputError, OutputError
 from kagscope.loading.weights import save_weights
-from kagscope.measuring.points import choose_points
+from kagscope.measuring.observe import choose_points
 from kagscope.training.models import mlp
 
 INPUTS = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))

@@ -296,7 +296,7 @@ def grown(folder: Path, name: str, *overrides: str) -> list[int]:
 
 
 def test_tables_grow_while_a_study_computes(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kagscope.studies.growing.AT_LEAST", 2)
+    monkeypatch.setattr("kagscope.studies.study.AT_LEAST", 2)
     assert grown(tmp_path, "results.parquet") == [0, 0, 2, 2]
     for name in ("results.parquet", "curves.parquet"):
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / name), pd.read_parquet(finished / "out" / name))
@@ -305,7 +305,7 @@ def test_tables_grow_while_a_study_computes(finished: Path, tmp_path: Path, monk
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["results.parquet", "curves.parquet"])
 def test_tables_go_on_growing(name: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kagscope.studies.growing.AT_LEAST", 2)
+    monkeypatch.setattr("kagscope.studies.study.AT_LEAST", 2)
     copied(finished, tmp_path)
     # a study that grew holds four to begin with
     assert grown(tmp_path, name, "grid.seed=[0,1,2,3]") == [4, 4, 6, 6]
@@ -320,9 +320,9 @@ def test_tables_go_on_growing(name: str, finished: Path, tmp_path: Path, monkeyp
 
 
 def test_a_table_that_cannot_grow_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kagscope.studies.growing.AT_LEAST", 1)
+    monkeypatch.setattr("kagscope.studies.study.AT_LEAST", 1)
     tries = mock.Mock(side_effect=OutputError("no space left"))
-    with mock.patch("kagscope.studies.growing.join", tries):
+    with mock.patch("kagscope.studies.study.join", tries):
         outcome, events = run(tmp_path)
     assert len(outcome.runs) == len(events) == 4
     assert tries.call_count == 4

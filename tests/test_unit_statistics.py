@@ -14,7 +14,7 @@ from torch import nn
 
 import kagscope as kag
 from kagscope.measuring.report import Report
-from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitStatistics, UnitSums
+from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitSums
 
 
 @given(seed=st.integers(0, 10_000), batches=st.integers(1, 4), scale=st.sampled_from([1e-200, 1.0, 1e150]))
@@ -27,7 +27,7 @@ def test_sums_over_batches_are_the_means_over_points(seed: int, batches: int, sc
     for part in np.array_split(J, batches):
         sums.update(part)
     threshold = float(np.quantile(np.abs(J).mean(axis=2), 0.3))
-    found = sums.compute("1", [threshold])
+    found = sums.table("1", [threshold])
     unit = J / scale
     norms = np.linalg.norm(unit, axis=2)
     assert found.row_norm == pytest.approx(norms.mean(axis=0) * scale)
@@ -37,14 +37,14 @@ def test_sums_over_batches_are_the_means_over_points(seed: int, batches: int, sc
         assert found.alignment[2] == pytest.approx(np.nanmean(np.abs(unit[:, 2]).max(axis=1) / norms[:, 2]))
     assert np.isnan(found.alignment[1])
     if scale == 1.0:
-        assert found.rows == pytest.approx(J.mean(axis=0), rel=1e-5, abs=1e-6)
-    assert found.what == MEAN_ROW
+        assert np.stack(found["row"]) == pytest.approx(J.mean(axis=0), rel=1e-5, abs=1e-6)
+    assert (found["what"] == MEAN_ROW).all()
 
 
 def test_of_one_row_along_an_axis_the_alignment_is_one() -> None:
     sums = UnitSums()
     sums.update(np.array([[[0.0, -3.0, 0.0], [1.0, 1.0, 1.0]]]))
-    assert sums.compute("1", []).alignment == pytest.approx([1, 1 / np.sqrt(3)])
+    assert sums.table("1", []).alignment == pytest.approx([1, 1 / np.sqrt(3)])
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,15 @@ def report(nets: tuple[nn.Sequential, nn.Sequential, torch.Tensor]) -> Report:
 def test_units_of_a_measured_model_agree_with_its_table(
     report: Report, nets: tuple[nn.Sequential, nn.Sequential, torch.Tensor]
 ) -> None:
-    first, second = UnitStatistics.from_table(report.units)
-    assert (first.layer, first.what, second.layer, second.what) == ("1", WEIGHTS, "3", MEAN_ROW)
+    first, second = (one for _, one in report.units.groupby("layer", sort=False))
+    assert report.units.groupby("layer")["what"].unique().map(list).to_dict() == {"1": [WEIGHTS], "3": [MEAN_ROW]}
     weight = nets[0][0].weight
     assert isinstance(weight, torch.Tensor)
-    assert first.rows == pytest.approx(weight.detach().numpy(), rel=1e-6)
+    assert np.stack(first["row"]) == pytest.approx(weight.detach().numpy(), rel=1e-6)
     J = torch.stack([torch.autograd.functional.jacobian(lambda x: nets[0][:4](x), one) for one in nets[2]])
-    assert second.rows == pytest.approx(J.mean(dim=0).numpy(), rel=1e-4, abs=1e-6)
+    assert np.stack(second["row"]) == pytest.approx(J.mean(dim=0).numpy(), rel=1e-4, abs=1e-6)
     for one in (first, second):
-        rows = report.table[(report.table["layer"] == one.layer) & (report.table["k"] == 1)]
+        rows = report.table[(report.table["layer"] == one["layer"].iloc[0]) & (report.table["k"] == 1)]
         assert one.zero_share.mean() == pytest.approx(rows[rows["score"] == "zero_rows"]["value"].mean())
 
 

@@ -100,6 +100,6 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
     return [] if there == here else [f"{name} is {_short_json(there)} there and {_short_json(here)} here"]
 
 
-def _short_json(value: Any, longest: int = 60) -> str:
+def _short_json(value: Any) -> str:
     text = "not given" if value is None else json.dumps(value)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text if len(text) <= 60 else f"{text[:59]}…"

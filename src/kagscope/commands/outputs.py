@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kagscope.base.errors import InputError, OutputError
-from kagscope.base.folders import is_ours
-
-MARK = "report.json"  # by which the folder of a report is known
+from kagscope.base.files import is_ours
+from kagscope.measuring.report_files import MARK
 
 
 @dataclass(frozen=True)
@@ -26,24 +25,16 @@ class Targets:
     def check(self) -> None:
         """Raise :class:`OutputError` where one cannot be written, or :class:`InputError` where two are the same file."""
         files = [path for path in (self.html, self.csv, self.parquet) if path is not None]
-        if len({_full(path) for path in files}) < len(files):
+        if len({os.path.abspath(path) for path in files}) < len(files):
             raise InputError("--html, --csv and --parquet name the same file; give each its own")
         for path in files:
             if path.is_dir():
                 raise OutputError(f"{path} is a folder; give a file, such as {path / 'geometry'}{path.suffix or '.html'}")
             _check_folder(path.parent, f"cannot write {path}")
         if self.out is not None:
-            _check_out(self.out, MARK)
-
-
-def _check_out(out: Path, mark: str) -> None:
-    is_ours(out, mark, otherwise="was not written by this command", instead="give a new --out")
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    _check_folder(there, f"cannot write in {out}")
-
-
-def _full(path: Path) -> str:
-    return os.path.abspath(path)
+            is_ours(self.out, MARK, otherwise="was not written by this command", instead="give a new --out")
+            there = next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
+            _check_folder(there, f"cannot write in {self.out}")
 
 
 def _check_folder(folder: Path, what: str) -> None:

@@ -81,7 +81,7 @@ def prune(
             check_tolerance(value)
         check_new(out)
         from kagscope.commands.sources import Wanted, prepare
-        from kagscope.measuring.points import choose_points
+        from kagscope.measuring.observe import choose_points
         from kagscope.pruning.prune import prune as run
 
         def say(line: str) -> None:

@@ -25,7 +25,6 @@ from kagscope.loading import (
     load_state,
 )
 from kagscope.loading.checkpoints import is_pattern
-from kagscope.training.models import mlp
 
 Say = Callable[[str], None]
 
@@ -161,31 +160,28 @@ def _own_run(wanted: Wanted, say: Say) -> Subject:
     from pydantic import ValidationError
 
     from kagscope.studies.config import RunConfig
+    from kagscope.studies.networks import network, read_checkpoints
+    from kagscope.studies.record import CONFIG, WEIGHTS
 
     try:
-        config = RunConfig.model_validate(json.loads((folder / "config.json").read_text()))
+        config = RunConfig.model_validate(json.loads((folder / CONFIG).read_text()))
     except (OSError, ValueError, ValidationError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}"
         raise DataError(
             f"{folder} is not a run of kagscope reproduce (config.json: {reason}); give OUT/runs/RUN, or package.module:factory"
         ) from None
-    stored = load_state(folder / "weights.safetensors")
-    steps = sorted({int(head) for head in (name.partition("/")[0] for name in stored) if head.isdigit()})
-    if not steps:
-        raise DataError(f"{folder / 'weights.safetensors'}: holds no steps of a run (names such as 0/output.weight)")
-    output = stored.get(f"{steps[0]}/output.bias")
-    if output is None or output.ndim != 1:
-        raise DataError(f"{folder / 'weights.safetensors'}: holds other layers than config.json says; the run is damaged")
+    states = read_checkpoints(folder / WEIGHTS)
 
-    def network(step: int) -> nn.Module:
-        net = mlp(config.n_inputs, config.widths, len(output), config.activation, seed=config.seed)
-        state = {name.partition("/")[2]: tensor for name, tensor in stored.items() if name.partition("/")[0] == str(step)}
-        load_into(net, state, f"{folder / 'weights.safetensors'} at step {step}")
-        return net
+    def stored(step: int) -> nn.Module:
+        try:
+            return network(config, states[step])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise DataError(f"{folder / WEIGHTS}: holds other layers than config.json says; the run is damaged") from error
 
-    model = network(steps[-1])
+    first, *_, last = (*states, *states)
+    model = stored(last)
     if wanted.baseline in (None, "initial"):
-        baseline, said = network(steps[0]), f"the same network at step {steps[0]}"
+        baseline, said = stored(first), f"the same network at step {first}"
     else:
         baseline, said = _baseline(wanted, model, None, False, say), _describe(wanted.baseline)
     return _with_inputs(wanted, wanted.data or config.data, model, baseline, said)

@@ -50,11 +50,11 @@ def to_lab(rgb: np.ndarray) -> np.ndarray:
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
 
 
-def _even(stops: tuple[str, ...], count: int = 129) -> np.ndarray:
-    """The broken line through colours in sRGB, (count, 3), at even distances in Lab."""
+def _even(stops: tuple[str, ...]) -> np.ndarray:
+    """The broken line through colours in sRGB, (129, 3), at even distances in Lab."""
     corners = np.array([to_rgb(stop) for stop in stops])
     fine = np.linspace(0, len(stops) - 1, 4097)
     line = np.stack([np.interp(fine, range(len(stops)), corners[:, channel]) for channel in range(3)], axis=1)
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(to_lab(line), axis=0), axis=1))])
-    at = np.interp(np.linspace(0, length[-1], count), length, fine)
+    at = np.interp(np.linspace(0, length[-1], 129), length, fine)
     return np.stack([np.interp(at, fine, line[:, channel]) for channel in range(3)], axis=1)

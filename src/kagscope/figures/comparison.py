@@ -11,9 +11,9 @@ from kagscope.figures.forest import draw_rows, ratio_axis, row_axes
 from kagscope.figures.labels import layer_label, score_label
 from kagscope.figures.looks import line_colours
 from kagscope.figures.style import reference_line, style
-from kagscope.tables.means import layers_of, require
+from kagscope.tables.means import corrected_p, layers_of, require
+from kagscope.tables.schema import ALPHA
 
-LEVEL = 0.05
 DERIVED = ("pr_normalized", "effective_minors")  # say the same as PR
 WIDTH, ROW = 5.2, 0.2  # inches
 NEEDED = (
@@ -62,7 +62,7 @@ def plot_comparison(
     scores = list(dict.fromkeys(chosen["score"]))
     rows = sorted(set(zip(chosen["score"], chosen["k"], strict=True)), key=lambda row: (scores.index(row[0]), row[1]))
     layers = layers_of(chosen)
-    clear = chosen["p_joint"].fillna(chosen["p_holm"]) < LEVEL
+    clear = corrected_p(chosen) < ALPHA
     place = [rows.index(pair) for pair in zip(chosen["score"], chosen["k"], strict=True)]
     effects = chosen.rename(columns={"low": "effect_low", "high": "effect_high"}).assign(place=place, clear=clear)
     names = [score_label(score) + (f", k = {k}" if k else "") for score, k in rows]

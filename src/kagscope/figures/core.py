@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from kagscope.figures.labels import is_fraction, short_label
 from kagscope.figures.style import interval_lengths, reference_line
-from kagscope.tables.intervals import half_width
+from kagscope.tables.means import half_width
 
 NUDGE = 0.012  # of the axis, from one line's bars to the next one's, so that they do not hide one another
 GEOMETRIC = 20.0  # last step over first step from which an axis of steps is logarithmic

@@ -17,7 +17,7 @@ from kagscope.base.errors import NothingToPlot
 from kagscope.figures.labels import layer_label
 from kagscope.figures.looks import LINES, Settings, legend_line
 from kagscope.figures.panels import Panel, draw_grid, study_panels
-from kagscope.figures.study import last_step, study_means
+from kagscope.figures.study import study_means
 from kagscope.figures.style import (
     BLUE,
     DOUBLE_COLUMN,
@@ -32,7 +32,7 @@ from kagscope.figures.style import (
     show_range,
     style,
 )
-from kagscope.tables.means import curve_means, layers_of, select, trainings_of, widths_of
+from kagscope.tables.means import curve_means, final, layers_of, select, trainings_of, widths_of
 
 TRAINING_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
 INITIAL = "#4d4d4d"
@@ -225,7 +225,7 @@ def _zero_rows_start(results: pd.DataFrame | None, line: Line, layer: str, k: in
     if results is None or not width:
         return None
     wanted = {"layer": layer, "k": k, "width": width, "selection": selection, "training": line.training, "score": "zero_rows"}
-    fraction = select(last_step(study_means(results)), **wanted)["value"].mean()
+    fraction = select(final(study_means(results)), **wanted)["value"].mean()
     return float(1 - fraction) if fraction > 0 else None
 
 

@@ -15,6 +15,7 @@ from kagscope.figures.labels import outcome_label, short_label
 from kagscope.figures.looks import line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, interval_lengths, legend_above, new_axes, reference_line, style
 from kagscope.tables.means import layers_of, require, select
+from kagscope.tables.schema import ALPHA
 
 CORRELATION = "correlation over seeds within settings"
 PITCH = 0.17  # inches for a row
@@ -62,7 +63,7 @@ def plot_correlations(
     with style():
         ax = row_axes(ax, names)
         draw_rows(ax, dots, {"rho": line_looks(["rho"])["rho"] | {"label": CORRELATION}})
-        for row in np.flatnonzero((table["p_joint"] < 0.05).to_numpy()):
+        for row in np.flatnonzero((table["p_joint"] < ALPHA).to_numpy()):
             ax.text(1.0, row + 0.1, "*", ha="right", va="center", transform=ax.get_yaxis_transform())
         reference_line(ax, 0.0, vertical=True)
         ax.set_xlim(-1.02, 1.02)

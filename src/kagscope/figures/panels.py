@@ -98,15 +98,12 @@ def wrap(panels: Row, columns: int) -> list[Row]:
     return [panels[start : start + columns] for start in range(0, len(panels), columns)]
 
 
-def study_panels(
-    means: pd.DataFrame, draw: Draw, *, height: float = 2.4, score: str = "pr", handles: Sequence[Line2D] | None = None
-) -> Figure:
+def study_panels(means: pd.DataFrame, draw: Draw, *, score: str = "pr", handles: Sequence[Line2D] | None = None) -> Figure:
     """A figure of ``draw(layer, training, ax)``: a panel for each layer, where one cannot hold all settings for each training.
 
     Args:
         means: table with ``layer``, ``score``, ``width`` and ``training``.
         draw: draws one panel without legend, or raises ``NothingToPlot``; ``training`` is None where one panel holds all.
-        height: of a row of panels, in inches.
         score: layers without it have no panel.
         handles: of the legend; by default one for each width and training.
 
@@ -118,7 +115,7 @@ def study_panels(
         rows = wrap([Panel(partial(draw, layer, None), layer_label(layer)) for layer in layers], 3)
         width = SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN
         legend = settings.handles() if handles is None else handles
-        return draw_grid(rows, width, height * len(rows) + 0.3, sharey=True, handles=legend)
+        return draw_grid(rows, width, 2.4 * len(rows) + 0.3, sharey=True, handles=legend)
     columns = columns_for(len(settings.trainings))
     names = [wrap_name(training, 84 // columns) for training in settings.trainings]
     rows = []

@@ -14,9 +14,9 @@ from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import PITCH, plot_correlations
 from kagscope.figures.labels import outcome_label, short_label
 from kagscope.figures.looks import line_looks
-from kagscope.figures.study import last_step, net_means
+from kagscope.figures.study import net_means
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, new_axes, new_figure, style
-from kagscope.tables.means import layers_of, require, select
+from kagscope.tables.means import final, layers_of, require, select
 
 OUTCOMES = ("accuracy", "generalization_gap", "calibration_error")
 PANELS = 3
@@ -57,7 +57,7 @@ def plot_relation(
         InputError: a table lacks columns.
     """
     require(runs, ("run", outcome, by), "runs")
-    chosen = select(last_step(net_means(results)), score=score, k=k, selection="all")
+    chosen = select(final(net_means(results)), score=score, k=k, selection="all")
     layers = [name for name in layers_of(chosen) if name] or layers_of(chosen)
     layer = layer if layer is not None else (layers or [""])[0]
     chosen = select(chosen, layer=layer).astype({"run": str})

@@ -14,7 +14,7 @@ from kagscope.figures.core import draw_means, measure_label, tidy
 from kagscope.figures.labels import layer_label
 from kagscope.figures.looks import Settings, layer_looks
 from kagscope.figures.panels import Panel, draw_grid, study_panels
-from kagscope.figures.study import SETTING, first_layer, last_step, study_means
+from kagscope.figures.study import SETTING, first_layer, study_means
 from kagscope.figures.style import (
     DOUBLE_COLUMN,
     SINGLE_COLUMN,
@@ -25,7 +25,7 @@ from kagscope.figures.style import (
     style,
     width_for,
 )
-from kagscope.tables.means import layers_with, select, with_scale
+from kagscope.tables.means import final, layers_with, select, with_scale
 
 
 def plot_pr_by_radius(
@@ -94,7 +94,7 @@ def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: in
     Raises:
         NothingToPlot: the table does not say.
     """
-    means = last_step(study_means(results))
+    means = final(study_means(results))
     counts = select(means, layer=layer or first_layer(means), k=k, score="column_subsets")
     counts = with_scale(counts, "apart").groupby("selection", observed=True)[["value", "scale"]].mean().fillna({"scale": 0.0})
     counts = counts[counts["value"] > 0].sort_values("scale")
@@ -128,7 +128,7 @@ def plot_k_comparison(
     Raises:
         NothingToPlot: the score was not measured for any k.
     """
-    means = last_step(study_means(results))
+    means = final(study_means(results))
     table = select(means, layer=layer or first_layer(means), selection=selection, score=score)
     table = table[table["k"] > 0]
     if not table["ratio"].notna().any():
@@ -215,7 +215,7 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
 
 
 def _by_scale(means: pd.DataFrame, kind: str, layer: str | None, k: int, score: str) -> pd.DataFrame:
-    means = last_step(means)
+    means = final(means)
     table = with_scale(select(means, layer=layer or first_layer(means), k=k, score=score), kind)
     table = table[table["ratio"].notna()]
     if table["scale"].notna().sum() == 0:

@@ -52,14 +52,6 @@ def study_means(results: pd.DataFrame, by: Sequence[str] = SETTING) -> pd.DataFr
     return results if "runs" in results.columns else summarise(net_means(results), over="runs", by=[*by, "step"])
 
 
-def last_step(means: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last step of each network, or setting: the trained ones."""
-    if means.empty:
-        return means
-    keys = ["run"] if "run" in means.columns else list(SETTING)
-    return means[means["step"] == means.groupby(keys, observed=True)["step"].transform("max")]
-
-
 def first_layer(table: pd.DataFrame) -> str:
     """The first layer that has a name; "" stands for the whole network."""
     return next((name for name in layers_of(table) if name), "")

@@ -19,16 +19,16 @@ from kagscope.figures.colours import ratio_colours, ratio_norm
 from kagscope.figures.core import name_ticks
 from kagscope.figures.labels import layer_label, short_label
 from kagscope.figures.panels import Panel, columns_for, draw_grid, wrap, wrap_name
-from kagscope.figures.study import last_step, study_means
+from kagscope.figures.study import study_means
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style
-from kagscope.tables.means import layers_of, select, trainings_of, widths_of, windows
+from kagscope.tables.means import final, layers_of, select, trainings_of, widths_of, windows
 
 
-def window_grid(table: pd.DataFrame, measure: str = "ratio") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and columns of the window centres and the (rows, columns) array of means; NaN where no window was measured."""
+def window_grid(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and columns of the window centres and the (rows, columns) array of mean ratios; NaN where no window was measured."""
     rows, columns = np.unique(table["row"]), np.unique(table["column"])
     grid = np.full((len(rows), len(columns)), np.nan)
-    grid[np.searchsorted(rows, table["row"]), np.searchsorted(columns, table["column"])] = table[measure]
+    grid[np.searchsorted(rows, table["row"]), np.searchsorted(columns, table["column"])] = table["ratio"]
     return rows, columns, grid
 
 
@@ -92,7 +92,7 @@ def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Fi
     Rows are layers and columns trainings; where there are many trainings, each layer takes several rows.
     """
     means = study_means(results)
-    table = windows(last_step(select(means, score="pr")))
+    table = windows(final(select(means, score="pr")))
     table = table[table["ratio"].notna()]
     if table.empty:
         raise NothingToPlot("no window(…) selections were measured")
@@ -156,7 +156,7 @@ def ratio_ticks(low: float, high: float) -> list[float]:
 def _window_table(
     results: pd.DataFrame, layer: str | None, k: int, score: str, width: int | None, training: str | None, radius: float | None
 ) -> pd.DataFrame:
-    table = windows(select(last_step(study_means(results)), k=k, score=score))
+    table = windows(select(final(study_means(results)), k=k, score=score))
     table = table[table["ratio"].notna()]
     if table.empty:
         raise NothingToPlot(f"no ratio of {score} with k = {k} for window(…) selections")

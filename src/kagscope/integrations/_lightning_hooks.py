@@ -10,8 +10,7 @@ from torch import nn
 
 from kagscope.base.errors import InputError
 from kagscope.integrations._inputs import on_device
-from kagscope.tracking.line import furthest_ratios
-from kagscope.tracking.loggers import senders
+from kagscope.tracking.loggers import furthest_ratios, senders
 from kagscope.tracking.overhead import MAX_OVERHEAD, check_max_overhead
 from kagscope.tracking.schedule import parse_schedule
 from kagscope.tracking.tracker import Tracker

@@ -56,6 +56,10 @@ class Inputs:
         """These inputs with copies of all tensors, through which gradients flow."""
         return self._map(lambda value: value.clone() if isinstance(value, Tensor) else value)
 
+    def up_to(self, points: int | None) -> int:
+        """How many these are at most, where so many are asked for; None: all."""
+        return self.count if points is None else min(points, self.count)
+
     def cast(self, dtype: torch.dtype | None) -> Inputs:
         """Floating tensors in ``dtype`` (None: their own), detached; all of them fit for autograd."""
 

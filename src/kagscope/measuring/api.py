@@ -26,9 +26,10 @@ from kagscope.measuring.caveats import ONE_RANDOM
 from kagscope.measuring.checks import check_model
 from kagscope.measuring.compare import compare, curves, unit_table
 from kagscope.measuring.observe import observe
-from kagscope.measuring.report import Report, join_reports
+from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import State
+from kagscope.measuring.steps import join_reports
 
 FIRST = "first"
 Weights = str | os.PathLike[str] | Mapping[str, Tensor] | nn.Module
@@ -78,7 +79,7 @@ def measure(
     about = {
         "model": type(model).__name__,
         "versions": versions(model.modules()),
-        "points": points_of(found, chosen),
+        "points": found.up_to(chosen.points),
         "baseline": name_of_baseline(baseline, len(before)),
         "seconds": round(time.perf_counter() - since, 3),
     }
@@ -166,7 +167,7 @@ def measure_series(
             about = {
                 "model": type(model).__name__,
                 "versions": versions(model.modules()),
-                "points": points_of(found, chosen),
+                "points": found.up_to(chosen.points),
                 "baseline": f"step {next(iter(reports), step)}" if from_first else name_of_baseline(baseline, len(before)),
                 "weights": name,
                 "seconds": round(time.perf_counter() - since, 3),
@@ -216,11 +217,6 @@ def report_of(state: State, before: Sequence[State], notes: Sequence[str], about
         provenance={**about, "spec": state.spec.id, "hardware": hardware()},
         units=unit_table(state, before),
     )
-
-
-def points_of(inputs: Inputs, spec: MeasureSpec) -> int:
-    """At how many points Jacobians are taken."""
-    return inputs.count if spec.points is None else min(spec.points, inputs.count)
 
 
 def name_of_baseline(baseline: Any, count: int) -> str:

@@ -79,9 +79,9 @@ def layer_state(other: State, layer: str) -> LayerState:
     return other.measured[layer]
 
 
-def zero_row_threshold(initial: LayerState, k: int, share: float, groups: np.ndarray | None = None) -> float:
-    """At or below which a row of the k-minor matrix counts as zero: a quantile of the baseline's row means (of some groups)."""
-    return float(np.quantile(rows_of(initial.drawn, initial.row_means[k], groups), share))
+def zero_row_threshold(initial: LayerState, share: float, groups: np.ndarray | None = None) -> float:
+    """At or below which a row counts as zero: a quantile of the baseline's row means (of some groups)."""
+    return float(np.quantile(rows_of(initial.drawn, initial.row_means[1], groups), share))
 
 
 def _layer_table(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
             if one.is_of("output_slopes") and state.output_slopes is not None:
                 found[0, "all", one.name] = refused(state.drawn, [WHOLE])
             elif one.is_of("row_norms") and state.row_norms is not None and 1 in initial.row_means:
-                limit = partial(zero_row_threshold, initial, 1, share)
+                limit = partial(zero_row_threshold, initial, share)
                 found[0, "all", one.name] = Values.of([WHOLE], *of_row_norms(state, one, limit), False, one.undefined)
         else:
             own = {
@@ -156,7 +156,7 @@ def _without_noise(k: int, values: Values, *states: LayerState) -> Values:
 def _unit_threshold(one: Score, initial: LayerState, share: float) -> float | None:
     if one.is_of("output_slopes"):
         return None if initial.output_slopes is None else float(np.quantile(initial.output_slopes, share))
-    return zero_row_threshold(initial, 1, share) if 1 in initial.row_means else None
+    return zero_row_threshold(initial, share) if 1 in initial.row_means else None
 
 
 def _rows(measured: Scores, baseline: Scores) -> pd.DataFrame:
@@ -227,7 +227,7 @@ def _skipped_rows(record: LayerRecord) -> pd.DataFrame:
 
 
 def unit_table(state: State, initials: Sequence[State]) -> pd.DataFrame:
-    """What each unit looks at (:meth:`kagscope.measuring.unit_statistics.UnitStatistics.table`); empty where that was not kept.
+    """What each unit looks at (:meth:`kagscope.measuring.unit_statistics.UnitSums.table`); empty where that was not kept.
 
     Zero rows are counted against each baseline's threshold, and the shares averaged, as in :func:`compare`.
     """
@@ -235,8 +235,8 @@ def unit_table(state: State, initials: Sequence[State]) -> pd.DataFrame:
     for layer, measured in state.measured.items():
         if measured.units is not None:
             others = [layer_state(other, layer) for other in initials]
-            thresholds = [zero_row_threshold(other, 1, quantile(state)) for other in others if 1 in other.row_means]
-            table = measured.units.compute(layer, thresholds, measured.shared).table()
+            thresholds = [zero_row_threshold(other, quantile(state)) for other in others if 1 in other.row_means]
+            table = measured.units.table(layer, thresholds, measured.shared)
             found.append(table if measured.drawn is None else table.assign(unit=measured.drawn.rows))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 

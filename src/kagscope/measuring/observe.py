@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
@@ -33,7 +34,6 @@ from kagscope.measuring.checks import (
     verify,
 )
 from kagscope.measuring.cost import Shape, foretold, layer_seconds
-from kagscope.measuring.points import choose_points
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import LayerRecord, State
@@ -82,7 +82,7 @@ def observe(
         state.notes.append(NO_ACTIVATIONS)
     with untouched(model, spec.mode):
         runner, fed = choose_runner(model, given.take(order), spec, weights, state.notes)
-        measured = fed.take(slice(0, max(_count(fed, spec.points), _more_points(fed, spec))))
+        measured = fed.take(slice(0, max(fed.up_to(spec.points), _more_points(fed, spec))))
         few = measured if spec.mode == "train" else fed.take(slice(0, LOOK_AT))
         with model_errors(few):
             separate = verify(runner, few, spec, state.notes)
@@ -105,21 +105,17 @@ def observe(
     return state
 
 
-def _count(inputs: Inputs, wanted: int | None) -> int:
-    return inputs.count if wanted is None else min(wanted, inputs.count)
-
-
 def _more_points(inputs: Inputs, spec: MeasureSpec) -> int:
     """Points at which what units do is looked at, where that is asked for at more points than the rest."""
     if spec.budget.unit_points is None or not any(one.is_of("row_norms", "output_slopes") for one in spec.asked):
         return 0
-    return _count(inputs, spec.budget.unit_points)
+    return inputs.up_to(spec.budget.unit_points)
 
 
 def _shape(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> Shape:
     """Rows, columns and number of a layer's Jacobians, and the bytes that the passes of one move through."""
     frame = jacobians.frame
-    items = len(frame.tokens) * _count(inputs, spec.points)
+    items = len(frame.tokens) * inputs.up_to(spec.points)
     return frame.units, frame.columns, items, jacobians.moved / len(frame.tokens)
 
 
@@ -173,7 +169,7 @@ def _measure_layer(
     """Scores of one layer; ``inputs`` are all of them, in the order ``order``."""
     since = time.perf_counter()
     tokens = len(jacobians.frame.tokens)
-    points = order[: _count(inputs, spec.points)]
+    points = order[: inputs.up_to(spec.points)]
     has_tokens = jacobians.has_tokens
     items = np.stack([np.repeat(points, tokens), np.tile(jacobians.frame.tokens if has_tokens else (-1,), len(points))], axis=1)
     scores = LayerScores(record.name, items, spec, jacobians.roundoff, jacobians.drawn)
@@ -214,3 +210,11 @@ def _skipping(record: LayerRecord, named: bool) -> Iterator[None]:
         if named:
             raise InputError(f"layer {record.name!r} ({record.kind}) cannot be measured: {error}") from None
         record.reason = str(error)
+
+
+def choose_points(count: int, wanted: int | None = None) -> Int64[np.ndarray, " points"]:
+    """Choose ``wanted`` of ``count`` points, the same for every network, drawn once without replacement; any prefix is a sample.
+
+    None takes all of them, in that order.
+    """
+    return np.random.default_rng(0).permutation(count)[:wanted]

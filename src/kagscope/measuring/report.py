@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from kagscope.base.errors import DataError, InputError
+from kagscope.base.errors import InputError
 from kagscope.base.files import atomic_write
 from kagscope.base.messages import Finding, listing
-from kagscope.measuring import folders
 from kagscope.measuring.findings import findings
 from kagscope.measuring.overview import overview
+from kagscope.measuring.report_files import read_folder, write_folder
 from kagscope.tables.means import CONFIDENCE, WHAT_KEYS, summarise
 from kagscope.tables.onset import find_onsets
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FACTS = ("layers", "settings", "notes", "provenance", "left_out", "thinned")
-KIND = "report"
+TABLES = ("table", "curves", "units")
 MOST_ROWS = 40  # of an overview in every selection
 
 
@@ -42,7 +41,7 @@ class Report:
         layers: one mapping for each layer asked for: name, kind, rows, columns, route, jacobians, wrt, seconds, notes, reason.
         settings: the :class:`~kagscope.measuring.spec.MeasureSpec` as plain values.
         notes, provenance: how it was measured.
-        units: what each unit looks at (:meth:`kagscope.measuring.unit_statistics.UnitStatistics.table`); empty where that was not
+        units: what each unit looks at (:meth:`kagscope.measuring.unit_statistics.UnitSums.table`); empty where that was not
             kept; of several steps those of the last.
         left_out: checkpoints and files that could not be read or measured, and why.
         thinned: steps at which a tracker was due to measure and did not, to stay under its limit on overhead.
@@ -291,12 +290,8 @@ class Report:
         Raises:
             OutputError: the folder cannot be written, or holds something else.
         """
-        target = folders.prepare(folder, KIND)
-        tables = {"table": self.table, "curves": self.curves} | ({} if self.units.empty else {"units": self.units})
-        if self.units.empty:
-            (target / "units.parquet").unlink(missing_ok=True)  # of an earlier report
-        folders.write(target, KIND, tables, {name: getattr(self, name) for name in FACTS})
-        return target
+        tables = {name: getattr(self, name) for name in TABLES}
+        return write_folder(folder, tables, {name: getattr(self, name) for name in FACTS})
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -305,24 +300,11 @@ class Report:
         Raises:
             DataError: the folder is missing, damaged, no report, or of a newer format.
         """
-        source = Path(folder)
-        try:
-            about = folders.read_about(source, KIND)
-            table, curves = (pd.read_parquet(source / f"{name}.parquet") for name in ("table", "curves"))
-            units = pd.read_parquet(source / "units.parquet") if (source / "units.parquet").exists() else None
-            return cls(table, curves, **{name: about[name] for name in FACTS}, units=units)
-        except DataError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{source} holds no report, or a damaged one ({error}); expected a folder that Report.save wrote"
-            ) from error
+        return cls(**read_folder(folder, TABLES, FACTS))
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write the table as CSV, at once or not at all. Raises :class:`OutputError`."""
-        stream = io.StringIO()
-        self.table.to_csv(stream, index=False)
-        atomic_write(path, stream.getvalue())
+        atomic_write(path, self.table.to_csv(index=False))
         return Path(path)
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
@@ -350,37 +332,6 @@ class Report:
 
     def _last_curves(self) -> pd.DataFrame:
         return self._last().curves
-
-
-def join_reports(
-    reports: Mapping[int, Report], *, notes: Sequence[str] = (), left_out: Mapping[str, str] | None = None
-) -> Report:
-    """One report of the measurements at several steps; layers, settings and units are those of the last."""
-    last = reports[max(reports)]
-    weights = {str(step): report.provenance["weights"] for step, report in reports.items() if "weights" in report.provenance}
-    seconds = sum(float(report.provenance.get("seconds", 0.0)) for report in reports.values())
-    return Report(
-        stack_tables({step: report.table for step, report in reports.items()}),
-        stack_tables({step: report.curves for step, report in reports.items()}),
-        layers=last.layers,
-        settings=last.settings,
-        notes=list(dict.fromkeys([*notes, *(note for report in reports.values() for note in report.notes)])),
-        provenance=last.provenance | {"seconds": round(seconds, 3)} | ({"weights": weights} if weights else {}),
-        units=last.units,
-        left_out=left_out,
-    )
-
-
-def stack_tables(tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
-    """Tables one under the other with their step in front; columns of text stay categories."""
-    text = ("layer", "selection", "score", "reason", "curve", "network")
-    parts = [table.astype({name: str for name in text if name in table.columns}) for table in tables.values()]
-    together = pd.concat(parts, ignore_index=True)
-    if "token" in together.columns:  # some step may have no layer with tokens
-        together["token"] = together["token"].fillna(-1).astype("int32")
-    together = together.astype({name: "category" for name in text if name in together.columns})
-    together.insert(0, "step", np.repeat(list(tables), [len(table) for table in tables.values()]).astype("int64"))
-    return together
 
 
 def main_order(summary: pd.DataFrame) -> pd.DataFrame:

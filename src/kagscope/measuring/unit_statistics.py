@@ -11,49 +11,11 @@ import pandas as pd
 
 WEIGHTS, MEAN_ROW = "weights", "mean Jacobian row"
 MAX_COLUMNS = 4096  # of a layer whose rows are kept
-NUMBERS = ("row_norm", "zero_share", "alignment")
-
-
-@dataclass(frozen=True)
-class UnitStatistics:
-    """The units of one layer of one network.
-
-    Attributes:
-        layer: its name.
-        what: what ``rows`` holds: :data:`WEIGHTS` W where J(x) = diag(d(x)) W at every point, else :data:`MEAN_ROW`, the mean
-            over points of each row of J(x).
-        rows: (m, n).
-        row_norm: (m,) mean over points of ||J_i(x)||_2.
-        zero_share: (m,) share of points at which the row is a zero row: mean |J_ia| over a at or below the threshold of the
-            initial net (MATH.md section 3, ``zero_rows``); NaN where there is no initial net to compare with.
-        alignment: (m,) mean over points with a nonzero row of max_a |J_ia| / ||J_i||_2; NaN where it is always zero.
-    """
-
-    layer: str
-    what: str
-    rows: np.ndarray
-    row_norm: np.ndarray
-    zero_share: np.ndarray
-    alignment: np.ndarray
-
-    def table(self) -> pd.DataFrame:
-        """One row per unit: layer, unit, what, row_norm, zero_share, alignment, row (list of float)."""
-        numbers = {name: getattr(self, name) for name in NUMBERS}
-        head = {"layer": self.layer, "unit": np.arange(len(self.rows)), "what": self.what}
-        return pd.DataFrame({**head, **numbers, "row": list(self.rows)})
-
-    @classmethod
-    def from_table(cls, table: pd.DataFrame) -> list[UnitStatistics]:
-        """The layers of such a table, in its order."""
-        return [
-            cls(str(layer), str(one["what"].iloc[0]), np.stack(one["row"].to_list()), *(one[name].to_numpy() for name in NUMBERS))
-            for layer, one in table.groupby("layer", sort=False, observed=True)
-        ]
 
 
 @dataclass
 class UnitSums:
-    """Collects what :class:`UnitStatistics` holds while Jacobians pass by, batch after batch."""
+    """What units look at, summed up while Jacobians pass by, batch after batch."""
 
     points: int = 0
     rows: Any = 0.0
@@ -75,11 +37,30 @@ class UnitSums:
         self.nonzero = self.nonzero + (largest > 0).sum(axis=0)
         self.means.append(size.mean(axis=2))
 
-    def compute(self, layer: str, thresholds: Sequence[float], W: np.ndarray | None = None) -> UnitStatistics:
-        """Statistics of all batches; ``W`` (m, n) where all points share it, a threshold for each initial net (or none)."""
+    def table(self, layer: str, thresholds: Sequence[float], W: np.ndarray | None = None) -> pd.DataFrame:
+        """Statistics of all batches, one row per unit.
+
+        Args:
+            layer: its name.
+            thresholds: of each initial net, at or below which a row is a zero row (MATH.md section 3, ``zero_rows``).
+            W: (m, n) where J(x) = diag(d(x)) W at every point.
+
+        Returns:
+            ``layer``; ``unit``; ``what`` its ``row`` (list of float) is: :data:`WEIGHTS` (of W) or :data:`MEAN_ROW`, the mean
+            over points of that of J(x); ``row_norm``, mean over points of ||J_i(x)||_2; ``zero_share`` of the points,
+            the mean over initial nets, NaN without any; ``alignment``, mean over points with a nonzero row of
+            max_a |J_ia| / ||J_i||_2, NaN where it is always zero.
+        """
         means = np.concatenate(self.means)
         shares = [(means <= threshold).mean(axis=0) for threshold in thresholds]
-        zero = np.mean(shares, axis=0) if shares else np.full(means.shape[1], np.nan)
-        alignment = np.where(self.nonzero > 0, self.aligned / np.maximum(self.nonzero, 1), np.nan)
-        rows = self.rows / self.points if W is None else W
-        return UnitStatistics(layer, MEAN_ROW if W is None else WEIGHTS, rows, self.norms / self.points, zero, alignment)
+        return pd.DataFrame(
+            {
+                "layer": layer,
+                "unit": np.arange(means.shape[1]),
+                "what": MEAN_ROW if W is None else WEIGHTS,
+                "row_norm": self.norms / self.points,
+                "zero_share": np.mean(shares, axis=0) if shares else np.nan,
+                "alignment": np.where(self.nonzero > 0, self.aligned / np.maximum(self.nonzero, 1), np.nan),
+                "row": list(self.rows / self.points if W is None else W),
+            }
+        )

@@ -152,11 +152,11 @@ def as_matrices(J: Any, name: str = "J") -> tuple[FloatArray, bool]:
     return (array if batched else array[None]), batched
 
 
-def as_device_matrices(J: Any, name: str = "J") -> tuple[Any, bool]:
+def as_device_matrices(J: Any) -> tuple[Any, bool]:
     """(B, m, n) float64 on the device of the tensor J, and whether a batch was given; the same errors as :func:`as_matrices`."""
-    tensor = as_tensor(J, name)
+    tensor = as_tensor(J, "J")
     if tensor.ndim not in (2, 3) or tensor.numel() == 0 or not bool(tensor.isfinite().all()):
-        as_matrices(J, name)  # says what is wrong
+        as_matrices(J)  # says what is wrong
     return (tensor if tensor.ndim == 3 else tensor[None]), tensor.ndim == 3
 
 

@@ -25,7 +25,7 @@ from kagscope.minors.routes.power_grams import repaired_row_pairs
 from kagscope.minors.routes.zonogon import row_pair_areas
 from kagscope.minors.scaling import normalise, on_host, times_power_of_two
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
-from kagscope.minors.threads import even_parts, one_blas_thread, run_parts, threads
+from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 
 FloatArray = NDArray[np.float64]
 MIXED_ROWS = 64  # bits between the scales of rows beyond which each is scaled for itself
@@ -300,11 +300,10 @@ def _complete_table(W: FloatArray, wanted: frozenset[str]) -> FloatArray:
     return table
 
 
-def _ranges(subsets: SubsetList, floats: int) -> tuple[list[int], int]:
-    """Fixed parts of the prefixes, and how many may be in memory at once; parts depend on the problem alone."""
+def _ranges(subsets: SubsetList, floats: int) -> list[int]:
+    """Ends of fixed parts of the prefixes, which depend on the problem alone."""
     parts = min(16, max(1, 2**27 // max(floats, 1)), len(subsets.starts) - 1)
-    bounds = even_parts([float(v) for v in np.diff(subsets.starts)], parts)
-    return bounds, min(threads(), len(bounds) - 1)
+    return even_parts([float(v) for v in np.diff(subsets.starts)], parts)
 
 
 def _pair_cells(W: FloatArray, subsets: SubsetList, logs: bool) -> FloatArray:
@@ -314,7 +313,7 @@ def _pair_cells(W: FloatArray, subsets: SubsetList, logs: bool) -> FloatArray:
     WT = np.zeros((W.shape[1], padded))
     WT[:, :m] = W.T
     cells = len(subsets.membership)
-    bounds, _ = _ranges(subsets, cells * 5 * padded * padded)
+    bounds = _ranges(subsets, cells * 5 * padded * padded)
 
     def work(part: int) -> FloatArray:
         out = np.zeros((cells, 5, padded, padded))
@@ -335,7 +334,7 @@ def _triple_cells(W: FloatArray, subsets: SubsetList) -> FloatArray:
             f"minor_moments"
         )
     WT = np.ascontiguousarray(W.T)
-    bounds, _ = _ranges(subsets, cells * 5 * triples)
+    bounds = _ranges(subsets, cells * 5 * triples)
 
     def work(part: int) -> FloatArray:
         out = np.zeros((cells, 5, triples))

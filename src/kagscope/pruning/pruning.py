@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
 from kagscope.pruning.constant import Observation, Verdict, judge, row_ratios, spread_ratios
-from kagscope.pruning.costs import count, flops_of, latencies
-from kagscope.pruning.effect import check_labels, effect_of
+from kagscope.pruning.effect import check_labels, count, effect_of, flops_of, latencies
 from kagscope.pruning.surgery import Cut, without, workable
 from kagscope.pruning.traced import Traced
 

@@ -11,17 +11,8 @@ from kagscope.report.numbers import clean
 from kagscope.tables.means import final
 from kagscope.tables.schema import BOOKKEEPING
 
-Section = tuple[str, str, str, dict[str, Any]]
-"""Id, name in the menu, template and what it shows."""
-
-TEMPLATE = "varied.html"
 MOST_NUMBERS = 400_000  # of all runs that a page holds; of more, the main scores alone
 MAIN = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment")
-
-
-def axes_section(tables: Sequence[Mapping[str, Any]]) -> Section:
-    """The section of what was varied, with further sortable tables below its charts (``name``, ``label``, ``head``, ``rows``)."""
-    return "varied", "What was varied", TEMPLATE, {"tables": list(tables)}
 
 
 def pack_axes(nets: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], outcomes: Mapping[str, str]) -> dict[str, Any] | None:

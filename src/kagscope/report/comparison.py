@@ -9,9 +9,11 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.comparison import LEVEL, plot_comparison
+from kagscope.figures.comparison import plot_comparison
 from kagscope.report.numbers import number
 from kagscope.report.page import embed
+from kagscope.tables.means import corrected_p
+from kagscope.tables.schema import ALPHA
 
 TEMPLATE = "comparison.html"
 COMPARED = {"ratio": "trained / initial", "difference": "trained − initial", "value": "value"}
@@ -30,7 +32,7 @@ def comparison_section(comparisons: pd.DataFrame, axis: str, file: str = "") -> 
         file: name of the file beside the page that holds all rows.
     """
     table = comparisons[comparisons["axis"] == axis]
-    table = table.assign(p=table["p_joint"].astype(float).fillna(table["p_holm"].astype(float)))
+    table = table.assign(p=corrected_p(table))
     whole = table["selection"].isin(["all", ""])
     figures = []
     for category in table["category"].unique():
@@ -78,7 +80,7 @@ def _effects(rows: pd.DataFrame, label: str) -> dict[str, Any]:
         columns.insert(0, ("category", False, lambda r: str(r["category"])))
     if not rows["selection"].isin(["all", ""]).all():
         columns.insert(1, ("columns", False, lambda r: str(r["selection"])))
-    body = [[(show(row), wide, show is _p and row["p"] < LEVEL) for _, wide, show in columns] for row in rows.to_dict("records")]
+    body = [[(show(row), wide, show is _p and row["p"] < ALPHA) for _, wide, show in columns] for row in rows.to_dict("records")]
     return {"label": label, "count": count, "head": [(name, wide) for name, wide, _ in columns], "rows": body}
 
 

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePath
@@ -76,7 +76,6 @@ def write_report(
     curves: pd.DataFrame,
     claims: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
-    progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the report, at once or not at all.
 
@@ -90,14 +89,13 @@ def write_report(
             those of a study). ``image_shape``: of the images, (H, W) or (C, H, W); ``without``: names of sections that are not
             shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
             points of one network, by default they are over networks; ``numbers``: where every single number is, for the footer;
-            ``study``: of :func:`~kagscope.report.axes.pack_axes`, what the section of :func:`~kagscope.report.axes.axes_section`
+            ``study``: of :func:`~kagscope.report.axes.pack_axes`, which the exhibit "varied"
             shows; ``follow``: seconds after which the page reloads itself; ``figures``: what
             :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time; empty:
             none are shown. ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
             ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
             to configuration), ``labels`` (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``:
             class to image), ``units`` (run id to its table of units, see :func:`~kagscope.report.units.pack_units`).
-        progress: called with each figure's name before it is drawn.
 
     Returns:
         ``path``.
@@ -106,7 +104,7 @@ def write_report(
         InputError: a table lacks columns.
         OutputError: the file cannot be written.
     """
-    page = render_report(results=results, curves=curves, claims=claims, provenance=provenance, progress=progress)
+    page = render_report(results=results, curves=curves, claims=claims, provenance=provenance)
     atomic_write(path, page)
     return Path(path)
 
@@ -125,12 +123,11 @@ def render_report(
     curves: pd.DataFrame,
     claims: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
-    progress: Callable[[str], None] | None = None,
 ) -> str:
     """The page as text; arguments as for :func:`write_report`."""
     nets, averaged = net_means(results), curve_means(curves)
     shape = tuple(int(side) for side in provenance.get("image_shape") or (1, 1))
-    figures, left_out = _figures(nets, averaged, shape, provenance.get("figures"), progress)
+    figures, left_out = _figures(nets, averaged, shape, provenance.get("figures"))
     payload = build_payload(results, averaged, provenance, nets=nets)
     without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
     exhibited = {place for place, *_ in provenance.get("exhibits", ())}
@@ -263,17 +260,13 @@ def _sampling_errors(nets: pd.DataFrame) -> list[tuple[str, int, float]]:
 
 
 def _figures(
-    nets: pd.DataFrame,
-    averaged: pd.DataFrame,
-    shape: tuple[int, ...],
-    written: Sequence[Path] | None,
-    progress: Callable[[str], None] | None,
+    nets: pd.DataFrame, averaged: pd.DataFrame, shape: tuple[int, ...], written: Sequence[Path] | None
 ) -> tuple[dict[str, Image.Image], dict[str, str]]:
     """Every figure as a picture by name, and the reason for each that is left out; those that are written are read."""
     if written is not None:
         files = {Path(file).stem: Path(file) for file in written if Path(file).suffix == ".png"}
         return {name: Image.open(file) for name, file in files.items()}, dict(getattr(written, "left_out", {}))
-    drawn, left_out = draw_figures(nets, averaged, shape, progress)
+    drawn, left_out = draw_figures(nets, averaged, shape)
     return {name: _picture(figure) for name, figure in drawn.items()}, left_out
 
 

@@ -14,7 +14,7 @@ from kagscope.studies.claims.parts import too_few
 from kagscope.studies.inference.findings import digits_of_ratio
 from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.tables.means import final
-from kagscope.tables.schema import VERDICTS
+from kagscope.tables.schema import ALPHA, VERDICTS
 
 NAMED = 5  # runs that were left out, settings; more are counted
 FEW_POINTS = 10
@@ -22,7 +22,6 @@ LEARNED = 0.1  # least rise of test accuracy of a net that learned something
 LOST = 0.1  # of test accuracy, from the best checkpoint to the last
 LOW = 0.5  # test accuracy (R^2 where a number is learned) below which a net is hardly a trained one
 LARGE_ERROR = 0.05  # relative standard error of a sampled number
-ALPHA = 0.05
 
 
 def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[Finding]:

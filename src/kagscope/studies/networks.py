@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from kagscope.base.errors import DataError
 from kagscope.data import Dataset
+from kagscope.loading.weights import load_state
 from kagscope.measuring.compare import compare, curves, quantile, zero_row_threshold
-from kagscope.measuring.observe import observe
-from kagscope.measuring.points import choose_points
+from kagscope.measuring.observe import choose_points, observe
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.measuring.state import WHOLE, State
 from kagscope.pruning.change import prune_change, prune_change_exact
@@ -30,7 +32,19 @@ def inputs_of(dataset: Dataset) -> Tensor:
     return torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
 
 
-def network(run: RunConfig, weights: dict[str, Tensor]) -> nn.Module:
+def read_checkpoints(file: Path) -> dict[int, dict[str, Tensor]]:
+    """The stored weights of a run by step, in order. Raises :class:`DataError` where they cannot be read, or are no run's."""
+    stored = load_state(file)
+    if not stored or not all(key.partition("/")[0].isdecimal() for key in stored):
+        raise DataError(f"{file}: holds no steps of a run (names such as 0/output.weight)")
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in stored.items():
+        step, _, name = key.partition("/")
+        states.setdefault(int(step), {})[name] = tensor
+    return dict(sorted(states.items()))
+
+
+def network(run: RunConfig, weights: Mapping[str, Tensor]) -> nn.Module:
     """The network of a run with these weights, in eval mode."""
     (outputs,) = weights["output.bias"].shape
     model = run.training_settings().network(run.image_shape, outputs, run.seed)
@@ -85,7 +99,7 @@ class Measuring:
         norms = {layer: one.row_norms for layer, one in state.measured.items() if one.row_norms is not None}
         model = network(run, net.final)
         chosen = self.inputs[choose_points(len(self.inputs), len(next(iter(norms.values()))))]
-        limits = {layer: zero_row_threshold(initial.measured[layer], 1, quantile(state)) for layer in norms}
+        limits = {layer: zero_row_threshold(initial.measured[layer], quantile(state)) for layer in norms}
         found = {}
         if spec.wants("prune_change"):
             found["prune_change"] = prune_change(model, chosen, norms, limits)

@@ -17,12 +17,11 @@ from kagscope.base.errors import KagscopeError
 from kagscope.base.files import atomic_write
 from kagscope.data import load_local
 from kagscope.measuring.compare import unit_table
-from kagscope.measuring.observe import observe
-from kagscope.measuring.points import choose_points
+from kagscope.measuring.observe import choose_points, observe
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.studies.config import RunConfig
 from kagscope.studies.measure import LAYERS
-from kagscope.studies.networks import network
+from kagscope.studies.networks import network, read_checkpoints
 from kagscope.studies.record import CONFIG, WEIGHTS, main_specs
 from kagscope.studies.store import RunStore
 
@@ -91,21 +90,9 @@ def settings_of_runs(results: pd.DataFrame) -> dict[str, tuple[int, str]]:
 def _units(store: RunStore, run: str, config: RunConfig, probe: Probe, quantile: float) -> pd.DataFrame:
     """The units of a trained net at the measured points; zero rows against the threshold of the same net at initialisation."""
     spec = MeasureSpec(layers=LAYERS, k=1, scores=["zero_rows"], zero_row_quantile=quantile)
-    before, after = (
-        observe(network(config, state), torch.from_numpy(probe.inputs), spec) for state in _ends(store.run_folder(run) / WEIGHTS)
-    )
+    states = list(read_checkpoints(store.run_folder(run) / WEIGHTS).values())
+    before, after = (observe(network(config, state), torch.from_numpy(probe.inputs), spec) for state in (states[0], states[-1]))
     return unit_table(after, [before])
-
-
-def _ends(file: Path) -> list[dict[str, torch.Tensor]]:
-    """The weights at initialisation and after training, of a run's stored checkpoints."""
-    with safe_open(file, framework="pt") as stored:
-        names = [name.partition("/") for name in stored.keys()]  # noqa: SIM118 (not a mapping)
-        steps = sorted({int(step) for step, _, _ in names})
-        return [
-            {key: stored.get_tensor(f"{step}/{key}") for number, _, key in names if int(number) == step}
-            for step in (steps[0], steps[-1])
-        ]
 
 
 def _probe(folder: Path, run: RunConfig, count: int) -> Probe | None:

@@ -18,10 +18,10 @@ import pandas as pd
 from kagscope.base.messages import Finding
 from kagscope.studies.statistics.multiple_testing import holm
 from kagscope.studies.statistics.student import mean_of, t_interval, t_test
-from kagscope.tables.means import layers_of, summarise
+from kagscope.tables.means import final, layers_of, summarise
+from kagscope.tables.schema import ALPHA
 
 SIGNATURES = ("pr", "kl_uniform", "rr_pr")
-LEVEL = 0.05
 TEST = "one-sided t of the mean log ratio over nets, the largest p of the three; Holm over settings and layers"
 
 
@@ -59,7 +59,7 @@ def phase_diagram(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]
     ]
     table = pd.DataFrame(found)
     table["p_holm"] = holm(table["p_value"].tolist())
-    table["occurs"] = table["p_holm"] < LEVEL
+    table["occurs"] = table["p_holm"] < ALPHA
     return table.assign(test=TEST)
 
 
@@ -71,7 +71,7 @@ def _groups(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...],
 
 def _row(setting: dict[str, Any], layer: str, part: pd.DataFrame) -> dict[str, Any]:
     """The criterion at the end of each net, and the onset."""
-    last = part[part["step"] == part.groupby("run")["step"].transform("max")]
+    last = final(part)
     values = last[list(SIGNATURES)].to_numpy(dtype=float)
     estimate = mean_of(values)
     low, high = t_interval(estimate)

@@ -15,7 +15,7 @@ from kagscope.measuring.spec import MeasureSpec
 from kagscope.studies.config import RunConfig
 from kagscope.studies.measure import OUTPUT
 from kagscope.studies.networks import steps_of
-from kagscope.studies.runs import Job
+from kagscope.studies.runs import SEEDS_TOGETHER, Job
 from kagscope.training.vit import TOKENS
 
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
@@ -65,10 +65,10 @@ def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int
     return Estimate(len(jobs), train, geometry, size, memory)
 
 
-def task_memory(job: Job, images: int, seeds: int = 16) -> float:
-    """Bytes that a worker takes which trains some seeds of a run side by side on ``images`` training images, about."""
+def task_memory(job: Job, images: int) -> float:
+    """Bytes that a worker takes which trains as many seeds of a run as go together on ``images`` training images, about."""
     run = job.run
-    nets = 4.0 * seeds * _parameters(run, 10) * (STATES + len(run.steps))
+    nets = 4.0 * SEEDS_TOGETHER * _parameters(run, 10) * (STATES + len(run.steps))
     entries = max((sum(map(math.prod, _shapes(run, spec))) for spec in job.what.specs.values()), default=0)
     return WORKER_BYTES + IMAGE_COPIES * 4.0 * images * run.n_inputs + nets + 8.0 * JACOBIANS * entries
 

@@ -22,12 +22,12 @@ from kagscope.data.functions import is_function
 from kagscope.data.modular import is_modular
 from kagscope.data.users import is_users
 from kagscope.data.variants import degrade
-from kagscope.loading.weights import load_state, save_weights
+from kagscope.loading.weights import save_weights
 from kagscope.minors.threads import limit_threads
 from kagscope.studies.config import RunConfig
 from kagscope.studies.execute.base import DEVICE, Report
 from kagscope.studies.measure import MAIN, Measurements
-from kagscope.studies.networks import Measuring, robustness
+from kagscope.studies.networks import Measuring, read_checkpoints, robustness
 from kagscope.studies.record import CONFIG, WEIGHTS, curves_file, robustness_file, table_file
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import write_run_table
@@ -246,10 +246,7 @@ def stored_network(store: RunStore, run: RunConfig) -> TrainedNetwork:
         DataError: its weights cannot be read.
     """
     manifest = store.manifest(run.run_id)
-    states: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_state(store.run_folder(run.run_id) / WEIGHTS).items():
-        step, _, name = key.partition("/")
-        states.setdefault(int(step), {})[name] = tensor
+    states = read_checkpoints(store.run_folder(run.run_id) / WEIGHTS)
     accuracy = {int(step): float(value) for step, value in manifest["accuracy_at"].items()}
     return TrainedNetwork(
         run.seed, run.training_settings(), states, accuracy, {}, manifest["train_accuracy"], manifest["steps_per_epoch"]

@@ -9,7 +9,8 @@ import pandas as pd
 from kagscope.base.messages import Finding, listing
 from kagscope.studies.findings import learning, left_out_findings
 from kagscope.studies.finished_study import FinishedStudy
-from kagscope.studies.inference.findings import category_effect, corrected_p, effect_text
+from kagscope.studies.inference.findings import category_effect, effect_text
+from kagscope.tables.means import corrected_p
 
 FEW_SEEDS = 5
 LISTED = 4

@@ -28,13 +28,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kagscope.base.errors import DataError, OutputError
-from kagscope.base.files import atomic_write
-from kagscope.base.folders import is_ours
+from kagscope.base.files import atomic_write, is_ours
 from kagscope.base.messages import differences
 from kagscope.base.provenance import versions
-from kagscope.studies.locks import Leases
+from kagscope.studies.locks import Leases, machine, writer, writer_is_dead
 from kagscope.studies.record import CONFIG, MANIFEST, STORE_VERSION, STUDY_FILE, WEIGHTS, read_study
-from kagscope.studies.writer import machine, writer, writer_is_dead
 
 CHUNK = 2**20  # bytes read at a time
 INSIDE = re.compile(r"(\w+/)?\w[\w.-]*")  # names of files that a manifest may have: none leaves the run's folder

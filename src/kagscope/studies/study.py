@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections import Counter
@@ -15,10 +16,9 @@ from kagscope.data import Dataset, load
 from kagscope.studies.claims.parts import too_few
 from kagscope.studies.collect import Outcome, collect
 from kagscope.studies.config import digest
-from kagscope.studies.execute.base import Executor, Failure, Report
+from kagscope.studies.execute.base import Event, Executor, Failure, Report
 from kagscope.studies.execute.local import LocalExecutor
 from kagscope.studies.file import StudyFile, configs
-from kagscope.studies.growing import Growing
 from kagscope.studies.plan import task_memory
 from kagscope.studies.present import present
 from kagscope.studies.record import measured_files
@@ -26,8 +26,9 @@ from kagscope.studies.resources import usable_cores, usable_memory
 from kagscope.studies.runs import Job, run_task, tasks_for
 from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.studies.store import RunStore
+from kagscope.studies.tables import CURVES, RESULTS, join, joined_runs, whole_runs
+from kagscope.tables.schema import ALPHA
 
-ALPHA = 0.05
 STATES = ("done", "running", "failed", "damaged", "missing")
 
 
@@ -237,3 +238,35 @@ def _compile(on_event: Report) -> None:
     from kagscope.minors import warm_up
 
     warm_up(lambda text: on_event({"kind": "note", "text": text}))
+
+
+AT_LEAST = 256  # runs joined at a time
+
+
+class Growing:
+    """Passes events on, and joins what is there whenever it has grown by a quarter and by :data:`AT_LEAST` runs.
+
+    Each joining reads what the last one wrote, and writes all of it again: growth by a share makes the cost of a run the same
+    however many there are. A failure to join is no failure of the study, which joins once more at its end.
+    """
+
+    def __init__(self, store: RunStore, names: Sequence[str], on_event: Report) -> None:
+        self._store, self._names, self._on_event = store, names, on_event
+        there = store.folders() & set(names)
+        joined_before = joined_runs(store, CURVES) & there  # of the table that is written last
+        self._held, self._new = len(joined_before), len(there - joined_before)
+
+    def __call__(self, event: Event) -> None:
+        self._on_event(event)
+        if event["kind"] != "run":
+            return
+        self._new += 1
+        if self._new >= max(AT_LEAST, self._held // 4):
+            self._held, self._new = self._held + self._new, 0
+            with contextlib.suppress(KagscopeError):
+                self._join()
+
+    def _join(self) -> None:
+        whole, _ = whole_runs(self._store, self._names)
+        join(self._store, whole, RESULTS)
+        join(self._store, whole, CURVES)

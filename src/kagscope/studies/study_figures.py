@@ -28,7 +28,6 @@ def study_figures(
     related: pd.DataFrame,
     occurs: pd.DataFrame,
     axes: Sequence[str],
-    formats: Sequence[str] = ("png", "pdf"),
 ) -> None:
     """``figures/``: ``map_<layer>`` over the two axes with most values, ``by_<axis>_<layer>``, ``training_<layer>``,
     ``relations``, ``robustness``.
@@ -44,14 +43,11 @@ def study_figures(
         related: of :func:`~kagscope.studies.relations.relations`.
         occurs: of :func:`~kagscope.studies.phase_diagram.phase_diagram`.
         axes: what varies but the seed.
-        formats: of the files; of none, nothing is drawn.
     """
     from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness, write_all
     from kagscope.figures.write import draw_all
     from kagscope.tables.means import layers_of
 
-    if not formats:
-        return
     drawn: dict[str, Callable[[], Figure]] = {
         "relations": partial(figure_relations, results, runs, related),
         "robustness": partial(figure_robustness, runs),
@@ -80,7 +76,7 @@ def study_figures(
                 layer,
                 accuracy_name(runs["data"]),
             )
-    write_all(draw_all(drawn)[0], folder / "figures", formats)
+    write_all(draw_all(drawn)[0], folder / "figures")
 
 
 def _learning(table: pd.DataFrame, shown: Sequence[str | None]) -> pd.DataFrame:

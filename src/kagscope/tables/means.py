@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from kagscope.base.errors import InputError, NothingToPlot
-from kagscope.tables.intervals import half_width
 from kagscope.tables.schema import BOOKKEEPING, CURVE_COLUMNS, SCORE_COLUMNS
 
 MEASURES = ("value", "baseline", "ratio", "difference")
@@ -146,11 +146,17 @@ def _over_runs(summary: pd.DataFrame, keys: list[str], confidence: float) -> pd.
     return pd.DataFrame(columns).reset_index()
 
 
-def final(reduced: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each run's last step: the trained nets."""
-    if reduced.empty:
-        return reduced
-    return reduced[reduced["step"] == reduced.groupby("run", observed=True)["step"].transform("max")]
+def final(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last step of each run, in means over runs of each setting: the trained nets."""
+    if table.empty:
+        return table
+    keys = ["run"] if "run" in table.columns else ["width", "training"]
+    return table[table["step"] == table.groupby(keys, observed=True)["step"].transform("max")]
+
+
+def corrected_p(table: pd.DataFrame) -> pd.Series[float]:
+    """The p-value to judge by, of tests of a study: ``p_joint`` of a permutation test, else ``p_holm``."""
+    return table["p_joint"].astype(float).fillna(table["p_holm"].astype(float))
 
 
 def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
@@ -273,3 +279,17 @@ def require(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
     if missing:
         there = ", ".join(map(str, table.columns[:20])) or "none"
         raise InputError(f"the {name} table lacks the columns {', '.join(missing)}; it has {there}")
+
+
+def half_width(spread: np.ndarray, count: np.ndarray, error: np.ndarray | float = 0.0, confidence: float = 0.95) -> np.ndarray:
+    """Half the interval of a mean of ``count`` numbers of standard deviation ``spread``: t sqrt(s^2 / n + e^2); NaN for n < 2.
+
+    Args:
+        spread: standard deviations (with n - 1).
+        count: how many numbers.
+        error: standard error e that the numbers have in common, since they were sampled with the same draws.
+        confidence: such as 0.95.
+    """
+    enough = count >= 2
+    t = stdtrit(np.where(enough, count - 1, 1), (1 + confidence) / 2)
+    return np.where(enough, t * np.hypot(spread / np.sqrt(np.maximum(count, 1)), error), np.nan)

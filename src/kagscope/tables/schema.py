@@ -76,6 +76,8 @@ CURVE_COLUMNS: dict[str, str] = {
     "y": "float64",
 }
 
+ALPHA = 0.05
+"""Level of every test, after correction."""
 VERDICTS = ("reproduced", "not reproduced", "inconclusive")
 TRAININGS = ("standard", "augmented")
 BOOKKEEPING = frozenset({"column_subsets"})  # rows that describe the measurement, not the net

@@ -25,8 +25,7 @@ import pyarrow.parquet as pq
 import torch
 
 from kagscope.base.errors import DataError, InputError, OutputError
-from kagscope.base.files import atomic_path, atomic_write, open_regular
-from kagscope.base.folders import is_ours
+from kagscope.base.files import atomic_path, atomic_write, is_ours, open_regular
 from kagscope.base.provenance import versions
 from kagscope.tracking.parts import NEEDED, Part
 

@@ -1,4 +1,4 @@
-"""Sending measurements to whatever a user logs with, recognised by its methods; nothing is imported."""
+"""Sending measurements to whatever a user logs with, recognised by its methods, nothing imported; and the last one as a line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from kagscope.base.errors import InputError
+from kagscope.measuring.report import main_order
+from kagscope.tables.onset import find_onsets
 
 Send = Callable[[Mapping[str, float], int], None]
 PREFIX = "kag"
@@ -94,3 +96,30 @@ def _takes_step(function: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):  # some built-in functions have no signature
         return False
     return any(one.name == "step" or one.kind is one.VAR_KEYWORD for one in parameters)
+
+
+LINE_SCORES = {"pr": "pr", "kl": "kl_uniform"}
+
+
+def furthest_ratios(summary: pd.DataFrame) -> dict[str, tuple[str, float]]:
+    """For PR ("pr") and KL ("kl"), where measured: the layer whose ratio at the last step is furthest from 1, and that ratio."""
+    found: dict[str, tuple[str, float]] = {}
+    if summary.empty:
+        return found
+    last = main_order(summary[(summary["step"] == summary["step"].max()) & (summary["ratio"] > 0)])
+    for name, score in LINE_SCORES.items():
+        rows = last[last["score"] == score]
+        if len(rows):
+            place = int(np.argmax(np.abs(np.log(rows["ratio"].to_numpy(float)))))
+            found[name] = str(rows["layer"].iloc[place]), float(rows["ratio"].iloc[place])
+    return found
+
+
+def line(summary: pd.DataFrame) -> str:
+    """The ratios furthest from 1 and the first onset."""
+    shown = [f"{name.upper()} x{ratio:.2f} (layer {layer})" for name, (layer, ratio) in furthest_ratios(summary).items()]
+    if shown:
+        chosen = main_order(summary)
+        onsets = find_onsets(chosen[chosen["score"].isin(LINE_SCORES.values())])["step"].dropna()
+        shown += [f"onset {min(onsets)}"] if len(onsets) else []
+    return " | ".join(shown)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from kagscope.measuring.steps import stack_tables
 from kagscope.tables.schema import SCORE_COLUMNS
 
 FIRST_COLUMNS = ["step", "epoch"]
-TEXT = ("layer", "selection", "score", "reason")
 NEEDED = list(SCORE_COLUMNS)
 
 
@@ -60,6 +60,6 @@ def join(parts: Sequence[Part]) -> pd.DataFrame:
     """All rows, with columns ``step`` and ``epoch`` first."""
     if not parts:
         return pd.DataFrame(columns=[*FIRST_COLUMNS, *NEEDED])
-    table = pd.concat([part.rows().astype(dict.fromkeys(TEXT, str)) for part in parts], ignore_index=True)
-    columns = [*FIRST_COLUMNS, *(name for name in table.columns if name not in FIRST_COLUMNS)]
-    return table[columns].astype(dict.fromkeys(TEXT, "category"))
+    table = stack_tables({part.step: part.table.assign(epoch=part.epoch) for part in parts})
+    table.insert(1, "epoch", table.pop("epoch"))
+    return table

@@ -19,14 +19,13 @@ from kagscope.base.errors import InputError, KagscopeError, OutputError
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.layers import Layers
-from kagscope.measuring.api import name_of_baseline, points_of
+from kagscope.measuring.api import name_of_baseline
 from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import WHOLE, State
 from kagscope.tables.means import CONFIDENCE, summarise
 from kagscope.tracking.history import History
-from kagscope.tracking.line import line
-from kagscope.tracking.loggers import LOGGED, Send, metrics, senders
+from kagscope.tracking.loggers import LOGGED, Send, line, metrics, senders
 from kagscope.tracking.overhead import ALLOWANCE, MAX_OVERHEAD, Clock, Overhead, check_max_overhead
 from kagscope.tracking.parts import Part, join, one_trajectory
 from kagscope.tracking.probe import Probe, rehearse
@@ -102,8 +101,8 @@ class Tracker:
         self._model = model = unwrap(model)  # which shares its parameters
         self._log_scores = log_scores
         self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
-        count = points_of(self._probe.inputs, self._probe.spec)
-        self._about = {"model": type(model).__name__, "versions": versions(model.modules()), "points": count}
+        self._about = {"model": type(model).__name__, "versions": versions(model.modules())}
+        self._about["points"] = self._probe.inputs.up_to(self._probe.spec.points)
         first_step = check_step(first_step, "first_step")
         self._unwritten: list[Part] = []
         self._skipped: list[int] = []

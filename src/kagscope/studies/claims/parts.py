@@ -15,7 +15,7 @@ from kagscope.studies.statistics.bootstrap import hierarchical_bootstrap, net_me
 from kagscope.studies.statistics.multiple_testing import step_down
 from kagscope.studies.statistics.permutation import fewest_pairs, flip_draws, one_sided
 from kagscope.studies.statistics.student import Array
-from kagscope.tables.schema import VERDICTS
+from kagscope.tables.schema import ALPHA, VERDICTS
 
 Status = Literal["holds", "fails", "open"]
 
@@ -266,7 +266,7 @@ def claim(
     )
 
 
-def too_few(seeds: int, alpha: float = 0.05) -> str:
+def too_few(seeds: int, alpha: float = ALPHA) -> str:
     """A sentence where so few seeds cannot decide, else ""."""
     needed = fewest_pairs(alpha)
     if seeds >= needed:

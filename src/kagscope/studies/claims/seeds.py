@@ -145,11 +145,11 @@ class Evidence:
         """Widths of some nets, ascending."""
         return sorted({int(width) for width in self.nets.runs["width"].to_numpy()[which]})
 
-    def sample(self, keys: list[Key], measure: str, which: Indices, notes: Notes, but: str = "") -> Sample:
+    def sample(self, keys: list[Key], measure: str, which: Indices, notes: Notes) -> Sample:
         """Several quantities of the same nets, at the data points where all of them are defined, averaged over each seed."""
         grids = [self.nets.grid(key, measure) for key in keys]
         values = together([Grid(g.points, g.values[which], g.recorded[which]) for g in grids], notes)
-        return self.average(values, which, notes, f"{keys[0].score}, layer {keys[0].layer}", but)
+        return self.average(values, which, notes, f"{keys[0].score}, layer {keys[0].layer}")
 
     def average(self, values: Array, which: Indices, notes: Notes, what: str, but: str = "") -> Sample:
         """Means over the nets of each seed, every setting weighing the same.

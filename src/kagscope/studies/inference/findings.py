@@ -12,8 +12,8 @@ import pandas as pd
 from kagscope.base.messages import Finding, Number
 from kagscope.studies.inference.trained import ALL
 from kagscope.studies.nets import RATIO
-
-ALPHA = 0.05
+from kagscope.tables.means import corrected_p
+from kagscope.tables.schema import ALPHA
 
 
 def findings_of_tests(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: pd.DataFrame) -> list[Finding]:
@@ -33,11 +33,6 @@ def findings_of_tests(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: 
     found += [category_effect(table) for _, table in comparisons.groupby("axis", sort=False)]
     found += [_trend(_tested_rows(table)) for _, table in trends.groupby("axis", sort=False)]
     return [one for one in found if one is not None]
-
-
-def corrected_p(table: pd.DataFrame) -> pd.Series[float]:
-    """The p-value to judge by: ``p_joint`` of a permutation test, else ``p_holm``."""
-    return table["p_joint"].astype(float).fillna(table["p_holm"].astype(float))
 
 
 def _training_effect(tested: pd.DataFrame) -> Finding | None:

@@ -34,16 +34,15 @@ def level_orders(levels: int, blocks: int, draws: int = ENUMERATED, seed: int = 
     return pair_signs(each[which])
 
 
-def trend_draws(signs: Array, levels: int, seed: int = 0) -> Array:
+def trend_draws(signs: Array, levels: int) -> Array:
     """Kendall's S summed over blocks, of levels permuted within each block, (draws, tests).
 
     Args:
         signs: (tests, blocks, pairs) signs of the differences between levels, as of :func:`pair_signs` or sums of such.
         levels: number of levels, ascending.
-        seed: of the drawn orders, where not all are enumerated.
     """
     tests, blocks, pairs = signs.shape
-    orders = level_orders(levels, blocks, draw_count(max(tests, blocks * pairs)), seed)
+    orders = level_orders(levels, blocks, draw_count(max(tests, blocks * pairs)))
     return np.asarray(orders.reshape(len(orders), -1) @ signs.reshape(tests, -1).T)
 
 

@@ -28,17 +28,13 @@ def sign_flips(n: int, draws: int = ENUMERATED, seed: int = 0) -> Array:
     return signs
 
 
-def flip_draws(differences: Array, seed: int = 0) -> Array:
+def flip_draws(differences: Array) -> Array:
     """Sums of (n, tests) paired differences under flipped signs, (draws, tests): Fisher's permutation test of the mean.
 
-    The numbers of one pair flip together. NaN are left out.
-
-    Args:
-        differences: one row per pair.
-        seed: of the drawn signs, where not all 2^n are enumerated.
+    The numbers of one pair (one row) flip together. NaN are left out.
     """
     d = np.where(np.isfinite(differences), differences, 0.0)
-    return np.asarray(sign_flips(len(d), draw_count(d.shape[1]), seed) @ d)
+    return np.asarray(sign_flips(len(d), draw_count(d.shape[1])) @ d)
 
 
 def draw_count(width: int) -> int:

@@ -1,0 +1,61 @@
+"""The folder of a report: one JSON file says what it is, tables stand beside it; each file appears at once or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kagscope.base.errors import DataError, OutputError
+from kagscope.base.files import atomic_path, atomic_write, is_ours
+
+MARK = "report.json"  # by which it is known
+FORMAT = 1
+
+
+def write_folder(folder: str | os.PathLike[str], tables: Mapping[str, pd.DataFrame], about: Mapping[str, Any]) -> Path:
+    """Write ``<name>.parquet`` for each table, unless it is empty and has no columns, and ``about`` last.
+
+    Raises:
+        OutputError: the folder cannot be made or written, or holds something else.
+    """
+    target = Path(folder)
+    is_ours(target, MARK, otherwise="holds something else", instead="choose a new or empty folder, or that of an earlier report")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {target}: {error.strerror or error}; choose a folder that can be written") from error
+    for name, table in tables.items():
+        file = target / f"{name}.parquet"
+        if not len(table.columns):
+            file.unlink(missing_ok=True)  # of an earlier report
+            continue
+        with atomic_path(file) as temporary:
+            table.to_parquet(temporary, index=False)
+    atomic_write(target / MARK, json.dumps({"format": FORMAT, **about}, indent=1, allow_nan=False, default=str) + "\n")
+    return target
+
+
+def read_folder(folder: str | os.PathLike[str], tables: Sequence[str], facts: Sequence[str]) -> dict[str, Any]:
+    """These tables and facts by name, from what :func:`write_folder` wrote; without a table of units where there is none.
+
+    Raises:
+        DataError: the folder is missing, damaged, no report, or of a newer format.
+    """
+    source = Path(folder)
+    try:
+        about = json.loads((source / MARK).read_text(encoding="utf-8"))
+        version = about["format"]
+        if not isinstance(version, int) or version > FORMAT:
+            raise DataError(f"{source}: report of format {version}, this kagscope reads up to {FORMAT}; upgrade kagscope")
+        files = {name: source / f"{name}.parquet" for name in tables}
+        there = {name: pd.read_parquet(file) for name, file in files.items() if name != "units" or file.exists()}
+        return there | {name: about[name] for name in facts}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{source} holds no report, or a damaged one ({error}); expected a folder that Report.save wrote"
+        ) from error
