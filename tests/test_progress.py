@@ -79,7 +79,7 @@ def test_estimates_follow_the_counts() -> None:
     few = MeasureSpec(scores=["pr"])
     assert cost.layer_seconds(64, 784, 10, few) < cost.layer_seconds(64, 784, 10, spec)
     assert cost.layer_seconds(64, 784, 10, few, moved=1e9) - cost.layer_seconds(64, 784, 10, few) == pytest.approx(5.0)
-    told = cost.foretold([(512, 784, 12, 0.0)], MeasureSpec(exact_minors=1e14, points=12), spec_from("quick", {}), 1)
+    told = cost.forecast([(512, 784, 12, 0.0)], MeasureSpec(exact_minors=1e14, points=12), spec_from("quick", {}), 1)
     seconds = 12 * comb(512, 2) * comb(784, 2) / cost.MINORS_PER_SECOND / threads()
     assert told.startswith(f"12 Jacobians of 512 x 784, about {seconds / 60:.0f} min; quick: ")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import sys
@@ -9,6 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 ENGINE = "2"
 """Version of what computes numbers: raised when the same spec gives other ones, so that tables of both are told apart."""
@@ -33,6 +36,11 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def digest(plain: Any) -> str:
+    """SHA-256 of the canonical JSON of plain values: the same on every machine."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def hardware() -> str:

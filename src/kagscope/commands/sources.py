@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
+from kagscope.base.progress import Say
 from kagscope.loading import (
     Checkpoint,
     LoadedInputs,
@@ -25,8 +26,6 @@ from kagscope.loading import (
     load_state,
 )
 from kagscope.loading.checkpoints import is_pattern
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 from kagscope.base.errors import InputError
+from kagscope.base.messages import close_names
 from kagscope.data import cifar, emnist
 from kagscope.data.dataset import Dataset
 from kagscope.data.digits import load_digits
@@ -135,5 +135,4 @@ def _existing(source: str | Path) -> Path | None:
 
 def _close(source: str) -> str:
     folded = source.lower().replace("-", "_")
-    matches = [folded] if folded in NAMES else difflib.get_close_matches(folded, NAMES, n=2, cutoff=0.6)
-    return f" (did you mean {' or '.join(matches)}?)" if matches else ""
+    return close_names(folded, NAMES, 1 if folded in NAMES else 2)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import close_names, listing
-from kagscope.loading.weights import Say, silent
+from kagscope.base.progress import Say, silent
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from kagscope.base.errors import DataError
 from kagscope.base.files import atomic_path, open_regular
 from kagscope.base.messages import listing
+from kagscope.base.progress import Say, silent
 
 NESTED = ("state_dict", "model_state_dict", "model", "model_state", "module", "net", "network", "weights", "params")
 """Keys under which training loops keep the model's state dict, in the order in which they are looked for."""
@@ -26,12 +27,6 @@ INDEX = ".index.json"
 MAX_INDEX = 2**26  # bytes of an index; real ones have some 100 kB
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
 """What a folder of Hugging Face's holds, alone or with :data:`INDEX` behind the name where there are several parts."""
-
-Say = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    pass
 
 
 def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:

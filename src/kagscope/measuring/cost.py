@@ -62,7 +62,7 @@ def layer_seconds(rows: int, columns: int, items: int, spec: MeasureSpec, moved:
     return seconds
 
 
-def foretold(shapes: Sequence[Shape], spec: MeasureSpec, quick: MeasureSpec, networks: int) -> str:
+def forecast(shapes: Sequence[Shape], spec: MeasureSpec, quick: MeasureSpec, networks: int) -> str:
     """One line on what measuring some layers of some networks will take; "" where that is less than a minute.
 
     Args:

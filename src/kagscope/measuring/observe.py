@@ -33,7 +33,7 @@ from kagscope.measuring.checks import (
     suspicions,
     verify,
 )
-from kagscope.measuring.cost import Shape, foretold, layer_seconds
+from kagscope.measuring.cost import Shape, forecast, layer_seconds
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import LayerRecord, State
@@ -121,7 +121,7 @@ def _shape(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> Shap
 
 def _estimate(shapes: list[Shape], spec: MeasureSpec, networks: int) -> str:
     own = {name: getattr(spec, name) for name in ("k", "image_shape", "scores")}
-    return foretold(shapes, spec, spec_from("quick", own), networks) if shapes else ""
+    return forecast(shapes, spec, spec_from("quick", own), networks) if shapes else ""
 
 
 def _prepare(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ import kagscope.scores  # noqa: F401  registers every score
 from kagscope import registry
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
-from kagscope.base.provenance import ENGINE
+from kagscope.base.provenance import ENGINE, digest
 from kagscope.base.validation import first_error
 from kagscope.columns.scales import scales
 from kagscope.columns.selections import All, Ball, Selection, as_selections
@@ -281,8 +280,7 @@ class MeasureSpec(_Strict):
         """Ten hexadecimal digits that tell specs apart: of the canonical JSON of what decides numbers, the engine among it."""
         decides = self.as_json() | {"engine": ENGINE}
         del decides["budget"]["memory_budget"]
-        canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        return digest(decides)[:10]
 
 
 def _plain(value: Any) -> Any:

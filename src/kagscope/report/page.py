@@ -109,7 +109,7 @@ def write_report(
     return Path(path)
 
 
-def _told(findings: Sequence[str]) -> tuple[list[str], list[str]]:
+def _split_findings(findings: Sequence[str]) -> tuple[list[str], list[str]]:
     """The first few findings, and the others, which fold out: those that say how it was measured are among these."""
     manner = [getattr(one, "code", "") in MANNER for one in findings]
     first = [place for place, folded in enumerate(manner) if not folded][:FIRST_FINDINGS]
@@ -154,7 +154,7 @@ def render_report(
             numbers=provenance.get("numbers", IN_FILES),
             follow=provenance.get("follow"),
             summary=str(provenance["summary"]) if provenance.get("summary") else _summary(nets, provenance, data),
-            findings=_told(provenance.get("findings") or ()),
+            findings=_split_findings(provenance.get("findings") or ()),
             claims=claims_shown(claims),
             figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
             over_points=provenance.get("intervals") == "points",
@@ -232,13 +232,13 @@ def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> di
 def _kinds(nets: pd.DataFrame, axes: Sequence[Mapping[str, Any]]) -> str:
     """What tells the networks apart: every axis with its values, or widths and trainings."""
     if axes:
-        return "; ".join(f"{axis['label']} {_listed(axis['values'])}" for axis in axes)
+        return "; ".join(f"{axis['label']} {_list_values(axis['values'])}" for axis in axes)
     trainings = _in_words([name.replace(", shuffled", " on shuffled") for name in trainings_of(nets)]) or "none"
     widths = widths_of(nets)
     return f"width{'s' * (len(widths) > 1)} {', '.join(map(str, widths)) or '–'}, training {trainings}"
 
 
-def _listed(values: Sequence[Any]) -> str:
+def _list_values(values: Sequence[Any]) -> str:
     """A few values in a row; of more the ends and how many there are."""
     if len(values) <= MOST_VALUES:
         return _in_words([str(number(value)) for value in values])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from kagscope.base.provenance import digest
 from kagscope.training import Augmentation, TrainingSettings
 from kagscope.training.settings import Penalty
 
@@ -24,11 +23,6 @@ class Strict(BaseModel):
     """Settings that cannot be changed later and take no unknown key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def digest(plain: Any) -> str:
-    """SHA-256 of canonical JSON: the same on every machine."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class RunConfig(Strict):

@@ -13,12 +13,13 @@ from pydantic_core.core_schema import ValidationInfo
 
 import kagscope.pruning.change  # noqa: F401  registers its scores
 from kagscope.base.errors import InputError
+from kagscope.base.provenance import digest
 from kagscope.columns.layout import make_layout
 from kagscope.columns.scales import all_selections
 from kagscope.columns.selections import check_layout, parse_selection
 from kagscope.data import Dataset
 from kagscope.measuring.spec import Budget, MeasureSpec
-from kagscope.studies.config import SMALL_IMAGE, Strict, digest
+from kagscope.studies.config import SMALL_IMAGE, Strict
 from kagscope.studies.record import Measured
 from kagscope.training.settings import geometric_steps, linear_steps
 

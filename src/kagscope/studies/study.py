@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from kagscope.base.errors import KagscopeError, OutputError
+from kagscope.base.provenance import digest
 from kagscope.data import Dataset, load
 from kagscope.studies.claims.parts import too_few
 from kagscope.studies.collect import Outcome, collect
-from kagscope.studies.config import digest
 from kagscope.studies.execute.base import Event, Executor, Failure, Report
 from kagscope.studies.execute.local import LocalExecutor
 from kagscope.studies.file import StudyFile, configs
