@@ -16,6 +16,22 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, progress to standard error.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
 
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--argument", metavar="NAME=VALUE", help="Argument of the factory, such as width=64; repeatable.", show_default=False
+    ),
+]
+Split = Annotated[str, typer.Option("--split", metavar="NAME", help="test or train, of a data set with both.")]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        "--input-shape",
+        metavar="N,N,…",
+        help="Shape of one input, such as 1,28,28. [default: the first that the model takes]",
+        show_default=False,
+    ),
+]
 Cpus = Annotated[
     float | None, typer.Option("--cpus-per-run", help="CPUs that Ray sets aside for each task. [default: 1]", show_default=False)
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import Debug, Json, numbers, pairs, run_command
+from kagscope.commands.common import Arguments, Debug, InputShape, Json, Split, numbers, pairs, run_command
 
 if TYPE_CHECKING:
     from kagscope.commands.sources import Subject
@@ -28,10 +28,7 @@ def measure(
             show_default=False,
         ),
     ],
-    argument: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Argument of the factory, such as width=64; repeatable.", show_default=False),
-    ] = None,
+    argument: Arguments = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,15 +58,8 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="test or train, of a data set with both.")] = "test",
-    input_shape: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N,…",
-            help="Shape of one input, such as 1,28,28. [default: the first that the model takes]",
-            show_default=False,
-        ),
-    ] = None,
+    split: Split = "test",
+    input_shape: InputShape = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for table, summary, figures and page: new, empty, or of this command."),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import Debug, Json, numbers, pairs, run_command
+from kagscope.commands.common import Arguments, Debug, InputShape, Json, Split, numbers, pairs, run_command
 
 DEFAULT_POINTS = 10_000
 
@@ -26,9 +26,7 @@ def prune(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write: new or empty.", show_default=False)],
-    argument: Annotated[
-        list[str] | None, typer.Option(help="Argument of the factory, such as width=64; repeatable.", show_default=False)
-    ] = None,
+    argument: Arguments = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -53,11 +51,8 @@ def prune(
     points: Annotated[
         int | None, typer.Option(help="Inputs looked at, evenly spaced. [default: up to 10000]", show_default=False)
     ] = None,
-    split: Annotated[str, typer.Option(help="test or train, of a data set with both.")] = "train",
-    input_shape: Annotated[
-        str | None,
-        typer.Option(help="Shape of one input, such as 1,28,28. [default: the first that the model takes]", show_default=False),
-    ] = None,
+    split: Split = "train",
+    input_shape: InputShape = None,
     latency: Annotated[bool, typer.Option("--latency", help="Time a forward pass before and after.")] = False,
     seed: Annotated[int, typer.Option(help="Of the model where it is built at random.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the output folder (and errors).")] = False,
