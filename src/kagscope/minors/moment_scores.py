@@ -20,7 +20,7 @@ from kagscope.minors._input import Values, check_positive
 from kagscope.minors.plan import Estimate
 from kagscope.minors.replicates import UNEVEN, carried
 from kagscope.minors.threads import one_blas_thread
-from kagscope.registry import Score, all_scores, register
+from kagscope.registry import Function, Score, all_scores, register
 
 if TYPE_CHECKING:
     from kagscope.minors.moments import Moments
@@ -36,32 +36,19 @@ BLOCK = 64  # bins that are spread at once, from twice as many: the bell is no w
 BELLS = np.stack([np.roll(np.pad(BELL, (0, 2 * BLOCK - len(BELL))), place) for place in range(BLOCK)], axis=1)
 
 
-@register(
-    "pr",
-    "participation ratio (PR)",
-    ("moments",),
-    moments=("s1", "s2"),
-    orders=None,
-    undefined=ALL_ZERO,
-    source="arXiv 2511.21626 and its code; MATH.md 3",
-    symbol="PR",
-)
+def _score(name: str, label: str, moments: tuple[str, ...], source: str, **facts: Any) -> Callable[[Function], Function]:
+    """:func:`register` for a function of these moments alone, of any order, that is undefined where every minor is zero."""
+    return register(name, label, ("moments",), moments=moments, source=source, orders=None, undefined=ALL_ZERO, **facts)
+
+
+@_score("pr", "participation ratio (PR)", ("s1", "s2"), "arXiv 2511.21626 and its code; MATH.md 3", symbol="PR")
 def participation_ratio(moments: Moments) -> Values:
     """sqrt(S2) / S1, in [1/sqrt(N), 1]: higher is more concentrated (arXiv 2511.21626 and the authors' code)."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
     return moments.out(quotient(np.sqrt(s2), s1))
 
 
-@register(
-    "pr_normalized",
-    "normalised PR",
-    ("moments",),
-    moments=("s1", "s2"),
-    orders=None,
-    undefined=ALL_ZERO,
-    source="arXiv 2509.12326; MATH.md 3",
-    fraction=True,
-)
+@_score("pr_normalized", "normalised PR", ("s1", "s2"), "arXiv 2509.12326; MATH.md 3", fraction=True)
 def pr_normalized(moments: Moments) -> Values:
     """S1^2 / (N S2), in [1/N, 1]: 1 is uniform (arXiv 2509.12326; the physics convention)."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
@@ -69,46 +56,21 @@ def pr_normalized(moments: Moments) -> Values:
     return moments.out(quotient(np.ldexp(s1 / max(moments.count >> shift, 1), -shift) * s1, s2))
 
 
-@register(
-    "effective_minors",
-    "effective number of minors",
-    ("moments",),
-    moments=("s1", "s2"),
-    orders=None,
-    undefined=ALL_ZERO,
-    source="MATH.md 3",
-)
+@_score("effective_minors", "effective number of minors", ("s1", "s2"), "MATH.md 3")
 def effective_minors(moments: Moments) -> Values:
     """S1^2 / S2: how many minors carry the mass."""
     s1, s2 = moments.normalised("s1"), moments.normalised("s2")
     return moments.out(quotient(s1**2, s2))
 
 
-@register(
-    "ipr",
-    "inverse participation ratio",
-    ("moments",),
-    moments=("s2", "s4"),
-    orders=None,
-    undefined=ALL_ZERO,
-    source="standard; MATH.md 3",
-)
+@_score("ipr", "inverse participation ratio", ("s2", "s4"), "standard; MATH.md 3")
 def ipr(moments: Moments) -> Values:
     """S2^2 / S4: participation with probabilities M^2 / S2."""
     s2, s4 = moments.normalised("s2"), moments.normalised("s4")
     return moments.out(quotient(s2**2, s4))
 
 
-@register(
-    "kl_uniform",
-    "KL from uniform",
-    ("moments",),
-    moments=("s1", "entropy"),
-    orders=None,
-    undefined=ALL_ZERO,
-    source="code of arXiv 2511.21626; MATH.md 3",
-    symbol="KL",
-)
+@_score("kl_uniform", "KL from uniform", ("s1", "entropy"), "code of arXiv 2511.21626; MATH.md 3", symbol="KL")
 def kl_uniform(moments: Moments) -> Values:
     """ln N + E / S1 - ln S1: divergence of p = M / S1 from uniform, 0 where all minors are equal (arXiv 2511.21626 code)."""
     s1, entropy = moments.normalised("s1"), moments.normalised("entropy")
@@ -117,14 +79,11 @@ def kl_uniform(moments: Moments) -> Values:
     return moments.out(np.where(s1 > 0, value, np.nan))
 
 
-@register(
+@_score(
     "near_zero",
     "near-zero minors",
-    ("moments",),
-    moments=("s1", "histogram"),
-    orders=None,
-    undefined=ALL_ZERO,
-    source="arXiv 2410.08451; MATH.md 3",
+    ("s1", "histogram"),
+    "arXiv 2410.08451; MATH.md 3",
     error=lambda moments: near_zero_error(moments),
     fraction=True,
 )
@@ -146,7 +105,7 @@ def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Values:
     return moments.out(np.hypot(share, drawn if moments.are_exact(needs) else np.where(drawn > 0, drawn, np.nan)))
 
 
-@register("top", "largest minor", ("moments",), moments=("top",), orders=None, undefined=ALL_ZERO, source="MATH.md 2")
+@_score("top", "largest minor", ("top",), "MATH.md 2")
 def top(moments: Moments) -> Values:
     """max M, the largest absolute minor."""
     return moments.top
