@@ -19,7 +19,6 @@ SHAPED = (
     "kagscope.scores",
     "kagscope.jacobians.forms",
     "kagscope.jacobians.autodiff",
-    "kagscope.measuring.observe",
     "kagscope.columns.scales",
 )
 install_import_hook(SHAPED, "beartype.beartype")  # shapes and dtypes in annotations are checked, in tests alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import kagscope as kag
 from kagscope.base.errors import InputError
+from kagscope.cli import app
 from kagscope.data import load
 from kagscope.data.variants import degrade
 from kagscope.studies.file import configs, read_study_file
@@ -133,6 +136,12 @@ def test_a_study_of_it_measures_hidden_layers_of_tokens(tmp_path: Path) -> None:
     own = last.set_index(["layer", "point"])["value"]
     assert len(own) == len(means) > 0
     assert np.allclose(own, means.reindex(own.index), rtol=1e-12)
+    options = ["--layer", "hidden1", "--layer-map", "block", "--k", "1", "--score", "pr", "--points", "2", "--json"]
+    done = CliRunner().invoke(app, ["measure", str(outcome.folder / "runs" / run), *options])
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [one["name"] for one in found["layers"]] == ["hidden1"]
+    assert found["provenance"]["baseline"] == "the same network at step 0"
 
 
 def test_the_ready_study_has_six_blocks() -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
@@ -212,8 +211,8 @@ def _skipping(record: LayerRecord, named: bool) -> Iterator[None]:
         record.reason = str(error)
 
 
-def choose_points(count: int, wanted: int | None = None) -> Int64[np.ndarray, " points"]:
-    """Choose ``wanted`` of ``count`` points, the same for every network, drawn once without replacement; any prefix is a sample.
+def choose_points(count: int, wanted: int | None = None) -> np.ndarray:
+    """``wanted`` of ``count`` points, int64, the same for every network, drawn without replacement; any prefix is a sample.
 
     None takes all of them, in that order.
     """
