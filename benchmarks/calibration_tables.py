@@ -18,13 +18,13 @@ import pandas as pd
 from calibration import AT_ONCE, DOCS, RHO, options, table, write
 from kagscope.studies.inference import paired
 from kagscope.studies.inference.comparisons import comparisons
-from kagscope.studies.inference.findings import corrected_p
 from kagscope.studies.inference.trained import trained_against_initial
 from kagscope.studies.inference.trends import trends
 from kagscope.studies.nets import RATIO, VALUE, Block, Nets
 from kagscope.studies.relations import relations
 from kagscope.studies.statistics.multiple_testing import holm
 from kagscope.studies.statistics.student import mean_of, t_test
+from kagscope.tables.means import corrected_p
 
 AXES: dict[str, tuple[object, ...]] = {"width": (8, 16, 32), "training": ("standard", "augmented")}
 SCORES = [(layer, score) for layer in ("1", "3") for score in ("pr", "kl_uniform", "rr_pr")]

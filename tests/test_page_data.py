@@ -49,7 +49,7 @@ def test_of_each_setting_the_first_net_shows_its_units(folder: Path) -> None:
         }
         weights = load_file(folder / "runs" / run / "weights.safetensors")
         last = max(int(name.partition("/")[0]) for name in weights)
-        assert np.array_equal(np.stack(layers["hidden1"]["row"]), weights[f"{last}/hidden1.0.weight"].numpy())
+        assert np.array_equal(np.stack(layers["hidden1"]["row"].to_list()), weights[f"{last}/hidden1.0.weight"].numpy())
         for name, one in layers.items():
             rows = results[(results["run"] == run) & (results["step"] == last) & (results["layer"] == name) & (results["k"] == 1)]
             assert one.zero_share.mean() == pytest.approx(rows[rows["score"] == "zero_rows"]["value"].mean())

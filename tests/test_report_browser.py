@@ -21,7 +21,7 @@ from hostile import LAYER, make_hostile_page
 from kagscope.base.messages import Finding
 from kagscope.figures.study import net_means, study_means
 from kagscope.report import write_report
-from kagscope.report.axes import axes_section, pack_axes
+from kagscope.report.axes import pack_axes
 from kagscope.report.numbers import number_cell, text_cell
 from kagscope.tables import means as reduced
 
@@ -277,7 +277,12 @@ def study_page(study: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
     packed = pack_axes(net_means(results), runs, ["width", "training"], {"accuracy": "test accuracy"})
     rows = [[text_cell(name), number_cell(value)] for name, value in (("a", 2.0), ("b", 10.0), ("c", math.nan), ("d", -1.0))]
     table = {"name": "made", "label": "made up", "head": ["what", "size"], "rows": rows, "note": ""}
-    about = make_provenance() | {"study": packed, "exhibits": [axes_section([table])], "without": ["claims"], "figures": ()}
+    about = make_provenance() | {
+        "study": packed,
+        "exhibits": [("varied", "What was varied", "varied.html", {"tables": [table]})],
+        "without": ["claims"],
+        "figures": (),
+    }
     path = tmp_path_factory.mktemp("study") / "report.html"
     return write_report(path, results=results, curves=curves, claims=[], provenance=about)
 

@@ -37,7 +37,7 @@ def test_sums_over_batches_are_the_means_over_points(seed: int, batches: int, sc
         assert found.alignment[2] == pytest.approx(np.nanmean(np.abs(unit[:, 2]).max(axis=1) / norms[:, 2]))
     assert np.isnan(found.alignment[1])
     if scale == 1.0:
-        assert np.stack(found["row"]) == pytest.approx(J.mean(axis=0), rel=1e-5, abs=1e-6)
+        assert np.stack(found["row"].to_list()) == pytest.approx(J.mean(axis=0), rel=1e-5, abs=1e-6)
     assert (found["what"] == MEAN_ROW).all()
 
 
@@ -71,9 +71,9 @@ def test_units_of_a_measured_model_agree_with_its_table(
     assert report.units.groupby("layer")["what"].unique().map(list).to_dict() == {"1": [WEIGHTS], "3": [MEAN_ROW]}
     weight = nets[0][0].weight
     assert isinstance(weight, torch.Tensor)
-    assert np.stack(first["row"]) == pytest.approx(weight.detach().numpy(), rel=1e-6)
+    assert np.stack(first["row"].to_list()) == pytest.approx(weight.detach().numpy(), rel=1e-6)
     J = torch.stack([torch.autograd.functional.jacobian(lambda x: nets[0][:4](x), one) for one in nets[2]])
-    assert np.stack(second["row"]) == pytest.approx(J.mean(dim=0).numpy(), rel=1e-4, abs=1e-6)
+    assert np.stack(second["row"].to_list()) == pytest.approx(J.mean(dim=0).numpy(), rel=1e-4, abs=1e-6)
     for one in (first, second):
         rows = report.table[(report.table["layer"] == one["layer"].iloc[0]) & (report.table["k"] == 1)]
         assert one.zero_share.mean() == pytest.approx(rows[rows["score"] == "zero_rows"]["value"].mean())

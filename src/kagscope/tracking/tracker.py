@@ -101,8 +101,8 @@ class Tracker:
         self._model = model = unwrap(model)  # which shares its parameters
         self._log_scores = log_scores
         self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
-        self._about = {"model": type(model).__name__, "versions": versions(model.modules())}
-        self._about["points"] = self._probe.inputs.up_to(self._probe.spec.points)
+        count = self._probe.inputs.up_to(self._probe.spec.points)
+        self._about = {"model": type(model).__name__, "versions": versions(model.modules()), "points": count}
         first_step = check_step(first_step, "first_step")
         self._unwritten: list[Part] = []
         self._skipped: list[int] = []
