@@ -114,6 +114,20 @@ def test_every_kind_of_matrix(kind: str, k: int) -> None:
             assert error == 0, seed
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_selections_far_below_the_largest_minor(k: int) -> None:
+    """rr_pr of columns of 5e-324 beside others of 1 was 0.94 instead of 1.26, called exact."""
+    rng = np.random.default_rng(k)
+    small = 5e-324 * rng.integers(-9, 10, size=(5, 4))
+    J = np.concatenate([rng.normal(size=(5, 4)), small], axis=1)
+    labels, alone = np.arange(8) // 4, kag.rotation_ratio(2.0**1000 * small, k)
+    sets = [(0, 1, 2)[:k], (0, 1, 3)[:k] if k == 3 else (0, 2), (1, 2, 3)[:k]]
+    found = kag.rotation_ratio(J, k, "pr", kag.Subsets([tuple(4 + a for a in one) for one in sets]), return_error=True)
+    assert found == pytest.approx((kag.rotation_ratio(2.0**1000 * small, k, "pr", kag.Subsets(sets)), 0), rel=1e-9)
+    window = kag.Window((1,), 0)
+    assert kag.rotation_ratio(J, k, "pr", window, positions=labels) == pytest.approx(alone, rel=1e-9)
+
+
 def test_too_many_nearly_dependent_columns_state_what_rounding_may_have_made() -> None:
     rng = np.random.default_rng(3)
     thin = rng.normal(size=(6, 2)) @ rng.normal(size=(2, 160))

@@ -311,6 +311,16 @@ def test_nearly_dependent_rows_of_larger_minors(k: int) -> None:
     assert kag.minor_moments(thin, k).s1 == pytest.approx(float(wanted), rel=1e-10)
 
 
+def test_many_small_minors_are_told_without_whole_numbers() -> None:
+    """Of 900,000, nearly all below 1e-6 of the product of their columns' lengths, S2 is that of the singular values."""
+    random = np.random.default_rng(5)
+    J = random.normal(size=(9, 2)) @ random.normal(size=(2, 22)) + 1e-3 * random.normal(size=(9, 22))
+    m = kag.minor_moments(J, 4, method="exact")
+    assert m.s1 > 0
+    wanted = math.fsum(math.prod(one) ** 2 for one in combinations(np.linalg.svd(J, compute_uv=False), 4))
+    assert m.s2 == pytest.approx(wanted, rel=1e-9)
+
+
 def test_more_minors_than_floats_count() -> None:
     J = np.random.default_rng(0).normal(size=(2, 3))
     few = kag.minor_moments(J, 2)

@@ -167,7 +167,8 @@ def _exact_volumes(vectors: FloatArray, subsets: NDArray[np.int64], power: int) 
 def _root(x: int, exponent: int) -> float:
     """sqrt(x) 2^exponent, however large x is."""
     spare = max(x.bit_length() - 64, 0) // 2 * 2
-    return float(np.ldexp(math.sqrt(x >> spare), exponent + spare // 2))
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.ldexp(math.sqrt(x >> spare), exponent + spare // 2))
 
 
 def _sizes(vectors: FloatArray, k: int, pairs: BoolArray | None) -> float:
@@ -286,6 +287,7 @@ def haar_mean_s1_estimate(
     stderr = doubt = 0.0
     if k >= 2 and k * bit_span(given) > MOST_BITS:  # products would leave the range
         listed = _listed(len(given), k, pairs, subsets) if sets <= MOST_EXACT else None
+        exponent = power  # those of a selection may lie far below the largest
         value = math.nan if listed is None else math.fsum(_exact_volumes(given, listed, exponent))
     elif k >= 3 and rank_below(vectors if subsets is None else vectors[np.unique(subsets)], k):
         value = 0.0

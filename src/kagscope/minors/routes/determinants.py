@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.careful import MOST_EXACT, exact_minors, integers
+from kagscope.minors.careful import MOST_EXACT, exact_minors, integers, twofold_dets
 from kagscope.minors.plan import RATES
 from kagscope.minors.rank import rank_below, singular
 from kagscope.minors.routes import Kind, register
@@ -29,7 +29,8 @@ LARGE = 64  # order of minors beyond which products of k factors below 1 may lea
 COUNTLESS = 10**300  # minors: what is more is not told apart
 MOST_BITS = 900  # of a product of k entries: beyond, square matrices are scaled one by one
 TINY = float(np.finfo(np.float64).tiny)
-SMALL = 1e-6  # a minor below this share of what random columns of its lengths span is done again in whole numbers
+SMALL = 1e-6  # a minor below this share of what random columns of its lengths span is done again in twice the precision
+SMALLER = 1e-19  # and below this in whole numbers
 
 
 def row_subsets(m: int, k: int) -> IntArray:
@@ -66,7 +67,7 @@ class Minors:
         self.wide = k * bit_span(J) > MOST_BITS or k > LARGE
         self.J, self.power = (J, power) if self.wide else (times_power_of_two(J, np.array(-power)), 0)
         self.k, self.left = k, MOST_EXACT
-        self.least = log2(SMALL) + (lgamma(k + 1) - k * log(k)) / log(4)
+        self.typical = (lgamma(k + 1) - k * log(k)) / log(4)  # log2 of what random columns of length 1 span
         high, low = _bits(self.J)
         self.unit = 2.0 ** (k * low) if k * (high - low) + k * log2(k) / 2 < 46 and abs(k * low) < 1000 else 0.0
 
@@ -82,8 +83,11 @@ class Minors:
         if self.unit:  # determinants of small whole numbers are whole: rounding to the nearest takes all errors away
             return np.asarray(np.rint(found / self.unit) * self.unit)
         with np.errstate(divide="ignore"):
-            lengths = np.log2(np.linalg.norm(A, axis=-2)).sum(axis=-1)
-            small = ~(np.log2(found) + more >= self.least + lengths)
+            spanned = np.log2(np.linalg.norm(A, axis=-2)).sum(axis=-1) + self.typical
+            small = ~(np.log2(found) + more >= spanned + log2(SMALL))
+            if self.k <= LARGE and small.any():
+                found[small] = twofold_dets(A[small])
+                small[small] = ~(np.log2(found[small]) >= spanned[small] + log2(SMALLER))
         if self.wide:
             with np.errstate(under="ignore"):
                 found = np.ldexp(found, powers + more - self.k * self.power)
