@@ -26,6 +26,7 @@ GROUPS = 16  # of replicates, whose histograms are kept apart
 MOST_ROWS = 256  # of which every pair is visited; beyond, rows are drawn as well
 ROW_DRAWS = 96  # rows of each drawn pair then
 WHOLE = 2.0**25  # minors that are visited all, however many rows
+FEW = 2  # times the draws: so few pairs are all taken, since draws that met one value alone do not know of others
 LOST = 1e-9  # share of S4 that may be rounding
 MOST_MENDED = 2.0**27  # minors visited for it
 PARTS, FEWEST = 32, 256  # parts of the visits, and pairs of one: fixed, threads never change a bit
@@ -43,6 +44,7 @@ class Draws:
         hist: (cells, GROUPS, slots) independent estimates of the counts of minors that are not zero, or None.
         first: the slot that ``hist`` begins with.
         complete: whether every pair was visited in full, so that nothing is left to chance.
+        alike: (cells,) whether S1 over q takes few values among the pairs that were drawn, so that rarer ones may be unseen.
         steps: minors looked at.
     """
 
@@ -53,6 +55,7 @@ class Draws:
     hist: FloatArray | None
     first: int
     complete: NDArray[np.bool_]
+    alike: NDArray[np.bool_]
     steps: float
 
 
@@ -129,6 +132,7 @@ class PairDraws:
         steps, found, hist, first = self._visited(looked, np.concatenate(weights), np.concatenate(places), seed, histogram)
         values = np.stack([found[0], np.where(self.lost_s4[looked], found[1], 0.0), found[2]])
         sums, spread, top = np.empty((3, self.cells, REPLICATES)), [], np.zeros(self.cells)
+        alike = np.zeros(self.cells, dtype=bool)
         place = 0
         for cell, (sure, index, chance) in enumerate(parts):
             own = values[:, place : place + len(sure) + len(index)]
@@ -136,6 +140,7 @@ class PairDraws:
             place += own.shape[1]
             sums[:, cell], rest = self._estimate(cell, own, sure, index, chance)
             spread.append(rest)
+            alike[cell] = self._alike(own[0, len(sure) :], index)
         by_draw = np.concatenate(spread, axis=1)
         of = np.repeat(np.arange(self.cells), [one.shape[1] for one in spread])
         complete = np.array([not len(index) for _, index, _ in parts], dtype=bool)
@@ -147,7 +152,7 @@ class PairDraws:
                 known = np.broadcast_to((self.live * self.row_sets)[:, None], seen.shape)
                 hist *= np.divide(known, seen, out=np.zeros(seen.shape), where=seen > 0)[:, :, None]
             hist = hist[:, :, 1:]
-        return Draws(draws, sums, (by_draw, of), top, hist, first, complete, steps)
+        return Draws(draws, sums, (by_draw, of), top, hist, first, complete, alike, steps)
 
     def _drawn(self, cell: int, draws: int, seed: list[int]) -> tuple[IntArray, IntArray, FloatArray]:
         """Pairs of a cell taken for certain, (REPLICATES * draws,) drawn pairs and the chance of each in one draw."""
@@ -157,7 +162,7 @@ class PairDraws:
         sure = []
         while left.size:
             chance = (1 - UNIFORM) / q[left].sum() * q[left] + UNIFORM / left.size
-            certain = chance * (draws * REPLICATES) >= 1
+            certain = (chance * (draws * REPLICATES) >= 1) | (left.size <= FEW * draws * REPLICATES)
             if self.rows_drawn or not certain.any():
                 break
             sure.append(left[certain])
@@ -211,6 +216,12 @@ class PairDraws:
         low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (1, 1)
         counts = np.concatenate([hist[:, :1], hist[:, low:high]], axis=1) if histogram else None
         return steps, sums.T[:, inverse], counts, low
+
+    def _alike(self, s1: FloatArray, index: IntArray) -> bool:
+        """Whether S1 of drawn pairs over their q takes fewer values than half as many as there are different pairs."""
+        once, first = np.unique(index, return_index=True)
+        share = np.round(s1[first] / self.q[once] / np.sqrt(self.row_sets), 9)  # at most 1
+        return bool(2 * np.unique(share).size < once.size)
 
     def _estimate(
         self, cell: int, values: FloatArray, sure: IntArray, index: IntArray, chance: FloatArray

@@ -126,7 +126,7 @@ class _Estimate:
             sizes = np.tensordot(mix, by_cell, 1).std(axis=1, ddof=1) * np.sqrt(draws.draws[member])
             self.needed[member] = np.maximum(self.needed[member], sizes * sizes.sum() / REPLICATES)
             self.converged &= float((sizes**2 / draws.draws[member]).sum()) <= SHORT * REPLICATES
-            if carried(mix @ draws.spread[0][:, member[of]]) < CARRIED:
+            if carried(mix @ draws.spread[0][:, member[of]]) < CARRIED or draws.alike[member].any():
                 self.unknown.add(name)
                 self.needed[member] = np.maximum(self.needed[member], 4 * draws.draws[member])
                 self.converged = False
