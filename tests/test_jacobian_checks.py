@@ -151,6 +151,28 @@ def test_operators_without_a_right_rule_for_forward_mode(function: Callable[[Ten
     assert found.route == "reverse mode"
 
 
+class OneToken(nn.Module):
+    """Its first token alone goes through an operator without a rule for forward mode."""
+
+    def __init__(self, columns: int, rows: int, mixing: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.mixing = nn.Linear(columns, rows), nn.Tanh(), mixing
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.first(x)
+        h = h + h.mean(1, keepdim=True) if self.mixing else h
+        return self.second(torch.cat([wave(h[:, :1]), h[:, 1:]], 1))
+
+
+@SHAPES
+@pytest.mark.parametrize("mixing", [False, True])
+def test_every_token_is_checked(columns: int, rows: int, mixing: bool) -> None:
+    model, x = zoo.seeded(lambda: nn.Sequential(OneToken(columns, rows, mixing))), zoo.numbers(2, 5, columns)
+    J, _ = jacobians(model, x, "0")
+    whole = zoo.by_autograd(model, x, "0", "input").reshape(2, 5, rows, 5, columns)
+    assert_close(J, np.stack([whole[:, token, :, token] for token in range(5)], 1), 1e-12)
+
+
 @SHAPES
 @pytest.mark.parametrize(
     ("function", "named"),
@@ -198,6 +220,36 @@ def test_what_changes_nothing_is_not_noted(name: str) -> None:
     J, found = jacobians(model, x, "0")
     assert_close(J, zoo.by_autograd(model, x, "0", "input")[:, None], 1e-12)
     assert found.notes == []
+
+
+def test_a_derivative_that_is_right_along_one_direction_by_chance_is_refused() -> None:
+    class Half(torch.autograd.Function):
+        """x^2 + sin y, of which the derivative by y is forgotten."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x * x + torch.sin(y)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            return 2 * ctx.saved_tensors[0] * grads[0], None
+
+    for size in (41, 42, 43):  # one direction misses the one in the middle
+        torch.manual_seed(size)
+        leaf = torch.randn(1, size, dtype=torch.float64, requires_grad=True)
+        with pytest.raises(InputError, match="Half is not its derivative"):
+            check.what_is_left_out(lambda x: Half.apply(x, 0.3 * x), leaf, Half.apply(leaf, 0.3 * leaf))  # type: ignore[no-untyped-call]
+
+
+def test_complex_numbers_on_the_way() -> None:
+    class Modulus(nn.Module):
+        def forward(self, h: Tensor) -> Tensor:
+            return torch.complex(h, h.sin()).abs()
+
+    model, x = zoo.seeded(lambda: nn.Sequential(nn.Linear(6, 4), Modulus())), zoo.numbers(3, 6)
+    J, _ = jacobians(model, x, "1")
+    assert_close(J, zoo.by_autograd(model, x, "1", "input")[:, None], 1e-12)
 
 
 def test_inputs_at_a_kink_are_not_taken_for_constants() -> None:

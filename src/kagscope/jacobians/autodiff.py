@@ -138,14 +138,10 @@ def mixes_tokens(h: Float[Tensor, "B T m"], u: Float[Tensor, "B T *n"]) -> bool:
 
 
 def _cotangents(B: int, frame: Frame) -> Iterator[tuple[list[int], list[int], int]]:
-    """(points, tokens, unit) of every pass: all points at once unless they are coupled, all tokens unless they mix."""
-    points = [[b] for b in range(B)] if frame.coupled else [list(range(B))]
-    every = list(frame.tokens) if frame.out_tokens else [0]
-    tokens = [[t] for t in every] if frame.mixing and frame.out_tokens else [every]
-    for some in points:
-        for at in tokens:
-            for row in frame.rows:
-                yield some, at, int(row)
+    """(points, tokens, unit) of every pass."""
+    for points, tokens in frame.together(B):
+        for row in frame.rows:
+            yield points, tokens, int(row)
 
 
 def _store(

@@ -8,6 +8,7 @@ without a rule, gradients of the user's own, constants) shows beside a differenc
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from kagscope.jacobians.runner import Unmeasurable
 Function = Callable[[Tensor], Tensor]
 AGREE = {torch.float64: 3e-5, torch.float32: 1e-3}  # of two ways to one vector; models in float64 may round to float32 inside
 QUOTIENT = 1e-3  # of a difference quotient beside a derivative
+DRAWS = 2  # random directions of such quotients: a wrong derivative is within QUOTIENT along one of them by chance
 STEPS = {torch.float64: (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), torch.float32: (1e-3, 3e-3, 1e-2, 3e-2)}  # others round too much
 NO_KERNEL = "WarnNotImplemented"  # the node that PyTorch puts where an operator has no autograd kernel
 CONSTANT = "part of it stands under no_grad or detach: a constant, which the Jacobian leaves out"
@@ -31,7 +33,7 @@ UNSEEN = "part of it does not go through autograd (such as a number taken out of
 
 
 def agrees(J: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
-    """Whether w^T J is what pulling a random w back gives, at every point of a batch and one of its tokens.
+    """Whether w^T J is what pulling a random w back gives, at every point of a batch and every token.
 
     Args:
         J: (B, tokens, rows, columns).
@@ -39,39 +41,44 @@ def agrees(J: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
         u: the variable, a leaf.
         frame: what rows and columns are.
     """
-    place = len(frame.tokens) // 2
     w = weights(frame)
-    return close(h, u, frame, w @ J[:, place], np.abs(w) @ np.abs(J[:, place]))
+    return close(h, u, frame, w @ J, np.abs(w) @ np.abs(J))
 
 
 def agrees_factored(d: np.ndarray, W: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
     """Like :func:`agrees`, of diag(d) W in factors, ``d`` (B, tokens, rows) and ``W`` (rows, columns)."""
-    w = weights(frame) * d[:, len(frame.tokens) // 2]
+    w = weights(frame) * d
     return close(h, u, frame, w @ W, np.abs(w) @ np.abs(W))
 
 
-def weights(frame: Frame) -> np.ndarray:
+def weights(frame: Frame, draw: int = 0) -> np.ndarray:
     """A random w over the rows."""
-    return np.random.default_rng(len(frame.rows)).standard_normal(len(frame.rows))
+    return np.random.default_rng([len(frame.rows), draw]).standard_normal(len(frame.rows))
 
 
 def close(h: Tensor, u: Tensor, frame: Frame, found: np.ndarray, scale: np.ndarray) -> bool:
-    """Whether ``found`` (B, columns) is w^T dh/du, up to rounding of sums of the size of ``scale``; NaN is not judged.
+    """Whether ``found`` (B, tokens, columns) is w^T dh/du, up to rounding of sums of the size of ``scale``; NaN is not judged.
 
     Raises:
         RuntimeError: no way back through the graph.
     """
-    token = frame.tokens[len(frame.tokens) // 2]
-    points = [0] if frame.coupled else list(range(len(u)))
-    v = torch.zeros((len(u), frame.out_tokens or 1, frame.units), dtype=h.dtype, device=h.device)
-    v[np.array(points)[:, None], token if frame.out_tokens else 0, frame.rows] = torch.from_numpy(weights(frame)).to(v)
-    g = pull(h, u, v.reshape(h.shape)).reshape(len(u), frame.in_tokens or 1, frame.columns)
-    plain = g[points, token if frame.in_tokens else 0].double().cpu().numpy()
-    found, scale = found[points], scale[points].max(axis=1, keepdims=True)
+    plain = np.empty_like(found)
+    for points, tokens in frame.together(len(u)):
+        v = _at(h, weights(frame), points, tokens, frame)
+        g = pull(h, u, v).reshape(len(u), frame.in_tokens or 1, frame.columns)[points].double().cpu().numpy()
+        for token in tokens if frame.out_tokens else frame.tokens:
+            plain[points, frame.tokens.index(token)] = g[:, token if frame.in_tokens else 0]
     least = min((h.dtype, u.dtype), key=lambda dtype: -torch.finfo(dtype).eps)
     with np.errstate(invalid="ignore"):
-        wrong = np.abs(found - plain) > AGREE.get(least, 0.1) * scale
+        wrong = np.abs(found - plain) > AGREE.get(least, 0.1) * scale.max(axis=-1, keepdims=True)
     return not wrong.any()
+
+
+def _at(h: Tensor, w: np.ndarray, points: list[int], tokens: list[int], frame: Frame) -> Tensor:
+    """The cotangent of ``h`` that is w at these points and tokens."""
+    v = torch.zeros((len(h), frame.out_tokens or 1, frame.units), dtype=h.dtype, device=h.device)
+    v[np.array(points)[:, None, None], np.array(tokens)[:, None], frame.rows] = torch.from_numpy(w).to(v)
+    return v.reshape(h.shape)
 
 
 def pull(h: Any, u: Tensor, v: Tensor, *, batched: bool = False) -> Tensor:
@@ -84,17 +91,20 @@ def pull(h: Any, u: Tensor, v: Tensor, *, batched: bool = False) -> Tensor:
 
 
 def confirm(J: np.ndarray, function: Function, u: Tensor, frame: Frame) -> bool:
-    """Whether difference quotients confirm a Jacobian that cannot be compared with a graph, at one token."""
-    place = len(frame.tokens) // 2
-    token, w = frame.tokens[place], weights(frame)
-    moved = torch.zeros((len(u), frame.in_tokens or 1, frame.columns), dtype=u.dtype, device=u.device)
-    direction = np.random.default_rng(frame.columns).standard_normal(frame.columns)
-    moved[:, token if frame.in_tokens else 0] = torch.from_numpy(direction).to(moved)
-    weight = torch.zeros((len(u), frame.out_tokens or 1, frame.units), dtype=u.dtype, device=u.device)
-    weight[:, token if frame.out_tokens else 0, frame.rows] = torch.from_numpy(w).to(weight)
-    expected = float((w @ J[:, place] @ direction).sum())
-    size = float((np.abs(w) @ np.abs(J[:, place])).max())
-    return _verdict(function, u, moved.reshape(u.shape), weight.flatten(), expected, size) is True
+    """Whether difference quotients confirm a Jacobian that cannot be compared with a graph, at every token."""
+    every = np.arange(len(frame.tokens))
+    for draw, places in itertools.product(range(DRAWS), every[:, None] if frame.mixing else every[None]):
+        tokens = [frame.tokens[place] for place in places]
+        w, direction = weights(frame, draw), np.random.default_rng([frame.columns, draw]).standard_normal(frame.columns)
+        moved = torch.zeros((len(u), frame.in_tokens or 1, frame.columns), dtype=u.dtype, device=u.device)
+        moved[:, tokens if frame.in_tokens else 0] = torch.from_numpy(direction).to(moved)
+        weight = torch.zeros((len(u), frame.out_tokens or 1, frame.units), dtype=u.dtype, device=u.device)
+        weight[:, np.array(tokens if frame.out_tokens else [0])[:, None], frame.rows] = torch.from_numpy(w).to(weight)
+        expected = float((w @ J[:, places] @ direction).sum())
+        size = float((np.abs(w) @ np.abs(J[:, places])).max())
+        if _verdict(function, u, moved.reshape(u.shape), weight.flatten(), expected, size) is not True:
+            return False
+    return True
 
 
 def what_is_left_out(function: Function, leaf: Tensor, h: Tensor) -> str:
@@ -135,14 +145,20 @@ def _aside(leaf: Tensor) -> Tensor:
 
 
 def _differences_agree(function: Function, leaf: Tensor, h: Tensor) -> bool | None:
-    """Whether difference quotients are what autograd says, along one random direction; None where they do not tell."""
-    generator = torch.Generator().manual_seed(2)
-    w = torch.randn(h.shape, generator=generator, dtype=torch.float64).to(h)
-    v = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
-    v = v * (leaf.detach().square().mean().sqrt() or 1.0)
-    g = pull(h, leaf, w)
-    size = float(g.norm() * v.norm()) / g.numel() ** 0.5
-    return _verdict(function, leaf.detach(), v, w.flatten(), float((g * v).sum()), size)
+    """Whether difference quotients are what autograd says, along random directions; None where they do not tell."""
+    told: bool | None = True
+    for draw in range(DRAWS):
+        generator = torch.Generator().manual_seed(2 + draw)
+        w = torch.randn(h.shape, generator=generator, dtype=torch.float64).to(h)
+        v = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
+        v = v * (leaf.detach().square().mean().sqrt() or 1.0)
+        g = pull(h, leaf, w)
+        size = float(g.norm() * v.norm()) / g.numel() ** 0.5
+        verdict = _verdict(function, leaf.detach(), v, w.flatten(), float((g * v).sum()), size)
+        if verdict is False:
+            return False
+        told = told and verdict
+    return told
 
 
 def _verdict(function: Function, u: Tensor, v: Tensor, w: Tensor, expected: float, size: float) -> bool | None:

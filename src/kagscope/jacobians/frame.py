@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,13 @@ class Frame:
     tokens: tuple[int, ...]
     mixing: bool
     coupled: bool
+
+    def together(self, points: int) -> Iterator[tuple[list[int], list[int]]]:
+        """(points, tokens) whose cotangents one pass takes: all points unless they are coupled, all tokens unless they mix."""
+        tokens = list(self.tokens) if self.out_tokens else [0]
+        for some in [[point] for point in range(points)] if self.coupled else [list(range(points))]:
+            for at in [[token] for token in tokens] if self.mixing else [tokens]:
+                yield some, at
 
     @property
     def reverse_passes(self) -> int:

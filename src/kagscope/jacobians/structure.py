@@ -64,7 +64,9 @@ def outer_diagonal(h: Tensor, create_graph: bool = False) -> Outer | None:
     found: tuple[Tensor | None, ...] = torch.autograd.grad(
         h, [edge], torch.ones_like(h), retain_graph=True, create_graph=create_graph, allow_unused=True
     )
-    return Outer(edge, found[0]) if found[0] is not None and found[0].shape == h.shape else None
+    if found[0] is None or found[0].shape != h.shape or found[0].is_complex():  # whose real part is no diagonal times a matrix
+        return None
+    return Outer(edge, found[0])
 
 
 def weight_at(edge: GradientEdge, u: Tensor) -> Tensor | None:
@@ -76,7 +78,7 @@ def weight_at(edge: GradientEdge, u: Tensor) -> Tensor | None:
     if place is None or getattr(edge.node, "_saved_alpha", 1) != 1:
         return None
     source: Any = edge.node.next_functions[place][0]
-    while source is not None and source.name() in ("ViewBackward0", "UnsafeViewBackward0"):
+    while source is not None and source.name() in ("ViewBackward0", "UnsafeViewBackward0", "CloneBackward0"):
         source = source.next_functions[0][0]
     weight: Tensor = edge.node._saved_mat2  # type: ignore[attr-defined]
     if getattr(source, "variable", None) is not u or len(weight) != u[0].numel():
