@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import kagscope as kag
 import layer_models as zoo
@@ -130,6 +130,13 @@ def two() -> tuple[Tensor, Tensor]:
     return zoo.numbers(3, 5), zoo.numbers(3, 5, seed=2)
 
 
+class Stream(IterableDataset[Tensor]):
+    """Gives one point at a time."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(torch.zeros(3, 5))
+
+
 @dataclass
 class Case:
     """A call that is refused: the model, inputs and options, and words that its message must hold."""
@@ -199,6 +206,8 @@ CASES: dict[str, Case] = {
     "empty loader": Case(
         ("no batch",), inputs=lambda: DataLoader(TensorDataset(torch.zeros(3, 5)), batch_size=5, drop_last=True)
     ),
+    "data set": Case(("TensorDataset", "DataLoader"), inputs=lambda: TensorDataset(torch.zeros(3, 5))),
+    "stream of points": Case(("Stream", "DataLoader"), inputs=Stream),
     "ragged loader": Case(("batch", "(2, 4)", "(2, 5)"), inputs=lambda: iter([torch.zeros(2, 5), torch.zeros(2, 4)])),
     "points": Case(("points is 0",), {"points": 0}),
     "points a word": Case(("points is 'all'",), {"points": "all"}),
@@ -215,6 +224,7 @@ CASES: dict[str, Case] = {
     "nested tensor": Case(("nested", "to_padded_tensor"), inputs=lambda: nested(torch.strided)),
     "jagged tensor": Case(("nested", "to_padded_tensor"), inputs=lambda: (nested(torch.jagged),)),
     "sparse tensor": Case(("sparse", "to_dense"), inputs=lambda: zoo.numbers(3, 5).to_sparse()),
+    "masked array": Case(("masked array", "filled"), inputs=lambda: np.ma.masked_array(np.zeros((3, 5)))),
     "data frame": Case(("DataFrame", "to_numpy"), inputs=lambda: pd.DataFrame(np.zeros((3, 5)))),
     "data frame by name": Case(("DataFrame", "to_numpy"), inputs=lambda: {"input": pd.DataFrame(np.zeros((3, 5)))}),
     "series": Case(("Series", "to_numpy"), inputs=lambda: pd.Series(np.zeros(5))),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable
@@ -178,6 +180,23 @@ def test_channels_of_one_dimensional_convolutions_are_no_tokens(length: int) -> 
     J, _ = jacobians(model, x, "act", "block")
     assert_close(J, own_tokens(zoo.central_differences(model, x, "act", "block")))
     assert J.shape == (2, length, 3, 3)
+
+
+AFTER_CONV1D: dict[str, nn.Module] = {
+    "group norm": nn.GroupNorm(1, 3),
+    "adaptive pooling": nn.AdaptiveAvgPool1d(2),
+    "padding": nn.ZeroPad1d(1),
+    "upsampling": nn.Upsample(scale_factor=2),
+}
+
+
+@pytest.mark.parametrize("name", AFTER_CONV1D)
+def test_channels_before_places_in_whatever_follows_a_convolution(name: str) -> None:
+    model = zoo.seeded(lambda: nn.Sequential(nn.Conv1d(3, 3, 3, padding=1), AFTER_CONV1D[name]))
+    x = zoo.numbers(2, 3, 4)
+    J, found = jacobians(model, x, "1")
+    assert found.frame.out_tokens is None
+    assert_close(J, zoo.central_differences(model, x, "1", "input").reshape(2, 1, found.frame.units, 12))
 
 
 # -- how they are found ----------------------------------------------------------------------------------------------------------
@@ -440,6 +459,48 @@ def test_a_single_pair_of_tokens_that_mix_is_seen(reader: int, read: int) -> Non
     J, found = jacobians(model, x, "0")
     assert found.frame.mixing
     assert_close(J, own_tokens(zoo.central_differences(model, x, "0", "input")))
+
+
+# -- calls within calls, and calls that fail -------------------------------------------------------------------------------------
+
+
+class Calls(nn.Module):
+    """Calls itself; and first a way that fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, depth: int = 2) -> Any:
+        if depth < 0:
+            raise ValueError
+        return torch.tanh((depth + 1) * self.linear(self(x, depth - 1) if depth else x))
+
+
+@pytest.mark.parametrize("kind", ["input", "block"])
+def test_calls_are_numbered_as_they_begin(kind: Any) -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Calls()
+
+        def forward(self, x: Tensor) -> Any:
+            with contextlib.suppress(ValueError):
+                return self.inner(x, -1)
+            return self.inner(x)
+
+    model, x = zoo.seeded(Outer), zoo.numbers(3, 4)
+    inner = copy.deepcopy(model.inner).double()
+
+    def after(z: Tensor, depth: int) -> Tensor:
+        for scale in range(depth + 1):
+            z = torch.tanh((scale + 1) * inner.linear(z))
+        return z
+
+    for call, depth in enumerate((2, 1, 0)):
+        J, _ = jacobians(model, x, f"inner#{call}", kind)
+        expected = torch.stack([torch.autograd.functional.jacobian(lambda z, d=depth: after(z, d), one) for one in x.double()])
+        assert_close(J, expected[:, None].numpy(), 1e-9)
 
 
 # -- tokens of layers whose input has others -------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -215,6 +217,82 @@ def test_a_loader_feeds_as_many_elements_as_forward_requires() -> None:
         kag.measure(model, (mask, x), layers="act", k=1)
 
 
+def test_what_a_loader_gives_for_all_points_of_a_batch() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = nn.Linear(5, 4), nn.Tanh()
+
+        def forward(self, x: Tensor, scale: Any) -> Any:
+            return self.act(self.layer(x) * scale)
+
+    model, x = zoo.seeded(Scaled), zoo.numbers(6, 5)
+    expected = values(kag.measure(model, {"x": x, "scale": 2.0}, layers="act", k=1), "act", 1, "kl_uniform")
+
+    def batches(*scales: Any) -> Any:
+        return ({"x": part, "scale": scale} for part, scale in zip(x.split(2), scales, strict=True))
+
+    for scale in (2.0, torch.tensor(2.0), torch.full((1, 4), 2.0)):
+        report = kag.measure(model, batches(scale, scale, scale), layers="act", k=1, wrt="x")
+        np.testing.assert_allclose(values(report, "act", 1, "kl_uniform"), expected, rtol=1e-12)
+    for others in ((2.0, 2.0, 3.0), tuple(map(torch.tensor, (2.0, 2.0, 3.0)))):
+        with pytest.raises(InputError, match="batches differ in input 'scale'"):
+            kag.measure(model, batches(*others), layers="act", k=1, wrt="x")
+
+
+class Recurrent(nn.Module):
+    """Takes its state as a tuple or a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.act = nn.LSTMCell(5, 4), nn.Tanh()
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        return self.act(self.cell(x, tuple(state.values()) if isinstance(state, dict) else state)[0])
+
+
+def test_tensors_within_arguments_go_with_their_points() -> None:
+    model, x = zoo.seeded(Recurrent), zoo.numbers(6, 5)
+    h, c = zoo.numbers(6, 4, seed=1), zoo.numbers(6, 4, seed=2)
+    double = copy.deepcopy(model).double()
+    states = zip(h.double()[:, None], c.double()[:, None], strict=True)
+    expected = [
+        kl(torch.autograd.functional.jacobian(lambda z, s=state: double(z, s), one[None].double()).reshape(4, 5))
+        for one, state in zip(x, states, strict=True)
+    ]
+    for state in ((h, c), {"h": h, "c": c}, [h.numpy(), c.numpy()]):
+        report = kag.measure(model, {"x": x, "state": state}, layers="act", k=1)
+        np.testing.assert_allclose(by_point(report, "act", 1, "kl_uniform"), expected, rtol=1e-9)
+        assert report.layers[0]["wrt"] == "x"
+
+
+class Attends(nn.Module):
+    """Takes a mask (tokens, tokens) that all points share, or one for each of them."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own, self.act = own, nn.Tanh()
+        self.query, self.attention = nn.Linear(6, 6), nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Any:
+        h = self.query(x)
+        if self.own:
+            return self.act((h @ x.mT + mask).softmax(-1) @ x)
+        return self.act(self.attention(h, h, h, attn_mask=mask)[0])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_mask_of_all_points_is_not_taken_apart(own: bool) -> None:
+    model, mask = zoo.seeded(lambda: Attends(own)), torch.triu(torch.full((4, 4), -1e4), 1)
+    for points, said in ((4, "'mask' \\(4, 4\\) is the same for all points"), (3, "number of points")):
+        with pytest.raises(InputError, match=said):
+            kag.measure(model, {"x": zoo.numbers(points, 4, 6), "mask": mask}, layers="act", k=1, wrt="x")
+    if own:
+        x = zoo.numbers(4, 4, 6)
+        report = kag.measure(model, {"x": x, "mask": mask[None]}, layers="act", k=1, wrt="x")
+        assert not any("alone" in sentence for sentence in report.findings)
+
+
 def test_inputs_are_made_once() -> None:
     made = as_inputs((zoo.numbers(4, 5), zoo.numbers(4, 5, seed=2)))
     assert as_inputs(made) is made
@@ -327,6 +405,43 @@ def test_points_that_mix_within_a_batch_are_measured_alone(mix: Callable[[Tensor
     for score in ("pr", "kl_uniform"):
         expected = alone[(alone["score"] == score) & (alone["k"] == 2)]["value"]
         np.testing.assert_allclose(by_point(report, "act", 2, score), expected, rtol=1e-11)
+    assert any("measured alone" in sentence for sentence in report.findings)
+
+
+@dataclasses.dataclass
+class Answer:
+    """What a model may return that is no tensor."""
+
+    logits: Tensor
+
+
+RETURNED: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "no mixing": lambda logits, mixed: logits,
+    "a data class": lambda logits, mixed: Answer(mixed),
+    "nested": lambda logits, mixed: ((logits, mixed),),
+    "a loss": lambda logits, mixed: mixed.sum(),
+    "nothing": lambda logits, mixed: None,
+    "one number of all": lambda logits, mixed: mixed.sum()[None],
+}
+
+
+@pytest.mark.parametrize("returned", RETURNED)
+def test_points_that_mix_at_a_layer_alone_are_measured_alone(returned: str) -> None:
+    """Whatever the model returns: another output, or nothing that shows it."""
+
+    class Side(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.side, self.head = nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            h = self.layer(x)
+            return RETURNED[returned](self.head(h), self.side(less_the_mean(h)))
+
+    model, x = zoo.seeded(Side), zoo.numbers(4, 5)
+    report = kag.measure(model, x, layers="side", k=1)
+    expected = [kl(torch.autograd.functional.jacobian(lambda z: torch.tanh(model.layer(z)), one)) for one in x]
+    np.testing.assert_allclose(by_point(report, "side", 1, "kl_uniform"), expected, rtol=1e-6)
     assert any("measured alone" in sentence for sentence in report.findings)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+from torch.utils.data import Dataset
 from torch.utils.dlpack import from_dlpack
 
 from kagscope.base.errors import InputError
@@ -41,11 +43,11 @@ class Inputs:
     notes: tuple[str, ...] = ()
 
     def take(self, points: slice | Sequence[int] | np.ndarray) -> Inputs:
-        """These inputs at some of the points; tensors whose first dimension is 1 stay as they are."""
+        """These inputs at some of the points; tensors whose first dimension is not that of the points stay as they are."""
         chosen = np.arange(self.count)[points]
 
-        def one(value: Any) -> Any:
-            if isinstance(value, Tensor) and value.ndim and len(value) == self.count:
+        def one(value: Tensor) -> Tensor:
+            if value.ndim and len(value) == self.count:
                 return value[torch.from_numpy(chosen).to(value.device)]
             return value
 
@@ -54,7 +56,7 @@ class Inputs:
 
     def clone(self) -> Inputs:
         """These inputs with copies of all tensors, through which gradients flow."""
-        return self._map(lambda value: value.clone() if isinstance(value, Tensor) else value)
+        return self._map(Tensor.clone)
 
     def up_to(self, points: int | None) -> int:
         """How many these are at most, where so many are asked for; None: all."""
@@ -63,19 +65,19 @@ class Inputs:
     def cast(self, dtype: torch.dtype | None) -> Inputs:
         """Floating tensors in ``dtype`` (None: their own), detached; all of them fit for autograd."""
 
-        def one(value: Any) -> Any:
-            if not isinstance(value, Tensor):
-                return value
+        def one(value: Tensor) -> Tensor:
             return trackable(value.detach().to(dtype) if dtype and value.is_floating_point() else value.detach())
 
         return self._map(one)
 
     def as_one_point(self) -> Inputs:
         """These inputs as a single point, with a first dimension of 1 in front."""
-        return replace(self._map(lambda value: value[None] if isinstance(value, Tensor) else value), count=1, labels=None)
+        return replace(self._map(lambda value: value[None]), count=1, labels=None)
 
-    def _map(self, one: Callable[[Any], Any]) -> Inputs:
-        return replace(self, args=tuple(map(one, self.args)), kwargs={name: one(value) for name, value in self.kwargs.items()})
+    def _map(self, one: Callable[[Tensor], Tensor]) -> Inputs:
+        """All tensors changed, those in tuples, lists and dictionaries among them."""
+        args, kwargs = tree_map_only(Tensor, one, (self.args, self.kwargs))
+        return replace(self, args=args, kwargs=kwargs)
 
     def tensors(self) -> dict[int | str, Tensor]:
         """The tensors among the arguments, by position or name."""
@@ -150,6 +152,11 @@ def as_inputs(inputs: Any, points: int | None = None, model: nn.Module | None = 
     """
     if points is not None and (isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 1):
         raise InputError(f"points is {points!r}; expected a positive number of points, or None for all")
+    if isinstance(inputs, Dataset):
+        raise InputError(
+            f"inputs are a {type(inputs).__name__}, which gives one point at a time; give batches, such as "
+            "DataLoader(dataset, batch_size=32)"
+        )
     if _is_loader(inputs):
         return _from_loader(inputs, 100 if points is None else int(points), 1 if model is None else max(1, count_required(model)))
     return inputs if isinstance(inputs, Inputs) else _from_arguments(inputs)
@@ -168,7 +175,7 @@ def _from_loader(batches: Iterable[Any], points: int, fed: int) -> Inputs:
     missing = points
     with random_state_kept():  # a loader draws a seed even where it does not shuffle
         for batch in batches:
-            part = _from_batch(batch, fed).take(slice(0, missing))
+            part = from_batch(batch, fed).take(slice(0, missing))
             parts.append(part)
             missing -= part.count
             if missing <= 0:
@@ -176,38 +183,59 @@ def _from_loader(batches: Iterable[Any], points: int, fed: int) -> Inputs:
     if not parts:
         raise InputError("the loader gave no batch; expected at least one")
 
-    def concatenate(values: list[Any]) -> Any:
-        if not isinstance(values[0], Tensor) or not values[0].ndim:
-            return values[0]
+    def join(place: int | str, values: list[Any]) -> Any:
+        first = values[0]
+        if not isinstance(first, Tensor) or not first.ndim:
+            if not all(_same(value, first) for value in values):
+                raise InputError(
+                    f"the loader's batches differ in input {_place(place)}, which is no tensor of one entry for each point; "
+                    "give it as such a tensor, or leave it out"
+                )
+            return first
         shapes = {tuple(value.shape[1:]): tuple(value.shape) for value in values}
         if len(shapes) > 1:
             raise InputError(
                 f"the loader's batches have shapes {' and '.join(map(str, shapes.values()))}, which do not make one; "
                 "pad them to one shape, or give fewer points"
             )
-        return torch.cat(values)
+        return torch.cat([value.expand(part.count, *value.shape[1:]) for part, value in zip(parts, values, strict=True)])
 
-    labels = None if parts[0].labels is None else np.concatenate([p.labels for p in parts if p.labels is not None])
-    args = tuple(concatenate([p.args[i] for p in parts]) for i in range(len(parts[0].args)))
-    kwargs = {name: concatenate([p.kwargs[name] for p in parts]) for name in parts[0].kwargs}
+    found = [part.labels for part in parts if part.labels is not None]
+    labels = np.concatenate(found) if len(found) == len(parts) else None
+    args = tuple(join(i, [part.args[i] for part in parts]) for i in range(len(parts[0].args)))
+    kwargs = {name: join(name, [part.kwargs[name] for part in parts]) for name in parts[0].kwargs}
     return Inputs(args, kwargs, sum(p.count for p in parts), labels, notes=parts[0].notes)
 
 
-def _from_batch(batch: Any, fed: int) -> Inputs:
-    """One batch of a loader: of a tuple the model is fed the first ``fed`` elements, or all that the first one holds."""
+def _same(one: Any, other: Any) -> bool:
+    both = isinstance(one, Tensor) and isinstance(other, Tensor)
+    return torch.equal(one, other) if both else one is other or repr(one) == repr(other)
+
+
+def from_batch(batch: Any, fed: int) -> Inputs:
+    """One batch of a loader: of a tuple the model is fed the first ``fed`` elements, or all that the first one holds.
+
+    Raises:
+        InputError: as :func:`as_inputs`.
+    """
     if isinstance(batch, tuple | list):
         whole = isinstance(batch[0], tuple | list | Mapping) if batch else False
         given, rest = (batch[0], batch[1:]) if whole else (batch[:fed], batch[fed:])
-        labels = next((one for one in rest if _are_labels(one)), None)
+        found = _from_arguments(given)
+        labels = next((one for one in rest if _are_labels(one) and len(one) == found.count), None)
         others = [_kind(one) for one in rest if one is not labels]
         note = f"of each batch's {len(batch)} elements the first {1 if whole else len(given)} were fed to the model"
         notes = (f"{note}; left out: {', '.join(others)} (to feed more, give a mapping)",) if others else ()
-        return replace(_from_arguments(given, labels), notes=notes)
+        return replace(found, labels=_flat(labels), notes=notes)
     if isinstance(batch, Mapping):
         key = next((key for key in LABEL_KEYS if key in batch and _are_labels(batch[key])), None)
-        labels = None if key is None else batch[key]
-        return _from_arguments({name: value for name, value in batch.items() if name != key}, labels)
+        found = _from_arguments({name: value for name, value in batch.items() if name != key})
+        return replace(found, labels=None if key is None or len(batch[key]) != found.count else _flat(batch[key]))
     return _from_arguments(batch)
+
+
+def _flat(labels: Any) -> np.ndarray | None:
+    return None if labels is None else np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).reshape(-1)
 
 
 def _are_labels(value: Any) -> bool:
@@ -216,36 +244,38 @@ def _are_labels(value: Any) -> bool:
     return value.ndim == 1 or (value.ndim == 2 and value.shape[1] == 1)
 
 
-def _from_arguments(given: Any, labels: Any = None) -> Inputs:
+def _from_arguments(given: Any) -> Inputs:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     if isinstance(given, Mapping):
-        args, kwargs = (), {str(name): _as_tensor(value) for name, value in given.items()}
+        args, kwargs = (), {str(name): _as_tensors(value) for name, value in given.items()}
     elif isinstance(given, tuple | list):
-        args, kwargs = tuple(map(_as_tensor, given)), {}
+        args, kwargs = tuple(map(_as_tensors, given)), {}
     else:
         args, kwargs = (_as_tensor(given),), {}
     sizes = {place: tuple(value.shape) for place, value in _by_place(args, kwargs) if isinstance(value, Tensor)}
     if not sizes:
         raise InputError(f"inputs are {type(given).__name__}; expected a tensor (points, …), a tuple, a mapping or a DataLoader")
     for place, shape in sizes.items():
-        if 0 in shape or not shape:
+        if 0 in shape or not any(sizes.values()):
             raise InputError(f"inputs {_place(place)} have shape {shape}; expected at least one point, (points, …)")
-    counts = {shape[0] for shape in sizes.values()} - ({1} if len(sizes) > 1 else set())
+    counts = {shape[0] for shape in sizes.values() if shape} - ({1} if len(sizes) > 1 else set())
     if len(counts) > 1:
         shapes = ", ".join(f"{_place(place)} {shape}" for place, shape in sizes.items())
-        raise InputError(f"inputs differ in their number of points: {shapes}; the first dimension must be the same")
+        raise InputError(f"inputs differ in their number of points: {shapes}; the first dimension must be the same, or 1")
     count = counts.pop() if counts else 1
-    if labels is not None:
-        labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).reshape(-1)
-        if len(labels) != count:
-            raise InputError(f"{count} points but {len(labels)} labels; they must be as many")
-    return Inputs(args, kwargs, count, labels)
+    return Inputs(args, kwargs, count)
 
 
 def trackable(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where it was made in inference mode and autograd would refuse it."""
     return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _as_tensors(value: Any) -> Any:
+    """:func:`_as_tensor` of an argument, or of the arrays in one that is a tuple, a list or a dictionary."""
+    inside = isinstance(value, tuple | list | dict)
+    return tree_map_only((Tensor, np.ndarray), _as_tensor, value) if inside else _as_tensor(value)
 
 
 def _as_tensor(value: Any) -> Any:
@@ -266,6 +296,8 @@ def _as_tensor(value: Any) -> Any:
                 f"inputs are of type {type(value).__name__}; expected a tensor or array, such as torch.as_tensor(x.to_numpy())"
             )
         return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError("inputs are a masked array; fill the masked entries first, with x.filled(0.0) if zero is meant")
     if value.dtype.kind not in "biuf":
         raise InputError(f"inputs are an array of {value.dtype}; expected numbers, such as x.astype('float32')")
     if not value.dtype.isnative:

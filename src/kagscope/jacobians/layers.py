@@ -14,13 +14,17 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.runner import Runner, tensor_of
+from kagscope.jacobians.runner import Runner, numbered, tensor_of
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
     *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid),
 )
-CHANNEL_LAST_BUT_ONE = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d, nn.InstanceNorm1d)
+CHANNEL_LAST_BUT_ONE = (
+    *(nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm, nn.Upsample, nn.Unfold),
+    *(nn.MaxPool1d, nn.AvgPool1d, nn.LPPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d),
+    *(nn.ConstantPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d),
+)
 ELEMENTWISE = (*ACTIVATIONS, nn.Dropout, nn.Dropout1d, nn.Identity)
 Numbers = frozenset[int] | None
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]] | None
@@ -33,7 +37,7 @@ class Call:
     Attributes:
         name: "encoder.0", or "encoder.0#1" for the second of several calls.
         path: of the module, as ``named_modules()`` gives it.
-        index: which call, from 0.
+        index: its number among the module's calls, in the order in which they begin, from 0.
         kind: name of the module's class.
         shape: of the output tensor, batch first.
         reason: why it cannot be measured; "" where it can.
@@ -146,12 +150,12 @@ def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact: 
         if wanted is not None and outputs and max(wanted) >= len(outputs):
             times = f"{len(outputs)} time{'s' * (len(outputs) > 1)}"
             raise InputError(f"layer {path!r} is called {times} in the forward pass; there is no call #{max(wanted)}")
-        for index, (output, channels_first) in enumerate(outputs):
-            if wanted is None or index in wanted:
-                name = f"{path}#{index}" if len(outputs) > 1 else path
+        for place, (index, (output, channels_first)) in enumerate(sorted(outputs.items())):
+            if wanted is None or place in wanted:
+                name = f"{path}#{place}" if len(outputs) > 1 else path
                 call = _call(name, path, index, module, output, inputs.count)
                 call = replace(call, tokens=call.tokens and not channels_first)
-                if fewer is not None and not call.reason and index < len(again[path]):
+                if fewer is not None and not call.reason and index in again[path]:
                     other = _call(name, path, index, module, again[path][index][0], fewer.count)
                     call = replace(call, reason=other.reason)  # a first dimension that was the number of points by chance
                 found.append(call)
@@ -161,13 +165,21 @@ def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact: 
     return found
 
 
-def _outputs(runner: Runner, inputs: Inputs, paths: Iterable[str]) -> dict[str, list[tuple[Any, bool]]]:
+def outputs_of(runner: Runner, inputs: Inputs, paths: Iterable[str], *, reseed: bool = True) -> list[Any]:
+    """What the calls of the modules at ``paths`` return in one forward pass, module after module."""
+    seen = _outputs(runner, inputs, paths, reseed=reseed)
+    return [output for outputs in seen.values() for _, (output, _) in sorted(outputs.items())]
+
+
+def _outputs(
+    runner: Runner, inputs: Inputs, paths: Iterable[str], *, reseed: bool = True
+) -> dict[str, dict[int, tuple[Any, bool]]]:
     """What each call of the modules at ``paths`` returns in one forward pass, and whether channels come before places in it.
 
-    They do in what a Conv1d or its like returns, and in what elementwise modules make of that.
+    They do in what a Conv1d or its like returns, and in what elementwise modules make of that. Calls go by their numbers.
     """
     modules = dict(runner.model.named_modules(remove_duplicate=False))
-    seen: dict[str, list[tuple[Any, bool]]] = {path: [] for path in paths}
+    seen: dict[str, dict[int, tuple[Any, bool]]] = {path: {} for path in paths}
     channels: dict[tuple[Any, ...], Tensor] = {}  # by address and layout; kept, so that no other tensor gets the address
 
     def mark(module: nn.Module, args: Any, output: Any) -> None:
@@ -181,12 +193,13 @@ def _outputs(runner: Runner, inputs: Inputs, paths: Iterable[str]) -> dict[str, 
                 stack.callback(module.register_forward_hook(mark).remove)
         for path in paths:
 
-            def record(_: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
+            def record(index: int, output: Any, path: str = path) -> None:
                 inside = isinstance(output, Tensor) and is_functorch_wrapped_tensor(output)
-                seen[path].append((Inside() if inside else output, isinstance(output, Tensor) and _layout(output) in channels))
+                first = isinstance(output, Tensor) and _layout(output) in channels
+                seen[path][index] = (Inside() if inside else output, first)
 
-            stack.callback(modules[path].register_forward_hook(record, with_kwargs=True).remove)
-        runner(inputs)
+            stack.enter_context(numbered(modules[path], after=record))
+        runner(inputs, reseed=reseed)
     return seen
 
 

@@ -116,7 +116,7 @@ class Runner:
         """Whether a pass wrote into a tensor. What goes through ``.data`` counts no version: the first pass compares numbers."""
         if tensor._version != self._versions[name]:
             return True
-        return self._first and not torch.equal(tensor, self._sources[name].to(tensor))
+        return self._first and tensor.layout == torch.strided and not torch.equal(tensor, self._sources[name].to(tensor))
 
     def _fresh(self, name: str) -> Tensor:
         """A copy of a tensor's own numbers, on its device and in the dtype to compute in."""
@@ -134,17 +134,48 @@ class Runner:
 
 
 @contextlib.contextmanager
+def numbered(
+    module: nn.Module,
+    *,
+    before: Callable[[int, tuple[Any, ...], dict[str, Any]], Any] | None = None,
+    after: Callable[[int, Any], Any] | None = None,
+) -> Iterator[None]:
+    """Hooks on a module's calls in a pass that get the number of the call, in the order in which calls begin.
+
+    A call may lie within another (a module that calls itself), and one that raises has a number too.
+    """
+    begun, open_calls = 0, []
+
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal begun
+        open_calls.append(begun)
+        begun += 1
+        return None if before is None else before(open_calls[-1], args, kwargs)
+
+    def leave(_: nn.Module, __: Any, ___: Any, output: Any) -> Any:
+        number = open_calls.pop()
+        return None if after is None else after(number, output)
+
+    handles = [
+        module.register_forward_pre_hook(enter, with_kwargs=True),
+        module.register_forward_hook(leave, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
 def intercept(
     module: nn.Module, index: int, *, on_input: Change | None = None, on_output: Change | None = None
 ) -> Iterator[None]:
     """Hooks on call number ``index`` of a module in a pass; each change takes the first floating tensor and replaces it,
     an argument in every place where the same tensor was passed."""
-    calls = 0
 
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        nonlocal calls
-        calls += 1
-        if on_input is None or calls != index + 1:
+    def before(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if on_input is None or number != index:
             return None
         place = first_tensor({**dict(enumerate(args)), **kwargs})
         if place is None:
@@ -156,20 +187,11 @@ def intercept(
             name: new if value is old else value for name, value in kwargs.items()
         }
 
-    def after(_: nn.Module, __: Any, ___: Any, output: Any) -> Any:
-        if on_output is None or calls != index + 1:
-            return None
-        return replace_tensor(output, on_output)
+    def after(number: int, output: Any) -> Any:
+        return None if on_output is None or number != index else replace_tensor(output, on_output)
 
-    handles = [
-        module.register_forward_pre_hook(before, with_kwargs=True),
-        module.register_forward_hook(after, with_kwargs=True),
-    ]
-    try:
+    with numbered(module, before=before, after=after):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def first_tensor(values: Mapping[Any, Any]) -> Any:

@@ -84,7 +84,7 @@ def observe(
         measured = fed.take(slice(0, max(fed.up_to(spec.points), _more_points(fed, spec))))
         few = measured if spec.mode == "train" else fed.take(slice(0, LOOK_AT))
         with model_errors(few):
-            separate = verify(runner, few, spec, state.notes)
+            separate = verify(runner, few, paths, spec.mode, state.notes, given.cast(runner.dtype))
             calls = see_calls(runner, few, paths, exact)
         planned = [(call, _prepare(state, call, runner, measured, spec, separate, call.path in exact)) for call in calls]
         shapes = [None if jacobians is None else _shape(jacobians, fed, spec) for _, jacobians in planned]
