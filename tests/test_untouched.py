@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import copy
 import dataclasses
 import random
 import types
@@ -96,8 +98,10 @@ def contents(value: Any, depth: int = 4) -> Any:
         return id(value), value.getstate()
     if isinstance(value, nn.Module):
         return id(value), [(name, bits(one)) for name, one in value.state_dict().items()]
-    if isinstance(value, types.SimpleNamespace) or dataclasses.is_dataclass(value):
+    if isinstance(value, types.SimpleNamespace | Record | Meter) and depth:
         return id(value), contents(vars(value), depth - 1)
+    if isinstance(value, Slots):
+        return id(value), contents(value.calls), contents(value.rows)
     if isinstance(value, dict) and depth:
         return id(value), [(key, contents(one, depth - 1)) for key, one in value.items()]
     if isinstance(value, list | tuple | deque) and depth:
@@ -115,6 +119,7 @@ def everything(model: nn.Module) -> dict[str, Any]:
     for name, parameter in model.named_parameters():
         found[f"parameter {name}"] = (bits(parameter), bits(parameter.grad), id(parameter.grad), parameter.requires_grad)
         found[f"version {name}"] = parameter._version
+    found["classes"] = [contents(Fills.passes), contents(Fills.shared)]
     found["names"] = [name for name, _ in model.named_modules()]
     found["buffers"] = {name: (bits(buffer), buffer._version) for name, buffer in model.named_buffers()}
     return found
@@ -262,8 +267,29 @@ class Record:
     calls: int = 0
 
 
+@dataclasses.dataclass(slots=True)
+class Slots:
+    calls: int = 0
+    rows: list[int] = dataclasses.field(default_factory=list)
+
+
+class Meter:
+    """As training loops have them."""
+
+    def __init__(self) -> None:
+        self.count, self.sum, self.rows, self.inner = 0, torch.zeros(2), [0], Record()
+
+    def update(self, value: float) -> None:
+        self.count += 1
+        self.sum += value
+        self.rows.append(self.count)
+        self.inner.calls += 1
+
+
 class Fills(nn.Module):
     """Its forward pass fills containers of every kind, writes into arrays and tensors that are no buffers, and draws numbers."""
+
+    passes, shared = 0, [torch.zeros(1)]  # of the class
 
     def __init__(self) -> None:
         super().__init__()
@@ -275,6 +301,7 @@ class Fills(nn.Module):
         self.nested: Any = {"rows": [[1], {2}], "deep": {"deeper": {"deepest": [0]}}}
         self.array, self.tensor, self.pair = np.zeros(3), torch.zeros(2), ([0], {0})
         self.record, self.space = Record(), types.SimpleNamespace(steps=[0])
+        self.slots, self.meters = Slots(), {"loss": Meter()}
         self.plain = [nn.BatchNorm1d(4)]  # no submodule, since it stands in a plain list
         self.rng, self.generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
         self.own = random.Random(0)
@@ -297,6 +324,11 @@ class Fills(nn.Module):
         self.pair[1].add(1)
         self.record.calls += 1
         self.space.steps.append(self.space)
+        self.slots.calls += 1
+        self.slots.rows.append(1)
+        self.meters["loss"].update(1.0)
+        Fills.passes += 1
+        Fills.shared.append(x)
         self.plain[0](torch.ones(2, 4) * len(self.seen))
         self.rng.random(), torch.rand(1, generator=self.generator), self.own.random()
         return self.head(self.act(self.layer(x)))
@@ -435,6 +467,20 @@ def test_every_model_is_as_it_was_bit_for_bit(kind: str, door: str) -> None:
         assert model.heard == []
 
 
+def test_weights_cached_by_the_user_are_neither_used_nor_replaced() -> None:
+    def make(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(5, 4)), nn.Tanh())
+
+    model, x = make(0), zoo.numbers(3, 5)
+    states = {0: make(1).state_dict(), 1: make(2).state_dict()}
+    expected = kag.measure_series(model, states, x, k=1).table
+    with torch.nn.utils.parametrize.cached():
+        before = model(x)
+        pd.testing.assert_frame_equal(kag.measure_series(model, states, x, k=1).table, expected)
+        assert torch.equal(model(x), before)
+
+
 def test_a_counter_in_a_scripted_part_is_put_back() -> None:
     model = zoo.seeded(Scripted).train()
     for door in ("measure", "measure, train", "tracker"):
@@ -491,3 +537,45 @@ def test_a_pass_begins_with_the_same_weights_whatever_the_pass_before_wrote() ->
     J = (1 - torch.tanh(x.double() @ W.T + model.layer.bias.double()) ** 2)[:, :, None] * W
     top = report.table.query("score == 'top' and k == 1").sort_values("point")["value"]
     np.testing.assert_allclose(top, J.detach().abs().amax((1, 2)), rtol=1e-12)
+
+
+class Stores(nn.Module):
+    """An array of Python's and a sparse buffer, which a pass fills."""
+
+    sparse: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act, self.rows = nn.Linear(5, 5), nn.ReLU(), array.array("i", [1, 2])
+        self.register_buffer("sparse", torch.eye(5).to_sparse())
+
+    def forward(self, x: Tensor) -> Any:
+        self.rows.append(3)
+        return self.act(torch.sparse.mm(self.sparse, self.layer(x).T).T)
+
+
+def test_arrays_and_sparse_buffers() -> None:
+    model, x = zoo.seeded(Stores).train(), zoo.numbers(3, 5)
+    plain = kag.measure(nn.Sequential(copy.deepcopy(model.layer), nn.ReLU()), x, layers="1", k=1).table
+    for one in (model, copy.deepcopy(model).double()):
+        found = kag.measure(one, x, layers="act", k=1).table
+        np.testing.assert_allclose(found["value"].to_numpy(), plain["value"].to_numpy(), rtol=1e-12)
+        assert list(one.rows) == [1, 2]
+        assert all(module.training for module in one.modules())
+
+
+class Stubborn(list[int]):
+    """Cannot be filled again."""
+
+    def extend(self, values: Any) -> None:
+        raise RuntimeError("never")
+
+
+def test_one_thing_that_cannot_be_put_back_does_not_keep_the_others() -> None:
+    model, x = zoo.seeded(Stores).train(), zoo.numbers(3, 5)
+    model.act.stubborn = Stubborn()
+    model.act.register_forward_hook(lambda module, args, output: module.stubborn.append(1))
+    with pytest.raises(RuntimeError, match="never"):
+        kag.measure(model, x, layers="act", k=1)
+    assert list(model.rows) == [1, 2]
+    assert all(module.training for module in model.modules())

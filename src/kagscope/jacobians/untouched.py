@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
-from dataclasses import is_dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -16,45 +16,54 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.nn.utils import parametrize
 from torch.utils import checkpoint
+from torch.utils.data import Dataset
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.randomness import random_state_kept
 
 Undo = Callable[[], Any]
+DEPTH = 2  # of objects within objects that are put back; those of an experiment reach everywhere
 
 
 @contextlib.contextmanager
 def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
     """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode, its backward hooks silent.
 
-    On leaving, also by an exception, the attributes of all modules and what containers, arrays and generators among them hold
-    (modes, hooks, whatever a forward pass may leave there) are as before, scripted modules included, and so are the random
-    states. While it lasts, activations are kept where the model would compute them again on the way back (activation
-    checkpointing): what is computed again would not see the variable that a layer map puts into the pass.
+    On leaving all is as before (:func:`kept`). While it lasts, activations are kept where the model would compute them again on
+    the way back (activation checkpointing): what is computed again would not see the variable that a layer map puts into the
+    pass.
 
     Raises:
         InputError: a model whose mode cannot be set, such as an exported program.
     """
-    undo: list[Undo] = []
-    seen = {id(module) for module in model.modules()}
-    for module in model.modules():
-        undo += _of_module(module, seen)
-    with torch.inference_mode(False), random_state_kept([*model.parameters(), *model.buffers()]), _differentiable():
+    with torch.inference_mode(False), kept(model), _differentiable():
         try:
-            try:
-                model.train(mode == "train")
-            except Exception as error:
-                text = " ".join(str(error).split())[:150]
-                raise InputError(
-                    f"the model cannot be put into {mode} mode ({text}); "
-                    "of an exported program give the Python module it was made from"
-                ) from error
-            with _no_backward_hooks(model):
-                yield
-        finally:
-            for step in undo:
-                step()
+            model.train(mode == "train")
+        except Exception as error:
+            text = " ".join(str(error).split())[:150]
+            raise InputError(
+                f"the model cannot be put into {mode} mode ({text}); "
+                "of an exported program give the Python module it was made from"
+            ) from error
+        with _no_backward_hooks(model):
+            yield
+
+
+@contextlib.contextmanager
+def kept(model: nn.Module) -> Iterator[None]:
+    """On leaving, also by an exception, a model is as it was, scripted modules included, and so are the random states.
+
+    That is the attributes of all modules and what containers, arrays, objects and generators among them hold, and attributes of
+    their classes: modes, hooks, whatever a forward pass may leave there.
+    """
+    seen = {id(module) for module in model.modules()}
+    with random_state_kept([*model.parameters(), *model.buffers()]), contextlib.ExitStack() as stack:
+        for module in model.modules():
+            for step in _of_module(module, seen):
+                stack.callback(step)
+        yield
 
 
 def _of_module(module: nn.Module, seen: set[int], *, own: bool = False) -> list[Undo]:
@@ -69,9 +78,39 @@ def _of_module(module: nn.Module, seen: set[int], *, own: bool = False) -> list[
                 undo += [step for tensor in value.values() if isinstance(tensor, Tensor) for step in _of_tensor(tensor)]
         else:
             undo += _of_value(value, seen)
+    for kind in type(module).__mro__:
+        undo += _of_class(kind, seen) if _is_own(kind) else []
     if isinstance(module, torch.jit.ScriptModule):
         undo += _of_script(module)
     return undo
+
+
+def _of_class(kind: type, seen: set[int]) -> list[Undo]:
+    """What a class of the user's keeps for all its objects, such as how many calls there were."""
+    if id(kind) in seen:
+        return []
+    seen.add(id(kind))
+    before = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+
+    def put_back() -> None:
+        for name in [name for name in vars(kind) if not name.startswith("__") and name not in before]:
+            delattr(kind, name)
+        for name, value in before.items():
+            if vars(kind).get(name) is not value:
+                setattr(kind, name, value)
+
+    return [put_back, *(step for value in before.values() for step in _of_value(value, seen))]
+
+
+def _is_own(kind: type) -> bool:
+    """Whether objects of a class are put back: the user's own, not those of libraries, which have threads and files behind them.
+
+    Data sets are large, and no forward pass changes them.
+    """
+    root = kind.__module__.partition(".")[0]
+    if kind is SimpleNamespace or root in sys.stdlib_module_names or issubclass(kind, Dataset):
+        return kind is SimpleNamespace
+    return root != "kagscope" and "-packages" not in str(getattr(sys.modules.get(root), "__file__", None))
 
 
 def _of_script(module: Any) -> list[Undo]:
@@ -92,16 +131,14 @@ def _of_script(module: Any) -> list[Undo]:
     return undo
 
 
-def _of_value(value: Any, seen: set[int]) -> list[Undo]:
-    """What puts a value back that a forward pass may change in place; containers with all that they hold."""
+def _of_value(value: Any, seen: set[int], depth: int = DEPTH) -> list[Undo]:
+    """What puts a value back that a forward pass may change in place; containers and objects with all that they hold."""
     if id(value) in seen or isinstance(value, str | bytes | type):
         return []
     seen.add(id(value))
     if isinstance(value, nn.Module):
         seen |= {id(part) for part in value.modules()}
         return [step for part in value.modules() for step in _of_module(part, seen, own=True)]
-    if isinstance(value, SimpleNamespace) or is_dataclass(value):
-        value = getattr(value, "__dict__", None)  # none with slots
     undo: list[Undo] = []
     if isinstance(value, MutableMapping):
         before = dict(value)
@@ -117,11 +154,28 @@ def _of_value(value: Any, seen: set[int]) -> list[Undo]:
         held = ()
     elif isinstance(value, tuple):
         held = value
-    else:
+    elif isinstance(value, Tensor | np.ndarray) or not _is_own(type(value)):
         return _of_leaf(value)
+    else:
+        undo, held = _of_object(value) if depth else ([], ())
+        depth -= 1
     for one in held:
-        undo += _of_value(one, seen)
+        undo += _of_value(one, seen, depth)
     return undo
+
+
+def _of_object(value: Any) -> tuple[list[Undo], list[Any]]:
+    """What puts the attributes of an object back, and their values."""
+    names = {name for kind in type(value).__mro__ for name in _names(vars(kind).get("__slots__", ()))}
+    slots = {name: getattr(value, name) for name in names - {"__dict__", "__weakref__"} if hasattr(value, name)}
+    undo: list[Undo] = [partial(object.__setattr__, value, name, one) for name, one in slots.items()]
+    attributes = getattr(value, "__dict__", {})
+    undo.append(partial(_refill_mapping, attributes, dict(attributes)))
+    return undo, [*slots.values(), *attributes.values()]
+
+
+def _names(slots: Any) -> list[str]:
+    return [slots] if isinstance(slots, str) else list(slots)
 
 
 def _of_leaf(value: Any) -> list[Undo]:
@@ -163,7 +217,8 @@ def _refill_mapping(value: Any, before: Mapping[Any, Any]) -> None:
 
 def _refill_sequence(value: Any, before: list[Any]) -> None:
     if len(value) != len(before) or any(new is not old for new, old in zip(value, before, strict=True)):
-        value.clear()
+        while value:
+            value.pop()
         value.extend(before)
 
 
@@ -195,13 +250,15 @@ class _Patched:
     users = 0
     checkpoint: Any = None
     inference: Any = None
+    cached = 0
 
 
 @contextlib.contextmanager
 def _differentiable() -> Iterator[None]:
     """``torch.utils.checkpoint`` calls its function and keeps what it computes; ``torch.inference_mode`` is ``torch.no_grad``.
 
-    What inference mode makes is a constant, as under ``no_grad``, but autograd refuses to work with it.
+    What inference mode makes is a constant, as under ``no_grad``, but autograd refuses to work with it. Parametrised weights that
+    the user has cached are computed anew: others may stand in for the tensors that they are made of.
     """
     parts: Any = checkpoint
     mode: Any = torch.inference_mode
@@ -212,6 +269,7 @@ def _differentiable() -> Iterator[None]:
             _Patched.inference, mode.__enter__ = mode.__enter__, _enter
             parts._checkpoint_without_reentrant_generator = _keep
             parts.CheckpointFunction.apply = _call
+            _Patched.cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
     try:
         yield
     finally:
@@ -221,6 +279,7 @@ def _differentiable() -> Iterator[None]:
                 parts._checkpoint_without_reentrant_generator = _Patched.checkpoint
                 del parts.CheckpointFunction.apply
                 mode.__enter__ = _Patched.inference
+                parametrize._cache_enabled = _Patched.cached
 
 
 def _enter(mode: Any) -> None:

@@ -40,17 +40,20 @@ def effect_of(before: nn.Module, after: nn.Module, inputs: Inputs, size: int, la
             old, new = outputs(forward(before, part)), outputs(forward(after, part))
         for place, (one, other) in enumerate(zip(old, new, strict=True)):
             if one.is_floating_point() and one.numel():
-                changes[place] = max(changes.get(place, 0.0), float((one - other).abs().max()))
-                largest[place] = max(largest.get(place, torch.finfo(one.dtype).tiny), float(one.abs().max()))
+                same = (one == other) | (one.isnan() & other.isnan())
+                change = torch.where(same, 0.0, (one - other).abs())  # NaN where a number became none
+                changes[place] = float(np.maximum(changes.get(place, 0.0), float(change.max())))
+                largest_one = float(one.abs().nan_to_num(0.0, posinf=0.0).max())
+                largest[place] = max(largest.get(place, torch.finfo(one.dtype).tiny), largest_one)
         if labels is not None:
             answers = labels[seen : seen + part.count]
             seen += part.count
             right = [
                 count + int((found[0].argmax(-1).cpu() == answers).sum()) for count, found in zip(right, (old, new), strict=True)
             ]
-    relative = max((change / largest[place] for place, change in changes.items()), default=0.0)
+    relative = float(np.max([0.0, *(change / largest[place] for place, change in changes.items())]))
     accuracies = (None, None) if labels is None else (right[0] / labels.numel(), right[1] / labels.numel())
-    return Effect(relative, max(changes.values(), default=0.0), *accuracies)
+    return Effect(relative, float(np.max([0.0, *changes.values()])), *accuracies)
 
 
 def check_labels(labels: Any, shapes: tuple[tuple[int, ...], ...], points: int) -> Tensor:

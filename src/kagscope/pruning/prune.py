@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from kagscope.base.errors import InputError
+from kagscope.jacobians.untouched import kept
 from kagscope.pruning.constant import Observation, OtherSteps, observe, settle
 from kagscope.pruning.pruning import Pruning, check_tolerance, describe, judge_groups
 from kagscope.pruning.traced import Traced, trace
@@ -55,9 +57,11 @@ def prune(
             cannot take; a model on the meta device; labels that do not fit the output.
     """
     tolerance = check_tolerance(tolerance)
-    traced = trace(model, inputs)
-    seen = _observe(traced, rows=True)
-    return describe(traced, seen, judge_groups(traced, seen, tolerance), tolerance, labels=labels, flops=True, latency=latency)
+    with _kept(model):
+        traced = trace(model, inputs)
+        seen = _observe(traced, rows=True)
+        judged = judge_groups(traced, seen, tolerance)
+        return describe(traced, seen, judged, tolerance, labels=labels, flops=True, latency=latency)
 
 
 def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray]) -> tuple[nn.Module, Pruning]:
@@ -77,17 +81,29 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
     Raises:
         InputError: a layer, mask or inputs that do not fit the model.
     """
-    traced = trace(model, inputs)
-    masks: dict[int, np.ndarray] = {}
-    for name, mask in units.items():
-        group = _find_group(traced, name)
-        masks[id(group)] = masks.get(id(group), False) | _check(name, mask, group.size)
-    seen = _observe(traced, rows=False)
-    verdicts = {
-        place: settle(traced.groups[place], masks.get(id(traced.groups[place]), np.zeros(traced.groups[place].size, bool)), found)
-        for place, found in seen.items()
-    }
-    return describe(traced, seen, verdicts, None)
+    with _kept(model):
+        traced = trace(model, inputs)
+        masks: dict[int, np.ndarray] = {}
+        for name, mask in units.items():
+            group = _find_group(traced, name)
+            masks[id(group)] = masks.get(id(group), False) | _check(name, mask, group.size)
+        seen = _observe(traced, rows=False)
+        verdicts = {
+            place: settle(
+                traced.groups[place], masks.get(id(traced.groups[place]), np.zeros(traced.groups[place].size, bool)), found
+            )
+            for place, found in seen.items()
+        }
+        return describe(traced, seen, verdicts, None)
+
+
+@contextlib.contextmanager
+def _kept(model: Any) -> Iterator[None]:
+    """The model as it was afterwards, the attributes of its classes too, which its copies share."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    with kept(model):
+        yield
 
 
 def _observe(traced: Traced, *, rows: bool) -> dict[int, Observation]:

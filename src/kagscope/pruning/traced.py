@@ -62,10 +62,8 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
     """Copy a model, put the copy into eval mode, and record it on the first points.
 
     Raises:
-        InputError: no module, one that cannot be copied or called with these inputs, or inputs that do not fit.
+        InputError: a model that cannot be copied or called with these inputs, or inputs that do not fit.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     if any(
         isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))
         for tensor in (*model.parameters(), *model.buffers())
