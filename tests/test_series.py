@@ -107,6 +107,64 @@ def test_tied_and_compiled_models() -> None:
     alike(series.table.drop(columns="step"), kag.measure(net(0), INPUTS, baseline=net(0), **OPTIONS).table)
 
 
+class Holds(nn.Module):
+    """Takes a weight from a list of its own, and keeps extra state in its state dict."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layer, self.act = nn.Linear(6, 4).double(), nn.Tanh()
+        self.held = [self.layer.weight]
+
+    def get_extra_state(self) -> Any:
+        return {"version": 1}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == {"version": 1}
+
+    def forward(self, x: Tensor) -> Any:
+        return self.act(x.double() @ self.held[0].T)
+
+
+def test_weights_that_a_model_holds_elsewhere_and_extra_state(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"layers": ["act"], "k": 1}
+    alone = kag.measure(Holds(1), INPUTS, baseline=Holds(0), **options).table
+    assert not np.allclose(alone["ratio"].dropna(), 1)
+    states = {step: Holds(step).state_dict() for step in (0, 1)}
+    for step, state in states.items():
+        torch.save(state, tmp_path / f"step_{step}.pt")
+    alike(kag.measure(Holds(1), INPUTS, baseline=states[0], **options).table, alone)
+    for checkpoints in (states, str(tmp_path / "step_*.pt")):
+        series = kag.measure_series(Holds(5), checkpoints, INPUTS, **options)
+        alike(series.at(1).table, alone)
+    for step in (0, 1):  # the second continues the history, whose first weights stand for the baseline
+        tracker = kag.Tracker(Holds(step), INPUTS, every=1, history=tmp_path / "history", **options)
+        tracker.step(step)
+        tracker.finish()
+    alike(tracker.table[tracker.table["step"] == 1].drop(columns=["step", "epoch"]), alone)
+
+
+NO_WEIGHTS: dict[str, tuple[Any, str]] = {
+    "arrays": (lambda tensor: tensor.numpy(), "ndarray"),
+    "sparse": (lambda tensor: tensor.to_sparse(), "sparse"),
+    "complex": (lambda tensor: tensor.to(torch.complex64), "complex"),
+    "meta": (lambda tensor: tensor.to("meta"), "meta device"),
+    "quantised": (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "quantised"),
+}
+
+
+@pytest.mark.parametrize("name", NO_WEIGHTS)
+def test_state_dicts_of_what_is_no_dense_tensor(name: str) -> None:
+    change, said = NO_WEIGHTS[name]
+    state = {key: change(tensor) for key, tensor in net(0).state_dict().items()}
+    with pytest.raises(InputError, match=f"hidden1.0.weight' is .*{said}.*expected a dense tensor"):
+        kag.measure(net(1), INPUTS, baseline=state, **OPTIONS)
+    series = kag.measure_series(net(1), {0: net(0), 1: state}, INPUTS, **OPTIONS)
+    assert said in series.left_out["step 1"]
+    numbered = dict(enumerate(net(0).state_dict().values()))
+    assert "step 1" in kag.measure_series(net(1), {0: net(0), 1: numbered}, INPUTS, **OPTIONS).left_out
+
+
 def test_checkpoints_that_cannot_be_measured_are_left_out(run: Path) -> None:
     Path("step_0.safetensors").write_bytes(b"damaged")
     diverged = {name: tensor * torch.nan for name, tensor in net(9).state_dict().items()}

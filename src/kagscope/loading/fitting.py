@@ -11,12 +11,23 @@ from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import close_names, listing
 from kagscope.base.progress import Say, silent
 
+EXTRA = nn.modules.module._EXTRA_STATE_KEY_SUFFIX
+
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent) -> None:
     """Copy ``state`` into ``model``, in its own dtypes; nothing is changed unless all of it fits (see :func:`fitting`)."""
-    if any(tensor.is_meta for tensor in model.state_dict().values()):
+    if any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in model.state_dict().values()):
         raise InputError("the model is on the meta device and holds no weights; build it on the CPU, or call to_empty first")
-    model.load_state_dict(fitting(model, state, where, say=say))
+    load(model, fitting(model, state, where, say=say))
+
+
+def load(model: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Copy weights that fit (see :func:`fitting`) into ``model``, those of buffers that no state dict names among them."""
+    own = model.state_dict()
+    model.load_state_dict(own | {name: tensor for name, tensor in weights.items() if name in own})
+    for name, buffer in model.named_buffers():
+        if name in weights and name not in own:
+            buffer.data.copy_(weights[name])
 
 
 def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent) -> dict[str, Tensor]:
@@ -26,7 +37,7 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
     ``_orig_mod`` anywhere (``torch.compile``), then a part that all names begin with (``module.`` of data parallel,
     ``model.`` of Lightning), or that just those begin with which fit: the others are what a wrapper keeps beside the model, such
     as class weights or how many models were averaged. A name that is missing because its tensor is tied to one that is there is
-    filled from that one.
+    filled from that one. What modules keep as extra state comes along where both have it.
 
     Args:
         model: left as it is.
@@ -35,9 +46,11 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
         say: called with a sentence when prefixes were dropped.
 
     Raises:
-        DataError: a missing or unexpected name (with close ones), or a wrong shape.
+        DataError: a missing or unexpected name (with close ones), a wrong shape, or what is no dense tensor of such numbers.
     """
-    expected = model.state_dict()
+    extra = {str(name): value for name, value in state.items() if _is_extra(str(name))}
+    state = {str(name): value for name, value in state.items() if str(name) not in extra}
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not _is_extra(name)}
     candidates = [(_with_tied(names, expected), dropped) for names, dropped in _renamings(state)]
     found, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # the first of the best
     inside = {} if found.keys() == expected.keys() else _inside(_without_part(state, "_orig_mod"), expected)
@@ -51,6 +64,8 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
         say(f"{where}: left {listing(left)}, which {'is' if len(left) == 1 else 'are'} not the model's")
     _check_names(expected, found, f"{where} (after dropping {dropped})" if dropped else where)
     for name, tensor in expected.items():
+        if kind := unusable(found[name], tensor):
+            raise DataError(f"{where} do not fit the model: {name} is {kind}; expected a dense tensor, as state_dict() has it")
         if not nn.parameter.is_lazy(tensor) and found[name].shape != tensor.shape:
             raise DataError(
                 f"{where} do not fit the model: {name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}; "
@@ -58,7 +73,25 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
             )
     if dropped:
         say(f"{where}: dropped {dropped} from the names of the weights, which then fit the model")
-    return found
+    return found | {name: value for name, value in extra.items() if name in model.state_dict()}
+
+
+def unusable(given: Any, expected: Tensor) -> str:
+    """What is given, where that is nothing a tensor's numbers can be taken from, whatever its shape; else ""."""
+    if not isinstance(given, Tensor):
+        return f"of type {type(given).__name__}"
+    kinds = {
+        "on the meta device, without values": given.is_meta,
+        "quantised": given.is_quantized,
+        "sparse or nested": given.layout != expected.layout,
+        "complex": given.is_complex() and not expected.is_complex(),
+    }
+    return next((kind for kind, so in kinds.items() if so), "")
+
+
+def _is_extra(name: str) -> bool:
+    """Whether a state dict has under this name what a module gave as its ``get_extra_state``."""
+    return name.rpartition(".")[2] == EXTRA
 
 
 def _renamings(state: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:

@@ -21,7 +21,7 @@ from kagscope.jacobians.randomness import random_state_kept
 from kagscope.loading.checkpoints import find_checkpoints
 from kagscope.loading.fitting import fitting
 from kagscope.loading.weights import load_state
-from kagscope.measuring.baseline import baselines
+from kagscope.measuring.baseline import baselines, loaded
 from kagscope.measuring.caveats import ONE_RANDOM
 from kagscope.measuring.checks import check_model
 from kagscope.measuring.compare import compare, curves, unit_table
@@ -151,9 +151,9 @@ def measure_series(
                 tell(text if share is None else f"{at}: layer {text}", share)
 
             try:
-                weights = fitting(model, _weights(given, say), name, say=say)
+                module, own = loaded(model, fitting(model, _weights(given, say), name, say=say))
                 state = observe(
-                    model, found, chosen, weights=weights, labels=labels, progress=tell_share, networks=whole if place == 1 else 0
+                    module, found, chosen, weights=own, labels=labels, progress=tell_share, networks=whole if place == 1 else 0
                 )
             except DataError as error:
                 left_out[name] = str(error).removeprefix(name).removeprefix(":").strip()

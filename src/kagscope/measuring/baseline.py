@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import DataError, InputError
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
-from kagscope.loading.fitting import fitting
+from kagscope.loading.fitting import fitting, load, unusable
 from kagscope.loading.weights import load_state
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
@@ -45,12 +45,12 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
     elif isinstance(given, Mapping):
         weights = _by_name(model, given, notes)
         _check_fit(model, weights, "the baseline's state dict")
-        yield _load(model, weights)
+        yield loaded(model, weights)
     elif isinstance(given, str) and given == REINIT:
         for seed in _seeds(seeds):
             yield reinitialise(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
-        yield _load(model, fitting(model, load_state(given, say=notes.append), str(given), say=notes.append))
+        yield loaded(model, fitting(model, load_state(given, say=notes.append), str(given), say=notes.append))
     else:
         raise InputError(
             f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
@@ -67,24 +67,23 @@ def _inner(model: nn.Module, other: nn.Module) -> nn.Module:
 def _by_name(model: nn.Module, weights: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """A state dict by the model's names, without what wrappers put before them; as it is where that does not fit."""
     named = {str(name): tensor for name, tensor in weights.items()}
-    if not all(isinstance(tensor, Tensor) for tensor in named.values()):
-        return named
     try:
         return dict(fitting(model, named, "the baseline's weights", say=notes.append))
     except DataError:
         return named
 
 
-def _load(model: nn.Module, weights: dict[str, Any]) -> Source:
+def loaded(model: nn.Module, weights: Mapping[str, Any]) -> Source:
     """A copy of the model with these weights, or where it cannot be copied, the model with weights that stand in.
 
-    A copy since what a model computes again on the way back (activation checkpointing) takes the module's own weights.
+    A copy since not all that computes with a weight takes it from its module: so do not activation checkpointing and whatever
+    holds a parameter in an attribute of its own.
     """
     try:
         fresh = copy.deepcopy(model)
     except Exception:
-        return model, weights
-    fresh.load_state_dict(weights)
+        return model, dict(weights)
+    load(fresh, weights)
     return fresh, None
 
 
@@ -165,12 +164,15 @@ def _other_modules(model: nn.Module, other: nn.Module) -> list[str]:
 def _check_fit(model: nn.Module, weights: Mapping[str, Any], what: str) -> None:
     expected = model.state_dict()
     for name, tensor in expected.items():
+        if not isinstance(tensor, Tensor):  # extra state of a module
+            continue
         if name not in weights:
             raise InputError(f"{what} is of another architecture: it has no {name!r}")
-        other = getattr(weights[name], "shape", None)
-        if other != tensor.shape:
-            shape = tuple(other) if other is not None else type(weights[name]).__name__
-            raise InputError(f"{what} is of another architecture: {name!r} is {shape}, expected {tuple(tensor.shape)}")
+        if kind := unusable(weights[name], tensor):
+            raise InputError(f"{what} cannot be used: {name!r} is {kind}; expected a dense tensor, as state_dict() has it")
+        if weights[name].shape != tensor.shape:
+            shapes = f"{tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+            raise InputError(f"{what} is of another architecture: {name!r} is {shapes}")
     extra = sorted(weights.keys() - expected.keys())
     if extra:
         raise InputError(f"{what} is of another architecture: it has {', '.join(map(repr, extra[:4]))} in addition")

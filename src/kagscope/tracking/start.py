@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.measuring.baseline import baselines
+from kagscope.measuring.baseline import baselines, loaded
 from kagscope.measuring.state import State
 from kagscope.tracking.history import INITIAL_FILE, History, describe, digest
 from kagscope.tracking.parts import Part
@@ -71,8 +71,7 @@ def begin(
             logger.warning("%s", note)
     elif stored is not None:
         check_same_tensors(own_state(model), stored[0])
-        on_device = {name: stored[0][name].to(tensor.device) for name, tensor in own_state(model).items()}
-        now, step = probe.observe(model, on_device), stored[1]
+        now, step = probe.observe(*loaded(model, stored[0])), stored[1]
         before = [now]
     else:
         if held is not None and held.measured():
