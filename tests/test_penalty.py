@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import kagscope as kag
 from kagscope.jacobians.structure import outer_diagonal, weight_at
 from kagscope.scores import torch_sums
 from kagscope.steering.gradients import InputGradientPenalty
 from kagscope.steering.penalty import draw_rows
+from test_jacobian_checks import WrongBackward
+from test_untouched import everything, random_states
 from tracked import DATA, LABELS, small_net
 
 BATCH = DATA[:32]
@@ -173,6 +177,139 @@ def test_the_model_is_left_as_it_was() -> None:
         assert torch.equal(value, before[name]), name
     with torch.no_grad():
         assert not penalty(BATCH).requires_grad
+
+
+def mean_log_pr(model: nn.Module, x: Tensor, layer: str, **options: Any) -> float:
+    """Of the penalty's value what :func:`kagscope.measure` gives."""
+    table = kag.measure(model, x, layers=layer, k=2, scores=["pr"], progress=False, **options).table
+    return float(np.log(table["value"][table["score"] == "pr"]).mean())
+
+
+class Body(nn.Module):
+    """Two layers with something between them."""
+
+    def __init__(self, between: Callable[[nn.Module, Tensor], Tensor] = lambda model, h: h) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.act, self.second = nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 6)
+        self.between, self.seen, self.calls = between, [0], 0
+        self.register_buffer("mean", torch.ones(6))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.act(self.second(self.between(self, self.act(self.first(x)))))
+
+
+def hooked(model: Any, h: Tensor) -> Tensor:
+    if h.requires_grad:
+        h.register_hook(lambda grad: grad * torch.arange(1.0, 7.0))
+    return h
+
+
+def writing(model: Any, h: Tensor) -> Tensor:
+    model.mean.mul_(0.9).add_(h.detach().mean(0))
+    model.seen.append(1)
+    model.calls += 1
+    torch.rand(1)
+    return h
+
+
+def recomputed(model: Any, h: Tensor) -> Tensor:
+    return torch.as_tensor(checkpoint(torch.sin, h, use_reentrant=True))
+
+
+def _shrink(module: nn.Module, into: Any, out: Any) -> Any:
+    return tuple(3 * grad.clamp(-0.1, 0.1) for grad in into)
+
+
+BETWEEN: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "a hook on a tensor": hooked,
+    "writes and draws": writing,
+    "checkpointing": recomputed,
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+@pytest.mark.parametrize("call", [0, 1])
+def test_values_of_models_that_do_more_and_the_models_afterwards(name: str, call: int) -> None:
+    model = Body(BETWEEN[name])
+    model.act.register_full_backward_hook(_shrink)
+    expected = mean_log_pr(model, BATCH[:4], f"act#{call}")
+    penalty = kag.GeometryPenalty(model, [f"act#{call}"], weight=1.0, points=4)
+    before, states = everything(model), random_states()
+    assert penalty(BATCH).item() == pytest.approx(expected, rel=1e-5)
+    assert list(penalty.costs) == [f"act#{call}"]
+    assert everything(model) == before
+    assert random_states() == states
+    with torch.inference_mode():
+        assert penalty(BATCH.clone()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_call_of_a_layer_is_meant() -> None:
+    model = Body()
+    penalty = kag.GeometryPenalty(model, ["act"], weight=1.0, points=4)
+    both = [mean_log_pr(model, BATCH[:4], f"act#{call}") for call in (0, 1)]
+    assert penalty(BATCH).item() == pytest.approx(float(np.mean(both)), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["input", "block"])
+def test_a_layer_that_works_in_place(kind: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ELU(inplace=True), nn.Linear(16, 6), nn.ELU(inplace=True))
+    expected = mean_log_pr(model, BATCH[:4], "2", layer_map=kind)
+    given = BATCH[:4].clone()
+    assert kag.GeometryPenalty(model, ["2"], weight=1.0, layer_map=kind)(given).item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(given, BATCH[:4])
+
+
+class Patches(nn.Module):
+    """One token of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.act = nn.Linear(8, 5), nn.Tanh()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.act(self.embed(x.reshape(len(x), 2, 8).sum(1, keepdim=True)))
+
+
+def test_tokens_are_those_of_measure() -> None:
+    torch.manual_seed(0)
+    convolution, x = nn.Sequential(nn.Conv1d(4, 4, 3, padding=1), nn.Tanh()), BATCH.reshape(-1, 4, 4)
+    for model, layer, fed in ((convolution, "1", x), (Patches(), "act", x)):
+        penalty = kag.GeometryPenalty(model, [layer], weight=1.0, points=4)
+        assert penalty(fed).item() == pytest.approx(mean_log_pr(model, fed[:4], layer), rel=1e-5)
+
+
+def test_points_that_are_not_independent_are_refused() -> None:
+    for model in (
+        Body(lambda model, h: h - h.mean(0)),
+        nn.Sequential(nn.Linear(16, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Tanh()),
+    ):
+        with pytest.raises(kag.InputError, match="point"):
+            kag.GeometryPenalty(model, nn.Tanh)(BATCH)
+
+
+def test_a_backward_that_is_no_derivative_is_refused() -> None:
+    with pytest.raises(kag.InputError, match=r"'act#1'.*WrongBackward is not its derivative"):
+        kag.GeometryPenalty(Body(lambda model, h: WrongBackward.apply(h)), "act#1")(BATCH)  # type: ignore[no-untyped-call]
+
+
+def test_a_layer_that_autograd_finds_no_way_back_from_is_told() -> None:
+    with pytest.raises(kag.InputError, match=r"'act#1'.*cannot be differentiated.*inplace"):
+        kag.GeometryPenalty(Body(lambda model, h: h.mul_(2)), "act#1")(BATCH)
+
+
+def test_batches_as_loaders_give_them() -> None:
+    model = small_net()
+    expected = kag.GeometryPenalty(model, "1")(BATCH)
+    classes = torch.arange(len(BATCH))
+    for batch in (
+        (BATCH, classes), [BATCH, classes.float()], ((BATCH,), classes), ({"input": BATCH}, classes),
+        {"input": BATCH, "labels": classes}, (BATCH, torch.arange(99)), BATCH.numpy(),
+    ):  # fmt: skip
+        assert torch.equal(kag.GeometryPenalty(model, "1")(batch), expected)
+    with pytest.raises(kag.InputError, match="cannot be called with these inputs"):
+        kag.GeometryPenalty(model, "1")({"pixels": BATCH})
 
 
 def test_dead_layers_and_single_points_add_nothing() -> None:

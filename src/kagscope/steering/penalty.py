@@ -15,10 +15,14 @@ from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.jacobians import structure
+from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.forward import count_required, unwrap
-from kagscope.jacobians.inputs import Inputs, as_inputs
-from kagscope.jacobians.layers import Layers, find_layers
-from kagscope.jacobians.runner import Stop, intercept
+from kagscope.jacobians.inputs import Inputs, from_batch
+from kagscope.jacobians.layers import Call, Layers, find_layers, see_calls
+from kagscope.jacobians.maps import LayerMap
+from kagscope.jacobians.runner import NoHooks, Runner, Stop, Unmeasurable, intercept
+from kagscope.jacobians.untouched import untouched
+from kagscope.measuring.checks import LOOK_AT, check_model, model_errors, short, verify
 from kagscope.scores import functional, torch_sums
 
 Score = Callable[[torch_sums.Task], Tensor]
@@ -65,7 +69,8 @@ class GeometryPenalty:
 
     A negative weight is towards geometry, a positive one away from it. Derivatives are exact, or with ``rows`` those of an
     estimate of S1 without bias. Jacobians are those of the model in eval mode (no dropout, batch norm with its running
-    statistics), in a pass of its own over a few points, which leaves modes, buffers and random numbers as they were.
+    statistics), in a pass of its own over a few points, which leaves modes, buffers, attributes and random numbers as they were
+    and in which no hook on gradients runs. The first call also looks at the model as :func:`kagscope.measure` does.
 
     Args:
         model: the network that is trained; of a wrapped one (compiled, data parallel) the module inside.
@@ -78,7 +83,8 @@ class GeometryPenalty:
         k: order of the minors, 1 or 2; not of "alignment" and the norms.
         selection, image_shape, positions, groups: which minors, as for :func:`kagscope.minor_moments`.
         layer_map: "input" for the map from the model's input, "block" for that from the layer's own input. Of layers on
-            sequences one token of each point is taken, drawn at random, with respect to the same token.
+            sequences one token of each point is taken, drawn at random, with respect to the same token, or where the variable
+            has other tokens or none, to all of it.
         rows: how many pairs of rows to draw in each call, in proportion to their S2, for S1 of k = 2; None for all of them.
         every: the term is taken in one of so many calls, that many times as heavy, and is 0 in the others: the same push on
             average, at a fraction of the cost.
@@ -90,7 +96,8 @@ class GeometryPenalty:
         values: by layer, the mean of the log score in the last call, without the weight; NaN where it was undefined throughout.
 
     Raises:
-        InputError: an argument that cannot be used; of a layer without a Jacobian, at the first call.
+        InputError: an argument that cannot be used; at the first call a layer without a Jacobian, or points that are not
+            independent of each other.
 
     Examples:
         >>> import torch, kagscope as kag
@@ -144,7 +151,8 @@ class GeometryPenalty:
         self.where = {"image_shape": image_shape, "positions": positions, "groups": groups}
         self.layer_map, self.rows, self.wrt = layer_map, rows, wrt
         self._fed = max(1, count_required(self.model))
-        self.paths = list(find_layers(self.model, layers)[0])
+        self.paths, self._exact = find_layers(self.model, layers)
+        self._layers: list[Call] = []  # known after the first call
         self.costs: dict[str, Cost] = {}
         self.values: dict[str, float] = {}
         self.every, self._calls = every, 0
@@ -160,17 +168,19 @@ class GeometryPenalty:
         Raises:
             InputError: a layer without a Jacobian, or one that is NaN or infinite.
         """
-        inputs = self._inputs(batch)
-        self._calls += 1
-        if (self._calls - 1) % self.every:
-            return torch.zeros((), device=next(iter(inputs.tensors().values())).device)
         keep = torch.is_grad_enabled()
-        terms = []
-        with torch.enable_grad(), _in_eval_mode(self.model):
-            for path in self.paths:
-                with _named(path):
-                    terms.append(self._of_layer(path, inputs))
-        term = self.weight * self.every * torch.stack(terms).mean()
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs = from_batch(batch, self._fed).take(slice(0, self.points)).cast(None).with_respect_to(self.wrt, self.model)
+            device = next(iter(inputs.tensors().values())).device
+            self._calls += 1
+            if (self._calls - 1) % self.every:
+                return torch.zeros((), device=device)
+            with torch.autocast(device.type, enabled=False):
+                self._layers = self._layers or self._look(inputs)
+                with untouched(self.model):
+                    _spare_buffers(self.model)
+                    terms = [self._of_layer(call, inputs) for call in self._layers]
+            term = self.weight * self.every * torch.stack(terms).mean()
         return term if keep else term.detach()
 
     def __repr__(self) -> str:
@@ -178,62 +188,85 @@ class GeometryPenalty:
         layers = ", ".join(map(repr, self.paths))
         return f"GeometryPenalty([{layers}], score={self.score!r}, weight={self.weight:g}, points={self.points}{rows})"
 
-    def _inputs(self, batch: Any) -> Inputs:
-        if isinstance(batch, tuple | list):
-            batch = tuple(batch[: self._fed])
-        inputs = as_inputs(batch).take(slice(0, self.points))
-        return inputs if self.wrt is None else inputs.with_respect_to(self.wrt, self.model)
+    def _look(self, inputs: Inputs) -> list[Call]:
+        """The calls of the layers, seen in passes that change nothing. Raises :class:`InputError` for what has no Jacobian."""
+        check_model(self.model)
+        few = inputs.take(slice(0, LOOK_AT))
+        with untouched(self.model):
+            runner = Runner(self.model, None, 0)
+            with model_errors(few, runner):
+                if verify(runner, few, self.paths, "eval", [], inputs):
+                    raise InputError(
+                        "what the model gives for a point depends on the other points of its batch, so that a penalty cannot "
+                        "take the Jacobian of each; use a model without statistics over the batch"
+                    )
+                calls = see_calls(runner, few, self.paths, self._exact)
+            reasons = {call.name: call.reason or self._reason(runner, call, few) for call in calls}
+        if not all(reasons.values()):
+            return [call for call in calls if not reasons[call.name]]
+        raise InputError(f"no layer has a Jacobian ({'; '.join(f'{name}: {reason}' for name, reason in reasons.items())})")
 
-    def _of_layer(self, path: str, inputs: Inputs) -> Tensor:
+    def _reason(self, runner: Runner, call: Call, inputs: Inputs) -> str:
+        """Why a layer that was not named is left out; "" where it has a Jacobian."""
+        with _named(call.name):
+            try:
+                LayerJacobians(LayerMap(runner, call, self.layer_map), inputs, tokens=1)  # type: ignore[arg-type]
+            except Unmeasurable as error:
+                if call.path in self._exact:
+                    raise InputError(f"it has no Jacobian: {error}") from None
+                return str(error)
+        return ""
+
+    def _of_layer(self, call: Call, inputs: Inputs) -> Tensor:
         """Mean log score of a layer over the points where it is defined; 0 where it is nowhere."""
-        u, h = self._pass(path, inputs)
-        tokens = None
-        if h.ndim == 3 and u.ndim == 3 and h.shape[1] == u.shape[1]:
-            tokens = torch.randint(h.shape[1], (len(h),), generator=self._generator).to(h.device)
-        outer = structure.outer_diagonal(h, create_graph=True)
-        W = None if outer is None else _shared(outer, u, tokens)
-        if outer is not None and W is not None:
-            d = outer.d if tokens is None else outer.d[torch.arange(len(h)), tokens]
-            tasks = [torch_sums.task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
-        else:
-            J = _pulled(h, u, _one_hots(h, tokens, same=False), tokens).swapaxes(0, 1)
-            several = J if self.rows is not None else [J]
-            tasks = [torch_sums.task(one, self.k, self.selection, **self.where) for one in several]
-        if self.rows is not None:
-            tasks = [task.with_rows(draw_rows(task, self.rows, self._generator)) for task in tasks]
-        self._note(path, tasks[0], len(h))
-        values = torch.cat([torch.atleast_1d(SCORES[self.score](task)) for task in tasks])
+        with _named(call.name):
+            u, h = self._pass(call, inputs)
+            tokens = torch.randint(h.shape[1], (len(h),), generator=self._generator).to(h.device) if call.tokens else None
+            sources = tokens if h.ndim == u.ndim == 3 and h.shape[1] == u.shape[1] else None
+            outer = structure.outer_diagonal(h, create_graph=True)
+            W = None if outer is None else _shared(outer, u, tokens, sources)
+            if outer is not None and W is not None:
+                d = outer.d if tokens is None else outer.d[torch.arange(len(h)), tokens]
+                tasks = [torch_sums.task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
+            else:
+                J = _pulled(h, u, _one_hots(h, tokens, same=False), sources).swapaxes(0, 1)
+                several = J if self.rows is not None else [J]
+                tasks = [torch_sums.task(one, self.k, self.selection, **self.where) for one in several]
+            if self.rows is not None:
+                tasks = [task.with_rows(draw_rows(task, self.rows, self._generator)) for task in tasks]
+            self._note(call.name, tasks[0], len(h))
+            values = torch.cat([torch.atleast_1d(SCORES[self.score](task)) for task in tasks])
         defined = values.isfinite()
-        self.values[path] = float(values.detach()[defined].mean()) if bool(defined.any()) else math.nan
+        self.values[call.name] = float(values.detach()[defined].mean()) if bool(defined.any()) else math.nan
         return torch.where(defined, values, 0.0).sum() / defined.sum().clamp(min=1)
 
-    def _pass(self, path: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def _pass(self, call: Call, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """The variable and the layer's output, with the graph between them and to the parameters."""
+        seen: dict[str, Tensor] = {}
         if self.layer_map == "input":
             place = inputs.place_of_variable()
-            u = inputs.tensors()[place].detach().requires_grad_()
-            inputs = inputs.with_tensor(place, u)
-        seen: dict[str, Tensor] = {}
+            seen["u"] = inputs.tensors()[place].requires_grad_()
+            inputs = inputs.with_tensor(place, seen["u"].clone())  # the model may work on it in place
 
         def on_input(value: Tensor) -> Tensor:
             seen["u"] = value if value.requires_grad else value.detach().requires_grad_()
-            return seen["u"]
+            return seen["u"].clone()
 
         def on_output(value: Tensor) -> Tensor:
             seen["h"] = value
             raise Stop
 
-        module = self.model.get_submodule(path)
+        module = self.model.get_submodule(call.path)
         with (
-            intercept(module, 0, on_input=on_input if self.layer_map == "block" else None, on_output=on_output),
-            torch.autocast(next(iter(inputs.tensors().values())).device.type, enabled=False),
+            model_errors(inputs),
+            intercept(module, call.index, on_input=on_input if self.layer_map == "block" else None, on_output=on_output),
+            NoHooks(),
             contextlib.suppress(Stop),
         ):
             self.model(*inputs.args, **inputs.kwargs)
         if "h" not in seen:
-            raise InputError("it is not called in the forward pass, or gives no floating tensor")
-        u = u if self.layer_map == "input" else seen["u"]
-        h = seen["h"]
+            raise InputError("it was not called this time; the forward pass depends on the data")
+        u, h = seen["u"], seen["h"]
         if not h.requires_grad or len(h) != len(u):
             raise InputError(
                 "its output does not depend differentiably on the variable, point by point, so that it has no Jacobian"
@@ -242,8 +275,8 @@ class GeometryPenalty:
             raise InputError("its output is NaN or infinite at these points; look at the inputs and at the weights so far")
         return u, h
 
-    def _note(self, path: str, task: torch_sums.Task, points: int) -> None:
-        if path in self.costs:
+    def _note(self, name: str, task: torch_sums.Task, points: int) -> None:
+        if name in self.costs:
             return
         m, n = task.matrices.shape[1:]
         shared = task.d is not None
@@ -257,7 +290,7 @@ class GeometryPenalty:
             else:
                 few = m if shared else min(m, n)
                 pairs, vectors = math.comb(few, 2), n if shared else max(m, n)
-        self.costs[path] = Cost(m, n, points, shared, times * pairs, vectors)
+        self.costs[name] = Cost(m, n, points, shared, times * pairs, vectors)
 
 
 def draw_rows(task: torch_sums.Task, count: int, generator: torch.Generator) -> torch_sums.Rows:
@@ -275,7 +308,7 @@ def draw_rows(task: torch_sums.Task, count: int, generator: torch.Generator) -> 
     return torch_sums.Rows(drawn // m, drawn % m, total / (2 * count * size[drawn]))
 
 
-def _shared(outer: structure.Outer, u: Tensor, tokens: Tensor | None) -> Tensor | None:
+def _shared(outer: structure.Outer, u: Tensor, tokens: Tensor | None, sources: Tensor | None) -> Tensor | None:
     """W (m, n) of diag(d) W where all points have the same; each pulls back rows of its own, since they share them."""
     if tokens is None and (W := structure.weight_at(outer.edge, u)) is not None:
         return W
@@ -284,7 +317,7 @@ def _shared(outer: structure.Outer, u: Tensor, tokens: Tensor | None) -> Tensor 
     cotangents = _one_hots(like, tokens, same=True)
     random = torch.randn(units, generator=torch.Generator().manual_seed(1)).to(like)
     probe = random.expand(1, points, units) if tokens is None else _at_tokens(random.expand(1, points, units), like.shape, tokens)
-    g = _pulled(outer.edge, u, torch.cat([cotangents, probe.reshape(1, *like.shape)]), tokens)
+    g = _pulled(outer.edge, u, torch.cat([cotangents, probe.reshape(1, *like.shape)]), sources)
     probed = g[-1].detach()
     if not structure.same(probed, probed[:1]):
         return None
@@ -308,8 +341,8 @@ def _at_tokens(v: Tensor, shape: torch.Size, tokens: Tensor) -> Tensor:
     return whole
 
 
-def _pulled(h: Any, u: Tensor, cotangents: Tensor, tokens: Tensor | None) -> Tensor:
-    """(passes, P, n) cotangents pulled back to each point's variable (its token), differentiable again."""
+def _pulled(h: Any, u: Tensor, cotangents: Tensor, sources: Tensor | None) -> Tensor:
+    """(passes, P, n) cotangents pulled back to each point's variable (or one token of it), differentiable again."""
     try:
         (g,) = torch.autograd.grad([h], [u], cotangents, create_graph=True, is_grads_batched=True, allow_unused=True)
     except (RuntimeError, NotImplementedError):  # an operation that vmap cannot take
@@ -317,27 +350,26 @@ def _pulled(h: Any, u: Tensor, cotangents: Tensor, tokens: Tensor | None) -> Ten
         g = None if found[0] is None else torch.stack(found)
     if g is None:
         raise InputError("its output does not depend differentiably on the variable, so that it has no Jacobian")
-    g = g if tokens is None else g[:, torch.arange(len(tokens)), tokens]
+    g = g if sources is None else g[:, torch.arange(len(sources)), sources]
     return g.flatten(2)
 
 
 @contextlib.contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Errors with the layer in front."""
+    """Errors with the layer in front, those of autograd among them."""
     try:
         yield
     except InputError as error:
         raise InputError(f"penalty on layer {path!r}: {error}") from None
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:  # such as a value overwritten in place that the way back needs
+        raise InputError(f"penalty on layer {path!r}: its Jacobian cannot be differentiated: {short(error)}") from error
 
 
-@contextlib.contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, each module's own mode as before afterwards."""
-    modules = [module for module in model.modules() if module.training]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.training = True
+def _spare_buffers(model: nn.Module) -> None:
+    """Let copies stand in for all buffers, for a pass that may write into them; leaving ``untouched`` brings them back."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.clone()
