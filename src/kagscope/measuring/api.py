@@ -17,13 +17,13 @@ from kagscope.base.progress import Say, Tell, part, telling
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
+from kagscope.jacobians.looks import check_model
 from kagscope.jacobians.randomness import random_state_kept
 from kagscope.loading.checkpoints import find_checkpoints
 from kagscope.loading.fitting import fitting
 from kagscope.loading.weights import load_state
 from kagscope.measuring.baseline import baselines, loaded
 from kagscope.measuring.caveats import ONE_RANDOM
-from kagscope.measuring.checks import check_model
 from kagscope.measuring.compare import compare, curves, unit_table
 from kagscope.measuring.observe import observe
 from kagscope.measuring.report import Report

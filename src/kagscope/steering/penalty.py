@@ -19,10 +19,10 @@ from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.forward import count_required, unwrap
 from kagscope.jacobians.inputs import Inputs, from_batch
 from kagscope.jacobians.layers import Call, Layers, find_layers, see_calls
+from kagscope.jacobians.looks import LOOK_AT, check_model, model_errors, short, verify
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import NoHooks, Runner, Stop, Unmeasurable, intercept
 from kagscope.jacobians.untouched import untouched
-from kagscope.measuring.checks import LOOK_AT, check_model, model_errors, short, verify
 from kagscope.scores import functional, torch_sums
 
 Score = Callable[[torch_sums.Task], Tensor]
