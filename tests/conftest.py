@@ -23,10 +23,11 @@ SHAPED = (
 )
 install_import_hook(SHAPED, "beartype.beartype")  # shapes and dtypes in annotations are checked, in tests alone
 
+from kagscope.figures.write import FAMILIES
 from kagscope.minors import warm_up
 from kagscope.studies.collect import Outcome
 from kagscope.tracking.overhead import ALLOWANCE
-from studies import make_small_study, make_two_studies
+from studies import make_small_study, make_two_studies, shown_figures
 
 T = TypeVar("T")
 
@@ -75,6 +76,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Whatever a test keeps in the user's cache folder goes elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_figures() -> Iterator[None]:
+    """The first two figures of a study on every page, in place of all, which take seconds."""
+    with shown_figures(2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def every_figure() -> Iterator[None]:
+    """All of them: for modules of tests that are about figures."""
+    with shown_figures(len(FAMILIES)):
         yield
 
 

@@ -59,17 +59,17 @@ def small_study(
 
 
 @contextmanager
-def few_figures() -> Iterator[None]:
-    """The first two figures of a study, in place of all, which take seconds; test_figures.py draws those."""
+def shown_figures(count: int) -> Iterator[None]:
+    """The first so many figures of a study, in place of all."""
     with ExitStack() as stack:
         for module in ("figures.write", "report.page"):
-            stack.enter_context(mock.patch(f"kagscope.{module}.FAMILIES", FAMILIES[:2]))
+            stack.enter_context(mock.patch(f"kagscope.{module}.FAMILIES", FAMILIES[:count]))
         yield
 
 
 def make_small_study(folder: Path) -> Outcome:
     """Run it in this process."""
-    with few_figures(), mock.patch("kagscope.studies.present.study_figures"):
+    with mock.patch("kagscope.studies.present.study_figures"):
         return run_study(small_study(), folder, executor=Here())
 
 

@@ -22,7 +22,6 @@ from typer.testing import CliRunner
 from kagscope.cli import app
 from kagscope.studies.collect import Outcome
 from kagscope.studies.ready import ready_names
-from studies import few_figures
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE}
@@ -55,7 +54,7 @@ def as_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def kagscope(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The same in this process, which spares the seconds that imports take."""
-    with contextlib.chdir(cwd), few_figures(), mock.patch("kagscope.studies.present.study_figures"):
+    with contextlib.chdir(cwd), mock.patch("kagscope.studies.present.study_figures"):
         done = CliRunner().invoke(app, arguments)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 

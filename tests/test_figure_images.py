@@ -32,6 +32,8 @@ from kagscope.studies.setting_tables import settings_summary
 from kagscope.tables.means import curve_means, summarise
 from kagscope.tables.onset import COLUMNS
 
+pytestmark = pytest.mark.usefixtures("every_figure")
+
 FOLDER = Path(__file__).parent / "figures"
 LETTERING = FOLDER / "lettering.json"
 SHAPE = (8, 8)

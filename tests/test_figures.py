@@ -25,6 +25,8 @@ from kagscope.figures.style import new_figure, save
 from kagscope.report import render_report
 from kagscope.tables import means
 
+pytestmark = pytest.mark.usefixtures("every_figure")
+
 SHAPE = (8, 8)
 
 

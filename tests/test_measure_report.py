@@ -127,6 +127,7 @@ def test_dead_units_are_not_felt_by_the_output() -> None:
     assert any("3 of 6 units of layer 1" in one for one in report.findings if one.code == "unfelt_units")
 
 
+@pytest.mark.usefixtures("every_figure")
 def test_page_csv_and_notebook(tmp_path: Path, report: kag.Report, token_report: kag.Report) -> None:
     for one in (report, token_report):
         page = one.to_html(tmp_path / "page.html").read_text(encoding="utf-8")

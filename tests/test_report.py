@@ -28,6 +28,8 @@ from kagscope.report.payload import build_payload, undefined_counts
 from kagscope.report.units import STEPS, ZERO
 from kagscope.tables import means as reduced
 
+pytestmark = pytest.mark.usefixtures("every_figure")
+
 
 @pytest.fixture(scope="module")
 def study() -> tuple[pd.DataFrame, pd.DataFrame]:

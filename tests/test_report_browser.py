@@ -25,6 +25,8 @@ from kagscope.report.axes import pack_axes
 from kagscope.report.numbers import number_cell, text_cell
 from kagscope.tables import means as reduced
 
+pytestmark = pytest.mark.usefixtures("every_figure")
+
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
 

@@ -27,7 +27,7 @@ from kagscope.studies.runs import data_source
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import RunsFailed, command, run_study, status
 from kagscope.studies.tables import whole_runs
-from studies import Here, few_figures
+from studies import Here
 
 TINY = """
 name = "tiny"
@@ -77,8 +77,7 @@ def run(folder: Path, *overrides: str, drawn: bool = False, **options: Any) -> t
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    with few_figures():
-        outcome, events = run(folder, drawn=True)
+    outcome, events = run(folder, drawn=True)
     assert len(outcome.runs) == len(events) == 4
     return folder
 

@@ -26,7 +26,7 @@ from kagscope.tables.means import summarise, token_means
 from kagscope.training import TrainingSettings, train
 from kagscope.training.settings import Penalty
 from kagscope.training.vit import check_vit, vit
-from studies import Here, few_figures, small_study
+from studies import Here, small_study
 
 DIGITS = degrade(load("digits"), 96)
 SMALL = TrainingSettings(architecture="vit", hidden=(16, 8), epochs=2, batch_size=40, checkpoints=3)
@@ -120,8 +120,7 @@ def test_a_study_of_it_measures_hidden_layers_of_tokens(tmp_path: Path) -> None:
     found = configs(study, {"digits": load("digits")})
     assert all(what.specs["main"].layer_map == "block" for _, what in found)
     assert estimate([Job(*one) for one in found], {"digits": 1438}, {"digits": 10}).train_seconds > 0
-    with few_figures():
-        outcome = run_study(study, tmp_path / "out", executor=Here())
+    outcome = run_study(study, tmp_path / "out", executor=Here())
     opened = kag.open_study(outcome.folder)
     table = opened.table
     assert "token" not in table.columns
