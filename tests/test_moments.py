@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
@@ -107,6 +108,7 @@ def test_near_zero_of_exact_moments_is_off_by_the_bin_that_is_cut() -> None:
         assert (m.stderr["near_zero"] >= np.abs(m.near_zero - true.reshape(np.shape(m.near_zero)))).all()
         assert np.shape(m.stderr["near_zero"]) == np.shape(m.near_zero)
         assert not m.stderr  # nothing was sampled
+        assert np.all(pickle.loads(pickle.dumps(m)).stderr["near_zero"] == m.stderr["near_zero"])
     assert kag.minor_moments(np.array([[1.0, 1.0]]), 1).stderr["near_zero"] == 0
 
 
@@ -254,6 +256,23 @@ def test_row_means_and_pair_map(k: int) -> None:
         for name, power in (("s1", 1), ("s2", 2), ("s4", 4)):
             assert np.allclose(maps[name][first, second], (M**power).sum(axis=0), rtol=1e-11)
             assert (maps[name] == maps[name].T).all()
+
+
+def test_one_minor_far_below_all_rows_and_columns() -> None:
+    """It was 0, called exact."""
+    J = np.array([[1e-323, 1.5e-323, 1.6], [-0.14, -0.42, 0.0], [0.0, 0.0, 0.045]])
+    for k, chosen in ((3, kag.All()), (2, kag.Subsets([(0, 1)]))):
+        m = kag.minor_moments(J[:k], k, chosen)
+        assert (m.participation_ratio, m.ipr) == pytest.approx((1, 1), rel=1e-12)
+        assert m.exact
+        assert kag.row_means(J, 3)[0] > 0
+
+
+def test_a_window_that_holds_no_column() -> None:
+    for k in (1, 2, 3):
+        m = kag.minor_moments(np.ones((3, 4)), k, kag.Window((9, 9), 1), image_shape=(2, 2))
+        assert (m.count, m.s1, m.exact) == (0, 0.0, True)
+        assert math.isnan(m.participation_ratio)
 
 
 @pytest.mark.parametrize("powers", [(-200, 200), (-90, 0), (-150, 200), (0, 200)])

@@ -101,7 +101,7 @@ def as_numpy(value: Any, name: str) -> FloatArray:
         InputError: other types, integer, complex, sparse or quantised input.
     """
     if is_torch(value) and hasattr(value, "layout"):
-        return as_tensor(value, name).cpu().numpy()
+        return np.asarray(as_tensor(value, name).cpu().numpy(), order="C")
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
         value = _from_dlpack(value, name)
     if not isinstance(value, np.ndarray):
@@ -112,7 +112,7 @@ def as_numpy(value: Any, name: str) -> FloatArray:
     if value.dtype.kind != "f" and value.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
         raise InputError(f"{name} has dtype {value.dtype}, expected a real floating-point one; convert with {name}.astype(float)")
     with np.errstate(over="ignore", under="ignore"):
-        converted = np.asarray(value, dtype=np.float64)
+        converted = np.asarray(value, dtype=np.float64, order="C")  # sums are the same bits however it lay in memory
     if value.dtype.itemsize > 8 and ((converted != value) & ~np.isnan(value)).any():
         raise InputError(
             f"{name} holds {value.dtype} entries that float64 does not have; if rounding them is meant, scale the matrix to its "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,10 +31,12 @@ class _Errors(dict[str, Any]):
     """Standard errors by name; of what is not sampled 0, but for scores that have an error all the same."""
 
     zero: Any = 0.0
-    own: Mapping[str, Callable[[], Any]] = {}
+    of: Moments
 
     def __missing__(self, name: str) -> Any:
-        return self.own[name]() if name in self.own else self.zero
+        own = (one.error for one in moment_scores.of_moments() if one.function.__name__ == name and self.of._has(one.moments))
+        error = next(own, None)
+        return self.zero if error is None else error(self.of)
 
 
 class Histogram(NamedTuple):
@@ -205,11 +207,7 @@ class Moments:
                     found[score.function.__name__] = by_draws
         errors = _Errors({name: self.out(value) for name, value in found.items()})
         errors.zero = self.out(np.zeros(len(self)))
-        errors.own = {
-            one.function.__name__: partial(one.error, self)
-            for one in moment_scores.of_moments()
-            if one.error is not None and self._has(one.moments)
-        }
+        errors.of = self
         return errors
 
     def _has(self, names: Collection[str]) -> bool:

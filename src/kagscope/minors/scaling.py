@@ -24,7 +24,7 @@ def normalise(matrices: FloatArray, k: int = 1) -> tuple[FloatArray, NDArray[np.
     That power is just above the largest entry; where scales of rows or columns are so mixed that the k-minors lie far below the
     k-th power of that, or k is so large that they lie far above, one that brings the largest of these near 1.
     """
-    exponent = np.frexp(np.abs(matrices).max(axis=(1, 2)))[1].astype(np.int64)
+    exponent = np.frexp(np.abs(matrices).max(axis=(1, 2), initial=0.0))[1].astype(np.int64)
     for index in _mixed(matrices, exponent, k) if k > 1 else ():
         size = largest_minor(matrices[index], k)
         if size is not None and abs(k * exponent[index] - size) > MIXED:

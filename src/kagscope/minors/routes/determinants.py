@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.careful import MOST_EXACT, exact_minors, integers, twofold_dets
+from kagscope.minors.careful import MOST_EXACT, eliminated, exact_minors, integers, twofold_dets
 from kagscope.minors.plan import RATES
 from kagscope.minors.rank import rank_below, singular
 from kagscope.minors.routes import Kind, register
@@ -123,12 +123,21 @@ def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int 
 
 
 def _peak(J: FloatArray, columns: IntArray) -> int:
-    """About log2 of the largest minor over some column subsets, had none cancelled; 0 where all are zero."""
-    rows, peak = row_subsets(len(J), columns.shape[1]), []
+    """About log2 of the largest minor over some column subsets, had none cancelled; 0 where all are zero.
+
+    Where floats find none, in whole numbers, unless they are too many.
+    """
+    k = columns.shape[1]
+    rows, peak = row_subsets(len(J), k), []
     for some in _columns_of_blocks(rows, columns):
         A, powers = _balanced(J[rows[:, None, :, None], some[None, :, None, :]])
         block, more = _split_det(A)
         peak += [int((powers + more + np.frexp(block)[1])[block > 0].max())] if block.any() else []
+    if not peak and len(rows) * len(columns) <= MOST_EXACT:
+        whole, exponent = integers(J)
+        for some in _columns_of_blocks(rows, columns):
+            found = eliminated(whole[rows[:, None, :, None], some[None, :, None, :]])
+            peak += [k * exponent + max(int(x).bit_length() for x in found.ravel())] if found.any() else []
     return max(peak, default=0)
 
 
