@@ -242,6 +242,20 @@ def test_maximum_ratio_of_nearly_parallel_pairs_alone(bits: int) -> None:
     )
 
 
+def test_maximum_ratio_of_minors_far_below_the_range() -> None:
+    """Of means below 1e-160 squares are 0: division by zero."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        J = (
+            rng.normal(size=(4, 3))
+            * 10.0 ** rng.choice([-100, 0, 100], size=(4, 1))
+            * 10.0 ** rng.choice([-170, 0, 70], size=(1, 3))
+        )
+        value, error = kag.rotation_ratio(J, 2, "max", kag.Ball(1), positions=[0, 1, 3], rotations=3, return_error=True)
+        assert math.isnan(value) == math.isnan(error)
+        assert math.isnan(value) or (value > 0 and error >= 0)
+
+
 def test_no_minor_no_ratio() -> None:
     for kind in ("pr", "max"):
         assert math.isnan(rotation_ratio(np.zeros((3, 4)), 2, kind))

@@ -258,6 +258,18 @@ def test_row_means_and_pair_map(k: int) -> None:
             assert (maps[name] == maps[name].T).all()
 
 
+def test_column_sets_far_below_others() -> None:
+    """Their minors were 0 beside the largest: entries of a map gone, columns left out of the divergence."""
+    J = np.array([[1e150, 1e-150, 1.0, 2e-150], [1e150, 2e-150, 3.0, 1e-150], [1e-150, 1.0, 1e150, 1e-150]])
+    mapped = kag.column_pair_map(J)
+    for a, b in combinations(range(4), 2):
+        pair = kag.minor_moments(J[:, [a, b]], 2)
+        assert [mapped[name][a, b] for name in ("s1", "s2", "s4")] == pytest.approx([pair.s1, pair.s2, pair.s4], rel=1e-12, abs=0)
+    near = np.array([[1.0, 1.0, 0.5], [5e-324, 1e-323, 1.0], [0.0, 5e-324, 2.0]])  # of columns 0 and 1 no minor is above 1e-323
+    minors = np.array([[5e-324, 1, 1], [5e-324, 2, 2], [0, 0, 0]]) * [2.0**1000, 1, 1]
+    assert kag.column_divergence(near, 2) == pytest.approx(kag.column_divergence(minors), rel=1e-9)
+
+
 def test_one_minor_far_below_all_rows_and_columns() -> None:
     """It was 0, called exact."""
     J = np.array([[1e-323, 1.5e-323, 1.6], [-0.14, -0.42, 0.0], [0.0, 0.0, 0.045]])

@@ -16,6 +16,7 @@ from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, 
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.moments import Moments
 from kagscope.minors.own_scale import LEAST
+from kagscope.minors.rank import dependent
 from kagscope.minors.routes.enumeration import pair_sums
 from kagscope.minors.scaling import nonzero_rows, normalise, times_power_of_two
 from kagscope.minors.subsets import complete_pairs
@@ -47,6 +48,11 @@ def column_pair_map(J: MatrixLike) -> dict[str, FloatArray | Tensor]:
     with np.errstate(over="ignore", under="ignore"):
         found = _map(normalised[0])
         maps = {name: np.ldexp(values, power * up) for power, (name, values) in zip((1, 2, 4), found.items(), strict=True)}
+    low = np.argwhere(np.triu(np.any([values < LEAST for values in found.values()], axis=0), 1))
+    for a, b in low[~dependent(np.ascontiguousarray(matrices[0]), low)]:  # on a scale of its own
+        pair = minor_moments(matrices[0][:, [a, b]], 2, moments=CHEAP)
+        for name in maps:
+            maps[name][a, b] = maps[name][b, a] = getattr(pair, name)
     return placed(maps, device_of(J))
 
 

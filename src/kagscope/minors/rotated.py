@@ -183,7 +183,9 @@ def rotation_ratio_estimate(
         ]
     )
     mean = float(tops.mean())
-    return Estimate(own / mean, own / mean**2 * float(tops.std(ddof=1)) / math.sqrt(rotations))
+    if mean == 0:
+        return Estimate(math.nan, math.nan)  # rotated rows are so mixed that their minors leave the range
+    return Estimate(own / mean, own / mean * (float(tops.std(ddof=1)) / mean) / math.sqrt(rotations))
 
 
 def rotation_ratio(

@@ -15,9 +15,11 @@ from kagscope.base.errors import InputError
 from kagscope.base.reasons import ALL_ZERO, FEW_COLUMNS, NOT_SEEN, ZERO_JACOBIAN
 from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, is_torch, placed
 from kagscope.minors.moment_scores import FloatArray, quotient
+from kagscope.minors.own_scale import LEAST
 from kagscope.minors.published import drawn_rotation_ratio
+from kagscope.minors.rank import dependent
 from kagscope.minors.rotated import rotation_ratio_estimate
-from kagscope.minors.routes.determinants import minor_matrix
+from kagscope.minors.routes.determinants import minor_matrix, row_subsets
 from kagscope.minors.rows import row_means
 from kagscope.minors.scaling import normalise, times_power_of_two
 from kagscope.registry import register
@@ -203,9 +205,14 @@ def column_divergence(J: MatrixLike, k: int = 1) -> Values:
 
 
 def _column_divergence(matrix: FloatArray, k: int) -> float:
-    columns = np.frexp(np.abs(matrix).max(axis=0))[1].astype(np.int64)
+    columns = np.minimum(np.frexp(np.abs(matrix).max(axis=0))[1], 0).astype(np.int64)  # up only: no entry leaves the range
     even = times_power_of_two(matrix, -columns)  # a factor of all minors of a column set, which its column loses anyway
     minors = minor_matrix(even, k, int(normalise(even[None], k)[1][0]))
+    sets = row_subsets(matrix.shape[1], k)
+    low = np.flatnonzero(minors.max(axis=0) < LEAST)
+    for place in low[~dependent(even, sets[low])] if k > 1 else ():  # each on a scale of its own
+        own = even[:, sets[place]]
+        minors[:, place] = minor_matrix(own, k, int(normalise(own[None], k)[1][0]))[:, 0]
     largest = minors.max(axis=0)
     columns = minors[:, largest > 0] / largest[largest > 0]
     count = columns.shape[1]
