@@ -94,7 +94,8 @@ def test_bad_options(arguments: tuple[str, ...], message: str, tmp_path: Path) -
 
 
 def test_a_refusal_as_a_process(tmp_path: Path) -> None:
-    refused(as_process("reproduce", "--out", "out", "--data", "mnits", cwd=tmp_path), "unknown data set 'mnits'", 2)
+    """Of an option that is read before anything heavy is imported."""
+    refused(as_process("prune", "nets.py:net", "--out", "out", "--input-shape", "a", cwd=tmp_path), "--input-shape is 'a'", 2)
 
 
 def idx(array: np.ndarray) -> bytes:
