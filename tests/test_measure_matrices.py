@@ -136,6 +136,9 @@ def test_a_file_from_the_command_line(tmp_path: Path, kind: str) -> None:
         ({"weights": torch.ones(3)}, "no floating-point matrix"),
         ([torch.ones(2, 2)], "list"),
         ({"J": {1: torch.full((4, 4), torch.nan)}}, "NaN"),
+        ({"J": {1: torch.eye(4), "layer 1": 2 * torch.eye(4)}}, "several matrices are named layer 1"),
+        ({1: torch.eye(4), "1": 2 * torch.eye(4)}, "several matrices are named 1"),
+        ({"a": torch.zeros(1).expand(10**6, 10**6)}, "a announces .*holds 1 numbers"),
     ],
 )
 def test_files_of_other_contents(tmp_path: Path, content: Any, named: str) -> None:

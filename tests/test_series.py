@@ -159,6 +159,8 @@ def test_state_dicts_of_what_is_no_dense_tensor(name: str) -> None:
     state = {key: change(tensor) for key, tensor in net(0).state_dict().items()}
     with pytest.raises(InputError, match=f"hidden1.0.weight' is .*{said}.*expected a dense tensor"):
         kag.measure(net(1), INPUTS, baseline=state, **OPTIONS)
+    with pytest.raises(InputError, match=said):
+        kag.Tracker(net(1), INPUTS, baseline=state, **OPTIONS)
     series = kag.measure_series(net(1), {0: net(0), 1: state}, INPUTS, **OPTIONS)
     assert said in series.left_out["step 1"]
     numbered = dict(enumerate(net(0).state_dict().values()))
@@ -186,6 +188,10 @@ def test_series_that_are_refused(run: Path) -> None:
     refused: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         ("nothing_*", {}, DataError, "no file is named like"),
         ([], {}, InputError, "no checkpoint was given"),
+        (None, {}, InputError, "of type NoneType"),
+        (3, {}, InputError, "of type int"),
+        ([net(0).state_dict()], {}, InputError, "of type OrderedDict"),
+        ({0: net}, {}, InputError, "weights are of type function"),
         ({}, {}, InputError, "checkpoints by step"),
         ({"one": net(0)}, {}, InputError, "whole number"),
         ("step_*", {"layers": ["7"]}, InputError, "no layer '7'"),

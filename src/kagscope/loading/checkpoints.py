@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,11 @@ def find_checkpoints(names: str | os.PathLike[str] | Sequence[str | os.PathLike[
         InputError: nothing given, a path without a number, or two with the same step.
         DataError: a pattern that fits no file. A name that is no file is kept: whoever reads it will say so.
     """
-    given = [names] if isinstance(names, str | os.PathLike) else list(names)
+    given = list(names) if isinstance(names, Iterable) and not isinstance(names, str | bytes) else [names]
+    for name in given:
+        if not isinstance(name, str | os.PathLike):
+            kind = type(name).__name__
+            raise InputError(f"checkpoints are of type {kind}; expected files or patterns, or weights by step, {{0: state_dict}}")
     if not given:
         raise InputError("no checkpoint was given; expected files, or a pattern such as 'run/step_*.safetensors'")
     paths = list(dict.fromkeys(path for name in given for path in _expand(os.fspath(name))))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from kagscope.base.errors import DataError
@@ -51,7 +52,8 @@ def load_matrices(path: str | os.PathLike[str]) -> NamedMatrices:
         raise DataError(f"{path} holds an object of type {type(content).__name__}; {EXPECTED}")
     if isinstance(content.get(LENS), Mapping):
         return _lens(content, path)
-    found = {str(name): value for name, value in content.items() if _is_matrix(value)}
+    _check_names([str(name) for name in content], path)
+    found = {str(name): _whole(value, f"{path}: {name}") for name, value in content.items() if _is_matrix(value)}
     left = [str(name) for name in content if str(name) not in found]
     if not found:
         raise DataError(f"{path} holds no floating-point matrix (found {listing(left) or 'nothing'}); {EXPECTED}")
@@ -70,13 +72,29 @@ def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
             raise DataError(
                 f"{path}: layer {layer} is {tuple(matrix.shape)}, but d_model is {size}; the file is damaged, or not a lens"
             )
-    named = {f"layer {layer}" if isinstance(layer, int) else str(layer): matrix for layer, matrix in matrices.items()}
+    names = [f"layer {layer}" if isinstance(layer, int) else str(layer) for layer in matrices]
+    _check_names(names, path)
+    named = {name: _whole(matrix, f"{path}: {name}") for name, matrix in zip(names, matrices.values(), strict=True)}
     about = {
         name: list(value) if isinstance(value, tuple | list) else value
         for name, value in content.items()
         if name in ("n_prompts", "d_model", "source_layers") and isinstance(value, int | float | str | tuple | list)
     }
     return NamedMatrices(dict(sorted(named.items(), key=lambda one: _natural(one[0]))), about)
+
+
+def _check_names(names: list[str], path: Path) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}: several matrices are named {listing(twice)}; name each differently")
+
+
+def _whole(matrix: Any, where: str) -> Any:
+    """A matrix that has all its numbers in the file; a tensor can repeat a few to any size."""
+    if isinstance(matrix, Tensor) and matrix.layout == torch.strided and not matrix.is_meta:
+        held = matrix.untyped_storage().nbytes() // matrix.element_size()
+        if held < matrix.numel():
+            raise DataError(f"{where} announces {tuple(matrix.shape)}, but the file holds {held} numbers of it: save it again")
+    return matrix
 
 
 def _is_matrix(value: Any) -> bool:

@@ -253,6 +253,8 @@ def _weights(given: Weights, say: Say) -> Mapping[str, Tensor]:
         return given.state_dict()
     if isinstance(given, Mapping):
         return given
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"weights are of type {type(given).__name__}; expected a file, a state dict or a model")
     return load_state(given, say=say)
 
 

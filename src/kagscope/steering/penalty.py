@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -133,16 +134,20 @@ class GeometryPenalty:
         if score not in SCORES:
             raise InputError(f"there is no differentiable score {score!r}{close_names(str(score), SCORES)}; expected one of "
                              f"{', '.join(SCORES)}")  # fmt: skip
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not math.isfinite(weight):
             raise InputError(f"weight is {weight!r}; expected a finite number, negative towards geometry")
-        for name, value in (("points", points), ("rows", 1 if rows is None else rows), ("every", every)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
+        counts = {"points": (points, 1), "rows": (1 if rows is None else rows, 1), "every": (every, 1), "seed": (seed, 0)}
+        for name, (value, least) in counts.items():
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
         if layer_map not in MAPS:
             raise InputError(f"layer_map is {layer_map!r}; expected {' or '.join(map(repr, MAPS))}")
-        if k not in torch_sums.ORDERS:
+        if isinstance(k, bool) or k not in torch_sums.ORDERS:
             raise InputError(f"k is {k!r}; expected 1 or 2, the orders whose derivatives are known")
-        self.selection = as_selections(All() if selection is None else selection)[0][0]
+        selections = as_selections(All() if selection is None else selection)[0]
+        if len(selections) > 1:
+            raise InputError(f"selection has {len(selections)} selections; expected one (several penalties can be added)")
+        self.selection = selections[0]
         if rows is not None and (k == 1 or score in OF_ENTRIES or not self.selection.clique):
             raise InputError(
                 "rows draws pairs of rows for k = 2 over all columns or a window; leave it out here, and use fewer points"
@@ -156,7 +161,7 @@ class GeometryPenalty:
         self.costs: dict[str, Cost] = {}
         self.values: dict[str, float] = {}
         self.every, self._calls = every, 0
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(int(seed))
 
     def __call__(self, batch: Any) -> Tensor:
         """The term for one batch, a 0-d tensor.

@@ -182,7 +182,7 @@ def digest(value: Any) -> str:
 
 def _feed(sha: Any, value: Any) -> None:
     if isinstance(value, torch.Tensor):
-        plain = value.detach().cpu().contiguous()
+        plain = (value if value.layout == torch.strided else value.to_dense()).detach().cpu().contiguous()
         sha.update(f"tensor {plain.dtype} {tuple(plain.shape)}".encode())
         sha.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
     elif isinstance(value, np.ndarray):

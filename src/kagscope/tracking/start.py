@@ -60,13 +60,14 @@ def begin(
     Raises:
         InputError, OutputError, DataError: see :class:`~kagscope.tracking.tracker.Tracker`.
     """
+    notes: list[str] = []
+    others = list(baselines(model, baseline, seeds, notes))
     described = probe.describe() | {"baseline": _describe(baseline, seeds)}
     held = None if folder is None else History.check(folder, described)
     stored = held.initial() if held is not None and baseline is None else None
     now: State | None = None
     if baseline is not None:
-        notes: list[str] = []
-        before = [probe.observe(*source) for source in baselines(model, baseline, seeds, notes)]
+        before = [probe.observe(*source) for source in others]
         for note in notes:
             logger.warning("%s", note)
     elif stored is not None:
