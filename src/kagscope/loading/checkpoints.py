@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import close_names, listing
@@ -46,7 +47,7 @@ def find_checkpoints(names: str | os.PathLike[str] | Sequence[str | os.PathLike[
         InputError: nothing given, a path without a number, or two with the same step.
         DataError: a pattern that fits no file. A name that is no file is kept: whoever reads it will say so.
     """
-    given = list(names) if isinstance(names, Iterable) and not isinstance(names, str | bytes) else [names]
+    given: list[Any] = list(names) if isinstance(names, Iterable) and not isinstance(names, str | bytes) else [names]
     for name in given:
         if not isinstance(name, str | os.PathLike):
             kind = type(name).__name__
