@@ -88,7 +88,7 @@ def minor_moments(
         image_shape: (height, width) when the columns are pixels in row-major order.
         positions: (n, dimension) coordinates of the columns, when they are no image.
         groups: n labels, when distance only means "same group" (0) or "another" (1).
-        method: "exact" never samples; "sampled" always may; "auto" samples where exact sums would take more than about 20 s for
+        method: "exact" never samples; "sampled" may, k > 1; "auto" samples where exact sums would take more than about 20 s for
             a matrix on one core, by the count of steps, never by a clock.
         moments: "all", or those wanted of "s1", "s2", "s4", "entropy", "top", "histogram"; others cost nothing and are absent.
         rel_error: relative standard error that sampling aims at.

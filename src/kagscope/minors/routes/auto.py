@@ -29,8 +29,8 @@ class Auto:
 
     Formulas are taken when they give all that is wanted, and no other selection pays for an enumeration already; where the list
     of column subsets exceeds the memory budget in any case. ``method="auto"`` draws where the exact way takes longer than
-    :data:`kagscope.minors.plan.AUTO_SECONDS` a matrix, "sampled" always; what then has a formula that costs no more than that
-    ("sampled": :data:`kagscope.minors.plan.CHEAP_SECONDS`) is exact all the same (of
+    :data:`kagscope.minors.plan.AUTO_SECONDS` a matrix, "sampled" always (for k = 1 neither does); what then has a formula that
+    costs no more than that ("sampled": :data:`kagscope.minors.plan.CHEAP_SECONDS`) is exact all the same (of
     k = 2 over every subset of some columns what costs no more than AUTO_SECONDS):
 
     | k | over every subset of some columns | over other selections |
@@ -226,8 +226,8 @@ def _listable(task: Task) -> bool:
 
 
 def _affordable(task: Task, work: dict[str, float]) -> bool:
-    """Whether to take an exact way with these steps; of no minor at all, always."""
-    if task.count == 0:
+    """Whether to take an exact way with these steps; of no minor at all and of single entries, always."""
+    if task.count == 0 or task.k == 1:
         return True
     if task.method == "exact" or (task.method == "sampled" and not task.inside.far):  # draws by size would leave the range
         return task.method == "exact"
