@@ -184,6 +184,9 @@ def test_a_series(here: Path) -> None:
     alone = kag.measure(model(2), inputs, points=4, k=2, baseline=model(0), labels=labels, image_shape=(8, 8)).table
     last = table[table["step"] == 100].drop(columns="step").reset_index(drop=True)
     pd.testing.assert_frame_equal(last, alone, check_dtype=False, check_categorical=False)
+    scores = ("--k", "1", "--score", "kl_uniform")  # none of those that the picture of steps shows
+    done("nets.py:net", "--weights", "run/step_*.safetensors", *SMALL, *scores, "--out", "few")
+    assert Path("few/table.parquet").exists()
 
 
 def test_a_damaged_checkpoint_is_named_and_left_out(here: Path) -> None:
@@ -275,6 +278,8 @@ BAD: list[tuple[tuple[str, ...], str, int]] = [
     (("nets.py:net", *SMALL, "--selection", "bal(2)"), "selection 'bal.2.' is not known", 2),
     (("nets.py:net", *SMALL, "--tokens", "some"), "--tokens is 'some'; expected all, flat", 2),
     (("nets.py:net", *SMALL, "--memory", "lots"), "--memory is 'lots'; expected an amount", 2),
+    (("nets.py:net", *SMALL, "--memory", "9" * 400), "--memory is '999.*expected an amount", 2),
+    (("nets.py:net", *SMALL, "--seed", str(2**70)), "seed: .*less than", 2),
     (("nets.py:net", *SMALL, "--memory", "1KB"), "error: memory_budget: .*1048576 .got 1000", 2),
     (("nets.py:net", *SMALL, "--seed", "-1"), "error: seed: .*got -1", 2),
     (("nets.py:net", *SMALL, "--rel-error", "small"), "--rel-error is 'small'; expected a number", 2),

@@ -87,7 +87,7 @@ UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mi
 def amount(option: str, text: str) -> int:
     """Bytes from "2GB", "512MiB" or "1000000". Raises :class:`InputError`, which names the option."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if found is None or found.group(2) not in UNITS:
+    if found is None or found.group(2) not in UNITS or len(found.group(1)) > 18:
         raise InputError(f"--{option} is {text!r}; expected an amount of memory such as 2GB or 512MiB")
     return int(float(found.group(1)) * UNITS[found.group(2)])
 

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from torch import nn
 
-from kagscope.base.errors import DataError
+from kagscope.base.errors import DataError, NothingToPlot
 from kagscope.base.files import atomic_path, atomic_write
 from kagscope.commands import terminal
 from kagscope.commands.outputs import Targets
@@ -88,7 +88,8 @@ def write(report: Report, targets: Targets) -> dict[str, str]:
         for suffix in ("png", "pdf"):
             (targets.out / f"scores_by_step.{suffix}").unlink(missing_ok=True)  # of an earlier report
         if len(report.steps) > 1:
-            write_all({"scores_by_step": figure_by_step(report.summary())}, targets.out)
+            with contextlib.suppress(NothingToPlot):  # of the scores asked for
+                write_all({"scores_by_step": figure_by_step(report.summary())}, targets.out)
     if targets.html is not None:
         files["html"] = str(report.to_html(targets.html))
     if targets.csv is not None:

@@ -119,7 +119,7 @@ class MeasureSpec(_Strict):
     zero_row_quantile: float = Field(
         default=0.01, gt=0, lt=1, description="quantile of the baseline's rows at or below which a row counts as zero"
     )
-    seed: int = Field(default=0, ge=0, description="seed of everything that is drawn")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of everything that is drawn")
     budget: Budget = Field(default_factory=Budget, description="what is exact, what is sampled, at how many points")
 
     def __init__(self, /, **given: Any) -> None:
