@@ -275,7 +275,7 @@ def test_correlations_that_too_few_seeds_leave_open_are_not_drawn_as_numbers() -
 
 def test_no_field_of_a_map_says_minus_nothing() -> None:
     numbers = _summary()
-    numbers["ratio"] = np.where(numbers["training"] == numbers["training"].iloc[0], -1e-3, 1.0)
+    numbers = numbers.assign(ratio=np.where(numbers["training"] == numbers["training"].iloc[0], -1e-3, 1.0))
     drawn = kf.plot_phase(numbers, x="training", y="width")
     said = {text.get_text() for text in drawn.texts}
     assert "0.00" in said
