@@ -362,6 +362,8 @@ class Escapes(nn.Module):
             return self.second(hidden.detach())
         if self.way == "written":
             hidden[:, 0] = 1.0
+        if self.way == "overwritten":
+            hidden.mul_(hidden.sigmoid())
         out = self.second(hidden)
         if self.way == "output":
             return {"out": out, "hidden": [hidden]}
@@ -383,6 +385,7 @@ class Escapes(nn.Module):
         ("written", "setitem"),
         ("detached", "detach"),
         ("no grad", "gradients are switched off"),
+        ("overwritten", "overwritten"),
         ("width", "relies on the layer's width"),
     ],
 )

@@ -7,6 +7,7 @@ saturated sigmoid may stand at 0 for some points and at 1 for others, with no sl
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +51,7 @@ class Observation:
     ranges: list[ValueRange] = field(default_factory=list)
 
 
-NO_GRADIENT = "gradients are switched off on the way to the next layer, so that its slope cannot be seen"
+NO_GRADIENT = "gradients are switched off, or what they need overwritten, on the way to the next layer: its slope cannot be seen"
 
 
 class OtherSteps(Exception):
@@ -129,7 +130,8 @@ class _Observer(TorchFunctionMode):
             leaves = [self.leaves[layer.call] for layer in group.makers]
             slopes: Sequence[Tensor | None] = [None] * len(leaves)
             if value.requires_grad:
-                slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True, retain_graph=True)
+                with contextlib.suppress(RuntimeError):  # what the way back needs was overwritten in place
+                    slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True, retain_graph=True)
             for layer, slope in zip(group.makers, slopes, strict=True):
                 if slope is None:  # not the same as a slope of zero
                     group.block(NO_GRADIENT)
