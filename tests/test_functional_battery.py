@@ -139,3 +139,21 @@ def test_factors_that_undo_the_scales_of_rows() -> None:
     for k in (1, 2):
         found = functional.log_participation_ratio(W * scales[:, None], k, d=1 / scales)
         assert found.item() == pytest.approx(functional.log_participation_ratio(W, k).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("apart", [1e-6, 1e-10, 1e-14])
+@pytest.mark.parametrize("size", [1.0, 1e-250])
+def test_columns_that_are_parallel_but_for_the_roundings_of_factors(apart: float, size: float) -> None:
+    rng = np.random.default_rng(0)
+    J = rng.normal(size=(4, 1)) * [1.0, 3.0, 7.0, 0.3, 11.0] * (1 + apart * rng.normal(size=(4, 5)))
+    W, d = J * [1.0, 1.0, size, size, size], rng.normal(size=4)
+    exact = [[Fraction(x) * Fraction(y) for x in row] for row, y in zip(W.tolist(), d.tolist(), strict=True)]
+    minors = [
+        abs(exact[i][a] * exact[j][b] - exact[i][b] * exact[j][a])
+        for a, b in [(2, 3), (3, 4)]
+        for i, j in combinations(range(4), 2)
+    ]
+    wanted = 0.5 * _ln(sum((x * x for x in minors), Fraction(0))) - _ln(sum(minors, Fraction(0)))
+    near = {"positions": np.array([0.0, 5.0, 10.0, 11.0, 12.0]), "d": torch.from_numpy(d)}
+    found = functional.log_participation_ratio(torch.from_numpy(W), 2, kag.Ball(1), **near).item()
+    assert abs(found - wanted) < 1e-5 if apart > 1e-8 else math.isnan(found) or abs(found - wanted) < 1e-5

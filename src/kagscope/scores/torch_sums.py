@@ -25,6 +25,7 @@ from kagscope.scores.pair_squares import pair_squares
 
 ORDERS = (1, 2)
 LEAST = 2.0**-800  # of S2 of matrices whose largest entry is about 1: below, sums are found on scales of their own
+ROUNDED = 1e-16  # S2 of column pairs over the squares of their lengths, below which roundings of diag(d) W show in it
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ class Task:
         Both are 0 where every minor is zero, or they cannot be told.
         """
         s1, s2 = self.s1(), self.s2()
-        low = self._low(s2)
+        lost = self._lost(s2.detach())
+        if lost.any():
+            s1, s2 = torch.where(lost, 0.0, s1), torch.where(lost, 0.0, s2)
+        low = torch.nonzero((s2.detach() < LEAST) & ~lost)[:, 0]
         if not len(low):
             return s1, s2, self.exponents
         a, b, c = (torch.stack(part) for part in zip(*(self._far(int(one)) for one in low), strict=True))
@@ -97,6 +101,22 @@ class Task:
 
     def _low(self, s2: Tensor) -> Tensor:
         return torch.nonzero(s2.detach() < LEAST)[:, 0]
+
+    def _lost(self, s2: Tensor) -> Tensor:
+        """(B,) whether all selected columns are so nearly parallel that S2 is made of what diag(d) W, formed for them, rounds."""
+        if self.pairs is None or self.d is None:
+            return torch.zeros_like(s2, dtype=torch.bool)
+        lengths = torch.linalg.vector_norm(self._dense().detach(), dim=1)
+        whole = (lengths[:, self.pairs.first] * lengths[:, self.pairs.second]).square().sum(-1)
+        return (s2 < ROUNDED * whole) & (s2 > 0) & ~self._exact
+
+    @cached_property
+    def _exact(self) -> Tensor:
+        """(B,) whether diag(d) W takes no rounding: d is made of powers of two and zeros, or there is none."""
+        if self.factors is None:
+            return torch.ones(len(self.matrices), dtype=torch.bool, device=self.given.device)
+        mantissas = torch.frexp(self.factors.detach())[0].abs()
+        return ((mantissas == 0.5) | (mantissas == 0)).all(1)
 
     def _lines(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Nonzero rows of one W or J, each over a power of two; (m,) its factors; (m,) powers of two left out of both."""
@@ -151,6 +171,10 @@ class Task:
         rows = side == self._lines
         first, second = _row_pairs(len(lines), lines.device) if rows or self.pairs is None else (one.cpu() for one in self.pairs)
         squares, powers = pair_squares(lines, first, second)
+        if not rows and not self._exact[index]:
+            lengths = lines.detach().square().sum(1)
+            if ((squares < ROUNDED * _times(lengths[first] * lengths[second], -2 * powers)) & (squares > 0)).any():
+                return None
         both = factors[first] * factors[second]
         areas = _times(pair_areas_of(lines, first, second), -powers) * both.abs() if with_areas else squares
         where = self.given.device
