@@ -97,7 +97,7 @@ def _check_shared(inputs: Inputs, outputs: Callable[[Inputs], list[Tensor | None
         try:
             alone = outputs(one.with_tensor(place, value))
         except Exception:  # then it has an entry for each point
-            continue
+            alone = []
         if any(found is not None for found in alone) and _all_agree(_of_point(whole, 0, inputs.count), alone, 1e-6):
             raise InputError(
                 f"input {inputs.name(place)!r} {tuple(value.shape)} is the same for all points, but has as many entries as there "
