@@ -154,6 +154,6 @@ def test_columns_that_are_parallel_but_for_the_roundings_of_factors(apart: float
         for i, j in combinations(range(4), 2)
     ]
     wanted = 0.5 * _ln(sum((x * x for x in minors), Fraction(0))) - _ln(sum(minors, Fraction(0)))
-    near = {"positions": np.array([0.0, 5.0, 10.0, 11.0, 12.0]), "d": torch.from_numpy(d)}
+    near: Any = {"positions": np.array([0.0, 5.0, 10.0, 11.0, 12.0]), "d": torch.from_numpy(d)}
     found = functional.log_participation_ratio(torch.from_numpy(W), 2, kag.Ball(1), **near).item()
     assert abs(found - wanted) < 1e-5 if apart > 1e-8 else math.isnan(found) or abs(found - wanted) < 1e-5
