@@ -48,7 +48,8 @@ TESTS = (
     *("sampling", "score_errors", "estimates", "functional", "representations", "published", "logarithm", "planner"),
     *("selections", "torch_backend", "jacobians", "layer_maps", "jacobian_checks", "token_jacobians", "transformer"),
     *("untouched", "unfelt", "unit_statistics", "other_arrays", "torch_threads", "bad_input_engine", "registry"),
-    *("measure_inputs", "bad_input_measure", "penalty", "battery", "measure_matrices", "measure"),
+    *("measure_inputs", "bad_input_measure", "penalty", "battery", "functional_battery", "row_draws", "measure_matrices"),
+    *("measure", "one_road"),
 )  # the test files near these rooms, in the order in which they are tried where nothing else tells them apart
 
 
