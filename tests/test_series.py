@@ -126,6 +126,7 @@ class Holds(nn.Module):
         return self.act(x.double() @ self.held[0].T)
 
 
+@pytest.mark.filterwarnings("error:Converting a tensor")
 def test_weights_that_a_model_holds_elsewhere_and_extra_state(tmp_path: Path) -> None:
     options: dict[str, Any] = {"layers": ["act"], "k": 1}
     alone = kag.measure(Holds(1), INPUTS, baseline=Holds(0), **options).table

@@ -166,8 +166,8 @@ def _verdict(function: Function, u: Tensor, v: Tensor, w: Tensor, expected: floa
     before = None
     for step in STEPS.get(u.dtype, ()):
         try:
-            with torch.no_grad():
-                ends = [function(u + sign * step * v).flatten().double() for sign in (1, -1)]
+            with torch.no_grad():  # which some models switch off
+                ends = [function(u + sign * step * v).detach().flatten().double() for sign in (1, -1)]
         except Exception:  # the model does not take such inputs
             return None
         weight = w.double()

@@ -42,7 +42,8 @@ def log_participation_ratio(
         d: (m,) or (B, m), the diagonals.
 
     Returns:
-        () for one matrix, (B,) for a batch, in the dtype of J; NaN with gradient 0 where every minor is zero.
+        () for one matrix, (B,) for a batch, in the dtype of J; NaN with gradient 0 where every minor is zero, or where with ``d``
+        the columns of a selection's pairs are all parallel but for what diag(d) W rounds.
 
     Raises:
         InputError: an argument that cannot be used, or an entry that is not finite.
