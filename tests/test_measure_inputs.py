@@ -468,6 +468,32 @@ def test_a_model_that_needs_its_own_precision_falls_back_and_says_so() -> None:
     np.testing.assert_allclose(values(report, "act", 2, "pr"), values(double, "1", 2, "pr"), rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inputs_of_another_precision_than_the_model_are_cast_with_a_note(dtype: torch.dtype) -> None:
+    """With precision="model" too, where arrays are float64 as NumPy makes them; and refused if that is not why it fails."""
+    model, x = zoo.seeded(zoo.mlp).to(dtype), zoo.numbers(3, 5).to(dtype)
+    wide = x.double().numpy()
+    report, plain = (kag.measure(model, one, layers="1", k=1, precision="model") for one in (wide, x))
+    assert report.table.equals(plain.table)
+    name = str(dtype).removeprefix("torch.")
+    assert [note for note in report.notes if "float64" in note and name in note]
+    assert not plain.notes
+    with pytest.raises(InputError, match=r"\(3, 4\)"):
+        kag.measure(model, wide[:, :4], layers="1", precision="model")
+
+
+def test_compiled_parts_run_as_they_are_written() -> None:
+    def refuse(graph: Any, inputs: Any) -> Any:
+        raise AssertionError("was compiled")
+
+    model, x = zoo.seeded(zoo.mlp), zoo.numbers(3, 5)
+    plain = kag.measure(model, x, layers="1").table
+    model[1] = torch.compile(model[1], backend=refuse)
+    assert kag.measure(model, x, layers="1").table.equals(plain)
+    kag.GeometryPenalty(model, ["1"])(x)
+    kag.prune(model, x)
+
+
 def test_a_model_that_ends_in_single_precision() -> None:
     class Ends(nn.Module):
         def __init__(self) -> None:

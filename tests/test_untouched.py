@@ -8,8 +8,10 @@ import copy
 import dataclasses
 import random
 import types
+import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -579,3 +581,66 @@ def test_one_thing_that_cannot_be_put_back_does_not_keep_the_others() -> None:
         kag.measure(model, x, layers="act", k=1)
     assert list(model.rows) == [1, 2]
     assert all(module.training for module in model.modules())
+
+
+class Sets(nn.Module):
+    """Changes what holds for all of a process, in its forward pass, and fails after ``passes`` of them."""
+
+    def __init__(self, passes: int = 10**9) -> None:
+        super().__init__()
+        self.layer, self.act, self.left = nn.Linear(5, 4), nn.ReLU(), passes
+
+    def forward(self, x: Tensor) -> Any:
+        self.left -= 1
+        warnings.simplefilter("ignore")
+        y = self.act(self.layer(x)) + torch.zeros(4).to(x)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.set_default_dtype(torch.float16)
+        torch.set_default_device("meta")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.autograd.set_detect_anomaly(True)
+        torch.set_autocast_enabled("cpu", True)
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.mha.set_fastpath_enabled(False)
+        torch.backends.cuda.enable_math_sdp(False)
+        torch.backends.mkldnn.set_flags(False)
+        np.seterr(all="raise")
+        torch.set_grad_enabled(False)
+        if self.left < 0:
+            raise ValueError("broken on purpose")
+        return y
+
+
+def process_settings() -> list[Any]:
+    return [
+        (torch.get_num_threads(), torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()),
+        (torch.are_deterministic_algorithms_enabled(), torch.is_anomaly_enabled(), torch.is_autocast_enabled("cpu")),
+        (torch.get_float32_matmul_precision(), torch.backends.mha.get_fastpath_enabled(), torch.backends.cuda.math_sdp_enabled()),
+        (torch.backends.mkldnn.enabled, np.geterr(), list(warnings.filters)),
+    ]
+
+
+@pytest.mark.parametrize("door", [*DOORS, "penalty", "reinit"])
+def test_settings_of_the_process_are_as_before(door: str) -> None:
+    x = zoo.numbers(3, 5)
+
+    def once(model: nn.Module) -> None:
+        if door == "penalty":
+            kag.GeometryPenalty(model, ["act"])(x)
+        elif door == "reinit":
+            kag.measure(model, x, layers="act", k=1, baseline="reinit", baseline_seeds=1)
+        else:
+            through(door, model, x, ["act"])
+
+    once(zoo.seeded(zoo.mlp) if door == "prune" else zoo.seeded(Sets))  # libraries that are imported now may set filters
+    for passes in (10**9, 0, 5):
+        before = process_settings()
+        with contextlib.suppress(InputError):
+            once(zoo.seeded(partial(Sets, passes)))
+        assert process_settings() == before
+
+
+def test_a_pass_that_changes_settings_computes_what_it_would_alone() -> None:
+    x, plain = zoo.numbers(3, 5), zoo.seeded(lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU()))
+    values = [kag.measure(model, x, layers=name, k=1).table["value"] for model, name in ((zoo.seeded(Sets), "act"), (plain, "1"))]
+    assert values[0].equals(values[1])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from kagscope.base.errors import DataError, OutputError
+from kagscope.base.errors import DataError, InputError, OutputError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -94,8 +94,11 @@ def is_ours(folder: str | os.PathLike[str], mark: str, *, otherwise: str, instea
         instead: what to do about a folder that cannot be used.
 
     Raises:
+        InputError: no path.
         OutputError: a file, not readable, or somebody else's folder.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"{folder!r:.80} is no path of a folder; {instead}")
     path = Path(folder)
     try:
         if path.exists() and not path.is_dir():

@@ -7,6 +7,7 @@ Reverse mode pulls one-hot cotangents back, several at once under ``vmap``; forw
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -175,7 +176,9 @@ def _forward(function: Function, u: Tensor, frame: Frame, at_once: int) -> Jacob
             v[place, :, at, column] = 1.0
         v = v.reshape(len(chunk), *u.shape)
         try:
-            out = torch.func.vmap(lambda t: torch.func.jvp(function, (u,), (t,))[1], randomness="same")(v)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of transforms, such as rules that PyTorch scripts; the model's own were heard
+                out = torch.func.vmap(lambda t: torch.func.jvp(function, (u,), (t,))[1], randomness="same")(v)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, NotImplementedError, ValueError):

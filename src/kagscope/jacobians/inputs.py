@@ -15,7 +15,7 @@ from torch.utils.dlpack import from_dlpack
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import count_required, positional
-from kagscope.jacobians.randomness import random_state_kept
+from kagscope.jacobians.surroundings import surroundings_kept
 
 LABEL_KEYS = ("labels", "label", "targets", "target")
 
@@ -173,7 +173,7 @@ def _is_loader(inputs: Any) -> bool:
 def _from_loader(batches: Iterable[Any], points: int, fed: int) -> Inputs:
     parts: list[Inputs] = []
     missing = points
-    with random_state_kept():  # a loader draws a seed even where it does not shuffle
+    with surroundings_kept():  # a loader draws a seed even where it does not shuffle
         for batch in batches:
             part = from_batch(batch, fed).take(slice(0, missing))
             parts.append(part)
@@ -306,7 +306,7 @@ def _as_tensor(value: Any) -> Any:
             f"give x.astype('{value.dtype.newbyteorder('=').name}')"
         )
     try:
-        return torch.from_numpy(np.ascontiguousarray(value))
+        return torch.from_numpy(np.require(value, requirements=["C", "W"]))  # a copy of what is not to be written
     except TypeError as error:
         raise InputError(f"inputs are an array of {value.dtype}, which PyTorch lacks; give x.astype('float64')") from error
 

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.randomness import gpus, seed_generators
+from kagscope.jacobians.surroundings import gpus, seed_generators, settings_kept
 
 Change = Callable[[Tensor], Tensor]
 OWN = "_kagscope_own_tensors"  # where a model keeps its own tensors while others stand in
@@ -106,7 +106,7 @@ class Runner:
                 held[key] = tensor
         fed = inputs.clone()  # a pass may write into its arguments
         try:
-            with torch.enable_grad(), _Pass():
+            with settings_kept(), torch.enable_grad(), _Pass():
                 return self.model(*fed.args, **fed.kwargs)
         finally:
             self._written |= {name for name, tensor in self._working.items() if self._is_written(name, tensor)}

@@ -21,7 +21,7 @@ from torch.utils import checkpoint
 from torch.utils.data import Dataset
 
 from kagscope.base.errors import InputError
-from kagscope.jacobians.randomness import random_state_kept
+from kagscope.jacobians.surroundings import surroundings_kept
 
 Undo = Callable[[], Any]
 DEPTH = 2  # of objects within objects that are put back; those of an experiment reach everywhere
@@ -31,14 +31,12 @@ DEPTH = 2  # of objects within objects that are put back; those of an experiment
 def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
     """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode, its backward hooks silent.
 
-    On leaving all is as before (:func:`kept`). While it lasts, activations are kept where the model would compute them again on
-    the way back (activation checkpointing): what is computed again would not see the variable that a layer map puts into the
-    pass.
+    On leaving all is as before (:func:`kept`).
 
     Raises:
         InputError: a model whose mode cannot be set, such as an exported program.
     """
-    with torch.inference_mode(False), kept(model), _differentiable():
+    with torch.inference_mode(False), kept(model):
         try:
             model.train(mode == "train")
         except Exception as error:
@@ -56,10 +54,10 @@ def kept(model: nn.Module) -> Iterator[None]:
     """On leaving, also by an exception, a model is as it was, scripted modules included, and so are the random states.
 
     That is the attributes of all modules and what containers, arrays, objects and generators among them hold, and attributes of
-    their classes: modes, hooks, whatever a forward pass may leave there.
+    their classes: modes, hooks, whatever a forward pass may leave there. While it lasts, PyTorch runs plainly (:func:`_plainly`).
     """
     seen = {id(module) for module in model.modules()}
-    with random_state_kept([*model.parameters(), *model.buffers()]), contextlib.ExitStack() as stack:
+    with surroundings_kept([*model.parameters(), *model.buffers()]), _plainly(), contextlib.ExitStack() as stack:
         for module in model.modules():
             for step in _of_module(module, seen):
                 stack.callback(step)
@@ -251,14 +249,18 @@ class _Patched:
     checkpoint: Any = None
     inference: Any = None
     cached = 0
+    stance: Any = None
 
 
 @contextlib.contextmanager
-def _differentiable() -> Iterator[None]:
-    """``torch.utils.checkpoint`` calls its function and keeps what it computes; ``torch.inference_mode`` is ``torch.no_grad``.
+def _plainly() -> Iterator[None]:
+    """``torch.utils.checkpoint`` calls its function and keeps what it computes; ``torch.inference_mode`` is ``torch.no_grad``;
+    what ``torch.compile`` has wrapped runs as it is written.
 
-    What inference mode makes is a constant, as under ``no_grad``, but autograd refuses to work with it. Parametrised weights that
-    the user has cached are computed anew: others may stand in for the tensors that they are made of.
+    What a checkpoint computes again on the way back would not see the variable that a layer map puts into the pass. What
+    inference mode makes is a constant, as under ``no_grad``, but autograd refuses to work with it. Parametrised weights that the
+    user has cached are computed anew: others may stand in for the tensors that they are made of. Compilers would see hooks and
+    transforms that they do not know, and compile anew for each.
     """
     parts: Any = checkpoint
     mode: Any = torch.inference_mode
@@ -270,6 +272,8 @@ def _differentiable() -> Iterator[None]:
             parts._checkpoint_without_reentrant_generator = _keep
             parts.CheckpointFunction.apply = _call
             _Patched.cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
+            compiler = "torch._dynamo" in sys.modules  # which takes seconds to load, and is there if anything is compiled
+            _Patched.stance = torch.compiler.set_stance("force_eager") if compiler else contextlib.nullcontext()
     try:
         yield
     finally:
@@ -280,6 +284,7 @@ def _differentiable() -> Iterator[None]:
                 del parts.CheckpointFunction.apply
                 mode.__enter__ = _Patched.inference
                 parametrize._cache_enabled = _Patched.cached
+                _Patched.stance.__exit__(None, None, None)
 
 
 def _enter(mode: Any) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.looks import check_model
-from kagscope.jacobians.randomness import random_state_kept
+from kagscope.jacobians.surroundings import surroundings_kept
 from kagscope.loading.checkpoints import find_checkpoints
 from kagscope.loading.fitting import fitting
 from kagscope.loading.weights import load_state
@@ -74,16 +75,16 @@ def measure(
     since, model = time.perf_counter(), unwrap(model)
     found = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
-    with random_state_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
+    with surroundings_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
         state, before = observe_all(model, found, chosen, baseline, baseline_seeds, labels, notes, tell)
-    about = {
-        "model": type(model).__name__,
-        "versions": versions(model.modules()),
-        "points": found.up_to(chosen.points),
-        "baseline": name_of_baseline(baseline, len(before)),
-        "seconds": round(time.perf_counter() - since, 3),
-    }
-    return report_of(state, before, notes, about)
+        about = {
+            "model": type(model).__name__,
+            "versions": versions(model.modules()),
+            "points": found.up_to(chosen.points),
+            "baseline": name_of_baseline(baseline, len(before)),
+            "seconds": round(time.perf_counter() - since, 3),
+        }
+        return report_of(state, before, notes, about)
 
 
 def measure_series(
@@ -130,7 +131,7 @@ def measure_series(
     reports: dict[int, Report] = {}
     left_out: dict[str, str] = {}
     from_first = isinstance(baseline, str) and baseline == FIRST
-    with random_state_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
+    with surroundings_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
         others = [] if from_first else list(baselines(model, baseline, baseline_seeds, notes))
         whole = len(entries) + len(others)
         before = [
@@ -239,12 +240,12 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 def _entries(checkpoints: Any) -> list[tuple[int, str, Weights]]:
     """Step, name and weights of each checkpoint, by step."""
     if isinstance(checkpoints, Mapping):
-        if not checkpoints or not all(isinstance(step, int) and not isinstance(step, bool) for step in checkpoints):
+        if not checkpoints or not all(isinstance(step, int | np.integer) and not isinstance(step, bool) for step in checkpoints):
             raise InputError(f"checkpoints by step have the steps {list(checkpoints)[:5]!r}; expected at least one whole number")
-        names = {
-            step: str(given) if isinstance(given, str | os.PathLike) else f"step {step}" for step, given in checkpoints.items()
-        }
-        return [(step, names[step], checkpoints[step]) for step in sorted(checkpoints)]
+        return [
+            (int(step), str(given) if isinstance(given, str | os.PathLike) else f"step {step}", given)
+            for step, given in sorted(checkpoints.items(), key=lambda one: one[0])
+        ]
     return [(one.step, str(one.path), one.path) for one in find_checkpoints(checkpoints)]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.jacobians.forward import unwrap
-from kagscope.jacobians.randomness import gpus, random_state_kept, seed_generators
+from kagscope.jacobians.surroundings import gpus, seed_generators, surroundings_kept
 from kagscope.loading.fitting import fitting, load, unusable
 from kagscope.loading.weights import load_state
 
@@ -89,11 +89,11 @@ def loaded(model: nn.Module, weights: Mapping[str, Any]) -> Source:
 
 def _seeds(given: int | Sequence[int]) -> list[int]:
     several = list(given) if isinstance(given, list | tuple | range | np.ndarray) else None
-    if several is None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+    if several is None and (isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1):
         raise InputError(
             f"baseline_seeds is {given!r}; expected how many networks to initialise (at least 1), or a list of seeds"
         )
-    seeds = list(range(given)) if several is None and isinstance(given, int) else several or []
+    seeds = several if several is not None else list(range(int(given)))  # type: ignore[arg-type]
     if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0 for seed in seeds):
         raise InputError(f"baseline_seeds is {given!r}; expected whole numbers of at least 0, such as [0, 1, 2]")
     return [int(seed) for seed in seeds]
@@ -120,7 +120,7 @@ def reinitialise(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
         ) from error
     whole = getattr(fresh, "_init_weights", None)
     kept: list[str] = []
-    with random_state_kept(fresh.parameters()), torch.no_grad():
+    with surroundings_kept(fresh.parameters()), torch.no_grad():
         seed_generators(seed, gpus(fresh.parameters()))
         for path, module in reversed(list(fresh.named_modules())):  # children first, as constructors do
             own = dict(module.named_parameters(path, recurse=False))

@@ -44,24 +44,49 @@ def choose_runner(
     model: nn.Module, inputs: Inputs, spec: MeasureSpec, weights: Mapping[str, Tensor] | None, notes: list[str]
 ) -> tuple[Runner, Inputs]:
     """A runner and inputs in float64 where the model can take it, else in its own dtype."""
-    wanted = torch.float64 if spec.precision == "float64" else None
-    runner = Runner(model, wanted, spec.seed, weights)
-    fed = inputs.cast(wanted)
-    few = slice(0, None if spec.mode == "train" else LOOK_AT)
-    if wanted is None:
-        with model_errors(fed, runner), torch.no_grad():
-            runner(fed.take(few))
-        return runner, fed
+    few = slice(None if spec.mode == "train" else LOOK_AT)
+    if spec.precision == "float64":
+        runner, fed = Runner(model, torch.float64, spec.seed, weights), inputs.cast(torch.float64)
+        failed = _failure(runner, fed.take(few))
+        if failed is None:
+            return runner, fed
+    else:
+        failed = None
+    own = Runner(model, None, spec.seed, weights)
+    fed = _as_the_model_takes(own, inputs, few, notes)
+    if failed is not None:
+        notes.append(f"computed in the model's own precision, since float64 failed ({short(failed)})")
+    return own, fed
+
+
+def _as_the_model_takes(runner: Runner, inputs: Inputs, few: slice, notes: list[str]) -> Inputs:
+    """The inputs in the dtypes that they have, or where the model does not take these, in that of its weights, with a note.
+
+    Raises:
+        InputError: it takes neither; the message is that of the inputs as they are.
+    """
+    fed = inputs.cast(None)
+    failed = _failure(runner, fed.take(few))
+    if failed is None:
+        return fed
+    own = next((dtype for dtype in runner.dtypes.values() if dtype.is_floating_point), None)
+    others = sorted({str(one.dtype) for one in inputs.tensors().values() if one.is_floating_point() and one.dtype != own})
+    if own is not None and others and _failure(runner, inputs.cast(own).take(few)) is None:
+        names = " and ".join(name.removeprefix("torch.") for name in others)
+        notes.append(f"inputs of {names} were taken as {str(own).removeprefix('torch.')}, in which the model computes")
+        return inputs.cast(own)
+    with model_errors(inputs, runner):
+        raise failed
+
+
+def _failure(runner: Runner, inputs: Inputs) -> Exception | None:
+    """What a forward pass raises."""
     try:
         with torch.no_grad():
-            runner(fed.take(few))
+            runner(inputs)
     except Exception as error:
-        own = Runner(model, None, spec.seed, weights)
-        with model_errors(inputs, own), torch.no_grad():
-            own(inputs.cast(None).take(few))  # if this fails too, its message is the one to read
-        notes.append(f"computed in the model's own precision, since float64 failed ({short(error)})")
-        return own, inputs.cast(None)
-    return runner, fed
+        return error
+    return None
 
 
 def as_labels(labels: Any, count: int) -> np.ndarray:

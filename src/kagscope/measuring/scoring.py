@@ -289,7 +289,7 @@ class LayerScores:
             if self.drawn is not None:
                 self._refuse(0, name, ids)
                 continue
-            values, reason = values_of(name, function, J, len(ids))
+            values, reason = values_of(name, function, J.copy(), len(ids))  # theirs to write into
             self.state.add((0, "all", name), Values.of(ids, values, reason=reason))
 
     def _drawn_score(self, one: Score, J: np.ndarray, ids: np.ndarray) -> Values:
@@ -353,5 +353,6 @@ def values_of(name: str, function: ScoreFunction, given: Any, count: int) -> tup
     except (TypeError, ValueError):
         values = np.empty(())
     if values.shape != (count,):
-        raise InputError(f"score {name!r} gave {found!r:.80}; expected one number for each of the {count} Jacobians of a batch")
+        gave = " ".join(repr(found).split())
+        raise InputError(f"score {name!r} gave {gave:.80}; expected one number for each of the {count} Jacobians of a batch")
     return values, OWN_SCORE_NAN

@@ -138,10 +138,10 @@ class MeasureSpec(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _sorted_out(cls, given: Any) -> Any:
-        """Budget fields given directly into the budget; own scores given as ``scores``."""
+        """Budget fields given directly into the budget; own scores given as ``scores``; numbers of NumPy as Python's."""
         if not isinstance(given, dict):
             return given
-        given = dict(given)
+        given = {name: _python(name, value) for name, value in given.items()}
         direct = {name: given.pop(name) for name in Budget.model_fields if name in given}
         if direct:
             budget = given.get("budget", {})
@@ -281,6 +281,12 @@ class MeasureSpec(_Strict):
         decides = self.as_json() | {"engine": ENGINE}
         del decides["budget"]["memory_budget"]
         return digest(decides)[:10]
+
+
+def _python(name: str, value: Any) -> Any:
+    """A number or list of numbers of NumPy as Python has it; what is given by column stays an array."""
+    array = isinstance(value, np.ndarray) and name not in ("positions", "groups")
+    return value.tolist() if array or isinstance(value, np.generic) else value
 
 
 def _plain(value: Any) -> Any:

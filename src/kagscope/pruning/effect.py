@@ -13,7 +13,7 @@ from torch.overrides import BaseTorchFunctionMode
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.randomness import random_state_kept
+from kagscope.jacobians.surroundings import surroundings_kept
 from kagscope.pruning.recorder import forward, outputs, parts
 
 
@@ -62,12 +62,15 @@ def check_labels(labels: Any, shapes: tuple[tuple[int, ...], ...], points: int) 
     Raises:
         InputError: labels that are no integers, or not in the shape of the first output without its last axis.
     """
-    answers = torch.as_tensor(labels).cpu()
+    try:
+        answers = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"labels are {type(labels).__name__} that hold no numbers ({error}); expected integers") from error
     expected = (points, *shapes[0][1:-1]) if shapes and len(shapes[0]) > 1 else None
     if answers.is_floating_point() or answers.is_complex() or tuple(answers.shape) != expected:
         wanted = f"integers of shape {expected}" if expected else "none, for an output without classes"
         raise InputError(f"labels have shape {tuple(answers.shape)} and dtype {answers.dtype}; expected {wanted}")
-    return answers
+    return answers.long()
 
 
 WARM_UP, REPEATS = 3, 20
@@ -91,7 +94,7 @@ def flops_of(model: nn.Module, inputs: Inputs) -> int:
 def latencies(before: nn.Module, after: nn.Module, inputs: Inputs) -> tuple[float, float]:
     """Median seconds of a forward pass of each, measured in turns so that both see the same machine."""
     times: tuple[list[float], list[float]] = ([], [])
-    with torch.no_grad(), random_state_kept(inputs.tensors().values()):
+    with torch.no_grad(), surroundings_kept(inputs.tensors().values()):
         for turn in range(WARM_UP + REPEATS):
             for model, found in zip((before, after), times, strict=True):
                 _wait()

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.randomness import random_state_kept
 from kagscope.jacobians.runner import NoHooks
+from kagscope.jacobians.surroundings import surroundings_kept
 
 # Calls that return no tensor and learn nothing of a tensor's values. Reads of attributes such as shape are among them.
 METADATA = {
@@ -163,7 +163,7 @@ def record(model: nn.Module, inputs: Inputs) -> Recording:
 
 def forward(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output, with the same random numbers in each pass, should it draw any; the generators are as before."""
-    with random_state_kept(model.parameters()), NoHooks():
+    with surroundings_kept(model.parameters()), NoHooks():
         return model(*inputs.args, **inputs.kwargs)
 
 

@@ -86,7 +86,8 @@ class GeometryPenalty:
         layer_map: "input" for the map from the model's input, "block" for that from the layer's own input. Of layers on
             sequences one token of each point is taken, drawn at random, with respect to the same token, or where the variable
             has other tokens or none, to all of it.
-        rows: how many pairs of rows to draw in each call, in proportion to their S2, for S1 of k = 2; None for all of them.
+        rows: how many pairs of rows to draw in each call, in proportion to their S2, for S1 of k = 2; None, or
+            no fewer than there are, for all of them.
         every: the term is taken in one of so many calls, that many times as heavy, and is 0 in the others: the same push on
             average, at a fraction of the cost.
         wrt: which input to differentiate, where several could be.
@@ -138,11 +139,11 @@ class GeometryPenalty:
             raise InputError(f"weight is {weight!r}; expected a finite number, negative towards geometry")
         counts = {"points": (points, 1), "rows": (1 if rows is None else rows, 1), "every": (every, 1), "seed": (seed, 0)}
         for name, (value, least) in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value < 2**63:
                 raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
         if layer_map not in MAPS:
             raise InputError(f"layer_map is {layer_map!r}; expected {' or '.join(map(repr, MAPS))}")
-        if isinstance(k, bool) or k not in torch_sums.ORDERS:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k not in torch_sums.ORDERS:
             raise InputError(f"k is {k!r}; expected 1 or 2, the orders whose derivatives are known")
         selections = as_selections(All() if selection is None else selection)[0]
         if len(selections) > 1:
@@ -235,10 +236,10 @@ class GeometryPenalty:
                 tasks = [torch_sums.task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
             else:
                 J = _pulled(h, u, _one_hots(h, tokens, same=False), sources).swapaxes(0, 1)
-                several = J if self.rows is not None else [J]
+                several = [J] if self._drawn(J.shape[1]) is None else J
                 tasks = [torch_sums.task(one, self.k, self.selection, **self.where) for one in several]
-            if self.rows is not None:
-                tasks = [task.with_rows(draw_rows(task, self.rows, self._generator)) for task in tasks]
+            if (rows := self._drawn(tasks[0].matrices.shape[1])) is not None:
+                tasks = [task.with_rows(draw_rows(task, rows, self._generator)) for task in tasks]
             self._note(call.name, tasks[0], len(h))
             values = torch.cat([torch.atleast_1d(SCORES[self.score](task)) for task in tasks])
         defined = values.isfinite()
@@ -280,6 +281,10 @@ class GeometryPenalty:
             raise InputError("its output is NaN or infinite at these points; look at the inputs and at the weights so far")
         return u, h
 
+    def _drawn(self, units: int) -> int | None:
+        """How many pairs of rows are drawn; None where all are taken: of no more than there would be draws."""
+        return self.rows if self.rows is not None and self.rows < math.comb(units, 2) else None
+
     def _note(self, name: str, task: torch_sums.Task, points: int) -> None:
         if name in self.costs:
             return
@@ -290,8 +295,8 @@ class GeometryPenalty:
         if self.k == 2 and self.score not in OF_ENTRIES:
             if task.pairs is not None:
                 times, pairs, vectors = points, len(task.pairs.first), m
-            elif self.rows is not None:
-                pairs = self.rows
+            elif (rows := self._drawn(m)) is not None:
+                pairs = rows
             else:
                 few = m if shared else min(m, n)
                 pairs, vectors = math.comb(few, 2), n if shared else max(m, n)

@@ -12,6 +12,8 @@ import pandas as pd
 
 from kagscope.base.errors import InputError
 from kagscope.measuring.report import main_order
+from kagscope.measuring.spec import MeasureSpec
+from kagscope.registry import chosen
 from kagscope.tables.onset import find_onsets
 
 Send = Callable[[Mapping[str, float], int], None]
@@ -48,6 +50,16 @@ def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dic
         if np.isfinite(ratio) and not missing:
             found[f"{name}_ratio"] = float(ratio)
     return found
+
+
+def check_logged(scores: Sequence[str] | None, spec: MeasureSpec) -> Sequence[str] | None:
+    """``scores`` itself. Raises :class:`InputError` unless it is None or names of scores, own ones of ``spec`` among them."""
+    if scores is None:
+        return None
+    if isinstance(scores, str) or not isinstance(scores, Sequence) or not all(isinstance(one, str) for one in scores):
+        raise InputError(f"log_scores is {scores!r:.80}; expected a list of names, or None for all")
+    chosen([one for one in scores if one not in spec.own_scores and one not in spec.jacobian_scores])
+    return scores
 
 
 def senders(log: Any) -> list[Send]:

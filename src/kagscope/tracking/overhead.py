@@ -6,6 +6,8 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from kagscope.base.errors import InputError
 
 Clock = Callable[[], float]
@@ -64,7 +66,7 @@ def check_max_overhead(limit: float | None) -> float | None:
     """``limit`` itself. Raises :class:`InputError` unless it is None or a share above 0, at most 1."""
     if limit is None:
         return None
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit <= 1:
+    if isinstance(limit, bool) or not isinstance(limit, (int, float, np.number)) or not 0 < limit <= 1:
         raise InputError(
             f"max_overhead={limit!r}, expected a share of the training time in (0, 1], such as 0.05, or None for no limit"
         )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from kagscope.jacobians.inputs import Inputs, as_inputs
-from kagscope.jacobians.randomness import random_state_kept
+from kagscope.jacobians.surroundings import surroundings_kept
 from kagscope.measuring.compare import compare
 from kagscope.measuring.observe import observe
 from kagscope.measuring.spec import MeasureSpec
@@ -74,7 +74,7 @@ class Baseline:
 def rehearse(k: tuple[int, ...]) -> None:
     """Measure a tiny network, once, so that no measurement's time holds that of loading kernels and libraries."""
     inputs = torch.rand(12, 8, generator=torch.Generator().manual_seed(0))
-    with random_state_kept():
+    with surroundings_kept():
         model = nn.Sequential(nn.Linear(8, 8), nn.GELU())
     with torch.inference_mode(False):
         observe(model, inputs, MeasureSpec(k=k, rotation_points=0))

@@ -125,6 +125,15 @@ def check_step(step: Any, name: str) -> int:
     return number
 
 
+def check_epoch(epoch: Any) -> float:
+    """``epoch`` as a float, NaN where it is not known. Raises :class:`InputError` unless it is None or a number of at least 0."""
+    if epoch is None:
+        return math.nan
+    if isinstance(epoch, bool) or not isinstance(epoch, (int, float, np.number)) or epoch < 0 or epoch == math.inf:
+        raise InputError(f"epoch={epoch!r}, expected passes over the training data so far, such as step / steps_per_epoch")
+    return float(epoch)
+
+
 def _at_steps(every: Any) -> AtSteps:
     if len(every) == 0 or not all(_is_int(step) and step >= 0 for step in every):
         raise InputError(f"every={every!r}, expected at least one step, each an integer of at least 0; {FORMS}")
@@ -133,7 +142,7 @@ def _at_steps(every: Any) -> AtSteps:
 
 def _number(every: Any, more_than: float) -> float:
     number = every[1]
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not more_than < number < math.inf:
+    if isinstance(number, bool) or not isinstance(number, (int, float, np.number)) or not more_than < number < math.inf:
         raise InputError(f"every={every!r}, expected a finite number of more than {more_than:g} after {every[0]!r}; {FORMS}")
     return float(number)
 

@@ -19,17 +19,18 @@ from kagscope.base.errors import InputError, KagscopeError, OutputError
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.layers import Layers
+from kagscope.jacobians.surroundings import surroundings_kept
 from kagscope.measuring.api import name_of_baseline
 from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import WHOLE, State
 from kagscope.tables.means import CONFIDENCE, summarise
 from kagscope.tracking.history import History
-from kagscope.tracking.loggers import LOGGED, Send, line, metrics, senders
+from kagscope.tracking.loggers import LOGGED, Send, check_logged, line, metrics, senders
 from kagscope.tracking.overhead import ALLOWANCE, MAX_OVERHEAD, Clock, Overhead, check_max_overhead
 from kagscope.tracking.parts import Part, join, one_trajectory
 from kagscope.tracking.probe import Probe, rehearse
-from kagscope.tracking.schedule import Schedule, check_step, parse_schedule
+from kagscope.tracking.schedule import Schedule, check_epoch, check_step, parse_schedule
 from kagscope.tracking.start import FIRST_STEP, begin, check_continues, name_baseline
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ class Tracker:
         self._senders = senders(log)
         check_max_overhead(max_overhead)
         self._model = model = unwrap(model)  # which shares its parameters
-        self._log_scores = log_scores
         self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
+        self._log_scores = check_logged(log_scores, self._probe.spec)
         count = self._probe.inputs.up_to(self._probe.spec.points)
         self._about = {"model": type(model).__name__, "versions": versions(model.modules()), "points": count}
         first_step = check_step(first_step, "first_step")
@@ -152,11 +153,12 @@ class Tracker:
                 f"step={step} after step {self._step}: steps count the optimiser's updates and never go back; "
                 "to train again from an older checkpoint make a new Tracker (it may continue the same history)"
             )
-        moments = self._moments(step, math.nan if epoch is None else epoch)
+        passes = check_epoch(epoch)
+        moments = self._moments(step, passes)
         due = moments is not None and self._passed is not None and moments > self._passed
         if moments is None and self.schedule.needs_epoch:
             raise InputError(f"measuring {self.schedule} needs the epoch: call tracker.step(step, epoch=step / steps_per_epoch)")
-        self._step, self._epoch, self._passed = step, math.nan if epoch is None else float(epoch), moments
+        self._step, self._epoch, self._passed = step, passes, moments
         if not due or self._is_measured():
             return False
         if not self._overhead.allows_another():
@@ -294,13 +296,8 @@ class Tracker:
     def _measuring(self) -> Iterator[None]:
         if any(tensor.is_cuda for tensor in self._model.parameters()):
             torch.cuda.synchronize()  # what still runs on the device is training, not measuring
-        threads = torch.get_num_threads()
-        try:
-            with self._overhead.measurement():
-                yield
-        finally:
-            if torch.get_num_threads() != threads:  # Numba's OpenMP kernels set the number for all of the process
-                torch.set_num_threads(threads)
+        with surroundings_kept(), self._overhead.measurement():  # Numba's OpenMP kernels set torch's threads, among others
+            yield
 
     def _measure(self, state: State | None = None) -> None:
         """Measure the network (or take what was), keep it in the history, log it."""
