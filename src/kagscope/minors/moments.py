@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import gcd
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
 from kagscope.minors._input import Values, placed
+from kagscope.minors.histograms import Bins, Histogram, group_means, merge
 
 if TYPE_CHECKING:
     from kagscope.minors.plan import Plan
@@ -39,55 +40,12 @@ class _Errors(dict[str, Any]):
         return self.zero if error is None else error(self.of)
 
 
-class Histogram(NamedTuple):
-    """Counts of log2 M in bins of 1/8 of the absolute M: bin j holds 2^(j/8) <= M < 2^((j+1)/8).
-
-    Attributes:
-        first: index j of the first bin; (B,) for a batch.
-        counts: (bins,) or (B, bins); whole numbers, or estimates where the moments were sampled.
-        zeros: minors that are exactly zero; (B,) for a batch.
-    """
-
-    first: Any
-    counts: NDArray[Any]
-    zeros: Any
-
-
-class Bins(NamedTuple):
-    """The histograms of a batch.
-
-    Attributes:
-        first, counts, zeros: (B,), (B, bins), (B,) as in :class:`Histogram`.
-        replicates: (B, groups, bins + 1) independent estimates of the counts, and of the zeros last, where they were sampled.
-    """
-
-    first: NDArray[np.int64]
-    counts: NDArray[Any]
-    zeros: NDArray[Any]
-    replicates: FloatArray | None = None
-
-    def of(self, rows: slice) -> Bins:
-        """Those of some matrices of the batch."""
-        own = None if self.replicates is None else self.replicates[rows]
-        return Bins(self.first[rows], self.counts[rows], self.zeros[rows], own)
-
-    def left_out(self, groups: int) -> Bins:
-        """Of a batch of B times ``groups``: the means without one group of replicates at a time."""
-        first = np.repeat(self.first, groups)
-        if self.replicates is None:
-            return Bins(first, np.repeat(self.counts, groups, axis=0), np.repeat(self.zeros, groups))
-        values = _fewer(self.replicates, groups)
-        left = np.maximum((values.sum(axis=1, keepdims=True) - values) / (groups - 1), 0.0).reshape(-1, values.shape[2])
-        return Bins(first, left[:, :-1], left[:, -1])
-
-
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Sums over the minors of one matrix, or of each matrix of a batch.
 
     The sums are those of J / 2^exponent, so that entries of 1e-150 or 1e150 neither vanish nor overflow; reading ``s1``,
-    ``s2``, …
-    restores the absolute scale, which alone may round to 0 or infinity. Moments over disjoint sets of minors add.
+    ``s2``, … restores the absolute scale, which alone may round to 0 or infinity. Moments over disjoint sets of minors add.
 
     Attributes:
         k: order of the minors.
@@ -246,7 +204,7 @@ class Moments:
     def _replicated(self, name: str, draws: int = 0) -> FloatArray:
         """(B, draws) replicates, by default as many as there are, or the same number each time where it is exact."""
         if name in self.replicates:
-            return _fewer(self.replicates[name], draws or self.draws)
+            return group_means(self.replicates[name], draws or self.draws)
         return np.repeat(self.normalised(name)[:, None], draws or self.draws, axis=1)
 
     # -- scores (formulas in kagscope.minors.moment_scores) ------------------------------------------------------------------
@@ -331,7 +289,7 @@ class Moments:
             name: np.maximum(left.sums[name], right.sums[name]) if name == "top" else left.sums[name] + right.sums[name]
             for name in names
         }
-        bins = _merged(self.bins, other.bins) if self.bins is not None and other.bins is not None else None
+        bins = merge(self.bins, other.bins) if self.bins is not None and other.bins is not None else None
         sampled = [name for name in sums if name in left.replicates or name in right.replicates]
         draws = gcd(*(one.draws for one in (left, right) if one.replicates))  # of unlike numbers, means of several in a row
         replicates = {name: left._replicated(name, draws) + right._replicated(name, draws) for name in sampled}
@@ -377,31 +335,3 @@ def at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
             for name, values in moments.replicates.items()
         }
     return replace(moments, exponent=exponent, sums=sums, replicates=replicates)
-
-
-def _fewer(replicates: FloatArray, groups: int) -> FloatArray:
-    """(B, groups, …) means of some replicates (B, draws, …) each, as many in all: independent like them, with the same mean."""
-    batch, draws, *rest = replicates.shape
-    return replicates if draws == groups else replicates.reshape(batch, groups, -1, *rest).mean(axis=2)
-
-
-def _merged(left: Bins, right: Bins) -> Bins:
-    """Sum of two histograms, matrix by matrix: bins are absolute, so whole bins line up."""
-    first = np.minimum(left.first, right.first)
-    widths = [part.first - first + part.counts.shape[1] for part in (left, right)]
-    width = int(max(w.max(initial=0) for w in widths))
-    sampled = [part.replicates for part in (left, right) if part.replicates is not None]
-    groups = gcd(*(one.shape[1] for one in sampled))
-    counts = np.zeros((len(first), width), dtype=np.result_type(left.counts, right.counts))
-    replicates = np.zeros((len(first), groups, width + 1))
-    for part in (left, right):
-        own = (
-            np.dstack([np.atleast_3d(part.counts).swapaxes(1, 2), part.zeros[:, None, None]])
-            if part.replicates is None
-            else _fewer(part.replicates, groups)
-        )
-        replicates[:, :, -1] += own[:, :, -1]
-        for row, offset in enumerate(part.first - first):
-            counts[row, offset : offset + part.counts.shape[1]] += part.counts[row]
-            replicates[row, :, offset : offset + part.counts.shape[1]] += own[row, :, :-1]
-    return Bins(first, counts, left.zeros + right.zeros, replicates if sampled else None)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors.moments import Bins, Moments
+from kagscope.minors.histograms import Bins
+from kagscope.minors.moments import Moments
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
 from kagscope.minors.routes.determinants import Determinants

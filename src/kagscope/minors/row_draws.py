@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors.moments import SUMS, Bins, Moments, at_exponent, vanishes
+from kagscope.minors.histograms import Bins
+from kagscope.minors.moments import SUMS, Moments, at_exponent, vanishes
 from kagscope.minors.replicates import CARRIED, UNEVEN, carried
 
 FloatArray = NDArray[np.float64]

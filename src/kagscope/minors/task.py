@@ -15,7 +15,8 @@ from kagscope.columns.layout import Layout
 from kagscope.columns.selections import Selection, Subsets
 from kagscope.minors._input import is_torch
 from kagscope.minors._numba import LOWEST_BIN
-from kagscope.minors.moments import SUMS, Bins
+from kagscope.minors.histograms import Bins
+from kagscope.minors.moments import SUMS
 from kagscope.minors.scaling import normalise, on_host
 
 FloatArray = NDArray[np.float64]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors.moments import REPLICATES, SUMS, Bins
+from kagscope.minors.histograms import Bins
+from kagscope.minors.moments import REPLICATES, SUMS
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.pair_draws import GROUPS, Draws, PairDraws
 from kagscope.minors.plan import BYTES_A_SUBSET

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
-from kagscope.minors.moments import GROUPS, REPLICATES, SUMS, Bins
+from kagscope.minors.histograms import Bins
+from kagscope.minors.moments import GROUPS, REPLICATES, SUMS
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
 from kagscope.minors.replicates import CARRIED, carried, controlled, slope

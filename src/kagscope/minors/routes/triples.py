@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.moments import GROUPS, REPLICATES, SUMS, Bins
+from kagscope.minors.histograms import Bins
+from kagscope.minors.moments import GROUPS, REPLICATES, SUMS
 from kagscope.minors.rank import rank_below
 from kagscope.minors.replicates import carried, controlled
 from kagscope.minors.routes import Kind, register
