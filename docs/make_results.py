@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def main() -> None:
         "Made by `docs/make_results.py` from the files that this command wrote:",
         "",
         "```sh",
-        study["command"],
+        re.sub(r"--out \S+", f"--out out/{options.study.resolve().name}", study["command"]),
         "```",
         "",
         f"On {hardware()}: {options.minutes:.1f} minutes in all; added up over processes {train:.1f} minutes of training and "
