@@ -51,7 +51,7 @@ def draw() -> None:
         elif title:
             Path(title).write_text(source)
         elif language == "sh":
-            subprocess.run([sys.executable, "-m", "kagscope.cli", *shlex.split(source)[1:]], check=True)
+            subprocess.run([sys.executable, "-m", "kagscope", *shlex.split(source)[1:]], check=True)
         elif language == "python":
             names |= {"ax": None, "figure": None}
             exec(compile(source, str(PAGE), "exec"), names)

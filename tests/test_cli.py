@@ -48,7 +48,7 @@ SMALL = (
 
 
 def as_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kagscope.cli", *arguments]
+    command = [sys.executable, "-m", "kagscope", *arguments]
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
 
 
@@ -196,7 +196,7 @@ def _runs(folder: Path) -> list[str]:
 def test_interrupted_at_any_moment_it_goes_on(how: signal.Signals, tmp_path: Path) -> None:
     arguments = ["reproduce", "--out", "out", *SMALL, "--seeds", "4"]
     started = subprocess.Popen(
-        [sys.executable, "-m", "kagscope.cli", *arguments],
+        [sys.executable, "-m", "kagscope", *arguments],
         cwd=tmp_path,
         env=ENVIRONMENT,
         text=True,
@@ -232,7 +232,7 @@ import resource, runpy, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sys.argv = ["kagscope", "reproduce", "--out", "out", *{SMALL!r}]
-runpy.run_module("kagscope.cli", run_name="__main__")
+runpy.run_module("kagscope", run_name="__main__")
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False

@@ -163,7 +163,7 @@ def run(line: str) -> str:
     if program in SHOWN:
         return ""
     assert program in ("kagscope", "python"), f"what is {program!r}? Run it, or name it in SHOWN or ONLY_PARSED"
-    call = [sys.executable, *(["-m", "kagscope.cli"] if program == "kagscope" else []), *arguments]
+    call = [sys.executable, *(["-m", "kagscope"] if program == "kagscope" else []), *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), "."]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, f"{line}\n{done.stderr}"

@@ -16,7 +16,7 @@ from test_study_runs import TINY
 IN_NAMESPACE = ["unshare", "--map-root-user", "--mount", "sh", "-c"]  # a mount that nobody else sees, without being root
 SCRIPT = """
 mount -t tmpfs -o size={size}k tmpfs disk || exit 77
-again() {{ "$PYTHON" -m kagscope.cli study run tiny.toml --out disk/out --workers 1 --quiet; }}
+again() {{ "$PYTHON" -m kagscope study run tiny.toml --out disk/out --workers 1 --quiet; }}
 again 2>full.txt; echo $? >full.code
 cp -r disk/out full
 mount -o remount,size=100m disk

@@ -373,7 +373,7 @@ def test_as_a_process(here: Path) -> None:
     package = here / "package"
     package.mkdir()
     shutil.move(here / "nets.py", package / "nets.py")
-    command = [sys.executable, "-m", "kagscope.cli", "measure", "package.nets:net", *SMALL, "--k", "1"]
+    command = [sys.executable, "-m", "kagscope", "measure", "package.nets:net", *SMALL, "--k", "1"]
     source = str(Path(kag.__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": source}
     ran = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=240, check=False)

@@ -20,7 +20,7 @@ STUBS = {
     # one task of the step here, without srun's own options; what was asked for is written down
     "srun": 'echo "srun $*" >>"$SLURM_LOG"; while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
     "hostname": 'test "$1" = --ip-address && "$PYTHON" -c "import ray; print(ray.util.get_node_ip_address(), 1)"',
-    "kagscope": 'exec "$PYTHON" -m kagscope.cli "$@"',
+    "kagscope": 'exec "$PYTHON" -m kagscope "$@"',
     "ray": 'exec "$PYTHON" -m ray.scripts.scripts "$@"',
 }
 

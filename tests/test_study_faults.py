@@ -20,7 +20,7 @@ KILLS = 20
 
 
 def start(folder: Path, executor: str = "local") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "kagscope.cli", "study", "run", "tiny.toml", "--out", "out", "--workers", "2", "--quiet"]
+    command = [sys.executable, "-m", "kagscope", "study", "run", "tiny.toml", "--out", "out", "--workers", "2", "--quiet"]
     command += ["--executor", executor]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -94,7 +94,7 @@ def gone(group: int) -> bool:
 @pytest.mark.parametrize("moment", [0.0, 3.0], ids=["at once", "while it works"])
 def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(moment: float, tmp_path: Path) -> None:
     folder = study(tmp_path / "stopped")
-    command = [sys.executable, "-m", "kagscope.cli", "study", "run", "tiny.toml", "--out", "out", "--workers", "2"]
+    command = [sys.executable, "-m", "kagscope", "study", "run", "tiny.toml", "--out", "out", "--workers", "2"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
         command,

@@ -269,7 +269,7 @@ def test_another_study_is_refused(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_drivers_on_one_store_share_the_work(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
-    command = [sys.executable, "-m", "kagscope.cli", "study", "run", "tiny.toml", "--out", "out", "--workers", "1", "--json"]
+    command = [sys.executable, "-m", "kagscope", "study", "run", "tiny.toml", "--out", "out", "--workers", "1", "--json"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     drivers = [
         subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

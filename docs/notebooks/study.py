@@ -59,7 +59,7 @@ points = {3 if QUICK else 12}
 def kagscope(*arguments: str) -> str:
     """A command line, as in a terminal."""
     return subprocess.run(
-        [sys.executable, "-m", "kagscope.cli", *arguments], cwd=folder, check=True, capture_output=True, text=True
+        [sys.executable, "-m", "kagscope", *arguments], cwd=folder, check=True, capture_output=True, text=True
     ).stdout
 
 

@@ -176,7 +176,3 @@ app.command(short_help="Remove units that are constant at all inputs.")(prune)
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point of ``kagscope``."""
     return app(args=arguments if arguments is not None else sys.argv[1:])
-
-
-if __name__ == "__main__":
-    main()
