@@ -175,7 +175,10 @@ CASES: dict[str, tuple[dict[str, object], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+DEAR = ("seven widths", "three layers, not square, centres 4 apart")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] if case in DEAR else []) for case in CASES])
 def test_every_shape_of_study_is_drawn_or_left_out_with_a_reason(case: str) -> None:
     chosen, missing = CASES[case]
     options: dict[str, Any] = {"seeds": 2, "points": 2, "last_step": 4, "widths": (8, 16)} | chosen

@@ -53,8 +53,8 @@ def test_values_are_those_of_the_engine(selection: Any, shape: tuple[int, int]) 
 @pytest.mark.parametrize("selection", SELECTIONS, ids=str)
 @pytest.mark.parametrize("score", SCORES, ids=lambda one: one.__name__)
 def test_derivatives_agree_with_finite_differences(score: Any, selection: Any) -> None:
-    J, d = _matrix(2, 4, 9).requires_grad_(), _matrix(3, 4, seed=1).requires_grad_()
-    W = _matrix(4, 9, seed=2).requires_grad_()
+    J, d = _matrix(2, 3, 9).requires_grad_(), _matrix(2, 3, seed=1).requires_grad_()
+    W = _matrix(3, 9, seed=2).requires_grad_()
     for k in _orders(selection):
         assert torch.autograd.gradcheck(lambda J, k=k: score(J, k, selection, image_shape=(3, 3)), (J,))
         assert torch.autograd.gradcheck(lambda W, d, k=k: score(W, k, selection, d=d, image_shape=(3, 3)), (W, d))

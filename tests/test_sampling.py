@@ -73,6 +73,7 @@ def test_intervals_of_everything_sampled_cover(chosen: kag.Selection, kind: str)
     assert_intervals_cover(J, chosen)
 
 
+@pytest.mark.slow
 def test_a_listed_set_drawn_almost_always_as_often_is_not_taken_for_certain() -> None:
     """Its share of the volume is 1.986 of 32 draws: at equal distances it is missed once in 70 times, seen by few replicates."""
     generator = np.random.default_rng(0)

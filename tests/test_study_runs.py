@@ -294,6 +294,7 @@ def grown(folder: Path, name: str, *overrides: str) -> list[int]:
     return held
 
 
+@pytest.mark.slow
 def test_tables_grow_while_a_study_computes(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kagscope.studies.study.AT_LEAST", 2)
     assert grown(tmp_path, "results.parquet") == [0, 0, 2, 2]

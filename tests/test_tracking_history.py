@@ -320,6 +320,7 @@ train(model, 100_000, tell)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     """SIGKILL during training: every measurement that was told to be complete is in the folder, whole."""
     folder = tmp_path / "history"

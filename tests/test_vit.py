@@ -115,6 +115,7 @@ def test_means_over_tokens_are_those_of_a_summary() -> None:
     assert token_means(bare) is bare
 
 
+@pytest.mark.slow
 def test_a_study_of_it_measures_hidden_layers_of_tokens(tmp_path: Path) -> None:
     study = small_study(architecture="vit", widths=(16,), trainings=("augmented",), claims=False)
     found = configs(study, {"digits": load("digits")})
