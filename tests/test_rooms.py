@@ -23,7 +23,7 @@ ROOMS = [  # CONTRIBUTING.md says what each holds
     ["tracking", "integrations"],
     ["pruning", "robustness"],
     ["studies"],
-    ["commands", "cli"],
+    ["commands", "cli", "__main__"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 
