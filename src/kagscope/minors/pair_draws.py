@@ -108,8 +108,6 @@ class PairDraws:
 
     def _by_cell(self, values: NDArray[np.generic]) -> FloatArray:
         """(cells,) sums."""
-        if not self.cells:
-            return np.zeros(0)
         return np.add.reduceat(values.astype(np.float64, copy=False), self.starts[:-1])
 
     def steps(self, draws: IntArray) -> float:
