@@ -93,8 +93,8 @@ def plan(
         if out is not None and out.exists():
             store = RunStore.existing(out)
             done = {job.run.run_id for job in study.jobs if store.is_complete(job.run.run_id, job.files)}
-        cost = estimate([job for job in study.jobs if job.run.run_id not in done], study.images, study.classes)
         at_once = workers or usable_cores()
+        cost = estimate([job for job in study.jobs if job.run.run_id not in done], study.images, study.classes, at_once)
         if as_json:
             record: dict[str, Any] = {
                 "runs": names,

@@ -7,21 +7,30 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 
 from kagscope.measuring.cost import layer_seconds
 from kagscope.measuring.spec import MeasureSpec
+from kagscope.steering.gradients import NORMS
+from kagscope.steering.penalty import DRAWN, OF_ENTRIES
 from kagscope.studies.config import RunConfig
 from kagscope.studies.measure import OUTPUT
 from kagscope.studies.networks import steps_of
-from kagscope.studies.runs import SEEDS_TOGETHER, Job
+from kagscope.studies.runs import SEEDS_TOGETHER, Job, by_setting, tasks_for
+from kagscope.training.first_layer import DONORS, IMITATING, OF_DONORS
 from kagscope.training.vit import TOKENS
 
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
 STEP_OVERHEAD = 35e-6  # seconds of an optimiser step beside its arithmetic
 SHARE_OF_PEAK = 0.7  # of a large product's speed that training reaches
 VIT_SHARE = 0.2  # of that, small transformers: their products are small, and normalising and softmax move memory
+# Of a step with a penalty, processor seconds of 1 net at 4 images, fitted to 44 trainings (widths 16 and 96; 64 and 784 pixels).
+PENALTY_CALL, GRADIENT_CALL = 5e-3, 5e-4  # of geometry; of the loss's gradient
+PULLED_ROW, DRAWN_POINT = 2.5e-4, 1.7e-3  # a row of Jacobians that are no diag(d) W; of these each image whose pairs are drawn
+SORTED_PER_SECOND, COLUMN_PAIR = 9e8, 2e-7  # steps of sorting, with derivatives; a pair of columns of rr_pr
+ATTACK_STEP, ATTACK_NUMBER = 6e-4, 7e-9  # a step of PGD, and each number of an image or a hidden layer in it
 # Of a worker: its libraries, copies of the images, states of a net beside its checkpoints (with gradients and the optimiser's),
 # copies of the Jacobians of all points.
 WORKER_BYTES, IMAGE_COPIES, STATES, JACOBIANS = 0.7e9, 2.5, 4, 3
@@ -34,7 +43,7 @@ class Estimate:
 
     Attributes:
         runs: how many.
-        train_seconds, geometry_seconds: added up over runs, on one core each.
+        train_seconds, geometry_seconds: added up over runs, on one core each; attacks are counted with geometry.
         bytes: on disk.
         memory: bytes that one worker takes, at most.
     """
@@ -50,16 +59,19 @@ class Estimate:
         return (self.train_seconds + self.geometry_seconds) / max(1, min(workers, self.runs))
 
 
-def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int]) -> Estimate:
+def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int], workers: int = 1) -> Estimate:
     """Time and disk of runs.
 
     Args:
         jobs: to be computed.
         images, classes: training images and classes of each data set by name.
+        workers: runs at a time; networks that first layers imitate are trained again in each task.
     """
     rate = _product_rate() * SHARE_OF_PEAK
     train = sum(_train_seconds(job.run, images[job.run.data], classes[job.run.data], rate) for job in jobs)
-    geometry = _geometry_seconds(jobs)
+    groups = [group for task in tasks_for(jobs, Path(), workers) for group in by_setting(task.jobs)]
+    train += sum(_donor_seconds([job.run for job in group], images, classes, rate) for group in groups)
+    geometry = _geometry_seconds(jobs) + sum(_attack_seconds(job, classes[job.run.data], rate) for job in jobs)
     size = sum(4.0 * len(job.run.steps) * _parameters(job.run, classes[job.run.data]) + _table_bytes(job) for job in jobs)
     memory = max((task_memory(job, images[job.run.data]) for job in jobs), default=0.0)
     return Estimate(len(jobs), train, geometry, size, memory)
@@ -97,7 +109,51 @@ def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> fl
     count = min(run.train_size or images, images)
     steps = run.epochs * -(-count // run.batch_size)
     rate *= VIT_SHARE if run.architecture == "vit" else 1.0
-    return steps * STEP_OVERHEAD + 6.0 * run.epochs * count * _parameters(run, classes) * _tokens(run) / rate
+    each = STEP_OVERHEAD + _penalty_seconds(run)
+    return steps * each + 6.0 * run.epochs * count * _parameters(run, classes) * _tokens(run) / rate
+
+
+def _penalty_seconds(run: RunConfig) -> float:
+    """What a step takes longer where a penalty steers it."""
+    if not run.penalty_weight:
+        return 0.0
+    if run.penalty_score in NORMS:
+        return GRADIENT_CALL
+    place = int(run.penalty_layer.removeprefix("hidden")) - 1
+    m, n, score = run.widths[place], run.n_inputs, run.penalty_score
+    points = run.penalty_points if place else 1  # the first layer is diag(d) W, whose sums serve all images
+    drawn = score in DRAWN and 0 < run.penalty_rows < math.comb(m, 2)
+    seconds = PENALTY_CALL + (PULLED_ROW * m + DRAWN_POINT * points * drawn if place else 0.0)
+    if score in OF_ENTRIES:
+        return seconds
+    pairs = run.penalty_rows if drawn else math.comb(min(m, n) if place else m, 2)
+    seconds += 2.0 * points * pairs * n * math.log2(max(n, 2)) / SORTED_PER_SECOND
+    return seconds + COLUMN_PAIR * points * n**2 * (score == "rr_pr")
+
+
+def _donor_seconds(group: Sequence[RunConfig], images: dict[str, int], classes: dict[str, int], rate: float) -> float:
+    """Networks from which the first layers of runs of one setting, trained together, come."""
+    run = group[0]
+    if run.first_layer not in OF_DONORS:
+        return 0.0
+    data = run.first_layer_data or run.data
+    own = run.first_layer not in IMITATING
+    plain = {"penalty_weight": 0.0, "widths": run.widths[:1] if own else run.widths}
+    plain |= {"train_size": None} if run.first_layer_data else {}
+    each = _train_seconds(run.model_copy(update=plain), images[data], classes[data], rate)
+    return each * (len(group) if own else len(DONORS))
+
+
+def _attack_seconds(job: Job, classes: int, rate: float) -> float:
+    """Attacks on a trained net."""
+    run, asked = job.run, job.what.robustness
+    if asked is None:
+        return 0.0
+    steps = (len(asked.linf) + len(asked.l2)) * (1 + asked.steps * asked.restarts)
+    rate *= VIT_SHARE if run.architecture == "vit" else 1.0
+    numbers = asked.points * (run.n_inputs + 2 * sum(run.widths) * _tokens(run))
+    products = 6.0 * asked.points * _parameters(run, classes) * _tokens(run)
+    return steps * (ATTACK_STEP + numbers * ATTACK_NUMBER + products / rate)
 
 
 def _geometry_seconds(jobs: Sequence[Job]) -> float:
