@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,10 +96,10 @@ def matrix(kind: str, seed: int, k: int, most: int = 6) -> np.ndarray:
 
 
 class Truth:
-    """The minors of some column subsets, none negative, as whole numbers of some power of two, and their terms' sizes."""
+    """The minors of some column subsets, none negative, as whole numbers of some power of two."""
 
-    def __init__(self, minors: list[int], sizes: list[int], unit: int) -> None:
-        self.minors, self.sizes, self.unit = minors, sizes, unit  # in units of 2^unit
+    def __init__(self, minors: list[int], unit: int) -> None:
+        self.minors, self.unit = minors, unit  # in units of 2^unit
         self.nonzero = [M for M in minors if M]
         self.sums = {name: sum(M**p for M in minors) for name, p in (("s1", 1), ("s2", 2), ("s4", 4))}
         self.sums["top"] = max(minors, default=0)
@@ -121,48 +122,38 @@ class Truth:
         return math.fsum(terms), math.fsum(map(abs, terms))
 
     @cached_property
-    def bins(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sorted, the least and the most that 8 log2 M may be: what cancels to 2^-40 of its terms is 0 or anything below."""
-        least, most = [], []
-        for M, size in zip(self.minors, self.sizes, strict=True):
-            place = 8 * (_log2(M) + self.unit) if M else -math.inf
-            lost = size > M << 40
-            least.append(-math.inf if lost else place)
-            most.append(8 * (_log2(size) - 40 + self.unit) if lost else place)
-        return np.sort(least), np.sort(most)
+    def places(self) -> np.ndarray:
+        """Sorted, 8 log2 M."""
+        return np.sort([8 * (_log2(M) + self.unit) if M else -math.inf for M in self.minors])
 
 
 def _log2(x: int) -> float:
     return x.bit_length() + math.log2(x / (1 << x.bit_length()))
 
 
-def determinant(rows: list[list[int]], sign: int = -1) -> int:
-    """With ``sign`` 1 the permanent."""
+def determinant(rows: list[list[Any]]) -> Any:
     if len(rows) == 1:
         return rows[0][0]
-    return sum(sign**j * x * determinant([r[:j] + r[j + 1 :] for r in rows[1:]], sign) for j, x in enumerate(rows[0]) if x)
+    return sum((-1) ** j * x * determinant([r[:j] + r[j + 1 :] for r in rows[1:]]) for j, x in enumerate(rows[0]) if x)
 
 
 @lru_cache(maxsize=1024)
-def _minors(shape: tuple[int, int], entries: bytes, k: int) -> tuple[dict[tuple[int, ...], list[tuple[int, int]]], int]:
+def _minors(shape: tuple[int, int], entries: bytes, k: int) -> tuple[dict[tuple[int, ...], list[int]], int]:
     exact = [[Fraction(x) for x in row] for row in np.frombuffer(entries).reshape(shape).tolist()]
     unit = max(x.denominator for row in exact for x in row)
     whole = [[int(x * unit) for x in row] for row in exact]
-    by_columns = {C: [_of(whole, R, C) for R in combinations(range(shape[0]), k)] for C in combinations(range(shape[1]), k)}
+    by_columns = {
+        C: [abs(determinant([[whole[r][c] for c in C] for r in R])) for R in combinations(range(shape[0]), k)]
+        for C in combinations(range(shape[1]), k)
+    }
     return by_columns, -k * (unit.bit_length() - 1)
-
-
-def _of(whole: list[list[int]], rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[int, int]:
-    """|minor| and the sum of the sizes of its terms."""
-    some = [[whole[r][c] for c in columns] for r in rows]
-    return abs(determinant(some)), determinant([[abs(x) for x in row] for row in some], 1)
 
 
 @lru_cache(maxsize=4096)
 def _truth(shape: tuple[int, int], entries: bytes, k: int, chosen: kag.Selection) -> Truth:
     by_columns, unit = _minors(shape, entries, k)
     found = [one for C, minors in by_columns.items() if allows(chosen, C) for one in minors]
-    return Truth([M for M, _ in found], [size for _, size in found], unit)
+    return Truth(found, unit)
 
 
 def truth(J: np.ndarray, k: int, chosen: kag.Selection | None = None) -> Truth:
@@ -255,14 +246,14 @@ def check_histogram(found: kag.Histogram, exact: Truth, label: object, exponent:
 
     Those 2^-900 of the largest, or of 2^exponent, which is about the largest of the matrix, may count as zeros.
     """
-    least, most = exact.bins
-    lost = least <= 8 * (max(most.max(initial=-math.inf) / 8, exponent, -1e8) - 900)
-    least = np.where(lost, -math.inf, least)
-    assert found.counts.sum() + found.zeros == len(least), (label, "histogram")
+    places = exact.places
+    lost = places <= 8 * (max(places.max(initial=-math.inf) / 8, exponent, -1e8) - 900)
+    least = np.where(lost, -math.inf, places)
+    assert found.counts.sum() + found.zeros == len(places), (label, "histogram")
     assert found.zeros <= lost.sum(), (label, "zeros")
     below = found.zeros + np.concatenate([[0], np.cumsum(found.counts)])
     edges = found.first + np.arange(len(below))
-    at_least, at_most = np.searchsorted(most, edges - 1e-8), np.searchsorted(least, edges + 1e-8)
+    at_least, at_most = np.searchsorted(places, edges - 1e-8), np.searchsorted(least, edges + 1e-8)
     assert ((at_least <= below) & (below <= at_most)).all(), (label, "bins")
 
 

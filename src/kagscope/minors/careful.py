@@ -1,92 +1,18 @@
-"""Minors of nearly dependent columns, which products of rounded numbers lose: done again to full precision.
-
-The kernels subtract rounded products. Where the volume of k columns is below 1e-5 of the product of their lengths, what they
-find is replaced: for k = 2 by determinants with both products' rounding errors, for k = 3 in twice the precision, beyond by
-arithmetic in whole numbers.
-"""
+"""Minors of order 4 and more that rounded products lose, again: in twice the precision, and in whole numbers."""
 
 from __future__ import annotations
-
-from math import comb
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.minors._numba import SLOTS, bin_edges, fma
-from kagscope.minors.det2 import KERNEL, det2
-from kagscope.minors.rank import dependent
-from kagscope.minors.threads import map_blocks, run_parts
+from kagscope.minors._numba import fma
+from kagscope.minors.det2 import KERNEL
+from kagscope.minors.det3 import two_sum
+from kagscope.minors.threads import map_blocks
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-HARD_LENGTH = 1e-5  # volume over the product of lengths below which a column set is done again
-HARDER = 1e-18  # and below which twice the precision is not enough
 MOST_EXACT = 500_000  # minors in whole numbers, some seconds
-UNIT = float(np.finfo(np.float64).eps)
-
-
-@njit(**KERNEL)
-def _pair_sums(J, pairs, edges, sums, hist):  # type: ignore[no-untyped-def]
-    """(P, 5) sums over row pairs of each column pair, and (P, slots or 0) histograms."""
-    m = J.shape[0]
-    for p in range(pairs.shape[0]):
-        a, b = pairs[p, 0], pairs[p, 1]
-        for i in range(m):
-            for j in range(i + 1, m):
-                M = abs(det2(J[i, a], J[i, b], J[j, a], J[j, b]))
-                if hist.shape[1] > 0:
-                    hist[p, np.searchsorted(edges, M, side="right")] += 1
-                if M > 0:
-                    sums[p, 0] += M
-                    sums[p, 1] += M * M
-                    sums[p, 2] += M * M * M * M
-                    sums[p, 3] += M * np.log(M)
-                    sums[p, 4] = max(sums[p, 4], M)
-
-
-@njit(**KERNEL)
-def _two_sum(a, b):  # type: ignore[no-untyped-def]
-    """a + b and what rounding took from it (Knuth)."""
-    s = a + b
-    t = s - a
-    return s, (a - (s - t)) + (b - t)
-
-
-@njit(**KERNEL)
-def _difference(a, b, c, d):  # type: ignore[no-untyped-def]
-    """a b - c d as the sum of two numbers, to twice the precision."""
-    p, q = a * b, c * d
-    high, low = _two_sum(p, -q)
-    return high, low + fma(a, b, -p) - fma(c, d, -q)
-
-
-@njit(**KERNEL)
-def _triple_sums(J, triples, edges, sums, hist):  # type: ignore[no-untyped-def]
-    """(P, 5) sums over row triples of each column triple in twice the precision, and (P, slots or 0) histograms."""
-    m = J.shape[0]
-    for p in range(triples.shape[0]):
-        a, b, c = triples[p, 0], triples[p, 1], triples[p, 2]
-        for i in range(m):
-            for j in range(i + 1, m):
-                s, s_low = _difference(J[i, a], J[j, b], J[j, a], J[i, b])
-                for h in range(j + 1, m):
-                    t, t_low = _difference(J[i, a], J[h, b], J[h, a], J[i, b])
-                    u, u_low = _difference(J[j, a], J[h, b], J[h, a], J[j, b])
-                    x, y, z = J[h, c] * s, -J[j, c] * t, J[i, c] * u
-                    low = fma(J[h, c], s, -x) + fma(-J[j, c], t, -y) + fma(J[i, c], u, -z)
-                    low += J[h, c] * s_low - J[j, c] * t_low + J[i, c] * u_low
-                    x, e = _two_sum(x, y)
-                    x, f = _two_sum(x, z)
-                    M = abs(x + (e + f + low))
-                    if hist.shape[1] > 0:
-                        hist[p, np.searchsorted(edges, M, side="right")] += 1
-                    if M > 0:
-                        sums[p, 0] += M
-                        sums[p, 1] += M * M
-                        sums[p, 2] += M * M * M * M
-                        sums[p, 3] += M * np.log(M)
-                        sums[p, 4] = max(sums[p, 4], M)
 
 
 @njit(**KERNEL)
@@ -106,7 +32,7 @@ def _twofold_dets(A, found):  # type: ignore[no-untyped-def]
                     p = i
             a, b = H[p, c], L[p, c]
             x = high * a
-            high, low = _two_sum(x, fma(high, a, -x) + (high * b + low * a))
+            high, low = two_sum(x, fma(high, a, -x) + (high * b + low * a))
             if a == 0:
                 break
             for j in range(c, k):
@@ -118,8 +44,8 @@ def _twofold_dets(A, found):  # type: ignore[no-untyped-def]
                 for j in range(c + 1, k):
                     x = q * H[c, j]
                     e = fma(q, H[c, j], -x) + (q * L[c, j] + q_low * H[c, j])
-                    y, f = _two_sum(H[i, j], -x)
-                    H[i, j], L[i, j] = _two_sum(y, f + (L[i, j] - e))
+                    y, f = two_sum(H[i, j], -x)
+                    H[i, j], L[i, j] = two_sum(y, f + (L[i, j] - e))
         found[s] = abs(high)
 
 
@@ -165,72 +91,3 @@ def _ldexp(x: int, exponent: int) -> float:
     spare = max(x.bit_length() - 64, 0)
     sticky = 1 if x & ((1 << spare) - 1) else 0
     return float(np.ldexp(float((x >> spare) | sticky), exponent + spare))
-
-
-def moments_of(minors: FloatArray) -> FloatArray:
-    """(5, P) S1, S2, S4, entropy and top over the first axis of (rows, P) absolute minors."""
-    logs = np.log(np.where(minors > 0, minors, 1.0))
-    parts = [minors.sum(axis=0), (minors**2).sum(axis=0), (minors**4).sum(axis=0), (minors * logs).sum(axis=0)]
-    return np.stack([*parts, minors.max(axis=0, initial=0.0)])
-
-
-def slots_of(minors: FloatArray) -> IntArray:
-    """(P, SLOTS) histograms of the columns of (rows, P) absolute minors."""
-    found = np.zeros((minors.shape[1], SLOTS), dtype=np.int64)
-    for place, column in enumerate(minors.T):
-        found[place] = np.bincount(np.searchsorted(bin_edges(), column, side="right"), minlength=SLOTS)
-    return found
-
-
-def hard_sets(J: FloatArray, sets: IntArray, s2: FloatArray) -> IntArray:
-    """Indices of the column sets (P, k) whose S2 over row sets is too small a share of the product of squared lengths."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        lengths = np.sqrt((J * J).sum(axis=0))
-        whole = np.ones(len(sets))
-        for column in sets.T:
-            whole *= lengths[column]
-        return np.flatnonzero(
-            np.asarray(J.any(axis=0))[sets].all(axis=1) & ~(s2 >= (HARD_LENGTH * whole) ** 2) | ~np.isfinite(whole)
-        )
-
-
-def again(J: FloatArray, sets: IntArray, total: float, histogram: bool) -> tuple[FloatArray, IntArray | None] | None:
-    """(5, P) sums and (P, SLOTS) histograms of column sets (P, k), k = 2 or 3, to full precision.
-
-    None where they are too many, and what rounding leaves would show beside ``total``; where it would not, zeros.
-    """
-    k = sets.shape[1]
-    sums, hist = np.zeros((len(sets), 5)), np.zeros((len(sets), SLOTS if histogram else 0), dtype=np.int64)
-    step = max(1, 2**20 // comb(len(J), k))
-    parts = [slice(start, start + step) for start in range(0, len(sets), step)]
-    kernel = _pair_sums if k == 2 else _triple_sums
-    run_parts(lambda p: kernel(J, sets[parts[p]], bin_edges(), sums[parts[p]], hist[parts[p]]), len(parts))
-    if k == 3:
-        with np.errstate(over="ignore", invalid="ignore"):
-            sizes = np.linalg.norm(J, axis=0)[sets].prod(axis=1)
-            lost = np.flatnonzero(~(sums[:, 1] >= (HARDER * sizes) ** 2))  # sizes beyond the range, too
-        if lost.size and not _in_whole_numbers(J, sets, lost, sums, hist, total + float(sums[:, 0].sum())):
-            return None
-    return sums.T, hist if histogram else None
-
-
-def _in_whole_numbers(J: FloatArray, sets: IntArray, lost: IntArray, sums: FloatArray, hist: IntArray, total: float) -> bool:
-    """Column triples that twice the precision loses, again into ``sums`` and ``hist``; False where they are too many."""
-    rows = np.array(np.meshgrid(*[np.arange(len(J))] * 3, indexing="ij")).reshape(3, -1).T
-    rows = rows[(rows[:, 0] < rows[:, 1]) & (rows[:, 1] < rows[:, 2])]
-    sums[lost] = 0.0
-    if hist.shape[1]:
-        hist[lost] = 0
-        hist[lost, 0] = len(rows)
-    left = lost[np.flatnonzero(~dependent(J, sets[lost]))]
-    if len(left) * len(rows) > MOST_EXACT:
-        sizes = np.linalg.norm(J, axis=0)[sets[left]].prod(axis=1)
-        return len(rows) * UNIT**2 * sizes.sum() <= 1e-11 * total
-    whole, exponent = integers(J)
-    for start in range(0, len(left), max(1, 20_000 // len(rows))):
-        some = left[start : start + max(1, 20_000 // len(rows))]
-        minors = exact_minors(whole[rows[:, None, :, None], sets[some][None, :, None, :]], exponent)
-        sums[some] = moments_of(minors).T
-        if hist.shape[1]:
-            hist[some] = slots_of(minors)
-    return True

@@ -20,6 +20,8 @@ from kagscope.minors._logarithm import (
     slots_of_one,
 )
 from kagscope.minors._numba import SLOTS, fma, prefer_wide_vectors
+from kagscope.minors.det2 import det2
+from kagscope.minors.det3 import TERMS, careful_det3
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -113,7 +115,7 @@ def add_sums4(t, u, v, w, a1, a2, a4, top, b):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, cache=True)
 def sums_pairs(J, prefixes, starts, last, g0, g1, sums):  # type: ignore[no-untyped-def]
-    """S1, S2, S4, (entropy untouched), top of each column pair, products rounded: parallel columns give exactly 0."""
+    """S1, S2, S4, (entropy untouched), top of each column pair, each minor to full precision."""
     prefer_wide_vectors()
     m = J.shape[0]
     X = np.empty((m, CHUNK))
@@ -135,17 +137,17 @@ def sums_pairs(J, prefixes, starts, last, g0, g1, sums):  # type: ignore[no-unty
                     x0, x1, x2, x3 = X[j], X[j + 1], X[j + 2], X[j + 3]
                     for b in range(padded):
                         x = xi[b]
-                        t = abs(ai * x0[b] - c0 * x)
-                        u = abs(ai * x1[b] - c1 * x)
-                        v = abs(ai * x2[b] - c2 * x)
-                        w = abs(ai * x3[b] - c3 * x)
+                        t = abs(det2(ai, x, c0, x0[b]))
+                        u = abs(det2(ai, x, c1, x1[b]))
+                        v = abs(det2(ai, x, c2, x2[b]))
+                        w = abs(det2(ai, x, c3, x3[b]))
                         add_sums4(t, u, v, w, a1, a2, a4, top, b)
                     j += 4
                 while j < m:
                     c0 = col[j]
                     x0 = X[j]
                     for b in range(padded):
-                        add_sums(abs(ai * x0[b] - c0 * xi[b]), a1, a2, a4, top, b)
+                        add_sums(abs(det2(ai, xi[b], c0, x0[b])), a1, a2, a4, top, b)
                     j += 1
             for row in range(5):
                 for b in range(width):
@@ -235,10 +237,10 @@ def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ig
                     x0, x1, x2, x3 = X[j], X[j + 1], X[j + 2], X[j + 3]
                     for b in range(padded):
                         x = xi[b]
-                        t = abs(ai * x0[b] - c0 * x)
-                        u = abs(ai * x1[b] - c1 * x)
-                        v = abs(ai * x2[b] - c2 * x)
-                        w = abs(ai * x3[b] - c3 * x)
+                        t = abs(det2(ai, x, c0, x0[b]))
+                        u = abs(det2(ai, x, c1, x1[b]))
+                        v = abs(det2(ai, x, c2, x2[b]))
+                        w = abs(det2(ai, x, c3, x3[b]))
                         add_sums4(t, u, v, w, a1, a2, a4, top, b)
                         t0[b], t1[b], t2[b], t3[b] = t, u, v, w
                     _add_logs4(minors, ent, base, slots, hist, padded)
@@ -247,16 +249,39 @@ def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ig
                     c0 = col[j]
                     x0 = X[j]
                     for b in range(padded):
-                        t0[b] = abs(ai * x0[b] - c0 * xi[b])
+                        t0[b] = abs(det2(ai, xi[b], c0, x0[b]))
                         add_sums(t0[b], a1, a2, a4, top, b)
                     _add_logs1(minors, ent, base, slots, hist, padded)
                     j += 1
             _store(acc, sums, start, width)
 
 
+@nb.njit(nogil=True, cache=True, inline="always")
+def det3(x, y, z, p, q, r, least):  # type: ignore[no-untyped-def]
+    """|x p - y q + z r|, and whether that is small beside its products, so that they may have lost it."""
+    a, b, c = x * p, y * q, z * r
+    t = abs(a - b + c)
+    return t, not (t >= least * (abs(a) + abs(b) + abs(c)))
+
+
 @nb.njit(nogil=True, cache=True)
-def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ignore[no-untyped-def]
-    """The same of each column triple: expansion along the last column."""
+def _find_again(J, first, second, i, j, h, X, minors, width, least, M, A, T):  # type: ignore[no-untyped-def]
+    """Of rows i, j and some from h on, in two columns and each column of X, the minors that products may have lost."""
+    for row in range(len(minors)):
+        for b in range(width):
+            _, lost = det3(X[i, b], X[j, b], X[h + row, b], M[j, h + row], M[i, h + row], M[i, j], least)
+            if lost:
+                for place, one in enumerate((i, j, h + row)):
+                    A[place, 0], A[place, 1], A[place, 2] = J[one, first], J[one, second], X[one, b]
+                minors[row, b] = careful_det3(A, T)
+
+
+@nb.njit(nogil=True, cache=True)
+def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist, least):  # type: ignore[no-untyped-def]
+    """The same of each column triple: expansion along the last column.
+
+    ``least``: of its products, below which a minor is found again; 0 where entries are such that nothing is rounded.
+    """
     prefer_wide_vectors()
     m = J.shape[0]
     X = np.empty((m, CHUNK))
@@ -267,13 +292,13 @@ def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: 
     slots = np.empty(4 * CHUNK, dtype=np.uint32)
     base = np.empty(CHUNK, dtype=np.uint32)
     spare = len(hist) // SLOTS - 2
-    M = np.zeros((m, m))
+    M, A, T = np.zeros((m, m)), np.empty((3, 3)), np.empty(TERMS)
     for g in range(g0, g1):
         p = prefixes[g, 0]
         q = prefixes[g, 1]
         for i in range(m):
             for j in range(m):
-                M[i, j] = J[i, p] * J[j, q] - J[j, p] * J[i, q]
+                M[i, j] = det2(J[i, p], J[i, q], J[j, p], J[j, q])
         for start in range(starts[g], starts[g + 1], CHUNK):
             width = min(CHUNK, starts[g + 1] - start)
             padded = (width + 7) // 8 * 8
@@ -290,23 +315,32 @@ def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: 
                         x0, x1, x2, x3 = X[h], X[h + 1], X[h + 2], X[h + 3]
                         p0, p1, p2, p3 = M[j, h], M[j, h + 1], M[j, h + 2], M[j, h + 3]
                         q0, q1, q2, q3 = M[i, h], M[i, h + 1], M[i, h + 2], M[i, h + 3]
+                        lost = 0
                         for b in range(padded):
                             x = xi[b]
                             y = xj[b]
-                            t = abs(x * p0 - y * q0 + x0[b] * mij)
-                            u = abs(x * p1 - y * q1 + x1[b] * mij)
-                            v = abs(x * p2 - y * q2 + x2[b] * mij)
-                            w = abs(x * p3 - y * q3 + x3[b] * mij)
-                            add_sums4(t, u, v, w, a1, a2, a4, top, b)
-                            t0[b], t1[b], t2[b], t3[b] = t, u, v, w
+                            t0[b], lost0 = det3(x, y, x0[b], p0, q0, mij, least)
+                            t1[b], lost1 = det3(x, y, x1[b], p1, q1, mij, least)
+                            t2[b], lost2 = det3(x, y, x2[b], p2, q2, mij, least)
+                            t3[b], lost3 = det3(x, y, x3[b], p3, q3, mij, least)
+                            lost |= int(lost0) | int(lost1) | int(lost2) | int(lost3)
+                        if lost:
+                            _find_again(J, p, q, i, j, h, X, minors, width, least, M, A, T)
+                        for b in range(padded):
+                            add_sums4(t0[b], t1[b], t2[b], t3[b], a1, a2, a4, top, b)
                         _add_logs4(minors, ent, base, slots, hist, padded)
                         h += 4
                     while h < m:
                         x0 = X[h]
                         p0 = M[j, h]
                         q0 = M[i, h]
+                        lost = 0
                         for b in range(padded):
-                            t0[b] = abs(xi[b] * p0 - xj[b] * q0 + x0[b] * mij)
+                            t0[b], lost0 = det3(xi[b], xj[b], x0[b], p0, q0, mij, least)
+                            lost |= int(lost0)
+                        if lost:
+                            _find_again(J, p, q, i, j, h, X, minors[:1], width, least, M, A, T)
+                        for b in range(padded):
                             add_sums(t0[b], a1, a2, a4, top, b)
                         _add_logs1(minors, ent, base, slots, hist, padded)
                         h += 1

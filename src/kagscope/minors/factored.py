@@ -13,17 +13,16 @@ from kagscope.base.errors import InputError
 from kagscope.columns.layout import Place, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, as_selections
 from kagscope.minors._input import MatrixLike, as_numpy, as_tensor, check_k, check_moments, device_of, require_finite
-from kagscope.minors.careful import again, hard_sets
+from kagscope.minors.det3 import LOST
 from kagscope.minors.factored_forms import entry_forms, mixed_forms, pair_forms, triple_forms
 from kagscope.minors.factored_kernels import GROUP, pair_rows, triple_rows
 from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.plan import Plan
 from kagscope.minors.rank import dependent
-from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.routes.power_grams import repaired_row_pairs
 from kagscope.minors.routes.zonogon import row_pair_areas
-from kagscope.minors.scaling import normalise, on_host, times_power_of_two
+from kagscope.minors.scaling import is_exact, normalise, on_host, times_power_of_two
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 
@@ -256,33 +255,12 @@ def _row_tables(W: FloatArray, k: int, subsets: SubsetList, wanted: frozenset[st
     if k == 2 and wanted <= {"s1", "s2", "s4"} and len(subsets.membership) == 1 and len(subsets.last) == comb(W.shape[1], 2):
         return [_complete_table(W, wanted)] * subsets.membership.shape[1]
     by_cell = _pair_cells(W, subsets, bool(wanted & {"entropy"})) if k == 2 else _triple_cells(W, subsets)
-    _mend(W, k, subsets, by_cell)
     tables = []
     for member in subsets.membership.T:
         table = by_cell[member].sum(axis=0)
         table[4] = by_cell[member, 4].max(axis=0, initial=0.0)
         tables.append(table)
     return tables
-
-
-def _mend(W: FloatArray, k: int, subsets: SubsetList, by_cell: FloatArray) -> None:
-    """Nearly dependent row sets again into ``by_cell`` (cells, 5, C(m, k)), to full precision; NaN where that is too dear."""
-    sets = row_subsets(len(W), k)
-    total = float(by_cell[:, 0].sum())
-    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
-        gram = W @ W.T
-        squares = np.concatenate(
-            [np.linalg.det(gram[some[:, :, None], some[:, None, :]]) for some in np.array_split(sets, 1 + len(sets) // 2**18)]
-        )
-    for place in hard_sets(np.ascontiguousarray(W.T), sets, squares):
-        found = again(np.ascontiguousarray(W[sets[place]]), subsets.sets, total, histogram=False)
-        if found is None:
-            by_cell[:, :, place] = np.nan
-            continue
-        sums = found[0]
-        by_cell[:, :4, place] = np.stack([np.bincount(subsets.cells, row, len(by_cell)) for row in sums[:4]], axis=1)
-        by_cell[:, 4, place] = 0.0
-        np.maximum.at(by_cell[:, 4, place], subsets.cells, sums[4])
 
 
 def _entry_table(W: FloatArray) -> FloatArray:
@@ -335,10 +313,12 @@ def _triple_cells(W: FloatArray, subsets: SubsetList) -> FloatArray:
         )
     WT = np.ascontiguousarray(W.T)
     bounds = _ranges(subsets, cells * 5 * triples)
+    least = 0.0 if is_exact(W, 3) else LOST if np.abs(W).max() < 1 else np.inf
 
     def work(part: int) -> FloatArray:
         out = np.zeros((cells, 5, triples))
-        triple_rows(WT, subsets.prefixes, subsets.starts, subsets.last, subsets.cells, bounds[part], bounds[part + 1], out)
+        lists = subsets.prefixes, subsets.starts, subsets.last, subsets.cells
+        triple_rows(WT, *lists, bounds[part], bounds[part + 1], out, least)
         return out
 
     return _reduced(run_parts(work, len(bounds) - 1))

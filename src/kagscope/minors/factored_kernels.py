@@ -6,7 +6,9 @@ import numba as nb
 import numpy as np
 
 from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
-from kagscope.minors.enumeration_kernels import add_sums, add_sums4
+from kagscope.minors.det2 import det2
+from kagscope.minors.det3 import TERMS, careful_det3
+from kagscope.minors.enumeration_kernels import add_sums, add_sums4, det3
 
 GROUP = 8  # rows of a vector
 
@@ -15,7 +17,7 @@ GROUP = 8  # rows of a vector
 def _one_row(total, xi, yi, x, y):  # type: ignore[no-untyped-def]
     a1, a2, a4, ent, top = total[0], total[1], total[2], total[3], total[4]
     for j in range(len(x)):
-        t = abs(xi * y[j] - x[j] * yi)
+        t = abs(det2(xi, yi, x[j], y[j]))
         add_sums(t, a1, a2, a4, top, j)
         e, p = split(t)
         ent[j] = fma(t, fma(e, LN2, p), ent[j])
@@ -31,10 +33,10 @@ def _ln(t):  # type: ignore[no-untyped-def]
 def _four_logs(ent, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
     """The entropy apart from the sums: with fewer arrays in one loop LLVM can check that none overlap, and vectorises."""
     for j in range(len(x)):
-        t = abs(xi * y0[j] - x[j] * yi0)
-        u = abs(xi * y1[j] - x[j] * yi1)
-        v = abs(xi * y2[j] - x[j] * yi2)
-        w = abs(xi * y3[j] - x[j] * yi3)
+        t = abs(det2(xi, yi0, x[j], y0[j]))
+        u = abs(det2(xi, yi1, x[j], y1[j]))
+        v = abs(det2(xi, yi2, x[j], y2[j]))
+        w = abs(det2(xi, yi3, x[j], y3[j]))
         ent[j] += fma(t, _ln(t), u * _ln(u)) + fma(v, _ln(v), w * _ln(w))
 
 
@@ -42,10 +44,10 @@ def _four_logs(ent, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[
 def _four_rows(total, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
     a1, a2, a4, top = total[0], total[1], total[2], total[4]
     for j in range(len(x)):
-        t = abs(xi * y0[j] - x[j] * yi0)
-        u = abs(xi * y1[j] - x[j] * yi1)
-        v = abs(xi * y2[j] - x[j] * yi2)
-        w = abs(xi * y3[j] - x[j] * yi3)
+        t = abs(det2(xi, yi0, x[j], y0[j]))
+        u = abs(det2(xi, yi1, x[j], y1[j]))
+        v = abs(det2(xi, yi2, x[j], y2[j]))
+        w = abs(det2(xi, yi3, x[j], y3[j]))
         add_sums4(t, u, v, w, a1, a2, a4, top, j)
 
 
@@ -84,17 +86,31 @@ def pair_rows(WT, prefixes, starts, last, cells, g0, g1, logs, out):  # type: ig
 
 
 @nb.njit(nogil=True, cache=True)
-def triple_rows(WT, prefixes, starts, last, cells, g0, g1, out):  # type: ignore[no-untyped-def]
-    """Sums over column triples for each row triple, lexicographic: out (cells, 5, C(m, 3)), for one range of prefixes."""
+def _find_again(x, y, z, i, j, minors, least, t, A, T):  # type: ignore[no-untyped-def]
+    """Those of the minors ``t`` of rows i, j and every row h > j in columns x, y, z that products may have lost."""
+    for h in range(j + 1, len(x)):
+        _, lost = det3(z[i], z[j], z[h], minors[j, h], minors[i, h], minors[i, j], least)
+        if lost:
+            for place, one in enumerate((i, j, h)):
+                A[place, 0], A[place, 1], A[place, 2] = x[one], y[one], z[one]
+            t[h - j - 1] = careful_det3(A, T)
+
+
+@nb.njit(nogil=True, cache=True)
+def triple_rows(WT, prefixes, starts, last, cells, g0, g1, out, least):  # type: ignore[no-untyped-def]
+    """Sums over column triples for each row triple, lexicographic: out (cells, 5, C(m, 3)), for one range of prefixes.
+
+    ``least`` as for :func:`kagscope.minors.enumeration_kernels.all_triples`.
+    """
     prefer_wide_vectors()
     m = WT.shape[1]
-    minors = np.zeros((m, m))
+    minors, t, A, T = np.zeros((m, m)), np.empty(m), np.empty((3, 3)), np.empty(TERMS)
     for g in range(g0, g1):
         x = WT[prefixes[g, 0]]
         y = WT[prefixes[g, 1]]
         for i in range(m):
             for j in range(m):
-                minors[i, j] = x[i] * y[j] - x[j] * y[i]
+                minors[i, j] = det2(x[i], y[i], x[j], y[j])
         for s in range(starts[g], starts[g + 1]):
             z = WT[last[s]]
             total = out[cells[s]]
@@ -111,15 +127,21 @@ def triple_rows(WT, prefixes, starts, last, cells, g0, g1, out):  # type: ignore
                     a4 = total[2, row : row + length]
                     ent = total[3, row : row + length]
                     top = total[4, row : row + length]
+                    lost = 0
                     for h in range(length):
-                        t = abs(z[i] * mj[h] - z[j] * mi[h] + zs[h] * mij)
-                        q = t * t
-                        a1[h] += t
+                        t[h], lost_here = det3(z[i], z[j], zs[h], mj[h], mi[h], mij, least)
+                        lost |= int(lost_here)
+                    if lost:
+                        _find_again(x, y, z, i, j, minors, least, t, A, T)
+                    for h in range(length):
+                        one = t[h]
+                        q = one * one
+                        a1[h] += one
                         a2[h] += q
                         a4[h] = fma(q, q, a4[h])
-                        e, p = split(t)
-                        ent[h] = fma(t, fma(e, LN2, p), ent[h])
-                        top[h] = t if t > top[h] else top[h]
+                        e, p = split(one)
+                        ent[h] = fma(one, fma(e, LN2, p), ent[h])
+                        top[h] = one if one > top[h] else top[h]
                     row += length
 
 

@@ -91,6 +91,20 @@ def bit_span(values: FloatArray) -> int:
     return int(np.ptp(sizes)) if sizes.size else 0
 
 
+def bits(values: FloatArray) -> tuple[int, int]:
+    """Powers of two that entries are below, and that they are whole multiples of."""
+    mantissa, exponent = np.frexp(values[values != 0])
+    whole = np.ldexp(mantissa, 53).astype(np.int64)
+    low = exponent - 53 + np.log2(whole & -whole).astype(np.int64)
+    return int(exponent.max(initial=-10_000)), int(low.min(initial=10_000))
+
+
+def is_exact(values: FloatArray, k: int) -> bool:
+    """Whether entries have so few bits that sums of products of k of them are not rounded."""
+    high, low = bits(values)
+    return k * (high - low) + k * log2(k) / 2 < 46 and abs(k * low) < 1000
+
+
 def column_span(matrix: FloatArray) -> int:
     """Bits between the largest and the smallest of its columns, of those that are not zero, its rows being of equal size."""
     sizes = np.abs(matrix)

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from kagscope.minors._logarithm import ZERO_SLOTS
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.careful import again, hard_sets
+from kagscope.minors.det3 import LOST
 from kagscope.minors.enumeration_kernels import all_pairs, all_triples, s1_pairs, sums_pairs
+from kagscope.minors.scaling import is_exact
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.threads import even_parts, run_parts, threads
 
 FloatArray = NDArray[np.float64]
-HISTOGRAMS = 1 << 10  # of column sets looked at with care, in memory at once
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,11 @@ def _parts(starts: NDArray[np.int64]) -> list[int]:
     return even_parts([float(weight) for weight in weights], min(64, max(1, int(weights.sum()) // 512)))
 
 
-def _raw(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> SubsetSums:
-    kernel = all_pairs if k == 2 else all_triples
+def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> SubsetSums:
+    """Every moment of every column subset of ``subsets``, for k = 2 or 3, by enumeration. ``J``: (m, n) normalised.
+
+    Each minor is right to a few units in the last place, so that one which is not zero stands in its own bin, however small.
+    """
     sums = np.zeros((5, len(subsets.last)))
     cells = max(len(subsets.membership), 1)
     bounds = _parts(subsets.starts)
@@ -46,10 +49,16 @@ def _raw(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> 
     hist = np.zeros((lanes, cells + 2 if histogram else 0, SLOTS), dtype=np.int64)  # integers: their order is immaterial
     flat = hist.reshape(lanes, -1)
     free = list(range(lanes))
+    lists = subsets.prefixes, subsets.starts, subsets.last, subsets.cells
+    least = 0.0 if is_exact(J, k) else LOST if np.abs(J).max() < 1 else np.inf  # or products leave the range: none is trusted
 
     def work(part: int) -> None:
         lane = free.pop()
-        kernel(J, subsets.prefixes, subsets.starts, subsets.last, subsets.cells, bounds[part], bounds[part + 1], sums, flat[lane])
+        ends = bounds[part], bounds[part + 1]
+        if k == 2:
+            all_pairs(J, *lists, *ends, sums, flat[lane])
+        else:
+            all_triples(J, *lists, *ends, sums, flat[lane], least)
         free.append(lane)
 
     run_parts(work, len(bounds) - 1)
@@ -61,35 +70,6 @@ def _raw(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> 
     return SubsetSums(sums, counts)
 
 
-def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = True) -> SubsetSums:
-    """Every moment of every column subset of ``subsets``, for k = 2 or 3, by enumeration. ``J``: (m, n) normalised.
-
-    NaN where what was found cannot be told from rounding.
-    """
-    found = _raw(J, subsets, k, histogram)
-    sets = subsets.sets
-    hard = hard_sets(J, sets, found.sums[1])
-    if not hard.size:
-        return found
-    total = float(found.sums[0].sum())
-    precise = again(J, sets[hard], total, False)
-    if precise is None:
-        found.sums[:, hard] = np.nan
-        return found
-    if found.hist is not None:
-        lost = _raw(J, subsets.part(hard), k, True).hist
-        assert lost is not None
-        found.hist[:] -= lost
-        for start in range(0, len(hard), HISTOGRAMS):  # one for each column set at a time: 70 kB
-            some = hard[start : start + HISTOGRAMS]
-            counts = again(J, sets[some], total, True)
-            assert counts is not None
-            assert counts[1] is not None
-            np.add.at(found.hist, subsets.cells[some], counts[1])
-    found.sums[:, hard] = precise[0]
-    return found
-
-
 def enumerate_sums(J: FloatArray, subsets: SubsetList) -> SubsetSums:
     """S1, S2, S4 and top of every column pair, by enumeration without logarithms."""
     sums = np.zeros((5, len(subsets.last)))
@@ -98,9 +78,6 @@ def enumerate_sums(J: FloatArray, subsets: SubsetList) -> SubsetSums:
         lambda part: sums_pairs(J, subsets.prefixes, subsets.starts, subsets.last, bounds[part], bounds[part + 1], sums),
         len(bounds) - 1,
     )
-    hard = hard_sets(J, subsets.sets, sums[1])
-    if hard.size and (precise := again(J, subsets.sets[hard], 0.0, False)) is not None:
-        sums[:, hard] = precise[0]
     return SubsetSums(sums, None)
 
 

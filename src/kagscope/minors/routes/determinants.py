@@ -18,7 +18,7 @@ from kagscope.minors.plan import RATES
 from kagscope.minors.rank import rank_below, singular
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.entries import entry_sums
-from kagscope.minors.scaling import bit_span, nonzero_rows, on_host, times_power_of_two
+from kagscope.minors.scaling import bit_span, bits, is_exact, nonzero_rows, on_host, times_power_of_two
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
 
@@ -68,8 +68,7 @@ class Minors:
         self.J, self.power = (J, power) if self.wide else (times_power_of_two(J, np.array(-power)), 0)
         self.k, self.left = k, MOST_EXACT
         self.typical = (lgamma(k + 1) - k * log(k)) / log(4)  # log2 of what random columns of length 1 span
-        high, low = _bits(self.J)
-        self.unit = 2.0 ** (k * low) if k * (high - low) + k * log2(k) / 2 < 46 and abs(k * low) < 1000 else 0.0
+        self.unit = 2.0 ** (k * bits(self.J)[1]) if is_exact(self.J, k) else 0.0
 
     @cached_property
     def _whole(self) -> tuple[NDArray[np.object_], int]:
@@ -107,14 +106,6 @@ class Minors:
         return found
 
 
-def _bits(J: FloatArray) -> tuple[int, int]:
-    """Powers of two that entries are below, and that they are whole multiples of."""
-    mantissa, exponent = np.frexp(J[J != 0])
-    whole = np.ldexp(mantissa, 53).astype(np.int64)
-    low = exponent - 53 + np.log2(whole & -whole).astype(np.int64)
-    return int(exponent.max(initial=-10_000)), int(low.min(initial=10_000))
-
-
 def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int = 0) -> Iterator[FloatArray]:
     """:class:`Minors` for blocks of column subsets, each (row subsets, block)."""
     minors = Minors(J, rows.shape[1], power)
@@ -122,8 +113,8 @@ def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int 
         yield minors.of(rows[:, None], some[None])
 
 
-def _peak(J: FloatArray, columns: IntArray) -> int:
-    """About log2 of the largest minor over some column subsets, had none cancelled; 0 where all are zero.
+def _peak(J: FloatArray, columns: IntArray) -> int | None:
+    """About log2 of the largest minor over some column subsets, had none cancelled; None where all are zero.
 
     Where floats find none, in whole numbers, unless they are too many.
     """
@@ -138,7 +129,7 @@ def _peak(J: FloatArray, columns: IntArray) -> int:
         for some in _columns_of_blocks(rows, columns):
             found = eliminated(whole[rows[:, None, :, None], some[None, :, None, :]])
             peak += [k * exponent + max(int(x).bit_length() for x in found.ravel())] if found.any() else []
-    return max(peak, default=0)
+    return max(peak, default=None)
 
 
 def _balanced(A: FloatArray) -> tuple[FloatArray, IntArray]:
@@ -202,9 +193,10 @@ class Determinants:
     def on_own_scale(self, task: Task) -> Found:
         """Every moment of k >= 2, normalised by the largest minor of the selection, however far below the matrix's it lies."""
         columns = self._columns(task)
-        exponents = np.array([_peak(matrix, columns) for matrix in on_host(task.matrices.given)])
-        exponents -= exponents % -task.k
-        found = self._visited(task, columns, exponents // task.k)
+        peaks = [_peak(matrix, columns) for matrix in on_host(task.matrices.given)]
+        whole = zip(peaks, task.matrices.exponent, strict=True)
+        exponents = np.array([own if peak is None else -(-peak // task.k) for peak, own in whole], dtype=np.int64)
+        found = self._visited(task, columns, exponents)
         size = np.frexp(np.where(found.sums["s1"] > 0, found.sums["s1"], 1.0))[1] // task.k
         return (
             self._visited(task, columns, found.exponent + size) if (size < -MOST_BITS // 8).any() else found

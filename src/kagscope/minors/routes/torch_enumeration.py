@@ -1,8 +1,8 @@
 """Moments of the 1-minors and 2-minors of a batch of matrices on a torch device: tiles of element-wise float64 operations.
 
-Every minor is the difference of two rounded products, as in :mod:`kagscope.minors.sweeps`: both find the same minors, bit
-for bit. Sums are taken by element-wise additions in an order that the shape of the matrix and the list of subsets alone decide:
-neither tile sizes nor the device change them, but for the entropy, whose logarithm is the device's own.
+Every minor is the difference of two rounded products, for histograms with their errors, so that each stands in its own bin, as
+in :mod:`kagscope.minors.sweeps`. Sums are taken by element-wise additions in an order that the shape of the matrix and the list
+of subsets alone decide: neither tile sizes nor the device change them, but for the entropy, whose logarithm is the device's own.
 """
 
 from __future__ import annotations
@@ -245,7 +245,8 @@ def _cell_sums(
     blocks = blocks_of(subsets, n, matrices.device)
     cells, width = len(subsets.membership), len(blocks.cells) * blocks.size
     bins = cells * SLOTS if with_hist else 0
-    matrices_a_tile, columns_a_tile = tile_sizes(batch, m, width, blocks.size, memory_budget, bins)
+    each = BYTES_COMPENSATED if with_hist else BYTES
+    matrices_a_tile, columns_a_tile = tile_sizes(batch, m, width, blocks.size, memory_budget, bins, each)
     edges = torch.from_numpy(bin_edges()).to(matrices.device)
     base = torch.from_numpy(np.repeat(blocks.cells * SLOTS, blocks.size)).to(matrices.device)
     for start in range(0, batch, matrices_a_tile):
@@ -257,7 +258,7 @@ def _cell_sums(
         for low in range(0, width, columns_a_tile):
             some = slice(low, min(low + columns_a_tile, width))
             sides = [doubled.index_select(2, columns[some]) for columns in blocks.columns]
-            tiles = two_minors(sides[0], sides[1]) if k == 2 else iter([sides[0].abs_()])
+            tiles = two_minors(sides[0], sides[1], with_hist) if k == 2 else iter([sides[0].abs_()])
             if with_hist:
                 offset = base[some] + bins * torch.arange(b, device=matrices.device)[:, None, None]
                 tiles = counted(tiles, offset, edges, hist)

@@ -1,0 +1,125 @@
+"""3 x 3 determinants to full relative precision, for compiled kernels."""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from kagscope.minors._numba import fma
+from kagscope.minors.det2 import KERNEL, det2
+
+LOST = 2.0**-16  # of the products that it is made of, below which a determinant of rounded products is found again
+LOST_TWICE = 2.0**-70  # and below which twice the precision is not enough
+WIDE = 2.0**150  # entries beyond which products of three, or what rounding takes from them, leave the range
+TINY = 1e-280  # determinants below which that may be so all the same
+TERMS = 24  # of one determinant: six products of three, each the sum of four numbers
+
+
+@njit(**KERNEL)
+def two_sum(a, b):  # type: ignore[no-untyped-def]
+    """a + b and what rounding took from it (Knuth)."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+@njit(**KERNEL)
+def _difference(a, b, c, d):  # type: ignore[no-untyped-def]
+    """a b - c d as the sum of two numbers, to twice the precision."""
+    p, q = a * b, c * d
+    high, low = two_sum(p, -q)
+    return high, low + fma(a, b, -p) - fma(c, d, -q)
+
+
+@njit(**KERNEL)
+def _twofold(A):  # type: ignore[no-untyped-def]
+    """|det A| of A (3, 3) in twice the precision, and the sum of the sizes of its products."""
+    s, s_low = _difference(A[0, 0], A[1, 1], A[1, 0], A[0, 1])
+    t, t_low = _difference(A[0, 0], A[2, 1], A[2, 0], A[0, 1])
+    u, u_low = _difference(A[1, 0], A[2, 1], A[2, 0], A[1, 1])
+    x, y, z = A[2, 2] * s, -A[1, 2] * t, A[0, 2] * u
+    whole = 0.0
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        whole += abs(A[i, 2]) * (abs(A[j, 0] * A[k, 1]) + abs(A[k, 0] * A[j, 1]))
+    low = fma(A[2, 2], s, -x) + fma(-A[1, 2], t, -y) + fma(A[0, 2], u, -z)
+    low += A[2, 2] * s_low - A[1, 2] * t_low + A[0, 2] * u_low
+    x, e = two_sum(x, y)
+    x, f = two_sum(x, z)
+    return abs(x + (e + f + low)), whole
+
+
+@njit(**KERNEL)
+def _balance(A):  # type: ignore[no-untyped-def]
+    """Rows, then columns of A (3, 3) over powers of two, so that none is far from 1; the sum of the powers."""
+    power = 0
+    for turn in range(2):
+        for i in range(3):
+            most = 0.0
+            for j in range(3):
+                most = max(most, abs(A[i, j] if turn == 0 else A[j, i]))
+            e = math.frexp(most)[1]
+            power += e
+            for j in range(3):
+                if turn == 0:
+                    A[i, j] = math.ldexp(A[i, j], -e)
+                else:
+                    A[j, i] = math.ldexp(A[j, i], -e)
+    return power
+
+
+@njit(**KERNEL)
+def _expansion(A, T):  # type: ignore[no-untyped-def]
+    """|det A| of A (3, 3) from all its products, exactly: T (TERMS,) numbers that add up to it, summed until nothing is lost."""
+    n = 0
+    for i in range(3):
+        u, v = (i + 1) % 3, (i + 2) % 3
+        p, q = A[1, u] * A[2, v], A[1, v] * A[2, u]
+        for t in (p, fma(A[1, u], A[2, v], -p), -q, -fma(A[1, v], A[2, u], -q)):
+            x = A[0, i] * t
+            T[n], T[n + 1] = x, fma(A[0, i], t, -x)
+            n += 2
+    for _ in range(TERMS):  # Ogita, Rump & Oishi 2005
+        rest = 0.0
+        for i in range(1, TERMS):
+            T[i], T[i - 1] = two_sum(T[i], T[i - 1])
+            rest += abs(T[i - 1])
+        if rest <= 1e-17 * abs(T[TERMS - 1]):
+            break
+    total = 0.0
+    for i in range(TERMS):
+        total += T[i]
+    return abs(total)
+
+
+@njit(**KERNEL)
+def _parallel(A):  # type: ignore[no-untyped-def]
+    """Whether two rows or two columns of A (3, 3) are parallel."""
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        rows = columns = True
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            rows &= det2(A[a, i], A[a, j], A[b, i], A[b, j]) == 0
+            columns &= det2(A[i, a], A[j, a], A[i, b], A[j, b]) == 0
+        if rows or columns:
+            return True
+    return False
+
+
+@njit(**KERNEL)
+def careful_det3(A, T):  # type: ignore[no-untyped-def]
+    """|det A| of A (3, 3), which may change, within a few units in the last place, and 0 exactly where it is 0.
+
+    ``T`` (TERMS,) is room to work in.
+    """
+    power = 0
+    for i in range(3):
+        for j in range(3):
+            if abs(A[i, j]) > WIDE or 0 < abs(A[i, j]) < 1 / WIDE:  # products may leave the range
+                power = 1
+    if power:
+        power = _balance(A)
+    found, whole = _twofold(A)
+    if found <= LOST_TWICE * whole or found < TINY:
+        found = 0.0 if _parallel(A) else _expansion(A, T)
+    return math.ldexp(found, power)
