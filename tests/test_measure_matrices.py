@@ -34,6 +34,21 @@ def _value(table: pd.DataFrame, layer: str, k: int, score: str, column: str = "v
     return float(rows[column].iloc[0])
 
 
+def test_minors_beyond_the_range_have_scores_and_curves() -> None:
+    """Of order 2 and 3 of 3e200 times the identity, without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = ["pr", "rr_pr", "kl_uniform", "near_zero"]
+        both = [kag.measure_matrices({"J": scale * np.eye(5)}, k=(1, 2, 3), scores=scores) for scale in (3e200, 1.0)]
+        for report in both:
+            assert np.isfinite(report.curves["y"]).all()
+    values = [one.table[one.table["score"].isin(["pr", "kl_uniform", "near_zero"])]["value"] for one in both]
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-12)
+    shapes = [one.curves[(one.curves["curve"] == "histogram") & (one.curves["k"] == 3)]["y"] for one in both]
+    np.testing.assert_allclose(shapes[0], shapes[1])
+    assert kag.minor_moments(3e200 * np.eye(3, 4), 3, kag.Subsets([(0, 1, 3)])).s1 == 0
+
+
 def test_histogram_of_sizes_over_their_mean_by_hand() -> None:
     report = kag.measure_matrices({"J": np.array([[1.0, 2.0, 4.0, 1.0, 2.0, 2.0]])}, k=1, scores=["pr", "near_zero"])
     curves = report.curves

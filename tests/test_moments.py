@@ -129,8 +129,17 @@ def test_kl_init() -> None:
     assert kag.kl_init(kag.minor_moments(4.0 * K, 2), one) == pytest.approx(kag.kl_init(two, one), rel=1e-12)
     assert kag.kl_init(kag.minor_moments(3.0 * K, 2), one) == pytest.approx(kag.kl_init(two, one), rel=0.05)
     assert math.isnan(kag.kl_init(kag.minor_moments(np.zeros((8, 9)), 2), one))
-    with pytest.raises(InputError):
-        kag.kl_init(kag.minor_moments(np.stack([J, J]), 2), one)
+    image = {"image_shape": (3, 3)}
+    near, far = (kag.minor_moments(J, 2, selection, **image) for selection in ("ball(1)", "apart(2)"))
+    sets = kag.minor_moments(J, 2, kag.Subsets([(0, at) for at in range(1, 9)] + [(1, 2), (1, 3), (1, 4), (1, 5)]))
+    assert near.count == sets.count
+    for other in (kag.minor_moments(np.stack([J, J]), 2), kag.minor_moments(J, 1), kag.minor_moments(J[:7], 2), near, far):
+        for pair in ((one, other), (other, one)):
+            with pytest.raises(InputError, match="kl_init"):
+                kag.kl_init(*pair)
+    with pytest.raises(InputError, match="ball"):
+        kag.kl_init(near, sets)
+    assert kag.kl_init(near + far, far + near) == 0
 
 
 def places_by_hand(J: np.ndarray) -> list[float]:

@@ -13,6 +13,7 @@ from kagscope.base.errors import InputError
 from kagscope.base.reasons import RANK_BELOW_K, SKIPPED
 from kagscope.measuring.drawn import of_row_means, of_row_norms, refused, rows_of
 from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
+from kagscope.minors.moment_scores import mean_position
 from kagscope.minors.moments import Moments
 from kagscope.registry import Score
 from kagscope.tables.schema import SCORE_COLUMNS
@@ -282,11 +283,12 @@ def _histogram(key: tuple[str, int, str], found: list[Moments]) -> pd.DataFrame:
     total: dict[float, float] = {-np.inf: 0.0}
     measured = 0
     for one in _singles(found):
-        if not one.s1 > 0:
+        position = float(mean_position(one)[0])
+        if np.isnan(position):
             continue
         measured += 1
         first, counts, zeros = one.histogram
-        shift = round(8 * float(np.log2(one.s1 / one.count)))
+        shift = round(position)
         for index in np.flatnonzero(counts):
             x = (first + int(index) - shift) / 8
             total[x] = total.get(x, 0.0) + float(counts[index]) / one.count

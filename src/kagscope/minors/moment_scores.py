@@ -137,7 +137,7 @@ def rotation_ratio_error(moments: Moments, haar_s1: Estimate) -> FloatArray:
 def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
     check_positive("eps", eps, "minors up to eps times their mean count as near zero")
     bins = _bins(moments)
-    position = np.log2(eps) * 8 + _mean_position(moments) - bins.first  # in bins from the first one
+    position = np.log2(eps) * 8 + mean_position(moments) - bins.first  # in bins from the first one
     there, rows, width = np.isfinite(position), np.arange(len(moments)), bins.counts.shape[1]
     whole = np.floor(np.clip(np.where(there, position, -1), -1, width)).astype(np.int64)
     totals = np.zeros((len(moments), width + 2))
@@ -166,15 +166,27 @@ def kl_init(moments: Moments, initial: Moments) -> Values:
     Bins of 1/8; each count is split between the two bins that it falls in after division by the mean, and spread by a bell of
     7/8 of an octave, so that where minors take few values it matters little where in their bins these lie; exact zeros have a bin
     of their own; both are smoothed by +1/2 a count a bin. Zero for the same moments; within 0.02 of that when a matrix is scaled.
+
+    Raises:
+        InputError: moments of unlike numbers of matrices or minors, of another order, or over another selection.
     """
-    if len(moments) != len(initial):
-        raise InputError(f"kl_init of {len(moments)} matrices against {len(initial)}; give the same number of each")
+    for what, *pair in _alike(moments, initial):
+        if pair[0] != pair[1]:
+            raise InputError(f"kl_init of {what.format(pair[0])} against {what.format(pair[1])}; give moments of the same minors")
     left, right = _centred(moments), _centred(initial)
     first = np.minimum(left.first, right.first)
     width = np.maximum(left.first + left.width, right.first + right.width) - first
     p, q = (_smoothed(one, first, width) for one in (left, right))
     terms = p * np.log(np.divide(p, q, out=np.ones_like(p), where=q > 0))
     return moments.out(np.where(left.there & right.there, terms.sum(axis=1), np.nan))
+
+
+def _alike(*both: Moments) -> list[tuple[str, Any, Any]]:
+    """What two moments that are compared must have in common, each in words."""
+    of = [(len(one), one.k, one.plan and one.plan.selection, one.count) for one in both]
+    if None in (of[0][2], of[1][2]):  # of sums of moments the selection is not known
+        of = [(matrices, k, "", count) for matrices, k, _, count in of]
+    return list(zip(("{} matrices", "minors of order {}", "minors over {}", "{} minors"), *of, strict=True))
 
 
 def kl_init_error(moments: Moments, initial: Moments) -> Values:
@@ -217,7 +229,7 @@ class _Centred(NamedTuple):
 
 
 def _centred(moments: Moments) -> _Centred:
-    bins, mean = _bins(moments), _mean_position(moments)
+    bins, mean = _bins(moments), mean_position(moments)
     padded = np.pad(bins.counts, ((0, 0), (0, 1))).astype(np.float64)
     used, last = padded != 0, padded.shape[1] - 1
     there = np.isfinite(mean) & used.any(axis=1)
@@ -261,7 +273,7 @@ def _bins(moments: Moments) -> Any:
     return moments.bins
 
 
-def _mean_position(moments: Moments) -> FloatArray:
+def mean_position(moments: Moments) -> FloatArray:
     """(B,) 8 log2(mean M), the position of the mean in bins; NaN where S1 = 0."""
     s1 = moments.normalised("s1")
     with np.errstate(divide="ignore", invalid="ignore"):
