@@ -11,8 +11,8 @@ import pytest
 from battery import determinant
 from kagscope.minors.det3 import TERMS, careful_det3
 
-det3: Any = careful_det3
-KINDS = {
+det3: Any = careful_det3  # which Numba leaves untyped
+KINDS: dict[str, Any] = {
     "Gaussian": lambda rng, A: A,
     "a row that the others add up to": lambda rng, A: np.stack([A[0], A[1], 0.1 * A[0] + 0.3 * A[1]]),
     "rows of a common direction": lambda rng, A: np.stack([A[0], 0.1 * A[0], 0.3 * A[0]]),
