@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.figure
+import matplotlib.text
 import numpy as np
 import pandas as pd
 import pytest
@@ -218,6 +219,35 @@ def test_names_of_axes_of_neighbours_do_not_overlap() -> None:
     assert all(a[1] < b[0] for a, b in pairwise(ends))
     assert ends[0][0] > 0
     assert ends[-1][1] < figure.bbox.x1
+
+
+def test_panels_above_an_empty_place_have_numbers_on_their_axis() -> None:
+    panel = Panel(lambda ax: ax.plot([1, 2], [1, 2]))
+    figure = draw_grid([[panel] * 3, [panel] * 2], DOUBLE_COLUMN, 3.0, sharex=True)
+    figure.draw_without_rendering()
+    named = [any(label.get_visible() and label.get_text() for label in ax.get_xticklabels()) for ax in figure.axes]
+    assert named == [False, False, True, True, True]
+
+
+SINGLE: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "radius": lambda results, _, __: kf.plot_pr_by_radius(results, layer="hidden2"),
+    "distance": lambda results, _, __: kf.plot_pr_by_distance(results, layer="hidden2"),
+    "steps": lambda results, _, __: kf.plot_score_by_step(results, layer="hidden2"),
+    "zipf": lambda _, curves, __: kf.plot_zipf(curves, layer="hidden2"),
+    "histogram": lambda _, curves, __: kf.plot_minor_histogram(curves, layer="hidden2"),
+    "windows": lambda results, _, __: kf.plot_window_map(results, layer="hidden2"),
+    "overview": lambda results, _, __: kf.plot_scores_overview(results, layer="hidden2"),
+    "axis": lambda _, __, summary: kf.plot_by_axis(summary, layer="hidden2"),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_figure_of_one_layer_says_which_and_of_which_order(name: str) -> None:
+    results, curves = make_tables()
+    ax = SINGLE[name](results, curves, _summary() if name == "axis" else None)
+    said = " ".join(text.get_text() for text in ax.figure.findobj(mpl.text.Text))
+    assert "layer hidden2" in said
+    assert "k = 2" in said
 
 
 def test_places_beside_0_do_not_run_into_each_other() -> None:

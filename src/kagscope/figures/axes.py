@@ -14,12 +14,12 @@ from matplotlib.ticker import NullLocator
 
 from kagscope.base.errors import InputError, NothingToPlot
 from kagscope.figures.core import draw_means, measure_label, tidy
-from kagscope.figures.labels import is_fraction, layer_label
-from kagscope.figures.looks import legend_line, line_looks
+from kagscope.figures.labels import axis_label, is_fraction, layer_label
+from kagscope.figures.looks import line_looks
 from kagscope.figures.panels import Panel, draw_grid, wrap
 from kagscope.figures.study import first_layer
 from kagscope.figures.style import DOUBLE_COLUMN, MANY, figure_legend, legend_above, new_axes, reference_line, style
-from kagscope.tables.means import require, select
+from kagscope.tables.means import layers_of, require, select
 
 KNOWN = ("layer", "k", "selection", "score", "nets")
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("kl_uniform", 2), ("effective_rank", 0))
@@ -42,6 +42,7 @@ def plot_by_axis(
     selection: str = "all",
     measure: str | None = None,
     where: Mapping[str, object] | None = None,
+    accuracy: str = "accuracy",
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
@@ -54,6 +55,7 @@ def plot_by_axis(
         score, k, layer, selection: which score, "accuracy" among them; the first layer by default.
         measure: "ratio" to initialisation or "value"; the ratio of PR, KL and rotation ratios, else the value.
         where: values at which other axes are fixed, such as ``{"training": "standard"}``.
+        accuracy: what test accuracy is called: "R²" of a regression.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -87,17 +89,23 @@ def plot_by_axis(
         if measure == "ratio":
             reference_line(ax, 1.0)
         ax.set_xticks(places, [f"{place:g}" for place in places])
-        ax.set_xlabel(x.replace("_", " "))
-        ax.set_ylabel("test accuracy or R²" if score == "accuracy" else measure_label(score, measure, k, sep=",\n"))
+        ax.set_xlabel(axis_label(x, unit=True))
+        ax.set_ylabel(f"test {accuracy}" if score == "accuracy" else measure_label(score, measure, k))
         if measure == "value" and is_fraction(score):
             ax.set_ylim(bottom=max(ax.get_ylim()[0], -0.02 * ax.get_ylim()[1]))
         if legend and len(looks) > 1:
-            legend_above(ax, len(looks))
+            legend_above(ax, len(looks), title="" if score == "accuracy" else layer_label(layers_of(table)[0]))
     return ax
 
 
-def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = None) -> Figure:
-    """:func:`plot_by_axis` for accuracy (R² of a regression) and the main scores of one layer.
+def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = None, accuracy: str = "accuracy") -> Figure:
+    """:func:`plot_by_axis` for accuracy and the main scores of one layer.
+
+    Args:
+        summary: ``summary.csv`` of a study.
+        x: the axis, numeric.
+        layer: which layer; the first by default.
+        accuracy: what test accuracy is called: "R²" of a regression.
 
     Raises:
         NothingToPlot: nothing was measured.
@@ -107,7 +115,7 @@ def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = 
     handles: list[list[Artist]] = [[]]
 
     def draw(score: str, k: int, ax: Axes) -> None:
-        plot_by_axis(summary, x=x, score=score, k=k, layer=layer, ax=ax, legend=False)
+        plot_by_axis(summary, x=x, score=score, k=k, layer=layer, accuracy=accuracy, ax=ax, legend=False)
         handles.append(ax.get_legend_handles_labels()[0])
 
     measured = {"accuracy", *select(summary.astype({"layer": str}), layer=layer, selection="all")["score"].astype(str)}
@@ -115,7 +123,10 @@ def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = 
     figure = draw_grid(rows, DOUBLE_COLUMN, 2.1 * len(rows), sharex=True)
     lines = max(handles, key=len)
     with style():
-        figure_legend(figure, lines if len(lines) > 1 else [legend_line(linestyle="")], title=layer_label(layer))
+        if len(lines) > 1:
+            figure_legend(figure, lines, title=layer_label(layer))
+        else:
+            figure.suptitle(layer_label(layer), fontsize=9)
     return figure
 
 
@@ -143,5 +154,5 @@ def choose(
 def group_name(values: Mapping[Any, object]) -> str:
     """What a line is called: the axes' values, names of numeric ones before them."""
     return ", ".join(
-        f"{name.replace('_', ' ')} {value:g}" if isinstance(value, int | float) else str(value) for name, value in values.items()
+        f"{axis_label(name)} {value:g}" if isinstance(value, int | float) else str(value) for name, value in values.items()
     )

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import tidy
 from kagscope.figures.forest import draw_rows, ratio_axis, row_axes
-from kagscope.figures.labels import layer_label, score_label
+from kagscope.figures.labels import axis_label, layer_label, score_label
 from kagscope.figures.looks import line_colours
 from kagscope.figures.style import reference_line, style
 from kagscope.tables.means import corrected_p, layers_of, require
@@ -76,7 +76,7 @@ def plot_comparison(
             ax.plot([], [], linestyle="", marker="o", color=colour, label=layer_label(layer))
         reference_line(ax, 1.0, vertical=True)
         ratio_axis(ax, float(chosen[["low", "effect"]].min().min()), float(chosen[["high", "effect"]].max().max()))
-        ax.set_xlabel(f"{axis.replace('_', ' ')}: {_short(category or '')} over {_short(str(chosen['first'].iloc[0]))}")
+        ax.set_xlabel(f"{axis_label(axis)}: {_short(category or '')} over {_short(str(chosen['first'].iloc[0]))}")
         ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=min(len(layers), 4))
     return ax
 

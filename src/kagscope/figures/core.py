@@ -121,7 +121,7 @@ def cut_to_fraction(ax: Axes) -> None:
     ax.set_ylim(max(low, -0.02 * min(high, 1.0)), min(high, 1.02), auto=None)
 
 
-def measure_label(score: str, measure: str, k: int = 0, names: tuple[str, str] = ("trained", "initial"), sep: str = ", ") -> str:
+def measure_label(score: str, measure: str, k: int = 0, names: tuple[str, str] = ("trained", "initial"), sep: str = ",\n") -> str:
     """What an axis is called: the score, its order where that is not plain from the figure, and what is divided by what."""
     if score == "accuracy":
         return "test accuracy"

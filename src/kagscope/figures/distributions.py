@@ -107,7 +107,7 @@ def plot_zipf(
         ax.set_ylabel("row mean / overall mean")
         if legend:
             handles = [*line_handles(lines), *([zero_rows_handle()] if width else [])]
-            legend_above(ax, len(handles), handles)
+            legend_above(ax, len(handles), handles, layer_label(layer, k))
     return ax
 
 
@@ -160,7 +160,7 @@ def plot_minor_histogram(
         ax.set_xlabel("minor / mean minor")
         ax.set_ylabel("fraction per ⅛ octave")
         if legend:
-            legend_above(ax, len(lines), line_handles(lines))
+            legend_above(ax, len(lines), line_handles(lines), layer_label(layer, k))
     return ax
 
 
@@ -292,7 +292,7 @@ def _grid(
     orders = sorted(int(k) for k in table["k"].unique())[:4]
     rows = []
     for layer in layers:
-        titles = {k: f"{layer_label(layer)}, k = {k}" for k in orders}
+        titles = {k: layer_label(layer, k) for k in orders}
         rows.append([Panel(partial(draw, layer, k, None), titles[k], None if k == orders[0] else "") for k in orders])
     wide = SINGLE_COLUMN if len(orders) == 1 else min(DOUBLE_COLUMN, 2.5 * len(orders))
     handles = [*line_handles(_lines(select(table, width=width), None)), *more, _note(f"(width {width})")]

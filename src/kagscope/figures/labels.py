@@ -7,8 +7,9 @@ from kagscope import registry
 from kagscope.registry import label as score_label
 from kagscope.registry import symbol as short_label
 
-__all__ = ["is_fraction", "known_scores", "layer_label", "outcome_label", "score_label", "short_label"]
+__all__ = ["axis_label", "is_fraction", "known_scores", "layer_label", "outcome_label", "score_label", "short_label"]
 
+UNITS = {"rotation": "degrees", "translation": "share of the side"}
 NORM_LABELS = {"linf": "ℓ∞", "l2": "ℓ2"}
 OUTCOMES = {
     "accuracy": "test accuracy",
@@ -27,9 +28,14 @@ def is_fraction(score: str) -> bool:
     return score in registry.names() and registry.score(score).fraction
 
 
-def layer_label(name: str) -> str:
-    """A layer by its own name, ``"layer hidden1"``; "" stands for the whole net."""
-    return f"layer {name}" if name else "whole net"
+def layer_label(name: str, k: int = 0) -> str:
+    """A layer by its own name, ``"layer hidden1"``, and the order of the minors if given; "" stands for the whole net."""
+    return (f"layer {name}" if name else "whole net") + (f", k = {k}" if k else "")
+
+
+def axis_label(name: str, *, unit: bool = False) -> str:
+    """An axis of a study in words, with what its numbers are in where that is not plain: ``weight_decay`` is "weight decay"."""
+    return name.replace("_", " ") + (f" ({UNITS[name]})" if unit and name in UNITS else "")
 
 
 def outcome_label(outcome: str) -> str:

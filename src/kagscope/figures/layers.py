@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.core import average, draw_means, measure_label, tidy
-from kagscope.figures.labels import score_label
+from kagscope.figures.core import average, cut_to_fraction, draw_means, measure_label, tidy
+from kagscope.figures.labels import is_fraction, score_label
 from kagscope.figures.looks import layer_looks
 from kagscope.figures.style import (
     BLUE,
@@ -50,8 +50,10 @@ def plot_layers(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selecti
             if len(means):
                 ax.errorbar(means["x"] + shift, means["mean"], interval_lengths(means), linestyle="", **look)
         ax.set_xticks(range(len(names)), names, rotation=45 if longest > 3 else 0, ha="right" if longest > 3 else "center")
-        ax.set_ylabel(score_label(score))
+        ax.set_ylabel(score_label(score) + (f", k = {k}" if k else ""))
         ax.set_xlim(-0.5, len(names) - 0.5)
+        if is_fraction(score):
+            cut_to_fraction(ax)
         legend_above(ax, 2)
     return ax
 
@@ -94,6 +96,6 @@ def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "
             reference_line(ax, 1.0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("token")
-        ax.set_ylabel(measure_label(score, measure, names=("model", "baseline")))
+        ax.set_ylabel(measure_label(score, measure, k, names=("model", "baseline")))
         legend_above(ax, len(looks))
     return ax

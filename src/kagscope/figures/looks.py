@@ -63,13 +63,23 @@ class Settings:
         return cls(tuple(widths_of(table)), tuple(trainings_of(table)))
 
     @property
+    def by_training(self) -> bool:
+        """Whether colours and markers tell trainings: one width tells nothing apart."""
+        return len(self.widths) == 1 < len(self.trainings) <= MANY
+
+    @property
     def crowded(self) -> bool:
         """Whether one panel cannot hold a line for each setting."""
+        if self.by_training:
+            return False
         count = len(self.trainings)
         return count > len(LINES) or (count > 2 and count * len(self.widths) > CROWDED)
 
     def looks(self, training: str | None = None, *, plain: bool = False) -> dict[tuple[int, str], dict[str, Any]]:
         """What the line of each (width, training) looks like; of one training alone, or ``plain``, all lines are full."""
+        if self.by_training:
+            looks = line_looks(self.trainings)
+            return {(self.widths[0], name): look | {"linestyle": "-"} for name, look in looks.items() if training in (None, name)}
         colours = line_looks(self.widths)
         return {
             (width, name): colours[width] | ({"linestyle": "-"} if training is not None or plain else self._line(name))
@@ -80,6 +90,8 @@ class Settings:
 
     def handles(self, training: str | None = None) -> list[Line2D]:
         """Legend entries: one for each width, and one for each training where there are several in the panel."""
+        if self.by_training:
+            return [legend_line(linewidth=1.8, label=name, **look) for (_, name), look in self.looks(training).items()]
         looks = line_looks(self.widths)
         handles = [legend_line(linewidth=1.8, label=f"width {width}", **looks[width]) for width in self.widths]
         if training is None and list(self.trainings) != ["standard"]:

@@ -75,7 +75,7 @@ def plot_scores_overview(
         ax.set_xlabel("trained / initial")
         if legend:
             handles = _handles(settings)
-            legend_above(ax, len(handles), handles)
+            legend_above(ax, len(handles), handles, layer_label(layer, k))
     return ax
 
 

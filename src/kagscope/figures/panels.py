@@ -84,6 +84,8 @@ def draw_grid(
                 if (name := ax.get_xlabel()) and "\n" not in name:
                     ax.set_xlabel(fill(name, int(LETTERS * width / columns)))
                 below = down + 1 < len(rows) and place < len(rows[down + 1])
+                if not below:  # also above an empty place, where a shared axis would hide them
+                    ax.tick_params(labelbottom=True)
                 if below and (bool(sharex) if outer is None else outer):
                     ax.set_xlabel("")
             for ax in axes[down][len(row) :]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from kagscope.figures.axes import choose
 from kagscope.figures.colours import SEQUENTIAL, ratio_colours, ratio_norm, to_lab
-from kagscope.figures.labels import layer_label, score_label
+from kagscope.figures.labels import axis_label, layer_label, score_label
 from kagscope.figures.looks import value_label
 from kagscope.figures.panels import Panel, draw_grid, wrap
 from kagscope.figures.study import first_layer
@@ -36,6 +36,7 @@ def plot_phase(
     layer: str | None = None,
     selection: str = "all",
     measure: str | None = None,
+    accuracy: str = "accuracy",
     ax: Axes | None = None,
 ) -> Axes:
     """Map of a score over two axes of a study, each field with its number; means over everything else.
@@ -46,6 +47,7 @@ def plot_phase(
         x, y: two of the axes.
         score, k, layer, selection: which score; the first layer by default.
         measure: "ratio" to initialisation or "value"; the ratio where there is one.
+        accuracy: what test accuracy is called: "R²" of a regression.
         ax: where to draw; a new figure by default.
 
     Raises:
@@ -77,19 +79,19 @@ def plot_phase(
         slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         ax.set_xticks(range(len(names)), names, **(slanted if sum(map(len, names)) > 20 else {}))
         ax.set_yticks(range(len(rows)), [value_label(value) for value in rows])
-        ax.set_xlabel(x.replace("_", " "))
-        ax.set_ylabel(y.replace("_", " "))
-        ax.set_title(_title(score, k, measure), fontsize=8)
+        ax.set_xlabel(axis_label(x, unit=True))
+        ax.set_ylabel(axis_label(y, unit=True))
+        ax.set_title(_title(score, k, measure, accuracy), fontsize=8)
     return ax
 
 
-def figure_phase(summary: pd.DataFrame, x: str, y: str, layer: str | None = None) -> Figure:
-    """:func:`plot_phase` for accuracy (R² of a regression) and the main scores of one layer."""
+def figure_phase(summary: pd.DataFrame, x: str, y: str, layer: str | None = None, accuracy: str = "accuracy") -> Figure:
+    """:func:`plot_phase` for accuracy (called ``accuracy``: "R²" of a regression) and the main scores of one layer."""
     layer = layer if layer is not None else first_layer(summary)
     names = [value_label(value) for value in _sort(summary[x])]
 
     def draw(score: str, k: int, ax: Axes) -> None:
-        plot_phase(summary, x=x, y=y, score=score, k=k, layer=layer, ax=ax)
+        plot_phase(summary, x=x, y=y, score=score, k=k, layer=layer, accuracy=accuracy, ax=ax)
 
     height = 0.22 * summary[y].nunique() + 0.5
     slanted = 0.05 * max(map(len, names)) if sum(map(len, names)) > 20 else 0.0
@@ -121,9 +123,9 @@ def _sort(values: pd.Series[Any]) -> Sequence[Any]:
     return sorted(found) if all(isinstance(value, int | float | np.number) for value in found) else found
 
 
-def _title(score: str, k: int, measure: str) -> str:
+def _title(score: str, k: int, measure: str, accuracy: str) -> str:
     if score == "accuracy":
-        return "test accuracy or R²"
+        return f"test {accuracy}"
     name = {"pr": "PR", "rr_pr": "rotation ratio", "kl_uniform": "KL"}.get(score, score_label(score))
     ratio = " / initial" if measure == "ratio" else ""
     return f"{name}{ratio}" + (f" (k = {k})" if k else "")

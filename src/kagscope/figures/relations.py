@@ -12,7 +12,7 @@ from scipy import stats
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import PITCH, plot_correlations
-from kagscope.figures.labels import outcome_label, short_label
+from kagscope.figures.labels import axis_label, outcome_label, short_label
 from kagscope.figures.looks import line_looks
 from kagscope.figures.study import net_means
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, new_axes, new_figure, style
@@ -80,7 +80,7 @@ def plot_relation(
                 linestyle="",
                 markersize=3.5,
                 alpha=0.8,
-                label=f"{by.replace('_', ' ')} {group}",
+                label=f"{axis_label(by)} {group}",
             )
         what = f"{short_label(score)}{f', k = {k}' if k else ''},\n{layer or 'whole net'}"
         ax.set_xlabel(what + (", trained / initial" if measure == "ratio" else ""))
@@ -93,10 +93,11 @@ def plot_relation(
     return ax
 
 
-def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame) -> Figure:
+def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, by: str = "width") -> Figure:
     """:func:`plot_correlations` of up to three outcomes, and below each :func:`plot_relation` of its strongest correlation.
 
-    Outcomes are test accuracy, the generalisation gap and the attack whose accuracies spread most, as far as the table has them.
+    Outcomes are test accuracy, the generalisation gap and the attack whose accuracies spread most, as far as the table has them;
+    ``by`` is the column of ``runs`` that colours and markers tell.
 
     Raises:
         NothingToPlot: the table of relations is empty.
@@ -116,18 +117,19 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
         for outcome, ax in zip(outcomes, forests, strict=True):
             plot_correlations(relations, outcome=outcome, ax=ax, legend=False)
         most = [_strongest(select(relations, outcome=outcome)) for outcome in outcomes]
-        panels = [(ax, partial(_scatter, nets, runs, relations, one)) for ax, one in zip(scatters, most, strict=True)]
+        panels = [(ax, partial(_scatter, nets, runs, relations, by, one)) for ax, one in zip(scatters, most, strict=True)]
         draw_each([(*panel, "not measured") for panel in panels])
         figure_legend(lower, scatters[0].get_legend_handles_labels()[0])
     return figure
 
 
-def _scatter(nets: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, most: dict[Any, Any], ax: Axes) -> Axes:
+def _scatter(nets: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, by: str, most: dict[Any, Any], ax: Axes) -> Axes:
     which: dict[str, Any] = {
         "score": str(most["score"]),
         "k": int(most["k"]),
         "layer": str(most["layer"]),
         "measure": str(most["measure"]),
+        "by": by,
     }
     return plot_relation(nets, runs, outcome=str(most["outcome"]), relations=relations, ax=ax, legend=False, **which)
 

@@ -25,7 +25,7 @@ from kagscope.figures.style import (
     style,
     width_for,
 )
-from kagscope.tables.means import final, layers_with, select, with_scale
+from kagscope.tables.means import final, layers_of, layers_with, select, with_scale
 
 
 def plot_pr_by_radius(
@@ -62,7 +62,7 @@ def plot_pr_by_radius(
     largest = float(table["scale"].max())
     whole = float(np.hypot(image_shape[-2] - 1, image_shape[-1] - 1)) if image_shape else 0.0
     table["scale"] = table["scale"].fillna(whole if whole > 1.05 * largest else 1.25 * largest)
-    return _plot_ratios(table, Settings.of(means), score, training, "ball radius (pixels)", ax, legend)
+    return _plot_ratios(table, Settings.of(means), score, k, training, "ball radius (pixels)", ax, legend)
 
 
 def plot_pr_by_distance(
@@ -85,7 +85,7 @@ def plot_pr_by_distance(
     means = study_means(results)
     table = _by_scale(means, "apart", layer, k, score)
     table["scale"] = table["scale"].fillna(0.0)
-    return _plot_ratios(table, Settings.of(means), score, training, "minimum distance between columns (pixels)", ax, legend)
+    return _plot_ratios(table, Settings.of(means), score, k, training, "minimum distance between columns (pixels)", ax, legend)
 
 
 def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
@@ -106,6 +106,7 @@ def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: in
         ax.set_yscale("log")
         ax.set_ylim(counts["value"].min() / 3, counts["value"].max() * 3)
         log_ticks(ax)
+        _name_scales(ax, counts.reset_index())
         ax.set_ylabel("valid " + {1: "columns", 2: "pairs", 3: "triples"}.get(k, "subsets"))
         ax.set_xlabel("minimum distance between columns (pixels)")
     return ax
@@ -134,7 +135,7 @@ def plot_k_comparison(
     if not table["ratio"].notna().any():
         raise NothingToPlot(f"no ratio of {score} for selection {selection}")
     table = table.assign(scale=table["k"].astype(float))
-    ax = _plot_ratios(table, Settings.of(means), score, training, "order k of the minors", ax, legend)
+    ax = _plot_ratios(table, Settings.of(means), score, 0, training, "order k of the minors", ax, legend)
     orders = sorted(int(k) for k in table["k"].unique())
     ax.set_xticks(orders, [str(k) for k in orders])
     return ax
@@ -208,8 +209,8 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
         if measure == "ratio":
             reference_line(ax, 1.0)
         ax.set_xticks(sorted(means["x"].unique()))
-        ax.set_xlabel("largest distance in a pair of columns" if axis == "ball" else "least distance in a pair of columns")
-        ax.set_ylabel(measure_label(score, measure, names=("model", "baseline")))
+        ax.set_xlabel("ball radius" if axis == "ball" else "minimum distance between columns")
+        ax.set_ylabel(measure_label(score, measure, k, names=("model", "baseline")))
         legend_above(ax, len(looks))
     return ax
 
@@ -224,19 +225,31 @@ def _by_scale(means: pd.DataFrame, kind: str, layer: str | None, k: int, score: 
 
 
 def _plot_ratios(
-    table: pd.DataFrame, settings: Settings, score: str, training: str | None, xlabel: str, ax: Axes | None, legend: bool
+    table: pd.DataFrame,
+    settings: Settings,
+    score: str,
+    k: int,
+    training: str | None,
+    xlabel: str,
+    ax: Axes | None,
+    legend: bool,
 ) -> Axes:
-    """Ratios against ``scale``, a line for each setting; ``all`` is named so on the axis."""
+    """Ratios of one layer against ``scale``, a line for each setting; ``all`` is named so on the axis."""
     with style():
         ax = new_axes(ax)
         draw_means(ax, tidy(table, "scale", "ratio", SETTING), settings.looks(training))
         reference_line(ax, 1.0)
-        places = table.drop_duplicates("scale").sort_values("scale")
-        named = zip(places["selection"], places["scale"], strict=True)
-        ax.set_xticks(places["scale"], ["all" if selection == "all" else f"{scale:g}" for selection, scale in named])
+        _name_scales(ax, table)
         ax.set_xlabel(xlabel)
-        ax.set_ylabel(measure_label(score, "ratio"))
+        ax.set_ylabel(measure_label(score, "ratio", k))
         if legend:
             handles = settings.handles(training)
-            legend_above(ax, len(handles), handles)
+            legend_above(ax, len(handles), handles, layer_label(layers_of(table)[0]))
     return ax
+
+
+def _name_scales(ax: Axes, table: pd.DataFrame) -> None:
+    """Ticks where something was measured; ``all`` is named so."""
+    places = table.drop_duplicates("scale").sort_values("scale")
+    named = zip(places["selection"], places["scale"], strict=True)
+    ax.set_xticks(places["scale"], ["all" if selection == "all" else f"{scale:g}" for selection, scale in named])

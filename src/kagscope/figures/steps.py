@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,8 +13,8 @@ from matplotlib.figure import Figure
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import draw_by_step, measure_label, tidy
-from kagscope.figures.labels import layer_label
-from kagscope.figures.looks import Settings, layer_looks, legend_line, value_label
+from kagscope.figures.labels import axis_label, layer_label
+from kagscope.figures.looks import Settings, layer_looks, legend_line, line_looks, value_label
 from kagscope.figures.panels import Panel, draw_grid, study_panels, wrap
 from kagscope.figures.study import SETTING, first_layer, net_means, study_means
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, new_axes, style, width_for
@@ -31,14 +30,14 @@ class Followed(NamedTuple):
     score: str
     k: int
     measure: str
-    label: str
+    label: str  # where {k} stands for the order
 
 
 SCORES = (
-    Followed("pr", 2, "ratio", "PR\ntrained / initial"),
-    Followed("kl_uniform", 2, "difference", "KL from uniform\ntrained − initial (nats)"),
-    Followed("rr_pr", 2, "value", "rotation ratio\nof PR"),
-    Followed("zero_rows", 1, "value", "zero rows\n(fraction)"),
+    Followed("pr", 2, "ratio", "PR, k = {k}\ntrained / initial"),
+    Followed("kl_uniform", 2, "difference", "KL, k = {k}, trained\n− initial (nats)"),
+    Followed("rr_pr", 2, "value", "rotation ratio\nof PR, k = {k}"),
+    Followed("zero_rows", 1, "value", "zero rows, k = {k}\n(fraction)"),
 )
 ACCURACY = Followed("accuracy", 0, "value", "test accuracy")
 
@@ -72,15 +71,18 @@ def plot_score_by_step(
         NothingToPlot: the score was measured at fewer than two steps.
     """
     means = study_means(results)
-    chosen = select(means, score=score, layer=first_layer(means) if layer is None else layer, selection=selection)
-    table = tidy(chosen[chosen["k"].isin([0, k])], "step", measure, SETTING)
+    layer = first_layer(means) if layer is None else layer
+    chosen = select(means, score=score, layer=layer, selection=selection)
+    chosen = chosen[chosen["k"].isin([0, k])]
+    order = int(chosen["k"].max()) if len(chosen) else k
+    table = tidy(chosen, "step", measure, SETTING)
     settings = Settings.of(means)
     with style():
         ax = new_axes(ax)
-        _along(table, settings.looks(training), Followed(score, 0, measure, measure_label(score, measure)), ax)
+        _along(table, settings.looks(training), Followed(score, order, measure, measure_label(score, measure, order)), ax)
         if legend:
             handles = settings.handles(training)
-            legend_above(ax, len(handles), handles)
+            legend_above(ax, len(handles), handles, layer_label(layer) if layer else "")
     return ax
 
 
@@ -110,7 +112,7 @@ def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, ...]) -
             plot_score_by_step(
                 means, score=first.score, measure=first.measure, layer=layer, training=training, ax=ax, legend=False
             )
-            ax.set_ylabel(first.label)
+            ax.set_ylabel(first.label.format(k=first.k))
 
         return study_panels(along, draw, score=first.score)
     columns = {layer_label(layer): _of_layer(along, layer) for layer in layers_with(along, [one.score for one in scores])}
@@ -145,18 +147,17 @@ def figure_dynamics(
     axes = {name: f"axis_{name}" for name in (by, along) if name is not None}
     values = runs.astype({"run": str}).set_index("run")[list(axes)].rename(columns=axes)
     means = study_means(nets.astype({"run": str}).join(values, on="run"), list(axes.values()))
-    means = _of_layer(means, first_layer(means) if layer is None else layer)
-    lines = _some(runs[by], MOST_LINES)
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
-    looks = {value: {"color": colour, "marker": "o"} for value, colour in zip(lines, colours, strict=True)}
+    layer = first_layer(means) if layer is None else layer
+    means = _of_layer(means, layer)
+    looks = line_looks(_some(runs[by], MOST_LINES))
     columns = {"": means}
     if along is not None:
         shown = _some(runs[along], MOST_COLUMNS)
-        columns = {f"{along} {value_label(value)}": means[means[axes[along]] == value] for value in shown}
+        columns = {f"{axis_label(along)} {value_label(value)}": means[means[axes[along]] == value] for value in shown}
     scores = [*(one for one in SCORES if _steps(means, one)), ACCURACY._replace(label=f"test {accuracy}")]
     handles = [legend_line(label=value_label(value), **look) for value, look in looks.items()]
     width = max(3.6, min(DOUBLE_COLUMN, 2.5 * len(columns)))
-    return _grid(columns, axes[by], looks, scores, width, handles=handles, legend=by.replace("_", " "))
+    return _grid(columns, axes[by], looks, scores, width, handles=handles, legend=f"{layer_label(layer)}, {axis_label(by)}")
 
 
 def plot_by_step(
@@ -235,7 +236,7 @@ def _along(means: pd.DataFrame, looks: Mapping[Any, Any], one: Followed, ax: Axe
         known = "test accuracy was recorded" if one.score == "accuracy" else f"{one.score} was measured"
         raise NothingToPlot(f"{known} at fewer than two training steps")
     draw_by_step(ax, means, looks, one.score, one.measure)
-    ax.set_ylabel(one.label)
+    ax.set_ylabel(one.label.format(k=one.k))
 
 
 def _of_layer(means: pd.DataFrame, layer: str) -> pd.DataFrame:
@@ -259,7 +260,7 @@ def _grid(
             chosen = select(table, score=one.score, selection="all")
             means = tidy(chosen[chosen["k"].isin([0, one.k])], "step", one.measure, hue)
             absent = "not recorded" if one.score == "accuracy" else "not measured"
-            row.append(Panel(partial(_along, means, looks, one), "" if place else title, one.label, absent))
+            row.append(Panel(partial(_along, means, looks, one), "" if place else title, one.label.format(k=one.k), absent))
         rows.append(row)
     return draw_grid(rows, width, 1.25 * len(rows) + 0.7, sharex=True, sharey="row", **legend)
 

@@ -82,14 +82,18 @@ def plot_window_map(
         ax.set_xlabel("pixel column")
         ax.set_ylabel("pixel row")
         if colorbar:
-            add_colorbar(image, [ax], f"{short_label(score)} in window, trained / initial")
+            shown = layer_label(str(table["layer"].iloc[0]), k)
+            add_colorbar(image, [ax], f"{short_label(score)} in window, trained / initial\n({shown})")
     return ax
 
 
-def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
+def figure_window_map(
+    results: pd.DataFrame, image_shape: Sequence[int], names: tuple[str, str] = ("trained", "initial")
+) -> Figure:
     """A map for each layer and training of the largest width, with one colour scale.
 
-    Rows are layers and columns trainings; where there are many trainings, each layer takes several rows.
+    Rows are layers and columns trainings; where there are many trainings, each layer takes several rows. ``names`` are those of
+    the networks compared.
     """
     means = study_means(results)
     table = windows(final(select(means, score="pr")))
@@ -107,8 +111,8 @@ def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Fi
     norm = ratio_norm(np.concatenate([grid.ravel() for grid in grids]))
     panel = min(2.3, (DOUBLE_COLUMN - 1.2) / columns)
     tall = panel * min(1.0, image_shape[-2] / image_shape[-1])
-    names = [wrap_name(training, int(15 * panel)) for training in trainings]
-    lines = 1 + max(name.count("\n") for name in names)
+    below = [wrap_name(training, int(15 * panel)) for training in trainings] if len(trainings) > 1 else [""]
+    lines = 1 + max(name.count("\n") for name in below)
     shown: dict[str, Any] = {"k": k, "width": width, "image_shape": image_shape, "norm": norm, "colorbar": False}
 
     def draw(layer: str, training: str, ax: Axes) -> None:
@@ -117,14 +121,15 @@ def figure_window_map(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Fi
 
     panels: list[Sequence[Panel]] = []
     for layer in layers:
-        above = f"{layer_label(layer)}\n" if len(layers) > 1 else ""
-        titled = zip(trainings, names, strict=True)
-        panels += wrap([Panel(partial(draw, layer, training), above + name) for training, name in titled], columns)
+        above = layer_label(layer) if len(layers) > 1 or len(trainings) == 1 else ""
+        titled = zip(trainings, below, strict=True)
+        panels += wrap([Panel(partial(draw, layer, training), f"{above}\n{name}".strip()) for training, name in titled], columns)
     height = (tall + 0.14 * lines + 0.3) * len(panels) + 0.4
     figure = draw_grid(panels, panel * columns + 1.2, height, sharex=True, sharey=True, title_look={"fontsize": 7.5})
     with style():
         image = next(ax.images[0] for ax in figure.axes if ax.images)
-        add_colorbar(image, figure.axes, f"PR in window, trained / initial (width {width}, k = {k})")
+        width_of = f"width {width}, " if len(widths_of(table)) > 1 else ""
+        add_colorbar(image, figure.axes, f"PR in window, {' / '.join(names)} ({width_of}k = {k})")
     return figure
 
 

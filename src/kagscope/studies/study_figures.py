@@ -48,20 +48,22 @@ def study_figures(
     from kagscope.figures.write import draw_all
     from kagscope.tables.means import layers_of
 
+    most = sorted(axes, key=lambda name: -summary[name].nunique())
+    coloured = "width" if "width" in axes or not most else most[0]
     drawn: dict[str, Callable[[], Figure]] = {
-        "relations": partial(figure_relations, results, runs, related),
+        "relations": partial(figure_relations, results, runs, related, coloured),
         "robustness": partial(figure_robustness, runs),
     }
-    most = sorted(axes, key=lambda name: -summary[name].nunique())
+    accuracy = accuracy_name(runs["data"])
     numeric = [name for name in most if pd.api.types.is_numeric_dtype(summary[name])]
     mapped = _learning(summary, most[:2])
     for layer in [name for name in layers_of(summary) if name]:
         if len(most) > 1:
-            drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, mapped, most[0], most[1], layer)
+            drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, mapped, most[0], most[1], layer, accuracy)
         for name in numeric:
             others = [other for other in axes if other != name]
             if not others or len(summary[others].drop_duplicates()) <= FEW_LINES:
-                drawn[f"by_{name}_{safe_name(layer)}"] = partial(figure_by_axis, summary, name, layer)
+                drawn[f"by_{name}_{safe_name(layer)}"] = partial(figure_by_axis, summary, name, layer, accuracy)
     if axes and len(occurs):
         by, along = two_axes(occurs, axes)
         assert by is not None
@@ -74,7 +76,7 @@ def study_figures(
                 by,
                 along,
                 layer,
-                accuracy_name(runs["data"]),
+                accuracy,
             )
     write_all(draw_all(drawn)[0], folder / "figures")
 

@@ -34,7 +34,7 @@ const Page = {
   shown: (s) => Page.settings().some((one) => one.width === s.width && one.training === s.training),
   one: (key) => (Page.state[key] === Page.ALL ? { width: Page.set.widths.at(-1), training: Page.set.trainings[0] }[key] : Page.state[key]),
   look({ width, training }) {
-    const { set } = Page, byWidth = set.trainings.length - set.controls.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), name = Page.named(width, training);
+    const { set } = Page, byWidth = set.widths.length > 1 && set.trainings.length - set.controls.length <= 2, w = set.widths.indexOf(width), t = set.trainings.indexOf(training), name = Page.named(width, training);
     if (Page.alone()) return { name: Page.names[0], colour: "c0", dashed: false, hollow: false };
     if (set.controls.includes(training)) { // grey, from the widest: dashed and full, drawn through and hollow, dashed and hollow
       const place = set.widths.length - 1 - w;
@@ -69,7 +69,7 @@ const Page = {
     const worst = Math.max(0, ...sampled.map(({ s, i }) => Math.abs(Page.at(s, "stderr", i) / Page.at(s, "value", i)) || 0));
     if (sampled.length) said.push(`~ ${sampled.length} of these ${found.length} means were sampled; sampling errors are at most ${Format.number(100 * worst, 2)}% of the value.`);
     if (none) said.push(`${none} undefined values were left out of these means (see How computed).`);
-    if (found.length && found.every(({ s, i }) => Page.at(s, "value_low", i) === null)) said.push("One network each: there are no intervals.");
+    if (found.length && found.every(({ s, i }) => Page.at(s, "value_low", i) === null)) said.push(`One ${Page.set.thing === "layer" ? "network" : Page.set.thing} each: there are no intervals.`);
     if (Page.every().length > Page.FEW) said.push(`${Page.FEW} of ${Page.every().length} settings are drawn; choose a width or a training above.`);
     Dom.one(`[data-note=${host}]`).textContent = said.join(" ");
   },
@@ -113,7 +113,7 @@ const Page = {
 
 // each control: what may be chosen given the choices before it, and how a choice is named
 const CONTROLS = {
-  layer: { label: "layer", options: () => Page.set.layers, name: (v) => v || "whole net", get start() { return Page.strongest(); } },
+  layer: { get label() { return Page.set.thing; }, options: () => Page.set.layers, name: (v) => v || "whole net", get start() { return Page.strongest(); } },
   score: { label: "score", options: () => Page.unique(Page.here().map((s) => s.score)).sort((a, b) => Page.order.get(a) - Page.order.get(b)), name: (v) => Page.scoreLabel(v), start: "pr" },
   k: { label: "order k", options: () => Page.numbers(Page.here((s) => s.score === Page.state.score).map((s) => s.k)), name: (v) => (v ? String(v) : "none"), start: 2 },
   measure: { label: "show", options: () => ["ratio", "difference", "value"].filter((name) => name === "value" || Page.here(Page.ofLayer).some((s) => s.data[Page.column[name]].some((v) => v !== null))), name: (v) => Page.WORDS[v] },
