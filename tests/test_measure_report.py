@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 from torch import Tensor, nn
 
 import kagscope as kag
@@ -133,10 +134,21 @@ def test_page_csv_and_notebook(tmp_path: Path, report: kag.Report, token_report:
         page = one.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
         assert re.findall(r"(?:src|href)=[\"'](?!#|data:)|url\((?!data:)|https?://(?!www\.w3\.org/)|@import", page) == []
         assert "<html" in page
+        captions = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
+        assert captions
+        assert not any("seeds" in one or "figures/" in one for one in captions)  # there are neither
         table = pd.read_csv(one.to_csv(tmp_path / "table.csv"), keep_default_na=False, na_values=["", "nan"])
         assert table.columns.tolist() == one.table.columns.tolist()
         np.testing.assert_allclose(table["value"], one.table["value"], rtol=1e-14)
     assert "spare" in report._repr_html_()
+
+
+def test_figures_of_a_report_find_the_order_of_what_they_draw() -> None:
+    model, x = zoo.seeded(zoo.mlp), zoo.numbers(4, 5)
+    report = kag.measure(model, x, layers="1", k=1, progress=False)
+    for draw in (report.plot_layers, report.plot_depth, report.plot_zipf, report.plot_histogram):
+        assert "k = 1" in " ".join(text.get_text() for text in draw().figure.findobj(Text)), draw
+    assert report.plot_layers("effective_rank").get_ylabel() == "effective rank"
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

@@ -242,6 +242,14 @@ def test_the_json_of_a_spec_read_back_is_the_spec(options: dict[str, Any]) -> No
     assert changed.with_(k=spec.k, rel_error=spec.budget.rel_error).id == spec.id
 
 
+def test_help_describes_every_field() -> None:
+    for kind in (kag.MeasureSpec, kag.Budget):
+        lines = str(kind.__doc__).splitlines()
+        assert {name for name in kind.model_fields if any(line.strip().startswith(f"{name}: ") for line in lines)} == set(
+            kind.model_fields
+        )
+
+
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(Exception, match="frozen"):
         MeasureSpec().k = (2,)

@@ -62,10 +62,11 @@ def measure(
             False shows nothing. What will take more than a minute is announced first, with an estimate.
         **options: the fields of :class:`kagscope.MeasureSpec` and of its budget, instead of ``spec``: ``layers``, ``layer_map``,
             ``k``, ``selections``, ``image_shape``, ``points`` (of a loader the first ones, at most 100 by default), ``tokens``,
-            ``scores`` (names, or your own functions of :class:`kagscope.Moments`), ``rel_error``, ….
+            ``scores`` (names, or your own functions of :class:`kagscope.Moments`), ``rel_error``, …. All of them:
+            ``help(kagscope.MeasureSpec)`` and ``help(kagscope.Budget)``.
 
     Returns:
-        A :class:`Report`.
+        A :class:`Report`: print it for the main scores and what to distrust, or see its ``table``, ``summary()``, ``to_html()``.
 
     Raises:
         InputError: a model, layer, input or option that cannot be used; raised before the work starts where that is possible.
@@ -107,7 +108,7 @@ def measure_series(
             (:func:`kagscope.loading.find_checkpoints`); or weights by step: files, state dicts or models.
         inputs: see :func:`measure`.
         spec: what to measure, whole; "quick" is a first look within seconds, in which options change what they name.
-        baseline: "first" is the first checkpoint that can be measured; else as of :func:`measure`.
+        baseline: "first" is the first checkpoint that can be measured; otherwise as for :func:`measure`.
         baseline_seeds: of "reinit".
         labels: (inputs,) classes, for kernel alignment.
         progress: a callable that gets each checkpoint and layer.

@@ -21,7 +21,7 @@ ONE_RANDOM = "one network initialised anew"
 
 
 def caveats(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str, Any]) -> list[Finding]:
-    """Arguments as of a report: its table, its summary, its provenance."""
+    """Arguments are those of a report: its table, its summary, its provenance."""
     of_numbers = [*_rank_one(summary), *_undefined_caveats(table), *_large_errors(table)]
     if provenance.get("matrices"):  # there is no network, no training, no point
         return of_numbers

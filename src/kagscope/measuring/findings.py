@@ -131,7 +131,8 @@ def _ratios(summary: pd.DataFrame, each: str) -> Iterator[Finding]:
     )
     if apart:  # of single Jacobians there are no intervals
         yield Finding(
-            f"PR is above the baseline's in {len(clear)} of {len(chosen)} layers, beyond the 95% interval over points.",
+            f"PR is more than {LEAST_RATIO:.0%} above the baseline's, with a 95% interval over points above 1, "
+            f"in {len(clear)} of {len(chosen)} layers.",
             code="layers_above_baseline",
             layers=len(clear),
             of=len(chosen),
@@ -190,7 +191,7 @@ def _sampling_findings(table: pd.DataFrame) -> Iterator[Finding]:
     error = float((sampled["stderr"] / sampled["value"].abs()).replace([np.inf], np.nan).median())
     names = by_order(zip(sampled["score"].astype(str), sampled["k"], strict=True))
     yield Finding(
-        f"Sampled, with a median standard error of {error:.2%}: {names}; all other numbers are exact, up to rounding.",
+        f"These are sampled, with a median standard error of {error:.2%}: {names}; all others are exact, up to rounding.",
         code="sampled",
         count=len(sampled),
         of=len(table),

@@ -47,7 +47,9 @@ def overview(summary: pd.DataFrame) -> pd.DataFrame:
     places = {name: list(dict.fromkeys(row[name] for row in rows)) for name in ORDER}
     rows.sort(key=lambda row: [places[name].index(row[name]) for name in ORDER])  # steps of the same map together, in their order
     table = pd.DataFrame(rows, columns=list(HEADINGS))
-    return table[[name for name in HEADINGS if not table[name].isin(["", UNDEFINED]).all()]]
+    table = table[[name for name in HEADINGS if not table[name].isin(["", UNDEFINED]).all()]]
+    several = minors["ratio_low"].notna().any() if "ratio_low" in minors else False
+    return table if several else table.rename(columns={RATIO: RATIO.partition(" (")[0]})
 
 
 def interval(row: Any) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from kagscope.base.errors import DataError
 from kagscope.measuring.overview import SCORES
+from kagscope.measuring.printed import printed
 from kagscope.report.numbers import number_cell, text_cell
 from kagscope.report.page import write_report
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
@@ -57,21 +58,25 @@ def write_page(report: Report, path: str | os.PathLike[str], follow: int | None 
     }
     about_layers = _layer_table(report)
     along = " along its training" if report.steps else ""
+    results = table.astype(RESULT_COLUMNS)[[*RESULT_COLUMNS, *({"token"} & set(table.columns))]]
     return write_report(
         Path(path),
-        results=table.astype(RESULT_COLUMNS)[[*RESULT_COLUMNS, *({"token"} & set(table.columns))]],
+        results=results,
         curves=curves.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)],
         claims=[],
         provenance={
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')}{along}",
             "summary": _sentence(report),
             "without": ["claims", "runs", *(name for name, absent in empty.items() if absent)],
-            "names": ("model", "baseline"),
+            "names": ("matrix", "rotated") if about.get("matrices") else ("model", "baseline"),
+            "thing": about_layers["head"][0],
             "intervals": "points",
             "follow": follow,
-            "exhibits": [("layers", "Layers", "layers.html", about_layers)] if about_layers["rows"] else [],
+            "exhibits": [("layers", about_layers["title"], "layers.html", about_layers)] if about_layers["rows"] else [],
             "numbers": "every single number is in the report's table: report.save(folder) or report.to_csv(file) keeps it.",
             "findings": report.findings,
+            "figures": (),
+            "printed": printed(report, results),
             "image_shape": list(shape) if shape else None,
             "units": {RUN["run"]: report.units} if not report.units.empty else {},
             "versions": about.get("versions"),
@@ -126,5 +131,6 @@ def _layer_table(report: Report) -> dict[str, Any]:
     interval = ", with its 95% interval from and to" if len(ends) > 1 else ""
     ratio = f"/ baseline is PR over the baseline's{interval}; " if against else ""
     note = f"{means}{ratio}~ stands before what was sampled. A click on a heading sorts; CSV saves what is shown."
-    head = ["layer", "k", *(["columns"] if several else []), *(name for part in heads for name in part), "how"]
-    return {"label": "the main scores of each layer", "note": note, "head": head, "rows": rows}
+    thing, title = ("matrix", "Matrices") if report.provenance.get("matrices") else ("layer", "Layers")
+    head = [thing, "k", *(["columns"] if several else []), *(name for part in heads for name in part), "how"]
+    return {"title": title, "label": f"the main scores of each {thing}", "note": note, "head": head, "rows": rows}

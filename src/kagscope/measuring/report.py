@@ -169,7 +169,10 @@ class Report:
         shown = self.overview().get("columns", pd.Series(["all"])).tolist()
         if not (hidden := [one for one in measured if one not in shown]):
             return []
-        return [f"(measured too: {listing(hidden)}; all of them in .summary())"]
+        named = [one for one in hidden if not one.startswith("window(")]
+        if windows := len(hidden) - len(named):
+            named.append(f"{windows} windows" if windows > 1 else hidden[-1])
+        return [f"(also measured: {listing(named)}; .summary() has all of them)"]
 
     def _repr_html_(self) -> str:
         table = self.overview().to_html(index=False, border=0, escape=True)
@@ -182,7 +185,9 @@ class Report:
         about, steps = self.provenance, self.steps
         measured = sum(not one["reason"] for one in self.layers)
         if about.get("matrices"):
-            return f"{about['model']}: {measured} matrices, baseline {about['baseline']}, {about['seconds']:.3g} s"
+            matrices = "1 matrix" if measured == 1 else f"{measured} matrices"
+            named = f"{about['model']}: " if about["model"] != matrices else ""
+            return f"{named}{matrices}, baseline {about['baseline']}, {about['seconds']:.3g} s"
         course = f"steps {', '.join(map(str, steps[:12]))}{', …' if len(steps) > 12 else ''}, " if steps else ""
         return (
             f"{about.get('model', 'model')}: {course}{measured} of {len(self.layers)} layers, {about.get('points', '?')} points, "
@@ -235,17 +240,20 @@ class Report:
         order = int(chosen["k"].iloc[0])
         return plot_by_step(chosen, score=score, k=order, selection=selection, measure=measure, onsets=onsets, ax=ax)
 
-    def plot_scales(self, score: str = "pr", k: int = 2, axis: str = "ball", ax: Axes | None = None) -> Axes:
-        """A score over the baseline's against ball radius or minimum distance ("apart"), a line for each layer."""
+    def plot_scales(self, score: str = "pr", k: int | None = None, axis: str = "ball", ax: Axes | None = None) -> Axes:
+        """A score over the baseline's against ball radius or minimum distance ("apart"), a line for each layer.
+
+        Here as below ``k`` is 2 by default where the score was measured for it, else the largest order.
+        """
         from kagscope.figures.scales import plot_scales
 
-        return plot_scales(self._last_summary(), score=score, k=k, axis=axis, ax=ax)
+        return plot_scales(self._last_summary(), score=score, k=self._order(k, score), axis=axis, ax=ax)
 
-    def plot_layers(self, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None) -> Axes:
-        """A score of every layer, beside the baseline's."""
+    def plot_layers(self, score: str = "pr", k: int | None = None, selection: str = "all", ax: Axes | None = None) -> Axes:
+        """A score of every layer, beside the baseline's; also of one that is not about minors, such as "effective_rank"."""
         from kagscope.figures.layers import plot_layers
 
-        return plot_layers(self._last_summary(), score=score, k=k, selection=selection, ax=ax)
+        return plot_layers(self._last_summary(), score=score, k=self._order(k, score), selection=selection, ax=ax)
 
     def plot_depth(self, score: str = "pr", k: int | None = None, selection: str = "all", ax: Axes | None = None) -> Axes:
         """A score against depth, block by block, of the model and of its baseline, with intervals over points and tokens.
@@ -258,29 +266,25 @@ class Report:
         """
         from kagscope.figures.layers import plot_depth
 
-        summary = self._last_summary()
-        if k is None:
-            chosen = _select(main_order(summary), score=score, selection=selection)
-            k = int(chosen["k"].iloc[0])
-        return plot_depth(summary, score=score, k=k, selection=selection, ax=ax)
+        return plot_depth(self._last_summary(), score=score, k=self._order(k, score), selection=selection, ax=ax)
 
-    def plot_zipf(self, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
+    def plot_zipf(self, layer: str | None = None, k: int | None = None, ax: Axes | None = None) -> Axes:
         """Row means of the k-minor matrix by falling rank, model and baseline."""
         from kagscope.figures.distributions import plot_zipf
 
-        return plot_zipf(self._last_curves(), layer=layer, k=k, ax=ax)
+        return plot_zipf(self._last_curves(), layer=layer, k=self._curve_order(k), ax=ax)
 
-    def plot_histogram(self, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
+    def plot_histogram(self, layer: str | None = None, k: int | None = None, ax: Axes | None = None) -> Axes:
         """Sizes of the k-minors, model and baseline, at the points where every minor was looked at."""
         from kagscope.figures.distributions import plot_minor_histogram
 
-        return plot_minor_histogram(self._last_curves(), layer=layer, k=k, ax=ax)
+        return plot_minor_histogram(self._last_curves(), layer=layer, k=self._curve_order(k), ax=ax)
 
-    def plot_tokens(self, layer: str | None = None, score: str = "pr", k: int = 2, ax: Axes | None = None) -> Axes:
+    def plot_tokens(self, layer: str | None = None, score: str = "pr", k: int | None = None, ax: Axes | None = None) -> Axes:
         """A score over the baseline's against the token, with 95% intervals over points."""
         from kagscope.figures.layers import plot_tokens
 
-        return plot_tokens(self._last().table, layer=layer, score=score, k=k, ax=ax)
+        return plot_tokens(self._last().table, layer=layer, score=score, k=self._order(k, score), ax=ax)
 
     # -- files -------------------------------------------------------------------------------------------------------------------
 
@@ -322,6 +326,14 @@ class Report:
 
     def _names(self) -> list[str]:
         return [str(one["name"]) for one in self.layers]
+
+    def _order(self, k: int | None, score: str) -> int:
+        """The order asked for, or the one that stands for the score. Raises :class:`InputError` where it was not measured."""
+        return k if k is not None else int(_select(main_order(self._last_summary()), score=score)["k"].iloc[0])
+
+    def _curve_order(self, k: int | None) -> int:
+        orders = {int(order) for order in self._last_curves()["k"].unique()}
+        return k if k is not None else 2 if 2 in orders or not orders else max(orders)
 
     def _last(self) -> Report:
         return self.at(self.steps[-1]) if self.steps else self

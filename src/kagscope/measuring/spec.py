@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any, Self
 
 import numpy as np
@@ -28,11 +30,18 @@ MODES = ("eval", "train")
 PRECISIONS = ("float64", "model")
 MAX_K = 6
 QUICK: dict[str, Any] = {"points": 5, "tokens": 4, "rel_error": 0.01, "rotation_points": 0, "exact_minors": 1e8}
+INDENT: dict[str, Any] = {"initial_indent": "    ", "subsequent_indent": "        "}
 ScoreFunction = Callable[[Any], Any]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """The descriptions of the fields, for ``help()`` too."""
+        fields = [fill(f"{name}: {field.description}", 120, **INDENT) for name, field in cls.model_fields.items()]
+        cls.__doc__ = "\n".join([inspect.getdoc(cls) or "", "", "Fields:", *fields])
 
 
 class Budget(_Strict):

@@ -27,7 +27,7 @@ def comparison_section(comparisons: pd.DataFrame, axis: str, file: str = "") -> 
     """A section for :func:`~kagscope.report.page.write_report`'s ``exhibits``.
 
     Args:
-        comparisons: as of :func:`kagscope.studies.inference.comparisons.comparisons`.
+        comparisons: what :func:`kagscope.studies.inference.comparisons.comparisons` returns.
         axis: whose categories are shown.
         file: name of the file beside the page that holds all rows.
     """

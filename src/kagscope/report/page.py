@@ -65,6 +65,7 @@ IN_FILES = "every single number is in results.parquet beside it."
 DPI = 150
 PALETTE = 64  # colours of an embedded figure
 MAX_REASONS = 20
+VARIABLES = {"input": "the network's input", "block": "the layer's own input", "output": "the output"}  # of the map of a layer
 FIRST_FINDINGS = 5  # on the first screen
 MOST_VALUES = 8  # of an axis, told one by one
 
@@ -89,10 +90,12 @@ def write_report(
             those of a study). ``image_shape``: of the images, (H, W) or (C, H, W); ``without``: names of sections that are not
             shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
             points of one network, by default they are over networks; ``numbers``: where every single number is, for the footer;
+            ``maps``: which maps of a layer were measured ("input", "block"); ``thing``: what a layer is called, such as "matrix";
             ``study``: of :func:`~kagscope.report.axes.pack_axes`, which the exhibit "varied"
             shows; ``follow``: seconds after which the page reloads itself; ``figures``: what
             :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time; empty:
-            none are shown. ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
+            none are shown. ``printed``: further figures, each with the section that it stands in and its caption.
+            ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
             ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
             to configuration), ``labels`` (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``:
             class to image), ``units`` (run id to its table of units, see :func:`~kagscope.report.units.pack_units`).
@@ -153,10 +156,16 @@ def render_report(
             else _first_chart(payload, over_points=provenance.get("intervals") == "points", along="training" not in without),
             numbers=provenance.get("numbers", IN_FILES),
             follow=provenance.get("follow"),
-            summary=str(provenance["summary"]) if provenance.get("summary") else _summary(nets, provenance, data),
+            summary=str(provenance["summary"])
+            if provenance.get("summary")
+            else _summary(nets, provenance, data) | {"outcome": payload["settings"]["accuracy"]},
+            outcome=payload["settings"]["accuracy"],
             findings=_split_findings(provenance.get("findings") or ()),
             claims=claims_shown(claims),
-            figures={place: _of_section(figures, left_out, place) for place in set(FIGURE_PLACE.values())},
+            figures={
+                place: _of_section(figures, left_out, place) + _own(provenance.get("printed", ()), place)
+                for place in set(FIGURE_PLACE.values())
+            },
             over_points=provenance.get("intervals") == "points",
             command=str(provenance.get("command") or ""),
             sampled=_sampling_errors(nets),
@@ -226,6 +235,7 @@ def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> di
         "last": int(nets["step"].max()) if runs else 0,
         "accuracy": accuracy if math.isfinite(accuracy) else None,
         "layers": len([layer for layer in layers_of(nets) if layer]),  # "" is the whole net
+        "map": _in_words([VARIABLES.get(one, one) for one in provenance.get("maps") or ("input",)]),
     }
 
 
@@ -289,6 +299,15 @@ def _of_section(figures: Mapping[str, Image.Image], left_out: Mapping[str, str],
             continue
         found.append(one | {"image": _png(picture), "width": picture.width, "height": picture.height})
     return found
+
+
+def _own(printed: Sequence[tuple[str, str, Figure]], place: str) -> list[dict[str, Any]]:
+    """The figures of a section that are in no file."""
+    pictures = [(caption, _picture(figure)) for where, caption, figure in printed if where == place]
+    return [
+        {"name": "", "caption": caption, "image": _png(picture), "width": picture.width, "height": picture.height}
+        for caption, picture in pictures
+    ]
 
 
 def embed(figure: Figure) -> str:

@@ -80,6 +80,8 @@ def build_payload(
             "accuracy": "test " + accuracy_name(one.get("data") for one in (about.get("configs") or {}).values()),
             "names": list(about.get("names") or ("trained", "initial")),
             "imageShape": list(shape[-2:]) if shape is not None else None,
+            "thing": str(about.get("thing", "layer")),
+            "overPoints": about.get("intervals") == "points",
             "elsewhere": bool(about.get("elsewhere")),
         },
         "columns": SERIES_COLUMNS,

@@ -11,11 +11,12 @@ import pandas as pd
 from kagscope.base.provenance import hardware
 from kagscope.figures.labels import outcome_label
 from kagscope.figures.study import net_means
-from kagscope.report.numbers import number_cell, text_cell
+from kagscope.report.numbers import number, number_cell, text_cell
 from kagscope.studies.collect import Collected, Outcome, with_labels
 from kagscope.studies.execute.base import Report
 from kagscope.studies.nets import outcome_columns
 from kagscope.studies.page_data import exhibits, settings_of_runs
+from kagscope.studies.record import main_specs
 from kagscope.studies.store import RunStore
 from kagscope.studies.study_figures import study_figures
 
@@ -62,6 +63,7 @@ def present(store: RunStore, found: Collected, on_event: Report = lambda event: 
             "hardware": hardware(),
             "timings": {"training": outcome.seconds["train"], "geometry": outcome.seconds["geometry"]},
             "config": study["settings"],
+            "maps": sorted({str(spec.get("layer_map", "input")) for spec in main_specs(study).values()}),
             "findings": outcome.findings,
             "figures": figures,
             "controls": sorted({found.labels[run] for run in runs.loc[runs["labels"] == "shuffled", "run"]}),
@@ -87,13 +89,13 @@ def study_tables(found: Collected) -> list[dict[str, Any]]:
 def _occurrence(occurs: pd.DataFrame, axes: list[str]) -> dict[str, Any]:
     rows = [
         [
-            *(_cell(row[name]) for name in axes),
+            *(_axis_cell(row[name]) for name in axes),
             _cell(row["layer"]),
             _cell("yes" if row["occurs"] else "no"),
             _cell(row["pr"]),
             *_bounds(row, "pr"),
             _cell(row["p_holm"]),
-            _cell(row["onset_step"]),
+            _axis_cell(row["onset_step"]),
             _cell(row["accuracy"]),
         ]
         for row in occurs.head(MOST).to_dict("records")
@@ -117,7 +119,7 @@ def _relations(related: pd.DataFrame) -> dict[str, Any]:
     ]
     tests = "; ".join(str(test) for test in related["test"].unique()) if "test" in related else ""
     head = [name.replace("_", " ") for name in (*texts, *numbers)]
-    note = f"{tests}. A correlation is not a cause. All rows are in relations.csv.{_cut_note(related)}"
+    note = f"{tests[:1].upper()}{tests[1:]}. A correlation is not a cause. All rows are in relations.csv.{_cut_note(related)}"
     return {"name": "relations", "label": "How geometry goes with outcomes", "head": head, "rows": rows, "note": note}
 
 
@@ -127,6 +129,12 @@ def _bounds(row: dict[Any, Any], name: str) -> list[dict[str, Any]]:
 
 def _cut_note(table: pd.DataFrame) -> str:
     return f" The first {MOST} of {len(table)} are shown." if len(table) > MOST else ""
+
+
+def _axis_cell(value: Any) -> dict[str, Any]:
+    """A value that was set, not measured: as it was given, without zeros at its end."""
+    cell = _cell(value)
+    return cell | {"text": number(value)} if cell["value"] not in ("", None) else cell
 
 
 def _cell(value: Any) -> dict[str, Any]:

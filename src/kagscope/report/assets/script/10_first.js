@@ -18,7 +18,7 @@ const First = {
   ticks(names) { // what tells the names apart: of encoder.layer.0.intermediate, encoder.layer.1.intermediate, … the numbers
     const parts = names.map((name) => name.split(".")), [one = []] = parts, differ = one.map((_, i) => i).filter((i) => parts.some((p) => p[i] !== one[i]));
     if (one.length > 1 && differ.length === 1 && parts.every((p) => p.length === one.length)) return { labels: parts.map((p) => p[differ[0]]), title: one.map((part, i) => (i === differ[0] ? "*" : part)).join(".") };
-    return names.length > 8 ? { labels: names.map((_, i) => String(i)), title: "place of the layer in the model" } : { labels: names, title: "layer" };
+    return names.length > 8 ? { labels: names.map((_, i) => String(i)), title: "place of the layer in the model" } : { labels: names, title: Page.set.thing };
   },
   layers(host) {
     const { at, set } = Page, order = set.layers.filter((name) => name);

@@ -21,9 +21,9 @@ Page.sections.push({
       Dom.one("[data-table=where]").replaceChildren(); Dom.one("[data-note=where]").textContent = "";
       return;
     }
-    const low = map[measure + "_low"], high = map[measure + "_high"], picture = map.label === null ? pictures.mean : (pictures.classes?.[map.label] ?? pictures.mean);
+    const seeds = Page.set.overPoints ? "" : " and the seeds", low = map[measure + "_low"], high = map[measure + "_high"], picture = map.label === null ? pictures.mean : (pictures.classes?.[map.label] ?? pictures.mean);
     Heat.draw(host, { ...map, values: map[measure], low, high, picture, overlay, centred: measure === "ratio" && Page.state.maprange === "centred", imageShape: Page.set.imageShape, file: "where", title: `${Page.scoreLabel(map.score)} in windows of radius ${map.radius}, ${Page.WORDS[measure]}` });
-    Dom.one("[data-note=where]").textContent = `${Page.scoreLabel(map.score)}, k = ${map.k}, ${Page.WORDS[measure]}, ${map.label === null ? "mean over the measured images and the seeds" : `mean over ${map.images === 1 ? "one image" : `${map.images} images`} of class ${map.label} and the seeds`}.${overlay === "outline" ? " Lines: where the mean image of the test set has a quarter and half of its largest value." : ""}`;
+    Dom.one("[data-note=where]").textContent = `${Page.scoreLabel(map.score)}, k = ${map.k}, ${Page.WORDS[measure]}, ${map.label === null ? `mean over the measured images${seeds}` : `mean over ${map.images === 1 ? "one image" : `${map.images} images`} of class ${map.label}${seeds}`}.${overlay === "outline" ? " Lines: where the mean image of the test set has a quarter and half of its largest value." : ""}`;
     const cells = map.rows.flatMap((r, i) => map.columns.map((c, j) => ({ r, c, at: i * map.columns.length + j })));
     Table.show("where", ["row", "column", Page.WORDS[measure], ...(low ? ["low", "high"] : [])], cells.map(({ r, c, at }) => [r, c, map[measure][at], ...(low ? [low[at], high[at]] : [])]), { label: "the map" });
   },
