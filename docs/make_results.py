@@ -54,9 +54,10 @@ def answer(claims: list[dict[str, Any]], runs: pd.DataFrame) -> str:
     """What came out, what it does not show, and how far it reaches: three sentences."""
     held = [claim["id"][0] for claim in claims if claim["verdict"] == "reproduced"]
     others = {verdict: [c["id"][0] for c in claims if c["verdict"] == verdict] for verdict in ("not reproduced", "inconclusive")}
-    rest = "; ".join(f"{', '.join(names)} {verdict}" for verdict, names in others.items() if names)
+    rest = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in others.items() if names)
     passed = [claim["id"][0] for claim in claims if "control_passes" in claim.get("remarks", ())]
-    first = f"Of the paper's six claims {len(held)} reproduce here ({', '.join(held) or 'none'}{'; ' + rest if rest else ''})."
+    named = "; ".join([", ".join(held) or "none", *([rest] if rest else [])])
+    first = f"Of the paper's six claims {len(held)} are reproduced here ({named})."
     if not any(claim["control"] for claim in claims):
         control = "No nets were trained on shuffled labels beside these, so that nothing here tells learning from moved weights."
     elif passed:
@@ -104,7 +105,7 @@ def main() -> None:
         re.sub(r"--out \S+", f"--out out/{options.study.resolve().name}", study["command"]),
         "```",
         "",
-        f"On {hardware()}: {options.minutes:.1f} minutes in all; added up over processes {train:.1f} minutes of training and "
+        f"On {hardware()}: {options.minutes:.1f} minutes in all; summed over processes, {train:.1f} minutes of training and "
         f"{geometry:.1f} of geometry{f'; at most {options.memory:.1f} GiB in one process' if options.memory else ''}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + "."

@@ -112,8 +112,8 @@ def _outcomes(runs: pd.DataFrame, kept: int) -> list[str]:
     lines = [
         "## Outcomes",
         "",
-        "Means over nets; in brackets the mean difference within seeds from the first setting (of steps the ratio), with its 95% "
-        "interval (t), not corrected for their number.",
+        "Means over nets; in brackets the mean difference within seeds from the first setting (for steps, the ratio), with its "
+        "95% interval (t), not corrected for their number.",
         "",
         f"| {' | '.join([*axes, 'nets', *shown])} |",
         "|" + "---|" * (len(axes) + 1 + len(shown)),

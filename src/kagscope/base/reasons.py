@@ -20,7 +20,7 @@ NO_MINORS = _reason("no_minors", "undefined: a {rows} x {columns} Jacobian has n
 RANK_BELOW_K = _reason("rank_below_k", "undefined: numerical rank below {k}, so that the minors are rounding noise")
 NOT_SEEN = _reason("not_seen", "undefined: no nonzero minor was met in sampling, which is no proof that there is none")
 ROWS_DRAWN = _reason(
-    "rows_drawn", "undefined: {rows} rows were drawn of the layer's {units}, which do not tell this of all of them"
+    "rows_drawn", "undefined: only {rows} of the layer's {units} rows were drawn, which do not determine this score"
 )
 FEW_COLUMNS = _reason("few_columns", "undefined: fewer than two nonzero columns")
 CONSTANT_ACTIVATIONS = _reason("constant_activations", "undefined: the activations are constant")

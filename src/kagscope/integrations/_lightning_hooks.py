@@ -26,11 +26,11 @@ class TrackerHooks:
         probe_inputs: what the network is measured on; moved to its device.
         layers: names within ``module``.
         module: name of the submodule to measure within the LightningModule; "" is the module itself, by its ``forward``.
-        every, max_overhead, history: as of the Tracker.
+        every, max_overhead, history: as for the Tracker.
         log: further loggers beside the trainer's.
         progress_bar: whether the largest ratios are shown in the trainer's progress bar, as ``kag_pr`` and ``kag_kl``; other
             callbacks find them under these names too.
-        **settings: as of the Tracker.
+        **settings: as for the Tracker.
 
     Attributes:
         tracker: the Tracker, from the start of training on; None in other processes.

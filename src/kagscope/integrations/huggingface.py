@@ -39,9 +39,9 @@ class KagscopeTrainerCallback(TrainerCallback):
     Args:
         probe_inputs: what the network is measured on, such as a mapping with ``input_ids``; moved to its device.
         layers: names as ``model.named_modules()`` gives them.
-        every, max_overhead, history: as of the Tracker.
+        every, max_overhead, history: as for the Tracker.
         log: further loggers.
-        **settings: as of the Tracker.
+        **settings: as for the Tracker.
 
     Attributes:
         tracker: the Tracker, from the start of training on; None in other processes.

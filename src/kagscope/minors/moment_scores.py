@@ -167,8 +167,16 @@ def kl_init(moments: Moments, initial: Moments) -> Values:
     7/8 of an octave, so that where minors take few values it matters little where in their bins these lie; exact zeros have a bin
     of their own; both are smoothed by +1/2 a count a bin. Zero for the same moments; within 0.02 of that when a matrix is scaled.
 
+    Args:
+        moments: of the trained network's Jacobians, with ``s1`` and ``histogram`` (``moments="all"``).
+        initial: of as many Jacobians of the network at initialisation.
+
+    Returns:
+        float, or (B,) array for a batch; NaN where every minor of either side is zero.
+
     Raises:
         InputError: moments of unlike numbers of matrices or minors, of another order, or over another selection.
+        UndefinedScore: moments without ``s1`` or ``histogram``.
     """
     for what, *pair in _alike(moments, initial):
         if pair[0] != pair[1]:

@@ -40,7 +40,7 @@ def published_scores(J: MatrixLike, k: int = 2, samples: int = 500, seed: int = 
         minor is zero.
 
     Raises:
-        InputError: a matrix or ``k`` that minors do not have; ``samples`` below 1.
+        InputError: a matrix that cannot be used, a ``k`` for which it has no minors, or ``samples`` below 1.
     """
     matrices, batched = as_matrices(J)
     _, m, n = matrices.shape

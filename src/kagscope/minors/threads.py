@@ -36,7 +36,16 @@ def threads() -> int:
 
 @contextlib.contextmanager
 def limit_threads(count: int) -> Iterator[None]:
-    """Use ``count`` threads inside the ``with`` block. Raises :class:`InputError` unless ``count`` is at least 1."""
+    """Use ``count`` threads of this process inside the ``with`` block; results have the same bits for any number.
+
+    Outside, the environment variable ``KAGSCOPE_THREADS`` says how many, or else every core is used.
+
+    Args:
+        count: at least 1.
+
+    Raises:
+        InputError: ``count`` is no such number.
+    """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InputError(f"threads={count!r}, expected a whole number of at least 1")
     token = _limit.set(count)

@@ -75,7 +75,7 @@ def effective_minors(
     positions: Any = None,
     groups: Any = None,
 ) -> Tensor:
-    """S1^2 / S2, how many minors carry the mass, differentiable; arguments as of :func:`log_participation_ratio`."""
+    """S1^2 / S2, how many minors carry the mass, differentiable; arguments as for :func:`log_participation_ratio`."""
     return effective_minors_of(task(J, k, selection, d=d, image_shape=image_shape, positions=positions, groups=groups))
 
 
@@ -98,7 +98,7 @@ def rr_pr(
 ) -> Tensor:
     """E[S1(QJ)] / S1(J) over random rotations Q, above 1 where rows are axis-aligned (MATH.md 4.5), differentiable.
 
-    Arguments as of :func:`log_participation_ratio`. Where two columns are parallel the square root of their area has gradient 0.
+    Arguments as for :func:`log_participation_ratio`. Where two columns are parallel the square root of their area has gradient 0.
     """
     return rr_pr_of(task(J, k, selection, d=d, image_shape=image_shape, positions=positions, groups=groups))
 

@@ -73,17 +73,44 @@ def sv_participation_of(spectrum: Float64[np.ndarray, "batch r"]) -> Float64[np.
 
 
 def effective_rank(J: MatrixLike) -> Values:
-    """exp(entropy of s^2 / sum s^2) over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
+    """exp(entropy of s^2 / sum s^2) over the singular values s of J (MATH.md section 3).
+
+    It says how many directions J has, all sizes counted.
+
+    Args:
+        J: (m, n) or (B, m, n) NumPy array or torch tensor.
+
+    Returns:
+        float, or (B,) array for a batch, between 1 and min(m, n); NaN where J = 0.
+    """
     return _of_spectrum(effective_rank_of, J)
 
 
 def stable_rank(J: MatrixLike) -> Values:
-    """sum s^2 / max s^2 over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
+    """sum s^2 / max s^2 over the singular values s of J (MATH.md section 3).
+
+    It says how many directions of J are as strong as the strongest.
+
+    Args:
+        J: (m, n) or (B, m, n) NumPy array or torch tensor.
+
+    Returns:
+        float, or (B,) array for a batch, between 1 and min(m, n); NaN where J = 0.
+    """
     return _of_spectrum(stable_rank_of, J)
 
 
 def sv_participation(J: MatrixLike) -> Values:
-    """(sum s^2)^2 / sum s^4 over the singular values s of J, (m, n) or (B, m, n); NaN where J = 0."""
+    """(sum s^2)^2 / sum s^4 over the singular values s of J (MATH.md section 3).
+
+    It says how many directions J has, between the effective and the stable rank.
+
+    Args:
+        J: (m, n) or (B, m, n) NumPy array or torch tensor.
+
+    Returns:
+        float, or (B,) array for a batch, between 1 and min(m, n); NaN where J = 0.
+    """
     return _of_spectrum(sv_participation_of, J)
 
 

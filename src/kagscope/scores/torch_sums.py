@@ -326,7 +326,7 @@ def task(
     positions: Any = None,
     groups: Any = None,
 ) -> Task:
-    """The matrices and their minors, checked; arguments as of :func:`log_participation_ratio`. Raises :class:`InputError`."""
+    """The matrices and their minors, checked; arguments as for :func:`log_participation_ratio`. Raises :class:`InputError`."""
     name = "J" if d is None else "W"
     _check(J, name, (2, 3) if d is None else (2,))
     m, n = J.shape[-2:]

@@ -107,7 +107,7 @@ def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFil
 
     Args:
         path: ``.toml``, or the name of a ready study.
-        overrides: ``key=value`` as of ``--set``: dotted keys, values in TOML's notation, such as ``grid.width=[16,32]``.
+        overrides: ``key=value`` as ``--set`` takes them: dotted keys, values in TOML's notation, such as ``grid.width=[16,32]``.
 
     Raises:
         DataError: the file is missing or cannot be read.

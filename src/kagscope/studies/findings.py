@@ -64,7 +64,7 @@ def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
 
 
 def run_findings(runs: pd.DataFrame, varied: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """What was run, and how well it does; ``varied`` as of :func:`kagscope.studies.setting_tables.tied_axes`."""
+    """What was run, and how well it does; ``varied`` is what :func:`kagscope.studies.setting_tables.tied_axes` returns."""
     each = [f"{name} (and with it {', '.join(others)})" if others else name for name, others in varied.items()]
     accuracy, names = float(runs["accuracy"].mean()), ", ".join(each) or "nothing"
     said = names.replace("_", " ")
@@ -205,8 +205,11 @@ def _sampling_finding(trained: pd.DataFrame) -> Finding:
     names = by_order(zip(sampled["score"].astype(str), sampled["k"].astype(int), strict=True))
     share = 1 - len(sampled) / int(trained["value"].notna().sum())
     error = float((sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan).median())
-    text = f"{share:.2%} of the numbers after training are exact; sampled, with a median standard error of {error:.2%}: {names}."
-    warning = " That is much: differences of such a size say nothing." if error > LARGE_ERROR else ""
+    text = (
+        f"{share:.2%} of the numbers after training are exact; these are sampled, with a median standard error of {error:.2%}: "
+        f"{names}."
+    )
+    warning = " That is a large error: differences of such a size say nothing." if error > LARGE_ERROR else ""
     return Finding(text + warning, code="sampled", exact=share, error=error, scores=names)
 
 

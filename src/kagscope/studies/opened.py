@@ -31,6 +31,9 @@ def open_study(folder: str | os.PathLike[str]) -> Study:
     Args:
         folder: of ``kagscope reproduce`` or ``kagscope study run``.
 
+    Returns:
+        A :class:`Study`: ``runs``, ``table``, ``model(run)``, ``inputs``, ``labels``, ``spec``.
+
     Raises:
         DataError: no study, one of another version of the store, or one without a finished run.
     """

@@ -123,8 +123,8 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
     occurs = int(table["occurs"].sum())
     text = (
         "Kolmogorov–Arnold geometry (participation ratio, KL and rotation ratio of the 2 x 2 minors all above their "
-        f"initial values; one-sided t over nets, Holm over {len(table)} settings and layers, 5%) occurs in "
-        f"{occurs or 'none'} of them."
+        f"initial values; one-sided t over nets, Holm's correction, 5%) occurs in {occurs or 'none'} of {len(table)} settings "
+        "and layers."
     )
     found = [Finding(text, code="phase_count", occurs=occurs, of=len(table))]
     if not occurs:
@@ -136,11 +136,11 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
         if by is not None:
             told = [name for name in (by, along) if name is not None]
             more = part.groupby(told).size().max() > 1  # other axes vary too: counts, no ranges
-            where = "; ".join(_counts(part, by) if more else _places(part, by, along))
+            where = ": " + "; ".join(_counts(part, by) if more else _places(part, by, along))
             if part["occurs"].nunique() == 1:
-                where = f"in all {len(part)} settings" if part["occurs"].all() else "nowhere"
-            text = f"{f'In layer {layer} it' if len(layers) > 1 else 'It'} occurs: {where}."
-            found.append(Finding(text, code="phase_where", layer=layer, where=where))
+                where = f" in all {len(part)} settings" if part["occurs"].all() else " nowhere"
+            text = f"{f'In layer {layer} it' if len(layers) > 1 else 'It'} occurs{where}."
+            found.append(Finding(text, code="phase_where", layer=layer, where=where.removeprefix(":").strip()))
         onset = part[part["occurs"] & part["onset_step"].notna()]
         if len(onset):
             steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
@@ -164,7 +164,8 @@ def two_axes(table: pd.DataFrame, axes: Sequence[str]) -> tuple[str | None, str 
 
 
 def _counts(part: pd.DataFrame, by: str) -> list[str]:
-    return [f"{by} {value}: in {int(same.sum())} of {len(same)}" for value, same in part.groupby(by, sort=False)["occurs"]]
+    name = by.replace("_", " ")
+    return [f"{name} {value}: in {int(same.sum())} of {len(same)}" for value, same in part.groupby(by, sort=False)["occurs"]]
 
 
 def _places(part: pd.DataFrame, by: str, along: str | None) -> list[str]:
@@ -172,7 +173,7 @@ def _places(part: pd.DataFrame, by: str, along: str | None) -> list[str]:
         return [_range(by, part.groupby(by)["occurs"].all())]
     said: list[str] = []
     for value, same in part.groupby(by, sort=False):
-        name = f"{by} {value}" if by != "data" else str(value)
+        name = f"{by.replace('_', ' ')} {value}" if by != "data" else str(value)
         if along is None:
             said.append(f"{name}: {'yes' if same['occurs'].all() else 'no'}")
             continue

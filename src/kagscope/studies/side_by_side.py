@@ -75,8 +75,8 @@ class SideBySide:
             provenance={
                 "title": f"{', '.join(study.name for study in others)} compared with {first.name}",
                 "summary": " compared with ".join(f"{len(study.runs)} networks of {study.name}" for study in (*others, first))
-                + ". Intervals are 95% intervals over networks (seeds). In the explorer below, the name of a training "
-                "says which study it is of.",
+                + ". Intervals are 95% intervals over networks (seeds). In the charts, names such as "
+                f"“{others[-1].name}: …” begin with the study that a network belongs to.",
                 "findings": self.findings,
                 "exhibits": [comparison_section(self.table, AXIS, Path(numbers).name)],
                 "without": ["claims", "units"],
@@ -106,6 +106,9 @@ def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
     Args:
         folders: of studies, of ``reproduce`` or of a study file; they may still be running. The first is what the others are
             compared with.
+
+    Returns:
+        A :class:`SideBySide`: ``table`` (a row for each layer, k, selection and score), ``runs``, ``findings``, ``write``.
 
     Raises:
         DataError: a folder is no study, of another version, or holds no finished run.

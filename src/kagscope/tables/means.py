@@ -38,7 +38,7 @@ def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (),
     that averaging over them does not shrink it; between runs it is part of the spread.
 
     Args:
-        table: one row per number, as of a report or a study; or the summary of one over points.
+        table: one row per number, such as the table of a report or a study; or its summary over points.
         over: "points", or "runs": a seed is what was drawn independently.
         by: with ``over="runs"``, the columns that tell settings apart; default those of study, width, training, labels and step
             that the table has.

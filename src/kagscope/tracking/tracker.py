@@ -221,7 +221,7 @@ class Tracker:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per number, as of a :class:`Report <kagscope.measuring.report.Report>`, with ``epoch`` after ``step``."""
+        """One row per number, as in a :class:`Report <kagscope.measuring.report.Report>`, with ``epoch`` after ``step``."""
         return self.report.table
 
     @property

@@ -91,7 +91,7 @@ def vit(
         image_shape: (H, W) or (C, H, W), sides multiples of 4.
         hidden: units of the hidden layer of each block, multiples of 4; tokens are half as wide as the first one.
         n_classes: outputs.
-        activation, init, init_scale, seed: as of an MLP; places of patches are normal, 0.5 wide, at the start.
+        activation, init, init_scale, seed: as for an MLP; places of patches are normal, 0.5 wide, at the start.
 
     Raises:
         InputError: images or widths that do not fit, an unknown activation, or a bad seed.

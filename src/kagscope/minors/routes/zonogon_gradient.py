@@ -154,7 +154,7 @@ class _Rows:
 
 
 def pair_areas_and_slopes(J: FloatArray, first: IndexArray, second: IndexArray) -> tuple[FloatArray, FloatArray]:
-    """Areas as of :func:`~.zonogon.pair_areas`, and their derivatives with respect to both rows, from one sort.
+    """Areas as :func:`~.zonogon.pair_areas` finds them, and their derivatives with respect to both rows, from one sort.
 
     Args:
         J: (m, n) float64.

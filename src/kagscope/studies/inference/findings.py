@@ -20,9 +20,9 @@ def findings_of_tests(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: 
     """How many scores of the whole image differ after correction, and the clearest of them.
 
     Args:
-        trained: as of :func:`kagscope.studies.inference.trained.trained_against_initial`.
-        comparisons: as of :func:`kagscope.studies.inference.comparisons.comparisons`.
-        trends: as of :func:`kagscope.studies.inference.trends.trends`.
+        trained: what :func:`kagscope.studies.inference.trained.trained_against_initial` returns.
+        comparisons: what :func:`kagscope.studies.inference.comparisons.comparisons` returns.
+        trends: what :func:`kagscope.studies.inference.trends.trends` returns.
 
     Returns:
         A finding "training_effect", one "category_effect" for each axis of categories, one "trend" for each axis of numbers; all
@@ -40,9 +40,9 @@ def _training_effect(tested: pd.DataFrame) -> Finding | None:
         return None
     clear, best = _clearest(tested)
     axes = list(tested.columns[: list(tested.columns).index("layer")])
-    where = "" if not axes else " over all settings" if best[axes[0]] == ALL else " in single settings"
-    what = f"Training changed {len(clear)} of {len(tested)} scores of the whole image{where} ({_how(best)})"
-    end = f"; clearest: {_score(best)}, {effect_text(best)}." if len(clear) else ": nothing differs for sure."
+    where = "" if not axes else ", all settings together" if best[axes[0]] == ALL else ", in single settings"
+    what = f"Training changed {len(clear)} of {len(tested)} scores over all columns{where} ({_how(best)})"
+    end = f"; clearest: {_score(best)}, {effect_text(best)}." if len(clear) else ": no difference is certain."
     return Finding(what + end, code="training_effect", **_counts(tested, clear), **_effect(best, clear))
 
 
@@ -53,7 +53,7 @@ def category_effect(table: pd.DataFrame) -> Finding | None:
         return None
     clear, best = _clearest(tested)
     axis, groups = str(best["axis"]), {"category": str(best["category"]), "first": str(best["first"])}
-    what = f"Scores of the whole image that differ with {axis}: {len(clear)} of {len(tested)} ({_how(best)})"
+    what = f"{_of(clear, tested)} over all columns differ{'s' * (len(clear) == 1)} with {_words(axis)} ({_how(best)})"
     end = f"; clearest: {groups['category']} against {groups['first']}, {_score(best)}, {effect_text(best)}." * bool(len(clear))
     numbers = _counts(tested, clear) | (groups if len(clear) else {}) | _effect(best, clear)
     return Finding(what + (end or "."), code="category_effect", axis=axis, **numbers)
@@ -64,7 +64,8 @@ def _trend(tested: pd.DataFrame) -> Finding | None:
         return None
     clear, best = _clearest(tested, ("tau", "tau_low", "tau_high"))
     axis = str(best["axis"])
-    what = f"Scores of the whole image with a monotone trend over {axis}: {len(clear)} of {len(tested)} ({_how(best)})"
+    verb = "has" if len(clear) == 1 else "have"
+    what = f"{_of(clear, tested)} over all columns {verb} a monotone trend over {_words(axis)} ({_how(best)})"
     way = f"{_score(best)} {'rises' if best['tau'] > 0 else 'falls'}"
     end = f"; clearest: {way}, tau {best['tau']:z.2f} ({best['tau_low']:z.2f} to {best['tau_high']:z.2f})." * bool(len(clear))
     numbers = _counts(tested, clear) | (_about(best) | {"tau": float(best["tau"])} if len(clear) else {})
@@ -93,6 +94,14 @@ def _clearest(tested: pd.DataFrame, names: Sequence[str] = ("effect", "low", "hi
         unit = np.where(ratio, 1.0, np.maximum((high - low) / 2, np.finfo(float).tiny))
         near = np.where(ratio | ~ratio.any(), near / unit, -1.0)
     return clear, clear.iloc[int(near.argmax())]
+
+
+def _of(clear: pd.DataFrame, tested: pd.DataFrame) -> str:
+    return f"{len(clear) or 'None'} of {len(tested)} scores"
+
+
+def _words(axis: str) -> str:
+    return axis.replace("_", " ")
 
 
 def _counts(tested: pd.DataFrame, clear: pd.DataFrame) -> dict[str, Number]:

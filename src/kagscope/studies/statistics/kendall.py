@@ -38,7 +38,7 @@ def trend_draws(signs: Array, levels: int) -> Array:
     """Kendall's S summed over blocks, of levels permuted within each block, (draws, tests).
 
     Args:
-        signs: (tests, blocks, pairs) signs of the differences between levels, as of :func:`pair_signs` or sums of such.
+        signs: (tests, blocks, pairs) signs of the differences between levels, as :func:`pair_signs` gives them, or sums of such.
         levels: number of levels, ascending.
     """
     tests, blocks, pairs = signs.shape

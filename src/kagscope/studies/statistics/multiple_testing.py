@@ -36,7 +36,7 @@ def step_down(draws: Array, alternative: Alternative = "two-sided") -> Array:
     as one. With n pairs it can reach 2 / 2^n however many numbers are tested, where Holm's method multiplies by their number.
 
     Args:
-        draws: (draws, tests) as of :mod:`~kagscope.studies.statistics.permutation`; the first row is the data.
+        draws: (draws, tests) as :mod:`~kagscope.studies.statistics.permutation` makes them; the first row is the data.
         alternative: "greater" counts only what lies above 0.
 
     Returns:
