@@ -188,6 +188,27 @@ def test_exact_rank_below_k_is_exactly_zero() -> None:
 # -- adding and repeating --------------------------------------------------------------------------------------------------------
 
 
+def test_minors_of_large_order_are_drawn_in_bounded_time_or_not_at_all() -> None:
+    """Those of order m - 1 follow from the inverse; both the routes' own bounds are brought down to this size."""
+    m = 24
+    J = np.random.default_rng(3).normal(size=(m, m + 1))
+    squares = [np.delete(J, column, axis=1) for column in range(m + 1)]
+    s1 = sum(abs(np.linalg.det(A)) * np.abs(np.linalg.inv(A)).sum() for A in squares) / 2  # each column set is in two of them
+    options = {"k": m - 1, "method": "sampled", "moments": ("s1",)}
+    with mock.patch("kagscope.minors.routes.volume_draws.DEAR", 2.0**22):
+        assert Sets(J, m - 1).steps(128) < 2.0**26  # of the least draws
+        found = [kag.minor_moments(J, seed=seed, **options) for seed in range(4)]
+    known = [(one.s1, one.stderr["s1"]) for one in found if np.isfinite(one.stderr["s1"])]
+    assert known
+    for value, error in known:
+        assert abs(value - s1) < 4 * error < s1
+    with mock.patch("kagscope.minors.routes.sampled.DEAR", 2.0**20):
+        nothing = kag.minor_moments(J, **options)
+    assert np.isnan(nothing.s1)
+    assert nothing.plan is not None
+    assert "too large" in nothing.plan.explain()
+
+
 def test_same_bits_for_any_number_of_threads() -> None:
     def draw() -> kag.Moments:
         with without_formulas():

@@ -20,7 +20,7 @@ from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
 from kagscope.minors.replicates import CARRIED, carried, controlled, slope
 from kagscope.minors.routes import Kind
-from kagscope.minors.routes.volume_draws import FAN, Sets, count_sets
+from kagscope.minors.routes.volume_draws import DEAR, FIRST, Sets, count_sets
 from kagscope.minors.routes.zonotope_sampled import s1_draws
 from kagscope.minors.scaling import nonzero_rows, normalise
 from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
@@ -29,13 +29,15 @@ FloatArray = NDArray[np.float64]
 
 MOST_STEPS = 2.0**30  # work for one matrix, in minors of an enumeration
 S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
-UNITS = 2  # column prefixes of each replicate to begin with
+UNITS = FIRST // REPLICATES  # column prefixes of each replicate to begin with
+MOST_DEAR = 8  # times the work of some seconds that nothing is drawn for
 MOST_SETS = 1 << 20  # column sets drawn for one matrix
 SUSPICIOUS = 0.02  # relative error times prefixes: below, nearly all were alike, and what one of the next brings would be news
 ENOUGH = 4096  # prefixes of one matrix that tell all the same
 FLAT = 1e-6  # root of S2 over its bound from the lengths alone: below, sums over two columns of a drawn set cancel too far
 NOISE_SHARE = 1e-3  # of S1 that may be rounding
 UNSEEN = "no minor that is not zero was met"
+TOO_LARGE = "minors of this order are too large to be drawn within a minute"
 ROUNDING = "the minors that were met cannot be told from rounding"
 
 
@@ -68,7 +70,7 @@ class Sampled:
         unknown = {name: np.array([name in one.unknown for one in samples]) for name in names}
         if "histogram" in wanted:
             unknown["histogram"] = np.array([not one.zero and not one.hist.size for one in samples])
-        for trouble in (UNSEEN, ROUNDING):
+        for trouble in (UNSEEN, ROUNDING, TOO_LARGE):
             if hit := [one for one in samples if one.trouble == trouble]:
                 with np.errstate(over="ignore"):
                     bound = np.ldexp(max(one.bound for one in hit) * np.sqrt(float(count)), task.k * int(matrices.exponent.max()))
@@ -123,6 +125,9 @@ class _Sample:
             self.sums = dict.fromkeys(SUMS, 0.0)
             self.replicates = {name: np.zeros(REPLICATES) for name in SUMS[:4]}
             return
+        if self.sets.steps(FIRST) > MOST_DEAR * DEAR and not self.sets.whole:
+            self._give_up(TOO_LARGE, {*task.wanted, "s1", "top"} & {*SUMS})
+            return
         if far:  # products of entries would leave the range
             self._give_up(ROUNDING, {*task.wanted, "s1", "top"} & {*SUMS})
             self.bound = np.inf
@@ -172,12 +177,12 @@ class _Sample:
         while names or "top" in self.task.wanted:
             found, share = self.sets.estimates(self.task.seed, turn, units)
             self.steps += self.sets.steps(units * REPLICATES)
-            self.drawn += units * REPLICATES * FAN
+            self.drawn += units * REPLICATES * self.sets.fan
             self.top, noise = max(self.top, float(found[4].max())), max(noise, share)
             values = np.concatenate([values, found[:4]], axis=2)
             replicates = _known_s1(values.mean(axis=2), self.s1)
             self.unknown = {name for name in names if _carried(values, SUMS.index(name), self.s1) < CARRIED}
-            error, prefixes = _error(replicates, names, self.s1), self.drawn // FAN
+            error, prefixes = _error(replicates, names, self.s1), self.drawn // self.sets.fan
             self.converged = not self.unknown and error <= self.task.rel_error
             told = error * prefixes > SUSPICIOUS or prefixes >= ENOUGH or not names
             lost = noise > NOISE_SHARE or not np.isfinite(replicates).all()

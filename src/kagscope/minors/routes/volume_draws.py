@@ -8,7 +8,7 @@ them so rarely that nobody meets them: they share its weight as they would be me
 from __future__ import annotations
 
 from functools import cached_property
-from math import comb
+from math import comb, exp, lgamma, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ IntArray = NDArray[np.int64]
 WHOLE = 100_000  # row sets of a column set that are all visited; beyond, rows are drawn as well
 ROW_DRAWS = 8  # sets of k - 1 rows for each column set then, each with every last row
 HISTOGRAM, HISTOGRAM_UNITS = 1 << 20, 1  # the turn of uniform draws, and how many prefixes of them for a replicate
-NOISE = 1e-13  # largest minor over product of lengths that rounding alone produces
+NOISE = 1e-13  # largest minor, over that of random columns of their lengths, that rounding alone produces
+FIRST, DEAR = 2 * REPLICATES, 2.0**36  # prefixes at least, and work for them beyond which fewer sets are looked at: some seconds
 FEW = 8192  # column sets that are all visited once, rather than each time they are drawn
 FAN = 32  # last columns that share the k - 1 before them: drawn at equal distances along their lengths
 
@@ -51,6 +52,11 @@ class Sets:
         self.row_sets = comb(len(J), k)
         self.whole = k in (2, 3) and self.row_sets <= WHOLE
         self.volumes = np.zeros(0) if listed is None else volumes(self.vectors, listed)
+        self.fan, self.row_draws = FAN, ROW_DRAWS
+        while not self.whole and self.steps(FIRST) > DEAR and self.row_draws > 1:
+            self.row_draws //= 2
+        while not self.whole and self.steps(FIRST) > DEAR and self.fan > 1:
+            self.fan //= 2
 
     @property
     def empty(self) -> bool:
@@ -65,8 +71,8 @@ class Sets:
     def steps(self, units: int) -> float:
         """Work for so many units, in minors of an enumeration."""
         m = len(self.J)
-        inner = self.row_sets if self.whole else 16 * ROW_DRAWS * m * self.k**2
-        return float(units * (FAN * inner + self.vectors.size * self.k * 4))
+        inner = self.row_sets if self.whole else 16 * self.row_draws * m * self.k**2
+        return float(units * (self.fan * inner + self.vectors.size * self.k * 4))
 
     def bound(self) -> float:
         """Upper bound of the root of S2: that of e_k of the squared lengths of the columns."""
@@ -83,12 +89,12 @@ class Sets:
         columns, weights = np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
         sums, _ = self._inner(columns, False, [seed, turn, REPLICATES])
         spans = weights.reshape(-1) > 0
-        shaped = sums.reshape(5, REPLICATES, units, FAN)
+        shaped = sums.reshape(5, REPLICATES, units, self.fan)
         found = np.stack([*(shaped[:4] * weights).sum(axis=3), np.where(weights > 0, shaped[4], 0.0).max(axis=2)])
         if self.whole:
             return found, 0.0  # every minor to full precision, or NaN
         sizes = self.lengths[columns.reshape(-1, self.k)].prod(axis=1)
-        lost = spans & (sums[4] <= NOISE * sizes)
+        lost = spans & (sums[4] <= NOISE * typical_minor(self.k, len(self.J)) * sizes)
         share = float((sums[0] * weights.reshape(-1))[lost].sum()) / max(float(found[0].sum()), 1e-300)
         return found, share
 
@@ -101,7 +107,7 @@ class Sets:
         parts = run_parts(lambda part: self._drawn([seed, HISTOGRAM, part], HISTOGRAM_UNITS, True), REPLICATES)
         columns, weights = np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
         _, hist = self._inner(columns, True, [seed, HISTOGRAM, REPLICATES])
-        each = weights.reshape(GROUPS, -1, FAN)
+        each = weights.reshape(GROUPS, -1, self.fan)
         each = each[:, :, 0] if self.whole else each.reshape(GROUPS, -1)
         groups = np.stack([one @ part for one, part in zip(each, hist.reshape(GROUPS, -1, SLOTS), strict=True)])
         totals = groups.sum(axis=1, keepdims=True)
@@ -110,7 +116,7 @@ class Sets:
         return share + (groups - share * totals) / mean, self.steps(REPLICATES * HISTOGRAM_UNITS)
 
     def _drawn(self, seed: list[int], units: int, uniform: bool) -> tuple[IntArray, FloatArray]:
-        """(units, FAN, k) column sets, those of a unit sharing all but the last unless listed, and (units, FAN) weights.
+        """(units, fan, k) column sets, those of a unit sharing all but the last unless listed, and (units, fan) weights.
 
         The sum over a unit of weight times f(set) estimates the sum of f over all allowed sets, without bias.
         """
@@ -120,10 +126,15 @@ class Sets:
             ends = np.cumsum(chance)
             # one place in each of FAN equal stretches that begin anywhere: at equal distances, which sets are drawn once more or
             # less could be so rare that no replicate shows it
-            places = (np.arange(FAN) + generator.random((units, 1)) + generator.random((units, FAN))) % FAN / FAN * ends[-1]
+            places = (
+                (np.arange(self.fan) + generator.random((units, 1)) + generator.random((units, self.fan)))
+                % self.fan
+                / self.fan
+                * ends[-1]
+            )
             index = np.minimum(np.searchsorted(ends, places, side="right"), len(ends) - 1)
-            return self.listed[index], ends[-1] / chance[index] / FAN
-        columns, weights = np.empty((units, FAN, self.k), dtype=np.int64), np.empty((units, FAN))
+            return self.listed[index], ends[-1] / chance[index] / self.fan
+        columns, weights = np.empty((units, self.fan, self.k), dtype=np.int64), np.empty((units, self.fan))
         lengths = np.ones(len(self.lengths)) if uniform else self.lengths
         draw_sets(self.vectors, lengths, self.allowed, uniform, generator.random((units, self.k)), columns, weights)
         return columns, weights
@@ -135,14 +146,14 @@ class Sets:
             codes, table = self._few
             return table[:, np.searchsorted(codes, self._codes(flat))], np.zeros((0, 0))
         if self.whole:
-            found = self._visited(flat, 1 if self.listed is not None else FAN, uniform)
+            found = self._visited(flat, 1 if self.listed is not None else self.fan, uniform)
             return found.sums, np.zeros((0, 0)) if found.hist is None else found.hist.astype(np.float64)
         sums, hist = np.zeros((len(flat), 5)), np.zeros((len(flat), SLOTS if uniform else 0))
         step = 512
 
         def work(part: int) -> None:
             some = slice(part * step, (part + 1) * step)
-            u = np.random.default_rng([*seed, part]).random((len(flat[some]), ROW_DRAWS, self.k - 1))
+            u = np.random.default_rng([*seed, part]).random((len(flat[some]), self.row_draws, self.k - 1))
             draw_rows(self.J, flat[some], uniform, u, bin_edges(), sums[some], hist[some])
 
         run_parts(work, -(-len(flat) // step))
@@ -151,7 +162,7 @@ class Sets:
     def _visited(self, flat: IntArray, size: int, histogram: bool) -> SubsetSums:
         """All row sets of column sets (P, k), of which each ``size`` share all but the last; a histogram for each FAN of them."""
         groups = flat.reshape(-1, size, self.k)
-        cells = np.arange(len(flat)) // FAN if histogram else np.zeros(len(flat), dtype=np.int64)
+        cells = np.arange(len(flat)) // self.fan if histogram else np.zeros(len(flat), dtype=np.int64)
         some = SubsetList(
             np.ascontiguousarray(groups[:, 0, :-1]),
             np.arange(len(groups) + 1) * size,
@@ -197,6 +208,11 @@ def volumes(vectors: FloatArray, subsets: IntArray) -> FloatArray:
         r = np.linalg.qr(np.swapaxes(vectors[subsets[some]], 1, 2), mode="r")
         found[some] = np.abs(np.prod(np.diagonal(r, axis1=1, axis2=2), axis=1))
     return found
+
+
+def typical_minor(k: int, m: int) -> float:
+    """About the size of k rows of k random columns of length 1 in m dimensions."""
+    return exp((lgamma(k + 1) - k * log(m)) / 2)
 
 
 def count_sets(allowed: NDArray[np.bool_], k: int, seed: int) -> int:
