@@ -302,6 +302,20 @@ def test_entries_of_one_beside_subnormal_ones(k: int, seed: int) -> None:
     check(found, truth(J, k), (k, seed))
 
 
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("seed", range(12))
+def test_scales_that_no_common_power_of_two_holds(k: int, seed: int) -> None:
+    """Rows, or entries, of 1e300, 1 and 1e-300, whose minors need all of them; factored ones are right or NaN."""
+    rng = np.random.default_rng(seed)
+    J = np.ldexp(rng.normal(size=(4, 5)), rng.choice([-1000, -900, -200, 0, 200, 1000], size=(4, 5 if seed % 2 else 1)))
+    for chosen in (kag.All(), kag.Subsets([tuple(range(k)), tuple(range(2, 2 + k))])):
+        exact = truth(J, k, chosen)
+        check(kag.minor_moments(J, k, chosen), exact, (k, seed, str(chosen)))
+        factored = kag.factored_minor_moments(J, np.ones(4), k, chosen)
+        if np.isfinite([factored.sums[name][0] for name in factored.sums]).all():
+            check(factored, exact, (k, seed, str(chosen), "factored"))
+
+
 @given(kind=of_one_scale, seed=seeds, k=st.integers(1, 3), power=st.integers(-900, 900))
 def test_sampled_has_no_scale(kind: str, seed: int, k: int, power: int) -> None:
     J = matrix(kind, seed, k) / 2.0**40  # no entry of it becomes subnormal or infinite

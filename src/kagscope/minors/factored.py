@@ -20,6 +20,7 @@ from kagscope.minors.moments import SUMS, Moments
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.plan import Plan
 from kagscope.minors.rank import dependent
+from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.routes.power_grams import repaired_row_pairs
 from kagscope.minors.routes.zonogon import row_pair_areas
 from kagscope.minors.scaling import is_exact, normalise, on_host, times_power_of_two
@@ -88,6 +89,7 @@ class FactoredMoments:
             self.counts += [count * comb(self.rows, self.k) for count in subsets.counts]
             tables += _row_tables(normalised[0], self.k, subsets, self.wanted)
         self.tables = tables  # each (5, C(m, k)): S1, S2, S4, entropy, top by row subset
+        self.lost = [self._lost(*both) for both in zip(self.selections, tables, strict=True)]
 
     def at(self, d: MatrixLike) -> Moments | list[Moments]:
         """Moments of diag(d_b) W for every b.
@@ -128,9 +130,9 @@ class FactoredMoments:
         if hard.size:
             host = np.abs(np.atleast_2d(factors if there is None else factors.cpu().numpy()))
             exponents = [values.copy() for values in exponents]
-            for index, (table, sums) in enumerate(zip(self.tables, found, strict=True)):
+            for index, (table, lost, sums) in enumerate(zip(self.tables, self.lost, found, strict=True)):
                 for b in hard:
-                    one, shift = mixed_forms(table, self.row_exponents, host[b], self.k, self.wanted)
+                    one, shift = mixed_forms(table, lost, self.row_exponents, host[b], self.k, self.wanted)
                     exponents[index][b] = shift + self.exponent
                     for name, value in one.items():
                         sums[name][b] = value[0]
@@ -149,6 +151,18 @@ class FactoredMoments:
             for sums, powers, chosen, count in zip(found, exponents, self.selections, self.counts, strict=True)
         ]
         return results if self.listed else results[0]
+
+    def _lost(self, chosen: Selection, table: FloatArray) -> NDArray[np.intp]:
+        """Row subsets whose minors lie so far below the products of their rows' largest entries that they have lost digits."""
+        low = np.flatnonzero(table[0] < LEAST) if self.row_exponents.any() and self.k > 1 else np.zeros(0, dtype=np.intp)
+        if not low.size:
+            return low
+        rows = row_subsets(self.rows, self.k)[low]
+        zero = dependent(np.ascontiguousarray(self.matrix[:, chosen.columns(self.layout)].T), rows)
+        if not chosen.clique:
+            sets = cached_subsets((chosen,), self.layout, self.k).sets
+            zero |= [dependent(np.ascontiguousarray(self.matrix[some]), sets).all() for some in rows]
+        return low[~zero]
 
     def _refuse(self, chosen: Selection, sums: dict[str, FloatArray], d: Any) -> None:
         """NaN for what lies so far below the largest minor of W that it has lost digits, and is not zero."""

@@ -80,11 +80,12 @@ def triple_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> di
 
 
 def mixed_forms(
-    table: FloatArray, exponents: NDArray[np.int64], d: FloatArray, k: int, wanted: frozenset[str]
+    table: FloatArray, lost: NDArray[np.intp], exponents: NDArray[np.int64], d: FloatArray, k: int, wanted: frozenset[str]
 ) -> tuple[dict[str, FloatArray], int]:
     """Sums (1,) for one d (m,) of scales so mixed that its products leave the range, and the power of two they were divided by.
 
     ``table`` (5, C(m, k)) is of rows over 2^exponents (m,): row set by row set, the largest product that counts brought near 1.
+    NaN where row sets that have lost their digits in it, though their minors are no more than 2^-900 there, may show.
     """
     sets = row_subsets(len(d), k)
     fraction, power = np.frexp(d)
@@ -96,6 +97,9 @@ def mixed_forms(
         w = np.where(live, np.ldexp(products, np.where(live, powers - k * shift, 0)), 0.0)
         sums = {"s1": w @ table[0], "s2": w**2 @ table[1], "s4": w**4 @ table[2], "top": (w * table[4]).max(initial=0.0)}
         sums["entropy"] = w @ table[3] + _d_log_d(w) @ table[0]
+    sizes = powers[lost][products[lost] > 0] - 900 - k * shift
+    if sizes.size and (int(sizes.max()) > -40 or not live.any()):
+        sums = dict.fromkeys(sums, np.nan)
     finite = {name: np.atleast_1d(value if np.isfinite(value) else np.nan) for name, value in sums.items()}  # or beyond the range
     return asked(finite, wanted), shift
 

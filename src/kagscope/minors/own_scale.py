@@ -17,12 +17,13 @@ from kagscope.minors.scaling import on_host
 from kagscope.minors.task import EVERY_MOMENT, Matrices, Task
 
 POWERS = ("s1", "s2", "s4", "top")
+TINY = float(np.finfo(np.float64).tiny)
 LEAST = 2.0**-900  # of a normalised sum: below, some of what it consists of has lost digits
 BELOW = "the minors lie too far below the largest of the matrix to be told"
 
 
 def mended(task: Task, found: Moments) -> Moments:
-    """The moments of a task, those of matrices where a sum is below :data:`LEAST` without every minor being zero found again.
+    """The moments of a task, found again where a sum is below :data:`LEAST`, or entries are cut, without every minor being zero.
 
     Minor by minor, on a scale of their own; where that would take too long these sums are NaN, their errors not known.
     """
@@ -30,6 +31,7 @@ def mended(task: Task, found: Moments) -> Moments:
     low = (
         np.any([np.abs(values) < LEAST for values in sums], axis=0) if sums and task.minors else np.zeros(len(found), dtype=bool)
     )
+    low |= _cut(task.inside)
     inside = task.inside.given
     lost = np.array([one for one in np.flatnonzero(low) if not rank_below(on_host(inside[one]), task.k)], dtype=np.int64)
     if not lost.size:
@@ -49,6 +51,14 @@ def mended(task: Task, found: Moments) -> Moments:
         replicates={name: _placed(values, lost, part.sums[name][:, None]) for name, values in found.replicates.items()},
         unknown={name: _placed(flags, lost, False) for name, flags in found.unknown.items()},
     )
+
+
+def _cut(matrices: Matrices) -> NDArray[np.bool_]:
+    """(B,) where the scale of minors far below the products of entries takes digits from entries that such minors consist of."""
+    if matrices.on_device or not matrices.far:
+        return np.zeros(matrices.shape[0], dtype=bool)
+    sizes = np.abs(matrices.normalised)
+    return ((sizes < TINY) & (matrices.given != 0)).any(axis=(1, 2)) & (sizes.max(axis=(1, 2), initial=0.0) >= 1)
 
 
 def _placed(values: NDArray[Any], where: NDArray[np.int64], new: Any) -> NDArray[Any]:
