@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import kagscope as kag
+import layer_models as zoo
 from kagscope.jacobians.structure import outer_diagonal, weight_at
 from kagscope.scores import torch_sums
 from kagscope.steering.gradients import InputGradientPenalty
@@ -419,3 +420,21 @@ def test_in_the_trainer_of_hugging_face(tmp_path: Path) -> None:
     attention = kag.GeometryPenalty(model, ["bert.encoder.layer.0"], points=2, layer_map="block")  # mixes tokens
     attention(Sentences()[0] | {"input_ids": Sentences()[0]["input_ids"][None].repeat(2, 1), "labels": torch.zeros(2).long()})
     assert not attention.costs["bert.encoder.layer.0"].shared
+
+
+@pytest.mark.parametrize("layer", ["3", "5"])
+def test_minors_that_are_rounding_noise_push_nothing(layer: str) -> None:
+    """Behind a single live unit Jacobians have rank 1."""
+    model = zoo.seeded(
+        lambda: nn.Sequential(nn.Linear(6, 2), nn.ReLU(), nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh())
+    ).double()
+    model[0].bias.data = torch.tensor([9.0, 0.0], dtype=torch.float64)  # the first is always live
+    x = zoo.numbers(24, 6).double()
+    live = (model[1](model[0](x)) > 0).sum(1)
+    some = x[live == 1][:3]
+    penalty = kag.GeometryPenalty(model, [layer], weight=1.0)
+    assert not penalty(some).requires_grad or torch.autograd.grad(penalty(some), model[2].weight)[0].abs().max() == 0
+    assert np.isnan(penalty.values[layer])
+    both = x[live == 2][:1]
+    assert float(penalty(torch.cat([some, both])).detach()) == pytest.approx(float(penalty(both).detach()), rel=1e-4)
+    assert float(kag.GeometryPenalty(model, [layer], "alignment", weight=1.0)(some).detach()) != 0

@@ -25,6 +25,7 @@ from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import NoHooks, Runner, Stop, Unmeasurable, intercept
 from kagscope.jacobians.untouched import untouched
 from kagscope.scores import functional, torch_sums
+from kagscope.scores.of_jacobians import numerical_ranks
 
 Score = Callable[[torch_sums.Task], Tensor]
 SCORES: Mapping[str, Score] = {
@@ -95,7 +96,8 @@ class GeometryPenalty:
 
     Attributes:
         costs: by layer, what a call computes (:class:`Cost`); known after the first call.
-        values: by layer, the mean of the log score in the last call, without the weight; NaN where it was undefined throughout.
+        values: by layer, the mean of the log score in the last call over the points where it is defined, without the weight; NaN
+            where it is at none. Where a Jacobian is of numerical rank below k, its k-minors are rounding noise, and undefined.
 
     Raises:
         InputError: an argument that cannot be used; at the first call a layer without a Jacobian, or points that are not
@@ -231,18 +233,21 @@ class GeometryPenalty:
             sources = tokens if h.ndim == u.ndim == 3 and h.shape[1] == u.shape[1] else None
             outer = structure.outer_diagonal(h, create_graph=True)
             W = None if outer is None else _shared(outer, u, tokens, sources)
+            told = torch.ones(len(h), dtype=torch.bool, device=h.device)
             if outer is not None and W is not None:
                 d = outer.d if tokens is None else outer.d[torch.arange(len(h)), tokens]
                 tasks = [torch_sums.task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
             else:
                 J = _pulled(h, u, _one_hots(h, tokens, same=False), sources).swapaxes(0, 1)
+                if self.k > 1 and self.score not in OF_ENTRIES:
+                    told = _full_rank(J.detach(), self.k)
                 several = [J] if self._drawn(J.shape[1]) is None else J
                 tasks = [torch_sums.task(one, self.k, self.selection, **self.where) for one in several]
             if (rows := self._drawn(tasks[0].matrices.shape[1])) is not None:
                 tasks = [task.with_rows(draw_rows(task, rows, self._generator)) for task in tasks]
             self._note(call.name, tasks[0], len(h))
             values = torch.cat([torch.atleast_1d(SCORES[self.score](task)) for task in tasks])
-        defined = values.isfinite()
+        defined = values.isfinite() & told
         self.values[call.name] = float(values.detach()[defined].mean()) if bool(defined.any()) else math.nan
         return torch.where(defined, values, 0.0).sum() / defined.sum().clamp(min=1)
 
@@ -301,6 +306,14 @@ class GeometryPenalty:
                 few = m if shared else min(m, n)
                 pairs, vectors = math.comb(few, 2), n if shared else max(m, n)
         self.costs[name] = Cost(m, n, points, shared, times * pairs, vectors)
+
+
+def _full_rank(J: Tensor, k: int) -> Tensor:
+    """(B,) whether the k-minors of computed Jacobians (B, m, n) are more than rounding noise (MATH.md section 3)."""
+    if not bool(J.isfinite().all()):
+        return torch.ones(len(J), dtype=torch.bool, device=J.device)
+    ranks = numerical_ranks(J.double().cpu().numpy(), torch.finfo(J.dtype).eps / 2, k)
+    return torch.from_numpy(ranks >= k).to(J.device)
 
 
 def draw_rows(task: torch_sums.Task, count: int, generator: torch.Generator) -> torch_sums.Rows:
