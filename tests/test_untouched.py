@@ -11,6 +11,7 @@ import types
 import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -644,3 +645,28 @@ def test_a_pass_that_changes_settings_computes_what_it_would_alone() -> None:
     x, plain = zoo.numbers(3, 5), zoo.seeded(lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU()))
     values = [kag.measure(model, x, layers=name, k=1).table["value"] for model, name in ((zoo.seeded(Sets), "act"), (plain, "1"))]
     assert values[0].equals(values[1])
+
+
+def test_several_threads_leave_random_states_and_settings() -> None:
+    models, x = [zoo.seeded(Draws) for _ in range(6)], zoo.numbers(3, 5)
+
+    def work(model: nn.Module) -> Any:
+        return kag.measure(model, x, layers="act", k=1).table["value"]
+
+    states, before = random_states(), process_settings()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, models))
+    assert random_states() == states
+    assert process_settings() == before
+    assert all(one.equals(found[0]) for one in found)
+
+
+def test_autocast_and_anomaly_detection_change_no_number(recwarn: pytest.WarningsRecorder) -> None:
+    model, x = zoo.seeded(zoo.mlp), zoo.numbers(3, 5)
+    plain = kag.measure(model, x, k=1, precision="model").table["value"]
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.autograd.detect_anomaly():
+        recwarn.clear()
+        assert kag.measure(model, x, k=1, precision="model").table["value"].equals(plain)
+        assert torch.is_anomaly_enabled()
+        assert torch.is_autocast_enabled("cpu")
+    assert not recwarn.list

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,11 +40,16 @@ def _set_filters(filters: list[Any]) -> None:
 
 
 # (what it is now, setting it to that)
-_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    (torch.get_num_threads, torch.set_num_threads),
+_Settings = tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...]
+_OF_THREAD: _Settings = (
     (torch.is_grad_enabled, torch._C._set_grad_enabled),
-    (torch.get_default_dtype, torch.set_default_dtype),
     (_default_device, torch.set_default_device),
+    (_autocast, lambda value: _set_autocast(*value)),
+    (np.geterr, lambda value: np.seterr(**value)),
+)
+_OF_PROCESS: _Settings = (
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_default_dtype, torch.set_default_dtype),
     (
         lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
@@ -52,7 +58,6 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
         lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
         lambda value: torch.set_anomaly_enabled(*value),
     ),
-    (_autocast, lambda value: _set_autocast(*value)),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (_mha.get_fastpath_enabled, _mha.set_fastpath_enabled),
     (_cuda.flash_sdp_enabled, _cuda.enable_flash_sdp),
@@ -60,24 +65,54 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (_cuda.math_sdp_enabled, _cuda.enable_math_sdp),
     (_cuda.cudnn_sdp_enabled, _cuda.enable_cudnn_sdp),
     *((getattr(torch._C, f"_get_{name}"), getattr(torch._C, f"_set_{name}")) for name in _KERNELS),
-    (np.geterr, lambda value: np.seterr(**value)),
     (lambda: list(warnings.filters), _set_filters),
 )
+_RANDOM: _Settings = (
+    (random.getstate, random.setstate),
+    (lambda: np.random.get_state(legacy=False), np.random.set_state),  # noqa: NPY002
+    (torch.get_rng_state, torch.set_rng_state),
+)
+
+
+class _Together:
+    """How many threads keep their surroundings at a time, and what was before the first of them, which the last puts back.
+
+    Each puts back what it found; but it may have found what another had set meanwhile.
+    """
+
+    lock = threading.Lock()
+    inside = threading.local()
+    threads = 0
+    before: ClassVar[list[Any]] = []
 
 
 @contextlib.contextmanager
 def surroundings_kept(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
     """On leaving, also by an exception, settings (:func:`settings_kept`) and all random states are as before.
 
-    Random states are those of PyTorch (of GPUs where any of ``tensors`` lies on one), of NumPy and of Python.
+    Random states are those of PyTorch (of GPUs where any of ``tensors`` lies on one), of NumPy and of Python. Where several
+    threads do this at a time, all is as before the first of them once the last has left.
     """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    outermost = not getattr(_Together.inside, "depth", 0)
+    _Together.inside.depth = getattr(_Together.inside, "depth", 0) + 1
+    with _Together.lock:
+        _Together.threads += outermost
+        if outermost and _Together.threads == 1:
+            _Together.before = _now(_OF_PROCESS + _RANDOM)
+    states = _now(_RANDOM)
     try:
         with settings_kept(), torch.random.fork_rng(devices=gpus(tensors)):
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        for (_, put_back), state in zip(_RANDOM, states, strict=True):
+            put_back(state)
+        _Together.inside.depth -= 1
+        with _Together.lock:
+            _Together.threads -= outermost
+            if outermost and not _Together.threads:
+                _put_back(_OF_PROCESS, _Together.before)
+                for (_, put_back), state in zip(_RANDOM, _Together.before[len(_OF_PROCESS) :], strict=True):
+                    put_back(state)
 
 
 @contextlib.contextmanager
@@ -87,13 +122,21 @@ def settings_kept() -> Iterator[None]:
     That is the number of threads, default dtype and device, autograd's modes, what is deterministic, which kernels are used, what
     NumPy does on errors, filters of warnings. What was not changed is not touched.
     """
-    settings = [now() for now, _ in _SETTINGS]
+    before = _now(_OF_THREAD + _OF_PROCESS)
     try:
         yield
     finally:
-        for (now, put_back), before in zip(_SETTINGS, settings, strict=True):
-            if now() != before:
-                put_back(before)
+        _put_back(_OF_THREAD + _OF_PROCESS, before)
+
+
+def _now(settings: _Settings) -> list[Any]:
+    return [now() for now, _ in settings]
+
+
+def _put_back(settings: _Settings, before: Iterable[Any]) -> None:
+    for (now, put_back), value in zip(settings, before, strict=False):
+        if now() != value:
+            put_back(value)
 
 
 def gpus(tensors: Iterable[Tensor]) -> list[int]:

@@ -57,7 +57,11 @@ def kept(model: nn.Module) -> Iterator[None]:
     their classes: modes, hooks, whatever a forward pass may leave there. While it lasts, PyTorch runs plainly (:func:`_plainly`).
     """
     seen = {id(module) for module in model.modules()}
-    with surroundings_kept([*model.parameters(), *model.buffers()]), _plainly(), contextlib.ExitStack() as stack:
+    tensors = [*model.parameters(), *model.buffers()]
+    with surroundings_kept(tensors), _plainly(), contextlib.ExitStack() as stack:
+        torch.set_anomaly_enabled(False)  # which would end at the first NaN
+        for device in {"cpu", *(tensor.device.type for tensor in tensors)} - {"meta"}:  # numbers are those of the model's dtype
+            stack.enter_context(torch.autocast(device, enabled=False))
         for module in model.modules():
             for step in _of_module(module, seen):
                 stack.callback(step)

@@ -183,11 +183,10 @@ class GeometryPenalty:
             self._calls += 1
             if (self._calls - 1) % self.every:
                 return torch.zeros((), device=device)
-            with torch.autocast(device.type, enabled=False):
-                self._layers = self._layers or self._look(inputs)
-                with untouched(self.model):
-                    _spare_buffers(self.model)
-                    terms = [self._of_layer(call, inputs) for call in self._layers]
+            self._layers = self._layers or self._look(inputs)
+            with untouched(self.model):
+                _spare_buffers(self.model)
+                terms = [self._of_layer(call, inputs) for call in self._layers]
             term = self.weight * self.every * torch.stack(terms).mean()
         return term if keep else term.detach()
 
