@@ -293,3 +293,11 @@ def test_means_are_the_same_bits_after_pairs_were_drawn() -> None:
     before = kag.haar_mean_s1(J, 2, chosen, image_shape=shape)
     kag.minor_moments(J, 2, chosen, image_shape=shape, method="sampled")
     assert kag.haar_mean_s1(J, 2, chosen, image_shape=shape) == before
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_no_column_at_all(k: int) -> None:
+    nowhere = {"selection": kag.Window((9.0,), 1.0), "positions": np.arange(5)}
+    J = np.random.default_rng(0).normal(size=(4, 5))
+    assert kag.minor_moments(J, k, **nowhere).s1 == kag.haar_mean_s1(J, k, **nowhere) == 0
+    assert math.isnan(kag.rotation_ratio(J, k, **nowhere))

@@ -25,7 +25,7 @@ def normalise(matrices: FloatArray, k: int = 1) -> tuple[FloatArray, NDArray[np.
     k-th power of that, or k is so large that they lie far above, one that brings the largest of these near 1.
     """
     exponent = np.frexp(np.abs(matrices).max(axis=(1, 2), initial=0.0))[1].astype(np.int64)
-    for index in _mixed(matrices, exponent, k) if k > 1 else ():
+    for index in _mixed(matrices, exponent, k) if 1 < k <= min(matrices.shape[1:]) else ():
         size = largest_minor(matrices[index], k)
         if size is not None and abs(k * exponent[index] - size) > MIXED:
             exponent[index] = max(size // k, exponent[index] - MOST_BITS)

@@ -33,6 +33,7 @@ from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
 
 CANCELLATION = 1e3  # uncancelled over cancelled size above which a triple is done again in exactly computed coordinates
+UNIT = float(np.finfo(np.float64).eps)
 MOST_BITS = 150  # between columns: products of six entries stay in the range
 ENTRY_BITS = 450  # between entries of a row: products of two stay in the range, with all their digits
 TRIPLES = 1 << 16  # row triples listed at a time
@@ -81,7 +82,7 @@ def _project(V, columns, X, Y, coarse_x, coarse_y, x_norms, y_norms, pivots):  #
             y_size += abs(V[t, b]) + abs(g * V[r, b])
         x[a] = y[a] = 0.0
         store_planar(x, y, p, X, Y, coarse_x, coarse_y, x_norms, y_norms)
-        bound += pivots[p] * (x_size * y_norms[p] + y_size * x_norms[p])
+        bound += pivots[p] * (x_size * y_norms[p] + y_size * x_norms[p] + UNIT * x_size * y_size)  # all may be lost
     return bound
 
 
