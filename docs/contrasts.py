@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,18 @@ import pandas as pd
 
 from kagscope.studies.setting_tables import SAME
 from kagscope.studies.statistics.multiple_testing import holm
-from kagscope.studies.statistics.student import mean_of, t_interval, t_test
+from kagscope.studies.statistics.student import Estimate, mean_of, t_interval, t_test
 
 Setting = dict[str, object]
+
 PRIMARY, SECONDARY, CONTROL = "primary", "secondary", "control"
 CONDITIONAL = "if the primary holds"
+UNKNOWN = Estimate(np.nan, np.nan, 0)  # of no seed at all
+
+
+def command_of(folder: Path, command: str) -> str:
+    """The command that made a study, with the folder that a reader would choose."""
+    return re.sub(r"--out \S+", f"--out out/{folder.resolve().name}", command)
 
 
 @dataclass(frozen=True)
@@ -276,7 +284,7 @@ def contrast_lines(name: str, folder: Path) -> list[str]:
     if name not in CONTRASTS:
         return []
     found = list(CONTRASTS[name](Tables(folder)))
-    estimates = [mean_of(one.values.dropna().to_numpy()) for one in found]
+    estimates = [mean_of(one.values.dropna().to_numpy()) if one.values.notna().any() else UNKNOWN for one in found]
     p_values = [float(t_test(estimate)) for estimate in estimates]
     secondary = [place for place, one in enumerate(found) if one.kind == SECONDARY]
     corrected = dict(zip(secondary, holm([p_values[place] for place in secondary]), strict=True))

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from contrasts import command_of
 
 from kagscope.base.provenance import hardware
 from kagscope.studies.collect import with_labels
@@ -102,7 +102,7 @@ def main() -> None:
         "Made by `docs/make_results.py` from the files that this command wrote:",
         "",
         "```sh",
-        re.sub(r"--out \S+", f"--out out/{options.study.resolve().name}", study["command"]),
+        command_of(options.study, study["command"]),
         "```",
         "",
         f"On {hardware()}: {options.minutes:.1f} minutes in all; summed over processes, {train:.1f} minutes of training and "

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from contrasts import CONTRASTS, contrast_lines
+from contrasts import CONTRASTS, command_of, contrast_lines
 
 from kagscope.base.provenance import hardware
 from kagscope.studies.setting_tables import tied_axes, varied_axes
@@ -64,7 +64,17 @@ def _part(folder: Path, kept: dict[str, list[str]]) -> list[str]:
     outcome = conclude(store)
     name, settings = study["name"], study["settings"]
     missing = f", of {len(study['runs'])} that the file asks for" if outcome.left_out else ""
-    lines = [f"# {name}", "", *kept.get(name, []), settings["description"], "", "```sh", study["command"], "```", ""]
+    lines = [
+        f"# {name}",
+        "",
+        *kept.get(name, []),
+        settings["description"],
+        "",
+        "```sh",
+        command_of(folder, study["command"]),
+        "```",
+        "",
+    ]
     lines += [
         f"{len(outcome.runs)} runs{missing}. On {hardware()}: {outcome.seconds['train'] / 60:.1f} minutes of training and "
         f"{outcome.seconds['geometry'] / 60:.1f} of geometry, added up over processes that shared the cores with other work. "
