@@ -203,6 +203,23 @@ def test_what_cannot_be_drawn_is_said(case: str) -> None:
         draw()
 
 
+def test_robustness_is_drawn_for_each_setting_not_averaged_over_them() -> None:
+    """Nets on shuffled labels and steered ones were one line, named after their width."""
+    runs = pd.DataFrame({"width": 8, "training": "standard", "labels": ["true", "shuffled"] * 3, "penalty_weight": 0.1})
+    runs = runs.assign(accuracy=[0.9, 0.1] * 3, **{"pgd_linf_0.1": [0.5, 0.0] * 3})
+    figure = kf.figure_robustness(runs, ["labels", "penalty_weight"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "true labels, penalty weight 0.1",
+        "shuffled labels, penalty weight 0.1",
+    ]
+    heights = {
+        tuple(np.round(np.asarray(line.get_ydata(), dtype=float), 9))
+        for line in figure.axes[0].get_lines()
+        if len(line.get_ydata()) == 2
+    }
+    assert {(0.9, 0.5), (0.1, 0.0)} <= heights
+
+
 def test_panels_that_share_an_axis_show_the_range_of_each() -> None:
     left, right = mpl.figure.Figure().subplots(1, 2, sharey=True)
     for ax, high in ((left, 100.0), (right, 10.0)):

@@ -153,6 +153,10 @@ def choose(
 
 def group_name(values: Mapping[Any, object]) -> str:
     """What a line is called: the axes' values, names of numeric ones before them."""
-    return ", ".join(
-        f"{axis_label(name)} {value:g}" if isinstance(value, int | float) else str(value) for name, value in values.items()
-    )
+
+    def label(name: str, value: object) -> str:
+        if isinstance(value, int | float):
+            return f"{axis_label(name)} {value:g}"
+        return f"{value} labels" if name == "labels" else str(value)
+
+    return ", ".join(label(str(name), value) for name, value in values.items())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from kagscope.base.errors import NothingToPlot
+from kagscope.figures.axes import group_name
 from kagscope.figures.core import average, draw_means, tidy
 from kagscope.figures.labels import NORM_LABELS
-from kagscope.figures.looks import Settings
+from kagscope.figures.looks import Settings, legend_line, line_looks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, new_axes, style
@@ -20,18 +24,24 @@ from kagscope.tables.means import require
 
 
 def plot_robustness(
-    runs: pd.DataFrame, *, norm: str = "linf", method: str = "pgd", ax: Axes | None = None, legend: bool = True
+    runs: pd.DataFrame,
+    *,
+    norm: str = "linf",
+    method: str = "pgd",
+    by: Sequence[str] = SETTING,
+    ax: Axes | None = None,
+    legend: bool = True,
 ) -> Axes:
-    """Accuracy against the radius ε of an attack, a line for each width and training; bars are 95% intervals over its nets.
+    """Accuracy against the radius ε of an attack, a line for each setting; bars are 95% intervals over its nets.
 
-    The nets of a line are all that share width and training: seeds, and whatever else the study varied. ε = 0 is the test
-    accuracy.
+    The nets of a line are all that share ``by``: seeds, and whatever else the study varied. ε = 0 is the test accuracy.
 
     Args:
         runs: ``runs.parquet`` of a study with robustness: ``width``, ``training``, ``accuracy``, and a column
             ``<method>_<norm>_<ε>`` for each attack; ε in units of the input.
         norm: "linf" or "l2".
         method: "pgd" or "fgsm".
+        by: the columns that tell lines apart.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -39,30 +49,42 @@ def plot_robustness(
         NothingToPlot: there are no such attacks.
         InputError: the table lacks columns.
     """
-    require(runs, ("width", "training", "accuracy"), "runs")
+    require(runs, (*by, "accuracy"), "runs")
     attacks = attacks_of(runs, method, norm)
     if not attacks:
         raise NothingToPlot(f"no {method} attacks in the norm {norm} in the runs table")
     radii = [0.0, *attacks]
     columns = dict(zip(["accuracy", *attacks.values()], radii, strict=True))
-    nets = runs.astype({"training": str} | dict.fromkeys(columns, float)).melt(SETTING, list(columns), "attack", "accuracy_left")
+    names, looks, handles = _lines(runs, by)
+    nets = runs.astype(dict.fromkeys(columns, float)).assign(line=names)
+    nets = nets.melt("line", list(columns), "attack", "accuracy_left")
     nets["radius"] = nets["attack"].map(columns)
-    means = tidy(average(nets, [*SETTING, "radius"], "accuracy_left"), "radius", "accuracy_left", SETTING)
-    settings = Settings.of(runs)
+    means = tidy(average(nets, ["line", "radius"], "accuracy_left"), "radius", "accuracy_left", "line")
     with style():
         ax = new_axes(ax)
-        draw_means(ax, means, settings.looks())
+        draw_means(ax, means, looks)
         ax.set_xticks(radii, [f"{radius:g}" for radius in radii])
         ax.set_ylim(-0.02, 1.02)
         ax.set_xlabel(f"attack radius ε ({NORM_LABELS.get(norm, norm)} norm, input units)")
         ax.set_ylabel(f"accuracy under {method.upper()}")
         if legend:
-            handles = settings.handles()
             legend_above(ax, len(handles), handles)
     return ax
 
 
-def figure_robustness(runs: pd.DataFrame) -> Figure:
+def _lines(runs: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]], list[Line2D]]:
+    """The line of each run, how lines look, and the legend: widths and trainings as everywhere, else each setting."""
+    names = [group_name(row) for row in runs[[*by]].to_dict("records")]
+    if set(by) <= set(SETTING):
+        settings = Settings.of(runs)
+        own = settings.looks()
+        pairs = zip(runs["width"], runs["training"].astype(str), strict=True)
+        return names, {name: own[pair] for name, pair in zip(names, pairs, strict=True)}, settings.handles()
+    looks = {name: look | {"label": name} for name, look in line_looks(list(dict.fromkeys(names))).items()}
+    return names, looks, [legend_line(**look) for look in looks.values()]
+
+
+def figure_robustness(runs: pd.DataFrame, by: Sequence[str] = SETTING) -> Figure:
     """:func:`plot_robustness` under PGD, else FGSM, in each norm that was tried.
 
     Raises:
@@ -73,11 +95,12 @@ def figure_robustness(runs: pd.DataFrame) -> Figure:
         raise NothingToPlot("no attacks were tried: the study has no robustness")
 
     def draw(norm: str, ax: Axes) -> None:
-        plot_robustness(runs, norm=norm, method=method, ax=ax, legend=False)
+        plot_robustness(runs, norm=norm, method=method, by=by, ax=ax, legend=False)
 
     panels = [Panel(partial(draw, norm)) for norm in NORM_LABELS if attacks_of(runs, method, norm)]
     width = SINGLE_COLUMN if len(panels) == 1 else DOUBLE_COLUMN
-    return draw_grid([panels], width, 2.7, sharey=True, handles=Settings.of(runs).handles())
+    handles = _lines(runs, by)[2]
+    return draw_grid([panels], width, 2.7 + 0.05 * max(0, len(handles) - 6), sharey=True, handles=handles)
 
 
 def attacks_of(runs: pd.DataFrame, method: str, norm: str) -> dict[float, str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW_LINES = 6  # in a figure over one axis
+MANY_LINES = 12  # in one whose legend has room
 
 
 def study_figures(
@@ -52,7 +53,7 @@ def study_figures(
     coloured = "width" if "width" in axes or not most else most[0]
     drawn: dict[str, Callable[[], Figure]] = {
         "relations": partial(figure_relations, results, runs, related, coloured),
-        "robustness": partial(figure_robustness, runs),
+        "robustness": partial(figure_robustness, runs, _told_apart(runs, axes)),
     }
     accuracy = accuracy_name(runs["data"])
     numeric = [name for name in most if pd.api.types.is_numeric_dtype(summary[name])]
@@ -79,6 +80,11 @@ def study_figures(
                 accuracy,
             )
     write_all(draw_all(drawn)[0], folder / "figures")
+
+
+def _told_apart(runs: pd.DataFrame, axes: Sequence[str]) -> Sequence[str]:
+    """What tells the lines of a figure apart: all that varies where these are few, else width and training."""
+    return axes if axes and len(runs[[*axes]].drop_duplicates()) <= MANY_LINES else ("width", "training")
 
 
 def _learning(table: pd.DataFrame, shown: Sequence[str | None]) -> pd.DataFrame:
