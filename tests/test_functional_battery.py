@@ -157,3 +157,36 @@ def test_columns_that_are_parallel_but_for_the_roundings_of_factors(apart: float
     near: Any = {"positions": np.array([0.0, 5.0, 10.0, 11.0, 12.0]), "d": torch.from_numpy(d)}
     found = functional.log_participation_ratio(torch.from_numpy(W), 2, kag.Ball(1), **near).item()
     assert abs(found - wanted) < 1e-5 if apart > 1e-8 else math.isnan(found) or abs(found - wanted) < 1e-5
+
+
+def test_rotations_where_the_rounding_of_scaled_rows_would_show() -> None:
+    """Areas of pairs of columns of diag(d) W are what it rounds where W is an outer product; not for powers of two."""
+    rng = np.random.default_rng(0)
+    W = torch.from_numpy(np.outer(rng.normal(size=4), rng.normal(size=5)))
+    d = torch.from_numpy(rng.normal(size=4))
+    assert torch.isnan(kag.functional.rr_pr(W, d=d))
+    exact = kag.functional.rr_pr(W, d=torch.tensor([1.0, 2.0, -0.5, 4.0], dtype=torch.float64))
+    scaled = np.array([1.0, 2.0, -0.5, 4.0])[:, None] * W.numpy()
+    assert float(exact) == pytest.approx(kag.rotation_ratio(scaled, 2), rel=1e-9)
+    assert float(kag.functional.rr_pr(W[:2], d=d[:2])) == 1.0  # there is one row set, whose minors no rotation changes
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_no_column_at_all_is_undefined(k: int) -> None:
+    for d in (None, torch.ones(4)):
+        J = torch.ones(4, 5, requires_grad=True)
+        value = kag.functional.log_participation_ratio(J, k, kag.Window((9.0,), 1.0), positions=np.arange(5), d=d)
+        value.backward()
+        assert torch.isnan(value)
+        assert J.grad is not None
+        assert not J.grad.any()
+
+
+def test_columns_far_below_the_largest_have_gradients_of_their_own_rotations() -> None:
+    J = torch.tensor([[1.0, 3e-200], [2.0, 4e-200]], dtype=torch.float64, requires_grad=True)
+    kag.functional.rr_pr(J, 1).backward()
+    small = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    ratio = float(kag.functional.rr_pr(J.detach(), 1))
+    mean = ratio * 3 / 5**0.5  # of |q_11| for two rows, times two
+    assert J.grad is not None
+    assert J.grad[:, 1].numpy() == pytest.approx(((mean * small / 5 - ratio) / 3).numpy(), rel=1e-9)

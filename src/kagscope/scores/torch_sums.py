@@ -26,6 +26,7 @@ from kagscope.scores.pair_squares import pair_squares
 ORDERS = (1, 2)
 LEAST = 2.0**-800  # of S2 of matrices whose largest entry is about 1: below, sums are found on scales of their own
 ROUNDED = 1e-16  # S2 of column pairs over the squares of their lengths, below which roundings of diag(d) W show in it
+SHOWS = 1e-7  # areas over the products of lengths of such pairs, below which their sum has less than eight digits
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Task:
     def _lines(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Nonzero rows of one W or J, each over a power of two; (m,) its factors; (m,) powers of two left out of both."""
         rows, exponents = scaled(self.kept[index if self.d is None else 0].double(), (-1,))
-        factors, more = torch.ones_like(rows[:, :1]), torch.zeros_like(exponents)
+        factors, more = torch.ones_like(exponents, dtype=torch.float64), torch.zeros_like(exponents)
         if self.factors is not None:
             factors, more = scaled(self.factors[index].double()[:, None], (-1,))
         alive = (rows.detach() * factors.detach()).any(1)
@@ -237,17 +238,29 @@ class Task:
     def haar_s1(self) -> Tensor:
         """(B,) mean of S1 over random rotations of the rows, in closed form, over the same powers of two; NaN where not known."""
         m = self.matrices.shape[1]
-        _, _, exponents = self.sums
+        s1, _, exponents = self.sums
+        if self.k == m:
+            return s1  # there is one row set, whose minors no rotation changes
         low = set(self._low(self.s2()).tolist()) if self.k == 2 else set()
         found = []
         for index, matrix in enumerate(self._dense()):
             if self.k == 1:
-                found.append(torch.linalg.vector_norm(matrix, dim=0).sum())  # whose gradient at 0 is 0
+                columns, powers = scaled(matrix, (-2,))  # of each, whose squares stay in the range
+                found.append(_times(torch.linalg.vector_norm(columns, dim=0), powers[0]).sum())  # whose gradient at 0 is 0
             elif index in low:
                 found.append(self._far_volumes(index, exponents[index]))
             else:
-                found.append(_root(self._areas_squared(matrix)).sum())
+                areas = _root(self._areas_squared(matrix))
+                found.append(torch.where(self._is_rounding(index, matrix.detach(), areas.detach()), math.nan, areas.sum()))
         return math.comb(m, self.k) * haar_constant(m, self.k) * torch.stack(found)
+
+    def _is_rounding(self, index: int, matrix: Tensor, areas: Tensor) -> Tensor:
+        """() whether what diag(d) W rounds may show in the sum of the areas of pairs of its columns."""
+        first, second = self._columns(matrix)
+        lengths = torch.linalg.vector_norm(matrix, dim=0)
+        whole = lengths[first] * lengths[second]
+        near = areas.square() < ROUNDED * whole.square()
+        return (areas.sum() < SHOWS * (whole * near).sum()) & ~self._exact[index]
 
     def _far_volumes(self, index: int, top: Tensor) -> Tensor:
         pairs = self._pairs_of(self._columns_of, index, with_areas=False)
