@@ -209,7 +209,7 @@ def test_robustness_is_drawn_for_each_setting_not_averaged_over_them() -> None:
     runs = runs.assign(accuracy=[0.9, 0.1] * 3, **{"pgd_linf_0.1": [0.5, 0.0] * 3})
     figure = kf.figure_robustness(runs, ["labels", "penalty_weight"])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "true labels, penalty weight 0.1",
+        "penalty weight 0.1",
         "shuffled labels, penalty weight 0.1",
     ]
     heights = {

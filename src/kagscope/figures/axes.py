@@ -152,11 +152,12 @@ def choose(
 
 
 def group_name(values: Mapping[Any, object]) -> str:
-    """What a line is called: the axes' values, names of numeric ones before them."""
+    """What a line is called: the axes' values, names of numeric ones before them; true labels go without saying."""
 
     def label(name: str, value: object) -> str:
         if isinstance(value, int | float):
             return f"{axis_label(name)} {value:g}"
         return f"{value} labels" if name == "labels" else str(value)
 
-    return ", ".join(label(str(name), value) for name, value in values.items())
+    told = {name: value for name, value in values.items() if (name, value) != ("labels", "true")} or values
+    return ", ".join(label(str(name), value) for name, value in told.items())

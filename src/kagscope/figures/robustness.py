@@ -19,7 +19,7 @@ from kagscope.figures.labels import NORM_LABELS
 from kagscope.figures.looks import Settings, legend_line, line_looks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING
-from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, new_axes, style
+from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, legend_columns, new_axes, style
 from kagscope.tables.means import require
 
 
@@ -100,7 +100,8 @@ def figure_robustness(runs: pd.DataFrame, by: Sequence[str] = SETTING) -> Figure
     panels = [Panel(partial(draw, norm)) for norm in NORM_LABELS if attacks_of(runs, method, norm)]
     width = SINGLE_COLUMN if len(panels) == 1 else DOUBLE_COLUMN
     handles = _lines(runs, by)[2]
-    return draw_grid([panels], width, 2.7 + 0.05 * max(0, len(handles) - 6), sharey=True, handles=handles)
+    rows = -(-len(handles) // legend_columns(handles, width))
+    return draw_grid([panels], width, 2.54 + 0.16 * rows, sharey=True, handles=handles)
 
 
 def attacks_of(runs: pd.DataFrame, method: str, norm: str) -> dict[float, str]:

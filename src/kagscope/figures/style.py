@@ -164,13 +164,15 @@ def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object], str]]) -> N
 def figure_legend(figure: Figure | SubFigure, handles: Sequence[Any], title: str = "") -> None:
     """One legend above all panels, in as many columns as the figure is wide for."""
     if handles:
-        widths = [
-            0.5 + 0.062 * len(str(handle.get_label())) for handle in handles
-        ]  # inches: the sign, and about this for a letter
-        room = float(figure.bbox.width) / float(figure.dpi)
-        columns = next((n for n in range(len(widths), 1, -1) if _legend_width(widths, n) <= room), 1)
+        columns = legend_columns(handles, float(figure.bbox.width) / float(figure.dpi))
         above: dict[str, Any] = {"title": title, "title_fontsize": 8.5} if title else {}
         figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, columnspacing=1.4, **above)
+
+
+def legend_columns(handles: Sequence[Any], room: float) -> int:
+    """In how many columns a legend fits into so many inches."""
+    widths = [0.5 + 0.062 * len(str(handle.get_label())) for handle in handles]  # the sign, and about this for a letter
+    return next((n for n in range(len(widths), 1, -1) if _legend_width(widths, n) <= room), 1)
 
 
 def _legend_width(widths: Sequence[float], columns: int) -> float:
