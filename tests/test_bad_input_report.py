@@ -20,7 +20,10 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import kagscope as kag
+from kagscope.base.errors import OutputError
+from kagscope.base.files import atomic_write, is_ours
 from kagscope.cli import app
+from kagscope.pruning.pruned_files import check_new
 
 Two = tuple[Path, Path]
 
@@ -316,3 +319,28 @@ def test_a_history_without_any_measurement(place: Path) -> None:
     for part in (place / "history" / "parts").glob("*"):
         part.unlink()
     refused(place, "nothing was measured yet", 1, "history")
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a device", "a folder"])
+def test_what_is_no_plain_file_is_not_replaced(kind: str, tmp_path: Path) -> None:
+    target = tmp_path / "page.html"
+    if kind == "a FIFO":
+        os.mkfifo(target)
+    elif kind == "a device":
+        target.symlink_to(os.devnull)
+    else:
+        target.mkdir()
+    before = target.lstat()
+    with pytest.raises(OutputError, match=kind):
+        atomic_write(target, "text")
+    assert target.lstat() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    name = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    marked: Callable[[], Any] = lambda: is_ours(name, "mark", otherwise="is another's", instead="stop")  # noqa: E731
+    for use in (lambda: atomic_write(name, "text"), marked, lambda: check_new(name)):
+        with pytest.raises(OutputError, match="surrogates"):
+            use()
+    assert not list(tmp_path.iterdir())

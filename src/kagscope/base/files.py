@@ -20,9 +20,11 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success it is flushed to disk and renamed over ``target``.
 
     Raises:
-        OutputError: the folder cannot be written, or the disk is full; ``target`` is as it was before.
+        OutputError: the folder cannot be written, the disk is full, or ``target`` is a folder, FIFO or device; it is as it was
+            before.
     """
     target = Path(target)
+    check_replaceable(target)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
         os.close(handle)
@@ -41,6 +43,23 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(target: Path) -> None:
+    """Raise :class:`OutputError` for what is no plain file, such as ``/dev/null``: a file would take its place, for everybody."""
+    try:
+        str(target).encode()
+        mode = target.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):  # which the folder is to blame for
+        return
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or bytes that are no text
+        raise OutputError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}; choose another name") from error
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"cannot write {target}: it is {_kind(mode)}; give a plain file, or a new one")
+
+
+def _kind(mode: int) -> str:
+    return "a folder" if stat.S_ISDIR(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
 
 
 def atomic_write(target: str | os.PathLike[str], content: str | bytes) -> None:
@@ -73,8 +92,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
-        raise DataError(f"{path}: is {kind}; expected a plain file")
+        raise DataError(f"{path}: is {_kind(mode)}; expected a plain file")
     stream = os.fdopen(descriptor, "rb")
     if stream.peek(len(LFS_POINTER)).startswith(LFS_POINTER):
         stream.close()
@@ -101,10 +119,11 @@ def is_ours(folder: str | os.PathLike[str], mark: str, *, otherwise: str, instea
         raise InputError(f"{folder!r:.80} is no path of a folder; {instead}")
     path = Path(folder)
     try:
+        str(path).encode()
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path} is a file, but the output must be a folder; {instead}")
         names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or bytes that are no text
         raise OutputError(f"cannot read {path}: {getattr(error, 'strerror', error)}; {instead}") from error
     foreign = sorted(name for name in names if not name.startswith(f".{mark}."))
     if foreign and mark not in names:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kagscope.base.errors import InputError, OutputError
-from kagscope.base.files import is_ours
+from kagscope.base.files import check_replaceable, is_ours
 from kagscope.measuring.report_files import MARK
 
 
@@ -30,6 +30,7 @@ class Targets:
         for path in files:
             if path.is_dir():
                 raise OutputError(f"{path} is a folder; give a file, such as {path / 'geometry'}{path.suffix or '.html'}")
+            check_replaceable(path)
             _check_folder(path.parent, f"cannot write {path}")
         if self.out is not None:
             is_ours(self.out, MARK, otherwise="was not written by this command", instead="give a new --out")
@@ -64,6 +65,7 @@ def comparison_files(out: Path | None, names: Sequence[str]) -> tuple[Path, Path
     for path in (page, numbers):
         if path.is_dir():
             raise OutputError(f"{path} is a folder; give another --out")
+        check_replaceable(path)
         _check_folder(path.parent, f"cannot write {path}")
         if path.exists() and not os.access(path, os.W_OK):
             raise OutputError(f"{path} is write-protected; give another --out")

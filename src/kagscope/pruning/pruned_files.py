@@ -101,9 +101,10 @@ def check_new(folder: str | os.PathLike[str]) -> Path:
     """The folder, which does not exist or is empty, and is not created. Raises :class:`OutputError`."""
     folder = Path(folder)
     try:
+        str(folder).encode()
         if folder.exists() and any(folder.iterdir()):
             raise OutputError(f"{folder}: holds files already; choose a new or an empty folder")
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or bytes that are no text
         raise OutputError(f"{folder}: {getattr(error, 'strerror', error)}; choose a new or an empty folder") from error
     return folder
 
