@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -35,7 +37,7 @@ def centred_alignment(K: np.ndarray, L: np.ndarray) -> float:
 def unbiased_hsic(K: np.ndarray, L: np.ndarray) -> float:
     """Mean over all ordered quadruples of different points (Song et al. 2012, as a U-statistic), by brute force."""
     n = len(K)
-    total, count = 0.0, 0
+    total, count = 0, 0
     for i in range(n):
         for j in range(n):
             for q in range(n):
@@ -213,3 +215,38 @@ def test_points_must_be_the_same() -> None:
         debiased_cka(A, np.ones((6, 2)))
     with pytest.raises(InputError, match="4 or more points in both; got 3 and 3"):
         debiased_cka(A[:3], A[:3])
+
+
+def exactly(A: np.ndarray) -> np.ndarray:
+    """Its entries as fractions."""
+    return np.array([[Fraction(x) for x in row] for row in A.tolist()])
+
+
+def test_debiased_cka_beside_an_outlier() -> None:
+    """One activation of 1e9 beside ones of about 1: differences of 1e18 were told from each other."""
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(9, 3)), rng.normal(size=(9, 4))
+    A[0, 0] = 1e9
+    K, L = (one @ one.T for one in map(exactly, (A, B)))
+    cross, own = unbiased_hsic(K, L), unbiased_hsic(K, K) * unbiased_hsic(L, L)
+    wanted = float(cross) / math.sqrt(own)
+    assert debiased_cka(A, B) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_self_similarity_of_rounding_is_none() -> None:
+    """Points along axes of their own have exactly none; it was 1e-17, and the score of another with it 1e-9."""
+    own, other = np.eye(12, 4), np.random.default_rng(0).normal(size=(12, 3))
+    assert math.isnan(debiased_cka(own, other))
+    assert math.isnan(debiased_cka(3 * own + 0.1, other))
+
+
+@pytest.mark.parametrize("score", [linear_cka, debiased_cka])
+def test_alignment_at_the_ends_of_the_range_and_far_from_the_origin(score: Callable[..., float]) -> None:
+    rng = np.random.default_rng(1)
+    whole, other = rng.integers(-9, 10, size=(15, 4)).astype(float), rng.normal(size=(15, 3))
+    wanted = score(whole, other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for same in (whole * 2.0**1020, whole * 5e-324, whole + 2.0**45):
+            assert score(same, other) == pytest.approx(wanted, rel=1e-12)
+            assert effective_dimension(same) == pytest.approx(effective_dimension(whole), rel=1e-12)

@@ -10,6 +10,7 @@ from kagscope.base.errors import InputError
 from kagscope.base.reasons import CONSTANT_ACTIVATIONS, FEW_ACTIVATIONS
 from kagscope.registry import register
 
+LOST = 1e-10  # of the terms that a self-similarity is a difference of, below which it may be rounding
 TWO_NN_SHARE = 0.9  # of the points, those with the smaller ratios of distances (Facco et al. 2017)
 
 
@@ -62,14 +63,16 @@ def linear_cka(first: Float[np.ndarray, "N p"], second: Float[np.ndarray, "L q"]
 def debiased_cka(first: Float[np.ndarray, "N p"], second: Float[np.ndarray, "L q"]) -> float:
     """Linear CKA with the unbiased HSIC estimator (Song et al. 2012), (N, p) and (N, q), N >= 4: no bias upwards.
 
-    NaN when either is constant or its estimated self-similarity is not positive. Raises :class:`InputError` for fewer points, or
-    when their numbers differ.
+    NaN when either is constant, or its estimated self-similarity is not positive, or rounding. Raises :class:`InputError` for
+    fewer points, or when their numbers differ.
     """
     if len(first) != len(second) or len(first) < 4:
         raise InputError(f"debiased CKA needs the same 4 or more points in both; got {len(first)} and {len(second)}")
     K, L = _hollow_gram(first), _hollow_gram(second)
-    own = _unbiased_hsic(K, K) * _unbiased_hsic(L, L)
-    return float(_unbiased_hsic(K, L) / np.sqrt(own)) if own > 0 else float("nan")
+    own = [_unbiased_hsic(gram, gram) for gram in (K, L)]
+    if any(one <= LOST * np.square(gram).mean() for one, gram in zip(own, (K, L), strict=True)):
+        return float("nan")
+    return float(_unbiased_hsic(K, L) / np.sqrt(own[0] * own[1]))
 
 
 @register(
@@ -115,9 +118,10 @@ def intrinsic_dimension(activations: Float[np.ndarray, "N m"]) -> float:
 
 
 def _centre(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
-    """Centred columns, (N, m) float64, times a power of two, which every score ignores: no square under- or overflows."""
-    values = np.asarray(values, dtype=np.float64)
+    """Centred columns, (N, m) float64, times a power of two, which every score ignores: no sum or square under- or overflows."""
+    values = _scaled(np.asarray(values, dtype=np.float64))
     centred = values - values.mean(axis=0)
+    centred -= centred.mean(axis=0)  # what rounding left of a mean far from 0
     centred[:, values.min(axis=0) == values.max(axis=0)] = 0.0  # a rounded mean must not make a constant look like a signal
     return _scaled(centred)
 
@@ -128,7 +132,9 @@ def _scaled(values: Float64[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
 
 
 def _hollow_gram(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N N"]:
-    centred = _centre(values)
+    """Scalar products without the diagonal, from the medians, which no outlier draws away: the estimator takes any origin off."""
+    values = _scaled(np.asarray(values, dtype=np.float64))
+    centred = _scaled(values - np.median(values, axis=0))
     gram = centred @ centred.T
     np.fill_diagonal(gram, 0.0)
     return gram
