@@ -196,6 +196,12 @@ def test_emnist_is_upright_and_counts_from_0(tmp_path: Path, monkeypatch: pytest
     [
         (b"no zip", "damaged archive"),
         (zipped("letters")[:-200], "damaged archive"),
+        (
+            zipped("letters")
+            .replace(b"gzip/emnist", b"gzip/\xd0mnist", 1)
+            .replace(b"PK\3\4\x14\0\0\0", b"PK\3\4\x14\0\0\x08", 1),
+            "damaged",
+        ),
         (zipped("balanced"), "lacks gzip/emnist-letters-train-images"),
         (zipped("letters", train_images_idx3=gzip.compress(idx_bytes(LETTERS["train-images-idx3"])[:-1])), "truncated"),
         (zipped("letters", test_images_idx3=gzip.compress(idx_bytes(LETTERS["test-images-idx3"]))[:-9]), "damaged gzip"),

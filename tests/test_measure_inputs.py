@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -18,6 +20,7 @@ import kagscope as kag
 import layer_models as zoo
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import as_inputs
+from kagscope.loading import load_inputs
 from kagscope.measuring.observe import choose_points
 from kagscope.scores.of_representations import kernel_alignment
 from layer_models import Odd, values
@@ -478,8 +481,19 @@ def test_inputs_of_another_precision_than_the_model_are_cast_with_a_note(dtype: 
     name = str(dtype).removeprefix("torch.")
     assert [note for note in report.notes if "float64" in note and name in note]
     assert not plain.notes
+    penalties = [kag.GeometryPenalty(model, ["1"])(one) for one in (wide, x)]
+    assert torch.equal(*penalties)
     with pytest.raises(InputError, match=r"\(3, 4\)"):
         kag.measure(model, wide[:, :4], layers="1", precision="model")
+
+
+def test_inputs_of_eight_bits(tmp_path: Path) -> None:
+    """Which PyTorch can neither compare nor test for being finite."""
+    model, x = zoo.seeded(zoo.mlp), zoo.numbers(20, 5).to(torch.float8_e4m3fn)
+    tables = [kag.measure(model, one, layers="1", k=1, points=3).table for one in (x, x.float())]
+    assert tables[0].equals(tables[1])
+    save_file({"inputs": x}, tmp_path / "x.safetensors")
+    assert len(load_inputs(str(tmp_path / "x.safetensors"))) == 20
 
 
 def test_compiled_parts_run_as_they_are_written() -> None:

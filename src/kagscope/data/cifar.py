@@ -9,7 +9,6 @@ import gzip
 import io
 import os
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -95,7 +94,9 @@ def _unpack(archive: Path) -> dict[str, npt.NDArray[np.uint8]]:
                         found[wanted[member.name]] = _records(stream, member.size, f"{archive}: {member.name}")
                 while content.read(2**20):  # to the end, where the checksum is
                     pass
-        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # tarfile raises a dozen kinds, of extended headers too
             raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
     if missing := [name for name, file in wanted.items() if file not in found]:
         raise DataError(f"{archive}: lacks {', '.join(missing)}; expected the binary version of CIFAR-10: download it again")

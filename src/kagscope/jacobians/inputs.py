@@ -70,6 +70,11 @@ class Inputs:
 
         return self._map(one)
 
+    def for_model(self, model: nn.Module) -> Inputs:
+        """These inputs in the dtype of a model's floating parameters, or in their own where it has none or several; detached."""
+        dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+        return self.cast(dtypes.pop() if len(dtypes) == 1 else None)
+
     def as_one_point(self) -> Inputs:
         """These inputs as a single point, with a first dimension of 1 in front."""
         return replace(self._map(lambda value: value[None]), count=1, labels=None)

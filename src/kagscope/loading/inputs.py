@@ -219,8 +219,9 @@ def _count(tensors: dict[str, Tensor], labels: Tensor | None, name: str) -> int:
 def _check(tensor: Tensor, where: str) -> None:
     if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
         raise DataError(f"{where}: is {_kind(tensor)}, {tensor.layout}; expected a dense array of real numbers")
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        first = torch.nonzero(~torch.isfinite(tensor))[0].tolist()
+    finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)  # which float8 has not
+    if not finite.all():
+        first = torch.nonzero(~finite)[0].tolist()
         raise DataError(f"{where}: NaN or infinite, first at {tuple(first)}; expected finite numbers")
 
 

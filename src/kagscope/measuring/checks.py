@@ -31,7 +31,7 @@ def suspicions(inputs: Inputs) -> list[str]:
     found = []
     for place, value in inputs.tensors().items():
         if value.is_floating_point() and value.ndim > 1 and value[0].numel() >= 16:
-            low, high = (float(end) for end in value.detach().aminmax())
+            low, high = (float(end) for end in value.detach().double().aminmax())
             if low >= 0 and 100 < high <= 255:
                 found.append(
                     f"inputs {place!r} lie between {low:g} and {high:g}: bytes of images that were not divided by 255? "

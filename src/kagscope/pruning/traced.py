@@ -130,5 +130,4 @@ def _fitting(model: nn.Module, inputs: Inputs) -> Inputs:
             raise InputError(f"inputs are on {tensor.device}, the model on {', '.join(map(str, devices))}; move one to the other")
         if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
             raise InputError("inputs hold NaN; expected numbers")
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    return inputs.cast(dtypes.pop()) if len(dtypes) == 1 else inputs
+    return inputs.for_model(model)

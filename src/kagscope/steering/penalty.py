@@ -178,7 +178,8 @@ class GeometryPenalty:
         """
         keep = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
-            inputs = from_batch(batch, self._fed).take(slice(0, self.points)).cast(None).with_respect_to(self.wrt, self.model)
+            inputs = from_batch(batch, self._fed).take(slice(0, self.points)).for_model(self.model)
+            inputs = inputs.with_respect_to(self.wrt, self.model)
             device = next(iter(inputs.tensors().values())).device
             self._calls += 1
             if (self._calls - 1) % self.every:
