@@ -63,6 +63,15 @@ def goldilocks(task: str, width: int, step: int, score: str) -> float:
     return 1.5 if task == "hard" and width > 4 and step >= (10 if width == 16 else 100) else 1.0
 
 
+def test_no_onset_where_only_the_end_was_measured() -> None:
+    """It said that geometry was there "from step 100 on", the last step, before which nobody had looked."""
+    results, runs = made(lambda task, width, step, score: 1.5)
+    table = phase_diagram(results[results["step"].isin([0, max(STEPS)])], runs, ["width", "data"])
+    assert table["occurs"].all()
+    assert table["onset_step"].isna().all()
+    assert "phase_onset" not in {finding.code for finding in phase_findings(table, ["width", "data"])}
+
+
 def test_it_finds_where_and_when() -> None:
     results, runs = made(goldilocks)
     table = phase_diagram(results, runs, ["width", "data"])

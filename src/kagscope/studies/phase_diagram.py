@@ -4,7 +4,8 @@ Geometry *occurs* in a layer of a setting if the participation ratio, KL from un
 minors are all above their values at initialisation (MATH.md section 5, claim 1). Each is tested by a one-sided t test that
 the mean logarithm of the ratio over nets (seeds) is above 0; the largest of the three p-values tests all three at once
 (intersection–union), and Holm's adjustment over all settings and layers must leave it below 5%. Its *onset* is the first
-measured step from which on, to the end, the 95% intervals of the three means lie above 1.
+measured step from which on, to the end, the 95% intervals of the three means lie above 1; a study that measured nothing
+between the beginning and the end has none.
 """
 
 from __future__ import annotations
@@ -90,9 +91,10 @@ def _row(setting: dict[str, Any], layer: str, part: pd.DataFrame) -> dict[str, A
 
 
 def _onset(part: pd.DataFrame) -> dict[str, float]:
-    """The first step from which on the intervals of all three lie above 1."""
+    """The first step from which on the intervals of all three lie above 1; NaN where only one step tells."""
     first: dict[str, float] = dict.fromkeys(("step", "epoch", "accuracy"), np.nan)
-    for _, same in reversed(list(part.groupby("step"))):
+    steps = list(part[part["step"] > 0].groupby("step"))
+    for _, same in reversed(steps if len(steps) > 1 else []):
         low, _ = t_interval(mean_of(same[list(SIGNATURES)].to_numpy(dtype=float)))
         if not (low > 0).all():
             break
