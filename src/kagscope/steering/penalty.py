@@ -26,6 +26,7 @@ from kagscope.jacobians.runner import NoHooks, Runner, Stop, Unmeasurable, inter
 from kagscope.jacobians.untouched import untouched
 from kagscope.scores import functional, torch_sums
 from kagscope.scores.of_jacobians import numerical_ranks
+from kagscope.steering.rows import one_hots, pulled_back, shared_weight
 
 Score = Callable[[torch_sums.Task], Tensor]
 SCORES: Mapping[str, Score] = {
@@ -232,13 +233,13 @@ class GeometryPenalty:
             tokens = torch.randint(h.shape[1], (len(h),), generator=self._generator).to(h.device) if call.tokens else None
             sources = tokens if h.ndim == u.ndim == 3 and h.shape[1] == u.shape[1] else None
             outer = structure.outer_diagonal(h, create_graph=True)
-            W = None if outer is None else _shared(outer, u, tokens, sources)
+            W = None if outer is None else shared_weight(outer, u, tokens, sources)
             told = torch.ones(len(h), dtype=torch.bool, device=h.device)
             if outer is not None and W is not None:
                 d = outer.d if tokens is None else outer.d[torch.arange(len(h)), tokens]
                 tasks = [torch_sums.task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
             else:
-                J = _pulled(h, u, _one_hots(h, tokens, same=False), sources).swapaxes(0, 1)
+                J = pulled_back(h, u, one_hots(h, tokens, same=False), sources).swapaxes(0, 1)
                 if self.k > 1 and self.score not in OF_ENTRIES:
                     told = _full_rank(J.detach(), self.k)
                 several = [J] if self._drawn(J.shape[1]) is None else J
@@ -329,52 +330,6 @@ def draw_rows(task: torch_sums.Task, count: int, generator: torch.Generator) -> 
     drawn = torch.searchsorted(running, where, right=True).clamp(max=m * m - 1)
     drawn = drawn[size[drawn] > 0]
     return torch_sums.Rows(drawn // m, drawn % m, total / (2 * count * size[drawn]))
-
-
-def _shared(outer: structure.Outer, u: Tensor, tokens: Tensor | None, sources: Tensor | None) -> Tensor | None:
-    """W (m, n) of diag(d) W where all points have the same; each pulls back rows of its own, since they share them."""
-    if tokens is None and (W := structure.weight_at(outer.edge, u)) is not None:
-        return W
-    like = outer.d
-    points, units = len(like), math.prod(like.shape[1:] if tokens is None else like.shape[2:])
-    cotangents = _one_hots(like, tokens, same=True)
-    random = torch.randn(units, generator=torch.Generator().manual_seed(1)).to(like)
-    probe = random.expand(1, points, units) if tokens is None else _at_tokens(random.expand(1, points, units), like.shape, tokens)
-    g = _pulled(outer.edge, u, torch.cat([cotangents, probe.reshape(1, *like.shape)]), sources)
-    probed = g[-1].detach()
-    if not structure.same(probed, probed[:1]):
-        return None
-    return g[:-1].reshape(-1, g.shape[-1])[:units]
-
-
-def _one_hots(like: Tensor, tokens: Tensor | None, same: bool) -> Tensor:
-    """Cotangents that pull back every row of every point, (m, P, …); with ``same``, each row at one point only, (m / P, P, …)."""
-    points, units = len(like), math.prod(like.shape[1:] if tokens is None else like.shape[2:])
-    if same:
-        v = torch.eye(-(-units // points) * points, units, dtype=like.dtype, device=like.device).reshape(-1, points, units)
-    else:
-        v = torch.eye(units, dtype=like.dtype, device=like.device)[:, None].expand(units, points, units)
-    return (v if tokens is None else _at_tokens(v, like.shape, tokens)).reshape(-1, *like.shape)
-
-
-def _at_tokens(v: Tensor, shape: torch.Size, tokens: Tensor) -> Tensor:
-    """(…, P, m) put at each point's token, (…, P, T, m)."""
-    whole = v.new_zeros((len(v), *shape))
-    whole[:, torch.arange(shape[0]), tokens] = v
-    return whole
-
-
-def _pulled(h: Any, u: Tensor, cotangents: Tensor, sources: Tensor | None) -> Tensor:
-    """(passes, P, n) cotangents pulled back to each point's variable (or one token of it), differentiable again."""
-    try:
-        (g,) = torch.autograd.grad([h], [u], cotangents, create_graph=True, is_grads_batched=True, allow_unused=True)
-    except (RuntimeError, NotImplementedError):  # an operation that vmap cannot take
-        found = [torch.autograd.grad([h], [u], one, create_graph=True, allow_unused=True)[0] for one in cotangents]
-        g = None if found[0] is None else torch.stack(found)
-    if g is None:
-        raise InputError("its output does not depend differentiably on the variable, so that it has no Jacobian")
-    g = g if sources is None else g[:, torch.arange(len(sources)), sources]
-    return g.flatten(2)
 
 
 @contextlib.contextmanager
