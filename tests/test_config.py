@@ -186,6 +186,7 @@ def test_run_ids_are_plain_names() -> None:
         assert set(run.run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
+@pytest.mark.slow
 def test_names_are_the_same_in_another_process() -> None:
     code = (
         "from kagscope.data import load; from kagscope.studies.file import configs;"

@@ -15,7 +15,7 @@ import battery
 import kagscope as kag
 from kagscope.scores import functional
 
-SEEDS = range(6)
+SEEDS = range(4)
 MIXED_ENTRIES = {"columns of 1e200 and 1e-200", "entries of 1e150, 1 and 1e-150", "ordinary beside subnormal entries"}
 MIXED_ROWS = {"rows of 1 and 1e-170", "rows of 1e200 and 1e-200", "ordinary beside subnormal rows"}  # NaN over listed pairs alone
 

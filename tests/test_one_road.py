@@ -79,7 +79,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("of the output", "a loader", "triples at some points", "another network")
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] if one in SLOW else []) for one in CASES])
 def test_values_and_summaries_of_measure_series_and_tracker_are_the_same(name: str) -> None:
     case = CASES[name]
     model = case.make()

@@ -139,6 +139,7 @@ def test_three_studies_are_compared_with_the_first(two_studies: tuple[Path, Path
     assert "long, again compared with short" in text
 
 
+@pytest.mark.slow
 def test_names_are_escaped_and_the_browser_shows_both(two_studies: tuple[Path, Path], tmp_path: Path) -> None:
     evil = tmp_path / "<img src=x onerror=alert(1)>"
     shutil.copytree(two_studies[0], evil)

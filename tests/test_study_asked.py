@@ -73,7 +73,10 @@ def asked(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["score"] != "column_subsets"].set_index(KEY)[["value", "baseline", "stderr"]].sort_index()
 
 
-@pytest.mark.parametrize("score", MEASURED)
+QUICK = ("pr", "kl_init", "rr_pr", "rr_max", "zero_rows", "cka_init")  # of each kind of need one
+
+
+@pytest.mark.parametrize("score", [pytest.param(one, marks=[] if one in QUICK else [pytest.mark.slow]) for one in MEASURED])
 def test_a_score_asked_for_alone_is_what_it_is_among_all(score: str) -> None:
     rows = table(job(scores=[score]))
     found, expected = asked(rows), asked(every()[every()["score"] == score])

@@ -226,6 +226,7 @@ def test_a_run_without_read_permission_is_computed_again(finished: Path, tmp_pat
 # -- what users of a well-known tuner met ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ray_12347_runs_that_waited_survive_a_stop(tmp_path: Path) -> None:
     """Stopped after its first run: the other three were waiting, and are computed by the next start."""
 
