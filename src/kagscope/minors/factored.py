@@ -28,6 +28,7 @@ from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 
 FloatArray = NDArray[np.float64]
+MOST_SETS = 2**22  # minors that are looked at for whether all of a row subset are zero
 MIXED_ROWS = 64  # bits between the scales of rows beyond which each is scaled for itself
 
 
@@ -89,7 +90,7 @@ class FactoredMoments:
             self.counts += [count * comb(self.rows, self.k) for count in subsets.counts]
             tables += _row_tables(normalised[0], self.k, subsets, self.wanted)
         self.tables = tables  # each (5, C(m, k)): S1, S2, S4, entropy, top by row subset
-        self.lost = [self._lost(*both) for both in zip(self.selections, tables, strict=True)]
+        self._lost: dict[int, NDArray[np.intp]] = {}
 
     def at(self, d: MatrixLike) -> Moments | list[Moments]:
         """Moments of diag(d_b) W for every b.
@@ -130,9 +131,9 @@ class FactoredMoments:
         if hard.size:
             host = np.abs(np.atleast_2d(factors if there is None else factors.cpu().numpy()))
             exponents = [values.copy() for values in exponents]
-            for index, (table, lost, sums) in enumerate(zip(self.tables, self.lost, found, strict=True)):
+            for index, (table, sums) in enumerate(zip(self.tables, found, strict=True)):
                 for b in hard:
-                    one, shift = mixed_forms(table, lost, self.row_exponents, host[b], self.k, self.wanted)
+                    one, shift = mixed_forms(table, self._lost_sets(index), self.row_exponents, host[b], self.k, self.wanted)
                     exponents[index][b] = shift + self.exponent
                     for name, value in one.items():
                         sums[name][b] = value[0]
@@ -152,17 +153,18 @@ class FactoredMoments:
         ]
         return results if self.listed else results[0]
 
-    def _lost(self, chosen: Selection, table: FloatArray) -> NDArray[np.intp]:
-        """Row subsets whose minors lie so far below the products of their rows' largest entries that they have lost digits."""
-        low = np.flatnonzero(table[0] < LEAST) if self.row_exponents.any() and self.k > 1 else np.zeros(0, dtype=np.intp)
-        if not low.size:
-            return low
-        rows = row_subsets(self.rows, self.k)[low]
-        zero = dependent(np.ascontiguousarray(self.matrix[:, chosen.columns(self.layout)].T), rows)
-        if not chosen.clique:
+    def _lost_sets(self, index: int) -> NDArray[np.intp]:
+        """Row subsets whose minors over a selection lie so far below the products of their rows that they have lost digits."""
+        if index not in self._lost:
+            chosen, low = self.selections[index], np.flatnonzero(self.tables[index][0] < LEAST)
+            rows = row_subsets(self.rows, self.k)[low]
+            zero = dependent(np.ascontiguousarray(self.matrix[:, chosen.columns(self.layout)].T), rows)
             sets = cached_subsets((chosen,), self.layout, self.k).sets
-            zero |= [dependent(np.ascontiguousarray(self.matrix[some]), sets).all() for some in rows]
-        return low[~zero]
+            if not chosen.clique and len(rows) * len(sets) <= MOST_SETS:
+                every = [dependent(np.ascontiguousarray(self.matrix[some]), sets).all() for some in rows]
+                zero |= np.array(every, dtype=np.bool_)
+            self._lost[index] = low[~zero]
+        return self._lost[index]
 
     def _refuse(self, chosen: Selection, sums: dict[str, FloatArray], d: Any) -> None:
         """NaN for what lies so far below the largest minor of W that it has lost digits, and is not zero."""
