@@ -23,7 +23,6 @@ def test_it_runs(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jupytext, nbclient = import_module("jupytext"), import_module("nbclient")
 
     monkeypatch.setenv("KAGSCOPE_QUICK", "1")
-    monkeypatch.setenv("KAGSCOPE_MNIST", "no such folder")  # the embedded digits: no test may need a data set that is not here
     notebook = jupytext.read(source)
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

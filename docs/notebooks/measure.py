@@ -12,8 +12,8 @@
 # # Your own network: a CNN and a vision transformer on MNIST
 #
 # `kagscope.measure` takes any `torch.nn.Module`, inputs, and something to compare with, and reports how concentrated the minors
-# of its layers' Jacobians are. This notebook trains two small networks for about a minute each, keeps a copy of each from before
-# training, and looks at three sorts of map:
+# of its layers' Jacobians are. This notebook trains two small networks on 10,000 images of MNIST, which come with the package, keeps a copy of each
+# from before training, and looks at three sorts of map (a few minutes in all):
 #
 # - **input**: model input → layer output,
 # - **block**: the layer's own input → its output,
@@ -26,7 +26,6 @@
 import copy
 import os
 from collections import OrderedDict
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -41,18 +40,9 @@ QUICK = bool(os.environ.get("KAGSCOPE_QUICK"))  # a run of seconds, to test this
 
 # %% [markdown]
 # ## Data
-#
-# MNIST as IDX files from a folder (plain or gzipped); without the folder the 8 × 8 digits that come with scikit-learn.
 
 # %%
-folder = Path(os.environ.get("KAGSCOPE_MNIST", "../../../shared/data/mnist"))
-if folder.is_dir():
-    data = load(folder)
-else:
-    data = load("digits")
-    print(
-        f"There is no folder {folder}: these are the digits of scikit-learn, for which what the text says of MNIST need not hold."
-    )
+data = load("mnist10k")
 display(data)
 
 # %%
@@ -63,7 +53,7 @@ if QUICK:
 
 side = data.image_shape[0]
 shape = data.image_shape
-balls = [kag.All(), *[kag.Ball(radius) for radius in (side // 7, side // 4, side // 2, side)]]
+balls = [kag.All(), *[kag.Ball(radius) for radius in (side // 4, side // 2, side)]]
 points = 3 if QUICK else 10
 probe = test_images[:points]
 
@@ -97,42 +87,39 @@ def train(model: nn.Module, epochs: int, rate: float = 2e-3, batch: int = 128) -
 # %% [markdown]
 # ## A CNN
 #
-# Three blocks of convolution (stride 2), batch normalisation and ReLU. Batch normalisation often breaks Jacobians of single
+# Three blocks of convolution, batch normalisation and ReLU, with strides that leave few places. Batch normalisation often breaks Jacobians of single
 # points; `measure` runs the model in eval mode, where it is a fixed affine map, and puts the mode back afterwards.
 
 # %%
 torch.manual_seed(0)
 
 
-def conv_block(inputs: int, outputs: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+def conv_block(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=1)
     return nn.Sequential(OrderedDict(conv=convolution, norm=nn.BatchNorm2d(outputs), act=nn.ReLU()))
 
 
-features = 32 * (-(-side // 8)) ** 2
 cnn = nn.Sequential(
     OrderedDict(
-        block1=conv_block(1, 8),
-        block2=conv_block(8, 16),
-        block3=conv_block(16, 32),
+        block1=conv_block(1, 4, size=6, stride=4),
+        block2=conv_block(4, 8, size=3, stride=2),
+        block3=conv_block(8, 16, size=3, stride=2),
         flatten=nn.Flatten(),
-        head=nn.Linear(features, 10),
+        head=nn.Linear(64, 10),
     )
 )
 cnn_before = copy.deepcopy(cnn)
-train(cnn, epochs=1 if QUICK else 2)
+train(cnn, epochs=1 if QUICK else 6)
 
 # %% [markdown]
 # ### Three lines
 #
-# The layers are named as `cnn.named_modules()` names them; `*` stands for one part of a name. To save time, layers with many
-# units are thinned here to `max_rows` of them, drawn at random and the same ones in both networks; by default a layer is measured
-# whole. The columns are pixels, so selections can ask for pairs of pixels at most 4, 7, … apart.
+# The layers are named as `cnn.named_modules()` names them; `*` stands for one part of a name. Layers are measured whole; `max_rows=256`
+# would draw so many units of a larger one at random and estimate it from these. `~` stands before what was sampled. The columns are pixels, so selections can ask for pairs
+# of pixels at most 7, 14, … apart.
 
 # %%
-report = kag.measure(
-    cnn, probe, layers="block*", selections=balls, image_shape=shape, baseline=cnn_before, max_rows=48, progress=False
-)
+report = kag.measure(cnn, probe, layers="block*", selections=balls, image_shape=shape, baseline=cnn_before, progress=False)
 display(report)
 
 # %% [markdown]
@@ -153,12 +140,11 @@ display(report.plot_zipf(layer="block1").figure)
 # %% [markdown]
 # ### What is seen
 #
-# On these ten images the 2 × 2 minors are more concentrated after training in the first block (1.5 times) and the third (1.3),
-# less in the second (0.8), and much the same at every distance between pixels. Before reading geometry into this, look at units
-# that are off. A ReLU that is off has a row of zeros; if nothing else changed, going from a share `baseline` of rows that are
-# off to `value` would multiply PR by (1 − baseline) / (1 − value), the column `explained`. That is most of each ratio: about a
-# tenth is left over for the first two blocks, a sixth for the third. The interval is over images of one network and says
-# nothing of other trainings.
+# On these ten images the 2 × 2 minors are *less* concentrated after training in the first block (0.6 times) and the second (0.9), hardly changed in the
+# third (1.06, with an interval that includes 1), and much the same at every distance between pixels. Before reading anything into this, look at units that are off.
+# A ReLU that is off has a row of zeros; if nothing else changed, going from a share `baseline` of rows that are off to `value` would multiply PR by
+# (1 − baseline) / (1 − value), the column `explained`: 0.50, 0.74 and 0.94. Training turned units on, which alone would lower PR by more than it fell; among
+# the units that are on, minors concentrate by 1.1 to 1.2 times in every block. The interval is over images of one network and says nothing of other trainings.
 
 # %%
 off = report.summary().query("score == 'zero_rows_exact' and k == 1")[["layer", "value", "baseline"]]
@@ -167,10 +153,10 @@ display(off.assign(explained=(1 - off["baseline"]) / (1 - off["value"])))
 # %% [markdown]
 # ### Each block on its own
 #
-# The *block* map leaves out what came before: its columns are the entries of the block's own input, 8 × 14 × 14 for the second.
+# The *block* map leaves out what came before: its columns are the entries of the block's own input, 4 × 7 × 7 for the second.
 
 # %%
-blocks = kag.measure(cnn, probe, layers=["block2", "block3"], layer_map="block", baseline=cnn_before, max_rows=48, progress=False)
+blocks = kag.measure(cnn, probe, layers=["block2", "block3"], layer_map="block", baseline=cnn_before, progress=False)
 display(blocks.plot_layers(score="kl_uniform").figure)
 
 # %%
@@ -198,7 +184,7 @@ sizes = {"image_size": side, "patch_size": side // 4, "num_channels": 1, "num_la
 widths = {"hidden_size": 48, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
 vit = ViTForImageClassification(ViTConfig(**sizes, **widths))
 vit_before = copy.deepcopy(vit)
-train(vit, epochs=1 if QUICK else 3)
+train(vit, epochs=1 if QUICK else 8)
 
 # %% [markdown]
 # Its layers work on sequences of 17 tokens: one that is learned, from which the class is read (token 0), and 16 patches.
@@ -224,7 +210,7 @@ display(mlps.plot_tokens().figure)
 # %% [markdown]
 # ### Whole layers
 #
-# A layer with its attention and both residual connections. A token's output now depends on all tokens; measured is each token's
+# A layer with its attention and both residual connections. A token's output now depends on all tokens; what is measured is each token's
 # output with respect to the same token's input, here at four tokens evenly spaced.
 
 # %%
@@ -261,12 +247,10 @@ for sentence in token.findings:
 # %% [markdown]
 # ### What is seen
 #
-# - In the MLPs of single tokens PR rises by 5 to 7%: small, above the interval of these images in all three layers, and nearly
-#   alike at all tokens.
-# - Whole layers change much more and not in one direction: in the first layer PR falls, in the second it rises, and in all
-#   three it depends on the token. Here a residual connection adds the identity, so PR says as much about how large the rest of
-#   the layer is beside it as about the rest itself.
-# - From the pixels to the class token PR rises by about 15%, at every distance much alike.
+# - In the MLPs of single tokens PR rises by 6 to 8%: small, above the interval of these images in all three layers, and nearly alike at all tokens.
+# - Whole layers change much more and not in one direction: in the first layer PR falls, in the other two it rises, and in all three it depends on the
+#   token. Here a residual connection adds the identity, so PR says as much about how large the rest of the layer is beside it as about the rest itself.
+# - From the pixels to the class token PR rises by about 30% (14 to 46%), at every distance much alike.
 #
 # Ten images and one network: a reason to look further (more inputs, several trainings, another baseline), not a result.
 

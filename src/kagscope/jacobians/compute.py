@@ -98,7 +98,7 @@ class LayerJacobians:
         length, chosen = self.frame.out_tokens or self.frame.in_tokens or 1, self.frame.tokens
         if len(chosen) < length:
             which = ", ".join(map(str, chosen)) if len(chosen) <= 8 else "evenly spaced"
-            self.notes.append(f"{len(chosen)} of its {length} tokens ({which})")
+            self.notes.append(f"{len(chosen)} of {length} tokens ({which})")
         if self.separate:
             self.notes.append("each point alone: the model mixes the points of a batch")
         if self.coupled:

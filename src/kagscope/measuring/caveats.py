@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.base.messages import Finding
+from kagscope.base.messages import Finding, listing
 
 FEW_POINTS = 10
+LISTED = 5  # scores whose errors are large; more are counted
 LARGE_ERROR = 0.05  # relative standard error of sampled numbers
 MANY_UNDEFINED = 0.5  # share of a score's numbers
 ALIKE = 0.1  # of a mean ratio to 1
@@ -111,9 +112,10 @@ def _large_errors(table: pd.DataFrame) -> Iterator[Finding]:
     errors = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan)
     large = errors.groupby([sampled["score"].astype(str), sampled["k"].astype(int)], sort=False).median()
     large = large[large > LARGE_ERROR]
+    large = large.sort_values(ascending=False, kind="stable")
     pairs = list(zip(large.index.to_list(), large.tolist(), strict=True))
     if pairs:
-        listed = ", ".join(f"{score} (k = {k}): {error:.0%}" for (score, k), error in pairs)
+        listed = listing([f"{score} (k = {k}): {error:.0%}" for (score, k), error in pairs], LISTED)
         text = f"Sampling errors are large (median, one point): {listed}; differences of that size say nothing."
         yield Finding(text, code="large_errors", largest=float(large.max()))
 

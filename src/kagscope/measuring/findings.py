@@ -132,7 +132,7 @@ def _ratios(summary: pd.DataFrame, each: str) -> Iterator[Finding]:
     if apart:  # of single Jacobians there are no intervals
         yield Finding(
             f"PR is more than {LEAST_RATIO:.0%} above the baseline's, with a 95% interval over points above 1, "
-            f"in {len(clear)} of {len(chosen)} layers.",
+            f"in {len(clear) or 'none'} of {len(chosen)} layers.",
             code="layers_above_baseline",
             layers=len(clear),
             of=len(chosen),

@@ -78,6 +78,15 @@ def present(store: RunStore, found: Collected, on_event: Report = lambda event: 
     return replace(outcome, report=page)
 
 
+HEADS = {
+    "rho": "correlation",
+    "rho_low": "from",
+    "rho_high": "to",
+    "p_value": "p",
+    "p_joint": "corrected p",
+    "p_least": "least p",
+    "n": "seeds",
+}
 MOST = 300  # rows of a table on the page; all are in the CSV file beside it
 
 
@@ -118,7 +127,7 @@ def _relations(related: pd.DataFrame) -> dict[str, Any]:
         for row in first.head(MOST).to_dict("records")
     ]
     tests = "; ".join(str(test) for test in related["test"].unique()) if "test" in related else ""
-    head = [name.replace("_", " ") for name in (*texts, *numbers)]
+    head = [HEADS.get(name, name) for name in (*texts, *numbers)]
     note = f"{tests[:1].upper()}{tests[1:]}. A correlation is not a cause. All rows are in relations.csv.{_cut_note(related)}"
     return {"name": "relations", "label": "How geometry goes with outcomes", "head": head, "rows": rows, "note": note}
 
