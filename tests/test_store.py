@@ -425,3 +425,16 @@ def test_a_start_cut_short_at_any_point_can_be_repeated(tmp_path: Path) -> None:
     for name in ("started", "named"):
         new_store(tmp_path / name)
         assert sorted(os.listdir(tmp_path / name)) == ["runs", STUDY_FILE]
+
+
+def test_files_that_a_killed_driver_left_half_written_are_removed(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    (tmp_path / "figures").mkdir()
+    left, mine = tmp_path / "figures" / ".scores.pdf.a1b2_c3d.pdf", tmp_path / "figures" / ".notes.txt"
+    new = tmp_path / ".results.parquet.k3j9fma_.parquet"
+    for file in (left, mine, new):
+        file.write_text("x")
+    for file in (left, mine):
+        os.utime(file, (time.time() - 3600,) * 2)
+    store.clear_leftovers()
+    assert [file.exists() for file in (left, mine, new)] == [False, True, True]  # the last may still be written

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
 from kagscope.base.errors import DataError, InputError, OutputError
 
+UNFINISHED = 600.0  # seconds
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -43,6 +47,14 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what writers who died have left of :func:`atomic_path`: temporary files untouched for as long as no file takes."""
+    for entry in folder.glob(".*"):
+        with contextlib.suppress(OSError):
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_file() and time.time() - entry.stat().st_mtime > UNFINISHED:
+                entry.unlink()
 
 
 def check_replaceable(target: Path) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kagscope.base.errors import DataError, OutputError
-from kagscope.base.files import atomic_write, is_ours
+from kagscope.base.files import atomic_write, clear_unfinished, is_ours
 from kagscope.base.messages import differences
 from kagscope.base.provenance import versions
 from kagscope.studies.locks import Leases, machine, writer, writer_is_dead
@@ -185,8 +185,10 @@ class RunStore:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def clear_leftovers(self) -> None:
-        """Remove unfinished run folders and leases whose writer is dead; those of a live driver on this store stay."""
+        """Remove unfinished files, run folders and leases whose writer is dead; those of a live driver on this store stay."""
         self.leases.clear_dead()
+        for folder in (self.folder, self.folder / "figures", self.folder / "failed"):
+            clear_unfinished(folder)
         for entry in (self.folder / "runs").glob(".*"):
             if not _writer_lives(entry):
                 shutil.rmtree(entry, ignore_errors=True)
