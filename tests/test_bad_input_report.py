@@ -20,7 +20,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import kagscope as kag
-from kagscope.base.errors import OutputError
+from kagscope.base.errors import DataError, OutputError
 from kagscope.base.files import atomic_write, is_ours
 from kagscope.cli import app
 from kagscope.pruning.pruned_files import check_new
@@ -344,3 +344,38 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="surrogates"):
             use()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    report = kag.measure(nn.Sequential(nn.Linear(4, 3), nn.GELU()), torch.rand(2, 4), k=1, progress=False)
+    return Path(report.save(tmp_path_factory.mktemp("saved") / "report"))
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        ("layers", 3),
+        ("layers", [{"name": "1"}]),
+        ("notes", None),
+        ("provenance", [1]),
+        ("left_out", {"a": {}}),
+        ("table.value", "word"),
+        ("table.score", None),
+        ("curves.y", None),
+        ("units.row_norm", "word"),
+    ],
+)
+def test_a_saved_report_with_other_content_is_refused(saved: Path, tmp_path: Path, place: str, wrong: Any) -> None:
+    folder = shutil.copytree(saved, tmp_path / "report")
+    name, _, column = place.partition(".")
+    if column:
+        table = pd.read_parquet(folder / f"{name}.parquet")
+        changed = table.drop(columns=column) if wrong is None else table.assign(**{column: wrong})
+        changed.to_parquet(folder / f"{name}.parquet")
+    else:
+        about = json.loads((folder / "report.json").read_text())
+        (folder / "report.json").write_text(json.dumps(about | {name: wrong}))
+    with pytest.raises(DataError, match=re.escape(name)) as caught:
+        kag.Report.load(folder)
+    assert "\n" not in str(caught.value)

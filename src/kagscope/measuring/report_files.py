@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
+from pydantic import TypeAdapter, ValidationError
 
 from kagscope.base.errors import DataError, OutputError
 from kagscope.base.files import atomic_path, atomic_write, is_ours
+from kagscope.measuring.state import LayerRecord
+from kagscope.tables.schema import CURVE_COLUMNS, SCORE_COLUMNS
 
 MARK = "report.json"  # by which it is known
 FORMAT = 1
@@ -54,8 +58,42 @@ def read_folder(folder: str | os.PathLike[str], tables: Sequence[str], facts: Se
             raise DataError(f"{source}: report of format {version}, this kagscope reads up to {FORMAT}; upgrade kagscope")
         files = {name: source / f"{name}.parquet" for name in tables}
         there = {name: pd.read_parquet(file) for name, file in files.items() if name != "units" or file.exists()}
+        for name, table in there.items():
+            _check_columns(name, table)
+        for name in facts:
+            _FACTS[name].validate_python(about[name])
         return there | {name: about[name] for name in facts}
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"{source} holds a damaged report ({name}: {first['msg']}); expected one that Report.save wrote"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{source} holds no report, or a damaged one ({error}); expected a folder that Report.save wrote"
         ) from error
+
+
+_COLUMNS = {
+    "table": SCORE_COLUMNS,
+    "curves": {name: CURVE_COLUMNS[name] for name in ("layer", "k", "selection", "curve", "x", "y")} | {"network": "category"},
+    "units": dict.fromkeys(("unit", "row_norm", "zero_share", "alignment"), "float64")
+    | dict.fromkeys(("layer", "what", "row"), "category"),
+}
+_FACTS: dict[str, TypeAdapter[Any]] = {
+    "layers": TypeAdapter(list[LayerRecord]),
+    "settings": TypeAdapter(dict[str, Any]),
+    "notes": TypeAdapter(list[str]),
+    "provenance": TypeAdapter(dict[str, Any]),
+    "left_out": TypeAdapter(dict[str, str]),
+    "thinned": TypeAdapter(list[int]),
+}
+
+
+def _check_columns(name: str, table: pd.DataFrame) -> None:
+    """Raise :class:`ValueError` where a table lacks a column, or has words in place of its numbers."""
+    for column, kind in _COLUMNS[name].items():
+        if column not in table.columns:
+            raise ValueError(f"{name}.parquet lacks the column {column}")
+        if len(table) and kind != "category" and not is_numeric_dtype(table[column]):
+            raise ValueError(f"{name}.parquet has no numbers in its column {column}")
