@@ -56,8 +56,8 @@ def test_moments_of_unlike_numbers_of_replicates_add(at_most: int) -> None:
     """64 replicates of drawn pairs, whose histograms are in 16 groups, beside 32, 16 or 12 groups of rows."""
     rng = np.random.default_rng(0)
     drawn = estimate(rng.normal(size=(200, 6)), 2, 0, at_most)
-    J = 0.5 * rng.normal(size=(1, 6, 200))  # as many minors
-    many, exact = (kag.minor_moments(J, 2, method=method, rel_error=0.3) for method in ("sampled", "exact"))
+    J = 0.5 * rng.normal(size=(1, 40, 60))
+    many = kag.minor_moments(J, 2, method="sampled", rel_error=0.3)
     assert many.draws == 64
     assert drawn.draws in (32, 16, 12)
     for both in (drawn + many, many + drawn):
@@ -70,7 +70,8 @@ def test_moments_of_unlike_numbers_of_replicates_add(at_most: int) -> None:
             assert both.stderr["entropy"] == pytest.approx(np.hypot(drawn.stderr["entropy"], many.stderr["entropy"]), rel=0.5)
             assert 0 < both.stderr["participation_ratio"][0] < drawn.stderr["participation_ratio"][0]
             assert 0 < both.stderr["near_zero"][0] < 0.01
-    for one, initial in ((drawn, many), (many, drawn), (drawn, exact), (exact, drawn), (drawn + many, many + drawn)):
+    other = drawn + kag.minor_moments(J**3, 2, method="sampled", rel_error=0.3)
+    for one, initial in ((drawn + many, other), (other, many + drawn)):
         assert np.isnan(kl_init_error(one, initial)).all() == (drawn.draws < 16)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -197,3 +198,19 @@ def test_table_says_that_nothing_was_met() -> None:
     found = table[table["score"] == "rr_pr"].iloc[0]
     assert np.isnan(found["value"])
     assert code_of(found["reason"]) == "not_seen"
+
+
+@pytest.mark.parametrize("kind", ["columns of many scales", "nearly of rank two"])
+def test_small_minors_of_drawn_pairs_are_counted_without_bias(kind: str) -> None:
+    """Those of pairs that are hardly ever drawn by their size: each octave has draws, and shares are ratios of means."""
+    rng = np.random.default_rng(7)
+    J = rng.normal(size=(24, 64)) * np.logspace(0, -6, 64)
+    if kind == "nearly of rank two":
+        J = rng.normal(size=(24, 2)) @ rng.normal(size=(2, 64)) + 1e-3 * rng.normal(size=(24, 64))
+    exact = kag.minor_moments(J, 2)
+    found = [kag.minor_moments(J, 2, method="sampled", moments=("s1", "histogram"), seed=seed) for seed in range(30)]
+    values, errors = np.array([(one.near_zero, one.stderr["near_zero"]) for one in found]).T
+    assert abs(values.mean() - exact.near_zero) < 3.5 * values.std(ddof=1) / math.sqrt(30) + exact.stderr["near_zero"]
+    known = np.isfinite(errors)
+    assert known.sum() > 20
+    assert (abs(values - exact.near_zero) < 1.96 * errors)[known].mean() > 0.8

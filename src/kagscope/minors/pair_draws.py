@@ -1,9 +1,10 @@
 """Column pairs drawn by the root of their S2, each with exact sums over its row pairs (MATH.md 4.11).
 
 S2 of every column pair follows from one Gram matrix, and S1 of a pair hardly varies against its root q. So pairs are drawn within
-each cell of the selections in proportion to q, partly uniformly, in :data:`REPLICATES` independent replicates; those that would
-be drawn anyway are taken for certain. Sums of q and q ln q over all pairs are known, and what they explain of S1 and of the
-entropy is not left to chance (generalised regression estimator: Särndal, Swensson & Wretman 1992, chapter 6).
+each cell of the selections in proportion to q, partly uniformly and alike from each octave of q, in :data:`REPLICATES`
+independent replicates; those that would be drawn anyway are taken for certain. Sums of q and q ln q over all pairs are known, and
+what they explain of S1 and of the entropy is not left to chance (generalised regression estimator: Särndal, Swensson & Wretman
+1992, chapter 6).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ GROUPS = 16  # of replicates, whose histograms are kept apart
 MOST_ROWS = 256  # of which every pair is visited; beyond, rows are drawn as well
 ROW_DRAWS = 96  # rows of each drawn pair then
 WHOLE = 2.0**25  # minors that are visited all, however many rows
+OCTAVES = 10  # of q, told apart: minors below 2^-10 of the mean count as near zero
 FEW = 2  # times the draws: so few pairs are all taken, since draws that met one value alone do not know of others
 LOST = 1e-9  # share of S4 that may be rounding
 MOST_MENDED = 2.0**27  # minors visited for it
@@ -146,9 +148,7 @@ class PairDraws:
             shares = hist.reshape(self.cells, GROUPS + 1, -1)
             hist = shares[:, :1] + GROUPS * shares[:, 1:]
             if not self.rows_drawn:  # how many minors there are of pairs that have any is known
-                seen = hist.sum(axis=2)
-                known = np.broadcast_to((self.live * self.row_sets)[:, None], seen.shape)
-                hist *= np.divide(known, seen, out=np.zeros(seen.shape), where=seen > 0)[:, :, None]
+                hist = _times_known(hist, self.live * self.row_sets)
             hist = hist[:, :, 1:]
         return Draws(draws, sums, (by_draw, of), top, hist, first, complete, alike, steps)
 
@@ -159,7 +159,7 @@ class PairDraws:
         left = np.flatnonzero(q > 0)
         sure = []
         while left.size:
-            chance = (1 - UNIFORM) / q[left].sum() * q[left] + UNIFORM / left.size
+            chance = (1 - UNIFORM) / q[left].sum() * q[left] + UNIFORM / 2 * (1 / left.size + _by_octave(q[left]))
             certain = (chance * (draws * REPLICATES) >= 1) | (left.size <= FEW * draws * REPLICATES)
             if self.rows_drawn or not certain.any():
                 break
@@ -242,6 +242,26 @@ class PairDraws:
         spread = (rest - middle) * np.sqrt((index.size + 3) / (index.size - 3))  # fitted slopes follow their draws
         replicates = (middle[..., None] + spread.reshape(3, REPLICATES, draws)).mean(axis=2)
         return certain + mean[:, None] + replicates, spread / draws
+
+
+def _times_known(hist: FloatArray, known: FloatArray) -> FloatArray:
+    """(cells, groups, slots) as shares of each cell times what is ``known`` of all its slots.
+
+    The share is the ratio of means over groups; groups stand for it to first order, and single ones may be negative.
+    """
+    seen = hist.sum(axis=2, keepdims=True)
+    mean = seen.mean(axis=1, keepdims=True)
+    mean[mean == 0] = 1.0
+    share = hist.mean(axis=1, keepdims=True) / mean
+    own = known[:, None, None] * (share + (hist - share * seen) / mean)
+    return np.where(mean == known[:, None, None], hist, own)  # counts of what was visited whole stay whole
+
+
+def _by_octave(q: FloatArray) -> FloatArray:
+    """(P,) chances, the same for each octave of q below its largest that has any pair, and within it for each of its pairs."""
+    octave = np.minimum(np.frexp(q.max())[1] - np.frexp(q)[1], OCTAVES)
+    pairs = np.bincount(octave)
+    return np.asarray(1.0 / (np.count_nonzero(pairs) * pairs[octave]))
 
 
 _sums: dict[bytes, tuple[IntArray, FloatArray]] = {}  # by digest of the matrix: pairs, and sums of q by cell; the oldest first
