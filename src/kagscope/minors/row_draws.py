@@ -71,7 +71,8 @@ class RowDraws:
         total = by_row["s1"].sum(axis=1, keepdims=True)
         slope = logs.sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0) + 1
         by_row["entropy"] = logs - slope * by_row["s1"]  # as KL depends on them
-        return {name: np.array([carried(row) < CARRIED for row in values]) for name, values in by_row.items()}
+        found = {name: np.array([carried(row) < CARRIED for row in values]) for name, values in by_row.items()}
+        return found | {"entropy": found["entropy"] | found["s1"]}
 
     def whole(self, parts: Sequence[Moments], uneven: Mapping[str, NDArray[np.bool_]] | None = None) -> Moments:
         """Moments of the whole matrices from those of each group's rows: means over groups, which stay as replicates.
