@@ -112,6 +112,12 @@ def test_study_json_that_is_damaged_or_newer(place: Path) -> None:
         refused(place, "study.json cannot be read", 1, *arguments)
 
 
+@pytest.mark.parametrize("wrong", [{"runs": [1]}, {"measured": []}, {"measured": [{"tables": 3}]}])
+def test_study_json_with_other_content(place: Path, wrong: dict[str, Any]) -> None:
+    edit(place / "long" / "study.json", lambda study: study.update(wrong))
+    refused(place, "study.json is damaged", 1, "long")
+
+
 def test_no_finished_run(place: Path) -> None:
     shutil.rmtree(place / "long" / "runs")
     for arguments in (("long",), ("short", "long")):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kagscope.base.errors import DataError
 
 STUDY_FILE, MANIFEST = "study.json", "manifest.json"
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 STORE_VERSION = 2
+T = TypeVar("T")
 
 
 def table_file(spec_id: str) -> str:
@@ -78,14 +79,22 @@ def read_study(folder: Path) -> dict[str, Any]:
 
 def measured_files(study: Mapping[str, Any]) -> dict[str, Measured]:
     """The files that hold what a study asks of each of its runs, in its order; from the content of ``study.json``."""
-    kinds = [Measured.of(record) for record in study["measured"]]
-    return {run: kinds[place] for run, place in study["runs"].items()}
+    return _by_run(study, Measured.of)
 
 
 def main_specs(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The main spec of each run, as plain values; from the content of ``study.json``."""
-    specs = [record["specs"]["main"] for record in study["measured"]]
-    return {run: specs[place] for run, place in study["runs"].items()}
+    return _by_run(study, lambda record: record["specs"]["main"])
+
+
+def _by_run(study: Mapping[str, Any], part: Callable[[Any], T]) -> dict[str, T]:
+    try:
+        kinds = [part(record) for record in study["measured"]]
+        return {run: kinds[place] for run, place in study["runs"].items()}
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{STUDY_FILE} is damaged: its runs, or what is measured of them, cannot be made out ({error})"
+        ) from error
 
 
 def _writer_version(folder: Path) -> str:

@@ -243,14 +243,16 @@ def stored_network(store: RunStore, run: RunConfig) -> TrainedNetwork:
     """The network of a finished run, with its weights and accuracy at every kept step.
 
     Raises:
-        DataError: its weights cannot be read.
+        DataError: its weights cannot be read, or its manifest is damaged.
     """
-    manifest = store.manifest(run.run_id)
     states = read_checkpoints(store.run_folder(run.run_id) / WEIGHTS)
-    accuracy = {int(step): float(value) for step, value in manifest["accuracy_at"].items()}
-    return TrainedNetwork(
-        run.seed, run.training_settings(), states, accuracy, {}, manifest["train_accuracy"], manifest["steps_per_epoch"]
-    )
+    try:
+        manifest = store.manifest(run.run_id)
+        accuracy = {int(step): float(value) for step, value in manifest["accuracy_at"].items()}
+        rest = manifest["train_accuracy"], manifest["steps_per_epoch"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the manifest of run {run.run_id} is damaged ({error}); remove the run, and compute it again") from error
+    return TrainedNetwork(run.seed, run.training_settings(), states, accuracy, {}, *rest)
 
 
 def training_device() -> str:
