@@ -73,9 +73,11 @@ def lowest(values: np.ndarray, fraction: float) -> np.ndarray:
 def cut_off(model: nn.Sequential, masks: dict[str, np.ndarray]) -> nn.Sequential:
     """The model with the outgoing weights of the units set to 0: removed with nothing folded."""
     smaller = copy.deepcopy(model)
+    maps = {name: module for name, module in smaller.named_modules() if isinstance(module, nn.Linear)}
+    following = dict(zip(list(maps)[:-1], list(maps.values())[1:], strict=True))
     for name, mask in masks.items():
         with torch.no_grad():
-            smaller.get_parameter(f"{int(name) + 2}.weight")[:, torch.from_numpy(mask)] = 0
+            following[name].weight[:, torch.from_numpy(mask)] = 0
     return smaller
 
 
