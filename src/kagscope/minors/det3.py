@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 
 from kagscope.minors._numba import fma
@@ -12,6 +13,7 @@ from kagscope.minors.det2 import KERNEL, det2
 LOST = 2.0**-16  # of the products that it is made of, below which a determinant of rounded products is found again
 LOST_TWICE = 2.0**-70  # and below which twice the precision is not enough
 WIDE = 2.0**150  # entries beyond which products of three, or what rounding takes from them, leave the range
+NOTHING = -10_000  # the power of two of a row or column of zeros
 TINY = 1e-280  # determinants below which that may be so all the same
 TERMS = 24  # of one determinant: six products of three, each the sum of four numbers
 
@@ -53,20 +55,20 @@ def _twofold(A):  # type: ignore[no-untyped-def]
 @njit(**KERNEL)
 def _balance(A):  # type: ignore[no-untyped-def]
     """Rows, then columns of A (3, 3) over powers of two, so that none is far from 1; the sum of the powers."""
-    power = 0
-    for turn in range(2):
+    rows, columns = np.full(3, NOTHING), np.full(3, NOTHING)
+    for i in range(3):
+        for j in range(3):
+            if A[i, j] != 0:
+                rows[i] = max(rows[i], math.frexp(A[i, j])[1])
+    for j in range(3):
         for i in range(3):
-            most = 0.0
-            for j in range(3):
-                most = max(most, abs(A[i, j] if turn == 0 else A[j, i]))
-            e = math.frexp(most)[1]
-            power += e
-            for j in range(3):
-                if turn == 0:
-                    A[i, j] = math.ldexp(A[i, j], -e)
-                else:
-                    A[j, i] = math.ldexp(A[j, i], -e)
-    return power
+            if A[i, j] != 0:
+                columns[j] = max(columns[j], math.frexp(A[i, j])[1] - rows[i])
+    for i in range(3):
+        for j in range(3):
+            if A[i, j] != 0:  # by both at once: by one alone an entry might leave the range
+                A[i, j] = math.ldexp(A[i, j], -(rows[i] + columns[j]))
+    return rows.sum() + columns.sum()
 
 
 @njit(**KERNEL)
@@ -94,13 +96,20 @@ def _expansion(A, T):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
+def _vanishes(a, b, c, d):  # type: ignore[no-untyped-def]
+    """Whether a d - b c is 0, and not for leaving the range."""
+    nothing = (a == 0 or d == 0) and (b == 0 or c == 0)
+    return nothing or (abs(a * d) > TINY and det2(a, b, c, d) == 0)
+
+
+@njit(**KERNEL)
 def _parallel(A):  # type: ignore[no-untyped-def]
     """Whether two rows or two columns of A (3, 3) are parallel."""
     for a, b in ((0, 1), (0, 2), (1, 2)):
         rows = columns = True
         for i, j in ((0, 1), (0, 2), (1, 2)):
-            rows &= det2(A[a, i], A[a, j], A[b, i], A[b, j]) == 0
-            columns &= det2(A[i, a], A[j, a], A[i, b], A[j, b]) == 0
+            rows &= _vanishes(A[a, i], A[a, j], A[b, i], A[b, j])
+            columns &= _vanishes(A[i, a], A[j, a], A[i, b], A[j, b])
         if rows or columns:
             return True
     return False
