@@ -52,6 +52,7 @@ NEEDS = {"docs/tracking.md": ("lightning", "transformers", "accelerate", "tensor
 
 ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope reproduce --data mnist": "MNIST, ten minutes",
+    "kagscope reproduce --out out/mnist --data": "MNIST, ten minutes",
     "kagscope reproduce --out out/mnist10k": "the whole main job, minutes",
     "kagscope reproduce --data my-images": "the reader's own images, an hour",
     "kagscope report out/mine": "what that command would have made",
