@@ -108,12 +108,13 @@ def assert_intervals_cover(J: np.ndarray, chosen: kag.Selection) -> None:
 
 def test_rows_are_drawn_where_they_are_many() -> None:
     J = np.random.default_rng(2).normal(size=(30, 40))
-    exact = kag.minor_moments(J, 3, method="exact", moments=("s1", "s2", "s4", "entropy"))
+    exact = kag.minor_moments(J, 3, method="exact", moments=("s1", "s2", "s4", "entropy", "top"))
     with mock.patch("kagscope.minors.routes.triple_draws.WHOLE", 100), without_formulas():
-        found = kag.minor_moments(J, 3, method="sampled", moments=("s1", "s2", "s4", "entropy", "histogram"))
+        found = kag.minor_moments(J, 3, method="sampled", moments=("s1", "s2", "s4", "entropy", "top", "histogram"))
     for name in ("s1", "s2", "s4", "kl_uniform"):
         assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=1e-12, abs=5 * found.stderr[name])
     assert found.stderr["s1"] < 0.01 * found.s1
+    assert 0.5 * exact.top <= found.top <= exact.top * (1 + 1e-12)
     assert found.histogram.counts.sum() == pytest.approx(found.count, rel=1e-9)
 
 
