@@ -118,6 +118,17 @@ def test_rows_are_drawn_where_they_are_many() -> None:
     assert found.histogram.counts.sum() == pytest.approx(found.count, rel=1e-9)
 
 
+def test_all_rows_of_drawn_triples_are_visited_where_they_are_few() -> None:
+    J = np.random.default_rng(2).normal(size=(20, 200))
+    exact = kag.minor_moments(J, 3, method="exact", moments=("s1", "s2", "s4"))
+    with without_formulas():
+        found = kag.minor_moments(J, 3, method="sampled", rel_error=0.05, moments=("s1", "s2", "s4", "top"))
+    assert "triples" in found.plan.routes["s1"]
+    for name in ("s1", "s2", "s4"):
+        assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=1e-12, abs=5 * found.stderr[name])
+    assert found.top > (exact.s4 / exact.s2) ** 0.5  # of the drawn ones at least the mean by M^2
+
+
 def test_fourth_powers_of_three_columns_that_lean_to_each_other() -> None:
     """Their sum over all row triples, which draws of rows take as exact, beside every determinant."""
     rows = np.random.default_rng(4).normal(size=(3, 9))
