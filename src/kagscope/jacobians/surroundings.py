@@ -83,7 +83,7 @@ class _Together:
     lock = threading.Lock()
     inside = threading.local()
     threads = 0
-    before: ClassVar[list[Any]] = []
+    before: ClassVar[tuple[list[Any], list[Any]]] = [], []
 
 
 @contextlib.contextmanager
@@ -96,23 +96,23 @@ def surroundings_kept(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
     outermost = not getattr(_Together.inside, "depth", 0)
     _Together.inside.depth = getattr(_Together.inside, "depth", 0) + 1
     with _Together.lock:
+        states = _now(_RANDOM)
         _Together.threads += outermost
         if outermost and _Together.threads == 1:
-            _Together.before = _now(_OF_PROCESS + _RANDOM)
-    states = _now(_RANDOM)
+            _Together.before = _now(_OF_PROCESS), states
+    devices = gpus(tensors)
     try:
-        with settings_kept(), torch.random.fork_rng(devices=gpus(tensors)):
+        with settings_kept(), torch.random.fork_rng(devices, enabled=bool(devices)):
             yield
     finally:
-        for (_, put_back), state in zip(_RANDOM, states, strict=True):
-            put_back(state)
         _Together.inside.depth -= 1
         with _Together.lock:
             _Together.threads -= outermost
             if outermost and not _Together.threads:
-                _put_back(_OF_PROCESS, _Together.before)
-                for (_, put_back), state in zip(_RANDOM, _Together.before[len(_OF_PROCESS) :], strict=True):
-                    put_back(state)
+                settings, states = _Together.before
+                _put_back(_OF_PROCESS, settings)
+            for (_, put_back), state in zip(_RANDOM, states, strict=True):
+                put_back(state)
 
 
 @contextlib.contextmanager

@@ -6,10 +6,11 @@ import contextlib
 import random
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
 from functools import partial
-from types import SimpleNamespace
+from operator import is_
+from types import BuiltinFunctionType, FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from kagscope.base.errors import InputError
 from kagscope.jacobians.surroundings import surroundings_kept
 
 Undo = Callable[[], Any]
+_FIXED = frozenset({bool, int, float, complex, str, bytes, type, type(None), FunctionType, BuiltinFunctionType})
+_CONTAINERS = frozenset({dict, OrderedDict, list, set})
 DEPTH = 2  # of objects within objects that are put back; those of an experiment reach everywhere
 
 
@@ -62,10 +65,18 @@ def kept(model: nn.Module) -> Iterator[None]:
         torch.set_anomaly_enabled(False)  # which would end at the first NaN
         for device in {"cpu", *(tensor.device.type for tensor in tensors)} - {"meta"}:  # numbers are those of the model's dtype
             stack.enter_context(torch.autocast(device, enabled=False))
-        for module in model.modules():
-            for step in _of_module(module, seen):
-                stack.callback(step)
+        stack.callback(_do_all, [step for module in model.modules() for step in _of_module(module, seen)])
         yield
+
+
+def _do_all(steps: list[Undo]) -> None:
+    """From the last to the first, the others also where one raises."""
+    try:
+        while steps:
+            steps.pop()()
+    finally:
+        if steps:
+            _do_all(steps)
 
 
 def _of_module(module: nn.Module, seen: set[int], *, own: bool = False) -> list[Undo]:
@@ -73,15 +84,16 @@ def _of_module(module: nn.Module, seen: set[int], *, own: bool = False) -> list[
     attributes = vars(module)
     before = dict(attributes)
     undo: list[Undo] = [partial(_refill_mapping, attributes, before)]
-    for name, value in before.items():
-        if name in ("_parameters", "_buffers", "_modules") and isinstance(value, dict):  # what they hold is never written
-            undo.append(partial(_refill_mapping, value, dict(value)))
+    for name in ("_parameters", "_buffers", "_modules"):
+        held = before.get(name)
+        if isinstance(held, dict):  # what they hold is never written
+            seen.add(id(held))
+            undo.append(partial(_refill_mapping, held, dict(held)))
             if own:
-                undo += [step for tensor in value.values() if isinstance(tensor, Tensor) for step in _of_tensor(tensor)]
-        else:
-            undo += _of_value(value, seen)
-    for kind in type(module).__mro__:
-        undo += _of_class(kind, seen) if _is_own(kind) else []
+                undo += [step for tensor in held.values() if isinstance(tensor, Tensor) for step in _of_tensor(tensor)]
+    undo += _of_values(before.values(), seen)
+    if id(type(module)) not in seen:
+        undo += [step for kind in type(module).__mro__ for step in _of_class(kind, seen)]
     if isinstance(module, torch.jit.ScriptModule):
         undo += _of_script(module)
     return undo
@@ -92,6 +104,8 @@ def _of_class(kind: type, seen: set[int]) -> list[Undo]:
     if id(kind) in seen:
         return []
     seen.add(id(kind))
+    if not _is_own(kind):
+        return []
     before = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
 
     def put_back() -> None:
@@ -101,7 +115,7 @@ def _of_class(kind: type, seen: set[int]) -> list[Undo]:
             if vars(kind).get(name) is not value:
                 setattr(kind, name, value)
 
-    return [put_back, *(step for value in before.values() for step in _of_value(value, seen))]
+    return [put_back, *_of_values(before.values(), seen)]
 
 
 def _is_own(kind: type) -> bool:
@@ -133,6 +147,25 @@ def _of_script(module: Any) -> list[Undo]:
     return undo
 
 
+def _of_values(values: Iterable[Any], seen: set[int], depth: int = DEPTH) -> list[Undo]:
+    """What puts several values back: most cannot change, or are containers without contents."""
+    undo: list[Undo] = []
+    empty = []
+    for value in values:
+        kind = type(value)
+        if kind in _CONTAINERS and not value:
+            empty.append(value)
+        elif kind not in _FIXED:
+            undo += _of_value(value, seen, depth)
+    return [partial(_clear, empty), *undo] if empty else undo
+
+
+def _clear(containers: list[Any]) -> None:
+    for one in containers:
+        if one:
+            one.clear()
+
+
 def _of_value(value: Any, seen: set[int], depth: int = DEPTH) -> list[Undo]:
     """What puts a value back that a forward pass may change in place; containers and objects with all that they hold."""
     if id(value) in seen or isinstance(value, str | bytes | type):
@@ -161,9 +194,7 @@ def _of_value(value: Any, seen: set[int], depth: int = DEPTH) -> list[Undo]:
     else:
         undo, held = _of_object(value) if depth else ([], ())
         depth -= 1
-    for one in held:
-        undo += _of_value(one, seen, depth)
-    return undo
+    return undo + _of_values(held, seen, depth)
 
 
 def _of_object(value: Any) -> tuple[list[Undo], list[Any]]:
@@ -212,7 +243,8 @@ def _of_tensor(tensor: Tensor) -> list[Undo]:
 
 def _refill_mapping(value: Any, before: Mapping[Any, Any]) -> None:
     """Give a dictionary its former entries in their former order; it stays the same object."""
-    if list(value) != list(before) or any(value[key] is not before[key] for key in before):
+    as_before = len(value) == len(before) and all(map(is_, value, before)) and all(map(is_, value.values(), before.values()))
+    if not as_before:
         value.clear()
         value.update(before)
 
