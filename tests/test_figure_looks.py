@@ -23,7 +23,7 @@ import kagscope.figures as kf
 from figure_tables import make_comparisons, make_model_tables, make_pruning, make_runs, make_tables, make_weights
 from kagscope.base.errors import InputError
 from kagscope.figures import distributions
-from kagscope.figures.colours import SEQUENTIAL, diverging, ratio_norm, to_lab
+from kagscope.figures.colours import SEQUENTIAL, diverging, palettes, ratio_norm, to_lab
 from kagscope.figures.looks import LINES, Settings, line_looks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.style import DOUBLE_COLUMN, OKABE_ITO, show_range
@@ -98,6 +98,15 @@ def test_maps_are_even(name: str, vision: str) -> None:
     if name == "diverging":
         assert abs(lab[0, 0] - lab[-1, 0]) < 8
         assert np.linalg.norm(lab[16] - lab[48]) > 2 * APART
+
+
+def test_the_page_has_the_colours_of_the_maps() -> None:
+    places = np.linspace(0, 1, 201)
+    for name, colours in palettes().items():
+        stops = np.array(colours)
+        between = np.stack([np.interp(places, np.linspace(0, 1, len(stops)), channel) for channel in stops.T], axis=1)
+        printed = (diverging() if name == "diverging" else mpl.colormaps[SEQUENTIAL])(places)[:, :3]
+        assert np.abs(between / 255 - printed).max() < 0.012  # three of 255
 
 
 def test_ratios_on_one_side_of_one_use_the_whole_map() -> None:

@@ -19,6 +19,7 @@ from browser import Browser, find_chromium
 from figure_tables import make_claims, make_exhibits, make_provenance, make_tables
 from hostile import LAYER, make_hostile_page
 from kagscope.base.messages import Finding
+from kagscope.figures.colours import palettes, ratio_colours, ratio_norm
 from kagscope.figures.study import net_means, study_means
 from kagscope.report import write_report
 from kagscope.report.axes import pack_axes
@@ -180,6 +181,12 @@ def test_the_map_has_radii_and_classes(browser: Browser, page: Path, study: Tabl
         raw = reduced.select(study[0], selection=f"window(2,5,{radius})", **wanted)
         mean = raw.groupby("seed", observed=True)["ratio"].mean().mean()
         assert value_of(shown(browser, "where"), "2", "5", place=2) == pytest.approx(mean, rel=1e-3)
+    values = [number(row[2]) for row in shown(browser, "where")]
+    norm = ratio_norm(np.array(values))
+    rects = "[...document.querySelectorAll('[data-chart=where] g rect')]"
+    cells = browser.run(rects + ".map(c => c.getAttribute('fill').match(/\\d+/g))")
+    printed = 255 * np.array(ratio_colours(norm)(norm(np.array(values))))[:, :3]
+    assert np.abs(np.array(cells, dtype=float) - printed).max() < 4
     choose(browser, "maplabel", "1")
     mean = raw[raw["point"] == 1].groupby("seed", observed=True)["ratio"].mean().mean()
     assert value_of(shown(browser, "where"), "2", "5", place=2) == pytest.approx(mean, rel=1e-3)
@@ -222,7 +229,7 @@ def test_units_are_sorted_and_filtered(browser: Browser, page: Path, facts: dict
     place = int(np.abs(one["row"].iloc[0]).argmax())
     pixel = browser.run(f"""(() => {{ const c = document.querySelector('[data-units] canvas');
         return [...c.getContext('2d').getImageData({place % 8}, {place // 8}, 1, 1).data]; }})()""")
-    assert pixel == [*((179, 88, 6) if one["row"].iloc[0][place] > 0 else (84, 39, 136)), 255]
+    assert pixel == [*palettes()["diverging"][-1 if one["row"].iloc[0][place] > 0 else 0], 255]
 
 
 def test_runs_sort_filter_and_show_their_configuration(browser: Browser, page: Path) -> None:
@@ -270,6 +277,8 @@ def test_the_first_screen_has_the_verdicts_and_the_ratio_by_scale(browser: Brows
     assert browser.run("document.querySelectorAll('[data-first] svg path.line').length") == 2 * 4  # layers, settings
     bottom = browser.run("document.querySelector('[data-first]').getBoundingClientRect().bottom")
     assert bottom < 900
+    browser.open(page, width=390, height=844)
+    assert browser.run("document.querySelector('[data-first] svg').getBoundingClientRect().bottom") < 844
 
 
 @pytest.fixture(scope="module")
@@ -377,6 +386,7 @@ def test_everything_can_be_saved(browser: Browser, page: Path) -> None:
     svg = content["kagscope-scales.svg"]
     assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(" not in svg
+    assert "width 16, augmented" in svg
     head, *rows = content["kagscope-scales.csv"].strip().splitlines()
     assert head == "width,training,selection,step,trained / initial,low,high,seeds,how"
     assert len(rows) == 2 * 2 * 5

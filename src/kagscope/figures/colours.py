@@ -42,6 +42,13 @@ def diverging() -> Colormap:
     return LinearSegmentedColormap.from_list("kagscope_ratio", np.concatenate([halves[0][:-1], halves[1]]), N=513)
 
 
+def palettes(count: int = 65) -> dict[str, list[list[int]]]:
+    """Both palettes for the page: ``count`` colours (red, green, blue) in 0 … 255 each, straight lines between them."""
+    places = np.linspace(0, 1, count)
+    both = {"sequential": mpl.colormaps[SEQUENTIAL], "diverging": diverging()}
+    return {name: colours(places, bytes=True)[:, :3].astype(int).tolist() for name, colours in both.items()}
+
+
 def to_lab(rgb: np.ndarray) -> np.ndarray:
     """CIE Lab (D65) of colours (…, 3) of sRGB in [0, 1]."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

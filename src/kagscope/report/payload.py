@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.data.functions import accuracy_name
+from kagscope.figures.colours import palettes
 from kagscope.figures.labels import score_label
 from kagscope.figures.study import net_means
 from kagscope.report.minors import pack_curves
@@ -58,9 +59,9 @@ def build_payload(
         nets: :func:`~kagscope.figures.study.net_means` of ``results``, if it is at hand.
 
     Returns:
-        ``settings`` (names in order), ``series`` (one per layer, k, score, selection, width and training), ``maps`` (windowed
-        scores of trained nets as grids), ``pictures`` (mean images), ``curves``, ``units``, ``accuracy``, ``runs`` and ``study``
-        (None or what was varied).
+        ``settings`` (names in order), ``palettes`` (the colours of maps in print), ``series`` (one per layer, k, score,
+        selection, width and training), ``maps`` (windowed scores of trained nets as grids), ``pictures`` (mean images),
+        ``curves``, ``units``, ``accuracy``, ``runs`` and ``study`` (None or what was varied).
     """
     about = about or {}
     nets = net_means(results) if nets is None else nets
@@ -84,6 +85,7 @@ def build_payload(
             "overPoints": about.get("intervals") == "points",
             "elsewhere": bool(about.get("elsewhere")),
         },
+        "palettes": palettes(),
         "columns": SERIES_COLUMNS,
         "series": _series(plain, find_all(scores), over_points=about.get("intervals") == "points"),
         "maps": pack_maps(scores, results, about.get("labels")),

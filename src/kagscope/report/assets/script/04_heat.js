@@ -1,32 +1,44 @@
-// Maps over an image: purple below 1, white at 1, orange above; where all lie on one side, white to orange; the outline of a mean image over them.
+// Maps in the colours of the figures in print, and a mean image or its outline over those of images.
 const Heat = (() => {
-  const { node } = Svg, PURPLE = [[247, 247, 247], [178, 171, 210], [84, 39, 136]], ORANGE = [[247, 247, 247], [253, 184, 99], [179, 88, 6]];
-  function rgb(part) {
-    const stops = part < 0 ? PURPLE : ORANGE, t = Math.min(1, Math.abs(part)) * 2, i = Math.min(1, Math.floor(t)), f = t - i;
-    return stops[i].map((c, j) => Math.round(c + f * (stops[i + 1][j] - c)));
+  const { node } = Svg, NEAR = Math.log(1.05);
+  function rgb(palette, part) { // of a place from 0 to 1
+    const stops = Page.data.palettes[palette], at = Math.min(1, Math.max(0, part)) * (stops.length - 1), i = Math.min(stops.length - 2, Math.floor(at));
+    return stops[i].map((c, j) => Math.round(c + (at - i) * (stops[i + 1][j] - c)));
   }
-  const shade = (part) => `rgb(${rgb(part).join(",")})`;
+  const shown = (values, ratio) => values.filter((v) => v !== null && (!ratio || v > 0));
+  function middle(values) { // whether 1 is in the middle, as ratio_norm of figures/colours.py has it: ratios on both sides of it, or all near it
+    const logs = shown(values, true).map(Math.log), low = Math.min(...logs), high = Math.max(...logs);
+    return (low < 0 && high > 0) || Math.max(-low, high) < NEAR || low === high;
+  }
+  // how numbers become colours: ratios on a log scale, with 1 in the middle where asked for, other numbers evenly
+  function scale(values, { ratio = false, centred = ratio && middle(values) }) {
+    const size = ratio ? Math.log : Number, sizes = shown(values, ratio).map(size);
+    let low = Math.min(...sizes), high = Math.max(...sizes);
+    if (centred) { high = Math.max(NEAR, -low, high); low = -high; }
+    const palette = centred ? "diverging" : "sequential", at = (part) => low + part * (high - low);
+    return { palette, known: (v) => shown([v], ratio).length > 0, rgb: (v) => rgb(palette, (size(v) - low) / (high - low || 1)), at: (part) => (ratio ? Math.exp(at(part)) : at(part)) };
+  }
+  const dark = (colour) => colour.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4)).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0) < 0.281; // L* < 60
+  const css = (colour) => `rgb(${colour.join(",")})`;
 
-  // map: {rows, columns, values, low, high, imageShape, centred, title, file, picture, overlay: "outline|picture|none"}
+  // map: {rows, columns, values, low, high, imageShape, ratio, centred, title, file, picture, overlay: "outline|picture|none"}
   function draw(host, map) {
     const step = (a) => (a.length > 1 ? Math.min(...a.slice(1).map((v, i) => v - a[i])) : 1);
     const dy = step(map.rows), dx = step(map.columns), image = map.imageShape, top = image ? -0.5 : map.rows[0] - dy / 2, left = image ? -0.5 : map.columns[0] - dx / 2;
     const tall = image ? image[0] : map.rows.at(-1) + dy / 2 - top, wide = image ? image[1] : map.columns.at(-1) + dx / 2 - left;
     const size = 380 / Math.max(tall, wide), L = 46, T = 8, W = L + wide * size + 96, H = T + Math.max(tall * size, 90) + 46;
-    const finite = map.values.filter((v) => v !== null && (!map.centred || v > 0));
+    const finite = shown(map.values, map.ratio);
     if (!finite.length) { host.replaceChildren(Dom.make("p", { textContent: "Nothing was measured for this choice." })); return; }
-    const reach = map.centred ? Math.max(Math.log(1.05), ...finite.map((v) => Math.abs(Math.log(v)))) : 1;
-    const low = Math.min(...finite), high = Math.max(...finite);
-    const part = (v) => (map.centred ? Math.log(v) / reach : (v - low) / (high - low || 1));
-    const svg = node("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${map.title}, from ${Format.number(low)} to ${Format.number(high)}; the numbers are in the table that follows` });
+    const colours = scale(map.values, map);
+    const svg = node("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${map.title}, from ${Format.number(Math.min(...finite))} to ${Format.number(Math.max(...finite))}; the numbers are in the table that follows` });
     svg.append(node("rect", { x: L, y: T, width: wide * size, height: tall * size, class: "empty" }));
     const under = map.overlay === "picture" && map.picture && image, cells = node("g", under ? { opacity: 0.6 } : {});
     if (under) svg.append(picture(map.picture, image, L, T, size));
     map.rows.forEach((row, r) => map.columns.forEach((column, c) => {
       const at = r * map.columns.length + c, value = map.values[at];
-      if (value === null) return;
+      if (!colours.known(value)) return;
       const x0 = Math.max(0, column - dx / 2 - left), y0 = Math.max(0, row - dy / 2 - top), x1 = Math.min(wide, column + dx / 2 - left), y1 = Math.min(tall, row + dy / 2 - top);
-      const cell = node("rect", { x: L + x0 * size, y: T + y0 * size, width: (x1 - x0) * size + 0.4, height: (y1 - y0) * size + 0.4, fill: shade(part(value)) });
+      const cell = node("rect", { x: L + x0 * size, y: T + y0 * size, width: (x1 - x0) * size + 0.4, height: (y1 - y0) * size + 0.4, fill: css(colours.rgb(value)) });
       cell.append(node("title", {}, `row ${row}, column ${column}: ${Format.number(value)}${Format.interval(map.low?.[at], map.high?.[at])}`));
       cells.append(cell);
     }));
@@ -39,14 +51,13 @@ const Heat = (() => {
     for (const t of Svg.ticks(0, tall - 1, 5)) if (Number.isInteger(t)) svg.append(node("text", { x: L - 6, y: T + (t + 0.5) * size + 4, "text-anchor": "end", class: "tick" }, String(t)));
     svg.append(node("text", { x: L + (wide * size) / 2, y: T + tall * size + 36, "text-anchor": "middle" }, "pixel column"));
     if (tall * size > 80) svg.append(node("text", { transform: `translate(13 ${T + (tall * size) / 2}) rotate(-90)`, "text-anchor": "middle" }, "pixel row"));
-    bar(svg, L + wide * size + 20, T, Math.max(tall * size, 90), map, reach, low, high);
+    bar(svg, L + wide * size + 20, T, Math.max(tall * size, 90), colours);
     host.replaceChildren(svg, Svg.tools(svg, map.file || "map"));
   }
 
-  function bar(svg, x, top, tall, map, reach, low, high) {
-    for (let i = 0; i < 60; i++) svg.append(node("rect", { x, y: top + (tall * i) / 60, width: 16, height: tall / 60 + 0.5, fill: shade(map.centred ? 1 - (2 * (i + 0.5)) / 60 : 1 - (i + 0.5) / 60) }));
-    const marks = map.centred ? [[0, Math.exp(reach)], [0.25, Math.exp(reach / 2)], [0.5, 1], [0.75, Math.exp(-reach / 2)], [1, Math.exp(-reach)]] : [[0, high], [0.5, (high + low) / 2], [1, low]];
-    for (const [at, value] of marks) svg.append(node("text", { x: x + 22, y: top + at * tall + (at === 0 ? 10 : at === 1 ? 0 : 4), class: "tick" }, Format.number(value, 3)));
+  function bar(svg, x, top, tall, { palette, at }) {
+    for (let i = 0; i < 60; i++) svg.append(node("rect", { x, y: top + (tall * i) / 60, width: 16, height: tall / 60 + 0.5, fill: css(rgb(palette, 1 - (i + 0.5) / 60)) }));
+    for (const part of [0, 0.25, 0.5, 0.75, 1]) svg.append(node("text", { x: x + 22, y: top + (1 - part) * tall + (part === 1 ? 10 : part === 0 ? 0 : 4), class: "tick" }, Format.number(at(part), 3)));
   }
 
   function picture(pixels, [tall, wide], L, T, size) {
@@ -71,5 +82,5 @@ const Heat = (() => {
     }
     return pieces;
   }
-  return { draw, rgb, outline };
+  return { draw, rgb, scale, middle, dark, css, outline };
 })();

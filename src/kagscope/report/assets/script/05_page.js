@@ -126,7 +126,7 @@ const CONTROLS = {
   mapmeasure: { label: "show", options: () => ["ratio", "value"].filter((name) => name === "value" || Page.maps((m) => m.score === Page.state.mapscore && m.k === Page.state.mapk).some((m) => m.ratio.some((v) => v !== null))), name: (v) => Page.WORDS[v] },
   maplabel: { label: "images", options: () => Page.unique(Where.same().map((m) => String(m.label))), name: (v) => Where.label(v), start: "null" },
   radius: { label: "window radius", options: () => Page.numbers(Where.same((m) => String(m.label) === Page.state.maplabel).map((m) => m.radius)), name: String, get start() { return CONTROLS.radius.options()[1]; } },
-  maprange: { label: "colours", options: () => (Where.straddles() ? ["centred"] : ["spread", "centred"]), name: (v) => ({ centred: "white at 1", spread: "over the values shown" })[v] },
+  maprange: { label: "colours", options: () => (Where.middle() ? ["centred"] : Page.state.mapmeasure === "ratio" ? ["spread", "centred"] : ["spread"]), name: (v) => ({ centred: "white at 1", spread: "over the values shown" })[v] },
   overlay: { label: "mean image", options: () => (Page.data.pictures.mean ? ["outline", "picture", "none"] : ["none"]), name: (v) => ({ outline: "outline", picture: "beneath the map", none: "not shown" })[v] },
   curvek: { label: "order k", options: () => Page.numbers(Page.curves().map((c) => c.k)), name: String, start: 2 },
   curveselection: { label: "columns", options: () => Page.unique(Page.curves((c) => c.k === Page.state.curvek).map((c) => c.selection)), name: String, start: "all" },

@@ -14,7 +14,7 @@ const Units = {
   },
   paint(canvas, net, unit, range) {
     const [tall, wide] = net.shape, raw = Units.pixels(net), size = raw.length / net.unit.length, context = canvas.getContext("2d"), image = context.createImageData(wide, tall);
-    for (let p = 0; p < size; p++) image.data.set([...Heat.rgb((raw[unit.i * size + p] / Units.STEPS) * (range ? unit.peak / range : 1)), 255], 4 * p);
+    for (let p = 0; p < size; p++) image.data.set([...Heat.rgb("diverging", 0.5 + (raw[unit.i * size + p] / Units.STEPS / 2) * (range ? unit.peak / range : 1)), 255], 4 * p);
     context.putImageData(image, 0, 0);
   },
   said: (u) => [`norm ${Format.number(u.row_norm, 3)}`, u.zero_share === null ? "" : `zero ${Format.number(100 * u.zero_share, 2)}%`, `align ${Format.number(u.alignment, 2)}`].filter(Boolean),
@@ -50,7 +50,7 @@ Page.sections.push({
     }
     const list = Units.list(net), range = Page.state.unitscale === "common" ? Math.max(...net.peak) : 0, zeros = net.zero_share.filter((s) => s > 0).length;
     const what = net.what === "weights" ? "its incoming weights" : "the mean over the measured points of its row of the Jacobian with respect to the input (what it looks at, through the layers before it)";
-    note.textContent = `${list.length} of ${net.total} units of layer ${net.layer}${Page.alone() ? "" : ` of a net of width ${net.width}, ${net.training}, seed ${net.seed}`}${net.unit.length < net.total ? ` (${net.unit.length} of them, evenly spaced, are in this page)` : ""}. Each picture: ${what}, ${net.channels > 1 ? `its ${net.channels} channels side by side, ` : ""}in ${2 * Units.STEPS + 1} steps of colour; orange positive, purple negative. ${net.zero_share[0] === null ? "There is no baseline, so no threshold says which rows are zero." : `${zeros} of ${net.unit.length} have a zero row at some measured point.`}`;
+    note.textContent = `${list.length} of ${net.total} units of layer ${net.layer}${Page.alone() ? "" : ` of a net of width ${net.width}, ${net.training}, seed ${net.seed}`}${net.unit.length < net.total ? ` (${net.unit.length} of them, evenly spaced, are in this page)` : ""}. Each picture: ${what}, ${net.channels > 1 ? `its ${net.channels} channels side by side, ` : ""}in ${2 * Units.STEPS + 1} steps of colour; brown positive, blue negative. ${net.zero_share[0] === null ? "There is no baseline, so no threshold says which rows are zero." : `${zeros} of ${net.unit.length} have a zero row at some measured point.`}`;
     host.replaceChildren(...list.map((u) => Units.tile(net, u, range)));
     Table.show("units", ["unit", "row norm", "share of points with a zero row", "axis alignment", "largest entry"], list.map((u) => [u.unit, u.row_norm, u.zero_share, u.alignment, u.peak]), { label: "the units" });
     const png = Dom.button("PNG", () => Units.png(net, list, range), "Save the pictures of the units as PNG");

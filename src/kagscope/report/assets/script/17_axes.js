@@ -14,6 +14,7 @@ const Axes = {
     const { axisscore: score, axisk: k, axismeasure: measure } = Page.state, outcome = Page.data.study.outcomes.find((o) => `outcome:${o.name}` === score);
     return outcome ? outcome.label : `${Page.scoreLabel(score)}${k ? `, k = ${k}` : ""}: ${Page.WORDS[measure]}`;
   },
+  ratio: () => Page.state.axismeasure === "ratio" && !String(Page.state.axisscore).startsWith("outcome:"),
   mean(places) { // over seeds of the means over the runs of each, with its interval
     const bySeed = new Map(), values = Axes.values(), { seeds } = Page.data.study;
     for (const i of places) if (values[i] !== null && values[i] !== undefined) bySeed.set(seeds[i], [...(bySeed.get(seeds[i]) ?? []), values[i]]);
@@ -33,18 +34,18 @@ const Axes = {
   chart() {
     const { x, hue, lines } = Axes.chosen();
     const numeric = x.values.every((v) => typeof v === "number"), far = numeric && x.values[0] > 0 && x.values.at(-1) / x.values[0] > 20, at = x.values.map((v, i) => (numeric ? v : i));
-    const reference = Page.state.axismeasure === "ratio" && !String(Page.state.axisscore).startsWith("outcome:") ? 1 : undefined;
+    const reference = Axes.ratio() ? 1 : undefined;
     return {
       x: far ? "log" : "linear", y: "linear", reference, xLabel: x.label, yLabel: Axes.label(), file: "axes", xTicks: at.map((place, i) => [place, String(x.values[i])]),
       series: lines.slice(0, Page.FEW).map((line, i) => ({ name: hue ? `${hue.label} ${line.name}` : "mean over everything else", colour: "c" + (i % 6), dashed: i > 5, bars: true, x: at, y: line.cells.map((c) => c.mean), low: line.cells.map((c) => c.low), high: line.cells.map((c) => c.high) })),
     };
   },
   grid(x, hue, lines) { // a table whose cells are shaded by their values
-    const values = lines.flatMap((line) => line.cells.map((cell) => cell.mean)).filter((v) => v !== null), low = Math.min(...values), high = Math.max(...values);
+    const values = lines.flatMap((line) => line.cells.map((cell) => cell.mean)).filter((v) => v !== null), colours = Heat.scale(values, { ratio: Axes.ratio() });
     const head = Dom.make("tr", {}, Dom.make("th", { scope: "col", textContent: `${hue.label} by ${x.label}` }), ...x.values.map((v) => Dom.make("th", { scope: "col", textContent: String(v) })));
     const body = lines.map((line) => Dom.make("tr", {}, Dom.make("th", { scope: "row", textContent: String(line.name) }), ...line.cells.map((cell) => {
       const td = Dom.make("td", { className: "number", textContent: cell.mean === null ? "–" : Format.number(cell.mean, 3) });
-      if (cell.mean !== null) { const part = (cell.mean - low) / (high - low || 1), [r, g, b] = Heat.rgb(0.75 * part); td.style.background = `rgb(${r},${g},${b})`; td.style.color = "#1b1f23"; }
+      if (colours.known(cell.mean)) { const colour = colours.rgb(cell.mean); td.style.background = Heat.css(colour); td.style.color = Heat.dark(colour) ? "#fff" : "#1b1f23"; }
       return td;
     })));
     return Dom.make("div", { className: "scroll", tabIndex: 0, aria: { role: "region", "aria-label": `${Axes.label()} over ${hue.label} and ${x.label}` } }, Dom.make("table", { className: "grid-map" }, Dom.make("thead", {}, head), Dom.make("tbody", {}, ...body)));
