@@ -138,6 +138,7 @@ def render_report(
     exhibits: Sequence[tuple[str, str, str, Any]] = provenance.get("exhibits", ())
     code, look = script(), _asset("page.css")
     data = str(provenance.get("data", "unnamed data"))
+    data = PurePath(data).name or data
     return (
         _templates()
         .get_template("page.html")
@@ -146,7 +147,7 @@ def render_report(
             style_hash=_hash(look),
             style=look,
             script=code,
-            title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {PurePath(data).name or data}"),
+            title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {data}"),
             without=" ".join(sorted(without)),
             exhibits=exhibits,
             sections=[*((place, name) for place, name, *_ in exhibits), *sections],

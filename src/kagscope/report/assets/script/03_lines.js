@@ -6,7 +6,7 @@ const Lines = (() => {
   const there = (value) => value !== null && value !== undefined;
 
   // chart: {series: [{name, colour, dashed, hollow, plain, x, y, low, high, sampled, bars, steps, spike, mark}], xLabel, yLabel, xTicks,
-  //         x: "linear|log|step", y: "linear|log", reference, label, file, none, small}
+  //         x: "linear|log|step", y: "linear|log", reference, label, file, none, small, keyless}
   function draw(host, chart) {
     const W = host.clientWidth ? Math.max(280, Math.min(1040, host.clientWidth - 16)) : chart.small ? 520 : 900, H = Math.round(Math.max(230, Math.min(380, 150 + W / 4))), R = 14, T = 12, B = 48;
     const words = chart.yLabel.length > (H - B - T) / 6.8 ? chart.yLabel.split(": ") : [chart.yLabel]; // a long label in two lines
@@ -37,7 +37,7 @@ const Lines = (() => {
     if (chart.reference !== undefined && chart.reference >= ys[0] && chart.reference <= ys[1])
       svg.append(node("line", { x1: L, x2: W - R, y1: py(chart.reference), y2: py(chart.reference), class: "reference" }));
     chart.series.forEach((s, place) => svg.append(line(s, place - (chart.series.length - 1) / 2, px, py, H - B)));
-    host.replaceChildren(svg, key(chart.series), Svg.tools(svg, chart.file || "chart"));
+    host.replaceChildren(svg, ...(chart.keyless ? [] : [key(chart.series)]), Svg.tools(svg, chart.file || "chart", chart.series.map((s, i) => saved(s, L, H + Svg.ROW * (i + 0.5)))));
   }
 
   function axes(chart, points, { W, H, L, R, T, B }) {
@@ -81,15 +81,25 @@ const Lines = (() => {
     return group;
   }
 
+  function mark(s) { // 30 wide, 12 high
+    const colour = `var(--${s.colour})`, line = node("line", { x1: 1, x2: 29, y1: 6, y2: 6, stroke: colour, "stroke-width": 2, class: s.dashed ? "dashed" : "" });
+    return s.plain ? [line] : [line, node("circle", { cx: 15, cy: 6, r: 4, stroke: colour, class: s.hollow ? "hollow" : "", fill: s.hollow ? "none" : colour })];
+  }
+
   function key(series) {
     const list = Dom.make("div", { className: "key" });
     for (const s of series) {
-      const mark = node("svg", { viewBox: "0 0 30 12", "aria-hidden": "true" }), colour = `var(--${s.colour})`, name = Dom.make("bdi", { textContent: s.name });
-      mark.append(node("line", { x1: 1, x2: 29, y1: 6, y2: 6, stroke: colour, "stroke-width": 2, class: s.dashed ? "dashed" : "" }));
-      if (!s.plain) mark.append(node("circle", { cx: 15, cy: 6, r: 4, stroke: colour, class: s.hollow ? "hollow" : "", fill: s.hollow ? "none" : colour }));
-      list.append(Dom.make("span", {}, mark, name));
+      const svg = node("svg", { viewBox: "0 0 30 12", "aria-hidden": "true" });
+      svg.append(...mark(s));
+      list.append(Dom.make("span", {}, svg, Dom.make("bdi", { textContent: s.name })));
     }
     return list;
   }
-  return { draw };
+
+  function saved(s, x, y) { // a line of the key, below a chart that is saved
+    const row = node("g", { transform: `translate(${x} ${y - 6})` });
+    row.append(...mark(s), node("text", { x: 38, y: 10 }, s.name));
+    return row;
+  }
+  return { draw, key };
 })();
