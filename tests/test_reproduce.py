@@ -292,7 +292,8 @@ class Stumbling(Here):
 
 def test_a_failing_run_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
     settings = small_study(widths=(4, 5), trainings=["standard"], seeds=1, epochs=1, measure={"k": [2], "points": 3})
-    message = r"1 run failed, the first standard-5x5-seed0-\w+: a worker process died; finished runs are kept"
+    named = r"width 5, standard, seed 0 \(standard-5x5-seed0-\w+\)"
+    message = rf"1 run failed, the first {named}: a worker process died; finished runs are kept"
     with pytest.raises(RunsFailed, match=message):
         run_study(settings, tmp_path / "out", executor=Stumbling())
     (kept,) = (tmp_path / "out" / "runs").iterdir()

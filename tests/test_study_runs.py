@@ -20,12 +20,14 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from kagscope.base.errors import DataError, OutputError
+from kagscope.commands.progress import Console
 from kagscope.studies.execute.base import Failure, Report, Work
 from kagscope.studies.file import StudyFile, read_study_file
 from kagscope.studies.record import CONFIG, MANIFEST, WEIGHTS
 from kagscope.studies.runs import data_source
+from kagscope.studies.setting_tables import run_names
 from kagscope.studies.store import RunStore
-from kagscope.studies.study import RunsFailed, command, run_study, status
+from kagscope.studies.study import RunsFailed, command, plan_study, run_study, status
 from kagscope.studies.tables import whole_runs
 from studies import Here
 
@@ -145,6 +147,30 @@ def test_a_larger_study_computes_only_what_is_new(finished: Path, tmp_path: Path
     outcome, events = run(folder)
     assert events == []
     assert len(outcome.runs) == 4, "a smaller study shows its own runs only"
+
+
+@pytest.mark.parametrize("axes", [{}, {"width": [5, 6], "depth": [1, 2]}, {"widths": [[5, 6], [6, 5], [5]]}])
+def test_runs_have_names_of_their_own_made_of_what_varies(axes: dict[str, Any]) -> None:
+    axes = {"learning_rate": [1.00001e-3, 1.00002e-3], "seed": [0, 1], **axes}
+    runs = [job.run for job in plan_study(StudyFile.model_validate({"name": "named", "grid": axes})).jobs]
+    names = run_names(runs)
+    assert len(set(names.values())) == len(runs)
+    assert len({setting for setting, _ in names.values()}) == len(runs) // 2
+    assert {repetition for _, repetition in names.values()} == {"seed 0", "seed 1"}
+    several = len({run.width for run in runs}) > 1
+    assert all((f"width {run.width}" in names[run.run_id][0]) == several for run in runs)
+
+
+def test_progress_names_settings_as_the_page_does(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = next(iter(run_names([job.run for job in plan_study(file_of(finished)).jobs]).values()))
+    console = Console(quiet=False)
+    events: list[dict[str, Any]] = [{"kind": "plan", "runs": 1, "finished": 0, "workers": 1, "names": {"a": name}}]
+    events += [{"kind": "failed", "run": run, "error": "diverged"} for run in ("a", "b")]
+    for event in events:
+        console.event(event)
+    said = capsys.readouterr().err
+    assert f"{', '.join(name)}: diverged" in said
+    assert "b: diverged" in said
 
 
 def test_a_failed_run_is_named_and_tried_again_when_asked(finished: Path, tmp_path: Path) -> None:

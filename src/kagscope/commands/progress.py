@@ -40,6 +40,7 @@ class Console:
         )
         self.runs = self.bar.add_task("runs", total=None, visible=False, pace="")
         self.finished = self.total = self.computed = 0
+        self.names: dict[str, tuple[str, ...]] = {}
         self.began = self.last_line = time.monotonic()
 
     def __enter__(self) -> Console:
@@ -55,7 +56,7 @@ class Console:
             return
         kind = event["kind"]
         if kind == "plan":
-            self.finished, self.total = event["finished"], event["runs"]
+            self.finished, self.total, self.names = event["finished"], event["runs"], event["names"]
             again = f", {self.finished} of them finished before" if self.finished else ""
             if event.get("failed_before"):
                 again += f", {event['failed_before']} failed before (--retry-failed tries them again)"
@@ -63,20 +64,28 @@ class Console:
             self._say(f"{self.total} runs{again}; {event['workers']} at a time")
             self.bar.update(self.runs, total=self.total, completed=self.finished, visible=self.finished < self.total)
         elif kind == "train":
-            self._show(f"training {_short(event['task'])}: step {event['done']} of {event['total']}")
+            self._show(f"training {self._together(event)}: step {event['done']} of {event['total']}")
         elif kind == "measure":
-            self._show(f"measuring {_short(event['run'])}")
+            self._show(f"measuring {self._name(event['run'])}")
         elif kind == "run":
             self._one_more()
-            self._show(f"finished {_short(event['run'])}, test accuracy {event['accuracy']:z.3f}")
+            self._show(f"finished {self._name(event['run'])}, test accuracy {event['accuracy']:z.3f}")
         elif kind == "failed":
             self._one_more()
-            self._say(f"failed {_short(event['run'])}: {event['error']}")
+            self._say(f"failed {self._name(event['run'])}: {event['error']}")
         elif kind == "stage":
             self.bar.update(self.runs, pace="")
             self._show(f"writing {event['name']}", stage=True)
         elif kind == "note":
             self._say(event["text"])
+
+    def _name(self, run: str) -> str:
+        return ", ".join(self.names.get(run, (run,)))
+
+    def _together(self, event: dict[str, Any]) -> str:
+        """The run, or the setting of several that train together."""
+        seeds = event["seeds"]
+        return self._name(event["run"]) if seeds == 1 else f"{self.names.get(event['run'], (event['run'],))[0]}, {seeds} seeds"
 
     def _one_more(self) -> None:
         self.finished += 1
@@ -107,11 +116,6 @@ class Console:
 def _clock(seconds: float) -> str:
     """Hours, minutes and seconds, as the elapsed time is shown."""
     return str(timedelta(seconds=round(seconds)))
-
-
-def _short(run: str) -> str:
-    """A run's id without its checksum."""
-    return run.rsplit("-", 1)[0]
 
 
 CONTROL = {"reproduced": "passes", "not reproduced": "fails", "inconclusive": "open"}

@@ -33,6 +33,11 @@ def layer_label(name: str, k: int = 0) -> str:
     return (f"layer {name}" if name else "whole net") + (f", k = {k}" if k else "")
 
 
+def setting_label(width: int, training: str, several: bool) -> str:
+    """A setting of a study in words: its width, where there are ``several``, and what else tells it from others."""
+    return f"width {width}, {training}" if several else training
+
+
 def axis_label(name: str, *, unit: bool = False) -> str:
     """An axis of a study in words, with what its numbers are in where that is not plain: ``weight_decay`` is "weight decay"."""
     return name.replace("_", " ") + (f" ({UNITS[name]})" if unit and name in UNITS else "")

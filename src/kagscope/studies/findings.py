@@ -9,6 +9,7 @@ import pandas as pd
 
 from kagscope.base.messages import Finding, Number, by_order
 from kagscope.data.functions import accuracy_name
+from kagscope.figures.labels import layer_label, setting_label
 from kagscope.studies.claims import PASSES, Claim
 from kagscope.studies.claims.parts import too_few
 from kagscope.studies.inference.findings import digits_of_ratio
@@ -109,9 +110,10 @@ def _growth(trained: pd.DataFrame) -> list[Finding]:
     above = float((by["ratio"] > 1).mean())
     if most["ratio"] == least["ratio"] == 1:
         return []  # untrained, which is said elsewhere
+    several = by["width"].nunique() > 1
     highest, lowest = (
-        f"{end['ratio']:.{digits_of_ratio(end['ratio'])}f} times its initial value (layer {end['layer']} of {end['training']}, "
-        f"{end['width']} wide)"
+        f"{end['ratio']:.{digits_of_ratio(end['ratio'])}f} times its initial value "
+        f"({layer_label(str(end['layer']))}; {setting_label(int(end['width']), str(end['training']), several)})"
         for end in (most, least)
     )
     share = "every layer and setting" if above == 1 else f"{above:.0%} of all layers and settings"
@@ -161,18 +163,16 @@ def learning(results: pd.DataFrame) -> list[Finding]:
         (weak, "low_accuracy", f"end with a test accuracy below {LOW}"),
     ):
         if which.any():
-            nets, where = int(which.sum()), _settings(trained[which])
+            nets, where = int(which.sum()), _settings(trained[which], facts["width"].nunique() > 1)
             text = f"{nets} of {count} nets {what}, so that their geometry is not that of well-trained nets ({where})."
             found.append(Finding(text, code=code, nets=nets, of=count, settings=where))
     return found
 
 
-def _settings(runs: pd.DataFrame) -> str:
-    """Trainings with their widths, the first few."""
-    named = [
-        f"{training}, {', '.join(str(width) for width in sorted(widths.unique()))} wide"
-        for training, widths in runs.groupby("training", observed=True, sort=False)["width"]
-    ]
+def _settings(runs: pd.DataFrame, several: bool) -> str:
+    """The settings of runs, the first few; ``several``: widths, in the study."""
+    found = runs[["width", "training"]].astype({"training": str}).drop_duplicates().sort_values("width", kind="stable")
+    named = [setting_label(int(width), training, several) for width, training in found.itertuples(index=False)]
     return "; ".join(named[:NAMED]) + ("; …" if len(named) > NAMED else "")
 
 

@@ -77,9 +77,10 @@ def _row(setting: dict[str, Any], layer: str, part: pd.DataFrame) -> dict[str, A
     estimate = mean_of(values)
     low, high = t_interval(estimate)
     row: dict[str, Any] = {**setting, "layer": layer, "nets": len(last), "accuracy": float(last["accuracy"].mean())}
+    with np.errstate(over="ignore"):  # of an interval without bound: infinite
+        ratios, low, high = np.exp(np.asarray(estimate.value)), np.exp(low), np.exp(high)
     for place, name in enumerate(SIGNATURES):
-        ends = {f"{name}_low": np.exp(low[place]), f"{name}_high": np.exp(high[place])}
-        row |= {name: np.exp(np.asarray(estimate.value)[place]), **ends}
+        row |= {name: ratios[place], f"{name}_low": low[place], f"{name}_high": high[place]}
     tests = t_test(estimate, "greater")
     onset = _onset(part)
     return row | {

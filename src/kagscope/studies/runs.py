@@ -110,8 +110,8 @@ def _data(source: str) -> Dataset:
 def run_task(task: Task, report: Report) -> None:
     """Train, measure and store the runs of ``task``, telling of its progress.
 
-    Events: ``{"kind": "train", "task", "done", "total"}``, ``{"kind": "measure", "run"}``, ``{"kind": "run", "run", "accuracy",
-    "train_seconds", "geometry_seconds"}``.
+    Events: ``{"kind": "train", "run", "seeds", "done", "total"}`` (the first of so many runs that train together),
+    ``{"kind": "measure", "run"}``, ``{"kind": "run", "run", "accuracy", "train_seconds", "geometry_seconds"}``.
 
     Raises:
         DataError: the data changed since the study began.
@@ -166,7 +166,7 @@ class _Worker:
                 device=training_device(),
                 donors=load(data_source(first.first_layer_data), progress=False) if first.first_layer_data else None,
                 on_progress=lambda done, total, info: self.report(
-                    {"kind": "train", "task": first.run_id, "done": done, "total": total}
+                    {"kind": "train", "run": first.run_id, "seeds": len(group), "done": done, "total": total}
                 ),
             )
         except InputError as error:  # it diverged

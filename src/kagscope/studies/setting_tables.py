@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kagscope.figures.labels import axis_label, setting_label
+from kagscope.figures.looks import value_label
 from kagscope.studies.config import RunConfig
 from kagscope.studies.record import CONFIG, measured_files
 from kagscope.studies.statistics.student import Estimate, t_interval
@@ -27,18 +29,22 @@ def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
     rows, asked = [], measured_files(store.study)
     for run_id in run_ids:
         folder = store.run_folder(run_id)
-        config = RunConfig(**json.loads((folder / CONFIG).read_text())).model_dump(mode="json")
+        values = run_values(RunConfig(**json.loads((folder / CONFIG).read_text())))
         manifest, attacks = store.manifest(run_id), asked[run_id].robustness
-        values: dict[str, Any] = {name: value for name, value in config.items() if name not in HIDDEN}
-        widths = values.pop("widths")
-        values["first_layer_data"] = values["first_layer_data"] or SAME  # nothing is no value of an axis
-        values |= {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
         facts = {name: manifest[name] for name in ("accuracy", "train_accuracy", "train_seconds", "geometry_seconds")}
         facts |= {f"steps_to_{level}": steps_to(level, manifest["accuracy_at"]) for level in REACHED}
         attacked = json.loads((folder / attacks).read_text()) if attacks else {}
         rows.append({"run": run_id, **values, **facts, **attacked})
     table = pd.DataFrame(rows)
     return table.assign(generalization_gap=table["train_accuracy"] - table["accuracy"])
+
+
+def run_values(config: RunConfig) -> dict[str, Any]:
+    """What a run is, as columns of a table: of its widths the largest, their number, and all of them as text."""
+    values = {name: value for name, value in config.model_dump(mode="json").items() if name not in HIDDEN}
+    widths = values.pop("widths")
+    values["first_layer_data"] = values["first_layer_data"] or SAME  # nothing is no value of an axis
+    return values | {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
 
 
 def steps_to(level: float, accuracy_at: Mapping[str, float]) -> float:
@@ -92,15 +98,26 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
 
 def labels_of(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
     """What a run is called beside its width: its training, if it varies, shuffled labels, and whatever else varies."""
-    others = [name for name in varied if name not in (*BASIC_AXES, "widths", "labels")]
+    others = [*_shape(runs), *(name for name in varied if name not in (*BASIC_AXES, "widths", "depth", "labels"))]
 
     def label(row: Mapping[Any, Any]) -> str:
         first = [str(row["training"])] if "training" in varied or not others else []
         control = ["shuffled labels"] if row["labels"] == "shuffled" else []
-        return ", ".join([*first, *control, *(f"{name.replace('_', ' ')} {_short(row[name])}" for name in others)])
+        return ", ".join([*first, *control, *(f"{axis_label(name)} {value_label(row[name])}" for name in others)])
 
     return {str(row["run"]): label(row) for row in runs.to_dict("records")}
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _shape(runs: pd.DataFrame) -> list[str]:
+    """What tells nets of one largest width apart: their depth where that is enough, else the widths of all layers."""
+    if runs["widths"].nunique() == runs["width"].nunique():
+        return []
+    return ["depth" if runs["widths"].nunique() == len(runs[["width", "depth"]].drop_duplicates()) else "widths"]
+
+
+def run_names(configs: Sequence[RunConfig]) -> dict[str, tuple[str, str]]:
+    """Of each run of a study its setting in words, as figures and page have it, and which of its repetitions it is."""
+    runs = pd.DataFrame([{"run": config.run_id, **run_values(config)} for config in configs])
+    several, labels = runs["width"].nunique() > 1, labels_of(runs, varied_axes(runs))
+    named = zip(runs["run"], runs["width"], runs["seed"], strict=True)
+    return {str(run): (setting_label(int(width), labels[str(run)], several), f"seed {seed}") for run, width, seed in named}

@@ -24,6 +24,7 @@ from kagscope.studies.present import present
 from kagscope.studies.record import measured_files
 from kagscope.studies.resources import usable_cores, usable_memory
 from kagscope.studies.runs import Job, run_task, tasks_for
+from kagscope.studies.setting_tables import run_names
 from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, join, joined_runs, whole_runs
@@ -35,11 +36,11 @@ STATES = ("done", "running", "failed", "damaged", "missing")
 class RunsFailed(KagscopeError):
     """Some runs ended with an error; finished ones are kept."""
 
-    def __init__(self, failed: dict[str, str], folder: Path, failures: Sequence[Failure] = ()) -> None:
-        first, message = next(iter(failed.items()))
+    def __init__(self, failed: dict[str, str], folder: Path, failures: Sequence[Failure] = (), first: str = "") -> None:
+        run, message = next(iter(failed.items()))
         count = len(failed)
         super().__init__(
-            f"{count} run{'s' * (count != 1)} failed, the first {first}: {message}; "
+            f"{count} run{'s' * (count != 1)} failed, the first {f'{first} ({run})' if first else run}: {message}; "
             f"finished runs are kept in {folder}, the same command goes on from there"
         )
         self.failed, self.failures = failed, list(failures)
@@ -126,7 +127,8 @@ def run_study(
         out: new, empty, or the folder of this very study.
         command: how it is run again, which the study records; default ``kagscope study run`` with its name.
         executor: where to run; default every core of this machine.
-        on_event: told of progress: ``{"kind": "plan", "runs", "finished", "workers"}``, the events of
+        on_event: told of progress: ``{"kind": "plan", "runs", "finished", "workers", "names"}`` (of each run, see
+            :func:`~kagscope.studies.setting_tables.run_names`), the events of
             :func:`kagscope.studies.runs.run_task` and of :func:`conclude`, and
             ``{"kind": "note", "text"}``.
         retry_failed: whether runs that failed before are tried again.
@@ -151,8 +153,9 @@ def run_study(
     chosen = executor if executor is not None else LocalExecutor(usable_cores(), by_default=True)
     if isinstance(chosen, LocalExecutor) and chosen.by_default:
         chosen = _within_memory(chosen, todo, study.images, on_event)
+    called = run_names([job.run for job in jobs.values()])
     plan = {"runs": len(names), "finished": len(names) - len(missing), "failed_before": len(missing) - len(todo)}
-    on_event({"kind": "plan", **plan, "workers": chosen.workers})
+    on_event({"kind": "plan", **plan, "workers": chosen.workers, "names": called})
     if said := study.remark():
         on_event({"kind": "note", "text": said})
     failures: list[Failure] = []
@@ -168,7 +171,7 @@ def run_study(
             _remember(store, failure)
     failed = {name: error for name, error in store.failures().items() if name in set(names)}
     if failed and (file.claims or not any(store.run_folder(name).is_dir() for name in names)):
-        raise RunsFailed(failed, Path(out), failures)
+        raise RunsFailed(failed, Path(out), failures, ", ".join(called[next(iter(failed))]))
     return conclude(store, on_event, pictures=pictures)
 
 

@@ -132,4 +132,6 @@ def adjust(found: pd.DataFrame, means: Array) -> pd.DataFrame:
 def as_ratios(found: pd.DataFrame, columns: Sequence[str] = ("effect", "low", "high")) -> pd.DataFrame:
     """Log ratios as ratios where ``measure`` says ratio."""
     ratio = (found["measure"] == RATIO).to_numpy()
-    return found.assign(**{name: np.where(ratio, np.exp(found[name].to_numpy(dtype=float)), found[name]) for name in columns})
+    with np.errstate(over="ignore"):  # of an interval without bound: infinite
+        shown = {name: np.where(ratio, np.exp(found[name].to_numpy(dtype=float)), found[name]) for name in columns}
+    return found.assign(**shown)
