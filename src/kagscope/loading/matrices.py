@@ -56,7 +56,8 @@ def load_matrices(path: str | os.PathLike[str]) -> NamedMatrices:
     found = {str(name): _whole(value, f"{path}: {name}") for name, value in content.items() if _is_matrix(value)}
     left = [str(name) for name in content if str(name) not in found]
     if not found:
-        raise DataError(f"{path} holds no floating-point matrix (found {listing(left) or 'nothing'}); {EXPECTED}")
+        held = listing([f"{name}{_shape(content[name])}" for name in content]) or "nothing"
+        raise DataError(f"{path} holds no floating-point matrix (found {held}); {EXPECTED}")
     return NamedMatrices(dict(sorted(found.items(), key=lambda one: _natural(one[0]))), left=left)
 
 
@@ -101,6 +102,12 @@ def _is_matrix(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.ndim == 2 and value.is_floating_point() and value.numel() > 0
     return isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind == "f" and value.size > 0
+
+
+def _shape(value: Any) -> str:
+    """The shape and type of an array, " (5, 12, 30) float64"; nothing of other things."""
+    shape = getattr(value, "shape", None)
+    return "" if shape is None else f" {tuple(shape)} {str(value.dtype).removeprefix('torch.')}"
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

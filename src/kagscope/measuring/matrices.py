@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kagscope import registry
 from kagscope.base.errors import InputError
-from kagscope.base.messages import listing
+from kagscope.base.messages import close_names, listing
 from kagscope.base.progress import Say, telling
 from kagscope.base.provenance import hardware, versions
 from kagscope.columns.layout import make_layout
@@ -104,14 +104,24 @@ def _count(matrices: Mapping[str, Any]) -> str:
 def _spec(k: Any, spec: MeasureSpec | None, options: Mapping[str, Any]) -> MeasureSpec:
     if wrong := [name for name in options if name in MeasureSpec.model_fields and name not in OPTIONS]:
         raise InputError(f"{listing(wrong)}: of networks, not of matrices; expected some of {', '.join(OPTIONS)}")
+    asked = options.get("scores")
+    if isinstance(asked, list | tuple):
+        _check_scores([str(name) for name in asked])  # before those of networks are offered
     chosen = MeasureSpec(**({"scores": OF_MATRICES, "k": k} | dict(options))) if spec is None else spec_from(spec, options)
-    if wrong := [one.name for one in chosen.asked if one.name not in _KNOWN]:
-        raise InputError(f"scores: {listing(wrong)} need a network or its baseline; of matrices: {', '.join(_KNOWN)}")
+    _check_scores([one.name for one in chosen.asked])
     return chosen
 
 
+def _check_scores(names: Sequence[str]) -> None:
+    if wrong := [name for name in names if name not in _KNOWN]:
+        close = "" if wrong[0] in registry.names() else close_names(wrong[0], _KNOWN)
+        raise InputError(f"scores: matrices have no {listing(wrong)}{close}; expected some of {', '.join(_KNOWN)}")
+
+
 _KNOWN = tuple(
-    one.name for one in registry.all_scores() if not one.of_layer and not one.against_baseline and not one.is_of("row_means")
+    one.name
+    for one in registry.all_scores()
+    if one.takes and not one.of_layer and not one.against_baseline and not one.is_of("row_means")  # without takes: of a study
 )
 
 

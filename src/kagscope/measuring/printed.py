@@ -31,6 +31,11 @@ Printed = tuple[str, str, Figure]
 """Section of the page, caption, figure."""
 
 
+def compared(report: Report) -> tuple[str, str]:
+    """What is measured and what it is compared with, in a word each."""
+    return ("matrix", "rotated") if report.provenance.get("matrices") else ("model", "baseline")
+
+
 def printed(report: Report, results: pd.DataFrame) -> list[Printed]:
     """The figures that a report allows; ``results`` is its table as a study has it, for the map over the image."""
     found = []
@@ -43,7 +48,8 @@ def printed(report: Report, results: pd.DataFrame) -> list[Printed]:
 def _drawn(report: Report, results: pd.DataFrame) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
     summary, curves, shape = report._last_summary(), report._last_curves(), report.settings.get("image_shape")
     over = "bars are 95% intervals over points" if summary["value_low"].notna().any() else "there are no intervals"
-    yield "scales", f"The main scores of each layer over all columns; {over}.", partial(_layers, summary)
+    each = "matrix" if report.provenance.get("matrices") else "layer"
+    yield "scales", f"The main scores of each {each} over all columns; {over}.", partial(_layers, summary)
     if not report.steps:
         caption = f"The participation ratio against the radius within which the columns of a minor lie (k = 2); {over}."
         yield "scales", caption, partial(_scales, summary)
@@ -55,7 +61,7 @@ def _drawn(report: Report, results: pd.DataFrame) -> Iterator[tuple[str, str, Ca
         yield "minors", caption, partial(_minors, curves, report._curve_order(None))
     if shape:
         caption = "Where in the image: the participation ratio over the baseline's within a window around each pixel."
-        yield "where", caption, partial(figure_window_map, results, shape, names=("model", "baseline"))
+        yield "where", caption, partial(figure_window_map, results, shape, names=compared(report))
     if len(report.steps) > 1:
         caption = "Scores against training step over all columns; bands are 95% intervals over points."
         yield "training", caption, lambda: figure_by_step(report.summary())

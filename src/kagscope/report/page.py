@@ -168,6 +168,7 @@ def render_report(
                 for place in set(FIGURE_PLACE.values())
             },
             over_points=provenance.get("intervals") == "points",
+            thing=payload["settings"]["thing"],
             command=str(provenance.get("command") or ""),
             sampled=_sampling_errors(nets),
             undefined_values=undefined_counts(results)[:MAX_REASONS],
