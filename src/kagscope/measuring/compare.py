@@ -86,8 +86,12 @@ def zero_row_threshold(initial: LayerState, share: float, groups: np.ndarray | N
 
 
 def _layer_table(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> pd.DataFrame:
-    own, before = (one.scores | _against_baseline(one, initial, asked, share) for one in (state, initial))
-    return _rows(own, before)
+    key = (*(one.name for one in asked), share)
+    if key not in initial.against_itself:  # one network at initialisation is compared with many
+        initial.against_itself[key] = _against_baseline(initial, initial, asked, share)
+    itself = initial.against_itself[key]
+    own = itself if state is initial else _against_baseline(state, initial, asked, share)
+    return _rows(state.scores | own, initial.scores | itself)
 
 
 def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> Scores:

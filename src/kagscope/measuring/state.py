@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -104,6 +105,7 @@ class LayerState:
         noise: by k, the items whose numerical rank is below k.
         drawn: the rows that stand for all of the layer's; None where it was measured whole. ``row_means`` and ``row_norms`` have
             then those of each group after another.
+        against_itself: what :func:`kagscope.measuring.compare.compare` found of it as its own baseline, by what was asked.
     """
 
     items: np.ndarray
@@ -117,6 +119,7 @@ class LayerState:
     shared: np.ndarray | None = None
     noise: dict[int, np.ndarray] = field(default_factory=dict)
     drawn: RowDraws | None = None
+    against_itself: dict[Hashable, dict[Key, Values]] = field(default_factory=dict, repr=False, compare=False)
 
     def add(self, key: Key, values: Values) -> None:
         """Record a score; the same score at further items is appended."""

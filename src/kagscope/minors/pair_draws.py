@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors._numba import SLOTS
 from kagscope.minors.moments import REPLICATES
-from kagscope.minors.pair_kernels import UNIFORM, pair_sizes, parallel_sizes, visit_pairs
+from kagscope.minors.pair_kernels import chances, pair_sizes, parallel_sizes, visit_pairs
 from kagscope.minors.threads import even_parts, map_blocks, one_blas_thread, run_parts
 
 FloatArray = NDArray[np.float64]
@@ -27,8 +27,6 @@ GROUPS = 16  # of replicates, whose histograms are kept apart
 MOST_ROWS = 256  # of which every pair is visited; beyond, rows are drawn as well
 ROW_DRAWS = 96  # rows of each drawn pair then
 WHOLE = 2.0**25  # minors that are visited all, however many rows
-OCTAVES = 10  # of q, told apart: minors below 2^-10 of the mean count as near zero
-FEW = 2  # times the draws: so few pairs are all taken, since draws that met one value alone do not know of others
 LOST = 1e-9  # share of S4 that may be rounding
 MOST_MENDED = 2.0**27  # minors visited for it
 PARTS, FEWEST = 32, 256  # parts of the visits, and pairs of one: fixed, threads never change a bit
@@ -156,18 +154,13 @@ class PairDraws:
         """Pairs of a cell taken for certain, (REPLICATES * draws,) drawn pairs and the chance of each in one draw."""
         begin = self.starts[cell]
         q = self.q[begin : self.starts[cell + 1]]
-        left = np.flatnonzero(q > 0)
-        sure = []
-        while left.size:
-            chance = (1 - UNIFORM) / q[left].sum() * q[left] + UNIFORM / 2 * (1 / left.size + _by_octave(q[left]))
-            certain = (chance * (draws * REPLICATES) >= 1) | (left.size <= FEW * draws * REPLICATES)
-            if self.rows_drawn or not certain.any():
-                break
-            sure.append(left[certain])
-            left = left[~certain]
-        taken = begin + (np.concatenate(sure) if sure else np.zeros(0, dtype=np.int64))
-        if not left.size:
+        chance, state = np.empty(len(q)), np.empty(len(q), dtype=np.int8)
+        count = chances(q, draws * REPLICATES, not self.rows_drawn, chance, state)
+        taken = begin + np.flatnonzero(state == 2)
+        if not count:
             return taken, np.zeros(0, dtype=np.int64), np.zeros(0)
+        left = np.flatnonzero(state == 1)
+        chance = chance[left]
         # one place in each of equal strata: at equal distances, which pairs are drawn could be so rare that no replicate shows it
         places = (np.arange(draws) + np.random.default_rng(seed).random((REPLICATES, draws))) / draws
         index = np.minimum(np.searchsorted(np.cumsum(chance), places.ravel(), side="right"), left.size - 1)
@@ -257,13 +250,6 @@ def _times_known(hist: FloatArray, known: FloatArray) -> FloatArray:
     return np.where(mean == known[:, None, None], hist, own)  # counts of what was visited whole stay whole
 
 
-def _by_octave(q: FloatArray) -> FloatArray:
-    """(P,) chances, the same for each octave of q below its largest that has any pair, and within it for each of its pairs."""
-    octave = np.minimum(np.frexp(q.max())[1] - np.frexp(q)[1], OCTAVES)
-    pairs = np.bincount(octave)
-    return np.asarray(1.0 / (np.count_nonzero(pairs) * pairs[octave]))
-
-
 _sums: dict[bytes, tuple[IntArray, FloatArray]] = {}  # by digest of the matrix: pairs, and sums of q by cell; the oldest first
 REMEMBERED = 256
 
@@ -296,13 +282,14 @@ def pair_volumes(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(2, P) q and q ln q of each column pair, (P,) S4 and by how much that may be off; zeros without ``powers``."""
     with one_blas_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        gram = VT @ J
+        gram = J.T @ J  # one array twice: half the products
         square = J * J if powers else np.zeros((0, 0))
         p22, p31 = square.T @ square, (square * J).T @ J if powers else square
+        p13 = np.ascontiguousarray(p31.T)
     known, s4, rounding, hard = np.empty((2, len(pairs))), *np.zeros((2, len(pairs))), np.empty(len(pairs), dtype=np.bool_)
 
     def size(some: slice) -> None:
-        pair_sizes(gram, p22, p31, pairs[some], known[:, some], s4[some], rounding[some], hard[some])
+        pair_sizes(gram, p22, p31, p13, pairs[some], known[:, some], s4[some], rounding[some], hard[some])
 
     map_blocks(size, len(pairs), 1 << 16)
     again = np.flatnonzero(hard)

@@ -5,36 +5,100 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from kagscope.minors._numba import LN2, LOWEST_BIN, TWO_52, bits_of, fma, prefer_wide_vectors, split
+from kagscope.minors._numba import FRACTION, LN2, LOWEST_BIN, TWO_52, bits_of, fma, prefer_wide_vectors, split
 from kagscope.minors.det2 import KERNEL, det2
 
 CANCELS = 1e-4  # a difference below this share of its terms has lost four of its sixteen digits
 EPSILON = 4e-16
 LEAST = 1e-250  # squares of what is smaller may have left the range
 UNIFORM = 0.2  # share of draws that see all alike: small minors are seen, and weights stay bounded
+OCTAVES = 10  # of q, told apart: minors below 2^-10 of the mean count as near zero
+FEW = 2  # times the draws: so few pairs are all taken, since draws that met one value alone do not know of others
+BLOCK = 512  # pairs whose terms are gathered at a time
 
 
 @nb.njit(**KERNEL)
-def pair_sizes(gram, p22, p31, pairs, known, s4, rounding, hard):  # type: ignore[no-untyped-def]
+def pair_sizes(gram, p22, p31, p13, pairs, known, s4, rounding, hard):  # type: ignore[no-untyped-def]
     """For column pairs (P, 2), q = sqrt(S2) and q ln q into ``known`` (2, P), and S4, by (power) Grams (MATH.md 4.1, 4.2).
 
-    ``rounding`` (P,): by how much S4 may be off. ``hard`` (P,): where the difference for S2 cancels, or leaves the range. Power
-    Grams (0, 0): no S4.
+    ``p13`` the transpose of ``p31``; (0, 0) for no S4. ``rounding`` (P,): by how much S4 may be off. ``hard`` (P,): where the
+    difference for S2 cancels, or leaves the range.
     """
-    powers = p22.shape[0] > 0
-    for p in range(len(pairs)):
-        a, b = pairs[p, 0], pairs[p, 1]
-        whole = gram[a, a] * gram[b, b]
-        s2 = whole - gram[a, b] * gram[a, b]
-        hard[p] = not (s2 >= CANCELS * whole) or not (whole > LEAST) or s2 == np.inf
+    prefer_wide_vectors()
+    n, powers = gram.shape[0], p22.shape[0] > 0
+    diagonal, quartic, found = np.empty(n), np.empty(n), np.empty((6, BLOCK))
+    for a in range(n):
+        diagonal[a] = gram[a, a]
+        quartic[a] = p22[a, a] if powers else 0.0
+    first, second, products, squares, left, right = found[0], found[1], found[2], found[3], found[4], found[5]
+    for start in range(0, len(pairs), BLOCK):
+        count = min(BLOCK, len(pairs) - start)
+        for p in range(count):
+            a, b = pairs[start + p, 0], pairs[start + p, 1]
+            first[p], second[p], products[p] = diagonal[a], diagonal[b], gram[a, b]
+        for p in range(count):
+            whole = first[p] * second[p]
+            s2 = whole - products[p] * products[p]
+            hard[start + p] = not (s2 >= CANCELS * whole) or not (whole > LEAST) or s2 == np.inf
+            q = np.sqrt(s2 if s2 > 0 else 0.0)
+            e, rest = split(q)
+            known[0, start + p] = q
+            known[1, start + p] = q * fma(e, LN2, rest)
         if powers:
-            mixed = 4 * p31[a, b] * p31[b, a]
-            whole = p22[a, a] * p22[b, b] + 3 * p22[a, b] * p22[a, b]
-            s4[p] = max(whole - mixed, 0.0)
-            rounding[p] = EPSILON * (whole + abs(mixed))
-        q = np.sqrt(s2) if s2 > 0 else 0.0
-        known[0, p] = q
-        known[1, p] = q * np.log(q) if q > 0 else 0.0
+            for p in range(count):
+                a, b = pairs[start + p, 0], pairs[start + p, 1]
+                first[p], second[p], squares[p] = quartic[a], quartic[b], p22[a, b]
+                left[p], right[p] = p31[a, b], p13[a, b]
+            for p in range(count):
+                mixed = 4 * left[p] * right[p]
+                whole = first[p] * second[p] + 3 * squares[p] * squares[p]
+                s4[start + p] = whole - mixed if whole > mixed else 0.0
+                rounding[start + p] = EPSILON * (whole + abs(mixed))
+
+
+@nb.njit(**KERNEL)
+def chances(q, times, surely, chance, state):  # type: ignore[no-untyped-def]
+    """The chance of each pair of size ``q`` (P,) in one draw, into ``chance``; how many have one.
+
+    Most of it in proportion to q; of :data:`UNIFORM` one half alike for every pair, one half alike for each octave of q below
+    its largest that has any pair, and within it for each of its pairs. ``surely``: pairs that ``times`` draws would meet once or
+    more are taken for certain, and the rest anew. ``state`` (P,): 0 without a minor, 1 with a chance, 2 for certain.
+    """
+    exponents, counts, shares = np.empty(q.size, np.int16), np.empty(2048, np.int64), np.empty(OCTAVES + 1)
+    for p in range(q.size):
+        exponents[p] = np.int16(bits_of(q[p]) >> FRACTION)
+        state[p] = 1 if q[p] > 0 else 0
+    while True:
+        counts[:] = 0
+        left, total = 0, 0.0
+        for p in range(q.size):
+            if state[p] == 1:
+                left += 1
+                total += q[p]
+                counts[exponents[p]] += 1
+        if not left:
+            return 0
+        top = 2047
+        while counts[top] == 0:
+            top -= 1
+        shares[:] = 0.0
+        for exponent in range(top + 1):
+            shares[min(top - exponent, OCTAVES)] += counts[exponent]
+        octaves = 0
+        for octave in range(OCTAVES + 1):
+            octaves += shares[octave] > 0
+        for octave in range(OCTAVES + 1):
+            if shares[octave] > 0:
+                shares[octave] = UNIFORM / 2 * (1.0 / left + 1.0 / (octaves * shares[octave]))
+        certain, few, by_size = 0, left <= FEW * times, (1 - UNIFORM) / total
+        for p in range(q.size):
+            if state[p] == 1:
+                chance[p] = by_size * q[p] + shares[min(top - exponents[p], OCTAVES)]
+                if surely and (few or chance[p] * times >= 1):
+                    state[p] = 2
+                    certain += 1
+        if not certain:
+            return left
 
 
 @nb.njit(**KERNEL)

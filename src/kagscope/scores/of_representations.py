@@ -10,6 +10,7 @@ from kagscope.base.errors import InputError
 from kagscope.base.reasons import CONSTANT_ACTIVATIONS, FEW_ACTIVATIONS
 from kagscope.registry import register
 
+GRAM_ROWS = 128  # of a matrix of scalar products at a time: they stay in the cache
 LOST = 1e-10  # of the terms that a self-similarity is a difference of, below which it may be rounding
 TWO_NN_SHARE = 0.9  # of the points, those with the smaller ratios of distances (Facco et al. 2017)
 
@@ -68,11 +69,15 @@ def debiased_cka(first: Float[np.ndarray, "N p"], second: Float[np.ndarray, "L q
     """
     if len(first) != len(second) or len(first) < 4:
         raise InputError(f"debiased CKA needs the same 4 or more points in both; got {len(first)} and {len(second)}")
-    K, L = _hollow_gram(first), _hollow_gram(second)
-    own = [_unbiased_hsic(gram, gram) for gram in (K, L)]
-    if any(one <= LOST * np.square(gram).mean() for one, gram in zip(own, (K, L), strict=True)):
+    products, rows = _hollow_products(_from_medians(first), _from_medians(second))
+    n = len(first)
+    # unbiased estimates of HSIC (Song et al. 2012), of both with themselves and with each other, times n (n - 3)
+    total = rows.sum(axis=1)
+    hsic = products + np.outer(total, total) / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * rows @ rows.T
+    own = np.diag(hsic)
+    if (own <= LOST * (n - 3) / n * np.diag(products)).any():
         return float("nan")
-    return float(_unbiased_hsic(K, L) / np.sqrt(own[0] * own[1]))
+    return float(hsic[0, 1] / np.sqrt(own[0] * own[1]))
 
 
 @register(
@@ -84,8 +89,10 @@ def debiased_cka(first: Float[np.ndarray, "N p"], second: Float[np.ndarray, "L q
 )
 def effective_dimension(activations: Float[np.ndarray, "N m"]) -> float:
     """(sum l)^2 / sum l^2 over the eigenvalues l of the covariance of the activations (N, m), in [1, m]; NaN when constant."""
-    squared = np.linalg.svd(_centre(activations), compute_uv=False) ** 2
-    return float(squared.sum() ** 2 / (squared**2).sum()) if squared.any() else float("nan")
+    A = _centre(activations)
+    squares = np.square(A).sum()
+    gram = A.T @ A if A.shape[0] >= A.shape[1] else A @ A.T  # of the same eigenvalues, but for zeros
+    return float((squares / np.linalg.norm(gram)) ** 2) if squares > 0 else float("nan")
 
 
 @register(
@@ -131,17 +138,24 @@ def _scaled(values: Float64[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
     return np.asarray(np.ldexp(values, -exponent))
 
 
-def _hollow_gram(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N N"]:
-    """Scalar products without the diagonal, from the medians, which no outlier draws away: the estimator takes any origin off."""
+def _from_medians(values: Float[np.ndarray, "N m"]) -> Float64[np.ndarray, "N m"]:
+    """Columns less their medians, which no outlier draws away: the estimator takes any origin off."""
     values = _scaled(np.asarray(values, dtype=np.float64))
-    centred = _scaled(values - np.median(values, axis=0))
-    gram = centred @ centred.T
-    np.fill_diagonal(gram, 0.0)
-    return gram
+    return _scaled(values - np.median(values, axis=0))
 
 
-def _unbiased_hsic(K: Float64[np.ndarray, "N N"], L: Float64[np.ndarray, "N N"]) -> float:
-    n = len(K)
-    rows_k, rows_l = K.sum(axis=1), L.sum(axis=1)
-    total = (K * L).sum() + rows_k.sum() * rows_l.sum() / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * rows_k @ rows_l
-    return float(total / (n * (n - 3)))
+def _hollow_products(
+    first: Float64[np.ndarray, "N p"], second: Float64[np.ndarray, "N q"]
+) -> tuple[Float64[np.ndarray, "2 2"], Float64[np.ndarray, "2 N"]]:
+    """Of the two matrices of scalar products without diagonal: their scalar products with themselves and each other, and sums
+    of their rows; some rows of them at a time."""
+    products, rows = np.zeros((2, 2)), np.empty((2, len(first)))
+    for start in range(0, len(first), GRAM_ROWS):
+        some = slice(start, start + GRAM_ROWS)
+        grams = np.stack([one[some] @ one.T for one in (first, second)])
+        places = np.arange(grams.shape[1])
+        grams[:, places, start + places] = 0.0
+        rows[:, some] = grams.sum(axis=2)
+        flat = grams.reshape(2, -1)
+        products += flat @ flat.T
+    return products, rows
