@@ -16,7 +16,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors._numba import SLOTS
+from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.moments import REPLICATES
 from kagscope.minors.pair_kernels import chances, pair_sizes, parallel_sizes, visit_pairs
 from kagscope.minors.threads import even_parts, map_blocks, one_blas_thread, run_parts
@@ -39,7 +39,7 @@ class Draws:
     Attributes:
         draws: (cells,) of each replicate.
         sums: (3, cells, REPLICATES) of S1, S4 where Grams cancel, entropy.
-        spread: (3, D) what each draw adds to the sums apart from the mean of its cell, and (D,) the cells.
+        spread: of each cell, (3, D) what each draw adds to the sums apart from their mean.
         top: (cells,) largest minor met.
         hist: (cells, GROUPS, slots) independent estimates of the counts of minors that are not zero, or None.
         first: the slot that ``hist`` begins with.
@@ -50,7 +50,7 @@ class Draws:
 
     draws: IntArray
     sums: FloatArray
-    spread: tuple[FloatArray, IntArray]
+    spread: list[FloatArray]
     top: FloatArray
     hist: FloatArray | None
     first: int
@@ -95,7 +95,7 @@ class PairDraws:
         lost = ~(rounding <= LOST * s4) & np.repeat(shows, np.diff(self.starts))  # what is not a number, too
         again = np.flatnonzero(lost)
         if again.size and again.size * self.row_sets <= MOST_MENDED:
-            found, nothing = np.zeros((again.size, 4)), np.zeros((0, 0))
+            found, nothing = np.zeros((again.size, 5)), np.zeros((0, 0))
 
             def visit(some: slice) -> None:
                 every = np.zeros((some.stop - some.start, 0))
@@ -116,39 +116,55 @@ class PairDraws:
         counts = draws * REPLICATES
         return float(inner * (counts if self.rows_drawn else np.minimum(counts, np.diff(self.starts))).sum())
 
-    def draw(self, draws: IntArray, seed: list[int], histogram: bool) -> Draws:
-        """Estimates from so many draws (cells,) of each replicate."""
-        parts = run_parts(lambda cell: self._drawn(cell, int(draws[cell]), [*seed, cell]), self.cells)
+    def draw(self, draws: IntArray, seed: list[int], histogram: bool, before: Draws | None = None) -> Draws:
+        """Estimates from so many draws (cells,) of each replicate; those from as many ``before`` stand."""
+        anew = np.arange(self.cells) if before is None else np.flatnonzero(draws != before.draws)
+        parts = run_parts(lambda place: self._drawn(anew[place], int(draws[anew[place]]), [*seed, int(anew[place])]), len(anew))
         visits, weights, places = [], [], []
-        for cell, (sure, index, chance) in enumerate(parts):
+        for place, (sure, index, chance) in enumerate(parts):
             visits += [sure, index]
             weights += [np.ones(len(sure)), 1.0 / (index.size * chance) if index.size else np.zeros(0)]
             group = 1 + np.arange(REPLICATES) * GROUPS // REPLICATES  # 0: what is taken for certain
-            places += [np.full(len(sure), cell * (GROUPS + 1))]
-            places += [cell * (GROUPS + 1) + np.repeat(group, len(index) // REPLICATES)]
+            places += [np.full(len(sure), place * (GROUPS + 1))]
+            places += [place * (GROUPS + 1) + np.repeat(group, len(index) // REPLICATES)]
         looked = np.concatenate(visits)
-        steps, found, hist, first = self._visited(looked, np.concatenate(weights), np.concatenate(places), seed, histogram)
+        rows = len(anew) * (GROUPS + 1) if histogram else 0
+        steps, found, hist, first = self._visited(looked, np.concatenate(weights), np.concatenate(places), seed, rows)
         values = np.stack([found[0], np.where(self.lost_s4[looked], found[1], 0.0), found[2]])
-        sums, spread, top = np.empty((3, self.cells, REPLICATES)), [], np.zeros(self.cells)
-        alike = np.zeros(self.cells, dtype=bool)
-        place = 0
-        for cell, (sure, index, chance) in enumerate(parts):
-            own = values[:, place : place + len(sure) + len(index)]
-            top[cell] = found[3, place : place + own.shape[1]].max(initial=0.0)
-            place += own.shape[1]
-            sums[:, cell], rest = self._estimate(cell, own, sure, index, chance)
-            spread.append(rest)
+        sums, spread, top = np.empty((3, self.cells, REPLICATES)), [np.zeros((3, 0))] * self.cells, np.zeros(self.cells)
+        alike, complete = np.zeros((2, self.cells), dtype=bool)
+        if before is not None:
+            sums[:], spread, top[:], alike[:] = before.sums, list(before.spread), before.top, before.alike
+            complete[:] = before.complete
+            steps += before.steps
+        begin = 0
+        for cell, (sure, index, chance) in zip(anew.tolist(), parts, strict=True):
+            own = values[:, begin : begin + len(sure) + len(index)]
+            top[cell] = found[3, begin : begin + own.shape[1]].max(initial=0.0)
+            begin += own.shape[1]
+            sums[:, cell], spread[cell] = self._estimate(cell, own, sure, index, chance)
             alike[cell] = self._alike(own[0, len(sure) :], index)
-        by_draw = np.concatenate(spread, axis=1)
-        of = np.repeat(np.arange(self.cells), [one.shape[1] for one in spread])
-        complete = np.array([not len(index) for _, index, _ in parts], dtype=bool)
-        if hist is not None:
-            shares = hist.reshape(self.cells, GROUPS + 1, -1)
-            hist = shares[:, :1] + GROUPS * shares[:, 1:]
+            complete[cell] = not len(index)
+        whole = None
+        if histogram:
+            shares = hist.reshape(len(anew), GROUPS + 1, -1)
+            counts = shares[:, :1] + GROUPS * shares[:, 1:]
             if not self.rows_drawn:  # how many minors there are of pairs that have any is known
-                hist = _times_known(hist, self.live * self.row_sets)
-            hist = hist[:, :, 1:]
-        return Draws(draws, sums, (by_draw, of), top, hist, first, complete, alike, steps)
+                counts = _times_known(counts, (self.live * self.row_sets)[anew])
+            first, whole = self._joined(anew, counts[:, :, 1:], first, before)
+        return Draws(draws, sums, spread, top, whole, first, complete, alike, steps)
+
+    def _joined(self, anew: IntArray, counts: FloatArray, first: int, before: Draws | None) -> tuple[int, FloatArray]:
+        """The slot that the histograms of all cells begin with, and they: of those ``anew``, and of the others as before."""
+        if before is None or before.hist is None:
+            return first, counts
+        low = min(first, before.first)
+        high = max(first + counts.shape[2], before.first + before.hist.shape[2])
+        whole = np.zeros((self.cells, GROUPS, high - low))
+        whole[:, :, before.first - low : before.first - low + before.hist.shape[2]] = before.hist
+        whole[anew] = 0.0
+        whole[anew, :, first - low : first - low + counts.shape[2]] = counts
+        return low, whole
 
     def _drawn(self, cell: int, draws: int, seed: list[int]) -> tuple[IntArray, IntArray, FloatArray]:
         """Pairs of a cell taken for certain, (REPLICATES * draws,) drawn pairs and the chance of each in one draw."""
@@ -167,10 +183,10 @@ class PairDraws:
         return taken, begin + left[index], chance[index]
 
     def _visited(
-        self, index: IntArray, weights: FloatArray, cells: IntArray, seed: list[int], histogram: bool
-    ) -> tuple[float, FloatArray, FloatArray | None, int]:
-        """Minors looked at, (4, V) sums of pairs and weighted counts of each cell and group: zeros, and the slots in use from the
-        first one on.
+        self, index: IntArray, weights: FloatArray, cells: IntArray, seed: list[int], rows: int
+    ) -> tuple[float, FloatArray, FloatArray, int]:
+        """Minors looked at, (5, V) sums of pairs, and weighted counts of each cell and group, in ``rows`` of histograms: those of
+        zeros, and the slots in use from the first one on.
 
         Each pair is visited once, unless rows are drawn. One that several groups drew counts to the last of them.
         """
@@ -185,12 +201,12 @@ class PairDraws:
             back = np.empty(len(index), dtype=np.int64)
             back[order] = np.arange(len(index))
             index, weights, cells, inverse = index[order], weights[order], cells[order], back[inverse]
-        sums = np.zeros((len(index), 4))
-        hist = np.zeros((self.cells * (GROUPS + 1) if histogram else 0, SLOTS))
+        sums = np.zeros((len(index), 5))
+        hist = np.zeros((rows, SLOTS))
         parts = min(PARTS, 1 + len(index) // FEWEST)
         bounds = np.unique(np.arange(parts + 1) * len(index) // parts)
-        if histogram and len(index):  # whole cells and groups: no two parts add to the same counts
-            lengths = np.bincount(cells, minlength=self.cells * (GROUPS + 1))
+        if rows and len(index):  # whole cells and groups: no two parts add to the same counts
+            lengths = np.bincount(cells, minlength=rows)
             bounds = np.append(0, np.cumsum(lengths))[even_parts([float(one) for one in lengths], parts)]
 
         def work(part: int) -> None:
@@ -203,9 +219,8 @@ class PairDraws:
         run_parts(work, len(bounds) - 1)
         inner = comb(ROW_DRAWS, 2) if self.rows_drawn else self.row_sets
         steps = float(len(index) * inner)
-        used = 1 + np.flatnonzero(hist[:, 1:].any(axis=0))
-        low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (1, 1)
-        counts = np.concatenate([hist[:, :1], hist[:, low:high]], axis=1) if histogram else None
+        low, high = _slots(sums[:, 4].min(initial=np.inf), sums[:, 3].max(initial=0.0))
+        counts = np.concatenate([hist[:, :1], hist[:, low:high]], axis=1)
         return steps, sums.T[:, inverse], counts, low
 
     def _alike(self, s1: FloatArray, index: IntArray) -> bool:
@@ -235,6 +250,14 @@ class PairDraws:
         spread = (rest - middle) * np.sqrt((index.size + 3) / (index.size - 3))  # fitted slopes follow their draws
         replicates = (middle[..., None] + spread.reshape(3, REPLICATES, draws)).mean(axis=2)
         return certain + mean[:, None] + replicates, spread / draws
+
+
+def _slots(least: float, top: float) -> tuple[int, int]:
+    """Where slots of a histogram begin and end that minors between these fall in, at most; from 1 on where some are subnormal."""
+    if not top > 0 or least == np.inf:
+        return 1, 1
+    low, high = (int(np.floor(8 * np.log2(one))) - LOWEST_BIN + 1 for one in (least, top))
+    return max(low - 1, 1), min(high + 2, SLOTS)
 
 
 def _times_known(hist: FloatArray, known: FloatArray) -> FloatArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from kagscope.minors._numba import FRACTION, LN2, LOWEST_BIN, TWO_52, bits_of, fma, prefer_wide_vectors, split
+from kagscope.minors._numba import FRACTION, LN2, LOWEST_BIN, TWO_52, bits_of, float_of, fma, prefer_wide_vectors, split
 from kagscope.minors.det2 import KERNEL, det2
 
 CANCELS = 1e-4  # a difference below this share of its terms has lost four of its sixteen digits
@@ -15,6 +15,8 @@ UNIFORM = 0.2  # share of draws that see all alike: small minors are seen, and w
 OCTAVES = 10  # of q, told apart: minors below 2^-10 of the mean count as near zero
 FEW = 2  # times the draws: so few pairs are all taken, since draws that met one value alone do not know of others
 BLOCK = 512  # pairs whose terms are gathered at a time
+TOGETHER = 1024  # minors whose logarithms are taken at a time
+ONE = np.uint64(1)
 
 
 @nb.njit(**KERNEL)
@@ -132,33 +134,51 @@ def parallel_sizes(VT, pairs, known):  # type: ignore[no-untyped-def]
             known[1, p] = q * np.log(q) if q > 0 else 0.0
 
 
-@nb.njit(inline="always")
-def _slot(t, e, p):  # type: ignore[no-untyped-def]
-    slot = np.int64(bits_of(fma(8.0, e, np.floor(p * (8 / LN2))) - (LOWEST_BIN - 1) + 2.0**52) - TWO_52)  # a whole number
-    return 0 if t < 2.2250738585072014e-308 else slot
+@nb.njit(**KERNEL, fastmath={"reassoc", "nnan", "nsz"})
+def _add(minors, weights, logs, slots, sums):  # type: ignore[no-untyped-def]
+    """Add S1, S4, entropy of |minors| times their weights, none for 1, into ``sums``, and their largest and their least but 0.
 
-
-@nb.njit(inline="always")
-def _visit(x, y, w, length, shift, keep, acc, slots):  # type: ignore[no-untyped-def]
-    """Minors of rows j and j + shift, for j below ``length``: S1, S4, entropy, top at j, each minor times both weights."""
-    a1, a4, ent, top = acc[0], acc[1], acc[2], acc[3]
-    for j in range(length):
-        k = j + shift
-        c = x[k] * y[j]
-        t = abs(fma(x[j], y[k], -c) - fma(x[k], y[j], -c))  # to full precision, as det2
-        tw = t * (w[j] * w[k])
-        e, p = split(t)
-        a1[j] += tw
-        ent[j] = fma(tw, fma(e, LN2, p), ent[j])
-        a4[j] = fma(tw * t, t * t, a4[j])
-        top[j] = t if t > top[j] else top[j]
-        if keep:
-            slots[j] = _slot(t, e, p)
+    ``logs`` has room for as many, and so has ``slots``, of a histogram, or has none. Reductions are of bits as whole numbers,
+    which are in the order of positive floats: LLVM makes no vectors of their maximum.
+    """
+    prefer_wide_vectors()
+    if slots.size:
+        for j in range(minors.size):
+            e, p = split(minors[j])
+            logs[j] = fma(e, LN2, p)
+            slot = np.int64(bits_of(fma(8.0, e, np.floor(p * (8 / LN2))) - (LOWEST_BIN - 1) + 2.0**52) - TWO_52)
+            slots[j] = 0 if minors[j] < 2.2250738585072014e-308 else slot
+    else:
+        for j in range(minors.size):
+            e, p = split(minors[j])
+            logs[j] = fma(e, LN2, p)
+    s1 = s4 = entropy = 0.0
+    top, least = np.uint64(0), ~np.uint64(0)
+    if weights.size:
+        for j in range(minors.size):
+            t, tw = minors[j], minors[j] * weights[j]
+            s1 += tw
+            s4 += tw * t * t * t
+            entropy += tw * logs[j]
+            top, least = max(top, bits_of(t)), min(least, bits_of(t) - ONE)
+    else:
+        for j in range(minors.size):
+            t = minors[j]
+            s1 += t
+            s4 += t * t * t * t
+            entropy += t * logs[j]
+            top, least = max(top, bits_of(t)), min(least, bits_of(t) - ONE)
+    sums[0] += s1
+    sums[1] += s4
+    sums[2] += entropy
+    sums[3] = max(sums[3], float_of(top))
+    sums[4] = min(sums[4], float_of(least + ONE) if least + ONE else np.inf)
 
 
 @nb.njit(nogil=True, cache=True)
 def visit_pairs(VT, pairs, u, weights, cells, sums, hist):  # type: ignore[no-untyped-def]
-    """Into ``sums`` (P, 4), S1, S4, entropy, top over row pairs of each column pair (P, 2); into ``hist``, weighted counts.
+    """Into ``sums`` (P, 5), S1, S4, entropy, top over row pairs of each column pair (P, 2), and their least minor that is not 0;
+    into ``hist``, weighted counts.
 
     Rows are visited circularly, j and j + 1, j + 2, …, so that every loop has one length. ``u`` (P, H) uniform numbers, rising,
     draw H rows of each pair by their lengths, partly uniformly, and the pairs of those are visited; (P, 0): every row. ``hist``
@@ -169,10 +189,10 @@ def visit_pairs(VT, pairs, u, weights, cells, sums, hist):  # type: ignore[no-un
     drawn = u.shape[1]
     length = drawn if drawn else m
     x, y, w = np.zeros(2 * length), np.zeros(2 * length), np.ones(2 * length)
-    acc = np.empty((4, length))
-    slots = np.zeros(length, dtype=np.int64)
-    size = np.empty(m)
+    minors, logs, both = np.empty(TOGETHER + length), np.empty(TOGETHER + length), np.empty(TOGETHER + length if drawn else 0)
     keep = hist.shape[0] > 0
+    slots, size = np.zeros(TOGETHER + length if keep else 0, dtype=np.int64), np.empty(m)
+    last = length // 2
     for p in range(len(pairs)):
         a, b = VT[pairs[p, 0]], VT[pairs[p, 1]]
         if drawn:
@@ -193,23 +213,24 @@ def visit_pairs(VT, pairs, u, weights, cells, sums, hist):  # type: ignore[no-un
                 x[i], y[i] = a[i], b[i]
         for i in range(length):
             x[length + i], y[length + i], w[length + i] = x[i], y[i], w[i]
-        acc[:] = 0.0
-        for shift in range(1, length // 2 + 1):
-            end = length if 2 * shift < length else length // 2
-            if keep:
-                _visit(x, y, w, end, shift, True, acc, slots)
-                line = hist[cells[p]]
-                if drawn:
-                    for j in range(end):
-                        line[slots[j]] += weights[p] * (w[j] * w[j + shift])
-                else:
-                    for j in range(end):
-                        line[slots[j]] += weights[p]
-            else:
-                _visit(x, y, w, end, shift, False, acc, slots)
-        for row in range(3):
-            one = 0.0
-            for j in range(length):
-                one += acc[row, j]
-            sums[p, row] = one
-        sums[p, 3] = acc[3].max()
+        one = sums[p]
+        one[:] = 0.0
+        one[4] = np.inf
+        filled = 0
+        for shift in range(1, last + 1):
+            end = length if 2 * shift < length else last
+            for j in range(end):
+                k = j + shift
+                c = x[k] * y[j]
+                minors[filled + j] = abs(fma(x[j], y[k], -c) - fma(x[k], y[j], -c))  # to full precision, as det2
+            if drawn:
+                for j in range(end):
+                    both[filled + j] = w[j] * w[j + shift]
+            filled += end
+            if filled >= TOGETHER or shift == last:
+                _add(minors[:filled], both[:filled], logs, slots, one)
+                if keep:
+                    line = hist[cells[p]]
+                    for j in range(filled):
+                        line[slots[j]] += weights[p] * (both[j] if drawn else 1.0)
+                filled = 0

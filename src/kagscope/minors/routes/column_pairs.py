@@ -110,30 +110,37 @@ class _Estimate:
     """
 
     def __init__(self, pairs: PairDraws, draws: Draws, member: NDArray[np.bool_], task: Task, s1: float | None) -> None:
-        by_cell = draws.sums[:, member]
+        cells = np.flatnonzero(member)
+        by_cell, number, spread = (
+            draws.sums[:, cells],
+            draws.draws[cells],
+            np.concatenate([draws.spread[one] for one in cells], axis=1),
+        )
         s1_draws, s4_draws, entropy = by_cell.sum(axis=1)
         if s1 is not None:
-            entropy = controlled(s1_draws, entropy, s1, draws.spread[0][[0, 2]][:, member[draws.spread[1]]])
-        s4_draws = s4_draws + pairs.s4[member].sum()
+            entropy = controlled(s1_draws, entropy, s1, spread[[0, 2]])
+        s4_draws = s4_draws + pairs.s4[cells].sum()
         self.replicates = {"s1": s1_draws, "s4": s4_draws, "entropy": entropy}
         self.sums = {name: float(values.mean()) for name, values in self.replicates.items()}
-        self.sums |= {"s2": float(pairs.s2[member].sum()), "top": float(draws.top[member].max(initial=0.0))}
+        self.sums |= {"s2": float(pairs.s2[cells].sum()), "top": float(draws.top[cells].max(initial=0.0))}
         self.steps = draws.steps
-        self.complete = bool(draws.complete[member].all())
+        self.complete = bool(draws.complete[cells].all())
         self.unknown = set() if self.complete else {"top"}
         self.needed, self.converged = np.zeros(len(member)), True
-        of = draws.spread[1]
+        alike = bool(draws.alike[cells].any())
+        deviations = by_cell - by_cell.mean(axis=2, keepdims=True)
+        covariances = np.matmul(deviations.swapaxes(0, 1), deviations.transpose(1, 2, 0)) / (REPLICATES - 1)
         for name, mix in self._criteria(task, s1):
-            sizes = np.tensordot(mix, by_cell, 1).std(axis=1, ddof=1) * np.sqrt(draws.draws[member])
-            self.needed[member] = np.maximum(self.needed[member], sizes * sizes.sum() / REPLICATES)
-            self.converged &= float((sizes**2 / draws.draws[member]).sum()) <= SHORT * REPLICATES
-            if carried(mix @ draws.spread[0][:, member[of]]) < CARRIED or draws.alike[member].any():
+            sizes = np.sqrt(np.maximum(covariances @ mix @ mix, 0.0) * number)
+            self.needed[cells] = np.maximum(self.needed[cells], sizes * sizes.sum() / REPLICATES)
+            self.converged &= float((sizes**2 / number).sum()) <= SHORT * REPLICATES
+            if alike or carried(mix @ spread) < CARRIED:
                 self.unknown.add(name)
-                self.needed[member] = np.maximum(self.needed[member], 4 * draws.draws[member])
+                self.needed[cells] = np.maximum(self.needed[cells], 4 * number)
                 self.converged = False
         self.first, self.groups = 0, np.zeros((GROUPS, 0))
         if draws.hist is not None:
-            whole = draws.hist[member].sum(axis=0)
+            whole = draws.hist[cells].sum(axis=0)
             used = np.flatnonzero(whole.any(axis=0))
             if used.size:
                 self.first, self.groups = draws.first + int(used[0]), whole[:, used[0] : used[-1] + 1].copy()
@@ -156,8 +163,8 @@ class _Estimate:
 class _Stages:
     """Draws for one matrix, until the errors of all selections of a pass are small enough, and what each selection then has.
 
-    Each stage is drawn anew, of the size that the errors of the one before ask for, and stands alone: so no estimate depends on
-    why drawing stopped.
+    Cells that the errors of a stage ask more draws of are drawn anew, as many, and what was drawn before is dropped: so no
+    estimate depends on why drawing stopped.
     """
 
     def __init__(self, tasks: list[Task], number: int) -> None:
@@ -173,17 +180,19 @@ class _Stages:
         if not columns.all():
             pairs = (np.cumsum(columns) - 1)[pairs]
         self.pairs = PairDraws(J, pairs, starts, "s4" in wanted)
-        draws = np.full(self.pairs.cells, FIRST)
+        draws, found = np.full(self.pairs.cells, FIRST), None
         for stage in range(STAGES):
-            found = self.pairs.draw(draws, [task.seed, stage], "histogram" in wanted)
+            found = self.pairs.draw(draws, [task.seed, stage], "histogram" in wanted, found)
             self.estimates = [self._estimate(found, place) for place in range(len(tasks))]
             asked = np.max([one.needed for one in self.estimates], axis=0)
-            if (asked * ENOUGH <= draws).all() if stage == 0 else (asked <= SHORT * draws).all():
+            enough = asked * ENOUGH <= draws if stage == 0 else asked <= SHORT * draws
+            if enough.all():
                 break
-            needed = np.maximum(FIRST, np.ceil(1.1 * asked)).astype(np.int64)
+            needed = np.maximum(FIRST + 1, np.ceil(1.1 * asked)).astype(np.int64)
             over = self.pairs.steps(needed) / MOST_STEPS
             if over > 1:
-                needed = np.maximum(FIRST, (needed / over).astype(np.int64))
+                needed = np.maximum(FIRST + 1, (needed / over).astype(np.int64))
+            needed = np.where(enough, draws, needed)
             if stage and (needed <= draws).all():
                 break
             draws = needed

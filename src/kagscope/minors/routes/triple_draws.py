@@ -70,7 +70,8 @@ class Draws(NamedTuple):
         inverse: (REPLICATES, draws) 1 / probability.
         volumes: (REPLICATES, draws) of the column triples.
         sums: (5, REPLICATES, draws) S1, S2 (NaN), S4, entropy, top of their minors.
-        hist: (GROUPS, cells, SLOTS) ``inverse`` times the minors by slot, or no cells.
+        hist: (GROUPS, cells, slots) ``inverse`` times the minors by slot, or no cells: zeros, then slots from ``first`` on.
+        first: that slot.
     """
 
     cells: IntArray
@@ -78,15 +79,22 @@ class Draws(NamedTuple):
     volumes: FloatArray
     sums: FloatArray
     hist: FloatArray
+    first: int
 
     def joined(self, more: Draws) -> Draws:
         """These and more draws."""
+        first = min(self.first, more.first)
+        hist = np.zeros((*self.hist.shape[:2], max(one.first + one.hist.shape[2] for one in (self, more)) - first))
+        for one in (self, more):
+            hist[:, :, 0] += one.hist[:, :, 0]
+            hist[:, :, 1 + one.first - first : one.first - first + one.hist.shape[2]] += one.hist[:, :, 1:]
         return Draws(
             np.concatenate([self.cells, more.cells]),
             np.concatenate([self.inverse, more.inverse], axis=1),
             np.concatenate([self.volumes, more.volumes], axis=1),
             np.concatenate([self.sums, more.sums], axis=2),
-            self.hist + more.hist,
+            hist,
+            first,
         )
 
 
@@ -165,4 +173,9 @@ class Volumes:
 
         run_parts(work, GROUPS)
         shape = (REPLICATES, len(which))
-        return Draws(which, (1.0 / chance[:, 0]).reshape(shape), chance[:, 1].reshape(shape), sums.T.reshape(5, *shape), hist)
+        used = 1 + np.flatnonzero(hist[:, :, 1:].any(axis=(0, 1)))
+        first, end = (int(used[0]), int(used[-1]) + 1) if used.size else (1, 1)
+        met = np.concatenate([hist[:, :, :1], hist[:, :, first:end]], axis=2)
+        return Draws(
+            which, (1.0 / chance[:, 0]).reshape(shape), chance[:, 1].reshape(shape), sums.T.reshape(5, *shape), met, first
+        )

@@ -29,7 +29,7 @@ def _row(x, y, u, base, lengths, roots, squares, sizes):  # type: ignore[no-unty
         size = base * lengths[c]
         sizes[c] = size * size
         squares[c] = size * size * square
-        roots[c] = size * np.sqrt(square if square > FLOOR else FLOOR)
+        roots[c] = size * np.sqrt(np.float32(square if square > FLOOR else FLOOR))  # to 1e-7: to draw by, and quick
 
 
 @njit(**KERNEL)
@@ -150,15 +150,16 @@ def _minors(rows, lengths, i, j, start, M, logs, slots, out):  # type: ignore[no
         logs[h] = fma(e, LN2, f)
         slot = np.int64(fma(8.0, e, np.floor(f * EIGHTHS)) - (LOWEST_BIN - 1))
         slots[h] = 0 if M[h] < 2.2250738585072014e-308 else slot
-    s1 = s2 = s4 = entropy = top = 0.0
+    s1 = s2 = s4 = entropy = 0.0
+    top = np.uint64(0)
     for h in range(start, x.size):
         t = M[h]
         s1 += t
         s2 += t * t
         s4 += t * t * t * t
         entropy += t * logs[h]
-        top = max(top, t)
-    out[0], out[1], out[2], out[3], out[4] = s1, s2, s4, entropy, top
+        top = max(top, bits_of(t))  # of bits, as whole numbers: LLVM makes no vectors of the maximum of floats
+    out[0], out[1], out[2], out[3], out[4] = s1, s2, s4, entropy, float_of(top)
 
 
 @njit(**KERNEL)

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
-from kagscope.minors._numba import SLOTS
 from kagscope.minors.histograms import Bins
 from kagscope.minors.moments import GROUPS, REPLICATES, SUMS
 from kagscope.minors.rank import rank_below
@@ -247,7 +246,7 @@ class _Estimates:
         return _Part(sums, replicates, {*unknown, "top"}, times, members)
 
     def histogram(self, members: NDArray[np.bool_]) -> FloatArray:
-        """(GROUPS, SLOTS) estimated counts of the minors in these cells, in all as many as there are."""
+        """(GROUPS, slots) estimated counts of the minors in these cells, in all as many as there are: slots of the draws."""
         hist = np.tensordot(self.drawn.hist, members / np.maximum(self.number, 1), axes=(1, 0))
         minors = float(self.volumes.counts[members].sum()) * comb(self.volumes.V.shape[1], 3)
         return np.asarray(hist / np.maximum(hist.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny) * minors)
@@ -267,8 +266,12 @@ def _error(name: str, replicates: dict[str, FloatArray], sums: dict[str, float])
 
 def _histogram(samples: list[_Sample], parts: list[_Part], task: Task) -> Bins:
     """Estimated counts: of the minors of nonzero rows and columns, and the rest zero."""
-    full = np.zeros((len(parts), GROUPS, SLOTS))
-    for row, (sample, part) in enumerate(zip(samples, parts, strict=True)):
-        if sample.estimates is not None and part.members.size:
-            full[row] = sample.estimates.histogram(part.members)
-    return sampled_bins(full[:, :, 1:], 3, task.minors, task.inside.exponent)
+    drawn = [None if one.estimates is None else one.estimates.drawn for one in samples]
+    low = min((one.first for one in drawn if one), default=1)
+    high = max((one.first + one.hist.shape[2] - 1 for one in drawn if one), default=1)
+    full = np.zeros((len(parts), GROUPS, high - low))
+    for row, sample, one, part in zip(full, samples, drawn, parts, strict=True):
+        if sample.estimates is not None and one is not None and part.members.size:
+            own = sample.estimates.histogram(part.members)[:, 1:]
+            row[:, one.first - low : one.first - low + own.shape[1]] = own
+    return sampled_bins(full, 3, task.minors, task.inside.exponent, low)
