@@ -15,6 +15,7 @@ from kagscope.measuring.drawn import of_row_means, of_row_norms, refused, rows_o
 from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
 from kagscope.minors.moment_scores import mean_position
 from kagscope.minors.moments import Moments
+from kagscope.minors.threads import one_blas_thread
 from kagscope.registry import Score
 from kagscope.tables.schema import SCORE_COLUMNS
 
@@ -23,6 +24,7 @@ TEXT = ("layer", "selection", "score", "reason")
 Scores = dict[Key, Values]
 
 
+@one_blas_thread()
 def compare(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
     """The tidy table: each score beside the mean of the same score of the baselines, at the same point and token.
 

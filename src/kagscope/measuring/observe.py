@@ -28,6 +28,7 @@ from kagscope.measuring.cost import Shape, forecast, layer_seconds
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import LayerRecord, State
+from kagscope.minors.threads import one_blas_thread
 
 NO_ACTIVATIONS = (
     "no activation is a module of this model (a function such as torch.relu is none), so that its layers with weights were "
@@ -170,13 +171,15 @@ def _measure_layer(
         for batch in jacobians:
             seen += len(batch.points)
             batch = replace(batch, points=order[batch.points])
-            scores.update(batch, more=min(len(batch.points), max(0, seen - len(items))))
+            with one_blas_thread():
+                scores.update(batch, more=min(len(batch.points), max(0, seen - len(items))))
             tell(min(1.0, seen / len(items)))
         found, chosen = _activations(jacobians, inputs, spec)
     if record.reason:
         return
     of_samples = None if labels is None or chosen is None else np.repeat(labels[order[chosen]], tokens)
-    state.measured[record.name] = scores.compute(found, of_samples)
+    with one_blas_thread():
+        state.measured[record.name] = scores.compute(found, of_samples)
     record.rows, record.columns = len(jacobians.frame.rows), jacobians.frame.columns
     record.route, record.jacobians, record.notes = jacobians.route, len(items), jacobians.notes
     record.seconds = time.perf_counter() - since

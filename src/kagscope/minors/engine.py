@@ -28,6 +28,7 @@ from kagscope.minors.routes.auto import Auto
 from kagscope.minors.routes.determinants import COUNTLESS
 from kagscope.minors.subsets import cached_counts
 from kagscope.minors.task import Matrices, Task
+from kagscope.minors.threads import one_blas_thread
 
 POWERS = {"s1": 1, "s2": 2, "s4": 4}  # of the minors
 Method: TypeAlias = Literal["auto", "exact", "sampled"]
@@ -130,7 +131,8 @@ def minor_moments(
             f"k={k} over {lost[0].chosen} has more than 10^300 minors, which floats do not count; only S2 is known of so many: "
             'moments=("s2",)'
         )
-    results = Auto().run(tasks)
+    with one_blas_thread():
+        results = Auto().run(tasks)
     results = [replace(result, batched=batched, device=device, plan=_copied(result.plan, device)) for result in results]
     return results if listed else results[0]
 

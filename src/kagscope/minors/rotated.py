@@ -23,6 +23,7 @@ from kagscope.minors.threads import one_blas_thread
 NEARLY_RANK_ONE = 1e-6  # what is left after one step of elimination, over the largest entry, below which rotating would lose it
 
 
+@one_blas_thread()
 def random_orthogonal(m: int, count: int, seed: int | np.random.Generator, columns: int | None = None) -> FloatArray:
     """(count, m, columns) first columns, by default all m, of independent matrices that are uniform on O(m).
 
@@ -50,6 +51,7 @@ def _top(J: FloatArray, k: int, listed: NDArray[np.int64] | None) -> float:
     return float(column_pair_tops(J, listed).max(initial=0.0))
 
 
+@one_blas_thread()
 def _core(J: FloatArray) -> FloatArray:
     """R of J = UR where J is tall: with Q uniform, QU is as the first columns of a uniform matrix. Else J itself."""
     return np.asarray(np.linalg.qr(J, mode="r")) if J.shape[0] > J.shape[1] else J

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 logger = logging.getLogger("kagscope")
-CHEAPER: dict[str, Any] = {"rotation_points": 0, "exact_minors": 1e8}
+CHEAPER: dict[str, Any] = {"rotation_points": 0, "exact_minors": 1e8, "tokens": 4}
 
 
 class Tracker:
@@ -65,8 +65,8 @@ class Tracker:
         first_step: optimiser steps that ``model`` has behind it, where a new history or none begins.
         clock: seconds, for the share of time.
         **settings: fields of :class:`kagscope.MeasureSpec`: ``k``, ``selections``, ``image_shape``, ``layer_map``, ``tokens``, ….
-            Two defaults are cheaper than those of a single measurement (:data:`CHEAPER`): no rotation ratio of the maximum, and
-            entropies are sampled, with their standard error, where there are more minors.
+            Three defaults are cheaper than those of a single measurement (:data:`CHEAPER`): no rotation ratio of the maximum,
+            entropies are sampled, with their standard error, where there are more minors, and of sequences four tokens are taken.
 
     Raises:
         InputError: a schedule, limit, logger, layer, setting or input that cannot be used, or a history of other settings or of
