@@ -6,6 +6,8 @@ import ast
 from functools import cache
 from pathlib import Path
 
+from mutants import FUNCTIONS, is_compiled
+
 Name = tuple[str, str]  # file and name there
 
 
@@ -14,7 +16,7 @@ def callers(root: Path, file: str, name: str) -> dict[str, int]:
     steps, new, far = {(file, name): 0}, {(file, name)}, 0
     while new:
         far += 1
-        new = {one for one, used in _uses(root).items() if used & new} - steps.keys()
+        new = {one for one, (_, used) in _uses(root).items() if used & new} - steps.keys()
         steps |= dict.fromkeys(new, far)
     found: dict[str, int] = {}
     for (_, one), far in steps.items():
@@ -22,10 +24,30 @@ def callers(root: Path, file: str, name: str) -> dict[str, int]:
     return found
 
 
+def mentions(root: Path, file: str, name: str) -> tuple[set[tuple[str, int]], frozenset[str]]:
+    """Files and lines of code that is not compiled which name this kernel or value, or one made with it; and all their names."""
+    found, new, gone = set[tuple[str, int]](), {(file, name)}, {(file, name)}
+    while new:
+        wanted, new = new, set()
+        for one, (node, used) in _uses(root).items():
+            if not used & wanted or one in gone:
+                continue
+            if isinstance(node, ast.ClassDef) or (isinstance(node, FUNCTIONS) and not is_compiled(node)):
+                names = {other for _, other in used & wanted}
+                places = (each for each in ast.walk(node) if isinstance(each, ast.Name | ast.Attribute))
+                found |= {
+                    (one[0], each.lineno) for each in places if (each.id if isinstance(each, ast.Name) else each.attr) in names
+                }
+            else:
+                new.add(one)
+        gone |= new
+    return found, frozenset(one for _, one in gone)
+
+
 @cache
-def _uses(root: Path) -> dict[Name, set[Name]]:
-    """By function, class or value of each module: what of the package its text names."""
-    found: dict[Name, set[Name]] = {}
+def _uses(root: Path) -> dict[Name, tuple[ast.stmt, set[Name]]]:
+    """By function, class or value of each module: its text, and what of the package that names."""
+    found: dict[Name, tuple[ast.stmt, set[Name]]] = {}
     for path in sorted((root / "src/kagscope").rglob("*.py")):
         file, tree = str(path.relative_to(root)), ast.parse(path.read_text())
         own = {name: (file, name) for node in tree.body for name in _defines(node)}
@@ -36,7 +58,7 @@ def _uses(root: Path) -> dict[Name, set[Name]]:
                 if isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name) and one.value.id in known:
                     used.add((known[one.value.id][0], one.attr))  # of a module
             for name in _defines(node):
-                found[file, name] = used
+                found[file, name] = node, used
     return found
 
 
@@ -44,7 +66,7 @@ def _defines(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return [one.id for one in targets if isinstance(one, ast.Name)]
+    return [one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)]
 
 
 def _imports(root: Path, tree: ast.Module) -> dict[str, Name]:

@@ -97,13 +97,18 @@ def _nodes(node: ast.AST, function: str = "", compiled: bool = False) -> Iterato
         function = node.name
     if isinstance(node, FUNCTIONS) and not compiled:
         function = function or node.name
-        compiled = any(name in ast.unparse(one) for one in node.decorator_list for name in ("njit", "intrinsic"))
+        compiled = is_compiled(node)
     yield node, function, compiled
     for field, value in ast.iter_fields(node):
         if field not in ("annotation", "returns", "decorator_list"):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     yield from _nodes(child, function, compiled)
+
+
+def is_compiled(node: Any) -> bool:
+    """Whether Numba compiles this function."""
+    return any(name in ast.unparse(one) for one in node.decorator_list for name in ("njit", "intrinsic"))
 
 
 def _faults(node: Any) -> Iterator[tuple[str, ast.AST]]:

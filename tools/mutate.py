@@ -2,9 +2,9 @@
 
 Tests are collected once. For each mutant of a random sample (``tools/mutants.py``) of ``minors/``, ``scores/``, ``jacobians/``
 this process forks; the child puts the fault into the function in memory, drops the compiled kernels that hold it, and runs the
-tests nearest to it, cheapest first, until one fails or its processor time is spent. A survivor has survived these tests, maybe
-not all: the rates are lower bounds. Results are kept as they come: the same command goes on where it stopped, ``--again`` tries
-survivors anew.
+tests that can see it (``tools/traced.py``, in a first run of them all, minutes long), the nearest and cheapest first, until one
+fails or its processor time is spent. A survivor says how many of these it survived: the rates are lower bounds. Results are
+kept as they come: the same command goes on where it stopped, ``--again`` tries survivors anew.
 
 Our own because of the kernels and of the time: mutmut keeps all mutants of a function behind a switch, which Numba cannot
 compile; cosmic-ray changes files and starts one command for each, which imports and compiles everything, or trusts a stale cache.
@@ -39,6 +39,7 @@ from scipy.stats import binomtest
 
 from callers import callers
 from mutants import FUNCTIONS, Mutant, places
+from traced import Traced, trace
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = {"too": (False, True), "alone": (True,), "not": (False,)}
@@ -49,7 +50,7 @@ TESTS = (
     *("selections", "torch_backend", "jacobians", "layer_maps", "jacobian_checks", "token_jacobians", "transformer"),
     *("untouched", "unfelt", "unit_statistics", "other_arrays", "torch_threads", "bad_input_engine", "registry"),
     *("measure_inputs", "bad_input_measure", "penalty", "battery", "functional_battery", "row_draws", "measure_matrices"),
-    *("measure", "one_road"),
+    *("measure", "one_road", "det3", "reasons", "own_scores", "prune", "prune_models", "hub_models", "numpy_numbers"),
 )  # the test files near these rooms, in the order in which they are tried where nothing else tells them apart
 
 
@@ -78,6 +79,13 @@ class Mutation:
         self.outcomes: dict[str, list[str]] = json.loads(self.kept.read_text()) if self.kept.exists() else {}
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        kept = self.given.folder / "traced.json"
+        if self.given.trace or not (kept.exists() or self.given.only):
+            if not (child := os.fork()):
+                trace(ROOT, session.items, self._timed, kept)
+                os._exit(0)
+            os.waitpid(child, 0)
+        self.traced = Traced(ROOT, kept)
         for mutant in self.mutants:
             name = str(mutant)
             if name in self.outcomes and not (self.given.again and self.outcomes[name][0] == "survived"):
@@ -90,10 +98,17 @@ class Mutation:
 
     def _outcome(self, mutant: Mutant, items: list[pytest.Item]) -> list[str]:
         """What became of a mutant, and by which test; one that fails without any mutant is never asked again."""
+        unseen, names = self.traced.unseen(mutant)
         while True:
-            code, said = self._fork(mutant, nearest(mutant, items, self._costs()))
+            seeing = [item for item in items if item.nodeid not in unseen or names & _words(item)[1]]
+            near = nearest(mutant, seeing, self._costs())
+            code, said = self._fork(mutant, near)
+            if code == 0:
+                return ["survived", f"{said or 0} of {len(near)} tests"]
+            if code == 9:
+                return ["not tried", said]
             if code != 1 or said in self.sound:
-                return [{0: "survived", 9: "not tried"}.get(code, "killed"), said or f"ended by {code}"]
+                return ["killed", said if code == 1 else f"ended by {code} after {said or 0} tests"]
             (killer,) = (item for item in items if item.nodeid == said)
             if self._fork(None, [killer])[0] == 0:
                 self.sound.add(said)
@@ -121,23 +136,27 @@ class Mutation:
             if mutant is not None:
                 put_in(mutant)
             compiling = 0.0
-            costs = open(self.given.folder / "costs", "a", buffering=1)  # noqa: SIM115  until the child ends
             for ran, item in enumerate(items, start=1):
-                start = time.process_time()
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=items[ran] if ran < len(items) else None)
-                costs.write(f"{item.nodeid}\t{time.process_time() - start:.3f}\n")
+                self._timed(item, items[ran] if ran < len(items) else None)
                 if item.session.testsfailed:
                     log.write_text(item.nodeid)
                     os._exit(1)
-                log.write_text(f"{ran} tests")
+                log.write_text(str(ran))
                 compiling = time.process_time() if ran == 1 else compiling  # is most of the first test
                 if time.process_time() - compiling > self.given.seconds:
                     break
             os._exit(0)
-        except NotHere as error:
+        except Exception as error:
             log.write_text(str(error))
         finally:
             os._exit(9)
+
+    def _timed(self, item: pytest.Item, after: pytest.Item | None) -> None:
+        """Runs a test, and keeps its processor time."""
+        start = time.process_time()
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        with open(self.given.folder / "costs", "a") as costs:
+            costs.write(f"{item.nodeid}\t{time.process_time() - start:.3f}\n")
 
 
 class NotHere(Exception):
@@ -184,6 +203,8 @@ def put_in(mutant: Mutant) -> None:
         raise NotHere("no single part differs")
     (path, node) = changed[0]
     if isinstance(node, FUNCTIONS):
+        if any(isinstance(one, ast.Assign) and f"{node.name}(" in ast.unparse(one.value) for one in ast.parse(source).body):
+            raise NotHere("ran as its module was imported")
         node.decorator_list = []
     elif not (isinstance(node, ast.Assign | ast.AnnAssign) and len(path) == 1):
         raise NotHere(f"a {type(node).__name__} outside functions")
@@ -191,7 +212,10 @@ def put_in(mutant: Mutant) -> None:
     space = module.__dict__
     flags = __future__.annotations.compiler_flag
     exec(compile(ast.fix_missing_locations(ast.Module([node], [])), mutant.file, "exec", flags), space, made)
+    made.pop("__annotations__", None)
     ((name, value),) = made.items()
+    if re.search(rf"^@.*\b{name}\b", source, re.MULTILINE):
+        raise NotHere("read by a decorator as its module was imported")
     owner: Any = module
     if isinstance(node, FUNCTIONS):
         for part in path[:-1]:
@@ -260,7 +284,7 @@ def table(outcomes: dict[str, list[str]]) -> str:
     """Killed of all, with Clopper and Pearson's interval, for each kind of fault; then who survived."""
     rows = ["| kind | mutants | killed | rate | 95% |", "|---|---|---|---|---|"]
     tried = {name: found for name, (found, _) in outcomes.items() if found != "not tried"}
-    for kind in [*sorted({name.split(" ", 1)[1].partition(":")[0] for name in tried}), "all"]:
+    for kind in [*sorted({name.split(" ", 1)[1].partition(":")[0] for name in tried}), "all"] if tried else ():
         of_kind = [found for name, found in tried.items() if kind == "all" or f" {kind}: " in name]
         killed = of_kind.count("killed")
         low, high = binomtest(killed, len(of_kind)).proportion_ci()
@@ -275,6 +299,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="instead of a sample every mutant whose line in the output holds this text")
     parser.add_argument("--kernels", choices=list(KERNELS), default="too", help="what Numba compiles, too, alone, or not")
     parser.add_argument("--again", action="store_true", help="give those that survived to the tests again")
+    parser.add_argument("--trace", action="store_true", help="find anew which tests run which lines, after tests have changed")
     parser.add_argument("--seconds", type=float, default=30.0, help="processor time of the tests for one mutant")
     parser.add_argument("--tests", default=" ".join(TESTS), help="test files, such as 'moments haar'")
     parser.add_argument("--folder", type=Path, default=ROOT / "out/mutation", help="for the results")
@@ -283,6 +308,7 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     given.out = os.dup(1)
     os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT / "src"))  # and not another checkout that is installed
     plugin = Mutation(draw(given.sample, given.seed, given.only, KERNELS[given.kernels]), given)
     files = [f"tests/test_{name}.py" for name in given.tests.split()]
     with open(os.devnull, "w") as nothing:  # what pytest says of each fork
