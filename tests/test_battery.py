@@ -14,7 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 from inspect import isabstract
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -112,6 +112,17 @@ def test_every_form_of_jacobian(kind: str, seed: int, k: int) -> None:
     by_factors = kag.factored_minor_moments(W, factored.d, k, chosen, positions=np.arange(J.shape[2]))
     for one, found in zip(chosen, by_factors, strict=True):
         check(found, truth(J[0], k, one), (kind, seed, k, str(one), "factored"))
+
+
+def test_factored_sums_of_selections_that_have_every_pair_between_them() -> None:
+    rng = np.random.default_rng(6)
+    W, d, chosen = rng.normal(size=(5, 12)), rng.normal(size=(3, 5)), [kag.Ball(3), kag.Apart(4)]
+    asked: dict[str, Any] = {"moments": ("s1", "s2", "s4"), "positions": np.arange(12.0)}
+    by_factors = kag.factored_minor_moments(W, d, 2, chosen, **asked)
+    dense = kag.minor_moments(d[:, :, None] * W, 2, chosen, **asked)
+    for one, other in zip(by_factors, dense, strict=True):
+        for name in asked["moments"]:
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-12)
 
 
 # -- what must not change, on matrices beyond the reach of fractions -------------------------------------------------------------

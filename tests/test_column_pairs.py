@@ -74,6 +74,15 @@ def test_adjacent_shells_add_with_their_covariance() -> None:
     assert 0.75 < np.std(values, ddof=1) / np.mean(errors) < 1.3
 
 
+def test_draws_go_on_until_the_error_of_kl_is_small() -> None:
+    """It asks for more draws than S1 does, whose error is a third of it here."""
+    rng = np.random.default_rng(3)
+    J = rng.normal(size=(9, 400)) * np.exp(rng.normal(size=(9, 400)))
+    options = {"method": "sampled", "positions": np.arange(400.0), "moments": ("entropy",)}
+    m = kag.minor_moments(J, 2, kag.Ball(150), rel_error=0.01, **options)
+    assert 0 < m.stderr["kl_uniform"] < 0.0125  # a stage may fall short by half of its draws
+
+
 def test_zero_columns_repeats_and_mixed_scales() -> None:
     J = matrix()
     J[:, ::4] = 0.0

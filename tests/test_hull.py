@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from kagscope.minors.routes.hull import column_pair_tops, row_pair_tops, top
+from kagscope.minors.routes.hull import _top, column_pair_tops, row_pair_tops, top
 from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases, with_threads
 
 ACCURATE = 1e-14
+pruned_top: Any = _top  # which Numba leaves untyped
 
 
 @pytest.mark.parametrize("file", truth_cases())
@@ -52,6 +54,11 @@ def test_clouds_of_every_shape(shape: str) -> None:
     }[shape]
     np.testing.assert_allclose(row_pair_tops(J), brute(J), rtol=1e-12)
     assert top(J) == pytest.approx(brute(J).max(), rel=1e-12)
+
+
+def test_rows_far_from_parallel_are_pruned_as_they_stand() -> None:
+    J = np.random.default_rng(14).normal(size=(2, 300))
+    assert pruned_top(*J, 0.0, np.empty(300)) == pytest.approx(brute(J)[0], rel=1e-12)  # -1 would ask for other coordinates
 
 
 def test_large_random_clouds_near_a_circle() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import sem
 
 import kagscope as kag
+from kagscope.minors.published import DRAWS, drawn_rotation_ratio
 from kagscope.scores.of_jacobians import rotation_ratio_of_drawn
 
 
@@ -76,6 +80,9 @@ def test_the_score_has_the_error_that_it_says() -> None:
     spread = found[:, 0].std(ddof=1)
     assert spread == pytest.approx(np.sqrt((found[:, 1] ** 2).mean()), rel=0.25)
     assert found[:, 0].mean() == pytest.approx(single, abs=5 * spread / np.sqrt(60))
+    with mock.patch("kagscope.minors.published._scores", side_effect=[(0.0, 0.0, x) for x in range(DRAWS)]):
+        mean, error = drawn_rotation_ratio(J, 2, 200, 0)
+    assert (mean[0], error[0]) == pytest.approx(((DRAWS - 1) / 2, sem(range(DRAWS))))
     sparse = np.zeros((2, 9, 40))
     sparse[:, [0, 1], [0, 1]] = 1.0
     assert np.isnan(rotation_ratio_of_drawn(sparse, 10, 0)[0]).all()

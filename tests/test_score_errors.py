@@ -59,9 +59,10 @@ def test_errors_of_histogram_scores_are_their_spread(sampled) -> None:  # type: 
     own, initial = lognormal(1), np.random.default_rng(2).normal(size=(8, 40))
     exact, before = (kag.minor_moments(J, 3, BALL, method="exact", **WHERE) for J in (own, initial))
     share = moment_scores.near_zero_error(exact)
-    shapes, spikes = [], []
+    shapes, spikes, places = [], [], []
     for seed in range(40):
         one, other = sampled(own, seed), sampled(initial, seed)
+        places.append(mean_place(other))
         assert not one.exact
         assert not one.are_exact({"histogram"})
         assert one.stderr["near_zero"] == pytest.approx(moment_scores.near_zero_error(one), nan_ok=True)
@@ -73,6 +74,13 @@ def test_errors_of_histogram_scores_are_their_spread(sampled) -> None:  # type: 
         values, errors = known.T
         assert 0.5 < values.std(ddof=1) / np.sqrt((errors**2).mean()) < 2
         assert values.mean() == pytest.approx(wanted, abs=errors.mean() + share)
+    assert np.mean(places) == pytest.approx(mean_place(before), abs=0.5)  # of a bin; one's own places make up for those before
+
+
+def mean_place(moments: Moments) -> float:
+    """Mean bin of the minors that are not zero."""
+    first, counts, _ = moments.histogram
+    return float(first + np.average(np.arange(counts.size), weights=counts))
 
 
 def test_kl_init_of_a_batch_is_that_of_each_matrix_alone() -> None:

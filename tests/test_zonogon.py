@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import combinations
 from math import comb
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -14,11 +15,12 @@ from hypothesis import given, settings
 
 import kagscope as kag
 from kagscope.minors.routes import zonogon
-from kagscope.minors.routes.zonogon import careful_area, pair_areas, row_pair_areas, zonogon_s1
+from kagscope.minors.routes.zonogon import _repair, careful_area, pair_areas, row_pair_areas, zonogon_s1
 from kagscope.minors.rows import row_means
 from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases, with_threads
 
 EXACT = 1e-14
+repair: Any = _repair  # which Numba leaves untyped
 
 
 def worst(J: np.ndarray) -> float:
@@ -94,6 +96,17 @@ def test_keys_that_cannot_tell_slopes_apart_fall_back() -> None:
     J = np.stack([x, y])
     assert worst(J) <= EXACT
     assert careful_area(*J) == pytest.approx(row_pair_areas(J)[0], rel=EXACT)
+
+
+def test_repair_sorts_neighbours_and_gives_up_what_is_far_off() -> None:
+    rng = np.random.default_rng(10)
+    u = rng.uniform(1, 2, size=300)
+    v = u * np.sort(rng.normal(size=300))
+    for part in (u, v):
+        part[1::10], part[2::10] = part[2::10].copy(), part[1::10].copy()
+    assert repair(u, v)
+    assert (u[:-1] * v[1:] >= u[1:] * v[:-1]).all()
+    assert not repair(u[::-1].copy(), v[::-1].copy())
 
 
 def test_zero_columns_and_duplicates_change_nothing_they_should_not() -> None:

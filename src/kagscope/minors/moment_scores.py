@@ -243,7 +243,7 @@ def _centred(moments: Moments) -> _Centred:
     there = np.isfinite(mean) & used.any(axis=1)
     begin = np.where(there, used.argmax(axis=1), 0)
     width = np.where(there, last + 2 - used[:, ::-1].argmax(axis=1) - begin, 0)
-    shift = np.where(there, bins.first + begin - np.where(there, mean, 0.0), 0.0)
+    shift = np.where(there, bins.first + begin - mean, 0.0)
     whole = np.floor(shift).astype(np.int64)
     place = begin[:, None] + np.arange(int(width.max(initial=0)))
     own = np.take_along_axis(padded, np.minimum(place, last), axis=1) * there[:, None]
