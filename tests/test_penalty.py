@@ -18,7 +18,6 @@ import layer_models as zoo
 from kagscope.jacobians.structure import outer_diagonal, weight_at
 from kagscope.scores import torch_sums
 from kagscope.steering.gradients import InputGradientPenalty
-from kagscope.steering.penalty import draw_rows
 from test_jacobian_checks import WrongBackward
 from test_untouched import everything, random_states
 from tracked import DATA, LABELS, small_net
@@ -131,16 +130,14 @@ def test_drawn_rows_are_unbiased_and_close() -> None:
     task = torch_sums.task(W, d=d)
     generator = torch.Generator().manual_seed(2)
     found = torch.stack([_drawn(task, generator) for _ in range(400)])
-    exact = task.s1()
+    exact = task.sums[0]
     error = found.std(0) / math.sqrt(len(found))
     assert bool(((found.mean(0) - exact).abs() < 4 * error).all())
     assert float((found.std(0) / exact).max()) < 0.2
 
 
 def _drawn(task: torch_sums.Task, generator: torch.Generator) -> Tensor:
-    from dataclasses import replace
-
-    return replace(task, rows=draw_rows(task, 16, generator)).s1()
+    return task.with_rows(task.row_pairs[0].draw(16, generator)).sums[0]
 
 
 @pytest.mark.parametrize("layer", ["1", "3"])

@@ -48,8 +48,10 @@ class Inputs:
 
         def one(value: Tensor) -> Tensor:
             if value.ndim and len(value) == self.count:
-                return value[torch.from_numpy(chosen).to(value.device)]
+                return value[points].clone() if plain else value[torch.from_numpy(chosen).to(value.device)]
             return value
+
+        plain = isinstance(points, slice) and (points.step is None or points.step > 0)  # others are nothing to torch
 
         labels = None if self.labels is None else self.labels[chosen]
         return replace(self._map(one), count=len(chosen), labels=labels)
@@ -81,8 +83,12 @@ class Inputs:
 
     def _map(self, one: Callable[[Tensor], Tensor]) -> Inputs:
         """All tensors changed, those in tuples, lists and dictionaries among them."""
-        args, kwargs = tree_map_only(Tensor, one, (self.args, self.kwargs))
-        return replace(self, args=args, kwargs=kwargs)
+
+        def within(value: Any) -> Any:
+            return one(value) if isinstance(value, Tensor) else tree_map_only(Tensor, one, value)
+
+        kwargs = {name: within(value) for name, value in self.kwargs.items()}
+        return replace(self, args=tuple(map(within, self.args)), kwargs=kwargs)
 
     def tensors(self) -> dict[int | str, Tensor]:
         """The tensors among the arguments, by position or name."""

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from kagscope.columns.selections import Selection
-from kagscope.scores.torch_sums import Task, scaled, task
+from kagscope.scores.powers import scaled
+from kagscope.scores.torch_sums import Task, task
 
 
 def log_participation_ratio(
@@ -62,7 +63,9 @@ def log_pr_of(task: Task) -> Tensor:
     """What :func:`log_participation_ratio` gives, of a task."""
     s1, s2, _ = task.sums
     some = (s1 > 0) & (s2 > 0)
-    return task.answer(0.5 * torch.log(torch.where(some, s2, 1.0)) - torch.log(torch.where(some, s1, 1.0)), some)
+    if not some.all():
+        s1, s2 = torch.where(some, s1, 1.0), torch.where(some, s2, 1.0)
+    return task.answer(0.5 * torch.log(s2) - torch.log(s1), some)
 
 
 def effective_minors(

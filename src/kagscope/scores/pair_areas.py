@@ -23,36 +23,50 @@ class _PairAreas(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Sorted, then prefix sums; derivatives from the same sort where there is room for those of every pair."""
-        ctx.slopes = None
+        """Sorted, then prefix sums."""
+        areas, ctx.slopes = areas_and_slopes(rows.detach(), first, second, ctx.needs_input_grad[0])
         ctx.save_for_backward(rows, first, second)
-        if rows.device.type != "cpu":
-            return areas_on_device(rows, first, second)
-        arrays = rows.detach().numpy(), first.numpy(), second.numpy()
-        if not ctx.needs_input_grad[0] or len(first) * rows.shape[1] > KEPT_ENTRIES:
-            return torch.from_numpy(pair_areas(*arrays))
-        areas, ctx.slopes = pair_areas_and_slopes(*arrays)
-        return torch.from_numpy(areas)
+        return areas
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None]:
         """Sorted again where not all derivatives were kept."""
         rows, first, second = ctx.saved_tensors
-        if rows.device.type != "cpu":
-            return gradient_on_device(rows, first, second, weights), None, None
-        i, j, w = first.numpy(), second.numpy(), weights.contiguous().numpy()
-        if ctx.slopes is None:
-            return torch.from_numpy(pair_area_gradient(rows.numpy(), i, j, w)), None, None
-        found = np.zeros(tuple(rows.shape))
-        add_slopes(ctx.slopes, i, j, w, found)
-        return torch.from_numpy(found), None, None
+        found = torch.zeros_like(rows, memory_format=torch.contiguous_format)
+        add_area_gradient(rows, first, second, weights, ctx.slopes, found)
+        return found, None, None
 
 
 def pair_areas_of(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """(P,) S1 over all column pairs of the row pairs (first, second) of ``rows``, (m, n) float64; differentiable."""
     found: Tensor = _PairAreas.apply(rows, first, second)  # type: ignore[no-untyped-call]
     return found
+
+
+def areas_and_slopes(rows: Tensor, first: Tensor, second: Tensor, slopes: bool) -> tuple[Tensor, np.ndarray | None]:
+    """What :func:`pair_areas_of` gives, without a graph; with ``slopes`` the derivatives of every pair, where there is room."""
+    if rows.device.type != "cpu":
+        return areas_on_device(rows, first, second), None
+    arrays = rows.numpy(), first.numpy(), second.numpy()
+    if not slopes or len(first) * rows.shape[1] > KEPT_ENTRIES:
+        return torch.from_numpy(pair_areas(*arrays)), None
+    areas, kept = pair_areas_and_slopes(*arrays)
+    return torch.from_numpy(areas), kept
+
+
+def add_area_gradient(
+    rows: Tensor, first: Tensor, second: Tensor, weights: Tensor, slopes: np.ndarray | None, gradient: Tensor
+) -> None:
+    """Add the derivative of ``weights`` times the areas to ``gradient`` (m, n), contiguous: from the slopes, or sorted again."""
+    if rows.device.type != "cpu":
+        gradient += gradient_on_device(rows, first, second, weights)
+        return
+    i, j, w = first.numpy(), second.numpy(), weights.contiguous().numpy()
+    if slopes is None:
+        gradient += torch.from_numpy(pair_area_gradient(rows.numpy(), i, j, w))
+    else:
+        add_slopes(slopes, i, j, w, gradient.numpy())
 
 
 def _slopes(rows: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
