@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import kagscope as kag
 from kagscope.jacobians import DenseJacobian, FactoredJacobian
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import as_inputs
@@ -98,3 +99,15 @@ def test_activations_that_work_in_place() -> None:
             module.inplace = True
     for layer, expected in zip(("1", "3"), closed_forms(network(nn.ReLU, 2), points()), strict=True):
         np.testing.assert_allclose(measured(model, points(), layer)[0], expected, rtol=1e-11, atol=1e-13)
+
+
+def test_by_default_a_map_through_a_block_is_of_what_holds_an_activation() -> None:
+    """An activation's own Jacobian is diagonal in every network."""
+    mlp = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(), nn.Linear(8, 4))
+    held = nn.ModuleDict({"act": nn.ReLU(), "out": nn.Linear(4, 2)})
+    model = nn.ModuleDict({"mlp": mlp, "block": nn.Sequential(nn.Linear(4, 4), nn.Tanh()), "held": held})
+    assert list(find_layers(model, None)[0]) == ["mlp.1", "block", "held.act"]
+    assert list(find_layers(model, None, "block")[0]) == ["mlp", "block"]
+    assert list(find_layers(mlp, None, "block")[0]) == ["0", "3"]
+    report = kag.measure(mlp, torch.randn(3, 4), layers=["1", "3"], layer_map="block", k=1, progress=False)
+    assert [bool(one["notes"]) for one in report.layers] == [True, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self
@@ -76,6 +77,11 @@ def listing(names: Iterable[object], at_most: int = 6) -> str:
     texts = [str(name) for name in names]
     shown = ", ".join(texts[:at_most])
     return f"{shown} and {len(texts) - at_most} more" if len(texts) > at_most else shown
+
+
+def median_error(error: float) -> str:
+    """What is said of the relative standard errors of sampled numbers, by their median; NaN where none is known."""
+    return "errors that are not known" if math.isnan(error) else f"a median standard error of {error:.2%}"
 
 
 def by_order(pairs: Iterable[tuple[str, int]]) -> str:

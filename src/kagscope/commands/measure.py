@@ -69,7 +69,7 @@ def measure(
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Table to write, as Parquet.")] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="A first look within seconds: 5 points, few scales; other options refine it."),
+        typer.Option("--quick", help="A first look: 5 points, 256 rows, few scales; other options refine it."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths of written files (and errors).")] = False,
     as_json: Json = False,

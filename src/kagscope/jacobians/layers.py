@@ -54,7 +54,7 @@ class Call:
     tokens: bool = False
 
 
-def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], set[str]]:
+def find_layers(model: nn.Module, layers: Layers, layer_map: str = "input") -> tuple[dict[str, Numbers], set[str]]:
     """Paths of the modules asked for, in the model's order, each with the numbers of calls or None for all of them.
 
     Args:
@@ -63,6 +63,8 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], s
             activation module (a block of a Linear and its activation goes by the block's name: "hidden1", not "hidden1.1"), or
             where there is none every module without children that has parameters. A module that has
             several names is taken once, by the first, unless it is named.
+        layer_map: of "block" None means the modules that hold activations: what an activation does to its own input is a
+            diagonal Jacobian in every network.
 
     Returns:
         The paths, and those among them that were asked for by their exact names.
@@ -74,6 +76,8 @@ def find_layers(model: nn.Module, layers: Layers) -> tuple[dict[str, Numbers], s
     if layers is None:
         once = dict(model.named_modules())
         found = [_or_block(once, name) for name, module in once.items() if isinstance(module, ACTIVATIONS)]
+        if layer_map == "block":
+            found = [one for one in (_holder(once, name) for name in found) if one]
         found = found or [n for n, m in once.items() if not list(m.children()) and list(m.parameters()) and n]
         if not found:
             raise InputError("the model has no layers with parameters; name those to measure, from named_modules()")
@@ -100,6 +104,13 @@ def _or_block(modules: dict[str, nn.Module], name: str) -> str:
     block = name.rpartition(".")[0]
     parts = list(modules[block].children()) if block and isinstance(modules[block], nn.Sequential) else []
     return block if len(parts) == 2 and isinstance(parts[0], nn.Linear) and parts[1] is modules[name] else name
+
+
+def _holder(modules: dict[str, nn.Module], name: str) -> str:
+    """The innermost module around an activation that is called itself; "" where that is the model."""
+    while name and isinstance(modules[name], (*ELEMENTWISE, nn.ModuleList, nn.ModuleDict)):
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int | None, bool]:

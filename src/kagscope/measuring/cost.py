@@ -21,7 +21,7 @@ TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.6  # a 3-minor's, up to what a s
 ROTATION = 1e-9  # a rotated Jacobian's, times rows, columns and the smaller of both
 PASS_BYTE = 5e-10  # a byte that a pass back or forward moves through
 SUMS = frozenset({"s1", "s2", "s4"})  # moments of pairs that need no look at every minor
-WORTH_SAYING = 60.0  # seconds
+WORTH_SAYING, WORTH_OFFERING = 60.0, 0.7  # seconds; of them, what a first look must take less than
 
 Shape = tuple[int, int, int, float]  # rows, columns, Jacobians of a layer; bytes that passes move through for each of them
 
@@ -80,7 +80,8 @@ def forecast(shapes: Sequence[Shape], spec: MeasureSpec, quick: MeasureSpec, net
     more = ", …" if len(counts) > 4 else ""
     most = max(items for _, _, items, _ in shapes)
     fewer = min(1.0, (quick.points or most) / (spec.points or most))
-    return f"{text}{more}, about {clock(seconds)}; quick: {clock(networks * _seconds(shapes, quick, fewer))}"
+    look = networks * _seconds(shapes, quick, fewer)
+    return f"{text}{more}, about {clock(seconds)}" + (f"; quick: {clock(look)}" if look < WORTH_OFFERING * seconds else "")
 
 
 def _seconds(shapes: Sequence[Shape], spec: MeasureSpec, share: float) -> float:

@@ -18,7 +18,7 @@ from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
-from kagscope.jacobians.layers import ACTIVATIONS, Call, find_layers, see_calls
+from kagscope.jacobians.layers import ACTIVATIONS, ELEMENTWISE, Call, find_layers, see_calls
 from kagscope.jacobians.looks import LOOK_AT, check_model, model_errors, verify
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner, Unmeasurable
@@ -34,6 +34,8 @@ NO_ACTIVATIONS = (
     "no activation is a module of this model (a function such as torch.relu is none), so that its layers with weights were "
     "measured, each without the function after it"
 )
+
+DIAGONAL = "an elementwise function, whose Jacobian is diagonal in every network; measure the module that holds it"
 
 
 def observe(
@@ -67,7 +69,7 @@ def observe(
         given = replace(given, wrt=given.place_of_variable())  # settled here, where it is known how many points there are
     labels = given.labels if labels is None else as_labels(labels, given.count)
     check_devices(model, given)
-    paths, exact = find_layers(model, spec.layers)
+    paths, exact = find_layers(model, spec.layers, spec.layer_map)
     order = choose_points(given.count)
     state = State(spec, notes=[*given.notes, *suspicions(given)])
     if spec.layers is None and not any(isinstance(module, ACTIVATIONS) for module in model.modules()):
@@ -144,6 +146,8 @@ def _prepare(
             check_layout(spec.selections, layout)
         except InputError as error:
             raise InputError(f"layer {call.name!r}: {error}") from None
+        if spec.layer_map == "block" and isinstance(runner.model.get_submodule(call.path), ELEMENTWISE):
+            jacobians.notes.append(DIAGONAL)
     return jacobians
 
 

@@ -29,7 +29,7 @@ from kagscope.tables.schema import BOOKKEEPING
 MODES = ("eval", "train")
 PRECISIONS = ("float64", "model")
 MAX_K = 6
-QUICK: dict[str, Any] = {"points": 5, "tokens": 4, "rel_error": 0.01, "rotation_points": 0, "exact_minors": 1e8}
+QUICK: dict[str, Any] = {"points": 5, "tokens": 4, "max_rows": 256, "rel_error": 0.01, "rotation_points": 0, "exact_minors": 1e8}
 INDENT: dict[str, Any] = {"initial_indent": "    ", "subsequent_indent": "        "}
 ScoreFunction = Callable[[Any], Any]
 
@@ -332,7 +332,7 @@ def spec_from(spec: MeasureSpec | str | None, options: Mapping[str, Any]) -> Mea
 
 
 def _quick(options: Mapping[str, Any]) -> MeasureSpec:
-    """A first look within seconds: few points, and of an image all pairs and the two smaller balls."""
+    """A first look: few points and rows, and of an image all pairs and the two smaller balls."""
     spec = MeasureSpec(**(QUICK | dict(options)))
     if spec.image_shape is None or options.get("selections") is not None:
         return spec

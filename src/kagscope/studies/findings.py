@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kagscope.base.messages import Finding, Number, by_order
+from kagscope.base.messages import Finding, Number, by_order, median_error
 from kagscope.data.functions import accuracy_name
 from kagscope.figures.labels import layer_label, setting_label
 from kagscope.studies.claims import PASSES, Claim
@@ -205,10 +205,7 @@ def _sampling_finding(trained: pd.DataFrame) -> Finding:
     names = by_order(zip(sampled["score"].astype(str), sampled["k"].astype(int), strict=True))
     share = 1 - len(sampled) / int(trained["value"].notna().sum())
     error = float((sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan).median())
-    text = (
-        f"{share:.2%} of the numbers after training are exact; these are sampled, with a median standard error of {error:.2%}: "
-        f"{names}."
-    )
+    text = f"{share:.2%} of the numbers after training are exact; these are sampled, with {median_error(error)}: {names}."
     warning = " That is a large error: differences of such a size say nothing." if error > LARGE_ERROR else ""
     return Finding(text + warning, code="sampled", exact=share, error=error, scores=names)
 
