@@ -24,6 +24,7 @@ from kagscope.jacobians.runner import Unmeasurable
 
 Function = Callable[[Tensor], Tensor]
 AGREE = {torch.float64: 3e-5, torch.float32: 1e-3}  # of two ways to one vector; models in float64 may round to float32 inside
+BLOCK = 1 << 17  # entries of Jacobians held against a pull-back at a time
 QUOTIENT = 1e-3  # of a difference quotient beside a derivative
 DRAWS = 2  # random directions of such quotients: a wrong derivative is within QUOTIENT along one of them by chance
 STEPS = {torch.float64: (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), torch.float32: (1e-3, 3e-3, 1e-2, 3e-2)}  # others round too much
@@ -41,8 +42,18 @@ def agrees(J: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
         u: the variable, a leaf.
         frame: what rows and columns are.
     """
-    w = weights(frame)
-    return close(h, u, frame, w @ J, np.abs(w) @ np.abs(J))
+    return close(h, u, frame, *_weighted(weights(frame), J))
+
+
+def _weighted(w: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """w^T J and |w|^T |J| of J (B, tokens, rows, columns), some rows at a time, which stay in the cache."""
+    found, scale = (np.zeros((*J.shape[:2], J.shape[3])) for _ in range(2))
+    step = max(1, BLOCK // max(1, J.shape[0] * J.shape[1] * J.shape[3]))
+    for start in range(0, J.shape[2], step):
+        rows, own = J[:, :, start : start + step], w[start : start + step]
+        found += own @ rows
+        scale += np.abs(own) @ np.abs(rows)
+    return found, scale
 
 
 def agrees_factored(d: np.ndarray, W: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
