@@ -357,7 +357,7 @@ def test_nearly_dependent_rows_of_larger_minors(k: int) -> None:
     whole, exponent = integers(thin)
     chosen = [(list(R), list(C)) for R in combinations(range(6), k) for C in combinations(range(7), k)]
     wanted = sum(abs(determinant(whole[np.ix_(R, C)].tolist())) for R, C in chosen) * Fraction(2) ** (k * exponent)
-    assert kag.minor_moments(thin, k).s1 == pytest.approx(float(wanted), rel=1e-10)
+    assert kag.minor_moments(thin, k).s1 == pytest.approx(float(wanted), rel=1e-10, abs=0)
 
 
 def test_many_small_minors_are_told_without_whole_numbers() -> None:
@@ -367,7 +367,7 @@ def test_many_small_minors_are_told_without_whole_numbers() -> None:
     m = kag.minor_moments(J, 4, method="exact")
     assert m.s1 > 0
     wanted = math.fsum(math.prod(one) ** 2 for one in combinations(np.linalg.svd(J, compute_uv=False), 4))
-    assert m.s2 == pytest.approx(wanted, rel=1e-9)
+    assert m.s2 == pytest.approx(wanted, rel=1e-9, abs=0)
 
 
 def test_more_minors_than_floats_count() -> None:
@@ -406,10 +406,10 @@ def test_rank_one_up_to_rounding() -> None:
             m = found[0] if isinstance(found, list) else found
             assert abs(m.s2 - s2) <= len(M) * (2 * u) ** 2
             if m.plan.routes["s1"] == "zonogon areas":
-                assert m.s1 == pytest.approx(s1, rel=1e-10)
+                assert m.s1 == pytest.approx(s1, rel=1e-10, abs=0)
             assert abs(m.s1 - s1) <= len(M) * 2 * u
             if m.plan.routes.get("top", "").startswith("hulls"):
-                assert m.top == pytest.approx(top, rel=1e-10)
+                assert m.top == pytest.approx(top, rel=1e-10, abs=0)
 
 
 # -- adding ----------------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def test_sums_over_batches_are_the_means_over_points(seed: int, batches: int, sc
     found = sums.table("1", [threshold])
     unit = J / scale
     norms = np.linalg.norm(unit, axis=2)
-    assert found["row_norm"].to_numpy() == pytest.approx(norms.mean(axis=0) * scale)
+    assert found["row_norm"].to_numpy() == pytest.approx(norms.mean(axis=0) * scale, rel=1e-12, abs=0)
     assert found["zero_share"].to_numpy() == pytest.approx((np.abs(J).mean(axis=2) <= threshold).mean(axis=0))
     assert found.zero_share[1] == 1
     with np.errstate(invalid="ignore"):
