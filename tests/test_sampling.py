@@ -11,10 +11,14 @@ import pytest
 
 import kagscope as kag
 from kagscope.columns.cliques import count_cliques
+from kagscope.columns.layout import make_layout
+from kagscope.minors._numba import LOWEST_BIN
 from kagscope.minors.moments import REPLICATES
 from kagscope.minors.routes.auto import SAMPLED
 from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
+from kagscope.minors.routes.triple_draws import Cells, Volumes
 from kagscope.minors.routes.triple_kernels import _fourth_powers
+from kagscope.minors.routes.triples import _Estimates as Estimates
 from kagscope.minors.routes.volume_draws import Sets, count_sets, volumes
 from kernel_cases import with_threads, without_formulas
 
@@ -127,6 +131,18 @@ def test_all_rows_of_drawn_triples_are_visited_where_they_are_few() -> None:
     for name in ("s1", "s2", "s4"):
         assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=1e-12, abs=5 * found.stderr[name])
     assert found.top > (exact.s4 / exact.s2) ** 0.5  # of the drawn ones at least the mean by M^2
+
+
+def test_histograms_weigh_cells_by_their_draws() -> None:
+    """Two groups of columns, one a thousandth of the other: triples across them are in one cell, and in bins of their own."""
+    J = np.random.default_rng(0).normal(size=(6, 20)) * np.repeat([1.0, 2.0**-10], 10)
+    layout = make_layout(20, None, np.concatenate([np.arange(10.0), np.arange(100.0, 110.0)]), None)
+    volumes = Volumes(J.T.copy(), Cells.of((kag.Ball(200), kag.Ball(20)), layout, np.ones(20, dtype=bool)))
+    drawn = volumes.draw(np.where(volumes.cells.members[1], 4, 20), [0], True)
+    hist = Estimates(volumes, drawn).histogram(np.ones(2, dtype=bool)).mean(axis=0)[1:]
+    bins = np.arange(hist.size) + drawn.first + LOWEST_BIN - 1
+    across = np.average((bins > -200) & (bins < -40), weights=hist)
+    assert across == pytest.approx(900 / 1140, abs=0.05)
 
 
 def test_fourth_powers_of_three_columns_that_lean_to_each_other() -> None:
