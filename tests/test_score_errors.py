@@ -101,6 +101,8 @@ def test_kl_init_of_one_shape_is_zero_and_has_no_error() -> None:
     assert kag.kl_init(one, one) == moment_scores.kl_init_error(one, one) == 0
     exact = kag.minor_moments(lognormal(1)[:, :9], 2)
     assert moment_scores.kl_init_error(exact, exact) == 0
+    near, far = kag.minor_moments(lognormal(1)[:, :9], 2, [kag.Ball(4), kag.Apart(5)], positions=np.arange(9.0))
+    assert [kag.kl_init(exact, near + far), kag.kl_init(near + far, exact)] == pytest.approx([0, 0], abs=1e-12)
 
 
 @pytest.mark.parametrize("factor", [1 / 3, 0.95, 1.01, 1.04, 1.7, 3.0, 1000.0])
