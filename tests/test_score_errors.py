@@ -63,6 +63,7 @@ def test_errors_of_histogram_scores_are_their_spread(sampled) -> None:  # type: 
     for seed in range(40):
         one, other = sampled(own, seed), sampled(initial, seed)
         places.append(mean_place(other))
+        assert other.histogram.zeros <= 1e-12 * other.count
         assert not one.exact
         assert not one.are_exact({"histogram"})
         assert one.stderr["near_zero"] == pytest.approx(moment_scores.near_zero_error(one), nan_ok=True)
