@@ -233,3 +233,8 @@ def test_exact_beyond_memory() -> None:
         kag.minor_moments(np.ones((5, 500)), 3, method="exact")
     with pytest.raises(InputError, match="memory_budget=1000"):
         kag.minor_moments(J, 2, method="exact", memory_budget=1000)
+    listed = 70 * 4 * 8  # bytes of all sets of four of eight columns, or rows
+    for some in (np.random.default_rng(0).normal(size=shape) for shape in ((5, 8), (8, 5))):
+        assert kag.minor_moments(some, 4, method="exact", memory_budget=listed).exact
+        with pytest.raises(InputError, match=f"memory_budget={listed - 1}"):
+            kag.minor_moments(some, 4, method="exact", memory_budget=listed - 1)

@@ -123,6 +123,9 @@ def test_factored_sums_of_selections_that_have_every_pair_between_them() -> None
     for one, other in zip(by_factors, dense, strict=True):
         for name in asked["moments"]:
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-12)
+    with mock.patch("kagscope.minors.factored._pair_cells") as visited:
+        kag.factored_minor_moments(W, d, 2, **asked)  # over all pairs: by formulas
+    assert not visited.called
 
 
 # -- what must not change, on matrices beyond the reach of fractions -------------------------------------------------------------

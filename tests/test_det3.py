@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from battery import determinant
-from kagscope.minors.det3 import TERMS, careful_det3
+from kagscope.minors.det3 import TERMS, _parallel, careful_det3
 
 det3: Any = careful_det3  # which Numba leaves untyped
+is_parallel: Any = _parallel
 KINDS: dict[str, Any] = {
     "Gaussian": lambda rng, A: A,
     "a row that the others add up to": lambda rng, A: np.stack([A[0], A[1], 0.1 * A[0] + 0.3 * A[1]]),
@@ -33,3 +34,11 @@ def test_every_digit(kind: str) -> None:
         wanted = abs(determinant([[Fraction(x) for x in row] for row in A.tolist()]))
         found = Fraction(float(det3(A.copy(), np.empty(TERMS))))
         assert abs(found - wanted) <= wanted / 10**9 + Fraction(1, 10**320), A  # or below the range
+
+
+def test_parallel_rows_and_columns_are_seen_before_all_products_are_added_up() -> None:
+    for place in range(3):
+        A = np.insert([[1.0, 2.0, 3.0], [-0.5, -1.0, -1.5]], place, [2.0, 7.0, 1.0], axis=0)
+        assert is_parallel(A)
+        assert is_parallel(A.T.copy())
+    assert not is_parallel(np.array([[0.0, 1, 2], [0, 2, 5], [7, 1, 1]]))

@@ -7,6 +7,7 @@ import pickle
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -318,6 +319,12 @@ def test_windows_and_maps_on_scales_of_their_own(powers: tuple[int, int]) -> Non
         for a, b in ((0, 1), (1, 2), (0, 3), (3, 4)):
             pair = kag.minor_moments(J[:, [a, b]], 2, moments=(name,))
             assert mapped[name][a, b] == pytest.approx(getattr(pair, name), rel=1e-12, abs=0)
+
+
+def test_small_columns_are_scaled_and_not_visited_pair_by_pair() -> None:
+    with mock.patch("kagscope.minors.maps.minor_moments") as visited:
+        kag.column_pair_map(np.random.default_rng(6).normal(size=(4, 6)) * np.repeat([1.0, 2.0**-300], 3))
+    assert not visited.called
 
 
 @pytest.mark.parametrize("k", [4, 5])

@@ -15,7 +15,7 @@ import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import column_subset_count, parse_selection
-from kagscope.minors.subsets import list_subsets
+from kagscope.minors.subsets import list_subsets, remember
 
 CHOSEN = [
     kag.All(),
@@ -204,6 +204,13 @@ def test_positions_as_tensors(dtype: torch.dtype, wrap: Callable[[torch.Tensor],
 def test_groups_as_tensors(dtype: torch.dtype, wrap: Callable[[torch.Tensor], object]) -> None:
     groups = torch.tensor([0, 1, 1, 0, 0, 1]).to(dtype)
     assert make_layout(6, groups=wrap(groups)).key == make_layout(6, groups=[0, 1, 1, 0, 0, 1]).key
+
+
+def test_the_last_eight_lists_are_remembered() -> None:
+    made: list[int] = []
+    for one in (*range(8), *range(8)):
+        remember(("a test's", one), lambda one=one: made.append(one))  # type: ignore[misc]
+    assert made == list(range(8))
 
 
 def test_selections_from_tensors() -> None:
