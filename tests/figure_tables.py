@@ -51,6 +51,9 @@ def selections_for(image_shape: tuple[int, int], stride: int = 1, window_radii: 
     return ["all", *[f"ball({r})" for r in radii], *[f"apart({d})" for d in radii], *windows]
 
 
+SCORED = ("layer", "k", "selection", "point", "score", "value", "baseline", "stderr", "exact", "reason")
+
+
 def make_tables(
     *,
     widths: Sequence[int] = (8, 16),
@@ -69,7 +72,8 @@ def make_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """``(results, curves)`` with trends like those of a trained net: scores grow with log(step) and with width."""
     rng = np.random.default_rng(0)
-    result_parts: list[pd.DataFrame] = []
+    rows: list[tuple[Any, ...]] = []
+    names: list[str] = []
     curve_parts: list[pd.DataFrame] = []
     for width in widths:
         for training in trainings:
@@ -91,10 +95,14 @@ def make_tables(
                     wanted = selections_for(image_shape, stride, window_radii) if step == last_step else ["all"]
                     if not windows:
                         wanted = [s for s in wanted if not s.startswith("window")]
-                    result_parts.append(_scores(where, wanted, layers, ks, points, image_shape, progress, rng))
+                    names, own = [*SCORED, *where], tuple(where.values())
+                    rows.extend(row + own for row in _scores(where, wanted, layers, ks, points, image_shape, progress, rng))
                     if curves and step in (0, last_step):
                         curve_parts.extend(_curves(run | {"step": step}, layers, ks, progress, rng))
-    results = pd.concat(result_parts, ignore_index=True).astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)]
+    results = pd.DataFrame(rows, columns=names)
+    results["ratio"] = np.where(results["baseline"] > 0, results["value"] / results["baseline"].replace(0.0, np.nan), np.nan)
+    results["baseline_stderr"] = 0.0
+    results = results.astype(RESULT_COLUMNS)[list(RESULT_COLUMNS)]
     table = pd.concat(curve_parts, ignore_index=True) if curve_parts else pd.DataFrame(columns=list(CURVE_COLUMNS))
     return results, table.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)]
 
@@ -108,8 +116,8 @@ def _scores(
     image_shape: tuple[int, int],
     progress: float,
     rng: np.random.Generator,
-) -> pd.DataFrame:
-    rows: list[tuple[Any, ...]] = []  # layer, k, selection, point, score, value, baseline, stderr, exact, reason
+) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []  # of SCORED
     seeds_luck = rng.normal(0, 0.08)
     strength = progress * (1 + np.log2(where["width"] / 8) * 0.3) * (0.75 if where["training"] == "augmented" else 1.0)
 
@@ -146,11 +154,7 @@ def _scores(
             add(layer, 0, "all", point, "axis_alignment", 0.3)
         for score, base in LAYER_SCORES.items():
             add(layer, 0, "all", -1, score, base)
-    table = pd.DataFrame(
-        rows, columns=["layer", "k", "selection", "point", "score", "value", "baseline", "stderr", "exact", "reason"]
-    )
-    table["ratio"] = np.where(table["baseline"] > 0, table["value"] / table["baseline"].replace(0.0, np.nan), np.nan)
-    return table.assign(**where, baseline_stderr=0.0)
+    return rows
 
 
 def _curves(
@@ -162,14 +166,14 @@ def _curves(
             count = [1, where["width"], where["width"] * 4, where["width"] * 12][k]
             means = np.sort(rng.lognormal(0, 0.4 + 0.8 * progress, count))[::-1]
             means[int(count * (1 - 0.12 * progress)) :] *= 1e-3
-            zipf = pd.DataFrame({"curve": "zipf", "x": np.arange(1, count + 1, dtype=float), "y": means / means.mean()})
+            about = where | {"layer": layer, "k": k, "selection": "all"}
+            zipf = {"curve": "zipf", "x": np.arange(1, count + 1, dtype=float), "y": means / means.mean()}
             minors = np.abs(rng.standard_t(20 - 16 * progress, 4000)) * rng.random(4000) ** (k - 1)
             minors[: int(400 * progress)] = 0.0
             zeros = minors == 0
             bins, counts = np.unique(np.floor(8 * np.log2(minors[~zeros] / minors.mean())) / 8, return_counts=True)
             x, y = np.append(-np.inf, bins), np.append(zeros.sum(), counts) / len(minors)
-            histogram = pd.DataFrame({"curve": "histogram", "x": x, "y": y})
-            parts.extend(part.assign(**where, layer=layer, k=k, selection="all") for part in (zipf, histogram))
+            parts.extend(pd.DataFrame(part | about) for part in (zipf, {"curve": "histogram", "x": x, "y": y}))
     return parts
 
 

@@ -49,6 +49,10 @@ def page(study: Tables, facts: dict[str, Any], tmp_path_factory: pytest.TempPath
     return write_report(path, results=results, curves=curves, claims=make_claims(), provenance=facts)
 
 
+def test_a_page_with_every_figure_is_no_burden(page: Path) -> None:
+    assert page.stat().st_size < 12e6
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     executable = find_chromium()
