@@ -17,6 +17,7 @@ from kagscope.minors.plan import AUTO_SECONDS, RATES, reference_seconds
 from kagscope.minors.routes.auto import Auto
 from kagscope.minors.routes.determinants import minor_matrix
 from kagscope.minors.task import Matrices, Task
+from kagscope.minors.threads import even_parts
 from kernel_cases import without_formulas
 
 rng = np.random.default_rng(0)
@@ -188,3 +189,13 @@ def test_one_limit_of_threads_reaches_every_part() -> None:
         for k in (1, 2, 3):
             kag.minor_moments(J, k)
             kag.minor_moments(J, k, method="sampled", rel_error=0.5)
+
+
+@pytest.mark.parametrize("parts", [1, 7, 40])
+def test_parts_of_about_equal_weight(parts: int) -> None:
+    weights = np.random.default_rng(3).exponential(size=60) * (np.arange(60) != 4)
+    bounds = even_parts(weights.tolist(), parts)
+    assert (bounds[0], bounds[-1]) == (0, 60)
+    assert (np.diff(bounds) > 0).all()
+    assert len(bounds) <= parts + 1
+    assert np.add.reduceat(weights, bounds[:-1]).max() <= weights.sum() / parts + weights.max()
