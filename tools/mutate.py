@@ -299,7 +299,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="instead of a sample every mutant whose line in the output holds this text")
     parser.add_argument("--kernels", choices=list(KERNELS), default="too", help="what Numba compiles, too, alone, or not")
     parser.add_argument("--again", action="store_true", help="give those that survived to the tests again")
-    parser.add_argument("--trace", action="store_true", help="find anew which tests run which lines, after tests have changed")
+    parser.add_argument("--trace", action="store_true", help="find anew which tests run which lines")
     parser.add_argument("--seconds", type=float, default=30.0, help="processor time of the tests for one mutant")
     parser.add_argument("--tests", default=" ".join(TESTS), help="test files, such as 'moments haar'")
     parser.add_argument("--folder", type=Path, default=ROOT / "out/mutation", help="for the results")

@@ -32,16 +32,18 @@ def trace(root: Path, items: list[Any], run: Callable[[Any, None], None], kept: 
     for file in (root / "src/kagscope").rglob("*.py"):
         lines = {line: [number[name] for name in names if name] for line, names in data.contexts_by_lineno(str(file)).items()}
         files[str(file.relative_to(root))] = {"text": _digest(file), "lines": lines}
-    kept.write_text(json.dumps({"tests": tests, "files": files}))
+    own = {name: _digest(root / name) for name in {_file(test) for test in tests}}
+    kept.write_text(json.dumps({"tests": tests, "own": own, "files": files}))
 
 
 class Traced:
-    """What :func:`trace` kept, of files that are still the same."""
+    """What :func:`trace` kept, of files and tests that are still the same."""
 
     def __init__(self, root: Path, kept: Path) -> None:
         self.root = root
-        found = json.loads(kept.read_text()) if kept.exists() else {"tests": [], "files": {}}
-        self.tests: list[str] = found["tests"]
+        found = json.loads(kept.read_text()) if kept.exists() else {"tests": [], "own": {}, "files": {}}
+        same = {name for name, text in found["own"].items() if (root / name).exists() and text == _digest(root / name)}
+        self.tests: dict[str, int] = {name: place for place, name in enumerate(found["tests"]) if _file(name) in same}
         self.lines: dict[str, dict[int, list[int]]] = {
             file: {int(line): tests for line, tests in one["lines"].items()}
             for file, one in found["files"].items()
@@ -54,7 +56,7 @@ class Traced:
         if any(file not in self.lines for file, _ in places):
             return frozenset(), names
         seen = {test for file, line in places for test in self.lines[file].get(line, ())}
-        return frozenset(name for place, name in enumerate(self.tests) if place not in seen), names
+        return frozenset(name for name, place in self.tests.items() if place not in seen), names
 
 
 def _places(root: Path, mutant: Mutant) -> tuple[set[tuple[str, int]], frozenset[str]]:
@@ -76,6 +78,10 @@ def _empty_caches() -> None:
                 value.cache_clear()
             elif isinstance(value, dict) and key.startswith("_") and key.islower() and not key.startswith("__"):
                 value.clear()
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
 
 
 def _digest(path: Path) -> str:
