@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
 
 VERDICT_STYLE = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow"}
+NARROW = 100  # columns; on fewer the bar leaves room for what is done
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -28,17 +29,18 @@ class Console:
         self.quiet = quiet
         self.console = RichConsole(stderr=True)
         self.live = not quiet and self.console.is_terminal
+        self.narrow = self.console.width < NARROW
         self.bar = Progress(
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-            BarColumn(bar_width=12 if self.console.width < 100 else 28),
+            BarColumn(bar_width=8 if self.narrow else 28),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            *([] if self.narrow else [TimeElapsedColumn(table_column=Column(no_wrap=True))]),
             TextColumn("{task.fields[pace]}", table_column=Column(no_wrap=True)),
             console=self.console,
             expand=True,
             disable=not self.live,
         )
-        self.runs = self.bar.add_task("runs", total=None, visible=False, pace="")
+        self.runs = self.bar.add_task("starting", total=None, visible=False, pace="")
         self.finished = self.total = self.computed = 0
         self.names: dict[str, tuple[str, ...]] = {}
         self.began = self.last_line = time.monotonic()
@@ -99,7 +101,8 @@ class Console:
         if self.computed < 3 or self.finished >= self.total:
             return ""
         each = (time.monotonic() - self.began) / (self.computed - 1)
-        return f"{60 / each:.3g} runs/min, {_clock(each * (self.total - self.finished))} left"
+        left = f"{_clock(each * (self.total - self.finished))} left"
+        return left if self.live and self.narrow else f"{60 / each:.3g} runs/min, {left}"
 
     def _say(self, text: str) -> None:
         self.console.print(Text(text), highlight=False, soft_wrap=not self.console.is_terminal)

@@ -13,9 +13,9 @@ from scipy import stats
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import PITCH, plot_correlations
 from kagscope.figures.labels import axis_label, outcome_label, short_label
-from kagscope.figures.looks import line_looks
+from kagscope.figures.looks import line_looks, value_label
 from kagscope.figures.study import net_means
-from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, new_axes, new_figure, style
+from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, legend_columns, new_axes, new_figure, room_of, style
 from kagscope.tables.means import final, layers_of, require, select
 
 OUTCOMES = ("accuracy", "generalization_gap", "calibration_error")
@@ -80,16 +80,15 @@ def plot_relation(
                 linestyle="",
                 markersize=3.5,
                 alpha=0.8,
-                label=f"{axis_label(by)} {group}",
+                label=f"{axis_label(by)} {value_label(group)}",
             )
         what = f"{short_label(score)}{f', k = {k}' if k else ''},\n{layer or 'whole net'}"
         ax.set_xlabel(what + (", trained / initial" if measure == "ratio" else ""))
         ax.set_ylabel(outcome_label(outcome).replace(" (", "\n("))
         ax.set_title(_describe(points, relations, layer, k, score, outcome), fontsize=6.5, fontweight="normal", loc="left")
         if legend:  # above the title
-            ax.legend(
-                loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=3.2, ncols=min(len(groups), 3), handletextpad=0.2
-            )
+            columns = min(len(groups), 3, legend_columns(ax.get_legend_handles_labels()[0], room_of(ax) - 0.3))
+            ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=3.2, ncols=columns, handletextpad=0.2)
     return ax
 
 

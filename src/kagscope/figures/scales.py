@@ -27,6 +27,8 @@ from kagscope.figures.style import (
 )
 from kagscope.tables.means import final, layers_of, layers_with, select, with_scale
 
+BEYOND = 1.25  # of the largest radius: where "all" stands whose own is not known
+
 
 def plot_pr_by_radius(
     results: pd.DataFrame,
@@ -61,7 +63,7 @@ def plot_pr_by_radius(
     table = _by_scale(means, "ball", layer, k, score)
     largest = float(table["scale"].max())
     whole = float(np.hypot(image_shape[-2] - 1, image_shape[-1] - 1)) if image_shape else 0.0
-    table["scale"] = table["scale"].fillna(whole if whole > 1.05 * largest else 1.25 * largest)
+    table["scale"] = table["scale"].fillna(whole if whole > 1.05 * largest else BEYOND * largest)
     return _plot_ratios(table, Settings.of(means), score, k, training, "ball radius (pixels)", ax, legend)
 
 
@@ -188,6 +190,8 @@ def figure_k_comparison(results: pd.DataFrame, image_shape: tuple[int, ...]) -> 
 def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: str = "ball", ax: Axes | None = None) -> Axes:
     """A score over the baseline's (without one: the score) against ball radius or minimum distance, a line for each layer.
 
+    ``all`` stands a quarter beyond the largest radius; among minimum distances at 0.
+
     Args:
         summary: of one network, such as :meth:`kagscope.Report.summary`.
         score, k: which.
@@ -199,8 +203,10 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
     """
     table = with_scale(select(summary, score=score, k=k), axis)
     measure = "ratio" if table["ratio"].notna().any() else "value"
-    means = tidy(table[table["scale"].notna()], "scale", measure, "layer")
-    if means.empty:
+    largest = float(table["scale"].max())
+    table["scale"] = table["scale"].fillna(BEYOND * largest if axis == "ball" else 0.0)
+    means = tidy(table, "scale", measure, "layer")
+    if means.empty or np.isnan(largest):
         raise NothingToPlot(f"no {score} with k = {k} for {axis}(…) selections; measure with selections=[kag.Ball(r), …]")
     looks = layer_looks(means["hue"])
     with style():
@@ -208,7 +214,7 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
         draw_means(ax, means, looks)
         if measure == "ratio":
             reference_line(ax, 1.0)
-        ax.set_xticks(sorted(means["x"].unique()))
+        _name_scales(ax, table)
         ax.set_xlabel("ball radius" if axis == "ball" else "minimum distance between columns")
         ax.set_ylabel(measure_label(score, measure, k, names=("model", "baseline")))
         legend_above(ax, len(looks))

@@ -183,6 +183,12 @@ def _legend_width(widths: Sequence[float], columns: int) -> float:
     return sum(max(widths[end - size : end]) for size, end in zip(sizes, ends, strict=True))
 
 
+def room_of(ax: Axes) -> float:
+    """Inches from side to side that a panel has in its figure."""
+    grid = ax.get_subplotspec()
+    return float(ax.figure.bbox.width) / float(ax.figure.dpi) / (grid.get_gridspec().ncols if grid else 1)
+
+
 def legend_above(ax: Axes, entries: int, handles: Sequence[Any] | None = None, title: str = "") -> None:
     """A legend that covers no data: above the axes, beside them where it has more than :data:`MANY` entries.
 
@@ -191,10 +197,7 @@ def legend_above(ax: Axes, entries: int, handles: Sequence[Any] | None = None, t
     found = ax.get_legend_handles_labels()[0] if handles is None else list(handles)
     where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
     if entries <= MANY:
-        longest = max((len(str(handle.get_label())) for handle in found), default=0)
-        grid = ax.get_subplotspec()
-        room = float(ax.figure.bbox.width) / float(ax.figure.dpi) / (grid.get_gridspec().ncols if grid else 1)
-        columns = min(entries, 2, max(1, int((room - 0.3) / (0.5 + 0.062 * longest))))
+        columns = min(2, legend_columns(found, room_of(ax) - 0.15))
         where = {"loc": "lower center", "bbox_to_anchor": (0.45, 1.0), "ncols": columns, "borderaxespad": 0.2}
     ax.legend(handles=found, title=title or None, title_fontsize=RC["legend.fontsize"], **where)
 

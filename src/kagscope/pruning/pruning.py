@@ -134,7 +134,10 @@ class Pruning:
         for reason in dict.fromkeys(self.skipped.values()):
             names = tuple(name for name, why in self.skipped.items() if why == reason)
             lines.append(f"  left alone{' ' if any(names) else ''}{_some(names, 4)}: {reason}")
-        lines += [f"  largest change of an output: {self.largest_absolute_change:.3g}, {self.largest_change:.3g} of the largest"]
+        change = f"{self.largest_absolute_change:.3g}"
+        if self.largest_absolute_change:
+            change += f", {self.largest_change:.3g} times the largest output"
+        lines += [f"  largest change of an output: {change}"]
         for name, before, after, form in (
             ("accuracy", self.accuracy_before, self.accuracy_after, "{:.4f}"),
             ("parameters", self.parameters_before, self.parameters_after, "{:,}"),

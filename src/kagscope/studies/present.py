@@ -42,6 +42,7 @@ def present(store: RunStore, found: Collected, on_event: Report = lambda event: 
     figures = write_figures(
         results, curves, store.folder / "figures", shapes[-1], lambda name: on_event({"kind": "stage", "name": f"figure {name}"})
     )
+    on_event({"kind": "stage", "name": "figures of what was varied"})
     study_figures(
         store.folder, found.results, runs, summary=found.summary, related=found.related, occurs=found.occurs, axes=found.axes
     )
