@@ -133,6 +133,15 @@ def test_all_rows_of_drawn_triples_are_visited_where_they_are_few() -> None:
     assert found.top > (exact.s4 / exact.s2) ** 0.5  # of the drawn ones at least the mean by M^2
 
 
+def test_volumes_that_rounding_made_are_not_drawn_by() -> None:
+    own = np.random.default_rng(8)
+    J = own.normal(size=(5, 2)) @ own.normal(size=(2, 20)) + 1e-5 * own.normal(size=(5, 20))
+    where = {"positions": np.arange(20.0)}
+    m = kag.minor_moments(J, 3, kag.Ball(4), method="sampled", rel_error=0.3, moments=("s1",), **where)
+    assert "triples" not in m.plan.routes["s1"]
+    assert abs(m.s1 - kag.minor_moments(J, 3, kag.Ball(4), moments=("s1",), **where).s1) <= 5 * m.stderr["s1"]
+
+
 def test_histograms_weigh_cells_by_their_draws() -> None:
     """Two groups of columns, one a thousandth of the other: triples across them are in one cell, and in bins of their own."""
     J = np.random.default_rng(0).normal(size=(6, 20)) * np.repeat([1.0, 2.0**-10], 10)
