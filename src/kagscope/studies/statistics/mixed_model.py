@@ -91,24 +91,31 @@ def _mixed(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
         return EXPLAINED
     whole, sums = np.column_stack([X, y]), Z.T @ np.column_stack([X, y])
 
-    def products(ratio: float) -> Array:
-        """(p + 1, p + 1) of the columns of X and y over V."""
-        return np.asarray(whole.T @ whole - (sums.T * (ratio / (1 + ratio * sizes))) @ sums)
+    gram = whole.T @ whole
 
-    def cost(log: float) -> float:
-        ratio = float(np.exp(log))
-        both = products(ratio)
-        (sign, size), (_, of_X) = np.linalg.slogdet(both), np.linalg.slogdet(both[:p, :p])
-        rss = size - of_X if sign > 0 else -np.inf  # of the determinants' quotient
-        return float((n - p) * rss + np.log1p(ratio * sizes).sum() + of_X)
+    def products(ratios: Array) -> Array:
+        """(ratios, p + 1, p + 1) of the columns of X and y over V."""
+        shares = ratios[:, None] / (1 + ratios[:, None] * sizes)
+        return np.asarray(gram - (sums.T * shares[:, None]) @ sums)
+
+    def costs(logs: Array) -> Array:
+        ratios = np.exp(logs)
+        both = products(ratios)
+        (sign, size), (_, of_X) = np.linalg.slogdet(both), np.linalg.slogdet(both[:, :p, :p])
+        with np.errstate(invalid="ignore"):
+            rss = np.where(sign > 0, size - of_X, -np.inf)  # of the determinants' quotient
+            return np.asarray((n - p) * rss + np.log1p(ratios[:, None] * sizes).sum(axis=1) + of_X)
 
     grid = np.linspace(np.log(BOUNDARY) - 2, -2 * np.log(BOUNDARY), 57)
-    place = int(np.clip(np.argmin([cost(one) for one in grid]), 1, len(grid) - 2))
-    found = minimize_scalar(cost, bounds=(grid[place - 1], grid[place + 1]), method="bounded", options={"xatol": 1e-9})
+    place = int(np.clip(np.argmin(costs(grid)), 1, len(grid) - 2))
+    around = grid[place - 1], grid[place + 1]
+    found = minimize_scalar(
+        lambda log: float(costs(np.array([log]))[0]), bounds=around, method="bounded", options={"xatol": 1e-9}
+    )
     ratio = float(np.exp(found.x))
     if not ratio > BOUNDARY:
         return SINGULAR
-    both = products(ratio)
+    (both,) = products(np.array([ratio]))
     try:
         effects: Array = np.asarray(np.linalg.solve(both[:p, :p], both[:p, p]), dtype=np.float64)
         inverse = np.linalg.inv(both[:p, :p])
