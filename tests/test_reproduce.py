@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from kagscope.studies.study import RunsFailed, run_study
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
 from kagscope.training.models import layer_names, mlp
 from studies import MEASURE, Here, small_study
+
+FEW = {"k": [1, 2], "checkpoints": 2, "points": 4}
 
 # -- what is written -------------------------------------------------------------------------------------------------------------
 
@@ -93,7 +96,7 @@ def test_ratios_are_one_at_initialisation(study: Outcome) -> None:
 
 
 def test_untrained_nets_reproduce_nothing(tmp_path: Path) -> None:
-    outcome = run_study(small_study(epochs=0, widths=(6,)), tmp_path / "out", executor=Here(), pictures=False)
+    outcome = run_study(small_study(epochs=0, widths=(6,), measure=FEW), tmp_path / "out", executor=Here(), pictures=False)
     results = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert (results["ratio"].dropna() == 1).all()
     assert all(claim.verdict != "reproduced" for claim in outcome.claims)
@@ -157,9 +160,15 @@ class Recomputed:
         return wanted.iloc[0]
 
 
+@cache
+def column_pairs(columns: int, near: Any) -> np.ndarray:
+    """(2, pairs) pixels of an image 8 wide whose distance satisfies ``near``."""
+    return np.transpose([p for p in itertools.combinations(range(columns), 2) if near(math.dist(*(divmod(c, 8) for c in p)))])
+
+
 def minors_2(J: np.ndarray, near: Any = lambda distance: True) -> np.ndarray:
     """Absolute 2 x 2 minors over column pairs whose pixels' distance satisfies ``near``, by their definition."""
-    a, b = np.transpose([p for p in itertools.combinations(range(J.shape[1]), 2) if near(math.dist(*(divmod(c, 8) for c in p)))])
+    a, b = column_pairs(J.shape[1], near)
     i, j = np.triu_indices(len(J), 1)
     minors: np.ndarray = np.abs(J[i][:, a] * J[j][:, b] - J[i][:, b] * J[j][:, a])
     return minors.ravel()
@@ -315,7 +324,7 @@ def test_images_need_not_be_square(tmp_path: Path) -> None:
         epochs=1,
         batch_size=16,
         trainings=["augmented"],
-        measure={"samples": 40, "unit_points": 40},
+        measure=FEW | {"samples": 40, "unit_points": 40},
     )
     outcome = run_study(settings, tmp_path / "out", executor=Here(), pictures=False)
     results = pd.read_parquet(outcome.folder / "results.parquet")
