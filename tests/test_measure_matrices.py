@@ -102,14 +102,14 @@ def test_entries_of_low_precision_are_taken_as_given(dtype: torch.dtype) -> None
 
 
 def test_triples_selections_and_pages(tmp_path: Path) -> None:
-    J = np.random.default_rng(0).normal(size=(64, 64))
-    report = kag.measure_matrices({"J": J}, k=(2, 3), selections=["all", "ball(2)"], image_shape=(8, 8), rel_error=0.05)
+    J = np.random.default_rng(0).normal(size=(36, 36))
+    report = kag.measure_matrices({"J": J}, k=(2, 3), selections=["all", "ball(2)"], image_shape=(6, 6), rel_error=0.05)
     table = report.table
     ball = table[(table["selection"] == "ball(2)") & (table["score"] == "pr") & (table["k"] == 2)]
-    expected = kag.minor_moments(J, 2, "ball(2)", image_shape=(8, 8)).participation_ratio
+    expected = kag.minor_moments(J, 2, "ball(2)", image_shape=(6, 6)).participation_ratio
     assert float(ball["value"].iloc[0]) == pytest.approx(float(expected), rel=1e-12)
     triples = table[(table["k"] == 3) & (table["score"] == "pr") & (table["selection"] == "all")].iloc[0]
-    direct = kag.minor_moments(J, 3, method="sampled", rel_error=0.005, moments=("s1", "s2")).participation_ratio
+    direct = kag.minor_moments(J, 3, method="sampled", rel_error=0.02, moments=("s1", "s2")).participation_ratio
     assert float(triples["value"]) == pytest.approx(float(direct), rel=0.1)
     assert report.to_html(tmp_path / "page.html").stat().st_size > 10_000
     again = kag.Report.load(report.save(tmp_path / "saved"))
