@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,11 @@ def test_panels_above_an_empty_place_have_numbers_on_their_axis() -> None:
     assert named == [False, False, True, True, True]
 
 
+@cache
+def _tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return make_tables(points=2, last_step=4)
+
+
 SINGLE: dict[str, Callable[[Any, Any, Any], Any]] = {
     "radius": lambda results, _, __: kf.plot_pr_by_radius(results, layer="hidden2"),
     "distance": lambda results, _, __: kf.plot_pr_by_distance(results, layer="hidden2"),
@@ -269,7 +275,7 @@ SINGLE: dict[str, Callable[[Any, Any, Any], Any]] = {
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_figure_of_one_layer_says_which_and_of_which_order(name: str) -> None:
-    results, curves = make_tables()
+    results, curves = _tables()
     ax = SINGLE[name](results, curves, _summary() if name == "axis" else None)
     said = " ".join(text.get_text() for text in ax.figure.findobj(mpl.text.Text))
     assert "layer hidden2" in said
@@ -298,7 +304,8 @@ def test_places_beside_0_do_not_run_into_each_other() -> None:
 
 
 def test_trainings_of_an_overview_are_told_apart_where_lines_cannot() -> None:
-    results, _ = make_tables(widths=(4, 8, 16), trainings=("standard", "augmented", "standard, shuffled labels"))
+    trainings = ("standard", "augmented", "standard, shuffled labels")
+    results, _ = make_tables(widths=(4, 8, 16), trainings=trainings, seeds=2, points=2, last_step=4, curves=False, windows=False)
     figure = kf.figure_scores_overview(results, (8, 8))
     dots = {
         (line.get_color(), line.get_markerfacecolor(), line.get_fillstyle())
@@ -317,7 +324,7 @@ def test_means_over_settings_leave_out_nets_on_shuffled_labels() -> None:
 
 
 def test_correlations_that_too_few_seeds_leave_open_are_not_drawn_as_numbers() -> None:
-    results, _ = make_tables()
+    results, _ = _tables()
     runs = make_runs(results)
     nan = {f"rho{end}": [float("nan")] for end in ("", "_low", "_high")}
     related = pd.DataFrame(
