@@ -283,6 +283,9 @@ def test_the_first_screen_has_the_verdicts_and_the_ratio_by_scale(browser: Brows
     assert bottom < 900
     browser.open(page, width=390, height=844)
     assert browser.run("document.querySelector('[data-first] svg').getBoundingClientRect().bottom") < 844
+    tops = "['.panels > :first-child', '.panels > .key', '.first > :last-child', '.panels > :nth-child(2)']"
+    order = browser.run(tops + ".map(one => document.querySelector(one).getBoundingClientRect().top)")
+    assert order == sorted(order)
 
 
 @pytest.fixture(scope="module")

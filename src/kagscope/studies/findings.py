@@ -160,7 +160,7 @@ def learning(results: pd.DataFrame) -> list[Finding]:
     for which, code, what in (
         (unlearned, "not_learned", f"did not learn (test accuracy rose by less than {LEARNED})"),
         (lost, "accuracy_lost", f"lost over {LOST} of their best test accuracy again before the end"),
-        (weak, "low_accuracy", f"end with a test accuracy below {LOW}"),
+        (weak, "low_accuracy", f"end{'s' * (int(weak.sum()) == 1)} with a test accuracy below {LOW}"),
     ):
         if which.any():
             nets, where = int(which.sum()), _settings(trained[which], facts["width"].nunique() > 1)
