@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from scipy.spatial import ConvexHull
 
-from kagscope.minors.routes.hull import _top, column_pair_tops, row_pair_tops, top
+from kagscope.minors.routes.hull import _hull, _top, column_pair_tops, row_pair_tops, top
 from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases, with_threads
 
 ACCURATE = 1e-14
-pruned_top: Any = _top  # which Numba leaves untyped
+hull: Any = _hull  # which Numba leaves untyped
+pruned_top: Any = _top
 
 
 @pytest.mark.parametrize("file", truth_cases())
@@ -59,6 +61,14 @@ def test_clouds_of_every_shape(shape: str) -> None:
 def test_rows_far_from_parallel_are_pruned_as_they_stand() -> None:
     J = np.random.default_rng(14).normal(size=(2, 300))
     assert pruned_top(*J, 0.0, np.empty(300)) == pytest.approx(brute(J)[0], rel=1e-12)  # -1 would ask for other coordinates
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_hull_keeps_vertices_alone(scale: float) -> None:
+    for seed in range(8):
+        u, v = scale * np.random.default_rng(seed).normal(size=(2, 200))
+        both = np.stack([np.abs(u), v], axis=1)
+        assert hull(np.abs(u), v) == len(ConvexHull(np.concatenate([both, -both])).vertices) / 2
 
 
 def test_large_random_clouds_near_a_circle() -> None:
