@@ -43,9 +43,9 @@ def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[F
 def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
     """How many claims hold, which of them the control passes too, and whether there are enough seeds to tell."""
     held, failed, opened = (sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS)
-    verbs = ["is" if count == 1 else "are" for count in (held, failed, opened)]
-    first, second, third = verbs
-    text = f"Of the paper's {len(claims)} claims, {held} {first} reproduced, {failed} {second} not, and {opened} {third} open."
+    what = ((held, "reproduced"), (failed, "not reproduced"), (opened, "open"))
+    told = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for count, verdict in what if count]
+    text = f"Of the paper's {len(claims)} claims, {' and '.join([', '.join(told[:-1]), told[-1]] if told[1:] else told)}."
     counts = {"reproduced": held, "not_reproduced": failed, "inconclusive": opened}
     found = [Finding(text, code="verdicts", **counts)]
     if passed := [claim.id for claim in claims if PASSES in claim.remarks]:

@@ -79,7 +79,7 @@ class Planned:
         if most >= fewest_pairs(ALPHA):
             return ""
         if self.file.claims:
-            return f"{too_few(most)}, in each setting: no claim can be decided"
+            return f"no claim can be decided: {too_few(most)} (in each setting)"
         seeds = f"{most} seed{'s' * (most != 1)} in a setting"
         if most == 1:
             return f"{seeds}: nothing will say how much nets of equal settings differ"
