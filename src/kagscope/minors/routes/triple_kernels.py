@@ -29,7 +29,7 @@ def _row(x, y, u, base, lengths, roots, squares, sizes):  # type: ignore[no-unty
         size = base * lengths[c]
         sizes[c] = size * size
         squares[c] = size * size * square
-        roots[c] = size * np.sqrt(np.float32(square if square > FLOOR else FLOOR))  # to 1e-7: to draw by, and quick
+        roots[c] = size * np.sqrt(square if square > FLOOR else FLOOR)
 
 
 @njit(**KERNEL)
