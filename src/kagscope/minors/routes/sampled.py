@@ -169,6 +169,7 @@ class _Sample:
     def _draw(self) -> None:
         if (every := self.sets.every) is not None:
             self.every, self.sums = True, dict(zip(SUMS, every.tolist(), strict=True))
+            self.steps += self.sets.steps_of_every
             self.replicates = {name: np.full(REPLICATES, self.sums[name]) for name in SUMS[:4]}
             return
         names = [name for name in SUMS[:4] if name in self.task.wanted and name not in self.task.known]

@@ -174,12 +174,17 @@ class Sets:
 
     @property
     def every(self) -> FloatArray | None:
-        """(5,) sums over the whole list, where every row set of each of its sets is visited anyway; None elsewhere."""
-        if self.listed is None or not self.whole or self._few is None:
+        """(5,) sums over all column sets, where every row set of each of them is visited anyway; None elsewhere."""
+        if not self.whole or self._few is None:
             return None
         table = self._few[1]
         found = np.append(table[:4].sum(axis=1), table[4].max(initial=0.0))
         return found if np.isfinite(found).all() else None
+
+    @property
+    def steps_of_every(self) -> float:
+        """Minors that :attr:`every` looks at."""
+        return 0.0 if self._few is None else float(len(self._few[0]) * self.row_sets)
 
     def _codes(self, sets: IntArray) -> IntArray:
         """One number for each column set (P, k), whatever its order."""
@@ -193,6 +198,8 @@ class Sets:
             every = self.listed if len(self.listed) <= FEW else None
         else:
             every = row_subsets(n, self.k) if comb(n, self.k) <= FEW else None
+            if every is not None and self.allowed.size:
+                every = every[[bool(self.allowed[np.ix_(one, one)][~np.eye(self.k, dtype=bool)].all()) for one in every]]
         if every is None:
             return None
         codes = self._codes(every)
