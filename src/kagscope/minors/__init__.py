@@ -17,6 +17,7 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
     from kagscope.minors import enumeration_kernels, factored, factored_kernels
     from kagscope.minors.engine import minor_moments
     from kagscope.minors.rotations import rotation_ratio
+    from kagscope.minors.routes.enumeration import FEW_ROWS
     from kagscope.minors.rows import row_means
 
     kernels = (
@@ -38,6 +39,8 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
             factored.factored_minor_moments(J, J[:, :1].T, k, moments=wanted)
         row_means(J, k)
         minor_moments(J, k, method="sampled", rel_error=0.5)
+    many_rows = np.random.default_rng(0).normal(size=(FEW_ROWS + 1, 9))  # of fewer a pass for S1 alone does not pay
+    minor_moments(many_rows, 2, [Ball(1), Ball(2)], image_shape=(3, 3), moments=("s1", "s2"))
     for kind in ("pr", "max"):
         rotation_ratio(J, 2, kind, rotations=2)
 
