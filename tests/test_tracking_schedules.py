@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.tracking.overhead import Overhead, check_max_overhead
+from kagscope.tracking.probe import Probe
 from kagscope.tracking.schedule import AtSteps, EveryEpochs, EverySteps, Geometric, parse_schedule
 from tracked import PROBE, HandClock, make_tracker, small_net
 
@@ -194,3 +195,20 @@ def test_a_limit_out_of_range_is_refused(limit: Any) -> None:
         check_max_overhead(limit)
     with pytest.raises(InputError, match="max_overhead"):
         make_tracker(small_net(), max_overhead=limit)
+
+
+@pytest.mark.usefixtures("allowance")
+def test_the_first_measurement_says_what_one_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for the time of comparing it with itself, so that the next ones seemed to cost nothing."""
+    clock, observe = HandClock(), Probe.observe
+
+    def slowly(*given: Any, **options: Any) -> Any:
+        clock.advance(5.0)
+        return observe(*given, **options)
+
+    monkeypatch.setattr(Probe, "observe", slowly)
+    tracker = make_tracker(small_net(), every=1, clock=clock, max_overhead=0.1)
+    clock.advance(60.0)
+    assert not tracker.step(1)  # 5 seconds of measuring and twice 5 more are above 10% of 60
+    clock.advance(100.0)
+    assert tracker.step(2)

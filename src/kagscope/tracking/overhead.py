@@ -52,14 +52,15 @@ class Overhead:
         return self.limit is None or self.measuring + 2 * self.last <= max(self.limit * self.training, self.allowance)
 
     @contextlib.contextmanager
-    def measurement(self) -> Iterator[None]:
-        """Counts the time of the block as measuring."""
+    def measurement(self, *, goes_on: bool = False) -> Iterator[None]:
+        """Counts the time of the block as measuring; with ``goes_on`` it is part of the measurement before."""
         before = self._clock()
         try:
             yield
         finally:
-            self.last = self._clock() - before
-            self.measuring += self.last
+            took = self._clock() - before
+            self.last = took + (self.last if goes_on else 0.0)
+            self.measuring += took
 
 
 def check_max_overhead(limit: float | None) -> float | None:

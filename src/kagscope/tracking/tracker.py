@@ -293,15 +293,16 @@ class Tracker:
         return any(part.step == self._step for part in self._parts)
 
     @contextlib.contextmanager
-    def _measuring(self) -> Iterator[None]:
+    def _measuring(self, *, goes_on: bool = False) -> Iterator[None]:
         if any(tensor.is_cuda for tensor in self._model.parameters()):
             torch.cuda.synchronize()  # what still runs on the device is training, not measuring
-        with surroundings_kept(), self._overhead.measurement():  # Numba's OpenMP kernels set torch's threads, among others
+        # Numba's OpenMP kernels set torch's threads, among others
+        with surroundings_kept(), self._overhead.measurement(goes_on=goes_on):
             yield
 
     def _measure(self, state: State | None = None) -> None:
         """Measure the network (or take what was), keep it in the history, log it."""
-        with self._measuring():
+        with self._measuring(goes_on=state is not None):
             thinned = tuple(step for step in self._skipped if step != self._step)
             rows, layers = self._compare(state)
             part = Part(self._step, self._epoch, rows, self._session, self._since, thinned, layers)
