@@ -8,6 +8,7 @@ them so rarely that nobody meets them: they share its weight as they would be me
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import combinations
 from math import comb, exp, lgamma, log
 
 import numpy as np
@@ -199,7 +200,8 @@ class Sets:
         else:
             every = row_subsets(n, self.k) if comb(n, self.k) <= FEW else None
             if every is not None and self.allowed.size:
-                every = every[[bool(self.allowed[np.ix_(one, one)][~np.eye(self.k, dtype=bool)].all()) for one in every]]
+                pairs = combinations(every.T, 2)
+                every = every[np.all([self.allowed[first, second] for first, second in pairs], axis=0)]
         if every is None:
             return None
         codes = self._codes(every)
