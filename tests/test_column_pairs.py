@@ -64,6 +64,31 @@ def test_draws_are_unbiased_and_their_spread_is_the_error(kind: str, rows: int) 
         assert 0.8 < means.std(ddof=1) / np.sqrt((errors**2).mean()) < 1.2
 
 
+def test_cells_drawn_often_enough_stand_and_the_others_are_drawn_anew() -> None:
+    """Also in the histogram, whose slots begin and end elsewhere then."""
+    selections = [kag.Ball(9), kag.Ball(40)]
+    pairs, starts = list_subsets(selections, kag.columns.layout.make_layout(80, None, WHERE["positions"], None), 2).by_cell
+    own = PairDraws(matrix("heavy"), pairs, starts, True)
+    assert own.cells == 2
+    first = own.draw(np.array([2, 2]), [1], True)
+    both, fresh = own.draw(np.array([2, 5]), [7], True, first), own.draw(np.array([3, 5]), [7], True)
+    for cell, alone in ((0, first), (1, fresh)):
+        assert both.hist is not None and alone.hist is not None
+        assert (both.sums[:, cell] == alone.sums[:, cell]).all()
+        assert (both.spread[cell] == alone.spread[cell]).all()
+        assert (both.top[cell], both.complete[cell], both.alike[cell]) == (
+            alone.top[cell],
+            alone.complete[cell],
+            alone.alike[cell],
+        )
+        found, wanted = (
+            {one.first + slot: counts for slot, counts in enumerate(one.hist[cell].T.tolist()) if any(counts)}
+            for one in (both, alone)
+        )
+        assert found == wanted
+    assert both.steps > first.steps
+
+
 def test_adjacent_shells_add_with_their_covariance() -> None:
     J, shells = matrix("heavy"), [kag.Shell(0, 9), kag.Shell(9, 30), kag.Shell(30, 90)]
     values, errors = [], []

@@ -111,11 +111,8 @@ class _Estimate:
 
     def __init__(self, pairs: PairDraws, draws: Draws, member: NDArray[np.bool_], task: Task, s1: float | None) -> None:
         cells = np.flatnonzero(member)
-        by_cell, number, spread = (
-            draws.sums[:, cells],
-            draws.draws[cells],
-            np.concatenate([draws.spread[one] for one in cells], axis=1),
-        )
+        by_cell, number = draws.sums[:, cells], draws.draws[cells]
+        spread = np.concatenate([draws.spread[one] for one in cells], axis=1)
         s1_draws, s4_draws, entropy = by_cell.sum(axis=1)
         if s1 is not None:
             entropy = controlled(s1_draws, entropy, s1, spread[[0, 2]])
