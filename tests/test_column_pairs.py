@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kagscope as kag
-from kagscope.minors.pair_draws import PairDraws
+from kagscope.minors.pair_draws import Draws, PairDraws
 from kagscope.minors.subsets import list_subsets
 from kernel_cases import with_threads
 
@@ -64,6 +64,12 @@ def test_draws_are_unbiased_and_their_spread_is_the_error(kind: str, rows: int) 
         assert 0.8 < means.std(ddof=1) / np.sqrt((errors**2).mean()) < 1.2
 
 
+def _counts(found: Draws, cell: int) -> dict[int, list[float]]:
+    """Of the slots that are not empty."""
+    assert found.hist is not None
+    return {found.first + slot: counts for slot, counts in enumerate(found.hist[cell].T.tolist()) if any(counts)}
+
+
 def test_cells_drawn_often_enough_stand_and_the_others_are_drawn_anew() -> None:
     """Also in the histogram, whose slots begin and end elsewhere then."""
     selections = [kag.Ball(9), kag.Ball(40)]
@@ -73,7 +79,6 @@ def test_cells_drawn_often_enough_stand_and_the_others_are_drawn_anew() -> None:
     first = own.draw(np.array([2, 2]), [1], True)
     both, fresh = own.draw(np.array([2, 5]), [7], True, first), own.draw(np.array([3, 5]), [7], True)
     for cell, alone in ((0, first), (1, fresh)):
-        assert both.hist is not None and alone.hist is not None
         assert (both.sums[:, cell] == alone.sums[:, cell]).all()
         assert (both.spread[cell] == alone.spread[cell]).all()
         assert (both.top[cell], both.complete[cell], both.alike[cell]) == (
@@ -81,11 +86,7 @@ def test_cells_drawn_often_enough_stand_and_the_others_are_drawn_anew() -> None:
             alone.complete[cell],
             alone.alike[cell],
         )
-        found, wanted = (
-            {one.first + slot: counts for slot, counts in enumerate(one.hist[cell].T.tolist()) if any(counts)}
-            for one in (both, alone)
-        )
-        assert found == wanted
+        assert _counts(both, cell) == _counts(alone, cell)
     assert both.steps > first.steps
 
 
