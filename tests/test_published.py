@@ -80,7 +80,7 @@ def test_the_score_has_the_error_that_it_says() -> None:
     spread = found[:, 0].std(ddof=1)
     assert spread == pytest.approx(np.sqrt((found[:, 1] ** 2).mean()), rel=0.25)
     assert found[:, 0].mean() == pytest.approx(single, abs=5 * spread / np.sqrt(60))
-    with mock.patch("kagscope.minors.published._scores", side_effect=[(0.0, 0.0, x) for x in range(DRAWS)]):
+    with mock.patch("kagscope.minors.published._scores", return_value=np.array([(0.0, 0.0, x) for x in range(DRAWS)])):
         mean, error = drawn_rotation_ratio(J, 2, 200, 0)
     assert (mean[0], error[0]) == pytest.approx(((DRAWS - 1) / 2, sem(range(DRAWS))))
     sparse = np.zeros((2, 9, 40))

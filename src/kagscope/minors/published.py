@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ Array = NDArray[np.float64]
 
 ROTATIONS = 5
 LOST = 1e-8  # largest minor of a rotated matrix over the product of its columns' lengths below which it may be rounding
+FEW_ROWS = 256  # whose rotations may be kept
 DRAWS = 8  # times that minors and rotations are drawn for a standard error
 
 
@@ -47,8 +49,8 @@ def published_scores(J: MatrixLike, k: int = 2, samples: int = 500, seed: int = 
     k = check_k(k, m, n)
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
         raise InputError(f"samples={samples!r}, expected a number of minors, such as 500")
-    draws = _draw(m, n, k, samples, np.random.default_rng(check_seed(seed)))
-    found = np.array([_scores(one, draws) for one in normalise(matrices, k)[0]]).reshape(-1, 3)
+    draws = [_draw(m, n, k, samples, np.random.default_rng(check_seed(seed)))]
+    found = np.array([_scores(one, draws)[0] for one in normalise(matrices, k)[0]]).reshape(-1, 3)
     names = ("pr", "kl", "rr")
     if not batched:
         return dict(zip(names, found[0].tolist(), strict=True))
@@ -62,10 +64,8 @@ def drawn_rotation_ratio(J: Array, k: int, samples: int, seed: int) -> tuple[Arr
     J (B, m, n) float64; NaN where all minors of a draw are zero.
     """
     _, m, n = J.shape
-    rng = np.random.default_rng(seed)
-    scaled = normalise(J, k)[0]
-    draws = [_draw(m, n, k, samples, rng) for _ in range(DRAWS)]
-    found = np.array([[_scores(one, draw)[2] for draw in draws] for one in scaled]).reshape(-1, DRAWS)
+    draws = (_few_draws if m <= FEW_ROWS else _draws)(m, n, k, samples, seed)
+    found = np.array([_scores(one, draws)[:, 2] for one in normalise(J, k)[0]]).reshape(-1, DRAWS)
     return found.mean(axis=1), found.std(axis=1, ddof=1) / np.sqrt(DRAWS)
 
 
@@ -78,17 +78,36 @@ class _Draw(NamedTuple):
 
 
 def _draw(m: int, n: int, k: int, samples: int, rng: np.random.Generator) -> _Draw:
-    rows, columns = (np.argsort(rng.random((samples, size)), axis=1)[:, :k] for size in (m, n))
+    rows, columns = (_least(rng.random((samples, size)), k) for size in (m, n))
     return _Draw(rows, columns, random_orthogonal(m, ROTATIONS, rng))
 
 
-def _scores(J: Array, draw: _Draw) -> tuple[float, float, float]:
-    minors = Minors(J, draw.rows.shape[1]).of(draw.rows, draw.columns)
-    total = float(minors.sum())
-    if not total > 0:
-        return (np.nan,) * 3
-    p = minors[minors > 0] / total
-    return float(np.sqrt((p**2).sum())), float(np.log(minors.size) + (p * np.log(p)).sum()), _ratio(J, draw, float(minors.max()))
+def _least(values: Array, k: int) -> NDArray[np.int64]:
+    """(rows, k) where the k least of each row stand, the least first: as a sort of whole rows tells, in a tenth of the time."""
+    some = np.argpartition(values, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(some, np.argsort(np.take_along_axis(values, some, axis=1), axis=1), axis=1)
+
+
+def _draws(m: int, n: int, k: int, samples: int, seed: int) -> list[_Draw]:
+    rng = np.random.default_rng(seed)
+    return [_draw(m, n, k, samples, rng) for _ in range(DRAWS)]
+
+
+_few_draws = lru_cache(maxsize=8)(_draws)  # the layers of all networks of a study take the same
+
+
+def _scores(J: Array, draws: list[_Draw]) -> Array:
+    """(draws, 3) pr, kl and rr; NaN where every drawn minor is zero."""
+    every, found = Minors(J, draws[0].rows.shape[1]), np.full((len(draws), 3), np.nan)
+    for row, draw in zip(found, draws, strict=True):
+        minors = every.of(draw.rows, draw.columns)
+        total = float(minors.sum())
+        if total > 0:
+            p = minors[minors > 0] / total
+            row[0] = np.sqrt((p**2).sum())
+            row[1] = np.log(minors.size) + (p * np.log(p)).sum()
+            row[2] = _ratio(J, draw, float(minors.max()))
+    return found
 
 
 def _ratio(J: Array, draw: _Draw, largest: float) -> float:
