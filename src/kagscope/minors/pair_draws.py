@@ -308,11 +308,12 @@ def pair_volumes(
         gram = J.T @ J  # one array twice: half the products
         square = J * J if powers else np.zeros((0, 0))
         p22, p31 = square.T @ square, (square * J).T @ J if powers else square
-        p13 = np.ascontiguousarray(p31.T)
+    grams = [one.ravel() for one in (gram, p22, p31)]
+    diagonals = [np.diagonal(one).copy() for one in (gram, p22)]
     known, s4, rounding, hard = np.empty((2, len(pairs))), *np.zeros((2, len(pairs))), np.empty(len(pairs), dtype=np.bool_)
 
     def size(some: slice) -> None:
-        pair_sizes(gram, p22, p31, p13, pairs[some], known[:, some], s4[some], rounding[some], hard[some])
+        pair_sizes(*grams, *diagonals, pairs[some], *known[:, some], s4[some], rounding[some], hard[some])
 
     map_blocks(size, len(pairs), 1 << 16)
     again = np.flatnonzero(hard)

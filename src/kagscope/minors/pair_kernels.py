@@ -20,42 +20,67 @@ ONE = np.uint64(1)
 
 
 @nb.njit(**KERNEL)
-def pair_sizes(gram, p22, p31, p13, pairs, known, s4, rounding, hard):  # type: ignore[no-untyped-def]
-    """For column pairs (P, 2), q = sqrt(S2) and q ln q into ``known`` (2, P), and S4, by (power) Grams (MATH.md 4.1, 4.2).
+def _gather(matrix, diagonal, pairs, first, second, both):  # type: ignore[no-untyped-def]
+    """Entries of a flat (n * n) ``matrix`` at column pairs, and of its diagonal at the columns; unsigned, so none is checked."""
+    n = np.uint64(diagonal.size)
+    for p in range(both.size):
+        a, b = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
+        first[p], second[p], both[p] = diagonal[a], diagonal[b], matrix[a * n + b]
 
-    ``p13`` the transpose of ``p31``; (0, 0) for no S4. ``rounding`` (P,): by how much S4 may be off. ``hard`` (P,): where the
-    difference for S2 cancels, or leaves the range.
-    """
+
+@nb.njit(**KERNEL)
+def _gather_crosswise(matrix, n, pairs, left, right):  # type: ignore[no-untyped-def]
+    """Entries of a flat (n * n) ``matrix`` at column pairs a, b and at b, a."""
+    for p in range(left.size):
+        a, b = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
+        left[p], right[p] = matrix[a * n + b], matrix[b * n + a]
+
+
+@nb.njit(**KERNEL)
+def _squares(first, second, products, q, logs, hard):  # type: ignore[no-untyped-def]
+    """q = sqrt(S2) and q ln q, and where S2 cancels or leaves the range, from squared lengths and inner products."""
     prefer_wide_vectors()
-    n, powers = gram.shape[0], p22.shape[0] > 0
-    diagonal, quartic, found = np.empty(n), np.empty(n), np.empty((6, BLOCK))
-    for a in range(n):
-        diagonal[a] = gram[a, a]
-        quartic[a] = p22[a, a] if powers else 0.0
-    first, second, products, squares, left, right = found[0], found[1], found[2], found[3], found[4], found[5]
+    for p in range(q.size):
+        whole = first[p] * second[p]
+        s2 = whole - products[p] * products[p]
+        hard[p] = not (s2 >= CANCELS * whole) or not (whole > LEAST) or s2 == np.inf
+        root = np.sqrt(s2 if s2 > 0 else 0.0)
+        e, rest = split(root)
+        q[p] = root
+        logs[p] = root * fma(e, LN2, rest)
+
+
+@nb.njit(**KERNEL)
+def _quartics(first, second, squares, left, right, s4, rounding):  # type: ignore[no-untyped-def]
+    """S4, and by how much it may be off, from sums of products of fourth powers."""
+    prefer_wide_vectors()
+    for p in range(s4.size):
+        mixed = 4 * left[p] * right[p]
+        whole = first[p] * second[p] + 3 * squares[p] * squares[p]
+        s4[p] = whole - mixed if whole > mixed else 0.0
+        rounding[p] = EPSILON * (whole + abs(mixed))
+
+
+@nb.njit(**KERNEL)
+def pair_sizes(gram, p22, p31, diagonal, quartic, pairs, q, logs, s4, rounding, hard):  # type: ignore[no-untyped-def]
+    """For column pairs (P, 2), q = sqrt(S2) and q ln q into ``q`` and ``logs``, and S4, by (power) Grams (MATH.md 4.1, 4.2).
+
+    ``gram``, ``p22``, ``p31`` flat (n * n), with the diagonals of the first two; (0,) for no S4. ``rounding`` (P,): by how much
+    S4 may be off. ``hard`` (P,): where the difference for S2 cancels, or leaves the range. Each step is a loop of its own over
+    few arrays: LLVM makes no vectors of one over many, since any two of them might overlap.
+    """
+    found = np.empty((5, BLOCK))
     for start in range(0, len(pairs), BLOCK):
-        count = min(BLOCK, len(pairs) - start)
-        for p in range(count):
-            a, b = pairs[start + p, 0], pairs[start + p, 1]
-            first[p], second[p], products[p] = diagonal[a], diagonal[b], gram[a, b]
-        for p in range(count):
-            whole = first[p] * second[p]
-            s2 = whole - products[p] * products[p]
-            hard[start + p] = not (s2 >= CANCELS * whole) or not (whole > LEAST) or s2 == np.inf
-            q = np.sqrt(s2 if s2 > 0 else 0.0)
-            e, rest = split(q)
-            known[0, start + p] = q
-            known[1, start + p] = q * fma(e, LN2, rest)
-        if powers:
-            for p in range(count):
-                a, b = pairs[start + p, 0], pairs[start + p, 1]
-                first[p], second[p], squares[p] = quartic[a], quartic[b], p22[a, b]
-                left[p], right[p] = p31[a, b], p13[a, b]
-            for p in range(count):
-                mixed = 4 * left[p] * right[p]
-                whole = first[p] * second[p] + 3 * squares[p] * squares[p]
-                s4[start + p] = whole - mixed if whole > mixed else 0.0
-                rounding[start + p] = EPSILON * (whole + abs(mixed))
+        end = min(start + BLOCK, len(pairs))
+        some, count = pairs[start:end], end - start
+        first, second, both = found[0, :count], found[1, :count], found[2, :count]
+        _gather(gram, diagonal, some, first, second, both)
+        _squares(first, second, both, q[start:end], logs[start:end], hard[start:end])
+        if p22.size > 0:
+            left, right = found[3, :count], found[4, :count]
+            _gather(p22, quartic, some, first, second, both)
+            _gather_crosswise(p31, np.uint64(diagonal.size), some, left, right)
+            _quartics(first, second, both, left, right, s4[start:end], rounding[start:end])
 
 
 @nb.njit(**KERNEL)
