@@ -12,14 +12,17 @@ CARRIED = 16.0  # draws that carry the variance of a sum: with fewer, its error 
 
 def carried(draws: FloatArray) -> float:
     """How many of some draws carry the variance of their mean: (sum of d^2)^2 / sum of d^4 of their deviations d."""
-    if not draws.size:
-        return np.inf
-    deviation = draws - draws.mean()
-    largest = np.abs(deviation).max()
-    if largest <= 1e-12 * np.abs(draws).max():
-        return np.inf
-    squares = (deviation / largest) ** 2
-    return float(squares.sum() ** 2 / (squares**2).sum())
+    return float(carried_each(draws.reshape(1, -1), np.ones((1, draws.size), dtype=bool))[0])
+
+
+def carried_each(draws: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
+    """(S,) as :func:`carried`, of those of the draws (S, D) in each row that are ``inside``; infinite where none varies."""
+    mean = np.where(inside, draws, 0.0).sum(axis=1, keepdims=True) / np.maximum(inside.sum(axis=1, keepdims=True), 1)
+    deviation, sizes = np.abs(np.where(inside, draws - mean, 0.0)), np.abs(np.where(inside, draws, 0.0))
+    largest = deviation.max(axis=1, initial=0.0)
+    varies = largest > 1e-12 * sizes.max(axis=1, initial=0.0)
+    squares = (deviation / np.where(varies, largest, 1.0)[:, None]) ** 2
+    return np.asarray(np.where(varies, squares.sum(axis=1) ** 2 / np.maximum((squares**2).sum(axis=1), 1e-300), np.inf))
 
 
 def controlled(s1: FloatArray, entropy: FloatArray, known: float, draws: FloatArray | None = None) -> FloatArray:

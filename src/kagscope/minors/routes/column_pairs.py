@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from kagscope.minors.moments import REPLICATES, SUMS
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.pair_draws import GROUPS, Draws, PairDraws
 from kagscope.minors.plan import BYTES_A_SUBSET
-from kagscope.minors.replicates import CARRIED, carried, controlled
+from kagscope.minors.replicates import CARRIED, carried_each, controlled
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.enumeration import in_passes
 from kagscope.minors.scaling import nonzero_rows
@@ -96,65 +97,116 @@ def _passes(tasks: list[Task]) -> Iterator[list[int]]:
     yield from ([index] for index in range(len(tasks)) if index not in whole)
 
 
-class _Estimate:
-    """What is known of one selection of one matrix: sums, their replicates, and whether that is enough.
+class _Estimate(NamedTuple):
+    """What is known of one selection of one matrix.
 
     Attributes:
         sums, replicates: by name, normalised.
         unknown: names of what has an error that is not known; "top" where it is a lower bound.
         converged: whether the error of everything wanted is small enough.
-        needed: (cells,) draws of each replicate that would make it so.
         complete: whether every pair was visited, so that nothing is left to chance.
         first, groups: (GROUPS, bins) independent estimates of the counts of minors that are not zero, from slot ``first`` on.
         steps: minors looked at.
     """
 
-    def __init__(self, pairs: PairDraws, draws: Draws, member: NDArray[np.bool_], task: Task, s1: float | None) -> None:
-        cells = np.flatnonzero(member)
-        by_cell, number = draws.sums[:, cells], draws.draws[cells]
-        spread = np.concatenate([draws.spread[one] for one in cells], axis=1)
-        s1_draws, s4_draws, entropy = by_cell.sum(axis=1)
-        if s1 is not None:
-            entropy = controlled(s1_draws, entropy, s1, spread[[0, 2]])
-        s4_draws = s4_draws + pairs.s4[cells].sum()
-        self.replicates = {"s1": s1_draws, "s4": s4_draws, "entropy": entropy}
-        self.sums = {name: float(values.mean()) for name, values in self.replicates.items()}
-        self.sums |= {"s2": float(pairs.s2[cells].sum()), "top": float(draws.top[cells].max(initial=0.0))}
-        self.steps = draws.steps
-        self.complete = bool(draws.complete[cells].all())
-        self.unknown = set() if self.complete else {"top"}
-        self.needed, self.converged = np.zeros(len(member)), True
-        alike = bool(draws.alike[cells].any())
-        deviations = by_cell - by_cell.mean(axis=2, keepdims=True)
-        covariances = np.matmul(deviations.swapaxes(0, 1), deviations.transpose(1, 2, 0)) / (REPLICATES - 1)
-        for name, mix in self._criteria(task, s1):
-            sizes = np.sqrt(np.maximum(covariances @ mix @ mix, 0.0) * number)
-            self.needed[cells] = np.maximum(self.needed[cells], sizes * sizes.sum() / REPLICATES)
-            self.converged &= float((sizes**2 / number).sum()) <= SHORT * REPLICATES
-            if alike or carried(mix @ spread) < CARRIED:
-                self.unknown.add(name)
-                self.needed[cells] = np.maximum(self.needed[cells], 4 * number)
-                self.converged = False
-        self.first, self.groups = 0, np.zeros((GROUPS, 0))
-        if draws.hist is not None:
-            whole = draws.hist[cells].sum(axis=0)
-            used = np.flatnonzero(whole.any(axis=0))
-            if used.size:
-                self.first, self.groups = draws.first + int(used[0]), whole[:, used[0] : used[-1] + 1].copy()
+    sums: dict[str, float]
+    replicates: dict[str, FloatArray]
+    unknown: set[str]
+    converged: bool
+    complete: bool
+    first: int
+    groups: FloatArray
+    steps: float
 
-    def _criteria(self, task: Task, s1: float | None) -> Iterator[tuple[str, FloatArray]]:
-        """For each sum wanted, its name and what to mix S1, S4 and entropy with so that a standard error of 1 is enough."""
-        total, wanted = self.sums["s1"] if s1 is None else s1, task.wanted - set(task.known)
-        if not total > LEAST:  # or it is found again on a scale of its own
-            return
-        if s1 is None and (wanted & ({"s1"} | NEED_S1)):
-            yield "s1", np.array([1.0 / total, 0, 0]) / task.rel_error
-        if "s4" in wanted and self.sums["s4"] > LEAST:
-            yield "s4", np.array([0, 1.0 / self.sums["s4"], 0]) / (S4_FACTOR * task.rel_error)
-        if "entropy" in wanted:
-            slope = self.sums["entropy"] / total + 1  # of KL; where S1 is known nearly the same makes up for its miss
-            nats = max(task.rel_error, min(KL_FACTOR * task.rel_error, KL_NATS))
-            yield "entropy", np.array([-slope / total, 0, 1.0 / total]) / nats
+
+class _Stage:
+    """What one stage of draws tells of all selections of one matrix, in the order of ``tasks``.
+
+    Attributes:
+        sums: (3, selections) of S1, S4, entropy.
+        replicates: (3, selections, REPLICATES) of these.
+        unknown: (3, selections) whether the error of one that is wanted is not known.
+        converged: (selections,) whether all errors are small enough.
+        needed: (cells,) draws of each replicate that would make them so.
+    """
+
+    def __init__(self, pairs: PairDraws, draws: Draws, member: NDArray[np.bool_], tasks: list[Task], number: int) -> None:
+        self.pairs, self.draws, self.tasks, self.inside = pairs, draws, tasks, member.T
+        known = [float(task.known["s1"][number]) if "s1" in task.known else None for task in tasks]
+        spread = np.concatenate(draws.spread, axis=1)
+        within = np.repeat(self.inside, [one.shape[1] for one in draws.spread], axis=1)  # (selections, draws)
+        self.replicates = np.stack([draws.sums[:, cells].sum(axis=1) for cells in self.inside], axis=1)
+        for place, s1 in enumerate(known):
+            if s1 is not None:
+                own = spread[[0, 2]][:, within[place]]
+                self.replicates[2, place] = controlled(self.replicates[0, place], self.replicates[2, place], s1, own)
+        self.replicates[1] += np.array([pairs.s4[cells].sum() for cells in self.inside])[:, None]
+        self.sums = self.replicates.mean(axis=2)
+        self.unknown = np.zeros((3, len(tasks)), dtype=bool)
+        alike = (self.inside & draws.alike).any(axis=1)
+        deviations = draws.sums - draws.sums.mean(axis=2, keepdims=True)
+        covariances = np.matmul(deviations.swapaxes(0, 1), deviations.transpose(1, 2, 0)) / (REPLICATES - 1)
+        needed, self.converged = np.zeros(self.inside.shape), np.ones(len(tasks), dtype=bool)
+        for row, mix, asked in self._criteria(known):
+            variances = np.maximum(np.einsum("cij,si,sj->sc", covariances, mix, mix), 0.0)
+            sizes = np.where(self.inside, np.sqrt(variances * draws.draws), 0.0)
+            uncertain = asked & (alike | (carried_each(mix @ spread, within) < CARRIED))
+            needed = np.maximum(needed, sizes * sizes.sum(axis=1, keepdims=True) / REPLICATES)
+            needed = np.maximum(needed, np.where(uncertain[:, None] & self.inside, 4 * draws.draws, 0))
+            self.converged &= ((sizes**2 / draws.draws).sum(axis=1) <= SHORT * REPLICATES) & ~uncertain
+            self.unknown[row] |= uncertain
+        self.needed = needed.max(axis=0)
+
+    def _criteria(self, known: list[float | None]) -> Iterator[tuple[int, FloatArray, NDArray[np.bool_]]]:
+        """For each sum: its row, (selections, 3) what to mix the sums with so that a standard error of 1 is enough, and where it
+        is asked for; zeros elsewhere.
+        """
+        totals = np.array([own if one is None else one for one, own in zip(known, self.sums[0], strict=True)])
+        rel_error = np.array([task.rel_error for task in self.tasks])
+        wanted = [task.wanted - set(task.known) for task in self.tasks]
+        there = totals > LEAST  # or it is found again on a scale of its own
+        asked = {
+            "s1": [one is None and bool(names & ({"s1"} | NEED_S1)) for one, names in zip(known, wanted, strict=True)],
+            "s4": ["s4" in names for names in wanted] & (self.sums[1] > LEAST),
+            "entropy": ["entropy" in names for names in wanted],
+        }
+        slope = self.sums[2] / np.where(there, totals, 1.0) + 1  # of KL; where S1 is known nearly the same makes up for its miss
+        nats = np.maximum(rel_error, np.minimum(KL_FACTOR * rel_error, KL_NATS))
+        nothing = np.zeros(len(self.tasks))
+        mixes = {
+            "s1": (totals, rel_error, [nothing + 1, nothing, nothing]),
+            "s4": (self.sums[1], S4_FACTOR * rel_error, [nothing, nothing + 1, nothing]),
+            "entropy": (totals, nats, [-slope, nothing, nothing + 1]),
+        }
+        for name, row in ROWS.items():
+            here = there & asked[name]
+            over, error, mix = mixes[name]
+            if here.any():
+                yield row, np.where(here, np.array(mix) / (np.where(here, over, 1.0) * error), 0.0).T, here
+
+    def estimates(self) -> list[_Estimate]:
+        """Of each selection."""
+        names, found = list(ROWS), []
+        for place, cells in enumerate(self.inside):
+            complete = bool(self.draws.complete[cells].all())
+            unknown = {name for name in names if self.unknown[ROWS[name], place]} | (set() if complete else {"top"})
+            sums = {name: float(self.sums[row, place]) for name, row in ROWS.items()}
+            sums |= {"s2": float(self.pairs.s2[cells].sum()), "top": float(self.draws.top[cells].max(initial=0.0))}
+            first, groups = self._histogram(cells)
+            replicates = {name: self.replicates[row, place] for name, row in ROWS.items()}
+            found.append(
+                _Estimate(sums, replicates, unknown, bool(self.converged[place]), complete, first, groups, self.draws.steps)
+            )
+        return found
+
+    def _histogram(self, cells: NDArray[np.bool_]) -> tuple[int, FloatArray]:
+        if self.draws.hist is None:
+            return 0, np.zeros((GROUPS, 0))
+        whole = self.draws.hist[cells].sum(axis=0)
+        used = np.flatnonzero(whole.any(axis=0))
+        if not used.size:
+            return 0, np.zeros((GROUPS, 0))
+        return self.draws.first + int(used[0]), whole[:, used[0] : used[-1] + 1].copy()
 
 
 class _Stages:
@@ -166,7 +218,6 @@ class _Stages:
 
     def __init__(self, tasks: list[Task], number: int) -> None:
         task = tasks[0]
-        self.tasks, self.number = tasks, number
         inside = task.inside
         subsets = cached_subsets(tuple(one.chosen for one in tasks), task.layout, 2)
         columns = task.chosen.columns(task.layout)
@@ -180,8 +231,8 @@ class _Stages:
         draws, found = np.full(self.pairs.cells, FIRST), None
         for stage in range(STAGES):
             found = self.pairs.draw(draws, [task.seed, stage], "histogram" in wanted, found)
-            self.estimates = [self._estimate(found, place) for place in range(len(tasks))]
-            asked = np.max([one.needed for one in self.estimates], axis=0)
+            told = _Stage(self.pairs, found, self.member, tasks, number)
+            asked = told.needed
             enough = asked * ENOUGH <= draws if stage == 0 else asked <= SHORT * draws
             if enough.all():
                 break
@@ -193,11 +244,7 @@ class _Stages:
             if stage and (needed <= draws).all():
                 break
             draws = needed
-
-    def _estimate(self, found: Draws, place: int) -> _Estimate:
-        task = self.tasks[place]
-        s1 = float(task.known["s1"][self.number]) if "s1" in task.known else None
-        return _Estimate(self.pairs, found, self.member[:, place], task, s1)
+        self.estimates = told.estimates()
 
 
 def _histogram(ones: list[_Estimate], task: Task) -> Bins:
