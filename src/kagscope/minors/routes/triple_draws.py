@@ -12,7 +12,7 @@ from kagscope.columns.selections import Selection
 from kagscope.minors._numba import SLOTS
 from kagscope.minors.moments import GROUPS, REPLICATES
 from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
-from kagscope.minors.routes.triple_kernels import count_triples, find_thirds, sum_rows, sum_volumes
+from kagscope.minors.routes.triple_kernels import add_up, count_triples, find_thirds, sum_rows, sum_volumes
 from kagscope.minors.subsets import pair_codes, remember
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 
@@ -128,11 +128,8 @@ class Volumes:
         self.sums, self.counts = parts.sum(axis=0)[:-1], cells.counts[:-1].sum(axis=1, dtype=np.int64)
         totals = np.stack([self.sums[:, 0], self.sums[:, 3], self.counts])
         self._shares = 1.0 / 3.0 / np.where(totals > 0, totals, np.inf)
-        self._running = found[0, :-1]  # in place: there are no larger arrays
-        self._running *= self._shares[0, :, None]
-        for share, part in ((self._shares[1], found[1, :-1]), (self._shares[2], cells.counts[:-1])):
-            self._running += share[:, None] * part
-        np.cumsum(self._running, axis=1, out=self._running)
+        add_up(found[:, :-1], cells.counts[:-1], self._shares)
+        self._running = found[0, :-1]
         self.whole = m * (m - 1) * (m - 2) // 6 <= WHOLE
         self.work_of_draw = m * (m - 1) * (m - 2) / 6 if self.whole else 3.0 * m * ROW_DRAWS
 

@@ -44,18 +44,18 @@ def times_logarithm(x, found):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _places(table, first, second, cells):  # type: ignore[no-untyped-def]
-    """Cells of triples by the classes of their second and third pair."""
-    kinds = table.shape[0]
-    flat = table.reshape(kinds * kinds)
+    """Cells of triples by the classes of their second and third pair; unsigned, so that no place is checked."""
+    kinds = np.uint64(table.shape[0])
+    flat = table.reshape(table.size)
     for c in range(cells.size):
-        cells[c] = flat[first[c] * kinds + second[c]]
+        cells[c] = flat[np.uint64(first[c]) * kinds + np.uint64(second[c])]
 
 
 @njit(**KERNEL)
 def _scatter(cells, roots, logs, squares, sizes, local):  # type: ignore[no-untyped-def]
     """Five sums by cell; two copies in turn, since an addition waits for the one before it in the same place."""
     for c in range(cells.size):
-        one = local[c & 1, cells[c]]
+        one = local[c & 1, np.uint64(cells[c])]
         one[0] += roots[c]
         one[1] += logs[c]
         one[2] += squares[c]
@@ -90,6 +90,16 @@ def sum_volumes(cosines, lengths, classes, table, a0, a1, volumes, sums):  # typ
                     for power in range(5):
                         sums[cell, power] += local[0, cell, power] + local[1, cell, power]
             pair += 1
+
+
+@njit(**KERNEL)
+def add_up(volumes, counts, shares):  # type: ignore[no-untyped-def]
+    """Running totals over the pairs of each cell, in place of ``volumes[0]``: of p v + q v^4 + r count, as find_thirds has it."""
+    for cell in range(volumes.shape[1]):
+        total, p, q, r = 0.0, shares[0, cell], shares[1, cell], shares[2, cell]
+        for pair in range(volumes.shape[2]):
+            total += p * volumes[0, cell, pair] + q * volumes[1, cell, pair] + r * counts[cell, pair]
+            volumes[0, cell, pair] = total
 
 
 @njit(**KERNEL)
