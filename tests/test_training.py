@@ -22,6 +22,7 @@ from kagscope.data import Dataset, load
 from kagscope.loading.fitting import load_into
 from kagscope.training import Augmentation, TrainedNetwork, TrainingSettings, train
 from kagscope.training.models import ACTIVATIONS, mlp
+from kagscope.training.optimizers import optimizer
 from kagscope.training.settings import geometric_steps
 from kagscope.training.stacked import StackedMLP
 
@@ -80,6 +81,26 @@ def test_training_is_what_the_textbook_loop_does() -> None:
         torch.testing.assert_close(network.final[name], tensor, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("rmsprop", torch.optim.RMSprop)],
+)
+def test_a_step_is_that_of_torch(name: str, kind: Any) -> None:
+    momentum: dict[str, Any] = {"momentum": 0.5} if name in ("sgd", "rmsprop") else {}
+    setting = TrainingSettings((3,), optimizer=name, learning_rate=0.01, weight_decay=0.1, **momentum)
+    blocks = [torch.arange(6.0).view(2, 3) for _ in range(2)]
+    chosen: list[torch.optim.Optimizer] = [
+        optimizer(setting, blocks[0]),
+        kind([blocks[1]], lr=0.01, weight_decay=0.1, **momentum),
+    ]
+    with torch.no_grad():
+        for step in range(3):
+            for block, one in zip(blocks, chosen, strict=True):
+                block.grad = torch.full((2, 3), 1.0 - step)
+                one.step()
+    torch.testing.assert_close(*blocks, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("augmentation", [None, Augmentation()], ids=["standard", "augmented"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_seed_does_not_feel_the_others(activation: str, augmentation: Augmentation | None) -> None:
@@ -107,6 +128,7 @@ FRESH = """
 import sys; sys.path[:0] = [{src!r}, {tests!r}]
 from test_training import *
 print(digest(train(load("digits"), TrainingSettings((33, 17), epochs=2, batch_size=37, augmentation=Augmentation()), [1])[0]))
+assert not {{"torch._dynamo", "sympy"}} & set(sys.modules)  # which take 1.5 s to import
 """
 
 

@@ -22,6 +22,7 @@ from kagscope.steering.penalty import DRAWN, GeometryPenalty
 from kagscope.training.augmentation import Warper, draw_maps
 from kagscope.training.first_layer import DONORS, OF_DONORS, started_from
 from kagscope.training.models import check_seed
+from kagscope.training.optimizers import optimizer
 from kagscope.training.settings import TrainingSettings
 from kagscope.training.stacked import Batch, Stacked, StackedMLP, StackedModules
 
@@ -174,7 +175,7 @@ class _Run:
 
     def run(self) -> list[TrainedNetwork]:
         keep = set(self.settings.checkpoint_steps(self.n_images))
-        optimizer = self._optimizer()
+        chosen = optimizer(self.settings, self.nets.parameters)  # one for all: a number's step depends on its own gradients only
         self.nets.parameters.grad = self.nets.gradients
         self._keep(0)
         step = 0
@@ -187,7 +188,7 @@ class _Run:
                     for s in range(len(self.seeds)):
                         for gradient in self.nets.gradient_parts(s)[:2]:
                             gradient.zero_()
-                optimizer.step()
+                chosen.step()
                 if step in keep:
                     self._keep(step)
             if step not in keep:
@@ -226,20 +227,6 @@ class _Run:
                     f"training diverged at step {step} of seed {self.seeds[s]}: {error}; "
                     f"choose a penalty weight nearer to 0 than {penalty.weight:g}, or a lower learning_rate"
                 ) from None
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        """One for all networks: what it does to a number depends on that number's own gradients only."""
-        given: dict[str, Any] = {"lr": self.settings.learning_rate, "weight_decay": self.settings.weight_decay}
-        block = [self.nets.parameters]
-        match self.settings.optimizer:
-            case "adam":
-                return torch.optim.Adam(block, fused=True, **given)
-            case "adamw":
-                return torch.optim.AdamW(block, fused=True, **given)
-            case "sgd":
-                return torch.optim.SGD(block, momentum=self.settings.momentum, fused=True, **given)
-            case _:
-                return torch.optim.RMSprop(block, momentum=self.settings.momentum, **given)
 
     def _batches(self) -> Iterator[Batch]:
         """Fill and yield the workspace for each batch of one epoch, every seed in its own order."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
-from kagscope.training.models import ACTIVATIONS, check_activation, check_init, check_seed, draw_weights, layer_sizes
+from kagscope.training.models import ACTIVATIONS, allocate, check_activation, check_init, check_seed, draw_weights, layer_sizes
 
 SIDE = 4  # patches along a side of the image
 TOKENS = SIDE**2
@@ -103,7 +103,7 @@ def vit(
     generator = torch.Generator().manual_seed(check_seed(seed))
     with torch.device("meta"):  # draws nothing
         model = ViT(image_shape, hidden, n_classes, activation)
-    model.to_empty(device="cpu")
+    allocate(model)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear):

@@ -1,0 +1,33 @@
+"""Optimisers of ``torch.optim``, without what only ``torch.compile`` needs."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kagscope.training.settings import TrainingSettings
+
+
+def optimizer(settings: TrainingSettings, parameters: Tensor) -> Optimizer:
+    """The optimiser that the settings name, of one block of parameters; its steps are made under ``torch.no_grad``."""
+    given: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    kind: type[Optimizer]
+    match settings.optimizer:
+        case "adam":
+            kind, given = torch.optim.Adam, given | {"fused": True}
+        case "adamw":
+            kind, given = torch.optim.AdamW, given | {"fused": True}
+        case "sgd":
+            kind, given = torch.optim.SGD, given | {"momentum": settings.momentum, "fused": True}
+        case _:
+            kind, given = torch.optim.RMSprop, given | {"momentum": settings.momentum}
+    return _plain(kind)([parameters], **given)
+
+
+def _plain(kind: type[Optimizer]) -> type[Optimizer]:
+    """``kind`` without the wrappers of its methods, which import ``torch._dynamo``: 1.5 s of each process that trains."""
+    return type(kind.__name__, (kind,), {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "step")})
