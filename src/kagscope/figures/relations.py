@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import PITCH, plot_correlations
@@ -156,4 +156,5 @@ def _describe(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, 
             return said.replace("-", "−")
     if n < 3 or points["geometry"].nunique() < 2 or points[outcome].nunique() < 2:
         return f"n = {n}"
-    return f"ρ = {stats.spearmanr(points['geometry'], points[outcome]).statistic:z.2f}, n = {n}".replace("-", "−")
+    rho = np.corrcoef(points[["geometry", outcome]].rank().T)[0, 1]  # Spearman's
+    return f"ρ = {rho:z.2f}, n = {n}".replace("-", "−")

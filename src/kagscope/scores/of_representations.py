@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
-from scipy.spatial.distance import pdist, squareform
 
 from kagscope.base.errors import InputError
 from kagscope.base.reasons import CONSTANT_ACTIVATIONS, FEW_ACTIVATIONS
@@ -111,6 +110,8 @@ def intrinsic_dimension(activations: Float[np.ndarray, "N m"]) -> float:
     Points at distance zero from another are counted once. NaN when fewer than 10 distinct points remain or none has two
     neighbours apart.
     """
+    from scipy.spatial.distance import pdist, squareform  # takes 0.4 s to load
+
     distinct = np.unique(_scaled(np.asarray(activations, dtype=np.float64)), axis=0)
     if len(distinct) < 10:
         return float("nan")

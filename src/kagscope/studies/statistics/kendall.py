@@ -6,7 +6,7 @@ from itertools import permutations, product
 from math import factorial
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 
 from kagscope.studies.statistics.permutation import ENUMERATED, draw_count
 from kagscope.studies.statistics.student import Array, Estimate, t_interval
@@ -65,7 +65,7 @@ def mean_tau(scores: Array, pairs: Array, levels: int) -> tuple[Array, Array, Ar
     some = np.maximum(n, 1)
     tau = np.where(n > 0, np.nansum(each, axis=1) / some, np.nan)
     series = np.maximum(pairs.sum(axis=1) / (levels * (levels - 1) / 2), 1.0)
-    c = stats.norm.isf(0.025) ** 2 * 2 / (levels * series)
+    c = ndtri(0.025) ** 2 * 2 / (levels * series)
     reach = np.sqrt(c * np.maximum(1 + c - tau**2, 0.0))
     low, high = (tau - reach) / (1 + c), (tau + reach) / (1 + c)
     spread = np.sqrt(np.nansum((each - tau[:, None]) ** 2, axis=1) / np.maximum(n - 1, 1))

@@ -49,8 +49,6 @@ def _fit(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
 
 
 def _fit_rest(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
-    from statsmodels.regression.linear_model import OLS
-
     groups = np.unique(group).size
     if groups == len(y) or groups < 2:
         return _plain(y, X, f"least squares: no two nets share the {name}" if groups > 1 else f"least squares: one {name}")
@@ -59,6 +57,8 @@ def _fit_rest(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
         return mixed
     if mixed == SINGULAR:
         return _plain(y, X, f"least squares: MixedLM finds no variance between {groups} {name}s")
+    from statsmodels.regression.linear_model import OLS  # takes a second to load
+
     robust = OLS(y, X).fit(cov_type="cluster", cov_kwds={"groups": group})
     freedom = np.full(X.shape[1], groups - 1.0)
     with np.errstate(invalid="ignore"):  # of variances that round to less than 0
@@ -67,12 +67,10 @@ def _fit_rest(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
 
 
 def _plain(y: Array, X: Array, test: str) -> Fit:
-    from statsmodels.regression.linear_model import OLS
-
-    fitted = OLS(y, X).fit()
-    with np.errstate(invalid="ignore"):  # of variances that round to less than 0
-        errors = fitted.bse
-    return fitted.params, errors, np.full(X.shape[1], float(len(y) - X.shape[1])), test
+    inverse, freedom = np.linalg.pinv(X), float(len(y) - X.shape[1])
+    effects = inverse @ y
+    errors = np.linalg.norm(inverse, axis=1) * np.linalg.norm(y - X @ effects) / freedom**0.5
+    return effects, errors, np.full(X.shape[1], freedom), test
 
 
 def _mixed(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
