@@ -81,6 +81,20 @@ def test_curve_bins_that_a_run_lacks_count_as_zero() -> None:
     assert found["stage"].tolist() == ["trained", "trained"]
 
 
+def test_curves_are_of_the_beginning_and_the_end() -> None:
+    base = {"width": 8, "training": "standard", "layer": "hidden1", "k": 2, "selection": "all", "curve": "zipf", "seed": 0}
+    rows = [base | {"run": "a", "step": step, "x": 1.0, "y": step + 1.0} for step in (0, 3, 5)]
+    found = means.curve_means(pd.DataFrame(rows))
+    assert found[["stage", "y"]].astype({"stage": str}).to_numpy().tolist() == [["initial", 1.0], ["trained", 6.0]]
+
+
+def test_rows_of_groups_come_in_order() -> None:
+    table = pd.DataFrame({"a": ["y", "x", "y", "x"], "b": pd.Categorical(list("pqpp"))})
+    found = [(key, rows.tolist()) for key, rows in means.group_rows(table, ["a", "b"])]
+    assert found == [(("y", "p"), [0, 2]), (("x", "q"), [1]), (("x", "p"), [3])]
+    assert not list(means.group_rows(table.iloc[:0], ["a"]))
+
+
 @pytest.mark.parametrize(
     ("name", "parsed"),
     [

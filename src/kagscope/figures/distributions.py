@@ -186,7 +186,7 @@ def _select(
     curves: pd.DataFrame, curve: str, layer: str | None, k: int, width: int | None, selection: str
 ) -> tuple[pd.DataFrame, int, str]:
     table = select(curve_means(curves), curve=curve, k=k, selection=selection)
-    table = table[(table["stage"] != "between") & table["y"].notna()]
+    table = table[table["y"].notna()]
     if table.empty:
         raise NothingToPlot(f"no {curve} curves with k = {k} for selection {selection}: not measured, or too many minors to see")
     width = width if width is not None else widths_of(table)[-1]
@@ -277,7 +277,6 @@ def _grid(
 ) -> Figure:
     means = curve_means(curves)
     table = select(means, curve=curve)
-    table = table[table["stage"] != "between"]
     if table.empty:
         raise NothingToPlot(f"no {curve} curves were recorded")
     width, settings, layers = widths_of(table)[-1], Settings.of(table), layers_of(table)

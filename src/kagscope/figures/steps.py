@@ -131,7 +131,7 @@ def figure_dynamics(
     """Scores and accuracy against the step as an axis of the study varies; means over runs with 95% intervals of Student's t.
 
     Args:
-        results: the ``results`` table of a study.
+        results: the ``results`` table of a study, or :func:`~kagscope.figures.study.net_means` of it.
         runs: its runs table.
         by: column of ``runs``: a line for each value, at most eight of them, evenly chosen.
         along: column of ``runs``: a column of panels for its first, middle and last value; None for one column.
@@ -141,7 +141,8 @@ def figure_dynamics(
     Raises:
         NothingToPlot: nothing was measured at four steps or more.
     """
-    nets = net_means(results[results["score"].isin([one.score for one in SCORES]) & (results["selection"] == "all")])
+    chosen = results["score"].isin([one.score for one in (*SCORES, ACCURACY)]) & (results["selection"] == "all")
+    nets = net_means(results[chosen])
     if (steps := nets["step"].nunique()) < FEWEST_STEPS:
         raise NothingToPlot(f"measured at {steps} steps; a curve along training needs {FEWEST_STEPS}")
     axes = {name: f"axis_{name}" for name in (by, along) if name is not None}

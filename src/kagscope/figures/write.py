@@ -122,8 +122,8 @@ def write_figures(
     """Draw every figure that the tables allow and write it.
 
     Args:
-        results: the ``results`` table of :mod:`kagscope.tables.schema`.
-        curves: the ``curves`` table.
+        results: the ``results`` table of :mod:`kagscope.tables.schema`, or means of it (:mod:`kagscope.figures.study`).
+        curves: the ``curves`` table, or :func:`~kagscope.tables.means.curve_means` of it.
         folder: made where it does not exist.
         image_shape: of the images in pixels, (H, W) or (C, H, W).
         progress: called with each figure's name before it is drawn.

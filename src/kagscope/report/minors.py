@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.report.numbers import clean, groups
-from kagscope.tables.means import curve_means
+from kagscope.report.numbers import clean
+from kagscope.tables.means import curve_means, group_rows
 
 CURVE_POINTS = 160  # points kept of a Zipf curve, evenly spaced in rank and in its logarithm
 BINS_PER_OCTAVE = 8
@@ -18,23 +18,24 @@ NEGLIGIBLE = 1e-5  # of the minors lie in the bins that are left out on the left
 def pack_curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
     """Means over runs; a histogram as ``first``, its first bin, ``y`` of it and every bin after it, ``zeros`` and ``below``."""
     means = curve_means(curves)
-    means = means[means["stage"] != "between"]
     keys = ["curve", "layer", "k", "selection", "width", "training", "stage"]
+    columns = {name: means[name].to_numpy(float) for name in ("x", "y", "y_low", "y_high", "seeds")}
     entries = []
-    for key, group in groups(means, keys):
+    for key, rows in group_rows(means, keys):
         curve, layer, k, selection, width, training, stage = key
         entry: dict[str, Any] = {"curve": str(curve), "layer": str(layer), "k": int(k), "selection": str(selection)}
-        ordered = group.sort_values("x")
-        entry |= {"width": int(width), "training": str(training), "stage": str(stage), "seeds": int(group["seeds"].max())}
-        entries.append(entry | (_zipf(ordered) if str(curve) == "zipf" else _histogram(*ordered[["x", "y"]].to_numpy().T)))
+        ordered = rows[np.argsort(columns["x"][rows], kind="stable")]
+        x, y, low, high, seeds = (column[ordered] for column in columns.values())
+        entry |= {"width": int(width), "training": str(training), "stage": str(stage), "seeds": int(seeds.max())}
+        entries.append(entry | (_zipf(x, y, low, high) if str(curve) == "zipf" else _histogram(x, y)))
     return entries
 
 
-def _zipf(ordered: pd.DataFrame) -> dict[str, Any]:
-    kept = ordered.iloc[_thin(len(ordered))]
-    columns = {"y": "y", "low": "y_low", "high": "y_high"}
-    numbers = {name: [clean(value) for value in kept[column]] for name, column in columns.items()}
-    return {"count": clean(ordered["x"].max()), "x": [clean(x) for x in kept["x"]], **numbers}
+def _zipf(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
+    kept = _thin(len(x))
+    columns = {"x": x, "y": y, "low": low, "high": high}
+    numbers = {name: [clean(value) for value in column[kept]] for name, column in columns.items()}
+    return {"count": clean(x.max()), **numbers}
 
 
 def _histogram(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:

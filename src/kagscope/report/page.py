@@ -64,6 +64,7 @@ FILLED_BY = {"units": "units", "where": "maps"}  # sections that are not shown w
 IN_FILES = "every single number is in results.parquet beside it."
 DPI = 150
 PALETTE = 64  # colours of an embedded figure
+LEVEL = 6  # of compression: the highest takes three times as long for 1.5% less
 MAX_REASONS = 20
 VARIABLES = {"input": "the network's input", "block": "the layer's own input", "output": "the output"}  # of the map of a layer
 FIRST_FINDINGS = 5  # on the first screen
@@ -77,13 +78,14 @@ def write_report(
     curves: pd.DataFrame,
     claims: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
+    nets: pd.DataFrame | None = None,
 ) -> Path:
     """Write the report, at once or not at all.
 
     Args:
         path: of the HTML file.
         results: the ``results`` table of :mod:`kagscope.tables.schema`.
-        curves: the ``curves`` table.
+        curves: the ``curves`` table, or :func:`~kagscope.tables.means.curve_means` of it.
         claims: what ``claims.json`` holds.
         provenance: each may be missing. Shown as they are: ``command``, ``versions``, ``seeds``, ``data``, ``hardware``,
             ``timings``, ``config``, ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of
@@ -99,6 +101,7 @@ def write_report(
             ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
             to configuration), ``labels`` (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``:
             class to image), ``units`` (run id to its table of units, see :func:`~kagscope.report.units.pack_units`).
+        nets: :func:`~kagscope.figures.study.net_means` of ``results``, if it is at hand.
 
     Returns:
         ``path``.
@@ -107,7 +110,7 @@ def write_report(
         InputError: a table lacks columns.
         OutputError: the file cannot be written.
     """
-    page = render_report(results=results, curves=curves, claims=claims, provenance=provenance)
+    page = render_report(results=results, curves=curves, claims=claims, provenance=provenance, nets=nets)
     atomic_write(path, page)
     return Path(path)
 
@@ -126,9 +129,10 @@ def render_report(
     curves: pd.DataFrame,
     claims: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
+    nets: pd.DataFrame | None = None,
 ) -> str:
     """The page as text; arguments as for :func:`write_report`."""
-    nets, averaged = net_means(results), curve_means(curves)
+    nets, averaged = net_means(results) if nets is None else nets, curve_means(curves)
     shape = tuple(int(side) for side in provenance.get("image_shape") or (1, 1))
     figures, left_out = _figures(nets, averaged, shape, provenance.get("figures"))
     payload = build_payload(results, averaged, provenance, nets=nets)
@@ -191,7 +195,7 @@ def _first_chart(payload: Mapping[str, Any], *, over_points: bool, along: bool) 
 
 def pack(payload: object) -> str:
     """JSON, compressed, as text that no element can end: about a fifth of its size."""
-    return base64.b64encode(gzip.compress(compact_json(payload).encode(), mtime=0)).decode()
+    return base64.b64encode(gzip.compress(compact_json(payload).encode(), LEVEL, mtime=0)).decode()
 
 
 def unpack(text: str) -> str:

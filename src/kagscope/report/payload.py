@@ -23,6 +23,7 @@ from kagscope.tables.means import (
     RUN_KEYS,
     WHAT_KEYS,
     final,
+    group_rows,
     layers_of,
     parse_selection,
     select,
@@ -107,10 +108,9 @@ def _series(plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]
     exact = table["exact"].to_numpy(dtype=bool)
     last = final(plain)[["width", "training", "step"]].astype({"training": str}).groupby(["width", "training"])["step"].max()
     series = []
-    for key, group in groups(table, keys):
+    for key, rows in group_rows(table, keys):
         layer, k, selection, score, width, training = key
         kind, scale = parse_selection(str(selection))
-        rows = group.index.to_numpy()
         entry: dict[str, Any] = {
             "layer": str(layer),
             "k": int(k),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -131,5 +130,6 @@ def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected
 
 def with_labels(table: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     """The table with ``training`` saying what tells a run from others of its width."""
-    shown: Any = table["run"].astype(str).map(labels).astype("category")
-    return table.assign(training=shown)
+    runs = table["run"].astype("category").cat
+    names = pd.Categorical([labels[str(run)] for run in runs.categories])
+    return table.assign(training=names.take(runs.codes.to_numpy()))

@@ -19,6 +19,7 @@ from kagscope.data import load_local
 from kagscope.measuring.compare import unit_table
 from kagscope.measuring.observe import choose_points, observe
 from kagscope.measuring.spec import MeasureSpec
+from kagscope.measuring.state import State
 from kagscope.studies.config import RunConfig
 from kagscope.studies.measure import LAYERS
 from kagscope.studies.networks import network, read_checkpoints
@@ -69,11 +70,12 @@ def exhibits(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any]) 
         found["pictures"] = {"mean": probe.mean, "classes": dict(enumerate(probe.class_means))}
     first = {str(settings[run]): run for run in reversed(runs)}
     found["units"], entries = {}, 0
+    initial: dict[Any, State] = {}
     for run in [run for run in runs if first[str(settings[run])] == run]:
         config, probe = RunConfig(**configs[run]), probes[str(configs[run]["data_fingerprint"])]
         if probe is None or config.architecture != "mlp":  # whose units see no image
             continue
-        units = _units(store, run, config, probe, float(specs[run]["zero_row_quantile"]))
+        units = _units(store, run, config, probe, float(specs[run]["zero_row_quantile"]), initial)
         entries += probe.inputs.shape[1] * sum(min(len(one), MAX_UNITS) for _, one in units.groupby("layer"))
         if found["units"] and entries > ENTRIES:
             break
@@ -87,12 +89,19 @@ def settings_of_runs(results: pd.DataFrame) -> dict[str, tuple[int, str]]:
     return {str(run): (int(width), str(training)) for run, width, training in zip(*(rows[name] for name in KEYS), strict=True)}
 
 
-def _units(store: RunStore, run: str, config: RunConfig, probe: Probe, quantile: float) -> pd.DataFrame:
-    """The units of a trained net at the measured points; zero rows against the threshold of the same net at initialisation."""
+def _units(
+    store: RunStore, run: str, config: RunConfig, probe: Probe, quantile: float, initial: dict[Any, State]
+) -> pd.DataFrame:
+    """The units of a trained net at the measured points; zero rows against the threshold of the same net at initialisation.
+
+    ``initial`` keeps what trainings share.
+    """
     spec = MeasureSpec(layers=LAYERS, k=1, scores=["zero_rows"], zero_row_quantile=quantile)
     states = list(read_checkpoints(store.run_folder(run) / WEIGHTS).values())
-    before, after = (observe(network(config, state), torch.from_numpy(probe.inputs), spec) for state in (states[0], states[-1]))
-    return unit_table(after, [before])
+    shared, inputs = (config.at_initialisation(config.seed), quantile), torch.from_numpy(probe.inputs)
+    if shared not in initial:
+        initial[shared] = observe(network(config, states[0]), inputs, spec)
+    return unit_table(observe(network(config, states[-1]), inputs, spec), [initial[shared]])
 
 
 def _probe(folder: Path, run: RunConfig, count: int) -> Probe | None:

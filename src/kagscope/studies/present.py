@@ -19,6 +19,7 @@ from kagscope.studies.page_data import exhibits, settings_of_runs
 from kagscope.studies.record import main_specs
 from kagscope.studies.store import RunStore
 from kagscope.studies.study_figures import study_figures
+from kagscope.tables.means import curve_means
 
 
 def present(store: RunStore, found: Collected, on_event: Report = lambda event: None, follow: int | None = None) -> Outcome:
@@ -38,21 +39,21 @@ def present(store: RunStore, found: Collected, on_event: Report = lambda event: 
     from kagscope.report.axes import pack_axes
 
     study, outcome, runs, shapes = store.study, found.outcome, found.runs, found.image_shapes
-    results, curves = with_labels(found.results, found.labels), with_labels(found.curves, found.labels)
+    results = with_labels(found.results, found.labels)
+    nets, curves = net_means(results), curve_means(with_labels(found.curves, found.labels))
     figures = write_figures(
-        results, curves, store.folder / "figures", shapes[-1], lambda name: on_event({"kind": "stage", "name": f"figure {name}"})
+        nets, curves, store.folder / "figures", shapes[-1], lambda name: on_event({"kind": "stage", "name": f"figure {name}"})
     )
     on_event({"kind": "stage", "name": "figures of what was varied"})
-    study_figures(
-        store.folder, found.results, runs, summary=found.summary, related=found.related, occurs=found.occurs, axes=found.axes
-    )
+    study_figures(store.folder, nets, runs, summary=found.summary, related=found.related, occurs=found.occurs, axes=found.axes)
     on_event({"kind": "stage", "name": "report"})
     named = {name: outcome_label(name) for name in outcome_columns(runs)}
-    varied = None if study["claims"] else pack_axes(net_means(found.results), runs, found.axes, named)
+    varied = None if study["claims"] else pack_axes(nets, runs, found.axes, named)
     page = write_report(
         store.folder / "report.html",
         results=results,
         curves=curves,
+        nets=nets,
         claims=[claim.as_json() for claim in outcome.claims],
         provenance={
             "command": study["command"],

@@ -22,7 +22,7 @@ MANY_LINES = 12  # in one whose legend has room
 
 def study_figures(
     folder: Path,
-    results: pd.DataFrame,
+    nets: pd.DataFrame,
     runs: pd.DataFrame,
     *,
     summary: pd.DataFrame,
@@ -38,7 +38,7 @@ def study_figures(
 
     Args:
         folder: of the study.
-        results: the ``results`` table.
+        nets: :func:`~kagscope.figures.study.net_means` of the ``results`` table.
         runs: the runs table.
         summary: of :func:`~kagscope.studies.setting_tables.settings_summary`.
         related: of :func:`~kagscope.studies.relations.relations`.
@@ -52,7 +52,7 @@ def study_figures(
     most = sorted(axes, key=lambda name: -summary[name].nunique())
     coloured = "width" if "width" in axes or not most else most[0]
     drawn: dict[str, Callable[[], Figure]] = {
-        "relations": partial(figure_relations, results, runs, related, coloured),
+        "relations": partial(figure_relations, nets, runs, related, coloured),
         "robustness": partial(figure_robustness, runs, _told_apart(runs, axes)),
     }
     accuracy = accuracy_name(runs["data"])
@@ -72,7 +72,7 @@ def study_figures(
         for layer in occurs["layer"].unique():
             drawn[f"training_{safe_name(layer)}"] = partial(
                 figure_dynamics,
-                results[results["run"].isin(followed["run"])],
+                nets[nets["run"].isin(followed["run"])],
                 followed,
                 by,
                 along,

@@ -7,7 +7,7 @@ interval of Student's t. A seed is the unit that was drawn independently; the po
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ MEASURES = ("value", "baseline", "ratio", "difference")
 RUN_KEYS = ["run", "width", "training", "seed", "step"]
 WHAT_KEYS = ["layer", "k", "selection", "score"]
 CURVE_KEYS = ["width", "training", "step", "layer", "k", "selection", "curve"]
+STAGES = ("initial", "trained")  # of a curve of a study
 
 PLACE_KEYS = ("study", "run", "step")  # of a summary, as far as the table has them
 CARRIED = ("width", "training", "labels", "seed", "epoch", "accuracy")  # one value for each run and step
@@ -160,12 +161,12 @@ def corrected_p(table: pd.DataFrame) -> pd.Series[float]:
 
 
 def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
-    """Curves of a study averaged over runs, or those of one measured model as they are.
+    """Curves of a study at the beginning and at the end, averaged over runs, or those of one measured model as they are.
 
     Columns: ``CURVE_KEYS``, ``x``, ``y``, ``y_low``, ``y_high``, ``seeds``, ``stage``.
 
-    ``stage`` is "initial", "trained" (each run's last step) or "between". A histogram bin that a run did not fill counts as 0 in
-    it. The interval of a Zipf curve is that of its logarithm (to first order), as it is drawn on a log axis.
+    ``stage`` is "initial" or "trained" (each run's last step). A histogram bin that a run did not fill counts as 0 in it. The
+    interval of a Zipf curve is that of its logarithm (to first order), as it is drawn on a log axis.
 
     Raises:
         InputError: columns are missing.
@@ -178,22 +179,22 @@ def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
     curves = curves[curves["y"].notna()]
     if curves.empty:
         return pd.DataFrame(columns=[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"])
-    frame = curves.copy()
-    last = frame.groupby("run", observed=True)["step"].transform("max")
-    frame["stage"] = np.where(frame["step"] == 0, "initial", np.where(frame["step"] == last, "trained", "between"))
+    first, last = curves["step"] == 0, curves["step"] == curves.groupby("run", observed=True)["step"].transform("max")
+    frame = curves[first | last].copy()
+    frame["stage"] = pd.Categorical.from_codes(np.where(frame["step"] == 0, 0, 1), categories=pd.Index(STAGES))
     keys = [key for key in CURVE_KEYS if key != "step"] + ["stage"]
-    frame["step"] = frame["step"].where(frame["stage"] == "between", frame.groupby(keys, observed=True)["step"].transform("max"))
+    frame["step"] = frame.groupby(keys, observed=True)["step"].transform("max")
     keys = [*CURVE_KEYS, "stage"]
     frame["square"] = frame["y"] ** 2
     runs = frame.groupby(keys, observed=True)["run"].nunique().rename("runs")
     sums = frame.groupby([*keys, "x"], observed=True).agg(total=("y", "sum"), squares=("square", "sum"), filled=("y", "count"))
     table = sums.reset_index().merge(runs.reset_index(), on=keys)
-    table["seeds"] = np.where(table["curve"].astype(str) == "histogram", table["runs"], table["filled"])
+    table["seeds"] = np.where(table["curve"] == "histogram", table["runs"], table["filled"])
     mean = table["total"] / table["seeds"]
     spread = np.sqrt((table["squares"] - table["seeds"] * mean**2).clip(lower=0) / (table["seeds"] - 1).clip(lower=1))
     half = half_width(np.asarray(spread), table["seeds"].to_numpy())
     factor = np.exp(half / np.where(mean > 0, mean, np.nan))
-    zipf = table["curve"].astype(str) == "zipf"
+    zipf = table["curve"] == "zipf"
     low = np.where(zipf, mean / factor, (mean - half).clip(lower=0))
     table = table.assign(y=mean, y_low=low, y_high=np.where(zipf, mean * factor, mean + half))
     return table[[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"]]
@@ -268,9 +269,28 @@ def select(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     keep = np.ones(len(table), dtype=bool)
     for column, value in wanted.items():
         if value is not None:
-            series = table[column].astype(str) if isinstance(value, str) else table[column]
+            series = _text(table[column]) if isinstance(value, str) else table[column]
             keep &= (series == value).to_numpy(dtype=bool)
     return table[keep]
+
+
+def _text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """As strings; a column of names as it is, whose every row would be written anew."""
+    names = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    return column if pd.api.types.is_string_dtype(names) else column.astype(str)
+
+
+def group_rows(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, np.ndarray]]:
+    """Values of ``keys`` and numbers of the rows that have them, in the order in which they come.
+
+    For thousands of small groups: a data frame of each takes longer than what is done with it.
+    """
+    if table.empty:
+        return
+    code = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy()
+    places = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
+    first = table.iloc[[rows[0] for rows in places]]
+    yield from zip(zip(*(first[name] for name in keys), strict=True), places, strict=True)
 
 
 def require(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:

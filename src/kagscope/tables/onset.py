@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kagscope.tables.means import WHAT_KEYS as KEYS
+from kagscope.tables.means import group_rows
 
 NUMBERS = ("epoch", "ratio", "ratio_low", "ratio_high", "baseline", "baseline_low", "baseline_high")
 COLUMNS = [*KEYS, "step", "confirmed", "direction", *NUMBERS, "reason"]
@@ -31,33 +33,41 @@ def find_onsets(summary: pd.DataFrame) -> pd.DataFrame:
         ``confirmed`` (the next measured step), ``direction`` ("rises" above the baseline or "falls" below it), ``ratio`` and
         ``baseline`` with their intervals there; ``reason``, why there is none.
     """
-    rows = [_onset(key, one.sort_values("step")) for key, one in summary.groupby(KEYS, observed=True, sort=False)]
+    rows = [_onset(key, one) for key, one in _by_step(summary)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     for name in ("step", "confirmed"):  # as objects: pandas would turn integers beside None into floats
         table[name] = pd.Series([row[name] for row in rows], dtype=object, index=table.index)
     return table
 
 
-def _onset(key: Any, one: pd.DataFrame) -> dict[str, Any]:
-    low, high, before = (one[name].to_numpy(float) for name in ("ratio_low", "ratio_high", "baseline"))
+def _by_step(summary: pd.DataFrame) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+    """Key of each score and its numbers by step."""
+    columns = {name: summary[name].to_numpy(float) for name in ("step", *NUMBERS) if name in summary.columns}
+    for key, rows in group_rows(summary, KEYS):
+        ordered = rows[np.argsort(columns["step"][rows])]
+        yield key, {name: numbers[ordered] for name, numbers in columns.items()}
+
+
+def _onset(key: Any, one: dict[str, np.ndarray]) -> dict[str, Any]:
+    low, high, before = (one[name] for name in ("ratio_low", "ratio_high", "baseline"))
     with np.errstate(invalid="ignore", divide="ignore"):
-        half = np.abs((one["baseline_high"].to_numpy(float) - before) / before)
+        half = np.abs((one["baseline_high"] - before) / before)
     side = np.where(low > 1 + half, 1, np.where(high < 1 - half, -1, 0))
     outside = np.flatnonzero(side)
     confirmed = [place for place in outside if place + 1 < len(side) and side[place + 1] == side[place]]
     found: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | dict.fromkeys(NUMBERS, np.nan)
     found |= {"step": None, "confirmed": None, "direction": "", "reason": ""}
     if confirmed:
-        at = one.iloc[confirmed[0]]
-        found |= {name: float(at[name]) for name in NUMBERS if name in one.columns} | {"step": int(at["step"])}
-        found["confirmed"] = int(one["step"].iloc[confirmed[0] + 1])
-        found["direction"] = "rises" if side[confirmed[0]] > 0 else "falls"
-    elif not one["ratio"].notna().any():
+        at = confirmed[0]
+        found |= {name: float(one[name][at]) for name in NUMBERS if name in one}
+        found |= {"step": int(one["step"][at]), "confirmed": int(one["step"][at + 1])}
+        found["direction"] = "rises" if side[at] > 0 else "falls"
+    elif np.isnan(one["ratio"]).all():
         found["reason"] = NO_RATIO
-    elif not one["ratio_low"].notna().any():
+    elif np.isnan(low).all():
         found["reason"] = ONE_POINT
     elif len(outside) and outside[-1] == len(side) - 1:
-        found["reason"] = f"outside at step {int(one['step'].iloc[-1])}, the last one measured: not yet confirmed"
+        found["reason"] = f"outside at step {int(one['step'][-1])}, the last one measured: not yet confirmed"
     else:
         found["reason"] = NEVER
     return found
