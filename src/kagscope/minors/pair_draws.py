@@ -2,9 +2,9 @@
 
 S2 of every column pair follows from one Gram matrix, and S1 of a pair hardly varies against its root q. So pairs are drawn within
 each cell of the selections in proportion to q, partly uniformly and alike from each octave of q, in :data:`REPLICATES`
-independent replicates; those that would be drawn anyway are taken for certain. Sums of q and q ln q over all pairs are known, and
-what they explain of S1 and of the entropy is not left to chance (generalised regression estimator: Särndal, Swensson & Wretman
-1992, chapter 6).
+independent replicates; those that would be drawn anyway are taken for certain. Sums of q, q ln q and, where S4 is found,
+q ln(S4 / S2^2) over all pairs are known, and what they explain of S1 and of the entropy is not left to chance (generalised
+regression estimator: Särndal, Swensson & Wretman 1992, chapter 6).
 """
 
 from __future__ import annotations
@@ -241,13 +241,13 @@ class PairDraws:
         x = self.known[:, index] / chance
         y = values[:, len(sure) :] / chance
         draws = index.size // REPLICATES
-        slopes = np.linalg.lstsq(x.T, y[[0, 2]].T, rcond=1e-10)[0].T  # of S1 and entropy
+        slopes, fitted = np.linalg.lstsq(x.T, y[[0, 2]].T, rcond=1e-10)[0].T, len(x) + 1  # of S1 and entropy
         rest = y.copy()
         rest[[0, 2]] -= slopes @ x
         mean = np.zeros(3)
         mean[[0, 2]] = slopes @ total
         middle = rest.mean(axis=1, keepdims=True)
-        spread = (rest - middle) * np.sqrt((index.size + 3) / (index.size - 3))  # fitted slopes follow their draws
+        spread = (rest - middle) * np.sqrt((index.size + fitted) / (index.size - fitted))  # fitted slopes follow their draws
         replicates = (middle[..., None] + spread.reshape(3, REPLICATES, draws)).mean(axis=2)
         return certain + mean[:, None] + replicates, spread / draws
 
@@ -303,14 +303,14 @@ def _digest(J: FloatArray) -> bytes:
 def pair_volumes(
     J: FloatArray, VT: FloatArray, pairs: IntArray, powers: bool = False
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(2, P) q and q ln q of each column pair, (P,) S4 and by how much that may be off; zeros without ``powers``."""
+    """(2, P) q and q ln q of each column pair, with ``powers`` also what goes with S4, (P,) S4 and by how much that may be off."""
     with one_blas_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
         gram = J.T @ J  # one array twice: half the products
         square = J * J if powers else np.zeros((0, 0))
         p22, p31 = square.T @ square, (square * J).T @ J if powers else square
     grams = [one.ravel() for one in (gram, p22, p31)]
     diagonals = [np.diagonal(one).copy() for one in (gram, p22)]
-    known, s4, rounding, hard = np.empty((2, len(pairs))), *np.zeros((2, len(pairs))), np.empty(len(pairs), dtype=np.bool_)
+    known, s4, rounding, hard = np.zeros((3, len(pairs))), *np.zeros((2, len(pairs))), np.empty(len(pairs), dtype=np.bool_)
 
     def size(some: slice) -> None:
         pair_sizes(*grams, *diagonals, pairs[some], *known[:, some], s4[some], rounding[some], hard[some])
@@ -320,5 +320,5 @@ def pair_volumes(
     if again.size:
         found = np.empty((2, again.size))
         map_blocks(lambda some: parallel_sizes(VT, pairs[again[some]], found[:, some]), again.size, 1 << 12)
-        known[:, again] = found
-    return known, s4, rounding
+        known[:2, again], known[2, again] = found, 0.0
+    return known if powers else known[:2], s4, rounding

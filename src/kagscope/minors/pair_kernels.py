@@ -10,6 +10,7 @@ from kagscope.minors.det2 import KERNEL, det2
 
 CANCELS = 1e-4  # a difference below this share of its terms has lost four of its sixteen digits
 EPSILON = 4e-16
+LEAST_SHARE = 1e-12  # of S4 in S2^2 that is told apart
 LEAST = 1e-250  # squares of what is smaller may have left the range
 UNIFORM = 0.2  # share of draws that see all alike: small minors are seen, and weights stay bounded
 OCTAVES = 10  # of q, told apart: minors below 2^-10 of the mean count as near zero
@@ -62,11 +63,23 @@ def _quartics(first, second, squares, left, right, s4, rounding):  # type: ignor
 
 
 @nb.njit(**KERNEL)
-def pair_sizes(gram, p22, p31, diagonal, quartic, pairs, q, logs, s4, rounding, hard):  # type: ignore[no-untyped-def]
-    """For column pairs (P, 2), q = sqrt(S2) and q ln q into ``q`` and ``logs``, and S4, by (power) Grams (MATH.md 4.1, 4.2).
+def _shapes(q, s4, shapes):  # type: ignore[no-untyped-def]
+    """q ln(S4 / S2^2): how few minors carry S2 (1 / N to 1 where N are alike), with which S1 / q goes. Within sensible bounds."""
+    prefer_wide_vectors()
+    for p in range(q.size):
+        square = q[p] * q[p]
+        share = s4[p] / (square * square)
+        share = min(share, 1.0) if share > LEAST_SHARE else LEAST_SHARE
+        e, rest = split(share)
+        shapes[p] = q[p] * fma(e, LN2, rest)
 
-    ``gram``, ``p22``, ``p31`` flat (n * n), with the diagonals of the first two; (0,) for no S4. ``rounding`` (P,): by how much
-    S4 may be off. ``hard`` (P,): where the difference for S2 cancels, or leaves the range. Each step is a loop of its own over
+
+@nb.njit(**KERNEL)
+def pair_sizes(gram, p22, p31, diagonal, quartic, pairs, q, logs, shapes, s4, rounding, hard):  # type: ignore[no-untyped-def]
+    """For column pairs (P, 2), q = sqrt(S2), q ln q into ``logs``, and S4, by (power) Grams (MATH.md 4.1, 4.2).
+
+    ``gram``, ``p22``, ``p31`` flat (n * n), with the diagonals of the first two; (0,) for no S4, which ``shapes`` goes with
+    (:func:`_shapes`). ``rounding`` (P,): by how much S4 may be off. ``hard`` (P,): where the difference for S2 cancels, or leaves the range. Each step is a loop of its own over
     few arrays: LLVM makes no vectors of one over many, since any two of them might overlap.
     """
     found = np.empty((5, BLOCK))
@@ -81,6 +94,7 @@ def pair_sizes(gram, p22, p31, diagonal, quartic, pairs, q, logs, s4, rounding, 
             _gather(p22, quartic, some, first, second, both)
             _gather_crosswise(p31, np.uint64(diagonal.size), some, left, right)
             _quartics(first, second, both, left, right, s4[start:end], rounding[start:end])
+            _shapes(q[start:end], s4[start:end], shapes[start:end])
 
 
 @nb.njit(**KERNEL)
