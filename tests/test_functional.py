@@ -60,6 +60,19 @@ def test_derivatives_agree_with_finite_differences(score: Any, selection: Any) -
         assert torch.autograd.gradcheck(lambda W, d, k=k: score(W, k, selection, d=d, image_shape=(3, 3)), (W, d))
 
 
+@pytest.mark.parametrize("selection", ["all", "ball(1.5)"])
+@pytest.mark.parametrize("score", SCORES, ids=lambda one: one.__name__)
+def test_second_derivatives_are_right_or_refused(score: Any, selection: Any) -> None:
+    """Never a part of one: torch would leave out what has no way back, where others have."""
+    J, d = _matrix(4, 9).requires_grad_(), _matrix(2, 4, seed=1).requires_grad_()
+    for given, options in ((J, {}), (J, {"d": d})):
+        (slope,) = torch.autograd.grad(score(given, 2, selection, image_shape=(3, 3), **options).sum(), J, create_graph=True)
+        with pytest.raises(kag.InputError, match="create_graph"):
+            torch.autograd.grad(slope.square().sum(), J, retain_graph=True)
+        with pytest.raises(kag.InputError, match="create_graph"):
+            slope.square().sum().backward()
+
+
 def test_derivative_of_alignment() -> None:
     J, d = _matrix(2, 4, 9).requires_grad_(), _matrix(3, 4, seed=1)
     assert torch.autograd.gradcheck(functional.alignment, (J,))

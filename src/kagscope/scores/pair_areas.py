@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kagscope.minors.routes.zonogon import pair_areas
 from kagscope.minors.routes.zonogon_gradient import add_slopes, pair_area_gradient, pair_areas_and_slopes
+from kagscope.scores.once import once
 
 KEPT_ENTRIES = 2**21  # vectors of row pairs whose derivatives are kept from the pass forwards: 32 MiB
 DEVICE_ENTRIES = 2**24  # vectors of row pairs sorted at a time on a device
@@ -29,13 +30,13 @@ class _PairAreas(torch.autograd.Function):
         return areas
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None]:
         """Sorted again where not all derivatives were kept."""
         rows, first, second = ctx.saved_tensors
-        found = torch.zeros_like(rows, memory_format=torch.contiguous_format)
-        add_area_gradient(rows, first, second, weights, ctx.slopes, found)
-        return found, None, None
+        with torch.no_grad():
+            found = torch.zeros_like(rows, memory_format=torch.contiguous_format)
+            add_area_gradient(rows.detach(), first, second, weights.detach(), ctx.slopes, found)
+        return once(found, rows, weights), None, None
 
 
 def pair_areas_of(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:

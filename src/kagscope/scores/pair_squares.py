@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kagscope.minors.routes.square_kernels import add_gradient, squares
 from kagscope.minors.threads import map_blocks
+from kagscope.scores.once import once
 
 BLOCK_ENTRIES = 100_000  # entries of lines in one piece of work
 
@@ -36,13 +37,12 @@ class _PairSquares(torch.autograd.Function):
         return found
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, weights: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         """One pass in the order of the pairs, whatever the threads."""
         X, i, j, w = (np.ascontiguousarray(one.detach().cpu().numpy()) for one in (*ctx.saved_tensors, weights))
         gradient = np.zeros(X.shape)
         add_gradient(X, i, j, w, gradient)
-        return torch.from_numpy(gradient).to(weights.device), None, None
+        return once(torch.from_numpy(gradient).to(weights.device), ctx.saved_tensors[0], weights), None, None
 
 
 def pair_squares(lines: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kagscope.minors.haar import NEARLY_PARALLEL
+from kagscope.scores.once import once
 from kagscope.scores.pair_areas import add_area_gradient, areas_and_slopes
 from kagscope.scores.pair_squares import pair_squares
 from kagscope.scores.powers import scaled, times
@@ -110,6 +111,7 @@ class _Sums(torch.autograd.Function):
     def forward(ctx: Any, W: Tensor, d: Tensor | None, pairs: RowPairs, rows: Rows | None) -> tuple[Tensor, Tensor]:
         """Areas of the pairs, and quadratic forms in |d| and d^2."""
         ctx.pairs, ctx.rows = pairs, rows
+        ctx.save_for_backward(W, d)
         first, second = ctx.places = every_pair(len(W), W.device) if rows is None else (rows.first, rows.second)
         areas, ctx.slopes = areas_and_slopes(pairs.lines, first, second, ctx.needs_input_grad[0])
         form = pairs.gram.new_zeros(pairs.gram.shape)
@@ -119,9 +121,16 @@ class _Sums(torch.autograd.Function):
         return 0.5 * (size * ctx.by_size).sum(-1), 0.5 * (square * ctx.by_square).sum(-1)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_s1: Tensor, of_s2: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """The derivative with respect to W and to d."""
+        with torch.no_grad():
+            found = _Sums._slopes(ctx, of_s1.detach(), of_s2.detach())
+        W, d = ctx.saved_tensors
+        toward_W, toward_d = (None if one is None else once(one, W, d, of_s1, of_s2) for one in found)
+        return toward_W, toward_d, None, None
+
+    @staticmethod
+    def _slopes(ctx: Any, of_s1: Tensor, of_s2: Tensor) -> tuple[Tensor | None, Tensor | None]:
         pairs: RowPairs = ctx.pairs
         factors, toward_W, toward_d = pairs.factors, None, None
         if ctx.needs_input_grad[0]:
@@ -133,7 +142,7 @@ class _Sums(torch.autograd.Function):
             add_area_gradient(pairs.lines, first, second, weights, ctx.slopes, toward_W)
         if ctx.needs_input_grad[1]:
             toward_d = of_s1[:, None] * factors.sign() * ctx.by_size + 2 * of_s2[:, None] * factors * ctx.by_square
-        return toward_W, toward_d, None, None
+        return toward_W, toward_d
 
 
 def _of_squares(pairs: RowPairs, weights: Tensor) -> Tensor:
