@@ -303,7 +303,7 @@ def _digest(J: FloatArray) -> bytes:
 def pair_volumes(
     J: FloatArray, VT: FloatArray, pairs: IntArray, powers: bool = False
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(2, P) q and q ln q of each column pair, with ``powers`` also what goes with S4, (P,) S4 and by how much that may be off."""
+    """(2, P) q and q ln q of each pair, with ``powers`` (3, P): also what goes with S4; (P,) S4, and how much that may be off."""
     with one_blas_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
         gram = J.T @ J  # one array twice: half the products
         square = J * J if powers else np.zeros((0, 0))

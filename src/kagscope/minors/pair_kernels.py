@@ -79,8 +79,9 @@ def pair_sizes(gram, p22, p31, diagonal, quartic, pairs, q, logs, shapes, s4, ro
     """For column pairs (P, 2), q = sqrt(S2), q ln q into ``logs``, and S4, by (power) Grams (MATH.md 4.1, 4.2).
 
     ``gram``, ``p22``, ``p31`` flat (n * n), with the diagonals of the first two; (0,) for no S4, which ``shapes`` goes with
-    (:func:`_shapes`). ``rounding`` (P,): by how much S4 may be off. ``hard`` (P,): where the difference for S2 cancels, or leaves the range. Each step is a loop of its own over
-    few arrays: LLVM makes no vectors of one over many, since any two of them might overlap.
+    (:func:`_shapes`). ``rounding`` (P,): by how much S4 may be off. ``hard`` (P,): where the difference for S2 cancels, or
+    leaves the range. Each step is a loop of its own over few arrays: LLVM makes no vectors of one over many, since any two of
+    them might overlap.
     """
     found = np.empty((5, BLOCK))
     for start in range(0, len(pairs), BLOCK):
