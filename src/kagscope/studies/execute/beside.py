@@ -1,0 +1,106 @@
+"""Tasks that a second process begins while this one does something else."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from kagscope.studies.execute.local import in_fresh_process, start_worker
+
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """A task for whichever process comes to it first; ``future`` is that of the second process."""
+
+    def __init__(self, task: Callable[[], T]) -> None:
+        self.task = task
+        self.future: Future[T] | None = None
+
+
+class Beside:
+    """A second process that takes tasks in turn, one at a time, until this one takes what is left; or none."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None = None) -> None:
+        self._pool = pool
+        self._waiting: deque[Shared[Any]] = deque()
+        self._lock, self._more, self._closed = threading.Lock(), threading.Semaphore(0), False
+        if pool is not None:
+            threading.Thread(target=self._pass_on, args=(pool,), daemon=True).start()
+
+    def begin(self, tasks: Mapping[str, Callable[[], T]]) -> dict[str, Shared[T]]:
+        """Let the second process begin them; they and their results are pickled."""
+        shared = {name: Shared(task) for name, task in tasks.items()}
+        for one in shared.values():
+            self._waiting.append(one)
+            self._more.release()
+        return shared
+
+    def finish(self, shared: Mapping[str, Shared[T]], tell: Callable[[str], None]) -> dict[str, T]:
+        """Do what was not begun, the last ones first, tell of each, and return the results of all.
+
+        What raises does so here. What the second process was at when it died is done again.
+        """
+        found = {}
+        for name, one in reversed(list(shared.items())):
+            with self._lock:
+                mine = one in self._waiting
+                if mine:
+                    self._waiting.remove(one)
+            if mine:
+                tell(name)
+                found[name] = one.task()
+        for name, one in shared.items():
+            if one.future is not None:
+                try:
+                    found[name] = one.future.result()
+                except BrokenProcessPool:
+                    found[name] = one.task()
+        return {name: found[name] for name in shared}
+
+    def close(self) -> None:
+        """Begin no more."""
+        with self._lock:
+            self._closed = True
+        self._more.release()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _pass_on(self, pool: ProcessPoolExecutor) -> None:
+        """Give tasks to the other process until it dies or this is closed. (Futures that were cancelled confuse a dying pool.)"""
+        with contextlib.suppress(BrokenProcessPool):
+            while True:
+                self._more.acquire()
+                with self._lock:
+                    if self._closed:
+                        return
+                    if not self._waiting:
+                        continue
+                    one = self._waiting[0]
+                    one.future = pool.submit(one.task)
+                    self._waiting.popleft()
+                wait([one.future])
+
+
+@contextlib.contextmanager
+def second_process(wanted: bool, module: str) -> Iterator[Beside]:
+    """One more process of one thread, which loads ``module`` at once; none where it is not wanted or cannot be."""
+    pool = None
+    if wanted and not multiprocessing.current_process().daemon:
+        with contextlib.suppress(OSError, ImportError, NotImplementedError):  # no semaphores
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker, (None, os.getpid()))
+            with in_fresh_process():
+                pool.submit(import_module, module)
+    beside = Beside(pool)
+    try:
+        yield beside
+    finally:
+        beside.close()
