@@ -69,7 +69,7 @@ def shown_figures(count: int) -> Iterator[None]:
 
 def make_small_study(folder: Path) -> Outcome:
     """Run it in this process."""
-    with mock.patch("kagscope.studies.present.study_figures"):
+    with mock.patch("kagscope.studies.present.study_drawings", return_value={}):
         return run_study(small_study(), folder, executor=Here())
 
 

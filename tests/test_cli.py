@@ -54,7 +54,7 @@ def as_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def kagscope(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The same in this process, which spares the seconds that imports take."""
-    with contextlib.chdir(cwd), mock.patch("kagscope.studies.present.study_figures"):
+    with contextlib.chdir(cwd), mock.patch("kagscope.studies.present.study_drawings", return_value={}):
         done = CliRunner().invoke(app, arguments)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 

@@ -7,17 +7,19 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from executor_work import fragile, stop, work
-from kagscope.base.errors import InputError
+from executor_work import fragile, stop, where, work
+from kagscope.base.errors import InputError, OutputError
 from kagscope.data import load
 from kagscope.studies import resources
 from kagscope.studies.collect import Outcome
 from kagscope.studies.execute.base import Event, Executor
+from kagscope.studies.execute.beside import Beside, second_process
 from kagscope.studies.execute.choose import choose_executor
 from kagscope.studies.execute.local import LocalExecutor, WorkersDie
 from kagscope.studies.file import configs
@@ -54,6 +56,29 @@ def test_a_full_disk_stops_what_has_not_begun(executor: Executor, tmp_path: Path
     failures = executor.run([(name, tmp_path) for name in names], work, lambda event: None)
     assert [(failure.message, failure.stops) for failure in failures] == [("no space left, free some", True)]
     assert len(list(tmp_path.iterdir())) < 100
+
+
+def test_tasks_are_done_by_whichever_process_comes_first() -> None:
+    def done(beside: Beside, *names: str) -> dict[str, tuple[str, bool]]:
+        shared = beside.begin({name: partial(where, name, os.getpid()) for name in names})
+        while shared[names[0]].future is None and time.monotonic() < before:
+            time.sleep(0.01)
+        return beside.finish(shared, told.append)
+
+    told: list[str] = []
+    before = 0.0
+    with second_process(False, "executor_work") as beside:
+        assert done(beside, "a", "b") == {"a": ("a", False), "b": ("b", False)}
+    before = time.monotonic() + 20
+    assert told == ["b", "a"]
+    with second_process(True, "executor_work") as beside:
+        found = done(beside, *"abcdefgh")
+        assert [*found] == [name for name, _ in found.values()] == [*"abcdefgh"]
+        assert found["a"] == ("a", True)
+        with pytest.raises(OutputError, match="no space left"):
+            done(beside, "disk", "a")
+        assert done(beside, "dies elsewhere", "a")["dies elsewhere"] == ("dies elsewhere", False)
+        assert beside.finish(beside.begin({"a": partial(where, "a", os.getpid())}), told.append) == {"a": ("a", False)}
 
 
 def alive(pid: int) -> bool:

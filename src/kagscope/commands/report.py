@@ -92,12 +92,13 @@ def kind_of(folder: Path) -> str:
 
 def _study(folder: Path, quiet: bool, as_json: bool) -> None:
     from kagscope.commands.progress import Console
+    from kagscope.studies.resources import usable_cores
     from kagscope.studies.store import RunStore
     from kagscope.studies.study import conclude
 
     store = RunStore.existing(folder)
     with Console(quiet=quiet or as_json) as console:
-        outcome = conclude(store, console.event)
+        outcome = conclude(store, console.event, workers=usable_cores())
     finish(outcome, quiet, as_json)
 
 

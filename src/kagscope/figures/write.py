@@ -14,15 +14,19 @@ from kagscope.base.errors import NothingToPlot, OutputError
 from kagscope.figures import distributions, overview, scales, steps, windows
 from kagscope.figures.study import study_means
 from kagscope.figures.style import save_all
-from kagscope.tables.means import curve_means
+from kagscope.tables.means import curve_means, select
+
+FORMATS = ("png", "pdf")
 
 
 class Family(NamedTuple):
-    """A figure of the study: its file name, what it shows, and how to draw it from (means over runs, curves, image shape)."""
+    """A figure of the study: its file name, what it shows, how to draw it from (means over runs, curves, image shape), and which
+    curves it needs."""
 
     name: str
     caption: str
     draw: Callable[[pd.DataFrame, pd.DataFrame, tuple[int, ...]], Figure]
+    curve: str = ""
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -51,12 +55,14 @@ FAMILIES: tuple[Family, ...] = (
         "or below the zero-row threshold, the value that 1% of the rows of the untrained net do not exceed. Bands are 95% "
         "intervals over seeds.",
         lambda means, curves, shape: distributions.figure_zipf(curves, means),
+        "zipf",
     ),
     Family(
         "minor_histogram",
         "How large the minors are, relative to their mean, in bins of an eighth of an octave; "
         "left of the dashed line, minors that are exactly zero and those too small for the axis. Means over seeds.",
         lambda means, curves, shape: distributions.figure_minor_histogram(curves),
+        "histogram",
     ),
     Family(
         "window_map",
@@ -78,31 +84,41 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+Drawing = Callable[[], Figure]
+
+
+class Written(NamedTuple):
+    """The files of one figure, or why it could not be drawn."""
+
+    files: list[Path]
+    reason: str = ""
+
+
 class WrittenFigures(list[Path]):
     """The files written; ``left_out`` says of each figure that could not be drawn why."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.left_out: dict[str, str] = {}
+    def __init__(self, figures: Mapping[str, Written]) -> None:
+        super().__init__(file for one in figures.values() for file in one.files)
+        self.left_out = {name: one.reason for name, one in figures.items() if one.reason}
+
+
+def drawings(results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, ...]) -> dict[str, Drawing]:
+    """How to draw each figure of a study: what another process can be given."""
+    means, averaged = study_means(results), curve_means(curves)
+    return {one.name: partial(_draw, one.name, means, select(averaged, curve=one.curve), image_shape) for one in FAMILIES}
+
+
+def _draw(name: str, means: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
+    return next(one for one in FAMILIES if one.name == name).draw(means, curves, image_shape)
 
 
 def draw_figures(
-    results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, ...], progress: Callable[[str], None] | None = None
+    results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, ...]
 ) -> tuple[dict[str, Figure], dict[str, str]]:
     """Every figure that the tables allow, by name, and for the others the reason why not."""
-    means, averaged = study_means(results), curve_means(curves)
-    return draw_all({one.name: partial(one.draw, means, averaged, image_shape) for one in FAMILIES}, progress)
-
-
-def draw_all(
-    drawn: Mapping[str, Callable[[], Figure]], progress: Callable[[str], None] | None = None
-) -> tuple[dict[str, Figure], dict[str, str]]:
-    """Figures by name; those with nothing to show are left out, with the reason. ``progress`` is called with each name first."""
     figures: dict[str, Figure] = {}
     left_out: dict[str, str] = {}
-    for name, draw in drawn.items():
-        if progress is not None:
-            progress(name)
+    for name, draw in drawings(results, curves, image_shape).items():
         try:
             figures[name] = draw()
         except NothingToPlot as reason:
@@ -117,7 +133,7 @@ def write_figures(
     image_shape: tuple[int, ...],
     progress: Callable[[str], None] | None = None,
     *,
-    formats: Sequence[str] = ("png", "pdf"),
+    formats: Sequence[str] = FORMATS,
 ) -> WrittenFigures:
     """Draw every figure that the tables allow and write it.
 
@@ -136,25 +152,41 @@ def write_figures(
         InputError: a table lacks columns, or an unknown format.
         OutputError: the folder cannot be written.
     """
-    written = WrittenFigures()
-    if formats:
-        figures, written.left_out = draw_figures(results, curves, image_shape, progress)
-        written.extend(write_all(figures, folder, formats))
-    return written
+    written: dict[str, Written] = {}
+    if not formats:
+        return WrittenFigures(written)
+    make_folder(folder)
+    for name, draw in drawings(results, curves, image_shape).items():
+        if progress is not None:
+            progress(name)
+        written[name] = write_drawing(name, draw, folder, formats)
+    return WrittenFigures(written)
 
 
-def write_all(figures: Mapping[str, Figure], folder: str | Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+def write_drawing(name: str, draw: Drawing, folder: str | Path, formats: Sequence[str] = FORMATS) -> Written:
+    """Draw one figure and write it; errors are those of :func:`write_all`."""
+    try:
+        return Written(write_all({name: draw()}, folder, formats))
+    except NothingToPlot as reason:
+        return Written([], str(reason))
+
+
+def write_all(figures: Mapping[str, Figure], folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write figures under their names into ``folder``, made where it does not exist, and return the paths.
 
     Raises:
         InputError: an unknown format.
         OutputError: the folder cannot be written.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {folder}: {error.strerror or error}; choose one that can be written"
-        ) from error
+    folder = make_folder(folder)
     return [path for name, one in figures.items() for path in save_all(one, [folder / f"{name}.{end}" for end in formats])]
+
+
+def make_folder(folder: str | Path) -> Path:
+    """The folder, made where it does not exist. Raises :class:`OutputError`."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}; choose one that can be written") from error
+    return path

@@ -95,8 +95,9 @@ def write_report(
             ``maps``: which maps of a layer were measured ("input", "block"); ``thing``: what a layer is called, such as "matrix";
             ``study``: of :func:`~kagscope.report.axes.pack_axes`, which the exhibit "varied"
             shows; ``follow``: seconds after which the page reloads itself; ``figures``: what
-            :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time; empty:
-            none are shown. ``printed``: further figures, each with the section that it stands in and its caption.
+            :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time, or a
+            function that is asked for it when all else is done; empty: none are shown. ``printed``: further figures, each with
+            the section that it stands in and its caption.
             ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
             ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
             to configuration), ``labels`` (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``:
@@ -134,8 +135,10 @@ def render_report(
     """The page as text; arguments as for :func:`write_report`."""
     nets, averaged = net_means(results) if nets is None else nets, curve_means(curves)
     shape = tuple(int(side) for side in provenance.get("image_shape") or (1, 1))
-    figures, left_out = _figures(nets, averaged, shape, provenance.get("figures"))
     payload = build_payload(results, averaged, provenance, nets=nets)
+    packed = pack(payload)
+    written = provenance.get("figures")
+    figures, left_out = _figures(nets, averaged, shape, written() if callable(written) else written)
     without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
     exhibited = {place for place, *_ in provenance.get("exhibits", ())}
     sections = [(place, name) for place, name in SECTIONS if place not in without]
@@ -178,7 +181,7 @@ def render_report(
             undefined_values=undefined_counts(results)[:MAX_REASONS],
             facts=[(title, provenance[key]) for key, title in FACTS.items() if provenance.get(key)],
             papers=PAPERS,
-            payload=pack(payload),
+            payload=packed,
         )
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -47,27 +49,39 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Collected:
-    """What the finished runs of a study come to: tables, from which figures and page are made.
+class Gathered:
+    """The tables of a study's finished runs.
 
     Attributes:
         results, curves: of :mod:`kagscope.tables.schema`.
         runs: one row per run.
-        labels: what each run is called beside its width.
-        axes: what varies but the seed.
-        summary, related, occurs: means of settings, correlations of geometry with outcomes, where geometry occurs.
-        outcome: what it ended with, but for the page.
+        left_out: run id to why it is not among them.
     """
 
     results: pd.DataFrame
     curves: pd.DataFrame
     runs: pd.DataFrame
-    labels: dict[str, str]
-    axes: list[str]
-    summary: pd.DataFrame
-    related: pd.DataFrame
-    occurs: pd.DataFrame
-    outcome: Outcome
+    left_out: dict[str, str]
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """What varies."""
+        return varied_axes(self.runs)
+
+    @cached_property
+    def tied(self) -> dict[str, list[str]]:
+        """Each axis with those that go with it."""
+        return tied_axes(self.runs, self.varied)
+
+    @property
+    def axes(self) -> list[str]:
+        """What varies but the seed, each with what goes with it once."""
+        return [name for name in self.tied if name != "seed"]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What each run is called beside its width."""
+        return labels_of(self.runs, self.varied)
 
     @property
     def image_shapes(self) -> list[tuple[int, ...]]:
@@ -75,11 +89,23 @@ class Collected:
         return sorted({tuple(shape) for shape in self.runs["image_shape"]})
 
 
-def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected:
-    """Write what a study's finished runs come to, but no pictures (:func:`kagscope.studies.present.present`).
+@dataclass(frozen=True)
+class Collected:
+    """What the finished runs of a study come to.
 
-    That is ``results``, ``curves`` and ``runs.parquet``; ``summary``, ``relations``, ``phase_diagram`` and the tests as CSV;
-    where the study tests claims ``claims.json``.
+    Attributes:
+        summary, related, occurs: means of settings, correlations of geometry with outcomes, where geometry occurs.
+        outcome: what it ended with, but for the page.
+    """
+
+    summary: pd.DataFrame
+    related: pd.DataFrame
+    occurs: pd.DataFrame
+    outcome: Outcome
+
+
+def gather(store: RunStore, on_event: Report = lambda event: None) -> Gathered:
+    """Write the tables of a study's finished runs: ``results``, ``curves`` and ``runs.parquet``.
 
     Args:
         store: Run store of the study; damaged, failed and missing runs are left out and named.
@@ -89,20 +115,36 @@ def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected
         DataError: no run is finished.
         OutputError: a file cannot be written; files written before it stay whole.
     """
-    study = store.study
     whole, left_out = whole_runs(store)
     if not whole:
         raise no_runs_error(store, left_out)
     on_event({"kind": "stage", "name": "tables"})
-    results, curves = read_table(store, whole, RESULTS), read_table(store, whole, CURVES)
+    with ThreadPoolExecutor(2) as both:  # pyarrow does not hold the interpreter's lock
+        results, curves = both.map(partial(read_table, store, whole), (RESULTS, CURVES))
     runs = runs_table(store, list(whole))
     with atomic_path(store.folder / "runs.parquet") as temporary:
         runs.to_parquet(temporary, index=False)
-    varied = varied_axes(runs)
-    labels, tied = labels_of(runs, varied), tied_axes(runs, varied)
-    told, axes = list(tied), [name for name in tied if name != "seed"]
-    summary = settings_summary(results, runs, told)
+    return Gathered(results, curves, runs, left_out)
+
+
+def collect(store: RunStore, gathered: Gathered, on_event: Report = lambda event: None) -> Collected:
+    """Write what the tables of a study come to, but no pictures (:func:`kagscope.studies.present.present`).
+
+    That is ``summary``, ``relations``, ``phase_diagram`` and the tests as CSV; where the study tests claims ``claims.json``.
+
+    Args:
+        store: Run store of the study.
+        gathered: its tables.
+        on_event: gets each stage.
+
+    Raises:
+        OutputError: a file cannot be written; files written before it stay whole.
+    """
+    study, results, runs = store.study, gathered.results, gathered.runs
+    varied, tied, axes = gathered.varied, gathered.tied, gathered.axes
+    told = list(tied)
     on_event({"kind": "stage", "name": "statistics"})
+    summary = settings_summary(results, runs, told)
     asked = study["settings"].get("relations", {})
     related = relations(Nets.of(results, runs, told), **{name: tuple(value) for name, value in asked.items()})
     occurs, tested = phase_diagram(results, runs, axes), infer(results, runs, told)
@@ -120,12 +162,13 @@ def collect(store: RunStore, on_event: Report = lambda event: None) -> Collected
         found += claim_findings(claims, runs["seed"].nunique())
     else:
         found += run_findings(runs, tied)
-    found += study_findings(with_labels(results, labels), left_out)
+    found += study_findings(with_labels(results, gathered.labels), gathered.left_out)
     if not study["claims"]:
         found += [*phase_findings(occurs, axes, accuracy_name(runs["data"])), *tested.findings, *relation_findings(related)]
     seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
-    outcome = Outcome(store.folder, None, claims, strongest_first(found), list(whole), left_out, seconds)
-    return Collected(results, curves, runs, labels, axes, summary, related, occurs, outcome)
+    done = [str(run) for run in runs["run"]]
+    outcome = Outcome(store.folder, None, claims, strongest_first(found), done, gathered.left_out, seconds)
+    return Collected(summary, related, occurs, outcome)
 
 
 def with_labels(table: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,43 +14,85 @@ from kagscope.base.provenance import hardware
 from kagscope.figures.labels import outcome_label
 from kagscope.figures.study import net_means
 from kagscope.report.numbers import number, number_cell, text_cell
-from kagscope.studies.collect import Collected, Outcome, with_labels
+from kagscope.studies.collect import Collected, Gathered, Outcome, with_labels
 from kagscope.studies.execute.base import Report
+from kagscope.studies.execute.beside import Beside, Shared
 from kagscope.studies.nets import outcome_columns
 from kagscope.studies.page_data import exhibits, settings_of_runs
 from kagscope.studies.record import main_specs
 from kagscope.studies.store import RunStore
-from kagscope.studies.study_figures import study_figures
+from kagscope.studies.study_figures import study_drawings
 from kagscope.tables.means import curve_means
 
+if TYPE_CHECKING:
+    from kagscope.figures.write import Drawing, Written, WrittenFigures
 
-def present(store: RunStore, found: Collected, on_event: Report = lambda event: None, follow: int | None = None) -> Outcome:
+
+class Pictured(NamedTuple):
+    """The figures that every study has, begun, and the means that they show: over points, of curves over runs."""
+
+    results: pd.DataFrame
+    nets: pd.DataFrame
+    curves: pd.DataFrame
+    figures: dict[str, Shared[Written]]
+
+
+def begin_figures(store: RunStore, gathered: Gathered, beside: Beside) -> Pictured:
+    """Begin the figures that every study has, in ``figures/``, before there are statistics: another process may draw them."""
+    from kagscope.figures.write import drawings
+
+    results = with_labels(gathered.results, gathered.labels)
+    nets, curves = net_means(results), curve_means(with_labels(gathered.curves, gathered.labels))
+    return Pictured(results, nets, curves, _shared(store, drawings(nets, curves, gathered.image_shapes[-1]), beside))
+
+
+def _shared(store: RunStore, drawn: Mapping[str, Drawing], beside: Beside) -> dict[str, Shared[Written]]:
+    from kagscope.figures.write import make_folder, write_drawing
+
+    folder = make_folder(store.folder / "figures")
+    return beside.begin({name: partial(write_drawing, name, draw, folder) for name, draw in drawn.items()})
+
+
+def present(
+    store: RunStore,
+    gathered: Gathered,
+    found: Collected,
+    pictured: Pictured,
+    beside: Beside,
+    on_event: Report = lambda event: None,
+    follow: int | None = None,
+) -> Outcome:
     """Write ``figures/`` and ``report.html``.
 
     Args:
         store: Run store of the study.
-        found: what :func:`kagscope.studies.collect.collect` made of it.
+        gathered: its tables.
+        found: what :func:`kagscope.studies.collect.collect` made of them.
+        pictured: of :func:`begin_figures`.
+        beside: a process that may draw figures meanwhile.
         on_event: gets each stage, and figures that cannot be drawn.
         follow: seconds after which the page reloads itself, while runs go on.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    from kagscope.figures import write_figures
+    from kagscope.figures.write import WrittenFigures
     from kagscope.report import write_report
     from kagscope.report.axes import pack_axes
 
-    study, outcome, runs, shapes = store.study, found.outcome, found.runs, found.image_shapes
-    results = with_labels(found.results, found.labels)
-    nets, curves = net_means(results), curve_means(with_labels(found.curves, found.labels))
-    figures = write_figures(
-        nets, curves, store.folder / "figures", shapes[-1], lambda name: on_event({"kind": "stage", "name": f"figure {name}"})
-    )
-    on_event({"kind": "stage", "name": "figures of what was varied"})
-    study_figures(store.folder, nets, runs, summary=found.summary, related=found.related, occurs=found.occurs, axes=found.axes)
+    study, outcome, runs, shapes = store.study, found.outcome, gathered.runs, gathered.image_shapes
+    results, nets, curves, own = pictured
+    more = study_drawings(nets, runs, summary=found.summary, related=found.related, occurs=found.occurs, axes=gathered.axes)
+    shared = own | _shared(store, more, beside)
+
+    @cache
+    def figures() -> WrittenFigures:
+        written = beside.finish(shared, lambda name: on_event({"kind": "stage", "name": f"figure {name}"}))
+        return WrittenFigures({name: written[name] for name in own})
+
     on_event({"kind": "stage", "name": "report"})
     named = {name: outcome_label(name) for name in outcome_columns(runs)}
-    varied = None if study["claims"] else pack_axes(nets, runs, found.axes, named)
+    varied = None if study["claims"] else pack_axes(nets, runs, gathered.axes, named)
     page = write_report(
         store.folder / "report.html",
         results=results,
@@ -68,14 +112,16 @@ def present(store: RunStore, found: Collected, on_event: Report = lambda event: 
             "maps": sorted({str(spec.get("layer_map", "input")) for spec in main_specs(study).values()}),
             "findings": outcome.findings,
             "figures": figures,
-            "controls": sorted({found.labels[run] for run in runs.loc[runs["labels"] == "shuffled", "run"]}),
+            "controls": sorted({gathered.labels[run] for run in runs.loc[runs["labels"] == "shuffled", "run"]}),
             "study": varied,
-            "exhibits": [("varied", "What was varied", "varied.html", {"tables": study_tables(found)})] if varied else [],
+            "exhibits": [("varied", "What was varied", "varied.html", {"tables": study_tables(found, gathered.axes)})]
+            if varied
+            else [],
             "follow": follow,
             **exhibits(store, outcome.runs, settings_of_runs(results)),
         },
     )
-    for name, reason in figures.left_out.items():
+    for name, reason in figures().left_out.items():
         on_event({"kind": "note", "text": f"figure {name} left out: {reason}"})
     return replace(outcome, report=page)
 
@@ -92,9 +138,9 @@ HEADS = {
 MOST = 300  # rows of a table on the page; all are in the CSV file beside it
 
 
-def study_tables(found: Collected) -> list[dict[str, Any]]:
+def study_tables(found: Collected, axes: list[str]) -> list[dict[str, Any]]:
     """Where geometry occurs, and how scores go with outcomes: sortable tables for the page, those that have rows."""
-    return [table for table in (_occurrence(found.occurs, found.axes), _relations(found.related)) if table["rows"]]
+    return [table for table in (_occurrence(found.occurs, axes), _relations(found.related)) if table["rows"]]
 
 
 def _occurrence(occurs: pd.DataFrame, axes: list[str]) -> dict[str, Any]:

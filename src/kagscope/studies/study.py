@@ -15,12 +15,13 @@ from kagscope.base.errors import KagscopeError, OutputError
 from kagscope.base.provenance import digest
 from kagscope.data import Dataset, load
 from kagscope.studies.claims.parts import too_few
-from kagscope.studies.collect import Outcome, collect
+from kagscope.studies.collect import Outcome, collect, gather
 from kagscope.studies.execute.base import Event, Executor, Failure, Report
+from kagscope.studies.execute.beside import second_process
 from kagscope.studies.execute.local import LocalExecutor
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.plan import task_memory
-from kagscope.studies.present import present
+from kagscope.studies.present import begin_figures, present
 from kagscope.studies.record import measured_files
 from kagscope.studies.resources import usable_cores, usable_memory
 from kagscope.studies.runs import Job, run_task, tasks_for
@@ -30,6 +31,7 @@ from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, join, joined_runs, whole_runs
 from kagscope.tables.schema import ALPHA
 
+LARGE = 100_000  # rows of results from which it pays to start a second process, which takes three seconds
 STATES = ("done", "running", "failed", "damaged", "missing")
 
 
@@ -172,18 +174,29 @@ def run_study(
     failed = {name: error for name, error in store.failures().items() if name in set(names)}
     if failed and (file.claims or not any(store.run_folder(name).is_dir() for name in names)):
         raise RunsFailed(failed, Path(out), failures, ", ".join(called[next(iter(failed))]))
-    return conclude(store, on_event, pictures=pictures)
+    return conclude(store, on_event, pictures=pictures, workers=chosen.workers)
 
 
 def conclude(
-    store: RunStore, on_event: Report = lambda event: None, *, pictures: bool = True, follow: int | None = None
+    store: RunStore,
+    on_event: Report = lambda event: None,
+    *,
+    pictures: bool = True,
+    follow: int | None = None,
+    workers: int = 1,
 ) -> Outcome:
     """Tables and claims of a store's finished runs, and with ``pictures`` figures and page: the end of :func:`run_study`.
 
-    While runs go on, ``follow`` makes a page that reloads itself after so many seconds.
+    While runs go on, ``follow`` makes a page that reloads itself after so many seconds. With several ``workers`` a second process
+    draws figures of large studies meanwhile; files are the same.
     """
-    found = collect(store, on_event)
-    return present(store, found, on_event, follow) if pictures else found.outcome
+    gathered = gather(store, on_event)
+    if not pictures:
+        return collect(store, gathered, on_event).outcome
+    several = min(workers, usable_cores()) > 1 and len(gathered.results) >= LARGE
+    with second_process(several, "kagscope.figures.write") as beside:
+        pictured = begin_figures(store, gathered, beside)
+        return present(store, gathered, collect(store, gathered, on_event), pictured, beside, on_event, follow)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,14 +13,13 @@ from kagscope.data.functions import accuracy_name
 from kagscope.studies.phase_diagram import two_axes
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from kagscope.figures.write import Drawing
 
 FEW_LINES = 6  # in a figure over one axis
 MANY_LINES = 12  # in one whose legend has room
 
 
-def study_figures(
-    folder: Path,
+def study_drawings(
     nets: pd.DataFrame,
     runs: pd.DataFrame,
     *,
@@ -29,15 +27,14 @@ def study_figures(
     related: pd.DataFrame,
     occurs: pd.DataFrame,
     axes: Sequence[str],
-) -> None:
-    """``figures/``: ``map_<layer>`` over the two axes with most values, ``by_<axis>_<layer>``, ``training_<layer>``,
+) -> dict[str, Drawing]:
+    """How to draw ``map_<layer>`` over the two axes with most values, ``by_<axis>_<layer>``, ``training_<layer>``,
     ``relations``, ``robustness``.
 
     What the study does not allow is left out: a map needs two axes, the others a numeric one, steps in between, eight runs,
     attacks.
 
     Args:
-        folder: of the study.
         nets: :func:`~kagscope.figures.study.net_means` of the ``results`` table.
         runs: the runs table.
         summary: of :func:`~kagscope.studies.setting_tables.settings_summary`.
@@ -45,14 +42,14 @@ def study_figures(
         occurs: of :func:`~kagscope.studies.phase_diagram.phase_diagram`.
         axes: what varies but the seed.
     """
-    from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness, write_all
-    from kagscope.figures.write import draw_all
+    from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness
     from kagscope.tables.means import layers_of
 
+    whole = nets[nets["selection"] == "all"]
     most = sorted(axes, key=lambda name: -summary[name].nunique())
     coloured = "width" if "width" in axes or not most else most[0]
-    drawn: dict[str, Callable[[], Figure]] = {
-        "relations": partial(figure_relations, nets, runs, related, coloured),
+    drawn: dict[str, Drawing] = {
+        "relations": partial(figure_relations, whole, runs, related, coloured),
         "robustness": partial(figure_robustness, runs, _told_apart(runs, axes)),
     }
     accuracy = accuracy_name(runs["data"])
@@ -72,14 +69,14 @@ def study_figures(
         for layer in occurs["layer"].unique():
             drawn[f"training_{safe_name(layer)}"] = partial(
                 figure_dynamics,
-                nets[nets["run"].isin(followed["run"])],
+                whole[whole["run"].isin(followed["run"])],
                 followed,
                 by,
                 along,
                 layer,
                 accuracy,
             )
-    write_all(draw_all(drawn)[0], folder / "figures")
+    return drawn
 
 
 def _told_apart(runs: pd.DataFrame, axes: Sequence[str]) -> Sequence[str]:

@@ -83,7 +83,7 @@ class _Pool:
         context = multiprocessing.get_context("spawn")  # forked processes inherit locks that threads of torch may hold
         self.events = context.Queue()
         others = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(min(self.workers, len(waiting)), context, _start, (self.events, os.getpid()))
+        pool = ProcessPoolExecutor(min(self.workers, len(waiting)), context, start_worker, (self.events, os.getpid()))
         lost: list[Any] = []
         pending: dict[Future[Failure | None], Any] = {}
         try:
@@ -91,7 +91,7 @@ class _Pool:
                 while waiting and not lost and len(pending) < self.workers:
                     task = waiting.popleft()
                     try:
-                        with _single_threaded(), _main_left_alone():
+                        with in_fresh_process():
                             pending[pool.submit(_in_worker, task, self.work)] = task
                     except BrokenProcessPool:
                         waiting.appendleft(task)
@@ -134,7 +134,7 @@ class _Pool:
 _events: Any = None
 
 
-def _start(events: Any, parent: int) -> None:
+def start_worker(events: Any, parent: int) -> None:
     """First thing in a worker: Ctrl-C is the parent's to handle, and without a parent there is nothing to work for."""
     global _events
     _events = events
@@ -150,6 +150,13 @@ def _leave_with(parent: int) -> None:
 
 def _in_worker(task: Any, work: Work) -> Failure | None:
     return attempt(task, work, _events.put)
+
+
+@contextlib.contextmanager
+def in_fresh_process() -> Iterator[None]:
+    """What must hold while a worker process is started."""
+    with _single_threaded(), _main_left_alone():
+        yield
 
 
 @contextlib.contextmanager
