@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import pickle
@@ -38,7 +39,18 @@ settings.register_profile("thorough", derandomize=True, max_examples=300, deadli
 settings.register_profile("explore", derandomize=False, max_examples=300, deadline=None, print_blob=True)
 settings.load_profile("same")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one for each core: more threads than that would wait for each other
+    os.environ.setdefault("KAGSCOPE_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets whatever else runs here stretch seconds into minutes
+
+
+gc.disable()  # until everything is imported and collected, which leaves little to free
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking over a million objects, which stay, in every full round."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:

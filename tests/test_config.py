@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,20 +181,6 @@ def test_run_ids_are_plain_names() -> None:
     for run, _ in jobs(reproduction(depth=3, widths=(4, 5))):
         assert run.run_id == Path(run.run_id).name
         assert set(run.run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
-
-
-@pytest.mark.slow
-def test_names_are_the_same_in_another_process() -> None:
-    code = (
-        "from kagscope.data import load; from kagscope.studies.file import configs;"
-        "from kagscope.studies.reproduce import reproduction;"
-        "run, what = configs(reproduction(data='digits'), {'digits': load('digits')})[0];"
-        "print(run.run_id, what.specs['main'].id)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src"), "PYTHONHASHSEED": "7"}
-    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
-    run, what = jobs(reproduction())[0]
-    assert said.split() == [run.run_id, what.specs[MAIN].id]
 
 
 OTHER_RUN: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import time
 from unittest import mock
 
@@ -17,7 +18,7 @@ from kagscope.minors.plan import AUTO_SECONDS, RATES, reference_seconds
 from kagscope.minors.routes.auto import Auto
 from kagscope.minors.routes.determinants import minor_matrix
 from kagscope.minors.task import Matrices, Task
-from kagscope.minors.threads import even_parts
+from kagscope.minors.threads import even_parts, run_parts
 from kernel_cases import without_formulas
 
 rng = np.random.default_rng(0)
@@ -189,6 +190,26 @@ def test_one_limit_of_threads_reaches_every_part() -> None:
         for k in (1, 2, 3):
             kag.minor_moments(J, k)
             kag.minor_moments(J, k, method="sampled", rel_error=0.5)
+
+
+@pytest.mark.parametrize("failing", [0, 5, 19])
+def test_parts_come_in_order_from_any_thread_and_what_fails_is_raised(failing: int) -> None:
+    seen: set[int] = set()
+
+    def work(part: int) -> int:
+        seen.add(threading.get_ident())
+        time.sleep(1e-4)
+        if part == failing:
+            raise IndexError(part)
+        return part
+
+    with kag.limit_threads(3):
+        with pytest.raises(IndexError, match=str(failing)):
+            run_parts(work, 20)
+        assert run_parts(lambda part: part**2, 20) == [part**2 for part in range(20)]
+        failing = -1
+        assert run_parts(work, 20) == list(range(20))
+    assert len(seen) > 1
 
 
 @pytest.mark.parametrize("parts", [1, 7, 40])
