@@ -75,7 +75,7 @@ def make_small_study(folder: Path) -> Outcome:
 
 def make_two_studies(folder: Path) -> tuple[Path, Path]:
     """Studies "short" and "long": nets 6 wide of both share weights at the start for two of their seeds, and differ in epochs."""
-    few = {"k": [1, 2], "checkpoints": 2, "samples": 20, "unit_points": 20}
+    few = {"k": [1, 2], "checkpoints": 2, "samples": 20, "unit_points": 20, "window_map": 0}
     common: dict[str, Any] = {"trainings": ["standard"]}
     short = small_study(**common, widths=(4, 6), epochs=1, measure=few | {"points": 4})
     long = small_study(**common, widths=(6,), seeds=3, epochs=4, measure=few)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def make_results(
         drop: which rows to leave out, as a mask of the table.
     """
     rng = np.random.default_rng(seed)
-    rows: list[tuple[Any, ...]] = []
+    blocks: list[tuple[tuple[Any, ...], np.ndarray, np.ndarray, np.ndarray]] = []  # what rows share, points, values, baselines
     image = _centred(rng.normal(0, point_noise, points))  # the same odd images in all nets
     for width in widths:
         for training in trainings:
@@ -92,10 +93,11 @@ def make_results(
                             some: int = points,
                             where: Any = (run, layer),
                         ) -> None:
-                            before, after = np.broadcast_to(before, points)[:some], np.broadcast_to(after, points)[:some].copy()
-                            after[rng.random(len(after)) < undefined] = np.nan
-                            for point in range(some):
-                                rows.append((*where[0], where[1], k, selection, 3 * point, score, after[point], before[point]))
+                            values = np.empty((2, some))
+                            values[0] = after[:some] if np.ndim(after) else after
+                            values[1] = before[:some] if np.ndim(before) else before
+                            values[0, rng.random(some) < undefined] = np.nan
+                            blocks.append(((*where[0], where[1], k, selection, score), 3 * np.arange(some), *values))
 
                         few = points if final else max(points // 2, 1)
                         for k in orders:
@@ -126,12 +128,20 @@ def make_results(
                             add("zero_rows", 1, "all", 0.01, 0.01 + zero_row_rise * progress * noise)
                             add("zero_rows_exact", 1, "all", 0.0, 0.5 * zero_row_rise * progress * noise)
                             units = round(constant_units * progress) if layer == layers[0] else 0
-                            rows.append((*run, layer, 0, "all", -1, "constant_units", float(units), 0.0))
-                            rows.extend(_bookkeeping(run, layer) if column_subsets else [])
+                            blocks.append(_one((*run, layer, 0, "all", "constant_units"), float(units), 0.0))
+                            if column_subsets:
+                                counts = _counts().items()
+                                blocks.extend(
+                                    _one((*run, layer, 2, name, "column_subsets"), count, count) for name, count in counts
+                                )
                     if final:
-                        rows.append((*run, "", 0, "all", -1, "prune_change", prune_change * progress, 0.0))
-    columns = [c for c in RESULT_COLUMNS if c not in ("labels", "ratio", "stderr", "baseline_stderr", "exact", "reason")]
-    table = pd.DataFrame(rows, columns=columns)
+                        blocks.append(_one((*run, "", 0, "all", "prune_change"), prune_change * progress, 0.0))
+    shared, *numbers = zip(*blocks, strict=True)
+    made = ("labels", "ratio", "stderr", "baseline_stderr", "exact", "reason")
+    columns = [name for name in RESULT_COLUMNS if name not in (*made, "point", "value", "baseline")]
+    table = pd.DataFrame(shared, columns=columns)
+    table = table.loc[np.repeat(np.arange(len(table)), [len(one) for one in numbers[0]])].reset_index(drop=True)
+    table["point"], table["value"], table["baseline"] = (np.concatenate(one) for one in numbers)
     baseline = table["baseline"].to_numpy()
     table["ratio"] = np.divide(table["value"], baseline, out=np.full(len(table), np.nan), where=baseline != 0)
     table["labels"], table["stderr"], table["baseline_stderr"], table["exact"] = labels, 0.0, 0.0, True
@@ -153,11 +163,17 @@ def _centred(values: np.ndarray) -> np.ndarray:
     return np.asarray(values - values.mean())
 
 
-def _bookkeeping(run: tuple[Any, ...], layer: str) -> Iterable[tuple[Any, ...]]:
+def _one(shared: tuple[Any, ...], value: float, baseline: float) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    """A row of the whole layer or net."""
+    return shared, np.array([-1]), np.array([value]), np.array([baseline])
+
+
+@cache
+def _counts() -> dict[str, float]:
     """Numbers of pixel pairs of an 8 x 8 image."""
     places = np.stack(np.divmod(np.arange(64), 8), axis=1)
     i, j = np.triu_indices(64, 1)
     apart = np.sqrt(((places[i] - places[j]) ** 2).sum(axis=1))
-    counts = {"all": apart.size}
-    counts |= {f"ball({r})": int((apart <= r).sum()) for r in BALLS} | {f"apart({d})": int((apart >= d).sum()) for d in APARTS}
-    return [(*run, layer, 2, name, -1, "column_subsets", float(count), float(count)) for name, count in counts.items()]
+    counts = {"all": float(apart.size)}
+    counts |= {f"ball({r})": float((apart <= r).sum()) for r in BALLS}
+    return counts | {f"apart({d})": float((apart >= d).sum()) for d in APARTS}

@@ -287,14 +287,15 @@ def test_one_command_for_every_folder(place: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2))
     x = torch.randn(12, 4)
-    kag.measure(model, x, baseline="reinit", progress=False).save(place / "model")
+    what: dict[str, Any] = {"layers": "1", "k": 1, "progress": False}
+    kag.measure(model, x, baseline="reinit", baseline_seeds=2, **what).save(place / "model")
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with kag.Tracker(model, x, every=1, history=place / "history") as tracker, torch.no_grad():
+    with kag.Tracker(model, x, every=1, history=place / "history", layers="1", k=1) as tracker, torch.no_grad():
         for step in range(1, 4):
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
             tracker.step(step)
-    kag.measure_series(model, {0: start, 3: model.state_dict()}, x, progress=False).save(place / "series")
+    kag.measure_series(model, {0: start, 3: model.state_dict()}, x, **what).save(place / "series")
     for folder, said in (
         ("model", "networks"),
         ("series", "measurements, from step 0 to step 3"),
@@ -305,7 +306,7 @@ def test_one_command_for_every_folder(place: Path) -> None:
         assert done.stdout.strip().splitlines()[-1] == f"{folder}/report.html"
         assert said in " ".join(done.stdout.split())
         assert "<html" in (place / folder / "report.html").read_text()
-        assert json.loads(report(folder, "--json").stdout)["findings"]
+    assert json.loads(report("model", "--json").stdout)["findings"]
     assert kag.Tracker.load(place / "history").steps == [0, 1, 2, 3]
 
 

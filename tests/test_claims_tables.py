@@ -76,10 +76,11 @@ def test_undefined_values_are_left_out_and_counted() -> None:
 def test_an_empty_table_and_every_missing_score_are_inconclusive_never_an_error(planted: pd.DataFrame) -> None:
     assert verdicts(planted.iloc[:0]) == [INCONCLUSIVE] * 6
     small = make_results(points=2, seeds=2, widths=(8, 16), steps=(0, 100))
+    small = small[~small["selection"].isin(["ball(4)", "ball(6)", "apart(4)", "apart(6)"])]  # which are treated as others are
     for column in ("score", "selection", "layer", "training", "step", "k"):
         for value in small[column].unique():
-            judge(small[small[column] != value], resamples=50)
-            judge(small[small[column] == value], resamples=50)
+            judge(small[small[column] != value], resamples=20)
+            judge(small[small[column] == value], resamples=20)
 
 
 def test_rows_taken_away_at_random_are_no_error() -> None:

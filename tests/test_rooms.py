@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import kagscope
@@ -28,6 +29,7 @@ ROOMS = [  # CONTRIBUTING.md says what each holds
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 
 
+@cache
 def _modules() -> dict[str, Path]:
     found = {}
     for path in ROOT.rglob("*.py"):
@@ -36,9 +38,10 @@ def _modules() -> dict[str, Path]:
     return found
 
 
-def _imports(path: Path, modules: dict[str, Path]) -> set[str]:
+@cache
+def _imports(path: Path) -> frozenset[str]:
     """Modules of kagscope that a file imports, inside functions too; not those for type checkers alone."""
-    tree = ast.parse(path.read_text())
+    modules, tree = _modules(), ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             node.body = []
@@ -49,7 +52,7 @@ def _imports(path: Path, modules: dict[str, Path]) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {one for one in inner if one in modules} or {node.module}
-    return {one for one in found if one in modules and one != "kagscope"}
+    return frozenset(one for one in found if one in modules and one != "kagscope")
 
 
 def _room(module: str) -> str:
@@ -62,7 +65,7 @@ def test_rooms_import_only_from_rooms_above() -> None:
         f"{name} imports {other}"
         for name, path in modules.items()
         if name != "kagscope"
-        for other in _imports(path, modules)
+        for other in _imports(path)
         if _room(other) != _room(name) and FLOOR[_room(other)] > FLOOR[_room(name)]
     ]
     assert not upwards, "\n".join(sorted(upwards))
@@ -70,7 +73,7 @@ def test_rooms_import_only_from_rooms_above() -> None:
 
 def test_no_imports_form_a_circle() -> None:
     modules = _modules()
-    edges = {name: {o for o in _imports(p, modules) if o != name and not name.startswith(f"{o}.")} for name, p in modules.items()}
+    edges = {name: {o for o in _imports(p) if o != name and not name.startswith(f"{o}.")} for name, p in modules.items()}
     done: set[str] = set()
 
     def walk(name: str, path: tuple[str, ...]) -> None:

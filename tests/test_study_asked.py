@@ -58,8 +58,9 @@ def net(steps: tuple[int, ...]) -> TrainedNetwork:
     return train(SMALL, run.model_copy(update={"steps": steps}).training_settings(), [0])[0]
 
 
-def table(one: Job) -> pd.DataFrame:
-    found = Measuring(DATA).tables(one.run, net(one.run.steps), one.what, one.what.specs)
+def table(one: Job, only: str = "") -> pd.DataFrame:
+    specs = {name: spec for name, spec in one.what.specs.items() if only in ("", name)}
+    found = Measuring(DATA).tables(one.run, net(one.run.steps), one.what, specs)
     rows: pd.DataFrame = pd.concat(rows for rows, _ in found.values())
     return rows.astype({"layer": str, "selection": str, "score": str})
 
@@ -174,8 +175,9 @@ def test_what_is_asked_between_the_ends_leaves_their_table_as_it_is() -> None:
     assert ids(other.what)[MAIN] == ids(job().what)[MAIN]
     assert ids(other.what)[ALONG] != ids(job().what)[ALONG]
     between = [step for step in other.run.steps if 0 < step < other.run.steps[-1]]
-    rows = table(other)
-    assert set(rows[rows["step"].isin(between)]["score"]) - {"column_subsets"} == {"pr"}
+    rows = table(other, only=ALONG)
+    assert set(rows["step"]) == set(between)
+    assert set(rows["score"]) - {"column_subsets"} == {"pr"}
 
 
 @pytest.mark.parametrize("measure", [{"schedule": "linear", "checkpoints": 3}, {"schedule": {"steps": [3]}}], ids=str)
@@ -219,7 +221,7 @@ def study(folder: Path, measure: dict[str, Any]) -> tuple[kag.Study, pd.DataFram
         "name": "t",
         "run": {"width": 5, "epochs": 1, "train_size": 100},
         "grid": {"seed": [0, 1]},
-        "measure": BASE | measure,
+        "measure": BASE | {"k": [1, 2], "selections": ["all", "ball(4)"], "window_map": 0} | measure,
     }
     events: list[str] = []
     run_study(

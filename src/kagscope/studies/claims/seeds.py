@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -97,12 +97,18 @@ class Evidence:
         """Recorded steps of each layer and run, ascending."""
         results = self.results
         pr = results[(results["score"] == "pr") & (results["k"] == 2) & (results["selection"] == "all")]
-        pr = pr.sort_values(["step", "point"], kind="stable")
+        if pr.empty:
+            return {}
+        group = pr.groupby(["layer", "run", "step"], observed=True, sort=True).ngroup().to_numpy()
+        order = np.lexsort((pr["point"].to_numpy(), group))
+        starts = np.unique(group[order], return_index=True)[1]
+        numbers = pr["point"].to_numpy(dtype=np.int64)[order], pr["ratio"].to_numpy(dtype=float)[order]
+        first = pr.iloc[order[starts]]
+        names = first["layer"].astype(str), first["run"].astype(str)
+        moments = first["step"].to_numpy(dtype=np.int64).tolist(), first["accuracy"].to_numpy(dtype=float).tolist()
         found: dict[tuple[str, str], list[Checkpoint]] = {}
-        for key, part in pr.groupby(["layer", "run", "step"], observed=True, sort=True):
-            layer, run, step = cast(tuple[str, str, int], key)
-            numbers = part["point"].to_numpy(dtype=np.int64), part["ratio"].to_numpy(dtype=float)
-            found.setdefault((str(layer), str(run)), []).append(Checkpoint(int(step), float(part["accuracy"].iloc[0]), *numbers))
+        for layer, run, *where in zip(*names, *moments, *(np.split(one, starts[1:]) for one in numbers), strict=True):
+            found.setdefault((layer, run), []).append(Checkpoint(*where))
         return found
 
     def trainings(self) -> list[str]:
@@ -134,12 +140,20 @@ class Evidence:
 
     def pairs(self, axis: str, first: object, second: object) -> tuple[Indices, Indices]:
         """Nets with the one value of an axis and with the other, equal in seed and all other settings, in the same order."""
-        others = self.nets.codes(["seed", *(name for name in self.nets.axes if name not in (axis, f"{axis}s"))])
-        left, right = (self._values(axis)[str(value)] for value in (first, second))
-        partner = {int(others[net]): int(net) for net in right}
-        found = [(int(net), partner[int(others[net])]) for net in left if int(others[net]) in partner]
-        both = np.array(found, dtype=np.int64).reshape(-1, 2)
-        return both[:, 0], both[:, 1]
+        asked = (axis, str(first), str(second))
+        if asked not in self._pairs:
+            others = self.nets.codes(["seed", *(name for name in self.nets.axes if name not in (axis, f"{axis}s"))])
+            left, right = (self._values(axis)[value] for value in asked[1:])
+            partner = {int(others[net]): int(net) for net in right}
+            found = [(int(net), partner[int(others[net])]) for net in left if int(others[net]) in partner]
+            both = np.array(found, dtype=np.int64).reshape(-1, 2)
+            self._pairs[asked] = both[:, 0], both[:, 1]
+        return self._pairs[asked]
+
+    @cached_property
+    def _pairs(self) -> dict[tuple[str, str, str], tuple[Indices, Indices]]:
+        """Those asked for before."""
+        return {}
 
     def widths(self, which: Indices) -> list[int]:
         """Widths of some nets, ascending."""
