@@ -47,6 +47,22 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets whatever else
 gc.disable()  # until everything is imported and collected, which leaves little to free
 
 
+# The files that take longest, longest first, a study's users apart: what is dear at the end would keep one worker alone.
+DEAR = (
+    *("reproduce", "battery", "docs", "study_asked", "study_runs", "bad_input_report", "golden", "report_browser", "measure"),
+    *("functional_battery", "tracking_history", "report", "one_road", "claims", "measure_cli", "measure_inputs", "figures"),
+    *("sampling", "layer_maps", "haar", "figure_images", "side_by_side", "measure_report", "torch_backend", "untouched", "cli"),
+    *("other_process", "executors", "extend", "series", "functional", "score_errors", "measure_matrices", "moments", "vit"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put dear files first; the tests of a file stay together and in their order."""
+    order = {f"test_{name}.py": place for place, name in enumerate(DEAR)}
+    items.sort(key=lambda item: order.get(item.path.name, len(DEAR)))
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from walking over a million objects, which stay, in every full round."""
     gc.freeze()
@@ -57,6 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compile the kernels once, before workers start that would each do it."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         warm_up()
+        config.option.loadscopereorder = False  # files are handed out in the order of the collection, not by numbers of tests
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], T]) -> T:

@@ -178,7 +178,7 @@ def test_sampled_means_cover_the_exact_one(graph: bool) -> None:
     assert exact.stderr == 0
     scores = []
     for seed in range(60):
-        got = haar_mean_s1_estimate(J, 3, pairs=near, seed=seed, max_triples=0, max_listed=0, rel_error=0.02)
+        got = haar_mean_s1_estimate(J, 3, pairs=near, seed=seed, max_triples=0, max_listed=0, rel_error=0.04)
         assert got.stderr > 0
         scores.append((got.value - exact.value) / got.stderr)
     assert 0.75 < np.std(scores) < 1.3
@@ -222,7 +222,7 @@ def test_maximum_ratio_is_what_it_says() -> None:
     )
 
 
-@pytest.mark.parametrize("bits", [20, 40, 51])
+@pytest.mark.parametrize("bits", [20, 51])
 def test_maximum_ratio_of_nearly_parallel_pairs_alone(bits: int) -> None:
     """Whatever other columns there are: rotating the whole lost the digits of such pairs (0.85 instead of 1.04)."""
     rng = np.random.default_rng(2)

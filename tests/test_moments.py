@@ -342,7 +342,7 @@ def test_larger_orders_by_brute_force(k: int) -> None:
     assert ball.count == math.comb(6, k) * (7 - k + 1)
 
 
-@pytest.mark.parametrize("order", [12, 20, 50, 70, 150])
+@pytest.mark.parametrize("order", [12, 50, 100])
 def test_one_minor_of_large_order(order: int) -> None:
     """Listing its one column set took hours from 20 on, and from about 300 it was 0, called exact."""
     J = np.random.default_rng(order).normal(size=(order, order))

@@ -35,6 +35,12 @@ def study() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @pytest.fixture(scope="module")
+def payload(study: tuple[pd.DataFrame, pd.DataFrame]) -> dict[str, Any]:
+    """What the page holds of the study, with its shape, the units of a run and labels of the images."""
+    return build_payload(*study, {"image_shape": [8, 8], "units": make_units(["standard-w16-s0"]), "labels": {0: 4, 1: 7, 2: 7}})
+
+
+@pytest.fixture(scope="module")
 def page(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     results, curves = study
@@ -71,14 +77,14 @@ def test_embedded_numbers_are_those_of_the_table(study: tuple[pd.DataFrame, pd.D
 
 
 def test_single_numbers_are_not_embedded(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    few = build_payload(*study, {"image_shape": [8, 8]})
-    results = pd.concat([study[0]] * 5, ignore_index=True)
-    assert len(json.dumps(build_payload(results, study[1], {"image_shape": [8, 8]}))) < 1.05 * len(json.dumps(few))
+    results, curves = (one[one["width"] == 8] for one in study)
+    few, many = (build_payload(pd.concat([results] * times, ignore_index=True), curves) for times in (1, 5))
+    assert len(json.dumps(many)) < 1.05 * len(json.dumps(few))
 
 
-def test_histogram_gaps_are_zeros_and_mass_is_kept(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+def test_histogram_gaps_are_zeros_and_mass_is_kept(study: tuple[pd.DataFrame, pd.DataFrame], payload: dict[str, Any]) -> None:
     raw = study[1][(study[1]["curve"] == "histogram") & np.isfinite(study[1]["x"])]
-    for entry in build_payload(*study)["curves"]:
+    for entry in payload["curves"]:
         if entry["curve"] == "histogram":
             assert sum(entry["y"]) + entry["zeros"] + entry["below"] == pytest.approx(1, abs=2e-3)
             stage = 0 if entry["stage"] == "initial" else 20
@@ -166,7 +172,7 @@ def test_without_anything_measured_there_is_a_page(study: tuple[pd.DataFrame, pd
 def test_scores_of_the_whole_net_are_no_layer_of_the_figures(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     pruned = study[0].iloc[:12].assign(layer="", score="prune_change", k=0, point=-1)
     results = pd.concat([study[0].astype({"layer": str, "score": str}), pruned], ignore_index=True)
-    payload = build_payload(results, study[1])
+    payload = build_payload(results, study[1].iloc[:0])
     assert sorted(payload["settings"]["layers"]) == ["", "hidden1", "hidden2"]
     assert payload["settings"]["runLayers"] == ["hidden1", "hidden2"]
     assert len(figures.figure_by_radius(results, (8, 8)).axes) == 2
@@ -184,9 +190,9 @@ def test_bad_input_and_output(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path
         write_report(tmp_path / "no" / "r.html", results=study[0].iloc[:0], curves=study[1].iloc[:0], claims=[], provenance={})
 
 
-def test_units_are_the_rows_in_steps_of_colour(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+def test_units_are_the_rows_in_steps_of_colour(payload: dict[str, Any]) -> None:
     units = make_units(["standard-w16-s0"])
-    found = build_payload(*study, {"image_shape": [8, 8], "units": units})["units"]
+    found = payload["units"]
     assert [entry["layer"] for entry in found] == ["hidden1", "hidden2"]
     for entry in found:
         one = units["standard-w16-s0"].query("layer == @entry['layer']")
@@ -201,14 +207,14 @@ def test_units_are_the_rows_in_steps_of_colour(study: tuple[pd.DataFrame, pd.Dat
 
 def test_units_keep_within_their_budget(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     runs = [str(run) for run in study[0]["run"].unique()]
-    found = build_payload(*study, {"units": make_units(runs, count=300, columns=2000)})["units"]
+    found = build_payload(study[0], study[1].iloc[:0], {"units": make_units(runs, count=300, columns=2000)})["units"]
     assert sum(len(entry["images"]) for entry in found) < 2_200_000
     assert {len(entry["unit"]) for entry in found} == {256}
     assert found[0]["unit"][-1] == 299
 
 
-def test_maps_of_a_class_are_means_over_its_images(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    maps = build_payload(*study, {"image_shape": [8, 8], "labels": {0: 4, 1: 7, 2: 7}})["maps"]
+def test_maps_of_a_class_are_means_over_its_images(study: tuple[pd.DataFrame, pd.DataFrame], payload: dict[str, Any]) -> None:
+    maps = payload["maps"]
     assert {entry["label"] for entry in maps} == {None, 4, 7}
     raw = reduced.select(study[0], layer="hidden1", k=2, selection="window(6,1,2)", score="pr", width=16, training="standard")
     for label, points in ((4, [0]), (7, [1, 2])):
@@ -218,8 +224,7 @@ def test_maps_of_a_class_are_means_over_its_images(study: tuple[pd.DataFrame, pd
         assert grid["ratio"][6 * 8 + 1] == pytest.approx(mine.groupby("seed")["ratio"].mean().mean(), rel=1e-3)
 
 
-def test_onsets_are_those_of_intervals_over_nets(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    payload = build_payload(*study)
+def test_onsets_are_those_of_intervals_over_nets(payload: dict[str, Any]) -> None:
     seen = 0
     for entry in payload["series"]:
         if "onset" not in entry or entry["onset"]["reason"]:
