@@ -144,3 +144,23 @@ def test_intervals_of_few_distinct_values(scale: float) -> None:
         large, 2, kag.Shell(0, 12), image_shape=(20, 20), method="sampled", rel_error=0.05, moments=("s1", "s2")
     )
     assert m.exact or np.isnan(m.stderr["s1"])  # or every pair was visited
+
+
+def test_a_known_s1_makes_kl_better() -> None:
+    """The entropy is corrected by how far the draws miss it; alone, S1 without an error would leave that of the entropy whole."""
+    rng = np.random.default_rng(0)
+    J = rng.normal(size=(9, 300)) * np.exp(rng.normal(size=(9, 300)))
+    options = {"method": "sampled", "positions": np.arange(300.0), "moments": ("s1", "entropy"), "rel_error": 0.05}
+    known, drawn = kag.minor_moments(J, 2, [kag.All(), kag.Ball(1000)], **options)
+    assert known.stderr["s1"] == 0 < drawn.stderr["s1"]
+    assert 0 < known.stderr["kl_uniform"] < drawn.stderr["kl_uniform"]
+
+
+@pytest.mark.parametrize("kind", ["Gaussian", "heavy"])
+def test_s4_of_pairs_takes_much_of_the_error_of_s1(kind: str) -> None:
+    """And some of that of the entropy: both go with how few minors carry a pair's S2."""
+    J = matrix(kind)
+    pairs, starts = list_subsets([kag.Ball(200)], kag.columns.layout.make_layout(80, None, WHERE["positions"], None), 2).by_cell
+    found = [PairDraws(J, pairs, starts, powers).draw(np.array([6]), [1], False) for powers in (False, True)]
+    without, with_s4 = (one.spread[0].std(axis=1) for one in found)
+    assert (with_s4[[0, 2]] < (0.7, 0.95) * without[[0, 2]]).all()
