@@ -31,7 +31,7 @@ from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, join, joined_runs, whole_runs
 from kagscope.tables.schema import ALPHA
 
-LARGE = 100_000  # rows of results from which it pays to start a second process, which takes three seconds
+MANY = 30  # runs whose figures take so long that it pays to start a second process, which takes three seconds
 STATES = ("done", "running", "failed", "damaged", "missing")
 
 
@@ -188,13 +188,13 @@ def conclude(
     """Tables and claims of a store's finished runs, and with ``pictures`` figures and page: the end of :func:`run_study`.
 
     While runs go on, ``follow`` makes a page that reloads itself after so many seconds. With several ``workers`` a second process
-    draws figures of large studies meanwhile; files are the same.
+    draws figures of many runs meanwhile; files are the same.
     """
-    gathered = gather(store, on_event)
     if not pictures:
-        return collect(store, gathered, on_event).outcome
-    several = min(workers, usable_cores()) > 1 and len(gathered.results) >= LARGE
+        return collect(store, gather(store, on_event), on_event).outcome
+    several = min(workers, usable_cores()) > 1 and len(store.folders()) >= MANY
     with second_process(several, "kagscope.figures.write") as beside:
+        gathered = gather(store, on_event)
         pictured = begin_figures(store, gathered, beside)
         return present(store, gathered, collect(store, gathered, on_event), pictured, beside, on_event, follow)
 
