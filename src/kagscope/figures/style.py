@@ -14,8 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -253,11 +251,15 @@ def _arranged(figure: Figure, dpi: int) -> Iterator[None]:
 
 
 def _write_pdf(figure: Figure, path: Path) -> None:
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # takes 0.3 s to load, for its fonts
+
     canvas: Any = FigureCanvasPdf(figure)
     canvas.print_pdf(path, metadata={"CreationDate": None})
 
 
 def _write_svg(figure: Figure, path: Path) -> None:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     canvas: Any = FigureCanvasSVG(figure)
     canvas.print_svg(path, metadata={"Date": None})
 
