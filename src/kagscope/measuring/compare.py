@@ -22,6 +22,7 @@ from kagscope.tables.schema import SCORE_COLUMNS
 ZIPF_RANKS = 200
 TEXT = ("layer", "selection", "score", "reason")
 Scores = dict[Key, Values]
+Line = tuple[np.ndarray, np.ndarray]  # x and y of a curve
 
 
 @one_blas_thread()
@@ -265,40 +266,43 @@ def curves(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
 
 
 def _curves_of(state: State) -> pd.DataFrame:
-    parts = []
+    curves: dict[tuple[str, int, str, str], Line] = {}
     for layer, measured in state.measured.items():
-        parts += [_zipf(layer, k, means) for k, means in measured.row_means.items()]
-        parts += [_histogram((layer, *key), found) for key, found in measured.visited.items()]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["layer", "k", "selection", "curve", "x", "y"])
+        curves |= {(layer, k, "all", "zipf"): _zipf(means) for k, means in measured.row_means.items()}
+        curves |= {(layer, *key, "histogram"): _histogram(found) for key, found in measured.visited.items()}
+    names = ["layer", "k", "selection", "curve"]
+    if not curves:
+        return pd.DataFrame(columns=[*names, "x", "y"])
+    which = np.repeat(np.arange(len(curves)), [len(x) for x, _ in curves.values()])
+    table = pd.DataFrame(list(curves), columns=names).take(which).reset_index(drop=True)
+    table["x"], table["y"] = (np.concatenate(one) for one in zip(*curves.values(), strict=True))
+    return table
 
 
-def _zipf(layer: str, k: int, means: np.ndarray) -> pd.DataFrame:
+def _zipf(means: np.ndarray) -> Line:
     """Row means over their overall mean, by rank; thinned to at most ``ZIPF_RANKS`` geometric ranks, the first and last kept."""
     falling = -np.sort(-means, axis=1)
     overall = falling.mean(axis=1, keepdims=True)
     mean = np.divide(falling, overall, out=np.zeros_like(falling), where=overall > 0).mean(axis=0)
     ranks = np.unique(np.geomspace(1, len(mean), min(ZIPF_RANKS, len(mean))).round().astype(int))
-    return pd.DataFrame(
-        {"layer": layer, "k": k, "selection": "all", "curve": "zipf", "x": ranks.astype(float), "y": mean[ranks - 1]}
-    )
+    return ranks.astype(float), mean[ranks - 1]
 
 
-def _histogram(key: tuple[str, int, str], found: list[Moments]) -> pd.DataFrame:
+def _histogram(found: list[Moments]) -> Line:
     """Fractions in bins of log2(M / mean M), 1/8 wide; the mean is rounded to a bin, exact zeros stand at -inf."""
-    layer, k, selection = key
-    total: dict[float, float] = {-np.inf: 0.0}
-    measured = 0
+    places, shares = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    none, measured = 0.0, 0
     for one in _singles(found):
         position = float(mean_position(one)[0])
         if np.isnan(position):
             continue
         measured += 1
         first, counts, zeros = one.histogram
-        shift = round(position)
-        for index in np.flatnonzero(counts):
-            x = (first + int(index) - shift) / 8
-            total[x] = total.get(x, 0.0) + float(counts[index]) / one.count
-        total[-np.inf] += float(zeros) / one.count
-    xs = sorted(total)
-    ys = [total[x] / max(measured, 1) for x in xs]
-    return pd.DataFrame({"layer": layer, "k": k, "selection": selection, "curve": "histogram", "x": xs, "y": ys})
+        index = np.flatnonzero(counts)
+        places.append(int(first) - round(position) + index)
+        shares.append(np.asarray(counts, dtype=float)[index] / float(one.count))
+        none += float(zeros) / one.count
+    bins, which = np.unique(np.concatenate(places), return_inverse=True)
+    sums = np.zeros(len(bins))
+    np.add.at(sums, which, np.concatenate(shares))
+    return np.append(-np.inf, bins / 8), np.append(none, sums) / max(measured, 1)

@@ -112,8 +112,23 @@ def _scores(J: Array, draws: list[_Draw]) -> Array:
 
 def _ratio(J: Array, draw: _Draw, largest: float) -> float:
     """The largest of the drawn minors over the mean of the largest of the same of QJ; NaN where rotations lose their digits."""
-    if draw.rows.shape[1] == len(J):
+    samples, k = draw.rows.shape
+    if k == len(J):
         return 1.0  # there is one row set, whose minors no rotation changes
     inside = J.T[draw.columns].swapaxes(1, 2)  # (samples, m, k)
-    mean = np.mean([np.abs(np.linalg.det(turn[draw.rows] @ inside)).max() for turn in draw.turns])
+    few = J.size <= 8 * samples * k**2  # so that turning all of J costs less than turning what is drawn of it
+    largest_turned = [
+        _sizes((turn @ J)[draw.rows[:, :, None], draw.columns[:, None]] if few else turn[draw.rows] @ inside).max()
+        for turn in draw.turns
+    ]
+    mean = np.mean(largest_turned)
     return largest / float(mean) if mean > LOST * np.linalg.norm(inside, axis=1).prod(axis=1).max() else np.nan
+
+
+def _sizes(blocks: Array) -> Array:
+    """|det| of each of (samples, k, k)."""
+    if blocks.shape[-1] == 1:
+        return np.abs(blocks[:, 0, 0])
+    if blocks.shape[-1] == 2:  # in a fifth of the time of a decomposition
+        return np.abs(blocks[:, 0, 0] * blocks[:, 1, 1] - blocks[:, 0, 1] * blocks[:, 1, 0])
+    return np.abs(np.linalg.det(blocks))
