@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 import kagscope as kag
 from kagscope.cli import app
-from kagscope.commands.spec_options import option_name, spec_fields
+from kagscope.commands.spec_options import as_options, option_name, spec_fields
 from kagscope.data import load
 from kagscope.loading import load_model, load_state, save_weights
 from kagscope.measuring.observe import choose_points
@@ -327,6 +327,19 @@ def test_what_is_refused(arguments: tuple[str, ...], message: str, code: int, he
     assert "bug in kagscope" not in errors[0]
     assert not result.stdout
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*") if "__pycache__" not in str(path)} == before
+
+
+@pytest.mark.parametrize(
+    ("said", "here_said"),
+    [
+        ('or use layer_map="block" or "output"', 'or use --layer-map block or "output"'),
+        ("say which: wrt='a' or wrt='b'", "say which: --wrt a or --wrt b"),
+        ("with exact=True, max_rows=None or rel_error=0.01", "with --exact, without --max-rows or --rel-error 0.01"),
+        ("tokens=[0, 3], memory_budget=64 and size=3", "--tokens [0, 3], --memory 64 and size=3"),
+    ],
+)
+def test_errors_name_options_as_they_are_written_here(said: str, here_said: str) -> None:
+    assert as_options(said) == here_said
 
 
 def test_folders_of_a_report_are_written_again_whole(here: Path) -> None:

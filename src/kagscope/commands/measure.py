@@ -118,7 +118,15 @@ def measure(
         wanted.setdefault("points", min(count, QUICK["points"] if quick else DEFAULT_POINTS))
         measure_and_show(subject, spec_from("quick" if quick else None, wanted), targets, notes, quiet=quiet, as_json=as_json)
 
-    run_command(job, debug, "no file is half written")
+    def in_its_words() -> None:
+        from kagscope.commands.spec_options import as_options
+
+        try:
+            job()
+        except InputError as error:
+            raise InputError(as_options(str(error))) from error
+
+    run_command(in_its_words, debug, "no file is half written")
 
 
 def _columns_are_pixels(subject: Subject, layer_map: str) -> bool:

@@ -51,6 +51,19 @@ def option_name(field: str) -> str:
     return REPEATED.get(field, NAMED.get(field, field.replace("_", "-")))
 
 
+def as_options(message: str) -> str:
+    """An error that names settings as Python takes them (``layer_map="block"``), as the command line does."""
+    names = "|".join(sorted(spec_fields(), key=len, reverse=True))
+    value = r"""(?:"([^"]*)"|'([^']*)'|(\[[^]]*\]|[^\s,;)]+))"""
+
+    def option(found: re.Match[str]) -> str:
+        text = next(one for one in found.groups()[1:] if one is not None)
+        flag = f"--{option_name(found[1])}"
+        return flag if text == "True" else f"without {flag}" if text in ("None", "False") else f"{flag} {text}"
+
+    return re.sub(rf"\b({names})={value}", option, message)
+
+
 def add_spec_options(command: Callable[..., Any]) -> None:
     """Let ``command`` take the options of the spec as well; they reach it as keyword arguments by the fields' names."""
     signature = inspect.signature(command)
