@@ -48,7 +48,7 @@ TESTS = (
     *("moments", "truth", "zonogon", "zonotope", "hull", "haar", "multipole", "column_pairs"),
     *("sampling", "score_errors", "estimates", "functional", "representations", "published", "logarithm", "planner"),
     *("selections", "torch_backend", "jacobians", "layer_maps", "jacobian_checks", "token_jacobians", "transformer"),
-    *("untouched", "unfelt", "unit_statistics", "other_arrays", "torch_threads", "bad_input_engine", "registry"),
+    *("untouched", "unfelt", "unit_statistics", "other_arrays", "bad_input_engine", "registry"),
     *("measure_inputs", "bad_input_measure", "penalty", "battery", "functional_battery", "row_draws", "measure_matrices"),
     *("measure", "one_road", "det3", "reasons", "own_scores", "prune", "prune_models", "hub_models", "numpy_numbers"),
 )  # the test files near these rooms, in the order in which they are tried where nothing else tells them apart
