@@ -192,7 +192,7 @@ def tasks(
     J: np.ndarray, k: int, chosen: list[kag.Selection], wanted: frozenset[str] = EVERY_MOMENT, device: bool = False
 ) -> list[Task]:
     """What ``minor_moments`` makes of an exact call for matrices (B, m, n) or one of them."""
-    batch = J if J.ndim == 3 else J[None]
+    batch = np.ascontiguousarray(J if J.ndim == 3 else J[None])  # as calls make it, or kernels are compiled for tests alone
     layout = make_layout(batch.shape[2], positions=np.arange(batch.shape[2]))
     shared = Matrices(torch.from_numpy(batch.copy()) if device else batch, k)
     counts = cached_counts(tuple(chosen), layout, k)
