@@ -508,6 +508,23 @@ def test_compiled_parts_run_as_they_are_written() -> None:
     kag.prune(model, x)
 
 
+def test_names_in_compiled_parts_are_those_without() -> None:
+    net, x = zoo.seeded(lambda: nn.Sequential(zoo.mlp(), nn.Linear(3, 2))), zoo.numbers(3, 5)
+    before = nn.Sequential(zoo.seeded(zoo.mlp, 1), net[1])
+    expected = kag.measure(net, x, layers="0.*", baseline=before, progress=False).table
+    part: Any = torch.compile(net[0], backend="eager")
+    whole = nn.Sequential(part, net[1])
+    compiled: Any = torch.compile(before[0], backend="eager")
+    for baseline in (before, before.state_dict(), nn.Sequential(compiled, net[1])):
+        for layers in ("0.*", "0._orig_mod.*"):
+            found = kag.measure(whole, x, layers=layers, baseline=baseline, progress=False)
+            pd.testing.assert_frame_equal(found.table, expected)
+            assert not [note for note in found.notes if "architecture" in note]
+    assert kag.GeometryPenalty(whole, "0.1", points=3)(x) == kag.GeometryPenalty(net, "0.1", points=3)(x)
+    series = kag.measure_series(whole, {0: before.state_dict(), 1: net.state_dict()}, x, layers="0.1", progress=False)
+    assert not series.left_out
+
+
 def test_a_model_that_ends_in_single_precision() -> None:
     class Ends(nn.Module):
         def __init__(self) -> None:

@@ -21,6 +21,11 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
+def plain_name(name: str) -> str:
+    """The name of a module or weight as it is where ``torch.compile`` wraps no part of the model."""
+    return ".".join(part for part in name.split(".") if part != COMPILED)
+
+
 def count_required(model: nn.Module) -> int:
     """How many positional arguments ``forward`` cannot do without."""
     return sum(parameter.default is parameter.empty for parameter in _parameters(model))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from kagscope.base.errors import InputError
+from kagscope.jacobians.forward import plain_name
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.runner import Runner, numbered, tensor_of
 
@@ -35,7 +36,7 @@ class Call:
     """One call of one module in a forward pass.
 
     Attributes:
-        name: "encoder.0", or "encoder.0#1" for the second of several calls.
+        name: "encoder.0", or "encoder.0#1" for the second of several calls; the same where parts are compiled.
         path: of the module, as ``named_modules()`` gives it.
         index: its number among the module's calls, in the order in which they begin, from 0.
         kind: name of the module's class.
@@ -122,20 +123,21 @@ def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int
         return found, None, False
     if not isinstance(wanted, str):
         raise InputError(f"layer {wanted!r} is neither a name nor a module class; names are those of model.named_modules()")
-    name = wanted.replace("_orig_mod.", "")
-    if name not in modules and name.removeprefix("module.") in modules:  # as data parallel has it
+    paths = {plain_name(path): path for path in modules}  # of a compiled part the module inside
+    name = plain_name(wanted)
+    if name not in paths and name.removeprefix("module.") in paths:  # as data parallel has it
         name = name.removeprefix("module.")
-    if name in modules:
-        return [name], None, True
+    if name in paths:
+        return [paths[name]], None, True
     plain, _, call = name.partition("#")
-    if call.isdigit() and plain in modules:
-        return [plain], int(call), True
+    if call.isdigit() and plain in paths:
+        return [paths[plain]], int(call), True
     if "*" in name or "?" in name:
         pattern = re.escape(name).replace(r"\*\*", ".*").replace(r"\*", "[^.]*").replace(r"\?", "[^.]")
-        found = [path for path in modules if re.fullmatch(pattern, path)]
+        found = [path for plain, path in paths.items() if re.fullmatch(pattern, plain)]
         if found:
             return found, None, False
-    names = [path for path in modules if path]
+    names = [path for path in paths if path]
     same_end = [path for path in names if path.split(".")[-1] == name.split(".")[-1]]
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or same_end
     hint = f"did you mean {' or '.join(map(repr, close[:3]))}?" if close else f"it has {', '.join(map(repr, names[:12]))}"
@@ -157,13 +159,13 @@ def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact: 
         module, outputs = modules[path], seen[path]
         kind = type(module).__name__
         if not outputs:
-            found.append(Call(path, path, 0, kind, reason="never called in the forward pass"))
+            found.append(Call(plain_name(path), path, 0, kind, reason="never called in the forward pass"))
         if wanted is not None and outputs and max(wanted) >= len(outputs):
             times = f"{len(outputs)} time{'s' * (len(outputs) > 1)}"
             raise InputError(f"layer {path!r} is called {times} in the forward pass; there is no call #{max(wanted)}")
         for place, (index, (output, channels_first)) in enumerate(sorted(outputs.items())):
             if wanted is None or place in wanted:
-                name = f"{path}#{place}" if len(outputs) > 1 else path
+                name = f"{plain_name(path)}#{place}" if len(outputs) > 1 else plain_name(path)
                 call = _call(name, path, index, module, output, inputs.count)
                 call = replace(call, tokens=call.tokens and not channels_first)
                 if fewer is not None and not call.reason and index in again[path]:

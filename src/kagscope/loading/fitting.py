@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import close_names, listing
 from kagscope.base.progress import Say, silent
+from kagscope.jacobians.forward import plain_name
 
 EXTRA = nn.modules.module._EXTRA_STATE_KEY_SUFFIX
 
@@ -34,10 +35,10 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
     """``state`` under the names that ``model`` has.
 
     Names are taken as they are. Where they do not fit, prefixes that wrappers add are dropped if that makes all of them fit:
-    ``_orig_mod`` anywhere (``torch.compile``), then a part that all names begin with (``module.`` of data parallel,
-    ``model.`` of Lightning), or that just those begin with which fit: the others are what a wrapper keeps beside the model, such
-    as class weights or how many models were averaged. A name that is missing because its tensor is tied to one that is there is
-    filled from that one. What modules keep as extra state comes along where both have it.
+    ``_orig_mod`` anywhere (``torch.compile``; the model may have it too), then a part that all names begin with (``module.`` of
+    data parallel, ``model.`` of Lightning), or that just those begin with which fit: the others are what a wrapper keeps beside
+    the model, such as class weights or how many models were averaged. A name that is missing because its tensor is tied to one
+    that is there is filled from that one. What modules keep as extra state comes along where both have it.
 
     Args:
         model: left as it is.
@@ -51,9 +52,12 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
     extra = {str(name): value for name, value in state.items() if _is_extra(str(name))}
     state = {str(name): value for name, value in state.items() if str(name) not in extra}
     expected = {name: tensor for name, tensor in model.state_dict().items() if not _is_extra(name)}
+    own = {plain_name(name): name for name in expected}
+    if any(name != plain for plain, name in own.items()) and len(own) == len(expected):  # of parts that torch.compile wraps
+        state, expected = _plain(state), {plain: expected[name] for plain, name in own.items()}
     candidates = [(_with_tied(names, expected), dropped) for names, dropped in _renamings(state)]
     found, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # the first of the best
-    inside = {} if found.keys() == expected.keys() else _inside(_without_part(state, "_orig_mod"), expected)
+    inside = {} if found.keys() == expected.keys() else _inside(_plain(state), expected)
     if len(inside) > 1:
         raise DataError(
             f"{where} hold the model's weights several times ({listing([f'{prefix}…' for prefix in inside])}); "
@@ -73,7 +77,8 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
             )
     if dropped:
         say(f"{where}: dropped {dropped} from the names of the weights, which then fit the model")
-    return found | {name: value for name, value in extra.items() if name in model.state_dict()}
+    kept = {name: value for name, value in extra.items() if name in model.state_dict()}
+    return {own.get(name, name): tensor for name, tensor in found.items()} | kept
 
 
 def unusable(given: Any, expected: Tensor) -> str:
@@ -96,7 +101,7 @@ def _is_extra(name: str) -> bool:
 
 def _renamings(state: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:
     """The names as they are, then with ever more of the wrappers' parts dropped, and what was dropped."""
-    plain = _without_part(state, "_orig_mod")
+    plain = _plain(state)
     found = [(dict(state), "")]
     said: list[str] = []
     if plain.keys() != state.keys():
@@ -112,8 +117,8 @@ def _renamings(state: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str
     return found
 
 
-def _without_part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    return {".".join(one for one in name.split(".") if one != part): tensor for name, tensor in state.items()}
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {plain_name(name): tensor for name, tensor in state.items()}
 
 
 def _inside(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, tuple[dict[str, Tensor], list[str]]]:

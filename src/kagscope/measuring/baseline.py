@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.jacobians.forward import unwrap
+from kagscope.jacobians.forward import plain_name, unwrap
 from kagscope.jacobians.surroundings import gpus, seed_generators, surroundings_kept
 from kagscope.loading.fitting import fitting, load, unusable
 from kagscope.loading.weights import load_state
@@ -149,7 +149,7 @@ def reinitialise(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
 
 def _other_modules(model: nn.Module, other: nn.Module) -> list[str]:
     """Where the same weights stand in other modules, as a note: such a baseline computes something else."""
-    kinds, others = ({name: type(part).__name__ for name, part in one.named_modules()} for one in (model, other))
+    kinds, others = ({plain_name(name): type(part).__name__ for name, part in one.named_modules()} for one in (model, other))
     found = [name for name in kinds if name in others and kinds[name] != others[name] and name]
     found = found or [name for name in {**kinds, **others} if (name in kinds) != (name in others)]
     if not found:
@@ -162,7 +162,8 @@ def _other_modules(model: nn.Module, other: nn.Module) -> list[str]:
 
 
 def _check_fit(model: nn.Module, weights: Mapping[str, Any], what: str) -> None:
-    expected = model.state_dict()
+    expected = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
+    weights = {plain_name(name): tensor for name, tensor in weights.items()}
     for name, tensor in expected.items():
         if not isinstance(tensor, Tensor):  # extra state of a module
             continue
