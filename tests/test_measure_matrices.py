@@ -142,6 +142,17 @@ def test_a_file_from_the_command_line(tmp_path: Path, kind: str) -> None:
     assert "layer 10" in shown.output
 
 
+def test_what_is_no_matrix_of_numbers_is_left_out_of_an_archive(tmp_path: Path) -> None:
+    others = {"names": np.array(["a"]), "spectrum": np.ones((2, 2), complex), "objects": np.array([[None]], object)}
+    np.savez(tmp_path / "some.npz", w=np.eye(3), allow_pickle=True, **others)
+    found = load_matrices(tmp_path / "some.npz")
+    assert list(found.matrices) == ["w"]
+    assert set(others) <= set(found.left)
+    np.savez(tmp_path / "none.npz", allow_pickle=True, **others)
+    with pytest.raises(kag.DataError, match=r"no floating-point matrix .*names"):
+        load_matrices(tmp_path / "none.npz")
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [

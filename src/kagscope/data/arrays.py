@@ -26,6 +26,10 @@ _EXPECTED = (
 )
 
 
+class NoNumbers(DataError):
+    """An array of other things than numbers or truth values, which is not loaded."""
+
+
 def load_arrays(folder: Path, files: list[Path], name: str | None = None) -> Dataset:
     """Read the data set that the ``.npz`` ``files`` of ``folder`` hold. Raises :class:`DataError`."""
     by_name = {file.name: file for file in files}
@@ -51,9 +55,17 @@ def _read(file: Path, wanted: set[str]) -> dict[str, npt.NDArray[Any]]:
     return _archive(file, wanted, _EXPECTED)
 
 
-def read_npz(file: Path) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of numbers or truth values in an archive, by name. Raises :class:`DataError`, also for objects (pickles)."""
-    return _archive(file, None, "expected arrays written by numpy.savez")
+def read_npz(file: Path, left: list[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of numbers or truth values in an archive, by name.
+
+    Args:
+        file: the archive.
+        left: gets the names of other arrays (text, complex numbers, objects), which are an error where it is None.
+
+    Raises:
+        DataError: no archive, a damaged one, or one whose arrays are not what their headers say.
+    """
+    return _archive(file, None, "expected arrays written by numpy.savez", left)
 
 
 def read_npy(file: Path) -> npt.NDArray[Any]:
@@ -67,7 +79,7 @@ def read_npy(file: Path) -> npt.NDArray[Any]:
             raise DataError(f"{file}: not a readable .npy file ({_short(error)}); expected one written by numpy.save") from error
 
 
-def _archive(file: Path, wanted: set[str] | None, expected: str) -> dict[str, npt.NDArray[Any]]:
+def _archive(file: Path, wanted: set[str] | None, expected: str, left: list[str] | None = None) -> dict[str, npt.NDArray[Any]]:
     with open_regular(file) as raw:
         try:
             with zipfile.ZipFile(raw) as archive:
@@ -79,7 +91,12 @@ def _archive(file: Path, wanted: set[str] | None, expected: str) -> dict[str, np
                 arrays = {}
                 for name in sorted(chosen):
                     with archive.open(members[name]) as stream:
-                        arrays[name] = _array(stream, members[name].file_size, f"{file}: `{name}`")
+                        try:
+                            arrays[name] = _array(stream, members[name].file_size, f"{file}: `{name}`")
+                        except NoNumbers:
+                            if left is None:
+                                raise
+                            left.append(name)
                 return arrays
         except DataError:
             raise
@@ -91,9 +108,9 @@ def _array(stream: IO[bytes], size: int, where: str) -> npt.NDArray[Any]:
     """The array in a ``.npy`` stream of ``size`` bytes, its header checked before memory is taken."""
     shape, fortran, dtype = _npy_header(stream)
     if dtype.hasobject:
-        raise DataError(f"{where}: holds Python objects (a pickle), which are never loaded; expected an array of numbers")
+        raise NoNumbers(f"{where}: holds Python objects (a pickle), which are never loaded; expected an array of numbers")
     if dtype.kind not in "iufb":
-        raise DataError(f"{where}: found dtype {dtype}; expected an array of numbers")
+        raise NoNumbers(f"{where}: found dtype {dtype}; expected an array of numbers")
     expected = math.prod(shape) * dtype.itemsize
     if expected > MAX_BYTES * dtype.itemsize:
         raise DataError(f"{where}: announces {math.prod(shape)} numbers; at most {MAX_BYTES} can be read")

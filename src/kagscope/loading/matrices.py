@@ -47,16 +47,17 @@ def load_matrices(path: str | os.PathLike[str]) -> NamedMatrices:
         DataError: a file that cannot be read, or that holds no matrices.
     """
     path = Path(path)
-    content: Any = read_npz(path) if path.suffix == ".npz" else load_tensors(path)
+    others: list[str] = []
+    content: Any = read_npz(path, others) if path.suffix == ".npz" else load_tensors(path)
     if not isinstance(content, Mapping):
         raise DataError(f"{path} holds an object of type {type(content).__name__}; {EXPECTED}")
     if isinstance(content.get(LENS), Mapping):
         return _lens(content, path)
     _check_names([str(name) for name in content], path)
     found = {str(name): _whole(value, f"{path}: {name}") for name, value in content.items() if _is_matrix(value)}
-    left = [str(name) for name in content if str(name) not in found]
+    left = [str(name) for name in content if str(name) not in found] + others
     if not found:
-        held = listing([f"{name}{_shape(content[name])}" for name in content]) or "nothing"
+        held = listing([f"{name}{_shape(content[name])}" for name in content] + others) or "nothing"
         raise DataError(f"{path} holds no floating-point matrix (found {held}); {EXPECTED}")
     return NamedMatrices(dict(sorted(found.items(), key=lambda one: _natural(one[0]))), left=left)
 
