@@ -155,6 +155,19 @@ def test_a_network_that_diverged_leaves_undefined_rows_and_training_goes_on(capl
     assert tracker.onset()["step"].isna().all()
 
 
+def test_training_goes_on_where_measuring_takes_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def observe(*_: object) -> None:
+        raise MemoryError
+
+    model = small_net()
+    tracker = make_tracker(model, every=1)
+    monkeypatch.setattr(type(tracker._probe), "observe", observe)
+    assert tracker.step(1)
+    lost = tracker.table[tracker.table["step"] == 1]
+    assert lost["value"].isna().all()
+    assert lost["reason"].str.contains("memory").all()
+
+
 # -- bad input, found when the tracker is made ----------------------------------------------------------------------------------
 
 

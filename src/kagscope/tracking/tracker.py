@@ -321,10 +321,11 @@ class Tracker:
         try:
             state = state or self._probe.observe(self._model)
             return self._baseline.rows(state), tuple(record.as_json() for record in state.layers)
-        except (KagscopeError, torch.OutOfMemoryError) as error:  # a network that diverged must not end the training as well
-            self._warn("failed", f"step {self._step} could not be measured: {error}")
+        except (KagscopeError, MemoryError, torch.OutOfMemoryError) as error:  # must not end the training as well
+            why = str(error) or "there is not enough memory"
+            self._warn("failed", f"step {self._step} could not be measured: {why}")
             layers = tuple(record.as_json() for record in self._baseline.states[0].layers)
-            return self._baseline.undefined_rows(str(error)), layers
+            return self._baseline.undefined_rows(why), layers
 
     def _write(self, *, raising: bool) -> None:
         while self._history is not None and self._unwritten:
