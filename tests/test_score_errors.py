@@ -130,6 +130,16 @@ def test_a_histogram_of_zeros_alone_has_no_known_error() -> None:
     assert np.isnan(found.stderr["near_zero"])
 
 
+def test_as_many_exact_zeros_in_each_draw_are_no_proof_that_no_other_minor_is_small() -> None:
+    rng = np.random.default_rng(1)
+    J = np.concatenate([rng.normal(size=(4, 30)), *[rng.normal(size=(4, 30))] * 3])  # rows thrice: a tenth of the minors are 0
+    exact = kag.minor_moments(J, 2).near_zero
+    for seed in (2, 3, 10, 12, 14):
+        found = kag.minor_moments(J, 2, method="sampled", rel_error=0.05, seed=seed)
+        error = float(found.stderr["near_zero"])
+        assert math.isnan(error) or abs(float(found.near_zero) - float(exact)) < 5 * error
+
+
 # -- Haar means ------------------------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LN2 = float(np.log(2.0))
 WITHIN = 1e-290, 1e290  # S1 in its own units keeps its digits, and so do means of it
+ROUNDING = 1e-12  # relative difference of replicates up to which they are the same but for the order of their sums
 SPREAD = 7.0  # bins, the width of the bell that kl_init is smoothed with: 7 / 8 of an octave
 _places = np.arange(-4 * int(SPREAD), 4 * int(SPREAD) + 1) / SPREAD
 BELL = np.exp(-0.5 * _places**2) / np.exp(-0.5 * _places**2).sum()
@@ -98,11 +99,13 @@ def near_zero(moments: Moments, eps: float = 2.0**-10) -> Values:
 def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Values:
     """Error of :func:`near_zero`: the share of the minors in the bin that the threshold cuts, with the error of sampling.
 
-    NaN where no draw met any, or all of them only such: that is no proof that there are none, or no others.
+    NaN where no draw met any, all of them only such, or each as many (exact zeros, say): that is no proof that there are no
+    others.
     """
-    share, needs = _near_zero(moments, eps)[1], ("s1", "histogram")
+    (value, share), needs = _near_zero(moments, eps), ("s1", "histogram")
     drawn = jackknife(lambda left: _near_zero(left, eps)[0], needs, moments)
-    return moments.out(np.hypot(share, drawn if moments.are_exact(needs) else np.where(drawn > 0, drawn, np.nan)))
+    told = drawn > ROUNDING * value
+    return moments.out(np.hypot(share, drawn if moments.are_exact(needs) else np.where(told, drawn, np.nan)))
 
 
 @_score("top", "largest minor", ("top",), "MATH.md 2")
