@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 import battery
 import kagscope as kag
 from kagscope.scores import functional
 
-SEEDS = range(4)
+SEEDS = range(4 if settings().max_examples >= 300 else 2)  # for each kind, order and selection
 MIXED_ENTRIES = {"columns of 1e200 and 1e-200", "entries of 1e150, 1 and 1e-150", "ordinary beside subnormal entries"}
 MIXED_ROWS = {"rows of 1 and 1e-170", "rows of 1e200 and 1e-200", "ordinary beside subnormal rows"}  # NaN over listed pairs alone
 

@@ -331,7 +331,7 @@ def test_what_was_varied_is_shown_over_its_axes(browser: Browser, study_page: Pa
 
 
 def test_first_come_few_findings_and_the_fine_print_folds_out(browser: Browser, study: Tables, tmp_path: Path) -> None:
-    results, curves = study
+    results, curves = (one[(one["width"] == 8) & (one["training"] == "standard")] for one in study)
     said = [Finding(f"result {i}.", code="trend") for i in range(7)]
     said.insert(1, Finding("fine print.", code="sampled"))
     page = tmp_path / "told.html"
