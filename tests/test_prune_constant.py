@@ -205,6 +205,33 @@ def test_multiplied_layers_lose_the_same_units() -> None:
     torch.testing.assert_close(smaller(inputs), net(inputs))
 
 
+class GatedByItself(nn.Module):
+    """Units whose gates are made of them, as in squeeze-and-excitation networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made, self.few, self.gate, self.last = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(3, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = functional.relu(self.made(x))
+        return torch.as_tensor(self.last(h * torch.sigmoid(self.gate(functional.relu(self.few(h))))))
+
+
+def test_gates_that_are_made_of_what_they_gate() -> None:
+    net = GatedByItself().double()
+    with torch.no_grad():
+        net.made.weight[[0, 3]] = 0
+        net.made.bias[:4] = torch.tensor([-1.0, 1.0, 1.0, 2.0])  # 3 is constant before its gate, which moves, alone
+        net.few.weight[1] = 0
+    inputs = torch.rand(20, 4, dtype=torch.float64)
+    smaller, pruning = kag.prune(net, inputs)
+    assert 0 in pruning.removed["made"]
+    assert 3 not in pruning.removed["made"]
+    assert pruning.removed["made"] == pruning.removed["gate"]
+    assert 1 in pruning.removed["few"]
+    torch.testing.assert_close(smaller(inputs), net(inputs))
+
+
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf"), "0.1", True])
 def test_bad_tolerances(tolerance: float) -> None:
     net = Net("relu", (4, 5, 5, 2), 0)

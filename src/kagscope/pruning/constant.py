@@ -127,12 +127,13 @@ class _Observer(TorchFunctionMode):
         group, reader = self.read[index]
         args, kwargs, value = source(reader.layer, args, kwargs)
         if self.rows:
-            leaves = [self.leaves[layer.call] for layer in group.makers]
+            makers = [layer for layer in group.makers if layer.call in self.leaves]  # a gate may be made of what it gates
+            leaves = [self.leaves[layer.call] for layer in makers]
             slopes: Sequence[Tensor | None] = [None] * len(leaves)
             if value.requires_grad:
                 with contextlib.suppress(RuntimeError):  # what the way back needs was overwritten in place
                     slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True, retain_graph=True)
-            for layer, slope in zip(group.makers, slopes, strict=True):
+            for layer, slope in zip(makers, slopes, strict=True):
                 if slope is None:  # not the same as a slope of zero
                     group.block(NO_GRADIENT)
                 else:
