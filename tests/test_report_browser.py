@@ -21,12 +21,12 @@ from hostile import LAYER, make_hostile_page
 from kagscope.base.messages import Finding
 from kagscope.figures.colours import palettes, ratio_colours, ratio_norm
 from kagscope.figures.study import net_means, study_means
+from kagscope.figures.write import FAMILIES
 from kagscope.report import write_report
 from kagscope.report.axes import pack_axes
 from kagscope.report.numbers import number_cell, text_cell
 from kagscope.tables import means as reduced
-
-pytestmark = pytest.mark.usefixtures("every_figure")
+from studies import shown_figures
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
@@ -46,7 +46,8 @@ def facts(study: Tables) -> dict[str, Any]:
 def page(study: Tables, facts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     results, curves = study
-    return write_report(path, results=results, curves=curves, claims=make_claims(), provenance=facts)
+    with shown_figures(len(FAMILIES)):
+        return write_report(path, results=results, curves=curves, claims=make_claims(), provenance=facts)
 
 
 def test_a_page_with_every_figure_is_no_burden(page: Path) -> None:
@@ -331,7 +332,7 @@ def test_what_was_varied_is_shown_over_its_axes(browser: Browser, study_page: Pa
 
 
 def test_first_come_few_findings_and_the_fine_print_folds_out(browser: Browser, study: Tables, tmp_path: Path) -> None:
-    results, curves = (one[(one["width"] == 8) & (one["training"] == "standard")] for one in study)
+    results, curves = study
     said = [Finding(f"result {i}.", code="trend") for i in range(7)]
     said.insert(1, Finding("fine print.", code="sampled"))
     page = tmp_path / "told.html"
