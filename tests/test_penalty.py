@@ -352,6 +352,15 @@ def test_bad_arguments_are_told_at_once(options: dict[str, Any], named: str) -> 
         kag.GeometryPenalty(small_net(), **{"layers": ["1"], "weight": 0.1} | options)
 
 
+def test_a_layer_that_is_gone_is_told() -> None:
+    model = small_net()
+    penalty = kag.GeometryPenalty(model, ["3"])
+    penalty(BATCH)
+    del model[3:]
+    with pytest.raises(kag.InputError, match="layer '3': the model does not have it any more"):
+        penalty(BATCH)
+
+
 def test_a_layer_without_a_jacobian_is_told() -> None:
     model = nn.Sequential(nn.Linear(16, 8), Integers(), nn.Linear(8, 4))
     with pytest.raises(kag.InputError, match=r"layer '1'.*no Jacobian"):
