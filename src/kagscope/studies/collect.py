@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +21,7 @@ from kagscope.studies.phase_diagram import phase_diagram, phase_findings
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, tied_axes, varied_axes
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_table, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_tables, whole_runs
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,7 @@ def gather(store: RunStore, on_event: Report = lambda event: None) -> Gathered:
     if not whole:
         raise no_runs_error(store, left_out)
     on_event({"kind": "stage", "name": "tables"})
-    with ThreadPoolExecutor(2) as both:  # pyarrow does not hold the interpreter's lock
-        results, curves = both.map(partial(read_table, store, whole), (RESULTS, CURVES))
+    results, curves = read_tables(store, whole, RESULTS, CURVES)
     runs = runs_table(store, list(whole))
     with atomic_path(store.folder / "runs.parquet") as temporary:
         runs.to_parquet(temporary, index=False)

@@ -127,20 +127,32 @@ def join(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pa.Table
     """
     table, new = _read(store, runs, target)
     if new:
-        keys = {run: one.key for run, one in runs.items()}
-        metadata = {**(table.schema.metadata or {}), RUNS_KEY: json.dumps(keys).encode()}
-        with atomic_path(store.folder / target.file) as temporary:
-            pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+        _keep(store, runs, target, table)
     return table
 
 
-def read_table(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
-    """What :func:`join` keeps, as a data frame. Arguments and errors are those of :func:`join`."""
-    return _frame(join(store, runs, target), target)
+def _keep(store: RunStore, runs: Mapping[str, Whole], target: Joined, table: pa.Table) -> None:
+    keys = {run: one.key for run, one in runs.items()}
+    metadata = {**(table.schema.metadata or {}), RUNS_KEY: json.dumps(keys).encode()}
+    with atomic_path(store.folder / target.file) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_tables(store: RunStore, runs: Mapping[str, Whole], *targets: Joined) -> list[pd.DataFrame]:
+    """What :func:`join` keeps of each target, as data frames; nothing is written unless all can be read. Errors as there."""
+
+    def frame(target: Joined, table: pa.Table, new: bool) -> pd.DataFrame:
+        if new:
+            _keep(store, runs, target, table)
+        return _frame(table, target)
+
+    with ThreadPoolExecutor(len(targets)) as pool:  # pyarrow does not hold the interpreter's lock
+        found = list(pool.map(lambda target: _read(store, runs, target), targets))
+        return list(pool.map(frame, targets, *zip(*found, strict=True)))
 
 
 def read_without_writing(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
-    """Like :func:`read_table`, but without writing anything: for a store that belongs to somebody else."""
+    """Like :func:`read_tables`, but without writing anything: for a store that belongs to somebody else."""
     return _frame(_read(store, runs, target)[0], target)
 
 
