@@ -246,9 +246,10 @@ class GeometryPenalty:
             seen["h"] = value
             raise Stop
 
-        module = dict(self.model.named_modules(remove_duplicate=False)).get(call.path)
-        if module is None:
-            raise InputError("the model does not have it any more; make a penalty for the model as it is now")
+        try:
+            module = self.model.get_submodule(call.path)
+        except AttributeError:
+            raise InputError("the model does not have it any more; make a penalty for the model as it is now") from None
         with (
             model_errors(inputs),
             intercept(module, call.index, on_input=on_input if self.layer_map == "block" else None, on_output=on_output),
