@@ -116,6 +116,15 @@ def test_triples_selections_and_pages(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again.table, report.table)
 
 
+def test_findings_are_of_matrices() -> None:
+    """Of nearly rank one only where there are minors of order 2."""
+    column = np.random.default_rng(0).normal(size=(6, 1))
+    near = column @ column.T[:, :5] + 1e-4 * np.random.default_rng(1).normal(size=(6, 5))
+    found = kag.measure_matrices({"near": near, "row": column.T}, k=(1, 2), progress=False).findings
+    assert [one.numbers["layer"] for one in found if one.code == "almost_rank_one"] == ["near"]
+    assert not [one for one in found if "layer" in one.lower() or "jacobian" in one.lower()]
+
+
 @pytest.mark.parametrize("kind", ["lens.pt", "lens.safetensors", "lens.npz", "flat.pt"])
 def test_a_file_from_the_command_line(tmp_path: Path, kind: str) -> None:
     path, out = tmp_path / kind, tmp_path / "out"

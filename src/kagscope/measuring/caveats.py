@@ -23,8 +23,9 @@ ONE_RANDOM = "one network initialised anew"
 
 def caveats(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str, Any]) -> list[Finding]:
     """Arguments are those of a report: its table, its summary, its provenance."""
-    of_numbers = [*_rank_one(summary), *_undefined_caveats(table), *_large_errors(table)]
-    if provenance.get("matrices"):  # there is no network, no training, no point
+    thing = "matrix" if provenance.get("matrices") else "layer"
+    of_numbers = [*_rank_one(summary, thing), *_undefined_caveats(table, thing), *_large_errors(table, thing)]
+    if thing == "matrix":  # there is no network, no training, no point
         return of_numbers
     baseline = str(provenance.get("baseline") or "none")
     alone = Finding("There is no baseline: nothing here tells trained geometry from that of a random net.", code="no_baseline")
@@ -79,18 +80,22 @@ def _driven(table: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(text, code="few_points_drive", layer=str(layer), mean=mean, median=median)
 
 
-def _rank_one(summary: pd.DataFrame) -> Iterator[Finding]:
-    for row in summary[(summary["score"] == "effective_rank") & (summary["value"] < RANK_ONE)].to_dict("records"):
+def _rank_one(summary: pd.DataFrame, thing: str) -> Iterator[Finding]:
+    """Where minors of order 2 and up were measured: a single row has none."""
+    larger = summary.loc[(summary["k"] > 1) & summary["value"].notna(), "layer"].unique()
+    almost = (summary["score"] == "effective_rank") & (summary["value"] < RANK_ONE) & summary["layer"].isin(larger)
+    for row in summary[almost].to_dict("records"):
+        start = f"The Jacobians of layer {row['layer']} are" if thing == "layer" else f"Matrix {row['layer']} is"
         yield Finding(
-            f"The Jacobians of layer {row['layer']} are almost of rank one (mean effective rank {row['value']:.3f}): their "
-            "minors of order 2 and up are small differences of large products, and ratios of them can be extreme.",
+            f"{start} almost of rank one (mean effective rank {row['value']:.3f}): minors of order 2 and up are small "
+            "differences of large products, and ratios of them can be extreme.",
             code="almost_rank_one",
             layer=str(row["layer"]),
             effective_rank=float(row["value"]),
         )
 
 
-def _undefined_caveats(table: pd.DataFrame) -> Iterator[Finding]:
+def _undefined_caveats(table: pd.DataFrame, thing: str) -> Iterator[Finding]:
     rows = table[table["score"] != "skipped"]
     if rows.empty:
         return
@@ -98,7 +103,7 @@ def _undefined_caveats(table: pd.DataFrame) -> Iterator[Finding]:
     found = share[(share > MANY_UNDEFINED) & (share < 1)]
     for (score, layer), part in zip(found.index.to_list(), found.tolist(), strict=True):
         yield Finding(
-            f"{score} of layer {layer} is undefined at {part:.0%} of its points or selections: its means are of the few that "
+            f"{score} of {thing} {layer} is undefined at {part:.0%} of its points or selections: its means are of the few that "
             "remain.",
             code="mostly_undefined",
             score=score,
@@ -107,7 +112,7 @@ def _undefined_caveats(table: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def _large_errors(table: pd.DataFrame) -> Iterator[Finding]:
+def _large_errors(table: pd.DataFrame, thing: str) -> Iterator[Finding]:
     sampled = table[~table["exact"] & table["value"].notna()]
     errors = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan)
     large = errors.groupby([sampled["score"].astype(str), sampled["k"].astype(int)], sort=False).median()
@@ -116,7 +121,8 @@ def _large_errors(table: pd.DataFrame) -> Iterator[Finding]:
     pairs = list(zip(large.index.to_list(), large.tolist(), strict=True))
     if pairs:
         listed = listing([f"{score} (k = {k}): {error:.0%}" for (score, k), error in pairs], LISTED)
-        text = f"Sampling errors are large (median, one point): {listed}; differences of that size say nothing."
+        of = "median, one point" if thing == "layer" else "median"
+        text = f"Sampling errors are large ({of}): {listed}; differences of that size say nothing."
         yield Finding(text, code="large_errors", largest=float(large.max()))
 
 

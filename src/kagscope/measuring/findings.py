@@ -35,19 +35,20 @@ def findings(
     if table.empty:
         return [*found, Finding("Nothing was measured yet.", code="nothing_measured")]
     summary = summarise(table)
-    found += [] if is_its_baseline(table) else _ratios(summary, "matrix" if provenance.get("matrices") else "layer")
+    thing = "matrix" if provenance.get("matrices") else "layer"
+    found += [] if is_its_baseline(table) else _ratios(summary, thing)
     found += [*course, *_constant(summary, layers), *_unfelt(summary, layers)]
     for one in layers:
         name = str(one["name"])
         if one["reason"]:
-            found.append(Finding(f"Layer {name} was skipped: {one['reason']}.", code="skipped", layer=name))
-    found += _layer_notes(layers)
+            found.append(Finding(f"{thing.capitalize()} {name} was skipped: {one['reason']}.", code="skipped", layer=name))
+    found += _layer_notes(layers, thing)
     found += [Finding(note[:1].upper() + note[1:] + ".", code="note") for note in notes]
     found += [*_undefined_findings(table), *_sampling_findings(table), *caveats(table, summary, provenance)]
     return strongest_first(found)
 
 
-def _layer_notes(layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _layer_notes(layers: Sequence[Mapping[str, Any]], thing: str) -> Iterator[Finding]:
     """Each note once, with the layers that it holds of."""
     where: dict[str, list[str]] = {}
     for one in layers:
@@ -55,7 +56,8 @@ def _layer_notes(layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             where.setdefault(str(note), []).append(str(one["name"]))
     for note, names in where.items():
         every = len(names) == len(layers) > 1
-        start = "All layers" if every else f"Layer{'s' * (len(names) > 1)} {listing(names)}"
+        things = {"layer": "layers", "matrix": "matrices"}[thing]
+        start = f"All {things}" if every else f"{(thing if len(names) == 1 else things).capitalize()} {listing(names)}"
         yield Finding(f"{start}: {note}.", code="layer_note", layer=", ".join(names))
 
 
