@@ -444,3 +444,11 @@ def test_minors_that_are_rounding_noise_push_nothing(layer: str) -> None:
     both = x[live == 2][:1]
     assert float(penalty(torch.cat([some, both])).detach()) == pytest.approx(float(penalty(both).detach()), rel=1e-4)
     assert float(kag.GeometryPenalty(model, [layer], "alignment", weight=1.0)(some).detach()) != 0
+
+
+@pytest.mark.parametrize(("selection", "score"), [(kag.Ball(0.5), "pr"), (kag.Window((0,), 0.1), "pr"), (kag.Ball(0.5), "rr_pr")])
+def test_a_selection_without_columns_for_a_minor_is_refused(selection: kag.Selection, score: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh())
+    penalty = kag.GeometryPenalty(model, ["1"], score, selection=selection, positions=np.arange(6.0))
+    with pytest.raises(kag.InputError, match="wider"):
+        penalty(torch.rand(3, 6))

@@ -222,6 +222,7 @@ class GeometryPenalty:
             if (rows := self._drawn(tasks[0].kept.shape[1])) is not None:
                 tasks = [task.with_rows(task.row_pairs[0].draw(rows, self._generator)) for task in tasks]
             if call.name not in self.costs:
+                self._check_columns(tasks[0])
                 self.costs[call.name] = cost_of(tasks[0], len(h), sorts=self.k == 2 and self.score not in OF_ENTRIES)
             values = torch.cat([torch.atleast_1d(SCORES[self.score](task)) for task in tasks])
         defined = values.isfinite() if told is None else values.isfinite() & told
@@ -229,6 +230,14 @@ class GeometryPenalty:
         mean = values.mean() if count == len(values) else torch.where(defined, values, 0.0).sum() / max(count, 1)
         self.values[call.name] = float(mean.detach()) if count else math.nan
         return mean
+
+    def _check_columns(self, task: torch_sums.Task) -> None:
+        needed, columns = 1 if self.score in OF_ENTRIES else self.k, task.kept.shape[2]
+        if columns < needed or (task.pairs is not None and not len(task.pairs.first)):
+            raise InputError(
+                f"{self.selection} holds no {'two columns' if needed == 2 else 'column'} of its Jacobian, so that there is "
+                "nothing to steer; choose a wider selection"
+            )
 
     def _pass(self, call: Call, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """The variable and the layer's output, with the graph between them and to the parameters."""
