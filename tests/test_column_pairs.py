@@ -164,3 +164,17 @@ def test_s4_of_pairs_takes_much_of_the_error_of_s1(kind: str) -> None:
     found = [PairDraws(J, pairs, starts, powers).draw(np.array([6]), [1], False) for powers in (False, True)]
     without, with_s4 = (one.spread[0].std(axis=1) for one in found)
     assert (with_s4[[0, 2]] < (0.7, 0.95) * without[[0, 2]]).all()
+
+
+def test_errors_make_up_for_slopes_that_were_fitted_to_the_same_draws() -> None:
+    """Of S1 without any relation to what is known: residuals of n draws after three slopes and a mean are too small by 4 / n."""
+    J = matrix()
+    pairs, starts = list_subsets([kag.Ball(200)], kag.columns.layout.make_layout(80, None, WHERE["positions"], None), 2).by_cell
+    own, rng, nothing = PairDraws(J, pairs, starts, True), np.random.default_rng(5), np.zeros(0, dtype=np.int64)
+    chance = np.full(128, 1 / len(pairs))
+    found = []
+    for _ in range(400):
+        index = rng.integers(len(pairs), size=128)
+        spread = own._estimate(0, rng.normal(size=(3, 128)) * chance, nothing, index, chance)[1]
+        found.append(((2 * spread[0]) ** 2).mean())  # two draws in each of 64 replicates
+    assert np.mean(found) == pytest.approx(1 + 4 / 128, abs=0.025)
