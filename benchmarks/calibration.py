@@ -22,12 +22,13 @@ import pandas as pd
 
 from kagscope.studies.claims.augmentation import augmentation
 from kagscope.studies.claims.layers import concentration, larger_networks, locally_constant_units
-from kagscope.studies.claims.parts import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Settings
+from kagscope.studies.claims.parts import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED
 from kagscope.studies.claims.scales import scale_agnostic
 from kagscope.studies.claims.seeds import Checkpoint, Evidence
 from kagscope.studies.nets import Block, Key, Nets
 from kagscope.studies.statistics.multiple_testing import step_down
 from kagscope.studies.statistics.permutation import ROUNDING, sign_flips
+from kagscope.tables.schema import ALPHA
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 STUDIES, CHECKED, AT_ONCE = 2000, 2, 250
@@ -40,8 +41,6 @@ KINDS: dict[str, dict[str, tuple[object, ...]]] = {
     "three widths": {"width": (32, 64, 128)},
     "three widths, two activations": {"width": (32, 64, 128), "activation": ("gelu", "relu")},
 }
-SETTINGS = Settings(resamples=0)
-ALPHA = SETTINGS.alpha
 
 
 class World(NamedTuple):
@@ -153,16 +152,16 @@ class Study:
         value = np.stack([one[study] for one in numbers.values()])[:, :, None]
         before = (keys["k"] != 0).to_numpy(dtype=float)[:, None, None] * np.ones_like(value)
         block = Block(np.arange(len(keys)), value, np.zeros(1, np.int64), value, before, np.ones(value.shape, dtype=bool))
-        evidence = Evidence(Nets(self.runs, self.axes, keys, (block,)), pd.DataFrame({"step": [10]}))
+        evidence = Evidence(Nets(self.runs, self.axes, keys, (block,)), pd.DataFrame({"step": [10]}), resamples=0)
         vars(evidence)["checkpoints"] = {
             (layer, run): [Checkpoint(10, 0.9, np.zeros(1, np.int64), numbers[Key(layer, 2, "all", "pr")][study, place, None])]
             for layer in LAYERS
             for place, run in enumerate(self.runs["run"])
         }
         if number == 2:
-            return scale_agnostic(evidence, SETTINGS, None).verdict
+            return scale_agnostic(evidence, None).verdict
         judge = {1: concentration, 4: larger_networks, 5: augmentation, 6: locally_constant_units}[number]
-        return judge(evidence, SETTINGS).verdict
+        return judge(evidence).verdict
 
 
 def verdicts(number: int, margins: np.ndarray) -> list[str]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sys
 from typing import Any
 
-import numpy as np
 import typer
 from torch import nn
 
 from kagscope.base.errors import DataError, NothingToPlot
 from kagscope.base.files import atomic_path, atomic_write
+from kagscope.base.provenance import json_values
 from kagscope.commands import terminal
 from kagscope.commands.outputs import Targets
 from kagscope.commands.sources import Subject
@@ -132,7 +131,7 @@ def _show(report: Report, files: dict[str, str]) -> None:
 
 def _as_json(report: Report, files: dict[str, str], notes: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "summary": [_plain(row) for row in report.summary().to_dict("records")],
+        "summary": json_values(report.summary().to_dict("records")),
         "layers": report.layers,
         "findings": report.findings,
         "notes": [*notes, *report.notes],
@@ -141,9 +140,3 @@ def _as_json(report: Report, files: dict[str, str], notes: list[str]) -> dict[st
         "files": files,
     }
     return found | ({"left_out": report.left_out} if report.steps else {})
-
-
-def _plain(row: dict[Any, Any]) -> dict[str, Any]:
-    """JSON's own types, null for NaN."""
-    plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in plain.items()}

@@ -11,9 +11,9 @@ import pandas as pd
 from kagscope.base.errors import InputError
 from kagscope.studies.claims.augmentation import augmentation
 from kagscope.studies.claims.layers import concentration, larger_networks, locally_constant_units
-from kagscope.studies.claims.parts import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Claim, Settings
+from kagscope.studies.claims.parts import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Claim
 from kagscope.studies.claims.scales import minimum_distance, scale_agnostic
-from kagscope.studies.claims.seeds import Evidence
+from kagscope.studies.claims.seeds import RESAMPLES, Evidence
 from kagscope.studies.nets import Nets
 from kagscope.tables.schema import RESULT_COLUMNS
 
@@ -30,9 +30,7 @@ def evaluate_claims(
     runs: pd.DataFrame | None = None,
     varied: Sequence[str] = ("width", "training"),
     image_shape: tuple[int, ...] | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> list[Claim]:
     """Judge all six claims.
 
@@ -42,17 +40,14 @@ def evaluate_claims(
         runs: The study's runs table; by default what ``results`` says of each run.
         varied: Columns of ``runs`` that the study varies: a setting is a combination of their values.
         image_shape: Of the images, (H, W) or (C, H, W); tells which minimum distances leave too few pairs.
-        confidence: Of the intervals, in (0, 1); tests are at level ``1 - confidence``.
         resamples: Of each bootstrap; 0 leaves intervals out, which decide nothing.
-        seed: Of all resampling: equal tables and equal seeds give equal numbers.
 
     Returns:
         Exactly six claims, in order. What the table does not allow is inconclusive, and its note says what is missing.
 
     Raises:
-        InputError: no table of that schema, or arguments out of range.
+        InputError: no table of that schema.
     """
-    settings = Settings(confidence, resamples, seed)
     if not isinstance(results, pd.DataFrame):
         raise InputError(f"results must be a pandas DataFrame, got {type(results).__name__}; give the table of a study")
     if missing := [column for column in RESULT_COLUMNS if column not in results.columns and column != "labels"]:
@@ -63,24 +58,24 @@ def evaluate_claims(
         runs = results[about].drop_duplicates("run").sort_values("run")
     runs = runs if "labels" in runs else runs.assign(labels=TRUE)
     axes = [name for name in varied if name not in ("labels", "seed")]
-    judged = judge(evidence_of(results, runs, axes, TRUE), settings, image_shape)
+    judged = judge(evidence_of(results, runs, axes, TRUE, resamples), image_shape)
     if not (runs["labels"].astype(str) == SHUFFLED).any():
         return judged
-    control = judge(evidence_of(results, runs, axes, SHUFFLED), settings, image_shape)
+    control = judge(evidence_of(results, runs, axes, SHUFFLED, resamples), image_shape)
     absent = control[0].verdict == NOT_REPRODUCED  # what claims 2 to 6 presuppose
     return [_beside_control(one, other, absent) for one, other in zip(judged, control, strict=True)]
 
 
-def evidence_of(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], labels: str) -> Evidence:
+def evidence_of(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], labels: str, resamples: int) -> Evidence:
     """The nets trained on true labels, or on shuffled ones."""
     runs = runs[runs["labels"].astype(str) == labels]
     results = results[results["run"].astype(str).isin(runs["run"].astype(str))]
-    return Evidence(Nets.of(results, runs, axes), results)
+    return Evidence(Nets.of(results, runs, axes), results, resamples)
 
 
-def judge(evidence: Evidence, settings: Settings, image_shape: tuple[int, ...] | None) -> list[Claim]:
+def judge(evidence: Evidence, image_shape: tuple[int, ...] | None) -> list[Claim]:
     """The six claims on these nets alone."""
-    first = concentration(evidence, settings)
+    first = concentration(evidence)
     judges = (
         partial(scale_agnostic, image_shape=image_shape),
         partial(minimum_distance, image_shape=image_shape),
@@ -88,7 +83,7 @@ def judge(evidence: Evidence, settings: Settings, image_shape: tuple[int, ...] |
         augmentation,
         locally_constant_units,
     )
-    return [first, *(_presupposing(first, one(evidence, settings)) for one in judges)]
+    return [first, *(_presupposing(first, one(evidence)) for one in judges)]
 
 
 def _presupposing(first: Claim, claim: Claim) -> Claim:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from kagscope.studies.claims.along import Read, at_step, common_steps, equal_accuracy, equal_epochs, match_nets, pair_sample
-from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, Settings, claim, compare, decider, settle
+from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, claim, compare, decider, settle
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Key
 
@@ -14,7 +14,7 @@ SMALLEST_EXCESS = 0.01  # of the standard nets; below it a share of their excess
 EXCESS, RATIOS = "augmented over standard, excess of the PR ratio over 1", "augmented over standard, PR ratio"
 
 
-def augmentation(evidence: Evidence, settings: Settings) -> Claim:
+def augmentation(evidence: Evidence) -> Claim:
     """Judge claim 5: the primary reading is the share of the excess over 1 at equal epochs."""
     notes = Notes()
     blocked = _obstacle(evidence)
@@ -26,24 +26,23 @@ def augmentation(evidence: Evidence, settings: Settings) -> Claim:
     for layer in layers:
         sample = evidence.sample([Key(layer, 2, "all", "pr")], RATIO, evidence.of_training("augmented"), notes)
         name, band = "PR ratio of augmented nets", (SMALLEST_RATIO, math.inf)
-        present = compare(settings, evidence.seeds.size, name, layer, sample, band, about={"training": "augmented"})
-        primary = _share(evidence, settings, layer, equal_epochs, notes, "equal epochs", decides=True)
+        present = compare(evidence, name, layer, sample, band, about={"training": "augmented"})
+        primary = _share(evidence, layer, equal_epochs, notes, "equal epochs", decides=True)
         parts += [part for part in (present, primary) if part is not None]
         missing |= present is None or primary is None
         beside += [
-            _share(evidence, settings, layer, equal_epochs, Notes(), "equal epochs", excess=False),
-            *(_share(evidence, settings, layer, equal_accuracy, Notes(), "equal accuracy", excess=one) for one in (True, False)),
+            _share(evidence, layer, equal_epochs, Notes(), "equal epochs", excess=False),
+            *(_share(evidence, layer, equal_accuracy, Notes(), "equal accuracy", excess=one) for one in (True, False)),
         ]
         steps = common_steps(evidence, layer)
-        beside += [_share(evidence, settings, layer, at_step(step), Notes(), f"step {step}", step=step) for step in steps]
+        beside += [_share(evidence, layer, at_step(step), Notes(), f"step {step}", step=step) for step in steps]
     if missing and not blocked:
         notes.add("missing: pr of augmented nets, or of pairs at equal epochs, in some hidden layer")
-    parts = settle(parts, settings)
+    parts = settle(parts)
     outcome = decider(parts, missing)
     return claim(
         [*parts, *(part for part in beside if part is not None)],
         notes,
-        settings,
         outcome,
         id="5-augmentation",
         statement="It holds with spatial augmentation too, with ratios roughly 30% lower.",
@@ -62,7 +61,6 @@ def _obstacle(evidence: Evidence) -> str:
 
 def _share(
     evidence: Evidence,
-    settings: Settings,
     layer: str,
     read: Read,
     notes: Notes,
@@ -77,6 +75,4 @@ def _share(
     name, least = f"{EXCESS if excess else RATIOS}, at {moment}", SMALLEST_EXCESS if excess else 0.0
     about = {"training": "augmented over standard"} | ({} if step is None else {"step": step})
     own = Sample(augmented[None], sample.seeds)
-    return compare(
-        settings, evidence.seeds.size, name, layer, own, BAND, whole=standard, least=least, decides=decides, about=about
-    )
+    return compare(evidence, name, layer, own, BAND, whole=standard, least=least, decides=decides, about=about)

@@ -11,7 +11,6 @@ from kagscope.studies.claims.parts import (
     SMALLEST_RATIO,
     Claim,
     Part,
-    Settings,
     Status,
     any_of,
     claim,
@@ -41,7 +40,6 @@ ABOVE_ONE = (SMALLEST_RATIO, math.inf)
 
 def mean_above(
     evidence: Evidence,
-    settings: Settings,
     key: Key,
     measure: str,
     low: float,
@@ -54,10 +52,10 @@ def mean_above(
     """The part that the mean lies above ``low``; None where the table does not have it."""
     sample = evidence.sample([key], measure, evidence.of_training(training), notes)
     about = {"k": key.k, "selection": key.selection, "training": training}
-    return compare(settings, evidence.seeds.size, name, key.layer, sample, (low, math.inf), decides=decides, about=about)
+    return compare(evidence, name, key.layer, sample, (low, math.inf), decides=decides, about=about)
 
 
-def concentration(evidence: Evidence, settings: Settings) -> Claim:
+def concentration(evidence: Evidence) -> Claim:
     """Judge claim 1."""
     notes = Notes()
     training, said = evidence.training()
@@ -65,14 +63,14 @@ def concentration(evidence: Evidence, settings: Settings) -> Claim:
     parts, missing = [], [] if evidence.layers else ["any hidden layer"]
     for layer in evidence.layers:
         for score, (name, measure, low) in CONCENTRATION.items():
-            part = mean_above(evidence, settings, Key(layer, 2, "all", score), measure, low, name, notes, training=training)
+            part = mean_above(evidence, Key(layer, 2, "all", score), measure, low, name, notes, training=training)
             if part is None:
                 missing.append(f"{score} in layer {layer}")
             else:
                 parts.append(part)
     if missing:
         notes.add(f"missing: {', '.join(missing)}")
-    parts = settle(parts, settings)
+    parts = settle(parts)
     outcome = decider(parts, bool(missing))
     if is_untrained(evidence):
         notes.add("the nets are untrained: every ratio is exactly 1")
@@ -80,12 +78,11 @@ def concentration(evidence: Evidence, settings: Settings) -> Claim:
     for (score, k), name in BESIDE.items():
         for layer in evidence.layers:
             key = Key(layer, k, "all", score)
-            beside = mean_above(evidence, settings, key, RATIO, SMALLEST_RATIO, name, Notes(), training=training, decides=False)
+            beside = mean_above(evidence, key, RATIO, SMALLEST_RATIO, name, Notes(), training=training, decides=False)
             parts += [beside] if beside else []
     return claim(
         parts,
         notes,
-        settings,
         outcome,
         id="1-concentration",
         statement="After training the minors are more concentrated than at initialisation and aligned with the axes: "
@@ -101,7 +98,7 @@ def is_untrained(evidence: Evidence) -> bool:
     return steps.size > 0 and not steps.any()
 
 
-def larger_networks(evidence: Evidence, settings: Settings) -> Claim:
+def larger_networks(evidence: Evidence) -> Claim:
     """Judge claim 4."""
     notes = Notes()
     training, said = evidence.training()
@@ -111,28 +108,25 @@ def larger_networks(evidence: Evidence, settings: Settings) -> Claim:
     parts: list[Part] = []
     missing = [] if evidence.layers else ["any hidden layer"]
     for layer in evidence.layers:
-        ends = _wider(evidence, settings, layer, which, (widths[0], widths[-1]), notes) if len(widths) > 1 else None
+        ends = _wider(evidence, layer, which, (widths[0], widths[-1]), notes) if len(widths) > 1 else None
         parts += [ends] if ends else []
         missing += [] if ends else [f"pr of two widths in layer {layer}"]
-    parts = settle(parts, settings)
+    parts = settle(parts)
     if missing:
         notes.add(f"missing: {', '.join(missing)}")
     outcome = decider(parts, bool(missing))
     if len(widths) > 2:
-        beside = [
-            _wider(evidence, settings, layer, which, two, Notes(), False) for layer in evidence.layers for two in pairwise(widths)
-        ]
+        beside = [_wider(evidence, layer, which, two, Notes(), False) for layer in evidence.layers for two in pairwise(widths)]
         parts += [part for part in beside if part is not None]
     statement, criterion = (
         "Larger networks show it more strongly.",
         f"in every hidden layer: widest over narrowest > {SMALLEST_RATIO}",
     )
-    return claim(parts, notes, settings, outcome, id="4-larger-networks", statement=statement, criterion=criterion)
+    return claim(parts, notes, outcome, id="4-larger-networks", statement=statement, criterion=criterion)
 
 
 def _wider(
     evidence: Evidence,
-    settings: Settings,
     layer: str,
     which: Indices,
     widths: tuple[int, int],
@@ -151,22 +145,20 @@ def _wider(
     name, about = "PR ratio of the widest over the narrowest", {"width": f"{widths[1]} over {widths[0]}"}
     name = name if decides else "PR ratio of the next width over this"
     own, whole = Sample(both.values[:1], both.seeds), both.values[1]
-    return compare(settings, evidence.seeds.size, name, layer, own, ABOVE_ONE, whole=whole, decides=decides, about=about)
+    return compare(evidence, name, layer, own, ABOVE_ONE, whole=whole, decides=decides, about=about)
 
 
-def locally_constant_units(evidence: Evidence, settings: Settings) -> Claim:
+def locally_constant_units(evidence: Evidence) -> Claim:
     """Judge claim 6."""
     notes = Notes()
     training, said = evidence.training()
     notes.add(said)
     rise = "(a) rise of the share of zero rows"
     found = [
-        mean_above(
-            evidence, settings, Key(layer, 1, "all", "zero_rows"), DIFFERENCE, SMALLEST_RISE, rise, notes, training=training
-        )
+        mean_above(evidence, Key(layer, 1, "all", "zero_rows"), DIFFERENCE, SMALLEST_RISE, rise, notes, training=training)
         for layer in evidence.layers
     ]
-    appear = any_of([part for part in found if part is not None], settings)
+    appear = any_of([part for part in found if part is not None])
     lacking = [layer for layer, part in zip(evidence.layers, found, strict=True) if part is None]
     if lacking or not appear:
         notes.add(f"missing: zero_rows in layer {', '.join(lacking) or '(none)'}")
@@ -177,14 +169,13 @@ def locally_constant_units(evidence: Evidence, settings: Settings) -> Claim:
     parts = [*appear, removal]
     for layer in evidence.layers:
         key, name = Key(layer, 1, "all", "zero_rows_exact"), "rise of the share of rows exactly zero"
-        one = mean_above(evidence, settings, key, DIFFERENCE, SMALLEST_RISE, name, Notes(), training=training, decides=False)
+        one = mean_above(evidence, key, DIFFERENCE, SMALLEST_RISE, name, Notes(), training=training, decides=False)
         key, name = Key(layer, 0, "all", "constant_units"), "rise of the number of units constant at every point"
-        other = mean_above(evidence, settings, key, DIFFERENCE, 0.0, name, Notes(), training=training, decides=False)
+        other = mean_above(evidence, key, DIFFERENCE, 0.0, name, Notes(), training=training, decides=False)
         parts += [part for part in (one, other) if part is not None]
     return claim(
         parts,
         notes,
-        settings,
         outcome,
         id="6-locally-constant-units",
         statement="(a) Locally constant units (zero rows) appear with training; "

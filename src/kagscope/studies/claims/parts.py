@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kagscope.base.errors import InputError
-from kagscope.studies.claims.seeds import Notes, Sample
+from kagscope.base.provenance import json_values
+from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.statistics.bootstrap import hierarchical_bootstrap, net_means
 from kagscope.studies.statistics.multiple_testing import step_down
 from kagscope.studies.statistics.permutation import fewest_pairs, flip_draws, one_sided
@@ -22,26 +22,6 @@ Status = Literal["holds", "fails", "open"]
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = VERDICTS
 SMALLEST_RATIO = 1.01  # "above 1": an effect under 1% is smaller than anything the paper would call one
 VERDICT_OF: dict[Status, str] = {"holds": REPRODUCED, "fails": NOT_REPRODUCED, "open": INCONCLUSIVE}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How certain, how many resamples, which draws."""
-
-    confidence: float = 0.95
-    resamples: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise InputError(f"confidence={self.confidence}, expected a number between 0 and 1, such as 0.95")
-        if self.resamples < 0:
-            raise InputError(f"resamples={self.resamples}, expected a number of resamples, such as 2000, or 0 for no intervals")
-
-    @property
-    def alpha(self) -> float:
-        """Level of the tests."""
-        return 1 - self.confidence
 
 
 @dataclass(frozen=True)
@@ -112,22 +92,11 @@ class Claim:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for ``claims.json``; numbers that are not finite become None."""
-        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return json_values(vars(self))
 
 
 def compare(
-    settings: Settings,
-    seeds: int,
+    evidence: Evidence,
     name: str,
     layer: str,
     sample: Sample,
@@ -141,8 +110,7 @@ def compare(
     """The part that a quantity, or its share of a whole, lies within a band; None where no seed has a value.
 
     Args:
-        settings: level and draws.
-        seeds: number of all seeds of the evidence.
+        evidence: what the sample is taken from.
         name, layer: of the part.
         sample: its first quantity is judged.
         band: open interval; either end may be infinite.
@@ -158,21 +126,19 @@ def compare(
     both = np.where(np.isfinite(both).all(axis=0), both, np.nan)
     judged, base = net_means(both)
     sides = [judged - band[0] * base] * math.isfinite(band[0]) + [band[1] * base - judged] * math.isfinite(band[1])
-    margins = np.full((len(sides), seeds), np.nan)
+    margins = np.full((len(sides), evidence.seeds.size), np.nan)
     margins[:, sample.seeds] = sides
     effect, low, high = math.nan, math.nan, math.nan
     if base.mean() > least:
         effect = float(judged.mean() / base.mean())
-        if part.shape[0] > 1 and settings.resamples:
-            boot = hierarchical_bootstrap(both, _share, resamples=settings.resamples, seed=settings.seed)
-            low, high = (float(end[0]) for end in boot.t_intervals(settings.confidence))
+        if part.shape[0] > 1 and evidence.resamples:
+            boot = hierarchical_bootstrap(both, _share, resamples=evidence.resamples)
+            low, high = (float(end[0]) for end in boot.t_intervals())
     else:
         about |= {"reason": f"undefined: the whole is {base.mean():.3g}"}
     p_value, p_against = float(_flip(margins).max()), float(_flip(-margins).min())
     known = not math.isnan(effect)
-    status: Status = (
-        "holds" if known and p_value < settings.alpha else "fails" if known and p_against < settings.alpha else "open"
-    )
+    status: Status = "holds" if known and p_value < ALPHA else "fails" if known and p_against < ALPHA else "open"
     return Part(name, layer, effect, low, high, band, margins, p_value, p_against, status, decides, about)
 
 
@@ -186,29 +152,29 @@ def _flip(margins: Array) -> Array:
     return one_sided(flip_draws(margins.T))
 
 
-def settle(parts: Sequence[Part], settings: Settings) -> list[Part]:
+def settle(parts: Sequence[Part]) -> list[Part]:
     """Parts that are all needed: failing is corrected for the number of sides, of all parts, that do not hold."""
     sides = np.concatenate([part.margins for part in parts]) if parts else np.zeros((0, 0))
     owner = np.repeat(np.arange(len(parts)), [len(part.margins) for part in parts])
-    doubtful = np.flatnonzero(_flip(sides) >= settings.alpha) if sides.size else np.zeros(0, dtype=np.int64)
+    doubtful = np.flatnonzero(_flip(sides) >= ALPHA) if sides.size else np.zeros(0, dtype=np.int64)
     found = list(parts)
     if doubtful.size:
         corrected = step_down(flip_draws(-sides[doubtful].T), "greater")
         for place in np.unique(owner[doubtful]):
             p = float(corrected[owner[doubtful] == place].min())
-            fails = parts[place].status == "fails" and p < settings.alpha
+            fails = parts[place].status == "fails" and p < ALPHA
             found[place] = replace(parts[place], p_against=p, status="fails" if fails else "open")
     return found
 
 
-def any_of(parts: Sequence[Part], settings: Settings) -> list[Part]:
+def any_of(parts: Sequence[Part]) -> list[Part]:
     """Parts (of one side each) of which any would do: p-values corrected for the number of parts that do not fail."""
     hopeful = [place for place, part in enumerate(parts) if part.status != "fails"]
     found = list(parts)
     if hopeful:
         margins = np.concatenate([parts[place].margins for place in hopeful]).T
         for place, p in zip(hopeful, step_down(flip_draws(margins), "greater"), strict=True):
-            found[place] = replace(parts[place], p_value=float(p), status="holds" if p < settings.alpha else "open")
+            found[place] = replace(parts[place], p_value=float(p), status="holds" if p < ALPHA else "open")
     return found
 
 
@@ -237,7 +203,6 @@ def _clearance(part: Part) -> float:
 def claim(
     parts: Sequence[Part],
     notes: Notes,
-    settings: Settings,
     outcome: tuple[Status, Part | None],
     *,
     id: str,
@@ -249,7 +214,7 @@ def claim(
     nan = math.nan
     shown = ("", nan, nan, nan, nan, 0) if one is None else (_name(one), one.effect, one.ci_low, one.ci_high, one.p_value, one.n)
     if one is not None and one.p_value == one.p_value:
-        notes.add(too_few(one.n, settings.alpha))
+        notes.add(too_few(one.n))
     return Claim(
         id=id,
         statement=statement,
@@ -266,12 +231,12 @@ def claim(
     )
 
 
-def too_few(seeds: int, alpha: float = ALPHA) -> str:
+def too_few(seeds: int) -> str:
     """A sentence where so few seeds cannot decide, else ""."""
-    needed = fewest_pairs(alpha)
+    needed = fewest_pairs(ALPHA)
     if seeds >= needed:
         return ""
-    return f"{seeds} seed{'s' * (seeds != 1)} cannot reach p < {alpha:.2g}; {needed} can"
+    return f"{seeds} seed{'s' * (seeds != 1)} cannot reach p < {ALPHA}; {needed} can"
 
 
 def _name(part: Part) -> str:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, Settings, claim, compare, decider, settle
+from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, claim, compare, decider, settle
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Indices, Key
 
@@ -15,21 +15,19 @@ SMALLEST_SHARE = 0.05  # of all column pairs; fewer lie between opposite edges a
 DEVIATION, PRESENCE = "PR ratio over its mean over scales, minus 1", "PR ratio at this scale"
 
 
-def scale_agnostic(evidence: Evidence, settings: Settings, image_shape: tuple[int, ...] | None) -> Claim:
+def scale_agnostic(evidence: Evidence, image_shape: tuple[int, ...] | None) -> Claim:
     """Judge claim 2."""
     statement = "The PR ratio is nearly the same for pixel pairs within 1/4, 1/2, 3/4 and the whole of the image side."
-    return _judge(evidence, settings, "ball", None, "2-scale-agnostic", statement)
+    return _judge(evidence, "ball", None, "2-scale-agnostic", statement)
 
 
-def minimum_distance(evidence: Evidence, settings: Settings, image_shape: tuple[int, ...] | None) -> Claim:
+def minimum_distance(evidence: Evidence, image_shape: tuple[int, ...] | None) -> Claim:
     """Judge claim 3."""
     statement = "The PR ratio is stable for pixel pairs at least 1/4, 1/2, 3/4 of the image side apart."
-    return _judge(evidence, settings, "apart", image_shape, "3-minimum-distance", statement)
+    return _judge(evidence, "apart", image_shape, "3-minimum-distance", statement)
 
 
-def _judge(
-    evidence: Evidence, settings: Settings, kind: str, image_shape: tuple[int, ...] | None, name: str, statement: str
-) -> Claim:
+def _judge(evidence: Evidence, kind: str, image_shape: tuple[int, ...] | None, name: str, statement: str) -> Claim:
     notes = Notes()
     training, said = evidence.training()
     which = evidence.of_training(training)
@@ -42,32 +40,28 @@ def _judge(
         missing = True
     else:
         for layer in evidence.layers:
-            found = _layer(evidence, settings, layer, scales, which, notes)
+            found = _layer(evidence, layer, scales, which, notes)
             if not found:
                 notes.add(f"missing: layer {layer} at every {kind} selection")
                 missing = True
             parts += found
-    parts = settle(parts, settings)
+    parts = settle(parts)
     criterion = (
         f"at every scale of every hidden layer: within {MARGIN:.0%} of the mean over scales, and PR ratio > {SMALLEST_RATIO}"
     )
     outcome = decider(parts, missing, lambda part: -abs(part.effect) if part.name == DEVIATION else math.inf)
-    return claim(parts, notes, settings, outcome, id=name, statement=statement, criterion=criterion)
+    return claim(parts, notes, outcome, id=name, statement=statement, criterion=criterion)
 
 
-def _layer(evidence: Evidence, settings: Settings, layer: str, scales: list[str], which: Indices, notes: Notes) -> list[Part]:
+def _layer(evidence: Evidence, layer: str, scales: list[str], which: Indices, notes: Notes) -> list[Part]:
     sample = evidence.sample([Key(layer, 2, scale, "pr") for scale in scales], RATIO, which, notes)
     middle = sample.values.mean(axis=0)
     parts = []
     for scale, own in zip(scales, sample.values, strict=True):
         here, level = Sample((own - middle)[None], sample.seeds), Sample(own[None], sample.seeds)
         band = (-MARGIN, MARGIN)
-        parts.append(
-            compare(settings, evidence.seeds.size, DEVIATION, layer, here, band, whole=middle, about={"selection": scale})
-        )
-        parts.append(
-            compare(settings, evidence.seeds.size, PRESENCE, layer, level, (SMALLEST_RATIO, math.inf), about={"selection": scale})
-        )
+        parts.append(compare(evidence, DEVIATION, layer, here, band, whole=middle, about={"selection": scale}))
+        parts.append(compare(evidence, PRESENCE, layer, level, (SMALLEST_RATIO, math.inf), about={"selection": scale}))
     return [part for part in parts if part is not None]
 
 

@@ -16,6 +16,7 @@ from kagscope.tables.means import layers_of
 from kagscope.tables.schema import TRAININGS
 
 LAYER_SCORES = ("pr", "kl_uniform", "rr_pr", "rr_max", "rr_sampled", "zero_rows", "constant_units")
+RESAMPLES = 2000
 
 
 class Sample(NamedTuple):
@@ -63,10 +64,12 @@ class Evidence:
     Attributes:
         nets: at their last step.
         results: their rows of the table.
+        resamples: of each bootstrap; 0 leaves intervals out.
     """
 
     nets: Nets
     results: pd.DataFrame
+    resamples: int = RESAMPLES
 
     @cached_property
     def layers(self) -> list[str]:
