@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 
 import kagscope as kag
-from kagscope.minors.haar import haar_mean_s1, haar_mean_s1_estimate
-from kagscope.minors.rotated import random_orthogonal, rotation_ratio_estimate
+from kagscope.minors.haar import haar_mean_s1_estimate
+from kagscope.minors.rotated import max_rotation_ratio, random_orthogonal
 from kagscope.minors.routes.hull import row_pair_tops, top
 from kagscope.minors.routes.zonogon import row_pair_areas, zonogon_s1
 from kagscope.minors.routes.zonotope import row_triple_volumes
@@ -89,8 +89,8 @@ def main() -> None:
         show(f"S1 exact, {name}, 2 threads", milliseconds(partial(row_pair_areas, other), 3))
     show("largest minor of every row pair, 2 threads", milliseconds(lambda: row_pair_tops(J)))
     show("largest minor, 2 threads", milliseconds(lambda: top(J)))
-    show("rotation ratio 'max', 32 rotations", milliseconds(lambda: rotation_ratio_estimate(J, 2, "max"), 2))
-    show("Haar mean of S1", milliseconds(lambda: haar_mean_s1(J, 2)))
+    show("rotation ratio 'max', 32 rotations", milliseconds(lambda: max_rotation_ratio(J, 2), 2))
+    show("Haar mean of S1", milliseconds(lambda: haar_mean_s1_estimate(J, 2)))
 
     print("\nk = 2, larger\n")
     for m, n in ((128, 784), (128, 3072), (384, 1536), (768, 3072)):
@@ -108,7 +108,7 @@ def main() -> None:
             result = s1_sampled(other, k, 0.01)
             spent = milliseconds(partial(s1_sampled, other, k, 0.01), 3)
             show(f"S1 within 1%, k = {k}, {name}", spent, f"reached {100 * result.stderr / result.value:.2f}%")
-    show("Haar mean, k = 3, all 8.0e7 column triples", milliseconds(lambda: haar_mean_s1(J, 3), 1))
+    show("Haar mean, k = 3, all 8.0e7 column triples", milliseconds(lambda: haar_mean_s1_estimate(J, 3), 1))
     show("Haar mean within 1%, k = 4", milliseconds(lambda: haar_mean_s1_estimate(J, 4), 1))
 
     print("\nsampling all moments to 1%, 64 x 784, 2 threads\n")

@@ -8,6 +8,7 @@ from math import comb, log2
 from kagscope.columns.selections import All, Window
 from kagscope.measuring.layer_minors import DRAWN
 from kagscope.measuring.spec import MeasureSpec
+from kagscope.minors.moments import CHEAP
 from kagscope.minors.row_draws import RowDraws
 from kagscope.minors.threads import threads
 from kagscope.registry import moments_for
@@ -20,7 +21,6 @@ SAMPLED_PAIRS = 4e-7  # a column pair's Gram, draws and rows, of a Jacobian of u
 TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.6  # a 3-minor's, up to what a sampled point takes
 ROTATION = 1e-9  # a rotated Jacobian's, times rows, columns and the smaller of both
 PASS_BYTE = 5e-10  # a byte that a pass back or forward moves through
-SUMS = frozenset({"s1", "s2", "s4"})  # moments of pairs that need no look at every minor
 WORTH_SAYING, WORTH_OFFERING = 60.0, 0.7  # seconds; of them, what a first look must take less than
 
 Shape = tuple[int, int, int, float]  # rows, columns, Jacobians of a layer; bytes that passes move through for each of them
@@ -36,7 +36,7 @@ def layer_seconds(rows: int, columns: int, items: int, spec: MeasureSpec, moved:
         moved: bytes that the passes of one Jacobian move through.
     """
     needed, budget = moments_for(spec.asked), spec.budget
-    looks = not needed <= SUMS
+    looks = not needed <= CHEAP
     seconds = STATE_OVERHEAD + items * moved * PASS_BYTE
     groups, drawn = 1, budget.max_rows is not None and rows > budget.max_rows
     if budget.max_rows is not None and drawn:  # the minors are those of each group of rows

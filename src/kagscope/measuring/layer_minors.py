@@ -16,9 +16,8 @@ from kagscope.measuring.state import LayerState
 from kagscope.minors._input import MOMENTS
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.factored import FactoredMoments
-from kagscope.minors.moments import Moments
+from kagscope.minors.moments import CHEAP, Moments
 
-SUMS = frozenset({"s1", "s2", "s4"})  # of pairs: formulas give these without a look at every minor
 DRAWN = 128.0  # minors of a pass over W in the time of the draws for one item, for each pair of columns
 TRIPLE_ERROR = 5.0  # times the error of pairs, which cost less, is asked of larger minors
 VISITED_TRIPLES = comb(32, 3) * comb(64, 3)  # minors of order 3 and more, visited within a second a point
@@ -103,7 +102,7 @@ class LayerMinors:
         """k = 2: formulas and one pass over a shared W where they give it; every minor where that is cheap; else drawn pairs."""
         chosen, budget = self.spec.selections, self.spec.budget
         every = slice(None)
-        if self._needed <= SUMS:
+        if self._needed <= CHEAP:
             return [Part(every, chosen, None, self._moments(J, 2, chosen))]
         total = comb(J.shape[1], 2) * comb(J.shape[2], 2)
         few = self.drawn is not None and comb(J.shape[1], 2) <= DRAWN
@@ -117,7 +116,7 @@ class LayerMinors:
             parts = [Part(every, chosen, None, known)]
             left = self._needed & {"histogram"}
         elif isinstance(form, FactoredJacobian) and self._pays_for_all(*J.shape[1:]):
-            known = self._factored_moments(form, self._needed & SUMS, group)
+            known = self._factored_moments(form, self._needed & CHEAP, group)
         if left:
             only = None if left == self._needed else [one.name for one in self._scores if "histogram" in one.moments]
             seed = self.spec.seed + group

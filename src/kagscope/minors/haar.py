@@ -316,8 +316,3 @@ def haar_mean_s1_estimate(
     up = k * (exponent - power)
     with np.errstate(over="ignore", under="ignore"):
         return Estimate(float(np.ldexp(factor * value, up)), float(np.ldexp(factor * stderr, up)))
-
-
-def haar_mean_s1(J: FloatArray, k: int = 2, columns: BoolArray | None = None, pairs: BoolArray | None = None, **options) -> float:  # type: ignore[no-untyped-def]
-    """The value of :func:`haar_mean_s1_estimate`, which describes the arguments."""
-    return haar_mean_s1_estimate(J, k, columns, pairs, **options).value

@@ -14,7 +14,7 @@ from kagscope.columns.layout import make_layout, real_array
 from kagscope.columns.selections import Window
 from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, placed
 from kagscope.minors.engine import minor_moments
-from kagscope.minors.moments import Moments
+from kagscope.minors.moments import CHEAP, Moments
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.rank import dependent
 from kagscope.minors.routes.enumeration import pair_sums
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FloatArray = NDArray[np.float64]
-CHEAP = frozenset({"s1", "s2", "s4"})
 
 
 def column_pair_map(J: MatrixLike) -> dict[str, FloatArray | Tensor]:

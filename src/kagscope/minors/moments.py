@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 SUMS = ("s1", "s2", "s4", "entropy", "top")
+CHEAP = frozenset(SUMS[:3])  # of pairs: formulas give these without a look at every minor
 _POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
 LN2 = float(np.log(2.0))
 REPLICATES = 64  # independent repetitions of whatever is sampled

@@ -1,9 +1,8 @@
-"""Ratios against random rotations of the rows (MATH.md section 3: rr_pr, rr_max)."""
+"""The largest minor against those of random rotations of the rows (MATH.md section 3: rr_max)."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import is_whole
 from kagscope.minors.det2 import KERNEL, det2
-from kagscope.minors.haar import NEARLY_PARALLEL, BoolArray, haar_mean_s1
+from kagscope.minors.haar import NEARLY_PARALLEL, BoolArray
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.plan import Estimate
 from kagscope.minors.routes.hull import column_pair_tops, top
-from kagscope.minors.routes.zonogon import FloatArray, pair_areas, zonogon_s1
+from kagscope.minors.routes.zonogon import FloatArray
 from kagscope.minors.scaling import times_power_of_two
 from kagscope.minors.threads import one_blas_thread
 
@@ -33,14 +32,6 @@ def random_orthogonal(m: int, count: int, seed: int | np.random.Generator, colum
     q, r = np.linalg.qr(generator.standard_normal((count, m, columns or m)))
     signs = np.where(np.diagonal(r, axis1=1, axis2=2) < 0, -1.0, 1.0)
     return np.asarray(q * signs[:, None, :])
-
-
-def _s1(J: FloatArray, k: int, pairs: BoolArray | None) -> float:
-    if k == 1:
-        return float(np.abs(J).sum())
-    if pairs is None:
-        return zonogon_s1(J)
-    return float(pair_areas(J.T, *np.nonzero(np.triu(pairs, 1))).sum())
 
 
 def _top(J: FloatArray, k: int, listed: NDArray[np.int64] | None) -> float:
@@ -122,48 +113,38 @@ def _leaning(J: FloatArray, listed: NDArray[np.int64]) -> tuple[FloatArray, NDAr
     return np.concatenate([V, rest]).T, pairs
 
 
-def rotation_ratio_estimate(
+def max_rotation_ratio(
     J: FloatArray,
     k: int = 2,
-    kind: str = "pr",
     columns: BoolArray | None = None,
     pairs: BoolArray | None = None,
     *,
     rotations: int = 32,
     seed: int = 0,
 ) -> Estimate:
-    """How axis-aligned J is against random rotations of its rows (MATH.md section 3), with the standard error from the rotations.
+    """top(J) / E[top(QJ)] over random rotations Q (MATH.md section 3: rr_max), with the standard error from the rotations.
 
     Args:
         J: (m, n) float64.
         k: 1 or 2.
-        kind: "pr" for E[S1(QJ)] / S1(J), in closed form; "max" for top(J) / E[top(QJ)], exact for each of ``rotations`` Q.
         columns: (n,) bool, which columns take part; None means all.
         pairs: (n, n) symmetric bool, which two columns may stand together; None means any.
-        rotations: number of random Q for "max", at least 2.
+        rotations: number of random Q, at least 2; the largest minor of each QJ is exact.
         seed: of the random Q.
 
     Returns:
         Value and standard error; NaN where J has no non-zero minor, and where all are so small that rotations lose them.
 
     Raises:
-        InputError: k or kind is another.
+        InputError: another k, or fewer rotations.
     """
-    if kind not in ("pr", "max"):
-        raise InputError(f"kind={kind!r}, expected 'pr' or 'max'")
     if k not in (1, 2):
-        raise InputError(
-            f"k={k}, expected 1 or 2: larger minors would all have to be visited; for 'pr' divide haar_mean_s1 by S1"
-        )
+        raise InputError(f"k={k}, expected 1 or 2: larger minors would all have to be visited; kind='pr' takes any k")
     J = np.asarray(J, dtype=np.float64)
     if columns is not None:
         J, pairs = J[:, columns], None if pairs is None else pairs[np.ix_(columns, columns)]
     with np.errstate(under="ignore"):
         J = np.ldexp(J, -int(np.frexp(np.abs(J).max(initial=0.0))[1]))
-    if kind == "pr":
-        s1 = _s1(J, k, pairs)
-        mean = haar_mean_s1(J, k, None, pairs)
-        return Estimate(mean / s1 if s1 > 0 else math.nan, 0.0)
     if not is_whole(rotations) or rotations < 2:
         raise InputError(f"rotations={rotations!r}, expected a whole number of at least 2 so that the mean has a standard error")
     listed = None if pairs is None or k == 1 else np.argwhere(np.triu(pairs, 1))
@@ -188,10 +169,3 @@ def rotation_ratio_estimate(
     if mean == 0:
         return Estimate(math.nan, math.nan)  # rotated rows are so mixed that their minors leave the range
     return Estimate(own / mean, own / mean * (float(tops.std(ddof=1)) / mean) / math.sqrt(rotations))
-
-
-def rotation_ratio(
-    J: FloatArray, k: int = 2, kind: str = "pr", columns: BoolArray | None = None, pairs: BoolArray | None = None, **options: Any
-) -> float:
-    """The value of :func:`rotation_ratio_estimate`, which describes the arguments."""
-    return rotation_ratio_estimate(J, k, kind, columns, pairs, **options).value

@@ -29,7 +29,7 @@ from kagscope.minors.haar import MOST_BITS, haar_constant, haar_mean_s1_estimate
 from kagscope.minors.moment_scores import rotation_ratio_error, rotation_ratio_of_pr
 from kagscope.minors.pair_draws import volume_sums
 from kagscope.minors.plan import BYTES_A_SUBSET, Estimate
-from kagscope.minors.rotated import rotation_ratio_estimate
+from kagscope.minors.rotated import max_rotation_ratio
 from kagscope.minors.row_draws import RowDraws
 from kagscope.minors.scaling import bit_span, nonzero_rows, normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, as_masks, cached_subsets
@@ -261,7 +261,7 @@ def _ratio(
                 f'selection {chosen}: kind="max" works on All, Ball, Apart, Shell and Window; use kind="pr" for listed subsets'
             )
         columns, pairs, _ = as_masks(chosen, layout, k)
-        found = [rotation_ratio_estimate(matrix, k, "max", columns, pairs, rotations=rotations, seed=seed) for matrix in matrices]
+        found = [max_rotation_ratio(matrix, k, columns, pairs, rotations=rotations, seed=seed) for matrix in matrices]
         return Estimate(*np.array(found).T)
     given = minor_moments(matrices, k, chosen, moments=("s1",), seed=seed, **where)
     s1 = replace(given, exponent=np.zeros_like(given.exponent))  # both normalised alike: the ratio has no scale

@@ -18,7 +18,7 @@ from kagscope.minors.moment_scores import FloatArray, quotient
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.published import drawn_rotation_ratio
 from kagscope.minors.rank import dependent
-from kagscope.minors.rotated import rotation_ratio_estimate
+from kagscope.minors.rotated import max_rotation_ratio
 from kagscope.minors.routes.determinants import minor_matrix, row_subsets
 from kagscope.minors.rows import row_means
 from kagscope.minors.scaling import normalise, times_power_of_two
@@ -141,7 +141,7 @@ def rotation_ratio_of_max(
     J: Float64[np.ndarray, "batch m n"], rotations: int, seed: int
 ) -> tuple[Float64[np.ndarray, " batch"], Float64[np.ndarray, " batch"]]:
     """top(J) / E_Q top(QJ) of 2-minors, Q uniform on O(m), and its standard error over ``rotations`` Q; (B,) both."""
-    found = [rotation_ratio_estimate(matrix, 2, "max", rotations=rotations, seed=seed) for matrix in J]
+    found = [max_rotation_ratio(matrix, 2, rotations=rotations, seed=seed) for matrix in J]
     value, stderr = np.array(found, dtype=np.float64).reshape(-1, 2).T
     return value, stderr
 

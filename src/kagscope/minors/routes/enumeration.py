@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.moments import SUMS
+from kagscope.minors.moments import CHEAP, SUMS
 from kagscope.minors.plan import BYTES_A_SUBSET, reference_seconds
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.power_grams import pair_powers
@@ -18,7 +18,6 @@ from kagscope.minors.sweeps import enumerate_all, enumerate_s1, enumerate_sums
 from kagscope.minors.task import EVERY_MOMENT, Found, Task, Trimmed, found_of, trimmed
 
 FloatArray = NDArray[np.float64]
-CHEAP = frozenset({"s1", "s2", "s4"})
 FEW_ROWS = 48  # up to here enumerating S2 and S4 with S1 beats Gram matrices
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from kagscope.minors.careful import integers
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.routes import register
 from kagscope.minors.routes.narrow_side import NarrowSide
@@ -119,17 +120,6 @@ def _volume(V: FloatArray, planar: Planar) -> tuple[float, float]:
     return total / 3, bound / 3
 
 
-def _integers(V: FloatArray) -> tuple[NDArray[np.object_], int]:
-    """Exact integers and e with V = integers * 2^e."""
-    mantissa, exponent = np.frexp(V)
-    low = int(exponent[V != 0].min(initial=0)) - 53
-    whole = [
-        [int(x) << max(0, int(e) - 53 - low) for x, e in zip(xs, es, strict=True)]
-        for xs, es in zip(np.ldexp(mantissa, 53), exponent, strict=True)
-    ]
-    return np.array(whole, dtype=object), low
-
-
 def _pivot(rows: NDArray[np.object_]) -> tuple[int, int]:
     return tuple(np.unravel_index(int(np.argmax(np.abs(rows))), rows.shape))  # type: ignore[return-value]
 
@@ -139,7 +129,7 @@ def _own_coordinates(V: FloatArray) -> tuple[float, FloatArray] | None:
 
     In whole numbers, hence exact until the last rounding: however nearly coplanar the columns, their coordinates are right.
     """
-    U, exponent = _integers(V)
+    U, exponent = integers(V)
     r, p = _pivot(U)
     first = U[r]
     if first[p] == 0:
