@@ -503,11 +503,11 @@ def test_bad_labels(labels: Tensor) -> None:
 
 
 def test_bad_models() -> None:
-    with pytest.raises(InputError, match="model is a list"):
+    with pytest.raises(InputError, match="model is list"):
         kag.prune([], torch.rand(3, 4))
     with pytest.raises(InputError, match="meta device"):
         kag.prune(nn.Linear(4, 3, device="meta"), torch.rand(3, 4))
-    with pytest.raises(InputError, match="lazy modules"):
+    with pytest.raises(InputError, match="call the lazy model once"):
         kag.prune(nn.LazyLinear(3), torch.rand(3, 4))
 
 

@@ -7,7 +7,7 @@ from kagscope import registry
 from kagscope.registry import label as score_label
 from kagscope.registry import symbol as short_label
 
-__all__ = ["axis_label", "is_fraction", "known_scores", "layer_label", "outcome_label", "score_label", "short_label"]
+__all__ = ["axis_label", "is_fraction", "layer_label", "outcome_label", "score_label", "short_label"]
 
 UNITS = {"rotation": "degrees", "translation": "share of the side"}
 NORM_LABELS = {"linf": "ℓ∞", "l2": "ℓ2"}
@@ -16,11 +16,6 @@ OUTCOMES = {
     "train_accuracy": "training accuracy",
     "generalization_gap": "generalisation gap",
 }
-
-
-def known_scores() -> tuple[str, ...]:
-    """Names of all scores, in the order in which figures show them."""
-    return registry.names()
 
 
 def is_fraction(score: str) -> bool:

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kagscope import registry
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import tidy
 from kagscope.figures.forest import draw_rows, ratio_axis, row_axes
-from kagscope.figures.labels import known_scores, layer_label, score_label
+from kagscope.figures.labels import layer_label, score_label
 from kagscope.figures.looks import Settings, legend_line
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING, first_layer, study_means
@@ -84,7 +85,7 @@ def scores_shown(table: pd.DataFrame) -> list[str]:
     present = {str(score) for score in pd.unique(table["score"])}
     if "effective_minors" in present:
         present -= {"pr_normalized"}  # it differs by the number of minors only, so its ratio is the same
-    known = [score for score in known_scores() if score in present]
+    known = [score for score in registry.names() if score in present]
     return known + sorted(present - set(known))
 
 

@@ -16,6 +16,7 @@ from kagscope.jacobians import autodiff, check, structure
 from kagscope.jacobians.forms import DenseJacobian, FactoredJacobian
 from kagscope.jacobians.frame import Frame
 from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.looks import short
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Unmeasurable
 from kagscope.minors.row_draws import RowDraws
@@ -249,8 +250,7 @@ def _reasons() -> Iterator[None]:
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise Unmeasurable(f"{type(error).__name__}: {text[:200]}") from error
+        raise Unmeasurable(short(error)) from error
 
 
 def _token_indices(tokens: Tokens, length: int | None, layer: str) -> tuple[int, ...]:

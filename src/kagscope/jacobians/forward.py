@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from torch import nn
+from torch import Tensor, nn
 
 COMPILED = "_orig_mod"  # where torch.compile keeps the module
 INNER = ("module", COMPILED, "base_model", "model")  # where wrappers that pass all arguments on keep what they wrap
@@ -24,6 +24,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 def plain_name(name: str) -> str:
     """The name of a module or weight as it is where ``torch.compile`` wraps no part of the model."""
     return ".".join(part for part in name.split(".") if part != COMPILED)
+
+
+def own_state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each once, not copied: what stands in for a module's tensors in a functional call."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def count_required(model: nn.Module) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kagscope.base.errors import InputError
+from kagscope.jacobians.forward import own_state
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.layers import outputs_of
 from kagscope.jacobians.runner import Runner, tensor_of
@@ -26,7 +27,7 @@ def check_model(model: Any) -> None:
         raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module{exported}")
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("model is a TorchScript module, which takes no hooks; give the Python module it was made from")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    for name, tensor in own_state(model).items():
         if is_lazy(tensor):
             raise InputError(f"parameter {name!r} is not initialised yet; call the lazy model once before measuring it")
         if tensor.device.type == "meta":
@@ -136,6 +137,6 @@ def _agree(first: Tensor, second: Tensor, tolerance: float) -> bool:
     return torch.allclose(first, second, rtol=0.0, atol=tolerance * scale, equal_nan=True)
 
 
-def short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}"
+def short(error: Exception, at_most: int = 200) -> str:
+    """An error's kind and the beginning of its message, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:at_most]}"

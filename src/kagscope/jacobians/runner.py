@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from kagscope.base.errors import InputError
+from kagscope.jacobians.forward import own_state
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.surroundings import gpus, seed_generators, settings_kept
 
@@ -74,7 +75,7 @@ class Runner:
         for held, name, tensor in vars(model).pop(OWN, ()):  # of a runner before this one
             held[name] = tensor
         others = weights or {}  # may name a tied tensor twice, where the model's own names it once
-        own = _tensors(model)
+        own = own_state(model)
         self._sources = {name: others.get(name, tensor).detach() for name, tensor in own.items()}
         places: dict[int, list[tuple[Any, str]]] = {}
         for module in model.modules():
@@ -232,7 +233,3 @@ def _entries(output: Any) -> dict[Any, Any]:
     if isinstance(output, Mapping):
         return dict(output)
     return dict(enumerate(output)) if isinstance(output, tuple | list) else {}
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

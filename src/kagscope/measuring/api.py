@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listing
 from kagscope.base.progress import Say, Tell, part, telling
 from kagscope.base.provenance import hardware, versions
-from kagscope.jacobians.forward import unwrap
+from kagscope.jacobians.forward import own_state, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.looks import check_model
 from kagscope.jacobians.surroundings import surroundings_kept
@@ -76,7 +76,7 @@ def measure(
     since, model = time.perf_counter(), unwrap(model)
     found = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
-    with surroundings_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
+    with surroundings_kept(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
         state, before = observe_all(model, found, chosen, baseline, baseline_seeds, labels, notes, tell)
         about = {
             "model": type(model).__name__,
@@ -132,7 +132,7 @@ def measure_series(
     reports: dict[int, Report] = {}
     left_out: dict[str, str] = {}
     from_first = isinstance(baseline, str) and baseline == FIRST
-    with surroundings_kept(_tensors(model)), torch.inference_mode(False), telling(progress) as tell:
+    with surroundings_kept(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
         others = [] if from_first else list(baselines(model, baseline, baseline_seeds, notes))
         whole = len(entries) + len(others)
         before = [
@@ -231,11 +231,6 @@ def name_of_baseline(baseline: Any, count: int) -> str:
     if isinstance(baseline, nn.Module):
         return "the model given"
     return "the state dict given" if count and hasattr(baseline, "keys") else str(baseline)
-
-
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
 
 
 def _entries(checkpoints: Any) -> list[tuple[int, str, Weights]]:

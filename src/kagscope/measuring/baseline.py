@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.jacobians.forward import plain_name, unwrap
+from kagscope.jacobians.looks import short
 from kagscope.jacobians.surroundings import gpus, seed_generators, surroundings_kept
 from kagscope.loading.fitting import fitting, load, unusable
 from kagscope.loading.weights import load_state
@@ -113,10 +114,8 @@ def reinitialise(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
     try:
         fresh = copy.deepcopy(model)
     except Exception as error:
-        text = " ".join(str(error).split())[:150]
         raise InputError(
-            f"the model cannot be copied and initialised anew ({type(error).__name__}: {text}); "
-            "give a model or weights as baseline"
+            f"the model cannot be copied and initialised anew ({short(error, 150)}); give a model or weights as baseline"
         ) from error
     whole = getattr(fresh, "_init_weights", None)
     kept: list[str] = []

@@ -48,9 +48,8 @@ def compare(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
             parts.append(_skipped_rows(record))
             continue
         measured = state.measured[record.name]
-        tables = [
-            _layer_table(measured, layer_state(other, record.name), state.spec.asked, quantile(state)) for other in initials
-        ]
+        share = state.spec.zero_row_quantile
+        tables = [_layer_table(measured, layer_state(other, record.name), state.spec.asked, share) for other in initials]
         table = _average(tables) if tables else _rows(measured.scores, {})
         where = np.concatenate([measured.items, [[WHOLE, -1]]])  # the last one is that of a whole layer
         chosen = where[table.pop("item").to_numpy()]
@@ -68,11 +67,6 @@ def compare(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
 def _with_token(name: str) -> list[tuple[str, str]]:
     own = (name, SCORE_COLUMNS[name])
     return [own, ("token", "int32")] if name == "point" else [own]
-
-
-def quantile(state: State) -> float:
-    """The quantile of a baseline's rows at or below which a row counts as zero (MATH.md section 3)."""
-    return state.spec.zero_row_quantile
 
 
 def layer_state(other: State, layer: str) -> LayerState:
@@ -243,7 +237,7 @@ def unit_table(state: State, initials: Sequence[State]) -> pd.DataFrame:
     for layer, measured in state.measured.items():
         if measured.units is not None:
             others = [layer_state(other, layer) for other in initials]
-            thresholds = [zero_row_threshold(other, quantile(state)) for other in others if 1 in other.row_means]
+            thresholds = [zero_row_threshold(other, state.spec.zero_row_quantile) for other in others if 1 in other.row_means]
             table = measured.units.table(layer, thresholds, measured.shared)
             found.append(table if measured.drawn is None else table.assign(unit=measured.drawn.rows))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

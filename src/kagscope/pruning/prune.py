@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from kagscope.base.errors import InputError
+from kagscope.jacobians.looks import check_model
 from kagscope.jacobians.untouched import kept
 from kagscope.pruning.constant import Observation, OtherSteps, observe, settle
 from kagscope.pruning.pruning import Pruning, check_tolerance, describe, judge_groups
@@ -57,7 +57,8 @@ def prune(
             cannot take; a model on the meta device; labels that do not fit the output.
     """
     tolerance = check_tolerance(tolerance)
-    with _kept(model):
+    check_model(model)
+    with kept(model):  # attributes of its classes too, which its copies share
         traced = trace(model, inputs)
         seen = _observe(traced, rows=True)
         judged = judge_groups(traced, seen, tolerance)
@@ -81,7 +82,8 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
     Raises:
         InputError: a layer, mask or inputs that do not fit the model.
     """
-    with _kept(model):
+    check_model(model)
+    with kept(model):  # attributes of its classes too, which its copies share
         traced = trace(model, inputs)
         masks: dict[int, np.ndarray] = {}
         for name, mask in units.items():
@@ -95,15 +97,6 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
             for place, found in seen.items()
         }
         return describe(traced, seen, verdicts, None)
-
-
-@contextlib.contextmanager
-def _kept(model: Any) -> Iterator[None]:
-    """The model as it was afterwards, the attributes of its classes too, which its copies share."""
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
-    with kept(model):
-        yield
 
 
 def _observe(traced: Traced, *, rows: bool) -> dict[int, Observation]:

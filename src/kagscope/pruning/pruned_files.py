@@ -14,6 +14,7 @@ from torch import nn
 from kagscope.base.errors import OutputError
 from kagscope.base.files import atomic_path, atomic_write
 from kagscope.jacobians.inputs import Inputs
+from kagscope.jacobians.looks import short
 from kagscope.loading.weights import save_weights
 from kagscope.pruning.pruning import Pruning
 from kagscope.pruning.surgery import SIZES
@@ -152,7 +153,7 @@ def _export(target: Path, model: nn.Module, sample: Inputs) -> str:
     except Exception as error:
         if isinstance(error, OutputError):
             raise
-        return f"PyTorch cannot export this model: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return f"PyTorch cannot export this model: {short(error, 300)}"
     finally:
         for name, module in model.named_modules():
             module.training = modes[name]

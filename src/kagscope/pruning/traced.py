@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
+from kagscope.jacobians.looks import short
 from kagscope.pruning.grouping import unit_groups
 from kagscope.pruning.recorder import Recording, forward, record
 from kagscope.pruning.units import UnitGroup
@@ -64,11 +65,6 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
     Raises:
         InputError: a model that cannot be copied or called with these inputs, or inputs that do not fit.
     """
-    if any(
-        isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))
-        for tensor in (*model.parameters(), *model.buffers())
-    ):
-        raise InputError("the model has lazy modules without weights; call it once on an input, or load weights first")
     model = unwrap(model)
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -88,10 +84,8 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         raise
     except Exception as error:  # anything can be in a forward pass
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in given.tensors().values())
-        text = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"the model cannot take these inputs, of shape {shapes}: {type(error).__name__}: {text}{_batch_hint(own, given)}"
-        ) from error
+        hint = _batch_hint(own, given)
+        raise InputError(f"the model cannot take these inputs, of shape {shapes}: {short(error)}{hint}") from error
     modes = {name: module.training for name, module in model.named_modules()}
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     numbers = sum(math.prod(shape) for call in recording.calls for shape in call.out_shapes)
@@ -121,10 +115,6 @@ def _copy(model: nn.Module) -> nn.Module:
 def _fitting(model: nn.Module, inputs: Inputs) -> Inputs:
     """The inputs in the model's floating dtype, checked to be numbers, and where the model is."""
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
-    if any(device.type == "meta" for device in devices):
-        raise InputError(
-            "the model is on the meta device, where weights have no values; load weights first: to_empty, then load_state_dict"
-        )
     for tensor in inputs.tensors().values():
         if devices and tensor.device not in devices:
             raise InputError(f"inputs are on {tensor.device}, the model on {', '.join(map(str, devices))}; move one to the other")

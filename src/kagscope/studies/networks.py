@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import DataError
 from kagscope.data import Dataset
 from kagscope.loading.weights import load_state
-from kagscope.measuring.compare import compare, curves, quantile, zero_row_threshold
+from kagscope.measuring.compare import compare, curves, zero_row_threshold
 from kagscope.measuring.observe import choose_points, observe
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.measuring.state import WHOLE, State
@@ -99,7 +99,7 @@ class Measuring:
         norms = {layer: one.row_norms for layer, one in state.measured.items() if one.row_norms is not None}
         model = network(run, net.final)
         chosen = self.inputs[choose_points(len(self.inputs), len(next(iter(norms.values()))))]
-        limits = {layer: zero_row_threshold(initial.measured[layer], quantile(state)) for layer in norms}
+        limits = {layer: zero_row_threshold(initial.measured[layer], state.spec.zero_row_quantile) for layer in norms}
         found = {}
         if spec.wants("prune_change"):
             found["prune_change"] = prune_change(model, chosen, norms, limits)

@@ -1,20 +1,18 @@
-"""What a network is measured on, and how; the baseline that its ratios refer to."""
+"""What a network is measured on, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.surroundings import surroundings_kept
-from kagscope.measuring.compare import compare
 from kagscope.measuring.observe import observe
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.measuring.state import State
@@ -52,22 +50,6 @@ class Probe:
         """What must be the same for numbers to be comparable, as JSON."""
         given = digest(self.inputs.kwargs or self.inputs.args)
         return {**self.spec.as_json(), "probe_inputs": given, "labels": describe(self.labels)}
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """The states of the network, or networks, that ratios refer to."""
-
-    states: Sequence[State]
-
-    def rows(self, state: State) -> pd.DataFrame:
-        """Rows of a measurement: scores beside the baseline's."""
-        return compare(state, self.states)
-
-    def undefined_rows(self, reason: str) -> pd.DataFrame:
-        """Rows of a measurement that failed."""
-        rows = compare(self.states[0], self.states)
-        return rows.assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=reason)
 
 
 @cache

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from kagscope.base.errors import DataError, InputError
+from kagscope.jacobians.forward import own_state
 from kagscope.measuring.baseline import baselines, loaded
 from kagscope.measuring.state import State
 from kagscope.tracking.history import INITIAL_FILE, History, describe, digest
 from kagscope.tracking.parts import Part
-from kagscope.tracking.probe import Baseline, Probe, Tensors
+from kagscope.tracking.probe import Probe, Tensors
 
 logger = logging.getLogger("kagscope")
 OWN = "the network at the first step"
@@ -28,7 +29,7 @@ class Start:
     """What a tracker begins with.
 
     Attributes:
-        baseline: what ratios refer to.
+        baseline: the network, or networks, that ratios refer to.
         now: the network as it is now, where that was measured for the baseline.
         step: optimiser steps behind the network of the baseline where that comes from a history, else as given.
         history: None where none is kept.
@@ -36,7 +37,7 @@ class Start:
         damaged: files that could not be read.
     """
 
-    baseline: Baseline
+    baseline: Sequence[State]
     now: State | None
     step: int
     history: History | None = None
@@ -79,14 +80,13 @@ def begin(
             raise DataError(f"{held.folder / INITIAL_FILE} is missing; without it ratios have no baseline: begin a new history")
         now = probe.observe(model)
         before = [now]
-    found = Baseline(before)
     if folder is None:
-        return Start(found, now, step)
+        return Start(before, now, step)
     history = History.open(folder, described, facts)
     if stored is None and baseline is None:
         history.save_initial(own_state(model), step)
     parts, damaged = history.read()
-    return Start(found, now, step, history, tuple(parts), tuple(damaged))
+    return Start(before, now, step, history, tuple(parts), tuple(damaged))
 
 
 def check_continues(model: nn.Module, history: History, step: int) -> None:
@@ -104,11 +104,6 @@ def check_continues(model: nn.Module, history: History, step: int) -> None:
             f"the history began at step {step} with other weights than the model has now; "
             "give the same initial weights (the seed), or a new folder"
         )
-
-
-def own_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, each once, not copied: what stands in for a module's tensors in a functional call."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def check_same_tensors(now: Tensors, then: Tensors) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.surroundings import surroundings_kept
 from kagscope.measuring.api import name_of_baseline
+from kagscope.measuring.compare import compare
 from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec, spec_from
 from kagscope.measuring.state import WHOLE, State
@@ -115,7 +117,7 @@ class Tracker:
             start = begin(model, self._probe, history, baseline, baseline_seeds, first_step, {"schedule": str(self.schedule)})
         self._baseline, self._history, self._damaged = start.baseline, start.history, start.damaged
         own = baseline is None  # the network as it was at the first step
-        self._about["baseline"] = FIRST_STEP if own else name_of_baseline(baseline, len(start.baseline.states))
+        self._about["baseline"] = FIRST_STEP if own else name_of_baseline(baseline, len(start.baseline))
         self._parts = one_trajectory(start.parts)
         self._session = 1 + max((part.session for part in start.parts), default=0)
         self._since = self._step = start.step
@@ -215,7 +217,7 @@ class Tracker:
         if self._found is None:
             about = {**self._about, "seconds": round(self._overhead.measuring, 3), "hardware": hardware()}
             settings = self._probe.spec.as_json()
-            notes = self._baseline.states[0].notes
+            notes = self._baseline[0].notes
             self._found = _report(self._parts, self._damaged, self._skipped, settings, about, notes)
         return self._found
 
@@ -320,12 +322,12 @@ class Tracker:
         """Rows of the network as it is, and how each layer was measured."""
         try:
             state = state or self._probe.observe(self._model)
-            return self._baseline.rows(state), tuple(record.as_json() for record in state.layers)
+            return compare(state, self._baseline), tuple(record.as_json() for record in state.layers)
         except (KagscopeError, MemoryError, torch.OutOfMemoryError) as error:  # must not end the training as well
             why = str(error) or "there is not enough memory"
             self._warn("failed", f"step {self._step} could not be measured: {why}")
-            layers = tuple(record.as_json() for record in self._baseline.states[0].layers)
-            return self._baseline.undefined_rows(why), layers
+            rows = compare(self._baseline[0], self._baseline).assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=why)
+            return rows, tuple(record.as_json() for record in self._baseline[0].layers)
 
     def _write(self, *, raising: bool) -> None:
         while self._history is not None and self._unwritten:
