@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 import string
@@ -23,7 +25,7 @@ from kagscope.base.errors import InputError, OutputError
 from kagscope.report import render_report, write_report
 from kagscope.report.claims import EVIDENCE, claims_shown
 from kagscope.report.numbers import clean, number
-from kagscope.report.page import pack, script, unpack
+from kagscope.report.page import pack, script
 from kagscope.report.payload import build_payload, undefined_counts
 from kagscope.report.units import STEPS, ZERO
 from kagscope.tables import means as reduced
@@ -47,6 +49,10 @@ def page(study: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.Temp
     return write_report(
         path, results=results, curves=curves, claims=make_claims(), provenance=make_provenance() | make_exhibits(results)
     )
+
+
+def unpack(text: str) -> str:
+    return gzip.decompress(base64.b64decode(text)).decode()
 
 
 def embedded(page: str) -> Any:

@@ -24,11 +24,11 @@ from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style
 from kagscope.tables.means import final, layers_of, select, trainings_of, widths_of, windows
 
 
-def window_grid(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and columns of the window centres and the (rows, columns) array of mean ratios; NaN where no window was measured."""
+def window_grid(table: pd.DataFrame, measure: str = "ratio") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and columns of the window centres and the (rows, columns) array of a measure; NaN where no window was measured."""
     rows, columns = np.unique(table["row"]), np.unique(table["column"])
     grid = np.full((len(rows), len(columns)), np.nan)
-    grid[np.searchsorted(rows, table["row"]), np.searchsorted(columns, table["column"])] = table["ratio"]
+    grid[np.searchsorted(rows, table["row"]), np.searchsorted(columns, table["column"])] = table[measure]
     return rows, columns, grid
 
 

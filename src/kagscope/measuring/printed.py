@@ -46,7 +46,7 @@ def printed(report: Report, results: pd.DataFrame) -> list[Printed]:
 
 
 def _drawn(report: Report, results: pd.DataFrame) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
-    summary, curves, shape = report._last_summary(), report._last_curves(), report.settings.get("image_shape")
+    summary, curves, shape = report._last_summary(), report._last().curves, report.settings.get("image_shape")
     over = "bars are 95% intervals over points" if summary["value_low"].notna().any() else "there are no intervals"
     each = "matrix" if report.provenance.get("matrices") else "layer"
     yield "scales", f"The main scores of each {each} over all columns; {over}.", partial(_layers, summary)

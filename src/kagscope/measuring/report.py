@@ -272,13 +272,13 @@ class Report:
         """Row means of the k-minor matrix by falling rank, model and baseline."""
         from kagscope.figures.distributions import plot_zipf
 
-        return plot_zipf(self._last_curves(), layer=layer, k=self._curve_order(k), ax=ax)
+        return plot_zipf(self._last().curves, layer=layer, k=self._curve_order(k), ax=ax)
 
     def plot_histogram(self, layer: str | None = None, k: int | None = None, ax: Axes | None = None) -> Axes:
         """Sizes of the k-minors, model and baseline, at the points where every minor was looked at."""
         from kagscope.figures.distributions import plot_minor_histogram
 
-        return plot_minor_histogram(self._last_curves(), layer=layer, k=self._curve_order(k), ax=ax)
+        return plot_minor_histogram(self._last().curves, layer=layer, k=self._curve_order(k), ax=ax)
 
     def plot_tokens(self, layer: str | None = None, score: str = "pr", k: int | None = None, ax: Axes | None = None) -> Axes:
         """A score over the baseline's against the token, with 95% intervals over points."""
@@ -332,7 +332,7 @@ class Report:
         return k if k is not None else int(_select(main_order(self._last_summary()), score=score)["k"].iloc[0])
 
     def _curve_order(self, k: int | None) -> int:
-        orders = {int(order) for order in self._last_curves()["k"].unique()}
+        orders = {int(order) for order in self._last().curves["k"].unique()}
         return k if k is not None else 2 if 2 in orders or not orders else max(orders)
 
     def _last(self) -> Report:
@@ -341,9 +341,6 @@ class Report:
     def _last_summary(self) -> pd.DataFrame:
         summary = self.summary()
         return summary[summary["step"] == self.steps[-1]].drop(columns="step") if self.steps else summary
-
-    def _last_curves(self) -> pd.DataFrame:
-        return self._last().curves
 
 
 def main_order(summary: pd.DataFrame) -> pd.DataFrame:

@@ -201,11 +201,6 @@ def pack(payload: object) -> str:
     return base64.b64encode(gzip.compress(compact_json(payload).encode(), LEVEL, mtime=0)).decode()
 
 
-def unpack(text: str) -> str:
-    """The JSON that :func:`pack` was given."""
-    return gzip.decompress(base64.b64decode(text)).decode()
-
-
 @cache
 def script() -> str:
     """The page's script: the files of ``assets/script`` in the order of their names."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kagscope.figures.windows import window_grid
 from kagscope.report.numbers import clean, groups
 from kagscope.tables.means import final, summarise, windows
 from kagscope.tables.schema import BOOKKEEPING
@@ -46,8 +47,7 @@ def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[d
     maps = []
     for key, group in groups(windows(summarise(table, over="runs")), KEYS):
         layer, k, score, width, training, radius = key
-        rows, columns = np.unique(group["row"]), np.unique(group["column"])
-        place = np.searchsorted(rows, group["row"]) * len(columns) + np.searchsorted(columns, group["column"])
+        rows, columns, _ = window_grid(group)
         entry: dict[str, Any] = {"layer": str(layer), "k": int(k), "score": str(score), "width": int(width)}
         entry |= {"training": str(training), "radius": clean(radius), "label": label, "images": images}
         entry |= {"rows": [clean(row) for row in rows], "columns": [clean(column) for column in columns]}
@@ -55,9 +55,7 @@ def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[d
             ("ratio", "value") if label is not None else ("ratio", "ratio_low", "ratio_high", "value", "value_low", "value_high")
         )
         for measure in wanted:
-            grid = np.full(len(rows) * len(columns), np.nan)
-            grid[place] = group[measure]
-            entry[measure] = [clean(value) for value in grid]
+            entry[measure] = [clean(value) for value in window_grid(group, measure)[2].ravel()]
         if sum(value is not None for value in entry["value"]) > 1:  # one window alone is no map
             maps.append(entry)
     return maps

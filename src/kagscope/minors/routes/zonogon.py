@@ -296,14 +296,6 @@ def _balanced_areas(rows: FloatArray, first: IndexArray, second: IndexArray) -> 
     return areas
 
 
-def zonogon_s1(J: FloatArray) -> float:
-    """S1 over all 2-minors of J, from the cheaper side: its row pairs or its column pairs."""
-    m, n = J.shape
-    row_side = m * (m - 1) * n * index_bits(n)
-    column_side = n * (n - 1) * m * index_bits(m)
-    return float(row_pair_areas(J if row_side <= column_side else J.T).sum())
-
-
 @register
 class Zonogon:
     """S1 of k = 2: over every pair of some columns from the side with fewer pairs, over others column pair by column pair."""
