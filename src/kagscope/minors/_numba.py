@@ -95,20 +95,12 @@ def split(x):  # type: ignore[no-untyped-def]
     bits = bits_of(x)
     shifted = (bits - SQRT_HALF + SIGN) >> FRACTION  # e + 2048
     f = float_of(bits - ((shifted << FRACTION) + SIGN)) - 1.0
-    q = 0.03767539222921075
-    q = fma(q, f, -0.07432356134780242)
-    q = fma(q, f, 0.07605896721749109)
-    q = fma(q, f, -0.071279488443482)
-    q = fma(q, f, 0.07570798136692093)
-    q = fma(q, f, -0.08322159949654626)
-    q = fma(q, f, 0.09098288976571192)
-    q = fma(q, f, -0.10000953785277258)
-    q = fma(q, f, 0.11110883493079292)
-    q = fma(q, f, -0.12499969433861402)
-    q = fma(q, f, 0.14285717668738976)
-    q = fma(q, f, -0.16666667051317777)
-    q = fma(q, f, 0.1999999998052212)
-    q = fma(q, f, -0.24999999998678715)
-    q = fma(q, f, 0.33333333333352627)
-    q = fma(q, f, -0.5)
-    return float_of(shifted | TWO_52) - (2.0**52 + 2048), fma(q * f, f, f)
+    f2 = f * f
+    f4 = f2 * f2
+    # pairs of terms, pairs of pairs, … (Estrin): in one chain of sixteen steps each would wait for the last
+    a = fma(fma(0.1999999998052212, f, -0.24999999998678715), f2, fma(0.33333333333352627, f, -0.5))
+    b = fma(fma(0.11110883493079292, f, -0.12499969433861402), f2, fma(0.14285717668738976, f, -0.16666667051317777))
+    c = fma(fma(0.07570798136692093, f, -0.08322159949654626), f2, fma(0.09098288976571192, f, -0.10000953785277258))
+    d = fma(fma(0.03767539222921075, f, -0.07432356134780242), f2, fma(0.07605896721749109, f, -0.071279488443482))
+    q = fma(fma(d, f4, c), f4 * f4, fma(b, f4, a))
+    return float_of(shifted | TWO_52) - (2.0**52 + 2048), fma(q, f2, f)

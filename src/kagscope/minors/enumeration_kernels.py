@@ -23,6 +23,8 @@ from kagscope.minors._numba import SLOTS, fma, prefer_wide_vectors
 from kagscope.minors.det2 import det2
 from kagscope.minors.det3 import TERMS, careful_det3
 
+WAYS = 2  # counts of a slot, added up at the end: one that has just been written cannot be read at once, and neighbours are alike
+
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _gather(J, last, start, width, X):  # type: ignore[no-untyped-def]
@@ -157,8 +159,9 @@ def sums_pairs(J, prefixes, starts, last, g0, g1, sums):  # type: ignore[no-unty
 @nb.njit(nogil=True, cache=True, inline="always")
 def _count(hist, slots, start, stop):  # type: ignore[no-untyped-def]
     some = slots[start:stop]
-    for b in range(stop - start):
-        hist[some[b]] += 1
+    for b in range(0, stop - start, WAYS):
+        hist[WAYS * some[b]] += 1
+        hist[WAYS * some[b + 1] + 1] += 1
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -207,8 +210,8 @@ def _store(acc, sums, start, width):  # type: ignore[no-untyped-def]
 def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ignore[no-untyped-def]
     """S1, S2, S4, entropy, top of each column pair, and the histogram of each cell if ``hist`` is not empty.
 
-    ``hist`` has two cells beyond those in use: one for what fills up the vectors, and room for what is no number. Zeros and
-    subnormal minors are in the slots :data:`kagscope.minors._logarithm.ZERO_SLOTS`.
+    ``hist``, flat (cells, SLOTS, WAYS), has two cells beyond those in use: one for what fills up the vectors, and room for what
+    is no number. Zeros and subnormal minors are in the slots :data:`kagscope.minors._logarithm.ZERO_SLOTS`.
     """
     prefer_wide_vectors()
     m = J.shape[0]
@@ -219,7 +222,7 @@ def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ig
     t0, t1, t2, t3 = minors[0], minors[1], minors[2], minors[3]
     slots = np.empty(4 * CHUNK, dtype=np.uint32)
     base = np.empty(CHUNK, dtype=np.uint32)
-    spare = len(hist) // SLOTS - 2
+    spare = len(hist) // (WAYS * SLOTS) - 2
     for g in range(g0, g1):
         col = np.ascontiguousarray(J[:, prefixes[g, 0]])
         for start in range(starts[g], starts[g + 1], CHUNK):
@@ -291,7 +294,7 @@ def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist, least):  #
     t0, t1, t2, t3 = minors[0], minors[1], minors[2], minors[3]
     slots = np.empty(4 * CHUNK, dtype=np.uint32)
     base = np.empty(CHUNK, dtype=np.uint32)
-    spare = len(hist) // SLOTS - 2
+    spare = len(hist) // (WAYS * SLOTS) - 2
     M, A, T = np.zeros((m, m)), np.empty((3, 3)), np.empty(TERMS)
     for g in range(g0, g1):
         p = prefixes[g, 0]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kagscope.minors._logarithm import ZERO_SLOTS
 from kagscope.minors._numba import SLOTS
 from kagscope.minors.det3 import LOST
-from kagscope.minors.enumeration_kernels import all_pairs, all_triples, s1_pairs, sums_pairs
+from kagscope.minors.enumeration_kernels import WAYS, all_pairs, all_triples, s1_pairs, sums_pairs
 from kagscope.minors.scaling import is_exact
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.threads import even_parts, run_parts, threads
@@ -46,7 +46,7 @@ def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = 
     cells = max(len(subsets.membership), 1)
     bounds = _parts(subsets.starts)
     lanes = min(threads(), len(bounds) - 1) or 1
-    hist = np.zeros((lanes, cells + 2 if histogram else 0, SLOTS), dtype=np.int64)  # integers: their order is immaterial
+    hist = np.zeros((lanes, cells + 2 if histogram else 0, SLOTS, WAYS), dtype=np.int64)  # integers: their order is immaterial
     flat = hist.reshape(lanes, -1)
     free = list(range(lanes))
     lists = subsets.prefixes, subsets.starts, subsets.last, subsets.cells
@@ -64,7 +64,7 @@ def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = 
     run_parts(work, len(bounds) - 1)
     if not histogram:
         return SubsetSums(sums, None)
-    counts = hist[:, :cells].sum(axis=0)
+    counts = hist[:, :cells].sum(axis=(0, 3))
     counts[:, 0] = counts[:, ZERO_SLOTS].sum(axis=1)
     counts[:, ZERO_SLOTS] = 0
     return SubsetSums(sums, counts)
