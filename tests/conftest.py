@@ -25,8 +25,8 @@ SHAPED = (
 install_import_hook(SHAPED, "beartype.beartype")  # shapes and dtypes in annotations are checked, in tests alone
 
 from kagscope.figures.write import FAMILIES
-from kagscope.minors import warm_up
 from kagscope.studies.collect import Outcome
+from kagscope.studies.execute.kernels import compile_kernels
 from kagscope.tracking.overhead import ALLOWANCE
 from studies import make_small_study, make_two_studies, shown_figures
 
@@ -72,7 +72,7 @@ def pytest_collection_finish() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the kernels once, before workers start that would each do it."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
-        warm_up()
+        compile_kernels(lambda text: None)
         config.option.loadscopereorder = False  # files are handed out in the order of the collection, not by numbers of tests
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kagscope.base.errors import OutputError
@@ -70,3 +71,9 @@ def where(name: str, here: int) -> tuple[str, bool]:
     if name == "dies elsewhere" and os.getpid() != here:
         os._exit(9)
     return name, os.getpid() != here
+
+
+def note_orders(tell: Callable[[str], None] | None = None, orders: Sequence[int] = ()) -> None:
+    """In place of compiling."""
+    with Path(os.environ["NOTES"]).open("a") as stream:
+        stream.write(f"{[*orders]}\n")

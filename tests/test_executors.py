@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from executor_work import fragile, stop, where, work
+from executor_work import fragile, note_orders, stop, where, work
 from kagscope.base.errors import InputError, OutputError
 from kagscope.data import load
 from kagscope.studies import resources
 from kagscope.studies.collect import Outcome
+from kagscope.studies.execute import kernels
 from kagscope.studies.execute.base import Event, Executor
 from kagscope.studies.execute.beside import Beside, second_process
 from kagscope.studies.execute.choose import choose_executor
@@ -79,6 +80,18 @@ def test_tasks_are_done_by_whichever_process_comes_first() -> None:
             done(beside, "disk", "a")
         assert done(beside, "dies elsewhere", "a")["dies elsewhere"] == ("dies elsewhere", False)
         assert beside.finish(beside.begin({"a": partial(where, "a", os.getpid())}), told.append) == {"a": ("a", False)}
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_kernels_are_compiled_once(cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setattr(kernels, "usable_cores", lambda: cores)
+    monkeypatch.setattr(kernels, "warm_up", note_orders)
+    monkeypatch.setattr(kernels, "is_warm", lambda: False)
+    kernels.compile_kernels(lambda text: None)
+    assert sorted((tmp_path / "notes").read_text().splitlines()) == ["[1, 2]", "[3]"]
+    monkeypatch.setattr(kernels, "is_warm", lambda: True)
+    kernels.compile_kernels(pytest.fail)
 
 
 def alive(pid: int) -> bool:

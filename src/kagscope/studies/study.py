@@ -18,6 +18,7 @@ from kagscope.studies.claims.parts import too_few
 from kagscope.studies.collect import Outcome, collect, gather
 from kagscope.studies.execute.base import Event, Executor, Failure, Report
 from kagscope.studies.execute.beside import second_process
+from kagscope.studies.execute.kernels import compile_kernels
 from kagscope.studies.execute.local import LocalExecutor
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.plan import task_memory
@@ -162,7 +163,7 @@ def run_study(
         on_event({"kind": "note", "text": said})
     failures: list[Failure] = []
     if todo:
-        _compile(on_event)
+        compile_kernels(lambda text: on_event({"kind": "note", "text": text}))
         try:
             failures = chosen.run(tasks_for(todo, Path(out).resolve(), chosen.workers), run_task, Growing(store, names, on_event))
         finally:
@@ -247,13 +248,6 @@ def _within_memory(executor: LocalExecutor, todo: Sequence[Job], images: dict[st
     text = f"{fit} at a time instead of {executor.workers}: a worker takes about {each / 2**30:.1f} GiB, and {free / 2**30:.1f}"
     on_event({"kind": "note", "text": f"{text} GiB of memory are free (--workers overrides this)"})
     return replace(executor, workers=fit)
-
-
-def _compile(on_event: Report) -> None:
-    """Compile the kernels once, before several workers would each do it."""
-    from kagscope.minors import warm_up
-
-    warm_up(lambda text: on_event({"kind": "note", "text": text}))
 
 
 AT_LEAST = 256  # runs joined at a time

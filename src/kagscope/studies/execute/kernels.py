@@ -1,0 +1,20 @@
+"""Compiled kernels, before several processes would each make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from kagscope.minors import ORDERS, is_warm, warm_up
+from kagscope.studies.execute.beside import second_process
+from kagscope.studies.resources import usable_cores
+
+
+def compile_kernels(tell: Callable[[str], None]) -> None:
+    """Compile what the cache lacks, the kernels of k = 3, which take half the time, in a second process where there is a core."""
+    if is_warm():
+        return
+    with second_process(usable_cores() > 1, "kagscope.minors.engine") as beside:
+        triples = beside.begin({"k = 3": partial(warm_up, orders=(3,))})
+        warm_up(tell, [k for k in ORDERS if k != 3])
+        beside.finish(triples, lambda name: None)
