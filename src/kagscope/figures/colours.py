@@ -42,9 +42,9 @@ def diverging() -> Colormap:
     return LinearSegmentedColormap.from_list("kagscope_ratio", np.concatenate([halves[0][:-1], halves[1]]), N=513)
 
 
-def palettes(count: int = 65) -> dict[str, list[list[int]]]:
-    """Both palettes for the page: ``count`` colours (red, green, blue) in 0 … 255 each, straight lines between them."""
-    places = np.linspace(0, 1, count)
+def palettes() -> dict[str, list[list[int]]]:
+    """Both palettes for the page: 65 colours (red, green, blue) in 0 … 255 each, straight lines between them."""
+    places = np.linspace(0, 1, 65)
     both = {"sequential": mpl.colormaps[SEQUENTIAL], "diverging": diverging()}
     return {name: colours(places, bytes=True)[:, :3].astype(int).tolist() for name, colours in both.items()}
 

@@ -194,7 +194,7 @@ class LayerJacobians:
         return self.coupled or frame.mixing or (frame.out_tokens is None) != (frame.in_tokens is None)
 
     @property
-    def moved(self) -> float:
+    def bytes_moved(self) -> float:
         """Bytes that the passes of one point move through, about."""
         return self._single * min(self.frame.reverse_passes, autodiff.FORWARD_COST * self.frame.forward_passes)
 

@@ -15,7 +15,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import plain_name
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.runner import Runner, numbered, tensor_of
+from kagscope.jacobians.runner import Runner, numbered_hooks, tensor_of
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
@@ -211,7 +211,7 @@ def _outputs(
                 first = isinstance(output, Tensor) and _layout(output) in channels
                 seen[path][index] = (Inside() if inside else output, first)
 
-            stack.enter_context(numbered(modules[path], after=record))
+            stack.enter_context(numbered_hooks(modules[path], after=record))
         runner(inputs, reseed=reseed)
     return seen
 

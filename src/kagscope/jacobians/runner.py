@@ -135,7 +135,7 @@ class Runner:
 
 
 @contextlib.contextmanager
-def numbered(
+def numbered_hooks(
     module: nn.Module,
     *,
     before: Callable[[int, tuple[Any, ...], dict[str, Any]], Any] | None = None,
@@ -191,7 +191,7 @@ def intercept(
     def after(number: int, output: Any) -> Any:
         return None if on_output is None or number != index else replace_tensor(output, on_output)
 
-    with numbered(module, before=before, after=after):
+    with numbered_hooks(module, before=before, after=after):
         yield
 
 

@@ -23,7 +23,7 @@ from kagscope.jacobians.surroundings import surroundings_kept
 from kagscope.loading.checkpoints import find_checkpoints
 from kagscope.loading.fitting import fitting
 from kagscope.loading.weights import load_state
-from kagscope.measuring.baseline import baselines, loaded
+from kagscope.measuring.baseline import baselines, with_weights
 from kagscope.measuring.caveats import ONE_RANDOM
 from kagscope.measuring.compare import compare, curves, unit_table
 from kagscope.measuring.observe import observe
@@ -153,7 +153,7 @@ def measure_series(
                 tell(text if share is None else f"{at}: layer {text}", share)
 
             try:
-                module, own = loaded(model, fitting(model, _weights(given, say), name, say=say))
+                module, own = with_weights(model, fitting(model, _weights(given, say), name, say=say))
                 state = observe(
                     module, found, chosen, weights=own, labels=labels, progress=tell_share, networks=whole if place == 1 else 0
                 )

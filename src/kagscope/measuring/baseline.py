@@ -46,12 +46,12 @@ def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: l
     elif isinstance(given, Mapping):
         weights = _by_name(model, given, notes)
         _check_fit(model, weights, "the baseline's state dict")
-        yield loaded(model, weights)
+        yield with_weights(model, weights)
     elif isinstance(given, str) and given == REINIT:
         for seed in _seeds(seeds):
             yield reinitialise(model, seed, notes), None
     elif isinstance(given, str | os.PathLike):
-        yield loaded(model, fitting(model, load_state(given, say=notes.append), str(given), say=notes.append))
+        yield with_weights(model, fitting(model, load_state(given, say=notes.append), str(given), say=notes.append))
     else:
         raise InputError(
             f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
@@ -74,7 +74,7 @@ def _by_name(model: nn.Module, weights: Mapping[str, Any], notes: list[str]) -> 
         return named
 
 
-def loaded(model: nn.Module, weights: Mapping[str, Any]) -> Source:
+def with_weights(model: nn.Module, weights: Mapping[str, Any]) -> Source:
     """A copy of the model with these weights, or where it cannot be copied, the model with weights that stand in.
 
     A copy since not all that computes with a weight takes it from its module: so do not activation checkpointing and whatever

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kagscope.base.errors import InputError
 from kagscope.base.reasons import RANK_BELOW_K, SKIPPED
-from kagscope.measuring.drawn import of_row_means, of_row_norms, refused, rows_of
+from kagscope.measuring.drawn import of_row_means, of_row_norms, rows_of, unknown_score
 from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
 from kagscope.minors.moment_scores import mean_position
 from kagscope.minors.moments import Moments
@@ -113,7 +113,7 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
                 found[k, "all", one.name] = _without_noise(k, counted, state, initial)
         elif state.drawn is not None and one.is_of("row_norms", "output_slopes"):
             if one.is_of("output_slopes") and state.output_slopes is not None:
-                found[0, "all", one.name] = refused(state.drawn, [WHOLE])
+                found[0, "all", one.name] = unknown_score(state.drawn, [WHOLE])
             elif one.is_of("row_norms") and state.row_norms is not None and 1 in initial.row_means:
                 limit = partial(zero_row_threshold, initial, share)
                 found[0, "all", one.name] = Values.of([WHOLE], *of_row_norms(state, one, limit), False, one.undefined)

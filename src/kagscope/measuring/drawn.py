@@ -59,7 +59,7 @@ def rows_of(drawn: RowDraws | None, means: np.ndarray, some: np.ndarray | None) 
     return means.reshape(len(means), len(drawn.groups), -1)[:, some].reshape(len(means), -1)
 
 
-def refused(drawn: RowDraws | None, items: Any) -> Values:
+def unknown_score(drawn: RowDraws | None, items: Any) -> Values:
     """A score of the layer that the rows that were drawn do not tell."""
     assert drawn is not None
     reason = ROWS_DRAWN.format(rows=len(drawn.rows), units=drawn.units)

@@ -110,7 +110,7 @@ def _shape(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> Shap
     """Rows, columns and number of a layer's Jacobians, and the bytes that the passes of one move through."""
     frame = jacobians.frame
     items = len(frame.tokens) * inputs.up_to(spec.points)
-    return frame.units, frame.columns, items, jacobians.moved / len(frame.tokens)
+    return frame.units, frame.columns, items, jacobians.bytes_moved / len(frame.tokens)
 
 
 def _estimate(shapes: list[Shape], spec: MeasureSpec, networks: int) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from kagscope.base.errors import DataError
 from kagscope.measuring.overview import SCORES
-from kagscope.measuring.printed import compared, printed
+from kagscope.measuring.printed import report_figures, thing_and_baseline
 from kagscope.report.numbers import number_cell, text_cell
 from kagscope.report.page import write_report
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
@@ -68,7 +68,7 @@ def write_page(report: Report, path: str | os.PathLike[str], follow: int | None 
             "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')}{along}",
             "summary": _sentence(report),
             "without": ["claims", "runs", *(name for name, absent in empty.items() if absent)],
-            "names": compared(report),
+            "names": thing_and_baseline(report),
             "thing": about_layers["head"][0],
             "intervals": "points",
             "follow": follow,
@@ -76,7 +76,7 @@ def write_page(report: Report, path: str | os.PathLike[str], follow: int | None 
             "numbers": "every single number is in the report's table: report.save(folder) or report.to_csv(file) keeps it.",
             "findings": report.findings,
             "figures": (),
-            "printed": printed(report, results),
+            "printed": report_figures(report, results),
             "image_shape": list(shape) if shape else None,
             "units": {RUN["run"]: report.units} if not report.units.empty else {},
             "versions": about.get("versions"),

@@ -31,12 +31,12 @@ Printed = tuple[str, str, Figure]
 """Section of the page, caption, figure."""
 
 
-def compared(report: Report) -> tuple[str, str]:
+def thing_and_baseline(report: Report) -> tuple[str, str]:
     """What is measured and what it is compared with, in a word each."""
     return ("matrix", "rotated") if report.provenance.get("matrices") else ("model", "baseline")
 
 
-def printed(report: Report, results: pd.DataFrame) -> list[Printed]:
+def report_figures(report: Report, results: pd.DataFrame) -> list[Printed]:
     """The figures that a report allows; ``results`` is its table as a study has it, for the map over the image."""
     found = []
     for place, caption, draw in _drawn(report, results):
@@ -61,7 +61,7 @@ def _drawn(report: Report, results: pd.DataFrame) -> Iterator[tuple[str, str, Ca
         yield "minors", caption, partial(_minors, curves, report._curve_order(None))
     if shape:
         caption = "Where in the image: the participation ratio over the baseline's within a window around each pixel."
-        yield "where", caption, partial(figure_window_map, results, shape, names=compared(report))
+        yield "where", caption, partial(figure_window_map, results, shape, names=thing_and_baseline(report))
     if len(report.steps) > 1:
         caption = "Scores against training step over all columns; bands are 95% intervals over points."
         yield "training", caption, lambda: figure_by_step(report.summary())

@@ -15,7 +15,7 @@ from kagscope.columns.scales import scales, window_centers, window_radii
 from kagscope.columns.selections import Selection, Window
 from kagscope.jacobians.compute import Batch
 from kagscope.jacobians.forms import FactoredJacobian
-from kagscope.measuring.drawn import of_row_means, of_row_norms, ratio_to_haar, refused
+from kagscope.measuring.drawn import of_row_means, of_row_norms, ratio_to_haar, unknown_score
 from kagscope.measuring.layer_minors import LayerMinors, layout_of, most, without_noise
 from kagscope.measuring.spec import MeasureSpec, ScoreFunction
 from kagscope.measuring.state import WHOLE, LayerState, Values
@@ -124,7 +124,7 @@ class LayerScores:
                 elif one.is_of("row_norms"):
                     whole = Values.of([WHOLE], *of_row_norms(state, one), False, one.undefined)
                 else:
-                    whole = refused(self.drawn, [WHOLE])
+                    whole = unknown_score(self.drawn, [WHOLE])
                 state.add((one.orders[0] if one.orders else 0, "all", one.name), whole)
         return state
 
@@ -301,7 +301,7 @@ class LayerScores:
 
     def _refuse(self, k: int, score: str, ids: np.ndarray) -> None:
         """A score of a layer that the rows that were drawn do not tell."""
-        self._add(k, "all", score, refused(self.drawn, ids))
+        self._add(k, "all", score, unknown_score(self.drawn, ids))
 
     def _add_window_map(self, J: np.ndarray, ids: np.ndarray) -> None:
         """PR in windows over the image: one radius at every centre of the grid, the others at every second one."""

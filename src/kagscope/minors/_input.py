@@ -134,20 +134,18 @@ def require_finite(array: FloatArray, name: str) -> None:
     )
 
 
-def as_matrices(J: Any, name: str = "J") -> tuple[FloatArray, bool]:
+def as_matrices(J: Any) -> tuple[FloatArray, bool]:
     """(B, m, n) float64 and whether a batch was given.
 
     Raises:
         InputError: not a finite real (m, n) or (B, m, n) array, or empty.
     """
-    array = as_numpy(J, name)
+    array = as_numpy(J, "J")
     if array.ndim not in (2, 3):
-        raise InputError(f"{name} has shape {array.shape}, expected a matrix (m, n) or a batch of matrices (B, m, n)")
+        raise InputError(f"J has shape {array.shape}, expected a matrix (m, n) or a batch of matrices (B, m, n)")
     if array.size == 0:
-        raise InputError(
-            f"{name} has shape {array.shape}, which holds no entry; expected at least one row, one column, one matrix"
-        )
-    require_finite(array, name)
+        raise InputError(f"J has shape {array.shape}, which holds no entry; expected at least one row, one column, one matrix")
+    require_finite(array, "J")
     batched = array.ndim == 3
     return (array if batched else array[None]), batched
 

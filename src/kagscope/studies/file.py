@@ -204,8 +204,6 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         raise InputError(f"batch_size is {batch_size}, but there are {images} training images; use a smaller one")
     usual = 60 if small else 20 if images <= FEW_IMAGES else 10
     epochs = values.epochs if values.epochs is not None else usual
-    if values.momentum and values.optimizer not in ("sgd", "rmsprop"):
-        raise InputError(f"momentum is {values.momentum:g}, but {values.optimizer} takes none; vary it with sgd or rmsprop only")
     same = values.model_dump(exclude={"data", "width", "depth", "widths", "epochs", "batch_size"})
     if values.training == "standard":  # strengths that do nothing make no new run
         same |= {name: RunConfig.model_fields[name].default for name in AUGMENTATION}

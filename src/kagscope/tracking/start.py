@@ -13,7 +13,7 @@ from torch import nn
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.jacobians.forward import own_state
-from kagscope.measuring.baseline import baselines, loaded
+from kagscope.measuring.baseline import baselines, with_weights
 from kagscope.measuring.state import State
 from kagscope.tracking.history import INITIAL_FILE, History, describe, digest
 from kagscope.tracking.parts import Part
@@ -73,7 +73,7 @@ def begin(
             logger.warning("%s", note)
     elif stored is not None:
         check_same_tensors(own_state(model), stored[0])
-        now, step = probe.observe(*loaded(model, stored[0])), stored[1]
+        now, step = probe.observe(*with_weights(model, stored[0])), stored[1]
         before = [now]
     else:
         if held is not None and held.measured():

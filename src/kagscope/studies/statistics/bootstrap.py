@@ -35,7 +35,7 @@ class Bootstrap:
     draws: Array
     df: int
 
-    def t_intervals(self, confidence: float = 0.95) -> tuple[Array, Array]:
+    def t_intervals(self) -> tuple[Array, Array]:
         """Estimate -+ Student's t times the standard deviation of the draws (Efron & Tibshirani 1993, section 12.5).
 
         For two to five nets: percentiles end at what was drawn, the widest of three nets covers 75% at most.
@@ -43,7 +43,7 @@ class Bootstrap:
         Returns:
             Lower and upper ends, (components,) each; NaN without degrees of freedom.
         """
-        return t_interval(Estimate(self.estimate, self.draws.std(axis=0, ddof=1), self.df), confidence)
+        return t_interval(Estimate(self.estimate, self.draws.std(axis=0, ddof=1), self.df))
 
 
 def net_means(values: Array) -> Array:
@@ -64,7 +64,6 @@ def hierarchical_bootstrap(
     statistic: Statistic = plain_mean,
     *,
     resamples: int = 4000,
-    seed: int = 0,
 ) -> Bootstrap:
     """Two-level bootstrap: nets (or seeds, averaged over theirs), and data points within nets.
 
@@ -76,8 +75,7 @@ def hierarchical_bootstrap(
         values: (nets, points) or (quantities, nets, points); NaN where not measured or undefined. Every net needs a defined
             value of every quantity.
         statistic: Vectorised over resamples, see :data:`Statistic`; default the mean of every quantity.
-        resamples: Number of resamples.
-        seed: Seed of the draws. The same seed gives the same draws, whatever the values.
+        resamples: Number of resamples, the same ones whatever the values.
 
     Returns:
         The statistic of the data and of every resample.
@@ -93,7 +91,7 @@ def hierarchical_bootstrap(
     means = net_means(array)
     if np.isnan(means).any():
         raise InputError("every net needs at least one defined value of every quantity: leave out nets that have none")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.integers(nets, size=(resamples, max(nets - 1, 1)))
     draws = [
         statistic(np.take_along_axis(resampled, chosen[:, None, :], axis=2))

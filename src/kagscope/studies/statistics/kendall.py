@@ -23,10 +23,10 @@ def order_count(levels: int, blocks: int) -> float:
     return float(factorial(min(levels, 20))) ** min(blocks, 10)  # far beyond what is enumerated
 
 
-def level_orders(levels: int, blocks: int, draws: int = ENUMERATED, seed: int = 0) -> Array:
+def level_orders(levels: int, blocks: int, draws: int = ENUMERATED) -> Array:
     """Pair signs of the levels after permuting them within every block, (draws, blocks, pairs): all orders or drawn ones."""
     if order_count(levels, blocks) > draws:
-        orders = np.random.default_rng(seed).permuted(np.tile(np.arange(levels), (draws, blocks, 1)), axis=2)
+        orders = np.random.default_rng(0).permuted(np.tile(np.arange(levels), (draws, blocks, 1)), axis=2)
         orders[0] = np.arange(levels)
         return pair_signs(orders.astype(float))
     each = np.array(list(permutations(range(levels))), dtype=float)
