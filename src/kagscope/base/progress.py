@@ -12,7 +12,7 @@ Say = Callable[[str], None]
 
 
 class Tell(Protocol):
-    """Told what is being done and which share of the whole is behind; without a share it is a line of its own."""
+    """Told what is being done and which share of the whole is done; without a share it is a line of its own."""
 
     def __call__(self, text: str, share: float | None = None) -> None: ...
 

@@ -244,7 +244,7 @@ def _call(name: str, path: str, index: int, module: nn.Module, output: Any, coun
 
 
 class Inside:
-    """Stands for what a layer returns inside a transform such as ``torch.func.vmap``, and which is nothing outside."""
+    """Stands for a tensor inside a transform such as ``torch.func.vmap``, which holds no numbers outside it."""
 
 
 def _describe(output: Any) -> str:

@@ -70,7 +70,7 @@ def _baseline(table: pd.DataFrame, summary: pd.DataFrame, baseline: str) -> Iter
 
 
 def _driven(table: pd.DataFrame) -> Iterator[Finding]:
-    """Layers whose mean PR ratio a few points make."""
+    """Layers whose mean PR ratio comes from a few points."""
     chosen = table[(table["score"] == "pr") & (table["k"] == 2) & (table["selection"] == "all") & table["ratio"].notna()]
     per_point = chosen.groupby(["layer", "point"], observed=True, sort=False)["ratio"].mean()
     for layer, ratios in per_point.groupby("layer", observed=True, sort=False):

@@ -8,11 +8,13 @@ and is given as the reason.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from kagscope.pruning.recorder import FunctionCall, Recording, tensors_in
 from kagscope.pruning.units import Layer, Reader, UnitGroup, Weight
@@ -266,16 +268,13 @@ def _pads(call: FunctionCall) -> bool:
 def _track(call: FunctionCall, tag: _Tag, place: int, shape: tuple[int, ...]) -> _Tag | None:
     """Where a change of shape puts the units: found by moving a tensor that holds the number of each entry's unit."""
     size, width = tag.group.size, tag.width
-    device = list(tensors_in(call.args, call.kwargs))[place].device
+    device = tensors_in(call.args, call.kwargs)[place].device
     numbers = torch.arange(float(size), device=device)
     entries = numbers.repeat_interleave(width)
     ahead = [1] * tag.axis + [size * width] + [1] * (len(shape) - tag.axis - 1)
     probe = entries.reshape(ahead).expand(shape).contiguous()
-    tensors = [probe if at == place else None for at in range(len(call.reads))]
-    args, kwargs = (
-        _replace(call.args, tensors),
-        dict(zip(call.kwargs, _replace(tuple(call.kwargs.values()), tensors), strict=True)),
-    )
+    places = itertools.count()
+    args, kwargs = tree_map_only(Tensor, lambda given: probe if next(places) == place else given, (call.args, call.kwargs))
     try:
         out = call.function(*args, **kwargs)
     except (RuntimeError, TypeError):
@@ -290,17 +289,3 @@ def _track(call: FunctionCall, tag: _Tag, place: int, shape: tuple[int, ...]) ->
         if torch.allclose(out, expected, rtol=1e-5, atol=0.01):
             return _Tag(tag.group, axis, length // size)
     return None
-
-
-def _replace(args: tuple[Any, ...], tensors: list[Tensor | None]) -> tuple[Any, ...]:
-    """Arguments with the tensors among them, in order, taken from ``tensors`` where that is not None; these are used up."""
-
-    def swap(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            new = tensors.pop(0)
-            return value if new is None else new
-        if isinstance(value, (tuple, list)):
-            return type(value)(swap(item) for item in value)
-        return value
-
-    return tuple(swap(value) for value in args)

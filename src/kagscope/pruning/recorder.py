@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.runner import NoHooks
@@ -62,15 +63,9 @@ class FunctionCall:
         return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
 
 
-def tensors_in(args: Any, kwargs: Mapping[str, Any] | None = None) -> Iterator[Tensor]:
+def tensors_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
     """Tensors among arguments, also in lists, tuples and mappings."""
-    for value in (*args, *(kwargs or {}).values()):
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from tensors_in(value)
-        elif isinstance(value, dict):
-            yield from tensors_in(value.values())
+    return [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
 
 
 class Recorder(TorchFunctionMode):
@@ -98,7 +93,7 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         name = name_of(func)
-        read = list(tensors_in(args, kwargs))
+        read = tensors_in(args, kwargs)
         reads, shapes = tuple(self.value(tensor) for tensor in read), tuple(tuple(tensor.shape) for tensor in read)
         out = func(*args, **kwargs)
         written = outputs(out)
