@@ -177,6 +177,13 @@ class Nets:
         """Combinations asked for before."""
         return {}
 
+    def pairs(self, axis: str, first: Any, second: Any, shared: Sequence[str]) -> Indices:
+        """(pairs, 2) nets with the one value of an axis and with the other that agree in the columns ``shared``."""
+        block, values = self.codes(shared), self.runs[axis]
+        partner = {int(block[net]): int(net) for net in np.flatnonzero(values == second)}
+        pairs = [(int(net), partner[int(block[net])]) for net in np.flatnonzero(values == first) if int(block[net]) in partner]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
     def tied_axes(self, axis: str) -> list[str]:
         """Other axes that change together with ``axis``: each of its values comes with one value of theirs."""
         text = self.runs[[axis, *self.axes]].astype(str)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import math
 
-from kagscope.studies.claims.along import Read, at_step, common_steps, equal_accuracy, equal_epochs, match_nets, pair_sample
+from kagscope.studies.claims.along import (
+    Read,
+    at_step,
+    common_steps,
+    equal_accuracy,
+    equal_epochs,
+    pair_sample,
+    standard_and_augmented,
+)
 from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, claim, compare, decider, settle
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Key
@@ -54,9 +62,9 @@ def augmentation(evidence: Evidence) -> Claim:
 def _obstacle(evidence: Evidence) -> str:
     if lacking := [name for name in ("standard", "augmented") if name not in evidence.trainings()]:
         return f"no {' and no '.join(lacking)} nets: nothing to compare"
-    return (
-        "" if match_nets(evidence)[0].size else "no standard and augmented net have equal seed and settings: there are no pairs"
-    )
+    if standard_and_augmented(evidence).size:
+        return ""
+    return "no standard and augmented net have equal seed and settings: there are no pairs"
 
 
 def _share(

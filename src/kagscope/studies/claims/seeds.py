@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -128,35 +128,12 @@ class Evidence:
 
     def of_training(self, training: str) -> Indices:
         """Indices of the nets of one training."""
-        return self._values("training").get(training, np.zeros(0, np.int64))
+        return np.flatnonzero(self.nets.runs["training"].astype(str) == training)
 
-    def _values(self, axis: str) -> dict[str, Indices]:
-        """The nets of each value of a column, which are asked for many times."""
-        if axis not in self._known:
-            text = self.nets.runs[axis].astype(str).to_numpy(dtype=object)
-            self._known[axis] = {value: np.flatnonzero(text == value) for value in dict.fromkeys(text)}
-        return self._known[axis]
-
-    @cached_property
-    def _known(self) -> dict[str, dict[str, Indices]]:
-        return {}
-
-    def pairs(self, axis: str, first: object, second: object) -> tuple[Indices, Indices]:
-        """Nets with the one value of an axis and with the other, equal in seed and all other settings, in the same order."""
-        asked = (axis, str(first), str(second))
-        if asked not in self._pairs:
-            others = self.nets.codes(["seed", *(name for name in self.nets.axes if name not in (axis, f"{axis}s"))])
-            left, right = (self._values(axis)[value] for value in asked[1:])
-            partner = {int(others[net]): int(net) for net in right}
-            found = [(int(net), partner[int(others[net])]) for net in left if int(others[net]) in partner]
-            both = np.array(found, dtype=np.int64).reshape(-1, 2)
-            self._pairs[asked] = both[:, 0], both[:, 1]
-        return self._pairs[asked]
-
-    @cached_property
-    def _pairs(self) -> dict[tuple[str, str, str], tuple[Indices, Indices]]:
-        """Those asked for before."""
-        return {}
+    def pairs(self, axis: str, first: Any, second: Any) -> Indices:
+        """(2, pairs) nets with the one value of an axis and with the other, equal in seed and all other settings."""
+        names = ["seed", *(name for name in self.nets.axes if name not in (axis, f"{axis}s"))]
+        return self.nets.pairs(axis, first, second, names).T
 
     def widths(self, which: Indices) -> list[int]:
         """Widths of some nets, ascending."""

@@ -85,11 +85,7 @@ def _compare(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tuple
 
 def match_nets(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
     """(pairs, 2) nets with the first and with the other category that share the seed and all other axes."""
-    block = nets.codes([*nets.replicates, *nets.others(axis)])
-    values = nets.runs[axis]
-    there = {int(block[net]): int(net) for net in np.flatnonzero(values == category)}
-    pairs = [(int(net), there[int(block[net])]) for net in np.flatnonzero(values == first) if int(block[net]) in there]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return nets.pairs(axis, first, category, [*nets.replicates, *nets.others(axis)])
 
 
 def differences(nets: Nets, pairs: Indices, axis: str) -> list[Block]:
