@@ -7,20 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kagscope.studies.claims.seeds import Checkpoint, Evidence, Notes, Sample
-from kagscope.studies.nets import Indices
 
 Checkpoints = Sequence[Checkpoint]
 Read = Callable[[Checkpoints, Checkpoints], tuple[Checkpoint, Checkpoint] | None]
 
 
-def standard_and_augmented(evidence: Evidence) -> Indices:
-    """(2, pairs) the standard and the augmented net of each pair, equal in seed and all settings but the training."""
-    return evidence.pairs("training", "standard", "augmented")
-
-
 def pair_sample(evidence: Evidence, layer: str, read: Read, notes: Notes, what: str) -> Sample:
     """PR ratios of each seed's pairs at the data points where both are defined: quantity 0 augmented, quantity 1 standard."""
-    standard, augmented = standard_and_augmented(evidence)
+    standard, augmented = evidence.standard_and_augmented
     known, runs = evidence.checkpoints, evidence.names
     readings = [
         read(known.get((layer, runs[i]), ()), known.get((layer, runs[j]), ())) for i, j in zip(standard, augmented, strict=True)
@@ -39,7 +33,7 @@ def common_steps(evidence: Evidence, layer: str) -> list[int]:
     """Steps after initialisation that both nets of at least two pairs have, ascending."""
     known, runs = evidence.checkpoints, evidence.names
     counts: dict[int, int] = {}
-    for i, j in zip(*standard_and_augmented(evidence), strict=True):
+    for i, j in zip(*evidence.standard_and_augmented, strict=True):
         for step in _steps(known.get((layer, runs[i]), ())) & _steps(known.get((layer, runs[j]), ())):
             counts[step] = counts.get(step, 0) + 1
     return sorted(step for step, count in counts.items() if step > 0 and count >= 2)

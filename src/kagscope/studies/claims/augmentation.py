@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kagscope.studies.claims.along import (
-    Read,
-    at_step,
-    common_steps,
-    equal_accuracy,
-    equal_epochs,
-    pair_sample,
-    standard_and_augmented,
-)
+from kagscope.studies.claims.along import Read, at_step, common_steps, equal_accuracy, equal_epochs, pair_sample
 from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, claim, compare, decider, settle
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Key
@@ -62,7 +54,7 @@ def augmentation(evidence: Evidence) -> Claim:
 def _obstacle(evidence: Evidence) -> str:
     if lacking := [name for name in ("standard", "augmented") if name not in evidence.trainings()]:
         return f"no {' and no '.join(lacking)} nets: nothing to compare"
-    if standard_and_augmented(evidence).size:
+    if evidence.standard_and_augmented.size:
         return ""
     return "no standard and augmented net have equal seed and settings: there are no pairs"
 

@@ -135,6 +135,11 @@ class Evidence:
         names = ["seed", *(name for name in self.nets.axes if name not in (axis, f"{axis}s"))]
         return self.nets.pairs(axis, first, second, names).T
 
+    @cached_property
+    def standard_and_augmented(self) -> Indices:
+        """(2, pairs) the standard and the augmented net of each pair, equal in seed and all settings but the training."""
+        return self.pairs("training", "standard", "augmented")
+
     def widths(self, which: Indices) -> list[int]:
         """Widths of some nets, ascending."""
         return sorted({int(width) for width in self.nets.runs["width"].to_numpy()[which]})
