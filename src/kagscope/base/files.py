@@ -112,6 +112,16 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     return stream
 
 
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder, made where it does not exist. Raises :class:`OutputError`."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}; choose one that can be written") from error
+    return path
+
+
 def is_ours(folder: str | os.PathLike[str], mark: str, *, otherwise: str, instead: str) -> bool:
     """Whether ``folder`` holds the file ``mark``; False where it is new or empty. Nothing is written.
 

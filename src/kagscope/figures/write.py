@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kagscope.base.errors import NothingToPlot, OutputError
+from kagscope.base.errors import NothingToPlot
+from kagscope.base.files import make_folder
 from kagscope.figures import distributions, overview, scales, steps, windows
 from kagscope.figures.study import study_means
 from kagscope.figures.style import save_all
@@ -180,13 +181,3 @@ def write_all(figures: Mapping[str, Figure], folder: str | Path, formats: Sequen
     """
     folder = make_folder(folder)
     return [path for name, one in figures.items() for path in save_all(one, [folder / f"{name}.{end}" for end in formats])]
-
-
-def make_folder(folder: str | Path) -> Path:
-    """The folder, made where it does not exist. Raises :class:`OutputError`."""
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}; choose one that can be written") from error
-    return path

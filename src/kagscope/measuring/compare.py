@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.base.errors import InputError
-from kagscope.base.reasons import RANK_BELOW_K, SKIPPED
+from kagscope.base.reasons import SKIPPED
 from kagscope.measuring.drawn import of_row_means, of_row_norms, rows_of, unknown_score
 from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
 from kagscope.minors.moment_scores import mean_position
@@ -105,12 +105,12 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
                     stderr = np.concatenate([one.error(*pair) for pair in pairs]) if one.error else np.nan
                     exact = all(side.are_exact(one.moments) for pair in pairs for side in pair)
                     whole = Values.of(np.arange(len(values)), values, stderr, exact)
-                    found[*key, one.name] = _without_noise(key[0], whole, state, initial)
+                    found[*key, one.name] = initial.undefined_where_noise(key[0], state.undefined_where_noise(key[0], whole))
         elif one.is_of("row_means"):
             for k, means in state.row_means.items():
                 score = partial(_counted_rows, one, share)
                 counted = Values.of(np.arange(len(means)), *of_row_means(state, k, score, initial), state.drawn is None)
-                found[k, "all", one.name] = _without_noise(k, counted, state, initial)
+                found[k, "all", one.name] = initial.undefined_where_noise(k, state.undefined_where_noise(k, counted))
         elif state.drawn is not None and one.is_of("row_norms", "output_slopes"):
             if one.is_of("output_slopes") and state.output_slopes is not None:
                 found[0, "all", one.name] = unknown_score(state.drawn, [WHOLE])
@@ -145,14 +145,6 @@ def _side_by_side(own: list[Moments], before: list[Moments]) -> list[tuple[Momen
 
 def _singles(batches: list[Moments]) -> list[Moments]:
     return [batch[place] for batch in batches for place in range(len(batch))]
-
-
-def _without_noise(k: int, values: Values, *states: LayerState) -> Values:
-    """Undefined where the k-minors of either network are rounding noise."""
-    for state in states:
-        if k in state.noise:
-            values = values.undefined_at(np.isin(values.items, state.noise[k]), RANK_BELOW_K.format(k=k))
-    return values
 
 
 def _unit_threshold(one: Score, initial: LayerState, share: float) -> float | None:

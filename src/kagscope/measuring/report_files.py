@@ -12,8 +12,8 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from pydantic import TypeAdapter, ValidationError
 
-from kagscope.base.errors import DataError, OutputError
-from kagscope.base.files import atomic_path, atomic_write, is_ours
+from kagscope.base.errors import DataError
+from kagscope.base.files import atomic_path, atomic_write, is_ours, make_folder
 from kagscope.measuring.state import LayerRecord
 from kagscope.tables.schema import CURVE_COLUMNS, SCORE_COLUMNS
 
@@ -29,10 +29,7 @@ def write_folder(folder: str | os.PathLike[str], tables: Mapping[str, pd.DataFra
     """
     target = Path(folder)
     is_ours(target, MARK, otherwise="holds something else", instead="choose a new or empty folder, or that of an earlier report")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {target}: {error.strerror or error}; choose a folder that can be written") from error
+    make_folder(target)
     for name, table in tables.items():
         file = target / f"{name}.parquet"
         if not len(table.columns):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kagscope.base.errors import InputError, UndefinedScore
-from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, NOT_SEEN, OUT_OF_RANGE, OWN_SCORE_NAN, RANK_BELOW_K
+from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, NOT_SEEN, OUT_OF_RANGE, OWN_SCORE_NAN
 from kagscope.columns.scales import scales, window_centers, window_radii
 from kagscope.columns.selections import Selection, Window
 from kagscope.jacobians.compute import Batch
@@ -333,9 +333,7 @@ class LayerScores:
 
     def _add(self, k: int, selection: str, score: str, values: Values) -> None:
         """Record a score; where the k-minors are rounding noise it is undefined."""
-        if k in self.state.noise and len(self.state.noise[k]):
-            values = values.undefined_at(np.isin(values.items, self.state.noise[k]), RANK_BELOW_K.format(k=k))
-        self.state.add((k, selection, score), values)
+        self.state.add((k, selection, score), self.state.undefined_where_noise(k, values))
 
 
 def values_of(name: str, function: ScoreFunction, given: Any, count: int) -> tuple[np.ndarray, str]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kagscope.base.reasons import ALL_ZERO
+from kagscope.base.reasons import ALL_ZERO, RANK_BELOW_K
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.measuring.unit_statistics import UnitSums
 from kagscope.minors.moments import Moments
@@ -125,6 +125,12 @@ class LayerState:
         """Record a score; the same score at further items is appended."""
         old = self.scores.get(key)
         self.scores[key] = values if old is None else old.and_then(values)
+
+    def undefined_where_noise(self, k: int, values: Values) -> Values:
+        """A score, undefined at the items whose k-minors are rounding noise."""
+        if not len(self.noise.get(k, ())):
+            return values
+        return values.undefined_at(np.isin(values.items, self.noise[k]), RANK_BELOW_K.format(k=k))
 
 
 @dataclass

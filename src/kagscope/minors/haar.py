@@ -22,6 +22,7 @@ from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import Estimate
 from kagscope.minors.rank import rank_below
 from kagscope.minors.routes.determinants import clique_subsets, row_subsets
+from kagscope.minors.routes.spectral import elementary_symmetric
 from kagscope.minors.routes.zonogon import FloatArray
 from kagscope.minors.scaling import bit_span, normalise, times_power_of_two
 from kagscope.minors.threads import map_blocks
@@ -179,11 +180,7 @@ def _sizes(vectors: FloatArray, k: int, pairs: BoolArray | None) -> float:
         A = np.where(pairs, roots[:, None] * roots, 0.0)
         np.fill_diagonal(A, 0.0)
         return float(((A @ A) * A).sum()) / 6
-    e = np.zeros(k + 1)
-    e[0] = 1.0
-    for length in lengths:
-        e[1:] += length * e[:-1]
-    return float(e[k])
+    return elementary_symmetric(lengths, k)
 
 
 def _sampled_volumes(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kagscope.base.errors import OutputError
-from kagscope.base.files import atomic_path, atomic_write
+from kagscope.base.files import atomic_path, atomic_write, make_folder
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.looks import short
 from kagscope.loading.weights import save_weights
@@ -74,11 +74,7 @@ def save_pruned(
     Raises:
         OutputError: the folder holds something, or cannot be written.
     """
-    folder = check_new(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: {error.strerror or error}; choose a folder that can be written") from error
+    folder = make_folder(check_new(folder))
     traced = pruning.traced
     state = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in smaller.state_dict().items()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from kagscope.base.files import make_folder
 from kagscope.base.provenance import hardware
 from kagscope.figures.labels import outcome_label
 from kagscope.figures.study import net_means
@@ -47,7 +48,7 @@ def begin_figures(store: RunStore, gathered: Gathered, beside: Beside) -> Pictur
 
 
 def _shared(store: RunStore, drawn: Mapping[str, Drawing], beside: Beside) -> dict[str, Shared[Written]]:
-    from kagscope.figures.write import make_folder, write_drawing
+    from kagscope.figures.write import write_drawing
 
     folder = make_folder(store.folder / "figures")
     return beside.begin({name: partial(write_drawing, name, draw, folder) for name, draw in drawn.items()})

@@ -13,11 +13,11 @@ from kagscope.minors.threads import one_blas_thread
 FloatArray = NDArray[np.float64]
 
 
-def elementary_symmetric(squares: FloatArray, k: int) -> float:
+def elementary_symmetric(values: FloatArray, k: int) -> float:
     """e_k of non-negative numbers: sum of all products of k; only additions of non-negative terms, so nothing cancels."""
     e = np.zeros(k + 1)
     e[0] = 1.0
-    for value in squares:
+    for value in values:
         e[1:] += value * e[:-1]
     return float(e[k])
 
