@@ -485,7 +485,7 @@ def test_half_precision_and_single_points() -> None:
         ([1, 2], "inputs are list; expected a tensor"),
         ("digits", "inputs are str; expected a tensor"),
         ((torch.rand(3, 4), torch.rand(2, 4)), "differ in their number of points"),
-        (torch.rand(3, 4, device="meta"), "inputs are on meta, the model on cpu"),
+        (torch.rand(3, 4, device="meta"), "inputs 0 are on meta, the model is on cpu"),
         ({"x": torch.rand(3, 4)}, "unexpected keyword argument 'x'"),
     ],
 )

@@ -36,6 +36,17 @@ def check_model(model: Any) -> None:
             )
 
 
+def check_devices(model: nn.Module, inputs: Inputs) -> None:
+    """Raise :class:`InputError` where inputs are on another device than the model."""
+    devices = {str(tensor.device) for tensor in own_state(model).values()}
+    for place, value in inputs.tensors().items():
+        if devices and str(value.device) not in devices:
+            there = " and ".join(sorted(devices))
+            raise InputError(
+                f"inputs {place!r} are on {value.device}, the model is on {there}; move one of them, such as x.to('{there}')"
+            )
+
+
 @contextmanager
 def model_errors(inputs: Inputs, runner: Runner | None = None) -> Iterator[None]:
     """What a forward pass raises, as an error that says with which inputs; with a runner, whether they lack a batch dimension."""

@@ -16,16 +16,6 @@ from kagscope.jacobians.runner import Runner
 from kagscope.measuring.spec import MeasureSpec
 
 
-def check_devices(model: nn.Module, inputs: Inputs) -> None:
-    devices = {str(tensor.device) for tensor in [*model.parameters(), *model.buffers()]}
-    for place, value in inputs.tensors().items():
-        if devices and str(value.device) not in devices:
-            there = " and ".join(sorted(devices))
-            raise InputError(
-                f"inputs {place!r} are on {value.device}, the model is on {there}; move one of them, such as x.to('{there}')"
-            )
-
-
 def suspicions(inputs: Inputs) -> list[str]:
     """What looks like a mistake in the inputs, and need not be one."""
     found = []

@@ -11,6 +11,7 @@ import pandas as pd
 from kagscope.base.messages import Finding, by_order, listing, median_error, strongest_first
 from kagscope.base.reasons import code_of
 from kagscope.measuring.caveats import caveats, is_its_baseline
+from kagscope.measuring.overview import interval
 from kagscope.tables.means import summarise
 from kagscope.tables.onset import find_onsets
 
@@ -83,7 +84,7 @@ def _course(table: pd.DataFrame, steps: list[int]) -> Iterator[Finding]:
             else f"it {onset['direction']} away from the baseline's from step {onset['step']} on"
         )
         yield Finding(
-            f"Layer {layer}: PR (k = {k}) is {last['ratio']:.2f}{_interval(last)} times the baseline's at step "
+            f"Layer {layer}: PR (k = {k}) is {interval(last)} times the baseline's at step "
             f"{int(last['step'])} and highest, {highest['ratio']:.2f}, at step {int(highest['step'])}; {since}.",
             code="layer_course",
             layer=str(layer),
@@ -104,10 +105,6 @@ def _left_out_findings(left_out: Mapping[str, str], thinned: Sequence[int]) -> I
         yield Finding(text, code="thinned", count=len(thinned))
 
 
-def _interval(row: Any) -> str:
-    return "" if np.isnan(row["ratio_low"]) else f" ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
-
-
 def _ratios(summary: pd.DataFrame, each: str) -> Iterator[Finding]:
     chosen = summary[(summary["score"] == "pr") & (summary["k"] == 2) & summary["ratio"].notna()]
     chosen = chosen[chosen["selection"] == "all"]
@@ -125,8 +122,7 @@ def _ratios(summary: pd.DataFrame, each: str) -> Iterator[Finding]:
     apart = chosen["ratio_low"].notna().any()
     clear = chosen[(chosen["ratio_low"] > 1) & (chosen["ratio"] > 1 + LEAST_RATIO)]
     yield Finding(
-        f"The 2 x 2 minors concentrate most in {each} {most['layer']}: "
-        f"PR is {most['ratio']:.2f}{_interval(most)} times the baseline's.",
+        f"The 2 x 2 minors concentrate most in {each} {most['layer']}: PR is {interval(most)} times the baseline's.",
         code="concentration",
         layer=str(most["layer"]),
         ratio=float(most["ratio"]),

@@ -19,11 +19,11 @@ from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import ACTIVATIONS, ELEMENTWISE, Call, find_layers, see_calls
-from kagscope.jacobians.looks import LOOK_AT, check_model, model_errors, verify
+from kagscope.jacobians.looks import LOOK_AT, check_devices, check_model, model_errors, verify
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner, Unmeasurable
 from kagscope.jacobians.untouched import untouched
-from kagscope.measuring.checks import as_labels, check_devices, choose_runner, suspicions
+from kagscope.measuring.checks import as_labels, choose_runner, suspicions
 from kagscope.measuring.cost import Shape, forecast, layer_seconds
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec, spec_from

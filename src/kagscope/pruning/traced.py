@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
-from kagscope.jacobians.looks import short
+from kagscope.jacobians.looks import check_devices, short
 from kagscope.pruning.grouping import unit_groups
 from kagscope.pruning.recorder import Recording, forward, record
 from kagscope.pruning.units import UnitGroup
@@ -114,10 +114,8 @@ def _copy(model: nn.Module) -> nn.Module:
 
 def _fitting(model: nn.Module, inputs: Inputs) -> Inputs:
     """The inputs in the model's floating dtype, checked to be numbers, and where the model is."""
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    check_devices(model, inputs)
     for tensor in inputs.tensors().values():
-        if devices and tensor.device not in devices:
-            raise InputError(f"inputs are on {tensor.device}, the model on {', '.join(map(str, devices))}; move one to the other")
         if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
             raise InputError("inputs hold NaN; expected numbers")
     return inputs.for_model(model)

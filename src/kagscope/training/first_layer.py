@@ -20,11 +20,10 @@ IMITATING = OF_DONORS[:2]  # of which these need several, and may take those of 
 DONORS = range(1_000_000, 1_000_008)  # seeds of the networks whose rows "like_trained" imitates: none that studies use
 
 
-def check_first_layer(name: str) -> str:
-    """Return ``name`` if a first layer can start so; else raise :class:`InputError` with the choices."""
+def check_first_layer(name: str) -> None:
+    """Raise :class:`InputError` with the choices where no first layer can start so."""
     if name not in FIRST_LAYERS:
         raise InputError(f"first_layer is {name!r}{close_names(name, FIRST_LAYERS)}; expected one of {', '.join(FIRST_LAYERS)}")
-    return name
 
 
 def started_from(kind: str, state: State, donors: Sequence[State], generator: torch.Generator) -> State:

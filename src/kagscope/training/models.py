@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections import OrderedDict
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from kagscope.base.errors import InputError
+from kagscope.base.messages import close_names
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 """Activation functions by name; GELU is the exact one, z Phi(z)."""
@@ -119,11 +119,10 @@ def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator
             nn.init.orthogonal_(linear.weight, generator=generator)
 
 
-def check_init(name: str) -> str:
-    """Return ``name`` if it is a way to draw initial weights; else raise :class:`InputError` with the choices."""
+def check_init(name: str) -> None:
+    """Raise :class:`InputError` with the choices where ``name`` is no way to draw initial weights."""
     if name not in INITS:
         raise InputError(f"unknown init {name!r}; expected one of {', '.join(INITS)}")
-    return name
 
 
 def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[int]:
@@ -136,13 +135,11 @@ def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[in
     return [n_inputs, *hidden, n_classes]
 
 
-def check_activation(name: str) -> str:
-    """Return ``name`` if it is an activation; else raise :class:`InputError` with the choices."""
+def check_activation(name: str) -> None:
+    """Raise :class:`InputError` with the choices where ``name`` is no activation."""
     if name not in ACTIVATIONS:
-        close = difflib.get_close_matches(str(name).lower(), ACTIVATIONS, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise InputError(f"unknown activation {name!r}{hint}; expected one of {', '.join(ACTIVATIONS)}")
-    return name
+        close = close_names(str(name).lower(), ACTIVATIONS, 1)
+        raise InputError(f"unknown activation {name!r}{close}; expected one of {', '.join(ACTIVATIONS)}")
 
 
 def check_seed(seed: int) -> int:
