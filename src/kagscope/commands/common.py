@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -79,17 +78,6 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
         raise InputError(
             f"--{option} is {text!r}; expected whole numbers with commas between them, for example 32,64,128"
         ) from None
-
-
-UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-def amount(option: str, text: str) -> int:
-    """Bytes from "2GB", "512MiB" or "1000000". Raises :class:`InputError`, which names the option."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if found is None or found.group(2) not in UNITS or len(found.group(1)) > 18:
-        raise InputError(f"--{option} is {text!r}; expected an amount of memory such as 2GB or 512MiB")
-    return int(float(found.group(1)) * UNITS[found.group(2)])
 
 
 def pairs(option: str, texts: Sequence[str]) -> dict[str, Any]:

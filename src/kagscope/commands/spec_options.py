@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args
 
 import typer
+from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import amount, numbers
+from kagscope.commands.common import numbers
 from kagscope.measuring.spec import Budget, MeasureSpec
 
 ONLY_IN_PYTHON = ("own_scores", "jacobian_scores", "positions", "groups", "budget")
@@ -38,6 +39,7 @@ AS_TEXT = {
     "or flat (a sequence whole)",
 }
 """What is written differently on the command line than in Python."""
+AMOUNT = TypeAdapter(Annotated[ByteSize, Field(lt=2**60)])
 
 
 def spec_fields() -> dict[str, FieldInfo]:
@@ -129,7 +131,10 @@ def _value(name: str, field: FieldInfo, text: Any) -> Any:
     if name == "wrt":
         return int(text) if text.isdecimal() else text
     if name == "memory_budget":
-        return amount(option, text)
+        try:
+            return int(AMOUNT.validate_python(text))
+        except ValidationError:
+            raise InputError(f"--{option} is {text!r}; expected an amount of memory such as 2GB or 512MiB") from None
     kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not type(None)]
     if "tuple" in str(field.annotation):
         return numbers(option, text)
