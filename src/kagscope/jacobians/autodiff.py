@@ -148,8 +148,8 @@ def _cotangents(B: int, frame: Frame) -> Iterator[tuple[list[int], list[int], in
 def _store(
     J: Jacobians, g: Float[Tensor, "passes B source columns"], chunk: list[tuple[list[int], list[int], int]], frame: Frame
 ) -> None:
-    """Rows of Jacobians from gradients, of every token of the variable or of one."""
-    values = g.detach().double().cpu().numpy()  # NumPy knows no bfloat16
+    """Rows of Jacobians from gradients, of every token of the variable or of one; converted where they go, in one pass."""
+    values, kept = g.detach(), torch.from_numpy(J)
     place_of = {token: place for place, token in enumerate(frame.tokens)}
     start = 0
     for (points, tokens), group in itertools.groupby(chunk, key=lambda one: (one[0], one[1])):
@@ -158,7 +158,7 @@ def _store(
         some = slice(points[0], points[-1] + 1)
         for token in tokens if frame.out_tokens else frame.tokens:
             source = token if frame.in_tokens else 0
-            J[some, place_of[token], row : row + len(units)] = values[start:stop, some, source].swapaxes(0, 1)
+            kept[some, place_of[token], row : row + len(units)] = values[start:stop, some, source].swapaxes(0, 1)
         start = stop
 
 
@@ -184,7 +184,7 @@ def _forward(function: Function, u: Tensor, frame: Frame, at_once: int) -> Jacob
         except (RuntimeError, NotImplementedError, ValueError):
             return None
         out = out.reshape(len(chunk), B, -1, frame.units)
-        values = out[..., rows.to(out.device)].double().cpu().numpy()
+        values = out[..., rows.to(out.device)].double().cpu().numpy()  # NumPy knows no bfloat16
         for place, (at, column) in enumerate(chunk):
             for token in at if frame.in_tokens else frame.tokens:
                 source = token if frame.out_tokens else 0
