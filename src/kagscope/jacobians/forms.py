@@ -68,7 +68,7 @@ class DenseJacobian:
     def row_norms(self, points: slice = slice(None)) -> Float64[np.ndarray, "B m"]:
         """L1 norm of every row over the number of columns, (B, m)."""
         with np.errstate(over="ignore"):
-            return np.abs(self.J[points]).mean(axis=2)
+            return np.array([np.abs(one).mean(axis=1) for one in self.J[points]]).reshape(-1, self.J.shape[1])  # in the cache
 
 
 LayerJacobian = FactoredJacobian | DenseJacobian

@@ -19,7 +19,7 @@ from kagscope.minors.own_scale import LEAST
 from kagscope.minors.rank import dependent
 from kagscope.minors.routes.enumeration import pair_sums
 from kagscope.minors.scaling import nonzero_rows, normalise, times_power_of_two
-from kagscope.minors.subsets import complete_pairs
+from kagscope.minors.subsets import SubsetList, complete_pairs, pairs_of, sublist
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ def column_pair_map(J: MatrixLike) -> dict[str, FloatArray | Tensor]:
     normalised, exponent = normalise(times_power_of_two(matrices, -columns), 2)
     up = 2 * exponent[0] + columns[:, None] + columns
     with np.errstate(over="ignore", under="ignore"):
-        found = _map(normalised[0])
+        found = _map(normalised[0], complete_pairs(len(columns)))
         maps = {name: np.ldexp(values, power * up) for power, (name, values) in zip((1, 2, 4), found.items(), strict=True)}
     low = np.argwhere(np.triu(np.any([values < LEAST for values in found.values()], axis=0), 1))
     for a, b in low[~dependent(np.ascontiguousarray(matrices[0]), low)]:  # on a scale of its own
@@ -55,14 +55,14 @@ def column_pair_map(J: MatrixLike) -> dict[str, FloatArray | Tensor]:
     return placed(maps, device_of(J))
 
 
-def _map(matrix: FloatArray) -> dict[str, FloatArray]:
-    """(n, n) symmetric maps of one normalised matrix."""
+def _map(matrix: FloatArray, pairs: SubsetList) -> dict[str, FloatArray]:
+    """(n, n) symmetric maps of one normalised matrix, 0 but at ``pairs``."""
     n = matrix.shape[1]
     active = nonzero_rows(matrix)
     maps = {name: np.zeros((n, n)) for name in ("s1", "s2", "s4")}
-    if len(active) >= 2:
-        first, second = np.triu_indices(n, 1)
-        sums = pair_sums(active, complete_pairs(n), CHEAP)
+    if len(active) >= 2 and len(pairs.last):
+        first, second = pairs_of(pairs)
+        sums = pair_sums(active, pairs, CHEAP)
         for row, name in enumerate(maps):
             maps[name][first, second] = maps[name][second, first] = sums[row]
     return maps
@@ -117,10 +117,11 @@ def window_moments(
         raise InputError("radius is empty; give one radius, or several in a list")
     windows = [Window(tuple(center), one) for one in radii for center in places]
     inside = np.stack([window.columns(layout) for window in windows]).astype(np.float64)
+    pairs = sublist(*np.nonzero(np.triu(inside.T @ inside, 1)))  # of columns that any window holds
     normalised, exponent = normalise(matrices, 2)
     found: dict[str, list[FloatArray]] = {"s1": [], "s2": [], "s4": []}
     for matrix in normalised:
-        for name, values in _map(matrix).items():
+        for name, values in _map(matrix, pairs).items():
             found[name].append(0.5 * ((inside @ values) * inside).sum(axis=1))
     counts = [comb(rows, 2) * comb(int(mask.sum()), 2) for mask in inside]
     moments = [

@@ -147,7 +147,7 @@ def pairs_of(subsets: SubsetList) -> tuple[IntArray, IntArray]:
 
 def sublist(first: NDArray[np.int64], second: NDArray[np.int64]) -> SubsetList:
     """The pairs (first, second), sorted by first, as one cell."""
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(first)) + 1, [first.size]]).astype(np.int64)
+    starts = np.append(np.flatnonzero(np.diff(first, prepend=-1)), first.size).astype(np.int64)
     cells = np.zeros(first.size, dtype=np.int64)
     return SubsetList(
         first[starts[:-1]][:, None].astype(np.int64), starts, second.astype(np.int64), cells, np.ones((1, 1), dtype=bool)
