@@ -19,6 +19,9 @@ from kagscope.data.arrays import read_npz
 from kagscope.loading.weights import load_tensors
 
 LENS = "J"  # under which a Jacobian lens keeps its matrices, by layer
+ABOUT = ("n_prompts", "d_model", "source_layers")  # what else it says of itself
+MOST_ABOUT = 10_000  # numbers of that
+DAMAGED = "the file is damaged, or not a lens"
 EXPECTED = (
     "expected a Jacobian lens {J: {layer: matrix}, n_prompts, source_layers, d_model}, or floating-point matrices by name, "
     "in .pt, .safetensors or .npz"
@@ -68,21 +71,31 @@ def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
     if wrong or not matrices:
         what = f"layer {listing(wrong)} of {LENS} is not a floating-point matrix" if wrong else f"{LENS} holds no layer"
         raise DataError(f"{path}: {what}; {EXPECTED}")
-    size = content.get("d_model")
+    about = {name: _plain(content[name]) for name in ABOUT if name in content}
+    about = {name: value for name, value in about.items() if isinstance(value, int | float | str | list)}
+    size, sources = about.get("d_model"), about.get("source_layers")
     for layer, matrix in matrices.items():
-        if isinstance(size, int) and tuple(matrix.shape) != (size, size):
-            raise DataError(
-                f"{path}: layer {layer} is {tuple(matrix.shape)}, but d_model is {size}; the file is damaged, or not a lens"
-            )
+        if size is not None and tuple(matrix.shape) != (size, size):
+            raise DataError(f"{path}: layer {layer} is {tuple(matrix.shape)}, but d_model is {size!r}; {DAMAGED}")
     names = [f"layer {layer}" if isinstance(layer, int) else str(layer) for layer in matrices]
     _check_names(names, path)
+    told = matrices if not isinstance(sources, list) else sources
+    if apart := sorted({_number_of(layer) for layer in told} ^ {_number_of(layer) for layer in matrices}, key=_natural):
+        raise DataError(f"{path}: layer {listing(apart)} in only one of {LENS} and source_layers; {DAMAGED}")
     named = {name: _whole(matrix, f"{path}: {name}") for name, matrix in zip(names, matrices.values(), strict=True)}
-    about = {
-        name: list(value) if isinstance(value, tuple | list) else value
-        for name, value in content.items()
-        if name in ("n_prompts", "d_model", "source_layers") and isinstance(value, int | float | str | tuple | list)
-    }
     return NamedMatrices(dict(sorted(named.items(), key=lambda one: _natural(one[0]))), about)
+
+
+def _number_of(layer: Any) -> str:
+    """A layer, however it is written: 3, "3" and "layer 3" are one."""
+    return str(layer).removeprefix("layer ")
+
+
+def _plain(value: Any) -> Any:
+    """A tensor or sequence as a number or list; a tensor can repeat a few numbers to any size, and is then none."""
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and value.numel() <= MOST_ABOUT:
+        value = value.tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_names(names: list[str], path: Path) -> None:
