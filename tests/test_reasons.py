@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -50,13 +53,18 @@ def test_small_gains_alone_are_no_reason() -> None:
     assert report.table.loc[report.table["score"] == "pr", "value"].notna().all()
 
 
-def test_what_leaves_the_range_is_not_called_zero() -> None:
-    """S1 of entries near 1e-200 is 1e-400: its own ratio to a Haar mean is undefined, every scale-free score is not."""
-    linear = nn.Linear(4, 3).double()
-    with torch.no_grad():
-        linear.weight.mul_(1e-200)
-    net = nn.Sequential(linear, nn.Identity())
-    table = kag.measure(net, torch.ones(1, 4).double(), layers="0", k=2, baseline=None, progress=False).table
-    codes = {code_of(str(reason)) for reason in table.loc[table["score"].isin(["pr", "rr_pr"]), "reason"]}
-    assert "all_zero" not in codes
-    assert table.loc[table["score"] == "pr", "value"].notna().all()
+@pytest.mark.parametrize("options", [{}, {"selections": [kag.All(), kag.Ball(2)], "positions": range(4)}, {"max_rows": 5}])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_scores_without_scale_are_told_whatever_the_scale(k: int, options: dict[str, Any]) -> None:
+    """S1 and its Haar mean of entries near 1e-200 are 1e-400 for k = 2: their ratio is that of entries near 1."""
+    tables = []
+    for exponent in (0, -660, 600):
+        linear = nn.Linear(4, 6).double()
+        with torch.no_grad():
+            linear.weight.copy_(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).double() * 2.0**exponent)
+        net = nn.Sequential(linear, nn.Identity())
+        found = kag.measure(net, torch.ones(1, 4).double(), layers="0", k=k, scores=["pr", "rr_pr"], progress=False, **options)
+        tables.append(found.table[found.table["score"].isin(["pr", "rr_pr"])])
+    assert tables[0]["value"].notna().all()
+    for table in tables[1:]:
+        np.testing.assert_array_equal(table[["value", "stderr"]], tables[0][["value", "stderr"]])

@@ -11,6 +11,7 @@ import numpy as np
 
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO, EMPTY_SELECTION, NO_MINORS, NOT_SEEN, OUT_OF_RANGE, OWN_SCORE_NAN
+from kagscope.columns.layout import make_layout
 from kagscope.columns.scales import scales, window_centers, window_radii
 from kagscope.columns.selections import Selection, Window
 from kagscope.jacobians.compute import Batch
@@ -23,7 +24,7 @@ from kagscope.measuring.unit_statistics import MAX_COLUMNS, UnitSums
 from kagscope.minors.maps import window_moments
 from kagscope.minors.moments import Moments
 from kagscope.minors.plan import Estimate
-from kagscope.minors.rotations import drawn_haar_mean_s1, haar_mean_s1
+from kagscope.minors.rotations import drawn_haar_means, haar_means
 from kagscope.minors.row_draws import RowDraws
 from kagscope.minors.rows import row_means
 from kagscope.registry import Score
@@ -190,18 +191,18 @@ class LayerScores:
         units = J.shape[1] if self.drawn is None else self.drawn.units
         affordable = k != 3 or comb(J.shape[2], 3) * len(chosen) <= HAAR_TRIPLES
         haar = only is None and affordable and k < units and any(one.is_of("haar_s1") for one in self._of_moments)
-        options = {"rel_error": self.spec.budget.rel_error, "seed": self.spec.seed, **layout_of(self.spec)}
         means: Sequence[Any] = [None] * len(chosen)
-        if haar and self.drawn is None:
-            means = haar_mean_s1(J, k, list(chosen), return_error=True, **options)
-        elif haar and self.drawn is not None:
-            means = drawn_haar_mean_s1(self.drawn, J, k, chosen, **options)
+        if haar:
+            layout = make_layout(J.shape[2], **layout_of(self.spec))
+            options = (chosen, layout, [one.exponent for one in found], self.spec.budget.rel_error, self.spec.seed)
+            means = haar_means(J, k, *options) if self.drawn is None else drawn_haar_means(self.drawn, J, k, *options)
         for selection, moments, mean in zip(chosen, found, means, strict=True):
             name = str(selection)
             unseen = np.any([np.isnan(one) for one in moments.sums.values()], axis=0)
             zero = np.where(moments.sums.get("s1", 0.0) > 0, OUT_OF_RANGE, ALL_ZERO)  # S1 is over a power of two: never lost
             reason = np.where(unseen, NOT_SEEN, EMPTY_SELECTION if moments.count == 0 else zero)
             there = {*moments.sums, *(("histogram",) if moments.bins is not None else ())}
+            bare = replace(moments, exponent=np.zeros_like(moments.exponent))  # as Haar means are: their ratio has no scale
             for one in self._of_moments:
                 if not set(one.moments) <= there or (only is not None and one.name not in only):
                     continue
@@ -210,13 +211,13 @@ class LayerScores:
                 if not one.is_of("haar_s1"):
                     self._put(one, k, name, ids, moments, (moments,), reason)
                 elif k == units:  # no rotation changes a minor of all rows: S1, sampled or not, is its own mean
-                    known = replace(moments, replicates={}, unknown={})
+                    known = replace(bare, replicates={}, unknown={})
                     self._put(one, k, name, ids, known, (known, Estimate(np.atleast_1d(known.s1), 0.0)), reason)
                 elif mean is not None and self.drawn is not None:
-                    self._add(k, name, one.name, Values.of(ids, *ratio_to_haar(one, moments, *mean), False, reason))
+                    self._add(k, name, one.name, Values.of(ids, *ratio_to_haar(one, bare, *mean), False, reason))
                 elif mean is not None:
                     met = np.where(np.isnan(mean.value), NOT_SEEN, reason)
-                    self._put(one, k, name, ids, moments, (moments, mean), met)
+                    self._put(one, k, name, ids, bare, (bare, mean), met)
             if only is None:
                 self._put_own(k, name, ids, moments)
             if moments.bins is not None:

@@ -114,24 +114,43 @@ def haar_mean_s1(
     check_positive("rel_error", rel_error, "the relative standard error that sampling aims at")
     layout = make_layout(matrices.shape[2], image_shape, positions, groups)
     selections, listed = as_selections(All() if selection is None else selection)
-    even = all(2 * bit_span(matrix) <= MOST_BITS for matrix in matrices)
-    if k == 2 and 1 < len(selections) <= MAX_SELECTIONS and even and all(_is_whole(chosen, layout) for chosen in selections):
-        areas = _areas(matrices, selections, layout)
-        return _given([Estimate(one, np.zeros_like(one)) for one in areas.T], return_error, batched, listed, device_of(J))
-    results = []
-    for chosen in selections:
-        columns, pairs, subsets = as_masks(chosen, layout, k)
-        found = [haar_mean_s1_estimate(matrix, k, columns, pairs, subsets, rel_error=rel_error, seed=seed) for matrix in matrices]
-        results.append(Estimate(*np.array(found).T))
+    results = haar_means(
+        matrices, k, selections, layout, [np.zeros(len(matrices), dtype=np.int64)] * len(selections), rel_error, seed
+    )
     return _given(results, return_error, batched, listed, device_of(J))
 
 
-def drawn_haar_mean_s1(
-    drawn: RowDraws, J: NDArray[np.float64], k: int, selections: Sequence[Selection], **options: Any
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
-    """Haar means of S1 of taller matrices, of which these rows (B, rows, n) were drawn, for each selection.
+def haar_means(
+    matrices: NDArray[np.float64],
+    k: int,
+    selections: Sequence[Selection],
+    layout: Layout,
+    powers: Sequence[NDArray[np.int64]],
+    rel_error: float = 0.01,
+    seed: int = 0,
+) -> list[Estimate]:
+    """As :func:`haar_mean_s1`, (B,) of each selection, of J over 2^power: for each selection (B,) ``powers``."""
+    even = all(2 * bit_span(matrix) <= MOST_BITS for matrix in matrices)
+    if k == 2 and 1 < len(selections) <= MAX_SELECTIONS and even and all(_is_whole(chosen, layout) for chosen in selections):
+        areas = _areas(matrices, selections, layout, np.stack(powers, axis=1))
+        return [Estimate(one, np.zeros_like(one)) for one in areas.T]
+    results = []
+    for chosen, own in zip(selections, powers, strict=True):
+        masks = as_masks(chosen, layout, k)
+        found = [
+            haar_mean_s1_estimate(matrix, k, *masks, rel_error=rel_error, seed=seed, power=int(power))
+            for matrix, power in zip(matrices, own, strict=True)
+        ]
+        results.append(Estimate(*np.array(found).T))
+    return results
 
-    The Gram matrix of the whole is estimated by that of the drawn rows.
+
+def drawn_haar_means(
+    drawn: RowDraws, J: NDArray[np.float64], k: int, *options: Any
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
+    """:func:`haar_means` of taller matrices, of which these rows (B, rows, n) were drawn, for each selection.
+
+    The Gram matrix of the whole is estimated by that of the drawn rows; ``options`` are those of :func:`haar_means`.
 
     Returns:
         (B,) values and, for errors, (parts, B) of them without a part of the groups each; None where these are too few, or the
@@ -141,7 +160,7 @@ def drawn_haar_mean_s1(
 
     def means(groups: NDArray[np.int64]) -> NDArray[np.float64]:
         rows = drawn.groups[groups].ravel()
-        found = haar_mean_s1(J[:, rows], k, list(selections), return_error=True, **options)
+        found = haar_means(J[:, rows], k, *options)
         sampled.append(any(np.any(one.stderr) for one in found))
         size = len(rows)
         factor = comb(drawn.units, k) * haar_constant(drawn.units, k) / (comb(size, k) * haar_constant(size, k))
@@ -165,8 +184,10 @@ def _is_whole(chosen: Selection, layout: Layout) -> bool:
     return fits and not isinstance(chosen, Subsets | Window) and bool(chosen.columns(layout).all())
 
 
-def _areas(matrices: NDArray[np.float64], selections: Sequence[Selection], layout: Layout) -> NDArray[np.float64]:
-    """(B, selections) Haar means of k = 2 from one sweep over all pairs of columns, cell by cell."""
+def _areas(
+    matrices: NDArray[np.float64], selections: Sequence[Selection], layout: Layout, powers: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(B, selections) Haar means of k = 2 from one sweep over all pairs of columns, cell by cell, over 2^(2 powers)."""
     subsets = cached_subsets(tuple(selections), layout, 2)
     pairs, starts = subsets.by_cell
     factor = comb(matrices.shape[1], 2) * haar_constant(matrices.shape[1], 2)
@@ -176,7 +197,7 @@ def _areas(matrices: NDArray[np.float64], selections: Sequence[Selection], layou
         if len(pairs):
             found[row] = volume_sums(nonzero_rows(matrix), pairs, starts) @ subsets.membership
     with np.errstate(over="ignore", under="ignore"):
-        return np.ldexp(factor * found, 2 * exponent[:, None])
+        return np.ldexp(factor * found, 2 * (exponent[:, None] - powers))
 
 
 @overload
@@ -267,10 +288,5 @@ def _ratio(
     s1 = replace(given, exponent=np.zeros_like(given.exponent))  # both normalised alike: the ratio has no scale
     if k == matrices.shape[1]:
         return Estimate(np.where(s1.s1 > 0, 1.0, np.nan), np.zeros(len(matrices)))
-    masks = as_masks(chosen, layout, k)
-    means = [
-        haar_mean_s1_estimate(matrix, k, *masks, seed=seed, power=int(power))
-        for matrix, power in zip(matrices, given.exponent, strict=True)
-    ]
-    mean = Estimate(*np.array(means).T)
+    (mean,) = haar_means(matrices, k, [chosen], layout, [given.exponent], seed=seed)
     return Estimate(rotation_ratio_of_pr(s1, mean), rotation_ratio_error(s1, mean))
