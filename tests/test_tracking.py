@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import kagscope as kag
 from kagscope.base.errors import InputError
+from kagscope.base.reasons import code_of
 from tracked import DATA, PROBE, events_in, make_tracker, small_net, train
 
 
@@ -153,6 +154,27 @@ def test_a_network_that_diverged_leaves_undefined_rows_and_training_goes_on(capl
     assert table.loc[table["step"] == 3, "value"].notna().any()
     assert len(caplog.records) == 1
     assert tracker.onset()["step"].isna().all()
+
+
+@pytest.mark.parametrize("rows", [None, 20])
+def test_a_layer_that_grows_has_its_numbers_all_the_same(rows: int | None) -> None:
+    """What goes with minors of the baseline has none; the spectrum and PR of the layer as it is are no less known."""
+
+    def net(width: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(16, width), nn.GELU(), nn.Linear(width, 4))
+
+    model = net(24)
+    scores = ["pr", "kl_init", "zero_rows", "axis_alignment", "cka_init", "near_zero"]
+    tracker = make_tracker(model, every=1, layers=["1"], scores=scores, max_rows=rows)
+    model[0], model[2] = nn.Linear(16, 40), nn.Linear(40, 4)
+    assert tracker.step(1)
+    table = tracker.table
+    first, grown = (table[table["step"] == step].set_index("score") for step in (0, 1))
+    assert set(grown.index) == set(first.index)
+    assert grown.loc[["kl_init"], "value"].isna().all()
+    assert set(grown.loc[["kl_init"], "reason"].map(code_of)) == {"other_minors"}
+    others = grown.drop(index="kl_init")
+    assert others["value"].notna().all(), others[others["value"].isna()]["reason"].unique()
 
 
 def test_training_goes_on_where_measuring_takes_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:

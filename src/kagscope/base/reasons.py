@@ -22,6 +22,7 @@ NOT_SEEN = _reason("not_seen", "undefined: no nonzero minor was met in sampling,
 ROWS_DRAWN = _reason(
     "rows_drawn", "undefined: only {rows} of the layer's {units} rows were drawn, which do not determine this score"
 )
+OTHER_MINORS = _reason("other_minors", "undefined: the network has {own}, its baseline {other}")
 FEW_COLUMNS = _reason("few_columns", "undefined: fewer than two nonzero columns")
 CONSTANT_ACTIVATIONS = _reason("constant_activations", "undefined: the activations are constant")
 FEW_ACTIVATIONS = _reason("few_activations", "undefined: too few distinct activations")

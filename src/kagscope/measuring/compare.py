@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from kagscope.base.errors import InputError
-from kagscope.base.reasons import SKIPPED
+from kagscope.base.reasons import OTHER_MINORS, SKIPPED
 from kagscope.measuring.drawn import of_row_means, of_row_norms, rows_of, unknown_score
 from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
-from kagscope.minors.moment_scores import mean_position
+from kagscope.minors.moment_scores import mean_position, unlike
 from kagscope.minors.moments import Moments
 from kagscope.minors.threads import one_blas_thread
 from kagscope.registry import Score
@@ -100,7 +100,12 @@ def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Sc
         if one.is_of("initial_moments"):
             for key, moments in state.visited.items():
                 pairs = _side_by_side(moments, initial.visited.get(key, []))
-                if pairs:
+                apart = next((words for pair in pairs if (words := unlike(*pair))), None)
+                if apart is not None:
+                    nothing = np.full(sum(len(own) for own, _ in pairs), np.nan)
+                    reason = OTHER_MINORS.format(own=apart[0], other=apart[1])
+                    found[*key, one.name] = Values.of(np.arange(len(nothing)), nothing, np.nan, reason=reason)
+                elif pairs:
                     values = np.concatenate([one.function(*pair) for pair in pairs])
                     stderr = np.concatenate([one.error(*pair) for pair in pairs]) if one.error else np.nan
                     exact = all(side.are_exact(one.moments) for pair in pairs for side in pair)

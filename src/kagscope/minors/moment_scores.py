@@ -181,9 +181,8 @@ def kl_init(moments: Moments, initial: Moments) -> Values:
         InputError: moments of unlike numbers of matrices or minors, of another order, or over another selection.
         UndefinedScore: moments without ``s1`` or ``histogram``.
     """
-    for what, *pair in _alike(moments, initial):
-        if pair[0] != pair[1]:
-            raise InputError(f"kl_init of {what.format(pair[0])} against {what.format(pair[1])}; give moments of the same minors")
+    if (apart := unlike(moments, initial)) is not None:
+        raise InputError(f"kl_init of {apart[0]} against {apart[1]}; give moments of the same minors")
     left, right = _centred(moments), _centred(initial)
     first = np.minimum(left.first, right.first)
     width = np.maximum(left.first + left.width, right.first + right.width) - first
@@ -192,12 +191,14 @@ def kl_init(moments: Moments, initial: Moments) -> Values:
     return moments.out(np.where(left.there & right.there, terms.sum(axis=1), np.nan))
 
 
-def _alike(*both: Moments) -> list[tuple[str, Any, Any]]:
-    """What two moments that are compared must have in common, each in words."""
+def unlike(*both: Moments) -> tuple[str, str] | None:
+    """In words, the first thing that differs of two moments and must not where they are compared; None where nothing does."""
     of = [(len(one), one.k, one.plan and one.plan.selection, one.count) for one in both]
     if None in (of[0][2], of[1][2]):  # of sums of moments the selection is not known
         of = [(matrices, k, "", count) for matrices, k, _, count in of]
-    return list(zip(("{} matrices", "minors of order {}", "minors over {}", "{} minors"), *of, strict=True))
+    names = ("{} matrices", "minors of order {}", "minors over {}", "{} minors")
+    apart = ((what.format(own), what.format(other)) for what, own, other in zip(names, *of, strict=True) if own != other)
+    return next(apart, None)
 
 
 def kl_init_error(moments: Moments, initial: Moments) -> Values:
