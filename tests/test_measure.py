@@ -106,7 +106,7 @@ def test_rows_count_as_zero_against_the_baseline(layer: str) -> None:
 @pytest.mark.parametrize(("layer", "share"), [("1", 1.0), ("3", 0.01)], ids=["factored", "sampled"])
 def test_where_not_every_minor_is_looked_at(layer: str, share: float) -> None:
     """More minors than may be visited: entropy comes from one pass over W, or is sampled with an honest error."""
-    model, x = nn.Sequential(nn.Linear(40, 9), nn.GELU(), nn.Linear(9, 8), nn.GELU(), nn.Linear(8, 2)), zoo.numbers(6, 40)
+    model, x = nn.Sequential(nn.Linear(60, 9), nn.GELU(), nn.Linear(9, 8), nn.GELU(), nn.Linear(8, 2)), zoo.numbers(6, 60)
     J = zoo.by_autograd(model, x, layer, "input")
     found = kag.minor_moments(J, 2)
     table = compare(observe(model, x, MeasureSpec(layers=layer, k=(2,), exact_minors=share * found.count)))

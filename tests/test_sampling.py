@@ -13,7 +13,7 @@ import kagscope as kag
 from kagscope.columns.cliques import count_cliques
 from kagscope.columns.layout import make_layout
 from kagscope.minors._numba import LOWEST_BIN
-from kagscope.minors.moments import REPLICATES
+from kagscope.minors.replicates import REPLICATES
 from kagscope.minors.routes.auto import SAMPLED
 from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
 from kagscope.minors.routes.triple_draws import Cells, Volumes

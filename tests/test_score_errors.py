@@ -17,6 +17,7 @@ from kagscope.columns.layout import make_layout
 from kagscope.minors import moment_scores
 from kagscope.minors.haar import haar_mean_s1_estimate
 from kagscope.minors.moments import Moments
+from kagscope.minors.replicates import few_carry
 from kagscope.minors.routes.sampled import Sampled
 from kagscope.minors.task import Matrices, Task
 
@@ -138,6 +139,59 @@ def test_as_many_exact_zeros_in_each_draw_are_no_proof_that_no_other_minor_is_sm
         found = kag.minor_moments(J, 2, method="sampled", rel_error=0.05, seed=seed)
         error = float(found.stderr["near_zero"])
         assert math.isnan(error) or abs(float(found.near_zero) - float(exact)) < 5 * error
+
+
+def repeated(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Half of the rows thrice."""
+    return np.concatenate([rng.normal(size=(rows, columns)), *[rng.normal(size=(rows, columns))] * 3])
+
+
+def nearly_of_rank_two(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    return rng.normal(size=(rows, 2)) @ rng.normal(size=(2, columns)) + 1e-3 * rng.normal(size=(rows, columns))
+
+
+@pytest.mark.parametrize(
+    ("J", "k", "chosen", "least"),
+    [
+        (repeated(np.random.default_rng([0, 11]), 6, 64), 2, kag.All(), 20),
+        (repeated(np.random.default_rng([0, 11]), 2, 16), 3, kag.All(), 50),  # 0.49 instead of 0.57: a mean of ratios
+        (nearly_of_rank_two(np.random.default_rng([0, 11]), 12, 120), 2, kag.Ball(60), 50),
+        (nearly_of_rank_two(np.random.default_rng([0, 11]), 8, 24), 3, kag.Ball(9), 0),
+        (np.random.default_rng([1, 11]).normal(size=(24, 64)), 2, kag.All(), 50),
+        (np.random.default_rng([0, 11]).standard_cauchy(size=(24, 64)), 2, kag.All(), 50),
+    ],
+    ids=[
+        "rows thrice, k = 2",
+        "rows thrice, k = 3",
+        "nearly of rank two, k = 2",
+        "nearly of rank two, k = 3",
+        "Gaussian",
+        "Cauchy",
+    ],
+)
+def test_few_small_minors_that_were_met_say_that_they_are_few(J: np.ndarray, k: int, chosen: kag.Selection, least: int) -> None:
+    """Of 60 seeds at most one in eight misses by more than its interval, none by five errors, or no error is known."""
+    where: dict[str, Any] = {"positions": np.arange(float(J.shape[1]))}
+    every = kag.minor_moments(J, k, chosen, method="exact", **where)
+    exact, share = every.near_zero, moment_scores.near_zero_error(every)
+    asked: dict[str, Any] = {"method": "sampled", "moments": ("s1", "histogram"), "rel_error": 0.03, **where}
+    found = [kag.minor_moments(J, k, chosen, seed=seed, **asked) for seed in range(60)]
+    values, errors = np.array([(one.near_zero, one.stderr["near_zero"]) for one in found]).T
+    assert abs(values.mean() - exact) < 4 * values.std(ddof=1) / math.sqrt(60) + share
+    known = np.isfinite(errors)
+    assert known.sum() >= least
+    off = np.abs(values - exact)[known] / errors[known]
+    assert (off < 5).all()
+    assert (off > 1.96).sum() <= max(1, known.sum() / 8)
+
+
+def test_of_few_events_replicates_say_so_and_of_many_they_do_not() -> None:
+    rng = np.random.default_rng(0)
+    for met, told in ((4, 0.01), (8, 0.1), (40, 0.9), (400, 0.98)):
+        counts = rng.poisson(met / 16, size=(2000, 16)).astype(float)
+        assert (~few_carry(counts)).mean() == pytest.approx(told, abs=0.09)
+        np.testing.assert_array_equal(few_carry(counts), few_carry(0.25 - 2 * counts))
+    assert few_carry(rng.normal(size=(2000, 16))).mean() < 0.02
 
 
 # -- Haar means ------------------------------------------------------------------------------------------------------------------

@@ -59,6 +59,20 @@ def group_means(replicates: FloatArray, groups: int) -> FloatArray:
     return replicates if draws == groups else replicates.reshape(batch, groups, -1, *rest).mean(axis=2)
 
 
+def times_known(hist: FloatArray, known: FloatArray) -> FloatArray:
+    """(…, groups, slots) estimated counts as shares of all slots, times what is ``known`` (…) of all of them.
+
+    The share is the ratio of means over groups; groups stand for it to first order, and single ones may be negative. Means of
+    the ratios of each group would be biased where these have few draws.
+    """
+    seen = hist.sum(axis=-1, keepdims=True)
+    mean = seen.mean(axis=-2, keepdims=True)
+    mean[mean == 0] = 1.0
+    share, known = hist.mean(axis=-2, keepdims=True) / mean, np.asarray(known)[..., None, None]
+    own = known * (share + (hist - share * seen) / mean)
+    return np.where(mean == known, hist, own)  # counts of what was visited whole stay whole
+
+
 def merge(left: Bins, right: Bins) -> Bins:
     """Sum of two histograms, matrix by matrix: bins are absolute, so whole bins line up."""
     first = np.minimum(left.first, right.first)

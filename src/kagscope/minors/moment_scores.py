@@ -18,7 +18,7 @@ from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO
 from kagscope.minors._input import Values, check_positive
 from kagscope.minors.plan import Estimate
-from kagscope.minors.replicates import UNEVEN, carried
+from kagscope.minors.replicates import few_carry, widened
 from kagscope.minors.threads import one_blas_thread
 from kagscope.registry import Function, Score, all_scores, register
 
@@ -219,8 +219,7 @@ def jackknife(function: Callable[..., Any], needs: Collection[str], *given: Mome
     groups = gcd(*(one.groups(needs) for one in given))
     values = np.asarray(function(*(one.left_out(needs, groups) for one in given))).reshape(-1, groups)
     spread = ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    unknown |= np.array([carried(one) < groups / UNEVEN for one in values])
-    return np.where(unknown, np.nan, np.sqrt((groups - 1) / groups * spread))
+    return np.where(unknown | few_carry(values), np.nan, widened(groups) * np.sqrt((groups - 1) / groups * spread))
 
 
 class _Centred(NamedTuple):

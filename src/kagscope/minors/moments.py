@@ -15,6 +15,7 @@ from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
 from kagscope.minors._input import Values, placed
 from kagscope.minors.histograms import Bins, Histogram, group_means, merge
+from kagscope.minors.replicates import REPLICATES, widened
 
 if TYPE_CHECKING:
     from kagscope.minors.plan import Plan
@@ -25,8 +26,6 @@ SUMS = ("s1", "s2", "s4", "entropy", "top")
 CHEAP = frozenset(SUMS[:3])  # of pairs: formulas give these without a look at every minor
 _POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
 LN2 = float(np.log(2.0))
-REPLICATES = 64  # independent repetitions of whatever is sampled
-GROUPS = 16  # of replicates, each with a histogram of its own
 
 
 class _Errors(dict[str, Any]):
@@ -153,7 +152,9 @@ class Moments:
                 if name in self.replicates:
                     draws = self._moved(name, self._replicated, self.exponent[:, None])
                     spread = draws.std(axis=1, ddof=1) if self.draws > 1 else np.full(len(self), np.nan)
-                    error = np.ldexp(spread / np.sqrt(self.draws), self.k * _POWER.get(name, 1) * self.exponent)
+                    error = np.ldexp(
+                        widened(self.draws) * spread / np.sqrt(self.draws), self.k * _POWER.get(name, 1) * self.exponent
+                    )
                     found[name] = np.where(self.are_unknown({name}), np.nan, error)
             whole = replace(self, batched=True, device=None)
             for score in moment_scores.of_moments():

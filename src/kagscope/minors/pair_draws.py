@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
-from kagscope.minors.moments import REPLICATES
+from kagscope.minors.histograms import times_known
 from kagscope.minors.pair_kernels import chances, pair_sizes, parallel_sizes, visit_pairs
+from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.threads import even_parts, map_blocks, one_blas_thread, run_parts
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-GROUPS = 16  # of replicates, whose histograms are kept apart
 MOST_ROWS = 256  # of which every pair is visited; beyond, rows are drawn as well
 ROW_DRAWS = 96  # rows of each drawn pair then
 WHOLE = 2.0**25  # minors that are visited all, however many rows
@@ -150,7 +150,7 @@ class PairDraws:
             shares = hist.reshape(len(anew), GROUPS + 1, -1)
             counts = shares[:, :1] + GROUPS * shares[:, 1:]
             if not self.rows_drawn:  # how many minors there are of pairs that have any is known
-                counts = _times_known(counts, (self.live * self.row_sets)[anew])
+                counts = times_known(counts, (self.live * self.row_sets)[anew])
             first, whole = self._joined(anew, counts[:, :, 1:], first, before)
         return Draws(draws, sums, spread, top, whole, first, complete, alike, steps)
 
@@ -258,19 +258,6 @@ def _slots(least: float, top: float) -> tuple[int, int]:
         return 1, 1
     low, high = (int(np.floor(8 * np.log2(one))) - LOWEST_BIN + 1 for one in (least, top))
     return max(low - 1, 1), min(high + 2, SLOTS)
-
-
-def _times_known(hist: FloatArray, known: FloatArray) -> FloatArray:
-    """(cells, groups, slots) as shares of each cell times what is ``known`` of all its slots.
-
-    The share is the ratio of means over groups; groups stand for it to first order, and single ones may be negative.
-    """
-    seen = hist.sum(axis=2, keepdims=True)
-    mean = seen.mean(axis=1, keepdims=True)
-    mean[mean == 0] = 1.0
-    share = hist.mean(axis=1, keepdims=True) / mean
-    own = known[:, None, None] * (share + (hist - share * seen) / mean)
-    return np.where(mean == known[:, None, None], hist, own)  # counts of what was visited whole stay whole
 
 
 _sums: dict[bytes, tuple[IntArray, FloatArray]] = {}  # by digest of the matrix: pairs, and sums of q by cell; the oldest first

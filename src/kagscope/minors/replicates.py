@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
+REPLICATES = 64  # independent repetitions of whatever is sampled
+GROUPS = 16  # of replicates, each with a histogram of its own
 UNEVEN = 8.0  # kurtosis of independent estimates beyond which few of them carry the variance of their mean
 CARRIED = 16.0  # draws that carry the variance of a sum: with fewer, its error is not known
 
@@ -23,6 +26,27 @@ def carried_each(draws: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
     varies = largest > 1e-12 * sizes.max(axis=1, initial=0.0)
     squares = (deviation / np.where(varies, largest, 1.0)[:, None]) ** 2
     return np.asarray(np.where(varies, squares.sum(axis=1) ** 2 / np.maximum((squares**2).sum(axis=1), 1e-300), np.inf))
+
+
+def few_carry(draws: FloatArray) -> NDArray[np.bool_]:
+    """(...,) whether few of some independent estimates (..., D), or few events that they count, carry the variance of their mean.
+
+    Where each counts rare events, the least stands as many of its standard errors below their mean as the root of the number of
+    all that were met: of what is nearly always so, the largest above it. With a part that is the same in all, too. Of normal
+    ones a tail would be so short three times in a thousand (D = 16).
+    """
+    mean, error = draws.mean(axis=-1), draws.std(axis=-1, ddof=1) / np.sqrt(draws.shape[-1])
+    tails = np.minimum(mean - draws.min(axis=-1), draws.max(axis=-1) - mean)
+    few = np.array([carried(one) < draws.shape[-1] / UNEVEN for one in draws.reshape(-1, draws.shape[-1])], dtype=bool)
+    return few.reshape(mean.shape) | (tails < np.sqrt(CARRIED) * error)
+
+
+def widened(groups: int) -> float:
+    """What to widen a standard error from fewer than :data:`REPLICATES` groups by, so that intervals hold as often.
+
+    Ratio of 97.5% quantiles of Student's t; 1 for as many groups.
+    """
+    return float(stdtrit(groups - 1, 0.975) / stdtrit(REPLICATES - 1, 0.975)) if 1 < groups < REPLICATES else 1.0
 
 
 def controlled(s1: FloatArray, entropy: FloatArray, known: float, draws: FloatArray | None = None) -> FloatArray:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.histograms import Bins
 from kagscope.minors.moments import SUMS, Moments, at_exponent, vanishes
-from kagscope.minors.replicates import CARRIED, UNEVEN, carried
+from kagscope.minors.replicates import CARRIED, UNEVEN, carried, widened
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -164,7 +164,8 @@ def jackknife(values: FloatArray, left: FloatArray | None) -> tuple[FloatArray, 
 
 def _spread(left: FloatArray) -> FloatArray:
     """Standard error from values (parts, …) without one of independent parts each."""
-    return np.asarray(np.sqrt((len(left) - 1) / len(left) * ((left - left.mean(axis=0)) ** 2).sum(axis=0)))
+    squares = ((left - left.mean(axis=0)) ** 2).sum(axis=0)
+    return np.asarray(widened(len(left)) * np.sqrt((len(left) - 1) / len(left) * squares))
 
 
 def _size(orders: IntArray, at_most: int) -> int:

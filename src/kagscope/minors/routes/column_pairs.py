@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors.histograms import Bins
-from kagscope.minors.moments import REPLICATES, SUMS
+from kagscope.minors.moments import SUMS
 from kagscope.minors.own_scale import LEAST
-from kagscope.minors.pair_draws import GROUPS, Draws, PairDraws
+from kagscope.minors.pair_draws import Draws, PairDraws
 from kagscope.minors.plan import BYTES_A_SUBSET
-from kagscope.minors.replicates import CARRIED, carried_each, controlled
+from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, carried_each, controlled
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.enumeration import in_passes
 from kagscope.minors.scaling import nonzero_rows
@@ -24,6 +24,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 ROWS = {"s1": 0, "s4": 1, "entropy": 2}  # of the sums of a stage
 FIRST = 2  # draws of each cell and replicate to begin with
+COUNTED = 8  # where minors are counted too, up to so many looked at: of each octave of q some pairs must be met
+MOST_COUNTED = 2.0**21
 ENOUGH = 2.0  # times the draws that are needed: then the first stage may stand, though it is asked about itself
 SHORT = 1.5  # a later stage stands where it asks for less than so many times its draws
 STAGES = 4
@@ -229,6 +231,10 @@ class _Stages:
             pairs = (np.cumsum(columns) - 1)[pairs]
         self.pairs = PairDraws(J, pairs, starts, "s4" in wanted)
         draws, found = np.full(self.pairs.cells, FIRST), None
+        if "histogram" in wanted:
+            share = MOST_COUNTED / max(self.pairs.steps(np.full(self.pairs.cells, COUNTED)), 1.0)
+            draws = np.maximum(draws, int(COUNTED * min(share, 1.0)))
+        least = draws + 1
         for stage in range(STAGES):
             found = self.pairs.draw(draws, [task.seed, stage], "histogram" in wanted, found)
             told = _Stage(self.pairs, found, self.member, tasks, number)
@@ -236,10 +242,10 @@ class _Stages:
             enough = asked * ENOUGH <= draws if stage == 0 else asked <= SHORT * draws
             if enough.all():
                 break
-            needed = np.maximum(FIRST + 1, np.ceil(1.1 * asked)).astype(np.int64)
+            needed = np.maximum(least, np.ceil(1.1 * asked)).astype(np.int64)
             over = self.pairs.steps(needed) / MOST_STEPS
             if over > 1:
-                needed = np.maximum(FIRST + 1, (needed / over).astype(np.int64))
+                needed = np.maximum(least, (needed / over).astype(np.int64))
             needed = np.where(enough, draws, needed)
             if stage and (needed <= draws).all():
                 break

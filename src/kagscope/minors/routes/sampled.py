@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
 from kagscope.minors.histograms import Bins
-from kagscope.minors.moments import GROUPS, REPLICATES, SUMS
+from kagscope.minors.moments import SUMS
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
-from kagscope.minors.replicates import CARRIED, carried, controlled, slope
+from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, carried, controlled, slope
 from kagscope.minors.routes import Kind
 from kagscope.minors.routes.volume_draws import DEAR, FIRST, Sets, count_sets
 from kagscope.minors.routes.zonotope_sampled import s1_draws

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kagscope.columns.layout import Layout
 from kagscope.columns.selections import Selection
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.moments import GROUPS, REPLICATES
+from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
 from kagscope.minors.routes.triple_kernels import add_up, count_triples, find_thirds, sum_rows, sum_volumes
 from kagscope.minors.subsets import pair_codes, remember

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
-from kagscope.minors.histograms import Bins
-from kagscope.minors.moments import GROUPS, REPLICATES, SUMS
+from kagscope.minors.histograms import Bins, times_known
+from kagscope.minors.moments import SUMS
 from kagscope.minors.rank import rank_below
-from kagscope.minors.replicates import carried, controlled
+from kagscope.minors.replicates import GROUPS, REPLICATES, carried, controlled
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.triple_draws import Cells, Draws, Volumes
 from kagscope.minors.routes.triple_kernels import times_logarithm
@@ -31,7 +31,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MOST_VOLUMES = 3e8  # column triples whose volumes are found
-UNITS = 2  # draws of each cell and replicate to begin with
+UNITS, COUNTED = 2, 6  # draws of each cell and replicate to begin with; where minors are counted, a third of them uniformly
 MOST_STEPS = 2.0**28  # minors looked at, of one matrix
 CARRIED = 32.0  # draws that carry the variance of a sum: with fewer, its error is not known
 CANCELS = 1e-5  # a sum of squared volumes below this share of its terms has lost too many digits
@@ -154,7 +154,7 @@ class _Sample:
         members = volumes.cells.members
         histogram = any("histogram" in task.wanted for task in self.tasks)
         seed = [self.tasks[0].seed, 3]
-        units = np.where(volumes.counts > 0, UNITS, 0)
+        units = np.where(volumes.counts > 0, COUNTED if histogram else UNITS, 0)
         self.s2_exact = bool((volumes.sums[:, 2] >= CANCELS * volumes.sums[:, 4]).all())
         drawn: Draws | None = None
         while units.any():
@@ -248,8 +248,7 @@ class _Estimates:
     def histogram(self, members: NDArray[np.bool_]) -> FloatArray:
         """(GROUPS, slots) estimated counts of the minors in these cells, in all as many as there are: slots of the draws."""
         hist = np.tensordot(self.drawn.hist, members / np.maximum(self.number, 1), axes=(1, 0))
-        minors = float(self.volumes.counts[members].sum()) * comb(self.volumes.V.shape[1], 3)
-        return np.asarray(hist / np.maximum(hist.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny) * minors)
+        return times_known(hist, self.volumes.counts[members].sum() * np.float64(comb(self.volumes.V.shape[1], 3)))
 
 
 def _error(name: str, replicates: dict[str, FloatArray], sums: dict[str, float]) -> float:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors._numba import SLOTS, bin_edges
-from kagscope.minors.moments import GROUPS, REPLICATES
+from kagscope.minors.histograms import times_known
+from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.routes.volume_kernels import draw_rows, draw_sets
 from kagscope.minors.subsets import SubsetList
@@ -100,21 +101,14 @@ class Sets:
         return found, share
 
     def histogram(self, seed: int) -> tuple[FloatArray, float]:
-        """(GROUPS, SLOTS) estimated shares of the minors over these columns by slot, from uniform draws, and the work for that.
-
-        A share is a ratio of two estimates, the minors of a slot over all. Groups stand for it to first order, so that their mean
-        is the ratio of the means and their spread its error; single ones may be negative.
-        """
+        """(GROUPS, SLOTS) estimated shares of these columns' minors by slot, from uniform draws, and the work for that."""
         parts = run_parts(lambda part: self._drawn([seed, HISTOGRAM, part], HISTOGRAM_UNITS, True), REPLICATES)
         columns, weights = np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
         _, hist = self._inner(columns, True, [seed, HISTOGRAM, REPLICATES])
         each = weights.reshape(GROUPS, -1, self.fan)
         each = each[:, :, 0] if self.whole else each.reshape(GROUPS, -1)
         groups = np.stack([one @ part for one, part in zip(each, hist.reshape(GROUPS, -1, SLOTS), strict=True)])
-        totals = groups.sum(axis=1, keepdims=True)
-        mean = max(float(totals.mean()), np.finfo(np.float64).tiny)
-        share = groups.mean(axis=0) / mean
-        return share + (groups - share * totals) / mean, self.steps(REPLICATES * HISTOGRAM_UNITS)
+        return times_known(groups, np.ones(())), self.steps(REPLICATES * HISTOGRAM_UNITS)
 
     def _drawn(self, seed: list[int], units: int, uniform: bool) -> tuple[IntArray, FloatArray]:
         """(units, fan, k) column sets, those of a unit sharing all but the last unless listed, and (units, fan) weights.
