@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -53,6 +54,7 @@ SHORT = {
     "6": "zero rows",
 }
 NOTES = ("criterion", "note")
+REMARKED = re.compile(r"(?s)(.*) (\([^()]*\))")  # what stands in brackets at the end of a statement is a remark
 
 
 def short_name(claim: str) -> str:
@@ -70,11 +72,14 @@ def _row(claim: Mapping[str, Any]) -> dict[str, Any]:
     number = name[:1] if name[:1] in EVIDENCE else ""
     numbers = {key: claim.get(key) for key in ("effect", "ci_low", "ci_high", "p_value", "n")}
     low, high = numbers["ci_low"], numbers["ci_high"]
-    csv = [[name], [str(claim.get("statement", ""))], [verdict], [numbers["effect"], decided_by], [low, high]]
+    whole = str(claim.get("statement", ""))
+    statement, remark = found.groups() if (found := REMARKED.fullmatch(whole)) else (whole, "")
+    csv = [[name], [whole], [verdict], [numbers["effect"], decided_by], [low, high]]
     return {
         "mark": number or name,
         "short": SHORT.get(number, ""),
-        "statement": str(claim.get("statement", "")),
+        "statement": statement,
+        "remark": remark,
         "verdict": verdict,
         "kind": verdict.replace(" ", "-") if verdict in VERDICTS else "inconclusive",
         "notes": [(key, str(claim[key])) for key in NOTES if claim.get(key)],
