@@ -272,6 +272,14 @@ def test_each_claim_leads_to_the_layer_of_its_number() -> None:
     assert {link.place for link in shown[5]["links"]} == {"training", "minors"}
 
 
+def test_a_remark_stands_apart_from_the_statement_it_is_added_to() -> None:
+    own = "(a) Rows (b) of it."
+    plain, remarked = claims_shown([{"statement": own}, {"statement": f"{own} (A control passes.)"}])
+    assert (plain["statement"], plain["remark"]) == (own, "")
+    assert (remarked["statement"], remarked["remark"]) == (own, "(A control passes.)")
+    assert "A control passes" in remarked["csv"][1]
+
+
 def test_of_one_network_intervals_are_those_over_points(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, other = (nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 2)) for _ in range(2))
