@@ -18,7 +18,7 @@ from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO
 from kagscope.minors._input import Values, check_positive
 from kagscope.minors.plan import Estimate
-from kagscope.minors.replicates import few_carry, widened
+from kagscope.minors.replicates import ROUNDING, few_carry, widened
 from kagscope.minors.threads import one_blas_thread
 from kagscope.registry import Function, Score, all_scores, register
 
@@ -29,7 +29,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LN2 = float(np.log(2.0))
 WITHIN = 1e-290, 1e290  # S1 in its own units keeps its digits, and so do means of it
-ROUNDING = 1e-12  # relative difference of replicates up to which they are the same but for the order of their sums
 SPREAD = 7.0  # bins, the width of the bell that kl_init is smoothed with: 7 / 8 of an octave
 _places = np.arange(-4 * int(SPREAD), 4 * int(SPREAD) + 1) / SPREAD
 BELL = np.exp(-0.5 * _places**2) / np.exp(-0.5 * _places**2).sum()

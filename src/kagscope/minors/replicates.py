@@ -10,6 +10,7 @@ FloatArray = NDArray[np.float64]
 REPLICATES = 64  # independent repetitions of whatever is sampled
 GROUPS = 16  # of replicates, each with a histogram of its own
 UNEVEN = 8.0  # kurtosis of independent estimates beyond which few of them carry the variance of their mean
+ROUNDING = 1e-12  # of their size, by which those that are the same differ for the order of their sums
 CARRIED = 16.0  # draws that carry the variance of a sum: with fewer, its error is not known
 
 
@@ -23,7 +24,7 @@ def carried_each(draws: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
     mean = np.where(inside, draws, 0.0).sum(axis=1, keepdims=True) / np.maximum(inside.sum(axis=1, keepdims=True), 1)
     deviation, sizes = np.abs(np.where(inside, draws - mean, 0.0)), np.abs(np.where(inside, draws, 0.0))
     largest = deviation.max(axis=1, initial=0.0)
-    varies = largest > 1e-12 * sizes.max(axis=1, initial=0.0)
+    varies = largest > ROUNDING * sizes.max(axis=1, initial=0.0)
     squares = (deviation / np.where(varies, largest, 1.0)[:, None]) ** 2
     return np.asarray(np.where(varies, squares.sum(axis=1) ** 2 / np.maximum((squares**2).sum(axis=1), 1e-300), np.inf))
 
@@ -36,9 +37,11 @@ def few_carry(draws: FloatArray) -> NDArray[np.bool_]:
     ones a tail would be so short three times in a thousand (D = 16).
     """
     mean, error = draws.mean(axis=-1), draws.std(axis=-1, ddof=1) / np.sqrt(draws.shape[-1])
-    tails = np.minimum(mean - draws.min(axis=-1), draws.max(axis=-1) - mean)
+    least, largest = draws.min(axis=-1), draws.max(axis=-1)
+    tails = np.minimum(mean - least, largest - mean)
+    varies = largest - least > ROUNDING * np.abs(draws).max(axis=-1)
     few = np.array([carried(one) < draws.shape[-1] / UNEVEN for one in draws.reshape(-1, draws.shape[-1])], dtype=bool)
-    return few.reshape(mean.shape) | (tails < np.sqrt(CARRIED) * error)
+    return few.reshape(mean.shape) | (varies & (tails < np.sqrt(CARRIED) * error))
 
 
 def widened(groups: int) -> float:

@@ -234,11 +234,11 @@ def _known_s1(replicates: FloatArray, s1: float | None) -> FloatArray:
 
 
 def _carried(values: FloatArray, row: int, s1: float | None) -> float:
-    """How many draws carry the variance of a sum, the entropy after its correction."""
-    one = values[row].ravel()
-    if row == 3 and s1 is not None and values[0].any():
-        one = controlled(values[0].ravel(), one, s1)
-    return carried(one)
+    """How many draws carry the variance of a sum; of the entropy, of KL as it depends on it and S1."""
+    own, first = values[row].ravel(), values[0].ravel()
+    if row != 3 or not first.any():
+        return carried(own)
+    return carried(controlled(first, own, s1) if s1 is not None else own - (own.mean() / first.mean() + 1) * first)
 
 
 def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:

@@ -240,7 +240,10 @@ class _Estimates:
         if s2_exact:
             sums["s2"] = float(self.volumes.sums[members, 2].sum())
         names = [name for name in _names(task) if name != "top" and not (name == "s2" and s2_exact)]
-        unknown = {name for name in names if carried(self.deviations[name][:, inside]) < CARRIED}
+        off = {name: self.deviations[name][:, inside] for name in names}
+        if "entropy" in off and sums["s1"] > 0 and "s1" not in task.known:  # as KL depends on both
+            off["entropy"] = off["entropy"] - (sums["entropy"] / sums["s1"] + 1) * self.deviations["s1"][:, inside]
+        unknown = {name for name in names if carried(off[name]) < CARRIED}
         error = np.inf if unknown else max((_error(name, replicates, sums) for name in names), default=0.0)
         times = 0.0 if error <= task.rel_error else min(1.1 * (error / task.rel_error) ** 2 - 1, MOST_TIMES)
         return _Part(sums, replicates, {*unknown, "top"}, times, members)

@@ -1,8 +1,10 @@
 """Drawing column sets with probability in proportion to their volumes, one column after another (MATH.md 4.11).
 
-Each column is drawn in proportion to its length seen along those before it (its residual), so that a set is hardly ever drawn
-where it spans no volume, and 1 / probability times the volume varies little. A set may be reached in any of k! orders, some of
-them so rarely that nobody meets them: they share its weight as they would be met if its columns alone were drawn in that way.
+Each column is drawn in proportion to its length seen along those before it (its residual), a tenth of them alike, so that a set
+is hardly ever drawn where it spans no volume, and 1 / probability times the volume varies little. A set may be reached in any of
+k! orders, some of them so rarely that nobody meets them: they share its weight as they would be met if its columns alone were
+drawn in that way. Where scales of rows and columns are mixed, some sets are still drawn far too seldom: of orders above 3, where
+there are few sets, the volumes of all are found, and they are drawn by these.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from kagscope.minors._numba import SLOTS, bin_edges
 from kagscope.minors.histograms import times_known
 from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.routes.determinants import row_subsets
-from kagscope.minors.routes.volume_kernels import draw_rows, draw_sets
+from kagscope.minors.routes.volume_kernels import UNIFORM, draw_rows, draw_sets
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.sweeps import SubsetSums, enumerate_all
 from kagscope.minors.threads import run_parts
@@ -30,6 +32,7 @@ ROW_DRAWS = 8  # sets of k - 1 rows for each column set then, each with every la
 HISTOGRAM, HISTOGRAM_UNITS = 1 << 20, 1  # the turn of uniform draws, and how many prefixes of them for a replicate
 NOISE = 1e-13  # largest minor, over that of random columns of their lengths, that rounding alone produces
 FIRST, DEAR = 2 * REPLICATES, 2.0**36  # prefixes at least, and work for them beyond which fewer sets are looked at: some seconds
+LISTED = 1 << 14  # column sets whose volumes are all found, beyond order 3: one after another some are drawn far too seldom
 FEW = 8192  # column sets that are all visited once, rather than each time they are drawn
 FAN = 32  # last columns that share the k - 1 before them: drawn at equal distances along their lengths
 
@@ -42,18 +45,26 @@ class Sets:
         k: order of the minors.
         allowed: (n, n) which columns may stand together; None: any.
         listed: (count, k) an explicit list instead.
+
+    Attributes:
+        clique: whether any columns may stand together.
     """
 
     slots = SLOTS
 
     def __init__(self, J: FloatArray, k: int, allowed: NDArray[np.bool_] | None = None, listed: IntArray | None = None) -> None:
         self.J, self.k, self.listed = np.ascontiguousarray(J), k, listed
-        self.vectors = np.ascontiguousarray(J.T)
+        rows = np.frexp(np.abs(J).max(axis=1, initial=0.0))[1] if len(J) == k else np.zeros(len(J), dtype=np.int64)
+        self.scale = 2.0 ** float(rows.sum())  # of all minors, where there is one row set: their rows are drawn by as if alike
+        self.vectors = np.ascontiguousarray(np.ldexp(self.J, -rows[:, None]).T)
         self.allowed = np.zeros((0, 0), dtype=np.bool_) if allowed is None else np.ascontiguousarray(allowed)
         self.lengths = np.linalg.norm(self.vectors, axis=1)
         self.row_sets = comb(len(J), k)
         self.whole = k in (2, 3) and self.row_sets <= WHOLE
-        self.volumes = np.zeros(0) if listed is None else volumes(self.vectors, listed)
+        self.clique = listed is None and not self.allowed.size
+        if listed is None and k > 3 and comb(J.shape[1], k) <= LISTED:
+            self.listed = self._every_set()
+        self.volumes = np.zeros(0) if self.listed is None else volumes(self.vectors, self.listed)
         self.fan, self.row_draws = FAN, ROW_DRAWS
         while not self.whole and self.steps(FIRST) > DEAR and self.row_draws > 1:
             self.row_draws //= 2
@@ -64,11 +75,6 @@ class Sets:
     def empty(self) -> bool:
         """Whether there is no row set or no column set that could span anything."""
         return min(self.J.shape) < self.k or (self.listed is not None and not self.volumes.any())
-
-    @property
-    def clique(self) -> bool:
-        """Whether any columns may stand together."""
-        return self.listed is None and not self.allowed.size
 
     def steps(self, units: int) -> float:
         """Work for so many units, in minors of an enumeration."""
@@ -83,7 +89,7 @@ class Sets:
         with np.errstate(over="ignore"):
             for value in self.lengths[self.lengths > 0] ** 2:
                 e[1:] += value * e[:-1]
-        return float(np.sqrt(e[self.k]))
+        return self.scale * float(np.sqrt(e[self.k]))
 
     def estimates(self, seed: int, turn: int, units: int) -> tuple[FloatArray, float]:
         """(5, REPLICATES, units) estimates of S1, S2, S4, entropy, largest minors; and what share of S1 may be rounding."""
@@ -95,7 +101,7 @@ class Sets:
         found = np.stack([*(shaped[:4] * weights).sum(axis=3), np.where(weights > 0, shaped[4], 0.0).max(axis=2)])
         if self.whole:
             return found, 0.0  # every minor to full precision, or NaN
-        sizes = self.lengths[columns.reshape(-1, self.k)].prod(axis=1)
+        sizes = self.scale * self.lengths[columns.reshape(-1, self.k)].prod(axis=1)
         lost = spans & (sums[4] <= NOISE * typical_minor(self.k, len(self.J)) * sizes)
         share = float((sums[0] * weights.reshape(-1))[lost].sum()) / max(float(found[0].sum()), 1e-300)
         return found, share
@@ -117,7 +123,7 @@ class Sets:
         """
         generator = np.random.default_rng(seed)
         if self.listed is not None:
-            chance = np.ones(len(self.listed)) if uniform else self.volumes
+            chance = np.ones(len(self.listed)) if uniform else self.volumes + UNIFORM * self.volumes.mean()
             ends = np.cumsum(chance)
             # one place in each of FAN equal stretches that begin anywhere: at equal distances, which sets are drawn once more or
             # less could be so rare that no replicate shows it
@@ -185,6 +191,13 @@ class Sets:
         """One number for each column set (P, k), whatever its order."""
         return np.asarray(np.sort(sets, axis=1) @ len(self.lengths) ** np.arange(self.k))
 
+    def _every_set(self) -> IntArray:
+        """(count, k) column sets that may be drawn."""
+        every = row_subsets(len(self.lengths), self.k)
+        if not self.allowed.size:
+            return every
+        return every[np.all([self.allowed[first, second] for first, second in combinations(every.T, 2)], axis=0)]
+
     @cached_property
     def _few(self) -> tuple[IntArray, FloatArray] | None:
         """Codes of all column sets, rising, and their (5, P) sums, where there are so few that each is visited once."""
@@ -192,10 +205,7 @@ class Sets:
         if self.listed is not None:
             every = self.listed if len(self.listed) <= FEW else None
         else:
-            every = row_subsets(n, self.k) if comb(n, self.k) <= FEW else None
-            if every is not None and self.allowed.size:
-                pairs = combinations(every.T, 2)
-                every = every[np.all([self.allowed[first, second] for first, second in pairs], axis=0)]
+            every = self._every_set() if comb(n, self.k) <= FEW else None
         if every is None:
             return None
         codes = self._codes(every)

@@ -7,6 +7,7 @@ from numba import njit
 
 from kagscope.minors.det2 import KERNEL
 
+UNIFORM = 0.1  # to what is left of a length, over the mean: what spans little is met too, and weights stay bounded
 FLOOR = 4 * float(np.finfo(np.float64).eps)  # residuals over lengths below this are rounding, and are all drawn alike
 
 
@@ -32,16 +33,27 @@ def _take_away(R, lengths, whole, open_, a):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _below(lengths, open_, target):  # type: ignore[no-untyped-def]
-    """The open vector where the running total of lengths passes the target."""
+def _below(lengths, more, open_, target):  # type: ignore[no-untyped-def]
+    """The open vector where the running total of lengths, each of them and ``more``, passes the target."""
     passed, last = 0.0, -1
     for b in range(lengths.size):
         if open_[b] and lengths[b] > 0:
             last = b
-            passed += lengths[b]
+            passed += lengths[b] + more
             if passed > target:
                 break
     return last
+
+
+@njit(**KERNEL)
+def _total(lengths, more, open_):  # type: ignore[no-untyped-def]
+    """Of open vectors' lengths, and what each is added: ``more`` of their mean."""
+    total, count = 0.0, 0
+    for b in range(lengths.size):
+        if open_[b] and lengths[b] > 0:
+            total += lengths[b]
+            count += 1
+    return total * (1 + more), more * total / max(count, 1)
 
 
 @njit(**KERNEL)
@@ -68,7 +80,8 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
     """
     units, fan, k = columns.shape
     n = V.shape[0]
-    R, sizes, totals, open_, first = np.empty_like(V), np.empty((k, n)), np.empty(k), np.empty(n, np.bool_), lengths > 0
+    R, sizes, open_, first = np.empty_like(V), np.empty((k, n)), np.empty(n, np.bool_), lengths > 0
+    totals, more = np.empty(k), np.empty(k)
     if allowed.shape[0] > 0:
         _close(allowed, first, k - 1)
     for p in range(units):
@@ -79,18 +92,15 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
         found = True
         for step in range(k):
             size = sizes[step]
-            totals[step] = 0.0
-            for b in range(n):
-                if open_[b]:
-                    totals[step] += size[b]
+            totals[step], more[step] = _total(size, 0.0 if uniform else UNIFORM, open_)
             if totals[step] <= 0:
                 found = False
                 break
             if step == k - 1:
                 for f in range(fan):
-                    columns[p, f, step] = _below(size, open_, (u[p, step] + f) / fan * totals[step])
+                    columns[p, f, step] = _below(size, more[step], open_, (u[p, step] + f) / fan * totals[step])
                 break
-            a = _below(size, open_, u[p, step] * totals[step])
+            a = _below(size, more[step], open_, u[p, step] * totals[step])
             for f in range(fan):
                 columns[p, f, step] = a
             open_[a] = False
@@ -110,7 +120,8 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
                 else:
                     own = 0.0  # the chance that this column comes next over that among the set's own
                     for later in range(step, k):
-                        own += sizes[step, columns[p, f, later]]
+                        if sizes[step, columns[p, f, later]] > 0:
+                            own += sizes[step, columns[p, f, later]] + more[step]
                     weights[p, f] *= totals[step] / own
 
 
@@ -143,7 +154,8 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
     P, draws, before = u.shape
     m, k = J.shape[0], before + 1
     A, R, length, open_ = np.empty((m, k)), np.empty((m, k)), np.empty(m), np.empty(m, np.bool_)
-    size, chances, totals, drawn = np.empty(m), np.empty((before, m)), np.empty(before), np.empty(before, np.int64)
+    size, chances, drawn, ones = np.empty(m), np.empty((before, m)), np.empty(before, np.int64), np.ones(m)
+    totals, more = np.empty(before), np.empty(before)
     for p in range(P):
         for i in range(m):
             square = 0.0
@@ -158,15 +170,12 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
                     R[i, j] = A[i, j]
             volume = 1.0
             for step in range(before):
-                totals[step] = 0.0
-                for i in range(m):
-                    chances[step, i] = 1.0 if uniform else size[i]
-                    if open_[i]:
-                        totals[step] += chances[step, i]
+                chances[step] = ones if uniform else size
+                totals[step], more[step] = _total(chances[step], 0.0 if uniform else UNIFORM, open_)
                 if totals[step] <= 0:
                     volume = -1.0
                     break
-                a = _below(chances[step], open_, u[p, draw, step] * totals[step])
+                a = _below(chances[step], more[step], open_, u[p, draw, step] * totals[step])
                 drawn[step] = a
                 volume *= size[a]
                 open_[a] = False
@@ -179,8 +188,8 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
                 if open_[i] and volume >= 0:
                     weight = 1.0 / draws
                     for step in range(before):
-                        own = chances[step, i]
+                        own = chances[step, i] + more[step] if chances[step, i] > 0 else 0.0
                         for later in range(step, before):
-                            own += chances[step, drawn[later]]
+                            own += chances[step, drawn[later]] + more[step] if chances[step, drawn[later]] > 0 else 0.0
                         weight *= totals[step] / own
                     _add(volume * size[i], weight, sums[p], hist[p], edges)
