@@ -43,6 +43,13 @@ def outer_diagonal(h: Tensor, create_graph: bool = False) -> Outer | None:
     if h.grad_fn is None:
         return None
     start = GradientEdge(h.grad_fn, h.output_nr)
+    node, number, d = start.node, start.output_nr, torch.ones_like(h, requires_grad=False)
+    with torch.set_grad_enabled(create_graph):
+        while _is_elementwise(node) and len(node.next_functions) == 1 and node.next_functions[0][0] is not None:
+            d = node(d)  # type: ignore[operator]  # as the engine would, in a chain without the engine's own work
+            node, number = node.next_functions[0]  # type: ignore[assignment]
+    if not _is_elementwise(node):
+        return _outer(GradientEdge(node, number), d, h)
     frontier: dict[tuple[Any, int], GradientEdge] = {}
     open_edges, seen = [start], set()
     while open_edges:
@@ -64,9 +71,14 @@ def outer_diagonal(h: Tensor, create_graph: bool = False) -> Outer | None:
     found: tuple[Tensor | None, ...] = torch.autograd.grad(
         h, [edge], torch.ones_like(h), retain_graph=True, create_graph=create_graph, allow_unused=True
     )
-    if found[0] is None or found[0].shape != h.shape or found[0].is_complex():  # whose real part is no diagonal times a matrix
+    return _outer(edge, found[0], h)
+
+
+def _outer(edge: GradientEdge, d: Tensor | None, h: Tensor) -> Outer | None:
+    """With d where that is a diagonal of h's shape."""
+    if d is None or d.shape != h.shape or d.is_complex():  # whose real part is no diagonal times a matrix
         return None
-    return Outer(edge, found[0])
+    return Outer(edge, d)
 
 
 def weight_at(edge: GradientEdge, u: Tensor) -> Tensor | None:

@@ -22,6 +22,7 @@ from torch.utils import checkpoint
 from torch.utils.data import Dataset
 
 from kagscope.base.errors import InputError
+from kagscope.jacobians.plain import plain_parts
 from kagscope.jacobians.surroundings import surroundings_kept
 
 Undo = Callable[[], Any]
@@ -31,14 +32,22 @@ DEPTH = 2  # of objects within objects that are put back; those of an experiment
 
 
 @contextlib.contextmanager
-def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
+def untouched(model: nn.Module, mode: str = "eval", *, passes_only: bool = False) -> Iterator[bool]:
     """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode, its backward hooks silent.
 
-    On leaving all is as before (:func:`kept`).
+    On leaving all is as before (:func:`kept`). With ``passes_only`` there are only passes and derivatives inside: in eval mode
+    a model whose passes change nothing (:func:`~kagscope.jacobians.plain.plain_parts`) then needs its modes put back alone.
+
+    Yields:
+        Whether that was so.
 
     Raises:
         InputError: a model whose mode cannot be set, such as an exported program.
     """
+    if passes_only and mode == "eval" and (parts := plain_parts(model)) is not None:
+        with torch.inference_mode(False), _evaluating(parts):
+            yield True
+        return
     with torch.inference_mode(False), kept(model):
         try:
             model.train(mode == "train")
@@ -49,7 +58,20 @@ def untouched(model: nn.Module, mode: str = "eval") -> Iterator[None]:
                 "of an exported program give the Python module it was made from"
             ) from error
         with _no_backward_hooks(model):
-            yield
+            yield False
+
+
+@contextlib.contextmanager
+def _evaluating(parts: list[nn.Module]) -> Iterator[None]:
+    """Plain modules in eval mode, for which nothing else need be set."""
+    modes = [(vars(module), module.training) for module in parts]
+    for attributes, _ in modes:
+        attributes["training"] = False
+    try:
+        yield
+    finally:
+        for attributes, training in modes:
+            attributes["training"] = training
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from kagscope.base.progress import Tell, silent
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import LayerJacobians
-from kagscope.jacobians.forward import unwrap
+from kagscope.jacobians.forward import positional, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import ACTIVATIONS, ELEMENTWISE, Call, find_layers, see_calls
 from kagscope.jacobians.looks import LOOK_AT, check_devices, check_model, model_errors, verify
@@ -64,7 +64,7 @@ def observe(
     """
     check_model(model)
     model = unwrap(model)
-    given = as_inputs(inputs, spec.points, model).with_respect_to(spec.wrt, model)
+    given = as_inputs(inputs, spec.points, model).with_respect_to(spec.wrt, positional(model))
     if spec.layer_map == "input":
         given = replace(given, wrt=given.place_of_variable())  # settled here, where it is known how many points there are
     labels = given.labels if labels is None else as_labels(labels, given.count)

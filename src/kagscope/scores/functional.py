@@ -62,10 +62,11 @@ def log_participation_ratio(
 def log_pr_of(task: Task) -> Tensor:
     """What :func:`log_participation_ratio` gives, of a task."""
     s1, s2, _ = task.sums
+    if float(torch.minimum(s1, s2).detach().min()) > 0:
+        return task.answer(torch.log(torch.sqrt(s2) / s1))
     some = (s1 > 0) & (s2 > 0)
-    if not some.all():
-        s1, s2 = torch.where(some, s1, 1.0), torch.where(some, s2, 1.0)
-    return task.answer(0.5 * torch.log(s2) - torch.log(s1), some)
+    s1, s2 = torch.where(some, s1, 1.0), torch.where(some, s2, 1.0)
+    return task.answer(torch.log(torch.sqrt(s2) / s1), some)
 
 
 def effective_minors(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,14 +16,15 @@ def scaled(values: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         return values.double(), values.new_zeros(
             [1 if i - values.ndim in dims else size for i, size in enumerate(values.shape)]
         ).long()
-    exponents = powers_above(values.detach().abs().amax(dims, keepdim=True))
+    exponents = torch.frexp(values.detach().abs().amax(dims, keepdim=True).double())[1].long()
     return times(values, -exponents), exponents
 
 
-def powers_above(sizes: Tensor) -> Tensor:
-    """int64 exponents of the powers of two next above these sizes; 1 where they are 0."""
-    sizes = sizes.double()
-    return torch.frexp(torch.where(sizes > 0, sizes, 1.0))[1].long()
+def over(values: Tensor, tops: Sequence[int]) -> Tensor:
+    """Each of values (B, …), or all of them, in float64 over a power of two."""
+    if not any(tops):
+        return values.double()
+    return times(values, -torch.tensor(tops, device=values.device).reshape(-1, *[1] * (values.ndim - 1)))
 
 
 def times(values: Tensor, exponents: Tensor) -> Tensor:

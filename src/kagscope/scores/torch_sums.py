@@ -20,11 +20,12 @@ from kagscope.minors.haar import NEARLY_PARALLEL, haar_constant
 from kagscope.minors.subsets import cached_subsets, pairs_of
 from kagscope.scores.far_sums import ROUNDED, Far, Pairs, are_powers_of_two, root
 from kagscope.scores.pair_areas import pair_areas_of
-from kagscope.scores.powers import powers_above, scaled, times
+from kagscope.scores.powers import over, scaled, times
 from kagscope.scores.row_sums import RowPairs, Rows, careful_squares, every_pair
 
 ORDERS = (1, 2)
-LEAST = 2.0**-800  # of S2 of matrices whose largest entry is about 1: below, sums are found on scales of their own
+LEAST = 2.0**-800  # of S2 of matrices over their powers of two: below, sums are found on scales of their own
+NEAR_ONE = 2.0**-32  # no power of two is taken out of matrices whose largest entry is between this and its inverse
 SHOWS = 1e-7  # areas over the products of lengths of such pairs, below which their sum has less than eight digits
 
 
@@ -39,8 +40,8 @@ class Task:
         k: 1 or 2.
         pairs: which column pairs count; None for all.
         batched: whether the answer is (B,).
-        tops: (B, 1, 1) int64, powers of two to take out of ``kept``.
-        factor_tops: (B, 1) int64, powers of two to take out of ``factors``; 0 where there are none.
+        tops: powers of two to take out of each of ``kept``.
+        factor_tops: powers of two to take out of each of ``factors``; a 0 where there are none.
         rows: the row pairs of which S1 is estimated; None for all.
     """
 
@@ -50,24 +51,24 @@ class Task:
     k: int
     pairs: Pairs | None
     batched: bool
-    tops: Tensor
-    factor_tops: Tensor
+    tops: Sequence[int]
+    factor_tops: Sequence[int] = (0,)
     rows: Rows | None = None
 
     @cached_property
     def matrices(self) -> Tensor:
         """``kept`` in float64, over powers of two."""
-        return times(self.kept, -self.tops)
+        return over(self.kept, self.tops)
 
     @cached_property
     def d(self) -> Tensor | None:
         """``factors`` in float64, over powers of two."""
-        return None if self.factors is None else times(self.factors, -self.factor_tops)
+        return None if self.factors is None else over(self.factors, self.factor_tops)
 
     @cached_property
     def exponents(self) -> Tensor:
         """(B,) int64, the power of two taken out of each diag(d) W or J."""
-        return self.tops[:, 0, 0] + self.factor_tops[:, 0]
+        return torch.from_numpy(np.add(self.tops, self.factor_tops, dtype=np.int64)).to(self.given.device)
 
     @cached_property
     def row_pairs(self) -> list[RowPairs]:
@@ -76,9 +77,10 @@ class Task:
         by_rows = self.d is not None or self.kept.shape[1] <= self.kept.shape[2]
         return [RowPairs(one if by_rows else one.mT, self.d) for one in each]
 
-    def answer(self, values: Tensor, defined: Tensor) -> Tensor:
-        """The values in the shape and dtype that were given; NaN where undefined."""
-        found = (values if bool(defined.all()) else torch.where(defined, values, math.nan)).to(self.given.dtype)
+    def answer(self, values: Tensor, defined: Tensor | None = None) -> Tensor:
+        """The values in the shape and dtype that were given; NaN where undefined, nowhere by default."""
+        found = values if defined is None else torch.where(defined, values, math.nan)
+        found = found.to(self.given.dtype)
         return found if self.batched else found[0]
 
     def with_rows(self, rows: Rows) -> Task:
@@ -95,12 +97,14 @@ class Task:
         """
         s1, s2 = self._near_sums
         lost = self._lost(s2.detach())
+        if lost is None and float(s2.detach().min()) >= LEAST:
+            return s1, s2, self.exponents
         low = s2.detach() < LEAST
         if lost is not None:
             s1, s2, low = torch.where(lost, 0.0, s1), torch.where(lost, 0.0, s2), low & ~lost
-        if not low.any():
-            return s1, s2, self.exponents
         low = torch.nonzero(low)[:, 0]
+        if not len(low):
+            return s1, s2, self.exponents
         a, b, c = (torch.stack(part) for part in zip(*(self._far.sums(int(one)) for one in low), strict=True))
         return s1.index_put((low,), a), s2.index_put((low,), b), self.exponents.index_put((low,), c)
 
@@ -230,19 +234,26 @@ def task(
     else:
         listed_pairs = pairs_of(cached_subsets((one,), layout, 2))
         pairs = Pairs(*(torch.from_numpy(np.ascontiguousarray(side, dtype=np.int64)).to(J.device) for side in listed_pairs))
-    tops = powers_above(largest if kept is J or not kept.numel() else kept.detach().abs().amax((-2, -1)))[..., None, None]
+    if kept is not J and kept.numel():
+        largest = kept.detach().abs().amax((-2, -1)).reshape(-1).tolist()
+    tops = [_top(one) for one in largest]
     batched = J.ndim == 3
     if not batched:
-        kept, tops = kept[None], tops[None]
+        kept = kept[None]
     if d is None:
-        return Task(J, kept, None, k, pairs, batched, tops, tops.new_zeros((1, 1)))
+        return Task(J, kept, None, k, pairs, batched, tops)
     sizes = _check(d, "d", (1, 2))
     if d.shape[-1] != m:
         raise InputError(f"d has shape {tuple(d.shape)}, expected ({m},) or (B, {m}): one factor for each row of W")
-    return Task(J, kept, torch.atleast_2d(d), k, pairs, d.ndim == 2, tops, powers_above(torch.atleast_1d(sizes))[:, None])
+    return Task(J, kept, torch.atleast_2d(d), k, pairs, d.ndim == 2, tops, [_top(one) for one in sizes])
 
 
-def _check(value: Any, name: str, ranks: tuple[int, ...]) -> Tensor:
+def _top(size: float) -> int:
+    """The power of two to take out of numbers up to ``size``: none where sums of fourth powers are well within the range."""
+    return 0 if NEAR_ONE < size < 1 / NEAR_ONE else math.frexp(size)[1]
+
+
+def _check(value: Any, name: str, ranks: tuple[int, ...]) -> list[float]:
     """The largest |entry| of each matrix, or of each vector where there may be some."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         given = f"has dtype {value.dtype}" if isinstance(value, Tensor) else f"is {type(value).__name__}"
@@ -250,7 +261,7 @@ def _check(value: Any, name: str, ranks: tuple[int, ...]) -> Tensor:
     if value.ndim not in ranks or value.numel() == 0:
         expected = {2: "(m, n)", 3: "(B, m, n)", 1: "(m,)"} if ranks != (1, 2) else {1: "(m,)", 2: "(B, m)"}
         raise InputError(f"{name} has shape {tuple(value.shape)}, expected {' or '.join(expected[rank] for rank in ranks)}")
-    largest = value.detach().abs().amax((-1,) if min(ranks) == 1 else (-2, -1))
-    if not math.isfinite(largest.amax()):
+    largest: list[float] = value.detach().abs().amax((-1,) if min(ranks) == 1 else (-2, -1)).reshape(-1).tolist()
+    if not all(map(math.isfinite, largest)):
         raise InputError(f"{name} holds entries that are NaN or infinite; minors need finite ones")
     return largest

@@ -16,7 +16,7 @@ from kagscope.base.messages import close_names
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.jacobians import structure
 from kagscope.jacobians.compute import LayerJacobians
-from kagscope.jacobians.forward import count_required, unwrap
+from kagscope.jacobians.forward import count_required, positional, unwrap
 from kagscope.jacobians.inputs import Inputs, from_batch
 from kagscope.jacobians.layers import Call, Layers, find_layers, see_calls
 from kagscope.jacobians.looks import LOOK_AT, check_model, model_errors, short, verify
@@ -135,7 +135,7 @@ class GeometryPenalty:
         self.model, self.score, self.weight, self.points, self.k = unwrap(model), score, float(weight), points, k
         self.where = {"image_shape": image_shape, "positions": positions, "groups": groups}
         self.layer_map, self.rows, self.wrt = layer_map, rows, wrt
-        self._fed = max(1, count_required(self.model))
+        self._fed, self._fed_to = max(1, count_required(self.model)), positional(self.model)
         self.paths, self._exact = find_layers(self.model, layers)
         self._layers: list[Call] = []  # known after the first call
         self.costs: dict[str, Cost] = {}
@@ -159,12 +159,13 @@ class GeometryPenalty:
             self._calls += 1
             if (self._calls - 1) % self.every:
                 return torch.zeros((), device=next(iter(inputs.tensors().values())).device)
-            inputs = inputs.take(slice(0, self.points)).for_model(self.model).with_respect_to(self.wrt, self.model)
+            inputs = inputs.take(slice(0, self.points)).for_model(self.model).with_respect_to(self.wrt, self._fed_to)
             self._layers = self._layers or self._look(inputs)
-            with untouched(self.model):
-                _spare_buffers(self.model)
-                terms = [self._of_layer(call, inputs) for call in self._layers]
-            term = self.weight * self.every * torch.stack(terms).mean()
+            with untouched(self.model, passes_only=True) as plain:
+                if not plain:
+                    _spare_buffers(self.model)
+                terms = [self._of_layer(call, inputs, plain) for call in self._layers]
+            term = self.weight * self.every * (terms[0] if len(terms) == 1 else torch.stack(terms).mean())
         return term if keep else term.detach()
 
     def __repr__(self) -> str:
@@ -201,10 +202,10 @@ class GeometryPenalty:
                 return str(error)
         return ""
 
-    def _of_layer(self, call: Call, inputs: Inputs) -> Tensor:
+    def _of_layer(self, call: Call, inputs: Inputs, plain: bool) -> Tensor:
         """Mean log score of a layer over the points where it is defined; 0 where it is nowhere."""
         with _named(call.name):
-            u, h = self._pass(call, inputs)
+            u, h = self._pass(call, inputs, plain)
             tokens = torch.randint(h.shape[1], (len(h),), generator=self._generator).to(h.device) if call.tokens else None
             sources = tokens if h.ndim == u.ndim == 3 and h.shape[1] == u.shape[1] else None
             outer = structure.outer_diagonal(h, create_graph=True)
@@ -224,10 +225,13 @@ class GeometryPenalty:
             if call.name not in self.costs:
                 self._check_columns(tasks[0])
                 self.costs[call.name] = cost_of(tasks[0], len(h), sorts=self.k == 2 and self.score not in OF_ENTRIES)
-            values = torch.cat([torch.atleast_1d(SCORES[self.score](task)) for task in tasks])
-        defined = values.isfinite() if told is None else values.isfinite() & told
-        count = int(defined.sum())
-        mean = values.mean() if count == len(values) else torch.where(defined, values, 0.0).sum() / max(count, 1)
+            found = [SCORES[self.score](task) for task in tasks]
+            values = found[0] if len(found) == 1 else torch.cat([torch.atleast_1d(one) for one in found])
+        mean, count = values.mean(), len(values)
+        if told is not None or not math.isfinite(mean.detach()):
+            defined = values.isfinite() if told is None else values.isfinite() & told
+            count = int(defined.sum())
+            mean = torch.where(defined, values, 0.0).sum() / max(count, 1)
         self.values[call.name] = float(mean.detach()) if count else math.nan
         return mean
 
@@ -239,8 +243,11 @@ class GeometryPenalty:
                 "nothing to steer; choose a wider selection"
             )
 
-    def _pass(self, call: Call, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """The variable and the layer's output, with the graph between them and to the parameters."""
+    def _pass(self, call: Call, inputs: Inputs, plain: bool) -> tuple[Tensor, Tensor]:
+        """The variable and the layer's output, with the graph between them and to the parameters.
+
+        A ``plain`` model hooks no gradients.
+        """
         seen: dict[str, Tensor] = {}
         if self.layer_map == "input":
             place = inputs.place_of_variable()
@@ -262,7 +269,7 @@ class GeometryPenalty:
         with (
             model_errors(inputs),
             intercept(module, call.index, on_input=on_input if self.layer_map == "block" else None, on_output=on_output),
-            NoHooks(),
+            contextlib.nullcontext() if plain else NoHooks(),
             contextlib.suppress(Stop),
         ):
             self.model(*inputs.args, **inputs.kwargs)
@@ -284,7 +291,7 @@ class GeometryPenalty:
 
 def _full_rank(J: Tensor, k: int) -> Tensor:
     """(B,) whether the k-minors of computed Jacobians (B, m, n) are more than rounding noise (MATH.md section 3)."""
-    if not bool(J.isfinite().all()):
+    if not math.isfinite(J.abs().amax()):
         return torch.ones(len(J), dtype=torch.bool, device=J.device)
     ranks = numerical_ranks(J.double().cpu().numpy(), torch.finfo(J.dtype).eps / 2, k)
     return torch.from_numpy(ranks >= k).to(J.device)

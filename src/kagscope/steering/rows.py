@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -47,12 +48,18 @@ def _at_tokens(v: Tensor, shape: torch.Size, tokens: Tensor) -> Tensor:
 
 def pulled_back(h: Any, u: Tensor, cotangents: Tensor, sources: Tensor | None) -> Tensor:
     """(passes, P, n) cotangents pulled back to each point's variable (or one token of it), differentiable again."""
-    try:
-        (g,) = torch.autograd.grad([h], [u], cotangents, create_graph=True, is_grads_batched=True, allow_unused=True)
+
+    def pull(cotangent: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad([h], [u], cotangent, create_graph=True, allow_unused=True)
+        if found is None:
+            raise InputError("its output does not depend differentiably on the variable, so that it has no Jacobian")
+        return found
+
+    try:  # not is_grads_batched, which knows fewer operations, and takes the others (gelu, tanh) one cotangent after the other
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*batching rule.*")  # slower, not wrong
+            g = torch.func.vmap(pull)(cotangents)
     except (RuntimeError, NotImplementedError):  # an operation that vmap cannot take
-        found = [torch.autograd.grad([h], [u], one, create_graph=True, allow_unused=True)[0] for one in cotangents]
-        g = None if found[0] is None else torch.stack(found)
-    if g is None:
-        raise InputError("its output does not depend differentiably on the variable, so that it has no Jacobian")
+        g = torch.stack([pull(one) for one in cotangents])
     g = g if sources is None else g[:, torch.arange(len(sources)), sources]
     return g.flatten(2)

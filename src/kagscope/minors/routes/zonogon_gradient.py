@@ -26,8 +26,32 @@ from kagscope.minors.routes.zonogon import (
 from kagscope.minors.scaling import times_power_of_two
 from kagscope.minors.threads import even_parts, run_parts
 
-ALIKE = 2.0**8  # rows whose lengths differ by less are sorted as they are
+ALIKE = 2.0**8  # rows whose lengths differ by less are sorted as they are,
+MODERATE = 2.0**64  # if these are between this and its inverse
 MAX_PARTS = 16  # each has its own sum of derivatives, so that their order never depends on the threads
+
+
+@njit(fastmath={"reassoc"}, **KERNEL)
+def _survey(X, filled, norms, coarse):  # type: ignore[no-untyped-def]
+    """Which columns are not zero, the 1-norms of the rows, and X in single precision.
+
+    The least norm that is not 0, and the largest.
+    """
+    shortest, longest = math.inf, 0.0
+    for a in range(X.shape[1]):
+        filled[a] = False
+    for i in range(X.shape[0]):
+        total = 0.0
+        for a in range(X.shape[1]):
+            total += abs(X[i, a])
+        for a in range(X.shape[1]):
+            filled[a] |= X[i, a] != 0
+        for a in range(X.shape[1]):
+            coarse[i, a] = X[i, a]
+        norms[i] = total
+        shortest = min(shortest, total if total > 0 else math.inf)
+        longest = max(longest, total)
+    return shortest, longest
 
 
 @njit(**KERNEL)
@@ -41,16 +65,24 @@ def _gather(x, y, keys, mask, u, v, flips, order):  # type: ignore[no-untyped-de
 
 
 @njit(**KERNEL)
+def _not_left_of(u, v, p, q):  # type: ignore[no-untyped-def]
+    """How many vectors (p, q) do not lie to the left of (u, v)."""
+    found = 0
+    for k in range(u.size):
+        found += u[k] * q[k] - p[k] * v[k] <= 0
+    return found
+
+
+@njit(**KERNEL)
 def _put_right(u, v, flips, order):  # type: ignore[no-untyped-def]
     """Insertion sort by exact slopes where neighbours are out of order; whether any two neighbours are parallel."""
     n = u.size
     ties = 0
+    if _not_left_of(u[:-1], v[:-1], u[1:], v[1:]) == 0:  # slices, since an index k - 1 would be looked at for its sign
+        return False
     for start in range(1, n, 64):
         stop = min(start + 64, n)
-        wrong = 0
-        for k in range(start, stop):
-            wrong += u[k - 1] * v[k] - u[k] * v[k - 1] <= 0
-        if wrong > 0:
+        if _not_left_of(u[start - 1 : stop - 1], v[start - 1 : stop - 1], u[start:stop], v[start:stop]) > 0:
             for k in range(start, stop):
                 p, q, f, a = u[k], v[k], flips[k], order[k]
                 some = p != 0 or q != 0
@@ -130,18 +162,19 @@ class _Rows:
 
     def __init__(self, J: FloatArray) -> None:
         rows = np.ascontiguousarray(J, dtype=np.float64)
-        keep = rows.any(axis=0)
+        keep, self.norms = np.empty(rows.shape[1], dtype=np.bool_), np.empty(len(rows))
+        self.coarse = np.empty(rows.shape, dtype=np.float32)
+        shortest, longest = _survey(rows, keep, self.norms, self.coarse)
         self.keep = np.flatnonzero(keep) if not keep.all() else slice(None)
-        self.rows = np.ascontiguousarray(rows[:, self.keep])
-        self.norms = np.abs(self.rows).sum(axis=1)
-        some = self.norms[self.norms > 0]
         self.exponents = np.zeros(len(rows), dtype=np.int64)
-        if some.size and not 1 / ALIKE < some.min() / self.rows.shape[1] <= some.max() / self.rows.shape[1] < ALIKE:
+        self.rows = rows
+        if not keep.all():
+            self.rows, self.coarse = np.ascontiguousarray(rows[:, keep]), np.ascontiguousarray(self.coarse[:, keep])
+        if longest > 0 and not 1 / MODERATE < longest / ALIKE < shortest <= longest < MODERATE:
             self.rows, self.exponents = balanced_rows(self.rows)
-            self.norms = np.abs(self.rows).sum(axis=1)
+            self.norms, self.coarse = np.abs(self.rows).sum(axis=1), self.rows.astype(np.float32)
         self.n = self.rows.shape[1]
         self.bits = index_bits(max(self.n, 1))
-        self.coarse = self.rows.astype(np.float32)
 
     def slopes(self, first: IndexArray, second: IndexArray) -> tuple[FloatArray, FloatArray]:
         """(P, 2, n) derivatives and (P,) areas of the scaled rows."""
