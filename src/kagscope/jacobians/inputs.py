@@ -44,17 +44,17 @@ class Inputs:
 
     def take(self, points: slice | Sequence[int] | np.ndarray) -> Inputs:
         """These inputs at some of the points; tensors whose first dimension is not that of the points stay as they are."""
-        chosen = np.arange(self.count)[points]
+        plain = isinstance(points, slice) and (points.step is None or points.step > 0)  # others are nothing to torch
+        chosen: Any = points if plain else np.arange(self.count)[points]
+        count = len(range(self.count)[points]) if isinstance(points, slice) else len(chosen)
 
         def one(value: Tensor) -> Tensor:
             if value.ndim and len(value) == self.count:
                 return value[points].clone() if plain else value[torch.from_numpy(chosen).to(value.device)]
             return value
 
-        plain = isinstance(points, slice) and (points.step is None or points.step > 0)  # others are nothing to torch
-
         labels = None if self.labels is None else self.labels[chosen]
-        return self._map(one)._but(count=len(chosen), labels=labels)
+        return self._map(one)._but(count=count, labels=labels)
 
     def clone(self) -> Inputs:
         """These inputs with copies of all tensors, through which gradients flow."""
@@ -74,7 +74,8 @@ class Inputs:
 
     def for_model(self, model: nn.Module) -> Inputs:
         """These inputs in the dtype of a model's floating parameters, or in their own where it has none or several; detached."""
-        dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+        held = [parameter for module in model.modules() for parameter in module._parameters.values()]
+        dtypes = {parameter.dtype for parameter in held if parameter is not None and parameter.is_floating_point()}
         return self.cast(dtypes.pop() if len(dtypes) == 1 else None)
 
     def as_one_point(self) -> Inputs:

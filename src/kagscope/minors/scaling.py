@@ -15,6 +15,7 @@ FloatArray = NDArray[np.float64]
 
 
 MIXED = 200  # bits between k times the largest entry and the largest k-minor: beyond, its fourth power would leave the range
+ONE_FACTOR = 1000  # bits: 2 to the power of more may leave the range where a product with it would not
 MOST_BITS = 1020  # of an entry that is normalised: more would leave the range
 
 
@@ -79,9 +80,11 @@ def _differences(A: NDArray[np.longdouble], rows: NDArray[np.intp], lost: NDArra
 
 
 def times_power_of_two(values: FloatArray, exponent: NDArray[np.int64]) -> FloatArray:
-    """values 2^exponent as two products, several times faster than ``ldexp``; the exponent broadcasts, between -2000 and 2000."""
-    half = exponent // 2  # 2^exponent alone may overflow
+    """values 2^exponent by products, several times faster than ``ldexp``; the exponent broadcasts, between -2000 and 2000."""
     with np.errstate(under="ignore"):
+        if np.abs(exponent).max(initial=0) <= ONE_FACTOR:
+            return values * np.ldexp(1.0, exponent)
+        half = exponent // 2
         return values * np.ldexp(1.0, half) * np.ldexp(1.0, exponent - half)
 
 

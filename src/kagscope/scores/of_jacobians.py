@@ -260,7 +260,7 @@ def numerical_ranks(J: Float64[np.ndarray, "batch m n"], roundoff: float, at_mos
     rule of thumb, not a bound (MATH.md 3). Minors of a higher order than this are rounding noise.
     """
     lengths = np.abs(J).max(axis=2)
-    scaled = np.ldexp(J, -np.frexp(lengths)[1][..., None])
+    scaled = times_power_of_two(J, -np.frexp(lengths)[1].astype(np.int64)[..., None])
     wide = scaled if J.shape[1] <= J.shape[2] else scaled.swapaxes(1, 2)
     squares = np.linalg.eigvalsh(wide @ wide.swapaxes(1, 2))[:, ::-1][:, :at_most]
     tolerance = max(J.shape[1:]) * roundoff
