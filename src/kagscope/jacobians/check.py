@@ -94,11 +94,17 @@ def _at(h: Tensor, w: np.ndarray, points: list[int], tokens: list[int], frame: F
 
 def pull(h: Any, u: Tensor, v: Tensor, *, batched: bool = False) -> Tensor:
     """v^T dh/du; zeros where the output does not depend on the variable. With ``batched``, of several v at once."""
-    g: Tensor | None
+
+    def one(cotangent: Tensor) -> Tensor:
+        (g,) = torch.autograd.grad(h, [u], cotangent, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(u) if g is None else g
+
+    if not batched:
+        return one(v)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*batching rule.*")  # slower, not wrong
-        (g,) = torch.autograd.grad(h, [u], v, retain_graph=True, allow_unused=True, is_grads_batched=batched)
-    return torch.zeros((len(v), *u.shape) if batched else u.shape, dtype=u.dtype, device=u.device) if g is None else g
+        pulled: Tensor = torch.func.vmap(one)(v)  # is_grads_batched knows fewer operations, and goes through others one by one
+    return pulled
 
 
 def confirm(J: np.ndarray, function: Function, u: Tensor, frame: Frame) -> bool:
