@@ -156,7 +156,7 @@ def nearly_of_rank_two(rng: np.random.Generator, rows: int, columns: int) -> np.
         (repeated(np.random.default_rng([0, 11]), 6, 64), 2, kag.All(), 20),
         (repeated(np.random.default_rng([0, 11]), 2, 16), 3, kag.All(), 50),  # 0.49 instead of 0.57: a mean of ratios
         (nearly_of_rank_two(np.random.default_rng([0, 11]), 12, 120), 2, kag.Ball(60), 50),
-        (nearly_of_rank_two(np.random.default_rng([0, 11]), 8, 24), 3, kag.Ball(9), 0),
+        (nearly_of_rank_two(np.random.default_rng([0, 11]), 8, 24), 3, kag.Ball(9), 40),
         (np.random.default_rng([1, 11]).normal(size=(24, 64)), 2, kag.All(), 50),
         (np.random.default_rng([0, 11]).standard_cauchy(size=(24, 64)), 2, kag.All(), 50),
     ],
@@ -249,7 +249,7 @@ def measured(rows: int, columns: int, **options: Any) -> pd.DataFrame:
 
 
 def test_table_of_sampled_triples_says_so() -> None:
-    rows = measured(10, 260, k=3, scores=["rr_pr", "near_zero", "kl_init"])
+    rows = measured(10, 260, k=3, scores=["rr_pr", "near_zero", "kl_init"], seed=1)
     flags = rows["exact"].reindex(["rr_pr", "near_zero", "kl_init"]).tolist()
     assert flags == [True, False, False]  # S1 of triples is in closed form
     assert rows.loc["rr_pr", "stderr"] == 0

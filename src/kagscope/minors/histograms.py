@@ -17,7 +17,7 @@ class Histogram(NamedTuple):
     Attributes:
         first: index j of the first bin; (B,) for a batch.
         counts: (bins,) or (B, bins); whole numbers, or estimates where the moments were sampled.
-        zeros: minors that are exactly zero; (B,) for a batch.
+        zeros: minors that are exactly zero, and those below 2^-1022 of the k-th power of the largest entry; (B,) for a batch.
     """
 
     first: Any

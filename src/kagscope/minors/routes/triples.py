@@ -31,7 +31,9 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MOST_VOLUMES = 3e8  # column triples whose volumes are found
-UNITS, COUNTED = 2, 6  # draws of each cell and replicate to begin with; where minors are counted, a third of them uniformly
+UNITS = 2  # draws of each cell and replicate to begin with
+COUNTED = 16  # where minors are counted too, by the third that is uniform, up to so many looked at
+MOST_COUNTED = 2.0**23
 MOST_STEPS = 2.0**28  # minors looked at, of one matrix
 CARRIED = 32.0  # draws that carry the variance of a sum: with fewer, its error is not known
 CANCELS = 1e-5  # a sum of squared volumes below this share of its terms has lost too many digits
@@ -154,7 +156,9 @@ class _Sample:
         members = volumes.cells.members
         histogram = any("histogram" in task.wanted for task in self.tasks)
         seed = [self.tasks[0].seed, 3]
-        units = np.where(volumes.counts > 0, COUNTED if histogram else UNITS, 0)
+        there = volumes.counts > 0
+        enough = MOST_COUNTED / (volumes.work_of_draw * REPLICATES * max(there.sum(), 1)) if histogram else UNITS
+        units = np.where(there, max(UNITS, min(COUNTED, int(enough))), 0)
         self.s2_exact = bool((volumes.sums[:, 2] >= CANCELS * volumes.sums[:, 4]).all())
         drawn: Draws | None = None
         while units.any():
