@@ -22,7 +22,7 @@ from kagscope.data.variants import degrade
 from kagscope.measuring import layer_minors, scoring
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.measure import ALONG, MAIN, Measurements
-from kagscope.studies.networks import Measuring
+from kagscope.studies.networks import Measuring, inputs_of, network
 from kagscope.studies.runs import Job
 from kagscope.studies.study import run_study
 from kagscope.training import TrainedNetwork, train
@@ -102,7 +102,7 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) 
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("computed though nobody asked")
 
-    for name in ("haar_mean_s1", "row_means", "window_moments", "spectrum"):
+    for name in ("haar_means", "drawn_haar_means", "row_means", "window_moments", "spectrum"):
         monkeypatch.setattr(scoring, name, never)
     real, looked = kag.minor_moments, []
 
@@ -137,6 +137,27 @@ def test_selections_and_layers() -> None:
     maps = table(job(selections=["all"], scores=["pr"], k=[2], window_map=3))
     assert maps["selection"].str.startswith("window(").any()
     assert not table(job(window_map=0))["selection"].str.startswith("window(").any()
+
+
+@pytest.mark.parametrize("layer_map", ["block", "output"])
+def test_other_maps_have_each_row_once_and_as_measure_has_it(layer_map: str) -> None:
+    one = job(layer_map=layer_map)
+    rows = table(one)
+    assert not rows.duplicated(KEY).any()
+    trained = net(one.run.steps)
+    nets = {step: network(one.run, trained.checkpoints[step]) for step in (0, trained.steps[-1])}
+    for step, measured in nets.items():
+        report = kag.measure(
+            measured, inputs_of(DATA), spec=one.what.specs[MAIN], baseline=nets[0], labels=DATA.test_labels, progress=False
+        )
+        expected = report.table.assign(step=step).astype({"layer": str, "selection": str, "score": str})
+        found = rows[(rows["step"] == step) & rows["score"].isin(set(expected["score"]))]
+        pd.testing.assert_frame_equal(asked(found), asked(expected), check_index_type=False, check_dtype=False)
+    whole = {"prune_change", "prune_change_exact"}
+    assert set(rows["score"]) >= whole | {"unfelt_units", "unfelt_share"}
+    if layer_map == "output":  # what is constant does not depend on the map that is measured
+        one_by_name, other = (part[part["score"].isin(whole)].set_index("score")["value"] for part in (rows, every()))
+        pd.testing.assert_series_equal(one_by_name, other)
 
 
 def ids(what: Measurements) -> dict[str, str]:

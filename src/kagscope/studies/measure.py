@@ -206,7 +206,7 @@ class Measure(SpecValues):
             if along["k"]:
                 specs[ALONG] = main.with_(**along)
         unfelt = [name for name in OUTPUT_SCORES if main.wants(name)]
-        if unfelt:
+        if unfelt and main.layer_map != "output":  # which measures them itself
             specs[OUTPUT] = main.with_(layer_map="output", scores=unfelt, k=(1,), selections=None, window_map=0, image_shape=None)
         return Measurements(specs, self.robustness)
 

@@ -93,8 +93,9 @@ class Measuring:
         """Rows of the change that pruning makes, of those scores that are asked for."""
         if not spec.wants("prune_change", "prune_change_exact"):
             return pd.DataFrame()
-        if any(one.row_norms is None or one.drawn for one in state.measured.values()):  # no other score asked for them all
-            few = spec.with_(scores=["constant_units"], k=1, max_rows=None)
+        of_output = spec.layer_map == "output"  # whose rows are the net's outputs, not the layer's units
+        if of_output or any(one.row_norms is None or one.drawn for one in state.measured.values()):  # or not all were asked for
+            few = spec.with_(scores=["constant_units"], k=1, max_rows=None, layer_map="input" if of_output else spec.layer_map)
             state, initial = self._observe(run, net, net.steps[-1], few), self._at_initialisation(run, net, few)
         norms = {layer: one.row_norms for layer, one in state.measured.items() if one.row_norms is not None}
         model = network(run, net.final)
