@@ -523,6 +523,39 @@ def test_hooks_on_gradients_change_no_number(wide: int) -> None:
     assert {"full", "pre", "tensor"} <= set(loud.heard)
 
 
+class Packs(nn.Module):
+    """Keeps what it needs on the way back in eight bits, as libraries that save memory do."""
+
+    def __init__(self, inside: bool) -> None:
+        super().__init__()
+        self.inside, self.layer, self.act, self.head = inside, nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        with packed() if self.inside else contextlib.nullcontext():
+            return self.head(self.act(self.layer(x)))
+
+
+def packed() -> contextlib.AbstractContextManager[None]:
+    return torch.autograd.graph.saved_tensors_hooks(lambda t: (t.dtype, (t * 8).to(torch.int8)), lambda p: p[1].to(p[0]) / 8)
+
+
+@pytest.mark.parametrize("layer_map", ["input", "block", "output"])
+def test_hooks_on_saved_tensors_change_no_number(layer_map: str) -> None:
+    x, model = zoo.numbers(3, 5), zoo.seeded(lambda: Packs(False))
+    plain = kag.measure(model, x, layers=["act", "head"], layer_map=layer_map)
+    inside = kag.measure(zoo.seeded(lambda: Packs(True)), x, layers=["act", "head"], layer_map=layer_map)
+    grad = torch.autograd.functional.jacobian(zoo.seeded(lambda: Packs(True)), x)
+    with packed():
+        outside = kag.measure(model, x, layers=["act", "head"], layer_map=layer_map)
+        again = torch.autograd.functional.jacobian(model, x)
+    for report in (inside, outside):
+        pd.testing.assert_frame_equal(report.table, plain.table)
+        assert report.findings == plain.findings
+    assert torch.equal(grad, again), "the hooks are there again"
+    with torch.autograd.graph.disable_saved_tensors_hooks("no"):
+        pd.testing.assert_frame_equal(kag.measure(model, x, layers=["act", "head"], layer_map=layer_map).table, plain.table)
+
+
 def test_a_pass_begins_with_the_same_weights_whatever_the_pass_before_wrote() -> None:
     class Decays(nn.Module):
         def __init__(self) -> None:

@@ -45,7 +45,7 @@ def untouched(model: nn.Module, mode: str = "eval", *, passes_only: bool = False
         InputError: a model whose mode cannot be set, such as an exported program.
     """
     if passes_only and mode == "eval" and (parts := plain_parts(model)) is not None:
-        with torch.inference_mode(False), _evaluating(parts):
+        with torch.inference_mode(False), _no_saving_hooks(), _evaluating(parts):
             yield True
         return
     with torch.inference_mode(False), kept(model):
@@ -57,7 +57,7 @@ def untouched(model: nn.Module, mode: str = "eval", *, passes_only: bool = False
                 f"the model cannot be put into {mode} mode ({text}); "
                 "of an exported program give the Python module it was made from"
             ) from error
-        with _no_backward_hooks(model):
+        with _no_backward_hooks(model), _no_saving_hooks():
             yield False
 
 
@@ -299,6 +299,21 @@ def _no_backward_hooks(model: nn.Module) -> Iterator[None]:
             hooks.update(entries)
 
 
+@contextlib.contextmanager
+def _no_saving_hooks() -> Iterator[None]:
+    """What passes save for the way back is not packed by hooks that the caller has set around them."""
+    hooks: Any = torch._C._autograd
+    held = []
+    while (pair := hooks._top_saved_tensors_default_hooks(True)) is not None:
+        held.append(pair)
+        hooks._pop_saved_tensors_default_hooks()
+    try:
+        yield
+    finally:
+        for pair in reversed(held):
+            hooks._push_saved_tensors_default_hooks(*pair)
+
+
 class _Patched:
     """How many measurements run at a time, and PyTorch's own ways, which the last of them puts back."""
 
@@ -306,6 +321,7 @@ class _Patched:
     users = 0
     checkpoint: Any = None
     inference: Any = None
+    saving: Any = None
     cached = 0
     stance: Any = None
 
@@ -313,7 +329,7 @@ class _Patched:
 @contextlib.contextmanager
 def _plainly() -> Iterator[None]:
     """``torch.utils.checkpoint`` calls its function and keeps what it computes; ``torch.inference_mode`` is ``torch.no_grad``;
-    what ``torch.compile`` has wrapped runs as it is written.
+    ``saved_tensors_hooks`` pack nothing; what ``torch.compile`` has wrapped runs as it is written.
 
     What a checkpoint computes again on the way back would not see the variable that a layer map puts into the pass. What
     inference mode makes is a constant, as under ``no_grad``, but autograd refuses to work with it. Parametrised weights that the
@@ -322,11 +338,13 @@ def _plainly() -> Iterator[None]:
     """
     parts: Any = checkpoint
     mode: Any = torch.inference_mode
+    saving: Any = torch.autograd.graph.saved_tensors_hooks
     with _Patched.lock:
         _Patched.users += 1
         if _Patched.users == 1:
             _Patched.checkpoint = parts._checkpoint_without_reentrant_generator
             _Patched.inference, mode.__enter__ = mode.__enter__, _enter
+            _Patched.saving, saving.__enter__ = saving.__enter__, _save
             parts._checkpoint_without_reentrant_generator = _keep
             parts.CheckpointFunction.apply = _call
             _Patched.cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
@@ -341,6 +359,7 @@ def _plainly() -> Iterator[None]:
                 parts._checkpoint_without_reentrant_generator = _Patched.checkpoint
                 del parts.CheckpointFunction.apply
                 mode.__enter__ = _Patched.inference
+                saving.__enter__ = _Patched.saving
                 parametrize._cache_enabled = _Patched.cached
                 _Patched.stance.__exit__(None, None, None)
 
@@ -351,6 +370,11 @@ def _enter(mode: Any) -> None:
         mode._inference_mode_context = torch.set_grad_enabled(False)
     else:
         _Patched.inference(mode)
+
+
+def _save(hooks: Any) -> None:
+    """What ``saved_tensors_hooks`` does instead: tensors that come back otherwise, such as in fewer bits, change derivatives."""
+    torch._C._autograd._push_saved_tensors_default_hooks(torch.detach, torch.detach)
 
 
 def _keep(*args: Any, **kwargs: Any) -> Iterator[None]:
