@@ -222,6 +222,29 @@ def test_what_changes_nothing_is_not_noted(name: str) -> None:
     assert found.notes == []
 
 
+class Bounded(torch.autograd.Function):
+    """x^3, whose gradient is cut off where x is large."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0] * 3 * ctx.saved_tensors[0].clamp(-1, 1) ** 2
+
+
+@SHAPES
+@pytest.mark.parametrize("place", [2, 30, 69])
+def test_a_backward_that_is_wrong_at_a_later_point_is_refused(place: int, columns: int, rows: int) -> None:
+    model, x = zoo.seeded(lambda: Middle(Bounded.apply, columns, rows)), 0.1 * zoo.numbers(70, columns)
+    assert kag.measure(model, x, layers="second", k=1, points=20).layers[0]["notes"] == []
+    x[place] *= 50
+    with pytest.raises(InputError, match="Bounded is not its derivative"):
+        jacobians(model, x, "second")
+
+
 def test_a_derivative_that_is_right_along_one_direction_by_chance_is_refused() -> None:
     class Half(torch.autograd.Function):
         """x^2 + sin y, of which the derivative by y is forgotten."""

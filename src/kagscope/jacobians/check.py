@@ -212,6 +212,11 @@ class _Freed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def has_own(h: Any) -> bool:
+    """Whether a backward of the user's own is on the way to ``h``."""
+    return any(_is_own(node) for node in _nodes(h))
+
+
 def _nodes(h: Tensor) -> Iterator[Any]:
     """Every node of the graph behind ``h``."""
     open_nodes, seen = [h.grad_fn], set()

@@ -24,6 +24,7 @@ from kagscope.minors.row_draws import RowDraws
 Tokens = int | Sequence[int] | str | None
 FLAT = "flat"
 CPU_WORKING_SET = 2**26  # bytes of passes taken at once; more of them are slower, by a third at 2**29 (benchmarks/measure.py)
+CHECKED_AT_ONCE = 32  # points whose derivatives are held against one difference quotient: one that is wrong must show
 MAX_TOKENS = 256  # of a sequence, where all are asked for
 
 
@@ -90,7 +91,7 @@ class LayerJacobians:
         u, h = autodiff.graph(function, start)
         if len(h) != few.count:
             raise Unmeasurable(f"its output has shape {tuple(h.shape)}, whose first dimension is not the {few.count} points")
-        left_out = check.what_is_left_out(function, u, h)
+        left_out = check.what_is_left_out(function, u, h) or self._left_out_after(few.count, h)
         self.notes = [note for note in (self.map.call.note, left_out) if note]
         self.frame = self._frame(h, u)
         if self.drawn is not None:
@@ -104,6 +105,16 @@ class LayerJacobians:
             self.notes.append("each point alone: the model mixes the points of a batch")
         if self.coupled:
             self.notes.append("train mode: each point with respect to itself, the other points of the batch held fixed")
+
+    def _left_out_after(self, seen: int, h: Tensor) -> str:
+        """The same at the points after those ``seen``, where a backward of the user's own may be wrong at some points alone."""
+        size = 1 if self.separate else CHECKED_AT_ONCE
+        for first in range(seen, self.inputs.count if check.has_own(h) else 0, size):
+            part = self.inputs.take(slice(first, first + size))
+            function = self.map.function(part)
+            if note := check.what_is_left_out(function, *autodiff.graph(function, self.map.start(part))):
+                return note
+        return ""
 
     def values(self, inputs: Inputs) -> np.ndarray:
         """The values of all units at other inputs, (items, units) float64, items as in :class:`Batch`; forward passes only.
