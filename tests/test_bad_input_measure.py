@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import kagscope as kag
@@ -117,6 +119,20 @@ def exported() -> Any:
     return torch.export.export(mlp().eval(), (zoo.numbers(3, 5),))
 
 
+class Grows(nn.Module):
+    """Makes its last layer where it first meets an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act = nn.Linear(5, 4), nn.GELU()
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.act(self.layer(x))
+        if not hasattr(self, "head"):
+            self.head = nn.Linear(h.shape[1], 3)
+        return self.head(h)
+
+
 class Gated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -194,6 +210,13 @@ CASES: dict[str, Case] = {
     "batch statistics": Case(
         ('mode="train"',), model=lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.ReLU())
     ),
+    "as many points as channels": Case(
+        ('mode="train"',),
+        model=lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.ReLU()),
+        inputs=lambda: zoo.numbers(4, 5),
+    ),
+    "built by its first pass": Case(("makes head.weight, head.bias", "call it once"), {"layers": "act"}, Grows),
+    "built by its first pass, output": Case(("makes head.weight",), {"layers": "act", "layer_map": "output"}, Grows),
     # inputs
     "integers": Case(("int64", "inputs_embeds", "block"), model=zoo.gpt2, inputs=lambda: {"input_ids": zoo.words(2, 4)}),
     "no points": Case(("(0, 5)", "at least one point"), inputs=lambda: torch.zeros(0, 5)),
@@ -315,6 +338,31 @@ def test_is_refused_in_one_line(name: str, capfd: pytest.CaptureFixture[str]) ->
     assert len(message) < 500
     assert capfd.readouterr() == ("", "")
     assert _state(model) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    {
+        "torch.func": lambda call, x: torch.func.grad(lambda z: (call(), z.sum())[1])(x),
+        "torch.func ": lambda call, x: torch.vmap(lambda z: (call(), z)[1])(x),
+        "jit.trace": lambda call, x: torch.jit.trace(lambda z: (call(), z * 2)[1], x),
+        "make_fx": lambda call, x: make_fx(lambda z: (call(), z * 2)[1])(x),
+        "FakeTensorMode": lambda call, x: under(FakeTensorMode(), call),
+        "torch.compile": lambda call, x: torch.compile(lambda z: (call(), z)[1], backend="eager")(x),
+    }.items(),
+)
+@pytest.mark.parametrize("door", [kag.measure, kag.prune])
+def test_where_tensors_hold_no_numbers_it_says_so(name: str, inside: Any, door: Any) -> None:
+    model, x = mlp(), zoo.numbers(3, 5)
+    with pytest.raises(Exception, match=f"cannot be measured inside .*{name.strip()}") as caught:
+        inside(lambda: door(model, x), x)
+    assert "\n" not in str(caught.value).partition("outside")[0]
+    assert len(kag.measure(model, x).table)
+
+
+def under(mode: Any, call: Callable[[], Any]) -> None:
+    with mode:
+        call()
 
 
 def _state(model: Any) -> Any:

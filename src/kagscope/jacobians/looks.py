@@ -8,7 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import own_state
@@ -21,7 +25,11 @@ AGREE = {torch.float64: 1e-9, None: 1e-3}  # of a point alone with the same poin
 
 
 def check_model(model: Any) -> None:
-    """Raise :class:`InputError` for what is no module, or one that cannot run."""
+    """Raise :class:`InputError` for what is no module, or one that cannot run, here or anywhere."""
+    if where := _transformed():
+        raise InputError(
+            f"a model cannot be measured inside {where}, where tensors do not hold their own numbers; call it outside"
+        )
     if not isinstance(model, nn.Module):
         exported = "; give the Python module it was exported from" if type(model).__name__ == "ExportedProgram" else ""
         raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module{exported}")
@@ -34,6 +42,17 @@ def check_model(model: Any) -> None:
             raise InputError(
                 f"{name!r} is on the meta device and has no values; load weights, or model.to_empty(device='cpu') first"
             )
+
+
+def _transformed() -> str:
+    """What stands in for tensors where this is called: a transform, a trace, a compiler; "" where nothing does."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "a torch.func transform such as grad or vmap"
+    if torch._C._is_tracing():
+        return "torch.jit.trace"
+    if any(isinstance(mode, FakeTensorMode | ProxyTorchDispatchMode) for mode in _get_current_dispatch_mode_stack()):
+        return "FakeTensorMode or make_fx"
+    return "torch.compile" if get_eval_frame_callback() else ""
 
 
 def check_devices(model: nn.Module, inputs: Inputs) -> None:
@@ -118,13 +137,20 @@ def _check_shared(inputs: Inputs, outputs: Callable[[Inputs], list[Tensor | None
 
 
 def batch_hint(runner: Runner, inputs: Inputs) -> str:
-    """A hint where the model takes the inputs as a single point: the batch dimension was forgotten. "" where it does not."""
-    try:
-        with torch.no_grad():
-            output = tensor_of(runner(inputs.as_one_point().cast(runner.dtype)))
-    except Exception:
-        return ""
-    single = output is not None and len(output) == 1
+    """A hint where the model takes the inputs as a single point: the batch dimension was forgotten. "" where it does not.
+
+    Nor where it takes fewer of them: channels cannot be left out, points can.
+    """
+
+    def taken(fed: Inputs) -> bool:
+        try:
+            with torch.no_grad():
+                output = tensor_of(runner(fed.cast(runner.dtype)))
+        except Exception:
+            return False
+        return output is not None and len(output) == fed.count
+
+    single = taken(inputs.as_one_point()) and not (inputs.count > 2 and taken(inputs.take(slice(0, inputs.count - 1))))
     return "; the inputs look like one point without its batch dimension: give x[None], shape (1, …)" if single else ""
 
 

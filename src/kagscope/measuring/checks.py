@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
+from kagscope.base.messages import listing
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.looks import LOOK_AT, model_errors, short
 from kagscope.jacobians.runner import Runner
@@ -33,7 +34,23 @@ def suspicions(inputs: Inputs) -> list[str]:
 def choose_runner(
     model: nn.Module, inputs: Inputs, spec: MeasureSpec, weights: Mapping[str, Tensor] | None, notes: list[str]
 ) -> tuple[Runner, Inputs]:
-    """A runner and inputs in float64 where the model can take it, else in its own dtype."""
+    """A runner and inputs in float64 where the model can take it, else in its own dtype.
+
+    Raises:
+        InputError: the model takes neither, or makes parameters of its own in a pass.
+    """
+    own = {name for name, _ in model.named_parameters()}
+    found = _choose_runner(model, inputs, spec, weights, notes)
+    if made := [name for name, _ in model.named_parameters() if name not in own]:
+        raise InputError(
+            f"the forward pass makes {listing(made, 3)}, which the model does not have yet; call it once before measuring it"
+        )
+    return found
+
+
+def _choose_runner(
+    model: nn.Module, inputs: Inputs, spec: MeasureSpec, weights: Mapping[str, Tensor] | None, notes: list[str]
+) -> tuple[Runner, Inputs]:
     few = slice(None if spec.mode == "train" else LOOK_AT)
     if spec.precision == "float64":
         runner, fed = Runner(model, torch.float64, spec.seed, weights), inputs.cast(torch.float64)
