@@ -239,6 +239,24 @@ def test_names_in_files(tmp_path: Path) -> None:
     assert pair.labels.dtype == torch.int64
 
 
+def test_arrays_of_a_file_are_fed_where_the_model_requires_them_and_named_where_it_is_not_fed(tmp_path: Path) -> None:
+    file, mask = tmp_path / "a.npz", np.ones((20, 30), np.float32)
+    np.savez(file, x=IMAGES, mask=mask, labels=LABELS)
+    both = load_inputs(file, required=["mask", "x"])
+    assert isinstance(both.inputs, dict)
+    assert set(both.inputs) == {"x", "mask"}
+    assert both.left_out == ()
+    for required in ([], ["x"], ["x", "bias"]):
+        one = load_inputs(file, required=required)
+        assert isinstance(one.inputs, Tensor)
+        assert one.left_out == ("mask",)
+        assert one.evenly(3).left_out == ("mask",)
+    np.savez(file, anything=IMAGES, y=LABELS)
+    assert load_inputs(file).left_out == ()
+    np.savez(file, train_images=IMAGES, test_images=IMAGES[:3], train_labels=LABELS, test_labels=LABELS[:3])
+    assert load_inputs(file).left_out == ()
+
+
 def write(path: Path, **arrays: Any) -> None:
     np.savez(path, **arrays)
 

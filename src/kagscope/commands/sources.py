@@ -12,7 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
+from kagscope.base.messages import listing
 from kagscope.base.progress import Say
+from kagscope.jacobians.forward import count_required, positional
 from kagscope.loading import (
     Checkpoint,
     LoadedInputs,
@@ -93,7 +95,7 @@ def prepare(wanted: Wanted, say: Say) -> Subject:
         how = f"published, revision {about['revision']}" if about else f"it was built (seed {wanted.seed})"
         say(f"no --weights: {wanted.model} is measured as {how}")
     baseline = _baseline(wanted, model, initial, bool(checkpoints), say)
-    subject = _with_inputs(wanted, wanted.data, model, baseline, _describe(wanted.baseline), checkpoints)
+    subject = _with_inputs(wanted, wanted.data, model, baseline, _describe(wanted.baseline), say, checkpoints)
     return replace(subject, about=about)
 
 
@@ -136,9 +138,12 @@ def _describe(baseline: str | None) -> str:
 
 
 def _with_inputs(
-    wanted: Wanted, data: str, model: nn.Module, baseline: Any, said: str, checkpoints: tuple[Checkpoint, ...] = ()
+    wanted: Wanted, data: str, model: nn.Module, baseline: Any, said: str, say: Say, checkpoints: tuple[Checkpoint, ...] = ()
 ) -> Subject:
-    source = load_inputs(data, split=wanted.split, shape=wanted.input_shape)
+    required = positional(model)[: count_required(model)]
+    source = load_inputs(data, split=wanted.split, shape=wanted.input_shape, required=required)
+    if source.left_out:
+        say(f"{data}: the model is not fed {listing(source.left_out)}; to feed it several arrays, name them as its arguments")
     inputs = source.inputs
     device = next((p.device for p in model.parameters()), None)
     if isinstance(inputs, Tensor):
@@ -183,4 +188,4 @@ def _own_run(wanted: Wanted, say: Say) -> Subject:
         baseline, said = stored(first), f"the same network at step {first}"
     else:
         baseline, said = _baseline(wanted, model, None, False, say), _describe(wanted.baseline)
-    return _with_inputs(wanted, wanted.data or config.data, model, baseline, said)
+    return _with_inputs(wanted, wanted.data or config.data, model, baseline, said, say)

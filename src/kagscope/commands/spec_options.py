@@ -63,7 +63,8 @@ def as_options(message: str) -> str:
         flag = f"--{option_name(found[1])}"
         return flag if text == "True" else f"without {flag}" if text in ("None", "False") else f"{flag} {text}"
 
-    return re.sub(rf"\b({names})={value}", option, message)
+    message = re.sub(rf"^({names})(?=: | is )", lambda found: f"--{option_name(found[1])}", message)
+    return re.sub(rf"\b({names})={value}", option, message).replace(", or None for all", "")
 
 
 def add_spec_options(command: Callable[..., Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class LoadedInputs:
         image_shape: (height, width), of colour images (3, height, width), where the inputs are known to be images, else None.
         points: (N,) indices of these inputs in the source.
         name: how they were asked for.
+        left_out: names of other arrays in the file, which a model that is fed the inputs does not see.
     """
 
     inputs: Tensor | dict[str, Tensor]
@@ -41,6 +42,7 @@ class LoadedInputs:
     image_shape: tuple[int, ...] | None
     points: np.ndarray
     name: str
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.points)
@@ -52,11 +54,16 @@ class LoadedInputs:
         inputs = self.inputs
         chosen = inputs[rows] if isinstance(inputs, Tensor) else {key: tensor[rows] for key, tensor in inputs.items()}
         labels = None if self.labels is None else self.labels[rows]
-        return LoadedInputs(chosen, labels, self.image_shape, self.points[taken], self.name)
+        return replace(self, inputs=chosen, labels=labels, points=self.points[taken])
 
 
 def load_inputs(
-    name: str | Path, *, points: int | None = None, split: str = "test", shape: tuple[int, ...] | None = None
+    name: str | Path,
+    *,
+    points: int | None = None,
+    split: str = "test",
+    shape: tuple[int, ...] | None = None,
+    required: Sequence[str] = (),
 ) -> LoadedInputs:
     """Load inputs, and take ``points`` of them.
 
@@ -65,10 +72,11 @@ def load_inputs(
             ``.pt`` or ``.safetensors``. In a file of several arrays, ``inputs`` (or ``images``, ``x``, ``data``; with the split
             before it, as in ``test_images``) are the inputs and ``labels`` (or ``y``, ``targets``) the labels; without such a
             name, a single array is the inputs, and several are the model's arguments by name (``input_ids``,
-            ``attention_mask``).
+            ``attention_mask``), as they are where all that the model requires are there.
         points: how many to take, evenly spaced over the source; None takes all.
         split: ``"test"`` or ``"train"``, of a data set that has both.
         shape: of one input, such as ``(1, 28, 28)``; None leaves the source's.
+        required: names of the arguments that the model cannot do without.
 
     Raises:
         InputError: an unknown name, split or shape, or more points than there are.
@@ -76,9 +84,9 @@ def load_inputs(
     """
     if split not in SPLITS:
         raise InputError(f"split is {split!r}; expected test or train")
-    inputs, labels, image_shape = _source(name, split)
+    inputs, labels, image_shape, left_out = _source(name, split, required)
     tensors = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-    every = LoadedInputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name))
+    every = LoadedInputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name), left_out)
     found = every if points is None else every.evenly(points)
     for key, tensor in (found.inputs if isinstance(found.inputs, dict) else {"inputs": found.inputs}).items():
         _check(tensor, f"{name}: {key}")
@@ -115,20 +123,20 @@ def image_shape_of(shape: tuple[int, ...]) -> tuple[int, ...] | None:
     return sides if len(sides) == 2 or (len(sides) == 3 and sides[0] == 3) else None
 
 
-Source = tuple[Tensor | dict[str, Tensor], Tensor | None, tuple[int, ...] | None]
+Source = tuple[Tensor | dict[str, Tensor], Tensor | None, tuple[int, ...] | None, tuple[str, ...]]
 
 
-def _source(name: str | Path, split: str) -> Source:
+def _source(name: str | Path, split: str, required: Sequence[str]) -> Source:
     path = _file(name)
     if path is not None:
-        return _from_file(path, split)
+        return _from_file(path, split, required)
     try:
         found = data.load(name, progress=True)
     except InputError as error:
         raise InputError(f"{error}, or a file of inputs ({', '.join(SUFFIXES)})") from None
     images = found.test_images if split == "test" else found.train_images
     labels = found.test_labels if split == "test" else found.train_labels
-    return torch.from_numpy(images), torch.from_numpy(labels), found.image_shape
+    return torch.from_numpy(images), torch.from_numpy(labels), found.image_shape, ()
 
 
 def _file(name: str | Path) -> Path | None:
@@ -147,7 +155,7 @@ def _file(name: str | Path) -> Path | None:
     return None
 
 
-def _from_file(path: Path, split: str) -> Source:
+def _from_file(path: Path, split: str, required: Sequence[str]) -> Source:
     content: Any
     if path.suffix == ".npz":
         content = {key: _tensor(array) for key, array in read_npz(path).items()}
@@ -160,8 +168,9 @@ def _from_file(path: Path, split: str) -> Source:
     if isinstance(content, Tensor):
         content = {"inputs": content}
     if not isinstance(content, Mapping) or not content or not all(isinstance(part, Tensor) for part in content.values()):
-        raise DataError(f"{path}: holds a {type(content).__name__}; expected a tensor, or tensors by name (inputs, labels)")
-    return _pick({str(key): value for key, value in content.items()}, path, split)
+        held = "nothing" if content == {} else f"a {type(content).__name__}"
+        raise DataError(f"{path}: holds {held}; expected a tensor, or tensors by name (inputs, labels)")
+    return _pick({str(key): value for key, value in content.items()}, path, split, required)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -169,29 +178,32 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(wide)
 
 
-def _pick(arrays: dict[str, Tensor], path: Path, split: str) -> Source:
+def _pick(arrays: dict[str, Tensor], path: Path, split: str, required: Sequence[str]) -> Source:
     """Which arrays are the inputs and which the labels."""
-    labels = _first(arrays, LABEL_NAMES, split)
-    inputs = _first(arrays, INPUT_NAMES, split)
+    label_name, input_name = _first(arrays, LABEL_NAMES, split), _first(arrays, INPUT_NAMES, split)
+    labels = arrays.get(label_name)
     rest = {key: value for key, value in arrays.items() if key not in LABEL_NAMES}
-    if inputs is None and len(rest) == 1:
-        inputs = next(iter(rest.values()))
+    if len(required) > 1 and all(one in rest for one in required):
+        input_name = ""
+    elif not input_name and len(rest) == 1:
+        input_name = next(iter(rest))
     if labels is not None and (labels.ndim != 1 or labels.is_floating_point()):
         raise DataError(f"{path}: labels are {_kind(labels)}; expected integers (N,)")
     labels = None if labels is None else labels.long()
-    if inputs is None:
+    if not input_name:
         if not rest:
             raise DataError(f"{path}: holds {listing(arrays)} and no inputs; name them inputs")
-        return {key: _scale(value) for key, value in rest.items()}, labels, None
+        return {key: _scale(value) for key, value in rest.items()}, labels, None, ()
+    inputs = arrays[input_name]
     pixels = inputs.is_floating_point() or inputs.dtype == torch.uint8
-    return _scale(inputs), labels, image_shape_of(tuple(inputs.shape[1:])) if pixels else None
+    known = {f"{one}{name}" for one in ("", *(f"{one}_" for one in SPLITS)) for name in INPUT_NAMES + LABEL_NAMES}
+    left_out = tuple(key for key in rest if key not in known | {input_name})
+    return _scale(inputs), labels, image_shape_of(tuple(inputs.shape[1:])) if pixels else None, left_out
 
 
-def _first(arrays: dict[str, Tensor], names: tuple[str, ...], split: str) -> Tensor | None:
-    for name in (*(f"{split}_{name}" for name in names), *names):
-        if name in arrays:
-            return arrays[name]
-    return None
+def _first(arrays: dict[str, Tensor], names: tuple[str, ...], split: str) -> str:
+    """The first of the names, with the split before it or without, that an array has; "" where none has."""
+    return next((name for name in (*(f"{split}_{name}" for name in names), *names) if name in arrays), "")
 
 
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
