@@ -305,6 +305,9 @@ CASES: dict[str, Case] = {
     ),
     "no token": Case(("tokens", "0"), {"layers": "layers.0", "tokens": 0}, zoo.encoder, lambda: zoo.numbers(2, 5, 4)),
     "tokens a word": Case(("tokens is 'all'", "'flat'"), {"tokens": "all"}),
+    "no tokens": Case(("tokens is []", "positive number"), {"tokens": []}),
+    "tokens below one": Case(("tokens is -1", "positive number"), {"tokens": -1}),
+    "a map of windows without an image": Case(("window_map is 3", "image_shape=(height, width)"), {"window_map": 3}),
     "tokens a fraction": Case(("tokens is 1.5",), {"tokens": 1.5}),
     # baselines
     "a baseline that lacks": Case(("another architecture", "no '2.bias'"), {"baseline": changed(**{"2_bias": None})}),

@@ -333,6 +333,20 @@ def test_what_is_refused(arguments: tuple[str, ...], message: str, code: int, he
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*") if "__pycache__" not in str(path)} == before
 
 
+@pytest.mark.parametrize("option", ["--csv", "--html", "--parquet"])
+@pytest.mark.parametrize("name", ["in.npz", "nets.py", "run/step_0.safetensors", "run/step_100.safetensors", "link.npz"])
+def test_what_is_read_is_not_written(here: Path, option: str, name: str) -> None:
+    inputs, _ = digits()
+    np.savez("in.npz", x=inputs.numpy())
+    Path("link.npz").symlink_to("in.npz")
+    before = Path(name).read_bytes()
+    series = ("--weights", "run/step_*.safetensors")
+    result = measure("nets.py:net", "--data", "in.npz", *series, "--points", "2", "--k", "1", option, name)
+    assert result.exit_code == 2
+    assert f"error: {name} would be replaced" in result.stderr
+    assert Path(name).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("said", "here_said"),
     [

@@ -93,7 +93,7 @@ def measure(
         from kagscope.measuring.spec import QUICK, MeasureSpec, spec_from
 
         targets = Targets(out, html, csv, parquet)
-        targets.check()
+        targets.check([name for name in (model.partition(":")[0], data, baseline, *(weights or ())) if name])
         from kagscope.commands.measured import list_layers as show_layers
         from kagscope.commands.measured import measure_and_show
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 from kagscope.base.errors import InputError, OutputError
@@ -22,12 +23,19 @@ class Targets:
     csv: Path | None = None
     parquet: Path | None = None
 
-    def check(self) -> None:
-        """Raise :class:`OutputError` where one cannot be written, or :class:`InputError` where two are the same file."""
+    def check(self, read: Iterable[str] = ()) -> None:
+        """Raise :class:`OutputError` where one cannot be written, or :class:`InputError` where two are the same file.
+
+        Args:
+            read: names of files that are read, or patterns of names; none of them is written.
+        """
         files = [path for path in (self.html, self.csv, self.parquet) if path is not None]
         if len({os.path.abspath(path) for path in files}) < len(files):
             raise InputError("--html, --csv and --parquet name the same file; give each its own")
+        inputs = {os.path.realpath(one) for name in read for one in (name, *glob(name))}
         for path in files:
+            if path.is_file() and os.path.realpath(path) in inputs:
+                raise InputError(f"{path} would be replaced, and is read by this very command; give another file to write")
             if path.is_dir():
                 raise OutputError(f"{path} is a folder; give a file, such as {path / 'geometry'}{path.suffix or '.html'}")
             check_replaceable(path)

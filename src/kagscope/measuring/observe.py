@@ -63,6 +63,10 @@ def observe(
         InputError: a model, layer or input that cannot be used.
     """
     check_model(model)
+    if spec.window_map and spec.image_shape is None:
+        raise InputError(
+            f"window_map is {spec.window_map}, but nothing says where columns lie in an image; pass image_shape=(height, width)"
+        )
     model = unwrap(model)
     given = as_inputs(inputs, spec.points, model).with_respect_to(spec.wrt, positional(model))
     if spec.layer_map == "input":

@@ -232,6 +232,10 @@ class MeasureSpec(_Strict):
         whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in (tokens if several else [tokens]))
         if not (tokens is None or whole or (isinstance(tokens, str) and tokens == FLAT)):
             raise ValueError(f"tokens is {tokens!r}; expected None, a number, a list of indices, or 'flat'")
+        if len(tokens) < 1 if several else isinstance(tokens, int | np.integer) and tokens < 1:
+            raise ValueError(
+                f"tokens is {tokens!r}; expected a positive number, a list of token indices, None for all, or 'flat'"
+            )
         return tuple(int(one) for one in tokens) if several else tokens
 
     @field_validator("wrt", mode="before")
