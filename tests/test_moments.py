@@ -496,3 +496,14 @@ def test_warm_up_compiles_what_it_says_to_compile() -> None:
     kag.warm_up()
     kag.warm_up(told.append)
     assert not told
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_moments_of_several_windows_are_those_of_each(rows: int) -> None:
+    """Windows that overlap, that are cut off by the edge, and of one column, which holds no pair."""
+    J, centers, radii = np.random.default_rng(0).normal(size=(rows, 30)), [(0, 0), (2, 3), (4, 5)], [0.5, 1, 2.5]
+    for radius, found in zip(radii, kag.window_moments(J, centers, radii, (5, 6)), strict=True):
+        for center, one in zip(centers, found, strict=True):
+            wanted = kag.minor_moments(J, 2, kag.Window(center, radius), image_shape=(5, 6), method="exact")
+            assert one.count == wanted.count
+            np.testing.assert_allclose([one.s1, one.s2, one.s4], [wanted.s1, wanted.s2, wanted.s4], rtol=1e-12)
