@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,8 @@ from kagscope.registry import Score
 from kagscope.tables.schema import SCORE_COLUMNS
 
 ZIPF_RANKS = 200
-TEXT = ("layer", "selection", "score", "reason")
 Scores = dict[Key, Values]
+Columns = dict[str, np.ndarray]  # of a table: as long as each other
 Line = tuple[np.ndarray, np.ndarray]  # x and y of a curve
 
 
@@ -42,26 +43,33 @@ def compare(state: State, initials: Sequence[State] = ()) -> pd.DataFrame:
     Raises:
         InputError: a layer that could not be measured in a baseline.
     """
-    parts = []
+    parts: list[Columns] = []
     for record in state.layers:
         if record.name not in state.measured:
-            parts.append(_skipped_rows(record))
+            parts.append(_skipped_row(record))
             continue
         measured = state.measured[record.name]
         share = state.spec.zero_row_quantile
-        tables = [_layer_table(measured, layer_state(other, record.name), state.spec.asked, share) for other in initials]
-        table = _average(tables) if tables else _rows(measured.scores, {})
-        where = np.concatenate([measured.items, [[WHOLE, -1]]])  # the last one is that of a whole layer
-        chosen = where[table.pop("item").to_numpy()]
-        table = table.assign(layer=record.name, point=chosen[:, 0], token=chosen[:, 1])
-        score = table.groupby(["k", "selection", "score"], sort=False).ngroup()
-        parts.append(table.iloc[np.lexsort((chosen[:, 1], chosen[:, 0], score))])
-    joined = pd.concat(parts, ignore_index=True)
-    columns = dict(SCORE_COLUMNS)
-    if (joined["token"] >= 0).any():
-        columns = {name: kind for key in SCORE_COLUMNS for name, kind in _with_token(key)}
-    # categories in the order of the rows: the same bits whatever was measured before
-    return joined[list(columns)].astype(dict.fromkeys(TEXT, str)).astype(columns)
+        tables = [_layer_columns(measured, layer_state(other, record.name), state.spec.asked, share) for other in initials]
+        columns = _average(tables) if tables else _columns(measured.scores, {})
+        if columns:  # else nothing that was asked for can be told of this map
+            point, token = np.concatenate([measured.items, [[WHOLE, -1]]])[columns.pop("item")].T  # the last: a whole layer
+            order = np.lexsort((token, point, columns.pop("row_of")))
+            columns |= {"layer": np.full(len(order), record.name, dtype=object), "point": point, "token": token}
+            parts.append({name: column[order] for name, column in columns.items()})
+    kinds = SCORE_COLUMNS
+    if any((part["token"] >= 0).any() for part in parts):
+        kinds = {name: kind for key in SCORE_COLUMNS for name, kind in _with_token(key)}
+    return pd.DataFrame({name: _typed([part[name] for part in parts], kind) for name, kind in kinds.items()})
+
+
+def _typed(parts: list[np.ndarray], kind: str) -> np.ndarray | pd.Series[Any]:
+    """One column of a table; categories in their own order, so that what was measured before changes no bit."""
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    if kind != "category":
+        return values.astype(kind)
+    codes, names = pd.factorize(values.astype(object), sort=True)
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index(names, dtype="str")))
 
 
 def _with_token(name: str) -> list[tuple[str, str]]:
@@ -82,13 +90,13 @@ def zero_row_threshold(initial: LayerState, share: float, groups: np.ndarray | N
     return float(np.quantile(rows_of(initial.drawn, initial.row_means[1], groups), share))
 
 
-def _layer_table(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> pd.DataFrame:
+def _layer_columns(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> Columns:
     key = (*(one.name for one in asked), share)
     if key not in initial.against_itself:  # one network at initialisation is compared with many
         initial.against_itself[key] = _against_baseline(initial, initial, asked, share)
     itself = initial.against_itself[key]
     own = itself if state is initial else _against_baseline(state, initial, asked, share)
-    return _rows(state.scores | own, initial.scores | itself)
+    return _columns(state.scores | own, initial.scores | itself)
 
 
 def _against_baseline(state: LayerState, initial: LayerState, asked: Sequence[Score], share: float) -> Scores:
@@ -158,33 +166,32 @@ def _unit_threshold(one: Score, initial: LayerState, share: float) -> float | No
     return zero_row_threshold(initial, share) if 1 in initial.row_means else None
 
 
-def _rows(measured: Scores, baseline: Scores) -> pd.DataFrame:
+def _columns(measured: Scores, baseline: Scores) -> Columns:
     """One row per score and item. The ratio is exactly 1 where trained equals initial, undefined over a zero baseline."""
-    keys = list(measured)
-    if not keys:  # nothing that was asked for can be told of this map
-        names = [name for name in SCORE_COLUMNS if name not in ("layer", "point")]
-        return pd.DataFrame({"item": np.zeros(0, dtype=int), **{name: [] for name in names}})
-    sizes = [len(measured[key].values) for key in keys]
-    value = np.concatenate([measured[key].values for key in keys])
-    pairs = [_at(measured[key].items, baseline.get(key)) for key in keys]
+    if not measured:
+        return {}
+    keys, scores = list(measured), list(measured.values())
+    row_of = np.repeat(np.arange(len(keys)), [len(one.values) for one in scores])
+    value = np.concatenate([one.values for one in scores])
+    pairs = [_at(one.items, baseline.get(key)) for key, one in measured.items()]
     before, before_stderr = (np.concatenate(part) for part in zip(*pairs, strict=True))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         ratio = np.where(before != 0, value / before, np.nan)
-    reason = np.concatenate([measured[key].reason for key in keys])
-    named = {name: np.repeat([key[place] for key in keys], sizes) for place, name in enumerate(("k", "selection", "score"))}
-    return pd.DataFrame(
-        {
-            **named,
-            "item": np.concatenate([measured[key].items for key in keys]),
-            "value": value,
-            "baseline": before,
-            "ratio": ratio,
-            "stderr": np.concatenate([measured[key].stderr for key in keys]),
-            "baseline_stderr": before_stderr,
-            "exact": np.repeat([measured[key].exact for key in keys], sizes),
-            "reason": np.where(np.isnan(value), reason, ""),
-        }
-    )
+    k, selection, score = (np.array(part, dtype=object)[row_of] for part in zip(*keys, strict=True))
+    return {
+        "row_of": row_of,
+        "k": k,
+        "selection": selection,
+        "score": score,
+        "item": np.concatenate([one.items for one in scores]),
+        "value": value,
+        "baseline": before,
+        "ratio": ratio,
+        "stderr": np.concatenate([one.stderr for one in scores]),
+        "baseline_stderr": before_stderr,
+        "exact": np.array([one.exact for one in scores])[row_of],
+        "reason": np.where(np.isnan(value), np.concatenate([one.reason for one in scores]), ""),
+    }
 
 
 def _at(items: np.ndarray, before: Values | None) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +205,7 @@ def _at(items: np.ndarray, before: Values | None) -> tuple[np.ndarray, np.ndarra
     return both["value"].to_numpy(), both["stderr"].to_numpy()
 
 
-def _average(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def _average(tables: list[Columns]) -> Columns:
     """Mean over baselines of the baseline's score, and of those scores of the network that are counted against it.
 
     Baselines in which a score is undefined at an item are left out of its mean there. The error of the mean is that of sampling
@@ -206,23 +213,25 @@ def _average(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """
     if len(tables) == 1:
         return tables[0]
-    table = tables[0].copy()
+    columns = dict(tables[0])
     for name in ("value", "baseline"):
-        every = np.stack([one[name].to_numpy() for one in tables])
+        every = np.stack([one[name] for one in tables])
         mean = np.nansum(every, axis=0) / np.maximum((~np.isnan(every)).sum(axis=0), 1)
         same = (every == every[0]).all(axis=0)  # the network's own scores, to the last bit
-        table[name] = np.where(np.isnan(every).all(axis=0), np.nan, np.where(same, every[0], mean))
-    before, errors = (np.stack([one[name].to_numpy() for one in tables]) for name in ("baseline", "baseline_stderr"))
-    table["baseline_stderr"] = np.sqrt(((errors**2).mean(axis=0) + before.var(axis=0, ddof=1)) / len(tables))
-    table["ratio"] = table["value"] / table["baseline"].where(table["baseline"] != 0)
-    table["reason"] = table["reason"].where(table["value"].isna(), "")
-    return table
+        columns[name] = np.where(np.isnan(every).all(axis=0), np.nan, np.where(same, every[0], mean))
+    before, errors = (np.stack([one[name] for one in tables]) for name in ("baseline", "baseline_stderr"))
+    columns["baseline_stderr"] = np.sqrt(((errors**2).mean(axis=0) + before.var(axis=0, ddof=1)) / len(tables))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        columns["ratio"] = np.where(columns["baseline"] != 0, columns["value"] / columns["baseline"], np.nan)
+    columns["reason"] = np.where(np.isnan(columns["value"]), columns["reason"], "")
+    return columns
 
 
-def _skipped_rows(record: LayerRecord) -> pd.DataFrame:
+def _skipped_row(record: LayerRecord) -> Columns:
     numbers = dict.fromkeys(("value", "baseline", "ratio", "stderr", "baseline_stderr"), float("nan"))
     named = {"layer": record.name, "k": 0, "selection": "all", "point": WHOLE, "token": -1, "score": "skipped"}
-    return pd.DataFrame([{**named, **numbers, "exact": True, "reason": SKIPPED.format(reason=record.reason)}])
+    reason = SKIPPED.format(reason=record.reason)
+    return {name: np.array([value]) for name, value in {**named, **numbers, "exact": True, "reason": reason}.items()}
 
 
 def unit_table(state: State, initials: Sequence[State]) -> pd.DataFrame:
