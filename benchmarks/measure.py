@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import kagscope as kag
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import as_inputs
-from kagscope.jacobians.layers import see_calls
+from kagscope.jacobians.layers import find_calls
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner
 from kagscope.jacobians.untouched import untouched
@@ -120,7 +120,7 @@ def ours(which: str) -> Work:
         inputs = as_inputs(x)
         with untouched(model):
             runner = Runner(model, None, 0)
-            (call,) = see_calls(runner, inputs, {layer: None}, {layer})
+            (call,) = find_calls(runner, inputs, {layer: None}, {layer})
             for batch in LayerJacobians(LayerMap(runner, call, kind), inputs, "flat", ROWS, BUDGET):  # type: ignore[arg-type]
                 batch.jacobian.dense().sum()
 

@@ -257,7 +257,7 @@ def test_a_derivative_that_is_right_along_one_direction_by_chance_is_refused() -
         torch.manual_seed(size)
         leaf = torch.randn(1, size, dtype=torch.float64, requires_grad=True)
         with pytest.raises(InputError, match="Half is not its derivative"):
-            check.what_is_left_out(lambda x: Half.apply(x, 0.3 * x), leaf, Half.apply(leaf, 0.3 * leaf))  # type: ignore[no-untyped-call]
+            check.omission_note(lambda x: Half.apply(x, 0.3 * x), leaf, Half.apply(leaf, 0.3 * leaf))  # type: ignore[no-untyped-call]
 
 
 def test_complex_numbers_on_the_way() -> None:

@@ -11,7 +11,7 @@ import kagscope as kag
 from kagscope.jacobians import DenseJacobian, FactoredJacobian
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import as_inputs
-from kagscope.jacobians.layers import find_layers, see_calls
+from kagscope.jacobians.layers import find_calls, find_layers
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner
 from kagscope.jacobians.untouched import untouched
@@ -60,7 +60,7 @@ def measured(model: nn.Module, x: torch.Tensor, layer: str) -> tuple[np.ndarray,
     fed = as_inputs(x).cast(torch.float64)
     with untouched(model, "eval"):
         runner = Runner(model, torch.float64, 0)
-        (call,) = see_calls(runner, fed, *find_layers(model, layer))
+        (call,) = find_calls(runner, fed, *find_layers(model, layer))
         forms = [batch.jacobian for batch in LayerJacobians(LayerMap(runner, call, "input"), fed)]
     return np.concatenate([form.dense() for form in forms]), forms
 

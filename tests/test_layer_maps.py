@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import layer_models as zoo
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.inputs import as_inputs
-from kagscope.jacobians.layers import find_layers, see_calls
+from kagscope.jacobians.layers import find_calls, find_layers
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner
 from kagscope.jacobians.structure import outer_diagonal, same, shared_signature
@@ -33,7 +33,7 @@ def jacobians(
     fed = as_inputs(inputs).cast(torch.float64)
     with untouched(model, "train" if options.get("coupled") else "eval"):
         runner = Runner(model, torch.float64, 0)
-        (call,) = see_calls(runner, fed, *find_layers(model, layer))
+        (call,) = find_calls(runner, fed, *find_layers(model, layer))
         found = LayerJacobians(LayerMap(runner, call, kind), fed, **options)  # type: ignore[arg-type]
         batches = list(found)
     J = np.concatenate([batch.jacobian.dense() for batch in batches])

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations
 
 import kagscope as kag
 import layer_models as zoo
-from kagscope.jacobians.plain import plain_parts
+from kagscope.jacobians.plain import plain_modules
 from kagscope.jacobians.structure import outer_diagonal
 from kagscope.minors.routes.zonogon_gradient import pair_areas_and_slopes
 from test_untouched import everything, random_states
@@ -77,27 +77,27 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_may_keep_something_is_not_plain(name: str) -> None:
-    assert plain_parts(OTHERS[name]()) is None
+    assert plain_modules(OTHERS[name]()) is None
 
 
 def test_surroundings_in_which_no_model_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net()
-    found = plain_parts(model)
+    found = plain_modules(model)
     assert found is not None
     assert set(found) == set(model.modules())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert plain_parts(model) is None
+        assert plain_modules(model) is None
     with torch.autograd.set_detect_anomaly(True):
-        assert plain_parts(model) is None
+        assert plain_modules(model) is None
     hook = torch_module.register_module_forward_hook(lambda *_: None)
-    assert plain_parts(model) is None
+    assert plain_modules(model) is None
     hook.remove()
-    assert plain_parts(model) is not None
+    assert plain_modules(model) is not None
     monkeypatch.setattr(nn.Tanh, "forward", _counted)
-    assert plain_parts(model) is None
+    assert plain_modules(model) is None
     monkeypatch.undo()
     monkeypatch.setattr(nn.Module, "__call__", lambda self, x: x)
-    assert plain_parts(model) is None
+    assert plain_modules(model) is None
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from kagscope.commands.sources import Subject
 from kagscope.figures.steps import figure_by_step
 from kagscope.figures.write import write_all
 from kagscope.jacobians.inputs import as_inputs
-from kagscope.jacobians.layers import Call, find_layers, see_calls
+from kagscope.jacobians.layers import Call, find_calls, find_layers
 from kagscope.jacobians.runner import Runner
 from kagscope.jacobians.untouched import untouched
 from kagscope.measuring.api import measure, measure_series
@@ -37,7 +37,7 @@ def list_layers(model: nn.Module, inputs: Any = None) -> None:
         with untouched(model):
             paths, _ = find_layers(model, "**")
             few = as_inputs(inputs).take(slice(0, 2))
-            calls = see_calls(Runner(model, None, 0), few, {path: None for path in paths if path}, set())
+            calls = find_calls(Runner(model, None, 0), few, {path: None for path in paths if path}, set())
         calls = [call for call in calls if call.shape or not list(parts[call.path].children())]  # no ModuleList
     counts = {path: sum(p.numel() for p in module.parameters()) for path, module in parts.items()}
     terminal.print_layers(calls, counts)

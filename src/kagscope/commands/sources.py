@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listing
 from kagscope.base.progress import Say
-from kagscope.jacobians.forward import count_required, positional
+from kagscope.jacobians.forward import count_required, positional_parameters
 from kagscope.loading import (
     Checkpoint,
     LoadedInputs,
@@ -140,7 +140,7 @@ def _describe(baseline: str | None) -> str:
 def _with_inputs(
     wanted: Wanted, data: str, model: nn.Module, baseline: Any, said: str, say: Say, checkpoints: tuple[Checkpoint, ...] = ()
 ) -> Subject:
-    required = positional(model)[: count_required(model)]
+    required = positional_parameters(model)[: count_required(model)]
     source = load_inputs(data, split=wanted.split, shape=wanted.input_shape, required=required)
     if source.left_out:
         say(f"{data}: the model is not fed {listing(source.left_out)}; to feed it several arrays, name them as its arguments")

@@ -1,4 +1,4 @@
-"""Layer maps and their Jacobians, by automatic differentiation of any module."""
+"""Layer maps of any module and their Jacobians, by automatic differentiation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Whether a Jacobian is right: random vectors pulled back through the graph, and difference quotients beside them.
+"""Verification of Jacobians against vector-Jacobian products of the graph and against difference quotients.
 
-Forward mode and batched reverse mode can be silently wrong for operators that have only part of the rules. So a Jacobian J is
-held against one plain pull-back of a random w: w^T J must be what autograd gives. What autograd itself leaves out (operators
-without a rule, gradients of the user's own, constants) shows beside a difference quotient along a random v.
+Forward mode and batched reverse mode can be silently wrong for operators with incomplete rules. A Jacobian J is therefore
+compared with one plain pull-back of a random w: w^T J must equal it. What autograd itself leaves out (operators
+without a rule, custom gradients, constants) shows in a difference quotient along a random v.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UNSEEN = "part of it does not go through autograd (such as a number taken out of
 
 
 def agrees(J: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
-    """Whether w^T J is what pulling a random w back gives, at every point of a batch and every token.
+    """Whether w^T J equals the pull-back of a random w, at every point of a batch and every token.
 
     Args:
         J: (B, tokens, rows, columns).
@@ -42,119 +42,119 @@ def agrees(J: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
         u: the variable, a leaf.
         frame: what rows and columns are.
     """
-    return close(h, u, frame, *_weighted(weights(frame), J))
+    return close(h, u, frame, *_weighted_sums(weights(frame), J))
 
 
-def _weighted(w: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """w^T J and |w|^T |J| of J (B, tokens, rows, columns), some rows at a time, which stay in the cache."""
-    found, scale = (np.zeros((*J.shape[:2], J.shape[3])) for _ in range(2))
+def _weighted_sums(w: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """w^T J and |w|^T |J| for J (B, tokens, rows, columns), in blocks of rows that fit the cache."""
+    total, scale = (np.zeros((*J.shape[:2], J.shape[3])) for _ in range(2))
     step = max(1, BLOCK // max(1, J.shape[0] * J.shape[1] * J.shape[3]))
     for start in range(0, J.shape[2], step):
-        rows, own = J[:, :, start : start + step], w[start : start + step]
-        found += own @ rows
-        scale += np.abs(own) @ np.abs(rows)
-    return found, scale
+        rows, w_rows = J[:, :, start : start + step], w[start : start + step]
+        total += w_rows @ rows
+        scale += np.abs(w_rows) @ np.abs(rows)
+    return total, scale
 
 
 def agrees_factored(d: np.ndarray, W: np.ndarray, h: Tensor, u: Tensor, frame: Frame) -> bool:
-    """Like :func:`agrees`, of diag(d) W in factors, ``d`` (B, tokens, rows) and ``W`` (rows, columns)."""
+    """Like :func:`agrees`, for diag(d) W given as ``d`` (B, tokens, rows) and ``W`` (rows, columns)."""
     w = weights(frame) * d
     return close(h, u, frame, w @ W, np.abs(w) @ np.abs(W))
 
 
 def weights(frame: Frame, draw: int = 0) -> np.ndarray:
-    """A random w over the rows."""
+    """Random weights w of the rows, (rows,)."""
     return np.random.default_rng([len(frame.rows), draw]).standard_normal(len(frame.rows))
 
 
-def close(h: Tensor, u: Tensor, frame: Frame, found: np.ndarray, scale: np.ndarray) -> bool:
-    """Whether ``found`` (B, tokens, columns) is w^T dh/du, up to rounding of sums of the size of ``scale``; NaN is not judged.
+def close(h: Tensor, u: Tensor, frame: Frame, product: np.ndarray, scale: np.ndarray) -> bool:
+    """Whether ``product`` (B, tokens, columns) is w^T dh/du up to rounding relative to ``scale``; NaN entries are not judged.
 
     Raises:
-        RuntimeError: no way back through the graph.
+        RuntimeError: The graph cannot be traversed backwards.
     """
-    plain = np.empty_like(found)
-    for points, tokens in frame.together(len(u)):
-        v = _at(h, weights(frame), points, tokens, frame)
-        g = pull(h, u, v).reshape(len(u), frame.in_tokens or 1, frame.columns)[points].double().cpu().numpy()
+    plain = np.empty_like(product)
+    for points, tokens in frame.pass_groups(len(u)):
+        v = _cotangent(h, weights(frame), points, tokens, frame)
+        g = vjp(h, u, v).reshape(len(u), frame.in_tokens or 1, frame.columns)[points].double().cpu().numpy()
         for token in tokens if frame.out_tokens else frame.tokens:
             plain[points, frame.tokens.index(token)] = g[:, token if frame.in_tokens else 0]
     least = min((h.dtype, u.dtype), key=lambda dtype: -torch.finfo(dtype).eps)
     with np.errstate(invalid="ignore"):
-        wrong = np.abs(found - plain) > AGREE.get(least, 0.1) * scale.max(axis=-1, keepdims=True)
+        wrong = np.abs(product - plain) > AGREE.get(least, 0.1) * scale.max(axis=-1, keepdims=True)
     return not wrong.any()
 
 
-def _at(h: Tensor, w: np.ndarray, points: list[int], tokens: list[int], frame: Frame) -> Tensor:
-    """The cotangent of ``h`` that is w at these points and tokens."""
+def _cotangent(h: Tensor, w: np.ndarray, points: list[int], tokens: list[int], frame: Frame) -> Tensor:
+    """Cotangent of ``h`` that equals w at the given points and tokens, and zero elsewhere."""
     v = torch.zeros((len(h), frame.out_tokens or 1, frame.units), dtype=h.dtype, device=h.device)
     v[np.array(points)[:, None, None], np.array(tokens)[:, None], frame.rows] = torch.from_numpy(w).to(v)
     return v.reshape(h.shape)
 
 
-def pull(h: Any, u: Tensor, v: Tensor, *, batched: bool = False) -> Tensor:
-    """v^T dh/du; zeros where the output does not depend on the variable. With ``batched``, of several v at once."""
+def vjp(h: Any, u: Tensor, v: Tensor, *, batched: bool = False) -> Tensor:
+    """Vector-Jacobian product v^T dh/du, zero if h does not depend on u; with ``batched``, for several v at once."""
 
-    def one(cotangent: Tensor) -> Tensor:
+    def single(cotangent: Tensor) -> Tensor:
         (g,) = torch.autograd.grad(h, [u], cotangent, retain_graph=True, allow_unused=True)
         return torch.zeros_like(u) if g is None else g
 
     if not batched:
-        return one(v)
+        return single(v)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*batching rule.*")  # slower, not wrong
-        pulled: Tensor = torch.func.vmap(one)(v)  # is_grads_batched knows fewer operations, and goes through others one by one
+        pulled: Tensor = torch.func.vmap(single)(v)  # is_grads_batched knows fewer operations, and goes through others one by one
     return pulled
 
 
 def confirm(J: np.ndarray, function: Function, u: Tensor, frame: Frame) -> bool:
-    """Whether difference quotients confirm a Jacobian that cannot be compared with a graph, at every token."""
-    every = np.arange(len(frame.tokens))
-    for draw, places in itertools.product(range(DRAWS), every[:, None] if frame.mixing else every[None]):
-        tokens = [frame.tokens[place] for place in places]
+    """Whether difference quotients confirm, at every token, a Jacobian that cannot be compared with a graph."""
+    token_indices = np.arange(len(frame.tokens))
+    for draw, indices in itertools.product(range(DRAWS), token_indices[:, None] if frame.mixing else token_indices[None]):
+        tokens = [frame.tokens[index] for index in indices]
         w, direction = weights(frame, draw), np.random.default_rng([frame.columns, draw]).standard_normal(frame.columns)
-        moved = torch.zeros((len(u), frame.in_tokens or 1, frame.columns), dtype=u.dtype, device=u.device)
-        moved[:, tokens if frame.in_tokens else 0] = torch.from_numpy(direction).to(moved)
-        weight = torch.zeros((len(u), frame.out_tokens or 1, frame.units), dtype=u.dtype, device=u.device)
-        weight[:, np.array(tokens if frame.out_tokens else [0])[:, None], frame.rows] = torch.from_numpy(w).to(weight)
-        expected = float((w @ J[:, places] @ direction).sum())
-        size = float((np.abs(w) @ np.abs(J[:, places])).max())
-        if _verdict(function, u, moved.reshape(u.shape), weight.flatten(), expected, size) is not True:
+        tangent = torch.zeros((len(u), frame.in_tokens or 1, frame.columns), dtype=u.dtype, device=u.device)
+        tangent[:, tokens if frame.in_tokens else 0] = torch.from_numpy(direction).to(tangent)
+        cotangent = torch.zeros((len(u), frame.out_tokens or 1, frame.units), dtype=u.dtype, device=u.device)
+        cotangent[:, np.array(tokens if frame.out_tokens else [0])[:, None], frame.rows] = torch.from_numpy(w).to(cotangent)
+        expected = float((w @ J[:, indices] @ direction).sum())
+        size = float((np.abs(w) @ np.abs(J[:, indices])).max())
+        if _quotient_agrees(function, u, tangent.reshape(u.shape), cotangent.flatten(), expected, size) is not True:
             return False
     return True
 
 
-def what_is_left_out(function: Function, leaf: Tensor, h: Tensor) -> str:
-    """A note on the part of a layer map that autograd takes for constant; "" where it has none.
+def omission_note(function: Function, leaf: Tensor, h: Tensor) -> str:
+    """Note on the part of a layer map that autograd treats as constant; "" if there is none.
 
     Raises:
-        Unmeasurable: an operator without an autograd kernel, or a backward of the user's own that is no derivative.
+        Unmeasurable: An operator has no autograd kernel, or a custom backward is not the derivative.
     """
     nodes = list(_nodes(h))
     if any(node.name().endswith(NO_KERNEL) for node in nodes):
-        raise Unmeasurable(f"{_without_kernel(h, leaf)} has no autograd kernel: PyTorch would leave its derivative out")
+        raise Unmeasurable(f"{_operators_without_kernel(h, leaf)} has no autograd kernel: PyTorch would leave its derivative out")
     try:
         if _differences_agree(function, leaf, h) is not False:
             return ""
-        leaf = _aside(leaf)  # at a kink, such as relu at exactly 0, a quotient tells nothing
+        leaf = _nearby_point(leaf)  # at a kink, such as relu at exactly 0, a quotient is meaningless
         if _differences_agree(function, leaf, function(leaf.view_as(leaf))) is not False:
             return ""
-    except (RuntimeError, NotImplementedError):  # no way back, for which there is forward mode
+    except (RuntimeError, NotImplementedError):  # no reverse mode here; forward mode may still work
         return ""
     try:
-        with _Freed(), warnings.catch_warnings():
+        with _NoDetaching(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numbers taken out of tensors that are no longer detached
             explained = _differences_agree(function, leaf, function(leaf.view_as(leaf)))
     except Exception:  # what stood under no_grad cannot be differentiated
         explained = None
-    own = sorted({_name(node) for node in nodes if _is_own(node)})
-    if explained is not True and own:
-        raise Unmeasurable(f"the backward of {', '.join(own)} is not its derivative: a difference quotient differs from it")
+    custom = sorted({_custom_name(node) for node in nodes if _is_custom(node)})
+    if explained is not True and custom:
+        raise Unmeasurable(f"the backward of {', '.join(custom)} is not its derivative: a difference quotient differs from it")
     return CONSTANT if explained else UNSEEN
 
 
-def _aside(leaf: Tensor) -> Tensor:
-    """A point beside the variable's, in no special position."""
+def _nearby_point(leaf: Tensor) -> Tensor:
+    """A point in general position close to the variable's."""
     generator = torch.Generator().manual_seed(3)
     step = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
     scale = leaf.detach().square().mean().sqrt() or 1.0
@@ -162,28 +162,28 @@ def _aside(leaf: Tensor) -> Tensor:
 
 
 def _differences_agree(function: Function, leaf: Tensor, h: Tensor) -> bool | None:
-    """Whether difference quotients are what autograd says, along random directions; None where they do not tell."""
-    told: bool | None = True
+    """Whether difference quotients along random directions agree with autograd; None if inconclusive."""
+    agreed: bool | None = True
     for draw in range(DRAWS):
         generator = torch.Generator().manual_seed(2 + draw)
         w = torch.randn(h.shape, generator=generator, dtype=torch.float64).to(h)
         v = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
         v = v * (leaf.detach().square().mean().sqrt() or 1.0)
-        g = pull(h, leaf, w)
+        g = vjp(h, leaf, w)
         size = float(g.norm() * v.norm()) / g.numel() ** 0.5
-        verdict = _verdict(function, leaf.detach(), v, w.flatten(), float((g * v).sum()), size)
+        verdict = _quotient_agrees(function, leaf.detach(), v, w.flatten(), float((g * v).sum()), size)
         if verdict is False:
             return False
-        told = told and verdict
-    return told
+        agreed = agreed and verdict
+    return agreed
 
 
-def _verdict(function: Function, u: Tensor, v: Tensor, w: Tensor, expected: float, size: float) -> bool | None:
-    """Whether w · (f(u + s v) - f(u - s v)) / 2s is ``expected`` for some step s; None: it settles nowhere."""
+def _quotient_agrees(function: Function, u: Tensor, v: Tensor, w: Tensor, expected: float, size: float) -> bool | None:
+    """Whether w · (f(u + s v) - f(u - s v)) / 2s equals ``expected`` for some step s; None if it does not converge."""
     before = None
     for step in STEPS.get(u.dtype, ()):
         try:
-            with torch.no_grad():  # which some models switch off
+            with torch.no_grad():  # which some models switch back on
                 ends = [function(u + sign * step * v).detach().flatten().double() for sign in (1, -1)]
         except Exception:  # the model does not take such inputs
             return None
@@ -201,8 +201,8 @@ def _verdict(function: Function, u: Tensor, v: Tensor, w: Tensor, expected: floa
     return None
 
 
-class _Freed(TorchFunctionMode):
-    """A pass in which ``no_grad`` and ``detach`` do nothing."""
+class _NoDetaching(TorchFunctionMode):
+    """Make ``no_grad`` and ``detach`` do nothing."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if func is torch._C._set_grad_enabled:
@@ -212,13 +212,13 @@ class _Freed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def has_own(h: Any) -> bool:
-    """Whether a backward of the user's own is on the way to ``h``."""
-    return any(_is_own(node) for node in _nodes(h))
+def has_custom_backward(h: Any) -> bool:
+    """Whether the graph of ``h`` contains a custom backward."""
+    return any(_is_custom(node) for node in _nodes(h))
 
 
 def _nodes(h: Tensor) -> Iterator[Any]:
-    """Every node of the graph behind ``h``."""
+    """All nodes of the graph of ``h``."""
     open_nodes, seen = [h.grad_fn], set()
     while open_nodes:
         node = open_nodes.pop()
@@ -229,21 +229,21 @@ def _nodes(h: Tensor) -> Iterator[Any]:
         open_nodes += [parent for parent, _ in node.next_functions]
 
 
-def _is_own(node: Any) -> bool:
+def _is_custom(node: Any) -> bool:
     return isinstance(node, torch.autograd.function.BackwardCFunction)
 
 
-def _name(node: Any) -> str:
-    """What a node of the user's own is called: "Cube", "library::operator"."""
-    found = re.fullmatch(r"GeneratedBackwardFor_(\w+?)_(\w+)_\w+Backward", node.name())
-    return f"{found[1]}::{found[2]}" if found else str(node.name()).removesuffix("Backward")
+def _custom_name(node: Any) -> str:
+    """Name of a custom node: "Cube", "library::operator"."""
+    match = re.fullmatch(r"GeneratedBackwardFor_(\w+?)_(\w+)_\w+Backward", node.name())
+    return f"{match[1]}::{match[2]}" if match else str(node.name()).removesuffix("Backward")
 
 
-def _without_kernel(h: Tensor, leaf: Tensor) -> str:
-    """The names of operators without an autograd kernel, from what PyTorch warns of on the way back."""
-    with warnings.catch_warnings(record=True) as heard:
+def _operators_without_kernel(h: Tensor, leaf: Tensor) -> str:
+    """Names of the operators without an autograd kernel, from PyTorch's warnings during a backward pass."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with contextlib.suppress(RuntimeError, NotImplementedError):
             torch.autograd.grad(h, [leaf], torch.ones_like(h), retain_graph=True, allow_unused=True)
-    names = [found[1] for one in heard if (found := re.match(r"(\S+): an autograd kernel was not", str(one.message)))]
+    names = [match[1] for warning in caught if (match := re.match(r"(\S+): an autograd kernel was not", str(warning.message)))]
     return f"the operator {', '.join(dict.fromkeys(names))}" if names else "an operator"

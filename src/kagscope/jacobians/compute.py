@@ -1,4 +1,4 @@
-"""From a layer map and inputs to its Jacobians, batch after batch: which rows, tokens and form, and what a reader should know."""
+"""Compute a layer map's Jacobians batch by batch: rows, tokens, form, and notes for the reader."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from kagscope.minors.row_draws import RowDraws
 
 Tokens = int | Sequence[int] | str | None
 FLAT = "flat"
-CPU_WORKING_SET = 2**26  # bytes of passes taken at once; more of them are slower, by a third at 2**29 (benchmarks/measure.py)
-CHECKED_AT_ONCE = 32  # points whose derivatives are held against one difference quotient: one that is wrong must show
-MAX_TOKENS = 256  # of a sequence, where all are asked for
+CPU_WORKING_SET = 2**26  # bytes of concurrent passes; a third slower at 2**29 (benchmarks/measure.py)
+CHECKED_AT_ONCE = 32  # points that share one difference quotient: few enough for one wrong derivative to show
+MAX_TOKENS = 256  # of a sequence, if all are requested
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Jacobians of some items: item i belongs to data point ``points[i]`` and token ``tokens[i]`` (-1 where there are none)."""
+    """Jacobians of a batch of items: item i is data point ``points[i]``, token ``tokens[i]`` (-1 if there are no tokens)."""
 
     jacobian: FactoredJacobian | DenseJacobian
     points: np.ndarray
@@ -40,23 +40,23 @@ class Batch:
 
 @dataclass
 class LayerJacobians:
-    """The Jacobians of one layer map at all inputs; iterate to get them.
+    """Jacobians of one layer map at all inputs; iterate to get them batch by batch.
 
     Args:
-        map: which function.
-        inputs: in the dtype to compute in.
-        tokens: which tokens of sequences: None all (of more than 256 as many evenly spaced), an int that many evenly spaced, a
-            list those, "flat" takes sequences whole.
-        max_rows: of a layer with more rows than this, so many are drawn at random, the same for every network; None: never.
-        budget: bytes of working memory, about.
-        separate: each point alone, since the model mixes the points of a batch.
-        coupled: all points in one batch, each differentiated with respect to itself only (train mode).
-        seed: of the sample of rows.
-        least: rows of each group that is drawn, see :class:`kagscope.minors.row_draws.RowDraws`.
+        map: the function to differentiate.
+        inputs: where, in the dtype to compute in.
+        tokens: tokens of sequences: None all (256 evenly spaced ones if there are more), an int that many evenly spaced, a
+            list those, "flat" treats a sequence as one vector.
+        max_rows: rows to draw at random, the same for every network, from layers that have more; None: never.
+        budget: approximate working memory in bytes.
+        separate: run each point alone, because the model mixes the points of a batch.
+        coupled: run all points in one batch, each differentiated with respect to itself only (train mode).
+        seed: seed of the sample of rows.
+        least: minimal group of rows drawn, see :class:`kagscope.minors.row_draws.RowDraws`.
 
     Raises:
-        Unmeasurable: the map has no Jacobian here.
-        InputError: a token that is not there.
+        Unmeasurable: The map has no Jacobian here.
+        InputError: A requested token does not exist.
     """
 
     map: LayerMap
@@ -79,21 +79,21 @@ class LayerJacobians:
     _forward: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        with _reasons():
+        with _errors_as_reasons():
             self._prepare()
 
     def _prepare(self) -> None:
-        """One or two points through the map: the frame, and what a pass takes."""
-        few = self.inputs.take(slice(0, 1 if self.separate else self.inputs.count if self.coupled else 2))
-        function, start = self.map.function(few), self.map.start(few)
+        """Run one or two points through the map for its frame and the memory of a pass."""
+        probe = self.inputs.take(slice(0, 1 if self.separate else self.inputs.count if self.coupled else 2))
+        function, start = self.map.function(probe), self.map.start(probe)
         self._accelerator = start.device.type != "cpu"
-        self._single = autodiff.saved_bytes(function, start) // few.count
+        self._single = autodiff.saved_bytes(function, start) // probe.count
         u, h = autodiff.graph(function, start)
-        if len(h) != few.count:
-            raise Unmeasurable(f"its output has shape {tuple(h.shape)}, whose first dimension is not the {few.count} points")
-        left_out = check.what_is_left_out(function, u, h) or self._left_out_after(few.count, h)
-        self.notes = [note for note in (self.map.call.note, left_out) if note]
-        self.frame = self._frame(h, u)
+        if len(h) != probe.count:
+            raise Unmeasurable(f"its output has shape {tuple(h.shape)}, whose first dimension is not the {probe.count} points")
+        omission = check.omission_note(function, u, h) or self._omission_note_after(probe.count, h)
+        self.notes = [note for note in (self.map.call.note, omission) if note]
+        self.frame = self._make_frame(h, u)
         if self.drawn is not None:
             drawn = f"{len(self.frame.rows)} of its {self.frame.units} rows, drawn at random (seed {self.seed})"
             self.notes.append(f"estimated from {drawn}")
@@ -106,46 +106,46 @@ class LayerJacobians:
         if self.coupled:
             self.notes.append("train mode: each point with respect to itself, the other points of the batch held fixed")
 
-    def _left_out_after(self, seen: int, h: Tensor) -> str:
-        """The same at the points after those ``seen``, where a backward of the user's own may be wrong at some points alone."""
+    def _omission_note_after(self, seen: int, h: Tensor) -> str:
+        """:func:`check.omission_note` at the points after those ``seen``: a custom backward may be wrong at some points only."""
         size = 1 if self.separate else CHECKED_AT_ONCE
-        for first in range(seen, self.inputs.count if check.has_own(h) else 0, size):
-            part = self.inputs.take(slice(first, first + size))
-            function = self.map.function(part)
-            if note := check.what_is_left_out(function, *autodiff.graph(function, self.map.start(part))):
+        for first in range(seen, self.inputs.count if check.has_custom_backward(h) else 0, size):
+            inputs = self.inputs.take(slice(first, first + size))
+            function = self.map.function(inputs)
+            if note := check.omission_note(function, *autodiff.graph(function, self.map.start(inputs))):
                 return note
         return ""
 
     def values(self, inputs: Inputs) -> np.ndarray:
-        """The values of all units at other inputs, (items, units) float64, items as in :class:`Batch`; forward passes only.
+        """Outputs of all units at other inputs, (items, units) float64, items as in :class:`Batch`, by forward passes only.
 
         Args:
             inputs: in the dtype to compute in, as those of the Jacobians.
         """
         size = max(1, int(self.budget // 4 // self._single))
         size = 1 if self.separate else inputs.count if self.coupled else size
-        found = []
+        chunks = []
         for first in range(0, inputs.count, size):
-            with _reasons(), torch.no_grad():
+            with _errors_as_reasons(), torch.no_grad():
                 values = self.map.value(inputs.take(slice(first, first + size)))
-                found.append(self._output_rows(values, np.arange(self.frame.units)))
-        return np.concatenate(found)
+                chunks.append(self._output_rows(values, np.arange(self.frame.units)))
+        return np.concatenate(chunks)
 
     def __iter__(self) -> Iterator[Batch]:
         if self._W is None and not self._needs_own_matrix():
-            with _reasons():
-                self._find_shared()
+            with _errors_as_reasons():
+                self._find_shared_weight()
         per_item = len(self.frame.tokens) * len(self.frame.rows) * self.frame.columns * 8
         size = max(1, int(self.budget // 4 // (self._single + 2 * per_item)))
         size = 1 if self.separate else self.inputs.count if self.coupled else size
         for first in range(0, self.inputs.count, size):
-            with _reasons():
+            with _errors_as_reasons():
                 batch = self._batch(np.arange(first, min(first + size, self.inputs.count)))
             yield batch
 
     def _batch(self, points: np.ndarray) -> Batch:
-        part = self.inputs.take(points)
-        function, u = self.map.function(part), self.map.start(part)
+        inputs = self.inputs.take(points)
+        function, u = self.map.function(inputs), self.map.start(inputs)
         jacobian, h = self._factored_form(function, u) or self._dense(function, u)
         items = np.repeat(points, len(self.frame.tokens))
         tokens = np.tile(self.frame.tokens if self.has_tokens else (-1,), len(points))
@@ -154,10 +154,10 @@ class LayerJacobians:
     def _factored_form(self, function: check.Function, u: Tensor) -> tuple[FactoredJacobian, Tensor] | None:
         if self._W is None or self._signature is None:
             return None
-        found = self._shared_signature(function, u)
-        if found is None or not structure.same(self._signature, found[3]):
+        shared = self._shared_signature(function, u)
+        if shared is None or not structure.same(self._signature, shared[3]):
             return None
-        leaf, h, outer, _ = found
+        leaf, h, outer, _ = shared
         d = self._output_rows(outer.d)
         if not check.agrees_factored(d.reshape(len(u), -1, d.shape[1]), self._W, h, leaf, self.frame):
             return None
@@ -165,27 +165,27 @@ class LayerJacobians:
         return FactoredJacobian(d, self._W), h.detach()
 
     def _dense(self, function: check.Function, u: Tensor) -> tuple[DenseJacobian, Tensor]:
-        J, self.route = autodiff.jacobian(function, u, self.frame, self._at_once(len(u)), forward=self._forward)
-        self._forward = self._forward and self.route != autodiff.BATCHED  # once it was wrong or dearer, it is not tried again
+        J, self.route = autodiff.jacobian(function, u, self.frame, self._passes_at_once(len(u)), forward=self._forward)
+        self._forward = self._forward and self.route != autodiff.BATCHED  # not tried again once it was wrong or dearer
         with torch.no_grad():
             h = function(u)
         return DenseJacobian(J.reshape(-1, *J.shape[2:])), h
 
-    def _find_shared(self) -> None:
-        """W of J = diag(d) W, from one point, where all points have the same."""
-        few = self.inputs.take(slice(0, 1 if self.separate else 2))
-        found = self._shared_signature(self.map.function(few), self.map.start(few))
-        one = few.take(slice(0, 1))
-        alone = found and self._shared_signature(self.map.function(one), self.map.start(one))
-        if found is None or alone is None:
+    def _find_shared_weight(self) -> None:
+        """Compute W of J = diag(d) W at one point, if all points share it."""
+        probe = self.inputs.take(slice(0, 1 if self.separate else 2))
+        shared = self._shared_signature(self.map.function(probe), self.map.start(probe))
+        single = probe.take(slice(0, 1))
+        alone = shared and self._shared_signature(self.map.function(single), self.map.start(single))
+        if shared is None or alone is None:
             return
         u, h, outer, _ = alone
         frame = replace(self.frame, tokens=self.frame.tokens[:1])
-        W, _ = autodiff.pull_back(outer.edge, u, tuple(h.shape), frame, self._at_once(1))
-        self._W, self._signature = W[0, 0], found[3]
+        W, _ = autodiff.pull_back(outer.edge, u, tuple(h.shape), frame, self._passes_at_once(1))
+        self._W, self._signature = W[0, 0], shared[3]
 
     def _shared_signature(self, function: check.Function, u: Tensor) -> tuple[Tensor, Tensor, structure.Outer, Tensor] | None:
-        """The variable, the output, its outer diagonal, and the signature of W at these points; None where they share no W."""
+        """Variable, output, outer diagonal and signature of the W shared by these points; None if they share none."""
         u, h = autodiff.graph(function, u)
         try:
             outer = structure.outer_diagonal(h)
@@ -194,19 +194,19 @@ class LayerJacobians:
             return None
         return None if outer is None or signature is None else (u, h, outer, signature)
 
-    def _at_once(self, points: int) -> int:
-        """Passes over a batch of ``points`` that half of the budget takes, on a CPU no more than its caches like."""
+    def _passes_at_once(self, points: int) -> int:
+        """Concurrent passes over ``points`` that fit into half of the budget, and on a CPU into its caches."""
         room = self.budget // 2 if self._accelerator else min(self.budget // 2, CPU_WORKING_SET)
         return max(1, int(room // max(points * self._single, 1)))
 
     def _needs_own_matrix(self) -> bool:
-        """Points or tokens that cannot share one W."""
+        """Whether points or tokens cannot share one W."""
         frame = self.frame
         return self.coupled or frame.mixing or (frame.out_tokens is None) != (frame.in_tokens is None)
 
     @property
     def bytes_moved(self) -> float:
-        """Bytes that the passes of one point move through, about."""
+        """Approximate memory traffic in bytes of all passes of one point."""
         return self._single * min(self.frame.reverse_passes, autodiff.FORWARD_COST * self.frame.forward_passes)
 
     @property
@@ -222,14 +222,14 @@ class LayerJacobians:
         return self.frame.out_tokens is not None or self.frame.in_tokens is not None
 
     def _output_rows(self, values: Tensor, units: np.ndarray | None = None) -> np.ndarray:
-        """(items, rows) of a tensor shaped as the output; or other units of it."""
-        wanted = self.frame.rows if units is None else units
-        kept = values.detach().reshape(len(values), self.frame.out_tokens or 1, self.frame.units)
-        kept = kept[:, list(self.frame.tokens)] if self.frame.out_tokens else kept.expand(-1, len(self.frame.tokens), -1)
-        rows = torch.from_numpy(wanted).to(kept.device)
-        return kept[..., rows].double().cpu().numpy().reshape(-1, len(wanted))
+        """Select the frame's rows, or other units, from a tensor shaped like the output: (items, rows)."""
+        units_kept = self.frame.rows if units is None else units
+        rows = values.detach().reshape(len(values), self.frame.out_tokens or 1, self.frame.units)
+        rows = rows[:, list(self.frame.tokens)] if self.frame.out_tokens else rows.expand(-1, len(self.frame.tokens), -1)
+        index = torch.from_numpy(units_kept).to(rows.device)
+        return rows[..., index].double().cpu().numpy().reshape(-1, len(units_kept))
 
-    def _frame(self, h: Tensor, u: Tensor) -> Frame:
+    def _make_frame(self, h: Tensor, u: Tensor) -> Frame:
         out_tokens, in_tokens = self._token_axes(h, u)
         units = prod(h.shape[1:]) // (out_tokens or 1)
         columns = prod(u.shape[1:]) // (in_tokens or 1)
@@ -242,20 +242,20 @@ class LayerJacobians:
         return Frame(rows, units, columns, out_tokens, in_tokens, tokens, mixing, self.coupled)
 
     def _token_axes(self, h: Tensor, u: Tensor) -> tuple[int | None, int | None]:
-        """Tokens of the output and of the variable; a side whose length is not that of the layer's sequence is taken whole."""
+        """Token counts of output and variable; a side whose length differs from the layer's sequence has none."""
         if self.tokens == FLAT:
             return None, None
         layer_side, other = (u, h) if self.map.kind == "output" else (h, u)
         if layer_side.ndim != 3 or not self.map.call.tokens:
             return None, None
         length = layer_side.shape[1]
-        own = length if other.ndim == 3 and other.shape[1] == length else None
-        return (own, length) if self.map.kind == "output" else (length, own)
+        other_length = length if other.ndim == 3 and other.shape[1] == length else None
+        return (other_length, length) if self.map.kind == "output" else (length, other_length)
 
 
 @contextmanager
-def _reasons() -> Iterator[None]:
-    """Turn whatever a model or autograd raises into the reason why a layer cannot be measured."""
+def _errors_as_reasons() -> Iterator[None]:
+    """Turn any exception of the model or autograd into the reason why a layer cannot be measured."""
     try:
         yield
     except (InputError, MemoryError, torch.OutOfMemoryError):
@@ -265,7 +265,7 @@ def _reasons() -> Iterator[None]:
 
 
 def _token_indices(tokens: Tokens, length: int | None, layer: str) -> tuple[int, ...]:
-    """Indices of the tokens to measure; (0,) where there are none."""
+    """Indices of the tokens to measure; (0,) if there are no tokens."""
     if length is None:
         return (0,)
     if tokens is None:

@@ -1,4 +1,4 @@
-"""The forms a layer's Jacobians come in. Structure is carried by the type and exploited, never looked for again."""
+"""Forms of a layer's Jacobians. The type carries the structure, so that it is exploited without being detected again."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class FactoredJacobian:
         """The Jacobians themselves."""
         return self.d[points][:, :, None] * self.W
 
-    def of_rows(self, rows: np.ndarray) -> FactoredJacobian:
+    def select_rows(self, rows: np.ndarray) -> FactoredJacobian:
         """The same map to some of its units."""
         return FactoredJacobian(self.d[:, rows], self.W[rows])
 
-    def of_points(self, points: slice) -> FactoredJacobian:
+    def select_points(self, points: slice) -> FactoredJacobian:
         """Those of some points alone."""
         return FactoredJacobian(self.d[points], self.W)
 
@@ -42,7 +42,7 @@ class FactoredJacobian:
 
 @dataclass(frozen=True)
 class DenseJacobian:
-    """Jacobians as they are: ``J`` (B, m, n), float64."""
+    """Unstructured Jacobians ``J`` (B, m, n), float64."""
 
     J: Float64[np.ndarray, "B m n"]
 
@@ -57,18 +57,18 @@ class DenseJacobian:
         """The Jacobians themselves."""
         return self.J[points]
 
-    def of_rows(self, rows: np.ndarray) -> DenseJacobian:
+    def select_rows(self, rows: np.ndarray) -> DenseJacobian:
         """The same map to some of its units."""
         return DenseJacobian(self.J[:, rows])
 
-    def of_points(self, points: slice) -> DenseJacobian:
+    def select_points(self, points: slice) -> DenseJacobian:
         """Those of some points alone."""
         return DenseJacobian(self.J[points])
 
     def row_norms(self, points: slice = slice(None)) -> Float64[np.ndarray, "B m"]:
         """L1 norm of every row over the number of columns, (B, m)."""
         with np.errstate(over="ignore"):
-            return np.array([np.abs(one).mean(axis=1) for one in self.J[points]]).reshape(-1, self.J.shape[1])  # in the cache
+            return np.array([np.abs(J).mean(axis=1) for J in self.J[points]]).reshape(-1, self.J.shape[1])  # in the cache
 
 
 LayerJacobian = FactoredJacobian | DenseJacobian

@@ -1,4 +1,4 @@
-"""What a model's ``forward`` takes, and the model inside what wraps it."""
+"""The parameters of a model's ``forward``, and the model inside its wrappers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import inspect
 
 from torch import Tensor, nn
 
-COMPILED = "_orig_mod"  # where torch.compile keeps the module
-INNER = ("module", COMPILED, "base_model", "model")  # where wrappers that pass all arguments on keep what they wrap
+COMPILED = "_orig_mod"  # attribute under which torch.compile keeps the module
+INNER = ("module", COMPILED, "base_model", "model")  # attributes in which wrappers keep the wrapped module
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module that ``torch.compile`` or data parallelism has wrapped: its graphs and copies on devices take no hooks."""
+    """The module inside ``torch.compile`` or data parallelism, whose graphs and replicas take no hooks."""
     while True:
         if isinstance(getattr(model, COMPILED, None), nn.Module):
             model = getattr(model, COMPILED)
@@ -22,33 +22,33 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def plain_name(name: str) -> str:
-    """The name of a module or weight as it is where ``torch.compile`` wraps no part of the model."""
+    """The name of a module or weight without the prefixes that ``torch.compile`` adds."""
     return ".".join(part for part in name.split(".") if part != COMPILED)
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, each once, not copied: what stands in for a module's tensors in a functional call."""
+    """Parameters and buffers by name, each once and not copied."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def count_required(model: nn.Module) -> int:
-    """How many positional arguments ``forward`` cannot do without."""
+    """Number of positional arguments that ``forward`` requires."""
     return sum(parameter.default is parameter.empty for parameter in _parameters(model))
 
 
-def positional(model: nn.Module) -> list[str]:
+def positional_parameters(model: nn.Module) -> list[str]:
     """Names of the positional parameters of ``forward``."""
     return [parameter.name for parameter in _parameters(model)]
 
 
 def _parameters(model: nn.Module) -> list[inspect.Parameter]:
-    """The positional parameters of ``forward``; of a wrapper that passes all arguments on, those of what it wraps."""
+    """Positional parameters of ``forward``, looked up in the wrapped module if a wrapper passes all arguments on."""
     try:
-        found = list(inspect.signature(model.forward).parameters.values())
+        parameters = list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError):
         return []
-    named = [one for one in found if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    if named or all(one.kind is not one.VAR_POSITIONAL for one in found):
-        return named
-    inner = next((part for name in INNER if isinstance(part := getattr(model, name, None), nn.Module)), None)
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if positional or all(p.kind is not p.VAR_POSITIONAL for p in parameters):
+        return positional
+    inner = next((module for name in INNER if isinstance(module := getattr(model, name, None), nn.Module)), None)
     return [] if inner is None else _parameters(inner)

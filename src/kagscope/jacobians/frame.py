@@ -1,4 +1,4 @@
-"""What the rows and columns of a layer's Jacobians are, and which tokens of sequences they belong to."""
+"""Rows and columns of a layer's Jacobians, and the tokens of sequences they belong to."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Frame:
-    """What a Jacobian's rows and columns are.
+    """Rows, columns and tokens of a layer's Jacobians.
 
     Attributes:
-        rows: units of the output that are kept, indices into ``units``.
-        units: of the output, per token where it has tokens.
-        columns: of the variable, per token where it has tokens.
-        out_tokens: tokens of the output; None where a point has one Jacobian.
-        in_tokens: the same of the variable; with ``out_tokens`` too, each token is taken with respect to itself.
-        tokens: which of them are measured.
-        mixing: whether tokens need passes of their own: a token's output depends on other tokens, or one side alone has tokens.
-        coupled: whether a point's output depends on other points of its batch.
+        rows: indices of the output units that are kept.
+        units: number of output units, per token if the output has tokens.
+        columns: number of input columns, per token if the variable has tokens.
+        out_tokens: number of tokens of the output; None if it has none.
+        in_tokens: number of tokens of the variable; if both have tokens, each token is differentiated with respect to itself.
+        tokens: indices of the tokens measured.
+        mixing: whether each token needs its own pass: its output depends on other tokens, or only one side has tokens.
+        coupled: whether a point's output depends on the other points of its batch.
     """
 
     rows: np.ndarray
@@ -32,12 +32,12 @@ class Frame:
     mixing: bool
     coupled: bool
 
-    def together(self, points: int) -> Iterator[tuple[list[int], list[int]]]:
-        """(points, tokens) whose cotangents one pass takes: all points unless they are coupled, all tokens unless they mix."""
+    def pass_groups(self, points: int) -> Iterator[tuple[list[int], list[int]]]:
+        """(points, tokens) that share one pass: all points unless they are coupled, all tokens unless they mix."""
         tokens = list(self.tokens) if self.out_tokens else [0]
-        for some in [[point] for point in range(points)] if self.coupled else [list(range(points))]:
-            for at in [[token] for token in tokens] if self.mixing else [tokens]:
-                yield some, at
+        for point_group in [[point] for point in range(points)] if self.coupled else [list(range(points))]:
+            for token_group in [[token] for token in tokens] if self.mixing else [tokens]:
+                yield point_group, token_group
 
     @property
     def reverse_passes(self) -> int:

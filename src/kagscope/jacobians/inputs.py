@@ -1,4 +1,4 @@
-"""What is fed to a model: one tensor, positional or keyword arguments, or batches of a loader; always the batch first."""
+"""Inputs of a model: a tensor, positional or keyword arguments, or batches of a loader; the batch dimension comes first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.dlpack import from_dlpack
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import count_required
-from kagscope.jacobians.surroundings import surroundings_kept
+from kagscope.jacobians.surroundings import preserve_global_state
 
 LABEL_KEYS = ("labels", "label", "targets", "target")
 
@@ -27,11 +27,11 @@ class Inputs:
     Attributes:
         args: positional arguments.
         kwargs: keyword arguments.
-        count: points, the first dimension of the tensors.
-        labels: (count,) integers where a loader gave them, else None.
-        wrt: which argument is differentiated, a name or position; None: the only one that can be.
-        names: of the parameters of ``forward`` that the positional arguments go to, where they are known.
-        notes: what a reader should know, such as what of a loader's batches was left out.
+        count: number of points, the first dimension of the tensors.
+        labels: (count,) integers if a loader gave them, else None.
+        wrt: name or position of the argument to differentiate; None: the only one that can be.
+        names: parameters of ``forward`` that receive the positional arguments, if known.
+        notes: what a reader should know, such as which elements of a loader's batches were left out.
     """
 
     args: tuple[Any, ...]
@@ -43,82 +43,82 @@ class Inputs:
     notes: tuple[str, ...] = ()
 
     def take(self, points: slice | Sequence[int] | np.ndarray) -> Inputs:
-        """These inputs at some of the points; tensors whose first dimension is not that of the points stay as they are."""
-        plain = isinstance(points, slice) and (points.step is None or points.step > 0)  # others are nothing to torch
+        """Inputs at some of the points; tensors whose first dimension is not the number of points stay unchanged."""
+        plain = isinstance(points, slice) and (points.step is None or points.step > 0)  # torch knows no negative steps
         chosen: Any = points if plain else np.arange(self.count)[points]
         count = len(range(self.count)[points]) if isinstance(points, slice) else len(chosen)
 
-        def one(value: Tensor) -> Tensor:
+        def select(value: Tensor) -> Tensor:
             if value.ndim and len(value) == self.count:
                 return value[points].clone() if plain else value[torch.from_numpy(chosen).to(value.device)]
             return value
 
         labels = None if self.labels is None else self.labels[chosen]
-        return self._map(one)._but(count=count, labels=labels)
+        return self._map(select)._replace(count=count, labels=labels)
 
     def clone(self) -> Inputs:
-        """These inputs with copies of all tensors, through which gradients flow."""
+        """Copies of all tensors, through which gradients flow."""
         return self._map(Tensor.clone)
 
-    def up_to(self, points: int | None) -> int:
-        """How many these are at most, where so many are asked for; None: all."""
+    def count_up_to(self, points: int | None) -> int:
+        """Number of points available when ``points`` are requested; None requests all."""
         return self.count if points is None else min(points, self.count)
 
     def cast(self, dtype: torch.dtype | None) -> Inputs:
-        """Floating tensors in ``dtype`` (None: their own), detached; all of them fit for autograd."""
+        """Detached inputs that autograd accepts, with floating tensors converted to ``dtype`` (None: unchanged)."""
 
-        def one(value: Tensor) -> Tensor:
-            return trackable(value.detach().to(dtype) if dtype and value.is_floating_point() else value.detach())
+        def convert(value: Tensor) -> Tensor:
+            return as_trackable(value.detach().to(dtype) if dtype and value.is_floating_point() else value.detach())
 
-        return self._map(one)
+        return self._map(convert)
 
     def for_model(self, model: nn.Module) -> Inputs:
-        """These inputs in the dtype of a model's floating parameters, or in their own where it has none or several; detached."""
-        held = [parameter for module in model.modules() for parameter in module._parameters.values()]
-        dtypes = {parameter.dtype for parameter in held if parameter is not None and parameter.is_floating_point()}
+        """Detached inputs in the dtype of the model's floating parameters; unchanged if it has none or several."""
+        parameters = [parameter for module in model.modules() for parameter in module._parameters.values()]
+        dtypes = {parameter.dtype for parameter in parameters if parameter is not None and parameter.is_floating_point()}
         return self.cast(dtypes.pop() if len(dtypes) == 1 else None)
 
     def as_one_point(self) -> Inputs:
-        """These inputs as a single point, with a first dimension of 1 in front."""
-        return self._map(lambda value: value[None])._but(count=1, labels=None)
+        """The same tensors as a single point, with a leading dimension of 1."""
+        return self._map(lambda value: value[None])._replace(count=1, labels=None)
 
-    def _but(self, **changes: Any) -> Inputs:
-        """As ``dataclasses.replace``, a tenth of whose time is enough here."""
-        found = object.__new__(Inputs)
-        vars(found).update(vars(self) | changes)
-        return found
+    def _replace(self, **changes: Any) -> Inputs:
+        """Like ``dataclasses.replace``, but ten times faster."""
+        copy = object.__new__(Inputs)
+        vars(copy).update(vars(self) | changes)
+        return copy
 
-    def _map(self, one: Callable[[Tensor], Tensor]) -> Inputs:
-        """All tensors changed, those in tuples, lists and dictionaries among them."""
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """Apply ``change`` to all tensors, including those inside tuples, lists and dictionaries."""
 
-        def within(value: Any) -> Any:
-            return one(value) if isinstance(value, Tensor) else tree_map_only(Tensor, one, value)
+        def change_all(value: Any) -> Any:
+            return change(value) if isinstance(value, Tensor) else tree_map_only(Tensor, change, value)
 
-        kwargs = {name: within(value) for name, value in self.kwargs.items()}
-        return self._but(args=tuple(map(within, self.args)), kwargs=kwargs)
+        kwargs = {name: change_all(value) for name, value in self.kwargs.items()}
+        return self._replace(args=tuple(map(change_all, self.args)), kwargs=kwargs)
 
     def tensors(self) -> dict[int | str, Tensor]:
         """The tensors among the arguments, by position or name."""
-        return {place: value for place, value in _by_place(self.args, self.kwargs) if isinstance(value, Tensor)}
+        return {key: value for key, value in _by_key(self.args, self.kwargs) if isinstance(value, Tensor)}
 
-    def with_tensor(self, place: int | str, value: Tensor) -> Inputs:
-        """These inputs with one argument replaced."""
-        if isinstance(place, str):
-            return self._but(kwargs=self.kwargs | {place: value})
-        return self._but(args=(*self.args[:place], value, *self.args[place + 1 :]))
+    def with_tensor(self, key: int | str, value: Tensor) -> Inputs:
+        """Inputs with one argument replaced."""
+        if isinstance(key, str):
+            return self._replace(kwargs=self.kwargs | {key: value})
+        return self._replace(args=(*self.args[:key], value, *self.args[key + 1 :]))
 
-    def place_of_variable(self) -> int | str:
-        """Place of the argument to take derivatives with respect to: a floating tensor that has one entry per point.
+    def variable_key(self) -> int | str:
+        """Key of the argument to differentiate with respect to: a floating tensor with one entry per point.
 
         Raises:
-            InputError: there is none, ``wrt`` names no such one, or there are several and ``wrt`` is None.
+            InputError: There is none, ``wrt`` names something else, or there are several and ``wrt`` is None.
         """
-        fit = [place for place, value in self.tensors().items() if self._can_be_differentiated(value)]
-        several = [place for place in fit if place not in LABEL_KEYS]
+        fit = [key for key, value in self.tensors().items() if self._can_be_differentiated(value)]
+        several = [key for key in fit if key not in LABEL_KEYS]
         if self.wrt is None and len(several) <= 1 and fit:
             return (several or fit)[0]
-        kinds = ", ".join(f"{self.name(place)}: {_kind(value)}" for place, value in self.tensors().items())
-        expected = " or ".join(repr(self.name(place)) for place in fit) or "one of them"
+        kinds = ", ".join(f"{self.name(key)}: {_describe(value)}" for key, value in self.tensors().items())
+        expected = " or ".join(repr(self.name(key)) for key in fit) or "one of them"
         if self.wrt is not None:
             if self.wrt not in self.tensors():
                 raise InputError(f"wrt is {self.wrt!r}, but the inputs are {kinds}; expected {expected}")
@@ -131,45 +131,45 @@ class Inputs:
         if len(several) > 1:
             raise InputError(
                 f"derivatives can be taken with respect to several of the inputs ({kinds}); "
-                f"say which: wrt={' or wrt='.join(repr(self.name(place)) for place in several)}"
+                f"say which: wrt={' or wrt='.join(repr(self.name(key)) for key in several)}"
             )
         raise InputError(
             f"the inputs hold no floating tensor to take derivatives with respect to (given {kinds}); "
             'give real-valued inputs (for a language model inputs_embeds), or use layer_map="block" or "output"'
         )
 
-    def name(self, place: int | str) -> int | str:
-        """What the argument at a position is called in ``forward``; the position where that is not known."""
-        return self.names[place] if isinstance(place, int) and place < len(self.names) else place
+    def name(self, key: int | str) -> int | str:
+        """Name of an argument in ``forward``, or its position if the name is not known."""
+        return self.names[key] if isinstance(key, int) and key < len(self.names) else key
 
     def with_respect_to(self, wrt: int | str | None, parameters: Sequence[str]) -> Inputs:
-        """These inputs with ``wrt`` chosen; a name of a parameter of ``forward`` means the argument at its position.
+        """Inputs with ``wrt`` set; the name of a parameter of ``forward`` means the argument at its position.
 
-        ``parameters`` are those of the model (:func:`~kagscope.jacobians.forward.positional`).
+        ``parameters`` comes from :func:`~kagscope.jacobians.forward.positional_parameters`.
         """
         names = tuple(parameters[: len(self.args)])
         if isinstance(wrt, str) and wrt not in self.kwargs and wrt in names:
             wrt = names.index(wrt)
         elif isinstance(wrt, int) and not self.args and 0 <= wrt < len(self.kwargs):
             wrt = list(self.kwargs)[wrt]
-        return self._but(wrt=wrt, names=names)
+        return self._replace(wrt=wrt, names=names)
 
     def _can_be_differentiated(self, value: Tensor) -> bool:
         return value.is_floating_point() and value.ndim > 0 and len(value) == self.count
 
 
 def as_inputs(inputs: Any, points: int | None = None, model: nn.Module | None = None) -> Inputs:
-    """Arguments of the forward call from what the user gave; an :class:`Inputs` is taken as it is.
+    """Convert what the user gave into arguments of a forward call; an :class:`Inputs` is returned unchanged.
 
     Args:
         inputs: a tensor or array (B, …), a tuple or list of positional arguments, a mapping of keyword arguments, or an iterable
-            of batches such as a ``DataLoader``. Of a batch that is a tuple the model is fed as many elements as its ``forward``
-            has required positional parameters, at least one; integers (B,) among the others are the labels.
-        points: how many points to take of a loader, the first ones; None means at most 100.
-        model: whose ``forward`` says how many; None: one.
+            of batches such as a ``DataLoader``. From a tuple batch the model is fed as many elements as its ``forward``
+            has required positional parameters, at least one; integers (B,) among the rest are the labels.
+        points: number of points to take from the start of a loader; None means at most 100.
+        model: model whose ``forward`` determines how many elements are fed; None: one.
 
     Raises:
-        InputError: nothing given, no tensor, a kind of array that a model cannot be fed, or numbers of points that differ.
+        InputError: No input, no tensor, an unsupported kind of array, or differing numbers of points.
     """
     if points is not None and (isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 1):
         raise InputError(f"points is {points!r}; expected a positive number of points, or None for all")
@@ -194,7 +194,7 @@ def _is_loader(inputs: Any) -> bool:
 def _from_loader(batches: Iterable[Any], points: int, fed: int) -> Inputs:
     parts: list[Inputs] = []
     missing = points
-    with surroundings_kept():  # a loader draws a seed even where it does not shuffle
+    with preserve_global_state():  # a loader draws a seed even where it does not shuffle
         for batch in batches:
             part = from_batch(batch, fed).take(slice(0, missing))
             parts.append(part)
@@ -204,12 +204,12 @@ def _from_loader(batches: Iterable[Any], points: int, fed: int) -> Inputs:
     if not parts:
         raise InputError("the loader gave no batch; expected at least one")
 
-    def join(place: int | str, values: list[Any]) -> Any:
+    def join(key: int | str, values: list[Any]) -> Any:
         first = values[0]
         if not isinstance(first, Tensor) or not first.ndim:
             if not all(_same(value, first) for value in values):
                 raise InputError(
-                    f"the loader's batches differ in input {_place(place)}, which is no tensor of one entry for each point; "
+                    f"the loader's batches differ in input {_describe_key(key)}, which is no tensor of one entry for each point; "
                     "give it as such a tensor, or leave it out"
                 )
             return first
@@ -221,41 +221,41 @@ def _from_loader(batches: Iterable[Any], points: int, fed: int) -> Inputs:
             )
         return torch.cat([value.expand(part.count, *value.shape[1:]) for part, value in zip(parts, values, strict=True)])
 
-    found = [part.labels for part in parts if part.labels is not None]
-    labels = np.concatenate(found) if len(found) == len(parts) else None
+    labels_given = [part.labels for part in parts if part.labels is not None]
+    labels = np.concatenate(labels_given) if len(labels_given) == len(parts) else None
     args = tuple(join(i, [part.args[i] for part in parts]) for i in range(len(parts[0].args)))
     kwargs = {name: join(name, [part.kwargs[name] for part in parts]) for name in parts[0].kwargs}
     return Inputs(args, kwargs, sum(p.count for p in parts), labels, notes=parts[0].notes)
 
 
-def _same(one: Any, other: Any) -> bool:
-    both = isinstance(one, Tensor) and isinstance(other, Tensor)
-    return torch.equal(one, other) if both else one is other or repr(one) == repr(other)
+def _same(first: Any, second: Any) -> bool:
+    both = isinstance(first, Tensor) and isinstance(second, Tensor)
+    return torch.equal(first, second) if both else first is second or repr(first) == repr(second)
 
 
 def from_batch(batch: Any, fed: int) -> Inputs:
-    """One batch of a loader: of a tuple the model is fed the first ``fed`` elements, or all that the first one holds.
+    """Convert one batch of a loader; from a tuple, the first ``fed`` elements are fed, or all those nested in its first.
 
     Raises:
         InputError: as :func:`as_inputs`.
     """
     if isinstance(batch, tuple | list):
-        whole = isinstance(batch[0], tuple | list | Mapping) if batch else False
-        given, rest = (batch[0], batch[1:]) if whole else (batch[:fed], batch[fed:])
-        found = _from_arguments(given)
-        labels = next((one for one in rest if _are_labels(one) and len(one) == found.count), None)
-        others = [_kind(one) for one in rest if one is not labels]
-        note = f"of each batch's {len(batch)} elements the first {1 if whole else len(given)} were fed to the model"
+        nested = isinstance(batch[0], tuple | list | Mapping) if batch else False
+        arguments, rest = (batch[0], batch[1:]) if nested else (batch[:fed], batch[fed:])
+        inputs = _from_arguments(arguments)
+        labels = next((value for value in rest if _are_labels(value) and len(value) == inputs.count), None)
+        others = [_describe(value) for value in rest if value is not labels]
+        note = f"of each batch's {len(batch)} elements the first {1 if nested else len(arguments)} were fed to the model"
         notes = (f"{note}; left out: {', '.join(others)} (to feed more, give a mapping)",) if others else ()
-        return replace(found, labels=_flat(labels), notes=notes)
+        return replace(inputs, labels=_flatten_labels(labels), notes=notes)
     if isinstance(batch, Mapping):
         key = next((key for key in LABEL_KEYS if key in batch and _are_labels(batch[key])), None)
-        found = _from_arguments({name: value for name, value in batch.items() if name != key})
-        return replace(found, labels=None if key is None or len(batch[key]) != found.count else _flat(batch[key]))
+        inputs = _from_arguments({name: value for name, value in batch.items() if name != key})
+        return replace(inputs, labels=None if key is None or len(batch[key]) != inputs.count else _flatten_labels(batch[key]))
     return _from_arguments(batch)
 
 
-def _flat(labels: Any) -> np.ndarray | None:
+def _flatten_labels(labels: Any) -> np.ndarray | None:
     return None if labels is None else np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).reshape(-1)
 
 
@@ -274,33 +274,33 @@ def _from_arguments(given: Any) -> Inputs:
         args, kwargs = tuple(map(_as_tensors, given)), {}
     else:
         args, kwargs = (_as_tensor(given),), {}
-    sizes = {place: tuple(value.shape) for place, value in _by_place(args, kwargs) if isinstance(value, Tensor)}
+    sizes = {key: tuple(value.shape) for key, value in _by_key(args, kwargs) if isinstance(value, Tensor)}
     if not sizes:
         raise InputError(f"inputs are {type(given).__name__}; expected a tensor (points, …), a tuple, a mapping or a DataLoader")
-    for place, shape in sizes.items():
+    for key, shape in sizes.items():
         if 0 in shape or not any(sizes.values()):
-            raise InputError(f"inputs {_place(place)} have shape {shape}; expected at least one point, (points, …)")
+            raise InputError(f"inputs {_describe_key(key)} have shape {shape}; expected at least one point, (points, …)")
     counts = {shape[0] for shape in sizes.values() if shape} - ({1} if len(sizes) > 1 else set())
     if len(counts) > 1:
-        shapes = ", ".join(f"{_place(place)} {shape}" for place, shape in sizes.items())
+        shapes = ", ".join(f"{_describe_key(key)} {shape}" for key, shape in sizes.items())
         raise InputError(f"inputs differ in their number of points: {shapes}; the first dimension must be the same, or 1")
     count = counts.pop() if counts else 1
     return Inputs(args, kwargs, count)
 
 
-def trackable(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy where it was made in inference mode and autograd would refuse it."""
+def as_trackable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy if it was made in inference mode, which autograd refuses."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _as_tensors(value: Any) -> Any:
-    """:func:`_as_tensor` of an argument, or of the arrays in one that is a tuple, a list or a dictionary."""
+    """Apply :func:`_as_tensor` to an argument, or to the arrays inside a tuple, list or dictionary."""
     inside = isinstance(value, tuple | list | dict)
     return tree_map_only((Tensor, np.ndarray), _as_tensor, value) if inside else _as_tensor(value)
 
 
 def _as_tensor(value: Any) -> Any:
-    """An array, of any library that knows DLPack, as a tensor; a tensor as it is, if a model can be fed with it."""
+    """Convert an array of any library that supports DLPack; a tensor is returned unchanged if a model can take it."""
     if isinstance(value, Tensor):
         kind = "nested" if value.is_nested else "quantized" if value.is_quantized else "complex" if value.is_complex() else ""
         if kind or value.layout != torch.strided:
@@ -327,21 +327,21 @@ def _as_tensor(value: Any) -> Any:
             f"give x.astype('{value.dtype.newbyteorder('=').name}')"
         )
     try:
-        return torch.from_numpy(np.require(value, requirements=["C", "W"]))  # a copy of what is not to be written
+        return torch.from_numpy(np.require(value, requirements=["C", "W"]))  # copies read-only arrays
     except TypeError as error:
         raise InputError(f"inputs are an array of {value.dtype}, which PyTorch lacks; give x.astype('float64')") from error
 
 
-def _kind(value: Any) -> str:
-    """ "float32 (3, 5)" of a tensor, the type of anything else."""
+def _describe(value: Any) -> str:
+    """ "float32 (3, 5)" for a tensor, the type's name for anything else."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return type(value).__name__
 
 
-def _by_place(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int | str, Any]]:
+def _by_key(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int | str, Any]]:
     return [*enumerate(args), *kwargs.items()]
 
 
-def _place(place: int | str) -> str:
-    return repr(place) if isinstance(place, str) else f"number {place}"
+def _describe_key(key: int | str) -> str:
+    return repr(key) if isinstance(key, str) else f"number {key}"

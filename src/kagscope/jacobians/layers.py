@@ -1,4 +1,4 @@
-"""Naming layers: exact names, patterns, kinds; and seeing each call that a forward pass makes of them."""
+"""Find layers by exact name, pattern or class, and every call that a forward pass makes to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import plain_name
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.runner import Runner, numbered_hooks, tensor_of
+from kagscope.jacobians.runner import Runner, hook_calls, tensor_of
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
@@ -41,7 +41,7 @@ class Call:
         index: its number among the module's calls, in the order in which they begin, from 0.
         kind: name of the module's class.
         shape: of the output tensor, batch first.
-        reason: why it cannot be measured; "" where it can.
+        reason: why it cannot be measured, or "".
         note: what a reader should know, such as which part of a tuple is meant.
     """
 
@@ -56,7 +56,7 @@ class Call:
 
 
 def find_layers(model: nn.Module, layers: Layers, layer_map: str = "input") -> tuple[dict[str, Numbers], set[str]]:
-    """Paths of the modules asked for, in the model's order, each with the numbers of calls or None for all of them.
+    """Paths of the requested modules in the model's order, each with the call numbers requested, or None for all calls.
 
     Args:
         model: whose ``named_modules()`` is searched.
@@ -68,28 +68,28 @@ def find_layers(model: nn.Module, layers: Layers, layer_map: str = "input") -> t
             diagonal Jacobian in every network.
 
     Returns:
-        The paths, and those among them that were asked for by their exact names.
+        The paths, and the subset that was requested by exact name.
 
     Raises:
         InputError: nothing matches; close names are suggested.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if layers is None:
-        once = dict(model.named_modules())
-        found = [_or_block(once, name) for name, module in once.items() if isinstance(module, ACTIVATIONS)]
+        unique = dict(model.named_modules())
+        names = [_block_name(unique, name) for name, module in unique.items() if isinstance(module, ACTIVATIONS)]
         if layer_map == "block":
-            found = [one for one in (_holder(once, name) for name in found) if one]
-        found = found or [n for n, m in once.items() if not list(m.children()) and list(m.parameters()) and n]
-        if not found:
+            names = [block for block in (_enclosing_module(unique, name) for name in names) if block]
+        names = names or [n for n, m in unique.items() if not list(m.children()) and list(m.parameters()) and n]
+        if not names:
             raise InputError("the model has no layers with parameters; name those to measure, from named_modules()")
-        return dict.fromkeys(found), set()
+        return dict.fromkeys(names), set()
     if not isinstance(layers, str | type | Iterable):
         raise InputError(f"layers is {layers!r}; expected names, patterns or module classes, or None for all activations")
     wanted: Iterable[Any] = [layers] if isinstance(layers, str | type) else list(layers)
     chosen: dict[str, Numbers] = {}
     exact: set[str] = set()
-    for one in wanted:
-        paths, call, named = _matches(modules, one)
+    for pattern in wanted:
+        paths, call, named = _match(modules, pattern)
         for path in paths:
             before = chosen.get(path, frozenset())
             chosen[path] = None if before is None or call is None else before | {call}
@@ -101,31 +101,31 @@ def find_layers(model: nn.Module, layers: Layers, layer_map: str = "input") -> t
     return {path: chosen[path] for path in modules if path in chosen and path in taken}, exact
 
 
-def _or_block(modules: dict[str, nn.Module], name: str) -> str:
+def _block_name(modules: dict[str, nn.Module], name: str) -> str:
     block = name.rpartition(".")[0]
     parts = list(modules[block].children()) if block and isinstance(modules[block], nn.Sequential) else []
     return block if len(parts) == 2 and isinstance(parts[0], nn.Linear) and parts[1] is modules[name] else name
 
 
-def _holder(modules: dict[str, nn.Module], name: str) -> str:
-    """The innermost module around an activation that is called itself; "" where that is the model."""
+def _enclosing_module(modules: dict[str, nn.Module], name: str) -> str:
+    """Path of the innermost callable module that contains the activation; "" if that is the model itself."""
     while name and isinstance(modules[name], (*ELEMENTWISE, nn.ModuleList, nn.ModuleDict)):
         name = name.rpartition(".")[0]
     return name
 
 
-def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int | None, bool]:
+def _match(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int | None, bool]:
     if isinstance(wanted, type) and issubclass(wanted, nn.Module):
-        found = [name for name, module in modules.items() if isinstance(module, wanted)]
-        if not found:
+        names = [name for name, module in modules.items() if isinstance(module, wanted)]
+        if not names:
             kinds = sorted({type(module).__name__ for module in modules.values()})
             raise InputError(f"the model has no layer of kind {wanted.__name__}; it has {', '.join(kinds[:20])}")
-        return found, None, False
+        return names, None, False
     if not isinstance(wanted, str):
         raise InputError(f"layer {wanted!r} is neither a name nor a module class; names are those of model.named_modules()")
-    paths = {plain_name(path): path for path in modules}  # of a compiled part the module inside
+    paths = {plain_name(path): path for path in modules}  # a compiled part stands for the module inside it
     name = plain_name(wanted)
-    if name not in paths and name.removeprefix("module.") in paths:  # as data parallel has it
+    if name not in paths and name.removeprefix("module.") in paths:  # the prefix that DataParallel adds
         name = name.removeprefix("module.")
     if name in paths:
         return [paths[name]], None, True
@@ -134,9 +134,9 @@ def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int
         return [paths[plain]], int(call), True
     if "*" in name or "?" in name:
         pattern = re.escape(name).replace(r"\*\*", ".*").replace(r"\*", "[^.]*").replace(r"\?", "[^.]")
-        found = [path for plain, path in paths.items() if re.fullmatch(pattern, plain)]
-        if found:
-            return found, None, False
+        names = [path for plain, path in paths.items() if re.fullmatch(pattern, plain)]
+        if names:
+            return names, None, False
     names = [path for path in paths if path]
     same_end = [path for path in names if path.split(".")[-1] == name.split(".")[-1]]
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or same_end
@@ -145,41 +145,41 @@ def _matches(modules: dict[str, nn.Module], wanted: Any) -> tuple[list[str], int
     raise InputError(f"the model has no layer {wanted!r}; {hint}{more}")
 
 
-def see_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact: set[str]) -> list[Call]:
-    """Every call that one forward pass makes of the modules at ``paths``, in the order of the paths.
+def find_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact: set[str]) -> list[Call]:
+    """Every call that one forward pass makes to the modules at ``paths``, in the order of ``paths``.
 
     Raises:
-        InputError: a module that was asked for by name is never called, or gives no tensor with the batch first.
+        InputError: A module requested by name is never called, or returns no batch-first tensor.
     """
     modules = dict(runner.model.named_modules(remove_duplicate=False))
-    seen, fewer = _outputs(runner, inputs, paths), _fewer(runner, inputs)
-    again = seen if fewer is None else _outputs(runner, fewer, paths)
-    found: list[Call] = []
+    seen, fewer = _outputs(runner, inputs, paths), _fewer_points(runner, inputs)
+    repeated = seen if fewer is None else _outputs(runner, fewer, paths)
+    calls: list[Call] = []
     for path, wanted in paths.items():
         module, outputs = modules[path], seen[path]
         kind = type(module).__name__
         if not outputs:
-            found.append(Call(plain_name(path), path, 0, kind, reason="never called in the forward pass"))
+            calls.append(Call(plain_name(path), path, 0, kind, reason="never called in the forward pass"))
         if wanted is not None and outputs and max(wanted) >= len(outputs):
             times = f"{len(outputs)} time{'s' * (len(outputs) > 1)}"
             raise InputError(f"layer {path!r} is called {times} in the forward pass; there is no call #{max(wanted)}")
-        for place, (index, (output, channels_first)) in enumerate(sorted(outputs.items())):
-            if wanted is None or place in wanted:
-                name = f"{plain_name(path)}#{place}" if len(outputs) > 1 else plain_name(path)
-                call = _call(name, path, index, module, output, inputs.count)
+        for number, (index, (output, channels_first)) in enumerate(sorted(outputs.items())):
+            if wanted is None or number in wanted:
+                name = f"{plain_name(path)}#{number}" if len(outputs) > 1 else plain_name(path)
+                call = _make_call(name, path, index, module, output, inputs.count)
                 call = replace(call, tokens=call.tokens and not channels_first)
-                if fewer is not None and not call.reason and index in again[path]:
-                    other = _call(name, path, index, module, again[path][index][0], fewer.count)
-                    call = replace(call, reason=other.reason)  # a first dimension that was the number of points by chance
-                found.append(call)
-    for call in found:
+                if fewer is not None and not call.reason and index in repeated[path]:
+                    other = _make_call(name, path, index, module, repeated[path][index][0], fewer.count)
+                    call = replace(call, reason=other.reason)  # its first dimension equalled the number of points by chance
+                calls.append(call)
+    for call in calls:
         if call.reason and call.path in exact:
             raise InputError(f"layer {call.name!r} ({call.kind}) cannot be measured: {call.reason}")
-    return found
+    return calls
 
 
 def outputs_of(runner: Runner, inputs: Inputs, paths: Iterable[str], *, reseed: bool = True) -> list[Any]:
-    """What the calls of the modules at ``paths`` return in one forward pass, module after module."""
+    """Outputs of all calls to the modules at ``paths`` in one forward pass, module by module."""
     seen = _outputs(runner, inputs, paths, reseed=reseed)
     return [output for outputs in seen.values() for _, (output, _) in sorted(outputs.items())]
 
@@ -187,9 +187,9 @@ def outputs_of(runner: Runner, inputs: Inputs, paths: Iterable[str], *, reseed: 
 def _outputs(
     runner: Runner, inputs: Inputs, paths: Iterable[str], *, reseed: bool = True
 ) -> dict[str, dict[int, tuple[Any, bool]]]:
-    """What each call of the modules at ``paths`` returns in one forward pass, and whether channels come before places in it.
+    """Output of each call to the modules at ``paths`` in one forward pass, and whether its channels precede its positions.
 
-    They do in what a Conv1d or its like returns, and in what elementwise modules make of that. Calls go by their numbers.
+    They do in the output of Conv1d and similar layers, and of elementwise modules applied to it. Keys are call numbers.
     """
     modules = dict(runner.model.named_modules(remove_duplicate=False))
     seen: dict[str, dict[int, tuple[Any, bool]]] = {path: {} for path in paths}
@@ -209,9 +209,9 @@ def _outputs(
             def record(index: int, output: Any, path: str = path) -> None:
                 inside = isinstance(output, Tensor) and is_functorch_wrapped_tensor(output)
                 first = isinstance(output, Tensor) and _layout(output) in channels
-                seen[path][index] = (Inside() if inside else output, first)
+                seen[path][index] = (_TransformTensor() if inside else output, first)
 
-            stack.enter_context(numbered_hooks(modules[path], after=record))
+            stack.enter_context(hook_calls(modules[path], after=record))
         runner(inputs, reseed=reseed)
     return seen
 
@@ -222,14 +222,14 @@ def _layout(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
-def _fewer(runner: Runner, inputs: Inputs) -> Inputs | None:
-    """Some of the points: one, or where batch statistics are taken as many as that allows; None where there are too few."""
+def _fewer_points(runner: Runner, inputs: Inputs) -> Inputs | None:
+    """A single point, or in train mode (batch statistics) all points but one; None if there are too few."""
     if not runner.model.training:
         return inputs.take([0]) if inputs.count > 1 else None
     return inputs.take(slice(0, inputs.count - 1)) if inputs.count > 2 else None
 
 
-def _call(name: str, path: str, index: int, module: nn.Module, output: Any, count: int) -> Call:
+def _make_call(name: str, path: str, index: int, module: nn.Module, output: Any, count: int) -> Call:
     kind = type(module).__name__
     tensor = tensor_of(output)
     if tensor is None:
@@ -243,12 +243,12 @@ def _call(name: str, path: str, index: int, module: nn.Module, output: Any, coun
     return Call(name, path, index, kind, shape, note=note, tokens=len(shape) == 3)
 
 
-class Inside:
+class _TransformTensor:
     """Stands for a tensor inside a transform such as ``torch.func.vmap``, which holds no numbers outside it."""
 
 
 def _describe(output: Any) -> str:
-    if isinstance(output, Inside):
+    if isinstance(output, _TransformTensor):
         return "inside a torch.func transform"
     if not isinstance(output, Tensor):
         return type(output).__name__

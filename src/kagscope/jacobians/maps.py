@@ -1,4 +1,4 @@
-"""Layer maps: the function whose Jacobian is meant, cut out of a forward pass."""
+"""Layer maps: the functions inside a forward pass whose Jacobians are measured."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ KINDS: tuple[Kind, ...] = ("input", "block", "output")
 
 @dataclass(frozen=True)
 class LayerMap:
-    """A function of one tensor, the rest of the forward pass held fixed.
+    """Function of one tensor inside a forward pass, with everything else held fixed.
 
     Attributes:
-        runner: of the model.
-        call: the layer and which of its calls.
+        runner: runs the model.
+        call: which call of which layer.
         kind: "input": model input to layer output; "block": the call's own first input, in every place among the arguments where
             that tensor was passed, to its output; "output": layer output to model output.
     """
@@ -33,18 +33,18 @@ class LayerMap:
     kind: Kind
 
     def start(self, inputs: Inputs) -> Tensor:
-        """Where the function is differentiated: the value of its variable at ``inputs``, batch first, detached."""
+        """Value of the variable at ``inputs``, where the function is differentiated; batch first, detached."""
         if self.kind == "input":
-            return inputs.tensors()[inputs.place_of_variable()].detach()
+            return inputs.tensors()[inputs.variable_key()].detach()
         seen: list[Tensor] = []
 
         def see(value: Tensor) -> Tensor:
-            seen.append(value.detach().clone())  # as it is now: later operations in place must not reach it
+            seen.append(value.detach().clone())  # a copy, which later in-place operations cannot reach
             raise Stop
 
         hooks = {"on_input": see} if self.kind == "block" else {"on_output": see}
         with intercept(self._module(), self.call.index, **hooks):
-            self.runner.to_stop(inputs)
+            self.runner.run_until_stop(inputs)
         if not seen:
             raise Unmeasurable("it was not called this time; the forward pass depends on the data")
         if len(seen[0]) != inputs.count:
@@ -53,21 +53,21 @@ class LayerMap:
         return seen[0]
 
     def function(self, inputs: Inputs) -> Callable[[Tensor], Tensor]:
-        """The function itself, from a value of its variable (B, …) to its value (B, …); differentiable."""
+        """The function itself, from a value (B, …) of the variable to an output (B, …); differentiable."""
 
         def apply(u: Tensor) -> Tensor:
-            variable = u.clone()  # the model may work on it in place
+            variable = u.clone()  # the model may modify it in place
             if self.kind == "output":
                 with intercept(self._module(), self.call.index, on_output=lambda _: variable):
                     return self._model_output(inputs)
             if self.kind == "input":
-                return self._layer_output(inputs.with_tensor(inputs.place_of_variable(), variable))
+                return self._layer_output(inputs.with_tensor(inputs.variable_key(), variable))
             return self._layer_output(inputs, on_input=lambda _: variable)
 
         return apply
 
     def value(self, inputs: Inputs) -> Tensor:
-        """The function's value at ``inputs``, by one forward pass: the layer's output, of an "output" map the model's."""
+        """Value of the function at ``inputs``, from one forward pass: the layer's output, or the model's for an "output" map."""
         return self._model_output(inputs) if self.kind == "output" else self._layer_output(inputs)
 
     def _model_output(self, inputs: Inputs) -> Tensor:
@@ -80,11 +80,11 @@ class LayerMap:
         seen: list[Tensor] = []
 
         def see(value: Tensor) -> Tensor:
-            seen.append(value.clone())  # as the layer returned it, whatever happens to it afterwards
+            seen.append(value.clone())  # as the layer returned it, before anything modifies it
             raise Stop
 
         with intercept(self._module(), self.call.index, on_input=on_input, on_output=see):
-            self.runner.to_stop(inputs)
+            self.runner.run_until_stop(inputs)
         if not seen:
             raise Unmeasurable("it was not called this time; the forward pass depends on the data")
         return seen[0]

@@ -1,4 +1,4 @@
-"""Models of whose modules no pass in eval mode can change anything, so that nothing but their modes need be put back."""
+"""Models that no pass in eval mode can change, so that only their modes need to be restored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules import module as torch_module
 
 from kagscope.jacobians.layers import ACTIVATIONS
 
-# No buffers, no random numbers in eval mode, no writing: what each computes depends on its input and its parameters alone.
+# No buffers, random numbers or writes in eval mode: the output depends only on input and parameters.
 _KINDS: tuple[type[nn.Module], ...] = (
     *(nn.Sequential, nn.Identity, nn.Flatten, nn.Unflatten, nn.Linear, nn.Bilinear, *ACTIVATIONS),
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -20,31 +20,31 @@ _KINDS: tuple[type[nn.Module], ...] = (
     *(nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.ZeroPad2d, nn.PixelShuffle, nn.PixelUnshuffle),
 )
 _FOLDER = str(Path(torch_module.__file__).parent)
-_FORWARDS: dict[type[nn.Module], Any] = {  # as they are in PyTorch, unless something has put others in their place before
+_FORWARDS: dict[type[nn.Module], Any] = {  # PyTorch's own, unless they were replaced earlier
     kind: kind.forward for kind in _KINDS if kind.forward.__code__.co_filename.startswith(_FOLDER)
 }
 _CALL = nn.Module.__call__
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_OF_ALL: Any = [getattr(torch_module, f"_global{name}") for name in _HOOKS]
+_GLOBAL_HOOKS: Any = [getattr(torch_module, f"_global{name}") for name in _HOOKS]
 
 
-def plain_parts(model: nn.Module) -> list[nn.Module] | None:
-    """The modules of a model whose passes in eval mode run PyTorch's own code alone, which keeps and changes nothing; else None.
+def plain_modules(model: nn.Module) -> list[nn.Module] | None:
+    """The modules of a model whose eval passes run only PyTorch code without side effects; otherwise None.
 
-    That is said of a model that is made of few kinds of PyTorch's modules, exactly, without buffers, hooks or anything in the
-    place of a ``forward`` or a parameter; and only while autocasting and the detection of anomalies are off.
+    Such a model consists of exact instances of the listed PyTorch modules, without buffers, hooks or replacements for a
+    ``forward`` or a parameter, while autocasting and anomaly detection are off.
     """
-    if any(_OF_ALL) or torch.is_anomaly_enabled() or torch._C._is_any_autocast_enabled():
+    if any(_GLOBAL_HOOKS) or torch.is_anomaly_enabled() or torch._C._is_any_autocast_enabled():
         return None
-    parts, seen = [model], {id(model)}
-    for part in parts:  # which grows
-        if not _is_plain(part):
+    modules, seen = [model], {id(model)}
+    for module in modules:  # which grows
+        if not _is_plain(module):
             return None
-        for one in vars(part)["_modules"].values():
-            if one is not None and id(one) not in seen:
-                seen.add(id(one))
-                parts.append(one)
-    return parts
+        for child in vars(module)["_modules"].values():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                modules.append(child)
+    return modules
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -53,4 +53,4 @@ def _is_plain(module: nn.Module) -> bool:
         return False
     if attributes.get("_compiled_call_impl") is not None or attributes["_buffers"] or any(attributes[name] for name in _HOOKS):
         return False
-    return all(one is None or type(one) is nn.Parameter for one in attributes["_parameters"].values())
+    return all(parameter is None or type(parameter) is nn.Parameter for parameter in attributes["_parameters"].values())

@@ -1,4 +1,4 @@
-"""Running a user's model without changing it, and reaching into one call of one of its modules."""
+"""Run a user's model without changing it, and intercept one call of one of its modules."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from torch.utils.hooks import RemovableHandle
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import own_state
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.surroundings import gpus, seed_generators, settings_kept
+from kagscope.jacobians.surroundings import gpus, preserve_settings, seed_generators
 
 Change = Callable[[Tensor], Tensor]
-OWN = "_kagscope_own_tensors"  # where a model keeps its own tensors while others stand in
+OWN = "_kagscope_own_tensors"  # attribute that keeps a model's own tensors while others replace them
 _SILENT = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook, Tensor.retain_grad)
 
 
@@ -30,120 +30,120 @@ class Unmeasurable(InputError):
 
 
 class NoHooks(TorchFunctionMode):
-    """A pass that registers no hooks on gradients: those of the user neither run nor change a derivative."""
+    """Ignore hooks that the user registers on gradients, which could change a derivative."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         return RemovableHandle(OrderedDict()) if func in _SILENT else func(*args, **(kwargs or {}))
 
 
 class _Pass(NoHooks):
-    """What holds in every pass: no hooks, and constants where gradients are switched off.
+    """Mode of every pass: no gradient hooks, and constants wherever gradients are disabled.
 
-    Forward mode would follow tangents through ``torch.no_grad()``, where reverse mode sees constants. While such a mode is on,
-    PyTorch also leaves out its fused transformer for inference, which cannot be differentiated.
+    Forward mode would follow tangents through ``torch.no_grad()``, where reverse mode sees constants. Under such a mode,
+    PyTorch also avoids its fused transformer for inference, which cannot be differentiated.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        out = super().__torch_function__(func, types, args, kwargs)
-        if torch.is_grad_enabled() or forward_ad._current_level < 0 or any(out is given for given in args):
-            return out
-        return tree_map_only(Tensor, Tensor.detach, out)
+        output = super().__torch_function__(func, types, args, kwargs)
+        if torch.is_grad_enabled() or forward_ad._current_level < 0 or any(output is argument for argument in args):
+            return output
+        return tree_map_only(Tensor, Tensor.detach, output)
 
 
 class Stop(BaseException):
-    """Raised by a hook once all that is wanted has been seen; no ``except Exception`` of a model swallows it."""
+    """Raised by a hook to end a pass early; no ``except Exception`` of a model catches it."""
 
 
 class Runner:
-    """Forward passes of a model with its parameters and buffers in ``dtype``; the model's own tensors are never written.
+    """Run forward passes with copies of a model's parameters and buffers in ``dtype``; its own tensors are never written.
 
-    The stand-ins stay in the model until :func:`~kagscope.jacobians.untouched.untouched` ends, so that whatever is computed again
-    on the way back meets them too. A pass begins with the same numbers in all of them: one that a pass writes into (running
-    statistics, ``max_norm``, ``clamp_``) is made anew for the next.
+    The copies stay in the model until :func:`~kagscope.jacobians.untouched.untouched` ends, so that whatever is recomputed
+    in the backward pass sees them too. Every pass starts from the same numbers: a copy that a pass writes into (running
+    statistics, ``max_norm``, ``clamp_``) is renewed for the next.
 
     Args:
         model: any module; use inside :func:`~kagscope.jacobians.untouched.untouched`.
-        dtype: of its floating parameters and buffers during the pass; None keeps what they are.
-        seed: of the random numbers that a pass may draw, the same in every pass.
-        weights: tensors by name that stand in for the model's own.
+        dtype: dtype of floating parameters and buffers during a pass; None keeps their own.
+        seed: seed of the random numbers that a pass may draw, the same in every pass.
+        weights: tensors by name that replace the model's own.
     """
 
     def __init__(
         self, model: nn.Module, dtype: torch.dtype | None, seed: int, weights: Mapping[str, Tensor] | None = None
     ) -> None:
         self.model, self.dtype, self.seed = model, dtype, seed
-        for held, name, tensor in vars(model).pop(OWN, ()):  # of a runner before this one
-            held[name] = tensor
-        others = weights or {}  # may name a tied tensor twice, where the model's own names it once
-        own = own_state(model)
-        self._sources = {name: others.get(name, tensor).detach() for name, tensor in own.items()}
+        for store, name, tensor in vars(model).pop(OWN, ()):  # left by an earlier runner
+            store[name] = tensor
+        replacements = weights or {}  # may name a tied tensor twice, where the model's own names it once
+        tensors = own_state(model)
+        self._sources = {name: replacements.get(name, tensor).detach() for name, tensor in tensors.items()}
         places: dict[int, list[tuple[Any, str]]] = {}
         for module in model.modules():
-            for held in (module._parameters, module._buffers):
-                for name, tensor in held.items():
+            for store in (module._parameters, module._buffers):
+                for name, tensor in store.items():
                     if tensor is not None:
-                        places.setdefault(id(tensor), []).append((held, name))
-        self._places = {name: places.get(id(tensor), []) for name, tensor in own.items()}
-        self._own = [(*place, tensor) for name, tensor in own.items() for place in self._places[name]]
-        self._targets = {name: tensor.device for name, tensor in own.items()}
-        self.dtypes = {name: dtype if dtype and tensor.is_floating_point() else tensor.dtype for name, tensor in own.items()}
-        self._parameters = {name for name, _ in model.named_parameters()}  # which "self.weight += 1" in a pass asks for
-        self._working = {name: self._fresh(name) for name in own}
+                        places.setdefault(id(tensor), []).append((store, name))
+        self._places = {name: places.get(id(tensor), []) for name, tensor in tensors.items()}
+        self._own = [(*slot, tensor) for name, tensor in tensors.items() for slot in self._places[name]]
+        self._targets = {name: tensor.device for name, tensor in tensors.items()}
+        self.dtypes = {name: dtype if dtype and tensor.is_floating_point() else tensor.dtype for name, tensor in tensors.items()}
+        self._parameters = {name for name, _ in model.named_parameters()}  # stay nn.Parameter: "self.weight += 1" needs that
+        self._working = {name: self._copy_source(name) for name in tensors}
         self._versions = {name: tensor._version for name, tensor in self._working.items()}
         self._first = True
-        # batch norm in train mode counts no version of what it writes
+        # batch norm in train mode writes without counting versions
         self._written = {name for name, _ in model.named_buffers() if model.training}
-        self.devices = gpus(own.values())
+        self.devices = gpus(tensors.values())
 
     def __call__(self, inputs: Inputs, *, reseed: bool = True) -> Any:
-        """The model's output. Gradients flow to whatever in ``inputs`` or of a hook requires them, not to parameters."""
+        """The model's output. Gradients flow to ``inputs`` and tensors from hooks that require them, not to parameters."""
         if reseed:
             seed_generators(self.seed, self.devices)
         for name in self._written:
-            self._renew(name)
+            self._reset(name)
         vars(self.model)[OWN] = self._own
         for name, tensor in self._working.items():
-            for held, key in self._places[name]:
-                held[key] = tensor
+            for store, key in self._places[name]:
+                store[key] = tensor
         fed = inputs.clone()  # a pass may write into its arguments
         try:
-            with settings_kept(), torch.enable_grad(), _Pass():
+            with preserve_settings(), torch.enable_grad(), _Pass():
                 return self.model(*fed.args, **fed.kwargs)
         finally:
             self._written |= {name for name, tensor in self._working.items() if self._is_written(name, tensor)}
             self._first = False
 
     def _is_written(self, name: str, tensor: Tensor) -> bool:
-        """Whether a pass wrote into a tensor. What goes through ``.data`` counts no version: the first pass compares numbers."""
+        """Whether a pass wrote into a tensor. Writes through ``.data`` count no version, so the first pass compares values."""
         if tensor._version != self._versions[name]:
             return True
         return self._first and tensor.layout == torch.strided and not torch.equal(tensor, self._sources[name].to(tensor))
 
-    def _fresh(self, name: str) -> Tensor:
-        """A copy of a tensor's own numbers, on its device and in the dtype to compute in."""
+    def _copy_source(self, name: str) -> Tensor:
+        """Copy a tensor's original values, on its device and in the dtype to compute in."""
         tensor = self._sources[name].to(self._targets[name], self.dtypes[name], copy=True)
         return nn.Parameter(tensor, requires_grad=False) if name in self._parameters else tensor
 
-    def _renew(self, name: str) -> None:
-        self._working[name] = self._fresh(name)
+    def _reset(self, name: str) -> None:
+        self._working[name] = self._copy_source(name)
         self._versions[name] = self._working[name]._version
 
-    def to_stop(self, inputs: Inputs) -> None:
+    def run_until_stop(self, inputs: Inputs) -> None:
         """Run until a hook raises :class:`Stop`, or to the end."""
         with contextlib.suppress(Stop):
             self(inputs)
 
 
 @contextlib.contextmanager
-def numbered_hooks(
+def hook_calls(
     module: nn.Module,
     *,
     before: Callable[[int, tuple[Any, ...], dict[str, Any]], Any] | None = None,
     after: Callable[[int, Any], Any] | None = None,
 ) -> Iterator[None]:
-    """Hooks on a module's calls in a pass that get the number of the call, in the order in which calls begin.
+    """Hook a module's calls in a pass; hooks receive the number of the call, in the order in which calls begin.
 
-    A call may lie within another (a module that calls itself), and one that raises has a number too.
+    Calls may be nested (a module that calls itself), and a call that raises has a number too.
     """
     begun, open_calls = 0, []
 
@@ -172,18 +172,18 @@ def numbered_hooks(
 def intercept(
     module: nn.Module, index: int, *, on_input: Change | None = None, on_output: Change | None = None
 ) -> Iterator[None]:
-    """Hooks on call number ``index`` of a module in a pass; each change takes the first floating tensor and replaces it,
-    an argument in every place where the same tensor was passed."""
+    """Replace the first floating tensor in the input or output of call ``index`` of a module in a pass;
+    an input tensor is replaced everywhere among the arguments."""
 
     def before(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if on_input is None or number != index:
             return None
-        place = first_tensor({**dict(enumerate(args)), **kwargs})
-        if place is None:
+        key = first_tensor({**dict(enumerate(args)), **kwargs})
+        if key is None:
             raise Unmeasurable("its input is not a floating-point tensor (integers?), so there is nothing to take derivatives of")
-        old = kwargs[place] if isinstance(place, str) else args[place]
+        old = kwargs[key] if isinstance(key, str) else args[key]
         new = on_input(old)
-        # wherever it was passed: query, key and value of self-attention are one tensor
+        # everywhere: query, key and value of self-attention are one tensor
         return tuple(new if value is old else value for value in args), {
             name: new if value is old else value for name, value in kwargs.items()
         }
@@ -191,12 +191,12 @@ def intercept(
     def after(number: int, output: Any) -> Any:
         return None if on_output is None or number != index else replace_tensor(output, on_output)
 
-    with numbered_hooks(module, before=before, after=after):
+    with hook_calls(module, before=before, after=after):
         yield
 
 
 def first_tensor(values: Mapping[Any, Any]) -> Any:
-    """Key of the first floating tensor that is no scalar; None where there is none."""
+    """Key of the first floating tensor that is not a scalar, or None."""
     for key, value in values.items():
         if isinstance(value, Tensor) and value.is_floating_point() and value.ndim:
             return key
@@ -204,7 +204,7 @@ def first_tensor(values: Mapping[Any, Any]) -> Any:
 
 
 def tensor_of(output: Any) -> Tensor | None:
-    """The tensor that a module's output stands for: itself, or the first floating one in a tuple or mapping."""
+    """The tensor in a module's output: itself, or the first floating one in a tuple or mapping."""
     if isinstance(output, Tensor):
         return output if output.is_floating_point() and output.ndim else None
     values = _entries(output)
@@ -213,7 +213,7 @@ def tensor_of(output: Any) -> Tensor | None:
 
 
 def replace_tensor(output: Any, change: Change) -> Any:
-    """The output of a layer with its tensor changed."""
+    """A layer's output with its tensor replaced by ``change`` of it."""
     if isinstance(output, Tensor):
         return change(output)
     values = _entries(output)
@@ -222,10 +222,10 @@ def replace_tensor(output: Any, change: Change) -> Any:
         raise InputError(f"the output is {type(output).__name__} without a floating tensor")
     new = change(values[key])
     if isinstance(output, Mapping):
-        other = copy.copy(output)
-        other[key] = new  # type: ignore[index]
-        return other
-    items = [new if place == key else value for place, value in values.items()]
+        changed = copy.copy(output)
+        changed[key] = new  # type: ignore[index]
+        return changed
+    items = [new if name == key else value for name, value in values.items()]
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
 

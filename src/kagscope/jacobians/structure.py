@@ -1,8 +1,8 @@
-"""Finding J(x) = diag(d(x)) W in the graph of a forward pass (MATH.md section 4.7).
+"""Detect J(x) = diag(d(x)) W in the graph of a forward pass (MATH.md section 4.7).
 
-Going back from a layer's output through elementwise operations, one meets a single tensor z: then dh/du = diag(dh/dz) dz/du.
-Where dz/du is the same matrix W at every point (affine, or inside one piece of a piecewise affine map), all points share it.
-Sameness is tested and not guessed from names: v^T dz/du must agree over all points and tokens for a random v.
+If elementwise operations lead from a layer's output h back to a single tensor z, then dh/du = diag(dh/dz) dz/du.
+If dz/du is the same matrix W at every point (an affine map, or one piece of a piecewise affine map), all points share it.
+This is tested, not guessed from names: v^T dz/du must agree over all points and tokens for a random v.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge
 
 SAME = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
-# Names of autograd nodes that act entry by entry. One that is missing here costs speed, never correctness.
+# Names of elementwise autograd nodes. A missing name costs speed, never correctness.
 _ELEMENTWISE = frozenset(
     {
         *("relu", "gelu", "tanh", "sigmoid", "silu", "mish", "leakyrelu", "elu", "celu", "softplus", "hardtanh", "hardswish"),
@@ -29,16 +29,16 @@ _ELEMENTWISE = frozenset(
 
 @dataclass(frozen=True)
 class Outer:
-    """dh/du = diag(``d``) dz/du with z at ``edge`` of the graph; ``d`` has the shape of h."""
+    """Factors of dh/du = diag(``d``) dz/du, with z at ``edge`` of the graph; ``d`` has the shape of h."""
 
     edge: GradientEdge
     d: Tensor
 
 
 def outer_diagonal(h: Tensor, create_graph: bool = False) -> Outer | None:
-    """The elementwise part at the end of the graph of ``h``; None where it does not start from one tensor of h's shape.
+    """The elementwise end of the graph of ``h``; None if it does not start from one tensor of h's shape.
 
-    With ``create_graph`` the diagonal can itself be differentiated.
+    With ``create_graph`` the diagonal is differentiable itself.
     """
     if h.grad_fn is None:
         return None
@@ -46,7 +46,7 @@ def outer_diagonal(h: Tensor, create_graph: bool = False) -> Outer | None:
     node, number, d = start.node, start.output_nr, torch.ones_like(h, requires_grad=False)
     with torch.set_grad_enabled(create_graph):
         while _is_elementwise(node) and len(node.next_functions) == 1 and node.next_functions[0][0] is not None:
-            d = node(d)  # type: ignore[operator]  # as the engine would, in a chain without the engine's own work
+            d = node(d)  # type: ignore[operator]  # what the engine would do, without its overhead for a chain
             node, number = node.next_functions[0]  # type: ignore[assignment]
     if not _is_elementwise(node):
         return _outer(GradientEdge(node, number), d, h)
@@ -68,28 +68,28 @@ def outer_diagonal(h: Tensor, create_graph: bool = False) -> Outer | None:
     (edge,) = frontier.values()
     if edge.node is h.grad_fn:
         return Outer(edge, torch.ones_like(h, requires_grad=False))
-    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
         h, [edge], torch.ones_like(h), retain_graph=True, create_graph=create_graph, allow_unused=True
     )
-    return _outer(edge, found[0], h)
+    return _outer(edge, gradients[0], h)
 
 
 def _outer(edge: GradientEdge, d: Tensor | None, h: Tensor) -> Outer | None:
-    """With d where that is a diagonal of h's shape."""
-    if d is None or d.shape != h.shape or d.is_complex():  # whose real part is no diagonal times a matrix
+    """Pair an edge with d, if d is a real diagonal of h's shape."""
+    if d is None or d.shape != h.shape or d.is_complex():  # the real part of a complex one does not factor
         return None
     return Outer(edge, d)
 
 
 def weight_at(edge: GradientEdge, u: Tensor) -> Tensor | None:
-    """The weight W (m, n) of the affine map z = W u + b that made the tensor at ``edge`` of ``u`` (B, …), flattened or not.
+    """Weight W (m, n) of the affine map z = W u + b that made the tensor at ``edge`` from ``u`` (B, …), flattened or not.
 
-    It is the tensor that autograd kept for z's own derivative, and so leads to the parameters; None where z was made otherwise.
+    It is the tensor that autograd saved, and so leads to the parameters; None if z was made otherwise.
     """
-    place = {"AddmmBackward0": 1, "MmBackward0": 0}.get(edge.node.name())
-    if place is None or getattr(edge.node, "_saved_alpha", 1) != 1:
+    position = {"AddmmBackward0": 1, "MmBackward0": 0}.get(edge.node.name())
+    if position is None or getattr(edge.node, "_saved_alpha", 1) != 1:
         return None
-    source: Any = edge.node.next_functions[place][0]
+    source: Any = edge.node.next_functions[position][0]
     while source is not None and source.name() in ("ViewBackward0", "UnsafeViewBackward0", "CloneBackward0"):
         source = source.next_functions[0][0]
     weight: Tensor = edge.node._saved_mat2  # type: ignore[attr-defined]
@@ -99,27 +99,27 @@ def weight_at(edge: GradientEdge, u: Tensor) -> Tensor | None:
 
 
 def shared_signature(outer: Outer, u: Tensor, tokens: bool) -> Tensor | None:
-    """v^T dz/du for one random v, the same at every point, and with ``tokens`` at every token (which must not mix).
+    """v^T dz/du for one random v, shared by all points, and with ``tokens`` by all tokens (which must not mix).
 
-    None where it differs: dz/du is then not one matrix W. Equal signatures of two batches mean the same W.
+    None if it differs, so that dz/du is not one matrix W. Equal signatures of two batches mean the same W.
     """
     generator = torch.Generator().manual_seed(1)
-    one = torch.randn(outer.d.shape[2:] if tokens else outer.d.shape[1:], generator=generator).to(outer.d)
-    v = one.expand(outer.d.shape).contiguous()
-    found: tuple[Tensor | None, ...] = torch.autograd.grad([outer.edge], [u], v, retain_graph=True, allow_unused=True)
-    if found[0] is None:
+    vector = torch.randn(outer.d.shape[2:] if tokens else outer.d.shape[1:], generator=generator).to(outer.d)
+    v = vector.expand(outer.d.shape).contiguous()
+    gradients: tuple[Tensor | None, ...] = torch.autograd.grad([outer.edge], [u], v, retain_graph=True, allow_unused=True)
+    if gradients[0] is None:
         return None
-    g = found[0].reshape(-1, *u.shape[2:]) if tokens else found[0]
+    g = gradients[0].reshape(-1, *u.shape[2:]) if tokens else gradients[0]
     return g[0] if all(same(g[0], other) for other in g[1:]) else None
 
 
 def same(first: Tensor, second: Tensor) -> bool:
-    """Equal up to the rounding of their dtype."""
+    """Whether two tensors are equal up to the rounding of their dtype."""
     return bool((first - second).abs().max() <= SAME[first.dtype] * first.abs().max())
 
 
 def _is_elementwise(node: Any) -> bool:
     if isinstance(node, torch.autograd.function.BackwardCFunction):
-        return False  # a function of the user's, whatever its name
+        return False  # a custom function, whatever its name
     name = node.name().rsplit("::", 1)[-1]
     return name.rstrip("0123456789").removesuffix("Backward").replace("_", "").lower() in _ELEMENTWISE

@@ -1,4 +1,4 @@
-"""What a process has beside a model, kept while a user's code runs: states of random numbers, and settings for all of PyTorch."""
+"""Preserve the global state of a process while a user's code runs: random states, and settings of PyTorch and NumPy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KERNELS = ("mkldnn_enabled", "cudnn_enabled", "cudnn_benchmark", "cudnn_determi
 
 
 def _default_device() -> Any:
-    """None where there is none, which is not the same as the CPU."""
+    """The default device, or None if none is set, which differs from the CPU."""
     context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
     return None if context is None else context.device
 
@@ -39,7 +39,7 @@ def _set_filters(filters: list[Any]) -> None:
     warnings._filters_mutated()  # type: ignore[attr-defined]
 
 
-# (what it is now, setting it to that)
+# (getter, setter)
 _Settings = tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...]
 _OF_THREAD: _Settings = (
     (torch.is_grad_enabled, torch._C._set_grad_enabled),
@@ -74,10 +74,10 @@ _RANDOM: _Settings = (
 )
 
 
-class _Together:
-    """How many threads keep their surroundings at a time, and what was before the first of them, which the last puts back.
+class _Concurrent:
+    """Number of threads that preserve global state, and the state before the first, which the last restores.
 
-    Each puts back what it found; but it may have found what another had set meanwhile.
+    Each restores what it found, but that may have been set by another thread in the meantime.
     """
 
     lock = threading.Lock()
@@ -87,67 +87,67 @@ class _Together:
 
 
 @contextlib.contextmanager
-def surroundings_kept(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
-    """On leaving, also by an exception, settings (:func:`settings_kept`) and all random states are as before.
+def preserve_global_state(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Restore settings (:func:`preserve_settings`) and all random states on exit, also after an exception.
 
-    Random states are those of PyTorch (of GPUs where any of ``tensors`` lies on one), of NumPy and of Python. Where several
-    threads do this at a time, all is as before the first of them once the last has left.
+    Random states are those of PyTorch (and of the GPUs that hold ``tensors``), NumPy and Python. With several threads, the
+    state before the first is restored when the last exits.
     """
-    outermost = not getattr(_Together.inside, "depth", 0)
-    _Together.inside.depth = getattr(_Together.inside, "depth", 0) + 1
-    with _Together.lock:
-        states = _now(_RANDOM)
-        _Together.threads += outermost
-        if outermost and _Together.threads == 1:
-            _Together.before = _now(_OF_PROCESS), states
+    outermost = not getattr(_Concurrent.inside, "depth", 0)
+    _Concurrent.inside.depth = getattr(_Concurrent.inside, "depth", 0) + 1
+    with _Concurrent.lock:
+        states = _current(_RANDOM)
+        _Concurrent.threads += outermost
+        if outermost and _Concurrent.threads == 1:
+            _Concurrent.before = _current(_OF_PROCESS), states
     devices = gpus(tensors)
     try:
-        with settings_kept(), torch.random.fork_rng(devices, enabled=bool(devices)):
+        with preserve_settings(), torch.random.fork_rng(devices, enabled=bool(devices)):
             yield
     finally:
-        _Together.inside.depth -= 1
-        with _Together.lock:
-            _Together.threads -= outermost
-            if outermost and not _Together.threads:
-                settings, states = _Together.before
-                _put_back(_OF_PROCESS, settings)
+        _Concurrent.inside.depth -= 1
+        with _Concurrent.lock:
+            _Concurrent.threads -= outermost
+            if outermost and not _Concurrent.threads:
+                settings, states = _Concurrent.before
+                _restore(_OF_PROCESS, settings)
             for (_, put_back), state in zip(_RANDOM, states, strict=True):
                 put_back(state)
 
 
 @contextlib.contextmanager
-def settings_kept() -> Iterator[None]:
-    """On leaving, also by an exception, what holds for all of a process or a thread is set as before.
+def preserve_settings() -> Iterator[None]:
+    """Restore the settings of the process and thread on exit, also after an exception.
 
-    That is the number of threads, default dtype and device, autograd's modes, what is deterministic, which kernels are used, what
-    NumPy does on errors, filters of warnings. What was not changed is not touched.
+    These are the number of threads, default dtype and device, autograd's modes, determinism, choice of kernels, what
+    NumPy does on errors, and warning filters. Unchanged settings are not touched.
     """
-    before = _now(_OF_THREAD + _OF_PROCESS)
+    before = _current(_OF_THREAD + _OF_PROCESS)
     try:
         yield
     finally:
-        _put_back(_OF_THREAD + _OF_PROCESS, before)
+        _restore(_OF_THREAD + _OF_PROCESS, before)
 
 
-def _now(settings: _Settings) -> list[Any]:
+def _current(settings: _Settings) -> list[Any]:
     return [now() for now, _ in settings]
 
 
-def _put_back(settings: _Settings, before: Iterable[Any]) -> None:
+def _restore(settings: _Settings, before: Iterable[Any]) -> None:
     for (now, put_back), value in zip(settings, before, strict=False):
         if now() != value:
             put_back(value)
 
 
 def gpus(tensors: Iterable[Tensor]) -> list[int]:
-    """Indices of the GPUs where tensors lie."""
+    """Indices of the GPUs that hold the tensors."""
     return sorted({tensor.device.index or 0 for tensor in tensors if tensor.device.type == "cuda"})
 
 
 def seed_generators(seed: int, devices: Iterable[int]) -> None:
-    """Seed PyTorch's generators of the CPU and of these GPUs.
+    """Seed PyTorch's generators of the CPU and of the given GPUs.
 
-    ``torch.manual_seed`` would also leave a seed for GPUs that are not in use yet, which nothing takes back.
+    ``torch.manual_seed`` would also seed GPUs that are not in use yet, which cannot be undone.
     """
     torch.default_generator.manual_seed(seed)
     for device in devices:

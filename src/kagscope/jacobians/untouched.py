@@ -1,4 +1,4 @@
-"""A user's model as it was, bit for bit, after it has been run: attributes, containers, tensors, modes, hooks, random states."""
+"""Restore a user's model bit for bit after a run: attributes, containers, tensors, modes, hooks, random states."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from torch.utils import checkpoint
 from torch.utils.data import Dataset
 
 from kagscope.base.errors import InputError
-from kagscope.jacobians.plain import plain_parts
-from kagscope.jacobians.surroundings import surroundings_kept
+from kagscope.jacobians.plain import plain_modules
+from kagscope.jacobians.surroundings import preserve_global_state
 
 Undo = Callable[[], Any]
 _FIXED = frozenset({bool, int, float, complex, str, bytes, type, type(None), FunctionType, BuiltinFunctionType})
 _CONTAINERS = frozenset({dict, OrderedDict, list, set})
-DEPTH = 2  # of objects within objects that are put back; those of an experiment reach everywhere
+DEPTH = 2  # of nested objects that are restored; those of an experiment may reach everything
 
 
 @contextlib.contextmanager
 def untouched(model: nn.Module, mode: str = "eval", *, passes_only: bool = False) -> Iterator[bool]:
-    """The model in "eval" or "train" mode, gradients allowed whatever the caller's mode, its backward hooks silent.
+    """Run the model in "eval" or "train" mode, with gradients enabled and its backward hooks silenced.
 
-    On leaving all is as before (:func:`kept`). With ``passes_only`` there are only passes and derivatives inside: in eval mode
-    a model whose passes change nothing (:func:`~kagscope.jacobians.plain.plain_parts`) then needs its modes put back alone.
+    Everything is restored on exit (:func:`preserve_model`). ``passes_only`` promises only passes and derivatives inside: of a
+    model whose eval passes change nothing (:func:`~kagscope.jacobians.plain.plain_modules`), then only the modes are restored.
 
     Yields:
-        Whether that was so.
+        Whether only the modes are restored.
 
     Raises:
-        InputError: a model whose mode cannot be set, such as an exported program.
+        InputError: The mode of the model cannot be set, such as that of an exported program.
     """
-    if passes_only and mode == "eval" and (parts := plain_parts(model)) is not None:
-        with torch.inference_mode(False), _no_saving_hooks(), _evaluating(parts):
+    if passes_only and mode == "eval" and (parts := plain_modules(model)) is not None:
+        with torch.inference_mode(False), _no_saving_hooks(), _eval_mode(parts):
             yield True
         return
-    with torch.inference_mode(False), kept(model):
+    with torch.inference_mode(False), preserve_model(model):
         try:
             model.train(mode == "train")
         except Exception as error:
@@ -62,8 +62,8 @@ def untouched(model: nn.Module, mode: str = "eval", *, passes_only: bool = False
 
 
 @contextlib.contextmanager
-def _evaluating(parts: list[nn.Module]) -> Iterator[None]:
-    """Plain modules in eval mode, for which nothing else need be set."""
+def _eval_mode(parts: list[nn.Module]) -> Iterator[None]:
+    """Put plain modules into eval mode; nothing else need be set for them."""
     modes = [(vars(module), module.training) for module in parts]
     for attributes, _ in modes:
         attributes["training"] = False
@@ -75,73 +75,73 @@ def _evaluating(parts: list[nn.Module]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kept(model: nn.Module) -> Iterator[None]:
-    """On leaving, also by an exception, a model is as it was, scripted modules included, and so are the random states.
+def preserve_model(model: nn.Module) -> Iterator[None]:
+    """Restore a model, scripted modules included, and the random states on exit, also after an exception.
 
-    That is the attributes of all modules and what containers, arrays, objects and generators among them hold, and attributes of
-    their classes: modes, hooks, whatever a forward pass may leave there. While it lasts, PyTorch runs plainly (:func:`_plainly`).
+    This covers attributes of all modules and of their classes, and the contents of containers, arrays, objects and generators
+    among them: modes, hooks, whatever a forward pass may leave there. Inside, PyTorch runs plainly (:func:`_plain_pytorch`).
     """
     seen = {id(module) for module in model.modules()}
     tensors = [*model.parameters(), *model.buffers()]
-    with surroundings_kept(tensors), _plainly(), contextlib.ExitStack() as stack:
+    with preserve_global_state(tensors), _plain_pytorch(), contextlib.ExitStack() as stack:
         torch.set_anomaly_enabled(False)  # which would end at the first NaN
-        for device in {"cpu", *(tensor.device.type for tensor in tensors)} - {"meta"}:  # numbers are those of the model's dtype
+        for device in {"cpu", *(tensor.device.type for tensor in tensors)} - {"meta"}:  # compute in the model's dtype
             stack.enter_context(torch.autocast(device, enabled=False))
-        stack.callback(_do_all, [step for module in model.modules() for step in _of_module(module, seen)])
+        stack.callback(_undo_all, [step for module in model.modules() for step in _steps_for_module(module, seen)])
         yield
 
 
-def _do_all(steps: list[Undo]) -> None:
-    """From the last to the first, the others also where one raises."""
+def _undo_all(steps: list[Undo]) -> None:
+    """Run the steps from last to first, even if some raise."""
     try:
         while steps:
             steps.pop()()
     finally:
         if steps:
-            _do_all(steps)
+            _undo_all(steps)
 
 
-def _of_module(module: nn.Module, seen: set[int], *, own: bool = False) -> list[Undo]:
-    """What puts one module back; ``own`` tensors too, of modules that stand in a plain list, for which none stand in."""
+def _steps_for_module(module: nn.Module, seen: set[int], *, with_tensors: bool = False) -> list[Undo]:
+    """Steps that restore one module; ``with_tensors`` for modules in a plain list, whose tensors have no stand-ins."""
     attributes = vars(module)
     before = dict(attributes)
     undo: list[Undo] = [partial(_refill_mapping, attributes, before)]
     for name in ("_parameters", "_buffers", "_modules"):
-        held = before.get(name)
-        if isinstance(held, dict):  # what they hold is never written
-            seen.add(id(held))
-            undo.append(partial(_refill_mapping, held, dict(held)))
-            if own:
-                undo += [step for tensor in held.values() if isinstance(tensor, Tensor) for step in _of_tensor(tensor)]
-    undo += _of_values(before.values(), seen)
+        store = before.get(name)
+        if isinstance(store, dict):  # their contents are never written
+            seen.add(id(store))
+            undo.append(partial(_refill_mapping, store, dict(store)))
+            if with_tensors:
+                undo += [step for tensor in store.values() if isinstance(tensor, Tensor) for step in _steps_for_tensor(tensor)]
+    undo += _steps_for_values(before.values(), seen)
     if id(type(module)) not in seen:
-        undo += [step for kind in type(module).__mro__ for step in _of_class(kind, seen)]
+        undo += [step for kind in type(module).__mro__ for step in _steps_for_class(kind, seen)]
     if isinstance(module, torch.jit.ScriptModule):
-        undo += _of_script(module)
+        undo += _steps_for_script(module)
     return undo
 
 
-def _of_class(kind: type, seen: set[int]) -> list[Undo]:
-    """What a class of the user's keeps for all its objects, such as how many calls there were."""
+def _steps_for_class(kind: type, seen: set[int]) -> list[Undo]:
+    """Steps that restore the attributes of a user's class, such as a counter of calls."""
     if id(kind) in seen:
         return []
     seen.add(id(kind))
-    if not _is_own(kind):
+    if not _is_user_class(kind):
         return []
     before = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
 
-    def put_back() -> None:
+    def restore() -> None:
         for name in [name for name in vars(kind) if not name.startswith("__") and name not in before]:
             delattr(kind, name)
         for name, value in before.items():
             if vars(kind).get(name) is not value:
                 setattr(kind, name, value)
 
-    return [put_back, *_of_values(before.values(), seen)]
+    return [restore, *_steps_for_values(before.values(), seen)]
 
 
-def _is_own(kind: type) -> bool:
-    """Whether objects of a class are put back: the user's own, not those of libraries, which have threads and files behind them.
+def _is_user_class(kind: type) -> bool:
+    """Whether a class is the user's own, whose objects are restored; those of libraries may hold threads and files.
 
     Data sets are large, and no forward pass changes them.
     """
@@ -151,12 +151,12 @@ def _is_own(kind: type) -> bool:
     return root != "kagscope" and "-packages" not in str(getattr(sys.modules.get(root), "__file__", None))
 
 
-def _of_script(module: Any) -> list[Undo]:
-    """A scripted module keeps its tensors, its mode and its other attributes in C++."""
+def _steps_for_script(module: Any) -> list[Undo]:
+    """Steps for a scripted module, which keeps tensors, mode and attributes in C++."""
     undo: list[Undo] = []
-    for held in (module._parameters, module._buffers):
-        tensors = dict(held.items())
-        undo += [partial(held.__setitem__, name, one) for name, one in tensors.items()]
+    for store in (module._parameters, module._buffers):
+        tensors = dict(store.items())
+        undo += [partial(store.__setitem__, name, tensor) for name, tensor in tensors.items()]
     try:
         names = list(module._concrete_type.get_attributes())
     except Exception:  # traced ones have none that change
@@ -169,8 +169,8 @@ def _of_script(module: Any) -> list[Undo]:
     return undo
 
 
-def _of_values(values: Iterable[Any], seen: set[int], depth: int = DEPTH) -> list[Undo]:
-    """What puts several values back: most cannot change, or are containers without contents."""
+def _steps_for_values(values: Iterable[Any], seen: set[int], depth: int = DEPTH) -> list[Undo]:
+    """Steps that restore several values, most of which are immutable or empty containers."""
     undo: list[Undo] = []
     empty = []
     for value in values:
@@ -178,65 +178,65 @@ def _of_values(values: Iterable[Any], seen: set[int], depth: int = DEPTH) -> lis
         if kind in _CONTAINERS and not value:
             empty.append(value)
         elif kind not in _FIXED:
-            undo += _of_value(value, seen, depth)
+            undo += _steps_for_value(value, seen, depth)
     return [partial(_clear, empty), *undo] if empty else undo
 
 
 def _clear(containers: list[Any]) -> None:
-    for one in containers:
-        if one:
-            one.clear()
+    for container in containers:
+        if container:
+            container.clear()
 
 
-def _of_value(value: Any, seen: set[int], depth: int = DEPTH) -> list[Undo]:
-    """What puts a value back that a forward pass may change in place; containers and objects with all that they hold."""
+def _steps_for_value(value: Any, seen: set[int], depth: int = DEPTH) -> list[Undo]:
+    """Steps that restore a value that a pass may change in place, with the contents of containers and objects."""
     if id(value) in seen or isinstance(value, str | bytes | type):
         return []
     seen.add(id(value))
     if isinstance(value, nn.Module):
-        seen |= {id(part) for part in value.modules()}
-        return [step for part in value.modules() for step in _of_module(part, seen, own=True)]
+        seen |= {id(module) for module in value.modules()}
+        return [step for module in value.modules() for step in _steps_for_module(module, seen, with_tensors=True)]
     undo: list[Undo] = []
     if isinstance(value, MutableMapping):
         before = dict(value)
         undo.append(partial(_refill_mapping, value, before))
-        held: Any = before.values()
+        contents: Any = before.values()
     elif isinstance(value, MutableSequence | deque):
         entries = list(value)
         undo.append(partial(_refill_sequence, value, entries))
-        held = () if isinstance(value, bytearray) else entries
+        contents = () if isinstance(value, bytearray) else entries
     elif isinstance(value, MutableSet):
         members = set(value)
         undo.append(partial(_refill_set, value, members))
-        held = ()
+        contents = ()
     elif isinstance(value, tuple):
-        held = value
-    elif isinstance(value, Tensor | np.ndarray) or not _is_own(type(value)):
-        return _of_leaf(value)
+        contents = value
+    elif isinstance(value, Tensor | np.ndarray) or not _is_user_class(type(value)):
+        return _steps_for_leaf(value)
     else:
-        undo, held = _of_object(value) if depth else ([], ())
+        undo, contents = _steps_for_object(value) if depth else ([], ())
         depth -= 1
-    return undo + _of_values(held, seen, depth)
+    return undo + _steps_for_values(contents, seen, depth)
 
 
-def _of_object(value: Any) -> tuple[list[Undo], list[Any]]:
-    """What puts the attributes of an object back, and their values."""
-    names = {name for kind in type(value).__mro__ for name in _names(vars(kind).get("__slots__", ()))}
+def _steps_for_object(value: Any) -> tuple[list[Undo], list[Any]]:
+    """Steps that restore the attributes of an object, and the values of the attributes."""
+    names = {name for kind in type(value).__mro__ for name in _slot_names(vars(kind).get("__slots__", ()))}
     slots = {name: getattr(value, name) for name in names - {"__dict__", "__weakref__"} if hasattr(value, name)}
-    undo: list[Undo] = [partial(object.__setattr__, value, name, one) for name, one in slots.items()]
+    undo: list[Undo] = [partial(object.__setattr__, value, name, value_of_slot) for name, value_of_slot in slots.items()]
     attributes = getattr(value, "__dict__", {})
     undo.append(partial(_refill_mapping, attributes, dict(attributes)))
     return undo, [*slots.values(), *attributes.values()]
 
 
-def _names(slots: Any) -> list[str]:
+def _slot_names(slots: Any) -> list[str]:
     return [slots] if isinstance(slots, str) else list(slots)
 
 
-def _of_leaf(value: Any) -> list[Undo]:
-    """Arrays, tensors that are no parameters or buffers, and generators of random numbers."""
+def _steps_for_leaf(value: Any) -> list[Undo]:
+    """Steps that restore arrays, tensors other than parameters and buffers, and random generators."""
     if isinstance(value, Tensor):
-        return [] if isinstance(value, nn.Parameter) else _of_tensor(value)
+        return [] if isinstance(value, nn.Parameter) else _steps_for_tensor(value)
     if isinstance(value, np.ndarray):
         copy = value.copy()
         return [partial(np.copyto, value, copy)] if value.flags.writeable else []
@@ -251,20 +251,20 @@ def _of_leaf(value: Any) -> list[Undo]:
     return []
 
 
-def _of_tensor(tensor: Tensor) -> list[Undo]:
+def _steps_for_tensor(tensor: Tensor) -> list[Undo]:
     if tensor.is_meta or tensor.is_inference() or tensor.layout != torch.strided:
         return []
     copy = tensor.detach().clone()
 
-    def put_back() -> None:
-        if not torch.equal(tensor.detach(), copy):  # batch norm counts no version of what it writes
-            tensor.data.copy_(copy)  # beside autograd, which may have it in a graph
+    def restore() -> None:
+        if not torch.equal(tensor.detach(), copy):  # batch norm writes without counting versions
+            tensor.data.copy_(copy)  # bypasses autograd, which may hold the tensor in a graph
 
-    return [put_back]
+    return [restore]
 
 
 def _refill_mapping(value: Any, before: Mapping[Any, Any]) -> None:
-    """Give a dictionary its former entries in their former order; it stays the same object."""
+    """Restore a dictionary's entries and their order in place."""
     as_before = len(value) == len(before) and all(map(is_, value, before)) and all(map(is_, value.values(), before.values()))
     if not as_before:
         value.clear()
@@ -286,36 +286,36 @@ def _refill_set(value: Any, before: set[Any]) -> None:
 
 @contextlib.contextmanager
 def _no_backward_hooks(model: nn.Module) -> Iterator[None]:
-    """Hooks of the user on gradients neither run nor change a Jacobian; those on modules and those on all modules."""
-    held = [getattr(module, name, None) for module in model.modules() for name in ("_backward_hooks", "_backward_pre_hooks")]
-    held += [torch_module._global_backward_hooks, torch_module._global_backward_pre_hooks]
-    kept = [(hooks, dict(hooks)) for hooks in held if hooks]
-    for hooks, _ in kept:
+    """Disable the user's gradient hooks, on this model and on all modules, which could change a Jacobian."""
+    tables = [getattr(module, name, None) for module in model.modules() for name in ("_backward_hooks", "_backward_pre_hooks")]
+    tables += [torch_module._global_backward_hooks, torch_module._global_backward_pre_hooks]
+    saved = [(hooks, dict(hooks)) for hooks in tables if hooks]
+    for hooks, _ in saved:
         hooks.clear()
     try:
         yield
     finally:
-        for hooks, entries in kept:
+        for hooks, entries in saved:
             hooks.update(entries)
 
 
 @contextlib.contextmanager
 def _no_saving_hooks() -> Iterator[None]:
-    """What passes save for the way back is not packed by hooks that the caller has set around them."""
+    """Disable the caller's saved-tensor hooks, which would pack what passes save for the backward pass."""
     hooks: Any = torch._C._autograd
-    held = []
+    pairs = []
     while (pair := hooks._top_saved_tensors_default_hooks(True)) is not None:
-        held.append(pair)
+        pairs.append(pair)
         hooks._pop_saved_tensors_default_hooks()
     try:
         yield
     finally:
-        for pair in reversed(held):
+        for pair in reversed(pairs):
             hooks._push_saved_tensors_default_hooks(*pair)
 
 
 class _Patched:
-    """How many measurements run at a time, and PyTorch's own ways, which the last of them puts back."""
+    """Number of concurrent measurements, and PyTorch's original functions, which the last of them restores."""
 
     lock = threading.Lock()
     users = 0
@@ -327,14 +327,14 @@ class _Patched:
 
 
 @contextlib.contextmanager
-def _plainly() -> Iterator[None]:
-    """``torch.utils.checkpoint`` calls its function and keeps what it computes; ``torch.inference_mode`` is ``torch.no_grad``;
-    ``saved_tensors_hooks`` pack nothing; what ``torch.compile`` has wrapped runs as it is written.
+def _plain_pytorch() -> Iterator[None]:
+    """Let ``torch.utils.checkpoint`` keep what its function computes, ``torch.inference_mode`` act as ``torch.no_grad``,
+    ``saved_tensors_hooks`` pack nothing, and compiled code run eagerly.
 
-    What a checkpoint computes again on the way back would not see the variable that a layer map puts into the pass. What
-    inference mode makes is a constant, as under ``no_grad``, but autograd refuses to work with it. Parametrised weights that the
-    user has cached are computed anew: others may stand in for the tensors that they are made of. Compilers would see hooks and
-    transforms that they do not know, and compile anew for each.
+    What a checkpoint recomputes in the backward pass would not see the variable that a layer map substitutes. What
+    inference mode makes is a constant, as under ``no_grad``, but autograd refuses it. Parametrised weights that the
+    user has cached are recomputed, because their source tensors may be replaced. Compilers would see hooks and
+    transforms that they do not know, and recompile for each.
     """
     parts: Any = checkpoint
     mode: Any = torch.inference_mode
@@ -343,12 +343,12 @@ def _plainly() -> Iterator[None]:
         _Patched.users += 1
         if _Patched.users == 1:
             _Patched.checkpoint = parts._checkpoint_without_reentrant_generator
-            _Patched.inference, mode.__enter__ = mode.__enter__, _enter
-            _Patched.saving, saving.__enter__ = saving.__enter__, _save
-            parts._checkpoint_without_reentrant_generator = _keep
-            parts.CheckpointFunction.apply = _call
+            _Patched.inference, mode.__enter__ = mode.__enter__, _enter_no_grad
+            _Patched.saving, saving.__enter__ = saving.__enter__, _save_unpacked
+            parts._checkpoint_without_reentrant_generator = _compute_once
+            parts.CheckpointFunction.apply = _call_directly
             _Patched.cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
-            compiler = "torch._dynamo" in sys.modules  # which takes seconds to load, and is there if anything is compiled
+            compiler = "torch._dynamo" in sys.modules  # takes seconds to load, and is loaded if anything is compiled
             _Patched.stance = torch.compiler.set_stance("force_eager") if compiler else contextlib.nullcontext()
     try:
         yield
@@ -364,22 +364,22 @@ def _plainly() -> Iterator[None]:
                 _Patched.stance.__exit__(None, None, None)
 
 
-def _enter(mode: Any) -> None:
-    """What ``torch.inference_mode`` does instead; leaving it undoes what stands for its context."""
+def _enter_no_grad(mode: Any) -> None:
+    """Replacement for ``torch.inference_mode``; leaving it undoes the context set here."""
     if mode.mode:
         mode._inference_mode_context = torch.set_grad_enabled(False)
     else:
         _Patched.inference(mode)
 
 
-def _save(hooks: Any) -> None:
-    """What ``saved_tensors_hooks`` does instead: tensors that come back otherwise, such as in fewer bits, change derivatives."""
+def _save_unpacked(hooks: Any) -> None:
+    """Replacement for ``saved_tensors_hooks``: tensors restored with fewer bits would change derivatives."""
     torch._C._autograd._push_saved_tensors_default_hooks(torch.detach, torch.detach)
 
 
-def _keep(*args: Any, **kwargs: Any) -> Iterator[None]:
+def _compute_once(*args: Any, **kwargs: Any) -> Iterator[None]:
     yield
 
 
-def _call(function: Any, preserve: bool, *args: Any) -> Any:
+def _call_directly(function: Any, preserve: bool, *args: Any) -> Any:
     return function(*args)

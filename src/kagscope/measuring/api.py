@@ -19,7 +19,7 @@ from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import own_state, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.looks import check_model
-from kagscope.jacobians.surroundings import surroundings_kept
+from kagscope.jacobians.surroundings import preserve_global_state
 from kagscope.loading.checkpoints import find_checkpoints
 from kagscope.loading.fitting import fitting
 from kagscope.loading.weights import load_state
@@ -76,12 +76,12 @@ def measure(
     since, model = time.perf_counter(), unwrap(model)
     found = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
-    with surroundings_kept(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
+    with preserve_global_state(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
         state, before = observe_all(model, found, chosen, baseline, baseline_seeds, labels, notes, tell)
         about = {
             "model": type(model).__name__,
             "versions": versions(model.modules()),
-            "points": found.up_to(chosen.points),
+            "points": found.count_up_to(chosen.points),
             "baseline": name_of_baseline(baseline, len(before)),
             "seconds": round(time.perf_counter() - since, 3),
         }
@@ -132,7 +132,7 @@ def measure_series(
     reports: dict[int, Report] = {}
     left_out: dict[str, str] = {}
     from_first = isinstance(baseline, str) and baseline == FIRST
-    with surroundings_kept(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
+    with preserve_global_state(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
         others = [] if from_first else list(baselines(model, baseline, baseline_seeds, notes))
         whole = len(entries) + len(others)
         before = [
@@ -169,7 +169,7 @@ def measure_series(
             about = {
                 "model": type(model).__name__,
                 "versions": versions(model.modules()),
-                "points": found.up_to(chosen.points),
+                "points": found.count_up_to(chosen.points),
                 "baseline": f"step {next(iter(reports), step)}" if from_first else name_of_baseline(baseline, len(before)),
                 "weights": name,
                 "seconds": round(time.perf_counter() - since, 3),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import DataError, InputError
 from kagscope.jacobians.forward import plain_name, unwrap
 from kagscope.jacobians.looks import short
-from kagscope.jacobians.surroundings import gpus, seed_generators, surroundings_kept
+from kagscope.jacobians.surroundings import gpus, preserve_global_state, seed_generators
 from kagscope.loading.fitting import fitting, load, unusable
 from kagscope.loading.weights import load_state
 
@@ -119,7 +119,7 @@ def reinitialise(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
         ) from error
     whole = getattr(fresh, "_init_weights", None)
     kept: list[str] = []
-    with surroundings_kept(fresh.parameters()), torch.no_grad():
+    with preserve_global_state(fresh.parameters()), torch.no_grad():
         seed_generators(seed, gpus(fresh.parameters()))
         for path, module in reversed(list(fresh.named_modules())):  # children first, as constructors do
             own = dict(module.named_parameters(path, recurse=False))

@@ -70,7 +70,7 @@ class LayerMinors:
             return []
         if self.drawn is None:
             return self._found(k, J, form, ids)
-        groups = [self._found(k, J[:, rows], form.of_rows(rows), ids, one) for one, rows in enumerate(self.drawn.groups)]
+        groups = [self._found(k, J[:, rows], form.select_rows(rows), ids, one) for one, rows in enumerate(self.drawn.groups)]
         parts = []
         for same in zip(*groups, strict=True):
             uneven = self.drawn.uneven(J[same[0].some])

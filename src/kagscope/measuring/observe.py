@@ -16,9 +16,9 @@ from kagscope.base.progress import Tell, silent
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import LayerJacobians
-from kagscope.jacobians.forward import positional, unwrap
+from kagscope.jacobians.forward import positional_parameters, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
-from kagscope.jacobians.layers import ACTIVATIONS, ELEMENTWISE, Call, find_layers, see_calls
+from kagscope.jacobians.layers import ACTIVATIONS, ELEMENTWISE, Call, find_calls, find_layers
 from kagscope.jacobians.looks import LOOK_AT, check_devices, check_model, model_errors, verify
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner, Unmeasurable
@@ -68,9 +68,9 @@ def observe(
             f"window_map is {spec.window_map}, but nothing says where columns lie in an image; pass image_shape=(height, width)"
         )
     model = unwrap(model)
-    given = as_inputs(inputs, spec.points, model).with_respect_to(spec.wrt, positional(model))
+    given = as_inputs(inputs, spec.points, model).with_respect_to(spec.wrt, positional_parameters(model))
     if spec.layer_map == "input":
-        given = replace(given, wrt=given.place_of_variable())  # settled here, where it is known how many points there are
+        given = replace(given, wrt=given.variable_key())  # settled here, where it is known how many points there are
     labels = given.labels if labels is None else as_labels(labels, given.count)
     check_devices(model, given)
     paths, exact = find_layers(model, spec.layers, spec.layer_map)
@@ -80,11 +80,11 @@ def observe(
         state.notes.append(NO_ACTIVATIONS)
     with untouched(model, spec.mode):
         runner, fed = choose_runner(model, given.take(order), spec, weights, state.notes)
-        measured = fed.take(slice(0, max(fed.up_to(spec.points), _more_points(fed, spec))))
+        measured = fed.take(slice(0, max(fed.count_up_to(spec.points), _more_points(fed, spec))))
         few = measured if spec.mode == "train" else fed.take(slice(0, LOOK_AT))
         with model_errors(few):
             separate = verify(runner, few, paths, spec.mode, state.notes, given.cast(runner.dtype))
-            calls = see_calls(runner, few, paths, exact)
+            calls = find_calls(runner, few, paths, exact)
         planned = [(call, _prepare(state, call, runner, measured, spec, separate, call.path in exact)) for call in calls]
         shapes = [None if jacobians is None else _shape(jacobians, fed, spec) for _, jacobians in planned]
         seconds = [0.0 if shape is None else layer_seconds(*shape[:3], spec, shape[3]) for shape in shapes]
@@ -107,13 +107,13 @@ def _more_points(inputs: Inputs, spec: MeasureSpec) -> int:
     """Points at which what units do is looked at, where that is asked for at more points than the rest."""
     if spec.budget.unit_points is None or not any(one.is_of("row_norms", "output_slopes") for one in spec.asked):
         return 0
-    return inputs.up_to(spec.budget.unit_points)
+    return inputs.count_up_to(spec.budget.unit_points)
 
 
 def _shape(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> Shape:
     """Rows, columns and number of a layer's Jacobians, and the bytes that the passes of one move through."""
     frame = jacobians.frame
-    items = len(frame.tokens) * inputs.up_to(spec.points)
+    items = len(frame.tokens) * inputs.count_up_to(spec.points)
     return frame.units, frame.columns, items, jacobians.bytes_moved / len(frame.tokens)
 
 
@@ -127,7 +127,7 @@ def _prepare(
 ) -> LayerJacobians | None:
     """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
     own = {"block": f"input of {call.name}", "output": call.name}
-    wrt = own.get(spec.layer_map) or (inputs.name(inputs.place_of_variable()) if spec.wrt is None else spec.wrt)
+    wrt = own.get(spec.layer_map) or (inputs.name(inputs.variable_key()) if spec.wrt is None else spec.wrt)
     record = LayerRecord(call.name, call.kind, wrt=wrt, reason=call.reason)
     state.layers.append(record)
     jacobians = None
@@ -169,7 +169,7 @@ def _measure_layer(
     """Scores of one layer; ``inputs`` are all of them, in the order ``order``."""
     since = time.perf_counter()
     tokens = len(jacobians.frame.tokens)
-    points = order[: inputs.up_to(spec.points)]
+    points = order[: inputs.count_up_to(spec.points)]
     has_tokens = jacobians.has_tokens
     items = np.stack([np.repeat(points, tokens), np.tile(jacobians.frame.tokens if has_tokens else (-1,), len(points))], axis=1)
     scores = LayerScores(record.name, items, spec, jacobians.roundoff, jacobians.drawn)

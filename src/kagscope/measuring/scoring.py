@@ -72,7 +72,7 @@ class LayerScores:
         self._add_rows(batch, J, norms[count:])
         if not count:
             return
-        batch = replace(batch, jacobian=batch.jacobian.of_points(slice(count)))
+        batch = replace(batch, jacobian=batch.jacobian.select_points(slice(count)))
         ids = np.arange(self._seen, self._seen + count)
         self._seen += count
         self._add_units(J, batch)

@@ -13,7 +13,7 @@ from torch.overrides import BaseTorchFunctionMode
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.surroundings import surroundings_kept
+from kagscope.jacobians.surroundings import preserve_global_state
 from kagscope.pruning.recorder import forward, outputs, parts
 
 
@@ -94,7 +94,7 @@ def flops_of(model: nn.Module, inputs: Inputs) -> int:
 def latencies(before: nn.Module, after: nn.Module, inputs: Inputs) -> tuple[float, float]:
     """Median seconds of a forward pass of each, measured in turns so that both see the same machine."""
     times: tuple[list[float], list[float]] = ([], [])
-    with torch.no_grad(), surroundings_kept(inputs.tensors().values()):
+    with torch.no_grad(), preserve_global_state(inputs.tensors().values()):
         for turn in range(WARM_UP + REPEATS):
             for model, found in zip((before, after), times, strict=True):
                 _wait()

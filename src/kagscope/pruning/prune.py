@@ -10,7 +10,7 @@ from torch import nn
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.looks import check_model
-from kagscope.jacobians.untouched import kept
+from kagscope.jacobians.untouched import preserve_model
 from kagscope.pruning.constant import Observation, OtherSteps, observe, settle
 from kagscope.pruning.pruning import Pruning, check_tolerance, describe, judge_groups
 from kagscope.pruning.traced import Traced, trace
@@ -58,7 +58,7 @@ def prune(
     """
     tolerance = check_tolerance(tolerance)
     check_model(model)
-    with kept(model):  # attributes of its classes too, which its copies share
+    with preserve_model(model):  # attributes of its classes too, which its copies share
         traced = trace(model, inputs)
         seen = _observe(traced, rows=True)
         judged = judge_groups(traced, seen, tolerance)
@@ -83,7 +83,7 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
         InputError: a layer, mask or inputs that do not fit the model.
     """
     check_model(model)
-    with kept(model):  # attributes of its classes too, which its copies share
+    with preserve_model(model):  # attributes of its classes too, which its copies share
         traced = trace(model, inputs)
         masks: dict[int, np.ndarray] = {}
         for name, mask in units.items():

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.runner import NoHooks
-from kagscope.jacobians.surroundings import surroundings_kept
+from kagscope.jacobians.surroundings import preserve_global_state
 
 # Calls that return no tensor and learn nothing of a tensor's values. Reads of attributes such as shape are among them.
 METADATA = {
@@ -158,7 +158,7 @@ def record(model: nn.Module, inputs: Inputs) -> Recording:
 
 def forward(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output, with the same random numbers in each pass, should it draw any; the generators are as before."""
-    with surroundings_kept(model.parameters()), NoHooks():
+    with preserve_global_state(model.parameters()), NoHooks():
         return model(*inputs.args, **inputs.kwargs)
 
 

@@ -16,9 +16,9 @@ from kagscope.base.messages import close_names
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.jacobians import structure
 from kagscope.jacobians.compute import LayerJacobians
-from kagscope.jacobians.forward import count_required, positional, unwrap
+from kagscope.jacobians.forward import count_required, positional_parameters, unwrap
 from kagscope.jacobians.inputs import Inputs, from_batch
-from kagscope.jacobians.layers import Call, Layers, find_layers, see_calls
+from kagscope.jacobians.layers import Call, Layers, find_calls, find_layers
 from kagscope.jacobians.looks import LOOK_AT, check_model, model_errors, short, verify
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import NoHooks, Runner, Stop, Unmeasurable, intercept
@@ -135,7 +135,7 @@ class GeometryPenalty:
         self.model, self.score, self.weight, self.points, self.k = unwrap(model), score, float(weight), points, k
         self.where = {"image_shape": image_shape, "positions": positions, "groups": groups}
         self.layer_map, self.rows, self.wrt = layer_map, rows, wrt
-        self._fed, self._fed_to = max(1, count_required(self.model)), positional(self.model)
+        self._fed, self._fed_to = max(1, count_required(self.model)), positional_parameters(self.model)
         self.paths, self._exact = find_layers(self.model, layers)
         self._layers: list[Call] = []  # known after the first call
         self.costs: dict[str, Cost] = {}
@@ -185,7 +185,7 @@ class GeometryPenalty:
                         "what the model gives for a point depends on the other points of its batch, so that a penalty cannot "
                         "take the Jacobian of each; use a model without statistics over the batch"
                     )
-                calls = see_calls(runner, few, self.paths, self._exact)
+                calls = find_calls(runner, few, self.paths, self._exact)
             reasons = {call.name: call.reason or self._reason(runner, call, few) for call in calls}
         if not all(reasons.values()):
             return [call for call in calls if not reasons[call.name]]
@@ -250,7 +250,7 @@ class GeometryPenalty:
         """
         seen: dict[str, Tensor] = {}
         if self.layer_map == "input":
-            place = inputs.place_of_variable()
+            place = inputs.variable_key()
             seen["u"] = inputs.tensors()[place].requires_grad_()
             inputs = inputs.with_tensor(place, seen["u"].clone())  # the model may work on it in place
 

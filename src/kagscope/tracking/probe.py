@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kagscope.jacobians.inputs import Inputs, as_inputs
-from kagscope.jacobians.surroundings import surroundings_kept
+from kagscope.jacobians.surroundings import preserve_global_state
 from kagscope.measuring.observe import observe
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.measuring.state import State
@@ -56,7 +56,7 @@ class Probe:
 def rehearse(k: tuple[int, ...]) -> None:
     """Measure a tiny network, once, so that no measurement's time holds that of loading kernels and libraries."""
     inputs = torch.rand(12, 8, generator=torch.Generator().manual_seed(0))
-    with surroundings_kept():
+    with preserve_global_state():
         model = nn.Sequential(nn.Linear(8, 8), nn.GELU())
     with torch.inference_mode(False):
         observe(model, inputs, MeasureSpec(k=k, rotation_points=0))

@@ -20,7 +20,7 @@ from kagscope.base.errors import InputError, KagscopeError, OutputError
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.layers import Layers
-from kagscope.jacobians.surroundings import surroundings_kept
+from kagscope.jacobians.surroundings import preserve_global_state
 from kagscope.measuring.api import name_of_baseline
 from kagscope.measuring.compare import compare
 from kagscope.measuring.report import Report
@@ -104,7 +104,7 @@ class Tracker:
         self._model = model = unwrap(model)  # which shares its parameters
         self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
         self._log_scores = check_logged(log_scores, self._probe.spec)
-        count = self._probe.inputs.up_to(self._probe.spec.points)
+        count = self._probe.inputs.count_up_to(self._probe.spec.points)
         self._about = {"model": type(model).__name__, "versions": versions(model.modules()), "points": count}
         first_step = check_step(first_step, "first_step")
         self._unwritten: list[Part] = []
@@ -299,7 +299,7 @@ class Tracker:
         if any(tensor.is_cuda for tensor in self._model.parameters()):
             torch.cuda.synchronize()  # what still runs on the device is training, not measuring
         # Numba's OpenMP kernels set torch's threads, among others
-        with surroundings_kept(), self._overhead.measurement(goes_on=goes_on):
+        with preserve_global_state(), self._overhead.measurement(goes_on=goes_on):
             yield
 
     def _measure(self, state: State | None = None) -> None:
