@@ -26,9 +26,9 @@ X = torch.rand(12, 16, generator=torch.Generator().manual_seed(0))
 
 def test_parts_of_parts_are_shares_of_the_whole() -> None:
     seen: list[tuple[str, float | None]] = []
-    tell = progress.part(lambda text, share=None: seen.append((text, share)), 1, 4)
+    tell = progress.partial_progress(lambda text, share=None: seen.append((text, share)), 1, 4)
     tell("half", 0.5)
-    progress.part(tell, 1, 2)("half of the second half", 0.5)
+    progress.partial_progress(tell, 1, 2)("half of the second half", 0.5)
     tell("a line")
     assert seen == [("half", 0.375), ("half of the second half", 0.4375), ("a line", None)]
 

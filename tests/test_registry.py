@@ -100,7 +100,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_one_file_is_enough(module: Any) -> None:
     assert list(registry.names())[-len(NAMES) :] == NAMES
     assert MeasureSpec(scores=NAMES).scores == tuple(NAMES)
-    assert {one.name for one in MeasureSpec().asked} >= set(NAMES)
+    assert {one.name for one in MeasureSpec().score_records} >= set(NAMES)
     model, before = small_net(), small_net(2)
     report = kag.measure(model, INPUTS, layers="3", k=(1, 2), baseline=before, labels=CLASSES)
     table = report.table[report.table["layer"] == "3"]

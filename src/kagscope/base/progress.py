@@ -21,9 +21,9 @@ def silent(text: str, share: float | None = None) -> None:
     """Tells nobody."""
 
 
-def part(tell: Tell, place: int, of: int) -> Tell:
+def partial_progress(tell: Tell, index: int, of: int) -> Tell:
     """What part number ``place`` of equal parts tells, as shares of the whole."""
-    return lambda text, share=None: tell(text, None if share is None else (place + share) / of)
+    return lambda text, share=None: tell(text, None if share is None else (index + share) / of)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``kagscope.measure`` and ``kagscope.measure_series``: a model, inputs and a baseline in; a report out."""
+"""``kagscope.measure`` and ``kagscope.measure_series``: from a model, inputs and a baseline to a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listing
-from kagscope.base.progress import Say, Tell, part, telling
+from kagscope.base.progress import Say, Tell, partial_progress, telling
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import own_state, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
@@ -74,18 +74,18 @@ def measure(
     chosen = spec_from(spec, options)
     check_model(model)
     since, model = time.perf_counter(), unwrap(model)
-    found = as_inputs(inputs, chosen.points, model)
+    fed = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
     with preserve_global_state(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
-        state, before = observe_all(model, found, chosen, baseline, baseline_seeds, labels, notes, tell)
-        about = {
+        state, before = observe_all(model, fed, chosen, baseline, baseline_seeds, labels, notes, tell)
+        provenance = {
             "model": type(model).__name__,
             "versions": versions(model.modules()),
-            "points": found.count_up_to(chosen.points),
-            "baseline": name_of_baseline(baseline, len(before)),
+            "points": fed.count_up_to(chosen.points),
+            "baseline": describe_baseline(baseline, len(before)),
             "seconds": round(time.perf_counter() - since, 3),
         }
-        return report_of(state, before, notes, about)
+        return make_report(state, before, notes, provenance)
 
 
 def measure_series(
@@ -126,7 +126,7 @@ def measure_series(
     check_model(model)
     model = unwrap(model)
     entries = _entries(checkpoints)
-    found = as_inputs(inputs, chosen.points, model)
+    fed = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
     noted: dict[str, list[str]] = {}  # what was taken or dropped, and in which checkpoints
     reports: dict[int, Report] = {}
@@ -134,47 +134,47 @@ def measure_series(
     from_first = isinstance(baseline, str) and baseline == FIRST
     with preserve_global_state(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
         others = [] if from_first else list(baselines(model, baseline, baseline_seeds, notes))
-        whole = len(entries) + len(others)
+        total = len(entries) + len(others)
         before = [
-            observe(module, found, chosen, weights=own, labels=labels, progress=part(tell, place, whole))
-            for place, (module, own) in enumerate(others)
+            observe(module, fed, chosen, weights=weights, labels=labels, progress=partial_progress(tell, number, total))
+            for number, (module, weights) in enumerate(others)
         ]
-        for place, (step, name, given) in enumerate(entries, 1):
+        for number, (step, name, source) in enumerate(entries, 1):
             since = time.perf_counter()
 
             def say(note: str, name: str = name) -> None:
                 noted.setdefault(note.removeprefix(f"{name}: "), []).append(name)
 
-            inner = part(tell, len(others) + place - 1, whole)
+            inner = partial_progress(tell, len(others) + number - 1, total)
 
             def tell_share(
-                text: str, share: float | None = None, at: str = f"step {step} ({place} of {len(entries)})", tell: Tell = inner
+                text: str, share: float | None = None, at: str = f"step {step} ({number} of {len(entries)})", tell: Tell = inner
             ) -> None:
                 tell(text if share is None else f"{at}: layer {text}", share)
 
             try:
-                module, own = with_weights(model, fitting(model, _weights(given, say), name, say=say))
+                module, weights = with_weights(model, fitting(model, _load_weights(source, say), name, say=say))
                 state = observe(
-                    module, found, chosen, weights=own, labels=labels, progress=tell_share, networks=whole if place == 1 else 0
+                    module, fed, chosen, weights=weights, labels=labels, progress=tell_share, networks=total if number == 1 else 0
                 )
             except DataError as error:
                 left_out[name] = str(error).removeprefix(name).removeprefix(":").strip()
                 continue
             except InputError as error:
-                if not reports:  # then it is not this checkpoint that is at fault
+                if not reports:  # not the fault of this checkpoint
                     raise
                 left_out[name] = str(error)
                 continue
             before = before or ([state] if from_first else [])
-            about = {
+            provenance = {
                 "model": type(model).__name__,
                 "versions": versions(model.modules()),
-                "points": found.count_up_to(chosen.points),
-                "baseline": f"step {next(iter(reports), step)}" if from_first else name_of_baseline(baseline, len(before)),
+                "points": fed.count_up_to(chosen.points),
+                "baseline": f"step {next(iter(reports), step)}" if from_first else describe_baseline(baseline, len(before)),
                 "weights": name,
                 "seconds": round(time.perf_counter() - since, 3),
             }
-            reports[step] = report_of(state, before, [], about)
+            reports[step] = make_report(state, before, [], provenance)
     if not reports:
         raise DataError(f"no checkpoint could be measured: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
     notes += [f"in {listing(names, 1)}: {note}" for note, names in noted.items()]
@@ -191,38 +191,38 @@ def observe_all(
     notes: list[str],
     tell: Tell,
 ) -> tuple[State, list[State]]:
-    """The state of a network and those of its baselines; ``notes`` gets what a reader should know of the baselines."""
-    others = list(baselines(model, baseline, baseline_seeds, notes))
-    whole = 1 + len(others)
-    state = observe(model, inputs, spec, labels=labels, progress=part(tell, 0, whole), networks=whole)
+    """Measure a network and its baselines; remarks on the baselines are appended to ``notes``."""
+    networks = list(baselines(model, baseline, baseline_seeds, notes))
+    total = 1 + len(networks)
+    state = observe(model, inputs, spec, labels=labels, progress=partial_progress(tell, 0, total), networks=total)
 
-    def of_baseline(text: str, share: float | None = None) -> None:
+    def name_baseline(text: str, share: float | None = None) -> None:
         tell(f"{text} of the baseline", share)
 
     try:
         return state, [
-            observe(one, inputs, spec, weights=own, labels=labels, progress=part(of_baseline, place, whole))
-            for place, (one, own) in enumerate(others, 1)
+            observe(network, inputs, spec, weights=weights, labels=labels, progress=partial_progress(name_baseline, i, total))
+            for i, (network, weights) in enumerate(networks, 1)
         ]
     except InputError as error:  # the model itself has just been measured
         raise InputError(f"in the baseline, {error}") from error
 
 
-def report_of(state: State, before: Sequence[State], notes: Sequence[str], about: Mapping[str, Any]) -> Report:
-    """The report of one network beside its baselines; ``about`` is its provenance, spec and hardware are added."""
+def make_report(state: State, before: Sequence[State], notes: Sequence[str], provenance: Mapping[str, Any]) -> Report:
+    """Report of one network against its baselines; spec and hardware are added to ``provenance``."""
     return Report(
         compare(state, before),
         curves(state, before),
         layers=[record.as_json() for record in state.layers],
         settings=state.spec.as_json(),
         notes=[*state.notes, *notes],
-        provenance={**about, "spec": state.spec.id, "hardware": hardware()},
+        provenance={**provenance, "spec": state.spec.id, "hardware": hardware()},
         units=unit_table(state, before),
     )
 
 
-def name_of_baseline(baseline: Any, count: int) -> str:
-    """A baseline in words; ``count`` networks stood for it."""
+def describe_baseline(baseline: Any, count: int) -> str:
+    """Describe a baseline that consists of ``count`` networks."""
     if baseline is None:
         return "none"
     if isinstance(baseline, str):
@@ -240,12 +240,12 @@ def _entries(checkpoints: Any) -> list[tuple[int, str, Weights]]:
             raise InputError(f"checkpoints by step have the steps {list(checkpoints)[:5]!r}; expected at least one whole number")
         return [
             (int(step), str(given) if isinstance(given, str | os.PathLike) else f"step {step}", given)
-            for step, given in sorted(checkpoints.items(), key=lambda one: one[0])
+            for step, given in sorted(checkpoints.items(), key=lambda entry: entry[0])
         ]
-    return [(one.step, str(one.path), one.path) for one in find_checkpoints(checkpoints)]
+    return [(entry.step, str(entry.path), entry.path) for entry in find_checkpoints(checkpoints)]
 
 
-def _weights(given: Weights, say: Say) -> Mapping[str, Tensor]:
+def _load_weights(given: Weights, say: Say) -> Mapping[str, Tensor]:
     if isinstance(given, nn.Module):
         return given.state_dict()
     if isinstance(given, Mapping):
@@ -255,18 +255,18 @@ def _weights(given: Weights, say: Say) -> Mapping[str, Tensor]:
     return load_state(given, say=say)
 
 
-def _with_options(function: Callable[..., Any]) -> None:
-    """Let help and completion see the fields of the spec as keyword arguments: they are declared once, there."""
+def _show_options(function: Callable[..., Any]) -> None:
+    """Show the fields of the spec as keyword arguments in ``help()`` and completion."""
     signature = inspect.signature(function)
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    positional = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     fields = {**MeasureSpec.model_fields}
     del fields["budget"]
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None if field.default_factory else field.default)
         for name, field in fields.items()
     ]
-    function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+    function.__signature__ = signature.replace(parameters=[*positional, *more])  # type: ignore[attr-defined]
 
 
 for _function in (measure, measure_series):
-    _with_options(_function)
+    _show_options(_function)

@@ -1,4 +1,4 @@
-"""What a network is compared with: another model, weights, a checkpoint file, or the network initialised anew."""
+"""Baselines of a network: another model, weights, a checkpoint file, or the network initialised anew."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ from kagscope.loading.weights import load_state
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
 REINIT = "reinit"
-MARK = -7.25  # that no initialisation gives
+MARK = -7.25  # a value that no initialisation produces
 
 
-def baselines(model: nn.Module, given: Any, seeds: int | Sequence[int], notes: list[str]) -> Iterator[Source]:
-    """The networks to compare with, each as a module and weights that stand in for its own (or None).
+def baselines(model: nn.Module, baseline: Any, seeds: int | Sequence[int], notes: list[str]) -> Iterator[Source]:
+    """The networks to compare with, each as a module and weights that replace its own (or None).
 
     Args:
         model: the network measured.
         given: None, a module, a state dict, the path of a checkpoint, or "reinit".
-        seeds: of "reinit": how many, or which.
-        notes: gets what a reader should know of the baseline.
+        seeds: number of seeds for "reinit", or a list of them.
+        notes: remarks on the baseline are appended.
 
     Raises:
         InputError: a baseline of another architecture; the message names the tensor that differs.
         DataError: a file that cannot be read, or whose weights do not fit (which, and what is close).
     """
-    if given is None:
+    if baseline is None:
         return
-    if isinstance(given, nn.Module):
-        given = _inner(model, unwrap(given))
-        _check_fit(model, dict(given.state_dict()), "the baseline model")
-        notes += _other_modules(model, given)
-        yield given, None
-    elif isinstance(given, Mapping):
-        weights = _by_name(model, given, notes)
+    if isinstance(baseline, nn.Module):
+        baseline = _unwrap_like(model, unwrap(baseline))
+        _check_fit(model, dict(baseline.state_dict()), "the baseline model")
+        notes += _architecture_note(model, baseline)
+        yield baseline, None
+    elif isinstance(baseline, Mapping):
+        weights = _rename_weights(model, baseline, notes)
         _check_fit(model, weights, "the baseline's state dict")
         yield with_weights(model, weights)
-    elif isinstance(given, str) and given == REINIT:
+    elif isinstance(baseline, str) and baseline == REINIT:
         for seed in _seeds(seeds):
             yield reinitialise(model, seed, notes), None
-    elif isinstance(given, str | os.PathLike):
-        yield with_weights(model, fitting(model, load_state(given, say=notes.append), str(given), say=notes.append))
+    elif isinstance(baseline, str | os.PathLike):
+        yield with_weights(model, fitting(model, load_state(baseline, say=notes.append), str(baseline), say=notes.append))
     else:
         raise InputError(
-            f"baseline is {type(given).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
+            f"baseline is {type(baseline).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
         )
 
 
-def _inner(model: nn.Module, other: nn.Module) -> nn.Module:
-    """What a wrapper such as ``AveragedModel`` has as its ``module``, where that has the names of the model."""
+def _unwrap_like(model: nn.Module, other: nn.Module) -> nn.Module:
+    """The module inside a wrapper such as ``AveragedModel``, if its tensors are named as the model's."""
     names = model.state_dict().keys()
     inner = getattr(other, "module", None)
     return inner if isinstance(inner, nn.Module) and other.state_dict().keys() != names == inner.state_dict().keys() else other
 
 
-def _by_name(model: nn.Module, weights: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """A state dict by the model's names, without what wrappers put before them; as it is where that does not fit."""
+def _rename_weights(model: nn.Module, weights: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Rename a state dict to the model's names, without the prefixes of wrappers; unchanged if it does not fit."""
     named = {str(name): tensor for name, tensor in weights.items()}
     try:
         return dict(fitting(model, named, "the baseline's weights", say=notes.append))
@@ -75,10 +75,9 @@ def _by_name(model: nn.Module, weights: Mapping[str, Any], notes: list[str]) -> 
 
 
 def with_weights(model: nn.Module, weights: Mapping[str, Any]) -> Source:
-    """A copy of the model with these weights, or where it cannot be copied, the model with weights that stand in.
+    """A copy of the model with these weights, or if it cannot be copied, the model and the weights to substitute.
 
-    A copy since not all that computes with a weight takes it from its module: so do not activation checkpointing and whatever
-    holds a parameter in an attribute of its own.
+    A copy is safer: activation checkpointing, and objects that hold a parameter themselves, do not look weights up in the module.
     """
     try:
         fresh = copy.deepcopy(model)
@@ -101,12 +100,12 @@ def _seeds(given: int | Sequence[int]) -> list[int]:
 
 
 def reinitialise(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
-    """A copy of a model with every module initialised anew by its own ``reset_parameters`` (or Hugging Face's ``_init_weights``).
+    """Copy a model and initialise every module by its own ``reset_parameters`` (or Hugging Face's ``_init_weights``).
 
     Args:
-        model: not changed, nor is the random state.
-        seed: of the initialisation.
-        notes: names parameters that no module initialises; they keep their trained values.
+        model: left unchanged, like the random state.
+        seed: seed of the initialisation.
+        notes: parameters that no module initialises, and so keep their trained values, are appended.
 
     Raises:
         InputError: the model cannot be copied.
@@ -117,43 +116,43 @@ def reinitialise(model: nn.Module, seed: int, notes: list[str]) -> nn.Module:
         raise InputError(
             f"the model cannot be copied and initialised anew ({short(error, 150)}); give a model or weights as baseline"
         ) from error
-    whole = getattr(fresh, "_init_weights", None)
-    kept: list[str] = []
+    init_weights = getattr(fresh, "_init_weights", None)
+    unchanged: list[str] = []
     with preserve_global_state(fresh.parameters()), torch.no_grad():
         seed_generators(seed, gpus(fresh.parameters()))
         for path, module in reversed(list(fresh.named_modules())):  # children first, as constructors do
-            own = dict(module.named_parameters(path, recurse=False))
-            before = {name: parameter.clone() for name, parameter in own.items()}
-            for parameter in own.values():
+            parameters = dict(module.named_parameters(path, recurse=False))
+            before = {name: parameter.clone() for name, parameter in parameters.items()}
+            for parameter in parameters.values():
                 parameter.__dict__.pop("_is_hf_initialized", None)  # a mark of transformers: "loaded, leave alone"
                 parameter.fill_(MARK)
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):
                 reset()
-            if callable(whole):
+            if callable(init_weights):
                 vars(module).pop("_is_hf_initialized", None)
-                whole(module)
+                init_weights(module)
             for name, parameter in module.named_parameters(path, recurse=False):
                 if bool((parameter == MARK).all()):
                     parameter.copy_(before[name])
-                    kept.append(name)
-    if kept:
-        kept.reverse()
-        names = ", ".join(kept[:6]) + (", …" if len(kept) > 6 else "")
+                    unchanged.append(name)
+    if unchanged:
+        unchanged.reverse()
+        names = ", ".join(unchanged[:6]) + (", …" if len(unchanged) > 6 else "")
         note = f"baseline: {names} kept the trained values, since their modules have no reset_parameters"
         if note not in notes:
             notes.append(note)
     return fresh
 
 
-def _other_modules(model: nn.Module, other: nn.Module) -> list[str]:
-    """Where the same weights stand in other modules, as a note: such a baseline computes something else."""
-    kinds, others = ({plain_name(name): type(part).__name__ for name, part in one.named_modules()} for one in (model, other))
-    found = [name for name in kinds if name in others and kinds[name] != others[name] and name]
-    found = found or [name for name in {**kinds, **others} if (name in kinds) != (name in others)]
-    if not found:
+def _architecture_note(model: nn.Module, other: nn.Module) -> list[str]:
+    """Note modules whose class differs from the model's: such a baseline computes something else."""
+    kinds, others = ({plain_name(name): type(m).__name__ for name, m in net.named_modules()} for net in (model, other))
+    differing = [name for name in kinds if name in others and kinds[name] != others[name] and name]
+    differing = differing or [name for name in {**kinds, **others} if (name in kinds) != (name in others)]
+    if not differing:
         return []
-    first = found[0]
+    first = differing[0]
     return [
         f"the baseline is of another architecture ({first} is {others.get(first, 'missing')} there "
         f"and {kinds.get(first, 'missing')} here): ratios compare architectures, not training"

@@ -1,4 +1,4 @@
-"""Why a reader should be careful with a measurement: one finding for each reason, none where there is none."""
+"""Reasons to be careful with a measurement, one finding each."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pandas as pd
 from kagscope.base.messages import Finding, listing
 
 FEW_POINTS = 10
-LISTED = 5  # scores whose errors are large; more are counted
+LISTED = 5  # scores with large errors that are listed; the others are counted
 LARGE_ERROR = 0.05  # relative standard error of sampled numbers
 MANY_UNDEFINED = 0.5  # share of a score's numbers
-ALIKE = 0.1  # of a mean ratio to 1
+ALIKE = 0.1  # largest distance of a mean ratio from 1
 RANK_ONE = 1.05  # effective rank
-DRIVEN = 1.5  # mean of ratios over their median
+OUTLIER_RATIO = 1.5  # mean of the ratios over their median
 TELLING = ("pr", "kl_uniform", "effective_rank", "stable_rank", "axis_alignment")  # scores that training moves
 ONE_RANDOM = "one network initialised anew"
 
 
 def caveats(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str, Any]) -> list[Finding]:
-    """Arguments are those of a report: its table, its summary, its provenance."""
-    thing = "matrix" if provenance.get("matrices") else "layer"
-    of_numbers = [*_rank_one(summary, thing), *_undefined_caveats(table, thing), *_large_errors(table, thing)]
-    if thing == "matrix":  # there is no network, no training, no point
+    """Findings from a report's table, summary and provenance."""
+    noun = "matrix" if provenance.get("matrices") else "layer"
+    of_numbers = [*_rank_one_caveats(summary, noun), *_undefined_caveats(table, noun), *_error_caveats(table, noun)]
+    if noun == "matrix":  # no network, training or points
         return of_numbers
     baseline = str(provenance.get("baseline") or "none")
     alone = Finding("There is no baseline: nothing here tells trained geometry from that of a random net.", code="no_baseline")
@@ -33,22 +33,22 @@ def caveats(table: pd.DataFrame, summary: pd.DataFrame, provenance: Mapping[str,
         "Intervals are over data points of one network; they do not say how much networks differ.", code="one_network"
     )
     return [
-        *_baseline(table, summary, baseline),
-        *_driven(table),
+        *_baseline_caveats(table, summary, baseline),
+        *_outlier_caveats(table),
         *of_numbers,
-        *_points(int(provenance.get("points", 0))),
+        *_few_points_caveat(int(provenance.get("points", 0))),
         alone if baseline == "none" else one_network,
     ]
 
 
-def is_its_baseline(table: pd.DataFrame) -> bool:
-    """Whether every score is that of the baseline, to the last bit."""
+def equals_baseline(table: pd.DataFrame) -> bool:
+    """Whether every score equals the baseline's to the last bit."""
     both = table[table["value"].notna() & table["baseline"].notna()]
     return len(both) > 0 and bool((both["value"] == both["baseline"]).all())
 
 
-def _baseline(table: pd.DataFrame, summary: pd.DataFrame, baseline: str) -> Iterator[Finding]:
-    if is_its_baseline(table):
+def _baseline_caveats(table: pd.DataFrame, summary: pd.DataFrame, baseline: str) -> Iterator[Finding]:
+    if equals_baseline(table):
         yield Finding(
             "The model and its baseline give the very same numbers, so every ratio is 1: "
             "check that trained weights were loaded, and that the baseline was copied before training.",
@@ -69,23 +69,23 @@ def _baseline(table: pd.DataFrame, summary: pd.DataFrame, baseline: str) -> Iter
         )
 
 
-def _driven(table: pd.DataFrame) -> Iterator[Finding]:
-    """Layers whose mean PR ratio comes from a few points."""
+def _outlier_caveats(table: pd.DataFrame) -> Iterator[Finding]:
+    """Layers whose mean PR ratio is due to a few points."""
     chosen = table[(table["score"] == "pr") & (table["k"] == 2) & (table["selection"] == "all") & table["ratio"].notna()]
     per_point = chosen.groupby(["layer", "point"], observed=True, sort=False)["ratio"].mean()
     for layer, ratios in per_point.groupby("layer", observed=True, sort=False):
         mean, median = float(ratios.mean()), float(ratios.median())
-        if len(ratios) > 2 and mean > DRIVEN * median > 0:
+        if len(ratios) > 2 and mean > OUTLIER_RATIO * median > 0:
             text = f"A few points drive the mean PR ratio of layer {layer}: it is {mean:.2f}, the median {median:.2f}."
             yield Finding(text, code="few_points_drive", layer=str(layer), mean=mean, median=median)
 
 
-def _rank_one(summary: pd.DataFrame, thing: str) -> Iterator[Finding]:
-    """Where minors of order 2 and up were measured: a single row has none."""
+def _rank_one_caveats(summary: pd.DataFrame, noun: str) -> Iterator[Finding]:
+    """Layers of almost rank one, if minors of order 2 or more were measured: a single row has none."""
     larger = summary.loc[(summary["k"] > 1) & summary["value"].notna(), "layer"].unique()
     almost = (summary["score"] == "effective_rank") & (summary["value"] < RANK_ONE) & summary["layer"].isin(larger)
     for row in summary[almost].to_dict("records"):
-        start = f"The Jacobians of layer {row['layer']} are" if thing == "layer" else f"Matrix {row['layer']} is"
+        start = f"The Jacobians of layer {row['layer']} are" if noun == "layer" else f"Matrix {row['layer']} is"
         yield Finding(
             f"{start} almost of rank one (mean effective rank {row['value']:.3f}): minors of order 2 and up are small "
             "differences of large products, and ratios of them can be extreme.",
@@ -95,24 +95,24 @@ def _rank_one(summary: pd.DataFrame, thing: str) -> Iterator[Finding]:
         )
 
 
-def _undefined_caveats(table: pd.DataFrame, thing: str) -> Iterator[Finding]:
+def _undefined_caveats(table: pd.DataFrame, noun: str) -> Iterator[Finding]:
     rows = table[table["score"] != "skipped"]
     if rows.empty:
         return
     share = rows["value"].isna().groupby([rows["score"].astype(str), rows["layer"].astype(str)], sort=False).mean()
-    found = share[(share > MANY_UNDEFINED) & (share < 1)]
-    for (score, layer), part in zip(found.index.to_list(), found.tolist(), strict=True):
+    mostly = share[(share > MANY_UNDEFINED) & (share < 1)]
+    for (score, layer), fraction in zip(mostly.index.to_list(), mostly.tolist(), strict=True):
         yield Finding(
-            f"{score} of {thing} {layer} is undefined at {part:.0%} of its points or selections: its means are of the few that "
-            "remain.",
+            f"{score} of {noun} {layer} is undefined at {fraction:.0%} of its points or selections: its means are of the few "
+            "that remain.",
             code="mostly_undefined",
             score=score,
             layer=layer,
-            share=float(part),
+            share=float(fraction),
         )
 
 
-def _large_errors(table: pd.DataFrame, thing: str) -> Iterator[Finding]:
+def _error_caveats(table: pd.DataFrame, noun: str) -> Iterator[Finding]:
     sampled = table[~table["exact"] & table["value"].notna()]
     errors = (sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan)
     large = errors.groupby([sampled["score"].astype(str), sampled["k"].astype(int)], sort=False).median()
@@ -121,12 +121,12 @@ def _large_errors(table: pd.DataFrame, thing: str) -> Iterator[Finding]:
     pairs = list(zip(large.index.to_list(), large.tolist(), strict=True))
     if pairs:
         listed = listing([f"{score} (k = {k}): {error:.0%}" for (score, k), error in pairs], LISTED)
-        of = "median, one point" if thing == "layer" else "median"
+        of = "median, one point" if noun == "layer" else "median"
         text = f"Sampling errors are large ({of}): {listed}; differences of that size say nothing."
         yield Finding(text, code="large_errors", largest=float(large.max()))
 
 
-def _points(points: int) -> Iterator[Finding]:
+def _few_points_caveat(points: int) -> Iterator[Finding]:
     if points < FEW_POINTS:
         yield Finding(
             f"Only {points} data point{'s' * (points != 1)}: intervals over points say little; measure at least {FEW_POINTS}.",

@@ -17,35 +17,35 @@ from kagscope.jacobians.runner import Runner
 from kagscope.measuring.spec import MeasureSpec
 
 
-def suspicions(inputs: Inputs) -> list[str]:
-    """What looks like a mistake in the inputs, and need not be one."""
-    found = []
-    for place, value in inputs.tensors().items():
+def input_warnings(inputs: Inputs) -> list[str]:
+    """Warn of likely mistakes in the inputs."""
+    warnings = []
+    for key, value in inputs.tensors().items():
         if value.is_floating_point() and value.ndim > 1 and value[0].numel() >= 16:
             low, high = (float(end) for end in value.detach().double().aminmax())
             if low >= 0 and 100 < high <= 255:
-                found.append(
-                    f"inputs {place!r} lie between {low:g} and {high:g}: bytes of images that were not divided by 255? "
+                warnings.append(
+                    f"inputs {key!r} lie between {low:g} and {high:g}: bytes of images that were not divided by 255? "
                     "Most networks are trained on 0 to 1, or on standardised images"
                 )
-    return found
+    return warnings
 
 
 def choose_runner(
     model: nn.Module, inputs: Inputs, spec: MeasureSpec, weights: Mapping[str, Tensor] | None, notes: list[str]
 ) -> tuple[Runner, Inputs]:
-    """A runner and inputs in float64 where the model can take it, else in its own dtype.
+    """A runner and inputs in float64 if the model supports it, else in its own dtype.
 
     Raises:
-        InputError: the model takes neither, or makes parameters of its own in a pass.
+        InputError: The model takes neither, or creates parameters during a pass.
     """
-    own = {name for name, _ in model.named_parameters()}
-    found = _choose_runner(model, inputs, spec, weights, notes)
-    if made := [name for name, _ in model.named_parameters() if name not in own]:
+    names_before = {name for name, _ in model.named_parameters()}
+    chosen = _choose_runner(model, inputs, spec, weights, notes)
+    if created := [name for name, _ in model.named_parameters() if name not in names_before]:
         raise InputError(
-            f"the forward pass makes {listing(made, 3)}, which the model does not have yet; call it once before measuring it"
+            f"the forward pass makes {listing(created, 3)}, which the model does not have yet; call it once before measuring it"
         )
-    return found
+    return chosen
 
 
 def _choose_runner(
@@ -54,40 +54,40 @@ def _choose_runner(
     few = slice(None if spec.mode == "train" else LOOK_AT)
     if spec.precision == "float64":
         runner, fed = Runner(model, torch.float64, spec.seed, weights), inputs.cast(torch.float64)
-        failed = _failure(runner, fed.take(few))
+        failed = _forward_error(runner, fed.take(few))
         if failed is None:
             return runner, fed
     else:
         failed = None
-    own = Runner(model, None, spec.seed, weights)
-    fed = _as_the_model_takes(own, inputs, few, notes)
+    own_runner = Runner(model, None, spec.seed, weights)
+    fed = _convert_inputs(own_runner, inputs, few, notes)
     if failed is not None:
         notes.append(f"computed in the model's own precision, since float64 failed ({short(failed)})")
-    return own, fed
+    return own_runner, fed
 
 
-def _as_the_model_takes(runner: Runner, inputs: Inputs, few: slice, notes: list[str]) -> Inputs:
-    """The inputs in the dtypes that they have, or where the model does not take these, in that of its weights, with a note.
+def _convert_inputs(runner: Runner, inputs: Inputs, few: slice, notes: list[str]) -> Inputs:
+    """Keep the inputs' dtypes, or if the model rejects these, convert to that of its weights and note it.
 
     Raises:
-        InputError: it takes neither; the message is that of the inputs as they are.
+        InputError: It takes neither; the message is the error with the inputs' own dtypes.
     """
     fed = inputs.cast(None)
-    failed = _failure(runner, fed.take(few))
+    failed = _forward_error(runner, fed.take(few))
     if failed is None:
         return fed
-    own = next((dtype for dtype in runner.dtypes.values() if dtype.is_floating_point), None)
-    others = sorted({str(one.dtype) for one in inputs.tensors().values() if one.is_floating_point() and one.dtype != own})
-    if own is not None and others and _failure(runner, inputs.cast(own).take(few)) is None:
+    model_dtype = next((dtype for dtype in runner.dtypes.values() if dtype.is_floating_point), None)
+    others = sorted({str(t.dtype) for t in inputs.tensors().values() if t.is_floating_point() and t.dtype != model_dtype})
+    if model_dtype is not None and others and _forward_error(runner, inputs.cast(model_dtype).take(few)) is None:
         names = " and ".join(name.removeprefix("torch.") for name in others)
-        notes.append(f"inputs of {names} were taken as {str(own).removeprefix('torch.')}, in which the model computes")
-        return inputs.cast(own)
+        notes.append(f"inputs of {names} were taken as {str(model_dtype).removeprefix('torch.')}, in which the model computes")
+        return inputs.cast(model_dtype)
     with model_errors(inputs, runner):
         raise failed
 
 
-def _failure(runner: Runner, inputs: Inputs) -> Exception | None:
-    """What a forward pass raises."""
+def _forward_error(runner: Runner, inputs: Inputs) -> Exception | None:
+    """The exception that a forward pass raises, or None."""
     try:
         with torch.no_grad():
             runner(inputs)
@@ -97,7 +97,7 @@ def _failure(runner: Runner, inputs: Inputs) -> Exception | None:
 
 
 def as_labels(labels: Any, count: int) -> np.ndarray:
-    found = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
-    if found.shape != (count,):
-        raise InputError(f"labels have shape {found.shape}; expected one for each of the {count} points")
-    return found
+    array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if array.shape != (count,):
+        raise InputError(f"labels have shape {array.shape}; expected one for each of the {count} points")
+    return array

@@ -1,4 +1,4 @@
-"""Estimates of how long measuring takes, from counts alone, for what takes more than a minute."""
+"""Estimate how long a measurement takes from counts of operations."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from kagscope.minors.threads import threads
 from kagscope.registry import moments_for
 
 # Seconds on one core of a recent server CPU, fitted to finished runs; docs/studies.md says how well.
-STATE_OVERHEAD = 0.09  # to measure one layer of one network, however small
-MINORS_PER_SECOND = 3e8  # visited, with everything that is measured beside them
-ZONOGON_STEP = 1e-9  # a vector of a pair, times the logarithm of how many there are
-SAMPLED_PAIRS = 4e-7  # a column pair's Gram, draws and rows, of a Jacobian of up to 256 rows
-TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.6  # a 3-minor's, up to what a sampled point takes
-ROTATION = 1e-9  # a rotated Jacobian's, times rows, columns and the smaller of both
-PASS_BYTE = 5e-10  # a byte that a pass back or forward moves through
-WORTH_SAYING, WORTH_OFFERING = 60.0, 0.7  # seconds; of them, what a first look must take less than
+STATE_OVERHEAD = 0.09  # one layer of one network, however small
+MINORS_PER_SECOND = 3e8  # enumerated minors, with everything else that is measured
+ZONOGON_STEP = 1e-9  # one vector of a pair, times the logarithm of their number
+SAMPLED_PAIRS = 4e-7  # Gram entries, draws and rows of a column pair, for up to 256 rows
+TRIPLE_SECONDS, MOST_PER_TRIPLE_POINT = 1e-8, 1.6  # a 3-minor, and a point whose 3-minors are sampled
+ROTATION = 1e-9  # a rotated Jacobian, times rows, columns and the smaller of both
+PASS_BYTE = 5e-10  # a byte moved by a forward or backward pass
+WORTH_SAYING, WORTH_OFFERING = 60.0, 0.7  # seconds; share of them below which a quick measurement is offered
 
-Shape = tuple[int, int, int, float]  # rows, columns, Jacobians of a layer; bytes that passes move through for each of them
+Shape = tuple[int, int, int, float]  # rows, columns and number of a layer's Jacobians; bytes moved to compute each of them
 
 
 def layer_seconds(rows: int, columns: int, items: int, spec: MeasureSpec, moved: float = 0.0) -> float:
     """Seconds on one core to measure a layer.
 
     Args:
-        rows, columns: of its Jacobians, whole: how many rows are drawn of them, the budget says.
-        items: how many Jacobians.
+        rows, columns: shape of its Jacobians before rows are drawn.
+        items: number of Jacobians.
         spec: what is measured.
-        moved: bytes that the passes of one Jacobian move through.
+        moved: bytes moved by the passes of one Jacobian.
     """
-    needed, budget = moments_for(spec.asked), spec.budget
-    looks = not needed <= CHEAP
+    needed, budget = moments_for(spec.score_records), spec.budget
+    enumerates = not needed <= CHEAP
     seconds = STATE_OVERHEAD + items * moved * PASS_BYTE
     groups, drawn = 1, budget.max_rows is not None and rows > budget.max_rows
-    if budget.max_rows is not None and drawn:  # the minors are those of each group of rows
+    if budget.max_rows is not None and drawn:  # minors are taken within each group of rows
         groups, rows = RowDraws.of(rows, budget.max_rows, max(spec.k), spec.seed).groups.shape
     if 2 in spec.k and needed and min(rows, columns) >= 2:
         minors = comb(rows, 2) * comb(columns, 2) * groups * items
         few = drawn and comb(rows, 2) <= DRAWN
-        if looks and (budget.exact or few or minors <= budget.exact_minors):
+        if enumerates and (budget.exact or few or minors <= budget.exact_minors):
             seconds += minors / MINORS_PER_SECOND
-        elif looks:
+        elif enumerates:
             seconds += items * groups * comb(columns, 2) * SAMPLED_PAIRS * max(1.0, rows / 256)
-        if not looks or (minors > budget.exact_minors and not few):
+        if not enumerates or (minors > budget.exact_minors and not few):
             by_rows, by_columns = comb(rows, 2) * columns * log2(columns), comb(columns, 2) * rows * log2(rows)
-            cliques = sum(isinstance(one, All | Window) for one in spec.selections)
-            steps = cliques * min(by_rows, by_columns) + (not looks and cliques < len(spec.selections)) * by_columns
+            cliques = sum(isinstance(selection, All | Window) for selection in spec.selections)
+            steps = cliques * min(by_rows, by_columns) + (not enumerates and cliques < len(spec.selections)) * by_columns
             seconds += items * groups * steps * ZONOGON_STEP
-    if spec.wants("rr_max") and not drawn:  # which drawn rows do not tell
-        turned = min(items, budget.rotation_points) * budget.rotations
-        seconds += turned * rows * columns * min(rows, columns) * ROTATION
-    if 3 in spec.k and looks:
+    if spec.wants("rr_max") and not drawn:  # undefined for drawn rows
+        rotated_points = min(items, budget.rotation_points) * budget.rotations
+        seconds += rotated_points * rows * columns * min(rows, columns) * ROTATION
+    if 3 in spec.k and enumerates:
         points = min(budget.triple_points or items, items)
         seconds += points * groups * min(TRIPLE_SECONDS * comb(rows, 3) * comb(columns, 3), MOST_PER_TRIPLE_POINT)
     return seconds
 
 
 def forecast(shapes: Sequence[Shape], spec: MeasureSpec, quick: MeasureSpec, networks: int) -> str:
-    """One line on what measuring some layers of some networks will take; "" where that is less than a minute.
+    """One line on how long measuring these layers will take; "" if less than a minute.
 
     Args:
-        shapes: of the layers.
+        shapes: shapes of the layers.
         spec: what is measured.
-        quick: the spec of a first look at the same.
-        networks: how many, baselines included.
+        quick: spec of a quick measurement of the same layers.
+        networks: number of networks, baselines included.
     """
     seconds = networks * _seconds(shapes, spec, 1.0)
     if seconds < WORTH_SAYING:
@@ -80,17 +80,18 @@ def forecast(shapes: Sequence[Shape], spec: MeasureSpec, quick: MeasureSpec, net
     more = ", …" if len(counts) > 4 else ""
     most = max(items for _, _, items, _ in shapes)
     fewer = min(1.0, (quick.points or most) / (spec.points or most))
-    look = networks * _seconds(shapes, quick, fewer)
-    return f"{text}{more}, about {clock(seconds)}" + (f"; quick: {clock(look)}" if look < WORTH_OFFERING * seconds else "")
+    first_look = networks * _seconds(shapes, quick, fewer)
+    quick_text = f"; quick: {duration_text(first_look)}" if first_look < WORTH_OFFERING * seconds else ""
+    return f"{text}{more}, about {duration_text(seconds)}{quick_text}"
 
 
 def _seconds(shapes: Sequence[Shape], spec: MeasureSpec, share: float) -> float:
-    """On all threads, of a share of the Jacobians."""
+    """Seconds on all threads, for a share of the Jacobians."""
     each = (layer_seconds(m, n, max(1, round(share * items)), spec, moved) for m, n, items, moved in shapes)
     return sum(each) / threads()
 
 
-def clock(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Seconds as "54 s", "12 min" or "3.5 h"."""
     if seconds < 120:
         return f"{max(1, round(seconds))} s"

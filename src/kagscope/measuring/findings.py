@@ -1,4 +1,4 @@
-"""What a careful colleague would say of a measurement: what stands out, what is undefined or sampled, what to distrust."""
+"""Findings of a measurement: what stands out, what is undefined or sampled, what to distrust."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pandas as pd
 
 from kagscope.base.messages import Finding, by_order, listing, median_error, strongest_first
 from kagscope.base.reasons import code_of
-from kagscope.measuring.caveats import caveats, is_its_baseline
+from kagscope.measuring.caveats import caveats, equals_baseline
 from kagscope.measuring.overview import interval
 from kagscope.tables.means import summarise
 from kagscope.tables.onset import find_onsets
 
-LEAST_RATIO = 0.05  # a mean ratio further from 1 than this stands out
-NAMED = 3  # of what was left out; more are counted
+LEAST_RATIO = 0.05  # distance from 1 beyond which a mean ratio stands out
+NAMED = 3  # left-out items that are named; the others are counted
 
 
 def findings(
@@ -27,52 +27,52 @@ def findings(
     left_out: Mapping[str, str] | None = None,
     thinned: Sequence[int] = (),
 ) -> list[Finding]:
-    """Findings of a report, from its table and attributes, strongest first; of several steps the course and the last of them."""
+    """Findings of a report, strongest first; of several steps, the trend and the findings of the last step."""
     course: list[Finding] = []
     if "step" in table.columns and len(steps := sorted(int(step) for step in pd.unique(table["step"]))) > 1:
-        course = list(_course(table, steps))
+        course = list(_trend_findings(table, steps))
         table = table[table["step"] == steps[-1]]
-    found = list(_left_out_findings(left_out or {}, thinned))
+    collected = list(_left_out_findings(left_out or {}, thinned))
     if table.empty:
-        return [*found, Finding("Nothing was measured yet.", code="nothing_measured")]
+        return [*collected, Finding("Nothing was measured yet.", code="nothing_measured")]
     summary = summarise(table)
-    thing = "matrix" if provenance.get("matrices") else "layer"
-    found += [] if is_its_baseline(table) else _ratios(summary, thing)
-    found += [*course, *_constant(summary, layers), *_unfelt(summary, layers)]
-    for one in layers:
-        name = str(one["name"])
-        if one["reason"]:
-            found.append(Finding(f"{thing.capitalize()} {name} was skipped: {one['reason']}.", code="skipped", layer=name))
-    found += _layer_notes(layers, thing)
-    found += [Finding(note[:1].upper() + note[1:] + ".", code="note") for note in notes]
-    found += [*_undefined_findings(table), *_sampling_findings(table), *caveats(table, summary, provenance)]
-    return strongest_first(found)
+    noun = "matrix" if provenance.get("matrices") else "layer"
+    collected += [] if equals_baseline(table) else _ratio_findings(summary, noun)
+    collected += [*course, *_constant_findings(summary, layers), *_unfelt_findings(summary, layers)]
+    for layer in layers:
+        name = str(layer["name"])
+        if layer["reason"]:
+            collected.append(Finding(f"{noun.capitalize()} {name} was skipped: {layer['reason']}.", code="skipped", layer=name))
+    collected += _layer_notes(layers, noun)
+    collected += [Finding(note[:1].upper() + note[1:] + ".", code="note") for note in notes]
+    collected += [*_undefined_findings(table), *_sampling_findings(table), *caveats(table, summary, provenance)]
+    return strongest_first(collected)
 
 
-def _layer_notes(layers: Sequence[Mapping[str, Any]], thing: str) -> Iterator[Finding]:
-    """Each note once, with the layers that it holds of."""
-    where: dict[str, list[str]] = {}
-    for one in layers:
-        for note in one["notes"]:
-            where.setdefault(str(note), []).append(str(one["name"]))
-    for note, names in where.items():
-        every = len(names) == len(layers) > 1
-        things = {"layer": "layers", "matrix": "matrices"}[thing]
-        start = f"All {things}" if every else f"{(thing if len(names) == 1 else things).capitalize()} {listing(names)}"
+def _layer_notes(layers: Sequence[Mapping[str, Any]], noun: str) -> Iterator[Finding]:
+    """Each note once, with the layers it applies to."""
+    layers_by_note: dict[str, list[str]] = {}
+    for layer in layers:
+        for note in layer["notes"]:
+            layers_by_note.setdefault(str(note), []).append(str(layer["name"]))
+    for note, names in layers_by_note.items():
+        everywhere = len(names) == len(layers) > 1
+        plural = {"layer": "layers", "matrix": "matrices"}[noun]
+        start = f"All {plural}" if everywhere else f"{(noun if len(names) == 1 else plural).capitalize()} {listing(names)}"
         yield Finding(f"{start}: {note}.", code="layer_note", layer=", ".join(names))
 
 
-def _pr(summary: pd.DataFrame) -> pd.DataFrame:
-    """PR over all columns, of pairs where they were measured, else of the largest order."""
+def _main_pr_rows(summary: pd.DataFrame) -> pd.DataFrame:
+    """PR over all columns, for k = 2 if measured, else for the largest order."""
     chosen = summary[(summary["score"] == "pr") & (summary["selection"] == "all") & summary["ratio"].notna()]
     return chosen[chosen["k"] == (2 if (chosen["k"] == 2).any() else chosen["k"].max())]
 
 
-def _course(table: pd.DataFrame, steps: list[int]) -> Iterator[Finding]:
-    """One finding for each layer: PR over the baseline's at the last step, where it was highest, and since when it differs."""
+def _trend_findings(table: pd.DataFrame, steps: list[int]) -> Iterator[Finding]:
+    """One finding per layer: PR ratio at the last step, where it was highest, and its onset."""
     text = f"{len(steps)} measurements, from step {steps[0]} to step {steps[-1]}."
     yield Finding(text, code="course", measurements=len(steps), first=steps[0], last=steps[-1])
-    chosen = _pr(summarise(table))
+    chosen = _main_pr_rows(summarise(table))
     onsets = {str(row["layer"]): row for row in find_onsets(chosen).to_dict("records")} if len(chosen) else {}
     for layer, rows in chosen.groupby("layer", observed=True, sort=False):
         rows = rows.sort_values("step")
@@ -105,29 +105,29 @@ def _left_out_findings(left_out: Mapping[str, str], thinned: Sequence[int]) -> I
         yield Finding(text, code="thinned", count=len(thinned))
 
 
-def _ratios(summary: pd.DataFrame, each: str) -> Iterator[Finding]:
+def _ratio_findings(summary: pd.DataFrame, noun: str) -> Iterator[Finding]:
     chosen = summary[(summary["score"] == "pr") & (summary["k"] == 2) & summary["ratio"].notna()]
     chosen = chosen[chosen["selection"] == "all"]
     if chosen.empty:
         return
-    most = chosen.sort_values("ratio").iloc[-1]
-    if not most["ratio"] > 1 + LEAST_RATIO:
+    highest = chosen.sort_values("ratio").iloc[-1]
+    if not highest["ratio"] > 1 + LEAST_RATIO:
         yield Finding(
-            f"In no {each} are the 2 x 2 minors more than {LEAST_RATIO:.0%} more concentrated than in the baseline "
-            f"(the largest PR ratio is {most['ratio']:.2f}).",
+            f"In no {noun} are the 2 x 2 minors more than {LEAST_RATIO:.0%} more concentrated than in the baseline "
+            f"(the largest PR ratio is {highest['ratio']:.2f}).",
             code="no_concentration",
-            ratio=float(most["ratio"]),
+            ratio=float(highest["ratio"]),
         )
         return
-    apart = chosen["ratio_low"].notna().any()
+    with_intervals = chosen["ratio_low"].notna().any()
     clear = chosen[(chosen["ratio_low"] > 1) & (chosen["ratio"] > 1 + LEAST_RATIO)]
     yield Finding(
-        f"The 2 x 2 minors concentrate most in {each} {most['layer']}: PR is {interval(most)} times the baseline's.",
+        f"The 2 x 2 minors concentrate most in {noun} {highest['layer']}: PR is {interval(highest)} times the baseline's.",
         code="concentration",
-        layer=str(most["layer"]),
-        ratio=float(most["ratio"]),
+        layer=str(highest["layer"]),
+        ratio=float(highest["ratio"]),
     )
-    if apart:  # of single Jacobians there are no intervals
+    if with_intervals:  # of single Jacobians there are no intervals
         yield Finding(
             f"PR is more than {LEAST_RATIO:.0%} above the baseline's, with a 95% interval over points above 1, "
             f"in {len(clear) or 'none'} of {len(chosen)} layers.",
@@ -137,37 +137,37 @@ def _ratios(summary: pd.DataFrame, each: str) -> Iterator[Finding]:
         )
 
 
-def _constant(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    yield from _units(
+def _constant_findings(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    yield from _unit_findings(
         summary[summary["exact"]],  # not estimated from drawn rows
         "constant_units_exact",
-        {one["name"]: one["rows"] for one in layers},
+        {layer["name"]: layer["rows"] for layer in layers},
         "Constant around every point: {}; their slopes there are below the rounding of float32 beside the layer's largest.",
         "constant_units",
     )
 
 
-def _unfelt(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    yield from _units(
+def _unfelt_findings(summary: pd.DataFrame, layers: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    yield from _unit_findings(
         summary,
         "unfelt_units_exact",
-        {one["name"]: one["columns"] for one in layers},
+        {layer["name"]: layer["columns"] for layer in layers},
         "Not felt by the output at any point: {}; no slope is above rounding.",
         "unfelt_units",
     )
 
 
-def _units(summary: pd.DataFrame, score: str, sizes: Mapping[str, Any], text: str, code: str) -> Iterator[Finding]:
-    """One finding for all layers that have such units, and how many the baseline has."""
-    found = summary[(summary["score"] == score) & (summary["value"] > 0)]
-    if found.empty:
+def _unit_findings(summary: pd.DataFrame, score: str, sizes: Mapping[str, Any], text: str, code: str) -> Iterator[Finding]:
+    """One finding for all layers that have such units, with the baseline's counts."""
+    rows = summary[(summary["score"] == score) & (summary["value"] > 0)]
+    if rows.empty:
         return
     parts = []
-    for layer, units, before in found[["layer", "value", "baseline"]].itertuples(index=False):
-        beside = "" if np.isnan(before) else f" (baseline: {before:.3g})"
-        parts.append(f"{int(units)} of {sizes.get(str(layer), 0)} units of layer {layer}{beside}")
-    layers = ", ".join(str(layer) for layer in found["layer"])
-    yield Finding(text.format(", ".join(parts)), code=code, layer=layers, units=int(found["value"].sum()))
+    for layer, units, before in rows[["layer", "value", "baseline"]].itertuples(index=False):
+        versus = "" if np.isnan(before) else f" (baseline: {before:.3g})"
+        parts.append(f"{int(units)} of {sizes.get(str(layer), 0)} units of layer {layer}{versus}")
+    layers = ", ".join(str(layer) for layer in rows["layer"])
+    yield Finding(text.format(", ".join(parts)), code=code, layer=layers, units=int(rows["value"].sum()))
 
 
 def _undefined_findings(table: pd.DataFrame) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from kagscope.columns.selections import check_layout
 from kagscope.jacobians.compute import Batch
 from kagscope.jacobians.forms import DenseJacobian
 from kagscope.measuring.compare import compare, curves
-from kagscope.measuring.cost import WORTH_SAYING, clock, layer_seconds
+from kagscope.measuring.cost import WORTH_SAYING, duration_text, layer_seconds
 from kagscope.measuring.report import Report
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import Budget, MeasureSpec, spec_from
@@ -73,11 +73,11 @@ def measure_matrices(
     state, haar = State(chosen), State(chosen)
     with telling(progress) as tell:
         whole = chosen.with_(max_rows=None)  # no rows are drawn here
-        each = [layer_seconds(matrix.shape[0], matrix.shape[1], 1, whole) / threads() for matrix in checked.values()]
-        if sum(each) > WORTH_SAYING:
-            tell(f"{_count(checked)}, about {clock(sum(each))}")
-        for place, (name, matrix) in enumerate(checked.items()):
-            tell(f"{name} ({matrix.shape[0]} x {matrix.shape[1]})", sum(each[:place]) / sum(each))
+        seconds = [layer_seconds(matrix.shape[0], matrix.shape[1], 1, whole) / threads() for matrix in checked.values()]
+        if sum(seconds) > WORTH_SAYING:
+            tell(f"{_count(checked)}, about {duration_text(sum(seconds))}")
+        for index, (name, matrix) in enumerate(checked.items()):
+            tell(f"{name} ({matrix.shape[0]} x {matrix.shape[1]})", sum(seconds[:index]) / sum(seconds))
             _measure(state, haar, name, matrix)
     return Report(
         compare(state, [haar]),
@@ -108,7 +108,7 @@ def _spec(k: Any, spec: MeasureSpec | None, options: Mapping[str, Any]) -> Measu
     if isinstance(asked, list | tuple):
         _check_scores([str(name) for name in asked])  # before those of networks are offered
     chosen = MeasureSpec(**({"scores": OF_MATRICES, "k": k} | dict(options))) if spec is None else spec_from(spec, options)
-    _check_scores([one.name for one in chosen.asked])
+    _check_scores([score.name for score in chosen.score_records])
     return chosen
 
 
@@ -119,23 +119,23 @@ def _check_scores(names: Sequence[str]) -> None:
 
 
 _KNOWN = tuple(
-    one.name
-    for one in registry.all_scores()
-    if one.takes and not one.of_layer and not one.against_baseline and not one.is_of("row_means")  # without takes: of a study
+    s.name
+    for s in registry.all_scores()
+    if s.takes and not s.of_layer and not s.against_baseline and not s.is_of("row_means")  # without takes: of a study
 )
 
 
 def _check(matrix: MatrixLike, name: str, spec: MeasureSpec) -> np.ndarray:
-    where = f"matrix {name!r}"
-    array = as_numpy(matrix, where)
+    label = f"matrix {name!r}"
+    array = as_numpy(matrix, label)
     if array.ndim != 2 or array.size == 0:
-        raise InputError(f"{where} has shape {array.shape}; expected two dimensions, neither of them 0")
-    require_finite(array, where)
+        raise InputError(f"{label} has shape {array.shape}; expected two dimensions, neither of them 0")
+    require_finite(array, label)
     try:
         layout = make_layout(array.shape[1], spec.image_shape, spec.positions, spec.groups)
         check_layout(spec.selections, layout)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise InputError(f"{label}: {error}") from None
     return array
 
 
@@ -146,15 +146,15 @@ def _measure(state: State, haar: State, name: str, matrix: np.ndarray) -> None:
     scores = LayerScores(name, items, state.spec, ROUNDOFF)
     jacobian = DenseJacobian(matrix[None])
     scores.update(Batch(jacobian, items[:, 0], items[:, 1], np.zeros((1, len(matrix)))))
-    found = scores.compute(None, None)
-    found.units = None
-    state.measured[name], haar.measured[name] = found, LayerState(items)
-    for (order, selection, score), values in found.scores.items():
-        ratio = found.scores.get((order, selection, "rr_pr"))
+    layer = scores.compute(None, None)
+    layer.units = None
+    state.measured[name], haar.measured[name] = layer, LayerState(items)
+    for (order, selection, score), values in layer.scores.items():
+        ratio = layer.scores.get((order, selection, "rr_pr"))
         if ratio is not None and score in FROM_S1:
             with np.errstate(divide="ignore", invalid="ignore"):
-                there = values.values * ratio.values ** float(FROM_S1[score])
-            errors = np.zeros_like(there) if ratio.exact and values.exact else np.full_like(there, np.nan)
-            haar.measured[name].scores[order, selection, score] = values._replace(values=there, stderr=errors)
+                at_haar = values.values * ratio.values ** float(FROM_S1[score])
+            errors = np.zeros_like(at_haar) if ratio.exact and values.exact else np.full_like(at_haar, np.nan)
+            haar.measured[name].scores[order, selection, score] = values._replace(values=at_haar, stderr=errors)
     m, n = matrix.shape
     state.layers.append(LayerRecord(name, "matrix", m, n, jacobians=1, seconds=time.perf_counter() - since))

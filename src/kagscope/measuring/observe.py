@@ -1,4 +1,4 @@
-"""One network measured at its layers: the only code that forms Jacobians and computes scores. The network is left as it is."""
+"""Measure the layers of one network: the only code that forms Jacobians and computes scores. The network is left unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kagscope.jacobians.looks import LOOK_AT, check_devices, check_model, model_
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.runner import Runner, Unmeasurable
 from kagscope.jacobians.untouched import untouched
-from kagscope.measuring.checks import as_labels, choose_runner, suspicions
+from kagscope.measuring.checks import as_labels, choose_runner, input_warnings
 from kagscope.measuring.cost import Shape, forecast, layer_seconds
 from kagscope.measuring.scoring import LayerScores
 from kagscope.measuring.spec import MeasureSpec, spec_from
@@ -51,16 +51,16 @@ def observe(
     """Measure one network.
 
     Args:
-        model: left as it is: mode, parameters, buffers, gradients, hooks, random state.
-        inputs: all of them, see :func:`kagscope.measure`; the spec says at how many Jacobians are taken.
+        model: left unchanged: mode, parameters, buffers, gradients, hooks, random state.
+        inputs: all inputs, see :func:`kagscope.measure`; the spec says at how many of them Jacobians are formed.
         spec: what to measure.
-        weights: tensors that stand in for the model's own, by name.
-        labels: (count,) integer classes of all inputs, for kernel alignment; default those of a loader.
-        progress: gets each layer and the share that is done.
-        networks: how many will be measured in all, for an estimate of the time, reported first; 0: no estimate.
+        weights: tensors that replace the model's own, by name.
+        labels: (count,) integer classes of all inputs, for kernel alignment; by default those of a loader.
+        progress: called with each layer and the fraction done.
+        networks: number of networks that will be measured in all, for an estimate of the time; 0: no estimate.
 
     Raises:
-        InputError: a model, layer or input that cannot be used.
+        InputError: A model, layer or input cannot be used.
     """
     check_model(model)
     if spec.window_map and spec.image_shape is None:
@@ -70,17 +70,17 @@ def observe(
     model = unwrap(model)
     given = as_inputs(inputs, spec.points, model).with_respect_to(spec.wrt, positional_parameters(model))
     if spec.layer_map == "input":
-        given = replace(given, wrt=given.variable_key())  # settled here, where it is known how many points there are
+        given = replace(given, wrt=given.variable_key())  # resolved here, where the number of points is known
     labels = given.labels if labels is None else as_labels(labels, given.count)
     check_devices(model, given)
     paths, exact = find_layers(model, spec.layers, spec.layer_map)
     order = choose_points(given.count)
-    state = State(spec, notes=[*given.notes, *suspicions(given)])
+    state = State(spec, notes=[*given.notes, *input_warnings(given)])
     if spec.layers is None and not any(isinstance(module, ACTIVATIONS) for module in model.modules()):
         state.notes.append(NO_ACTIVATIONS)
     with untouched(model, spec.mode):
         runner, fed = choose_runner(model, given.take(order), spec, weights, state.notes)
-        measured = fed.take(slice(0, max(fed.count_up_to(spec.points), _more_points(fed, spec))))
+        measured = fed.take(slice(0, max(fed.count_up_to(spec.points), _unit_points(fed, spec))))
         few = measured if spec.mode == "train" else fed.take(slice(0, LOOK_AT))
         with model_errors(few):
             separate = verify(runner, few, paths, spec.mode, state.notes, given.cast(runner.dtype))
@@ -90,11 +90,11 @@ def observe(
         seconds = [0.0 if shape is None else layer_seconds(*shape[:3], spec, shape[3]) for shape in shapes]
         if networks and (text := _estimate([shape for shape in shapes if shape], spec, networks)):
             progress(text)
-        for place, (record, (call, jacobians)) in enumerate(zip(state.layers, planned, strict=True)):
+        for index, (record, (call, jacobians)) in enumerate(zip(state.layers, planned, strict=True)):
             if jacobians is not None:
 
-                def tell(share: float, name: str = call.name, place: int = place) -> None:
-                    progress(name, (sum(seconds[:place]) + share * seconds[place]) / sum(seconds))
+                def tell(share: float, name: str = call.name, index: int = index) -> None:
+                    progress(name, (sum(seconds[:index]) + share * seconds[index]) / sum(seconds))
 
                 _measure_layer(state, record, jacobians, fed, order, labels, spec, call.path in exact, tell)
     if not state.measured:
@@ -103,37 +103,37 @@ def observe(
     return state
 
 
-def _more_points(inputs: Inputs, spec: MeasureSpec) -> int:
-    """Points at which what units do is looked at, where that is asked for at more points than the rest."""
-    if spec.budget.unit_points is None or not any(one.is_of("row_norms", "output_slopes") for one in spec.asked):
+def _unit_points(inputs: Inputs, spec: MeasureSpec) -> int:
+    """Number of points for scores of units, if the budget sets one."""
+    if spec.budget.unit_points is None or not any(score.is_of("row_norms", "output_slopes") for score in spec.score_records):
         return 0
     return inputs.count_up_to(spec.budget.unit_points)
 
 
 def _shape(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> Shape:
-    """Rows, columns and number of a layer's Jacobians, and the bytes that the passes of one move through."""
+    """Rows, columns and number of a layer's Jacobians, and bytes moved by the passes of one."""
     frame = jacobians.frame
     items = len(frame.tokens) * inputs.count_up_to(spec.points)
     return frame.units, frame.columns, items, jacobians.bytes_moved / len(frame.tokens)
 
 
 def _estimate(shapes: list[Shape], spec: MeasureSpec, networks: int) -> str:
-    own = {name: getattr(spec, name) for name in ("k", "image_shape", "scores")}
-    return forecast(shapes, spec, spec_from("quick", own), networks) if shapes else ""
+    quick_options = {name: getattr(spec, name) for name in ("k", "image_shape", "scores")}
+    return forecast(shapes, spec, spec_from("quick", quick_options), networks) if shapes else ""
 
 
 def _prepare(
     state: State, call: Call, runner: Runner, inputs: Inputs, spec: MeasureSpec, separate: bool, named: bool
 ) -> LayerJacobians | None:
-    """The layer's Jacobians to be; what can go wrong does so here, before the work at any layer. None: skipped."""
-    own = {"block": f"input of {call.name}", "output": call.name}
-    wrt = own.get(spec.layer_map) or (inputs.name(inputs.variable_key()) if spec.wrt is None else spec.wrt)
+    """Prepare a layer's Jacobians, so that errors are raised before any layer is measured; None if it is skipped."""
+    variables = {"block": f"input of {call.name}", "output": call.name}
+    wrt = variables.get(spec.layer_map) or (inputs.name(inputs.variable_key()) if spec.wrt is None else spec.wrt)
     record = LayerRecord(call.name, call.kind, wrt=wrt, reason=call.reason)
     state.layers.append(record)
     jacobians = None
     if call.reason:
         return jacobians
-    with _skipping(record, named):
+    with _skip_unmeasurable(record, named):
         jacobians = LayerJacobians(
             LayerMap(runner, call, spec.layer_map),  # type: ignore[arg-type]
             inputs,
@@ -166,14 +166,14 @@ def _measure_layer(
     named: bool,
     tell: Callable[[float], None],
 ) -> None:
-    """Scores of one layer; ``inputs`` are all of them, in the order ``order``."""
+    """Measure one layer; ``inputs`` are all inputs, in the order ``order``."""
     since = time.perf_counter()
     tokens = len(jacobians.frame.tokens)
     points = order[: inputs.count_up_to(spec.points)]
     has_tokens = jacobians.has_tokens
     items = np.stack([np.repeat(points, tokens), np.tile(jacobians.frame.tokens if has_tokens else (-1,), len(points))], axis=1)
     scores = LayerScores(record.name, items, spec, jacobians.roundoff, jacobians.drawn)
-    with _skipping(record, named):
+    with _skip_unmeasurable(record, named):
         seen = 0
         tell(0.0)
         for batch in jacobians:
@@ -182,30 +182,30 @@ def _measure_layer(
             with one_blas_thread():
                 scores.update(batch, more=min(len(batch.points), max(0, seen - len(items))))
             tell(min(1.0, seen / len(items)))
-        found, chosen = _activations(jacobians, inputs, spec)
+        activations, sample = _activations(jacobians, inputs, spec)
     if record.reason:
         return
-    of_samples = None if labels is None or chosen is None else np.repeat(labels[order[chosen]], tokens)
+    sample_labels = None if labels is None or sample is None else np.repeat(labels[order[sample]], tokens)
     with one_blas_thread():
-        state.measured[record.name] = scores.compute(found, of_samples)
+        state.measured[record.name] = scores.compute(activations, sample_labels)
     record.rows, record.columns = len(jacobians.frame.rows), jacobians.frame.columns
     record.route, record.jacobians, record.notes = jacobians.route, len(items), jacobians.notes
     record.seconds = time.perf_counter() - since
 
 
 def _activations(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Outputs of the layer at up to the budget's number of all inputs, and places of those inputs; none where none are needed."""
-    if spec.layer_map == "output" or not any(one.is_of("activations") for one in spec.asked):
+    """The layer's outputs at up to ``budget.samples`` inputs, and the indices of those inputs; None if not needed."""
+    if spec.layer_map == "output" or not any(score.is_of("activations") for score in spec.score_records):
         return None, None
-    fewer = max(1, spec.budget.samples // len(jacobians.frame.tokens))
-    # in train mode a point's output is that within the batch that is measured
-    some = jacobians.inputs if spec.mode == "train" else inputs.take(slice(0, fewer))
-    return jacobians.values(some), np.arange(some.count)
+    limit = max(1, spec.budget.samples // len(jacobians.frame.tokens))
+    # in train mode a point's output depends on the batch that is measured
+    sample = jacobians.inputs if spec.mode == "train" else inputs.take(slice(0, limit))
+    return jacobians.values(sample), np.arange(sample.count)
 
 
 @contextmanager
-def _skipping(record: LayerRecord, named: bool) -> Iterator[None]:
-    """A layer that turns out to have no Jacobian is skipped with the reason, or where it was named, refused."""
+def _skip_unmeasurable(record: LayerRecord, named: bool) -> Iterator[None]:
+    """Skip a layer without a Jacobian and record the reason, or raise if the layer was requested by name."""
     try:
         yield
     except Unmeasurable as error:
@@ -215,8 +215,8 @@ def _skipping(record: LayerRecord, named: bool) -> Iterator[None]:
 
 
 def choose_points(count: int, wanted: int | None = None) -> np.ndarray:
-    """``wanted`` of ``count`` points, int64, the same for every network, drawn without replacement; any prefix is a sample.
+    """Draw ``wanted`` of ``count`` points without replacement, int64, the same for every network; any prefix is a sample.
 
-    None takes all of them, in that order.
+    None returns all of them in random order.
     """
     return np.random.default_rng(0).permutation(count)[:wanted]

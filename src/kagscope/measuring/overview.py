@@ -1,4 +1,4 @@
-"""The main scores of a measurement as a small table to read: one row for each layer and order of minors."""
+"""A small text table of the main scores: one row for each layer and order of minors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def overview(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval(row: Any) -> str:
-    """Mean ratio and its 95% interval over points; "" where there is no baseline."""
+    """Mean ratio and its 95% interval over points; "" without a baseline."""
     if row["ratio"] != row["ratio"]:
         return ""
     if row["ratio_low"] != row["ratio_low"]:
@@ -62,7 +62,7 @@ def interval(row: Any) -> str:
 
 
 def number(value: float, stderr: float = 0.0) -> str:
-    """Three significant digits; ``~`` before what was sampled."""
+    """Three significant digits; ``~`` marks sampled numbers."""
     if value != value:
         return UNDEFINED
     digits = f"{value:#.3g}".rstrip(".") if value else "0"

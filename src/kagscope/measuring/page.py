@@ -1,4 +1,4 @@
-"""The HTML page of a measured model: the same page as that of a study, with one network in it."""
+"""The HTML page of a measured model: the page of a study with a single network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from kagscope.base.errors import DataError
 from kagscope.measuring.overview import SCORES
-from kagscope.measuring.printed import report_figures, thing_and_baseline
+from kagscope.measuring.printed import network_names, report_figures
 from kagscope.report.numbers import number_cell, text_cell
 from kagscope.report.page import write_report
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
@@ -37,7 +37,7 @@ def write_page(report: Report, path: str | os.PathLike[str], follow: int | None 
     """
     if report.table.empty:
         raise DataError("nothing was measured yet; make the page after the first measurement")
-    width = max((int(one["rows"]) for one in report.layers), default=0)
+    width = max((int(layer["rows"]) for layer in report.layers), default=0)
     table = report.table[report.table["score"] != "skipped"]
     table = table.assign(**{**RUN, **({"epoch": table["epoch"]} if "epoch" in table else {})}, width=width)
     if not report.steps:  # the network as step 1, its baseline as step 0
@@ -48,8 +48,8 @@ def write_page(report: Report, path: str | os.PathLike[str], follow: int | None 
         curves = curves[curves["network"] == "model"]
     else:
         curves["step"] = curves["network"].map({"model": 1, "baseline": 0})
-    about, shape = report.provenance, report.settings.get("image_shape")
-    windows = bool(report.settings.get("window_map")) or any("window(" in one for one in map(str, table["selection"].unique()))
+    provenance, shape = report.provenance, report.settings.get("image_shape")
+    windows = bool(report.settings.get("window_map")) or any("window(" in str(name) for name in table["selection"].unique())
     empty = {
         "training": not report.steps,
         "minors": curves.empty,
@@ -65,10 +65,10 @@ def write_page(report: Report, path: str | os.PathLike[str], follow: int | None 
         curves=curves.astype(CURVE_COLUMNS)[list(CURVE_COLUMNS)],
         claims=[],
         provenance={
-            "title": f"Kolmogorov–Arnold geometry of {about.get('model', 'a model')}{along}",
-            "summary": _sentence(report),
+            "title": f"Kolmogorov–Arnold geometry of {provenance.get('model', 'a model')}{along}",
+            "summary": _summary_sentence(report),
             "without": ["claims", "runs", *(name for name, absent in empty.items() if absent)],
-            "names": thing_and_baseline(report),
+            "names": network_names(report),
             "thing": about_layers["head"][0],
             "intervals": "points",
             "follow": follow,
@@ -79,33 +79,35 @@ def write_page(report: Report, path: str | os.PathLike[str], follow: int | None 
             "printed": report_figures(report, results),
             "image_shape": list(shape) if shape else None,
             "units": {RUN["run"]: report.units} if not report.units.empty else {},
-            "versions": about.get("versions"),
-            "hardware": about.get("hardware"),
+            "versions": provenance.get("versions"),
+            "hardware": provenance.get("hardware"),
             "config": report.settings,
-            "timings": {"measuring": about.get("seconds", 0.0)},
+            "timings": {"measuring": provenance.get("seconds", 0.0)},
         },
     )
 
 
-def _sentence(report: Report) -> str:
-    """What was measured, for a reader who did not do it."""
-    about, measured = report.provenance, sum(not one["reason"] for one in report.layers)
-    if about.get("matrices"):
-        return f"The minors of {measured} {'matrix' if measured == 1 else 'matrices'}, against {about['baseline']}."
+def _summary_sentence(report: Report) -> str:
+    """One sentence on what was measured."""
+    provenance, measured = report.provenance, sum(not layer["reason"] for layer in report.layers)
+    if provenance.get("matrices"):
+        return f"The minors of {measured} {'matrix' if measured == 1 else 'matrices'}, against {provenance['baseline']}."
     maps = {"input": "from the model's input", "block": "from the layer's own input", "output": "on to the model's output"}
     steps = f" at {len(report.steps)} steps of its training" if report.steps else ""
-    points = about.get("points", "?")
+    points = provenance.get("points", "?")
     against = (
-        f"against the baseline ({about['baseline']})" if about.get("baseline") not in (None, "none") else "without a baseline"
+        f"against the baseline ({provenance['baseline']})"
+        if provenance.get("baseline") not in (None, "none")
+        else "without a baseline"
     )
     return (
-        f"{measured} layer{'s' * (measured != 1)} of {about.get('model', 'a model')}{steps}: the minors of their Jacobians "
+        f"{measured} layer{'s' * (measured != 1)} of {provenance.get('model', 'a model')}{steps}: the minors of their Jacobians "
         f"{maps.get(report.settings.get('layer_map', 'input'), '')} at {points} data point{'s' * (points != 1)}, {against}."
     )
 
 
 def _layer_table(report: Report) -> dict[str, Any]:
-    """A sortable table: for each layer, order and selection the main scores, model and baseline, and whether they are exact."""
+    """Sortable table of the main scores per layer, order and selection, of model and baseline, and whether they are exact."""
     summary = report._last_summary()
     summary = summary[summary["score"].isin(list(SHOWN)) & ~summary["selection"].str.startswith("window(")]
     scores = [name for name in SHOWN if (summary["score"] == name).any()]
@@ -131,6 +133,6 @@ def _layer_table(report: Report) -> dict[str, Any]:
     interval = ", with its 95% interval from and to" if len(ends) > 1 else ""
     ratio = f"/ baseline is PR over the baseline's{interval}; " if against else ""
     note = f"{means}{ratio}~ stands before what was sampled. A click on a heading sorts; CSV saves what is shown."
-    thing, title = ("matrix", "Matrices") if report.provenance.get("matrices") else ("layer", "Layers")
-    head = [thing, "k", *(["columns"] if several else []), *(name for part in heads for name in part), "how"]
-    return {"title": title, "label": f"the main scores of each {thing}", "note": note, "head": head, "rows": rows}
+    noun, title = ("matrix", "Matrices") if report.provenance.get("matrices") else ("layer", "Layers")
+    head = [noun, "k", *(["columns"] if several else []), *(name for names in heads for name in names), "how"]
+    return {"title": title, "label": f"the main scores of each {noun}", "note": note, "head": head, "rows": rows}

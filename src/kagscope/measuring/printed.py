@@ -31,21 +31,21 @@ Printed = tuple[str, str, Figure]
 """Section of the page, caption, figure."""
 
 
-def thing_and_baseline(report: Report) -> tuple[str, str]:
-    """What is measured and what it is compared with, in a word each."""
+def network_names(report: Report) -> tuple[str, str]:
+    """Names for what is measured and for what it is compared with."""
     return ("matrix", "rotated") if report.provenance.get("matrices") else ("model", "baseline")
 
 
 def report_figures(report: Report, results: pd.DataFrame) -> list[Printed]:
-    """The figures that a report allows; ``results`` is its table as a study has it, for the map over the image."""
-    found = []
-    for place, caption, draw in _drawn(report, results):
+    """Figures of a report; ``results`` is its table in the form of studies, for the map over the image."""
+    figures = []
+    for section, caption, draw in _drawings(report, results):
         with contextlib.suppress(NothingToPlot):
-            found.append((place, caption, draw()))
-    return found
+            figures.append((section, caption, draw()))
+    return figures
 
 
-def _drawn(report: Report, results: pd.DataFrame) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
+def _drawings(report: Report, results: pd.DataFrame) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
     summary, curves, shape = report._last_summary(), report._last().curves, report.settings.get("image_shape")
     over = "bars are 95% intervals over points" if summary["value_low"].notna().any() else "there are no intervals"
     each = "matrix" if report.provenance.get("matrices") else "layer"
@@ -61,19 +61,19 @@ def _drawn(report: Report, results: pd.DataFrame) -> Iterator[tuple[str, str, Ca
         yield "minors", caption, partial(_minors, curves, report._curve_order(None))
     if shape:
         caption = "Where in the image: the participation ratio over the baseline's within a window around each pixel."
-        yield "where", caption, partial(figure_window_map, results, shape, names=thing_and_baseline(report))
+        yield "where", caption, partial(figure_window_map, results, shape, names=network_names(report))
     if len(report.steps) > 1:
         caption = "Scores against training step over all columns; bands are 95% intervals over points."
         yield "training", caption, lambda: figure_by_step(report.summary())
 
 
 def _layers(summary: pd.DataFrame) -> Figure:
-    there = {(str(score), int(k)) for score, k in zip(summary["score"], summary["k"], strict=True)}
+    measured = {(str(score), int(k)) for score, k in zip(summary["score"], summary["k"], strict=True)}
 
     def draw(score: str, k: int, ax: Axes) -> None:
         plot_layers(summary, score=score, k=k, ax=ax)
 
-    rows = wrap([Panel(partial(draw, *one)) for one in SCORES if one in there], 2)
+    rows = wrap([Panel(partial(draw, *key)) for key in SCORES if key in measured], 2)
     if not rows:
         raise NothingToPlot("none of the main scores was measured")
     longest = max(len(name) for name in layers_of(summary))

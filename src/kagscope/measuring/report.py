@@ -1,4 +1,4 @@
-"""What was measured of a model, at one step of its training or at several: tables, sentences, figures, files."""
+"""The report of a measurement, at one step of training or at several: tables, findings, figures, files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Report:
     ) -> None:
         self.table, self.curves = table, curves
         self.units = pd.DataFrame() if units is None else units
-        self.layers = [dict(one) for one in layers]
+        self.layers = [dict(layer) for layer in layers]
         self.settings, self.notes, self.provenance = dict(settings), list(notes), dict(provenance or {})
         self.left_out, self.thinned = dict(left_out or {}), list(thinned)
 
@@ -74,10 +74,10 @@ class Report:
         return [int(step) for step in np.unique(self.table["step"])] if "step" in self.table.columns else []
 
     def at(self, step: int) -> Report:
-        """What was measured at one step of several. Raises :class:`InputError` where that step was not measured."""
+        """The report of one of several steps. Raises :class:`InputError` if that step was not measured."""
         if step not in self.steps:
             raise InputError(f"step {step} was not measured; measured were {', '.join(map(str, self.steps)) or 'no steps'}")
-        table, curves = (one[one["step"] == step].drop(columns="step") for one in (self.table, self.curves))
+        table, curves = (frame[frame["step"] == step].drop(columns="step") for frame in (self.table, self.curves))
         facts = {name: getattr(self, name) for name in ("layers", "settings", "notes", "provenance")}
         units = self.units if step == self.steps[-1] else None
         return Report(table.reset_index(drop=True), curves.reset_index(drop=True), units=units, **facts)
@@ -98,7 +98,7 @@ class Report:
     @property
     def skipped(self) -> dict[str, str]:
         """Layers that could not be measured, and why."""
-        return {str(one["name"]): str(one["reason"]) for one in self.layers if one["reason"]}
+        return {str(layer["name"]): str(layer["reason"]) for layer in self.layers if layer["reason"]}
 
     def onset(
         self,
@@ -144,7 +144,7 @@ class Report:
         """
         keys = [*WHAT_KEYS, *(name for name in ("step", "point", "token") if name in self.table and name in other.table)]
         text = dict.fromkeys(("layer", "selection", "score"), str)
-        left, right = (one.table[[*keys, "value", "stderr", "exact"]].astype(text) for one in (self, other))
+        left, right = (report.table[[*keys, "value", "stderr", "exact"]].astype(text) for report in (self, other))
         both = left.merge(right, on=keys, suffixes=("", "_other"))
         if both.empty:
             raise InputError(
@@ -155,21 +155,21 @@ class Report:
         errors = both["stderr_other"]
         exact = both["exact"] & both["exact_other"]
         frame = both.assign(baseline=both["value_other"], baseline_stderr=errors, ratio=ratio, exact=exact, reason="")
-        found = summarise(frame).rename(columns={"baseline": "other"})
-        step = ["step"] if "step" in found else []
-        return found[[*step, *WHAT_KEYS, "points", "value", "other", "ratio", "ratio_low", "ratio_high", "exact"]]
+        summary = summarise(frame).rename(columns={"baseline": "other"})
+        step = ["step"] if "step" in summary else []
+        return summary[[*step, *WHAT_KEYS, "points", "value", "other", "ratio", "ratio_low", "ratio_high", "exact"]]
 
     def __repr__(self) -> str:
-        lines = [self.headline, "", self.overview().to_string(index=False), *self._hidden(), ""]
+        lines = [self.headline, "", self.overview().to_string(index=False), *self._hidden_note(), ""]
         return "\n".join([*lines, *(f"- {sentence}" for sentence in self.findings)])
 
-    def _hidden(self) -> list[str]:
-        """Which selections were measured and are not in the overview."""
-        measured = [str(one) for one in pd.unique(self.table["selection"]) if one]
+    def _hidden_note(self) -> list[str]:
+        """A note on selections that were measured but are not in the overview."""
+        measured = [str(selection) for selection in pd.unique(self.table["selection"]) if selection]
         shown = self.overview().get("columns", pd.Series(["all"])).tolist()
-        if not (hidden := [one for one in measured if one not in shown]):
+        if not (hidden := [selection for selection in measured if selection not in shown]):
             return []
-        named = [one for one in hidden if not one.startswith("window(")]
+        named = [selection for selection in hidden if not selection.startswith("window(")]
         if windows := len(hidden) - len(named):
             named.append(f"{windows} windows" if windows > 1 else hidden[-1])
         return [f"(also measured: {listing(named)}; .summary() has all of them)"]
@@ -182,21 +182,21 @@ class Report:
     @property
     def headline(self) -> str:
         """What was measured, in one line."""
-        about, steps = self.provenance, self.steps
-        measured = sum(not one["reason"] for one in self.layers)
-        if about.get("matrices"):
+        facts, steps = self.provenance, self.steps
+        measured = sum(not layer["reason"] for layer in self.layers)
+        if facts.get("matrices"):
             matrices = "1 matrix" if measured == 1 else f"{measured} matrices"
-            named = f"{about['model']}: " if about["model"] != matrices else ""
-            return f"{named}{matrices}, baseline {about['baseline']}, {about['seconds']:.3g} s"
+            named = f"{facts['model']}: " if facts["model"] != matrices else ""
+            return f"{named}{matrices}, baseline {facts['baseline']}, {facts['seconds']:.3g} s"
         course = f"steps {', '.join(map(str, steps[:12]))}{', …' if len(steps) > 12 else ''}, " if steps else ""
         return (
-            f"{about.get('model', 'model')}: {course}{measured} of {len(self.layers)} layers, {about.get('points', '?')} points, "
-            f"map {self.settings.get('layer_map', 'input')}, baseline {about.get('baseline', 'none')}, "
-            f"{about.get('seconds', 0):.3g} s"
+            f"{facts.get('model', 'model')}: {course}{measured} of {len(self.layers)} layers, {facts.get('points', '?')} points, "
+            f"map {self.settings.get('layer_map', 'input')}, baseline {facts.get('baseline', 'none')}, "
+            f"{facts.get('seconds', 0):.3g} s"
         )
 
     def overview(self) -> pd.DataFrame:
-        """The main scores as cells of text, in every selection but windows; where that makes too many rows, over all columns."""
+        """The main scores as text, in every selection but windows; only over all columns if there are too many rows."""
         summary = self.summary()
         summary = summary[~summary["selection"].astype(str).str.startswith("window(")]
         if int((summary["score"] == "pr").sum()) <= MOST_ROWS:
@@ -325,10 +325,10 @@ class Report:
     # -- within ------------------------------------------------------------------------------------------------------------------
 
     def _names(self) -> list[str]:
-        return [str(one["name"]) for one in self.layers]
+        return [str(layer["name"]) for layer in self.layers]
 
     def _order(self, k: int | None, score: str) -> int:
-        """The order asked for, or the one that stands for the score. Raises :class:`InputError` where it was not measured."""
+        """The order given, or the score's main order. Raises :class:`InputError` if it was not measured."""
         return k if k is not None else int(_select(main_order(self._last_summary()), score=score)["k"].iloc[0])
 
     def _curve_order(self, k: int | None) -> int:
@@ -344,20 +344,20 @@ class Report:
 
 
 def main_order(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each score for the order that stands for it: 2 where it was measured, else the largest."""
+    """The rows of each score for its main order: 2 if measured, else the largest."""
     largest = summary.groupby("score", observed=True)["k"].transform("max")
     has_two = (summary["k"] == 2).groupby(summary["score"], observed=True).transform("any")
     return summary[summary["k"] == largest.where(~has_two, 2)]
 
 
 def _select(summary: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
-    """The rows whose columns hold one of the values wanted. Raises :class:`InputError` when none of it was measured."""
+    """Select rows by values of columns. Raises :class:`InputError` if there are none."""
     keep = np.ones(len(summary), dtype=bool)
     for name, values in wanted.items():
         if values is not None:
             keep &= summary[name].isin([values] if isinstance(values, (str, int)) else list(values)).to_numpy()
     if not keep.any():
-        asked = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value is not None)
-        there = "; ".join(f"{name}: {', '.join(str(one) for one in pd.unique(summary[name]))}" for name in WHAT_KEYS)
-        raise InputError(f"nothing was measured for {asked}; there is {there}")
+        request = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value is not None)
+        available = "; ".join(f"{name}: {', '.join(str(value) for value in pd.unique(summary[name]))}" for name in WHAT_KEYS)
+        raise InputError(f"nothing was measured for {request}; there is {available}")
     return summary[keep]

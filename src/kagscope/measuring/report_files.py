@@ -21,7 +21,7 @@ MARK = "report.json"  # by which it is known
 FORMAT = 1
 
 
-def write_folder(folder: str | os.PathLike[str], tables: Mapping[str, pd.DataFrame], about: Mapping[str, Any]) -> Path:
+def write_folder(folder: str | os.PathLike[str], tables: Mapping[str, pd.DataFrame], metadata: Mapping[str, Any]) -> Path:
     """Write ``<name>.parquet`` for each table, unless it is empty and has no columns, and ``about`` last.
 
     Raises:
@@ -37,7 +37,7 @@ def write_folder(folder: str | os.PathLike[str], tables: Mapping[str, pd.DataFra
             continue
         with atomic_path(file) as temporary:
             table.to_parquet(temporary, index=False)
-    atomic_write(target / MARK, json.dumps({"format": FORMAT, **about}, indent=1, allow_nan=False, default=str) + "\n")
+    atomic_write(target / MARK, json.dumps({"format": FORMAT, **metadata}, indent=1, allow_nan=False, default=str) + "\n")
     return target
 
 
@@ -49,17 +49,17 @@ def read_folder(folder: str | os.PathLike[str], tables: Sequence[str], facts: Se
     """
     source = Path(folder)
     try:
-        about = json.loads((source / MARK).read_text(encoding="utf-8"))
-        version = about["format"]
+        metadata = json.loads((source / MARK).read_text(encoding="utf-8"))
+        version = metadata["format"]
         if not isinstance(version, int) or version > FORMAT:
             raise DataError(f"{source}: report of format {version}, this kagscope reads up to {FORMAT}; upgrade kagscope")
         files = {name: source / f"{name}.parquet" for name in tables}
-        there = {name: pd.read_parquet(file) for name, file in files.items() if name != "units" or file.exists()}
-        for name, table in there.items():
+        frames = {name: pd.read_parquet(file) for name, file in files.items() if name != "units" or file.exists()}
+        for name, table in frames.items():
             _check_columns(name, table)
         for name in facts:
-            _FACTS[name].validate_python(about[name])
-        return there | {name: about[name] for name in facts}
+            _FACTS[name].validate_python(metadata[name])
+        return frames | {name: metadata[name] for name in facts}
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(

@@ -1,4 +1,4 @@
-"""From the Jacobians of one layer, batch after batch, to its scores."""
+"""Compute the scores of one layer from its Jacobians, batch by batch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kagscope.columns.scales import scales, window_centers, window_radii
 from kagscope.columns.selections import Selection, Window
 from kagscope.jacobians.compute import Batch
 from kagscope.jacobians.forms import FactoredJacobian
-from kagscope.measuring.drawn import of_row_means, of_row_norms, ratio_to_haar, unknown_score
-from kagscope.measuring.layer_minors import LayerMinors, layout_of, most, without_noise
+from kagscope.measuring.drawn import ratio_to_haar, score_row_means, score_row_norms, undefined_score
+from kagscope.measuring.layer_minors import LayerMinors, as_limit, layout_options, zero_noise
 from kagscope.measuring.spec import MeasureSpec, ScoreFunction
 from kagscope.measuring.state import WHOLE, LayerState, Values
 from kagscope.measuring.unit_statistics import MAX_COLUMNS, UnitSums
@@ -30,21 +30,21 @@ from kagscope.minors.rows import row_means
 from kagscope.registry import Score
 from kagscope.scores.of_jacobians import numerical_ranks, spectrum
 
-HAAR_TRIPLES = 1e8  # column triples whose volumes are found for Haar means, a second or so
+HAAR_TRIPLES = 1e8  # column triples whose volumes are computed for Haar means, in about a second
 TRIPLE_ROWS = comb(64, 3)  # row means of k = 3 take 10 microseconds each
-ROW_STEPS = 1e9  # minors of triples, steps of zonogons of pairs, that row means may cost a layer
-FEWEST_SAMPLES = 10  # for scores of a representation
+ROW_STEPS = 1e9  # minors of triples, or steps of zonogons of pairs, allowed for the row means of a layer
+FEWEST_SAMPLES = 10  # inputs needed for scores of a representation
 
 
 class LayerScores:
-    """Collects the scores of one layer while its Jacobians pass by: :meth:`update` with each batch, then :meth:`compute`.
+    """Accumulate the scores of one layer: :meth:`update` with each batch of Jacobians, then :meth:`compute`.
 
     Args:
         layer: its name.
-        items: (P, 2) points and tokens of the Jacobians that will come, in their order.
+        items: (P, 2) points and tokens of the Jacobians, in the order of the batches.
         spec: what to measure.
         roundoff: unit roundoff of the precision in which the Jacobians are computed.
-        drawn: the rows that the Jacobians have, where they do not have all of the layer's.
+        drawn: the rows of the Jacobians, if they are a sample of the layer's.
     """
 
     def __init__(self, layer: str, items: np.ndarray, spec: MeasureSpec, roundoff: float, drawn: RowDraws | None = None) -> None:
@@ -54,16 +54,16 @@ class LayerScores:
         self._row_means: dict[int, list[np.ndarray]] = {}
         self._row_norms: list[np.ndarray] = []
         self._output_slopes: list[np.ndarray] = []
-        asked = spec.asked
-        self._of_moments = [one for one in asked if one.is_of("moments") and not one.against_baseline]
-        self._of_jacobians = [one for one in asked if one.is_of("jacobian", "spectrum")]
+        scores = spec.score_records
+        self._of_moments = [score for score in scores if score.is_of("moments") and not score.against_baseline]
+        self._of_jacobians = [score for score in scores if score.is_of("jacobian", "spectrum")]
         self._minors = LayerMinors(spec, self.state)
 
     def update(self, batch: Batch, more: int = 0) -> None:
-        """Score a batch; of its last ``more`` Jacobians only the rows are looked at, for what units do.
+        """Score a batch; its last ``more`` Jacobians serve only for the scores of units.
 
         Raises:
-            InputError: a Jacobian or an output is not finite.
+            InputError: A Jacobian or an output is not finite.
         """
         count = len(batch.points) - more
         norms = batch.jacobian.row_norms()
@@ -78,7 +78,7 @@ class LayerScores:
         self._add_units(J, batch)
         ranks = numerical_ranks(J, self.roundoff, max(self.spec.k))
         for k in self.spec.k:
-            if k > 1:  # what is zero altogether has its own reason
+            if k > 1:  # zero Jacobians have their own reason
                 self.state.noise[k] = np.concatenate(
                     [self.state.noise.get(k, np.zeros(0, dtype=int)), ids[(ranks > 0) & (ranks < k)]]
                 )
@@ -87,7 +87,7 @@ class LayerScores:
             if min(self._minors.rows(J), J.shape[2]) >= k:
                 self._add_minors(k, J, batch, ids)
             elif min(units, J.shape[2]) >= k:
-                self._refuse(k, "pr", ids)
+                self._add_undefined(k, "pr", ids)
             else:
                 reason = NO_MINORS.format(rows=units, columns=J.shape[2], k=k)
                 self.state.add((k, "all", "pr"), Values.of(ids, np.full(len(ids), np.nan), reason=reason))
@@ -96,7 +96,7 @@ class LayerScores:
         self._add_window_map(J, ids)
 
     def compute(self, activations: np.ndarray | None, labels: np.ndarray | None) -> LayerState:
-        """The state, with what needs all Jacobians or the outputs at many inputs.
+        """Compute the scores that need all Jacobians or the outputs at many inputs, and return the state.
 
         Args:
             activations: (N, m) outputs of the layer, or None where no score asks for them.
@@ -108,31 +108,32 @@ class LayerScores:
         state.output_slopes = np.concatenate(self._output_slopes) if self._output_slopes else None
         if activations is not None and len(activations) >= FEWEST_SAMPLES:
             state.activations = activations
-        known = {
+        available = {
             "row_norms": state.row_norms,
             "output_slopes": state.output_slopes,
             "activations": state.activations,
             "labels": labels,
         }
-        for one in self.spec.asked:
-            if one.takes == ("row_means",):
+        for score in self.spec.score_records:
+            if score.takes == ("row_means",):
                 for k, means in state.row_means.items():
-                    found = of_row_means(state, k, one.function)
-                    self._add(k, "all", one.name, Values.of(np.arange(len(means)), *found, self.drawn is None))
-            elif one.of_layer and all(known.get(name) is not None for name in one.takes):
-                if self.drawn is None or not one.is_of("row_norms", "output_slopes"):
-                    whole = Values.of([WHOLE], one.function(*(known[name] for name in one.takes)), reason=one.undefined)
-                elif one.is_of("row_norms"):
-                    whole = Values.of([WHOLE], *of_row_norms(state, one), False, one.undefined)
+                    values = score_row_means(state, k, score.function)
+                    self._add(k, "all", score.name, Values.of(np.arange(len(means)), *values, self.drawn is None))
+            elif score.of_layer and all(available.get(name) is not None for name in score.takes):
+                if self.drawn is None or not score.is_of("row_norms", "output_slopes"):
+                    value = score.function(*(available[name] for name in score.takes))
+                    result = Values.of([WHOLE], value, reason=score.undefined)
+                elif score.is_of("row_norms"):
+                    result = Values.of([WHOLE], *score_row_norms(state, score), False, score.undefined)
                 else:
-                    whole = unknown_score(self.drawn, [WHOLE])
-                state.add((one.orders[0] if one.orders else 0, "all", one.name), whole)
+                    result = undefined_score(self.drawn, [WHOLE])
+                state.add((score.orders[0] if score.orders else 0, "all", score.name), result)
         return state
 
     # -- one batch ---------------------------------------------------------------------------------------------------------------
 
     def _check_finite(self, norms: np.ndarray, batch: Batch) -> None:
-        """``norms`` (B, m) of the rows are finite where the Jacobians are, unless their sum overflows."""
+        """Raise if Jacobians or outputs are not finite; the row norms (B, m) are a cheap first test."""
         bad = ~np.isfinite(norms).all(axis=1)
         J = batch.jacobian.dense() if bad.any() else np.zeros((0, 0, 0))
         if bad.any():
@@ -154,11 +155,10 @@ class LayerScores:
         )
 
     def _add_rows(self, batch: Batch, J: np.ndarray, norms: np.ndarray) -> None:
-        """What units do at every point: means of |J| over columns, ``norms`` of those beyond J; of the map to the output, slopes
-        by column."""
+        """Collect row norms of all points (``norms`` for those beyond J), or for maps to the output the slopes by column."""
         of_output = self.spec.layer_map == "output"
         kind, parts = ("output_slopes", self._output_slopes) if of_output else ("row_norms", self._row_norms)
-        if any(one.is_of(kind) for one in self.spec.asked):
+        if any(score.is_of(kind) for score in self.spec.score_records):
             more = np.abs(batch.jacobian.dense(slice(len(J), None))).max(axis=1) if of_output else norms
             if len(J):
                 parts.append(np.abs(J).max(axis=1) if of_output else np.asarray(row_means(J, 1)))
@@ -175,85 +175,88 @@ class LayerScores:
         self.state.units.update(J)
 
     def _add_minors(self, k: int, J: np.ndarray, batch: Batch, ids: np.ndarray) -> None:
-        for some, chosen, only, found in self._minors.moments(k, J, batch.jacobian, ids):
-            self._record(J[some], ids[some], chosen, found, only)
+        for mask, selections, only, moments in self._minors.moments(k, J, batch.jacobian, ids):
+            self._record(J[mask], ids[mask], selections, moments, only)
 
     def _record(
         self,
         J: np.ndarray,
         ids: np.ndarray,
-        chosen: Sequence[Selection],
-        found: Sequence[Moments],
+        selections: Sequence[Selection],
+        moments_list: Sequence[Moments],
         only: Sequence[str] | None = None,
     ) -> None:
-        """The scores that these moments allow, with their errors, and the number of column subsets of each selection."""
-        k = found[0].k
+        """Record the scores of these moments with their errors, and each selection's number of column subsets."""
+        k = moments_list[0].k
         units = J.shape[1] if self.drawn is None else self.drawn.units
-        affordable = k != 3 or comb(J.shape[2], 3) * len(chosen) <= HAAR_TRIPLES
-        haar = only is None and affordable and k < units and any(one.is_of("haar_s1") for one in self._of_moments)
-        means: Sequence[Any] = [None] * len(chosen)
+        affordable = k != 3 or comb(J.shape[2], 3) * len(selections) <= HAAR_TRIPLES
+        haar = only is None and affordable and k < units and any(score.is_of("haar_s1") for score in self._of_moments)
+        means: Sequence[Any] = [None] * len(selections)
         if haar:
-            layout = make_layout(J.shape[2], **layout_of(self.spec))
-            options = (chosen, layout, [one.exponent for one in found], self.spec.budget.rel_error, self.spec.seed)
+            layout = make_layout(J.shape[2], **layout_options(self.spec))
+            options = (selections, layout, [score.exponent for score in moments_list], self.spec.budget.rel_error, self.spec.seed)
             means = haar_means(J, k, *options) if self.drawn is None else drawn_haar_means(self.drawn, J, k, *options)
-        for selection, moments, mean in zip(chosen, found, means, strict=True):
+        for selection, moments, mean in zip(selections, moments_list, means, strict=True):
             name = str(selection)
-            unseen = np.any([np.isnan(one) for one in moments.sums.values()], axis=0)
-            zero = np.where(moments.sums.get("s1", 0.0) > 0, OUT_OF_RANGE, ALL_ZERO)  # S1 is over a power of two: never lost
+            unseen = np.any([np.isnan(score) for score in moments.sums.values()], axis=0)
+            zero = np.where(moments.sums.get("s1", 0.0) > 0, OUT_OF_RANGE, ALL_ZERO)  # S1 is normalised, so it never underflows
             reason = np.where(unseen, NOT_SEEN, EMPTY_SELECTION if moments.count == 0 else zero)
-            there = {*moments.sums, *(("histogram",) if moments.bins is not None else ())}
-            bare = replace(moments, exponent=np.zeros_like(moments.exponent))  # as Haar means are: their ratio has no scale
-            for one in self._of_moments:
-                if not set(one.moments) <= there or (only is not None and one.name not in only):
+            available = {*moments.sums, *(("histogram",) if moments.bins is not None else ())}
+            unscaled = replace(
+                moments, exponent=np.zeros_like(moments.exponent)
+            )  # Haar means have none either; the ratio has no scale
+            for score in self._of_moments:
+                if not set(score.moments) <= available or (only is not None and score.name not in only):
                     continue
-                if one.orders is not None and k not in one.orders:
+                if score.orders is not None and k not in score.orders:
                     continue
-                if not one.is_of("haar_s1"):
-                    self._put(one, k, name, ids, moments, (moments,), reason)
-                elif k == units:  # no rotation changes a minor of all rows: S1, sampled or not, is its own mean
-                    known = replace(bare, replicates={}, unknown={})
-                    self._put(one, k, name, ids, known, (known, Estimate(np.atleast_1d(known.s1), 0.0)), reason)
+                if not score.is_of("haar_s1"):
+                    self._add_moment_score(score, k, name, ids, moments, (moments,), reason)
+                elif k == units:  # rotations keep minors of all rows: S1 is its own Haar mean
+                    known = replace(unscaled, replicates={}, unknown={})
+                    self._add_moment_score(score, k, name, ids, known, (known, Estimate(np.atleast_1d(known.s1), 0.0)), reason)
                 elif mean is not None and self.drawn is not None:
-                    self._add(k, name, one.name, Values.of(ids, *ratio_to_haar(one, bare, *mean), False, reason))
+                    self._add(k, name, score.name, Values.of(ids, *ratio_to_haar(score, unscaled, *mean), False, reason))
                 elif mean is not None:
-                    met = np.where(np.isnan(mean.value), NOT_SEEN, reason)
-                    self._put(one, k, name, ids, bare, (bare, mean), met)
+                    mean_reason = np.where(np.isnan(mean.value), NOT_SEEN, reason)
+                    self._add_moment_score(score, k, name, ids, unscaled, (unscaled, mean), mean_reason)
             if only is None:
-                self._put_own(k, name, ids, moments)
+                self._add_own_scores(k, name, ids, moments)
             if moments.bins is not None:
-                self.state.visited.setdefault((k, name), []).append(moments)
+                self.state.enumerated.setdefault((k, name), []).append(moments)
             self.state.scores[k, name, "column_subsets"] = Values.of([WHOLE], float(moments.count // comb(units, k)))
 
-    def _put(
-        self, one: Score, k: int, selection: str, ids: np.ndarray, moments: Moments, given: tuple[Any, ...], reason: Any
+    def _add_moment_score(
+        self, score: Score, k: int, selection: str, ids: np.ndarray, moments: Moments, arguments: tuple[Any, ...], reason: Any
     ) -> None:
-        values: Any = one.function(*given)
-        # moments know the errors of the scores that are functions of them alone, by the functions' names; 0 of exact ones
-        stderr = moments.stderr[one.function.__name__] if one.error is None else one.error(*given)
-        exact = moments.are_exact(one.moments) and not any(np.any(mean.stderr) for mean in given if isinstance(mean, Estimate))
-        self._add(k, selection, one.name, Values.of(ids, values, stderr, exact, reason))
+        values: Any = score.function(*arguments)
+        # errors of functions of moments alone are known by the functions' names; 0 if exact
+        stderr = moments.stderr[score.function.__name__] if score.error is None else score.error(*arguments)
+        means = [argument for argument in arguments if isinstance(argument, Estimate)]
+        exact = moments.are_exact(score.moments) and not any(np.any(mean.stderr) for mean in means)
+        self._add(k, selection, score.name, Values.of(ids, values, stderr, exact, reason))
 
-    def _put_own(self, k: int, selection: str, ids: np.ndarray, moments: Moments) -> None:
+    def _add_own_scores(self, k: int, selection: str, ids: np.ndarray, moments: Moments) -> None:
         for name, function in self.spec.own_scores.items():
-            values, reason = values_of(name, function, moments, len(ids))
+            values, reason = evaluate_own_score(name, function, moments, len(ids))
             stderr = 0.0 if moments.exact else np.nan
             self._add(k, selection, name, Values.of(ids, values, stderr, moments.exact, reason))
 
     def _add_row_means(self, J: np.ndarray, ids: np.ndarray) -> None:
-        """Row means of the minor matrices, for zero rows and Zipf curves; those of k = 1 at every item."""
-        if not any(one.is_of("row_means", "row_norms") for one in self.spec.asked):
+        """Collect row means of the minor matrices, for zero rows and Zipf curves; for k = 1 at every item."""
+        if not any(one.is_of("row_means", "row_norms") for one in self.spec.score_records):
             return
         for k in sorted({1, *self.spec.k}):
             if k <= 3 and min(self._minors.rows(J), J.shape[2]) >= k:
-                some = ids < self._row_points(k, J)
-                if some.any():
-                    told = without_noise(self.state, k, J[some], ids[some])
-                    groups = [told] if self.drawn is None else [told[:, rows] for rows in self.drawn.groups]
+                mask = ids < self._row_points(k, J)
+                if mask.any():
+                    denoised = zero_noise(self.state, k, J[mask], ids[mask])
+                    groups = [denoised] if self.drawn is None else [denoised[:, rows] for rows in self.drawn.groups]
                     means = np.concatenate([np.asarray(row_means(one, k)) for one in groups], axis=1)
                     self._row_means.setdefault(k, []).append(means)
 
     def _row_points(self, k: int, J: np.ndarray) -> float:
-        """At how many items the row means of the k-minor matrix are found: a count of steps decides."""
+        """Number of items at which row means of the k-minor matrix are computed, limited by operation counts."""
         n, sets = J.shape[2], comb(self._minors.rows(J), k) * self._minors.groups
         if k == 1:
             return np.inf
@@ -261,97 +264,97 @@ class LayerScores:
             return min(self.spec.budget.row_points, ROW_STEPS // (sets * n * log2(max(n, 2))))
         if sets > TRIPLE_ROWS:
             return 0
-        points = min(self.spec.budget.row_points, most(self.spec.budget.triple_points))
+        points = min(self.spec.budget.row_points, as_limit(self.spec.budget.triple_points))
         return min(points, ROW_STEPS // (sets * comb(n, 3)))
 
     def _add_matrix_scores(self, J: np.ndarray, ids: np.ndarray) -> None:
         squares = None
-        for one in self._of_jacobians:
-            order = one.orders[0] if one.orders else 0
-            some = ids < most(getattr(self.spec.budget, one.limit) if one.limit else None)
-            if not some.any() or min(J.shape[1:]) < order or (order > 1 and order not in self.spec.k):
+        for score in self._of_jacobians:
+            order = score.orders[0] if score.orders else 0
+            mask = ids < as_limit(getattr(self.spec.budget, score.limit) if score.limit else None)
+            if not mask.any() or min(J.shape[1:]) < order or (order > 1 and order not in self.spec.k):
                 continue
             if self.drawn is not None:
-                if one.takes == ("jacobian",):
-                    self._add(order, "all", one.name, self._drawn_score(one, J[some], ids[some]))
+                if score.takes == ("jacobian",):
+                    self._add(order, "all", score.name, self._score_drawn_rows(score, J[mask], ids[mask]))
                 else:
-                    self._refuse(order, one.name, ids[some])
+                    self._add_undefined(order, score.name, ids[mask])
                 continue
-            if one.is_of("spectrum") and squares is None:
+            if score.is_of("spectrum") and squares is None:
                 squares = spectrum(J)
-            known: dict[str, Any] = {"jacobian": J[some], "spectrum": None if squares is None else squares[some]}
+            arguments: dict[str, Any] = {"jacobian": J[mask], "spectrum": None if squares is None else squares[mask]}
             budget = self.spec.budget
-            known |= {"rotations": budget.rotations, "drawn_minors": budget.drawn_minors, "seed": self.spec.seed}
-            found = one.function(*(known[name] for name in one.takes))
-            values, stderr = found if isinstance(found, tuple) else (found, 0.0)
-            exact = not isinstance(found, tuple)
-            self._add(order, "all", one.name, Values.of(ids[some], values, stderr, exact, one.undefined))
+            arguments |= {"rotations": budget.rotations, "drawn_minors": budget.drawn_minors, "seed": self.spec.seed}
+            result = score.function(*(arguments[name] for name in score.takes))
+            values, stderr = result if isinstance(result, tuple) else (result, 0.0)
+            exact = not isinstance(result, tuple)
+            self._add(order, "all", score.name, Values.of(ids[mask], values, stderr, exact, score.undefined))
         for name, function in self.spec.jacobian_scores.items():
             if self.drawn is not None:
-                self._refuse(0, name, ids)
+                self._add_undefined(0, name, ids)
                 continue
-            values, reason = values_of(name, function, J.copy(), len(ids))  # theirs to write into
+            values, reason = evaluate_own_score(name, function, J.copy(), len(ids))  # the function may write into it
             self.state.add((0, "all", name), Values.of(ids, values, reason=reason))
 
-    def _drawn_score(self, one: Score, J: np.ndarray, ids: np.ndarray) -> Values:
-        """A score of the whole matrices, from that of the rows that were drawn."""
+    def _score_drawn_rows(self, score: Score, J: np.ndarray, ids: np.ndarray) -> Values:
+        """Estimate a score of whole matrices from the drawn rows."""
         assert self.drawn is not None
         groups = self.drawn.groups
-        values, stderr = self.drawn.estimate(lambda some: one.function(J[:, groups[some].ravel()]))
-        return Values.of(ids, values, stderr, False, one.undefined)
+        values, stderr = self.drawn.estimate(lambda indices: score.function(J[:, groups[indices].ravel()]))
+        return Values.of(ids, values, stderr, False, score.undefined)
 
-    def _refuse(self, k: int, score: str, ids: np.ndarray) -> None:
-        """A score of a layer that the rows that were drawn do not tell."""
-        self._add(k, "all", score, unknown_score(self.drawn, ids))
+    def _add_undefined(self, k: int, score: str, ids: np.ndarray) -> None:
+        """Record NaN for a score that cannot be estimated from drawn rows."""
+        self._add(k, "all", score, undefined_score(self.drawn, ids))
 
     def _add_window_map(self, J: np.ndarray, ids: np.ndarray) -> None:
-        """PR in windows over the image: one radius at every centre of the grid, the others at every second one."""
+        """Record PR in windows over the image: the smallest radius at every centre, the others at every second one."""
         shape = self.spec.image_shape
-        some = ids < self.spec.budget.window_points
+        mask = ids < self.spec.budget.window_points
         if not (
             self.spec.window_map
             and self.spec.wants("pr")
             and shape
             and 2 in self.spec.k
             and min(self._minors.rows(J), J.shape[2]) >= 2
-            and some.any()
+            and mask.any()
         ):
             return
         centers, radii = window_centers(shape, self.spec.window_map), window_radii(shape)
         rows, columns = (np.unique(centers[:, axis])[::2] for axis in (0, 1))
         coarse = np.isin(centers[:, 0], rows) & np.isin(centers[:, 1], columns)
-        found = window_moments(J[some], centers, radii, shape) if self.drawn is None else []
+        by_radius = window_moments(J[mask], centers, radii, shape) if self.drawn is None else []
         if self.drawn is not None:
-            groups = [window_moments(J[some][:, rows], centers, radii, shape) for rows in self.drawn.groups]
-            found = [[self.drawn.whole(same) for same in zip(*one, strict=True)] for one in zip(*groups, strict=True)]
-        for radius, per_center in zip(radii, found, strict=True):
-            for center, moments, kept in zip(centers, per_center, coarse, strict=True):
-                if radius == scales(shape)[0] or kept:
+            groups = [window_moments(J[mask][:, rows], centers, radii, shape) for rows in self.drawn.groups]
+            by_radius = [[self.drawn.whole(same) for same in zip(*one, strict=True)] for one in zip(*groups, strict=True)]
+        for radius, per_center in zip(radii, by_radius, strict=True):
+            for center, moments, on_grid in zip(centers, per_center, coarse, strict=True):
+                if radius == scales(shape)[0] or on_grid:
                     name = str(Window((int(center[0]), int(center[1])), radius))
                     reason = EMPTY_SELECTION if moments.count == 0 else ALL_ZERO
                     stderr = moments.stderr["participation_ratio"]
-                    self._add(2, name, "pr", Values.of(ids[some], moments.participation_ratio, stderr, moments.exact, reason))
+                    self._add(2, name, "pr", Values.of(ids[mask], moments.participation_ratio, stderr, moments.exact, reason))
 
     def _add(self, k: int, selection: str, score: str, values: Values) -> None:
-        """Record a score; where the k-minors are rounding noise it is undefined."""
-        self.state.add((k, selection, score), self.state.undefined_where_noise(k, values))
+        """Record a score; it is undefined where the k-minors are rounding noise."""
+        self.state.add((k, selection, score), self.state.mask_noise(k, values))
 
 
-def values_of(name: str, function: ScoreFunction, given: Any, count: int) -> tuple[np.ndarray, str]:
-    """What a user's own score gives for a batch: (count,) float64, and why any of them is NaN.
+def evaluate_own_score(name: str, function: ScoreFunction, argument: Any, count: int) -> tuple[np.ndarray, str]:
+    """Evaluate a user's own score for a batch: (count,) float64, and the reason for NaN.
 
     Raises:
-        InputError: not one real number for each Jacobian.
+        InputError: The result is not one real number per Jacobian.
     """
     try:
-        found = function(given)
+        result = function(argument)
     except UndefinedScore as reason:
         return np.full(count, np.nan), f"undefined: {reason}"
     try:
-        values = np.asarray(found.detach().cpu() if hasattr(found, "detach") else found, dtype=np.float64)
+        values = np.asarray(result.detach().cpu() if hasattr(result, "detach") else result, dtype=np.float64)
     except (TypeError, ValueError):
         values = np.empty(())
     if values.shape != (count,):
-        gave = " ".join(repr(found).split())
-        raise InputError(f"score {name!r} gave {gave:.80}; expected one number for each of the {count} Jacobians of a batch")
+        text = " ".join(repr(result).split())
+        raise InputError(f"score {name!r} gave {text:.80}; expected one number for each of the {count} Jacobians of a batch")
     return values, OWN_SCORE_NAN

@@ -1,4 +1,4 @@
-"""What is measured, how exactly, and at how many points: one frozen description, the same at every door."""
+"""One frozen description of what is measured, how exactly, and at how many points."""
 
 from __future__ import annotations
 
@@ -131,37 +131,37 @@ class MeasureSpec(_Strict):
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of everything that is drawn")
     budget: Budget = Field(default_factory=Budget, description="what is exact, what is sampled, at how many points")
 
-    def __init__(self, /, **given: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         known = [*(name for name in MeasureSpec.model_fields if name != "budget"), *Budget.model_fields, "budget"]
-        for name in given:
+        for name in fields:
             if name not in known:
                 raise InputError(f"{name}: unknown option{close_names(name, known)}; expected some of {', '.join(known)}")
         try:
-            super().__init__(**given)
+            super().__init__(**fields)
         except ValidationError as error:
             reason = str(first_error(MeasureSpec, error))
-            if error.errors()[0]["type"] == "value_error":  # said by this class, with the name of the field
+            if error.errors()[0]["type"] == "value_error":  # raised by this class, with the name of the field
                 reason = reason.partition(": ")[2]
-            raise InputError(reason if "budget" in given else reason.removeprefix("budget.")) from None
+            raise InputError(reason if "budget" in fields else reason.removeprefix("budget.")) from None
 
     @model_validator(mode="before")
     @classmethod
-    def _sorted_out(cls, given: Any) -> Any:
-        """Budget fields given directly into the budget; own scores given as ``scores``; numbers of NumPy as Python's."""
-        if not isinstance(given, dict):
-            return given
-        given = {name: _python(name, value) for name, value in given.items()}
-        direct = {name: given.pop(name) for name in Budget.model_fields if name in given}
+    def _normalise_fields(cls, fields: Any) -> Any:
+        """Move budget fields into the budget and own scores out of ``scores``; convert NumPy numbers to Python's."""
+        if not isinstance(fields, dict):
+            return fields
+        fields = {name: _as_python_number(name, value) for name, value in fields.items()}
+        direct = {name: fields.pop(name) for name in Budget.model_fields if name in fields}
         if direct:
-            budget = given.get("budget", {})
-            given["budget"] = (budget.model_dump() if isinstance(budget, Budget) else dict(budget)) | direct
-        if isinstance(given.get("scores"), Mapping):
-            given["own_scores"] = given.pop("scores")
-        return given
+            budget = fields.get("budget", {})
+            fields["budget"] = (budget.model_dump() if isinstance(budget, Budget) else dict(budget)) | direct
+        if isinstance(fields.get("scores"), Mapping):
+            fields["own_scores"] = fields.pop("scores")
+        return fields
 
     @field_validator("layer_map", "mode", "precision")
     @classmethod
-    def _among(cls, value: str, info: Any) -> str:
+    def _check_choice(cls, value: str, info: Any) -> str:
         choices = {"layer_map": KINDS, "mode": MODES, "precision": PRECISIONS}[info.field_name]
         if value not in choices:
             raise ValueError(f"{info.field_name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
@@ -169,20 +169,20 @@ class MeasureSpec(_Strict):
 
     @field_validator("k", mode="before")
     @classmethod
-    def _orders(cls, k: Any) -> Any:
+    def _check_orders(cls, k: Any) -> Any:
         orders = tuple(k) if isinstance(k, list | tuple | range) else (k,)
-        if not orders or any(isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= MAX_K for one in orders):
+        if not orders or any(isinstance(i, bool) or not isinstance(i, int) or not 1 <= i <= MAX_K for i in orders):
             raise ValueError(f"k is {k!r}; expected whole numbers from 1 to {MAX_K}, such as (1, 2)")
         return tuple(sorted(set(orders)))
 
     @field_validator("selections", mode="before")
     @classmethod
-    def _selections(cls, given: Any) -> Any:
+    def _parse_selections(cls, given: Any) -> Any:
         return tuple(as_selections(All() if given is None else given)[0])
 
     @field_validator("image_shape", mode="before")
     @classmethod
-    def _shape(cls, given: Any) -> Any:
+    def _check_image_shape(cls, given: Any) -> Any:
         if given is None:
             return None
         sides = tuple(given) if isinstance(given, list | tuple | torch.Size) else ()
@@ -194,23 +194,23 @@ class MeasureSpec(_Strict):
 
     @field_validator("scores", mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:
-        if given is None:
+    def _check_scores(cls, names: Any) -> Any:
+        if names is None:
             return None
         if (
-            isinstance(given, str)
-            or not isinstance(given, Sequence)
-            or not given
-            or not all(isinstance(one, str) for one in given)
+            isinstance(names, str)
+            or not isinstance(names, Sequence)
+            or not names
+            or not all(isinstance(score, str) for score in names)
         ):
-            raise ValueError(f"scores is {given!r:.80}; expected a list of names, or your own functions by name")
-        chosen = registry.chosen(given)  # raises for an unknown one
-        measured = {one.name for one in registry.all_scores() if one.takes}  # not those of a study, known once it is imported
-        return None if measured <= {one.name for one in chosen} else tuple(one.name for one in chosen)
+            raise ValueError(f"scores is {names!r:.80}; expected a list of names, or your own functions by name")
+        chosen = registry.chosen(names)  # raises for an unknown one
+        measured = {s.name for s in registry.all_scores() if s.takes}  # without takes: scores of studies, known once imported
+        return None if measured <= {score.name for score in chosen} else tuple(score.name for score in chosen)
 
     @field_validator("own_scores", "jacobian_scores", mode="before")
     @classmethod
-    def _own(cls, given: Any, info: Any) -> Any:
+    def _check_own_scores(cls, given: Any, info: Any) -> Any:
         option = {"own_scores": "scores"}.get(info.field_name, info.field_name)
         if given is None or given == []:  # as the JSON of a spec has it
             return {}
@@ -227,33 +227,33 @@ class MeasureSpec(_Strict):
 
     @field_validator("tokens", mode="before")
     @classmethod
-    def _tokens(cls, tokens: Any) -> Any:
+    def _check_tokens(cls, tokens: Any) -> Any:
         several = isinstance(tokens, list | tuple | range | np.ndarray)
-        whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in (tokens if several else [tokens]))
+        whole = all(isinstance(t, int | np.integer) and not isinstance(t, bool) for t in (tokens if several else [tokens]))
         if not (tokens is None or whole or (isinstance(tokens, str) and tokens == FLAT)):
             raise ValueError(f"tokens is {tokens!r}; expected None, a number, a list of indices, or 'flat'")
         if len(tokens) < 1 if several else isinstance(tokens, int | np.integer) and tokens < 1:
             raise ValueError(
                 f"tokens is {tokens!r}; expected a positive number, a list of token indices, None for all, or 'flat'"
             )
-        return tuple(int(one) for one in tokens) if several else tokens
+        return tuple(int(token) for token in tokens) if several else tokens
 
     @field_validator("wrt", mode="before")
     @classmethod
-    def _wrt(cls, wrt: Any) -> Any:
+    def _check_wrt(cls, wrt: Any) -> Any:
         if isinstance(wrt, bool) or (isinstance(wrt, int) and wrt < 0):
             raise ValueError(f"wrt is {wrt!r}; expected the name of an input, or its position from 0")
         return wrt
 
     @field_validator("points", mode="before")
     @classmethod
-    def _points(cls, points: Any) -> Any:
+    def _check_points(cls, points: Any) -> Any:
         if points is not None and (isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 1):
             raise ValueError(f"points is {points!r}; expected a positive number of points, or None for all")
         return points if points is None else int(points)
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _check_distinct(self) -> Self:
         if twice := self.own_scores.keys() & self.jacobian_scores.keys():
             raise ValueError(
                 f"scores and jacobian_scores both have {', '.join(sorted(twice))}; give each score a name of its own"
@@ -270,39 +270,39 @@ class MeasureSpec(_Strict):
         return self.scores is None or any(name in self.scores for name in names)
 
     @property
-    def asked(self) -> tuple[registry.Score, ...]:
-        """The scores asked for, one's own aside."""
+    def score_records(self) -> tuple[registry.Score, ...]:
+        """Registry records of the requested scores, own scores excluded."""
         return registry.chosen(self.scores)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for a file; arrays as digests, functions and classes by name. One without these can be read back."""
-        plain = {name: _plain(getattr(self, name)) for name in type(self).model_fields if name != "budget"}
+        """Plain values for a file: arrays as digests, functions and classes by name. One without these can be read back."""
+        plain = {name: _as_plain(getattr(self, name)) for name in type(self).model_fields if name != "budget"}
         return plain | {"budget": self.budget.model_dump()}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> MeasureSpec:
-        """What :meth:`as_json` gave. Raises :class:`InputError` for one of functions or arrays, which a file does not hold."""
-        given = dict(plain)
+        """Inverse of :meth:`as_json`. Raises :class:`InputError` for functions or arrays, which a file does not hold."""
+        fields = dict(plain)
         for name in ("own_scores", "jacobian_scores"):
-            if lost := given.pop(name, ()):
-                raise InputError(f"the spec has {name} {', '.join(lost)}, functions that no file holds; make it anew")
-        return cls(**given)
+            if functions := fields.pop(name, ()):
+                raise InputError(f"the spec has {name} {', '.join(functions)}, functions that no file holds; make it anew")
+        return cls(**fields)
 
     @property
     def id(self) -> str:
-        """Ten hexadecimal digits that tell specs apart: of the canonical JSON of what decides numbers, the engine among it."""
+        """Ten hexadecimal digits that identify a spec: a digest of all that affects numbers, the engine's version included."""
         decides = self.as_json() | {"engine": ENGINE}
         del decides["budget"]["memory_budget"]
         return digest(decides)[:10]
 
 
-def _python(name: str, value: Any) -> Any:
-    """A number or list of numbers of NumPy as Python has it; what is given by column stays an array."""
+def _as_python_number(name: str, value: Any) -> Any:
+    """Convert NumPy numbers to Python's, except arrays that have an entry per column."""
     array = isinstance(value, np.ndarray) and name not in ("positions", "groups")
     return value.tolist() if array or isinstance(value, np.generic) else value
 
 
-def _plain(value: Any) -> Any:
+def _as_plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
@@ -314,20 +314,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Selection):
         return str(value)
     if isinstance(value, list | tuple | range):
-        return [_plain(one) for one in value]
+        return [_as_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def spec_from(spec: MeasureSpec | str | None, options: Mapping[str, Any]) -> MeasureSpec:
-    """The spec given, or made from options by name; "quick" is that of a first look, in which options change what they name.
+    """The spec itself, or one made from options; "quick" is that of a first look, modified by the options.
 
     Raises:
-        InputError: both are given, an unknown option (with close names), or a value that cannot be used.
+        InputError: Both are given, an option is unknown (with close names), or a value cannot be used.
     """
     if spec is None:
         return MeasureSpec(**options)
     if isinstance(spec, str) and spec == "quick":
-        return _quick(options)
+        return _quick_spec(options)
     if options:
         raise InputError(f"spec and {', '.join(sorted(options))} are both given; put everything into one of them")
     if not isinstance(spec, MeasureSpec):
@@ -335,8 +335,8 @@ def spec_from(spec: MeasureSpec | str | None, options: Mapping[str, Any]) -> Mea
     return spec
 
 
-def _quick(options: Mapping[str, Any]) -> MeasureSpec:
-    """A first look: few points and rows, and of an image all pairs and the two smaller balls."""
+def _quick_spec(options: Mapping[str, Any]) -> MeasureSpec:
+    """Spec of a first look: few points and rows, and for images all pairs and the two smaller balls."""
     spec = MeasureSpec(**(QUICK | dict(options)))
     if spec.image_shape is None or options.get("selections") is not None:
         return spec

@@ -33,9 +33,9 @@ def stack_tables(tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
     """Tables one under the other with their step in front; columns of text stay categories."""
     text = ("layer", "selection", "score", "reason", "curve", "network")
     parts = [table.astype({name: str for name in text if name in table.columns}) for table in tables.values()]
-    together = pd.concat(parts, ignore_index=True)
-    if "token" in together.columns:  # some step may have no layer with tokens
-        together["token"] = together["token"].fillna(-1).astype("int32")
-    together = together.astype({name: "category" for name in text if name in together.columns})
-    together.insert(0, "step", np.repeat(list(tables), [len(table) for table in tables.values()]).astype("int64"))
-    return together
+    stacked = pd.concat(parts, ignore_index=True)
+    if "token" in stacked.columns:  # some step may have no layer with tokens
+        stacked["token"] = stacked["token"].fillna(-1).astype("int32")
+    stacked = stacked.astype({name: "category" for name in text if name in stacked.columns})
+    stacked.insert(0, "step", np.repeat(list(tables), [len(table) for table in tables.values()]).astype("int64"))
+    return stacked

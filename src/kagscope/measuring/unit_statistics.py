@@ -1,4 +1,4 @@
-"""What each unit of a layer looks at: its incoming weights or mean Jacobian row, how long that is, how often it is zero."""
+"""Statistics of a layer's units: incoming weights or mean Jacobian row, its norm, and how often it is zero."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_COLUMNS = 4096  # of a layer whose rows are kept
 
 @dataclass
 class UnitSums:
-    """What units look at, summed up while Jacobians pass by, batch after batch."""
+    """Sums of unit statistics, accumulated batch by batch."""
 
     points: int = 0
     rows: Any = 0.0
@@ -25,11 +25,11 @@ class UnitSums:
     means: list[np.ndarray] = field(default_factory=list)
 
     def update(self, J: np.ndarray) -> None:
-        """One batch of Jacobians (B, m, n)."""
+        """Add a batch of Jacobians (B, m, n)."""
         size = np.abs(J)
         largest = size.max(axis=2)
         safe = np.where(largest > 0, largest, 1.0)
-        relative = np.sqrt(((J / safe[:, :, None]) ** 2).sum(axis=2))  # of the scaled row: squares neither over- nor underflow
+        relative = np.sqrt(((J / safe[:, :, None]) ** 2).sum(axis=2))  # scaled, so that squares neither overflow nor underflow
         self.points += len(J)
         self.rows = self.rows + J.sum(axis=0)
         self.norms = self.norms + (safe * relative).sum(axis=0)

@@ -184,7 +184,7 @@ def _shapes(run: RunConfig, spec: MeasureSpec) -> list[tuple[int, int, int]]:
 def _table_bytes(job: Job) -> float:
     rows = 0
     for name, spec in job.what.specs.items():
-        per_point = len(job.run.widths) * len(spec.k) * len(spec.selections) * min(8, len(spec.asked))
+        per_point = len(job.run.widths) * len(spec.k) * len(spec.selections) * min(8, len(spec.score_records))
         rows += per_point * _points(spec) * len(steps_of(name, job.run.steps)) if name != OUTPUT else 0
     return BYTES_PER_ROW * rows + BYTES_PER_RUN
 

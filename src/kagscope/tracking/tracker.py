@@ -21,7 +21,7 @@ from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.surroundings import preserve_global_state
-from kagscope.measuring.api import name_of_baseline
+from kagscope.measuring.api import describe_baseline
 from kagscope.measuring.compare import compare
 from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec, spec_from
@@ -117,7 +117,7 @@ class Tracker:
             start = begin(model, self._probe, history, baseline, baseline_seeds, first_step, {"schedule": str(self.schedule)})
         self._baseline, self._history, self._damaged = start.baseline, start.history, start.damaged
         own = baseline is None  # the network as it was at the first step
-        self._about["baseline"] = FIRST_STEP if own else name_of_baseline(baseline, len(start.baseline))
+        self._about["baseline"] = FIRST_STEP if own else describe_baseline(baseline, len(start.baseline))
         self._parts = one_trajectory(start.parts)
         self._session = 1 + max((part.session for part in start.parts), default=0)
         self._since = self._step = start.step
