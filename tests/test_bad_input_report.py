@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 import kagscope as kag
 from kagscope.base.errors import DataError, OutputError
-from kagscope.base.files import atomic_write, is_ours
+from kagscope.base.files import atomic_write, holds_mark
 from kagscope.cli import app
 from kagscope.pruning.pruned_files import check_new
 
@@ -346,7 +346,7 @@ def test_what_is_no_plain_file_is_not_replaced(kind: str, tmp_path: Path) -> Non
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     name = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
-    marked: Callable[[], Any] = lambda: is_ours(name, "mark", otherwise="is another's", instead="stop")  # noqa: E731
+    marked: Callable[[], Any] = lambda: holds_mark(name, "mark", otherwise="is another's", instead="stop")  # noqa: E731
     for use in (lambda: atomic_write(name, "text"), marked, lambda: check_new(name)):
         with pytest.raises(OutputError, match="surrogates"):
             use()

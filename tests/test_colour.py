@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kagscope.base.errors import DataError
-from kagscope.columns.layout import channels_abreast
+from kagscope.columns.layout import join_channels
 from kagscope.columns.scales import window_centers
 from kagscope.data import load
 from kagscope.report import write_report
@@ -65,9 +65,9 @@ def test_channels_are_transformed_alike() -> None:
 def test_pictures_of_units_show_channels_side_by_side() -> None:
     rows = np.zeros((2, 12))
     rows[0, [0, 5, 11]] = 1, -2, 3  # red at (0, 0), green at (0, 1), blue at (1, 1) of 2 x 2
-    (picture, _) = channels_abreast(rows, (3, 2, 2))
+    (picture, _) = join_channels(rows, (3, 2, 2))
     assert picture.tolist() == [[1, 0, 0, -2, 0, 0], [0, 0, 0, 0, 0, 3]]
-    assert channels_abreast(rows, (3, 4))[0].tolist() == rows[0].reshape(3, 4).tolist()
+    assert join_channels(rows, (3, 4))[0].tolist() == rows[0].reshape(3, 4).tolist()
     assert window_centers((3, 8, 6), 3).max(axis=0).tolist() == [7, 5]
     units = pd.DataFrame(
         {"layer": "hidden1", "what": "weights", "row": list(rows)} | dict.fromkeys(("row_norm", "zero_share", "alignment"), 1.0)

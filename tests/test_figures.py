@@ -105,13 +105,13 @@ def test_rows_of_groups_come_in_order() -> None:
     ],
 )
 def test_selection_names(name: str, parsed: tuple[str, tuple[float, ...]]) -> None:
-    assert means.parse_selection(name) == parsed
+    assert means.selection_parameters(name) == parsed
 
 
 def test_the_points_drawn_are_the_means(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     ax = figures.plot_pr_by_radius(study[0], layer="hidden2", image_shape=SHAPE)
     expected = means.select(
-        means.final(study_means(study[0])),
+        means.last_step(study_means(study[0])),
         layer="hidden2",
         k=2,
         score="pr",
@@ -131,7 +131,7 @@ def test_the_map_puts_windows_where_they_are(study: tuple[pd.DataFrame, pd.DataF
     ax = figures.plot_window_map(study[0], layer="hidden1", width=16, image_shape=SHAPE)
     shown = np.asarray(ax.images[0].get_array())
     row = means.select(
-        means.final(study[0]), layer="hidden1", width=16, training="standard", score="pr", selection="window(5,2,2)"
+        means.last_step(study[0]), layer="hidden1", width=16, training="standard", score="pr", selection="window(5,2,2)"
     )
     assert shown[5, 2] == pytest.approx(row.groupby("seed")["ratio"].mean().mean())
     norm = ax.images[0].norm

@@ -127,7 +127,7 @@ def test_a_negative_weight_is_towards_geometry() -> None:
 def test_drawn_rows_are_unbiased_and_close() -> None:
     W = torch.randn(12, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     d = torch.rand(4, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    task = torch_sums.task(W, d=d)
+    task = torch_sums.make_task(W, d=d)
     generator = torch.Generator().manual_seed(2)
     found = torch.stack([_drawn(task, generator) for _ in range(400)])
     exact = task.sums[0]
@@ -137,7 +137,7 @@ def test_drawn_rows_are_unbiased_and_close() -> None:
 
 
 def _drawn(task: torch_sums.Task, generator: torch.Generator) -> Tensor:
-    return task.with_rows(task.row_pairs[0].draw(16, generator)).sums[0]
+    return task.with_row_sample(task.row_pairs[0].draw(16, generator)).sums[0]
 
 
 @pytest.mark.parametrize("layer", ["1", "3"])

@@ -41,7 +41,7 @@ def test_a_function_is_told_each_layer_once() -> None:
 
 def test_shares_grow_from_nothing_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
     shares: list[float | None] = []
-    monkeypatch.setattr(progress, "_changes", lambda say: lambda text, share=None: shares.append(share))
+    monkeypatch.setattr(progress, "_skip_repeats", lambda say: lambda text, share=None: shares.append(share))
     by_step = {0: small_net(0), 5: small_net(1)}
     kag.measure_series(small_net(), by_step, X, layers=["1", "3"], k=1, baseline=small_net(2), progress=print)
     known = [share for share in shares if share is not None]

@@ -292,7 +292,9 @@ def test_the_first_screen_has_the_verdicts_and_the_ratio_by_scale(browser: Brows
 @pytest.fixture(scope="module")
 def study_page(study: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results, curves = study
-    runs = reduced.final(results).drop_duplicates("run")[["run", "width", "training", "seed", "accuracy"]].reset_index(drop=True)
+    runs = (
+        reduced.last_step(results).drop_duplicates("run")[["run", "width", "training", "seed", "accuracy"]].reset_index(drop=True)
+    )
     packed = pack_axes(net_means(results), runs, ["width", "training"], {"accuracy": "test accuracy"})
     rows = [[text_cell(name), number_cell(value)] for name, value in (("a", 2.0), ("b", 10.0), ("c", math.nan), ("d", -1.0))]
     table = {"name": "made", "label": "made up", "head": ["what", "size"], "rows": rows, "note": ""}
@@ -312,7 +314,7 @@ def test_what_was_varied_is_shown_over_its_axes(browser: Browser, study_page: Pa
     choose(browser, "axisx", "width")
     choose(browser, "axishue", "training")
     chosen = reduced.select(
-        reduced.final(net_means(study[0])), layer="hidden2", score="pr", k=2, selection="all", training="augmented"
+        reduced.last_step(net_means(study[0])), layer="hidden2", score="pr", k=2, selection="all", training="augmented"
     )
     rows = shown(browser, "axes")
     for width, group in chosen.groupby("width"):
@@ -324,7 +326,7 @@ def test_what_was_varied_is_shown_over_its_axes(browser: Browser, study_page: Pa
     cells = browser.run("[...document.querySelectorAll('[data-map=axes] td')].map(c => c.textContent)")
     assert len(cells) == 4
     choose(browser, "axisscore", "outcome:accuracy")
-    accuracy = reduced.final(study[0]).drop_duplicates("run").groupby("width")["accuracy"].mean()
+    accuracy = reduced.last_step(study[0]).drop_duplicates("run").groupby("width")["accuracy"].mean()
     choose(browser, "axishue", "none")
     assert [number(row[1]) for row in shown(browser, "axes")] == pytest.approx(accuracy.tolist(), rel=1e-3)
     assert check(browser, "nameless") == []

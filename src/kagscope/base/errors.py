@@ -4,28 +4,28 @@ from __future__ import annotations
 
 
 class KagscopeError(Exception):
-    """Something that a user can mend; the command line prints it as one line and exits with ``exit_code``."""
+    """An error that a user can fix; the command line prints it as one line and exits with ``exit_code``."""
 
     exit_code = 1
 
 
 class InputError(KagscopeError, ValueError):
-    """An argument, option or configuration that cannot be used; found before any work starts."""
+    """An unusable argument, option or configuration, detected before any work starts."""
 
     exit_code = 2
 
 
 class DataError(KagscopeError):
-    """A data file, checkpoint or store that is missing, damaged or not what its name says."""
+    """A data file, checkpoint or store that is missing, damaged or not of the expected kind."""
 
 
 class OutputError(KagscopeError):
-    """An output folder or file that cannot be written, or that holds something of somebody else's."""
+    """An output folder or file that cannot be written, or that holds something else."""
 
 
 class UndefinedScore(KagscopeError):
-    """A number that was not computed, or that the input leaves undefined, was asked for where NaN would mislead."""
+    """A requested number was not computed or is undefined, and NaN would mislead."""
 
 
 class NothingToPlot(InputError):
-    """The table holds nothing of what a figure shows; the message says what is missing."""
+    """The table lacks what a figure shows; the message says what is missing."""

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never half of it, and never into somebody else's folder."""
+"""Write files atomically, and only into folders of our own."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success it is flushed to disk and renamed over ``target``.
 
     Raises:
-        OutputError: the folder cannot be written, the disk is full, or ``target`` is a folder, FIFO or device; it is as it was
-            before.
+        OutputError: The folder cannot be written, the disk is full, or ``target`` is a folder, FIFO or device; it is unchanged.
     """
     target = Path(target)
     check_replaceable(target)
@@ -50,7 +49,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what writers who died have left of :func:`atomic_path`: temporary files untouched for as long as no file takes."""
+    """Remove temporary files of :func:`atomic_path` left by writers that died."""
     for entry in folder.glob(".*"):
         with contextlib.suppress(OSError):
             if _TEMPORARY.fullmatch(entry.name) and entry.is_file() and time.time() - entry.stat().st_mtime > UNFINISHED:
@@ -58,11 +57,11 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def check_replaceable(target: Path) -> None:
-    """Raise :class:`OutputError` for what is no plain file, such as ``/dev/null``: a file would take its place, for everybody."""
+    """Raise :class:`OutputError` if ``target`` is not a plain file, such as ``/dev/null``, which a file would replace."""
     try:
         str(target).encode()
         mode = target.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):  # which the folder is to blame for
+    except (FileNotFoundError, NotADirectoryError):  # left to the code that uses the folder
         return
     except (OSError, ValueError) as error:  # ValueError: a NUL, or bytes that are no text
         raise OutputError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}; choose another name") from error
@@ -113,7 +112,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:
-    """The folder, made where it does not exist. Raises :class:`OutputError`."""
+    """Make a folder unless it exists. Raises :class:`OutputError`."""
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -122,20 +121,20 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def is_ours(folder: str | os.PathLike[str], mark: str, *, otherwise: str, instead: str) -> bool:
-    """Whether ``folder`` holds the file ``mark``; False where it is new or empty. Nothing is written.
+def holds_mark(folder: str | os.PathLike[str], mark: str, *, otherwise: str, instead: str) -> bool:
+    """Whether ``folder`` holds the file ``mark``; False if it is new or empty. Nothing is written.
 
     An interrupted start leaves at most an unfinished temporary file of ``mark``: such a folder counts as empty.
 
     Args:
         folder: where something is to be written.
-        mark: name of the file by which our folders are known.
-        otherwise: what to say of a folder with other files alone, such as "holds no kagscope study".
-        instead: what to do about a folder that cannot be used.
+        mark: name of the file that identifies our folders.
+        otherwise: phrase for a folder that holds only other files, such as "holds no kagscope study".
+        instead: advice for a folder that cannot be used.
 
     Raises:
-        InputError: no path.
-        OutputError: a file, not readable, or somebody else's folder.
+        InputError: ``folder`` is not a path.
+        OutputError: It is a file, unreadable, or holds something else.
     """
     if not isinstance(folder, str | os.PathLike):
         raise InputError(f"{folder!r:.80} is no path of a folder; {instead}")

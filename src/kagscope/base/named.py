@@ -1,4 +1,4 @@
-"""Something in a user's code by name: ``"package.module:name"`` or ``"path/to/file.py:name"``. The code that is named is run."""
+"""Load an object from a user's code by name: ``"package.module:name"`` or ``"path/to/file.py:name"``. The code is run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _FORMS = "expected package.module:factory or path/to/file.py:factory"
 
 
 @contextlib.contextmanager
-def named(spec: str, what: str, wanted: Callable[[Any], bool] = callable) -> Iterator[Any]:
-    """What ``spec`` names, ``what`` in messages. Meanwhile the file's folder (of a module the working one) is on ``sys.path``.
+def resolve_name(spec: str, what: str, fits: Callable[[Any], bool] = callable) -> Iterator[Any]:
+    """Load what ``spec`` names; the file's folder (for a module the working one) is on ``sys.path`` meanwhile.
 
     Args:
-        spec: a module or a Python file, a colon, and what is in it; dots reach further (``"nets.py:Zoo.small"``).
-        what: "model", "data set".
-        wanted: tells what could have been meant, beside what can be called, where nothing has this name.
+        spec: a module or a Python file, a colon, and a name in it, possibly dotted (``"nets.py:Zoo.small"``).
+        what: noun for messages: "model", "data set".
+        fits: selects candidates to suggest, besides callables, if nothing has this name.
 
     Raises:
         InputError: no colon, no such module, file or name (with close ones), or code that raises (what and where).
@@ -41,13 +41,13 @@ def named(spec: str, what: str, wanted: Callable[[Any], bool] = callable) -> Ite
     if not colon or not source or not path:
         raise InputError(f"{what} {spec!r} names no module or nothing in it{_suggestion(spec)}; {_FORMS}")
     is_file = source.endswith(".py") or "/" in source or "\\" in source
-    file = _existing(source) if is_file else None
+    file = _find_file(source) if is_file else None
     with _on_path(file.parent.resolve() if file else Path.cwd()):
-        yield _attribute(_run(file) if file else _module(source), path, spec, wanted)
+        yield _walk(_run_file(file) if file else _import_module(source), path, spec, fits)
 
 
-def call(factory: Callable[..., Any], arguments: Mapping[str, Any], spec: str) -> Any:
-    """``factory(**arguments)``. Raises :class:`InputError` where they do not fit, or for what the code raises."""
+def call_factory(factory: Callable[..., Any], arguments: Mapping[str, Any], spec: str) -> Any:
+    """Return ``factory(**arguments)``. Raises :class:`InputError` if the arguments do not fit or the code raises."""
     _check_signature(factory, arguments, spec)
     try:
         return factory(**arguments)
@@ -56,7 +56,7 @@ def call(factory: Callable[..., Any], arguments: Mapping[str, Any], spec: str) -
 
 
 def _suggestion(spec: str) -> str:
-    """What the file or module that was named alone defines, without running it."""
+    """List what a file named without a colon defines, without running it."""
     file = Path(spec.rstrip(":")).expanduser()
     with contextlib.suppress(OSError, ValueError, SyntaxError):
         if file.suffix == ".py" and file.is_file():
@@ -77,21 +77,21 @@ def _on_path(folder: Path) -> Iterator[None]:
             sys.path.remove(str(folder))
 
 
-def _existing(source: str) -> Path:
+def _find_file(source: str) -> Path:
     try:
         file = Path(source).expanduser()
-        found, folder = file.is_file(), file.is_dir()
-        beside = [] if found else [str(entry) for entry in file.parent.glob("*.py")]
+        exists, folder = file.is_file(), file.is_dir()
+        beside = [] if exists else [str(entry) for entry in file.parent.glob("*.py")]
     except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, no home
         raise InputError(f"{source!r} cannot be a file ({getattr(error, 'strerror', None) or error}); {_FORMS}") from None
     if folder:
         raise InputError(f"{source} is a folder; {_FORMS}")
-    if not found:
+    if not exists:
         raise InputError(f"{source}: no such file{close_names(str(file), beside)}; {_FORMS}")
     return file
 
 
-def _run(file: Path) -> ModuleType:
+def _run_file(file: Path) -> ModuleType:
     digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
     name = f"_kagscope_{file.stem}_{digest}"  # a name that no import statement can mean
     spec = importlib.util.spec_from_file_location(name, file)
@@ -107,8 +107,8 @@ def _run(file: Path) -> ModuleType:
     return module
 
 
-def _module(source: str) -> ModuleType:
-    if not all(part.isidentifier() for part in source.split(".")):
+def _import_module(source: str) -> ModuleType:
+    if not all(word.isidentifier() for word in source.split(".")):
         raise InputError(f"{source!r} is not the name of a module (parts with dots between them); {_FORMS}")
     try:
         return importlib.import_module(source)
@@ -131,27 +131,27 @@ def _close_module(name: str) -> str:
     return close_names(name, {*here, *importlib.metadata.packages_distributions()})
 
 
-def _attribute(module: ModuleType, path: str, spec: str, wanted: Callable[[Any], bool]) -> Any:
-    found: Any = module
-    walked = spec.rpartition(":")[0]
-    for part in path.split("."):
+def _walk(module: ModuleType, path: str, spec: str, fits: Callable[[Any], bool]) -> Any:
+    value: Any = module
+    reached = spec.rpartition(":")[0]
+    for name in path.split("."):
         try:
-            found = getattr(found, part)
+            value = getattr(value, name)
         except AttributeError:
-            names = [name for name in dir(found) if not name.startswith("_")]
-            hint = close_names(part, names) or _offers(found, wanted)
-            raise InputError(f"{walked} has no {part!r}{hint}") from None
-        walked = f"{walked}.{part}"
-    return found
+            names = [name for name in dir(value) if not name.startswith("_")]
+            hint = close_names(name, names) or _list_candidates(value, fits)
+            raise InputError(f"{reached} has no {name!r}{hint}") from None
+        reached = f"{reached}.{name}"
+    return value
 
 
-def _offers(holder: Any, wanted: Callable[[Any], bool]) -> str:
-    """What could have been meant, where no name is close: what the user's own module defines that can be called or is wanted."""
-    own = getattr(holder, "__name__", None)
+def _list_candidates(holder: Any, fits: Callable[[Any], bool]) -> str:
+    """List what the user's module defines that is callable or fits, for when no name is close."""
+    module_name = getattr(holder, "__name__", None)
     names = [
         name
         for name, value in vars(holder).items()
-        if not name.startswith("_") and (wanted(value) or (callable(value) and getattr(value, "__module__", None) == own))
+        if not name.startswith("_") and (fits(value) or (callable(value) and getattr(value, "__module__", None) == module_name))
     ]
     return f"; it has {listing(names)}" if names else ""
 
@@ -175,14 +175,14 @@ def _check_signature(factory: Any, arguments: Mapping[str, Any], spec: str) -> N
 
 
 def _describe(error: BaseException) -> str:
-    """The error's kind and message, and the last line of the user's code in it."""
+    """The error's type and message, and the last line of the user's code in its traceback."""
     message = " ".join(str(error).split()) or "no message"
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {message}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {message}{where}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_importer(frame.filename)]
+    location = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {message}{location}"
 
 
-def _ours(file: str) -> bool:
+def _is_importer(file: str) -> bool:
     return file == __file__ or "importlib" in file

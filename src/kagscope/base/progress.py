@@ -1,4 +1,4 @@
-"""What is being done and how far it is, on standard error: a bar on a terminal, else a line now and then."""
+"""Progress on standard error: a bar on a terminal, else an occasional line."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ Say = Callable[[str], None]
 
 
 class Tell(Protocol):
-    """Told what is being done and which share of the whole is done; without a share it is a line of its own."""
+    """Receives what is being done and the fraction of the whole that is done; None for a separate line."""
 
     def __call__(self, text: str, share: float | None = None) -> None: ...
 
 
 def silent(text: str, share: float | None = None) -> None:
-    """Tells nobody."""
+    """Ignore progress."""
 
 
 def partial_progress(tell: Tell, index: int, of: int) -> Tell:
-    """What part number ``place`` of equal parts tells, as shares of the whole."""
+    """Progress of part ``index`` of ``of`` equal parts, as fractions of the whole."""
     return lambda text, share=None: tell(text, None if share is None else (index + share) / of)
 
 
 @contextmanager
-def telling(progress: bool | Say | None) -> Iterator[Tell]:
-    """Where progress is reported: to a given function, each text once; nowhere (False); else to standard error."""
+def report_progress(progress: bool | Say | None) -> Iterator[Tell]:
+    """Report progress to a given function, each text once; nowhere (False); else to standard error."""
     if callable(progress):
-        yield _changes(progress)
+        yield _skip_repeats(progress)
     elif progress is False:
         yield silent
     else:
@@ -38,7 +38,7 @@ def telling(progress: bool | Say | None) -> Iterator[Tell]:
             yield tell
 
 
-def _changes(say: Say) -> Tell:
+def _skip_repeats(say: Say) -> Tell:
     last = ""
 
     def tell(text: str, share: float | None = None) -> None:

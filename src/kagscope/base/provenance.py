@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, hardware in general terms, and how to run it again."""
+"""Provenance of numbers: versions, hardware in general terms, digests."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from typing import Any
 import numpy as np
 
 ENGINE = "2"
-"""Version of what computes numbers: raised when the same spec gives other ones, so that tables of both are told apart."""
+"""Version of the engine: raised when the same spec gives other numbers, so that their tables can be distinguished."""
 
 DEPENDENCIES = ("torch", "numpy", "numba", "scipy", "pandas", "scikit-learn")
 
 
-def versions(parts: Iterable[object] = ()) -> dict[str, str]:
-    """Versions of Python, kagscope, what computes for it, and the libraries that ``parts`` (the modules of a model) come from."""
+def versions(modules: Iterable[object] = ()) -> dict[str, str]:
+    """Versions of Python, kagscope, its numerical dependencies, and the libraries that the ``modules`` of a model come from."""
     from kagscope import __version__
 
-    found = {"kagscope": __version__, "python": platform.python_version()}
-    found |= {name: _version(name) or "unknown" for name in DEPENDENCIES}
-    makers = {type(part).__module__.partition(".")[0] for part in parts} - found.keys() - sys.stdlib_module_names
-    return found | {name: version for name in sorted(makers) if (version := _version(name))}
+    known = {"kagscope": __version__, "python": platform.python_version()}
+    known |= {name: _version(name) or "unknown" for name in DEPENDENCIES}
+    makers = {type(module).__module__.partition(".")[0] for module in modules} - known.keys() - sys.stdlib_module_names
+    return known | {name: version for name in sorted(makers) if (version := _version(name))}
 
 
 @cache
 def _version(name: str) -> str | None:
-    """That of an installed distribution; None where there is none of the name, such as for a user's own file."""
+    """Version of an installed distribution; None if there is none of that name, such as for a user's own file."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -42,7 +42,7 @@ def _version(name: str) -> str | None:
 
 
 def json_values(value: Any) -> Any:
-    """What JSON has for a value: mappings and lists of Python's own numbers, None for those that are not finite."""
+    """Convert a value for JSON: mappings and lists of Python numbers, None for numbers that are not finite."""
     if isinstance(value, dict):
         return {str(key): json_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -71,7 +71,7 @@ def hardware() -> str:
 
 
 def _vectors() -> str:
-    """The widest vectors that the processor says it has, on which kernels depend; "" where it does not say."""
+    """Widest vector instructions of the processor; "" if unknown."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Why a number is undefined: sentences that stand in tables, and a code for each, which stays the same in every version."""
+"""Reasons why a number is undefined: sentences for tables, and a code for each that is stable across versions."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from kagscope.base.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-TAGS = ("list", "rule", "word")  # of alternatives, in pydantic's places: no keys
+TAGS = ("list", "rule", "word")  # tags of alternatives in pydantic's locations, which are not keys
 EXPECTED = {
     "tuple_type": "expected a list, such as [1, 2]",
     "list_type": "expected a list of values, such as [1, 2], or a rule, such as { count = 3 }",
@@ -39,13 +39,13 @@ def validate(kind: type[Model], values: dict[str, Any]) -> Model:
 def first_error(kind: type[BaseModel], error: ValidationError) -> InputError:
     """The first thing wrong, in one line: the key it came from, what was given, what is expected."""
     first = error.errors()[0]
-    keys = [str(part) for part in first["loc"] if not isinstance(part, int) and part not in TAGS]
-    where = " ".join(".".join(keys).split()) or "settings"
+    keys = [str(key) for key in first["loc"] if not isinstance(key, int) and key not in TAGS]
+    location = " ".join(".".join(keys).split()) or "settings"
     message = EXPECTED.get(first["type"], first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = _unknown(kind, keys)
     given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
-    return InputError(f"{where}: {message}{given}")
+    return InputError(f"{location}: {message}{given}")
 
 
 def _unknown(kind: type[BaseModel], keys: list[str]) -> str:

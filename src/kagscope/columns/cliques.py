@@ -1,4 +1,4 @@
-"""Counting cliques of a graph of columns: the k-subsets whose pairs are all allowed."""
+"""Count cliques of a graph of columns: k-subsets whose pairs are all allowed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 KERNEL: dict[str, Any] = {"cache": True, "nogil": True}
-MOST_STEPS = 2 * 10**9  # words of neighbour sets looked at, a second or two
+MOST_STEPS = 2 * 10**9  # words of neighbour sets visited, in a second or two
 
 
 @njit(**KERNEL)
@@ -25,21 +25,21 @@ def bit_count(w):  # type: ignore[no-untyped-def]
 def _count(later, k, most):  # type: ignore[no-untyped-def]
     """Cliques of ``later`` (n, words), the neighbours of each column after it as bits; -1 beyond ``most`` steps."""
     n, words = later.shape
-    one = np.uint64(1)
-    left = np.zeros((k, words), np.uint64)  # candidates at each depth that are still to be taken
-    every = np.zeros((k, words), np.uint64)  # all candidates at each depth
+    bit = np.uint64(1)
+    remaining = np.zeros((k, words), np.uint64)  # candidates at each depth that are still to be taken
+    candidates = np.zeros((k, words), np.uint64)  # all candidates at each depth
     total, steps, depth = np.int64(0), np.int64(0), 0
     for c in range(n):
-        every[0, c >> 6] |= one << np.uint64(c & 63)
-    left[0] = every[0]
+        candidates[0, c >> 6] |= bit << np.uint64(c & 63)
+    remaining[0] = candidates[0]
     while depth >= 0:
         if depth == k - 1:
             for i in range(words):
-                total += bit_count(every[depth, i])
+                total += bit_count(candidates[depth, i])
             depth -= 1
             continue
         word = 0
-        while word < words and left[depth, word] == 0:
+        while word < words and remaining[depth, word] == 0:
             word += 1
         steps += words
         if steps > most or total < 0:
@@ -47,21 +47,21 @@ def _count(later, k, most):  # type: ignore[no-untyped-def]
         if word == words:
             depth -= 1
             continue
-        lowest = left[depth, word] & (~left[depth, word] + one)
-        left[depth, word] ^= lowest
-        c = 64 * word + bit_count(lowest - one)
+        lowest = remaining[depth, word] & (~remaining[depth, word] + bit)
+        remaining[depth, word] ^= lowest
+        c = 64 * word + bit_count(lowest - bit)
         for i in range(words):
-            every[depth + 1, i] = every[depth, i] & later[c, i]
-            left[depth + 1, i] = every[depth + 1, i]
+            candidates[depth + 1, i] = candidates[depth, i] & later[c, i]
+            remaining[depth + 1, i] = candidates[depth + 1, i]
         depth += 1
     return total
 
 
 def count_cliques(adjacency: NDArray[np.bool_], k: int, most: int = MOST_STEPS) -> int | None:
-    """Number of k-cliques of a graph; None where counting them would take more than ``most`` steps."""
+    """Number of k-cliques of a graph; None if counting them would take more than ``most`` steps."""
     n = len(adjacency)
     padded = np.zeros((n, -(-n // 64) * 64), dtype=np.bool_)
     padded[:, :n] = np.triu(adjacency, 1)
     later = np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
-    found = int(_count(later, k, most))
-    return None if found < 0 else found
+    count = int(_count(later, k, most))
+    return None if count < 0 else count

@@ -1,4 +1,4 @@
-"""Where the columns of a matrix lie: an image grid, any positions, or group labels (MATH.md section 1)."""
+"""Positions of the columns of a matrix: an image grid, arbitrary positions, or group labels (MATH.md section 1)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 
-MOST_COLUMNS = 2**15  # any two of which are compared
-SAME = 1e-9  # distances whose ratio is that near to 1 are the same
+MOST_COLUMNS = 2**15  # of which all pairs are compared
+SAME = 1e-9  # relative difference up to which distances count as equal
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the n columns of a matrix lie.
+    """Positions of the n columns of a matrix.
 
     Attributes:
         columns: n.
-        positions: (n, dimension) float64 coordinates, or None when only ``all`` and ``subsets`` make sense.
+        positions: (n, dimension) float64 coordinates, or None if only ``all`` and ``subsets`` make sense.
         groups: (n,) integer labels, or None.
-        channels: of an image; each is a stretch of n / channels columns.
+        channels: number of channels of an image, each a run of n / channels columns.
     """
 
     columns: int
@@ -38,75 +38,75 @@ class Layout:
         return (
             self.columns,
             self.channels,
-            *(None if part is None else (part.shape, part.tobytes()) for part in (self.positions, self.groups)),
+            *(None if array is None else (array.shape, array.tobytes()) for array in (self.positions, self.groups)),
         )
 
     @property
     def _rounding(self) -> float:
-        """What rounding of the coordinates themselves may do to a distance; of whole numbers, nothing."""
+        """Largest error of a distance due to rounding of coordinates; 0 for whole numbers."""
         if self.positions is None or (self.positions == np.rint(self.positions)).all():
             return 0.0
         return 8 * float(np.finfo(np.float64).eps) * float(np.abs(self.positions).max(initial=0.0))
 
     def within(self, distances: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
-        """Where a distance is at most the radius, those that differ by rounding alone included."""
+        """Whether distances are at most ``radius``, up to rounding."""
         return distances <= radius * (1 + SAME) + self._rounding
 
     def below(self, distances: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
-        """Where a distance is less than the radius, by more than rounding."""
+        """Whether distances are less than ``radius`` by more than rounding."""
         return distances < radius * (1 - SAME) - self._rounding
 
-    def pairs(self, asked_by: object, holds: Callable[[NDArray[np.float64]], NDArray[np.bool_]]) -> NDArray[np.bool_]:
-        """(n, n) where ``holds`` of the distance between two columns, asked of some columns at a time.
+    def pairs(self, selection: object, holds: Callable[[NDArray[np.float64]], NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """(n, n) whether ``holds`` for the distance of two columns, computed in blocks of rows.
 
         Raises :class:`InputError` when the columns have no positions, or are more than :data:`MOST_COLUMNS`.
         """
         if self.columns > MOST_COLUMNS:
             raise InputError(
-                f"selection {asked_by} compares every two of {self.columns} columns, and does so for at most {MOST_COLUMNS}; "
+                f"selection {selection} compares every two of {self.columns} columns, and does so for at most {MOST_COLUMNS}; "
                 "take a Window, all columns, or an image of fewer pixels"
             )
-        found = np.empty((self.columns, self.columns), dtype=bool)
+        allowed = np.empty((self.columns, self.columns), dtype=bool)
         step = max(1, 2**20 // self.columns)
         for start in range(0, self.columns, step):
-            some = slice(start, start + step)
-            found[some] = holds(self.distances(asked_by, some))
-        return found
+            rows = slice(start, start + step)
+            allowed[rows] = holds(self.distances(selection, rows))
+        return allowed
 
-    def distances(self, asked_by: object, some: slice = slice(None)) -> NDArray[np.float64]:
-        """(n, n) distances, or those of some columns from all. Raises :class:`InputError` when the columns have no positions."""
+    def distances(self, selection: object, rows: slice = slice(None)) -> NDArray[np.float64]:
+        """(n, n) distances, or those of ``rows``. Raises :class:`InputError` if the columns have no positions."""
         if self.groups is not None:
-            return (self.groups[some, None] != self.groups).astype(np.float64)
+            return (self.groups[rows, None] != self.groups).astype(np.float64)
         if self.positions is None:
             raise InputError(
-                f"selection {asked_by} needs to know where the {self.columns} columns lie; "
+                f"selection {selection} needs to know where the {self.columns} columns lie; "
                 "pass image_shape=(height, width), positions= or groups="
             )
-        return _lengths(coordinate[some, None] - coordinate for coordinate in self.positions.T)
+        return _hypot(coordinate[rows, None] - coordinate for coordinate in self.positions.T)
 
-    def distances_from(self, center: Sequence[float], asked_by: object) -> NDArray[np.float64]:
+    def distances_from(self, center: Sequence[float], selection: object) -> NDArray[np.float64]:
         """(n,) distances from ``center``."""
         if self.positions is None:
-            raise InputError(f"selection {asked_by} needs coordinates; pass image_shape=(height, width) or positions=")
+            raise InputError(f"selection {selection} needs coordinates; pass image_shape=(height, width) or positions=")
         if len(center) != self.positions.shape[1]:
             raise InputError(
-                f"selection {asked_by} has a center of {len(center)} coordinates, the positions have {self.positions.shape[1]}; "
+                f"selection {selection} has a center of {len(center)} coordinates, the positions have {self.positions.shape[1]}; "
                 "give the center in the coordinates of the positions, (row, column) for images"
             )
-        return _lengths(coordinate - one for coordinate, one in zip(self.positions.T, center, strict=True))
+        return _hypot(coordinate - c for coordinate, c in zip(self.positions.T, center, strict=True))
 
 
-def _lengths(differences: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Of vectors whose coordinates come one after another; neither end of the range is trouble."""
+def _hypot(differences: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Lengths of vectors given coordinate by coordinate, without overflow or underflow."""
     total: Any = 0.0
     with np.errstate(over="ignore", under="ignore"):
-        for one in differences:
-            total = np.hypot(total, one)
+        for difference in differences:
+            total = np.hypot(total, difference)
     return np.asarray(total)
 
 
-class Place(TypedDict, total=False):
-    """Where columns lie, as keywords of :func:`make_layout`: at most one of them."""
+class LayoutOptions(TypedDict, total=False):
+    """Keywords of :func:`make_layout`, of which at most one is given."""
 
     image_shape: Sequence[int] | None
     positions: Any
@@ -119,7 +119,7 @@ def make_layout(
     positions: Any = None,
     groups: Any = None,
 ) -> Layout:
-    """The layout of ``columns`` matrix columns from at most one of an image shape, positions or group labels.
+    """Make the layout of ``columns`` matrix columns from at most one of an image shape, positions or group labels.
 
     Args:
         columns: number n of columns.
@@ -131,7 +131,7 @@ def make_layout(
             ``Apart(1)`` across.
 
     Raises:
-        InputError: more than one was given, or one does not fit n columns.
+        InputError: More than one is given, or one does not fit n columns.
     """
     given = [
         name for name, value in (("image_shape", image_shape), ("positions", positions), ("groups", groups)) if value is not None
@@ -139,27 +139,27 @@ def make_layout(
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} were given together; give one of them")
     if image_shape is not None:
-        grid = _grid(columns, image_shape)
+        grid = _grid_positions(columns, image_shape)
         return Layout(columns, positions=grid, channels=math.prod(image_shape[:-2]))
     if positions is not None:
-        return Layout(columns, positions=_coordinates(columns, positions))
+        return Layout(columns, positions=_as_coordinates(columns, positions))
     if groups is not None:
-        return Layout(columns, groups=_labels(columns, groups))
+        return Layout(columns, groups=_as_labels(columns, groups))
     return Layout(columns)
 
 
-def channels_abreast(rows: NDArray[Any], image_shape: Sequence[int]) -> NDArray[Any]:
-    """Rows (m, C * H * W) as pictures (m, H, C * W): the channels of an image (C, H, W) beside each other, of (H, W) as it is."""
+def join_channels(rows: NDArray[Any], image_shape: Sequence[int]) -> NDArray[Any]:
+    """Rows (m, C * H * W) as pictures (m, H, C * W): channels of an image (C, H, W) side by side; (H, W) unchanged."""
     *channels, height, width = image_shape
     pictures = rows.reshape(len(rows), *channels, height, width)
     return pictures.swapaxes(1, 2).reshape(len(rows), height, -1) if channels else pictures
 
 
 def host_array(value: Any) -> NDArray[Any]:
-    """A torch tensor, wherever it lies, as a NumPy array in host memory; anything else as NumPy reads it.
+    """Convert a torch tensor on any device to a NumPy array in host memory; anything else by ``np.asarray``.
 
     Raises:
-        TypeError, ValueError, RuntimeError: what the two libraries raise when there is no such array.
+        TypeError, ValueError, RuntimeError: The conversion fails.
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu()
@@ -177,8 +177,8 @@ def real_array(value: Any) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def _labels(columns: int, groups: Any) -> NDArray[np.int64]:
-    """Labels of any kind that can be sorted, as 0, 1, …"""
+def _as_labels(columns: int, groups: Any) -> NDArray[np.int64]:
+    """Convert sortable labels of any kind to 0, 1, …"""
     expected = f"expected one label for each of the {columns} columns"
     try:
         labels = host_array(groups)
@@ -192,7 +192,7 @@ def _labels(columns: int, groups: Any) -> NDArray[np.int64]:
         raise InputError(f"groups mixes labels that cannot be compared ({error}); use numbers or texts throughout") from error
 
 
-def _grid(columns: int, image_shape: Sequence[int]) -> NDArray[np.float64]:
+def _grid_positions(columns: int, image_shape: Sequence[int]) -> NDArray[np.float64]:
     shape = tuple(image_shape) if isinstance(image_shape, Iterable) else (image_shape,)
     if len(shape) not in (2, 3) or not all(is_whole(size) and size > 0 for size in shape):
         raise InputError(
@@ -209,7 +209,7 @@ def _grid(columns: int, image_shape: Sequence[int]) -> NDArray[np.float64]:
     return np.tile(pixels, (columns // (height * width), 1))
 
 
-def _coordinates(columns: int, positions: Any) -> NDArray[np.float64]:
+def _as_coordinates(columns: int, positions: Any) -> NDArray[np.float64]:
     try:
         array = real_array(positions)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -228,5 +228,5 @@ def _coordinates(columns: int, positions: Any) -> NDArray[np.float64]:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether ``value`` is an integer, of Python or NumPy, and no truth value."""
+    """Whether ``value`` is an integer of Python or NumPy, and not a bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

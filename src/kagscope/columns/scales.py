@@ -1,4 +1,4 @@
-"""Spatial scales of an image: the balls, minimum distances and windows that are measured where nothing else is asked for."""
+"""Default spatial scales of an image: balls, minimum distances and windows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kagscope.columns.selections import All, Apart, Ball, Selection
 
 
 def scales(image_shape: tuple[int, ...]) -> tuple[float, ...]:
-    """A quarter, half, three quarters and the whole of the image's longer side: 7, 14, 21, 28 for MNIST."""
+    """A quarter, half, three quarters and all of the image's longer side: 7, 14, 21, 28 for MNIST."""
     side = max(image_shape[-2:])
     return tuple(side * quarters / 4 for quarters in (1, 2, 3, 4))
 

@@ -22,7 +22,7 @@ BoolArray = NDArray[np.bool_]
 
 
 def _to_lists(value: Any) -> Any:
-    """Arrays and tensors as nested lists of Python numbers; anything else as it is."""
+    """Convert arrays and tensors to nested lists of Python numbers; return anything else unchanged."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -53,7 +53,7 @@ class Selection:
         return False
 
     def columns(self, layout: Layout) -> BoolArray:
-        """(n,) which columns may take part at all: what k = 1 sees."""
+        """(n,) which columns may take part at all, the selection for k = 1."""
         return np.ones(layout.columns, dtype=bool)
 
     def pairs(self, layout: Layout) -> BoolArray:
@@ -230,10 +230,10 @@ class Subsets(Selection):
 
 
 def column_subset_count(selection: Selection, layout: Layout, k: int) -> int | None:
-    """Number |S| of allowed column subsets, exactly, without listing them where a formula knows.
+    """Exact number |S| of allowed column subsets, by a formula where there is one.
 
-    Cliques by a binomial; pairs and triples by counting edges and triangles of the graph of allowed pairs; larger k clique by
-    clique, None where those are too many.
+    Cliques by a binomial; pairs and triples by counting edges and triangles of the graph of allowed pairs; larger k by
+    enumerating cliques, None if there are too many.
     """
     if isinstance(selection, Subsets):
         return len(selection.array(layout, k))
@@ -252,7 +252,7 @@ def column_subset_count(selection: Selection, layout: Layout, k: int) -> int | N
 
 
 def check_layout(selections: Iterable[Selection], layout: Layout) -> None:
-    """Raise :class:`InputError` for a selection that needs to know more of the columns; at once, without listing pairs."""
+    """Raise :class:`InputError` if a selection needs a layout that is not given, without listing pairs."""
     for selection in selections:
         if isinstance(selection, Window):
             selection.columns(layout)
@@ -263,7 +263,7 @@ def check_layout(selections: Iterable[Selection], layout: Layout) -> None:
 
 
 def as_selections(selection: Any) -> tuple[list[Selection], bool]:
-    """The list of selections and whether a list was given. Raises :class:`InputError` for anything else."""
+    """Convert to a list of selections, and tell whether a list was given. Raises :class:`InputError` for anything else."""
     if isinstance(selection, Selection):
         return [selection], False
     if isinstance(selection, str):
@@ -288,7 +288,7 @@ def parse_selection(text: str) -> Selection:
     """
     name, _, rest = text.strip().lower().partition("(")
     try:
-        numbers = [float(part) for part in rest.rstrip(")").split(",")] if rest else []
+        numbers = [float(number) for number in rest.rstrip(")").split(",")] if rest else []
     except ValueError:
         numbers = [float("nan")]
     if name in ("all", "same_channel") and not rest:

@@ -10,7 +10,7 @@ from glob import glob
 from pathlib import Path
 
 from kagscope.base.errors import InputError, OutputError
-from kagscope.base.files import check_replaceable, is_ours
+from kagscope.base.files import check_replaceable, holds_mark
 from kagscope.measuring.report_files import MARK
 
 
@@ -41,7 +41,7 @@ class Targets:
             check_replaceable(path)
             _check_folder(path.parent, f"cannot write {path}")
         if self.out is not None:
-            is_ours(self.out, MARK, otherwise="was not written by this command", instead="give a new --out")
+            holds_mark(self.out, MARK, otherwise="was not written by this command", instead="give a new --out")
             there = next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
             _check_folder(there, f"cannot write in {self.out}")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kagscope.base.errors import DataError
-from kagscope.base.named import call, named
+from kagscope.base.named import call_factory, resolve_name
 from kagscope.data.dataset import Dataset, images_from, labels_from
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -29,8 +29,8 @@ def load_named(source: str) -> Dataset:
         InputError: no such module, file or function, or code that raises.
         DataError: what it returned is no data set.
     """
-    with named(source, "data set") as function:
-        made = call(function, {}, source) if callable(function) else function
+    with resolve_name(source, "data set") as function:
+        made = call_factory(function, {}, source) if callable(function) else function
     if isinstance(made, Dataset):
         return made
     if isinstance(made, Mapping) and set(PARTS) <= made.keys():

@@ -19,7 +19,7 @@ from kagscope.figures.looks import line_looks
 from kagscope.figures.panels import Panel, draw_grid, wrap
 from kagscope.figures.study import first_layer
 from kagscope.figures.style import DOUBLE_COLUMN, MANY, figure_legend, legend_above, new_axes, reference_line, style
-from kagscope.tables.means import layers_of, require, select
+from kagscope.tables.means import layers_of, require_columns, select
 
 KNOWN = ("layer", "k", "selection", "score", "nets")
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("kl_uniform", 2), ("effective_rank", 0))
@@ -64,7 +64,7 @@ def plot_by_axis(
         InputError: ``x`` or a column of ``where`` is none, or is not numeric; or more lines than can be told apart.
     """
     where = dict(where or {})
-    require(summary, [x, *where, *KNOWN[:4]], "summary")
+    require_columns(summary, [x, *where, *KNOWN[:4]], "summary")
     if not pd.api.types.is_numeric_dtype(summary[x]):
         raise InputError(f"the axis {x} is not numeric; plot_phase draws axes of names")
     table, measure = choose(select(summary.astype({"layer": str}), **where), score, k, layer, selection, measure)

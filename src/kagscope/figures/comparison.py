@@ -11,7 +11,7 @@ from kagscope.figures.forest import draw_rows, ratio_axis, row_axes
 from kagscope.figures.labels import axis_label, layer_label, score_label
 from kagscope.figures.looks import line_colours
 from kagscope.figures.style import reference_line, style
-from kagscope.tables.means import corrected_p, layers_of, require
+from kagscope.tables.means import corrected_p, layers_of, require_columns
 from kagscope.tables.schema import ALPHA
 
 DERIVED = ("pr_normalized", "effective_minors")  # say the same as PR
@@ -52,7 +52,7 @@ def plot_comparison(
         NothingToPlot: no score of that axis is compared as a ratio.
         InputError: the table lacks columns.
     """
-    require(comparisons, NEEDED, "comparisons")
+    require_columns(comparisons, NEEDED, "comparisons")
     chosen = comparisons[(comparisons["axis"] == axis) & (comparisons["selection"] == selection)]
     category = category if category is not None or chosen.empty else str(chosen["category"].iloc[-1])
     chosen = chosen[(chosen["category"].astype(str) == category) & (chosen["measure"] == "ratio")]

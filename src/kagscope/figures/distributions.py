@@ -32,7 +32,7 @@ from kagscope.figures.style import (
     show_range,
     style,
 )
-from kagscope.tables.means import curve_means, final, layers_of, select, trainings_of, widths_of
+from kagscope.tables.means import curve_means, last_step, layers_of, select, trainings_of, widths_of
 
 TRAINING_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
 INITIAL = "#4d4d4d"
@@ -225,7 +225,7 @@ def _zero_rows_start(results: pd.DataFrame | None, line: Line, layer: str, k: in
     if results is None or not width:
         return None
     wanted = {"layer": layer, "k": k, "width": width, "selection": selection, "training": line.training, "score": "zero_rows"}
-    fraction = select(final(study_means(results)), **wanted)["value"].mean()
+    fraction = select(last_step(study_means(results)), **wanted)["value"].mean()
     return float(1 - fraction) if fraction > 0 else None
 
 

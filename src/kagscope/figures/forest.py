@@ -14,7 +14,7 @@ from kagscope.figures.core import name_ticks, tidy
 from kagscope.figures.labels import outcome_label, short_label
 from kagscope.figures.looks import line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, interval_lengths, legend_above, new_axes, reference_line, style
-from kagscope.tables.means import layers_of, require, select
+from kagscope.tables.means import layers_of, require_columns, select
 from kagscope.tables.schema import ALPHA
 
 CORRELATION = "correlation over seeds within settings"
@@ -45,7 +45,7 @@ def plot_correlations(
         NothingToPlot: there is no such outcome, or too few seeds.
         InputError: the table lacks columns.
     """
-    require(relations, ("layer", "k", "score", "outcome", "rho", "rho_low", "rho_high", "p_joint"), "relations")
+    require_columns(relations, ("layer", "k", "score", "outcome", "rho", "rho_low", "rho_high", "p_joint"), "relations")
     table = select(relations.astype({"layer": str}), outcome=outcome, layer=layer)
     if table.empty:
         there = ", ".join(map(str, pd.unique(relations["outcome"]))) or "none"

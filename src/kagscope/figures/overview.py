@@ -19,7 +19,7 @@ from kagscope.figures.looks import Settings, legend_line
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING, first_layer, study_means
 from kagscope.figures.style import DOUBLE_COLUMN, GREY, SINGLE_COLUMN, legend_above, reference_line, style
-from kagscope.tables.means import final, layers_of, select
+from kagscope.tables.means import last_step, layers_of, select
 from kagscope.tables.schema import BOOKKEEPING
 
 FILLS: tuple[dict[str, Any], ...] = ({}, {"markerfacecolor": "white"}, {"fillstyle": "left", "markerfacecoloralt": "white"})
@@ -52,7 +52,7 @@ def plot_scores_overview(
     Raises:
         NothingToPlot: no score has a ratio.
     """
-    means = final(study_means(results))
+    means = last_step(study_means(results))
     layer = layer if layer is not None else first_layer(means)
     table = select(_ratios(means, k, selection), layer=layer)
     scores = scores if scores is not None else scores_shown(table)
@@ -91,7 +91,7 @@ def scores_shown(table: pd.DataFrame) -> list[str]:
 
 def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
     """:func:`plot_scores_overview` for every layer, the same scores in each."""
-    means = final(study_means(results))
+    means = last_step(study_means(results))
     orders = sorted(int(order) for order in means["k"].unique() if order > 0)
     k = 2 if 2 in orders or not orders else orders[0]
     table = _ratios(means, k, "all")

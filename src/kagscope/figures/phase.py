@@ -20,7 +20,7 @@ from kagscope.figures.looks import value_label
 from kagscope.figures.panels import Panel, draw_grid, wrap
 from kagscope.figures.study import first_layer
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style
-from kagscope.tables.means import require
+from kagscope.tables.means import require_columns
 
 LETTER = 0.62  # width of a digit, of the size of the type
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("column_divergence", 1), ("kl_uniform", 2))
@@ -54,7 +54,7 @@ def plot_phase(
         NothingToPlot: the score was not measured.
         InputError: ``x`` or ``y`` is no column.
     """
-    require(summary, [x, y, "layer", "k", "selection", "score"], "summary")
+    require_columns(summary, [x, y, "layer", "k", "selection", "score"], "summary")
     table, measure = choose(summary, score, k, layer, selection, measure)
     columns, rows = _sort(summary[x]), _sort(summary[y])
     means = table.groupby([y, x], observed=True)[measure].mean()

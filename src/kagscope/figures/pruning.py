@@ -15,7 +15,7 @@ from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import name_ticks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.style import BLUE, SINGLE_COLUMN, new_axes, style
-from kagscope.tables.means import require
+from kagscope.tables.means import require_columns
 
 LABELS = {
     "units": "units removed",
@@ -40,7 +40,7 @@ def plot_pruning(curve: pd.DataFrame, *, measure: str = "units", ax: Axes | None
         NothingToPlot: the measure is undefined, as accuracy is without labels.
         InputError: the table lacks columns.
     """
-    require(curve, ("tolerance", measure), "curve")
+    require_columns(curve, ("tolerance", measure), "curve")
     table = curve[curve[measure].notna()].sort_values("tolerance")
     if table.empty:
         raise NothingToPlot(f"{measure} is undefined at every tolerance" + ("; give labels" if measure == "accuracy" else ""))

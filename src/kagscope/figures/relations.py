@@ -16,7 +16,7 @@ from kagscope.figures.labels import axis_label, outcome_label, short_label
 from kagscope.figures.looks import line_looks, value_label
 from kagscope.figures.study import net_means
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, legend_columns, new_axes, new_figure, room_of, style
-from kagscope.tables.means import final, layers_of, require, select
+from kagscope.tables.means import last_step, layers_of, require_columns, select
 
 OUTCOMES = ("accuracy", "generalization_gap", "calibration_error")
 PANELS = 3
@@ -56,8 +56,8 @@ def plot_relation(
         NothingToPlot: the score was not measured.
         InputError: a table lacks columns.
     """
-    require(runs, ("run", outcome, by), "runs")
-    chosen = select(final(net_means(results)), score=score, k=k, selection="all")
+    require_columns(runs, ("run", outcome, by), "runs")
+    chosen = select(last_step(net_means(results)), score=score, k=k, selection="all")
     layers = [name for name in layers_of(chosen) if name] or layers_of(chosen)
     layer = layer if layer is not None else (layers or [""])[0]
     chosen = select(chosen, layer=layer).astype({"run": str})

@@ -20,7 +20,7 @@ from kagscope.figures.looks import Settings, legend_line, line_looks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, legend_columns, new_axes, style
-from kagscope.tables.means import require
+from kagscope.tables.means import require_columns
 
 
 def plot_robustness(
@@ -49,7 +49,7 @@ def plot_robustness(
         NothingToPlot: there are no such attacks.
         InputError: the table lacks columns.
     """
-    require(runs, (*by, "accuracy"), "runs")
+    require_columns(runs, (*by, "accuracy"), "runs")
     attacks = attacks_of(runs, method, norm)
     if not attacks:
         raise NothingToPlot(f"no {method} attacks in the norm {norm} in the runs table")

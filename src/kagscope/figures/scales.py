@@ -25,7 +25,7 @@ from kagscope.figures.style import (
     style,
     width_for,
 )
-from kagscope.tables.means import final, layers_of, layers_with, select, with_scale
+from kagscope.tables.means import last_step, layers_of, layers_with, select, select_scale
 
 BEYOND = 1.25  # of the largest radius: where "all" stands whose own is not known
 
@@ -96,9 +96,9 @@ def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: in
     Raises:
         NothingToPlot: the table does not say.
     """
-    means = final(study_means(results))
+    means = last_step(study_means(results))
     counts = select(means, layer=layer or first_layer(means), k=k, score="column_subsets")
-    counts = with_scale(counts, "apart").groupby("selection", observed=True)[["value", "scale"]].mean().fillna({"scale": 0.0})
+    counts = select_scale(counts, "apart").groupby("selection", observed=True)[["value", "scale"]].mean().fillna({"scale": 0.0})
     counts = counts[counts["value"] > 0].sort_values("scale")
     if counts.empty:
         raise NothingToPlot("the numbers of valid column subsets (score column_subsets) were not recorded")
@@ -131,7 +131,7 @@ def plot_k_comparison(
     Raises:
         NothingToPlot: the score was not measured for any k.
     """
-    means = final(study_means(results))
+    means = last_step(study_means(results))
     table = select(means, layer=layer or first_layer(means), selection=selection, score=score)
     table = table[table["k"] > 0]
     if not table["ratio"].notna().any():
@@ -201,7 +201,7 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
     Raises:
         NothingToPlot: there are no such selections.
     """
-    table = with_scale(select(summary, score=score, k=k), axis)
+    table = select_scale(select(summary, score=score, k=k), axis)
     measure = "ratio" if table["ratio"].notna().any() else "value"
     largest = float(table["scale"].max())
     table["scale"] = table["scale"].fillna(BEYOND * largest if axis == "ball" else 0.0)
@@ -222,8 +222,8 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
 
 
 def _by_scale(means: pd.DataFrame, kind: str, layer: str | None, k: int, score: str) -> pd.DataFrame:
-    means = final(means)
-    table = with_scale(select(means, layer=layer or first_layer(means), k=k, score=score), kind)
+    means = last_step(means)
+    table = select_scale(select(means, layer=layer or first_layer(means), k=k, score=score), kind)
     table = table[table["ratio"].notna()]
     if table["scale"].notna().sum() == 0:
         raise NothingToPlot(f"no ratio of {score} with k = {k} for {kind}(…) selections")

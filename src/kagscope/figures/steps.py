@@ -18,7 +18,7 @@ from kagscope.figures.looks import Settings, layer_looks, legend_line, line_look
 from kagscope.figures.panels import Panel, draw_grid, study_panels, wrap
 from kagscope.figures.study import SETTING, first_layer, net_means, study_means
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, new_axes, style, width_for
-from kagscope.tables.means import layers_with, require, select
+from kagscope.tables.means import layers_with, require_columns, select
 
 MOST_LINES, MOST_COLUMNS = 8, 3
 FEWEST_STEPS = 4  # of fewer a curve says no more than the map at the end
@@ -187,7 +187,7 @@ def plot_by_step(
         NothingToPlot: the score was measured at fewer than two steps.
         InputError: the table lacks columns.
     """
-    require(summary, ("step", "layer", "k", "selection", "score", "ratio", "value"), "summary")
+    require_columns(summary, ("step", "layer", "k", "selection", "score", "ratio", "value"), "summary")
     table = select(summary, score=score, k=k, selection=selection)
     measure = "value" if table["ratio"].isna().all() else measure
     means = tidy(table, "step", measure, "layer")

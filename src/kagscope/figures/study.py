@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kagscope.tables.means import RUN_KEYS, WHAT_KEYS, layers_of, require, summarise
+from kagscope.tables.means import RUN_KEYS, WHAT_KEYS, layers_of, require_columns, summarise
 from kagscope.tables.schema import BOOKKEEPING
 
 SETTING = ("width", "training")
@@ -28,7 +28,9 @@ def net_means(results: pd.DataFrame) -> pd.DataFrame:
     """
     if "points" in results.columns:
         return results
-    require(results, [*RUN_KEYS, "accuracy", *WHAT_KEYS, "point", "value", "baseline", "ratio", "stderr", "exact"], "results")
+    require_columns(
+        results, [*RUN_KEYS, "accuracy", *WHAT_KEYS, "point", "value", "baseline", "ratio", "stderr", "exact"], "results"
+    )
     means = summarise(results)
     about = results[results["score"].isin(BOOKKEEPING)]
     accuracy = results.drop_duplicates(["run", "step"]).assign(layer="", k=0, selection="all", score="accuracy", exact=True)

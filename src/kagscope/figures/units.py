@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from kagscope.base.errors import InputError, NothingToPlot
-from kagscope.columns.layout import channels_abreast
+from kagscope.columns.layout import join_channels
 from kagscope.figures.colours import diverging
 from kagscope.figures.style import BLUE, GREY, SINGLE_COLUMN, VERMILLION, legend_above, log_ticks, new_axes, reference_line, style
 
@@ -48,7 +48,7 @@ def plot_unit_weights(
     matrix, names = _matrix(weights)
     if matrix.shape[1] != math.prod(image_shape):
         raise InputError(f"{matrix.shape[1]} weights for each unit, but images of {' x '.join(map(str, image_shape))} pixels")
-    pictures = channels_abreast(matrix, image_shape)
+    pictures = join_channels(matrix, image_shape)
     high, across = pictures.shape[1:]
     norms = np.linalg.norm(matrix, axis=1)
     order = list(np.argsort(-norms, kind="stable")[:MOST]) if units is None else list(units)

@@ -21,7 +21,7 @@ from kagscope.figures.labels import layer_label, short_label
 from kagscope.figures.panels import Panel, columns_for, draw_grid, wrap, wrap_name
 from kagscope.figures.study import study_means
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style
-from kagscope.tables.means import final, layers_of, select, trainings_of, widths_of, windows
+from kagscope.tables.means import last_step, layers_of, select, select_windows, trainings_of, widths_of
 
 
 def window_grid(table: pd.DataFrame, measure: str = "ratio") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -96,7 +96,7 @@ def figure_window_map(
     the networks compared.
     """
     means = study_means(results)
-    table = windows(final(select(means, score="pr")))
+    table = select_windows(last_step(select(means, score="pr")))
     table = table[table["ratio"].notna()]
     if table.empty:
         raise NothingToPlot("no window(…) selections were measured")
@@ -161,7 +161,7 @@ def ratio_ticks(low: float, high: float) -> list[float]:
 def _window_table(
     results: pd.DataFrame, layer: str | None, k: int, score: str, width: int | None, training: str | None, radius: float | None
 ) -> pd.DataFrame:
-    table = windows(select(final(study_means(results)), k=k, score=score))
+    table = select_windows(select(last_step(study_means(results)), k=k, score=score))
     table = table[table["ratio"].notna()]
     if table.empty:
         raise NothingToPlot(f"no ratio of {score} with k = {k} for window(…) selections")

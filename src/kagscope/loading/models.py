@@ -11,7 +11,7 @@ from torch import nn
 
 from kagscope.base.errors import InputError
 from kagscope.base.messages import listing
-from kagscope.base.named import call, named
+from kagscope.base.named import call_factory, resolve_name
 
 
 def load_model(spec: str, arguments: Mapping[str, Any] | None = None, *, seed: int | None = None) -> nn.Module:
@@ -31,7 +31,7 @@ def load_model(spec: str, arguments: Mapping[str, Any] | None = None, *, seed: i
         InputError: no colon, no such module, file or name (with close ones), code that raises (what and where), arguments that
             do not fit, or a result that is no model.
     """
-    with _seeded(seed), named(spec, "model", _is_model) as found:
+    with _seeded(seed), resolve_name(spec, "model", _is_model) as found:
         return _build(found, dict(arguments or {}), spec)
 
 
@@ -56,7 +56,7 @@ def _build(found: Any, arguments: dict[str, Any], spec: str) -> nn.Module:
         return found
     if not callable(found):
         raise InputError(f"{spec} is a {type(found).__name__}; expected a function or class that makes an nn.Module, or one")
-    model = call(found, arguments, spec)
+    model = call_factory(found, arguments, spec)
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned a {type(model).__name__}; expected an nn.Module")
     return model

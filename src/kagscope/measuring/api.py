@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listing
-from kagscope.base.progress import Say, Tell, partial_progress, telling
+from kagscope.base.progress import Say, Tell, partial_progress, report_progress
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import own_state, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
@@ -76,7 +76,7 @@ def measure(
     since, model = time.perf_counter(), unwrap(model)
     fed = as_inputs(inputs, chosen.points, model)
     notes: list[str] = []
-    with preserve_global_state(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
+    with preserve_global_state(own_state(model).values()), torch.inference_mode(False), report_progress(progress) as tell:
         state, before = observe_all(model, fed, chosen, baseline, baseline_seeds, labels, notes, tell)
         provenance = {
             "model": type(model).__name__,
@@ -132,7 +132,7 @@ def measure_series(
     reports: dict[int, Report] = {}
     left_out: dict[str, str] = {}
     from_first = isinstance(baseline, str) and baseline == FIRST
-    with preserve_global_state(own_state(model).values()), torch.inference_mode(False), telling(progress) as tell:
+    with preserve_global_state(own_state(model).values()), torch.inference_mode(False), report_progress(progress) as tell:
         others = [] if from_first else list(baselines(model, baseline, baseline_seeds, notes))
         total = len(entries) + len(others)
         before = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.base.messages import Finding, by_order, listing, median_error, strongest_first
+from kagscope.base.messages import Finding, describe_error, group_by_order, listing, strongest_first
 from kagscope.base.reasons import code_of
 from kagscope.measuring.caveats import caveats, equals_baseline
 from kagscope.measuring.overview import interval
@@ -187,11 +187,11 @@ def _sampling_findings(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("Every number is exact, up to rounding.", code="all_exact")
         return
     error = float((sampled["stderr"] / sampled["value"].abs()).replace([np.inf], np.nan).median())
-    names = by_order(zip(sampled["score"].astype(str), sampled["k"], strict=True))
+    names = group_by_order(zip(sampled["score"].astype(str), sampled["k"], strict=True))
     yield Finding(
-        f"These are sampled, with {median_error(error)}: {names}; all others are exact, up to rounding.",
+        f"These are sampled, with {describe_error(error)}: {names}; all others are exact, up to rounding.",
         code="sampled",
         count=len(sampled),
         of=len(table),
-        median_error=error,
+        describe_error=error,
     )

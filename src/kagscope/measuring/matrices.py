@@ -11,7 +11,7 @@ import numpy as np
 from kagscope import registry
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names, listing
-from kagscope.base.progress import Say, telling
+from kagscope.base.progress import Say, report_progress
 from kagscope.base.provenance import hardware, versions
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import check_layout
@@ -71,7 +71,7 @@ def measure_matrices(
     checked = {str(name): _check(matrix, str(name), chosen) for name, matrix in matrices.items()}
     since = time.perf_counter()
     state, haar = State(chosen), State(chosen)
-    with telling(progress) as tell:
+    with report_progress(progress) as tell:
         whole = chosen.with_(max_rows=None)  # no rows are drawn here
         seconds = [layer_seconds(matrix.shape[0], matrix.shape[1], 1, whole) / threads() for matrix in checked.values()]
         if sum(seconds) > WORTH_SAYING:

@@ -13,7 +13,7 @@ from pandas.api.types import is_numeric_dtype
 from pydantic import TypeAdapter, ValidationError
 
 from kagscope.base.errors import DataError
-from kagscope.base.files import atomic_path, atomic_write, is_ours, make_folder
+from kagscope.base.files import atomic_path, atomic_write, holds_mark, make_folder
 from kagscope.measuring.state import LayerRecord
 from kagscope.tables.schema import CURVE_COLUMNS, SCORE_COLUMNS
 
@@ -28,7 +28,8 @@ def write_folder(folder: str | os.PathLike[str], tables: Mapping[str, pd.DataFra
         OutputError: the folder cannot be made or written, or holds something else.
     """
     target = Path(folder)
-    is_ours(target, MARK, otherwise="holds something else", instead="choose a new or empty folder, or that of an earlier report")
+    instead = "choose a new or empty folder, or that of an earlier report"
+    holds_mark(target, MARK, otherwise="holds something else", instead=instead)
     make_folder(target)
     for name, table in tables.items():
         file = target / f"{name}.parquet"

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, Unpack, overload
 import numpy as np
 
 from kagscope.base.errors import InputError
-from kagscope.columns.layout import Place, make_layout
+from kagscope.columns.layout import LayoutOptions, make_layout
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.minors._input import (
     MatrixLike,
@@ -34,7 +34,7 @@ POWERS = {"s1": 1, "s2": 2, "s4": 4}  # of the minors
 Method: TypeAlias = Literal["auto", "exact", "sampled"]
 
 
-class _Options(Place, total=False):
+class _Options(LayoutOptions, total=False):
     method: Method
     moments: str | Iterable[str]
     rel_error: float

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.columns.layout import Place, make_layout
+from kagscope.columns.layout import LayoutOptions, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, as_selections
 from kagscope.minors._input import MatrixLike, as_numpy, as_tensor, check_k, check_moments, device_of, require_finite
 from kagscope.minors.det3 import LOST
@@ -200,7 +200,7 @@ def factored_minor_moments(
     selection: Selection | str | None = None,
     *,
     moments: str | Iterable[str] = "all",
-    **place: Unpack[Place],
+    **place: Unpack[LayoutOptions],
 ) -> Moments: ...
 
 
@@ -212,7 +212,7 @@ def factored_minor_moments(
     selection: Sequence[Selection | str] = ...,
     *,
     moments: str | Iterable[str] = "all",
-    **place: Unpack[Place],
+    **place: Unpack[LayoutOptions],
 ) -> list[Moments]: ...
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.columns.layout import Layout, Place, make_layout
+from kagscope.columns.layout import Layout, LayoutOptions, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, Window, as_selections
 from kagscope.minors._input import (
     MatrixLike,
@@ -38,12 +38,12 @@ BoolArray = NDArray[np.bool_]
 MOST_LISTED = 2**28  # bytes of column pairs that are listed for one sweep over several selections
 
 
-class _HaarOptions(Place, total=False):
+class _HaarOptions(LayoutOptions, total=False):
     rel_error: float
     seed: int
 
 
-class _RatioOptions(Place, total=False):
+class _RatioOptions(LayoutOptions, total=False):
     rotations: int
     seed: int
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from kagscope.report.numbers import clean
-from kagscope.tables.means import final
+from kagscope.tables.means import last_step
 from kagscope.tables.schema import BOOKKEEPING
 
 MOST_NUMBERS = 400_000  # of all runs that a page holds; of more, the main scores alone
@@ -33,7 +33,7 @@ def pack_axes(nets: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], outco
     if not packed:
         return None
     order = [str(run) for run in runs["run"]]
-    last = final(nets)
+    last = last_step(nets)
     chosen = last[last["selection"].isin(["all", ""]) & ~last["score"].isin([*BOOKKEEPING, "accuracy"])]
     if chosen.groupby(["layer", "k", "score"], observed=True).ngroups * len(order) * 2 > MOST_NUMBERS:
         chosen = chosen[chosen["score"].isin(MAIN)]

@@ -26,7 +26,7 @@ from kagscope.figures.write import FAMILIES, draw_figures
 from kagscope.report.claims import claims_shown
 from kagscope.report.numbers import compact_json, number
 from kagscope.report.payload import build_payload, undefined_counts
-from kagscope.tables.means import curve_means, final, layers_of, trainings_of, widths_of
+from kagscope.tables.means import curve_means, last_step, layers_of, trainings_of, widths_of
 
 PAPERS = (
     "Vanherreweghe, Freedman & Adams 2025, arXiv:2511.21626 (MNIST, spatial scales)",
@@ -229,7 +229,7 @@ def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> di
     runs = int(nets["run"].nunique())
     shape = provenance.get("image_shape")
     true = nets[nets["labels"] == "true"] if "labels" in nets and (nets["labels"] == "true").any() else nets
-    accuracy = float(final(true).drop_duplicates("run")["accuracy"].mean())
+    accuracy = float(last_step(true).drop_duplicates("run")["accuracy"].mean())
     return {
         "runs": runs,
         "data": data,

@@ -22,11 +22,11 @@ from kagscope.tables.means import (
     MEASURES,
     RUN_KEYS,
     WHAT_KEYS,
-    final,
     group_rows,
+    last_step,
     layers_of,
-    parse_selection,
     select,
+    selection_parameters,
     summarise,
     trainings_of,
     widths_of,
@@ -106,11 +106,11 @@ def _series(plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]
     table = table.sort_values("step", kind="stable").reset_index(drop=True)
     numbers, steps = table[SERIES_COLUMNS].to_numpy(dtype=np.float64), table["step"].to_numpy()
     exact = table["exact"].to_numpy(dtype=bool)
-    last = final(plain)[["width", "training", "step"]].astype({"training": str}).groupby(["width", "training"])["step"].max()
+    last = last_step(plain)[["width", "training", "step"]].astype({"training": str}).groupby(["width", "training"])["step"].max()
     series = []
     for key, rows in group_rows(table, keys):
         layer, k, selection, score, width, training = key
-        kind, scale = parse_selection(str(selection))
+        kind, scale = selection_parameters(str(selection))
         entry: dict[str, Any] = {
             "layer": str(layer),
             "k": int(k),
@@ -147,7 +147,7 @@ def pr_layers(nets: pd.DataFrame) -> list[str]:
 
 
 def _runs(nets: pd.DataFrame, configs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    last = final(nets)
+    last = last_step(nets)
     rows = last.drop_duplicates("run").sort_values(["width", "training", "seed"])
     ratios = {}
     layers = pr_layers(nets)

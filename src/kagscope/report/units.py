@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.columns.layout import channels_abreast
+from kagscope.columns.layout import join_channels
 from kagscope.report.numbers import clean, groups
 
 NUMBERS = ("row_norm", "zero_share", "alignment")
@@ -58,7 +58,7 @@ def _layer(layer: str, units: pd.DataFrame, image_shape: Sequence[int] | None) -
     peak = np.abs(rows).max(axis=1)
     steps = np.round(STEPS * rows / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.int8)
     if image_shape is not None and math.prod(int(side) for side in image_shape) == rows.shape[1]:
-        steps = channels_abreast(steps, [int(side) for side in image_shape])
+        steps = join_channels(steps, [int(side) for side in image_shape])
         shape, channels = list(steps.shape[1:]), steps.shape[2] // int(image_shape[-1])
     else:
         wide = rows.shape[1] if rows.shape[1] <= STRIP else math.ceil(math.sqrt(rows.shape[1]))

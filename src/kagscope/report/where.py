@@ -10,7 +10,7 @@ import pandas as pd
 
 from kagscope.figures.windows import window_grid
 from kagscope.report.numbers import clean, groups
-from kagscope.tables.means import final, summarise, windows
+from kagscope.tables.means import last_step, select_windows, summarise
 from kagscope.tables.schema import BOOKKEEPING
 
 KEYS = ("layer", "k", "score", "width", "training", "radius")
@@ -29,7 +29,7 @@ def pack_maps(nets: pd.DataFrame, results: pd.DataFrame, labels: Mapping[int, in
     if not len(table) or not labels or "point" not in results.columns:
         return maps
     names = results["selection"].astype(str)
-    chosen = final(results[names.str.startswith("window(")])
+    chosen = last_step(results[names.str.startswith("window(")])
     classes = chosen["point"].map(labels)
     for label in sorted({int(label) for label in classes.dropna().unique()}):
         of_class = chosen[classes == label]
@@ -40,12 +40,12 @@ def pack_maps(nets: pd.DataFrame, results: pd.DataFrame, labels: Mapping[int, in
 
 def _windows(nets: pd.DataFrame) -> pd.DataFrame:
     inside = nets["selection"].astype(str).str.startswith("window(") & ~nets["score"].astype(str).isin(BOOKKEEPING)
-    return final(nets[inside])
+    return last_step(nets[inside])
 
 
 def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[dict[str, Any]]:
     maps = []
-    for key, group in groups(windows(summarise(table, over="runs")), KEYS):
+    for key, group in groups(select_windows(summarise(table, over="runs")), KEYS):
         layer, k, score, width, training, radius = key
         rows, columns, _ = window_grid(group)
         entry: dict[str, Any] = {"layer": str(layer), "k": int(k), "score": str(score), "width": int(width)}

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from kagscope.columns.selections import Selection
-from kagscope.scores.powers import scaled
-from kagscope.scores.torch_sums import Task, task
+from kagscope.scores.powers import extract_powers
+from kagscope.scores.torch_sums import Task, make_task
 
 
 def log_participation_ratio(
@@ -56,17 +56,17 @@ def log_participation_ratio(
         >>> value.backward(); float(value), J.grad.abs().max().item()
         (0.0, 0.0)
     """
-    return log_pr_of(task(J, k, selection, d=d, image_shape=image_shape, positions=positions, groups=groups))
+    return log_pr_of(make_task(J, k, selection, d=d, image_shape=image_shape, positions=positions, groups=groups))
 
 
 def log_pr_of(task: Task) -> Tensor:
-    """What :func:`log_participation_ratio` gives, of a task."""
+    """:func:`log_participation_ratio` of a task."""
     s1, s2, _ = task.sums
     if float(torch.minimum(s1, s2).detach().min()) > 0:
-        return task.answer(torch.log(torch.sqrt(s2) / s1))
-    some = (s1 > 0) & (s2 > 0)
-    s1, s2 = torch.where(some, s1, 1.0), torch.where(some, s2, 1.0)
-    return task.answer(torch.log(torch.sqrt(s2) / s1), some)
+        return task.as_result(torch.log(torch.sqrt(s2) / s1))
+    defined = (s1 > 0) & (s2 > 0)
+    s1, s2 = torch.where(defined, s1, 1.0), torch.where(defined, s2, 1.0)
+    return task.as_result(torch.log(torch.sqrt(s2) / s1), defined)
 
 
 def effective_minors(
@@ -80,14 +80,14 @@ def effective_minors(
     groups: Any = None,
 ) -> Tensor:
     """S1^2 / S2, how many minors carry the mass, differentiable; arguments as for :func:`log_participation_ratio`."""
-    return effective_minors_of(task(J, k, selection, d=d, image_shape=image_shape, positions=positions, groups=groups))
+    return effective_minors_of(make_task(J, k, selection, d=d, image_shape=image_shape, positions=positions, groups=groups))
 
 
 def effective_minors_of(task: Task) -> Tensor:
-    """What :func:`effective_minors` gives, of a task."""
+    """:func:`effective_minors` of a task."""
     s1, s2, _ = task.sums
-    some = (s1 > 0) & (s2 > 0)
-    return task.answer(s1 * s1 / torch.where(some, s2, 1.0), some)
+    defined = (s1 > 0) & (s2 > 0)
+    return task.as_result(s1 * s1 / torch.where(defined, s2, 1.0), defined)
 
 
 def rr_pr(
@@ -104,15 +104,15 @@ def rr_pr(
 
     Arguments as for :func:`log_participation_ratio`. Where two columns are parallel the square root of their area has gradient 0.
     """
-    return rr_pr_of(task(J, k, selection, d=d, image_shape=image_shape, positions=positions, groups=groups))
+    return rr_pr_of(make_task(J, k, selection, d=d, image_shape=image_shape, positions=positions, groups=groups))
 
 
 def rr_pr_of(task: Task) -> Tensor:
-    """What :func:`rr_pr` gives, of a task."""
+    """:func:`rr_pr` of a task."""
     s1, _, _ = task.sums
     mean = task.haar_s1()
-    some = (s1 > 0) & mean.isfinite()
-    return task.answer(torch.where(some, mean, 0.0) / torch.where(some, s1, 1.0), some)
+    defined = (s1 > 0) & mean.isfinite()
+    return task.as_result(torch.where(defined, mean, 0.0) / torch.where(defined, s1, 1.0), defined)
 
 
 def alignment(J: Tensor, *, d: Tensor | None = None) -> Tensor:
@@ -125,19 +125,19 @@ def alignment(J: Tensor, *, d: Tensor | None = None) -> Tensor:
     Returns:
         () for one matrix, (B,) for a batch; NaN with gradient 0 where every row is zero.
     """
-    return alignment_of(task(J, 1, d=d))
+    return alignment_of(make_task(J, 1, d=d))
 
 
 def alignment_of(task: Task) -> Tensor:
-    """What :func:`alignment` gives, of a task."""
-    squares = scaled(task.kept.double(), (-1,))[0].square()
-    whole = squares.sum(-1)
-    some = whole > 0
-    each = torch.where(some, torch.linalg.vector_norm(squares, dim=-1) / torch.where(some, whole, 1.0), 0.0)
+    """:func:`alignment` of a task."""
+    squares = extract_powers(task.kept.double(), (-1,))[0].square()
+    total = squares.sum(-1)
+    nonzero = total > 0
+    ratios = torch.where(nonzero, torch.linalg.vector_norm(squares, dim=-1) / torch.where(nonzero, total, 1.0), 0.0)
     if task.d is not None:
-        some = some & (task.d != 0)
-    count = some.sum(-1)
-    return task.answer((each * some).sum(-1) / count.clamp(min=1), count > 0)
+        nonzero = nonzero & (task.d != 0)
+    count = nonzero.sum(-1)
+    return task.as_result((ratios * nonzero).sum(-1) / count.clamp(min=1), count > 0)
 
 
 def log_norm_of(task: Task, power: int) -> Tensor:
@@ -145,5 +145,5 @@ def log_norm_of(task: Task, power: int) -> Tensor:
     entries = replace(task, k=1)
     s1, s2, exponents = entries.sums
     total = s1 if power == 1 else s2
-    some = total > 0
-    return task.answer(torch.log(torch.where(some, total, 1.0)) / power + math.log(2) * exponents.double(), some)
+    nonzero = total > 0
+    return task.as_result(torch.log(torch.where(nonzero, total, 1.0)) / power + math.log(2) * exponents.double(), nonzero)

@@ -1,6 +1,6 @@
-"""Scores of MATH.md section 3 that are functions of a Jacobian itself: one short function each.
+"""Scores of MATH.md section 3 that are functions of a Jacobian itself, one short function each.
 
-They return a float for one matrix and a (B,) array for a batch, a tensor on the device of a batch given on CUDA.
+They return a float for one matrix and a (B,) array for a batch (a tensor on the same device for a batch on CUDA).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def axis_alignment(J: MatrixLike) -> Values:
     """
     matrices, batched = as_matrices(J)
     largest = np.abs(matrices).max(axis=2)
-    scaled, _ = normalise(matrices.reshape(-1, 1, matrices.shape[2]))  # of each row: neither end of the range is trouble
+    scaled, _ = normalise(matrices.reshape(-1, 1, matrices.shape[2]))  # row by row, so that nothing overflows or underflows
     norms = np.linalg.norm(scaled[:, 0], axis=1).reshape(largest.shape)
     aligned = np.abs(scaled).max(axis=(1, 2)).reshape(largest.shape) / np.where(norms > 0, norms, 1.0)
     rows = (largest > 0).sum(axis=1)
@@ -75,7 +75,7 @@ def sv_participation_of(spectrum: Float64[np.ndarray, "batch r"]) -> Float64[np.
 def effective_rank(J: MatrixLike) -> Values:
     """exp(entropy of s^2 / sum s^2) over the singular values s of J (MATH.md section 3).
 
-    It says how many directions J has, all sizes counted.
+    It measures how many directions J has, weighted by their size.
 
     Args:
         J: (m, n) or (B, m, n) NumPy array or torch tensor.
@@ -83,13 +83,13 @@ def effective_rank(J: MatrixLike) -> Values:
     Returns:
         float, or (B,) array for a batch, between 1 and min(m, n); NaN where J = 0.
     """
-    return _of_spectrum(effective_rank_of, J)
+    return _score_spectrum(effective_rank_of, J)
 
 
 def stable_rank(J: MatrixLike) -> Values:
     """sum s^2 / max s^2 over the singular values s of J (MATH.md section 3).
 
-    It says how many directions of J are as strong as the strongest.
+    It measures how many directions of J are as strong as the strongest.
 
     Args:
         J: (m, n) or (B, m, n) NumPy array or torch tensor.
@@ -97,13 +97,13 @@ def stable_rank(J: MatrixLike) -> Values:
     Returns:
         float, or (B,) array for a batch, between 1 and min(m, n); NaN where J = 0.
     """
-    return _of_spectrum(stable_rank_of, J)
+    return _score_spectrum(stable_rank_of, J)
 
 
 def sv_participation(J: MatrixLike) -> Values:
     """(sum s^2)^2 / sum s^4 over the singular values s of J (MATH.md section 3).
 
-    It says how many directions J has, between the effective and the stable rank.
+    It measures how many directions J has, between the effective and the stable rank.
 
     Args:
         J: (m, n) or (B, m, n) NumPy array or torch tensor.
@@ -111,14 +111,14 @@ def sv_participation(J: MatrixLike) -> Values:
     Returns:
         float, or (B,) array for a batch, between 1 and min(m, n); NaN where J = 0.
     """
-    return _of_spectrum(sv_participation_of, J)
+    return _score_spectrum(sv_participation_of, J)
 
 
 def spectrum(J: MatrixLike) -> Float64[np.ndarray, "batch r"]:
     """(B, min(m, n)) squared singular values of J over their largest, rising; NaN where J = 0.
 
-    Eigenvalues of the smaller Gram matrix: 40 times faster than the singular values of 64 x 784, and the scores, which weigh by
-    s^2, see an absolute error of rounding size only.
+    They are eigenvalues of the smaller Gram matrix: 40 times faster than the singular values of 64 x 784, and scores, which
+    weight by s^2, incur an absolute error of rounding size only.
     """
     matrices, _ = as_matrices(J)
     scale = np.abs(matrices).max(axis=(1, 2))
@@ -141,8 +141,8 @@ def rotation_ratio_of_max(
     J: Float64[np.ndarray, "batch m n"], rotations: int, seed: int
 ) -> tuple[Float64[np.ndarray, " batch"], Float64[np.ndarray, " batch"]]:
     """top(J) / E_Q top(QJ) of 2-minors, Q uniform on O(m), and its standard error over ``rotations`` Q; (B,) both."""
-    found = [max_rotation_ratio(matrix, 2, rotations=rotations, seed=seed) for matrix in J]
-    value, stderr = np.array(found, dtype=np.float64).reshape(-1, 2).T
+    ratios = [max_rotation_ratio(matrix, 2, rotations=rotations, seed=seed) for matrix in J]
+    value, stderr = np.array(ratios, dtype=np.float64).reshape(-1, 2).T
     return value, stderr
 
 
@@ -158,7 +158,7 @@ def rotation_ratio_of_max(
 def rotation_ratio_of_drawn(
     J: Float64[np.ndarray, "batch m n"], drawn_minors: int, seed: int
 ) -> tuple[Float64[np.ndarray, " batch"], Float64[np.ndarray, " batch"]]:
-    """Largest of some 2-minors over the mean of the same of QJ, as the authors' code draws both, and its error; (B,) both."""
+    """Largest drawn 2-minor over its mean under rotation, as the authors' code draws both, and its error; (B,) both."""
     return drawn_rotation_ratio(J, 2, drawn_minors, seed)
 
 
@@ -216,7 +216,7 @@ def zero_rows(J: MatrixLike, k: int = 1, threshold: Any = 0.0) -> Values:
 def column_divergence(J: MatrixLike, k: int = 1) -> Values:
     """Mean over ordered column pairs of the KL divergence between columns of the k-minor matrix, each normalised to 1.
 
-    Both columns are smoothed by 2^-20 of a uniform one, so that units which only one column uses count, finitely (arXiv
+    Both columns are mixed with 2^-20 of a uniform one, so that units used by one column only contribute finitely (arXiv
     2509.12326).
 
     Args:
@@ -224,7 +224,7 @@ def column_divergence(J: MatrixLike, k: int = 1) -> Values:
         k: order of the minors; the k-minor matrix must have at most 2^26 entries.
 
     Returns:
-        float in nats, or (B,) array; NaN where fewer than two columns are nonzero. Columns that are zero are left out.
+        float in nats, or (B,) array; zero columns are left out, and NaN is returned if fewer than two remain.
     """
     matrices, batched = as_matrices(J)
     check_k(k, *matrices.shape[1:])
@@ -232,14 +232,14 @@ def column_divergence(J: MatrixLike, k: int = 1) -> Values:
 
 
 def _column_divergence(matrix: FloatArray, k: int) -> float:
-    columns = np.minimum(np.frexp(np.abs(matrix).max(axis=0))[1], 0).astype(np.int64)  # up only: no entry leaves the range
-    even = times_power_of_two(matrix, -columns)  # a factor of all minors of a column set, which its column loses anyway
+    columns = np.minimum(np.frexp(np.abs(matrix).max(axis=0))[1], 0).astype(np.int64)  # scaled up only: no entry overflows
+    even = times_power_of_two(matrix, -columns)  # a common factor of a column of minors, which normalisation removes
     minors = minor_matrix(even, k, int(normalise(even[None], k)[1][0]))
     sets = row_subsets(matrix.shape[1], k)
     low = np.flatnonzero(minors.max(axis=0) < LEAST)
-    for place in low[~dependent(even, sets[low])] if k > 1 else ():  # each on a scale of its own
-        own = even[:, sets[place]]
-        minors[:, place] = minor_matrix(own, k, int(normalise(own[None], k)[1][0]))[:, 0]
+    for index in low[~dependent(even, sets[low])] if k > 1 else ():  # each with its own scale
+        block = even[:, sets[index]]
+        minors[:, index] = minor_matrix(block, k, int(normalise(block[None], k)[1][0]))[:, 0]
     largest = minors.max(axis=0)
     columns = minors[:, largest > 0] / largest[largest > 0]
     count = columns.shape[1]
@@ -248,23 +248,23 @@ def _column_divergence(matrix: FloatArray, k: int) -> float:
     p = columns / columns.sum(axis=0)
     p = (1 - 2.0**-20) * p + 2.0**-20 / len(p)
     logs = np.log(p)
-    own = (p * logs).sum()  # sum over pairs of sum_r p ln p - p ln q, the diagonal adding nothing
+    block = (p * logs).sum()  # sum over pairs of sum_r p ln p - p ln q; the diagonal contributes 0
     cross = (p.sum(axis=1) * logs.sum(axis=1)).sum()
-    return float((count * own - cross) / (count * (count - 1)))
+    return float((count * block - cross) / (count * (count - 1)))
 
 
 def numerical_ranks(J: Float64[np.ndarray, "batch m n"], roundoff: float, at_most: int) -> Int[np.ndarray, " batch"]:
-    """(B,) numerical rank of each matrix (B, m, n), counted up to ``at_most``: singular values above max(m, n) u times the first.
+    """(B,) numerical ranks up to ``at_most`` of matrices (B, m, n): singular values above max(m, n) u times the first.
 
-    Nonzero rows are scaled to equal length first (by powers of two), so that small rows alone are no reason; ``roundoff`` is u. A
-    rule of thumb, not a bound (MATH.md 3). Minors of a higher order than this are rounding noise.
+    Nonzero rows are first scaled to equal length (by powers of two), so that small rows do not reduce the rank; ``roundoff`` is
+    u. A rule of thumb, not a bound (MATH.md 3). Minors of higher order than the rank are rounding noise.
     """
     lengths = np.abs(J).max(axis=2)
     scaled = times_power_of_two(J, -np.frexp(lengths)[1].astype(np.int64)[..., None])
     wide = scaled if J.shape[1] <= J.shape[2] else scaled.swapaxes(1, 2)
     squares = np.linalg.eigvalsh(wide @ wide.swapaxes(1, 2))[:, ::-1][:, :at_most]
     tolerance = max(J.shape[1:]) * roundoff
-    # of squares anything below the root of the roundoff is noise itself: these few matrices need their singular values
+    # squares resolve nothing below the root of the roundoff: these few matrices need their singular values
     unsure = (squares > 0).any(axis=1) & (squares[:, -1] <= max(1e-12, 4 * tolerance) ** 2 + 1e-12 * squares[:, 0])
     values = np.sqrt(np.maximum(squares, 0.0))
     if unsure.any():
@@ -272,11 +272,11 @@ def numerical_ranks(J: Float64[np.ndarray, "batch m n"], roundoff: float, at_mos
     return np.asarray((values > tolerance * values[:, :1]).sum(axis=1))
 
 
-def _of_spectrum(score: Callable[[FloatArray], FloatArray], J: MatrixLike) -> Values:
+def _score_spectrum(score: Callable[[FloatArray], FloatArray], J: MatrixLike) -> Values:
     matrices, batched = as_matrices(J)
     return _per_matrix(score(spectrum(matrices)), batched, J)
 
 
 def _per_matrix(values: FloatArray, batched: bool, J: Any) -> Any:
-    """A float for one matrix, an array for a batch, a tensor on its device for one given on a GPU."""
+    """A float for one matrix, an array for a batch, or a tensor on its device for a batch on a GPU."""
     return placed(values, device_of(J)) if batched else float(values[0])

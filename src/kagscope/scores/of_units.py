@@ -12,7 +12,7 @@ ROUNDING = float(np.finfo(np.float32).eps)
 
 @register("constant_units", "constant units", ("row_norms", "threshold"), source="arXiv 2511.21626; MATH.md 3")
 def constant_units(row_norms: Float64[np.ndarray, "points m"], threshold: float) -> float:
-    """How many units have a zero row at every point: a mean of |J| at or below ``threshold``; ``row_norms`` (P, m)."""
+    """Number of units with a zero row at every point: a mean of |J| at or below ``threshold``; ``row_norms`` (P, m)."""
     return float((row_norms <= threshold).all(axis=0).sum())
 
 
@@ -30,13 +30,13 @@ def constant_share(row_norms: Float64[np.ndarray, "points m"], threshold: float)
 
 @register("constant_units_exact", "units constant to rounding", ("row_norms",), source="MATH.md 3")
 def constant_units_exact(row_norms: Float64[np.ndarray, "points m"]) -> float:
-    """How many units have, at every point, a slope lost in the rounding of float32 beside the layer's largest."""
+    """Number of units whose slope is, at every point, below float32 rounding relative to the layer's largest."""
     return float(lost_in_rounding(row_norms).sum())
 
 
 @register("unfelt_units", "unfelt units", ("output_slopes", "threshold"), source="arXiv 2511.21626; MATH.md 3")
 def unfelt_units(output_slopes: Float64[np.ndarray, "points n"], threshold: float) -> float:
-    """How many units have a zero column in d output / d layer at every point; ``output_slopes`` (P, n)."""
+    """Number of units with a zero column in d output / d layer at every point; ``output_slopes`` (P, n)."""
     return float((output_slopes <= threshold).all(axis=0).sum())
 
 
@@ -54,7 +54,7 @@ def unfelt_share(output_slopes: Float64[np.ndarray, "points n"], threshold: floa
 
 @register("unfelt_units_exact", "units unfelt to rounding", ("output_slopes",), source="MATH.md 3")
 def unfelt_units_exact(output_slopes: Float64[np.ndarray, "points n"]) -> float:
-    """How many units have, at every point, a slope lost in the rounding of float32 beside the layer's largest."""
+    """Number of units whose slope is, at every point, below float32 rounding relative to the layer's largest."""
     return float(lost_in_rounding(output_slopes).sum())
 
 

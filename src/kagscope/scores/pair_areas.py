@@ -1,4 +1,4 @@
-"""S1 of row pairs as torch differentiates it: areas of zonogons and their exact derivative (MATH.md section 6).
+"""Differentiable S1 of row pairs: areas of zonogons and their exact derivative (MATH.md section 6).
 
 On the CPU by the kernels of :mod:`kagscope.minors.routes`, elsewhere in plain torch.
 """
@@ -13,40 +13,40 @@ from torch import Tensor
 
 from kagscope.minors.routes.zonogon import pair_areas
 from kagscope.minors.routes.zonogon_gradient import add_slopes, pair_area_gradient, pair_areas_and_slopes
-from kagscope.scores.once import once
+from kagscope.scores.once import forbid_second_derivative
 
-KEPT_ENTRIES = 2**21  # vectors of row pairs whose derivatives are kept from the pass forwards: 32 MiB
+KEPT_ENTRIES = 2**21  # vectors of row pairs whose derivatives are kept from the forward pass: 32 MiB
 DEVICE_ENTRIES = 2**24  # vectors of row pairs sorted at a time on a device
 
 
 class _PairAreas(torch.autograd.Function):
-    """What :func:`pair_areas_of` gives, with its exact derivative."""
+    """:func:`pair_areas_of` with its exact derivative."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Sorted, then prefix sums."""
+        """Sort, then take prefix sums."""
         areas, ctx.slopes = areas_and_slopes(rows.detach(), first, second, ctx.needs_input_grad[0])
         ctx.save_for_backward(rows, first, second)
         return areas
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None]:
-        """Sorted again where not all derivatives were kept."""
+        """Sort again unless all derivatives were kept."""
         rows, first, second = ctx.saved_tensors
         with torch.no_grad():
-            found = torch.zeros_like(rows, memory_format=torch.contiguous_format)
-            add_area_gradient(rows.detach(), first, second, weights.detach(), ctx.slopes, found)
-        return once(found, rows, weights), None, None
+            gradient = torch.zeros_like(rows, memory_format=torch.contiguous_format)
+            add_area_gradient(rows.detach(), first, second, weights.detach(), ctx.slopes, gradient)
+        return forbid_second_derivative(gradient, rows, weights), None, None
 
 
 def pair_areas_of(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """(P,) S1 over all column pairs of the row pairs (first, second) of ``rows``, (m, n) float64; differentiable."""
-    found: Tensor = _PairAreas.apply(rows, first, second)  # type: ignore[no-untyped-call]
-    return found
+    areas: Tensor = _PairAreas.apply(rows, first, second)  # type: ignore[no-untyped-call]
+    return areas
 
 
 def areas_and_slopes(rows: Tensor, first: Tensor, second: Tensor, slopes: bool) -> tuple[Tensor, np.ndarray | None]:
-    """What :func:`pair_areas_of` gives, without a graph; with ``slopes`` the derivatives of every pair, where there is room."""
+    """:func:`pair_areas_of` without a graph; with ``slopes`` also the derivatives of every pair, if they fit."""
     if rows.device.type != "cpu":
         return areas_on_device(rows, first, second), None
     arrays = rows.numpy(), first.numpy(), second.numpy()
@@ -59,7 +59,7 @@ def areas_and_slopes(rows: Tensor, first: Tensor, second: Tensor, slopes: bool) 
 def add_area_gradient(
     rows: Tensor, first: Tensor, second: Tensor, weights: Tensor, slopes: np.ndarray | None, gradient: Tensor
 ) -> None:
-    """Add the derivative of ``weights`` times the areas to ``gradient`` (m, n), contiguous: from the slopes, or sorted again."""
+    """Add the derivative of ``weights`` times the areas to ``gradient`` (m, n), contiguous, using slopes if they were kept."""
     if rows.device.type != "cpu":
         gradient += gradient_on_device(rows, first, second, weights)
         return
@@ -70,8 +70,8 @@ def add_area_gradient(
         add_slopes(slopes, i, j, w, gradient.numpy())
 
 
-def _slopes(rows: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Vectors (P, n) of row pairs flipped and sorted by slope, their columns, and the signs of the flips, sorted likewise."""
+def _sort_by_slope(rows: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Vectors (P, n) of row pairs, flipped and sorted by slope; their columns; and the signs of the flips in that order."""
     x, y = rows[first], rows[second]
     flip = torch.where((x < 0) | ((x == 0) & (y < 0)), -1.0, 1.0).to(rows)
     x, y = x * flip, y * flip
@@ -82,29 +82,29 @@ def _slopes(rows: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor
 
 def areas_on_device(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """The areas in plain torch, for any device."""
-    found = []
-    for i, j in _some_pairs(rows, first, second):
-        x, y, _, _ = _slopes(rows, i, j)
-        found.append(((x.cumsum(-1) - x) * y - (y.cumsum(-1) - y) * x).sum(-1))
-    return torch.cat(found) if found else rows.new_zeros(0)
+    chunks = []
+    for i, j in _pair_chunks(rows, first, second):
+        x, y, _, _ = _sort_by_slope(rows, i, j)
+        chunks.append(((x.cumsum(-1) - x) * y - (y.cumsum(-1) - y) * x).sum(-1))
+    return torch.cat(chunks) if chunks else rows.new_zeros(0)
 
 
 def gradient_on_device(rows: Tensor, first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
     """The derivative of ``weights`` times the areas in plain torch, for any device."""
     gradient = torch.zeros_like(rows)
     start = 0
-    for i, j in _some_pairs(rows, first, second):
+    for i, j in _pair_chunks(rows, first, second):
         w = weights[start : start + len(i), None]
         start += len(i)
-        x, y, order, flip = _slopes(rows, i, j)
-        some = flip * w * ((x != 0) | (y != 0))
-        dx = some * (y.sum(-1, keepdim=True) - 2 * y.cumsum(-1) + y)
-        dy = some * (2 * x.cumsum(-1) - x - x.sum(-1, keepdim=True))
+        x, y, order, flip = _sort_by_slope(rows, i, j)
+        signed_weights = flip * w * ((x != 0) | (y != 0))
+        dx = signed_weights * (y.sum(-1, keepdim=True) - 2 * y.cumsum(-1) + y)
+        dy = signed_weights * (2 * x.cumsum(-1) - x - x.sum(-1, keepdim=True))
         for side, values in ((i, dx), (j, dy)):
             gradient.index_add_(0, side, torch.zeros_like(values).scatter_(-1, order, values))
     return gradient
 
 
-def _some_pairs(rows: Tensor, first: Tensor, second: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _pair_chunks(rows: Tensor, first: Tensor, second: Tensor) -> list[tuple[Tensor, Tensor]]:
     size = max(1, DEVICE_ENTRIES // max(rows.shape[1], 1))
     return list(zip(first.split(size), second.split(size), strict=True)) if len(first) else []

@@ -1,6 +1,6 @@
-"""S2 of pairs of lines as torch differentiates it, to full precision also where Gram matrices cancel (MATH.md 4.1).
+"""Differentiable S2 of pairs of lines, to full precision even where Gram matrices cancel (MATH.md 4.1).
 
-By the kernels of :mod:`kagscope.minors.routes.square_kernels`: lines on a device are brought to the host.
+It uses the kernels of :mod:`kagscope.minors.routes.square_kernels`; lines on a device are copied to the host.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from torch import Tensor
 
 from kagscope.minors.routes.square_kernels import add_gradient, squares
 from kagscope.minors.threads import map_blocks
-from kagscope.scores.once import once
+from kagscope.scores.once import forbid_second_derivative
 
 BLOCK_ENTRIES = 100_000  # entries of lines in one piece of work
 
 
 class _PairSquares(torch.autograd.Function):
-    """What :func:`pair_squares` gives, with its exact derivative."""
+    """:func:`pair_squares` with its exact derivative."""
 
     @staticmethod
     def forward(ctx: Any, lines: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Pair by pair."""
-        X, i, j = (np.ascontiguousarray(one.detach().cpu().numpy()) for one in (lines, first, second))
+        """Compute S2 pair by pair."""
+        X, i, j = (np.ascontiguousarray(tensor.detach().cpu().numpy()) for tensor in (lines, first, second))
         values, powers = np.zeros(len(i)), np.zeros(len(i), dtype=np.int64)
 
-        def work(part: slice) -> None:
-            squares(X, i[part], j[part], values[part], powers[part])
+        def work(block: slice) -> None:
+            squares(X, i[block], j[block], values[block], powers[block])
 
         map_blocks(work, len(i), max(1, BLOCK_ENTRIES // X.shape[1]))
         ctx.save_for_backward(lines, first, second)
-        found = torch.from_numpy(values).to(lines.device), torch.from_numpy(powers).to(lines.device)
-        ctx.mark_non_differentiable(found[1])
-        return found
+        results = torch.from_numpy(values).to(lines.device), torch.from_numpy(powers).to(lines.device)
+        ctx.mark_non_differentiable(results[1])
+        return results
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        """One pass in the order of the pairs, whatever the threads."""
-        X, i, j, w = (np.ascontiguousarray(one.detach().cpu().numpy()) for one in (*ctx.saved_tensors, weights))
+        """Accumulate in the order of the pairs, whatever the number of threads."""
+        X, i, j, w = (np.ascontiguousarray(tensor.detach().cpu().numpy()) for tensor in (*ctx.saved_tensors, weights))
         gradient = np.zeros(X.shape)
         add_gradient(X, i, j, w, gradient)
-        return once(torch.from_numpy(gradient).to(weights.device), ctx.saved_tensors[0], weights), None, None
+        return forbid_second_derivative(torch.from_numpy(gradient).to(weights.device), ctx.saved_tensors[0], weights), None, None
 
 
 def pair_squares(lines: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def pair_squares(lines: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, 
         first, second: (P,) int64 indices.
 
     Returns:
-        (P,) float64 values and (P,) int64 powers. A value is 0 where the two are parallel, else between about 1/4 and n^2.
+        (P,) float64 values and (P,) int64 powers. A value is 0 if the two are parallel, else between about 1/4 and n^2.
     """
-    found: tuple[Tensor, Tensor] = _PairSquares.apply(lines, first, second)  # type: ignore[no-untyped-call]
-    return found
+    result: tuple[Tensor, Tensor] = _PairSquares.apply(lines, first, second)  # type: ignore[no-untyped-call]
+    return result

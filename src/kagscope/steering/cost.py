@@ -1,4 +1,4 @@
-"""What a call of a penalty computes."""
+"""The cost of a call of a penalty."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kagscope.scores.torch_sums import Task
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call of a penalty computes for one layer.
+    """Cost of one call of a penalty for one layer.
 
     Attributes:
         rows, columns: shape of the Jacobians.
-        points: how many there are.
-        shared: whether all are diag(d) W, so that sums over pairs of rows of W serve every point.
-        pairs: pairs sorted in a call: of rows, or of columns for selections of pairs; 0 where nothing is sorted (k = 1).
-        vectors: how many vectors each of them has.
+        points: number of points.
+        shared: whether all Jacobians are diag(d) W, so that sums over row pairs of W serve every point.
+        pairs: number of pairs sorted per call, of rows, or of columns for selections of pairs; 0 for k = 1.
+        vectors: number of vectors sorted for each pair.
     """
 
     rows: int
@@ -29,12 +29,12 @@ class Cost:
 
     @property
     def steps(self) -> float:
-        """Steps of sorting in a call, twice with the derivative; about 3e8 of them take a second of one core."""
+        """Sorting steps per call, twice as many with the derivative; about 3e8 take a second on one core."""
         return 2.0 * self.pairs * self.vectors * math.log2(max(self.vectors, 2))
 
 
 def cost_of(task: Task, points: int, sorts: bool) -> Cost:
-    """The cost of a task at so many points: of one matrix for all, or of the first of many; ``sorts``: S1 of 2-minors."""
+    """Cost of a task at ``points`` points; ``sorts`` if it needs S1 of 2-minors."""
     m, n = task.kept.shape[1:]
     shared = task.factors is not None
     times = 1 if shared else points

@@ -1,4 +1,4 @@
-"""A control for penalties on geometry: the norm of the loss's gradient with respect to the input, which knows no minors."""
+"""A control for penalties on geometry: the norm of the loss's gradient with respect to the input."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class InputGradientPenalty:
 
     def __call__(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The term for inputs and targets (probabilities of classes, or numbers), a 0-d tensor."""
-        x, targets = (part[: self.points] for part in batch)
+        x, targets = (tensor[: self.points] for tensor in batch)
         x = x.detach().requires_grad_()
-        found = self.model(x)
+        outputs = self.model(x)
         if self.squared_error:
-            losses = mse_loss(found, targets, reduction="none").flatten(1).mean(1)
+            losses = mse_loss(outputs, targets, reduction="none").flatten(1).mean(1)
         else:
-            losses = cross_entropy(found, targets, reduction="none")
+            losses = cross_entropy(outputs, targets, reduction="none")
         (gradients,) = torch.autograd.grad(losses.sum(), x, create_graph=True)
         norms = cast(Tensor, torch.linalg.vector_norm(gradients.flatten(1), ord=self.power, dim=1))
         return self.weight * norms.mean()

@@ -26,7 +26,7 @@ from kagscope.jacobians.untouched import untouched
 from kagscope.scores import functional, torch_sums
 from kagscope.scores.of_jacobians import numerical_ranks
 from kagscope.steering.cost import Cost, cost_of
-from kagscope.steering.rows import one_hots, pulled_back, shared_weight
+from kagscope.steering.rows import one_hots, pull_back, shared_weight
 
 Score = Callable[[torch_sums.Task], Tensor]
 SCORES: Mapping[str, Score] = {
@@ -37,7 +37,7 @@ SCORES: Mapping[str, Score] = {
     "jacobian_l1": lambda task: functional.log_norm_of(task, 1),
     "jacobian_l2": lambda task: functional.log_norm_of(task, 2),
 }
-OF_ENTRIES = ("alignment", "jacobian_l1", "jacobian_l2")  # which no minor of order 2 enters
+OF_ENTRIES = ("alignment", "jacobian_l1", "jacobian_l2")  # scores that use no minors of order 2
 DRAWN = ("pr", "effective_minors")  # scores whose S1 may be estimated from drawn pairs of rows
 MAPS = ("input", "block")
 
@@ -160,11 +160,11 @@ class GeometryPenalty:
             if (self._calls - 1) % self.every:
                 return torch.zeros((), device=next(iter(inputs.tensors().values())).device)
             inputs = inputs.take(slice(0, self.points)).for_model(self.model).with_respect_to(self.wrt, self._fed_to)
-            self._layers = self._layers or self._look(inputs)
+            self._layers = self._layers or self._find_calls(inputs)
             with untouched(self.model, passes_only=True) as plain:
                 if not plain:
-                    _spare_buffers(self.model)
-                terms = [self._of_layer(call, inputs, plain) for call in self._layers]
+                    _copy_buffers(self.model)
+                terms = [self._layer_term(call, inputs, plain) for call in self._layers]
             term = self.weight * self.every * (terms[0] if len(terms) == 1 else torch.stack(terms).mean())
         return term if keep else term.detach()
 
@@ -173,8 +173,8 @@ class GeometryPenalty:
         layers = ", ".join(map(repr, self.paths))
         return f"GeometryPenalty([{layers}], score={self.score!r}, weight={self.weight:g}, points={self.points}{rows})"
 
-    def _look(self, inputs: Inputs) -> list[Call]:
-        """The calls of the layers, seen in passes that change nothing. Raises :class:`InputError` for what has no Jacobian."""
+    def _find_calls(self, inputs: Inputs) -> list[Call]:
+        """Find the calls of the layers. Raises :class:`InputError` for a layer without a Jacobian."""
         check_model(self.model)
         few = inputs.take(slice(0, LOOK_AT))
         with untouched(self.model):
@@ -193,7 +193,7 @@ class GeometryPenalty:
 
     def _reason(self, runner: Runner, call: Call, inputs: Inputs) -> str:
         """Why a layer that was not named is left out; "" where it has a Jacobian."""
-        with _named(call.name):
+        with _name_layer_in_errors(call.name):
             try:
                 LayerJacobians(LayerMap(runner, call, self.layer_map), inputs, tokens=1)  # type: ignore[arg-type]
             except Unmeasurable as error:
@@ -202,34 +202,34 @@ class GeometryPenalty:
                 return str(error)
         return ""
 
-    def _of_layer(self, call: Call, inputs: Inputs, plain: bool) -> Tensor:
-        """Mean log score of a layer over the points where it is defined; 0 where it is nowhere."""
-        with _named(call.name):
+    def _layer_term(self, call: Call, inputs: Inputs, plain: bool) -> Tensor:
+        """Mean log score of a layer over the points where it is defined, 0 if there are none."""
+        with _name_layer_in_errors(call.name):
             u, h = self._pass(call, inputs, plain)
             tokens = torch.randint(h.shape[1], (len(h),), generator=self._generator).to(h.device) if call.tokens else None
             sources = tokens if h.ndim == u.ndim == 3 and h.shape[1] == u.shape[1] else None
             outer = structure.outer_diagonal(h, create_graph=True)
             W = None if outer is None else shared_weight(outer, u, tokens, sources)
-            told = None
+            full_rank = None
             if outer is not None and W is not None:
                 d = outer.d if tokens is None else outer.d[torch.arange(len(h)), tokens]
-                tasks = [torch_sums.task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
+                tasks = [torch_sums.make_task(W, self.k, self.selection, d=d.flatten(1), **self.where)]
             else:
-                J = pulled_back(h, u, one_hots(h, tokens, same=False), sources).swapaxes(0, 1)
+                J = pull_back(h, u, one_hots(h, tokens, same=False), sources).swapaxes(0, 1)
                 if self.k > 1 and self.score not in OF_ENTRIES:
-                    told = _full_rank(J.detach(), self.k)
-                several = [J] if self._drawn(J.shape[1]) is None else J
-                tasks = [torch_sums.task(one, self.k, self.selection, **self.where) for one in several]
-            if (rows := self._drawn(tasks[0].kept.shape[1])) is not None:
-                tasks = [task.with_rows(task.row_pairs[0].draw(rows, self._generator)) for task in tasks]
+                    full_rank = _full_rank(J.detach(), self.k)
+                matrices = [J] if self._pair_draws(J.shape[1]) is None else J
+                tasks = [torch_sums.make_task(matrix, self.k, self.selection, **self.where) for matrix in matrices]
+            if (rows := self._pair_draws(tasks[0].kept.shape[1])) is not None:
+                tasks = [task.with_row_sample(task.row_pairs[0].draw(rows, self._generator)) for task in tasks]
             if call.name not in self.costs:
                 self._check_columns(tasks[0])
                 self.costs[call.name] = cost_of(tasks[0], len(h), sorts=self.k == 2 and self.score not in OF_ENTRIES)
-            found = [SCORES[self.score](task) for task in tasks]
-            values = found[0] if len(found) == 1 else torch.cat([torch.atleast_1d(one) for one in found])
+            scores = [SCORES[self.score](task) for task in tasks]
+            values = scores[0] if len(scores) == 1 else torch.cat([torch.atleast_1d(score) for score in scores])
         mean, count = values.mean(), len(values)
-        if told is not None or not math.isfinite(mean.detach()):
-            defined = values.isfinite() if told is None else values.isfinite() & told
+        if full_rank is not None or not math.isfinite(mean.detach()):
+            defined = values.isfinite() if full_rank is None else values.isfinite() & full_rank
             count = int(defined.sum())
             mean = torch.where(defined, values, 0.0).sum() / max(count, 1)
         self.values[call.name] = float(mean.detach()) if count else math.nan
@@ -250,9 +250,9 @@ class GeometryPenalty:
         """
         seen: dict[str, Tensor] = {}
         if self.layer_map == "input":
-            place = inputs.variable_key()
-            seen["u"] = inputs.tensors()[place].requires_grad_()
-            inputs = inputs.with_tensor(place, seen["u"].clone())  # the model may work on it in place
+            key = inputs.variable_key()
+            seen["u"] = inputs.tensors()[key].requires_grad_()
+            inputs = inputs.with_tensor(key, seen["u"].clone())  # the model may work on it in place
 
         def on_input(value: Tensor) -> Tensor:
             seen["u"] = value if value.requires_grad else value.detach().requires_grad_()
@@ -284,13 +284,13 @@ class GeometryPenalty:
             raise InputError("its output is NaN or infinite at these points; look at the inputs and at the weights so far")
         return u, h
 
-    def _drawn(self, units: int) -> int | None:
-        """How many pairs of rows are drawn; None where all are taken: of no more than there would be draws."""
+    def _pair_draws(self, units: int) -> int | None:
+        """Number of row pairs to draw; None if there are no more pairs than draws."""
         return self.rows if self.rows is not None and self.rows < math.comb(units, 2) else None
 
 
 def _full_rank(J: Tensor, k: int) -> Tensor:
-    """(B,) whether the k-minors of computed Jacobians (B, m, n) are more than rounding noise (MATH.md section 3)."""
+    """(B,) whether k-minors of computed Jacobians (B, m, n) are more than rounding noise (MATH.md section 3)."""
     if not math.isfinite(J.abs().amax()):
         return torch.ones(len(J), dtype=torch.bool, device=J.device)
     ranks = numerical_ranks(J.double().cpu().numpy(), torch.finfo(J.dtype).eps / 2, k)
@@ -298,8 +298,8 @@ def _full_rank(J: Tensor, k: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
-    """Errors with the layer in front, those of autograd among them."""
+def _name_layer_in_errors(path: str) -> Iterator[None]:
+    """Prefix errors with the layer's name, including those of autograd."""
     try:
         yield
     except InputError as error:
@@ -310,8 +310,8 @@ def _named(path: str) -> Iterator[None]:
         raise InputError(f"penalty on layer {path!r}: its Jacobian cannot be differentiated: {short(error)}") from error
 
 
-def _spare_buffers(model: nn.Module) -> None:
-    """Let copies stand in for all buffers, for a pass that may write into them; leaving ``untouched`` brings them back."""
+def _copy_buffers(model: nn.Module) -> None:
+    """Replace all buffers by copies, which a pass may write into; leaving ``untouched`` restores them."""
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:

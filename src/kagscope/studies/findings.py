@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kagscope.base.messages import Finding, Number, by_order, median_error
+from kagscope.base.messages import Finding, Number, describe_error, group_by_order
 from kagscope.data.functions import accuracy_name
 from kagscope.figures.labels import layer_label, setting_label
 from kagscope.studies.claims import PASSES, Claim
 from kagscope.studies.claims.parts import too_few
 from kagscope.studies.inference.findings import digits_of_ratio
 from kagscope.studies.statistics.permutation import fewest_pairs
-from kagscope.tables.means import final
+from kagscope.tables.means import last_step
 from kagscope.tables.schema import ALPHA, VERDICTS
 
 NAMED = 5  # runs that were left out, settings; more are counted
@@ -32,7 +32,7 @@ def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[F
         results: the ``results`` table; ``training`` may be the name of a setting.
         left_out: runs that are not in the table and why.
     """
-    trained = final(results)
+    trained = last_step(results)
     found = [*_growth(trained), *sampled_and_undefined(trained)]
     if results["seed"].nunique() == 1:
         text = "There is one seed only: nothing here says how much nets of the same setting differ."
@@ -202,10 +202,10 @@ def _sampling_finding(trained: pd.DataFrame) -> Finding:
     sampled = trained[~trained["exact"] & trained["value"].notna()]
     if sampled.empty:
         return Finding("Every number is exact up to rounding.", code="all_exact")
-    names = by_order(zip(sampled["score"].astype(str), sampled["k"].astype(int), strict=True))
+    names = group_by_order(zip(sampled["score"].astype(str), sampled["k"].astype(int), strict=True))
     share = 1 - len(sampled) / int(trained["value"].notna().sum())
     error = float((sampled["stderr"] / sampled["value"].abs()).replace(np.inf, np.nan).median())
-    text = f"{share:.2%} of the numbers after training are exact; these are sampled, with {median_error(error)}: {names}."
+    text = f"{share:.2%} of the numbers after training are exact; these are sampled, with {describe_error(error)}: {names}."
     warning = " That is a large error: differences of such a size say nothing." if error > LARGE_ERROR else ""
     return Finding(text + warning, code="sampled", exact=share, error=error, scores=names)
 

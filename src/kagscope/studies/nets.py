@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.studies.statistics.bootstrap import net_means
 from kagscope.studies.statistics.student import Array
-from kagscope.tables.means import WHAT_KEYS, final
+from kagscope.tables.means import WHAT_KEYS, last_step
 from kagscope.tables.schema import BOOKKEEPING, RESULT_COLUMNS
 
 Indices = NDArray[np.int64]
@@ -97,7 +97,7 @@ class Nets:
         runs = runs.reset_index(drop=True)
         place = {str(run): number for number, run in enumerate(runs["run"])}
         axes = tuple(name for name in varied if name not in REPLICATES)
-        last = final(results)
+        last = last_step(results)
         last = last[~last["score"].isin(BOOKKEEPING) & last["run"].astype(str).isin(list(place))].reset_index(drop=True)
         if last.empty:
             return cls(runs, axes, pd.DataFrame(columns=[*WHAT_KEYS, "measure", "kind", "reason"]), ())

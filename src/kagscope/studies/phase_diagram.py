@@ -19,7 +19,7 @@ import pandas as pd
 from kagscope.base.messages import Finding
 from kagscope.studies.statistics.multiple_testing import holm
 from kagscope.studies.statistics.student import mean_of, t_interval, t_test
-from kagscope.tables.means import final, layers_of, summarise
+from kagscope.tables.means import last_step, layers_of, summarise
 from kagscope.tables.schema import ALPHA
 
 SIGNATURES = ("pr", "kl_uniform", "rr_pr")
@@ -72,7 +72,7 @@ def _groups(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...],
 
 def _row(setting: dict[str, Any], layer: str, part: pd.DataFrame) -> dict[str, Any]:
     """The criterion at the end of each net, and the onset."""
-    last = final(part)
+    last = last_step(part)
     values = last[list(SIGNATURES)].to_numpy(dtype=float)
     estimate = mean_of(values)
     low, high = t_interval(estimate)

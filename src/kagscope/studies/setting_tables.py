@@ -16,7 +16,7 @@ from kagscope.studies.config import RunConfig
 from kagscope.studies.record import CONFIG, measured_files
 from kagscope.studies.statistics.student import Estimate, t_interval
 from kagscope.studies.store import RunStore
-from kagscope.tables.means import WHAT_KEYS, final, summarise
+from kagscope.tables.means import WHAT_KEYS, last_step, summarise
 
 HIDDEN = ("steps",)
 REACHED = (0.9, 0.95)  # test accuracies of which it is said after how many steps a run had them
@@ -89,7 +89,7 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     low, high = t_interval(Estimate(accuracy["mean"], accuracy["std"] / accuracy["count"] ** 0.5, accuracy["count"] - 1))
     accuracy = accuracy.assign(accuracy=accuracy["mean"], accuracy_low=low, accuracy_high=high)
     settings = runs.drop_duplicates("setting")[["setting", *axes]].merge(accuracy, on="setting")
-    trained = final(results)
+    trained = last_step(results)
     trained = trained.assign(setting=trained["run"].astype(str).map(runs.set_index("run")["setting"]))
     means = summarise(trained, over="runs", by=["setting"]).rename(columns={"runs": "nets"})
     numbers = [f"{measure}{end}" for measure in ("accuracy", "value", "baseline", "ratio") for end in ("", "_low", "_high")]

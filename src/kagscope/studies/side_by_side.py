@@ -20,7 +20,7 @@ from kagscope.studies.inference.comparisons import comparisons
 from kagscope.studies.nets import Nets
 from kagscope.studies.setting_tables import labels_of, varied_axes
 from kagscope.studies.side_by_side_findings import side_by_side_findings
-from kagscope.tables.means import WHAT_KEYS, final, layers_of
+from kagscope.tables.means import WHAT_KEYS, last_step, layers_of
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 AXIS = "study"
@@ -166,7 +166,7 @@ def _join(studies: Sequence[FinishedStudy], part: str) -> pd.DataFrame:
 
 def _shared_rows(results: pd.DataFrame, same_data: bool) -> pd.DataFrame:
     """Rows of trained nets of what every study measured, at the same images where the data are the same."""
-    trained = final(results)
+    trained = last_step(results)
     keys = [*WHAT_KEYS, "point"] if same_data else WHAT_KEYS
     return trained[trained.groupby(keys, observed=True)[AXIS].transform("nunique") == results[AXIS].nunique()]
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kagscope.base.errors import DataError, OutputError
-from kagscope.base.files import atomic_write, clear_unfinished, is_ours
+from kagscope.base.files import atomic_write, clear_unfinished, holds_mark
 from kagscope.base.messages import differences
 from kagscope.base.provenance import versions
 from kagscope.studies.locks import Leases, machine, writer, writer_is_dead
@@ -63,7 +63,7 @@ class RunStore:
             OutputError: the path is a file, cannot be written, or holds something else; nothing is changed then.
         """
         path = Path(folder)
-        known = is_ours(path, STUDY_FILE, otherwise="holds no kagscope study", instead="give another --out")
+        known = holds_mark(path, STUDY_FILE, otherwise="holds no kagscope study", instead="give another --out")
         if known:
             _same_study(path, fingerprint, study)
         try:

@@ -1,4 +1,4 @@
-"""From one row per number to the means and intervals that statistics, figures and the report start from.
+"""Means and intervals from tidy tables, the starting point of statistics, figures and reports.
 
 The order is always the same: first the mean over the data points of one run, then the mean over runs (seeds) with a 95%
 interval of Student's t. A seed is the unit that was drawn independently; the points of one net are not, and narrow no interval.
@@ -21,10 +21,10 @@ MEASURES = ("value", "baseline", "ratio", "difference")
 RUN_KEYS = ["run", "width", "training", "seed", "step"]
 WHAT_KEYS = ["layer", "k", "selection", "score"]
 CURVE_KEYS = ["width", "training", "step", "layer", "k", "selection", "curve"]
-STAGES = ("initial", "trained")  # of a curve of a study
+STAGES = ("initial", "trained")  # of curves of a study
 
-PLACE_KEYS = ("study", "run", "step")  # of a summary, as far as the table has them
-CARRIED = ("width", "training", "labels", "seed", "epoch", "accuracy")  # one value for each run and step
+PLACE_KEYS = ("study", "run", "step")  # of a summary, if the table has them
+RUN_VALUES = ("width", "training", "labels", "seed", "epoch", "accuracy")  # one value for each run and step
 CONFIDENCE = 0.95
 NO_SCORES = BOOKKEEPING | {"skipped"}  # rows about the measurement
 
@@ -62,13 +62,13 @@ def summarise(table: pd.DataFrame, over: str = "points", by: Sequence[str] = (),
         raise InputError(f"over={over!r}, expected 'points' or 'runs'")
     summary = table
     if "points" not in table.columns:
-        require(table, [*WHAT_KEYS, "point", "value", "baseline", "ratio", "stderr", "exact"], "results")
-        summary = _over_points(table[~table["score"].isin(NO_SCORES)], confidence, by)
+        require_columns(table, [*WHAT_KEYS, "point", "value", "baseline", "ratio", "stderr", "exact"], "results")
+        summary = _average_points(table[~table["score"].isin(NO_SCORES)], confidence, by)
     if over == "points":
         return summary
-    require(summary, ["run"], "results")
+    require_columns(summary, ["run"], "results")
     keys = list(by) or [name for name in ("study", "width", "training", "labels", "step") if name in summary]
-    return _over_runs(summary, [*keys, *(name for name in WHAT_KEYS if name not in keys)], confidence)
+    return _average_runs(summary, [*keys, *(name for name in WHAT_KEYS if name not in keys)], confidence)
 
 
 def token_means(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,18 +78,18 @@ def token_means(table: pd.DataFrame) -> pd.DataFrame:
     how: dict[str, Any] = {name: "mean" for name, kind in SCORE_COLUMNS.items() if kind == "float64"}
     reasons = table["reason"].astype(object)
     grouped = table.assign(reason=reasons.where(reasons != "", None)).groupby([*WHAT_KEYS, "point"], observed=True, sort=False)
-    found = grouped.agg(how | {"exact": "min", "reason": "first"}).reset_index()
-    found["reason"] = found["reason"].where(found["value"].isna(), None).fillna("")
-    return found.astype(SCORE_COLUMNS)[list(SCORE_COLUMNS)]
+    means = grouped.agg(how | {"exact": "min", "reason": "first"}).reset_index()
+    means["reason"] = means["reason"].where(means["value"].isna(), None).fillna("")
+    return means.astype(SCORE_COLUMNS)[list(SCORE_COLUMNS)]
 
 
-def _over_points(table: pd.DataFrame, confidence: float, by: Sequence[str] = ()) -> pd.DataFrame:
-    place = [name for name in PLACE_KEYS if name in table.columns]
-    carried = [name for name in dict.fromkeys((*CARRIED, *by)) if name in table.columns and name not in place]
-    keys = [*place, *WHAT_KEYS]
+def _average_points(table: pd.DataFrame, confidence: float, by: Sequence[str] = ()) -> pd.DataFrame:
+    keys_given = [name for name in PLACE_KEYS if name in table.columns]
+    carried = [name for name in dict.fromkeys((*RUN_VALUES, *by)) if name in table.columns and name not in keys_given]
+    keys = [*keys_given, *WHAT_KEYS]
     frame = table[[*keys, *carried, "point", "value", "exact"]].copy()
     value, before, ratio = (table[name].to_numpy(float) for name in ("value", "baseline", "ratio"))
-    exact = table["exact"].to_numpy(bool)  # what exact numbers state is a bound of rounding into bins, and no sampling error
+    exact = table["exact"].to_numpy(bool)  # exact numbers state a rounding bound, not a sampling error
     error = np.where(exact, 0.0, table["stderr"].to_numpy(float))
     before_error = table["baseline_stderr"].to_numpy(float) if "baseline_stderr" in table.columns else np.zeros(len(table))
     defined = np.isfinite(ratio)
@@ -103,8 +103,8 @@ def _over_points(table: pd.DataFrame, confidence: float, by: Sequence[str] = ())
         "ratio": np.where(defined, np.abs(ratio) * relative, 0.0),
         "difference": np.where(np.isnan(value - before), 0.0, np.hypot(error, before_error)),
     }
-    for name, of_mean in errors.items():
-        frame[f"{name}_error"] = of_mean
+    for name, error_of_mean in errors.items():
+        frame[f"{name}_error"] = error_of_mean
     frame["stderr"] = np.where(np.isnan(value), 0.0, table["stderr"].to_numpy(float))
     frame["rows"] = 1
     frame["undefined"] = np.isnan(value)
@@ -132,7 +132,7 @@ def _over_points(table: pd.DataFrame, confidence: float, by: Sequence[str] = ())
     return pd.DataFrame(columns).reset_index()
 
 
-def _over_runs(summary: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
+def _average_runs(summary: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
     reasons = summary["reason"].where(summary["reason"] != "", None)
     grouped = summary.assign(variance=summary["stderr"] ** 2, reason=reasons).groupby(keys, observed=True, sort=False)
     columns: dict[str, Any] = {"runs": grouped.size(), "points": grouped["points"].mean()}
@@ -147,8 +147,8 @@ def _over_runs(summary: pd.DataFrame, keys: list[str], confidence: float) -> pd.
     return pd.DataFrame(columns).reset_index()
 
 
-def final(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last step of each run, in means over runs of each setting: the trained nets."""
+def last_step(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the last step of each run, or of each setting in means over runs: the trained nets."""
     if table.empty:
         return table
     keys = ["run"] if "run" in table.columns else ["width", "training"]
@@ -156,12 +156,12 @@ def final(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def corrected_p(table: pd.DataFrame) -> pd.Series[float]:
-    """The p-value to judge by, of tests of a study: ``p_joint`` of a permutation test, else ``p_holm``."""
+    """The corrected p-value of tests of a study: ``p_joint`` of a permutation test if there is one, else ``p_holm``."""
     return table["p_joint"].astype(float).fillna(table["p_holm"].astype(float))
 
 
 def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
-    """Curves of a study at the beginning and at the end, averaged over runs, or those of one measured model as they are.
+    """Curves of a study at the first and last step, averaged over runs, or those of one measured model unchanged.
 
     Columns: ``CURVE_KEYS``, ``x``, ``y``, ``y_low``, ``y_high``, ``seeds``, ``stage``.
 
@@ -174,8 +174,8 @@ def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
     if "stage" in curves.columns:
         return curves
     if "network" in curves.columns:
-        return _of_model(curves)
-    require(curves, CURVE_COLUMNS, "curves")
+        return _model_curves(curves)
+    require_columns(curves, CURVE_COLUMNS, "curves")
     curves = curves[curves["y"].notna()]
     if curves.empty:
         return pd.DataFrame(columns=[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"])
@@ -200,53 +200,53 @@ def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
     return table[[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"]]
 
 
-def _of_model(curves: pd.DataFrame) -> pd.DataFrame:
+def _model_curves(curves: pd.DataFrame) -> pd.DataFrame:
     """Curves of one model (``network`` "model" or "baseline") in the form of :func:`curve_means`: width 0, training ""."""
-    require(curves, dict.fromkeys(("layer", "k", "selection", "curve", "x", "y"), ""), "curves")
+    require_columns(curves, dict.fromkeys(("layer", "k", "selection", "curve", "x", "y"), ""), "curves")
     stage = np.where(curves["network"].astype(str) == "baseline", "initial", "trained")
     bare: dict[str, Any] = {"width": 0, "training": "", "step": 0, "y_low": np.nan, "y_high": np.nan, "seeds": 1}
     return curves.assign(**bare, stage=stage)[[*CURVE_KEYS, "x", "y", "y_low", "y_high", "seeds", "stage"]]
 
 
-def parse_selection(name: str) -> tuple[str, tuple[float, ...]]:
-    """``"window(13,13,7)"`` -> ``("window", (13.0, 13.0, 7.0))``; what has no numbers is its own kind."""
-    found = _SELECTION.fullmatch(name)
-    if not found:
+def selection_parameters(name: str) -> tuple[str, tuple[float, ...]]:
+    """``"window(13,13,7)"`` -> ``("window", (13.0, 13.0, 7.0))``; a name without numbers is its own kind."""
+    match = _SELECTION.fullmatch(name)
+    if not match:
         return name, ()
     try:
-        return found[1], tuple(float(part) for part in found[2].split(","))
+        return match[1], tuple(float(number) for number in match[2].split(","))
     except ValueError:
         return name, ()
 
 
-def with_scale(table: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Rows of selections ``kind`` with one number ("ball", "apart"), it as ``scale``, and rows of "all" (``scale`` NaN)."""
+def select_scale(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Rows of selections of one ``kind`` with a number as ``scale`` ("ball", "apart"), and rows of "all" (``scale`` NaN)."""
     names = table["selection"].astype(str)
-    parsed = {name: parse_selection(name) for name in names.unique()}
-    wanted = {name: args[0] for name, (head, args) in parsed.items() if head == kind and len(args) == 1}
-    chosen = table[names.isin([*wanted, "all"])]
-    return chosen.assign(scale=chosen["selection"].astype(str).map(wanted).astype(float))
+    parsed = {name: selection_parameters(name) for name in names.unique()}
+    numbers = {name: args[0] for name, (head, args) in parsed.items() if head == kind and len(args) == 1}
+    chosen = table[names.isin([*numbers, "all"])]
+    return chosen.assign(scale=chosen["selection"].astype(str).map(numbers).astype(float))
 
 
-def windows(table: pd.DataFrame) -> pd.DataFrame:
+def select_windows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of window selections, with ``row``, ``column`` and ``radius``."""
     names = table["selection"].astype(str)
-    parsed = {name: parse_selection(name) for name in names.unique()}
-    wanted = {name: args for name, (head, args) in parsed.items() if head == "window" and len(args) == 3}
-    chosen = table[names.isin(wanted)]
-    places = np.array([wanted[name] for name in chosen["selection"].astype(str)], dtype=float).reshape(-1, 3)
-    return chosen.assign(row=places[:, 0], column=places[:, 1], radius=places[:, 2])
+    parsed = {name: selection_parameters(name) for name in names.unique()}
+    parameters = {name: args for name, (head, args) in parsed.items() if head == "window" and len(args) == 3}
+    chosen = table[names.isin(parameters)]
+    numbers = np.array([parameters[name] for name in chosen["selection"].astype(str)], dtype=float).reshape(-1, 3)
+    return chosen.assign(row=numbers[:, 0], column=numbers[:, 1], radius=numbers[:, 2])
 
 
 def layers_of(table: pd.DataFrame) -> list[str]:
-    """Layer names in the order of the network: "1", "3" and "hidden1", "hidden2" by number, the rest as they come."""
+    """Layer names in network order: "1", "3" and "hidden1", "hidden2" by number, then the rest in order of appearance."""
     names = [str(name) for name in pd.unique(table["layer"])]
     numbers = {name: name.removeprefix("hidden") for name in names}
     return sorted(names, key=lambda name: (0, int(numbers[name])) if numbers[name].isdigit() else (1, names.index(name)))
 
 
 def layers_with(table: pd.DataFrame, scores: Sequence[str] = ("pr",)) -> list[str]:
-    """The layers of which any of ``scores`` was measured, at least one. Raises :class:`NothingToPlot`."""
+    """Layers that have any of ``scores``. Raises :class:`NothingToPlot` if there are none."""
     layers = layers_of(table[table["score"].astype(str).isin(scores)])
     if not layers:
         raise NothingToPlot(f"no layer has the score {' or '.join(scores)}")
@@ -269,36 +269,36 @@ def select(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     keep = np.ones(len(table), dtype=bool)
     for column, value in wanted.items():
         if value is not None:
-            series = _text(table[column]) if isinstance(value, str) else table[column]
+            series = _as_text(table[column]) if isinstance(value, str) else table[column]
             keep &= (series == value).to_numpy(dtype=bool)
     return table[keep]
 
 
-def _text(column: pd.Series[Any]) -> pd.Series[Any]:
-    """As strings; a column of names as it is, whose every row would be written anew."""
+def _as_text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Convert a column to strings; categories of strings are kept, since converting each row is slow."""
     names = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     return column if pd.api.types.is_string_dtype(names) else column.astype(str)
 
 
 def group_rows(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, np.ndarray]]:
-    """Values of ``keys`` and numbers of the rows that have them, in the order in which they come.
+    """Values of ``keys`` and the row numbers that have them, in order of appearance.
 
-    For thousands of small groups: a data frame of each takes longer than what is done with it.
+    For thousands of small groups, where making a data frame of each would dominate.
     """
     if table.empty:
         return
     code = table.groupby(list(keys), observed=True, sort=False).ngroup().to_numpy()
-    places = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
-    first = table.iloc[[rows[0] for rows in places]]
-    yield from zip(zip(*(first[name] for name in keys), strict=True), places, strict=True)
+    groups = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
+    first = table.iloc[[rows[0] for rows in groups]]
+    yield from zip(zip(*(first[name] for name in keys), strict=True), groups, strict=True)
 
 
-def require(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
-    """Raises :class:`InputError` where ``table`` lacks columns."""
+def require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+    """Raise :class:`InputError` if ``table`` lacks columns."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        there = ", ".join(map(str, table.columns[:20])) or "none"
-        raise InputError(f"the {name} table lacks the columns {', '.join(missing)}; it has {there}")
+        available = ", ".join(map(str, table.columns[:20])) or "none"
+        raise InputError(f"the {name} table lacks the columns {', '.join(missing)}; it has {available}")
 
 
 def half_width(spread: np.ndarray, count: np.ndarray, error: np.ndarray | float = 0.0, confidence: float = 0.95) -> np.ndarray:

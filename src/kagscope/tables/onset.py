@@ -19,7 +19,7 @@ NO_RATIO = "no ratio is defined"
 
 
 def find_onsets(summary: pd.DataFrame) -> pd.DataFrame:
-    """When geometry begins to differ from the baseline's.
+    """Find when geometry begins to differ from the baseline's.
 
     The *onset* of a score is the first measured step at which the interval of the mean ratio does not overlap that of the mean
     baseline (over that mean), if at the next measured step they do not overlap either, on the same side. Both are those of
@@ -33,7 +33,7 @@ def find_onsets(summary: pd.DataFrame) -> pd.DataFrame:
         ``confirmed`` (the next measured step), ``direction`` ("rises" above the baseline or "falls" below it), ``ratio`` and
         ``baseline`` with their intervals there; ``reason``, why there is none.
     """
-    rows = [_onset(key, one) for key, one in _by_step(summary)]
+    rows = [_onset(key, series) for key, series in _by_step(summary)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     for name in ("step", "confirmed"):  # as objects: pandas would turn integers beside None into floats
         table[name] = pd.Series([row[name] for row in rows], dtype=object, index=table.index)
@@ -41,33 +41,33 @@ def find_onsets(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_step(summary: pd.DataFrame) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
-    """Key of each score and its numbers by step."""
+    """The key of each score and its numbers by step."""
     columns = {name: summary[name].to_numpy(float) for name in ("step", *NUMBERS) if name in summary.columns}
     for key, rows in group_rows(summary, KEYS):
         ordered = rows[np.argsort(columns["step"][rows])]
         yield key, {name: numbers[ordered] for name, numbers in columns.items()}
 
 
-def _onset(key: Any, one: dict[str, np.ndarray]) -> dict[str, Any]:
-    low, high, before = (one[name] for name in ("ratio_low", "ratio_high", "baseline"))
+def _onset(key: Any, series: dict[str, np.ndarray]) -> dict[str, Any]:
+    low, high, before = (series[name] for name in ("ratio_low", "ratio_high", "baseline"))
     with np.errstate(invalid="ignore", divide="ignore"):
-        half = np.abs((one["baseline_high"] - before) / before)
+        half = np.abs((series["baseline_high"] - before) / before)
     side = np.where(low > 1 + half, 1, np.where(high < 1 - half, -1, 0))
     outside = np.flatnonzero(side)
-    confirmed = [place for place in outside if place + 1 < len(side) and side[place + 1] == side[place]]
-    found: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | dict.fromkeys(NUMBERS, np.nan)
-    found |= {"step": None, "confirmed": None, "direction": "", "reason": ""}
+    confirmed = [index for index in outside if index + 1 < len(side) and side[index + 1] == side[index]]
+    row: dict[str, Any] = dict(zip(KEYS, key, strict=True)) | dict.fromkeys(NUMBERS, np.nan)
+    row |= {"step": None, "confirmed": None, "direction": "", "reason": ""}
     if confirmed:
-        at = confirmed[0]
-        found |= {name: float(one[name][at]) for name in NUMBERS if name in one}
-        found |= {"step": int(one["step"][at]), "confirmed": int(one["step"][at + 1])}
-        found["direction"] = "rises" if side[at] > 0 else "falls"
-    elif np.isnan(one["ratio"]).all():
-        found["reason"] = NO_RATIO
+        onset = confirmed[0]
+        row |= {name: float(series[name][onset]) for name in NUMBERS if name in series}
+        row |= {"step": int(series["step"][onset]), "confirmed": int(series["step"][onset + 1])}
+        row["direction"] = "rises" if side[onset] > 0 else "falls"
+    elif np.isnan(series["ratio"]).all():
+        row["reason"] = NO_RATIO
     elif np.isnan(low).all():
-        found["reason"] = ONE_POINT
+        row["reason"] = ONE_POINT
     elif len(outside) and outside[-1] == len(side) - 1:
-        found["reason"] = f"outside at step {int(one['step'][-1])}, the last one measured: not yet confirmed"
+        row["reason"] = f"outside at step {int(series['step'][-1])}, the last one measured: not yet confirmed"
     else:
-        found["reason"] = NEVER
-    return found
+        row["reason"] = NEVER
+    return row

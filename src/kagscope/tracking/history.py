@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 
 from kagscope.base.errors import DataError, InputError, OutputError
-from kagscope.base.files import atomic_path, atomic_write, is_ours, open_regular
+from kagscope.base.files import atomic_path, atomic_write, holds_mark, open_regular
 from kagscope.base.provenance import versions
 from kagscope.tracking.parts import NEEDED, Part
 
@@ -55,7 +55,7 @@ class History:
             InputError: a history with other settings; the message names the first that differs.
             DataError: the settings file is damaged or newer.
         """
-        if is_ours(folder, SETTINGS_FILE, otherwise="holds no history of a tracker", instead="give another history folder"):
+        if holds_mark(folder, SETTINGS_FILE, otherwise="holds no history of a tracker", instead="give another history folder"):
             path = Path(folder)
             _check_same(path, dict(settings), read_settings(path)["settings"])
             return cls(path)
