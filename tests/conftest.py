@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import os
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+import typer.main
 from filelock import FileLock
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -52,7 +54,7 @@ DEAR = (
     *("reproduce", "battery", "docs", "study_asked", "study_runs", "bad_input_report", "golden", "report_browser", "measure"),
     *("functional_battery", "tracking_history", "report", "one_road", "claims", "measure_cli", "measure_inputs", "figures"),
     *("sampling", "layer_maps", "haar", "figure_images", "side_by_side", "measure_report", "torch_backend", "untouched", "cli"),
-    *("other_process", "executors", "extend", "series", "functional", "score_errors", "measure_matrices", "moments", "vit"),
+    *("other_process", "executors", "series", "functional", "score_errors", "measure_matrices", "moments", "vit"),
 )
 
 
@@ -105,6 +107,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Whatever a test keeps in the user's cache folder goes elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_command_line() -> Iterator[None]:
+    """The command line is made once, not in each of hundreds of calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", functools.cache(typer.main.get_command))
         yield
 
 

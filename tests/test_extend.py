@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 USED = """
 import json, sys
@@ -39,6 +41,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_a_score_and_a_route_in_the_tree_are_one_file_each(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "extend.md").read_text()
     files = dict(re.findall(r'```python title="([^"]+)"\n(.*?)```', page, re.DOTALL))
