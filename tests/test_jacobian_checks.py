@@ -77,6 +77,33 @@ class WrongForwardMode(torch.autograd.Function):
         return torch.zeros_like(tangents[0])
 
 
+class WrongBatchRule(torch.autograd.Function):
+    """The identity, whose rule for a batch doubles it."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor) -> tuple[Tensor, int]:
+        return 2 * x, in_dims[0]
+
+
+class WrongInBatches(WrongBackward):
+    """x^3 whose backward is right for one cotangent and doubled for several at once."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return WrongBatchRule.apply(grads[0] * 3 * ctx.saved_tensors[0] ** 2)
+
+
 class Middle(nn.Module):
     """A function between two Linear layers."""
 
@@ -149,6 +176,14 @@ def test_operators_without_a_right_rule_for_forward_mode(function: Callable[[Ten
     assert_close(J, zoo.by_autograd(model, x, "0", "input")[:, None], 1e-12)
     assert found.notes == []
     assert found.route == "reverse mode"
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(6, 4), (40, 9)])
+def test_a_wrong_rule_for_several_cotangents_at_once_is_seen(columns: int, rows: int) -> None:
+    model, x = zoo.seeded(lambda: nn.Sequential(Middle(WrongInBatches.apply, columns, rows))), zoo.numbers(3, columns)
+    J, found = jacobians(model, x, "0")
+    assert_close(J, zoo.by_autograd(model, x, "0", "input")[:, None], 1e-12)
+    assert found.route == "reverse mode, row by row"
 
 
 class OneToken(nn.Module):
