@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 import kagscope as kag
 from kagscope.minors._input import as_matrices
-from kagscope.minors.routes.power_grams import repaired_row_pairs
+from kagscope.minors.routes.power_grams import accurate_row_pair_sums
 from kagscope.minors.routes.zonogon import BLOCK_ENTRIES, balanced_rows, fold_areas, index_bits, row_pair_areas, write_keys
 from kagscope.minors.scaling import nonzero_rows, normalise
 
@@ -70,7 +70,7 @@ def main() -> None:
         copying = milliseconds(copy)
         stages["sort them (NumPy, int32)"] = sorting = milliseconds(copy_and_sort) - copying
         stages["gather, repair, fold"] = milliseconds(fold)
-        stages["S2 and S4 by power Grams"] = milliseconds(lambda: repaired_row_pairs(J))
+        stages["S2 and S4 by power Grams"] = milliseconds(lambda: accurate_row_pair_sums(J))
         areas_alone = milliseconds(lambda: row_pair_areas(J))
         whole = milliseconds(lambda: kag.minor_moments(J, 2, moments=("s1", "s2", "s4")))
     total = sum(stages.values())

@@ -16,16 +16,16 @@ import torch
 import kagscope as kag
 from kagscope.columns.layout import make_layout
 from kagscope.minors.moments import SUMS, Moments
-from kagscope.minors.routes import Route, auto, registered
+from kagscope.minors.routes import Route, auto, routes_of_kind
 from kagscope.minors.subsets import cached_counts
 from kagscope.minors.task import EVERY_MOMENT, Matrices, Task
 
 AUTO = auto.Auto()
 EXACT: tuple[Route, ...] = tuple(
-    route for kind in ("formula", "expansion", "visit") for route in registered(kind, on_device=True)
+    route for kind in ("formula", "expansion", "visit") for route in routes_of_kind(kind, on_device=True)
 )
-ON_DEVICES = [route for route in EXACT if route not in registered(route.kind)]
-SAMPLERS: tuple[Route, ...] = (*registered("draw"), auto.SAMPLED)
+ON_DEVICES = [route for route in EXACT if route not in routes_of_kind(route.kind)]
+SAMPLERS: tuple[Route, ...] = (*routes_of_kind("draw"), auto.SAMPLED)
 POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
 LN2 = math.log(2.0)
 LEAST = Fraction(1, 10**300)  # what a selection that lies so far below the largest minor of its matrix may lose

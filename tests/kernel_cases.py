@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kagscope.minors.routes import registered
+from kagscope.minors.routes import routes_of_kind
 from kagscope.minors.threads import limit_threads
 
 TRUTH = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "truth"
@@ -98,5 +98,6 @@ def with_threads(count: int, work: Callable[[], Any]) -> Any:
 def without_formulas() -> Any:
     """A context in which the chooser knows no formulas, so that it draws."""
     return mock.patch(
-        "kagscope.minors.routes.auto.registered", lambda kind, *device: () if kind == "formula" else registered(kind, *device)
+        "kagscope.minors.routes.auto.routes_of_kind",
+        lambda kind, *device: () if kind == "formula" else routes_of_kind(kind, *device),
     )

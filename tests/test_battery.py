@@ -28,7 +28,7 @@ from battery import AUTO, EXACT, KINDS, LEAST, ON_DEVICES, SAMPLERS, answers, ch
 from kagscope.jacobians.forms import DenseJacobian, FactoredJacobian
 from kagscope.minors import routes
 from kagscope.minors.moments import Moments
-from kagscope.minors.replicates import controlled
+from kagscope.minors.replicates import apply_control_variate
 from kagscope.minors.routes import Route, auto
 from kagscope.minors.task import EVERY_MOMENT
 
@@ -349,7 +349,7 @@ def test_an_entropy_whose_s1_does_not_vary_is_not_corrected_by_rounding() -> Non
         assert kag.minor_moments(J, 3, method="sampled", seed=seed).kl_uniform == pytest.approx(exact, rel=1e-9), seed
     rng = np.random.default_rng(0)
     noise, entropy = 0.1 + 1e-17 * rng.normal(size=64), -0.3 + 1e-16 * rng.normal(size=64)
-    assert controlled(noise, entropy, 0.1) == pytest.approx(entropy, rel=1e-9)
+    assert apply_control_variate(noise, entropy, 0.1) == pytest.approx(entropy, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ENDS if kind not in ("large", "subnormal")])

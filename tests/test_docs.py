@@ -199,7 +199,7 @@ def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # files that the page wrote can be imported
-    routes.registered("formula", on_device=True)  # all of them, before what the page registers, which ends with it
+    routes.routes_of_kind("formula", on_device=True)  # all of them, before what the page registers, which ends with it
     monkeypatch.setattr(routes, "_ROUTES", dict(routes._ROUTES))
     monkeypatch.setattr(registry, "_SCORES", dict(registry._SCORES))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

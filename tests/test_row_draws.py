@@ -28,7 +28,7 @@ def test_groups_have_no_more_rows_than_allowed(units: int, at_most: int, least: 
 
 def estimate(J: np.ndarray, k: int, seed: int, at_most: int = 128, **options: Any) -> kag.Moments:
     drawn = RowDraws.of(len(J), at_most, k, seed)
-    return drawn.whole([kag.minor_moments(J[drawn.rows[rows]][None], k, **options) for rows in drawn.groups])
+    return drawn.combine([kag.minor_moments(J[drawn.rows[rows]][None], k, **options) for rows in drawn.groups])
 
 
 def test_errors_under_lognormal_gains_are_not_known() -> None:
@@ -37,7 +37,7 @@ def test_errors_under_lognormal_gains_are_not_known() -> None:
     J = own.normal(size=(600, 6)) * np.exp(2 * own.normal(size=(600, 1)))
     for seed in range(6):
         drawn = RowDraws.of(600, 192, 2, seed)
-        uneven = drawn.uneven(J[None, drawn.rows])
+        uneven = drawn.dominated_sums(J[None, drawn.rows])
         assert all(uneven[name].all() for name in ("s1", "s2", "s4", "entropy"))
 
 
@@ -101,7 +101,7 @@ def test_what_no_group_met_is_not_zero() -> None:
     J[[3, 77]] = 1.0
     J[77, 0] = 2.0
     drawn = next(one for seed in itertools.count() if not {3, 77} <= set((one := RowDraws.of(200, 32, 2, seed)).rows.tolist()))
-    found = drawn.whole([kag.minor_moments(J[drawn.rows[rows]][None], 2) for rows in drawn.groups])
+    found = drawn.combine([kag.minor_moments(J[drawn.rows[rows]][None], 2) for rows in drawn.groups])
     assert np.isnan(found.s1).all()
     assert np.isnan(found.stderr["s1"]).all()
 

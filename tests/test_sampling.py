@@ -37,7 +37,7 @@ def sets_of(k: int, allowed: np.ndarray | None) -> np.ndarray:
 def test_draws_count_sets_and_volumes_without_bias(k: int, allowed: np.ndarray | None, uniform: bool) -> None:
     every = sets_of(k, allowed)
     off = None if allowed is None else allowed & ~np.eye(8, dtype=bool)
-    columns, weights = Sets(V, k, allowed=off)._drawn([1], 4000, uniform)
+    columns, weights = Sets(V, k, allowed=off)._draw_sets([1], 4000, uniform)
     found = volumes(V.T.copy(), columns.reshape(-1, k)).reshape(weights.shape)
     for values, wanted in (((weights * found).sum(axis=1), volumes(V.T.copy(), every).sum()), (weights.sum(axis=1), len(every))):
         assert abs(values.mean() - wanted) <= 4.5 * values.std() / math.sqrt(len(values)) + 1e-9 * wanted

@@ -17,7 +17,7 @@ from kagscope.columns.layout import make_layout
 from kagscope.minors import moment_scores
 from kagscope.minors.haar import haar_mean_s1_estimate
 from kagscope.minors.moments import Moments
-from kagscope.minors.replicates import few_carry
+from kagscope.minors.replicates import dominated_by_few
 from kagscope.minors.routes.sampled import Sampled
 from kagscope.minors.task import Matrices, Task
 
@@ -189,9 +189,9 @@ def test_of_few_events_replicates_say_so_and_of_many_they_do_not() -> None:
     rng = np.random.default_rng(0)
     for met, told in ((4, 0.01), (8, 0.1), (40, 0.9), (400, 0.98)):
         counts = rng.poisson(met / 16, size=(2000, 16)).astype(float)
-        assert (~few_carry(counts)).mean() == pytest.approx(told, abs=0.09)
-        np.testing.assert_array_equal(few_carry(counts), few_carry(0.25 - 2 * counts))
-    assert few_carry(rng.normal(size=(2000, 16))).mean() < 0.02
+        assert (~dominated_by_few(counts)).mean() == pytest.approx(told, abs=0.09)
+        np.testing.assert_array_equal(dominated_by_few(counts), dominated_by_few(0.25 - 2 * counts))
+    assert dominated_by_few(rng.normal(size=(2000, 16))).mean() < 0.02
 
 
 # -- Haar means ------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from kagscope.base.errors import InputError
 from kagscope.base.reasons import OTHER_MINORS, SKIPPED
 from kagscope.measuring.drawn import score_row_means, score_row_norms, select_groups, undefined_score
 from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
-from kagscope.minors.moment_scores import mean_position, unlike
+from kagscope.minors.moment_scores import find_mismatch, mean_position
 from kagscope.minors.moments import Moments
 from kagscope.minors.threads import one_blas_thread
 from kagscope.registry import Score
@@ -109,7 +109,7 @@ def _against_baseline(state: LayerState, initial: LayerState, scores: Sequence[S
         if score.is_of("initial_moments"):
             for key, moments in state.enumerated.items():
                 pairs = _pair_batches(moments, initial.enumerated.get(key, []))
-                mismatch = next((words for pair in pairs if (words := unlike(*pair))), None)
+                mismatch = next((words for pair in pairs if (words := find_mismatch(*pair))), None)
                 if mismatch is not None:
                     missing = np.full(sum(len(batch) for batch, _ in pairs), np.nan)
                     reason = OTHER_MINORS.format(own=mismatch[0], other=mismatch[1])

@@ -23,7 +23,7 @@ def ratio_to_haar(score: Score, moments: Moments, haar: np.ndarray, left_out: np
     whole = np.asarray(score.function(moments, Estimate(haar, 0.0)))
     if left_out is None:
         return jackknife(whole, None)
-    without = score.function(moments.left_out(score.moments, PARTS), Estimate(left_out.T.ravel(), 0.0))
+    without = score.function(moments.leave_one_out(score.moments, PARTS), Estimate(left_out.T.ravel(), 0.0))
     value, error = jackknife(whole, np.asarray(without).reshape(-1, PARTS).T)
     return value, np.where(moments.are_unknown(score.moments), np.nan, error)
 
@@ -33,7 +33,7 @@ def score_row_means(state: LayerState, k: int, score: Callable[..., Any], initia
     means = [state.row_means[k], *([] if initial is None else [initial.row_means[k]])]
     if state.drawn is None:
         return score(*means), np.zeros(len(means[0]))
-    return state.drawn.share(lambda groups: score(*(select_groups(state.drawn, rows, groups) for rows in means)))
+    return state.drawn.estimate_share(lambda groups: score(*(select_groups(state.drawn, rows, groups) for rows in means)))
 
 
 def score_row_norms(state: LayerState, score: Score, threshold: Callable[[Any], float] | None = None) -> Pair:
@@ -47,7 +47,7 @@ def score_row_norms(state: LayerState, score: Score, threshold: Callable[[Any], 
         extra = () if threshold is None else (threshold(groups),)
         return float(score.function(norms[:, rows], *extra)) / (1 if score.fraction else len(rows))
 
-    value, error = drawn.share(share)
+    value, error = drawn.estimate_share(share)
     factor = 1 if score.fraction else drawn.units
     return factor * value, factor * error
 

@@ -74,8 +74,8 @@ class LayerMinors:
         groups = [self._group_moments(k, J[:, rows], form.select_rows(rows), ids, group) for group, rows in drawn]
         parts = []
         for same in zip(*groups, strict=True):
-            uneven = self.drawn.uneven(J[same[0].mask])
-            whole = [self.drawn.whole(each, uneven) for each in zip(*(group.moments for group in same), strict=True)]
+            dominated = self.drawn.dominated_sums(J[same[0].mask])
+            whole = [self.drawn.combine(each, dominated) for each in zip(*(group.moments for group in same), strict=True)]
             parts.append(same[0]._replace(moments=whole))
         return parts
 

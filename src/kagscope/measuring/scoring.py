@@ -326,7 +326,9 @@ class LayerScores:
         by_radius = window_moments(J[mask], centers, radii, shape) if self.drawn is None else []
         if self.drawn is not None:
             groups = [window_moments(J[mask][:, rows], centers, radii, shape) for rows in self.drawn.groups]
-            by_radius = [[self.drawn.whole(same) for same in zip(*one, strict=True)] for one in zip(*groups, strict=True)]
+            by_radius = [
+                [self.drawn.combine(same) for same in zip(*centers_of, strict=True)] for centers_of in zip(*groups, strict=True)
+            ]
         for radius, per_center in zip(radii, by_radius, strict=True):
             for center, moments, on_grid in zip(centers, per_center, coarse, strict=True):
                 if radius == scales(shape)[0] or on_grid:

@@ -42,14 +42,14 @@ def device_of(value: Any) -> Any:
     return device if device is not None and device.type in DEVICES else None
 
 
-def placed(values: Any, device: Any) -> Any:
+def to_device(values: Any, device: Any) -> Any:
     """NumPy arrays, in lists and dictionaries too, as tensors on ``device``; the rest, and all if it is None, unchanged."""
     if device is None:
         return values
     if isinstance(values, list):
-        return [placed(value, device) for value in values]
+        return [to_device(value, device) for value in values]
     if isinstance(values, dict):
-        return {name: placed(value, device) for name, value in values.items()}
+        return {name: to_device(value, device) for name, value in values.items()}
     if not isinstance(values, np.ndarray):
         return values
     import torch
@@ -126,10 +126,10 @@ def require_finite(array: FloatArray, name: str) -> None:
     if np.isfinite(array).all():
         return
     bad = np.argwhere(~np.isfinite(array))
-    where = ", ".join(str(tuple(int(i) for i in index)) for index in bad[:3])
+    positions = ", ".join(str(tuple(int(i) for i in index)) for index in bad[:3])
     nans = int(np.isnan(array).sum())
     raise InputError(
-        f"{name} holds {nans} NaN and {len(bad) - nans} infinite entries, first at {where}{', …' if len(bad) > 3 else ''}; "
+        f"{name} holds {nans} NaN and {len(bad) - nans} infinite entries, first at {positions}{', …' if len(bad) > 3 else ''}; "
         "minors need finite entries: find out why the Jacobian is not finite, or leave that point out"
     )
 

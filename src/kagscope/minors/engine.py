@@ -1,4 +1,4 @@
-"""``minor_moments``: from matrices and selections to moments, by the best route."""
+"""``minor_moments``: moments of the minors of matrices over selections, by the best route."""
 
 from __future__ import annotations
 
@@ -122,10 +122,10 @@ def minor_moments(
         for chosen, count in zip(selections, counts, strict=True)
     ]
     if known is not None:
-        given = [known] if isinstance(known, Moments) else list(known)
-        if len(given) != len(tasks) or any((one.k, len(one)) != (k, len(matrices)) for one in given):
+        known_moments = [known] if isinstance(known, Moments) else list(known)
+        if len(known_moments) != len(tasks) or any((m.k, len(m)) != (k, len(matrices)) for m in known_moments):
             raise InputError(f"known: expected moments of k={k} of {len(matrices)} matrices for each of {len(tasks)} selections")
-        tasks = [replace(task, known=_known(task, one)) for task, one in zip(tasks, given, strict=True)]
+        tasks = [replace(task, known=_known_sums(task, m)) for task, m in zip(tasks, known_moments, strict=True)]
     if wanted != {"s2"} and (lost := [task for task in tasks if task.minors > COUNTLESS]):
         raise InputError(
             f"k={k} over {lost[0].chosen} has more than 10^300 minors, which floats do not count; only S2 is known of so many: "
@@ -133,19 +133,19 @@ def minor_moments(
         )
     with one_blas_thread():
         results = Auto().run(tasks)
-    results = [replace(result, batched=batched, device=device, plan=_copied(result.plan, device)) for result in results]
+    results = [replace(result, batched=batched, device=device, plan=_note_copy(result.plan, device)) for result in results]
     return results if listed else results[0]
 
 
-def _known(task: Task, moments: Moments) -> dict[str, Any]:
-    """Exact sums of powers, on the scale to which the matrices of a task are normalised."""
+def _known_sums(task: Task, moments: Moments) -> dict[str, Any]:
+    """Exact sums of powers, rescaled to the normalisation of a task's matrices."""
     up = moments.exponent - task.inside.exponent
     exact = {name: power for name, power in POWERS.items() if name in moments.sums and name not in moments.replicates}
     return {name: np.ldexp(moments.sums[name], power * task.k * up) for name, power in exact.items()}
 
 
-def _copied(plan: Plan | None, device: Any) -> Plan | None:
-    """The plan, saying so where a matrix on a device was copied to the CPU."""
+def _note_copy(plan: Plan | None, device: Any) -> Plan | None:
+    """Note in the plan that matrices were copied from a device to the CPU."""
     if plan is None or device is None or any(str(device) in route for route in plan.routes.values()):
         return plan
     return replace(plan, notes=(*plan.notes, f"copied from {device}, found on the CPU, results back on {device}"))

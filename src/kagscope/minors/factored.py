@@ -21,7 +21,7 @@ from kagscope.minors.own_scale import LEAST
 from kagscope.minors.plan import Plan
 from kagscope.minors.rank import dependent
 from kagscope.minors.routes.determinants import row_subsets
-from kagscope.minors.routes.power_grams import repaired_row_pairs
+from kagscope.minors.routes.power_grams import accurate_row_pair_sums
 from kagscope.minors.routes.zonogon import row_pair_areas
 from kagscope.minors.scaling import is_exact, normalise, on_host, times_power_of_two
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
@@ -106,13 +106,13 @@ class FactoredMoments:
         Raises:
             InputError: a shape that does not fit W, or entries that are not finite.
         """
-        there = device_of(d) if self.k <= 2 else None  # where d lies, if its forms are found there too
-        factors: Any = as_numpy(d, "d") if there is None else as_tensor(d, "d")
+        form_device = device_of(d) if self.k <= 2 else None  # where d lies, if its forms are found there too
+        factors: Any = as_numpy(d, "d") if form_device is None else as_tensor(d, "d")
         size: Any
         shape = tuple(factors.shape)
         if len(shape) not in (1, 2) or shape[-1] != self.rows or 0 in shape:
             raise InputError(f"d has shape {shape}, expected ({self.rows},) or (B, {self.rows}): one factor for each row of W")
-        if there is None:
+        if form_device is None:
             require_finite(factors, "d")
             size, exponent = normalise(np.abs(np.atleast_2d(factors))[:, None, :])
             forms: Any = (entry_forms, pair_forms, triple_forms)[self.k - 1]
@@ -125,20 +125,20 @@ class FactoredMoments:
             forms = (torch_factored.entry_forms, torch_factored.pair_forms)[self.k - 1]
         device = device_of(d) or self.device
         with one_blas_thread(), np.errstate(under="ignore"):
-            found = [forms(table, size[:, 0], self.wanted) for table in self.tables]
-        exponents = [exponent + self.exponent] * len(found)
-        hard = self._mixed(factors if there is None else factors.cpu().numpy())
+            sums_by_selection = [forms(table, size[:, 0], self.wanted) for table in self.tables]
+        exponents = [exponent + self.exponent] * len(sums_by_selection)
+        hard = self._mixed_scales(factors if form_device is None else factors.cpu().numpy())
         if hard.size:
-            host = np.abs(np.atleast_2d(factors if there is None else factors.cpu().numpy()))
+            host = np.abs(np.atleast_2d(factors if form_device is None else factors.cpu().numpy()))
             exponents = [values.copy() for values in exponents]
-            for index, (table, sums) in enumerate(zip(self.tables, found, strict=True)):
+            for index, (table, sums) in enumerate(zip(self.tables, sums_by_selection, strict=True)):
                 for b in hard:
-                    one, shift = mixed_forms(table, self._lost_sets(index), self.row_exponents, host[b], self.k, self.wanted)
+                    entry, shift = mixed_forms(table, self._lost_sets(index), self.row_exponents, host[b], self.k, self.wanted)
                     exponents[index][b] = shift + self.exponent
-                    for name, value in one.items():
+                    for name, value in entry.items():
                         sums[name][b] = value[0]
-        for chosen, sums in zip(self.selections, found, strict=True):
-            self._refuse(chosen, sums, factors)
+        for chosen, sums in zip(self.selections, sums_by_selection, strict=True):
+            self._mark_lost(chosen, sums, factors)
         results = [
             Moments(
                 self.k,
@@ -146,10 +146,10 @@ class FactoredMoments:
                 powers,
                 sums,
                 batched=len(shape) == 2,
-                plan=self._plan(len(exponent), str(chosen), count, device, there),
+                plan=self._plan(len(exponent), str(chosen), count, device, form_device),
                 device=device,
             )
-            for sums, powers, chosen, count in zip(found, exponents, self.selections, self.counts, strict=True)
+            for sums, powers, chosen, count in zip(sums_by_selection, exponents, self.selections, self.counts, strict=True)
         ]
         return results if self.listed else results[0]
 
@@ -161,12 +161,12 @@ class FactoredMoments:
             zero = dependent(np.ascontiguousarray(self.matrix[:, chosen.columns(self.layout)].T), rows)
             sets = cached_subsets((chosen,), self.layout, self.k).sets
             if not chosen.clique and len(rows) * len(sets) <= MOST_SETS:
-                every = [dependent(np.ascontiguousarray(self.matrix[some]), sets).all() for some in rows]
-                zero |= np.array(every, dtype=np.bool_)
+                all_zero = [dependent(np.ascontiguousarray(self.matrix[row_set]), sets).all() for row_set in rows]
+                zero |= np.array(all_zero, dtype=np.bool_)
             self._lost[index] = low[~zero]
         return self._lost[index]
 
-    def _refuse(self, chosen: Selection, sums: dict[str, FloatArray], d: Any) -> None:
+    def _mark_lost(self, chosen: Selection, sums: dict[str, FloatArray], d: Any) -> None:
         """NaN for what lies so far below the largest minor of W that it has lost digits, and is not zero."""
         low = np.any([np.abs(values) < LEAST for name, values in sums.items() if name != "entropy"], axis=0)
         if not low.any():
@@ -177,18 +177,16 @@ class FactoredMoments:
                 for name in sums:
                     sums[name] = np.where(np.arange(len(low)) == b, np.nan, sums[name])
 
-    def _mixed(self, d: FloatArray) -> NDArray[np.intp]:
+    def _mixed_scales(self, d: FloatArray) -> NDArray[np.intp]:
         """Which d (B, m) have products of k so far below the k-th power of their largest that squares would leave the range."""
         both = np.atleast_2d(np.frexp(np.abs(d))[1].astype(np.int64) + self.row_exponents)
         far = np.where(np.atleast_2d(d) != 0, both.max(axis=1, keepdims=True) - both, 0).max(axis=1)
         return np.flatnonzero((far > MIXED_ROWS) | self.row_exponents.any())
 
-    def _plan(self, batch: int, name: str, count: int, device: Any, there: Any) -> Plan:
-        place = "" if there is None else f" on {there}"
-        routes = dict.fromkeys(sorted(self.wanted), f"one pass over W, then a quadratic form in d{place} (MATH.md 4.7)")
-        notes = (
-            () if device is None or there is not None else (f"copied from {device}, found on the CPU, results back on {device}",)
-        )
+    def _plan(self, batch: int, name: str, count: int, device: Any, form_device: Any) -> Plan:
+        suffix = "" if form_device is None else f" on {form_device}"
+        routes = dict.fromkeys(sorted(self.wanted), f"one pass over W, then a quadratic form in d{suffix} (MATH.md 4.7)")
+        notes = () if device is None or form_device else (f"copied from {device}, found on the CPU, results back on {device}",)
         return Plan((batch, self.rows, self.columns), self.k, name, count, routes, notes=notes)
 
 
@@ -200,7 +198,7 @@ def factored_minor_moments(
     selection: Selection | str | None = None,
     *,
     moments: str | Iterable[str] = "all",
-    **place: Unpack[LayoutOptions],
+    **layout: Unpack[LayoutOptions],
 ) -> Moments: ...
 
 
@@ -212,7 +210,7 @@ def factored_minor_moments(
     selection: Sequence[Selection | str] = ...,
     *,
     moments: str | Iterable[str] = "all",
-    **place: Unpack[LayoutOptions],
+    **layout: Unpack[LayoutOptions],
 ) -> list[Moments]: ...
 
 
@@ -243,8 +241,8 @@ def factored_minor_moments(
     Raises:
         InputError: an argument that cannot be used.
     """
-    once = FactoredMoments(W, k, selection, image_shape=image_shape, positions=positions, groups=groups, moments=moments)
-    return once.at(d)
+    table = FactoredMoments(W, k, selection, image_shape=image_shape, positions=positions, groups=groups, moments=moments)
+    return table.at(d)
 
 
 def _passes(selections: list[Selection]) -> list[list[Selection]]:
@@ -288,7 +286,7 @@ def _entry_table(W: FloatArray) -> FloatArray:
 def _complete_table(W: FloatArray, wanted: frozenset[str]) -> FloatArray:
     """All column pairs: zonogon areas and power Grams by row pair."""
     table = np.zeros((5, comb(len(W), 2)))
-    table[1], table[2] = repaired_row_pairs(W)
+    table[1], table[2] = accurate_row_pair_sums(W)
     if "s1" in wanted:
         table[0] = row_pair_areas(W)
     return table
@@ -310,11 +308,11 @@ def _pair_cells(W: FloatArray, subsets: SubsetList, logs: bool) -> FloatArray:
     bounds = _ranges(subsets, cells * 5 * padded * padded)
 
     def work(part: int) -> FloatArray:
-        out = np.zeros((cells, 5, padded, padded))
-        pair_rows(WT, subsets.prefixes, subsets.starts, subsets.last, subsets.cells, bounds[part], bounds[part + 1], logs, out)
-        return out
+        sums = np.zeros((cells, 5, padded, padded))
+        pair_rows(WT, subsets.prefixes, subsets.starts, subsets.last, subsets.cells, bounds[part], bounds[part + 1], logs, sums)
+        return sums
 
-    whole = _reduced(run_parts(work, len(bounds) - 1))
+    whole = _sum_parts(run_parts(work, len(bounds) - 1))
     first, second = np.triu_indices(m, 1)
     return whole[:, :, first, second]
 
@@ -332,19 +330,19 @@ def _triple_cells(W: FloatArray, subsets: SubsetList) -> FloatArray:
     least = 0.0 if is_exact(W, 3) else LOST if np.abs(W).max() < 1 else np.inf
 
     def work(part: int) -> FloatArray:
-        out = np.zeros((cells, 5, triples))
+        sums = np.zeros((cells, 5, triples))
         lists = subsets.prefixes, subsets.starts, subsets.last, subsets.cells
-        triple_rows(WT, *lists, bounds[part], bounds[part + 1], out, least)
-        return out
+        triple_rows(WT, *lists, bounds[part], bounds[part + 1], sums, least)
+        return sums
 
-    return _reduced(run_parts(work, len(bounds) - 1))
+    return _sum_parts(run_parts(work, len(bounds) - 1))
 
 
-def _reduced(parts: list[FloatArray]) -> FloatArray:
+def _sum_parts(parts: list[FloatArray]) -> FloatArray:
     """Sum of the parts in their order, largest for top."""
-    whole = parts[0]
+    total = parts[0]
     for part in parts[1:]:
-        np.maximum(whole[:, 4], part[:, 4], out=part[:, 4])
-        whole += part
-        whole[:, 4] = part[:, 4]
-    return whole
+        np.maximum(total[:, 4], part[:, 4], out=part[:, 4])
+        total += part
+        total[:, 4] = part[:, 4]
+    return total

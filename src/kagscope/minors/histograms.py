@@ -1,4 +1,4 @@
-"""Histograms of minors, which add like sums: bins of the absolute M, of one matrix and of a batch."""
+"""Additive histograms of minors, in absolute bins of M, for one matrix and for a batch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bins(NamedTuple):
 
     Attributes:
         first, counts, zeros: (B,), (B, bins), (B,) as in :class:`Histogram`.
-        replicates: (B, groups, bins + 1) independent estimates of the counts, and of the zeros last, where they were sampled.
+        replicates: (B, groups, bins + 1) independent estimates of the counts, zeros last, if they were sampled.
     """
 
     first: NDArray[np.int64]
@@ -39,12 +39,12 @@ class Bins(NamedTuple):
     replicates: FloatArray | None = None
 
     def of(self, rows: slice) -> Bins:
-        """Those of some matrices of the batch."""
-        own = None if self.replicates is None else self.replicates[rows]
-        return Bins(self.first[rows], self.counts[rows], self.zeros[rows], own)
+        """Histograms of some matrices of the batch."""
+        replicates = None if self.replicates is None else self.replicates[rows]
+        return Bins(self.first[rows], self.counts[rows], self.zeros[rows], replicates)
 
-    def left_out(self, groups: int) -> Bins:
-        """Of a batch of B times ``groups``: the means without one group of replicates at a time."""
+    def leave_one_out(self, groups: int) -> Bins:
+        """Batch of B times ``groups`` histograms: means with one group of replicates left out at a time."""
         first = np.repeat(self.first, groups)
         if self.replicates is None:
             return Bins(first, np.repeat(self.counts, groups, axis=0), np.repeat(self.zeros, groups))
@@ -54,42 +54,42 @@ class Bins(NamedTuple):
 
 
 def group_means(replicates: FloatArray, groups: int) -> FloatArray:
-    """(B, groups, …) means of some replicates (B, draws, …) each, as many in all: independent like them, with the same mean."""
+    """(B, groups, …) means of equal numbers of replicates (B, draws, …): again independent, with the same mean."""
     batch, draws, *rest = replicates.shape
     return replicates if draws == groups else replicates.reshape(batch, groups, -1, *rest).mean(axis=2)
 
 
-def times_known(hist: FloatArray, known: FloatArray) -> FloatArray:
-    """(…, groups, slots) estimated counts as shares of all slots, times what is ``known`` (…) of all of them.
+def scale_to_total(hist: FloatArray, known: FloatArray) -> FloatArray:
+    """Rescale estimated counts (…, groups, slots) so that they sum to the ``known`` total (…).
 
-    The share is the ratio of means over groups; groups stand for it to first order, and single ones may be negative. Means of
-    the ratios of each group would be biased where these have few draws.
+    Shares are ratios of means over groups, with groups as linearised replicates that may be negative. Averaging the ratios of
+    each group would be biased if these have few draws.
     """
     seen = hist.sum(axis=-1, keepdims=True)
     mean = seen.mean(axis=-2, keepdims=True)
     mean[mean == 0] = 1.0
     share, known = hist.mean(axis=-2, keepdims=True) / mean, np.asarray(known)[..., None, None]
-    own = known * (share + (hist - share * seen) / mean)
-    return np.where(mean == known, hist, own)  # counts of what was visited whole stay whole
+    groups = known * (share + (hist - share * seen) / mean)
+    return np.where(mean == known, hist, groups)  # complete counts stay integers
 
 
 def merge(left: Bins, right: Bins) -> Bins:
-    """Sum of two histograms, matrix by matrix: bins are absolute, so whole bins line up."""
+    """Sum of two histograms, matrix by matrix; bins are absolute, so they line up."""
     first = np.minimum(left.first, right.first)
-    widths = [part.first - first + part.counts.shape[1] for part in (left, right)]
+    widths = [bins.first - first + bins.counts.shape[1] for bins in (left, right)]
     width = int(max(w.max(initial=0) for w in widths))
-    sampled = [part.replicates for part in (left, right) if part.replicates is not None]
-    groups = gcd(*(one.shape[1] for one in sampled))
+    sampled = [bins.replicates for bins in (left, right) if bins.replicates is not None]
+    groups = gcd(*(replicates.shape[1] for replicates in sampled))
     counts = np.zeros((len(first), width), dtype=np.result_type(left.counts, right.counts))
     replicates = np.zeros((len(first), groups, width + 1))
-    for part in (left, right):
-        own = (
-            np.dstack([np.atleast_3d(part.counts).swapaxes(1, 2), part.zeros[:, None, None]])
-            if part.replicates is None
-            else group_means(part.replicates, groups)
+    for bins in (left, right):
+        counts_by_group = (
+            np.dstack([np.atleast_3d(bins.counts).swapaxes(1, 2), bins.zeros[:, None, None]])
+            if bins.replicates is None
+            else group_means(bins.replicates, groups)
         )
-        replicates[:, :, -1] += own[:, :, -1]
-        for row, offset in enumerate(part.first - first):
-            counts[row, offset : offset + part.counts.shape[1]] += part.counts[row]
-            replicates[row, :, offset : offset + part.counts.shape[1]] += own[row, :, :-1]
+        replicates[:, :, -1] += counts_by_group[:, :, -1]
+        for row, offset in enumerate(bins.first - first):
+            counts[row, offset : offset + bins.counts.shape[1]] += bins.counts[row]
+            replicates[row, :, offset : offset + bins.counts.shape[1]] += counts_by_group[row, :, :-1]
     return Bins(first, counts, left.zeros + right.zeros, replicates if sampled else None)

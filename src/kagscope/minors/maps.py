@@ -1,4 +1,4 @@
-"""Where geometry is: sums for every pair of columns, and moments of every window (MATH.md section 1, ``window``)."""
+"""Maps of geometry: sums for every pair of columns, and moments of every window (MATH.md section 1, ``window``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout, real_array
 from kagscope.columns.selections import Window
-from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, placed
+from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, to_device
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.moments import CHEAP, Moments
 from kagscope.minors.own_scale import LEAST
@@ -45,18 +45,18 @@ def column_pair_map(J: MatrixLike) -> dict[str, FloatArray | Tensor]:
     normalised, exponent = normalise(times_power_of_two(matrices, -columns), 2)
     up = 2 * exponent[0] + columns[:, None] + columns
     with np.errstate(over="ignore", under="ignore"):
-        found = _map(normalised[0], complete_pairs(len(columns)))
-        maps = {name: np.ldexp(values, power * up) for power, (name, values) in zip((1, 2, 4), found.items(), strict=True)}
-    low = np.argwhere(np.triu(np.any([values < LEAST for values in found.values()], axis=0), 1))
+        sums = _map(normalised[0], complete_pairs(len(columns)))
+        maps = {name: np.ldexp(values, power * up) for power, (name, values) in zip((1, 2, 4), sums.items(), strict=True)}
+    low = np.argwhere(np.triu(np.any([values < LEAST for values in sums.values()], axis=0), 1))
     for a, b in low[~dependent(np.ascontiguousarray(matrices[0]), low)]:  # on a scale of its own
         pair = minor_moments(matrices[0][:, [a, b]], 2, moments=CHEAP)
         for name in maps:
             maps[name][a, b] = maps[name][b, a] = getattr(pair, name)
-    return placed(maps, device_of(J))
+    return to_device(maps, device_of(J))
 
 
 def _map(matrix: FloatArray, pairs: SubsetList) -> dict[str, FloatArray]:
-    """(n, n) symmetric maps of one normalised matrix, 0 but at ``pairs``."""
+    """(n, n) symmetric maps of one normalised matrix, nonzero only at ``pairs``."""
     n = matrix.shape[1]
     active = nonzero_rows(matrix)
     maps = {name: np.zeros((n, n)) for name in ("s1", "s2", "s4")}
@@ -108,28 +108,28 @@ def window_moments(
     check_k(2, rows, columns)
     layout = make_layout(columns, image_shape, positions)
     try:
-        places = np.atleast_2d(real_array(centers))
+        points = np.atleast_2d(real_array(centers))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"centers={centers!r:.80} cannot be read as (count, dimension) numbers ({error})") from error
     several = isinstance(radius, Sequence | np.ndarray)
     radii: list[float] = list(radius) if isinstance(radius, Sequence | np.ndarray) else [radius]
     if not radii:
         raise InputError("radius is empty; give one radius, or several in a list")
-    windows = [Window(tuple(center), one) for one in radii for center in places]
+    windows = [Window(tuple(center), r) for r in radii for center in points]
     inside = np.stack([window.columns(layout) for window in windows]).astype(np.float64)
     pairs = sublist(*np.nonzero(np.triu(inside.T @ inside, 1)))  # of columns that any window holds
     normalised, exponent = normalise(matrices, 2)
-    found: dict[str, list[FloatArray]] = {"s1": [], "s2": [], "s4": []}
+    sums: dict[str, list[FloatArray]] = {"s1": [], "s2": [], "s4": []}
     for matrix in normalised:
         for name, values in _map(matrix, pairs).items():
-            found[name].append(0.5 * ((inside @ values) * inside).sum(axis=1))
+            sums[name].append(0.5 * ((inside @ values) * inside).sum(axis=1))
     counts = [comb(rows, 2) * comb(int(mask.sum()), 2) for mask in inside]
     moments = [
         Moments(
             2,
             count,
             exponent,
-            {name: np.array([row[index] for row in per]) for name, per in found.items()},
+            {name: np.array([row[index] for row in per]) for name, per in sums.items()},
             batched=batched,
             device=device_of(J),
         )
@@ -138,4 +138,4 @@ def window_moments(
     for index, window in enumerate(windows):
         if counts[index] and any((values < LEAST).any() for values in moments[index].sums.values()):
             moments[index] = minor_moments(J, 2, window, moments=CHEAP, image_shape=image_shape, positions=positions)
-    return [moments[at : at + len(places)] for at in range(0, len(moments), len(places))] if several else moments
+    return [moments[at : at + len(points)] for at in range(0, len(moments), len(points))] if several else moments

@@ -18,7 +18,7 @@ from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO
 from kagscope.minors._input import Values, check_positive
 from kagscope.minors.plan import Estimate
-from kagscope.minors.replicates import ROUNDING, few_carry, widened
+from kagscope.minors.replicates import ROUNDING, dominated_by_few, student_factor
 from kagscope.minors.threads import one_blas_thread
 from kagscope.registry import Function, Score, all_scores, register
 
@@ -33,7 +33,7 @@ SPREAD = 7.0  # bins, the width of the bell that kl_init is smoothed with: 7 / 8
 _places = np.arange(-4 * int(SPREAD), 4 * int(SPREAD) + 1) / SPREAD
 BELL = np.exp(-0.5 * _places**2) / np.exp(-0.5 * _places**2).sum()
 BLOCK = 64  # bins that are spread at once, from twice as many: the bell is no wider
-BELLS = np.stack([np.roll(np.pad(BELL, (0, 2 * BLOCK - len(BELL))), place) for place in range(BLOCK)], axis=1)
+BELLS = np.stack([np.roll(np.pad(BELL, (0, 2 * BLOCK - len(BELL))), shift_by) for shift_by in range(BLOCK)], axis=1)
 
 
 def _score(name: str, label: str, moments: tuple[str, ...], source: str, **facts: Any) -> Callable[[Function], Function]:
@@ -103,8 +103,8 @@ def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Values:
     """
     (value, share), needs = _near_zero(moments, eps), ("s1", "histogram")
     drawn = jackknife(lambda left: _near_zero(left, eps)[0], needs, moments)
-    told = drawn > ROUNDING * value
-    return moments.out(np.hypot(share, drawn if moments.are_exact(needs) else np.where(told, drawn, np.nan)))
+    known = drawn > ROUNDING * value
+    return moments.out(np.hypot(share, drawn if moments.are_exact(needs) else np.where(known, drawn, np.nan)))
 
 
 @_score("top", "largest minor", ("top",), "MATH.md 2")
@@ -131,7 +131,7 @@ def rotation_ratio_of_pr(moments: Moments, haar_s1: Estimate) -> FloatArray:
 
 def rotation_ratio_error(moments: Moments, haar_s1: Estimate) -> FloatArray:
     """Standard error of :func:`rotation_ratio_of_pr`: those of S1 and of the Haar mean, as far as they were sampled."""
-    s1, error = (np.atleast_1d(np.asarray(one)) for one in (moments.s1, moments.stderr["s1"]))
+    s1, error = (np.atleast_1d(np.asarray(values)) for values in (moments.s1, moments.stderr["s1"]))
     of_s1 = np.where(error == 0, 0.0, rotation_ratio_of_pr(moments, haar_s1) * error)
     return np.asarray(np.hypot(np.asarray(haar_s1.stderr), of_s1) / np.where((s1 > WITHIN[0]) & (s1 < WITHIN[1]), s1, np.inf))
 
@@ -140,8 +140,8 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
     check_positive("eps", eps, "minors up to eps times their mean count as near zero")
     bins = _bins(moments)
     position = np.log2(eps) * 8 + mean_position(moments) - bins.first  # in bins from the first one
-    there, rows, width = np.isfinite(position), np.arange(len(moments)), bins.counts.shape[1]
-    whole = np.floor(np.clip(np.where(there, position, -1), -1, width)).astype(np.int64)
+    defined, rows, width = np.isfinite(position), np.arange(len(moments)), bins.counts.shape[1]
+    whole = np.floor(np.clip(np.where(defined, position, -1), -1, width)).astype(np.int64)
     totals = np.zeros((len(moments), width + 2))
     np.cumsum(bins.counts, axis=1, out=totals[:, 1:-1])
     totals[:, -1] = totals[:, -2]
@@ -149,7 +149,7 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
     cut = np.where(whole >= 0, totals[rows, whole + 1] - below, 0.0)
     count = max(moments.count, 1)
     value = (below + bins.zeros + cut * np.where(cut > 0, position - whole, 0.0)) / count
-    return np.where(there, value, np.nan), np.where(there, cut / count, np.nan)
+    return np.where(defined, value, np.nan), np.where(defined, cut / count, np.nan)
 
 
 @register(
@@ -180,24 +180,24 @@ def kl_init(moments: Moments, initial: Moments) -> Values:
         InputError: moments of unlike numbers of matrices or minors, of another order, or over another selection.
         UndefinedScore: moments without ``s1`` or ``histogram``.
     """
-    if (apart := unlike(moments, initial)) is not None:
-        raise InputError(f"kl_init of {apart[0]} against {apart[1]}; give moments of the same minors")
-    left, right = _centred(moments), _centred(initial)
+    if (mismatch := find_mismatch(moments, initial)) is not None:
+        raise InputError(f"kl_init of {mismatch[0]} against {mismatch[1]}; give moments of the same minors")
+    left, right = _centre(moments), _centre(initial)
     first = np.minimum(left.first, right.first)
     width = np.maximum(left.first + left.width, right.first + right.width) - first
-    p, q = (_smoothed(one, first, width) for one in (left, right))
+    p, q = (_smooth(side, first, width) for side in (left, right))
     terms = p * np.log(np.divide(p, q, out=np.ones_like(p), where=q > 0))
     return moments.out(np.where(left.there & right.there, terms.sum(axis=1), np.nan))
 
 
-def unlike(*both: Moments) -> tuple[str, str] | None:
+def find_mismatch(*both: Moments) -> tuple[str, str] | None:
     """In words, the first thing that differs of two moments and must not where they are compared; None where nothing does."""
-    of = [(len(one), one.k, one.plan and one.plan.selection, one.count) for one in both]
-    if None in (of[0][2], of[1][2]):  # of sums of moments the selection is not known
-        of = [(matrices, k, "", count) for matrices, k, _, count in of]
+    facts = [(len(m), m.k, m.plan and m.plan.selection, m.count) for m in both]
+    if None in (facts[0][2], facts[1][2]):  # of sums of moments the selection is not known
+        facts = [(matrices, k, "", count) for matrices, k, _, count in facts]
     names = ("{} matrices", "minors of order {}", "minors over {}", "{} minors")
-    apart = ((what.format(own), what.format(other)) for what, own, other in zip(names, *of, strict=True) if own != other)
-    return next(apart, None)
+    mismatches = ((what.format(a), what.format(b)) for what, a, b in zip(names, *facts, strict=True) if a != b)
+    return next(mismatches, None)
 
 
 def kl_init_error(moments: Moments, initial: Moments) -> Values:
@@ -205,23 +205,23 @@ def kl_init_error(moments: Moments, initial: Moments) -> Values:
     return moments.out(jackknife(kl_init, ("s1", "histogram"), moments, initial))
 
 
-def jackknife(function: Callable[..., Any], needs: Collection[str], *given: Moments) -> FloatArray:
+def jackknife(function: Callable[..., Any], needs: Collection[str], *moments: Moments) -> FloatArray:
     """(B,) standard error of a score of some moments: from its values with one group of replicates of all left out at a time.
 
     NaN where the error of one of the moments in ``needs`` is not known, or few groups carry that of the score.
     """
-    if all(one.are_exact(needs) for one in given):
-        return np.zeros(len(given[0]))
-    unknown = np.any([one.are_unknown(needs) for one in given], axis=0)
+    if all(m.are_exact(needs) for m in moments):
+        return np.zeros(len(moments[0]))
+    unknown = np.any([m.are_unknown(needs) for m in moments], axis=0)
     if unknown.all():
-        return np.full(len(given[0]), np.nan)
-    groups = gcd(*(one.groups(needs) for one in given))
-    values = np.asarray(function(*(one.left_out(needs, groups) for one in given))).reshape(-1, groups)
+        return np.full(len(moments[0]), np.nan)
+    groups = gcd(*(m.groups(needs) for m in moments))
+    values = np.asarray(function(*(m.leave_one_out(needs, groups) for m in moments))).reshape(-1, groups)
     spread = ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    return np.where(unknown | few_carry(values), np.nan, widened(groups) * np.sqrt((groups - 1) / groups * spread))
+    return np.where(unknown | dominated_by_few(values), np.nan, student_factor(groups) * np.sqrt((groups - 1) / groups * spread))
 
 
-class _Centred(NamedTuple):
+class _CentredHistogram(NamedTuple):
     """Histograms over log2(M / mean M), of a batch: each its own first bin and width, none where S1 = 0.
 
     Attributes:
@@ -238,37 +238,37 @@ class _Centred(NamedTuple):
     there: NDArray[np.bool_]
 
 
-def _centred(moments: Moments) -> _Centred:
+def _centre(moments: Moments) -> _CentredHistogram:
     bins, mean = _bins(moments), mean_position(moments)
     padded = np.pad(bins.counts, ((0, 0), (0, 1))).astype(np.float64)
     used, last = padded != 0, padded.shape[1] - 1
-    there = np.isfinite(mean) & used.any(axis=1)
-    begin = np.where(there, used.argmax(axis=1), 0)
-    width = np.where(there, last + 2 - used[:, ::-1].argmax(axis=1) - begin, 0)
-    shift = np.where(there, bins.first + begin - mean, 0.0)
+    defined = np.isfinite(mean) & used.any(axis=1)
+    begin = np.where(defined, used.argmax(axis=1), 0)
+    width = np.where(defined, last + 2 - used[:, ::-1].argmax(axis=1) - begin, 0)
+    shift = np.where(defined, bins.first + begin - mean, 0.0)
     whole = np.floor(shift).astype(np.int64)
-    place = begin[:, None] + np.arange(int(width.max(initial=0)))
-    own = np.take_along_axis(padded, np.minimum(place, last), axis=1) * there[:, None]
+    shift_by = begin[:, None] + np.arange(int(width.max(initial=0)))
+    counts_in_use = np.take_along_axis(padded, np.minimum(shift_by, last), axis=1) * defined[:, None]
     share = (shift - whole)[:, None]
-    counts = own * (1 - share)
-    counts[:, 1:] += own[:, :-1] * share
-    return _Centred(whole, width, counts, np.asarray(bins.zeros, dtype=np.float64), there)
+    counts = counts_in_use * (1 - share)
+    counts[:, 1:] += counts_in_use[:, :-1] * share
+    return _CentredHistogram(whole, width, counts, np.asarray(bins.zeros, dtype=np.float64), defined)
 
 
-def _smoothed(part: _Centred, first: IntArray, width: IntArray) -> FloatArray:
+def _smooth(histogram: _CentredHistogram, first: IntArray, width: IntArray) -> FloatArray:
     """(B, W) shares of ``width`` bins from ``first`` on and, last, of zeros; spread by a bell wide against a bin, +1/2 a count
     a bin."""
-    most, wide, bell = int(width.max(initial=0)), part.counts.shape[1], len(BELL)
+    most, wide, bell = int(width.max(initial=0)), histogram.counts.shape[1], len(BELL)
     blocks = -(-(most + bell) // BLOCK)
-    placed = np.zeros((len(first), max(BLOCK * (blocks + 1), most + wide + bell)))
-    places = np.arange(wide) + np.where(part.there, part.first - first, 0)[:, None] + bell - 1
-    np.put_along_axis(placed, places, part.counts, axis=1)
-    windows = sliding_window_view(placed, 2 * BLOCK, axis=1)[:, : BLOCK * blocks : BLOCK]
+    padded = np.zeros((len(first), max(BLOCK * (blocks + 1), most + wide + bell)))
+    positions = np.arange(wide) + np.where(histogram.there, histogram.first - first, 0)[:, None] + bell - 1
+    np.put_along_axis(padded, positions, histogram.counts, axis=1)
+    windows = sliding_window_view(padded, 2 * BLOCK, axis=1)[:, : BLOCK * blocks : BLOCK]
     with one_blas_thread():
         spread = (windows.reshape(-1, 2 * BLOCK) @ BELLS).reshape(len(first), -1)[:, : most + bell]
     spread += 0.5
     spread *= np.arange(most + bell) < (width + bell - 1)[:, None]
-    spread[:, -1] = part.zeros + 0.5
+    spread[:, -1] = histogram.zeros + 0.5
     return np.asarray(spread / spread.sum(axis=1, keepdims=True))
 
 

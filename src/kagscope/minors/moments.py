@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
-from kagscope.minors._input import Values, placed
+from kagscope.minors._input import Values, to_device
 from kagscope.minors.histograms import Bins, Histogram, group_means, merge
-from kagscope.minors.replicates import REPLICATES, widened
+from kagscope.minors.replicates import REPLICATES, student_factor
 
 if TYPE_CHECKING:
     from kagscope.minors.plan import Plan
@@ -35,8 +35,8 @@ class _Errors(dict[str, Any]):
     of: Moments
 
     def __missing__(self, name: str) -> Any:
-        own = (one.error for one in moment_scores.of_moments() if one.function.__name__ == name and self.of._has(one.moments))
-        error = next(own, None)
+        errors = (s.error for s in moment_scores.of_moments() if s.function.__name__ == name and self.of._has(s.moments))
+        error = next(errors, None)
         return self.zero if error is None else error(self.of)
 
 
@@ -87,41 +87,41 @@ class Moments:
 
     def out(self, values: Any) -> Values:
         """``values`` (B,) as a float for one matrix, as an array for a batch, or a tensor on the device of the batch."""
-        return placed(np.asarray(values), self.device) if self.batched else float(values[0])
+        return to_device(np.asarray(values), self.device) if self.batched else float(values[0])
 
-    def _restored(self, name: str) -> FloatArray:
+    def _absolute(self, name: str) -> FloatArray:
         """(B,) in the units of the matrices."""
         with np.errstate(over="ignore", under="ignore"):
-            return np.ldexp(self._moved(name, self.normalised, self.exponent), self.k * _POWER.get(name, 1) * self.exponent)
+            return np.ldexp(self._at_scale(name, self.normalised, self.exponent), self.k * _POWER.get(name, 1) * self.exponent)
 
-    def _moved(self, name: str, read: Callable[[str], FloatArray], exponent: NDArray[np.int64]) -> FloatArray:
+    def _at_scale(self, name: str, read: Callable[[str], FloatArray], exponent: NDArray[np.int64]) -> FloatArray:
         """What ``read`` gives for a sum, at the logarithms of the absolute scale."""
         return read("entropy") + read("s1") * (self.k * LN2 * exponent) if name == "entropy" else read(name)
 
     @property
     def s1(self) -> Values:
         """Sum of M = |minor|."""
-        return self.out(self._restored("s1"))
+        return self.out(self._absolute("s1"))
 
     @property
     def s2(self) -> Values:
         """Sum of M^2."""
-        return self.out(self._restored("s2"))
+        return self.out(self._absolute("s2"))
 
     @property
     def s4(self) -> Values:
         """Sum of M^4."""
-        return self.out(self._restored("s4"))
+        return self.out(self._absolute("s4"))
 
     @property
     def entropy(self) -> Values:
         """Sum of M ln M, with 0 ln 0 = 0."""
-        return self.out(self._restored("entropy"))
+        return self.out(self._absolute("entropy"))
 
     @property
     def top(self) -> Values:
         """Largest M."""
-        return self.out(self._restored("top"))
+        return self.out(self._absolute("top"))
 
     @property
     def histogram(self) -> Histogram:
@@ -129,7 +129,7 @@ class Moments:
         if self.bins is None:
             raise UndefinedScore('histogram was not computed; ask for it with moments="all" or moments=(..., "histogram")')
         if self.batched:
-            return Histogram(*(placed(part, self.device) for part in self.bins[:3]))
+            return Histogram(*(to_device(values, self.device) for values in self.bins[:3]))
         used = np.flatnonzero(self.bins.counts[0])
         low, high = (used[0], used[-1] + 1) if used.size else (0, 0)
         first = int(self.bins.first[0]) + int(low) if used.size else 0
@@ -146,16 +146,16 @@ class Moments:
 
         Reading that of an exact moment gives 0, that of ``near_zero`` the share of the one bin that its threshold cuts.
         """
-        found: dict[str, FloatArray] = {}
+        errors_by_name: dict[str, FloatArray] = {}
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for name in SUMS:
                 if name in self.replicates:
-                    draws = self._moved(name, self._replicated, self.exponent[:, None])
+                    draws = self._at_scale(name, self._replicates_of, self.exponent[:, None])
                     spread = draws.std(axis=1, ddof=1) if self.draws > 1 else np.full(len(self), np.nan)
                     error = np.ldexp(
-                        widened(self.draws) * spread / np.sqrt(self.draws), self.k * _POWER.get(name, 1) * self.exponent
+                        student_factor(self.draws) * spread / np.sqrt(self.draws), self.k * _POWER.get(name, 1) * self.exponent
                     )
-                    found[name] = np.where(self.are_unknown({name}), np.nan, error)
+                    errors_by_name[name] = np.where(self.are_unknown({name}), np.nan, error)
             whole = replace(self, batched=True, device=None)
             for score in moment_scores.of_moments():
                 if self._has(score.moments) and not self.are_exact(score.moments):
@@ -164,8 +164,8 @@ class Moments:
                         if score.error is None
                         else score.error(whole)
                     )
-                    found[score.function.__name__] = by_draws
-        errors = _Errors({name: self.out(value) for name, value in found.items()})
+                    errors_by_name[score.function.__name__] = by_draws
+        errors = _Errors({name: self.out(value) for name, value in errors_by_name.items()})
         errors.zero = self.out(np.zeros(len(self)))
         errors.of = self
         return errors
@@ -194,16 +194,16 @@ class Moments:
         bins = self.bins.replicates if "histogram" in names and self.bins is not None else None
         return self.draws if bins is None else bins.shape[1]
 
-    def left_out(self, names: Collection[str], groups: int) -> Moments:
+    def leave_one_out(self, names: Collection[str], groups: int) -> Moments:
         """A batch of B times ``groups``: these moments of each matrix with one group of replicates left out at a time."""
-        left = {}
-        for one in set(names) & {*SUMS}:
-            values = self._replicated(one, groups)
-            left[one] = ((values.sum(axis=1, keepdims=True) - values) / (groups - 1)).ravel()
-        bins = self.bins.left_out(groups) if "histogram" in names and self.bins is not None else None
-        return Moments(self.k, self.count, np.repeat(self.exponent, groups), left, bins, batched=True)
+        means = {}
+        for name in set(names) & {*SUMS}:
+            values = self._replicates_of(name, groups)
+            means[name] = ((values.sum(axis=1, keepdims=True) - values) / (groups - 1)).ravel()
+        bins = self.bins.leave_one_out(groups) if "histogram" in names and self.bins is not None else None
+        return Moments(self.k, self.count, np.repeat(self.exponent, groups), means, bins, batched=True)
 
-    def _replicated(self, name: str, draws: int = 0) -> FloatArray:
+    def _replicates_of(self, name: str, draws: int = 0) -> FloatArray:
         """(B, draws) replicates, by default as many as there are, or the same number each time where it is exact."""
         if name in self.replicates:
             return group_means(self.replicates[name], draws or self.draws)
@@ -280,10 +280,11 @@ class Moments:
         if not isinstance(other, Moments):
             return NotImplemented
         if self.k != other.k or len(self) != len(other) or self.batched != other.batched:
-            one, two = (f"k={m.k} over {f'a batch of {len(m)}' if m.batched else 'one matrix'}" for m in (self, other))
-            raise InputError(f"moments of {one} and of {two} cannot be added; add moments of the same k and the same matrices")
+            ours, theirs = (f"k={m.k} over {f'a batch of {len(m)}' if m.batched else 'one matrix'}" for m in (self, other))
+            text = "cannot be added; add moments of the same k and the same matrices"
+            raise InputError(f"moments of {ours} and of {theirs} {text}")
         exponent = np.where(
-            vanishes(self), other.exponent, np.where(vanishes(other), self.exponent, np.maximum(self.exponent, other.exponent))
+            are_zero(self), other.exponent, np.where(are_zero(other), self.exponent, np.maximum(self.exponent, other.exponent))
         )
         left, right = at_exponent(self, exponent), at_exponent(other, exponent)
         names = [name for name in SUMS if name in left.sums and name in right.sums]
@@ -293,8 +294,8 @@ class Moments:
         }
         bins = merge(self.bins, other.bins) if self.bins is not None and other.bins is not None else None
         sampled = [name for name in sums if name in left.replicates or name in right.replicates]
-        draws = gcd(*(one.draws for one in (left, right) if one.replicates))  # of unlike numbers, means of several in a row
-        replicates = {name: left._replicated(name, draws) + right._replicated(name, draws) for name in sampled}
+        draws = gcd(*(ours.draws for ours in (left, right) if ours.replicates))  # of unlike numbers, means of several in a row
+        replicates = {name: left._replicates_of(name, draws) + right._replicates_of(name, draws) for name in sampled}
         unknown = {
             name: left.are_unknown({name}) | right.are_unknown({name})
             for name in (*sums, "histogram")
@@ -314,7 +315,7 @@ class Moments:
         )
 
 
-def vanishes(moments: Moments) -> NDArray[np.bool_]:
+def are_zero(moments: Moments) -> NDArray[np.bool_]:
     """(B,) where every sum is zero, so that the exponent carries no information."""
     zero = np.ones(len(moments), dtype=bool)
     for values in moments.sums.values():
@@ -326,14 +327,14 @@ def at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
     """The same moments, normalised by 2^exponent (no smaller than their own where they do not vanish)."""
     shift = moments.k * (moments.exponent - exponent)
 
-    def moved(name: str, values: FloatArray, s1: FloatArray, by: NDArray[np.int64]) -> FloatArray:
+    def rescale(name: str, values: FloatArray, s1: FloatArray, by: NDArray[np.int64]) -> FloatArray:
         return np.ldexp(values + s1 * (by * LN2), by) if name == "entropy" else np.ldexp(values, _POWER[name] * by)
 
     s1 = moments.sums.get("s1", np.zeros(len(moments)))
     with np.errstate(under="ignore", over="ignore"):
-        sums = {name: moved(name, values, s1, shift) for name, values in moments.sums.items()}
+        sums = {name: rescale(name, values, s1, shift) for name, values in moments.sums.items()}
         replicates = {
-            name: moved(name, values, moments._replicated("s1") if name == "entropy" else values, shift[:, None])
+            name: rescale(name, values, moments._replicates_of("s1") if name == "entropy" else values, shift[:, None])
             for name, values in moments.replicates.items()
         }
     return replace(moments, exponent=exponent, sums=sums, replicates=replicates)

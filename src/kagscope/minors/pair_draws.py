@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
-from kagscope.minors.histograms import times_known
+from kagscope.minors.histograms import scale_to_total
 from kagscope.minors.pair_kernels import chances, pair_sizes, parallel_sizes, visit_pairs
 from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.threads import even_parts, map_blocks, one_blas_thread, run_parts
@@ -28,7 +28,7 @@ MOST_ROWS = 256  # of which every pair is visited; beyond, rows are drawn as wel
 ROW_DRAWS = 96  # rows of each drawn pair then
 WHOLE = 2.0**25  # minors that are visited all, however many rows
 LOST = 1e-9  # share of S4 that may be rounding
-MOST_MENDED = 2.0**27  # minors visited for it
+MOST_RECOMPUTED = 2.0**27  # minors visited for it
 PARTS, FEWEST = 32, 256  # parts of the visits, and pairs of one: fixed, threads never change a bit
 
 
@@ -84,25 +84,25 @@ class PairDraws:
         self.q = self.known[0]
         _remember_sums(J, pairs, self._by_cell(self.q))
         self.s2, self.live = self._by_cell(self.q**2), self._by_cell(self.q > 0)
-        self.lost_s4 = self._mend(s4, rounding)
+        self.lost_s4 = self._recompute_cancelled(s4, rounding)
         self.s4 = self._by_cell(np.where(self.lost_s4, 0.0, s4))
 
-    def _mend(self, s4: FloatArray, rounding: FloatArray) -> NDArray[np.bool_]:
+    def _recompute_cancelled(self, s4: FloatArray, rounding: FloatArray) -> NDArray[np.bool_]:
         """Visits pairs whose S4 is nothing but rounding in cells where that shows; which are left since they are too many."""
         zero = self.q == 0
         s4[zero] = rounding[zero] = 0.0
         shows = ~(self._by_cell(rounding) <= LOST * self._by_cell(s4))
         lost = ~(rounding <= LOST * s4) & np.repeat(shows, np.diff(self.starts))  # what is not a number, too
         again = np.flatnonzero(lost)
-        if again.size and again.size * self.row_sets <= MOST_MENDED:
-            found, nothing = np.zeros((again.size, 5)), np.zeros((0, 0))
+        if again.size and again.size * self.row_sets <= MOST_RECOMPUTED:
+            sums, no_hist = np.zeros((again.size, 5)), np.zeros((0, 0))
 
-            def visit(some: slice) -> None:
-                every = np.zeros((some.stop - some.start, 0))
-                visit_pairs(self.VT, self.pairs[again[some]], every, np.ones(len(every)), again[some], found[some], nothing)
+            def visit(block: slice) -> None:
+                u = np.zeros((block.stop - block.start, 0))
+                visit_pairs(self.VT, self.pairs[again[block]], u, np.ones(len(u)), again[block], sums[block], no_hist)
 
             map_blocks(visit, again.size, 1 << 9)
-            s4[again] = found[:, 1]
+            s4[again] = sums[:, 1]
             lost[again] = False
         return lost
 
@@ -118,19 +118,19 @@ class PairDraws:
 
     def draw(self, draws: IntArray, seed: list[int], histogram: bool, before: Draws | None = None) -> Draws:
         """Estimates from so many draws (cells,) of each replicate; those from as many ``before`` stand."""
-        anew = np.arange(self.cells) if before is None else np.flatnonzero(draws != before.draws)
-        parts = run_parts(lambda place: self._drawn(anew[place], int(draws[anew[place]]), [*seed, int(anew[place])]), len(anew))
+        redrawn = np.arange(self.cells) if before is None else np.flatnonzero(draws != before.draws)
+        parts = run_parts(lambda i: self._draw_pairs(redrawn[i], int(draws[redrawn[i]]), [*seed, int(redrawn[i])]), len(redrawn))
         visits, weights, places = [], [], []
-        for place, (sure, index, chance) in enumerate(parts):
+        for i, (sure, index, chance) in enumerate(parts):
             visits += [sure, index]
             weights += [np.ones(len(sure)), 1.0 / (index.size * chance) if index.size else np.zeros(0)]
             group = 1 + np.arange(REPLICATES) * GROUPS // REPLICATES  # 0: what is taken for certain
-            places += [np.full(len(sure), place * (GROUPS + 1))]
-            places += [place * (GROUPS + 1) + np.repeat(group, len(index) // REPLICATES)]
-        looked = np.concatenate(visits)
-        rows = len(anew) * (GROUPS + 1) if histogram else 0
-        steps, found, hist, first = self._visited(looked, np.concatenate(weights), np.concatenate(places), seed, rows)
-        values = np.stack([found[0], np.where(self.lost_s4[looked], found[1], 0.0), found[2]])
+            places += [np.full(len(sure), i * (GROUPS + 1))]
+            places += [i * (GROUPS + 1) + np.repeat(group, len(index) // REPLICATES)]
+        visited_pairs = np.concatenate(visits)
+        rows = len(redrawn) * (GROUPS + 1) if histogram else 0
+        steps, visited, hist, first = self._visit(visited_pairs, np.concatenate(weights), np.concatenate(places), seed, rows)
+        values = np.stack([visited[0], np.where(self.lost_s4[visited_pairs], visited[1], 0.0), visited[2]])
         sums, spread, top = np.empty((3, self.cells, REPLICATES)), [np.zeros((3, 0))] * self.cells, np.zeros(self.cells)
         alike, complete = np.zeros((2, self.cells), dtype=bool)
         if before is not None:
@@ -138,35 +138,35 @@ class PairDraws:
             complete[:] = before.complete
             steps += before.steps
         begin = 0
-        for cell, (sure, index, chance) in zip(anew.tolist(), parts, strict=True):
-            own = values[:, begin : begin + len(sure) + len(index)]
-            top[cell] = found[3, begin : begin + own.shape[1]].max(initial=0.0)
-            begin += own.shape[1]
-            sums[:, cell], spread[cell] = self._estimate(cell, own, sure, index, chance)
-            alike[cell] = self._alike(own[0, len(sure) :], index)
+        for cell, (sure, index, chance) in zip(redrawn.tolist(), parts, strict=True):
+            values_of_cell = values[:, begin : begin + len(sure) + len(index)]
+            top[cell] = visited[3, begin : begin + values_of_cell.shape[1]].max(initial=0.0)
+            begin += values_of_cell.shape[1]
+            sums[:, cell], spread[cell] = self._estimate(cell, values_of_cell, sure, index, chance)
+            alike[cell] = self._takes_few_values(values_of_cell[0, len(sure) :], index)
             complete[cell] = not len(index)
-        whole = None
+        combined = None
         if histogram:
-            shares = hist.reshape(len(anew), GROUPS + 1, -1)
+            shares = hist.reshape(len(redrawn), GROUPS + 1, -1)
             counts = shares[:, :1] + GROUPS * shares[:, 1:]
             if not self.rows_drawn:  # how many minors there are of pairs that have any is known
-                counts = times_known(counts, (self.live * self.row_sets)[anew])
-            first, whole = self._joined(anew, counts[:, :, 1:], first, before)
-        return Draws(draws, sums, spread, top, whole, first, complete, alike, steps)
+                counts = scale_to_total(counts, (self.live * self.row_sets)[redrawn])
+            first, combined = self._merge_hists(redrawn, counts[:, :, 1:], first, before)
+        return Draws(draws, sums, spread, top, combined, first, complete, alike, steps)
 
-    def _joined(self, anew: IntArray, counts: FloatArray, first: int, before: Draws | None) -> tuple[int, FloatArray]:
+    def _merge_hists(self, redrawn: IntArray, counts: FloatArray, first: int, before: Draws | None) -> tuple[int, FloatArray]:
         """The slot that the histograms of all cells begin with, and they: of those ``anew``, and of the others as before."""
         if before is None or before.hist is None:
             return first, counts
         low = min(first, before.first)
         high = max(first + counts.shape[2], before.first + before.hist.shape[2])
-        whole = np.zeros((self.cells, GROUPS, high - low))
-        whole[:, :, before.first - low : before.first - low + before.hist.shape[2]] = before.hist
-        whole[anew] = 0.0
-        whole[anew, :, first - low : first - low + counts.shape[2]] = counts
-        return low, whole
+        combined = np.zeros((self.cells, GROUPS, high - low))
+        combined[:, :, before.first - low : before.first - low + before.hist.shape[2]] = before.hist
+        combined[redrawn] = 0.0
+        combined[redrawn, :, first - low : first - low + counts.shape[2]] = counts
+        return low, combined
 
-    def _drawn(self, cell: int, draws: int, seed: list[int]) -> tuple[IntArray, IntArray, FloatArray]:
+    def _draw_pairs(self, cell: int, draws: int, seed: list[int]) -> tuple[IntArray, IntArray, FloatArray]:
         """Pairs of a cell taken for certain, (REPLICATES * draws,) drawn pairs and the chance of each in one draw."""
         begin = self.starts[cell]
         q = self.q[begin : self.starts[cell + 1]]
@@ -182,7 +182,7 @@ class PairDraws:
         index = np.minimum(np.searchsorted(np.cumsum(chance), places.ravel(), side="right"), left.size - 1)
         return taken, begin + left[index], chance[index]
 
-    def _visited(
+    def _visit(
         self, index: IntArray, weights: FloatArray, cells: IntArray, seed: list[int], rows: int
     ) -> tuple[float, FloatArray, FloatArray, int]:
         """Minors looked at, (5, V) sums of pairs, and weighted counts of each cell and group, in ``rows`` of histograms: those of
@@ -194,27 +194,27 @@ class PairDraws:
         if not self.rows_drawn:
             index, inverse = np.unique(index, return_inverse=True)
             weights = np.bincount(inverse, weights, minlength=len(index)).astype(np.float64)
-            of = np.empty(len(index), dtype=np.int64)
-            of[inverse] = cells
-            cells = of
+            cell_of = np.empty(len(index), dtype=np.int64)
+            cell_of[inverse] = cells
+            cells = cell_of
             order = np.argsort(cells, kind="stable")
-            back = np.empty(len(index), dtype=np.int64)
-            back[order] = np.arange(len(index))
-            index, weights, cells, inverse = index[order], weights[order], cells[order], back[inverse]
+            position = np.empty(len(index), dtype=np.int64)
+            position[order] = np.arange(len(index))
+            index, weights, cells, inverse = index[order], weights[order], cells[order], position[inverse]
         sums = np.zeros((len(index), 5))
         hist = np.zeros((rows, SLOTS))
         parts = min(PARTS, 1 + len(index) // FEWEST)
         bounds = np.unique(np.arange(parts + 1) * len(index) // parts)
         if rows and len(index):  # whole cells and groups: no two parts add to the same counts
             lengths = np.bincount(cells, minlength=rows)
-            bounds = np.append(0, np.cumsum(lengths))[even_parts([float(one) for one in lengths], parts)]
+            bounds = np.append(0, np.cumsum(lengths))[even_parts([float(length) for length in lengths], parts)]
 
         def work(part: int) -> None:
-            some = slice(bounds[part], bounds[part + 1])
-            u = np.zeros((some.stop - some.start, 0))
+            block = slice(bounds[part], bounds[part + 1])
+            u = np.zeros((block.stop - block.start, 0))
             if self.rows_drawn:
                 u = np.sort(np.random.default_rng([*seed, self.cells, part]).random((len(u), ROW_DRAWS)), axis=1)
-            visit_pairs(self.VT, self.pairs[index[some]], u, weights[some], cells[some], sums[some], hist)
+            visit_pairs(self.VT, self.pairs[index[block]], u, weights[block], cells[block], sums[block], hist)
 
         run_parts(work, len(bounds) - 1)
         inner = comb(ROW_DRAWS, 2) if self.rows_drawn else self.row_sets
@@ -223,11 +223,11 @@ class PairDraws:
         counts = np.concatenate([hist[:, :1], hist[:, low:high]], axis=1)
         return steps, sums.T[:, inverse], counts, low
 
-    def _alike(self, s1: FloatArray, index: IntArray) -> bool:
+    def _takes_few_values(self, s1: FloatArray, index: IntArray) -> bool:
         """Whether S1 of drawn pairs over their q takes fewer values than half as many as there are different pairs."""
-        once, first = np.unique(index, return_index=True)
-        share = np.round(s1[first] / self.q[once] / np.sqrt(self.row_sets), 9)  # at most 1
-        return bool(2 * np.unique(share).size < once.size)
+        distinct, first = np.unique(index, return_index=True)
+        share = np.round(s1[first] / self.q[distinct] / np.sqrt(self.row_sets), 9)  # at most 1
+        return bool(2 * np.unique(share).size < distinct.size)
 
     def _estimate(
         self, cell: int, values: FloatArray, sure: IntArray, index: IntArray, chance: FloatArray
@@ -236,8 +236,8 @@ class PairDraws:
         certain = values[:, : len(sure)].sum(axis=1)[:, None] + np.zeros(REPLICATES)
         if not index.size:
             return certain, np.zeros((3, 0))
-        own = slice(self.starts[cell], self.starts[cell + 1])
-        total = self.known[:, own].sum(axis=1) - self.known[:, sure].sum(axis=1)
+        inside = slice(self.starts[cell], self.starts[cell + 1])
+        total = self.known[:, inside].sum(axis=1) - self.known[:, sure].sum(axis=1)
         x = self.known[:, index] / chance
         y = values[:, len(sure) :] / chance
         draws = index.size // REPLICATES
@@ -256,7 +256,7 @@ def _slots(least: float, top: float) -> tuple[int, int]:
     """Where slots of a histogram begin and end that minors between these fall in, at most; from 1 on where some are subnormal."""
     if not top > 0 or least == np.inf:
         return 1, 1
-    low, high = (int(np.floor(8 * np.log2(one))) - LOWEST_BIN + 1 for one in (least, top))
+    low, high = (int(np.floor(8 * np.log2(size))) - LOWEST_BIN + 1 for size in (least, top))
     return max(low - 1, 1), min(high + 2, SLOTS)
 
 
@@ -295,17 +295,17 @@ def pair_volumes(
         gram = J.T @ J  # one array twice: half the products
         square = J * J if powers else np.zeros((0, 0))
         p22, p31 = square.T @ square, (square * J).T @ J if powers else square
-    grams = [one.ravel() for one in (gram, p22, p31)]
-    diagonals = [np.diagonal(one).copy() for one in (gram, p22)]
+    grams = [array.ravel() for array in (gram, p22, p31)]
+    diagonals = [np.diagonal(array).copy() for array in (gram, p22)]
     known, s4, rounding, hard = np.zeros((3, len(pairs))), *np.zeros((2, len(pairs))), np.empty(len(pairs), dtype=np.bool_)
 
-    def size(some: slice) -> None:
-        pair_sizes(*grams, *diagonals, pairs[some], *known[:, some], s4[some], rounding[some], hard[some])
+    def size(block: slice) -> None:
+        pair_sizes(*grams, *diagonals, pairs[block], *known[:, block], s4[block], rounding[block], hard[block])
 
     map_blocks(size, len(pairs), 1 << 16)
     again = np.flatnonzero(hard)
     if again.size:
-        found = np.empty((2, again.size))
-        map_blocks(lambda some: parallel_sizes(VT, pairs[again[some]], found[:, some]), again.size, 1 << 12)
-        known[:2, again], known[2, again] = found, 0.0
+        volumes = np.empty((2, again.size))
+        map_blocks(lambda block: parallel_sizes(VT, pairs[again[block]], volumes[:, block]), again.size, 1 << 12)
+        known[:2, again], known[2, again] = volumes, 0.0
     return known if powers else known[:2], s4, rounding

@@ -1,4 +1,4 @@
-"""What replicates of a sampled sum tell: whether their spread can be trusted, and what a known sum makes up for."""
+"""Statistics of replicates of a sampled sum: whether their spread can be trusted, and control variates."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
 REPLICATES = 64  # independent repetitions of whatever is sampled
-GROUPS = 16  # of replicates, each with a histogram of its own
-UNEVEN = 8.0  # kurtosis of independent estimates beyond which few of them carry the variance of their mean
-ROUNDING = 1e-12  # of their size, by which those that are the same differ for the order of their sums
-CARRIED = 16.0  # draws that carry the variance of a sum: with fewer, its error is not known
+GROUPS = 16  # groups of replicates, each with its own histogram
+UNEVEN = 8.0  # kurtosis of independent estimates beyond which few of them dominate the variance of their mean
+ROUNDING = 1e-12  # relative difference of equal estimates due to the order of summation
+CARRIED = 16.0  # effective draws below which the error of a sum is unknown
 
 
-def carried(draws: FloatArray) -> float:
-    """How many of some draws carry the variance of their mean: (sum of d^2)^2 / sum of d^4 of their deviations d."""
-    return float(carried_each(draws.reshape(1, -1), np.ones((1, draws.size), dtype=bool))[0])
+def effective_draws(draws: FloatArray) -> float:
+    """Effective number of draws behind the variance of their mean: (sum d^2)^2 / sum d^4 of the deviations d."""
+    return float(effective_draws_by_row(draws.reshape(1, -1), np.ones((1, draws.size), dtype=bool))[0])
 
 
-def carried_each(draws: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
-    """(S,) as :func:`carried`, of those of the draws (S, D) in each row that are ``inside``; infinite where none varies."""
+def effective_draws_by_row(draws: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
+    """(S,) :func:`effective_draws` of the draws (S, D) of each row that are ``inside``; infinite if none varies."""
     mean = np.where(inside, draws, 0.0).sum(axis=1, keepdims=True) / np.maximum(inside.sum(axis=1, keepdims=True), 1)
     deviation, sizes = np.abs(np.where(inside, draws - mean, 0.0)), np.abs(np.where(inside, draws, 0.0))
     largest = deviation.max(axis=1, initial=0.0)
@@ -29,41 +29,41 @@ def carried_each(draws: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
     return np.asarray(np.where(varies, squares.sum(axis=1) ** 2 / np.maximum((squares**2).sum(axis=1), 1e-300), np.inf))
 
 
-def few_carry(draws: FloatArray) -> NDArray[np.bool_]:
-    """(...,) whether few of some independent estimates (..., D), or few events that they count, carry the variance of their mean.
+def dominated_by_few(draws: FloatArray) -> NDArray[np.bool_]:
+    """(...,) whether few of the independent estimates (..., D), or few of the events they count, dominate their mean's variance.
 
-    Where each counts rare events, the least stands as many of its standard errors below their mean as the root of the number of
-    all that were met: of what is nearly always so, the largest above it. With a part that is the same in all, too. Of normal
-    ones a tail would be so short three times in a thousand (D = 16).
+    If each counts rare events, the smallest estimate lies about sqrt(number of events) standard errors below the mean; for events
+    that nearly always occur, the largest lies as far above it. This also holds with a constant added to all. Normal estimates
+    have such a short tail three times in a thousand (D = 16).
     """
     mean, error = draws.mean(axis=-1), draws.std(axis=-1, ddof=1) / np.sqrt(draws.shape[-1])
     least, largest = draws.min(axis=-1), draws.max(axis=-1)
     tails = np.minimum(mean - least, largest - mean)
     varies = largest - least > ROUNDING * np.abs(draws).max(axis=-1)
-    few = np.array([carried(one) < draws.shape[-1] / UNEVEN for one in draws.reshape(-1, draws.shape[-1])], dtype=bool)
+    few = np.array([effective_draws(r) < draws.shape[-1] / UNEVEN for r in draws.reshape(-1, draws.shape[-1])], dtype=bool)
     return few.reshape(mean.shape) | (varies & (tails < np.sqrt(CARRIED) * error))
 
 
-def widened(groups: int) -> float:
-    """What to widen a standard error from fewer than :data:`REPLICATES` groups by, so that intervals hold as often.
+def student_factor(groups: int) -> float:
+    """Factor that widens a standard error from fewer than :data:`REPLICATES` groups, so that intervals keep their coverage.
 
-    Ratio of 97.5% quantiles of Student's t; 1 for as many groups.
+    Ratio of 97.5% quantiles of Student's t; 1 for :data:`REPLICATES` groups.
     """
     return float(stdtrit(groups - 1, 0.975) / stdtrit(REPLICATES - 1, 0.975)) if 1 < groups < REPLICATES else 1.0
 
 
-def controlled(s1: FloatArray, entropy: FloatArray, known: float, draws: FloatArray | None = None) -> FloatArray:
-    """Replicates of the entropy corrected by how far those of S1 miss what is known of it (control variate).
+def apply_control_variate(s1: FloatArray, entropy: FloatArray, known: float, draws: FloatArray | None = None) -> FloatArray:
+    """Replicates of the entropy, corrected by the deviation of those of S1 from its known value (control variate).
 
-    ``draws`` (2, D): what each draw adds to both, by which the slope is fitted; by default the replicates.
+    ``draws`` (2, D): contributions of each draw to both, from which the slope is fitted; by default the replicates.
     """
     return entropy + slope(*((s1, entropy) if draws is None else draws)) * (known - s1)
 
 
 def slope(x: FloatArray, y: FloatArray) -> float:
-    """Of the line through y against x; 0 where x does not vary.
+    """Slope of the regression of y on x; 0 if x does not vary.
 
-    Both from their means: what rounding leaves of an x that does not vary would turn the mean of y into anything.
+    Both are centred first: otherwise rounding of a constant x would multiply the mean of y.
     """
-    x, y = (one - one.sum() / max(one.size, 1) for one in (x, y))
+    x, y = (values - values.sum() / max(values.size, 1) for values in (x, y))
     return float(x @ y) / float(x @ x) if x.any() else 0.0

@@ -22,7 +22,7 @@ from kagscope.minors._input import (
     check_positive,
     check_seed,
     device_of,
-    placed,
+    to_device,
 )
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.haar import MOST_BITS, haar_constant, haar_mean_s1_estimate
@@ -117,7 +117,7 @@ def haar_mean_s1(
     results = haar_means(
         matrices, k, selections, layout, [np.zeros(len(matrices), dtype=np.int64)] * len(selections), rel_error, seed
     )
-    return _given(results, return_error, batched, listed, device_of(J))
+    return _format(results, return_error, batched, listed, device_of(J))
 
 
 def haar_means(
@@ -131,17 +131,17 @@ def haar_means(
 ) -> list[Estimate]:
     """As :func:`haar_mean_s1`, (B,) of each selection, of J over 2^power: for each selection (B,) ``powers``."""
     even = all(2 * bit_span(matrix) <= MOST_BITS for matrix in matrices)
-    if k == 2 and 1 < len(selections) <= MAX_SELECTIONS and even and all(_is_whole(chosen, layout) for chosen in selections):
-        areas = _areas(matrices, selections, layout, np.stack(powers, axis=1))
-        return [Estimate(one, np.zeros_like(one)) for one in areas.T]
+    if k == 2 and 1 < len(selections) <= MAX_SELECTIONS and even and all(_covers_all_columns(s, layout) for s in selections):
+        areas = _haar_areas(matrices, selections, layout, np.stack(powers, axis=1))
+        return [Estimate(values, np.zeros_like(values)) for values in areas.T]
     results = []
-    for chosen, own in zip(selections, powers, strict=True):
-        masks = as_masks(chosen, layout, k)
-        found = [
+    for s, exponents in zip(selections, powers, strict=True):
+        masks = as_masks(s, layout, k)
+        estimates = [
             haar_mean_s1_estimate(matrix, k, *masks, rel_error=rel_error, seed=seed, power=int(power))
-            for matrix, power in zip(matrices, own, strict=True)
+            for matrix, power in zip(matrices, exponents, strict=True)
         ]
-        results.append(Estimate(*np.array(found).T))
+        results.append(Estimate(*np.array(estimates).T))
     return results
 
 
@@ -160,44 +160,44 @@ def drawn_haar_means(
 
     def means(groups: NDArray[np.int64]) -> NDArray[np.float64]:
         rows = drawn.groups[groups].ravel()
-        found = haar_means(J[:, rows], k, *options)
-        sampled.append(any(np.any(one.stderr) for one in found))
+        estimates = haar_means(J[:, rows], k, *options)
+        sampled.append(any(np.any(e.stderr) for e in estimates))
         size = len(rows)
         factor = comb(drawn.units, k) * haar_constant(drawn.units, k) / (comb(size, k) * haar_constant(size, k))
-        return np.stack([factor * (drawn.units / size) ** (k / 2) * one.value for one in found])
+        return np.stack([factor * (drawn.units / size) ** (k / 2) * e.value for e in estimates])
 
     whole = means(np.arange(len(drawn.groups)))
-    left = None if sampled[0] else drawn.left_out(means)
-    return [(one, None if left is None else left[:, place]) for place, one in enumerate(whole)]
+    left = None if sampled[0] else drawn.leave_one_out(means)
+    return [(e, None if left is None else left[:, i]) for i, e in enumerate(whole)]
 
 
-def _given(results: list[Estimate], errors: bool, batched: bool, listed: bool, device: Any) -> Any:
+def _format(results: list[Estimate], errors: bool, batched: bool, listed: bool, device: Any) -> Any:
     """(B,) values and errors of each selection in the form that was asked for."""
-    shaped = [Estimate(*(placed(part, device) if batched else float(part[0]) for part in one)) for one in results]
-    given = shaped if errors else [one.value for one in shaped]
-    return given if listed else given[0]
+    shaped = [Estimate(*(to_device(values, device) if batched else float(values[0]) for values in pair)) for pair in results]
+    results_shaped = shaped if errors else [pair.value for pair in shaped]
+    return results_shaped if listed else results_shaped[0]
 
 
-def _is_whole(chosen: Selection, layout: Layout) -> bool:
+def _covers_all_columns(chosen: Selection, layout: Layout) -> bool:
     """Whether a selection is of pairs of all columns, few enough to list beside those of others."""
     fits = layout.columns**2 / 2 * BYTES_A_SUBSET <= MOST_LISTED
     return fits and not isinstance(chosen, Subsets | Window) and bool(chosen.columns(layout).all())
 
 
-def _areas(
+def _haar_areas(
     matrices: NDArray[np.float64], selections: Sequence[Selection], layout: Layout, powers: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """(B, selections) Haar means of k = 2 from one sweep over all pairs of columns, cell by cell, over 2^(2 powers)."""
     subsets = cached_subsets(tuple(selections), layout, 2)
     pairs, starts = subsets.by_cell
     factor = comb(matrices.shape[1], 2) * haar_constant(matrices.shape[1], 2)
-    found = np.zeros((len(matrices), len(selections)))
+    areas = np.zeros((len(matrices), len(selections)))
     scaled, exponent = normalise(matrices, 2)
     for row, matrix in enumerate(scaled):
         if len(pairs):
-            found[row] = volume_sums(nonzero_rows(matrix), pairs, starts) @ subsets.membership
+            areas[row] = volume_sums(nonzero_rows(matrix), pairs, starts) @ subsets.membership
     with np.errstate(over="ignore", under="ignore"):
-        return np.ldexp(factor * found, 2 * (exponent[:, None] - powers))
+        return np.ldexp(factor * areas, 2 * (exponent[:, None] - powers))
 
 
 @overload
@@ -268,13 +268,13 @@ def rotation_ratio(
     k, seed = check_k(k, *matrices.shape[1:]), check_seed(seed)
     layout = make_layout(matrices.shape[2], image_shape, positions, groups)
     selections, listed = as_selections(All() if selection is None else selection)
-    where = {"image_shape": image_shape, "positions": positions, "groups": groups}
-    results = [_ratio(matrices, k, kind, chosen, layout, where, rotations, seed) for chosen in selections]
-    return _given(results, return_error, batched, listed, device_of(J))
+    layout_options = {"image_shape": image_shape, "positions": positions, "groups": groups}
+    results = [_ratio(matrices, k, kind, chosen, layout, layout_options, rotations, seed) for chosen in selections]
+    return _format(results, return_error, batched, listed, device_of(J))
 
 
 def _ratio(
-    matrices: Any, k: int, kind: str, chosen: Selection, layout: Layout, where: dict[str, Any], rotations: int, seed: int
+    matrices: Any, k: int, kind: str, chosen: Selection, layout: Layout, layout_options: dict[str, Any], rotations: int, seed: int
 ) -> Estimate:
     if kind == "max":
         if isinstance(chosen, Subsets):
@@ -282,11 +282,11 @@ def _ratio(
                 f'selection {chosen}: kind="max" works on All, Ball, Apart, Shell and Window; use kind="pr" for listed subsets'
             )
         columns, pairs, _ = as_masks(chosen, layout, k)
-        found = [max_rotation_ratio(matrix, k, columns, pairs, rotations=rotations, seed=seed) for matrix in matrices]
-        return Estimate(*np.array(found).T)
-    given = minor_moments(matrices, k, chosen, moments=("s1",), seed=seed, **where)
-    s1 = replace(given, exponent=np.zeros_like(given.exponent))  # both normalised alike: the ratio has no scale
+        ratios = [max_rotation_ratio(matrix, k, columns, pairs, rotations=rotations, seed=seed) for matrix in matrices]
+        return Estimate(*np.array(ratios).T)
+    moments = minor_moments(matrices, k, chosen, moments=("s1",), seed=seed, **layout_options)
+    s1 = replace(moments, exponent=np.zeros_like(moments.exponent))  # both normalised alike: the ratio has no scale
     if k == matrices.shape[1]:
         return Estimate(np.where(s1.s1 > 0, 1.0, np.nan), np.zeros(len(matrices)))
-    (mean,) = haar_means(matrices, k, [chosen], layout, [given.exponent], seed=seed)
+    (mean,) = haar_means(matrices, k, [chosen], layout, [moments.exponent], seed=seed)
     return Estimate(rotation_ratio_of_pr(s1, mean), rotation_ratio_error(s1, mean))

@@ -1,9 +1,8 @@
-"""What rows drawn at random tell of a taller matrix: estimates of its moments, with their errors.
+"""Estimates of the moments of a tall matrix from randomly drawn rows, with errors.
 
-Rows are drawn in groups, each at random from all rows and without regard to the others, so that sums over the minors of one
-group, scaled by the number of row sets, are unbiased for those of the whole matrix, and groups are independent replicates of
-each other (means of U-statistics: Hoeffding 1948). Scores that are no functions of moments are found again without a part of the
-groups each (jackknife: Quenouille 1956, Tukey 1958).
+Rows are drawn in independent groups, each at random from all rows, so that sums over the minors of a group, scaled by the number
+of row sets, are unbiased for the whole matrix, and groups are independent replicates (means of U-statistics: Hoeffding 1948).
+Scores that are not functions of moments are recomputed with a part of the groups left out (jackknife: Quenouille 1956, Tukey 1958).
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors.histograms import Bins
-from kagscope.minors.moments import SUMS, Moments, at_exponent, vanishes
-from kagscope.minors.replicates import CARRIED, UNEVEN, carried, widened
+from kagscope.minors.moments import SUMS, Moments, are_zero, at_exponent
+from kagscope.minors.replicates import CARRIED, UNEVEN, effective_draws, student_factor
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-MOST, FEWEST = 64, 16  # groups: of fewer, the error is not known
-MANY = 8  # rows of a group, before there are more than twice FEWEST of them
-PARTS = 16  # left out one at a time, of what costs much to find again
+MOST, FEWEST = 64, 16  # groups; with fewer than 16, the error is unknown
+MANY = 8  # rows of a group that are wanted before more than twice FEWEST groups are drawn
+PARTS = 16  # jackknife parts, for scores that are expensive to recompute
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class RowDraws:
 
     Attributes:
         units: rows of the whole matrix.
-        rows: (R,) those that were drawn, rising.
-        groups: (G, g) places among ``rows``.
+        rows: (R,) the drawn rows, ascending.
+        groups: (G, g) indices into ``rows``.
     """
 
     units: int
@@ -43,27 +42,27 @@ class RowDraws:
 
     @classmethod
     def of(cls, units: int, at_most: int, least: int, seed: int) -> RowDraws:
-        """Groups that have ``at_most`` rows between them, the same for every matrix of so many ``units``.
+        """Draw groups with at most ``at_most`` distinct rows in all, the same for every matrix of ``units`` rows.
 
         Args:
             units: rows of the whole matrix, more than ``at_most``.
-            at_most: rows that may be drawn.
-            least: rows of a group at least: the largest order of minors. Fewer where ``at_most`` is less.
-            seed: of the draws.
+            at_most: distinct rows that may be drawn.
+            least: minimal rows of a group: the largest order of minors; fewer if ``at_most`` is less.
+            seed: seed of the draws.
         """
         least = min(least, at_most)
         rng = np.random.default_rng([seed, units])
         orders = np.stack([rng.choice(units, at_most, replace=False) for _ in range(MOST)])
         tried = [(MOST, max(MANY, least)), (2 * FEWEST, least), *((count, least) for count in range(FEWEST, 0, -1))]
-        count, size = next((n, size) for n, enough in tried if (size := _size(orders[:n], at_most)) >= enough)
+        count, size = next((n, size) for n, enough in tried if (size := _largest_size(orders[:n], at_most)) >= enough)
         drawn = orders[:count, :size]
         rows, places = np.unique(drawn, return_inverse=True)
         return cls(units, rows, places.reshape(drawn.shape).astype(np.int64))
 
-    def uneven(self, J: FloatArray) -> dict[str, NDArray[np.bool_]]:
-        """(B,) by name of a sum, where few of the drawn rows of J (B, rows, n) carry it, so that its error is not known.
+    def dominated_sums(self, J: FloatArray) -> dict[str, NDArray[np.bool_]]:
+        """(B,) by name of a sum, whether few of the drawn rows of J (B, rows, n) dominate it, so that its error is unknown.
 
-        A row carries as much of a sum over minors as of the same sum over entries, up to what angles do.
+        A row contributes to a sum over minors about as much as to the same sum over entries, angles aside.
         """
         size = np.abs(J) / np.where((largest := np.abs(J).max(axis=(1, 2), keepdims=True)) > 0, largest, 1.0)
         by_row = {name: (size**power).sum(axis=2) for name, power in (("s1", 1), ("s2", 2), ("s4", 4))}
@@ -71,34 +70,34 @@ class RowDraws:
         total = by_row["s1"].sum(axis=1, keepdims=True)
         slope = logs.sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0) + 1
         by_row["entropy"] = logs - slope * by_row["s1"]  # as KL depends on them
-        found = {name: np.array([carried(row) < CARRIED for row in values]) for name, values in by_row.items()}
-        return found | {"entropy": found["entropy"] | found["s1"]}
+        dominated = {name: np.array([effective_draws(row) < CARRIED for row in values]) for name, values in by_row.items()}
+        return dominated | {"entropy": dominated["entropy"] | dominated["s1"]}
 
-    def whole(self, parts: Sequence[Moments], uneven: Mapping[str, NDArray[np.bool_]] | None = None) -> Moments:
-        """Moments of the whole matrices from those of each group's rows: means over groups, which stay as replicates.
+    def combine(self, parts: Sequence[Moments], dominated: Mapping[str, NDArray[np.bool_]] | None = None) -> Moments:
+        """Combine the moments of the groups into those of the whole matrices: means over groups, which are kept as replicates.
 
-        ``top`` is the largest of the drawn rows, a lower bound. Where every minor met is zero, nothing is known: NaN. ``uneven``
-        as :meth:`uneven` has it.
+        ``top`` is the largest of the drawn rows, a lower bound. If every minor met is zero, sums are NaN. ``dominated`` comes
+        from :meth:`dominated_sums`.
         """
         first, size = parts[0], self.groups.shape[1]
         factor = comb(self.units, first.k) / comb(size, first.k)
-        exponents = np.stack([np.where(vanishes(one), np.iinfo(np.int64).min, one.exponent) for one in parts])
+        exponents = np.stack([np.where(are_zero(m), np.iinfo(np.int64).min, m.exponent) for m in parts])
         exponent = np.where((largest := exponents.max(axis=0)) == np.iinfo(np.int64).min, first.exponent, largest)
         with np.errstate(under="ignore"):
-            moved = [at_exponent(one, exponent) for one in parts]
-        stacked = {name: np.stack([one.sums[name] for one in moved], axis=1) for name in SUMS if name in first.sums}
+            aligned = [at_exponent(m, exponent) for m in parts]
+        stacked = {name: np.stack([m.sums[name] for m in aligned], axis=1) for name in SUMS if name in first.sums}
         replicates = {name: factor * values for name, values in stacked.items() if name != "top"}
         unseen = np.all([~(values > 0).any(axis=1) for name, values in stacked.items() if name != "entropy"], axis=0)
         unseen |= np.any([np.isnan(values).any(axis=1) for values in stacked.values()], axis=0)
         sums = {name: values.mean(axis=1) for name, values in replicates.items()}
         if "top" in stacked:
             sums["top"] = stacked["top"].max(axis=1)
-        bins = None if first.bins is None else self._bins([one.bins for one in parts if one.bins is not None], factor)
+        bins = None if first.bins is None else self._combine_bins([m.bins for m in parts if m.bins is not None], factor)
         unknown = {
-            name: np.array([_unknown(one) for one in values]) | (uneven or {}).get(name, False)
+            name: np.array([_error_is_unknown(m) for m in values]) | (dominated or {}).get(name, False)
             for name, values in replicates.items()
         }
-        if "s4" in unknown:  # groups that miss the few rows that carry it look alike
+        if "s4" in unknown:  # groups that all miss the few rows that dominate it look alike
             unknown["s4"] = np.ones(len(first), dtype=bool)
         unknown |= {"top": np.ones(len(first), dtype=bool)} if "top" in sums else {}
         unknown |= {"histogram": np.full(len(first), len(parts) < FEWEST)} if bins is not None else {}
@@ -112,64 +111,64 @@ class RowDraws:
             unknown={name: flags | unseen for name, flags in unknown.items()},
         )
 
-    def _bins(self, parts: list[Bins], factor: float) -> Bins:
-        """Counts of the whole matrices, with those of each group as replicates."""
-        first = np.min([one.first for one in parts], axis=0)
-        width = max(int((one.first - first).max(initial=0)) + one.counts.shape[1] for one in parts)
+    def _combine_bins(self, parts: list[Bins], factor: float) -> Bins:
+        """Counts of the whole matrices, with those of the groups as replicates."""
+        first = np.min([bins.first for bins in parts], axis=0)
+        width = max(int((bins.first - first).max(initial=0)) + bins.counts.shape[1] for bins in parts)
         replicates = np.zeros((len(first), len(parts), width + 1))
-        for group, one in enumerate(parts):
-            replicates[:, group, -1] = one.zeros
-            for row, offset in enumerate(one.first - first):
-                replicates[row, group, offset : offset + one.counts.shape[1]] = one.counts[row]
+        for group, bins in enumerate(parts):
+            replicates[:, group, -1] = bins.zeros
+            for row, offset in enumerate(bins.first - first):
+                replicates[row, group, offset : offset + bins.counts.shape[1]] = bins.counts[row]
         replicates *= factor
         mean = replicates.mean(axis=1)
         return Bins(first, mean[:, :-1], mean[:, -1], replicates)
 
-    def left_out(self, function: Callable[[IntArray], Any]) -> FloatArray | None:
-        """(parts, …) values of a function of some groups without a part of the groups each; None where they are too few."""
+    def leave_one_out(self, function: Callable[[IntArray], Any]) -> FloatArray | None:
+        """(parts, …) values of a function of groups with one part of the groups left out each; None if there are too few."""
         every = np.arange(len(self.groups))
         if len(every) < FEWEST:
             return None
-        return np.stack([np.asarray(function(np.setdiff1d(every, part))) for part in np.array_split(every, PARTS)])
+        return np.stack([np.asarray(function(np.setdiff1d(every, omitted))) for omitted in np.array_split(every, PARTS)])
 
     def estimate(self, function: Callable[[IntArray], Any]) -> tuple[FloatArray, FloatArray]:
-        """A score of the whole matrices and its standard error, NaN where that is not known.
+        """A score of the whole matrices and its standard error, NaN if unknown.
 
         Args:
-            function: of numbers of groups; its value, (…), as these groups have it: a smooth function of means over rows.
+            function: maps indices of groups to the score (…) of these groups: a smooth function of means over rows.
         """
-        return jackknife(np.asarray(function(np.arange(len(self.groups)))), self.left_out(function))
+        return jackknife(np.asarray(function(np.arange(len(self.groups)))), self.leave_one_out(function))
 
-    def share(self, function: Callable[[IntArray], Any]) -> tuple[FloatArray, FloatArray]:
-        """The same of a share of rows (row sets); its error is not known where few of the rows are, or are not, of that share."""
+    def estimate_share(self, function: Callable[[IntArray], Any]) -> tuple[FloatArray, FloatArray]:
+        """The same for a share of rows (row sets); its error is unknown if few rows are inside, or outside, of that share."""
         values = np.asarray(function(np.arange(len(self.groups))), dtype=np.float64)
-        left = self.left_out(function)
+        left = self.leave_one_out(function)
         few = np.minimum(values, 1 - values) * len(self.rows) < CARRIED
-        error = np.full(values.shape, np.nan) if left is None else _spread(left)
+        error = np.full(values.shape, np.nan) if left is None else _jackknife_error(left)
         return values, np.where(few | ~(error > 0), np.nan, error)
 
 
 def jackknife(values: FloatArray, left: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-    """A score without its bias of first order, and its standard error, from its values (parts, …) without one part each.
+    """A score without its first-order bias, and its standard error, from its values (parts, …) with one part left out each.
 
-    The error is NaN where there are none, where they are all the same or few of them differ, and where the bias that is taken off
-    is larger than the error.
+    The error is NaN if there are no such values, if all or all but a few of them are equal, or if the bias removed exceeds the
+    error.
     """
     if left is None:
         return values, np.full(values.shape, np.nan)
-    bias, error = (len(left) - 1) * (left.mean(axis=0) - values), _spread(left)
-    unknown = np.array([_unknown(one) for one in left.reshape(len(left), -1).T]).reshape(values.shape)
+    bias, error = (len(left) - 1) * (left.mean(axis=0) - values), _jackknife_error(left)
+    unknown = np.array([_error_is_unknown(row) for row in left.reshape(len(left), -1).T]).reshape(values.shape)
     return values - bias, np.where(unknown | (np.abs(bias) > error), np.nan, error)
 
 
-def _spread(left: FloatArray) -> FloatArray:
-    """Standard error from values (parts, …) without one of independent parts each."""
+def _jackknife_error(left: FloatArray) -> FloatArray:
+    """Standard error from values (parts, …) with one independent part left out each."""
     squares = ((left - left.mean(axis=0)) ** 2).sum(axis=0)
-    return np.asarray(widened(len(left)) * np.sqrt((len(left) - 1) / len(left) * squares))
+    return np.asarray(student_factor(len(left)) * np.sqrt((len(left) - 1) / len(left) * squares))
 
 
-def _size(orders: IntArray, at_most: int) -> int:
-    """How many of the first rows of each order have no more than so many between them."""
+def _largest_size(orders: IntArray, at_most: int) -> int:
+    """Largest number of first rows of each order that have at most ``at_most`` distinct rows in all."""
     seen = np.zeros(orders.max() + 1, dtype=bool)
     for size in range(orders.shape[1]):
         seen[orders[:, size]] = True
@@ -178,9 +177,9 @@ def _size(orders: IntArray, at_most: int) -> int:
     return orders.shape[1]
 
 
-def _unknown(replicates: FloatArray) -> bool:
-    """Whether these independent estimates are too few, or too few of them carry the variance of their mean."""
+def _error_is_unknown(replicates: FloatArray) -> bool:
+    """Whether there are too few independent estimates, or too few dominate the variance of their mean."""
     if len(replicates) < FEWEST or not np.isfinite(replicates).all():
         return True
-    effective = carried(replicates)
+    effective = effective_draws(replicates)
     return bool(np.isinf(effective) or effective < len(replicates) / UNEVEN)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, placed
+from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, to_device
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.routes.zonogon import balanced_rows, row_pair_areas
@@ -43,18 +43,18 @@ def row_means(J: MatrixLike, k: int = 1) -> FloatArray | Tensor:
         raise InputError(f"k={k}: row means are exact for k = 1, 2, 3; choose one of these")
     sets = row_subsets(m, k)
     means = np.stack([_row_means(np.ascontiguousarray(matrix), k, sets) for matrix in matrices])
-    return placed(means if batched else means[0], device_of(J))
+    return to_device(means if batched else means[0], device_of(J))
 
 
 def _row_means(matrix: FloatArray, k: int, sets: NDArray[np.int64]) -> FloatArray:
-    """Means for each row subset, every row scaled by a power of two of its own; what is not zero is never rounded to it."""
+    """Means for each row subset, each row scaled by its own power of two; nonzero means are never rounded to zero."""
     rows, powers = balanced_rows(matrix)
     exponents = powers[sets].sum(axis=1)
     if k > 1 and (column_span(matrix) > MOST_BITS or entry_span(matrix) > ENTRY_BITS):  # some would leave the range beside others
-        found = [minor_moments(matrix[rows], k, moments=("s1",)) for rows in sets]
+        results = [minor_moments(matrix[rows], k, moments=("s1",)) for rows in sets]
         sums, exponents = (
-            np.array([value[0] for value in part])
-            for part in zip(*((one.sums["s1"], k * one.exponent) for one in found), strict=True)
+            np.array([value[0] for value in columns])
+            for columns in zip(*((result.sums["s1"], k * result.exponent) for result in results), strict=True)
         )
     else:
         sums = np.abs(rows).sum(axis=1) if k == 1 else row_pair_areas(rows) if k == 2 else row_triple_volumes(rows, sets)

@@ -1,4 +1,4 @@
-"""Lists of column subsets in the form that the kernels read, grouped by which selections they belong to."""
+"""Lists of column subsets in the form that kernels read, grouped by the selections they belong to."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class SubsetList:
 
     Attributes:
         prefixes: (G, k - 1) the first columns.
-        starts: (G + 1,) where each prefix's last columns begin in ``last``.
+        starts: (G + 1,) start of each prefix's last columns in ``last``.
         last: (P,) last columns.
-        cells: (P,) cell of each subset: those of one cell belong to the same selections.
+        cells: (P,) cell of each subset; subsets in one cell belong to the same selections.
         membership: (cells, selections) whether a cell belongs to a selection.
     """
 
@@ -39,8 +39,8 @@ class SubsetList:
     membership: NDArray[np.bool_]
 
     @classmethod
-    def one_cell(cls, columns: int) -> SubsetList:
-        """Every single one of some columns, for k = 1."""
+    def singletons(cls, columns: int) -> SubsetList:
+        """All single columns as one cell, for k = 1."""
         nothing = np.empty((0, 0), np.int64), np.empty(0, np.int64)
         return cls(*nothing, np.arange(columns), np.zeros(columns, np.int64), np.ones((1, 1), bool))
 
@@ -50,7 +50,7 @@ class SubsetList:
         return np.column_stack([np.repeat(self.prefixes, np.diff(self.starts), axis=0), self.last])
 
     def part(self, indices: IntArray) -> SubsetList:
-        """Some of the subsets, each with a prefix of its own, and all cells."""
+        """Select subsets, each with its own prefix; all cells are kept."""
         chosen = self.sets[indices]
         return SubsetList(
             np.ascontiguousarray(chosen[:, :-1]),
@@ -98,27 +98,27 @@ def list_subsets(selections: Sequence[Selection], layout: Layout, k: int) -> Sub
         first, second = np.nonzero(np.triu(matrix, 1))
         subsets, codes = np.stack([first, second], axis=1), matrix[first, second]
         for _ in range(k - 2):
-            subsets, codes = _extended(subsets, codes, matrix)
+            subsets, codes = _extend(subsets, codes, matrix)
     keep = codes != 0
-    return _grouped(subsets[keep], codes[keep], len(selections))
+    return _group(subsets[keep], codes[keep], len(selections))
 
 
-def _extended(subsets: IntArray, codes: NDArray[Any], matrix: NDArray[Any]) -> tuple[IntArray, NDArray[Any]]:
-    """Every allowed subset with one more, later, column."""
+def _extend(subsets: IntArray, codes: NDArray[Any], matrix: NDArray[Any]) -> tuple[IntArray, NDArray[Any]]:
+    """Extend every allowed subset by one later column."""
     rows, last = [], []
     parts = []
     for row, (subset, code) in enumerate(zip(subsets, codes, strict=True)):
         later = code & np.bitwise_and.reduce(matrix[subset, subset[-1] + 1 :], axis=0)
-        found = np.flatnonzero(later)
-        rows.append(np.full(len(found), row))
-        last.append(found + subset[-1] + 1)
-        parts.append(later[found])
+        columns = np.flatnonzero(later)
+        rows.append(np.full(len(columns), row))
+        last.append(columns + subset[-1] + 1)
+        parts.append(later[columns])
     if not rows:
         return np.empty((0, subsets.shape[1] + 1), dtype=np.int64), np.empty(0, dtype=np.int64)
     return np.concatenate([subsets[np.concatenate(rows)], np.concatenate(last)[:, None]], axis=1), np.concatenate(parts)
 
 
-def _grouped(subsets: IntArray, codes: NDArray[Any], selections: int) -> SubsetList:
+def _group(subsets: IntArray, codes: NDArray[Any], selections: int) -> SubsetList:
     unique, cells = np.unique(codes, return_inverse=True)
     membership = (unique[:, None] >> np.arange(selections)) & 1 == 1
     keys = (cells, *subsets[:, :-1].T[::-1])
@@ -155,7 +155,7 @@ def sublist(first: NDArray[np.int64], second: NDArray[np.int64]) -> SubsetList:
 
 
 def as_masks(chosen: Selection, layout: Layout, k: int) -> tuple[BoolArray | None, BoolArray | None, NDArray[np.int64] | None]:
-    """Columns, pairs and explicit subsets in the form that the kernels take; None for no restriction."""
+    """A selection as masks of columns and of pairs, and explicit subsets; None for no restriction."""
     if isinstance(chosen, Subsets):
         return None, None, chosen.array(layout, k)
     if isinstance(chosen, All):
@@ -165,8 +165,8 @@ def as_masks(chosen: Selection, layout: Layout, k: int) -> tuple[BoolArray | Non
     return None, chosen.pairs(layout), None
 
 
-def over_selections(by_cell: NDArray[np.float64], membership: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(selections, rows) of (rows, cells): sums over the cells of each selection, but the largest for the last row, top."""
+def sum_over_selections(by_cell: NDArray[np.float64], membership: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Combine (rows, cells) over the cells of each selection, (selections, rows): sums, and the maximum in the last row, top."""
     totals = np.zeros((membership.shape[1], len(by_cell)))
     if len(membership):
         totals[:, :-1] = membership.T.astype(np.float64) @ by_cell[:-1].T
@@ -178,7 +178,7 @@ _remembered: OrderedDict[tuple[object, ...], object] = OrderedDict()
 
 
 def remember(key: tuple[object, ...], make: Callable[[], T]) -> T:
-    """The last few results by key: thousands of Jacobians share one layout and list of selections."""
+    """Cache the last few results by key: thousands of Jacobians share one layout and list of selections."""
     if key not in _remembered:
         _remembered[key] = make()
         while len(_remembered) > 8:
@@ -187,12 +187,12 @@ def remember(key: tuple[object, ...], make: Callable[[], T]) -> T:
 
 
 def cached_subsets(selections: tuple[Selection, ...], layout: Layout, k: int) -> SubsetList:
-    """:func:`list_subsets`, remembered."""
+    """:func:`list_subsets`, cached."""
     return remember(("subsets", selections, layout.key, k), lambda: list_subsets(selections, layout, k))
 
 
 def cached_counts(selections: tuple[Selection, ...], layout: Layout, k: int) -> list[int | None]:
-    """Number of column subsets of each selection, remembered."""
+    """Number of column subsets of each selection, cached."""
     return remember(
         ("counts", selections, layout.key, k), lambda: [column_subset_count(chosen, layout, k) for chosen in selections]
     )

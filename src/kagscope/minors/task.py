@@ -1,4 +1,4 @@
-"""What one call asks of the engine, and what a route answers: the two types that every route speaks."""
+"""The request and result types of routes: a task, and what a route computes for it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from kagscope.minors.scaling import normalise, on_host
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 EVERY_MOMENT = frozenset((*SUMS, "histogram"))
-NEED_S1 = frozenset({"entropy", "histogram"})  # their scores are relative to the mean
+NEED_S1 = frozenset({"entropy", "histogram"})  # scores of these are relative to the mean
 
 
 class Matrices:
-    """A batch of matrices and, found once, the same normalised by powers of two.
+    """A batch of matrices and, computed once, the same normalised by powers of two.
 
     Args:
         given: (B, m, n) float64, finite: a NumPy array, or a tensor on a device.
-        k: order of the minors to be found.
+        k: order of the minors.
     """
 
     def __init__(self, given: Any, k: int) -> None:
@@ -45,11 +45,11 @@ class Matrices:
 
     @property
     def on_device(self) -> bool:
-        """Whether they lie on a device as a tensor."""
+        """Whether they are a tensor on a device."""
         return is_torch(self.given)
 
     def inside(self, columns: NDArray[np.bool_]) -> Matrices:
-        """Those with these columns alone, remembered."""
+        """The matrices restricted to these columns, cached."""
         if columns.all():
             return self
         key = columns.tobytes()
@@ -73,26 +73,26 @@ class Matrices:
 
     @cached_property
     def far(self) -> bool:
-        """Whether minors of some lie so far below the products of its entries that :func:`normalise` went by the minors."""
+        """Whether some minors are so far below the products of entries that :func:`normalise` scaled by the minors."""
         return bool((np.abs(self.normalised).max(axis=(1, 2), initial=0.0) >= 1).any())
 
 
 @dataclass(frozen=True)
 class Task:
-    """The moments wanted over one selection of the columns of some matrices.
+    """Request for moments over one selection of columns of some matrices.
 
     Attributes:
-        matrices: all columns; ``inside`` has those of the selection.
+        matrices: with all columns; ``inside`` has those of the selection.
         k: order of the minors.
         chosen: the selection.
-        count: number of its column subsets; None where they are too many to count.
-        layout: where the columns lie.
+        count: number of its column subsets; None if there are too many to count.
+        layout: positions of the columns.
         wanted: names of moments.
         exact: never sample.
         rel_error: relative standard error that sampling aims at.
-        seed: of the sampling.
+        seed: seed of the sampling.
         memory_budget: bytes.
-        known: normalised sums over ``inside`` that other routes found exactly.
+        known: exact normalised sums over ``inside`` from other routes.
     """
 
     matrices: Matrices
@@ -124,24 +124,24 @@ class Task:
 
     @property
     def inside(self) -> Matrices:
-        """The matrices with the columns of the selection alone."""
+        """The matrices restricted to the columns of the selection."""
         return self.matrices.inside(self.chosen.columns(self.layout))
 
 
 @dataclass
-class Found:
-    """What a route found of one task.
+class RouteResult:
+    """What a route computed for one task.
 
     Attributes:
         exponent: (B,) powers of two that the matrices were divided by.
         sums: normalised sums by name, each (B,).
-        routes: how, by the name of the moment.
-        bins: the histogram, where it was wanted.
-        work: steps of one matrix by the name of the kernel.
-        count: number of minors, where it had to be estimated.
+        routes: description of the route, by the name of the moment.
+        bins: the histogram, if wanted.
+        work: steps for one matrix, by the name of the kernel.
+        count: number of minors, if it had to be estimated.
         replicates: normalised, as in :class:`kagscope.minors.moments.Moments`.
-        unknown: as there.
-        notes: what else was done or could not be.
+        unknown: likewise.
+        notes: further remarks for the plan.
     """
 
     exponent: IntArray
@@ -155,30 +155,30 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-class Trimmed(NamedTuple):
-    """The part of a kernel's histogram that holds anything: first slot after that of zeros, and counts."""
+class SlotCounts(NamedTuple):
+    """Nonempty range of a kernel's histogram: first slot after that of zeros, and counts."""
 
     first: int
     counts: NDArray[np.int64]
 
 
-def trimmed(hist: NDArray[np.int64]) -> Trimmed:
-    """``hist`` (SLOTS,) without its empty ends, a copy: 70 kB less for each matrix and selection."""
+def trim_histogram(hist: NDArray[np.int64]) -> SlotCounts:
+    """Copy of ``hist`` (SLOTS,) without its empty ends, which saves 70 kB per matrix and selection."""
     used = np.flatnonzero(hist[1:])
     low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
-    return Trimmed(low, hist[1 + low : 1 + high].copy())
+    return SlotCounts(low, hist[1 + low : 1 + high].copy())
 
 
-def found_of(task: Task, route: str, exponent: IntArray, sums: FloatArray, hists: Sequence[Trimmed] | None) -> Found:
-    """The answer of a route that visits every minor, from (B, 5) normalised sums and the histograms of the kernels."""
+def make_result(task: Task, route: str, exponent: IntArray, sums: FloatArray, hists: Sequence[SlotCounts] | None) -> RouteResult:
+    """Result of a route that enumerates every minor, from (B, 5) normalised sums and the histograms of the kernels."""
     wanted = task.wanted | {"s1"} if task.wanted & NEED_S1 else task.wanted
     named = {name: sums[:, row] for row, name in enumerate(SUMS) if name in wanted}
     bins = absolute_bins(hists, task.k, task.minors, exponent) if hists is not None and "histogram" in task.wanted else None
-    return Found(exponent, named, dict.fromkeys(task.wanted, route), bins)
+    return RouteResult(exponent, named, dict.fromkeys(task.wanted, route), bins)
 
 
-def absolute_bins(hists: Sequence[Trimmed], k: int, count: int, exponent: IntArray) -> Bins:
-    """Histograms of kernels as absolute bins; minors not visited are those of zero rows, exact zeros."""
+def absolute_bins(hists: Sequence[SlotCounts], k: int, count: int, exponent: IntArray) -> Bins:
+    """Convert histograms of kernels to absolute bins; minors not visited are those of zero rows, exact zeros."""
     full = [hist for hist in hists if len(hist.counts)]
     low = min((hist.first for hist in full), default=0)
     high = max((hist.first + len(hist.counts) for hist in full), default=0)
@@ -189,9 +189,9 @@ def absolute_bins(hists: Sequence[Trimmed], k: int, count: int, exponent: IntArr
 
 
 def sampled_bins(groups: FloatArray, k: int, count: int, exponent: IntArray, first: int = 1) -> Bins:
-    """Histograms from (B, groups, slots) independent estimates of the counts of minors that are not zero; the rest are.
+    """Histograms from (B, groups, slots) independent estimates of the counts of nonzero minors; the rest are zeros.
 
-    The slots are those of kernels from ``first`` on.
+    Slots are those of the kernels, starting at ``first``.
     """
     used = np.flatnonzero(groups.any(axis=(0, 1)))
     low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)

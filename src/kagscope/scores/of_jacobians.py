@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int
 
 from kagscope.base.errors import InputError
 from kagscope.base.reasons import ALL_ZERO, FEW_COLUMNS, NOT_SEEN, ZERO_JACOBIAN
-from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, is_torch, placed
+from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, is_torch, to_device
 from kagscope.minors.moment_scores import FloatArray, quotient
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.published import drawn_rotation_ratio
@@ -279,4 +279,4 @@ def _score_spectrum(score: Callable[[FloatArray], FloatArray], J: MatrixLike) ->
 
 def _per_matrix(values: FloatArray, batched: bool, J: Any) -> Any:
     """A float for one matrix, an array for a batch, or a tensor on its device for a batch on a GPU."""
-    return placed(values, device_of(J)) if batched else float(values[0])
+    return to_device(values, device_of(J)) if batched else float(values[0])

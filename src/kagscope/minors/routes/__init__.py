@@ -11,7 +11,7 @@ import pkgutil
 from functools import lru_cache
 from typing import Literal, Protocol, TypeVar
 
-from kagscope.minors.task import Found, Task
+from kagscope.minors.task import RouteResult, Task
 
 Kind = Literal["formula", "expansion", "visit", "draw"]
 
@@ -41,7 +41,7 @@ class Route(Protocol):
         """Steps for the wanted moments of one matrix, by the name of the kernel in :data:`kagscope.minors.plan.RATES`."""
         ...
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         """The wanted moments of tasks that differ in their selections alone; None: they cannot be told from rounding."""
         ...
 
@@ -52,14 +52,14 @@ RouteClass = TypeVar("RouteClass", bound=type[Route])
 
 def register(route: RouteClass) -> RouteClass:
     """A decorator that makes a class a route that the chooser may take. Raises ValueError where its name is taken."""
-    taken = _ROUTES.get(route.__name__)
-    if taken is not None and type(taken).__module__ != route.__module__:
-        raise ValueError(f"route {route.__name__!r} is registered twice: {type(taken).__module__} and {route.__module__}")
+    existing = _ROUTES.get(route.__name__)
+    if existing is not None and type(existing).__module__ != route.__module__:
+        raise ValueError(f"route {route.__name__!r} is registered twice: {type(existing).__module__} and {route.__module__}")
     _ROUTES[route.__name__] = route()
     return route
 
 
-def registered(kind: Kind, on_device: bool = False) -> tuple[Route, ...]:
+def routes_of_kind(kind: Kind, on_device: bool = False) -> tuple[Route, ...]:
     """The routes of a kind, by the names of their classes; those of devices, which come first, only where they are needed."""
     _import_routes(on_device)
     routes = [_ROUTES[name] for name in sorted(_ROUTES) if _ROUTES[name].kind == kind]

@@ -13,12 +13,12 @@ from kagscope.minors.moments import SUMS
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.pair_draws import Draws, PairDraws
 from kagscope.minors.plan import BYTES_A_SUBSET
-from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, carried_each, controlled
+from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, apply_control_variate, effective_draws_by_row
 from kagscope.minors.routes import Kind, register
-from kagscope.minors.routes.enumeration import in_passes
+from kagscope.minors.routes.enumeration import group_passes
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import cached_subsets
-from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, sampled_bins
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -51,40 +51,40 @@ class ColumnPairs:
     def steps(self, task: Task) -> dict[str, float]:
         return {}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
-        found: dict[int, Found] = {}
-        able = [index for index, task in enumerate(tasks) if not task.inside.far]
-        for part in ([able[place] for place in places] for places in _passes([tasks[index] for index in able])):
-            own = [tasks[index] for index in part]
-            results = [_Stages(own, number) for number in range(own[0].matrices.shape[0])]
-            for place, index in enumerate(part):
-                found[index] = self._found(tasks[index], [one.estimates[place] for one in results])
-        return [found.get(index) for index in range(len(tasks))]
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
+        results: dict[int, RouteResult] = {}
+        usable = [index for index, task in enumerate(tasks) if not task.inside.far]
+        for indices in ([usable[i] for i in positions] for positions in _passes([tasks[index] for index in usable])):
+            subtasks = [tasks[index] for index in indices]
+            draws = [_StagedDraws(subtasks, number) for number in range(subtasks[0].matrices.shape[0])]
+            for i, index in enumerate(indices):
+                results[index] = self._combine(tasks[index], [staged.estimates[i] for staged in draws])
+        return [results.get(index) for index in range(len(tasks))]
 
-    def _found(self, task: Task, ones: list[_Estimate]) -> Found:
+    def _combine(self, task: Task, estimates: list[_Estimate]) -> RouteResult:
         wanted = task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
         names = [name for name in SUMS if name in wanted and name not in task.known]
-        replicates = {name: np.stack([one.replicates[name] for one in ones]) for name in names if name in ROWS}
+        replicates = {name: np.stack([e.replicates[name] for e in estimates]) for name in names if name in ROWS}
         sampled = {name: values for name, values in replicates.items() if np.ptp(values, axis=1).any()}
         drawn = [*names, *(("histogram",) if "histogram" in task.wanted else ())]
-        unknown = {name: np.array([name in one.unknown for one in ones]) for name in drawn}
-        notes = [f"{np.mean([one.steps for one in ones]):.3g} minors looked at a matrix"]
+        unknown = {name: np.array([name in e.unknown for e in estimates]) for name in drawn}
+        notes = [f"{np.mean([e.steps for e in estimates]):.3g} minors looked at a matrix"]
         lacking = [name for name, flags in unknown.items() if name in ROWS and flags.any()]
         if lacking:
             notes.append(f"few draws carry {', '.join(lacking)}: the error is not known")
-        missed = sum(not one.converged for one in ones)
+        missed = sum(not e.converged for e in estimates)
         if missed:
-            notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(ones)} matrices; see stderr")
+            notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(estimates)} matrices; see stderr")
         routes = dict.fromkeys(task.wanted, self.name) | {"s2": "Gram matrix"}
         if "top" in unknown and unknown["top"].any():
             routes["top"] = "largest minor met, a lower bound"
         if "s4" not in sampled:
             routes["s4"] = "power Grams"
-        return Found(
+        return RouteResult(
             task.inside.exponent,
-            {name: np.array([one.sums[name] for one in ones]) for name in names},
+            {name: np.array([e.sums[name] for e in estimates]) for name in names},
             {name: routes[name] for name in task.wanted},
-            _histogram(ones, task) if "histogram" in task.wanted else None,
+            _histogram(estimates, task) if "histogram" in task.wanted else None,
             replicates=sampled,
             unknown={name: flags for name, flags in unknown.items() if flags.any()},
             notes=tuple(notes),
@@ -94,8 +94,8 @@ class ColumnPairs:
 def _passes(tasks: list[Task]) -> Iterator[list[int]]:
     """Indices of tasks that share a pass: those over all columns; a window, or explicit subsets, alone."""
     whole = [index for index, task in enumerate(tasks) if task.shape[1] == task.layout.columns]
-    for part in in_passes([tasks[index] for index in whole]):
-        yield [whole[index] for index in part]
+    for indices in group_passes([tasks[index] for index in whole]):
+        yield [whole[index] for index in indices]
     yield from ([index] for index in range(len(tasks)) if index not in whole)
 
 
@@ -136,12 +136,12 @@ class _Stage:
         self.pairs, self.draws, self.tasks, self.inside = pairs, draws, tasks, member.T
         known = [float(task.known["s1"][number]) if "s1" in task.known else None for task in tasks]
         spread = np.concatenate(draws.spread, axis=1)
-        within = np.repeat(self.inside, [one.shape[1] for one in draws.spread], axis=1)  # (selections, draws)
+        within = np.repeat(self.inside, [e.shape[1] for e in draws.spread], axis=1)  # (selections, draws)
         self.replicates = np.stack([draws.sums[:, cells].sum(axis=1) for cells in self.inside], axis=1)
-        for place, s1 in enumerate(known):
+        for i, s1 in enumerate(known):
             if s1 is not None:
-                own = spread[[0, 2]][:, within[place]]
-                self.replicates[2, place] = controlled(self.replicates[0, place], self.replicates[2, place], s1, own)
+                draws_inside = spread[[0, 2]][:, within[i]]
+                self.replicates[2, i] = apply_control_variate(self.replicates[0, i], self.replicates[2, i], s1, draws_inside)
         self.replicates[1] += np.array([pairs.s4[cells].sum() for cells in self.inside])[:, None]
         self.sums = self.replicates.mean(axis=2)
         self.unknown = np.zeros((3, len(tasks)), dtype=bool)
@@ -149,10 +149,10 @@ class _Stage:
         deviations = draws.sums - draws.sums.mean(axis=2, keepdims=True)
         covariances = np.matmul(deviations.swapaxes(0, 1), deviations.transpose(1, 2, 0)) / (REPLICATES - 1)
         needed, self.converged = np.zeros(self.inside.shape), np.ones(len(tasks), dtype=bool)
-        for row, mix, asked in self._criteria(known):
+        for row, mix, requested in self._criteria(known):
             variances = np.maximum(np.einsum("cij,si,sj->sc", covariances, mix, mix), 0.0)
             sizes = np.where(self.inside, np.sqrt(variances * draws.draws), 0.0)
-            uncertain = asked & (alike | (carried_each(mix @ spread, within) < CARRIED))
+            uncertain = requested & (alike | (effective_draws_by_row(mix @ spread, within) < CARRIED))
             needed = np.maximum(needed, sizes * sizes.sum(axis=1, keepdims=True) / REPLICATES)
             needed = np.maximum(needed, np.where(uncertain[:, None] & self.inside, 4 * draws.draws, 0))
             self.converged &= ((sizes**2 / draws.draws).sum(axis=1) <= SHORT * REPLICATES) & ~uncertain
@@ -163,43 +163,43 @@ class _Stage:
         """For each sum: its row, (selections, 3) what to mix the sums with so that a standard error of 1 is enough, and where it
         is asked for; zeros elsewhere.
         """
-        totals = np.array([own if one is None else one for one, own in zip(known, self.sums[0], strict=True)])
+        totals = np.array([estimated if s is None else s for s, estimated in zip(known, self.sums[0], strict=True)])
         rel_error = np.array([task.rel_error for task in self.tasks])
         wanted = [task.wanted - set(task.known) for task in self.tasks]
-        there = totals > LEAST  # or it is found again on a scale of its own
-        asked = {
-            "s1": [one is None and bool(names & ({"s1"} | NEED_S1)) for one, names in zip(known, wanted, strict=True)],
+        usable = totals > LEAST  # or it is found again on a scale of its own
+        requested = {
+            "s1": [s is None and bool(names & ({"s1"} | NEED_S1)) for s, names in zip(known, wanted, strict=True)],
             "s4": ["s4" in names for names in wanted] & (self.sums[1] > LEAST),
             "entropy": ["entropy" in names for names in wanted],
         }
-        slope = self.sums[2] / np.where(there, totals, 1.0) + 1  # of KL; where S1 is known nearly the same makes up for its miss
+        slope = self.sums[2] / np.where(usable, totals, 1.0) + 1  # of KL; where S1 is known nearly the same makes up for its miss
         nats = np.maximum(rel_error, np.minimum(KL_FACTOR * rel_error, KL_NATS))
-        nothing = np.zeros(len(self.tasks))
+        zeros = np.zeros(len(self.tasks))
         mixes = {
-            "s1": (totals, rel_error, [nothing + 1, nothing, nothing]),
-            "s4": (self.sums[1], S4_FACTOR * rel_error, [nothing, nothing + 1, nothing]),
-            "entropy": (totals, nats, [-slope, nothing, nothing + 1]),
+            "s1": (totals, rel_error, [zeros + 1, zeros, zeros]),
+            "s4": (self.sums[1], S4_FACTOR * rel_error, [zeros, zeros + 1, zeros]),
+            "entropy": (totals, nats, [-slope, zeros, zeros + 1]),
         }
         for name, row in ROWS.items():
-            here = there & asked[name]
-            over, error, mix = mixes[name]
-            if here.any():
-                yield row, np.where(here, np.array(mix) / (np.where(here, over, 1.0) * error), 0.0).T, here
+            active = usable & requested[name]
+            size, error, mix = mixes[name]
+            if active.any():
+                yield row, np.where(active, np.array(mix) / (np.where(active, size, 1.0) * error), 0.0).T, active
 
     def estimates(self) -> list[_Estimate]:
         """Of each selection."""
-        names, found = list(ROWS), []
-        for place, cells in enumerate(self.inside):
+        names, results = list(ROWS), []
+        for i, cells in enumerate(self.inside):
             complete = bool(self.draws.complete[cells].all())
-            unknown = {name for name in names if self.unknown[ROWS[name], place]} | (set() if complete else {"top"})
-            sums = {name: float(self.sums[row, place]) for name, row in ROWS.items()}
+            unknown = {name for name in names if self.unknown[ROWS[name], i]} | (set() if complete else {"top"})
+            sums = {name: float(self.sums[row, i]) for name, row in ROWS.items()}
             sums |= {"s2": float(self.pairs.s2[cells].sum()), "top": float(self.draws.top[cells].max(initial=0.0))}
             first, groups = self._histogram(cells)
-            replicates = {name: self.replicates[row, place] for name, row in ROWS.items()}
-            found.append(
-                _Estimate(sums, replicates, unknown, bool(self.converged[place]), complete, first, groups, self.draws.steps)
+            replicates = {name: self.replicates[row, i] for name, row in ROWS.items()}
+            results.append(
+                _Estimate(sums, replicates, unknown, bool(self.converged[i]), complete, first, groups, self.draws.steps)
             )
-        return found
+        return results
 
     def _histogram(self, cells: NDArray[np.bool_]) -> tuple[int, FloatArray]:
         if self.draws.hist is None:
@@ -211,7 +211,7 @@ class _Stage:
         return self.draws.first + int(used[0]), whole[:, used[0] : used[-1] + 1].copy()
 
 
-class _Stages:
+class _StagedDraws:
     """Draws for one matrix, until the errors of all selections of a pass are small enough, and what each selection then has.
 
     Cells that the errors of a stage ask more draws of are drawn anew, as many, and what was drawn before is dropped: so no
@@ -221,28 +221,28 @@ class _Stages:
     def __init__(self, tasks: list[Task], number: int) -> None:
         task = tasks[0]
         inside = task.inside
-        subsets = cached_subsets(tuple(one.chosen for one in tasks), task.layout, 2)
+        subsets = cached_subsets(tuple(t.chosen for t in tasks), task.layout, 2)
         columns = task.chosen.columns(task.layout)
-        wanted = frozenset().union(*(one.wanted for one in tasks))
+        wanted = frozenset().union(*(t.wanted for t in tasks))
         J = nonzero_rows(inside.normalised[number])
         self.member = subsets.membership
         pairs, starts = subsets.by_cell
         if not columns.all():
             pairs = (np.cumsum(columns) - 1)[pairs]
         self.pairs = PairDraws(J, pairs, starts, "s4" in wanted)
-        draws, found = np.full(self.pairs.cells, FIRST), None
+        draws, drawn = np.full(self.pairs.cells, FIRST), None
         if "histogram" in wanted:
             share = MOST_COUNTED / max(self.pairs.steps(np.full(self.pairs.cells, COUNTED)), 1.0)
             draws = np.maximum(draws, int(COUNTED * min(share, 1.0)))
         least = draws + 1
         for stage in range(STAGES):
-            found = self.pairs.draw(draws, [task.seed, stage], "histogram" in wanted, found)
-            told = _Stage(self.pairs, found, self.member, tasks, number)
-            asked = told.needed
-            enough = asked * ENOUGH <= draws if stage == 0 else asked <= SHORT * draws
+            drawn = self.pairs.draw(draws, [task.seed, stage], "histogram" in wanted, drawn)
+            result = _Stage(self.pairs, drawn, self.member, tasks, number)
+            needed_draws = result.needed
+            enough = needed_draws * ENOUGH <= draws if stage == 0 else needed_draws <= SHORT * draws
             if enough.all():
                 break
-            needed = np.maximum(least, np.ceil(1.1 * asked)).astype(np.int64)
+            needed = np.maximum(least, np.ceil(1.1 * needed_draws)).astype(np.int64)
             over = self.pairs.steps(needed) / MOST_STEPS
             if over > 1:
                 needed = np.maximum(least, (needed / over).astype(np.int64))
@@ -250,17 +250,17 @@ class _Stages:
             if stage and (needed <= draws).all():
                 break
             draws = needed
-        self.estimates = told.estimates()
+        self.estimates = result.estimates()
 
 
-def _histogram(ones: list[_Estimate], task: Task) -> Bins:
+def _histogram(estimates: list[_Estimate], task: Task) -> Bins:
     """Estimated counts in absolute bins, with those of each group of replicates; the rest is zero."""
-    used = [one for one in ones if one.groups.shape[1]]
-    low = min((one.first for one in used), default=1)
-    high = max((one.first + one.groups.shape[1] for one in used), default=1)
-    full = np.zeros((len(ones), GROUPS, high - low))
-    for row, one in zip(full, ones, strict=True):
-        row[:, one.first - low : one.first - low + one.groups.shape[1]] = one.groups
+    used = [e for e in estimates if e.groups.shape[1]]
+    low = min((e.first for e in used), default=1)
+    high = max((e.first + e.groups.shape[1] for e in used), default=1)
+    full = np.zeros((len(estimates), GROUPS, high - low))
+    for row, e in zip(full, estimates, strict=True):
+        row[:, e.first - low : e.first - low + e.groups.shape[1]] = e.groups
     full *= np.minimum(1.0, task.minors / np.maximum(full.sum(axis=2, keepdims=True), 1.0))
     bins = sampled_bins(full, task.k, task.minors, task.inside.exponent, low)
-    return bins._replace(replicates=None) if all(one.complete for one in ones) else bins
+    return bins._replace(replicates=None) if all(e.complete for e in estimates) else bins

@@ -20,7 +20,7 @@ from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.entries import entry_sums
 from kagscope.minors.scaling import bit_span, bits, is_exact, nonzero_rows, on_host, times_power_of_two
 from kagscope.minors.subsets import SubsetList
-from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
+from kagscope.minors.task import EVERY_MOMENT, RouteResult, Task, make_result, trim_histogram
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -187,10 +187,10 @@ class Determinants:
     def steps(self, task: Task) -> dict[str, float]:
         return {"determinants": float(min(task.minors, COUNTLESS)) if task.count is not None else float("inf")}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         return [self._one(task) for task in tasks]
 
-    def on_own_scale(self, task: Task) -> Found:
+    def on_own_scale(self, task: Task) -> RouteResult:
         """Every moment of k >= 2, normalised by the largest minor of the selection, however far below the matrix's it lies."""
         columns = self._columns(task)
         peaks = [_peak(matrix, columns) for matrix in on_host(task.matrices.given)]
@@ -202,11 +202,11 @@ class Determinants:
             self._visited(task, columns, found.exponent + size) if (size < -MOST_BITS // 8).any() else found
         )  # had they cancelled
 
-    def _one(self, task: Task) -> Found:
+    def _one(self, task: Task) -> RouteResult:
         shift = int(np.ceil(np.log2(task.k) / 2))  # so that lengths of columns are at most 1
         return self._visited(task, self._columns(task), task.matrices.exponent + shift)
 
-    def _visited(self, task: Task, columns: IntArray, exponents: IntArray) -> Found:
+    def _visited(self, task: Task, columns: IntArray, exponents: IntArray) -> RouteResult:
         """Sums over minors of the matrices over 2^exponents."""
         sums, hists = np.zeros((task.matrices.shape[0], 5)), []
         for index, (matrix, power) in enumerate(zip(on_host(task.matrices.given), exponents, strict=True)):
@@ -214,12 +214,12 @@ class Determinants:
             hist = np.zeros(SLOTS, dtype=np.int64)
             nothing = rank_below(active, task.k)
             for block in () if nothing else precise_blocks(active, row_subsets(len(active), task.k), columns, int(power)):
-                part, part_hist = entry_sums(block, SubsetList.one_cell(block.shape[1]))
+                part, part_hist = entry_sums(block, SubsetList.singletons(block.shape[1]))
                 sums[index, :4] += part[0, :4]
                 sums[index, 4] = max(sums[index, 4], part[0, 4])
                 hist += part_hist[0]
-            hists.append(trimmed(hist))
-        return found_of(task, self.name, exponents, sums, hists)
+            hists.append(trim_histogram(hist))
+        return make_result(task, self.name, exponents, sums, hists)
 
     def _columns(self, task: Task) -> IntArray:
         """(count, k) column subsets. Raises :class:`InputError` where they would not fit in the memory budget."""

@@ -10,25 +10,25 @@ from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.scaling import on_host, times_power_of_two
 from kagscope.minors.subsets import SubsetList
-from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
+from kagscope.minors.task import EVERY_MOMENT, RouteResult, Task, make_result, trim_histogram
 
 FloatArray = NDArray[np.float64]
 
 
 def entry_sums(matrix: FloatArray, subsets: SubsetList, exponent: int = 0) -> tuple[FloatArray, NDArray[np.int64]]:
     """k = 1: the minors are the entries, here over 2^exponent; those too small for a bin count as zeros."""
-    given = np.abs(matrix[:, subsets.last])
-    fractions, exponents = np.frexp(np.where(given > 0, given, 1.0))
+    sizes = np.abs(matrix[:, subsets.last])
+    fractions, exponents = np.frexp(np.where(sizes > 0, sizes, 1.0))
     slots = np.floor(np.log2(fractions) * 8).astype(np.int64) + 8 * (exponents - exponent) - (LOWEST_BIN - 1)
-    slots = np.where(given > 0, np.maximum(slots, 0), 0)
-    values = times_power_of_two(given, np.array(-exponent))
+    slots = np.where(sizes > 0, np.maximum(slots, 0), 0)
+    values = times_power_of_two(sizes, np.array(-exponent))
     logs = np.log(np.where(values > 0, values, 1.0))
     chosen = subsets.membership.T
     totals, hists = np.zeros((len(chosen), 5)), []
     for index, member in enumerate(chosen):
         inside = member[subsets.cells] if len(member) else np.zeros(0, dtype=bool)
-        part = values[:, inside]
-        totals[index] = part.sum(), (part**2).sum(), (part**4).sum(), (part * logs[:, inside]).sum(), part.max(initial=0.0)
+        M = values[:, inside]
+        totals[index] = M.sum(), (M**2).sum(), (M**4).sum(), (M * logs[:, inside]).sum(), M.max(initial=0.0)
         hists.append(np.bincount(slots[:, inside].ravel(), minlength=SLOTS))
     return totals, np.stack(hists)
 
@@ -46,17 +46,17 @@ class Entries:
     def steps(self, task: Task) -> dict[str, float]:
         return {"entries": float(task.shape[0] * (task.count or 0))}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found:
+    def _one(self, task: Task) -> RouteResult:
         columns = task.chosen.columns(task.layout)
         if isinstance(task.chosen, Subsets):
             columns = np.isin(np.arange(task.layout.columns), task.chosen.array(task.layout, 1))
-        inside, subsets = task.matrices.inside(columns), SubsetList.one_cell(int(columns.sum()))
+        inside, subsets = task.matrices.inside(columns), SubsetList.singletons(int(columns.sum()))
         sums, hists = [], []
         for matrix, exponent in zip(on_host(inside.given), inside.exponent, strict=True):
-            one, hist = entry_sums(matrix, subsets, int(exponent))
-            sums.append(one[0])
-            hists.append(trimmed(hist[0]))
-        return found_of(task, self.name, inside.exponent, np.stack(sums), hists)
+            totals, hist = entry_sums(matrix, subsets, int(exponent))
+            sums.append(totals[0])
+            hists.append(trim_histogram(hist[0]))
+        return make_result(task, self.name, inside.exponent, np.stack(sums), hists)

@@ -13,9 +13,9 @@ from kagscope.minors.plan import BYTES_A_SUBSET, reference_seconds
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.power_grams import pair_powers
 from kagscope.minors.scaling import nonzero_rows
-from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets, over_selections, sublist
+from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets, sublist, sum_over_selections
 from kagscope.minors.sweeps import enumerate_all, enumerate_s1, enumerate_sums
-from kagscope.minors.task import EVERY_MOMENT, Found, Task, Trimmed, found_of, trimmed
+from kagscope.minors.task import EVERY_MOMENT, RouteResult, SlotCounts, Task, make_result, trim_histogram
 
 FloatArray = NDArray[np.float64]
 FEW_ROWS = 48  # up to here enumerating S2 and S4 with S1 beats Gram matrices
@@ -40,53 +40,53 @@ class Enumeration:
             return {"sums of pairs": minors}
         return {"pairs" if task.k == 2 else "triples": minors}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         for task in tasks:
             check_listable(task, self.steps(task))
-        found: dict[int, Found] = {}
-        for part in in_passes(tasks):
-            subsets = cached_subsets(tuple(tasks[index].chosen for index in part), tasks[0].layout, tasks[0].k)
-            sums, hists = self._pass(tasks[part[0]], subsets)
-            for place, index in enumerate(part):
-                own = None if hists is None else [hist[place] for hist in hists]
-                found[index] = found_of(
-                    tasks[index], self._route(tasks[index]), tasks[index].matrices.exponent, sums[:, place], own
+        results: dict[int, RouteResult] = {}
+        for indices in group_passes(tasks):
+            subsets = cached_subsets(tuple(tasks[index].chosen for index in indices), tasks[0].layout, tasks[0].k)
+            sums, hists = self._pass(tasks[indices[0]], subsets)
+            for i, index in enumerate(indices):
+                hists_of_task = None if hists is None else [hist[i] for hist in hists]
+                results[index] = make_result(
+                    tasks[index], self._route(tasks[index]), tasks[index].matrices.exponent, sums[:, i], hists_of_task
                 )
-        return [found[index] for index in range(len(tasks))]
+        return [results[index] for index in range(len(tasks))]
 
     def _route(self, task: Task) -> str:
         if task.k == 2 and task.wanted <= CHEAP:
             return "S1 by enumeration without logarithms, S2 and S4 by power Grams, pairs that cancel enumerated"
         return self.name
 
-    def _pass(self, task: Task, subsets: SubsetList) -> tuple[FloatArray, list[list[Trimmed]] | None]:
+    def _pass(self, task: Task, subsets: SubsetList) -> tuple[FloatArray, list[list[SlotCounts]] | None]:
         """(B, selections, 5) sums, and for each matrix the histogram of each selection."""
         sums, hists = [], []
         for matrix in task.matrices.normalised:
-            one, hist = selection_sums(matrix, task.k, subsets, task.wanted)
-            sums.append(one)
+            row_sums, hist = selection_sums(matrix, task.k, subsets, task.wanted)
+            sums.append(row_sums)
             if hist is not None:
-                hists.append([trimmed(row) for row in hist])
+                hists.append([trim_histogram(row) for row in hist])
         return np.stack(sums), hists or None
 
 
-def in_passes(tasks: list[Task]) -> list[list[int]]:
+def group_passes(tasks: list[Task]) -> list[list[int]]:
     """Indices of the tasks that share a pass: explicit subsets go alone, and histograms of many cells must fit the budget."""
     passes = [[index] for index, task in enumerate(tasks) if isinstance(task.chosen, Subsets)]
     rest = [index for index, task in enumerate(tasks) if not isinstance(task.chosen, Subsets)]
     for start in range(0, len(rest), MAX_SELECTIONS):
-        passes += _halved(tasks, rest[start : start + MAX_SELECTIONS])
+        passes += _split_pass(tasks, rest[start : start + MAX_SELECTIONS])
     return passes
 
 
-def _halved(tasks: list[Task], part: list[int]) -> list[list[int]]:
-    task = tasks[part[0]]
-    subsets = cached_subsets(tuple(tasks[index].chosen for index in part), task.layout, task.k)
+def _split_pass(tasks: list[Task], indices: list[int]) -> list[list[int]]:
+    task = tasks[indices[0]]
+    subsets = cached_subsets(tuple(tasks[index].chosen for index in indices), task.layout, task.k)
     cells = len(subsets.membership)
-    if cells > 1 and len(part) > 1 and "histogram" in task.wanted and cells * 80_000 > task.memory_budget // 4:
-        half = len(part) // 2
-        return [*_halved(tasks, part[:half]), *_halved(tasks, part[half:])]
-    return [part]
+    if cells > 1 and len(indices) > 1 and "histogram" in task.wanted and cells * 80_000 > task.memory_budget // 4:
+        half = len(indices) // 2
+        return [*_split_pass(tasks, indices[:half]), *_split_pass(tasks, indices[half:])]
+    return [indices]
 
 
 def check_listable(task: Task, work: dict[str, float]) -> None:
@@ -110,15 +110,15 @@ def selection_sums(
     elif k == 2 and wanted <= CHEAP | {"top"}:
         sums, hist = pair_sums(active, subsets, wanted), None
     else:
-        found = enumerate_all(active, subsets, k, "histogram" in wanted)
-        sums, hist = found.sums, found.hist
+        swept = enumerate_all(active, subsets, k, "histogram" in wanted)
+        sums, hist = swept.sums, swept.hist
     cells, chosen = len(subsets.membership), subsets.membership.shape[1]
     by_cell = np.zeros((5, cells))
     for row in (SUMS.index(name) for name in SUMS[:4] if name in wanted or name == "s1"):
         by_cell[row] = np.bincount(subsets.cells, weights=sums[row], minlength=cells)
     if "top" in wanted:
         np.fmax.at(by_cell[4], subsets.cells, sums[4])
-    totals = over_selections(by_cell, subsets.membership)
+    totals = sum_over_selections(by_cell, subsets.membership)
     if "histogram" not in wanted:
         return totals, None
     if hist is None or not cells:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
 from kagscope.minors.routes import Kind, register
-from kagscope.minors.task import Found, Task
+from kagscope.minors.task import RouteResult, Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
@@ -51,12 +51,12 @@ class MaskedGrams:
         rows, columns = task.shape
         return {"Grams": float(rows * columns**2 + 3 * columns**3)}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found | None:
+    def _one(self, task: Task) -> RouteResult | None:
         allowed = task.chosen.pairs(task.layout)
         values = [triangle_s2(matrix, allowed) for matrix in task.inside.normalised]
         if any(value is None for value in values):
             return None
-        return Found(task.inside.exponent, {"s2": np.array(values, dtype=np.float64)}, {"s2": self.name})
+        return RouteResult(task.inside.exponent, {"s2": np.array(values, dtype=np.float64)}, {"s2": self.name})

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.routes import Kind
 from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows
-from kagscope.minors.task import Found, Task
+from kagscope.minors.task import RouteResult, Task
 
 
 class NarrowSide(ABC):
@@ -42,14 +42,14 @@ class NarrowSide(ABC):
     def provides(self, task: Task) -> frozenset[str]:
         return frozenset({self.moment}) if task.k == self.k and task.clique else frozenset()
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found | None:
+    def _one(self, task: Task) -> RouteResult | None:
         sides = [narrow(nonzero_rows(matrix)) for matrix in task.inside.normalised]
         if any(column_span(side) > self.column_bits or entry_span(side) > self.entry_bits for side in sides):
             return None
         values = [self.value(side) for side in sides]
         if any(value is None for value in values):
             return None
-        return Found(task.inside.exponent, {self.moment: np.array(values, dtype=np.float64)}, {self.moment: self.name})
+        return RouteResult(task.inside.exponent, {self.moment: np.array(values, dtype=np.float64)}, {self.moment: self.name})

@@ -10,7 +10,7 @@ from kagscope.minors.routes import Kind, register
 from kagscope.minors.scaling import narrow, nonzero_rows
 from kagscope.minors.subsets import cached_subsets, pairs_of, sublist
 from kagscope.minors.sweeps import enumerate_sums
-from kagscope.minors.task import Found, Task
+from kagscope.minors.task import RouteResult, Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
@@ -41,12 +41,12 @@ def pair_powers(
     return s2, s4, lost | (s2 < CANCELS * whole2) | (s4 < CANCELS * (whole4 + np.abs(mixed)))
 
 
-def repaired_row_pairs(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+def accurate_row_pair_sums(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
     """S2 and S4 over all column pairs for each row pair."""
-    return repaired_pairs(np.ascontiguousarray(matrix.T), *np.triu_indices(len(matrix), 1))
+    return accurate_pair_sums(np.ascontiguousarray(matrix.T), *np.triu_indices(len(matrix), 1))
 
 
-def repaired_pairs(J: FloatArray, first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+def accurate_pair_sums(J: FloatArray, first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
     """S2 and S4 over all row pairs for the column pairs (first, second), by power Grams; where those cancel, by enumeration."""
     s2, s4, cancels = pair_powers(J, first, second)
     again = np.flatnonzero(cancels)
@@ -71,19 +71,19 @@ class PowerGrams:
         few, many = sorted(task.shape) if task.clique else task.shape[::-1]
         return {"Grams": 3.0 * few * few * many}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found:
+    def _one(self, task: Task) -> RouteResult:
         both = [self._sums(nonzero_rows(matrix), task) for matrix in task.inside.normalised]
-        sums = {name: np.array([one[index] for one in both]) for index, name in enumerate(("s2", "s4")) if name in task.wanted}
-        return Found(task.inside.exponent, sums, {"s2": "Gram matrix", "s4": self.name})
+        sums = {name: np.array([pair[index] for pair in both]) for index, name in enumerate(("s2", "s4")) if name in task.wanted}
+        return RouteResult(task.inside.exponent, sums, {"s2": "Gram matrix", "s4": self.name})
 
     def _sums(self, matrix: FloatArray, task: Task) -> tuple[float, float]:
         if min(matrix.shape) < 2:
             return 0.0, 0.0
         if task.clique:
-            s2, s4 = repaired_row_pairs(narrow(matrix))
+            s2, s4 = accurate_row_pair_sums(narrow(matrix))
         else:
-            s2, s4 = repaired_pairs(matrix, *pairs_of(cached_subsets((task.chosen,), task.layout, 2)))
+            s2, s4 = accurate_pair_sums(matrix, *pairs_of(cached_subsets((task.chosen,), task.layout, 2)))
         return float(s2.sum()), float(s4.sum())

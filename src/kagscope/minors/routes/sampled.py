@@ -18,12 +18,12 @@ from kagscope.minors.histograms import Bins
 from kagscope.minors.moments import SUMS
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
-from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, carried, controlled, slope
+from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, apply_control_variate, effective_draws, slope
 from kagscope.minors.routes import Kind
 from kagscope.minors.routes.volume_draws import DEAR, FIRST, Sets, count_sets
 from kagscope.minors.routes.zonotope_sampled import s1_draws
 from kagscope.minors.scaling import nonzero_rows, normalise
-from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, sampled_bins
 
 FloatArray = NDArray[np.float64]
 
@@ -53,47 +53,47 @@ class Sampled:
     def steps(self, task: Task) -> dict[str, float]:
         return {}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found:
+    def _one(self, task: Task) -> RouteResult:
         matrices, wanted = task.inside, task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
-        samples = [_Sample(matrix, task, _known(task, index)) for index, matrix in enumerate(matrices.normalised)]
-        columns, notes = task.count, [f"{np.mean([one.steps for one in samples]):.3g} minors looked at a matrix"]
+        samples = [_Sample(matrix, task, _known_s1_of(task, index)) for index, matrix in enumerate(matrices.normalised)]
+        columns, notes = task.count, [f"{np.mean([s.steps for s in samples]):.3g} minors looked at a matrix"]
         if columns is None:
             columns = count_sets(task.chosen.pairs(task.layout), task.k, task.seed)
             notes.append("the number of minors is itself an estimate: counting cliques of this size is out of reach")
         count = comb(task.shape[0], task.k) * columns
         names = [name for name in SUMS if name in wanted and name not in task.known]
-        sums = {name: np.array([one.sums[name] for one in samples]) for name in names}
-        replicates = {name: np.stack([one.replicates[name] for one in samples]) for name in names if name != "top"}
-        unknown = {name: np.array([name in one.unknown for one in samples]) for name in names}
+        sums = {name: np.array([s.sums[name] for s in samples]) for name in names}
+        replicates = {name: np.stack([s.replicates[name] for s in samples]) for name in names if name != "top"}
+        unknown = {name: np.array([name in s.unknown for s in samples]) for name in names}
         if "histogram" in wanted:
-            unknown["histogram"] = np.array([not one.zero and not one.hist.size for one in samples])
+            unknown["histogram"] = np.array([not s.zero and not s.hist.size for s in samples])
         for trouble in (UNSEEN, ROUNDING, TOO_LARGE):
-            if hit := [one for one in samples if one.trouble == trouble]:
+            if hit := [s for s in samples if s.trouble == trouble]:
                 with np.errstate(over="ignore"):
-                    bound = np.ldexp(max(one.bound for one in hit) * np.sqrt(float(count)), task.k * int(matrices.exponent.max()))
+                    bound = np.ldexp(max(s.bound for s in hit) * np.sqrt(float(count)), task.k * int(matrices.exponent.max()))
                 notes.append(f"{trouble} in {len(hit)} of {len(samples)} matrices: undefined; S1 is at most {bound:.3g}")
         if any(flags.any() for name, flags in unknown.items() if name != "top"):
             lacking = ", ".join(name for name, flags in unknown.items() if name != "top" and flags.any())
             notes.append(f"few draws carry {lacking}: the error is not known")
-        missed = sum(not one.converged for one in samples)
+        missed = sum(not s.converged for s in samples)
         if missed:
             notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(samples)} matrices; see stderr")
-        return Found(
+        return RouteResult(
             matrices.exponent,
             sums,
             {name: "largest minor met, a lower bound" if name == "top" else self.name for name in task.wanted},
             _histogram(samples, count, columns, task.k, matrices.exponent) if "histogram" in task.wanted else None,
             count=count,
-            replicates={name: values for name, values in replicates.items() if not all(one.zero or one.every for one in samples)},
+            replicates={name: values for name, values in replicates.items() if not all(s.zero or s.every for s in samples)},
             unknown={name: flags for name, flags in unknown.items() if flags.any()},
             notes=tuple(notes),
         )
 
 
-def _known(task: Task, index: int) -> float | None:
+def _known_s1_of(task: Task, index: int) -> float | None:
     return float(task.known["s1"][index]) if "s1" in task.known else None
 
 
@@ -140,21 +140,21 @@ class _Sample:
             self.steps += looked
         self._draw()
         if s1 is None and "s1" in self.replicates and self.sets.clique and task.k >= 3 and not self.trouble:
-            self._better_s1()
+            self._improve_s1()
 
-    def _better_s1(self) -> None:
+    def _improve_s1(self) -> None:
         """S1 from drawn rows and one column with exact sums over the other two, which vary less; the entropy follows."""
-        task, own = self.task, self.replicates["s1"]
+        task, current = self.task, self.replicates["s1"]
         if np.sqrt(self.sums["s2"]) < FLAT * self.sets.bound():
             return
-        draws = s1_draws(self.sets.J, task.k, task.rel_error / 2, task.seed, within_reach(self.sets.J.shape[1], task.k))
-        better = draws.reshape(-1, REPLICATES).mean(axis=0)
-        error, own_error = (float(one.std(ddof=1)) / np.sqrt(REPLICATES) for one in (better, own))
-        apart = abs(float(better.mean() - own.mean())) > 6 * np.hypot(error, own_error)
-        if error >= own_error or apart or carried(draws) < CARRIED:
+        draws = s1_draws(self.sets.J, task.k, task.rel_error / 2, task.seed, max_row_sets(self.sets.J.shape[1], task.k))
+        improved = draws.reshape(-1, REPLICATES).mean(axis=0)
+        error, current_error = (float(values.std(ddof=1)) / np.sqrt(REPLICATES) for values in (improved, current))
+        apart = abs(float(improved.mean() - current.mean())) > 6 * np.hypot(error, current_error)
+        if error >= current_error or apart or effective_draws(draws) < CARRIED:
             return
         entropy = self.replicates["entropy"]
-        self.replicates |= {"s1": better, "entropy": entropy + slope(own, entropy) * (better - own)}
+        self.replicates |= {"s1": improved, "entropy": entropy + slope(current, entropy) * (improved - current)}
         self.sums |= {name: float(self.replicates[name].mean()) for name in ("s1", "entropy")}
         self.unknown.discard("s1")
         names = [name for name in SUMS[:4] if name in task.wanted and name not in task.known]
@@ -167,8 +167,8 @@ class _Sample:
         return self.hist * float(comb(m, self.task.k) * (comb(n, self.task.k) if self.sets.clique else columns))
 
     def _draw(self) -> None:
-        if (every := self.sets.every) is not None:
-            self.every, self.sums = True, dict(zip(SUMS, every.tolist(), strict=True))
+        if (exact := self.sets.every) is not None:
+            self.every, self.sums = True, dict(zip(SUMS, exact.tolist(), strict=True))
             self.steps += self.sets.steps_of_every
             self.replicates = {name: np.full(REPLICATES, self.sums[name]) for name in SUMS[:4]}
             return
@@ -176,19 +176,19 @@ class _Sample:
         values = np.empty((4, REPLICATES, 0))
         noise, units, turn, lost = 0.0, UNITS, 0, False
         while names or "top" in self.task.wanted:
-            found, share = self.sets.estimates(self.task.seed, turn, units)
+            estimates, share = self.sets.estimates(self.task.seed, turn, units)
             self.steps += self.sets.steps(units * REPLICATES)
             self.drawn += units * REPLICATES * self.sets.fan
-            self.top, noise = max(self.top, float(found[4].max())), max(noise, share)
-            values = np.concatenate([values, found[:4]], axis=2)
-            replicates = _known_s1(values.mean(axis=2), self.s1)
-            self.unknown = {name for name in names if _carried(values, SUMS.index(name), self.s1) < CARRIED}
+            self.top, noise = max(self.top, float(estimates[4].max())), max(noise, share)
+            values = np.concatenate([values, estimates[:4]], axis=2)
+            replicates = _correct_entropy(values.mean(axis=2), self.s1)
+            self.unknown = {name for name in names if _effective_draws(values, SUMS.index(name), self.s1) < CARRIED}
             error, prefixes = _error(replicates, names, self.s1), self.drawn // self.sets.fan
             self.converged = not self.unknown and error <= self.task.rel_error
-            told = error * prefixes > SUSPICIOUS or prefixes >= ENOUGH or not names
+            conclusive = error * prefixes > SUSPICIOUS or prefixes >= ENOUGH or not names
             lost = noise > NOISE_SHARE or not np.isfinite(replicates).all()
             if (
-                (self.converged and told)
+                (self.converged and conclusive)
                 or lost
                 or self.drawn > MOST_SETS
                 or 2 * self.steps + self.sets.steps(2 * units * REPLICATES) > MOST_STEPS
@@ -198,7 +198,7 @@ class _Sample:
         else:
             replicates = np.zeros((4, REPLICATES))
         self.replicates = dict(zip(SUMS, replicates, strict=False))
-        self.sums = {name: float(one.mean()) for name, one in self.replicates.items()} | {"top": self.top}
+        self.sums = {name: float(values.mean()) for name, values in self.replicates.items()} | {"top": self.top}
         if names:
             self.trouble = UNSEEN if self.top == 0 else ROUNDING if lost else ""
         if self.trouble:
@@ -211,7 +211,7 @@ class _Sample:
         self.replicates = {name: np.full(REPLICATES, np.nan) for name in SUMS[:4]}
 
 
-def within_reach(columns: int, k: int) -> int:
+def max_row_sets(columns: int, k: int) -> int:
     """Row sets that may be drawn for S1: a quarter of :data:`AUTO_SECONDS` of a reference core."""
     return max(1 << 10, min(1 << 20, int(AUTO_SECONDS / 4 * RATES["zonogons"] / (columns * (log2(columns) + k * k)))))
 
@@ -228,17 +228,19 @@ def _sets(matrix: FloatArray, task: Task) -> Sets:
     return Sets(rows, task.k, allowed=allowed)
 
 
-def _known_s1(replicates: FloatArray, s1: float | None) -> FloatArray:
+def _correct_entropy(replicates: FloatArray, s1: float | None) -> FloatArray:
     """(4, REPLICATES) with the entropy corrected where S1 is known."""
-    return replicates if s1 is None else np.stack([*replicates[:3], controlled(replicates[0], replicates[3], s1)])
+    return replicates if s1 is None else np.stack([*replicates[:3], apply_control_variate(replicates[0], replicates[3], s1)])
 
 
-def _carried(values: FloatArray, row: int, s1: float | None) -> float:
+def _effective_draws(values: FloatArray, row: int, s1: float | None) -> float:
     """How many draws carry the variance of a sum; of the entropy, of KL as it depends on it and S1."""
-    own, first = values[row].ravel(), values[0].ravel()
+    draws, first = values[row].ravel(), values[0].ravel()
     if row != 3 or not first.any():
-        return carried(own)
-    return carried(controlled(first, own, s1) if s1 is not None else own - (own.mean() / first.mean() + 1) * first)
+        return effective_draws(draws)
+    if s1 is not None:
+        return effective_draws(apply_control_variate(first, draws, s1))
+    return effective_draws(draws - (draws.mean() / first.mean() + 1) * first)
 
 
 def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:
@@ -247,22 +249,22 @@ def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:
     worst = 0.0
     for name in names:
         row = SUMS.index(name)
-        one = replicates[row]
+        values = replicates[row]
         if name == "entropy":
             total = s1 if s1 is not None else float(means[0])
             if s1 is None and total > 0:
-                one = one - (means[3] / total + 1) * replicates[0]
+                values = values - (means[3] / total + 1) * replicates[0]
         else:
             total = float(means[row])
-        error = float(one.std(ddof=1)) / scale / total if total > 0 else np.inf
+        error = float(values.std(ddof=1)) / scale / total if total > 0 else np.inf
         worst = max(worst, error / S4_FACTOR if name == "s4" else error)
     return worst
 
 
 def _histogram(samples: list[_Sample], count: int, columns: int, k: int, exponent: NDArray[np.int64]) -> Bins:
     """Estimated counts: the shares drawn of the minors of each, the rest zero."""
-    low = min((one.first for one in samples if one.hist.size), default=1)
-    full = np.zeros((len(samples), GROUPS, max(one.first - low + one.hist.shape[1] for one in samples)))
-    for row, one in enumerate(samples):
-        full[row, :, one.first - low : one.first - low + one.hist.shape[1]] = one.counts(columns)
+    low = min((s.first for s in samples if s.hist.size), default=1)
+    full = np.zeros((len(samples), GROUPS, max(s.first - low + s.hist.shape[1] for s in samples)))
+    for row, s in enumerate(samples):
+        full[row, :, s.first - low : s.first - low + s.hist.shape[1]] = s.counts(columns)
     return sampled_bins(full, k, count, exponent, low)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.scaling import nonzero_rows
-from kagscope.minors.task import Found, Task
+from kagscope.minors.task import RouteResult, Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
@@ -45,14 +45,14 @@ class Spectral:
         few, many = sorted(task.shape)
         return {"spectra": float(few * few * many)}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found | None:
+    def _one(self, task: Task) -> RouteResult | None:
         values = [self._s2(nonzero_rows(matrix), task.k) for matrix in task.inside.normalised]
         if any(value is None for value in values):
             return None
-        return Found(task.inside.exponent, {"s2": np.array(values, dtype=np.float64)}, {"s2": self.name})
+        return RouteResult(task.inside.exponent, {"s2": np.array(values, dtype=np.float64)}, {"s2": self.name})
 
     def _s2(self, matrix: FloatArray, k: int) -> float | None:
         return spectral_s2(matrix, k) if min(matrix.shape) >= k else 0.0

@@ -19,9 +19,9 @@ from torch import Tensor
 from kagscope.minors._numba import SLOTS, bin_edges
 from kagscope.minors.moments import SUMS
 from kagscope.minors.routes import Kind, register
-from kagscope.minors.routes.enumeration import check_listable, in_passes
-from kagscope.minors.subsets import SubsetList, cached_subsets, over_selections
-from kagscope.minors.task import EVERY_MOMENT, Found, Task, found_of, trimmed
+from kagscope.minors.routes.enumeration import check_listable, group_passes
+from kagscope.minors.subsets import SubsetList, cached_subsets, sum_over_selections
+from kagscope.minors.task import EVERY_MOMENT, RouteResult, Task, make_result, trim_histogram
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -217,7 +217,7 @@ def selection_sums(
             continue
         for start, sums, hist in _cell_sums(group, k, subsets, sums_wanted, with_hist, memory_budget):
             for offset in range(sums.shape[1]):
-                totals = over_selections(sums[:, offset], subsets.membership)
+                totals = sum_over_selections(sums[:, offset], subsets.membership)
                 part = None if hist is None else subsets.membership.T.astype(np.int64) @ hist[offset].reshape(cells, SLOTS)
                 results[members[start + offset]] = totals, part
     return exponent, results
@@ -299,17 +299,17 @@ class TorchEnumeration:
     def steps(self, task: Task) -> dict[str, float]:
         return {}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         given, found = tasks[0].matrices.given, {}
         for task in tasks if tasks[0].k == 2 else ():
             check_listable(task, {})
-        for part in in_passes(tasks):
+        for part in group_passes(tasks):
             task = tasks[part[0]]
             subsets = cached_subsets(tuple(tasks[index].chosen for index in part), task.layout, task.k)
             exponent, each = selection_sums(given, task.k, subsets, task.wanted, task.memory_budget)
             for place, index in enumerate(part):
                 sums = np.stack([one[place] for one, _ in each])
-                hists = [trimmed(hist[place]) for _, hist in each if hist is not None]
+                hists = [trim_histogram(hist[place]) for _, hist in each if hist is not None]
                 route = f"enumerated on {given.device}"
-                found[index] = found_of(tasks[index], route, exponent, sums, hists or None)
+                found[index] = make_result(tasks[index], route, exponent, sums, hists or None)
         return [found[index] for index in range(len(tasks))]

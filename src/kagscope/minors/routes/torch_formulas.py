@@ -12,7 +12,7 @@ from torch import Tensor
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.power_grams import CANCELS
 from kagscope.minors.routes.torch_enumeration import BYTES_COMPENSATED, fold, normalised, tile_sizes, tree, two_minors
-from kagscope.minors.task import Found, Task
+from kagscope.minors.task import RouteResult, Task
 
 FloatArray = NDArray[np.float64]
 SLENDER = (
@@ -142,11 +142,11 @@ class TorchFormulas:
     def steps(self, task: Task) -> dict[str, float]:
         return {}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found:
+    def _one(self, task: Task) -> RouteResult:
         given = task.inside.given
         exponent, sums = all_pair_sums(given, task.wanted, task.memory_budget)
         named = {name: sums[:, row] for row, name in enumerate(self.ROUTES) if name in task.wanted}
-        return Found(exponent, named, {name: f"{route} on {given.device}" for name, route in self.ROUTES.items()})
+        return RouteResult(exponent, named, {name: f"{route} on {given.device}" for name, route in self.ROUTES.items()})

@@ -81,13 +81,13 @@ class Draws(NamedTuple):
     hist: FloatArray
     first: int
 
-    def joined(self, more: Draws) -> Draws:
+    def concatenate(self, more: Draws) -> Draws:
         """These and more draws."""
         first = min(self.first, more.first)
-        hist = np.zeros((*self.hist.shape[:2], max(one.first + one.hist.shape[2] for one in (self, more)) - first))
-        for one in (self, more):
-            hist[:, :, 0] += one.hist[:, :, 0]
-            hist[:, :, 1 + one.first - first : one.first - first + one.hist.shape[2]] += one.hist[:, :, 1:]
+        hist = np.zeros((*self.hist.shape[:2], max(d.first + d.hist.shape[2] for d in (self, more)) - first))
+        for d in (self, more):
+            hist[:, :, 0] += d.hist[:, :, 0]
+            hist[:, :, 1 + d.first - first : d.first - first + d.hist.shape[2]] += d.hist[:, :, 1:]
         return Draws(
             np.concatenate([self.cells, more.cells]),
             np.concatenate([self.inverse, more.inverse], axis=1),
@@ -120,59 +120,57 @@ class Volumes:
         n, m = V.shape
         number = cells.members.shape[1] + 1
         pairs = n * (n - 1) // 2
-        found = np.zeros((2, number, pairs))
+        running = np.zeros((2, number, pairs))
         bounds = even_parts([float((n - a) ** 2) for a in range(n)], 32)
         parts = np.zeros((len(bounds) - 1, number, 5))
         known = self.cosines, self.lengths, cells.classes, cells.table
-        run_parts(lambda p: sum_volumes(*known, bounds[p], bounds[p + 1], found, parts[p]), len(parts))
+        run_parts(lambda p: sum_volumes(*known, bounds[p], bounds[p + 1], running, parts[p]), len(parts))
         self.sums, self.counts = parts.sum(axis=0)[:-1], cells.counts[:-1].sum(axis=1, dtype=np.int64)
         totals = np.stack([self.sums[:, 0], self.sums[:, 3], self.counts])
         self._shares = 1.0 / 3.0 / np.where(totals > 0, totals, np.inf)
-        add_up(found[:, :-1], cells.counts[:-1], self._shares)
-        self._running = found[0, :-1]
+        add_up(running[:, :-1], cells.counts[:-1], self._shares)
+        self._running = running[0, :-1]
         self.whole = m * (m - 1) * (m - 2) // 6 <= WHOLE
         self.work_of_draw = m * (m - 1) * (m - 2) / 6 if self.whole else 3.0 * m * ROW_DRAWS
 
     def draw(self, units: IntArray, seed: list[int], histogram: bool) -> Draws:
         """So many triples of each cell in each replicate, one in each of equal stretches of the running total."""
-        which = np.repeat(np.arange(len(units)), units)
-        stretch = np.concatenate([np.arange(one) for one in units]) if which.size else which
+        cell_of = np.repeat(np.arange(len(units)), units)
+        stretch = np.concatenate([np.arange(count) for count in units]) if cell_of.size else cell_of
         generator = np.random.default_rng(seed)
-        target = (stretch + generator.random((REPLICATES, len(which)))) / units[which]
+        target = (stretch + generator.random((REPLICATES, len(cell_of)))) / units[cell_of]
         pair = np.empty(target.shape, dtype=np.int64)
         for cell in np.flatnonzero(units):
-            some = which == cell
-            target[:, some] *= self._running[cell, -1]
-            pair[:, some] = np.searchsorted(self._running[cell], target[:, some], side="right")
+            sel = cell_of == cell
+            target[:, sel] *= self._running[cell, -1]
+            pair[:, sel] = np.searchsorted(self._running[cell], target[:, sel], side="right")
         pair = np.minimum(pair, self._running.shape[1] - 1)
-        before = np.where(pair > 0, self._running[which, np.maximum(pair - 1, 0)], 0.0)
+        before = np.where(pair > 0, self._running[cell_of, np.maximum(pair - 1, 0)], 0.0)
         firsts, seconds = np.triu_indices(len(self.V), 1)
         flat = pair.ravel()
         columns = np.stack([firsts[flat], seconds[flat], np.full(len(flat), -1)], axis=1)
-        chance, cells = np.empty((len(flat), 2)), np.tile(which, REPLICATES)
+        chance, cells = np.empty((len(flat), 2)), np.tile(cell_of, REPLICATES)
         rest = (target - before).ravel()
         u = generator.random((len(flat), 0 if self.whole else ROW_DRAWS, 2))
         sums = np.zeros((len(flat), 5))
         hist = np.zeros((GROUPS, len(units) if histogram else 0, SLOTS))
-        step = REPLICATES // GROUPS * len(which)
+        step = REPLICATES // GROUPS * len(cell_of)
 
         def work(part: int) -> None:
-            some = slice(part * step, (part + 1) * step)
-            third = columns[some, 2]
+            sel = slice(part * step, (part + 1) * step)
+            third = columns[sel, 2]
             find_thirds(
-                *(self.cosines, self.lengths, self.cells.classes, self.cells.table, columns[some, 0], columns[some, 1]),
-                *(cells[some], rest[some], self._shares, third, chance[some]),
+                *(self.cosines, self.lengths, self.cells.classes, self.cells.table, columns[sel, 0], columns[sel, 1]),
+                *(cells[sel], rest[sel], self._shares, third, chance[sel]),
             )
-            inverse = 1.0 / chance[some, 0]
-            sum_rows(
-                self.V, columns[some], inverse, cells[some], u[some], self.whole, TERMS, COEFFICIENTS, sums[some], hist[part]
-            )
+            inverse = 1.0 / chance[sel, 0]
+            sum_rows(self.V, columns[sel], inverse, cells[sel], u[sel], self.whole, TERMS, COEFFICIENTS, sums[sel], hist[part])
 
         run_parts(work, GROUPS)
-        shape = (REPLICATES, len(which))
+        shape = (REPLICATES, len(cell_of))
         used = 1 + np.flatnonzero(hist[:, :, 1:].any(axis=(0, 1)))
         first, end = (int(used[0]), int(used[-1]) + 1) if used.size else (1, 1)
         met = np.concatenate([hist[:, :, :1], hist[:, :, first:end]], axis=2)
         return Draws(
-            which, (1.0 / chance[:, 0]).reshape(shape), chance[:, 1].reshape(shape), sums.T.reshape(5, *shape), met, first
+            cell_of, (1.0 / chance[:, 0]).reshape(shape), chance[:, 1].reshape(shape), sums.T.reshape(5, *shape), met, first
         )

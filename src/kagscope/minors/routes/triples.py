@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
-from kagscope.minors.histograms import Bins, times_known
+from kagscope.minors.histograms import Bins, scale_to_total
 from kagscope.minors.moments import SUMS
 from kagscope.minors.rank import rank_below
-from kagscope.minors.replicates import GROUPS, REPLICATES, carried, controlled
+from kagscope.minors.replicates import GROUPS, REPLICATES, apply_control_variate, effective_draws
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.triple_draws import Cells, Draws, Volumes
 from kagscope.minors.routes.triple_kernels import times_logarithm
 from kagscope.minors.scaling import nonzero_rows
-from kagscope.minors.task import EVERY_MOMENT, NEED_S1, Found, Task, sampled_bins
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, sampled_bins
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -61,46 +61,44 @@ class Triples:
     def steps(self, task: Task) -> dict[str, float]:
         return {}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         """Selections that are conditions on the same columns share their draws."""
         alike: dict[bytes, list[int]] = {}
         for index, task in enumerate(tasks):
             key = str(index).encode() if task.clique else task.chosen.columns(task.layout).tobytes()
             alike.setdefault(key, []).append(index)
-        found: dict[int, Found | None] = {}
+        results: dict[int, RouteResult | None] = {}
         for same in alike.values():
             for start in range(0, len(same), 60):
-                some = same[start : start + 60]
-                found |= zip(some, self._together([tasks[index] for index in some]), strict=True)
-        return [found[index] for index in range(len(tasks))]
+                indices = same[start : start + 60]
+                results |= zip(indices, self._run_shared([tasks[index] for index in indices]), strict=True)
+        return [results[index] for index in range(len(tasks))]
 
-    def _together(self, tasks: list[Task]) -> list[Found | None]:
+    def _run_shared(self, tasks: list[Task]) -> list[RouteResult | None]:
         samples = [_Sample(tasks, index) for index in range(tasks[0].matrices.shape[0])]
-        return [self._found(task, [one.parts[place] for one in samples], samples) for place, task in enumerate(tasks)]
+        return [self._make_result(task, [sample.parts[i] for sample in samples], samples) for i, task in enumerate(tasks)]
 
-    def _found(self, task: Task, parts: list[_Part | None], samples: list[_Sample]) -> Found | None:
-        known = [part for part in parts if part is not None]
+    def _make_result(self, task: Task, parts: list[_SelectionEstimate | None], samples: list[_Sample]) -> RouteResult | None:
+        known = [e for e in parts if e is not None]
         if len(known) < len(parts):
             return None
-        zero = all(part is _ZERO for part in known)
+        zero = all(e is _ZERO for e in known)
         exact = {"s2"} if zero or all(sample.s2_exact for sample in samples) else set()
         names = [name for name in _names(task) if not zero]
-        unknown = {name: np.array([name in part.unknown for part in known]) for name in names}
+        unknown = {name: np.array([name in e.unknown for e in known]) for name in names}
         notes = [f"{np.mean([sample.steps for sample in samples]):.3g} minors looked at a matrix"]
         if lacking := [name for name in names if name != "top" and unknown[name].any()]:
             notes.append(f"few draws carry {', '.join(lacking)}: the error is not known")
-        if missed := sum(part.times > 0 for part in known):
+        if missed := sum(e.times > 0 for e in known):
             notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(parts)} matrices; see stderr")
         routes = dict.fromkeys(EVERY_MOMENT, self.name) | {"top": "largest minor met, a lower bound"}
         routes |= dict.fromkeys(exact, "Gram determinants of all column triples")
-        return Found(
+        return RouteResult(
             task.inside.exponent,
-            {name: np.array([part.sums[name] for part in known]) for name in _names(task)},
+            {name: np.array([e.sums[name] for e in known]) for name in _names(task)},
             {name: routes[name] for name in task.wanted},
             _histogram(samples, known, task) if "histogram" in task.wanted else None,
-            replicates={
-                name: np.stack([part.replicates[name] for part in known]) for name in names if name not in {"top", *exact}
-            },
+            replicates={name: np.stack([e.replicates[name] for e in known]) for name in names if name not in {"top", *exact}},
             unknown={name: flags for name, flags in unknown.items() if flags.any()},
             notes=tuple(notes),
         )
@@ -112,7 +110,7 @@ def _names(task: Task) -> list[str]:
     return [name for name in SUMS if name in wanted and name not in task.known]
 
 
-class _Part(NamedTuple):
+class _SelectionEstimate(NamedTuple):
     """What one matrix gives for one selection, as in :class:`Found`; ``times`` as many draws are needed beside those made;
     ``members`` (cells,) of the selection."""
 
@@ -137,7 +135,7 @@ class _Sample:
         self.tasks, self.index = tasks, index
         self.steps, self.s2_exact = 0.0, True
         matrix = nonzero_rows(tasks[0].inside.normalised[index])
-        self.parts: list[_Part | None] = [_ZERO] * len(tasks)
+        self.parts: list[_SelectionEstimate | None] = [_ZERO] * len(tasks)
         self.estimates: _Estimates | None = None
         if rank_below(matrix, 3):
             return
@@ -145,8 +143,8 @@ class _Sample:
             self.parts = [None] * len(tasks)
             return
         volumes = _volumes(matrix, tasks)
-        there = volumes.counts > 0
-        if (volumes.sums[:, 2] < LOST * volumes.sums[:, 4])[there].any() or (volumes.sums[:, 3] < LEAST)[there].any():
+        nonempty = volumes.counts > 0
+        if (volumes.sums[:, 2] < LOST * volumes.sums[:, 4])[nonempty].any() or (volumes.sums[:, 3] < LEAST)[nonempty].any():
             self.parts = [None] * len(tasks)
             return
         self._draw(volumes)
@@ -156,28 +154,28 @@ class _Sample:
         members = volumes.cells.members
         histogram = any("histogram" in task.wanted for task in self.tasks)
         seed = [self.tasks[0].seed, 3]
-        there = volumes.counts > 0
-        enough = MOST_COUNTED / (volumes.work_of_draw * REPLICATES * max(there.sum(), 1)) if histogram else UNITS
-        units = np.where(there, max(UNITS, min(COUNTED, int(enough))), 0)
+        nonempty = volumes.counts > 0
+        enough = MOST_COUNTED / (volumes.work_of_draw * REPLICATES * max(nonempty.sum(), 1)) if histogram else UNITS
+        units = np.where(nonempty, max(UNITS, min(COUNTED, int(enough))), 0)
         self.s2_exact = bool((volumes.sums[:, 2] >= CANCELS * volumes.sums[:, 4]).all())
         drawn: Draws | None = None
         while units.any():
             more = volumes.draw(units, [*seed, 0 if drawn is None else drawn.cells.size], histogram)
-            drawn = more if drawn is None else drawn.joined(more)
+            drawn = more if drawn is None else drawn.concatenate(more)
             self.steps += volumes.work_of_draw * more.inverse.size
             self.estimates = _Estimates(volumes, drawn)
-            self.parts = [
-                self.estimates.part(task, members[place], self.index, self.s2_exact) for place, task in enumerate(self.tasks)
-            ]
-            times = np.array([0.0 if part is None else part.times for part in self.parts])
-            wider = (members * times[:, None]).max(axis=0)
-            units = np.ceil(wider * np.bincount(drawn.cells, minlength=len(wider))).astype(np.int64)
+            self.parts = [self.estimates.part(task, members[i], self.index, self.s2_exact) for i, task in enumerate(self.tasks)]
+            times = np.array([0.0 if e is None else e.times for e in self.parts])
+            factors = (members * times[:, None]).max(axis=0)
+            units = np.ceil(factors * np.bincount(drawn.cells, minlength=len(factors))).astype(np.int64)
             cost = volumes.work_of_draw * REPLICATES * units.sum()
             if not units.any() or self.steps + cost > MOST_STEPS:
                 return
 
 
-_ZERO = _Part(dict.fromkeys(SUMS, 0.0), dict.fromkeys(SUMS, np.zeros(REPLICATES)), set(), 0.0, np.zeros(0, dtype=bool))
+_ZERO = _SelectionEstimate(
+    dict.fromkeys(SUMS, 0.0), dict.fromkeys(SUMS, np.zeros(REPLICATES)), set(), 0.0, np.zeros(0, dtype=bool)
+)
 
 
 def _bits(matrix: FloatArray, axis: int) -> int:
@@ -217,16 +215,16 @@ class _Estimates:
         powers = {0: drawn.volumes, 1: logs, 3: drawn.volumes**4}
         for name, controls in CONTROLS.items():
             values, known = drawn.sums[SUMS.index(name)] * drawn.inverse, np.zeros(cells)
-            given = np.stack([powers[one] * drawn.inverse for one in controls])
-            off = [(one - (one @ means).mean(axis=0)[drawn.cells]) * scale for one in (values, *given)]
-            slopes = np.linalg.lstsq(np.stack([one.ravel() for one in off[1:]], axis=1), off[0].ravel(), rcond=1e-9)[0]
+            given = np.stack([powers[v] * drawn.inverse for v in controls])
+            centred = [(v - (v @ means).mean(axis=0)[drawn.cells]) * scale for v in (values, *given)]
+            slopes = np.linalg.lstsq(np.stack([v.ravel() for v in centred[1:]], axis=1), centred[0].ravel(), rcond=1e-9)[0]
             values, known = values - np.tensordot(slopes, given, axes=1), volumes.sums[:, controls] @ slopes
             self.replicates[name] = values @ means + known
             self.deviations[name] = (values - (values @ means).mean(axis=0)[drawn.cells]) * weight
         squares = drawn.volumes**2 * drawn.inverse
         self.replicates["s2"], self.deviations["s2"] = squares @ means, squares * weight
 
-    def part(self, task: Task, members: NDArray[np.bool_], index: int, s2_exact: bool) -> _Part | None:
+    def part(self, task: Task, members: NDArray[np.bool_], index: int, s2_exact: bool) -> _SelectionEstimate | None:
         """For a selection with these cells; None where no minor was met that can be told from rounding."""
         drawn = self.drawn
         inside = members[drawn.cells]
@@ -238,46 +236,46 @@ class _Estimates:
             return None
         if "s1" in task.known:  # the entropy corrected by how far S1 was missed
             known = float(task.known["s1"][index])
-            replicates["entropy"] = controlled(replicates["s1"], replicates["entropy"], known)
+            replicates["entropy"] = apply_control_variate(replicates["s1"], replicates["entropy"], known)
             replicates["s1"] = np.full(REPLICATES, known)
-        sums = {name: float(one.mean()) for name, one in replicates.items()} | {"top": top}
+        sums = {name: float(values.mean()) for name, values in replicates.items()} | {"top": top}
         if s2_exact:
             sums["s2"] = float(self.volumes.sums[members, 2].sum())
         names = [name for name in _names(task) if name != "top" and not (name == "s2" and s2_exact)]
-        off = {name: self.deviations[name][:, inside] for name in names}
-        if "entropy" in off and sums["s1"] > 0 and "s1" not in task.known:  # as KL depends on both
-            off["entropy"] = off["entropy"] - (sums["entropy"] / sums["s1"] + 1) * self.deviations["s1"][:, inside]
-        unknown = {name for name in names if carried(off[name]) < CARRIED}
+        deviation = {name: self.deviations[name][:, inside] for name in names}
+        if "entropy" in deviation and sums["s1"] > 0 and "s1" not in task.known:  # as KL depends on both
+            deviation["entropy"] = deviation["entropy"] - (sums["entropy"] / sums["s1"] + 1) * self.deviations["s1"][:, inside]
+        unknown = {name for name in names if effective_draws(deviation[name]) < CARRIED}
         error = np.inf if unknown else max((_error(name, replicates, sums) for name in names), default=0.0)
         times = 0.0 if error <= task.rel_error else min(1.1 * (error / task.rel_error) ** 2 - 1, MOST_TIMES)
-        return _Part(sums, replicates, {*unknown, "top"}, times, members)
+        return _SelectionEstimate(sums, replicates, {*unknown, "top"}, times, members)
 
     def histogram(self, members: NDArray[np.bool_]) -> FloatArray:
         """(GROUPS, slots) estimated counts of the minors in these cells, in all as many as there are: slots of the draws."""
         hist = np.tensordot(self.drawn.hist, members / np.maximum(self.number, 1), axes=(1, 0))
-        return times_known(hist, self.volumes.counts[members].sum() * np.float64(comb(self.volumes.V.shape[1], 3)))
+        return scale_to_total(hist, self.volumes.counts[members].sum() * np.float64(comb(self.volumes.V.shape[1], 3)))
 
 
 def _error(name: str, replicates: dict[str, FloatArray], sums: dict[str, float]) -> float:
     """Relative standard error of a sum, of S4 over :data:`S4_FACTOR`; for the entropy the error of KL."""
-    one, total = replicates[name], sums[name]
+    values, total = replicates[name], sums[name]
     if name == "entropy":
         total = sums["s1"]
-        one = one - (sums["entropy"] / total + 1) * replicates["s1"] if total > 0 else one
+        values = values - (sums["entropy"] / total + 1) * replicates["s1"] if total > 0 else values
     if total <= 0:
-        return 0.0 if not one.any() else np.inf
-    error = float(one.std(ddof=1)) / np.sqrt(REPLICATES) / total
+        return 0.0 if not values.any() else np.inf
+    error = float(values.std(ddof=1)) / np.sqrt(REPLICATES) / total
     return error / S4_FACTOR if name == "s4" else error
 
 
-def _histogram(samples: list[_Sample], parts: list[_Part], task: Task) -> Bins:
+def _histogram(samples: list[_Sample], parts: list[_SelectionEstimate], task: Task) -> Bins:
     """Estimated counts: of the minors of nonzero rows and columns, and the rest zero."""
-    drawn = [None if one.estimates is None else one.estimates.drawn for one in samples]
-    low = min((one.first for one in drawn if one), default=1)
-    high = max((one.first + one.hist.shape[2] - 1 for one in drawn if one), default=1)
+    drawn = [None if d.estimates is None else d.estimates.drawn for d in samples]
+    low = min((d.first for d in drawn if d), default=1)
+    high = max((d.first + d.hist.shape[2] - 1 for d in drawn if d), default=1)
     full = np.zeros((len(parts), GROUPS, high - low))
-    for row, sample, one, part in zip(full, samples, drawn, parts, strict=True):
-        if sample.estimates is not None and one is not None and part.members.size:
-            own = sample.estimates.histogram(part.members)[:, 1:]
-            row[:, one.first - low : one.first - low + own.shape[1]] = own
+    for row, sample, d, part in zip(full, samples, drawn, parts, strict=True):
+        if sample.estimates is not None and d is not None and part.members.size:
+            counts = sample.estimates.histogram(part.members)[:, 1:]
+            row[:, d.first - low : d.first - low + counts.shape[1]] = counts
     return sampled_bins(full, 3, task.minors, task.inside.exponent, low)

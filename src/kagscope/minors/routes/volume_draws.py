@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors._numba import SLOTS, bin_edges
-from kagscope.minors.histograms import times_known
+from kagscope.minors.histograms import scale_to_total
 from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.routes.volume_kernels import UNIFORM, draw_rows, draw_sets
@@ -63,7 +63,7 @@ class Sets:
         self.whole = k in (2, 3) and self.row_sets <= WHOLE
         self.clique = listed is None and not self.allowed.size
         if listed is None and k > 3 and comb(J.shape[1], k) <= LISTED:
-            self.listed = self._every_set()
+            self.listed = self._list_sets()
         self.volumes = np.zeros(0) if self.listed is None else volumes(self.vectors, self.listed)
         self.fan, self.row_draws = FAN, ROW_DRAWS
         while not self.whole and self.steps(FIRST) > DEAR and self.row_draws > 1:
@@ -93,30 +93,30 @@ class Sets:
 
     def estimates(self, seed: int, turn: int, units: int) -> tuple[FloatArray, float]:
         """(5, REPLICATES, units) estimates of S1, S2, S4, entropy, largest minors; and what share of S1 may be rounding."""
-        parts = run_parts(lambda part: self._drawn([seed, turn, part], units, False), REPLICATES)
-        columns, weights = np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
-        sums, _ = self._inner(columns, False, [seed, turn, REPLICATES])
+        parts = run_parts(lambda i: self._draw_sets([seed, turn, i], units, False), REPLICATES)
+        columns, weights = np.stack([part_of for part_of, _ in parts]), np.stack([part_of for _, part_of in parts])
+        sums, _ = self._sum_rows(columns, False, [seed, turn, REPLICATES])
         spans = weights.reshape(-1) > 0
         shaped = sums.reshape(5, REPLICATES, units, self.fan)
-        found = np.stack([*(shaped[:4] * weights).sum(axis=3), np.where(weights > 0, shaped[4], 0.0).max(axis=2)])
+        results = np.stack([*(shaped[:4] * weights).sum(axis=3), np.where(weights > 0, shaped[4], 0.0).max(axis=2)])
         if self.whole:
-            return found, 0.0  # every minor to full precision, or NaN
+            return results, 0.0  # every minor to full precision, or NaN
         sizes = self.scale * self.lengths[columns.reshape(-1, self.k)].prod(axis=1)
         lost = spans & (sums[4] <= NOISE * typical_minor(self.k, len(self.J)) * sizes)
-        share = float((sums[0] * weights.reshape(-1))[lost].sum()) / max(float(found[0].sum()), 1e-300)
-        return found, share
+        share = float((sums[0] * weights.reshape(-1))[lost].sum()) / max(float(results[0].sum()), 1e-300)
+        return results, share
 
     def histogram(self, seed: int) -> tuple[FloatArray, float]:
         """(GROUPS, SLOTS) estimated shares of these columns' minors by slot, from uniform draws, and the work for that."""
-        parts = run_parts(lambda part: self._drawn([seed, HISTOGRAM, part], HISTOGRAM_UNITS, True), REPLICATES)
-        columns, weights = np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
-        _, hist = self._inner(columns, True, [seed, HISTOGRAM, REPLICATES])
+        parts = run_parts(lambda i: self._draw_sets([seed, HISTOGRAM, i], HISTOGRAM_UNITS, True), REPLICATES)
+        columns, weights = np.stack([w for w, _ in parts]), np.stack([w for _, w in parts])
+        _, hist = self._sum_rows(columns, True, [seed, HISTOGRAM, REPLICATES])
         each = weights.reshape(GROUPS, -1, self.fan)
         each = each[:, :, 0] if self.whole else each.reshape(GROUPS, -1)
-        groups = np.stack([one @ part for one, part in zip(each, hist.reshape(GROUPS, -1, SLOTS), strict=True)])
-        return times_known(groups, np.ones(())), self.steps(REPLICATES * HISTOGRAM_UNITS)
+        groups = np.stack([w @ i for w, i in zip(each, hist.reshape(GROUPS, -1, SLOTS), strict=True)])
+        return scale_to_total(groups, np.ones(())), self.steps(REPLICATES * HISTOGRAM_UNITS)
 
-    def _drawn(self, seed: list[int], units: int, uniform: bool) -> tuple[IntArray, FloatArray]:
+    def _draw_sets(self, seed: list[int], units: int, uniform: bool) -> tuple[IntArray, FloatArray]:
         """(units, fan, k) column sets, those of a unit sharing all but the last unless listed, and (units, fan) weights.
 
         The sum over a unit of weight times f(set) estimates the sum of f over all allowed sets, without bias.
@@ -140,58 +140,58 @@ class Sets:
         draw_sets(self.vectors, lengths, self.allowed, uniform, generator.random((units, self.k)), columns, weights)
         return columns, weights
 
-    def _inner(self, columns: IntArray, uniform: bool, seed: list[int]) -> tuple[FloatArray, FloatArray]:
+    def _sum_rows(self, columns: IntArray, uniform: bool, seed: list[int]) -> tuple[FloatArray, FloatArray]:
         """(5, P) sums over row sets for each of the column sets, flat; with ``uniform`` histograms too, (units or P, SLOTS)."""
         flat = columns.reshape(-1, self.k)
-        if self.whole and not uniform and self._few is not None:
-            codes, table = self._few
+        if self.whole and not uniform and self._exact_table is not None:
+            codes, table = self._exact_table
             return table[:, np.searchsorted(codes, self._codes(flat))], np.zeros((0, 0))
         if self.whole:
-            found = self._visited(flat, 1 if self.listed is not None else self.fan, uniform)
-            return found.sums, np.zeros((0, 0)) if found.hist is None else found.hist.astype(np.float64)
+            swept = self._enumerate_rows(flat, 1 if self.listed is not None else self.fan, uniform)
+            return swept.sums, np.zeros((0, 0)) if swept.hist is None else swept.hist.astype(np.float64)
         sums, hist = np.zeros((len(flat), 5)), np.zeros((len(flat), SLOTS if uniform else 0))
         step = 512
 
-        def work(part: int) -> None:
-            some = slice(part * step, (part + 1) * step)
-            u = np.random.default_rng([*seed, part]).random((len(flat[some]), self.row_draws, self.k - 1))
-            draw_rows(self.J, flat[some], uniform, u, bin_edges(), sums[some], hist[some])
+        def work(i: int) -> None:
+            block = slice(i * step, (i + 1) * step)
+            u = np.random.default_rng([*seed, i]).random((len(flat[block]), self.row_draws, self.k - 1))
+            draw_rows(self.J, flat[block], uniform, u, bin_edges(), sums[block], hist[block])
 
         run_parts(work, -(-len(flat) // step))
         return sums.T, hist
 
-    def _visited(self, flat: IntArray, size: int, histogram: bool) -> SubsetSums:
+    def _enumerate_rows(self, flat: IntArray, size: int, histogram: bool) -> SubsetSums:
         """All row sets of column sets (P, k), of which each ``size`` share all but the last; a histogram for each FAN of them."""
         groups = flat.reshape(-1, size, self.k)
         cells = np.arange(len(flat)) // self.fan if histogram else np.zeros(len(flat), dtype=np.int64)
-        some = SubsetList(
+        subsets = SubsetList(
             np.ascontiguousarray(groups[:, 0, :-1]),
             np.arange(len(groups) + 1) * size,
             np.ascontiguousarray(flat[:, -1]),
             cells,
             np.ones((int(cells.max(initial=0)) + 1, 1), dtype=bool),
         )
-        return enumerate_all(self.J, some, self.k, histogram)
+        return enumerate_all(self.J, subsets, self.k, histogram)
 
     @property
     def every(self) -> FloatArray | None:
         """(5,) sums over all column sets, where every row set of each of them is visited anyway; None elsewhere."""
-        if not self.whole or self._few is None:
+        if not self.whole or self._exact_table is None:
             return None
-        table = self._few[1]
-        found = np.append(table[:4].sum(axis=1), table[4].max(initial=0.0))
-        return found if np.isfinite(found).all() else None
+        table = self._exact_table[1]
+        sums = np.append(table[:4].sum(axis=1), table[4].max(initial=0.0))
+        return sums if np.isfinite(sums).all() else None
 
     @property
     def steps_of_every(self) -> float:
         """Minors that :attr:`every` looks at."""
-        return 0.0 if self._few is None else float(len(self._few[0]) * self.row_sets)
+        return 0.0 if self._exact_table is None else float(len(self._exact_table[0]) * self.row_sets)
 
     def _codes(self, sets: IntArray) -> IntArray:
         """One number for each column set (P, k), whatever its order."""
         return np.asarray(np.sort(sets, axis=1) @ len(self.lengths) ** np.arange(self.k))
 
-    def _every_set(self) -> IntArray:
+    def _list_sets(self) -> IntArray:
         """(count, k) column sets that may be drawn."""
         every = row_subsets(len(self.lengths), self.k)
         if not self.allowed.size:
@@ -199,28 +199,28 @@ class Sets:
         return every[np.all([self.allowed[first, second] for first, second in combinations(every.T, 2)], axis=0)]
 
     @cached_property
-    def _few(self) -> tuple[IntArray, FloatArray] | None:
+    def _exact_table(self) -> tuple[IntArray, FloatArray] | None:
         """Codes of all column sets, rising, and their (5, P) sums, where there are so few that each is visited once."""
         n = len(self.lengths)
         if self.listed is not None:
-            every = self.listed if len(self.listed) <= FEW else None
+            sets = self.listed if len(self.listed) <= FEW else None
         else:
-            every = self._every_set() if comb(n, self.k) <= FEW else None
-        if every is None:
+            sets = self._list_sets() if comb(n, self.k) <= FEW else None
+        if sets is None:
             return None
-        codes = self._codes(every)
+        codes = self._codes(sets)
         order = np.argsort(codes)
-        return codes[order], self._visited(every[order], 1, False).sums
+        return codes[order], self._enumerate_rows(sets[order], 1, False).sums
 
 
 def volumes(vectors: FloatArray, subsets: IntArray) -> FloatArray:
     """(count,) volumes that listed vectors span, by QR of each."""
-    found = np.empty(len(subsets))
+    values = np.empty(len(subsets))
     for start in range(0, len(subsets), 4096):
-        some = slice(start, start + 4096)
-        r = np.linalg.qr(np.swapaxes(vectors[subsets[some]], 1, 2), mode="r")
-        found[some] = np.abs(np.prod(np.diagonal(r, axis1=1, axis2=2), axis=1))
-    return found
+        block = slice(start, start + 4096)
+        r = np.linalg.qr(np.swapaxes(vectors[subsets[block]], 1, 2), mode="r")
+        values[block] = np.abs(np.prod(np.diagonal(r, axis1=1, axis2=2), axis=1))
+    return values
 
 
 def typical_minor(k: int, m: int) -> float:

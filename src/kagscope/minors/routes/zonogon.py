@@ -20,7 +20,7 @@ from kagscope.minors.plan import BYTES_A_SUBSET
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows, times_power_of_two
 from kagscope.minors.subsets import cached_subsets, pairs_of
-from kagscope.minors.task import Found, Task
+from kagscope.minors.task import RouteResult, Task
 from kagscope.minors.threads import map_blocks
 
 FloatArray = NDArray[np.float64]
@@ -312,16 +312,16 @@ class Zonogon:
         zonogons, vectors = (math.comb(few, 2), many) if task.clique else (task.count or 0, task.shape[0])
         return {"zonogons": zonogons * vectors * math.log2(max(vectors, 2))}
 
-    def run(self, tasks: list[Task]) -> list[Found | None]:
+    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
         return [self._one(task) for task in tasks]
 
-    def _one(self, task: Task) -> Found | None:
+    def _one(self, task: Task) -> RouteResult | None:
         matrices = [nonzero_rows(matrix) for matrix in task.inside.normalised]
         sides = [narrow(matrix) if task.clique else matrix.T for matrix in matrices]
         if any(column_span(side) > MOST_BITS or entry_span(side) > ENTRY_BITS for side in sides):
             return None
         areas = [self._area(matrix, task) for matrix in matrices]
-        return Found(task.inside.exponent, {"s1": np.array(areas, dtype=np.float64)}, {"s1": self.name})
+        return RouteResult(task.inside.exponent, {"s1": np.array(areas, dtype=np.float64)}, {"s1": self.name})
 
     def _area(self, matrix: FloatArray, task: Task) -> float:
         if task.clique:
