@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 import kagscope as kag
 from kagscope.minors._input import as_matrices
 from kagscope.minors.routes.power_grams import accurate_row_pair_sums
-from kagscope.minors.routes.zonogon import BLOCK_ENTRIES, balanced_rows, fold_areas, index_bits, row_pair_areas, write_keys
+from kagscope.minors.routes.zonogon import BLOCK_ENTRIES, fold_areas, index_bits, normalise_rows, row_pair_areas, write_keys
 from kagscope.minors.scaling import nonzero_rows, normalise
 
 REPEATS = 40
@@ -36,7 +36,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 def main() -> None:
     m, n = (int(size) for size in sys.argv[1:3]) if len(sys.argv) > 2 else (64, 784)
     J = np.random.default_rng(0).normal(size=(m, n))
-    rows, _ = balanced_rows(J)
+    rows, _ = normalise_rows(J)
     first, second = (index.astype(np.int64) for index in np.triu_indices(m, 1))
     coarse, norms, bits = rows.astype(np.float32), np.abs(rows).sum(axis=1), index_bits(n)
     mask, step = np.int32(2**bits - 1), max(1, BLOCK_ENTRIES // n)
@@ -62,7 +62,7 @@ def main() -> None:
             fold_areas(rows, rows, first[part], second[part], norms, norms, mask, keys[part], True, areas[part])
 
     def read_and_scale() -> None:
-        balanced_rows(nonzero_rows(normalise(as_matrices(J)[0])[0][0]))
+        normalise_rows(nonzero_rows(normalise(as_matrices(J)[0])[0][0]))
 
     with kag.limit_threads(1), threadpool_limits(1):
         build()

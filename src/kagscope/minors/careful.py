@@ -67,11 +67,11 @@ def integers(J: FloatArray) -> tuple[NDArray[np.object_], int]:
 
 def exact_minors(A: NDArray[np.object_], exponent: int) -> FloatArray:
     """|det| of (…, k, k) integers times 2^exponent each, rounded once; NumPy's arrays of Python integers do the arithmetic."""
-    k, found = A.shape[-1], eliminated(A)
+    k, found = A.shape[-1], bareiss_dets(A)
     return np.vectorize(lambda x: _ldexp(x, k * exponent), otypes=[np.float64])(found) if found.size else np.zeros(found.shape)
 
 
-def eliminated(A: NDArray[np.object_]) -> NDArray[np.object_]:
+def bareiss_dets(A: NDArray[np.object_]) -> NDArray[np.object_]:
     """|det| of (…, k, k) integers, by elimination without fractions: every division leaves no rest (Bareiss 1968)."""
     *shape, k, _ = A.shape
     left = A.reshape(-1, k, k).copy()

@@ -268,14 +268,14 @@ def det3(x, y, z, p, q, r, least):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True)
-def _find_again(J, first, second, i, j, h, X, minors, width, least, M, A, T):  # type: ignore[no-untyped-def]
+def _recompute_lost(J, first, second, i, j, h, X, minors, width, least, M, A, T):  # type: ignore[no-untyped-def]
     """Of rows i, j and some from h on, in two columns and each column of X, the minors that products may have lost."""
     for row in range(len(minors)):
         for b in range(width):
             _, lost = det3(X[i, b], X[j, b], X[h + row, b], M[j, h + row], M[i, h + row], M[i, j], least)
             if lost:
-                for place, one in enumerate((i, j, h + row)):
-                    A[place, 0], A[place, 1], A[place, 2] = J[one, first], J[one, second], X[one, b]
+                for index, row_index in enumerate((i, j, h + row)):
+                    A[index, 0], A[index, 1], A[index, 2] = J[row_index, first], J[row_index, second], X[row_index, b]
                 minors[row, b] = careful_det3(A, T)
 
 
@@ -328,7 +328,7 @@ def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist, least):  #
                             t3[b], lost3 = det3(x, y, x3[b], p3, q3, mij, least)
                             lost |= int(lost0) | int(lost1) | int(lost2) | int(lost3)
                         if lost:
-                            _find_again(J, p, q, i, j, h, X, minors, width, least, M, A, T)
+                            _recompute_lost(J, p, q, i, j, h, X, minors, width, least, M, A, T)
                         for b in range(padded):
                             add_sums4(t0[b], t1[b], t2[b], t3[b], a1, a2, a4, top, b)
                         _add_logs4(minors, ent, base, slots, hist, padded)
@@ -342,7 +342,7 @@ def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist, least):  #
                             t0[b], lost0 = det3(xi[b], xj[b], x0[b], p0, q0, mij, least)
                             lost |= int(lost0)
                         if lost:
-                            _find_again(J, p, q, i, j, h, X, minors[:1], width, least, M, A, T)
+                            _recompute_lost(J, p, q, i, j, h, X, minors[:1], width, least, M, A, T)
                         for b in range(padded):
                             add_sums(t0[b], a1, a2, a4, top, b)
                         _add_logs1(minors, ent, base, slots, hist, padded)

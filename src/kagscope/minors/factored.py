@@ -121,7 +121,7 @@ class FactoredMoments:
 
             if not bool(factors.isfinite().all()):
                 require_finite(factors.cpu().numpy(), "d")
-            size, exponent = torch_factored.normalised(factors.abs().reshape(-1, 1, self.rows))
+            size, exponent = torch_factored.normalise(factors.abs().reshape(-1, 1, self.rows))
             forms = (torch_factored.entry_forms, torch_factored.pair_forms)[self.k - 1]
         device = device_of(d) or self.device
         with one_blas_thread(), np.errstate(under="ignore"):

@@ -24,7 +24,7 @@ def entry_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dic
         sums["entropy"] = d @ table[3] + _d_log_d(d) @ table[0]
     if "top" in wanted:
         sums["top"] = (d * table[4]).max(axis=1)
-    return asked(sums, wanted)
+    return select_sums(sums, wanted)
 
 
 def pair_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
@@ -55,7 +55,7 @@ def pair_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict
         rows = np.ascontiguousarray(d)
         step = 512
         run_parts(lambda part: pair_tops(tops, rows[part * step :][:step], sums["top"][part * step :][:step]), -(-len(d) // step))
-    return asked(sums, wanted)
+    return select_sums(sums, wanted)
 
 
 def triple_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
@@ -76,7 +76,7 @@ def triple_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> di
             sums["entropy"][rows] = product @ table[3] + _d_log_d(product) @ table[0]
         if "top" in wanted:
             sums["top"][rows] = (product * table[4]).max(axis=1, initial=0.0)
-    return asked(sums, wanted)
+    return select_sums(sums, wanted)
 
 
 def mixed_forms(
@@ -101,9 +101,9 @@ def mixed_forms(
     if sizes.size and (int(sizes.max()) > -40 or not live.any()):
         sums = dict.fromkeys(sums, np.nan)
     finite = {name: np.atleast_1d(value if np.isfinite(value) else np.nan) for name, value in sums.items()}  # or beyond the range
-    return asked(finite, wanted), shift
+    return select_sums(finite, wanted), shift
 
 
-def asked(sums: dict[str, FloatArray], wanted: frozenset[str]) -> dict[str, FloatArray]:
+def select_sums(sums: dict[str, FloatArray], wanted: frozenset[str]) -> dict[str, FloatArray]:
     """The sums that were asked for; S1 stays beside the entropy, whose scale needs it."""
     return {name: sums[name] for name in SUMS if name in sums and (name in wanted or (name == "s1" and "entropy" in wanted))}

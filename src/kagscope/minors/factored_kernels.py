@@ -14,7 +14,7 @@ GROUP = 8  # rows of a vector
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _one_row(total, xi, yi, x, y):  # type: ignore[no-untyped-def]
+def _add_row(total, xi, yi, x, y):  # type: ignore[no-untyped-def]
     a1, a2, a4, ent, top = total[0], total[1], total[2], total[3], total[4]
     for j in range(len(x)):
         t = abs(det2(xi, yi, x[j], y[j]))
@@ -30,7 +30,7 @@ def _ln(t):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _four_logs(ent, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
+def _add_logs4(ent, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
     """The entropy apart from the sums: with fewer arrays in one loop LLVM can check that none overlap, and vectorises."""
     for j in range(len(x)):
         t = abs(det2(xi, yi0, x[j], y0[j]))
@@ -41,7 +41,7 @@ def _four_logs(ent, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _four_rows(total, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
+def _add_rows4(total, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
     a1, a2, a4, top = total[0], total[1], total[2], total[4]
     for j in range(len(x)):
         t = abs(det2(xi, yi0, x[j], y0[j]))
@@ -75,24 +75,24 @@ def pair_rows(WT, prefixes, starts, last, cells, g0, g1, logs, out):  # type: ig
                 low = (i + 1) // GROUP * GROUP  # whole vectors: entries j <= i are not read afterwards
                 xi = x[i]
                 if four:
-                    _four_rows(total[:, i, low:], xi, y0[i], y1[i], y2[i], y3[i], x[low:], y0[low:], y1[low:], y2[low:], y3[low:])
+                    _add_rows4(total[:, i, low:], xi, y0[i], y1[i], y2[i], y3[i], x[low:], y0[low:], y1[low:], y2[low:], y3[low:])
                     if logs:
-                        _four_logs(
+                        _add_logs4(
                             total[3, i, low:], xi, y0[i], y1[i], y2[i], y3[i], x[low:], y0[low:], y1[low:], y2[low:], y3[low:]
                         )
                 else:
-                    _one_row(total[:, i, low:], xi, y0[i], x[low:], y0[low:])
+                    _add_row(total[:, i, low:], xi, y0[i], x[low:], y0[low:])
             s += 4 if four else 1
 
 
 @nb.njit(nogil=True, cache=True)
-def _find_again(x, y, z, i, j, minors, least, t, A, T):  # type: ignore[no-untyped-def]
+def _recompute_lost(x, y, z, i, j, minors, least, t, A, T):  # type: ignore[no-untyped-def]
     """Those of the minors ``t`` of rows i, j and every row h > j in columns x, y, z that products may have lost."""
     for h in range(j + 1, len(x)):
         _, lost = det3(z[i], z[j], z[h], minors[j, h], minors[i, h], minors[i, j], least)
         if lost:
-            for place, one in enumerate((i, j, h)):
-                A[place, 0], A[place, 1], A[place, 2] = x[one], y[one], z[one]
+            for index, row_index in enumerate((i, j, h)):
+                A[index, 0], A[index, 1], A[index, 2] = x[row_index], y[row_index], z[row_index]
             t[h - j - 1] = careful_det3(A, T)
 
 
@@ -132,7 +132,7 @@ def triple_rows(WT, prefixes, starts, last, cells, g0, g1, out, least):  # type:
                         t[h], lost_here = det3(z[i], z[j], zs[h], mj[h], mi[h], mij, least)
                         lost |= int(lost_here)
                     if lost:
-                        _find_again(x, y, z, i, j, minors, least, t, A, T)
+                        _recompute_lost(x, y, z, i, j, minors, least, t, A, T)
                     for h in range(length):
                         one = t[h]
                         q = one * one

@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.minors.careful import MOST_EXACT, eliminated, integers
+from kagscope.minors.careful import MOST_EXACT, bareiss_dets, integers
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import Estimate
 from kagscope.minors.rank import rank_below
@@ -77,17 +77,17 @@ def _sum_areas(vectors, start, gram, squares, allowed, every):  # type: ignore[n
     total = 0.0
     for b in range(start, start + gram.shape[0]):
         bb = squares[b]
-        part = 0.0
+        partial = 0.0
         if bb > 0:
             for c in range(b):
                 if every or allowed[b, c]:
                     whole = bb * squares[c]
                     square = whole - gram[b - start, c] * gram[b - start, c]
                     if square > NEARLY_PARALLEL * whole:
-                        part += math.sqrt(square)
+                        partial += math.sqrt(square)
                     elif whole > 0:
-                        part += _nearly_parallel_area(vectors[b], vectors[c])
-        total += part
+                        partial += _nearly_parallel_area(vectors[b], vectors[c])
+        total += partial
     return total
 
 
@@ -107,7 +107,7 @@ def _area_sum(vectors: FloatArray, pairs: BoolArray | None) -> float:
     return total
 
 
-def _away_from(vectors: FloatArray, a: int) -> FloatArray:
+def _project_away(vectors: FloatArray, a: int) -> FloatArray:
     """All vectors with their part along vector ``a`` removed, exactly zero where nothing but rounding is left."""
     axis = vectors[a] / np.linalg.norm(vectors[a])
     rest = vectors - np.outer(vectors @ axis, axis)
@@ -126,7 +126,7 @@ def _triple_volumes(vectors: FloatArray, pairs: BoolArray | None) -> float:
         later = slice(a + 1, None)
         if norms[a] == 0:
             return 0.0
-        rest = _away_from(vectors[a:], 0)[1:]
+        rest = _project_away(vectors[a:], 0)[1:]
         if pairs is None:
             return float(norms[a]) * _area_sum(rest, None)
         near = pairs[a, later]
@@ -142,15 +142,15 @@ def _listed_volumes(vectors: FloatArray, subsets: NDArray[np.int64]) -> tuple[fl
     """
     total, lost, left = [0.0], 0.0, MOST_EXACT
     for start in range(0, len(subsets), 4096):
-        some = subsets[start : start + 4096]
-        chosen = vectors[some]
+        block = subsets[start : start + 4096]
+        chosen = vectors[block]
         r = np.linalg.qr(np.swapaxes(chosen, 1, 2), mode="r")
         volumes = np.abs(np.prod(np.diagonal(r, axis1=1, axis2=2), axis=1))
         lengths = np.linalg.norm(chosen, axis=2).prod(axis=1)
         hard = np.flatnonzero(volumes < DEPENDENT * lengths)
         left -= len(hard)
         if left >= 0 and len(hard):
-            volumes[hard] = _exact_volumes(vectors, some[hard], 0)
+            volumes[hard] = _exact_volumes(vectors, block[hard], 0)
         lost += ROUNDING * float(lengths[hard].sum()) if left < 0 else 0.0
         total.append(float(volumes.sum()))
     return math.fsum(total), lost
@@ -161,18 +161,18 @@ def _exact_volumes(vectors: FloatArray, subsets: NDArray[np.int64], power: int) 
     whole, exponent = integers(vectors)
     gram = whole @ whole.T
     k = subsets.shape[1]
-    squares = eliminated(gram[subsets[:, :, None], subsets[:, None, :]])
-    return np.array([_root(int(square), k * (exponent - power)) for square in squares], dtype=np.float64)
+    squares = bareiss_dets(gram[subsets[:, :, None], subsets[:, None, :]])
+    return np.array([_scaled_sqrt(int(square), k * (exponent - power)) for square in squares], dtype=np.float64)
 
 
-def _root(x: int, exponent: int) -> float:
+def _scaled_sqrt(x: int, exponent: int) -> float:
     """sqrt(x) 2^exponent, however large x is."""
     spare = max(x.bit_length() - 64, 0) // 2 * 2
     with np.errstate(over="ignore", under="ignore"):
         return float(np.ldexp(math.sqrt(x >> spare), exponent + spare // 2))
 
 
-def _sizes(vectors: FloatArray, k: int, pairs: BoolArray | None) -> float:
+def _length_products(vectors: FloatArray, k: int, pairs: BoolArray | None) -> float:
     """Sum over k-subsets of the products of lengths: what volumes would be, had nothing cancelled. k > 3: over all subsets."""
     lengths = np.linalg.norm(vectors, axis=1)
     if k == 3 and pairs is not None:
@@ -196,7 +196,7 @@ def _sampled_volumes(
     target = 64
     while True:
         while len(values) < target:
-            values.append(_one_draw(vectors, generator.random(k - 2), pairs) / every)
+            values.append(_draw_estimate(vectors, generator.random(k - 2), pairs) / every)
         mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
         if mean > 0 and (error <= rel_error * mean or target >= max_draws):
             return Estimate(mean, error)
@@ -205,23 +205,23 @@ def _sampled_volumes(
         target = min(2 * target, max_draws)
 
 
-def _one_draw(vectors: FloatArray, u: FloatArray, pairs: BoolArray | None) -> float:
+def _draw_estimate(vectors: FloatArray, u: FloatArray, pairs: BoolArray | None) -> float:
     weight = 1.0
     rest, allowed = vectors, np.ones(len(vectors), dtype=np.bool_)
-    for one in u:
+    for uniform in u:
         ends = np.cumsum(np.where(allowed, np.linalg.norm(rest, axis=1), 0.0))
         if ends[-1] == 0:
             return 0.0
-        a = int(np.searchsorted(ends, one * ends[-1], side="right"))
+        a = int(np.searchsorted(ends, uniform * ends[-1], side="right"))
         weight *= float(ends[-1])  # length over probability
-        rest = _away_from(rest, a)
+        rest = _project_away(rest, a)
         if pairs is not None:
             allowed = allowed & pairs[a]
         allowed[a] = False
     return weight * _area_sum(rest[allowed], None if pairs is None else pairs[np.ix_(allowed, allowed)])
 
 
-def _listed(n: int, k: int, pairs: BoolArray | None, subsets: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def _subsets_to_sum(n: int, k: int, pairs: BoolArray | None, subsets: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """(count, k) the subsets that are meant."""
     if subsets is not None:
         return np.asarray(subsets)
@@ -283,7 +283,7 @@ def haar_mean_s1_estimate(
     sets = math.comb(len(vectors), k) if subsets is None else len(subsets)
     stderr = doubt = 0.0
     if k >= 2 and k * bit_span(given) > MOST_BITS:  # products would leave the range
-        listed = _listed(len(given), k, pairs, subsets) if sets <= MOST_EXACT else None
+        listed = _subsets_to_sum(len(given), k, pairs, subsets) if sets <= MOST_EXACT else None
         exponent = power  # those of a selection may lie far below the largest
         value = math.nan if listed is None else math.fsum(_exact_volumes(given, listed, exponent))
     elif k >= 3 and rank_below(vectors if subsets is None else vectors[np.unique(subsets)], k):
@@ -296,14 +296,14 @@ def haar_mean_s1_estimate(
         value = _area_sum(vectors, pairs)
     else:
         if k == 3 and sets <= max_triples:
-            value, doubt = _triple_volumes(vectors, pairs), ROUNDING * _sizes(vectors, k, pairs)
+            value, doubt = _triple_volumes(vectors, pairs), ROUNDING * _length_products(vectors, k, pairs)
         elif sets <= max_listed:
-            value, doubt = _listed_volumes(vectors, _listed(len(vectors), k, pairs, None))
+            value, doubt = _listed_volumes(vectors, _subsets_to_sum(len(vectors), k, pairs, None))
         else:
             value, stderr = _sampled_volumes(vectors, k, pairs, rel_error, seed, max_draws)
-            doubt = ROUNDING * _sizes(vectors, k, pairs)
+            doubt = ROUNDING * _length_products(vectors, k, pairs)
         if doubt > EXACT * value and k == 3 and sets <= MOST_EXACT:
-            value, doubt = _listed_volumes(vectors, _listed(len(vectors), k, pairs, None))
+            value, doubt = _listed_volumes(vectors, _subsets_to_sum(len(vectors), k, pairs, None))
     if doubt > EXACT * value:
         stderr = math.hypot(stderr, doubt)
     if not stderr <= value:

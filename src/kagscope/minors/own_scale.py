@@ -44,7 +44,7 @@ def recompute_lost(task: Task, moments: Moments) -> Moments:
         unknown = {name: _set_at(moments.are_unknown({name}), lost, True) for name in (*moments.sums, *moments.unknown)}
         plan = moments.plan and replace(moments.plan, notes=(*moments.plan.notes, f"{BELOW} in {len(lost)} matrices: undefined"))
         return replace(moments, sums=new, replicates=drawn, unknown=unknown, plan=plan)
-    redone = Determinants().on_own_scale(replace(task, matrices=Matrices(task.matrices.given[lost], task.k), wanted=EVERY_MOMENT))
+    redone = Determinants().run_rescaled(replace(task, matrices=Matrices(task.matrices.given[lost], task.k), wanted=EVERY_MOMENT))
     return replace(
         moments,
         exponent=_set_at(moments.exponent, lost, redone.exponent),

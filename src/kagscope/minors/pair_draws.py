@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
 from kagscope.minors.histograms import scale_to_total
-from kagscope.minors.pair_kernels import chances, pair_sizes, parallel_sizes, visit_pairs
+from kagscope.minors.pair_kernels import draw_probabilities, pair_sizes, parallel_sizes, visit_pairs
 from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.threads import even_parts, map_blocks, one_blas_thread, run_parts
 
@@ -171,7 +171,7 @@ class PairDraws:
         begin = self.starts[cell]
         q = self.q[begin : self.starts[cell + 1]]
         chance, state = np.empty(len(q)), np.empty(len(q), dtype=np.int8)
-        count = chances(q, draws * REPLICATES, not self.rows_drawn, chance, state)
+        count = draw_probabilities(q, draws * REPLICATES, not self.rows_drawn, chance, state)
         taken = begin + np.flatnonzero(state == 2)
         if not count:
             return taken, np.zeros(0, dtype=np.int64), np.zeros(0)

@@ -83,23 +83,23 @@ def pair_sizes(gram, p22, p31, diagonal, quartic, pairs, q, logs, shapes, s4, ro
     leaves the range. Each step is a loop of its own over few arrays: LLVM makes no vectors of one over many, since any two of
     them might overlap.
     """
-    found = np.empty((5, BLOCK))
+    buffers = np.empty((5, BLOCK))
     for start in range(0, len(pairs), BLOCK):
         end = min(start + BLOCK, len(pairs))
-        some, count = pairs[start:end], end - start
-        first, second, both = found[0, :count], found[1, :count], found[2, :count]
-        _gather(gram, diagonal, some, first, second, both)
+        block, count = pairs[start:end], end - start
+        first, second, both = buffers[0, :count], buffers[1, :count], buffers[2, :count]
+        _gather(gram, diagonal, block, first, second, both)
         _squares(first, second, both, q[start:end], logs[start:end], hard[start:end])
         if p22.size > 0:
-            left, right = found[3, :count], found[4, :count]
-            _gather(p22, quartic, some, first, second, both)
-            _gather_crosswise(p31, np.uint64(diagonal.size), some, left, right)
+            left, right = buffers[3, :count], buffers[4, :count]
+            _gather(p22, quartic, block, first, second, both)
+            _gather_crosswise(p31, np.uint64(diagonal.size), block, left, right)
             _quartics(first, second, both, left, right, s4[start:end], rounding[start:end])
             _shapes(q[start:end], s4[start:end], shapes[start:end])
 
 
 @nb.njit(**KERNEL)
-def chances(q, times, surely, chance, state):  # type: ignore[no-untyped-def]
+def draw_probabilities(q, times, surely, chance, state):  # type: ignore[no-untyped-def]
     """The chance of each pair of size ``q`` (P,) in one draw, into ``chance``; how many have one.
 
     Most of it in proportion to q; of :data:`UNIFORM` one half alike for every pair, one half alike for each octave of q below

@@ -28,25 +28,25 @@ def _inverse(a, p):  # type: ignore[no-untyped-def]
 def _pivots(A, k, p):  # type: ignore[no-untyped-def]
     """Pivots of elimination modulo p, at most k."""
     m, n = A.shape
-    found = 0
+    rank = 0
     for c in range(n):
-        r = found
+        r = rank
         while r < m and A[r, c] == 0:
             r += 1
         if r == m:
             continue
         for j in range(c, n):
-            A[found, j], A[r, j] = A[r, j], A[found, j]
-        inverse = _inverse(A[found, c], p)
-        for i in range(found + 1, m):
+            A[rank, j], A[r, j] = A[r, j], A[rank, j]
+        inverse = _inverse(A[rank, c], p)
+        for i in range(rank + 1, m):
             f = A[i, c] * inverse % p
             if f:
                 for j in range(c, n):
-                    A[i, j] = (A[i, j] - f * A[found, j]) % p
-        found += 1
-        if found == k:
+                    A[i, j] = (A[i, j] - f * A[rank, j]) % p
+        rank += 1
+        if rank == k:
             break
-    return found
+    return rank
 
 
 @njit(**KERNEL)
@@ -92,10 +92,10 @@ def rank_below(J: FloatArray, k: int) -> bool:
 
 def singular(J: FloatArray, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(P,) whether the minor of each row set and column set, (P, k) both, is zero, as exact numbers; by the same elimination."""
-    found = np.ones(len(rows), dtype=np.bool_)
+    is_singular = np.ones(len(rows), dtype=np.bool_)
     for p in PRIMES:
-        _all_singular(_residues(J, p), np.ascontiguousarray(rows), np.ascontiguousarray(columns), np.int64(p), found)
-    return found
+        _all_singular(_residues(J, p), np.ascontiguousarray(rows), np.ascontiguousarray(columns), np.int64(p), is_singular)
+    return is_singular
 
 
 def dependent(J: FloatArray, sets: NDArray[np.int64]) -> NDArray[np.bool_]:

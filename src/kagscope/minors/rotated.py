@@ -43,18 +43,18 @@ def _top(J: FloatArray, k: int, listed: NDArray[np.int64] | None) -> float:
 
 
 @one_blas_thread()
-def _core(J: FloatArray) -> FloatArray:
+def _qr_core(J: FloatArray) -> FloatArray:
     """R of J = UR where J is tall: with Q uniform, QU is as the first columns of a uniform matrix. Else J itself."""
     return np.asarray(np.linalg.qr(J, mode="r")) if J.shape[0] > J.shape[1] else J
 
 
-def _turned(core: FloatArray, m: int, generator: np.random.Generator) -> FloatArray:
-    """QJ for a uniform random Q, from the :func:`_core` of a J of ``m`` rows."""
+def _rotate(core: FloatArray, m: int, generator: np.random.Generator) -> FloatArray:
+    """QJ for a uniform random Q, from the :func:`_qr_core` of a J of ``m`` rows."""
     with one_blas_thread():
         return np.asarray(random_orthogonal(m, 1, generator, len(core))[0] @ core)
 
 
-def _outer_and_rest(J: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+def _split_rank_one(J: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray] | None:
     """l, u and S with J = l u^T + S, where S is so small that adding it up in J would lose its digits; None where it is not.
 
     By one step of elimination from the largest entry, each entry of S to full precision.
@@ -71,19 +71,19 @@ def _split_top(split: tuple[FloatArray, FloatArray, FloatArray], generator: np.r
     """Largest 2-minor of Q (l u^T + S), Q uniform: that of rows i, j is the one of p_i u + s_i and s_j - (p_j / p_i) s_i."""
     left, u, rest = split
     both = np.column_stack([left, rest])
-    both = _turned(_core(both), len(both), generator)
+    both = _rotate(_qr_core(both), len(both), generator)
     p, s = both[:, 0], both[:, 1:]
     order = np.argsort(-np.abs(p))
     best = 0.0
-    for place, i in enumerate(order[:-1]):
+    for start, i in enumerate(order[:-1]):
         row = p[i] * u + s[i]
-        others = s[order[place + 1 :]] - np.outer(p[order[place + 1 :]] / p[i], s[i])
+        others = s[order[start + 1 :]] - np.outer(p[order[start + 1 :]] / p[i], s[i])
         best = max(best, *(top(np.stack([row, other])) for other in others))
     return best
 
 
 @njit(**KERNEL)
-def _beyond(V, pairs, rest):  # type: ignore[no-untyped-def]
+def _residuals(V, pairs, rest):  # type: ignore[no-untyped-def]
     """rest[q] (m,): of the second of two rows of V what it has beyond the first, none of it at the largest entry of that."""
     for q in range(pairs.shape[0]):
         x, y = V[pairs[q, 0]], V[pairs[q, 1]]
@@ -95,7 +95,7 @@ def _beyond(V, pairs, rest):  # type: ignore[no-untyped-def]
             rest[q, i] = det2(x[p], x[i], y[p], y[i]) / x[p]
 
 
-def _leaning(J: FloatArray, listed: NDArray[np.int64]) -> tuple[FloatArray, NDArray[np.int64]]:
+def _add_residual_columns(J: FloatArray, listed: NDArray[np.int64]) -> tuple[FloatArray, NDArray[np.int64]]:
     """J with further columns, and pairs of columns that have the minors of those listed, none of them nearly parallel.
 
     Rotations would lose such minors: they are those of a column and what the other has beyond it, each entry to full precision.
@@ -108,7 +108,7 @@ def _leaning(J: FloatArray, listed: NDArray[np.int64]) -> tuple[FloatArray, NDAr
     whole = gram[a, a] * gram[b, b]
     near = np.flatnonzero(whole - gram[a, b] ** 2 < NEARLY_PARALLEL * whole)
     rest, pairs = np.empty((len(near), len(J))), listed.copy()
-    _beyond(V, listed[near], rest)
+    _residuals(V, listed[near], rest)
     pairs[near, 1] = len(V) + np.arange(len(near))
     return np.concatenate([V, rest]).T, pairs
 
@@ -148,24 +148,24 @@ def max_rotation_ratio(
     if not is_whole(rotations) or rotations < 2:
         raise InputError(f"rotations={rotations!r}, expected a whole number of at least 2 so that the mean has a standard error")
     listed = None if pairs is None or k == 1 else np.argwhere(np.triu(pairs, 1))
-    own = _top(J, k, listed)
-    if own == 0:
+    top = _top(J, k, listed)
+    if top == 0:
         return Estimate(math.nan, math.nan)
     if k == len(J):
         return Estimate(1.0, 0.0)  # there is one row set, whose minors no rotation changes
-    if own < LEAST:
+    if top < LEAST:
         return Estimate(math.nan, math.nan)  # minors so far below the products of entries leave the range in rotated rows
     generator = np.random.default_rng(seed)
-    split = _outer_and_rest(J) if k == 2 and listed is None else None
-    J, listed = (J, None) if listed is None else _leaning(J, listed)
-    core = _core(J)
+    split = _split_rank_one(J) if k == 2 and listed is None else None
+    J, listed = (J, None) if listed is None else _add_residual_columns(J, listed)
+    core = _qr_core(J)
     tops = np.array(
         [
-            _top(_turned(core, len(J), generator), k, listed) if split is None else _split_top(split, generator)
+            _top(_rotate(core, len(J), generator), k, listed) if split is None else _split_top(split, generator)
             for _ in range(rotations)
         ]
     )
     mean = float(tops.mean())
     if mean == 0:
         return Estimate(math.nan, math.nan)  # rotated rows are so mixed that their minors leave the range
-    return Estimate(own / mean, own / mean * (float(tops.std(ddof=1)) / mean) / math.sqrt(rotations))
+    return Estimate(top / mean, top / mean * (float(tops.std(ddof=1)) / mean) / math.sqrt(rotations))

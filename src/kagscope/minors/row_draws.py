@@ -2,7 +2,7 @@
 
 Rows are drawn in independent groups, each at random from all rows, so that sums over the minors of a group, scaled by the number
 of row sets, are unbiased for the whole matrix, and groups are independent replicates (means of U-statistics: Hoeffding 1948).
-Scores that are not functions of moments are recomputed with a part of the groups left out (jackknife: Quenouille 1956, Tukey 1958).
+Scores that are not functions of moments are recomputed with a part of the groups left out (Quenouille 1956, Tukey 1958).
 """
 
 from __future__ import annotations

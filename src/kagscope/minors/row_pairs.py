@@ -51,8 +51,8 @@ def draw_pairs(squares, d, offset, first, second, weights):  # type: ignore[no-u
             running[i * m + j] = total
     q = drawn = 0
     for c in range(count):
-        where = (c + offset) * (total / count)
-        while q < m * m - 1 and running[q] <= where:
+        target = (c + offset) * (total / count)
+        while q < m * m - 1 and running[q] <= target:
             q += 1
         if sizes[q] > 0:
             first[drawn], second[drawn], weights[drawn] = q // m, q % m, total / (2 * count * sizes[q])
@@ -118,9 +118,9 @@ def area_weights(of_s1, d, first, second, weights):  # type: ignore[no-untyped-d
 
 
 @njit(**KERNEL)
-def toward_factors(of_s1, of_s2, d, by_size, by_square, found):  # type: ignore[no-untyped-def]
+def toward_factors(of_s1, of_s2, d, by_size, by_square, gradient):  # type: ignore[no-untyped-def]
     """The derivative with respect to d (B, m)."""
     for b in range(len(d)):
         for i in range(d.shape[1]):
             sign = 0.0 if d[b, i] == 0.0 else math.copysign(1.0, d[b, i])
-            found[b, i] = of_s1[b] * sign * by_size[b, i] + 2.0 * of_s2[b] * d[b, i] * by_square[b, i]
+            gradient[b, i] = of_s1[b] * sign * by_size[b, i] + 2.0 * of_s2[b] * d[b, i] * by_square[b, i]

@@ -12,7 +12,7 @@ from kagscope.base.errors import InputError
 from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, to_device
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.routes.determinants import row_subsets
-from kagscope.minors.routes.zonogon import balanced_rows, row_pair_areas
+from kagscope.minors.routes.zonogon import normalise_rows, row_pair_areas
 from kagscope.minors.routes.zonotope import ENTRY_BITS, MOST_BITS, row_triple_volumes
 from kagscope.minors.scaling import column_span, entry_span
 
@@ -48,7 +48,7 @@ def row_means(J: MatrixLike, k: int = 1) -> FloatArray | Tensor:
 
 def _row_means(matrix: FloatArray, k: int, sets: NDArray[np.int64]) -> FloatArray:
     """Means for each row subset, each row scaled by its own power of two; nonzero means are never rounded to zero."""
-    rows, powers = balanced_rows(matrix)
+    rows, powers = normalise_rows(matrix)
     exponents = powers[sets].sum(axis=1)
     if k > 1 and (column_span(matrix) > MOST_BITS or entry_span(matrix) > ENTRY_BITS):  # some would leave the range beside others
         results = [minor_moments(matrix[rows], k, moments=("s1",)) for rows in sets]

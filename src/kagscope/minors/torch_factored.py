@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kagscope.minors.factored_forms import asked
-from kagscope.minors.routes.torch_enumeration import normalised
+from kagscope.minors.factored_forms import select_sums
+from kagscope.minors.routes.torch_enumeration import normalise
 
 FloatArray = NDArray[np.float64]
-__all__ = ["entry_forms", "normalised", "pair_forms"]
+__all__ = ["entry_forms", "normalise", "pair_forms"]
 
 
 def entry_forms(table: FloatArray, d: Tensor, wanted: frozenset[str]) -> dict[str, FloatArray]:
@@ -22,7 +22,7 @@ def entry_forms(table: FloatArray, d: Tensor, wanted: frozenset[str]) -> dict[st
         sums["entropy"] = d @ entropy + torch.xlogy(d, d) @ s1
     if "top" in wanted:
         sums["top"] = (d * top).amax(dim=1)
-    return asked(_on_host(sums), wanted)
+    return select_sums(_on_host(sums), wanted)
 
 
 def pair_forms(table: FloatArray, d: Tensor, wanted: frozenset[str]) -> dict[str, FloatArray]:
@@ -52,7 +52,7 @@ def pair_forms(table: FloatArray, d: Tensor, wanted: frozenset[str]) -> dict[str
         for i, row in enumerate(symmetric(table[4])):
             torch.maximum(best, d[:, i : i + 1] * row, out=best)
         sums["top"] = (best * d).amax(dim=1)
-    return asked(_on_host(sums), wanted)
+    return select_sums(_on_host(sums), wanted)
 
 
 def _on_host(sums: dict[str, Tensor]) -> dict[str, FloatArray]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.careful import MOST_EXACT, eliminated, exact_minors, integers, twofold_dets
+from kagscope.minors.careful import MOST_EXACT, bareiss_dets, exact_minors, integers, twofold_dets
 from kagscope.minors.plan import RATES
 from kagscope.minors.rank import rank_below, singular
 from kagscope.minors.routes import Kind, register
@@ -77,62 +77,62 @@ class Minors:
     def of(self, rows: IntArray, columns: IntArray) -> FloatArray:
         """(…) minors of the row sets and column sets (…, k), which broadcast; NaN where the small ones become too many."""
         A = self.J[rows[..., :, None], columns[..., None, :]]
-        A, powers = _balanced(A) if self.wide else (A, np.zeros(A.shape[:-2], dtype=np.int64))
-        found, more = _split_det(A)
+        A, powers = _balance(A) if self.wide else (A, np.zeros(A.shape[:-2], dtype=np.int64))
+        dets, more = _split_det(A)
         if self.unit:  # determinants of small whole numbers are whole: rounding to the nearest takes all errors away
-            return np.asarray(np.rint(found / self.unit) * self.unit)
+            return np.asarray(np.rint(dets / self.unit) * self.unit)
         with np.errstate(divide="ignore"):
             spanned = np.log2(np.linalg.norm(A, axis=-2)).sum(axis=-1) + self.typical
-            small = ~(np.log2(found) + more >= spanned + log2(SMALL))
+            small = ~(np.log2(dets) + more >= spanned + log2(SMALL))
             if self.k <= LARGE and small.any():
-                found[small] = twofold_dets(A[small])
-                small[small] = ~(np.log2(found[small]) >= spanned[small] + log2(SMALLER))
+                dets[small] = twofold_dets(A[small])
+                small[small] = ~(np.log2(dets[small]) >= spanned[small] + log2(SMALLER))
         if self.wide:
             with np.errstate(under="ignore"):
-                found = np.ldexp(found, powers + more - self.k * self.power)
-        sets = (np.broadcast_to(one, (*small.shape, self.k))[small] for one in (rows, columns))
-        found[small] = self._again(*sets)
-        found[found < TINY] = 0.0  # with too few digits for a bin of the histogram
-        return found
+                dets = np.ldexp(dets, powers + more - self.k * self.power)
+        sets = (np.broadcast_to(index_sets, (*small.shape, self.k))[small] for index_sets in (rows, columns))
+        dets[small] = self._recompute(*sets)
+        dets[dets < TINY] = 0.0  # with too few digits for a bin of the histogram
+        return dets
 
-    def _again(self, rows: IntArray, columns: IntArray) -> FloatArray:
-        found = np.zeros(len(rows))
-        some = np.flatnonzero(~singular(self.J, rows, columns))
-        self.left -= len(some)
-        found[some] = np.nan
-        if self.left >= 0 and len(some):
+    def _recompute(self, rows: IntArray, columns: IntArray) -> FloatArray:
+        dets = np.zeros(len(rows))
+        nonzero = np.flatnonzero(~singular(self.J, rows, columns))
+        self.left -= len(nonzero)
+        dets[nonzero] = np.nan
+        if self.left >= 0 and len(nonzero):
             whole, exponent = self._whole
-            found[some] = exact_minors(whole[rows[some][:, :, None], columns[some][:, None, :]], exponent - self.power)
-        return found
+            dets[nonzero] = exact_minors(whole[rows[nonzero][:, :, None], columns[nonzero][:, None, :]], exponent - self.power)
+        return dets
 
 
 def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int = 0) -> Iterator[FloatArray]:
     """:class:`Minors` for blocks of column subsets, each (row subsets, block)."""
     minors = Minors(J, rows.shape[1], power)
-    for some in _columns_of_blocks(rows, columns):
-        yield minors.of(rows[:, None], some[None])
+    for block in _columns_of_blocks(rows, columns):
+        yield minors.of(rows[:, None], block[None])
 
 
-def _peak(J: FloatArray, columns: IntArray) -> int | None:
+def _peak_exponent(J: FloatArray, columns: IntArray) -> int | None:
     """About log2 of the largest minor over some column subsets, had none cancelled; None where all are zero.
 
     Where floats find none, in whole numbers, unless they are too many.
     """
     k = columns.shape[1]
     rows, peak = row_subsets(len(J), k), []
-    for some in _columns_of_blocks(rows, columns):
-        A, powers = _balanced(J[rows[:, None, :, None], some[None, :, None, :]])
+    for block_columns in _columns_of_blocks(rows, columns):
+        A, powers = _balance(J[rows[:, None, :, None], block_columns[None, :, None, :]])
         block, more = _split_det(A)
         peak += [int((powers + more + np.frexp(block)[1])[block > 0].max())] if block.any() else []
     if not peak and len(rows) * len(columns) <= MOST_EXACT:
         whole, exponent = integers(J)
-        for some in _columns_of_blocks(rows, columns):
-            found = eliminated(whole[rows[:, None, :, None], some[None, :, None, :]])
-            peak += [k * exponent + max(int(x).bit_length() for x in found.ravel())] if found.any() else []
+        for block_columns in _columns_of_blocks(rows, columns):
+            dets = bareiss_dets(whole[rows[:, None, :, None], block_columns[None, :, None, :]])
+            peak += [k * exponent + max(int(x).bit_length() for x in dets.ravel())] if dets.any() else []
     return max(peak, default=None)
 
 
-def _balanced(A: FloatArray) -> tuple[FloatArray, IntArray]:
+def _balance(A: FloatArray) -> tuple[FloatArray, IntArray]:
     """(…, k, k), rows and columns over powers of two, and by how much; no column is longer than 1, so no determinant above 1."""
     sizes = np.where(A != 0, np.frexp(A)[1], -10_000)
     rows = sizes.max(axis=-1, keepdims=True)
@@ -188,25 +188,25 @@ class Determinants:
         return {"determinants": float(min(task.minors, COUNTLESS)) if task.count is not None else float("inf")}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._one(task) for task in tasks]
+        return [self._run_task(task) for task in tasks]
 
-    def on_own_scale(self, task: Task) -> RouteResult:
+    def run_rescaled(self, task: Task) -> RouteResult:
         """Every moment of k >= 2, normalised by the largest minor of the selection, however far below the matrix's it lies."""
         columns = self._columns(task)
-        peaks = [_peak(matrix, columns) for matrix in on_host(task.matrices.given)]
+        peaks = [_peak_exponent(matrix, columns) for matrix in on_host(task.matrices.given)]
         whole = zip(peaks, task.matrices.exponent, strict=True)
-        exponents = np.array([own if peak is None else -(-peak // task.k) for peak, own in whole], dtype=np.int64)
-        found = self._visited(task, columns, exponents)
-        size = np.frexp(np.where(found.sums["s1"] > 0, found.sums["s1"], 1.0))[1] // task.k
+        exponents = np.array([exponent if peak is None else -(-peak // task.k) for peak, exponent in whole], dtype=np.int64)
+        result = self._enumerate(task, columns, exponents)
+        size = np.frexp(np.where(result.sums["s1"] > 0, result.sums["s1"], 1.0))[1] // task.k
         return (
-            self._visited(task, columns, found.exponent + size) if (size < -MOST_BITS // 8).any() else found
+            self._enumerate(task, columns, result.exponent + size) if (size < -MOST_BITS // 8).any() else result
         )  # had they cancelled
 
-    def _one(self, task: Task) -> RouteResult:
+    def _run_task(self, task: Task) -> RouteResult:
         shift = int(np.ceil(np.log2(task.k) / 2))  # so that lengths of columns are at most 1
-        return self._visited(task, self._columns(task), task.matrices.exponent + shift)
+        return self._enumerate(task, self._columns(task), task.matrices.exponent + shift)
 
-    def _visited(self, task: Task, columns: IntArray, exponents: IntArray) -> RouteResult:
+    def _enumerate(self, task: Task, columns: IntArray, exponents: IntArray) -> RouteResult:
         """Sums over minors of the matrices over 2^exponents."""
         sums, hists = np.zeros((task.matrices.shape[0], 5)), []
         for index, (matrix, power) in enumerate(zip(on_host(task.matrices.given), exponents, strict=True)):
@@ -214,9 +214,9 @@ class Determinants:
             hist = np.zeros(SLOTS, dtype=np.int64)
             nothing = rank_below(active, task.k)
             for block in () if nothing else precise_blocks(active, row_subsets(len(active), task.k), columns, int(power)):
-                part, part_hist = entry_sums(block, SubsetList.singletons(block.shape[1]))
-                sums[index, :4] += part[0, :4]
-                sums[index, 4] = max(sums[index, 4], part[0, 4])
+                block_sums, part_hist = entry_sums(block, SubsetList.singletons(block.shape[1]))
+                sums[index, :4] += block_sums[0, :4]
+                sums[index, 4] = max(sums[index, 4], block_sums[0, 4])
                 hist += part_hist[0]
             hists.append(trim_histogram(hist))
         return make_result(task, self.name, exponents, sums, hists)

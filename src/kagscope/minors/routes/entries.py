@@ -47,9 +47,9 @@ class Entries:
         return {"entries": float(task.shape[0] * (task.count or 0))}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._one(task) for task in tasks]
+        return [self._run_task(task) for task in tasks]
 
-    def _one(self, task: Task) -> RouteResult:
+    def _run_task(self, task: Task) -> RouteResult:
         columns = task.chosen.columns(task.layout)
         if isinstance(task.chosen, Subsets):
             columns = np.isin(np.arange(task.layout.columns), task.chosen.array(task.layout, 1))

@@ -23,8 +23,8 @@ from kagscope.minors.routes.zonogon import (
     FloatArray,
     IndexArray,
     _merge_sort,
-    balanced_rows,
-    without_zero_columns,
+    drop_zero_columns,
+    normalise_rows,
 )
 from kagscope.minors.scaling import narrow
 from kagscope.minors.task import Task
@@ -207,11 +207,11 @@ def _tops(rows, first, second, largest, floor, tops):  # type: ignore[no-untyped
 _NONE = np.zeros((0, 2))
 
 
-def _scaled(J: FloatArray) -> tuple[FloatArray, int]:
+def _normalise(J: FloatArray) -> tuple[FloatArray, int]:
     exponent = int(np.frexp(np.abs(J).max(initial=0.0))[1])
     with np.errstate(under="ignore"):
         rows = np.ldexp(J, -exponent)
-    return without_zero_columns(rows), exponent
+    return drop_zero_columns(rows), exponent
 
 
 def row_pair_tops(J: FloatArray) -> FloatArray:
@@ -223,8 +223,8 @@ def row_pair_tops(J: FloatArray) -> FloatArray:
     Returns:
         (m (m - 1) / 2,) float64 in lexicographic order of the pairs.
     """
-    rows, exponents = balanced_rows(np.ascontiguousarray(J, dtype=np.float64))
-    rows = without_zero_columns(rows)
+    rows, exponents = normalise_rows(np.ascontiguousarray(J, dtype=np.float64))
+    rows = drop_zero_columns(rows)
     first, second = np.triu_indices(J.shape[0], 1)
     tops = np.zeros(first.size)
     if rows.shape[1] > 1:
@@ -243,7 +243,7 @@ def top(J: FloatArray) -> float:
     sizes = np.abs(side).max(axis=1, initial=0.0)
     if len(side) > 1 and sizes[sizes > 0].min(initial=1.0) < 1e-60 * sizes.max(initial=1.0):  # squares would leave the range
         return float(row_pair_tops(side).max())
-    rows, exponent = _scaled(side)
+    rows, exponent = _normalise(side)
     m, n = rows.shape
     if m < 2 or n < 2:
         return 0.0

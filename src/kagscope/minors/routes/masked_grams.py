@@ -52,9 +52,9 @@ class MaskedGrams:
         return {"Grams": float(rows * columns**2 + 3 * columns**3)}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._one(task) for task in tasks]
+        return [self._run_task(task) for task in tasks]
 
-    def _one(self, task: Task) -> RouteResult | None:
+    def _run_task(self, task: Task) -> RouteResult | None:
         allowed = task.chosen.pairs(task.layout)
         values = [triangle_s2(matrix, allowed) for matrix in task.inside.normalised]
         if any(value is None for value in values):

@@ -18,7 +18,7 @@ from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.narrow_side import NarrowSide
-from kagscope.minors.routes.zonogon import ENTRY_BITS, MOST_BITS, balanced_rows, index_bits, without_zero_columns
+from kagscope.minors.routes.zonogon import ENTRY_BITS, MOST_BITS, drop_zero_columns, index_bits, normalise_rows
 from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
 
@@ -186,10 +186,10 @@ def _fold(X, first, second, keys, mask, points, basis, leaf, found):  # type: ig
     u, v = np.empty(n), np.empty(n)
     for p in range(len(first)):
         x, y = X[first[p]], X[second[p]]
-        for place in range(n):
-            a = keys[p, place] & mask
+        for index in range(n):
+            a = keys[p, index] & mask
             flip = y[a] < 0 or (y[a] == 0 and x[a] < 0)
-            u[place], v[place] = (-x[a], -y[a]) if flip else (x[a], y[a])
+            u[index], v[index] = (-x[a], -y[a]) if flip else (x[a], y[a])
         found[p, 0], found[p, 1], found[p, 2] = _one_pair(u, v, points, basis, leaf)
 
 
@@ -198,25 +198,25 @@ def entropy_by_multipoles(matrix: FloatArray) -> float | None:
 
     None where columns, taken over row pairs, are so nearly parallel that their angles have lost the digits.
     """
-    rows, exponents = balanced_rows(np.ascontiguousarray(matrix))
-    rows = without_zero_columns(rows)
+    rows, exponents = normalise_rows(np.ascontiguousarray(matrix))
+    rows = drop_zero_columns(rows)
     n = rows.shape[1]
     if len(rows) < 2 or n < 2:
         return 0.0
     first, second = (index.astype(np.int64) for index in np.triu_indices(len(rows), 1))
-    found = np.zeros((len(first), 3))
+    sums = np.zeros((len(first), 3))
     bits = index_bits(n)
 
-    def work(part: slice) -> None:
-        keys = np.empty((len(first[part]), n), dtype=np.int64)
-        _write_keys(rows, first[part], second[part], bits, keys)
+    def work(block: slice) -> None:
+        keys = np.empty((len(first[block]), n), dtype=np.int64)
+        _write_keys(rows, first[block], second[block], bits, keys)
         keys.sort(axis=1)
-        _fold(rows, first[part], second[part], keys, 2**bits - 1, _POINTS, _BASIS, LEAF, found[part])
+        _fold(rows, first[block], second[block], keys, 2**bits - 1, _POINTS, _BASIS, LEAF, sums[block])
 
     map_blocks(work, len(first), max(1, BLOCK_ENTRIES // n))
     powers = exponents[first] + exponents[second]
     with np.errstate(under="ignore", over="ignore"):
-        s1, ent, whole = np.ldexp(found, powers[:, None]).T
+        s1, ent, whole = np.ldexp(sums, powers[:, None]).T
     if not whole.sum() <= PARALLEL * s1.sum():
         return None
     return float((ent + s1 * powers * LN2).sum())

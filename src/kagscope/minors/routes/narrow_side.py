@@ -43,9 +43,9 @@ class NarrowSide(ABC):
         return frozenset({self.moment}) if task.k == self.k and task.clique else frozenset()
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._one(task) for task in tasks]
+        return [self._run_task(task) for task in tasks]
 
-    def _one(self, task: Task) -> RouteResult | None:
+    def _run_task(self, task: Task) -> RouteResult | None:
         sides = [narrow(nonzero_rows(matrix)) for matrix in task.inside.normalised]
         if any(column_span(side) > self.column_bits or entry_span(side) > self.entry_bits for side in sides):
             return None

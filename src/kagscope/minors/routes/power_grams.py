@@ -72,9 +72,9 @@ class PowerGrams:
         return {"Grams": 3.0 * few * few * many}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._one(task) for task in tasks]
+        return [self._run_task(task) for task in tasks]
 
-    def _one(self, task: Task) -> RouteResult:
+    def _run_task(self, task: Task) -> RouteResult:
         both = [self._sums(nonzero_rows(matrix), task) for matrix in task.inside.normalised]
         sums = {name: np.array([pair[index] for pair in both]) for index, name in enumerate(("s2", "s4")) if name in task.wanted}
         return RouteResult(task.inside.exponent, sums, {"s2": "Gram matrix", "s4": self.name})

@@ -36,17 +36,17 @@ def _sign(order: tuple[int, ...]) -> int:
 
 def _terms() -> tuple[NDArray[np.int64], FloatArray]:
     """(terms, 3, 3): for each factor T the indices a, b, c of T_aabc; and (terms,) coefficients."""
-    found: Counter[tuple[tuple[int, ...], ...]] = Counter()
+    counts: Counter[tuple[tuple[int, ...], ...]] = Counter()
     orders = list(permutations(range(3)))
     for three in product(orders, repeat=3):
         factors = tuple(sorted(tuple(sorted((c, *(order[c] for order in three)))) for c in range(3)))
-        found[factors] += _sign(three[0]) * _sign(three[1]) * _sign(three[2])
-    kept = [(factors, count) for factors, count in found.items() if count]
-    return np.array([[_twice_first(one) for one in factors] for factors, _ in kept]), np.array([float(c) for _, c in kept])
+        counts[factors] += _sign(three[0]) * _sign(three[1]) * _sign(three[2])
+    kept = [(factors, count) for factors, count in counts.items() if count]
+    return np.array([[_repeated_first(f) for f in factors] for factors, _ in kept]), np.array([float(c) for _, c in kept])
 
 
-def _twice_first(indices: tuple[int, ...]) -> tuple[int, int, int]:
-    twice = next(one for one in indices if indices.count(one) >= 2)
+def _repeated_first(indices: tuple[int, ...]) -> tuple[int, int, int]:
+    twice = next(index for index in indices if indices.count(index) >= 2)
     rest = list(indices)
     rest.remove(twice)
     rest.remove(twice)
@@ -61,7 +61,7 @@ def _triple_sums(T, terms, coefficients, sums, whole):  # type: ignore[no-untype
     """S4 of each row triple in lexicographic order and the sum of the sizes of its terms; ``T`` (m, m, m) holds T_aabc."""
     m = T.shape[0]
     rows = np.empty(3, np.int64)
-    place = 0
+    triple = 0
     for i in range(m):
         for j in range(i + 1, m):
             for k in range(j + 1, m):
@@ -73,8 +73,8 @@ def _triple_sums(T, terms, coefficients, sums, whole):  # type: ignore[no-untype
                         value *= T[rows[terms[t, f, 0]], rows[terms[t, f, 1]], rows[terms[t, f, 2]]]
                     total += value
                     size += abs(value)
-                sums[place], whole[place] = total, size
-                place += 1
+                sums[triple], whole[triple] = total, size
+                triple += 1
 
 
 def triple_s4(J: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -99,15 +99,15 @@ def quartic_s4(J: FloatArray) -> float | None:
         weights = np.where(whole > 0, np.ldexp(1.0, 4 * (powers - largest)), 0.0)
     hard = np.flatnonzero((sums < CANCELS * whole) & (whole * weights > 1e-13 * (sums * weights).sum() / max(len(sums), 1)))
     doubt = 0.0
-    for place in hard:
+    for index in hard:
         with one_blas_thread():
-            q, r = np.linalg.qr(rows[triples[place]].T)
+            q, r = np.linalg.qr(rows[triples[index]].T)
         (again,), (size,) = triple_s4(np.ascontiguousarray(q.T))
         lengths = np.abs(np.diagonal(r))
         volume = float(np.prod(lengths))
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            doubt += weights[place] * volume**4 * UNIT * float(4 * lengths.max() / lengths.min() * abs(again) + size)
-        sums[place] = volume**4 * again
+            doubt += weights[index] * volume**4 * UNIT * float(4 * lengths.max() / lengths.min() * abs(again) + size)
+        sums[index] = volume**4 * again
     if not doubt <= TOLERANCE * float((sums * weights).sum()):
         return None
     return float(np.ldexp((sums * weights).sum(), 4 * largest))

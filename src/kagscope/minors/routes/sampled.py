@@ -54,9 +54,9 @@ class Sampled:
         return {}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._one(task) for task in tasks]
+        return [self._run_task(task) for task in tasks]
 
-    def _one(self, task: Task) -> RouteResult:
+    def _run_task(self, task: Task) -> RouteResult:
         matrices, wanted = task.inside, task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
         samples = [_Sample(matrix, task, _known_s1_of(task, index)) for index, matrix in enumerate(matrices.normalised)]
         columns, notes = task.count, [f"{np.mean([s.steps for s in samples]):.3g} minors looked at a matrix"]

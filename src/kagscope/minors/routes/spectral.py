@@ -46,9 +46,9 @@ class Spectral:
         return {"spectra": float(few * few * many)}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._one(task) for task in tasks]
+        return [self._run_task(task) for task in tasks]
 
-    def _one(self, task: Task) -> RouteResult | None:
+    def _run_task(self, task: Task) -> RouteResult | None:
         values = [self._s2(nonzero_rows(matrix), task.k) for matrix in task.inside.normalised]
         if any(value is None for value in values):
             return None

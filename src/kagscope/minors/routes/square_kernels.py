@@ -16,7 +16,7 @@ from kagscope.minors.det2 import KERNEL, det2
 
 
 @njit(**KERNEL)
-def _pivoted(x, y, z):  # type: ignore[no-untyped-def]
+def _pivot(x, y, z):  # type: ignore[no-untyped-def]
     """z over a power of two, that power, p, and |x|^2, x z, |z|^2."""
     p = 0
     for i in range(x.size):
@@ -44,7 +44,7 @@ def squares(lines, first, second, values, powers):  # type: ignore[no-untyped-de
     z = np.empty(lines.shape[1])
     for k in range(first.size):
         x = lines[first[k]]
-        power, p, xx, xz, zz = _pivoted(x, lines[second[k]], z)
+        power, p, xx, xz, zz = _pivot(x, lines[second[k]], z)
         values[k] = max(xx * zz - xz * xz, 0.0) / (x[p] * x[p]) if zz > 0 else 0.0
         powers[k] = power
 
@@ -55,7 +55,7 @@ def add_gradient(lines, first, second, weights, gradient):  # type: ignore[no-un
     z = np.empty(lines.shape[1])
     for k in range(first.size):
         x, y, gx, gy = lines[first[k]], lines[second[k]], gradient[first[k]], gradient[second[k]]
-        power, p, xx, xz, zz = _pivoted(x, y, z)
+        power, p, xx, xz, zz = _pivot(x, y, z)
         if zz > 0 and weights[k] != 0:
             factor = 2.0 * weights[k] / (x[p] * x[p])
             down = math.ldexp(1.0, -power)

@@ -30,13 +30,13 @@ BYTES_COMPENSATED = 192  # and the high and low halves of the columns
 BLOCK = 256  # column subsets of one cell that are added up on the device
 
 
-def normalised(matrices: Tensor) -> tuple[Tensor, IntArray]:
+def normalise(matrices: Tensor) -> tuple[Tensor, IntArray]:
     """Each matrix of (B, m, n) over the power of two just above its largest entry, and the exponents; as on the CPU."""
     exponent = np.frexp(matrices.abs().amax(dim=(1, 2)).cpu().numpy())[1].astype(np.int64)
     half = exponent // 2  # two factors, since 2^-exponent alone may overflow
     scaled = matrices
-    for part in (half, exponent - half):
-        scaled = scaled * torch.from_numpy(np.ldexp(1.0, -part)).to(matrices.device)[:, None, None]
+    for exponents in (half, exponent - half):
+        scaled = scaled * torch.from_numpy(np.ldexp(1.0, -exponents)).to(matrices.device)[:, None, None]
     return scaled, exponent
 
 
@@ -79,12 +79,12 @@ def _blocks(subsets: SubsetList, n: int, device: torch.device) -> Blocks:
     blocks = -(-counts // size)
     order = np.argsort(subsets.cells, kind="stable")
     rank = np.arange(len(order)) - (np.cumsum(counts) - counts)[subsets.cells[order]]
-    place = ((np.cumsum(blocks) - blocks) * size)[subsets.cells[order]] + rank
+    index = ((np.cumsum(blocks) - blocks) * size)[subsets.cells[order]] + rank
     prefixes = np.repeat(subsets.prefixes, np.diff(subsets.starts), axis=0) if subsets.prefixes.shape[1] else None
     columns = []
     for values in (*([] if prefixes is None else prefixes.T), subsets.last):
         filled = np.full(int(blocks.sum()) * size, n, dtype=np.int64)
-        filled[place] = values[order]
+        filled[index] = values[order]
         columns.append(torch.from_numpy(filled).to(device))
     return Blocks(tuple(columns), np.repeat(np.arange(len(counts)), blocks), size)
 
@@ -119,12 +119,12 @@ def two_minors(F: Tensor, S: Tensor, compensated: bool = False) -> Iterator[Tens
     halves = (_split(F), _split(S)) if compensated else None
     for s in range(1, m // 2 + 1):
         rows = m // 2 if 2 * s == m else m
-        here, there = slice(0, rows), slice(s, s + rows)
-        left, right = F[:, here] * S[:, there], F[:, there] * S[:, here]
+        upper, lower = slice(0, rows), slice(s, s + rows)
+        left, right = F[:, upper] * S[:, lower], F[:, lower] * S[:, upper]
         if halves is not None:
             f, g = halves
-            low = _product_error(left, f[0][:, here], f[1][:, here], g[0][:, there], g[1][:, there])
-            low -= _product_error(right, f[0][:, there], f[1][:, there], g[0][:, here], g[1][:, here])
+            low = _product_error(left, f[0][:, upper], f[1][:, upper], g[0][:, lower], g[1][:, lower])
+            low -= _product_error(right, f[0][:, lower], f[1][:, lower], g[0][:, upper], g[1][:, upper])
             yield left.sub_(right).add_(low).abs_()
         else:
             yield left.sub_(right).abs_()
@@ -179,7 +179,7 @@ def fold(tiles: Iterator[Tensor], shape: tuple[int, int, int], wanted: frozenset
 # -- histogram -------------------------------------------------------------------------------------------------------------------
 
 
-def counted(tiles: Iterator[Tensor], base: Tensor, edges: Tensor, hist: Tensor) -> Iterator[Tensor]:
+def count_slots(tiles: Iterator[Tensor], base: Tensor, edges: Tensor, hist: Tensor) -> Iterator[Tensor]:
     """The same tiles, each minor counted in ``hist`` at ``base`` (b, 1, C) plus its slot: whole numbers, so any order will do."""
     for t in tiles:
         slots = torch.bucketize(t, edges, right=True).add_(base)
@@ -205,14 +205,14 @@ def selection_sums(
     Returns:
         (B,) exponents, and for each matrix (selections, 5) sums and (selections, SLOTS) histograms (None unless wanted).
     """
-    scaled, exponent = normalised(matrices)
+    scaled, exponent = normalise(matrices)
     with_hist, sums_wanted = "histogram" in wanted, (wanted | {"s1"}) & frozenset(SUMS)
     cells, selections = subsets.membership.shape
     empty_hist = np.zeros((selections, SLOTS), dtype=np.int64) if with_hist else None
     results: list[tuple[FloatArray, IntArray | None]] = [(np.zeros((selections, 5)), empty_hist)] * len(scaled)
     if len(subsets.last) == 0:
         return exponent, results
-    for members, group in _without_zero_rows(scaled):
+    for members, group in _group_by_rows(scaled):
         if group.shape[1] < k:
             continue
         for start, sums, hist in _cell_sums(group, k, subsets, sums_wanted, with_hist, memory_budget):
@@ -223,7 +223,7 @@ def selection_sums(
     return exponent, results
 
 
-def _without_zero_rows(matrices: Tensor) -> Iterator[tuple[IntArray, Tensor]]:
+def _group_by_rows(matrices: Tensor) -> Iterator[tuple[IntArray, Tensor]]:
     """Matrices with equally many nonzero rows together: (indices, (b, rows, n)); zero rows add exact zeros and nothing else."""
     nonzero = (matrices != 0).any(dim=2).cpu().numpy()
     counts = nonzero.sum(axis=1)
@@ -250,37 +250,37 @@ def _cell_sums(
     edges = torch.from_numpy(bin_edges()).to(matrices.device)
     base = torch.from_numpy(np.repeat(blocks.cells * SLOTS, blocks.size)).to(matrices.device)
     for start in range(0, batch, matrices_a_tile):
-        part = torch.nn.functional.pad(matrices[start : start + matrices_a_tile], (0, 1))  # the column n, zero
-        doubled = torch.cat([part, part], dim=1) if k == 2 else part
-        b = len(part)
+        padded = torch.nn.functional.pad(matrices[start : start + matrices_a_tile], (0, 1))  # the column n, zero
+        doubled = torch.cat([padded, padded], dim=1) if k == 2 else padded
+        b = len(padded)
         hist = torch.zeros(b * bins, dtype=torch.int64, device=matrices.device)
         by_block = np.zeros((5, b, len(blocks.cells)))
         for low in range(0, width, columns_a_tile):
-            some = slice(low, min(low + columns_a_tile, width))
-            sides = [doubled.index_select(2, columns[some]) for columns in blocks.columns]
+            chunk = slice(low, min(low + columns_a_tile, width))
+            sides = [doubled.index_select(2, columns[chunk]) for columns in blocks.columns]
             tiles = two_minors(sides[0], sides[1], with_hist) if k == 2 else iter([sides[0].abs_()])
             if with_hist:
-                offset = base[some] + bins * torch.arange(b, device=matrices.device)[:, None, None]
-                tiles = counted(tiles, offset, edges, hist)
-            found = fold(tiles, (b, m, some.stop - some.start), wanted, matrices)
-            there = slice(some.start // blocks.size, some.stop // blocks.size)
-            for name, values in found.items():
+                offset = base[chunk] + bins * torch.arange(b, device=matrices.device)[:, None, None]
+                tiles = count_slots(tiles, offset, edges, hist)
+            sums = fold(tiles, (b, m, chunk.stop - chunk.start), wanted, matrices)
+            block_range = slice(chunk.start // blocks.size, chunk.stop // blocks.size)
+            for name, values in sums.items():
                 in_blocks = values.reshape(b, -1, blocks.size)
                 combine = torch.maximum if name == "top" else torch.add
-                by_block[SUMS.index(name), :, there] = tree(in_blocks, 2, combine).cpu().numpy()
+                by_block[SUMS.index(name), :, block_range] = tree(in_blocks, 2, combine).cpu().numpy()
         yield start, _by_cell(by_block, blocks.cells, cells), hist.view(b, bins).cpu().numpy() if with_hist else None
 
 
 def _by_cell(by_block: FloatArray, cell_of_block: IntArray, cells: int) -> FloatArray:
     """(5, b, blocks) as (5, b, cells): sums, and largest for top."""
-    found = np.zeros((*by_block.shape[:2], cells))
+    sums = np.zeros((*by_block.shape[:2], cells))
     for row, name in enumerate(SUMS):
         for matrix, values in enumerate(by_block[row]):
             if name == "top":
-                np.maximum.at(found[row, matrix], cell_of_block, values)
+                np.maximum.at(sums[row, matrix], cell_of_block, values)
             else:
-                found[row, matrix] = np.bincount(cell_of_block, weights=values, minlength=cells)
-    return found
+                sums[row, matrix] = np.bincount(cell_of_block, weights=values, minlength=cells)
+    return sums
 
 
 @register
@@ -300,16 +300,16 @@ class TorchEnumeration:
         return {}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        given, found = tasks[0].matrices.given, {}
+        given, results = tasks[0].matrices.given, {}
         for task in tasks if tasks[0].k == 2 else ():
             check_listable(task, {})
-        for part in group_passes(tasks):
-            task = tasks[part[0]]
-            subsets = cached_subsets(tuple(tasks[index].chosen for index in part), task.layout, task.k)
+        for indices in group_passes(tasks):
+            task = tasks[indices[0]]
+            subsets = cached_subsets(tuple(tasks[index].chosen for index in indices), task.layout, task.k)
             exponent, each = selection_sums(given, task.k, subsets, task.wanted, task.memory_budget)
-            for place, index in enumerate(part):
-                sums = np.stack([one[place] for one, _ in each])
-                hists = [trim_histogram(hist[place]) for _, hist in each if hist is not None]
+            for i, index in enumerate(indices):
+                sums = np.stack([by_selection[i] for by_selection, _ in each])
+                hists = [trim_histogram(hist[i]) for _, hist in each if hist is not None]
                 route = f"enumerated on {given.device}"
-                found[index] = make_result(tasks[index], route, exponent, sums, hists or None)
-        return [found[index] for index in range(len(tasks))]
+                results[index] = make_result(tasks[index], route, exponent, sums, hists or None)
+        return [results[index] for index in range(len(tasks))]

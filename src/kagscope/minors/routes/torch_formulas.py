@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.power_grams import CANCELS
-from kagscope.minors.routes.torch_enumeration import BYTES_COMPENSATED, fold, normalised, tile_sizes, tree, two_minors
+from kagscope.minors.routes.torch_enumeration import BYTES_COMPENSATED, fold, normalise, tile_sizes, tree, two_minors
 from kagscope.minors.task import RouteResult, Task
 
 FloatArray = NDArray[np.float64]
@@ -80,34 +80,34 @@ def all_pair_sums(matrices: Tensor, wanted: frozenset[str], memory_budget: int) 
     Returns:
         (B,) exponents and (B, 3) sums.
     """
-    scaled, exponent = normalised(matrices)
+    scaled, exponent = normalise(matrices)
     side = (scaled if scaled.shape[1] <= scaled.shape[2] else scaled.mT).contiguous()
     batch, r, _ = side.shape
     first, second = torch.triu_indices(r, r, 1, device=side.device)
     step, _ = tile_sizes(batch, r, r, 1, memory_budget)
-    found = np.zeros((batch, 3))
+    totals = np.zeros((batch, 3))
     for start in range(0, batch, step):
-        part = side[start : start + step]
-        sums = torch.zeros((3, len(part), len(first)), dtype=torch.float64, device=side.device)
+        block = side[start : start + step]
+        sums = torch.zeros((3, len(block), len(first)), dtype=torch.float64, device=side.device)
         hard = torch.zeros(sums.shape[1:], dtype=torch.bool, device=side.device)
         if wanted & {"s2", "s4"}:
-            sums[1], sums[2], hard = power_grams(part, first, second)
+            sums[1], sums[2], hard = power_grams(block, first, second)
         if "s1" in wanted:
-            _add_areas(part, first, second, sums[0], hard, memory_budget)
-        _repair(part, first, second, sums, hard, wanted, memory_budget)
-        found[start : start + step] = tree(sums, 2).T.cpu().numpy()
-    return exponent, found
+            _add_areas(block, first, second, sums[0], hard, memory_budget)
+        _repair(block, first, second, sums, hard, wanted, memory_budget)
+        totals[start : start + step] = tree(sums, 2).T.cpu().numpy()
+    return exponent, totals
 
 
 def _add_areas(side: Tensor, first: Tensor, second: Tensor, s1: Tensor, hard: Tensor, memory_budget: int) -> None:
     """S1 of every row pair into ``s1`` (b, P), those that lost digits into ``hard``; tiles of row pairs."""
     matrices, pairs = tile_sizes(len(side), side.shape[2], len(first), 1, memory_budget)
     for start in range(0, len(side), matrices):
-        some = slice(start, start + matrices)
+        block = slice(start, start + matrices)
         for low in range(0, len(first), pairs):
             chosen = slice(low, low + pairs)
-            s1[some, chosen], slender = zonogon_areas(side[some, first[chosen]], side[some, second[chosen]])
-            hard[some, chosen] |= slender
+            s1[block, chosen], slender = zonogon_areas(side[block, first[chosen]], side[block, second[chosen]])
+            hard[block, chosen] |= slender
 
 
 def _repair(
@@ -143,9 +143,9 @@ class TorchFormulas:
         return {}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._one(task) for task in tasks]
+        return [self._run_task(task) for task in tasks]
 
-    def _one(self, task: Task) -> RouteResult:
+    def _run_task(self, task: Task) -> RouteResult:
         given = task.inside.given
         exponent, sums = all_pair_sums(given, task.wanted, task.memory_budget)
         named = {name: sums[:, row] for row, name in enumerate(self.ROUTES) if name in task.wanted}

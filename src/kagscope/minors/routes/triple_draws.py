@@ -12,7 +12,7 @@ from kagscope.columns.selections import Selection
 from kagscope.minors._numba import SLOTS
 from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
-from kagscope.minors.routes.triple_kernels import add_up, count_triples, find_thirds, sum_rows, sum_volumes
+from kagscope.minors.routes.triple_kernels import accumulate, count_triples, draw_thirds, sum_rows, sum_volumes
 from kagscope.minors.subsets import pair_codes, remember
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 
@@ -128,7 +128,7 @@ class Volumes:
         self.sums, self.counts = parts.sum(axis=0)[:-1], cells.counts[:-1].sum(axis=1, dtype=np.int64)
         totals = np.stack([self.sums[:, 0], self.sums[:, 3], self.counts])
         self._shares = 1.0 / 3.0 / np.where(totals > 0, totals, np.inf)
-        add_up(running[:, :-1], cells.counts[:-1], self._shares)
+        accumulate(running[:, :-1], cells.counts[:-1], self._shares)
         self._running = running[0, :-1]
         self.whole = m * (m - 1) * (m - 2) // 6 <= WHOLE
         self.work_of_draw = m * (m - 1) * (m - 2) / 6 if self.whole else 3.0 * m * ROW_DRAWS
@@ -159,7 +159,7 @@ class Volumes:
         def work(part: int) -> None:
             sel = slice(part * step, (part + 1) * step)
             third = columns[sel, 2]
-            find_thirds(
+            draw_thirds(
                 *(self.cosines, self.lengths, self.cells.classes, self.cells.table, columns[sel, 0], columns[sel, 1]),
                 *(cells[sel], rest[sel], self._shares, third, chance[sel]),
             )

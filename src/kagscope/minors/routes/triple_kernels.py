@@ -43,7 +43,7 @@ def times_logarithm(x, found):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _places(table, first, second, cells):  # type: ignore[no-untyped-def]
+def _gather_cells(table, first, second, cells):  # type: ignore[no-untyped-def]
     """Cells of triples by the classes of their second and third pair; unsigned, so that no place is checked."""
     kinds = np.uint64(table.shape[0])
     flat = table.reshape(table.size)
@@ -55,12 +55,12 @@ def _places(table, first, second, cells):  # type: ignore[no-untyped-def]
 def _scatter(cells, roots, logs, squares, sizes, local):  # type: ignore[no-untyped-def]
     """Five sums by cell; two copies in turn, since an addition waits for the one before it in the same place."""
     for c in range(cells.size):
-        one = local[c & 1, np.uint64(cells[c])]
-        one[0] += roots[c]
-        one[1] += logs[c]
-        one[2] += squares[c]
-        one[3] += squares[c] * squares[c]
-        one[4] += sizes[c]
+        sums = local[c & 1, np.uint64(cells[c])]
+        sums[0] += roots[c]
+        sums[1] += logs[c]
+        sums[2] += squares[c]
+        sums[3] += squares[c] * squares[c]
+        sums[4] += sizes[c]
 
 
 @njit(**KERNEL)
@@ -81,7 +81,7 @@ def sum_volumes(cosines, lengths, classes, table, a0, a1, volumes, sums):  # typ
                 base = lengths[a] * lengths[b]
                 _row(cosines[a, b + 1 :], cosines[b, b + 1 :], cosines[a, b], base, lengths[b + 1 :], roots, squares, sizes)
                 times_logarithm(roots, logs)
-                _places(table[classes[a, b]], classes[a, b + 1 :], classes[b, b + 1 :], places[b + 1 :])
+                _gather_cells(table[classes[a, b]], classes[a, b + 1 :], classes[b, b + 1 :], places[b + 1 :])
                 local[:] = 0.0
                 _scatter(places[b + 1 :], roots, logs, squares, sizes, local)
                 for cell in range(cells):
@@ -93,7 +93,7 @@ def sum_volumes(cosines, lengths, classes, table, a0, a1, volumes, sums):  # typ
 
 
 @njit(**KERNEL)
-def add_up(volumes, counts, shares):  # type: ignore[no-untyped-def]
+def accumulate(volumes, counts, shares):  # type: ignore[no-untyped-def]
     """Running totals over the pairs of each cell, in place of ``volumes[0]``: of p v + q v^4 + r count, as find_thirds has it."""
     for cell in range(volumes.shape[1]):
         total, p, q, r = 0.0, shares[0, cell], shares[1, cell], shares[2, cell]
@@ -111,14 +111,14 @@ def count_triples(classes, table, counts):  # type: ignore[no-untyped-def]
     for a in range(n):
         for b in range(a + 1, n):
             if classes[a, b] > 0:
-                _places(table[classes[a, b]], classes[a, b + 1 :], classes[b, b + 1 :], places[b + 1 :])
+                _gather_cells(table[classes[a, b]], classes[a, b + 1 :], classes[b, b + 1 :], places[b + 1 :])
                 for c in range(b + 1, n):
                     counts[places[c], pair] += 1
             pair += 1
 
 
 @njit(**KERNEL)
-def find_thirds(cosines, lengths, classes, table, first, second, cell, rest, shares, third, chance):  # type: ignore[no-untyped-def]
+def draw_thirds(cosines, lengths, classes, table, first, second, cell, rest, shares, third, chance):  # type: ignore[no-untyped-def]
     """``third`` column of each draw and its ``chance``: where the running total over c passes ``rest``.
 
     A triple of volume v counts p v + q v^4 + r with p, q, r in ``shares`` (3, cells).
@@ -129,7 +129,7 @@ def find_thirds(cosines, lengths, classes, table, first, second, cell, rest, sha
         a, b = first[d], second[d]
         base = lengths[a] * lengths[b]
         _row(cosines[a], cosines[b], cosines[a, b], base, lengths, roots, squares, sizes)
-        _places(table[classes[a, b]], classes[a], classes[b], places)
+        _gather_cells(table[classes[a, b]], classes[a], classes[b], places)
         passed, wanted = 0.0, cell[d]
         for c in range(b + 1, n):
             if places[c] == wanted:

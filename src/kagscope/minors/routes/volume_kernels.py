@@ -12,7 +12,7 @@ FLOOR = 4 * float(np.finfo(np.float64).eps)  # residuals over lengths below this
 
 
 @njit(**KERNEL, fastmath={"reassoc", "contract"})
-def _take_away(R, lengths, whole, open_, a):  # type: ignore[no-untyped-def]
+def _project_away(R, lengths, whole, open_, a):  # type: ignore[no-untyped-def]
     """Every open vector without its part along vector a, of positive length; twice, since a first coefficient has an error.
 
     ``lengths`` (n,) of what is left, at least :data:`FLOOR` of the ``whole`` ones: what rounding leaves may be 0 by chance.
@@ -33,7 +33,7 @@ def _take_away(R, lengths, whole, open_, a):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _below(lengths, more, open_, target):  # type: ignore[no-untyped-def]
+def _search(lengths, more, open_, target):  # type: ignore[no-untyped-def]
     """The open vector where the running total of lengths, each of them and ``more``, passes the target."""
     passed, last = 0.0, -1
     for b in range(lengths.size):
@@ -46,7 +46,7 @@ def _below(lengths, more, open_, target):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _total(lengths, more, open_):  # type: ignore[no-untyped-def]
+def _total_weight(lengths, more, open_):  # type: ignore[no-untyped-def]
     """Of open vectors' lengths, and what each is added: ``more`` of their mean."""
     total, count = 0.0, 0
     for b in range(lengths.size):
@@ -57,7 +57,7 @@ def _total(lengths, more, open_):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _close(allowed, open_, others):  # type: ignore[no-untyped-def]
+def _close_dead_ends(allowed, open_, others):  # type: ignore[no-untyped-def]
     """Close what has fewer than so many others open beside it: it completes no set, but would take draws from those that do."""
     for b in range(open_.size):
         beside = 0
@@ -83,24 +83,24 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
     R, sizes, open_, first = np.empty_like(V), np.empty((k, n)), np.empty(n, np.bool_), lengths > 0
     totals, more = np.empty(k), np.empty(k)
     if allowed.shape[0] > 0:
-        _close(allowed, first, k - 1)
+        _close_dead_ends(allowed, first, k - 1)
     for p in range(units):
         for b in range(n):
             sizes[0, b], open_[b] = lengths[b], first[b]
             for i in range(0 if uniform else V.shape[1]):
                 R[b, i] = V[b, i]
-        found = True
+        complete = True
         for step in range(k):
             size = sizes[step]
-            totals[step], more[step] = _total(size, 0.0 if uniform else UNIFORM, open_)
+            totals[step], more[step] = _total_weight(size, 0.0 if uniform else UNIFORM, open_)
             if totals[step] <= 0:
-                found = False
+                complete = False
                 break
             if step == k - 1:
                 for f in range(fan):
-                    columns[p, f, step] = _below(size, more[step], open_, (u[p, step] + f) / fan * totals[step])
+                    columns[p, f, step] = _search(size, more[step], open_, (u[p, step] + f) / fan * totals[step])
                 break
-            a = _below(size, more[step], open_, u[p, step] * totals[step])
+            a = _search(size, more[step], open_, u[p, step] * totals[step])
             for f in range(fan):
                 columns[p, f, step] = a
             open_[a] = False
@@ -109,20 +109,20 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
             if allowed.shape[0] > 0:
                 for b in range(n):
                     open_[b] &= allowed[a, b]
-                _close(allowed, open_, k - step - 2)
+                _close_dead_ends(allowed, open_, k - step - 2)
             if not uniform:
-                _take_away(R, sizes[step + 1], lengths, open_, a)
+                _project_away(R, sizes[step + 1], lengths, open_, a)
         for f in range(fan):
-            weights[p, f] = 1.0 / fan if found else 0.0
+            weights[p, f] = 1.0 / fan if complete else 0.0
             for step in range(k):
-                if not found:
+                if not complete:
                     columns[p, f, step] = step
                 else:
-                    own = 0.0  # the chance that this column comes next over that among the set's own
+                    probability = 0.0  # the chance that this column comes next over that among the set's own
                     for later in range(step, k):
                         if sizes[step, columns[p, f, later]] > 0:
-                            own += sizes[step, columns[p, f, later]] + more[step]
-                    weights[p, f] *= totals[step] / own
+                            probability += sizes[step, columns[p, f, later]] + more[step]
+                    weights[p, f] *= totals[step] / probability
 
 
 @njit(**KERNEL)
@@ -171,16 +171,16 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
             volume = 1.0
             for step in range(before):
                 chances[step] = ones if uniform else size
-                totals[step], more[step] = _total(chances[step], 0.0 if uniform else UNIFORM, open_)
+                totals[step], more[step] = _total_weight(chances[step], 0.0 if uniform else UNIFORM, open_)
                 if totals[step] <= 0:
                     volume = -1.0
                     break
-                a = _below(chances[step], more[step], open_, u[p, draw, step] * totals[step])
+                a = _search(chances[step], more[step], open_, u[p, draw, step] * totals[step])
                 drawn[step] = a
                 volume *= size[a]
                 open_[a] = False
                 if size[a] > 0:
-                    _take_away(R, size, length, open_, a)
+                    _project_away(R, size, length, open_, a)
                 for i in range(m):
                     if size[i] <= 1e-14 * length[i]:  # nothing but rounding is left
                         size[i] = 0.0
@@ -188,8 +188,8 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
                 if open_[i] and volume >= 0:
                     weight = 1.0 / draws
                     for step in range(before):
-                        own = chances[step, i] + more[step] if chances[step, i] > 0 else 0.0
+                        probability = chances[step, i] + more[step] if chances[step, i] > 0 else 0.0
                         for later in range(step, before):
-                            own += chances[step, drawn[later]] + more[step] if chances[step, drawn[later]] > 0 else 0.0
-                        weight *= totals[step] / own
+                            probability += chances[step, drawn[later]] + more[step] if chances[step, drawn[later]] > 0 else 0.0
+                        weight *= totals[step] / probability
                     _add(volume * size[i], weight, sums[p], hist[p], edges)

@@ -210,7 +210,7 @@ def index_bits(n: int) -> int:
     return max(1, (n - 1).bit_length())
 
 
-def balanced_rows(J: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
+def normalise_rows(J: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
     """Rows over powers of two so that their mean |entry| lies in [1/2, 1), and those exponents: exact, and slopes spread out."""
     top = np.abs(J).max(axis=1, initial=0.0)
     first = np.frexp(top)[1].astype(np.int64)
@@ -219,7 +219,7 @@ def balanced_rows(J: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
     return times_power_of_two(rows, -second[:, None]), first + second
 
 
-def without_zero_columns(rows: FloatArray) -> FloatArray:
+def drop_zero_columns(rows: FloatArray) -> FloatArray:
     """The columns that are not exactly zero; zero vectors have no area."""
     keep = rows.any(axis=0)
     return np.ascontiguousarray(rows if keep.all() else rows[:, keep])
@@ -236,8 +236,8 @@ def pair_areas(J: FloatArray, first: IndexArray, second: IndexArray) -> FloatArr
     Returns:
         (P,) float64, each within about 1e-14 of the exact area, and 0 where the two rows are parallel.
     """
-    rows, exponents = balanced_rows(np.ascontiguousarray(J, dtype=np.float64))
-    rows = without_zero_columns(rows)
+    rows, exponents = normalise_rows(np.ascontiguousarray(J, dtype=np.float64))
+    rows = drop_zero_columns(rows)
     n = rows.shape[1]
     areas = np.zeros(len(first))
     if n < 2 or not len(first):
@@ -273,25 +273,25 @@ def row_pair_areas(J: FloatArray) -> FloatArray:
         (m (m - 1) / 2,) float64 in lexicographic order of the pairs.
     """
     matrix = np.ascontiguousarray(J, dtype=np.float64)
-    rows, exponents = balanced_rows(matrix)
+    rows, exponents = normalise_rows(matrix)
     live = np.flatnonzero(rows.any(axis=1))
     first, second = np.triu_indices(len(live), 1)
     with np.errstate(under="ignore", over="ignore"):
-        found = np.ldexp(_balanced_areas(rows[live], first, second), (exponents[live])[first] + (exponents[live])[second])
+        live_areas = np.ldexp(_normalised_row_areas(rows[live], first, second), exponents[live][first] + exponents[live][second])
     if len(live) == len(matrix):
-        return found
+        return live_areas
     areas, (i, j) = np.zeros(math.comb(len(matrix), 2)), (live[first], live[second])
-    areas[i * len(matrix) - i * (i + 1) // 2 + j - i - 1] = found
+    areas[i * len(matrix) - i * (i + 1) // 2 + j - i - 1] = live_areas
     return areas
 
 
-def _balanced_areas(rows: FloatArray, first: IndexArray, second: IndexArray) -> FloatArray:
-    """Areas of all row pairs of balanced nonzero rows, remembered a while: S1, row means and Zipf curves ask for the same."""
+def _normalised_row_areas(rows: FloatArray, first: IndexArray, second: IndexArray) -> FloatArray:
+    """Areas of all row pairs of normalised nonzero rows, cached for a while: S1, row means and Zipf curves share them."""
     key = blake2b(np.ascontiguousarray(rows).data, person=str(rows.shape[1]).encode()).digest()
     areas = _areas.get(key)
     if areas is None:
         areas = _areas[key] = pair_areas(rows, first, second)
-        while len(_areas) > 1 and sum(one.nbytes for one in list(_areas.values())) > REMEMBERED:
+        while len(_areas) > 1 and sum(a.nbytes for a in list(_areas.values())) > REMEMBERED:
             _areas.pop(next(iter(_areas)), None)
     return areas
 
@@ -313,9 +313,9 @@ class Zonogon:
         return {"zonogons": zonogons * vectors * math.log2(max(vectors, 2))}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._one(task) for task in tasks]
+        return [self._run_task(task) for task in tasks]
 
-    def _one(self, task: Task) -> RouteResult | None:
+    def _run_task(self, task: Task) -> RouteResult | None:
         matrices = [nonzero_rows(matrix) for matrix in task.inside.normalised]
         sides = [narrow(matrix) if task.clique else matrix.T for matrix in matrices]
         if any(column_span(side) > MOST_BITS or entry_span(side) > ENTRY_BITS for side in sides):

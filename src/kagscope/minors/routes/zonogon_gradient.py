@@ -18,9 +18,9 @@ from kagscope.minors.routes.zonogon import (
     CANCELLATION,
     FloatArray,
     IndexArray,
-    balanced_rows,
     careful_area,
     index_bits,
+    normalise_rows,
     write_keys,
 )
 from kagscope.minors.scaling import times_power_of_two
@@ -65,29 +65,29 @@ def _gather(x, y, keys, mask, u, v, flips, order):  # type: ignore[no-untyped-de
 
 
 @njit(**KERNEL)
-def _not_left_of(u, v, p, q):  # type: ignore[no-untyped-def]
+def _count_not_left(u, v, p, q):  # type: ignore[no-untyped-def]
     """How many vectors (p, q) do not lie to the left of (u, v)."""
-    found = 0
+    count = 0
     for k in range(u.size):
-        found += u[k] * q[k] - p[k] * v[k] <= 0
-    return found
+        count += u[k] * q[k] - p[k] * v[k] <= 0
+    return count
 
 
 @njit(**KERNEL)
-def _put_right(u, v, flips, order):  # type: ignore[no-untyped-def]
+def _repair_order(u, v, flips, order):  # type: ignore[no-untyped-def]
     """Insertion sort by exact slopes where neighbours are out of order; whether any two neighbours are parallel."""
     n = u.size
     ties = 0
-    if _not_left_of(u[:-1], v[:-1], u[1:], v[1:]) == 0:  # slices, since an index k - 1 would be looked at for its sign
+    if _count_not_left(u[:-1], v[:-1], u[1:], v[1:]) == 0:  # slices, since an index k - 1 would be looked at for its sign
         return False
     for start in range(1, n, 64):
         stop = min(start + 64, n)
-        if _not_left_of(u[start - 1 : stop - 1], v[start - 1 : stop - 1], u[start:stop], v[start:stop]) > 0:
+        if _count_not_left(u[start - 1 : stop - 1], v[start - 1 : stop - 1], u[start:stop], v[start:stop]) > 0:
             for k in range(start, stop):
                 p, q, f, a = u[k], v[k], flips[k], order[k]
-                some = p != 0 or q != 0
+                nonzero = p != 0 or q != 0
                 j = k
-                while j > 0 and (det2(u[j - 1], p, v[j - 1], q) < 0 or (some and u[j - 1] == 0 and v[j - 1] == 0)):
+                while j > 0 and (det2(u[j - 1], p, v[j - 1], q) < 0 or (nonzero and u[j - 1] == 0 and v[j - 1] == 0)):
                     u[j], v[j], flips[j], order[j] = u[j - 1], v[j - 1], flips[j - 1], order[j - 1]
                     j -= 1
                 u[j], v[j], flips[j], order[j] = p, q, f, a
@@ -109,7 +109,7 @@ def _slopes(X, first, second, norms, mask, keys, slopes, areas):  # type: ignore
         _gather(x, y, keys[p], mask, u, v, flips, order)
         gx, gy = slopes[p, 0], slopes[p, 1]
         before_x, before_y, twice = 0.0, 0.0, 0.0
-        ties = _put_right(u, v, flips, order)
+        ties = _repair_order(u, v, flips, order)
         right, up = 0.0, 0.0
         for k in range(n - 1, -1, -1):
             after_x[k], after_y[k] = right, up
@@ -171,7 +171,7 @@ class _Rows:
         if not keep.all():
             self.rows, self.coarse = np.ascontiguousarray(rows[:, keep]), np.ascontiguousarray(self.coarse[:, keep])
         if longest > 0 and not 1 / MODERATE < longest / ALIKE < shortest <= longest < MODERATE:
-            self.rows, self.exponents = balanced_rows(self.rows)
+            self.rows, self.exponents = normalise_rows(self.rows)
             self.norms, self.coarse = np.abs(self.rows).sum(axis=1), self.rows.astype(np.float32)
         self.n = self.rows.shape[1]
         self.bits = index_bits(max(self.n, 1))
@@ -231,11 +231,11 @@ def pair_area_gradient(J: FloatArray, first: IndexArray, second: IndexArray, wei
     scaled = weights * np.exp2((given.exponents[first] + given.exponents[second]).astype(np.float64))
 
     def work(part: int) -> FloatArray:
-        out = np.zeros((len(given.rows), given.n))
+        partial = np.zeros((len(given.rows), given.n))
         for start in range(bounds[part], bounds[part + 1], block):
-            some = slice(start, min(start + block, bounds[part + 1]))
-            add_slopes(given.slopes(first[some], second[some])[0], first[some], second[some], scaled[some], out)
-        return out
+            rows = slice(start, min(start + block, bounds[part + 1]))
+            add_slopes(given.slopes(first[rows], second[rows])[0], first[rows], second[rows], scaled[rows], partial)
+        return partial
 
     parts = run_parts(work, len(bounds) - 1)
     for part in parts[1:]:

@@ -24,10 +24,10 @@ from kagscope.minors.routes.zonogon import (
     BLOCK_ENTRIES,
     FloatArray,
     IndexArray,
-    balanced_rows,
+    drop_zero_columns,
     fold_areas,
     index_bits,
-    without_zero_columns,
+    normalise_rows,
     write_keys,
 )
 from kagscope.minors.task import Task
@@ -124,7 +124,7 @@ def _pivot(rows: NDArray[np.object_]) -> tuple[int, int]:
     return tuple(np.unravel_index(int(np.argmax(np.abs(rows))), rows.shape))  # type: ignore[return-value]
 
 
-def _own_coordinates(V: FloatArray) -> tuple[float, FloatArray] | None:
+def _local_coordinates(V: FloatArray) -> tuple[float, FloatArray] | None:
     """|D| and the (3, n) coordinates of the columns of V in a basis of three of them with determinant D; None if coplanar.
 
     In whole numbers, hence exact until the last rounding: however nearly coplanar the columns, their coordinates are right.
@@ -162,8 +162,8 @@ def row_triple_volumes(J: FloatArray, triples: IndexArray) -> FloatArray:
     Returns:
         (T,) float64; nearly coplanar rows lose no digits, and dependent ones give 0.
     """
-    rows, exponents = balanced_rows(np.ascontiguousarray(J, dtype=np.float64))
-    rows = without_zero_columns(rows)
+    rows, exponents = normalise_rows(np.ascontiguousarray(J, dtype=np.float64))
+    rows = drop_zero_columns(rows)
     n = rows.shape[1]
     volumes = np.zeros(len(triples))
     if n < 3 or not len(triples):
@@ -176,8 +176,8 @@ def row_triple_volumes(J: FloatArray, triples: IndexArray) -> FloatArray:
             V = rows[listed[t]]
             volume, bound = _volume(V, planar)
             if volume * CANCELLATION < bound:
-                own = _own_coordinates(V)
-                volume = own[0] * _volume(own[1], planar)[0] if own else 0.0
+                local = _local_coordinates(V)
+                volume = local[0] * _volume(local[1], planar)[0] if local else 0.0
             volumes[t] = volume
 
     map_blocks(work, len(listed), max(1, 20 * BLOCK_ENTRIES // n**2))

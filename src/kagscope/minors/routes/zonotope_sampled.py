@@ -10,7 +10,7 @@ from numba import njit
 from kagscope.base.errors import InputError
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.plan import Estimate
-from kagscope.minors.routes.zonogon import FloatArray, IndexArray, balanced_rows
+from kagscope.minors.routes.zonogon import FloatArray, IndexArray, normalise_rows
 from kagscope.minors.routes.zonotope import Planar, store_planar
 from kagscope.minors.threads import map_blocks
 
@@ -123,7 +123,7 @@ def s1_draws(J: FloatArray, k: int, rel_error: float, seed: int, max_draws: int)
         raise InputError(
             f"k={k}, expected 3 to {min(m, n)} for a matrix of {m} rows and {n} columns; S1 of smaller minors is exact and fast"
         )
-    rows, exponents = balanced_rows(np.ascontiguousarray(J, dtype=np.float64))
+    rows, exponents = normalise_rows(np.ascontiguousarray(J, dtype=np.float64))
     rows = np.ascontiguousarray(rows[np.any(rows != 0, axis=1)][:, np.any(rows != 0, axis=0)])
     exponents = exponents[np.any(J != 0, axis=1)]
     if min(rows.shape) < k:
