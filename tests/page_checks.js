@@ -29,3 +29,8 @@ const outside = () => [...document.querySelectorAll(".chart svg text")].filter((
   const a = t.getBoundingClientRect(), b = t.ownerSVGElement.getBoundingClientRect();
   return a.width && (a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1 || a.bottom > b.bottom + 1);
 }).map((t) => t.textContent);
+
+// charts that are shown at another size than they were drawn at, so that their words are too small or too large
+const scaled = () => [...document.querySelectorAll(".chart:not(.map) svg")].filter((e) => e.checkVisibility())
+  .map((e) => [e.getAttribute("aria-label"), e.getBoundingClientRect().width / Number(e.getAttribute("viewBox").split(" ")[2])])
+  .filter(([, scale]) => scale < 0.97 || scale > 1.03);

@@ -411,6 +411,57 @@ def test_it_fits_the_screen(browser: Browser, page: Path, width: int, dark: bool
     assert browser.problems == []
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_charts_are_drawn_at_the_size_at_which_they_are_shown(browser: Browser, page: Path, study_page: Path, width: int) -> None:
+    for one in (page, study_page):
+        browser.open(one, width=width)
+        assert check(browser, "scaled") == []
+
+
+def test_unfolded_numbers_of_a_claim_leave_the_table_of_claims_as_it_is(browser: Browser, study: Tables, tmp_path: Path) -> None:
+    results, curves = study
+    claims = make_claims()
+    row = {"part": "augmented over standard, excess of the PR ratio over 1, at equal epochs", "selection": "all", "effect": 1.0}
+    claims[4]["parts"] = [
+        row | {"ci_low": 0.9, "ci_high": 1.1, "training": "augmented over standard", "held_against": "0.55 to 0.85"}
+    ]
+    page = tmp_path / "claims.html"
+    write_report(page, results=results, curves=curves, claims=claims, provenance={"figures": ()})
+    places = "[...document.querySelectorAll('.claims > thead th')].map(th => th.getBoundingClientRect().left)"
+    for width in (1280, 390):
+        browser.open(page, width=width)
+        folded = browser.run(places)
+        browser.run("document.querySelectorAll('.claims details').forEach(d => { d.open = true; })")
+        assert browser.run(places) == folded
+        assert browser.run("document.documentElement.scrollWidth") <= width
+    heads = browser.run(
+        "[...document.querySelectorAll('#claims tr.behind:last-of-type th, #claims tr.behind th')].map(th => th.textContent)"
+    )
+    assert {"columns", "low", "high"} <= set(heads)
+    assert not {"selection", "ci_low", "ci_high"} & set(heads)
+
+
+def test_a_picture_of_one_setting_says_of_which(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert "nets: width 16, standard" in browser.run("document.querySelector('[data-note=where]').textContent")
+    choose(browser, "training", "augmented")
+    assert "nets: width 16, augmented" in browser.run("document.querySelector('[data-note=where]').textContent")
+
+
+def test_the_command_and_the_settings_can_be_read_whole(browser: Browser, study: Tables, tmp_path: Path) -> None:
+    results, curves = study
+    config = {"zip": [{"training": ["standard", "augmented"], "labels": ["true", "shuffled"]}], "along": {"points": None}}
+    page = tmp_path / "settings.html"
+    about = {"figures": (), "command": "kagscope reproduce" + " --option value" * 30, "config": config}
+    write_report(page, results=results, curves=curves, claims=[], provenance=about)
+    for width in (1280, 390):
+        browser.open(page, width=width)
+        assert browser.run("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('#computed pre'))")
+    text = browser.run("document.querySelector('#computed').innerText")
+    assert "{" not in text
+    assert "along" not in text
+
+
 def test_tables_that_are_cut_off_say_that_they_scroll(browser: Browser, page: Path) -> None:
     told = "[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility()).map(e => [e.dataset.scrolls ?? '', {}])"
     cut = ("e.scrollWidth > e.clientWidth + 1", "e.scrollHeight > e.clientHeight + 1")

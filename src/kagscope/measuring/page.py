@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from kagscope.measuring.report import Report
 
 SHOWN = {"pr": "PR", **SCORES}  # scores of the table of layers, by what print(report) calls them
+MEANT = {
+    "pr": "participation ratio",
+    "kl_uniform": "divergence of the minors from uniform",
+    "rr_pr": "PR over that of the same matrix with its rows rotated at random",
+    "zero_rows": "share of units (k = 1) or sets of k units that do next to nothing",
+}
 UNKNOWN = {"epoch": float("nan"), "accuracy": float("nan")}
 RUN: dict[str, Any] = {"run": "model", "training": "standard", "labels": "true", "seed": 0, **UNKNOWN}
 
@@ -57,7 +63,7 @@ def write_page(report: Report, path: str | os.PathLike[str], follow: int | None 
         "scales": bool(report.steps) and (table["selection"] == "all").all(),
     }
     about_layers = _layer_table(report)
-    along = " along its training" if report.steps else ""
+    along = " during training" if report.steps else ""
     results = table.astype(RESULT_COLUMNS)[[*RESULT_COLUMNS, *({"token"} & set(table.columns))]]
     return write_report(
         Path(path),
@@ -92,7 +98,11 @@ def _summary_sentence(report: Report) -> str:
     provenance, measured = report.provenance, sum(not layer["reason"] for layer in report.layers)
     if provenance.get("matrices"):
         return f"The minors of {measured} {'matrix' if measured == 1 else 'matrices'}, against {provenance['baseline']}."
-    maps = {"input": "from the model's input", "block": "from the layer's own input", "output": "on to the model's output"}
+    jacobians = {
+        "input": "their Jacobians with respect to the model's input",
+        "block": "their Jacobians, each with respect to the layer's own input",
+        "output": "the Jacobians of the model's output with respect to them",
+    }
     steps = f" at {len(report.steps)} steps of its training" if report.steps else ""
     points = provenance.get("points", "?")
     against = (
@@ -101,8 +111,8 @@ def _summary_sentence(report: Report) -> str:
         else "without a baseline"
     )
     return (
-        f"{measured} layer{'s' * (measured != 1)} of {provenance.get('model', 'a model')}{steps}: the minors of their Jacobians "
-        f"{maps.get(report.settings.get('layer_map', 'input'), '')} at {points} data point{'s' * (points != 1)}, {against}."
+        f"{measured} layer{'s' * (measured != 1)} of {provenance.get('model', 'a model')}{steps}: the minors of "
+        f"{jacobians[report.settings.get('layer_map', 'input')]}, at {points} data point{'s' * (points != 1)}, {against}."
     )
 
 
@@ -132,7 +142,8 @@ def _layer_table(report: Report) -> dict[str, Any]:
     means = "" if report.provenance.get("matrices") else "Means over the points; "
     interval = ", with its 95% interval from and to" if len(ends) > 1 else ""
     ratio = f"/ baseline is PR over the baseline's{interval}; " if against else ""
-    note = f"{means}{ratio}~ stands before what was sampled. A click on a heading sorts; CSV saves what is shown."
+    words = ", ".join(f"{SHOWN[name]} is the {MEANT[name]}" for name in scores)
+    note = f"{means}{ratio}~ stands before what was sampled. {words}. A click on a heading sorts; CSV saves what is shown."
     noun, title = ("matrix", "Matrices") if report.provenance.get("matrices") else ("layer", "Layers")
     head = [noun, "k", *(["columns"] if several else []), *(name for names in heads for name in names), "how"]
     return {"title": title, "label": f"the main scores of each {noun}", "note": note, "head": head, "rows": rows}

@@ -54,6 +54,7 @@ SHORT = {
     "6": "zero rows",
 }
 NOTES = ("criterion", "note")
+HEADS = {"selection": "columns", "ci_low": "low", "ci_high": "high", "p_value": "p", "p_against": "p against"}  # in words
 REMARKED = re.compile(r"(?s)(.*) (\([^()]*\))")  # what stands in brackets at the end of a statement is a remark
 
 
@@ -116,4 +117,5 @@ def _details(details: Any) -> list[list[Any]]:
     def cell(value: Any) -> Any:
         return value if isinstance(value, (bool, int, float)) or value is None else str(value)
 
-    return [columns, *([cell(item.get(column, "")) for column in columns] for item in details)]
+    heads = [HEADS.get(column, column.replace("_", " ")) for column in columns]
+    return [heads, *([cell(item.get(column, "")) for column in columns] for item in details)]

@@ -56,7 +56,7 @@ FIGURE_PLACE = {
 FACTS = {
     "seeds": "Seeds",
     "hardware": "Hardware",
-    "timings": "Seconds taken",
+    "timings": "Seconds taken, over all processes",
     "versions": "Versions",
     "config": "Configuration",
 }
@@ -179,11 +179,19 @@ def render_report(
             command=str(provenance.get("command") or ""),
             sampled=_sampling_errors(nets),
             undefined_values=undefined_counts(results)[:MAX_REASONS],
-            facts=[(title, provenance[key]) for key, title in FACTS.items() if provenance.get(key)],
+            facts=[(title, _filled(provenance[key])) for key, title in FACTS.items() if provenance.get(key)],
             papers=PAPERS,
             payload=packed,
         )
     )
+
+
+def _filled(value: Any) -> Any:
+    """Settings without those that were left empty, at any depth."""
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: _filled(one) for key, one in value.items()}
+    return {key: one for key, one in found.items() if not (one is None or (isinstance(one, (str, list, dict)) and not one))}
 
 
 def _first_chart(payload: Mapping[str, Any], *, over_points: bool, along: bool) -> str | None:

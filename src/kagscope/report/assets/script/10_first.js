@@ -4,8 +4,8 @@ const First = {
   LAYERS: 6, // in one chart
   SCORES: ["pr", "kl_uniform", "rr_pr", "zero_rows"],
   draw(host, charts) { // [panel, chart] of each, and one key for all
+    host.append(Lines.key([...new Map(charts.flatMap(([, chart]) => chart.series).map((s) => [s.name, s])).values()])); // first: it too takes part in how wide a panel is
     for (const [panel, chart] of charts) Lines.draw(panel, { ...chart, small: charts.length > 1, keyless: true });
-    host.append(Lines.key([...new Map(charts.flatMap(([, chart]) => chart.series).map((s) => [s.name, s])).values()]));
   },
   panel(host, title) {
     const chart = Dom.make("div", { className: "chart" });

@@ -21,7 +21,7 @@ Page.sections.push({
       Dom.one("[data-table=where]").replaceChildren(); Dom.one("[data-note=where]").textContent = "";
       return;
     }
-    const seeds = Page.set.overPoints ? "" : " and the seeds", low = map[measure + "_low"], high = map[measure + "_high"], picture = map.label === null ? pictures.mean : (pictures.classes?.[map.label] ?? pictures.mean);
+    const seeds = Page.set.overPoints ? "" : ` and the seeds${Page.alone() ? "" : ` (nets: ${Page.named(map.width, map.training)})`}`, low = map[measure + "_low"], high = map[measure + "_high"], picture = map.label === null ? pictures.mean : (pictures.classes?.[map.label] ?? pictures.mean);
     Heat.draw(host, { ...map, values: map[measure], low, high, picture, overlay, ratio: measure === "ratio", centred: measure === "ratio" && Page.state.maprange === "centred", imageShape: Page.set.imageShape, file: "where", title: `${Page.scoreLabel(map.score)} in windows of radius ${map.radius}, ${Page.WORDS[measure]}` });
     Dom.one("[data-note=where]").textContent = `${Page.scoreLabel(map.score)}, k = ${map.k}, ${Page.WORDS[measure]}, ${map.label === null ? `mean over the measured images${seeds}` : `mean over ${map.images === 1 ? "one image" : `${map.images} images`} of class ${map.label}${seeds}`}.${overlay === "outline" ? " Lines: where the mean image of the test set has a quarter and half of its largest value." : ""}`;
     const cells = map.rows.flatMap((r, i) => map.columns.map((c, j) => ({ r, c, at: i * map.columns.length + j })));

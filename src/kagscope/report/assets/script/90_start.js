@@ -11,7 +11,7 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
   for (const b of all("[data-save-claims]")) {
-    const lines = all("table.claims > tbody > tr").map((row) => all(":scope > [data-csv]", row).map((cell) => cell.dataset.csv));
+    const lines = all("table.claims > tbody > tr:not(.behind)").map((row) => all(":scope > [data-csv]", row).map((cell) => cell.dataset.csv));
     b.addEventListener("click", () => Format.save("kagscope-claims.csv", "text/csv", Format.csv(["claim", "statement", "verdict", "effect", "effect name", "low", "high", "p", "n"], lines.map((line) => line.flatMap((part) => JSON.parse(part))))));
     b.hidden = false;
   }
