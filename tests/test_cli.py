@@ -69,6 +69,30 @@ def refused(done: subprocess.CompletedProcess[str], message: str, code: int) -> 
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["measur"], "error: no such command 'measur'. Did you mean 'measure'? (see kagscope --help)"),
+        (["measure"], "error: missing argument 'MODEL' (see kagscope measure --help)"),
+        (["study", "run"], "error: missing argument 'FILE' (see kagscope study run --help)"),
+        (
+            ["reproduce", "--seed", "1"],
+            "error: no such option: --seed (Possible options: --seeds) (see kagscope reproduce --help)",
+        ),
+        (["--version=3"], "error: option '--version' does not take a value (see kagscope --help)"),
+    ],
+)
+def test_wrong_commands_and_options_are_told_in_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = kagscope(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (2, "", said)
+
+
+def test_a_call_without_arguments_shows_the_help(tmp_path: Path) -> None:
+    for arguments in ([], ["study"]):
+        done = kagscope(*arguments, cwd=tmp_path)
+        assert "Commands:" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--data", "mnits"), "unknown data set 'mnits'.*did you mean mnist"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,6 +95,24 @@ def test_one_line_on_what_cannot_be_loaded(spec: str, arguments: dict[str, Any],
     with pytest.raises(InputError, match=said) as caught:
         load_published(spec, arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_tries_of_the_hub_are_not_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    import transformers
+
+    hub = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(hub, "propagate", True)
+    hub.setLevel(logging.WARNING)
+
+    def unreachable(*_: Any, **__: Any) -> Any:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", unreachable)
+    with pytest.raises(InputError, match="cannot be reached"):
+        load_published("hf:nobody/nothing-like-this")
+    assert caplog.records == []
+    assert hub.level == logging.WARNING
 
 
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

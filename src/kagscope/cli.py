@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 import typer.core
@@ -18,9 +20,37 @@ from kagscope.commands.prune import prune
 from kagscope.commands.report import finish, report
 from kagscope.commands.study import app as study_app
 
+USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[1])  # click's, for which typer has no public name
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Wrong commands and options are told in one line, as all other errors are; a call without arguments shows the help."""
+    try:
+        yield
+    except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        context = getattr(error, "ctx", None)
+        said = getattr(error, "format_message")().rstrip(".")  # noqa: B009
+        typer.echo(
+            f"error: {said[:1].lower()}{said[1:]} (see {context.command_path if context else 'kagscope'} --help)", err=True
+        )
+        raise typer.Exit(2) from None
+
 
 class _Group(typer.core.TyperGroup):
     """The commands; the options of ``measure`` that come from the spec are made when it is called, since they need torch."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """What stands before the command."""
+        with _one_line():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse what follows, and run the command."""
+        with _one_line():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that ``args`` begin with, with all its options."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,20 @@ def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> Pub
     except ImportError:
         raise InputError(f"{spec} needs {LIBRARIES[kind]}, which is not installed; pip install {LIBRARIES[kind]}") from None
     revision = None if given.get("revision") is None else str(given["revision"])
-    return _of_timm(library, spec, name, revision) if kind == "timm" else _of_transformers(library, spec, name, revision)
+    with _no_warnings():
+        return _of_timm(library, spec, name, revision) if kind == "timm" else _of_transformers(library, spec, name, revision)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Without a network the hub's library tells of each of its tries, twelve lines of them; the error says it in one."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _of_transformers(library: Any, spec: str, name: str, revision: str | None) -> Published:
