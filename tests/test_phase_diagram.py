@@ -90,7 +90,10 @@ def test_it_finds_where_and_when() -> None:
     assert (where.code, where.numbers["where"]) == ("phase_where", "easy: nowhere; hard: width 8 and more")
     expected = {"layer": "1", "step": 55, "earliest": 10, "latest": 100, "accuracy": pytest.approx(0.275)}
     assert (onset.code, dict(onset.numbers)) == ("phase_onset", expected)
-    assert "R²" in onset
+    assert "in the median setting (10 to 100; epoch 5.5), when the test R² is" in onset
+    first = table[(table["width"] == 8) & (table["data"] == "hard")]
+    (_, _, onset) = phase_findings(first, ["width", "data"], "R²")
+    assert "from step 100 on (epoch 10), when the test R² is" in onset
 
 
 def test_numbers_are_those_of_the_t_test() -> None:

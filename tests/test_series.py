@@ -60,6 +60,22 @@ def test_every_step_is_a_measurement_of_its_own(baseline: Any, run: Path) -> Non
     assert set(summary["step"]) == {0, 9, 10}
 
 
+def test_the_course_of_a_layer_names_the_step_that_is_furthest_from_the_baseline() -> None:
+    """Of a layer that fell and came back it said that it was "highest, 1.00, at step 0"."""
+    start = net(0)
+    fallen = net(0)
+    with torch.no_grad():
+        for weight in fallen.parameters():
+            weight.sign_()  # all entries of one size
+    series = kag.measure_series(net(5), {0: start, 9: fallen, 10: net(0)}, INPUTS, **OPTIONS)
+    (told,) = [one for one in series.findings if one.code == "layer_course"]
+    rows = series.summary().query("score == 'pr' and k == 2").set_index("step")["ratio"]
+    assert f"is 1.00 (1.00 to 1.00) times the baseline's at step 10, after {rows[9]:.2f} at step 9; " in told
+    series = kag.measure_series(net(5), {0: start, 9: fallen}, INPUTS, **OPTIONS)
+    (told,) = [one for one in series.findings if one.code == "layer_course"]
+    assert "at step 9; no onset (" in told
+
+
 def test_weights_by_step_and_labels(run: Path) -> None:
     by_step = {10: net(10), 0: net(0).state_dict(), 9: "step_9.safetensors"}
     seen: list[str] = []
@@ -221,7 +237,7 @@ def test_files_and_figures(run: Path) -> None:
     assert series.headline.startswith("Sequential: steps 0, 9, 10, 1 of 1 layers, 5 points, map input, baseline step 0")
     assert list(series.overview()["step"]) == ["0", "9", "10"]
     page = series.to_html("page.html").read_text()
-    assert "along its training" in page
+    assert "during training" in page
     ax = series.plot("pr")
     (line,) = shown(ax)
     np.testing.assert_array_equal(line.get_xdata(), [0, 9, 10])

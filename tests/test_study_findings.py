@@ -15,6 +15,7 @@ from kagscope.studies.findings import (
     sampled_and_undefined,
     study_findings,
 )
+from kagscope.studies.inference.findings import effect_text
 from synthetic import make_results
 
 
@@ -89,3 +90,33 @@ def test_many_runs_left_out_are_counted() -> None:
     assert [one.code for one in found] == ["runs_unfinished", *["run_left_out"] * 5, "runs_left_out"]
     assert dict(found[0].numbers) == {"runs": 40, "of": 60}
     assert dict(found[-1].numbers) == {"runs": 4}
+
+
+def test_the_control_is_not_among_the_nets_whose_growth_is_told() -> None:
+    """Of a run with a control the largest ratio told was that of nets which had nothing to learn."""
+    true = make_results(widths=(8,), trainings=("standard",), seeds=2)
+    control = make_results(widths=(8,), trainings=("standard",), seeds=2, excess=5.0).assign(labels="shuffled")
+    control["run"] = control["run"].astype(str) + "-shuffled"
+    (alone,) = [one for one in study_findings(true, {}) if one.code == "pr_growth"]
+    (beside,) = [one for one in study_findings(pd.concat([true, control]), {}) if one.code == "pr_growth"]
+    assert beside.numbers == alone.numbers
+    assert beside.startswith(alone.removesuffix("."))
+    assert "; on shuffled labels it ends between " in beside
+    (only,) = [one for one in study_findings(control, {}) if one.code == "pr_growth"]
+    assert float(only.numbers["most"]) > float(alone.numbers["most"])
+
+
+@pytest.mark.parametrize(
+    ("effect", "low", "high", "text"),
+    [
+        (0.0042, 0.0011, 0.0163, "0.0042 times (0.0011 to 0.016)"),
+        (0.02, 0.004, 0.11, "0.02 times (0.004 to 0.11)"),
+        (1.0004, 1.0001, 1.0007, "1.00040 times (1.00010 to 1.00070)"),
+        (1117.59, 855.29, 1460.33, "1117.59 times (855.29 to 1460.33)"),
+        (0.0, 0.0, 0.0, "0.00 times (0.00 to 0.00)"),
+        (0.0042, np.nan, np.nan, "0.0042 times"),
+    ],
+)
+def test_no_ratio_is_rounded_to_nothing(effect: float, low: float, high: float, text: str) -> None:
+    row = pd.Series({"measure": "ratio", "effect": effect, "low": low, "high": high}, dtype=object)
+    assert effect_text(row) == text

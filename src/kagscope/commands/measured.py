@@ -113,10 +113,11 @@ def show_report(report: Report, files: dict[str, str], notes: list[str], *, quie
 
 def _show(report: Report, files: dict[str, str]) -> None:
     about, layers = report.provenance, report.layers
+    measured = sum(not one["reason"] for one in layers)
     if about.get("matrices"):
-        terminal.print_lines([report.headline])
+        what = f"{about['model']}: {measured} {'matrix' if measured == 1 else 'matrices'}"
+        terminal.print_lines([what, f"baseline {about['baseline']}, {about['seconds']:.1f} s"])
     else:
-        measured = sum(not one["reason"] for one in layers)
         where = f"{measured} of {len(layers)} layers at {about['points']} points of {about['data']}"
         terminal.print_lines(
             [

@@ -121,8 +121,8 @@ def _error_caveats(table: pd.DataFrame, noun: str) -> Iterator[Finding]:
     pairs = list(zip(large.index.to_list(), large.tolist(), strict=True))
     if pairs:
         listed = listing([f"{score} (k = {k}): {error:.0%}" for (score, k), error in pairs], LISTED)
-        of = "median, one point" if noun == "layer" else "median"
-        text = f"Sampling errors are large ({of}): {listed}; differences of that size say nothing."
+        of = " at one point" if noun == "layer" else ""
+        text = f"Sampling errors{of} are large (medians): {listed}; differences of that size say nothing."
         yield Finding(text, code="large_errors", largest=float(large.max()))
 
 

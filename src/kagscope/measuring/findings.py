@@ -69,27 +69,27 @@ def _main_pr_rows(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trend_findings(table: pd.DataFrame, steps: list[int]) -> Iterator[Finding]:
-    """One finding per layer: PR ratio at the last step, where it was highest, and its onset."""
+    """One finding per layer: PR ratio at the last step, where it was furthest from 1, and its onset."""
     text = f"{len(steps)} measurements, from step {steps[0]} to step {steps[-1]}."
     yield Finding(text, code="course", measurements=len(steps), first=steps[0], last=steps[-1])
     chosen = _main_pr_rows(summarise(table))
     onsets = {str(row["layer"]): row for row in find_onsets(chosen).to_dict("records")} if len(chosen) else {}
     for layer, rows in chosen.groupby("layer", observed=True, sort=False):
         rows = rows.sort_values("step")
-        last, highest = rows.iloc[-1], rows.iloc[int(rows["ratio"].argmax())]
+        last, furthest = rows.iloc[-1], rows.iloc[int(np.abs(np.log(rows["ratio"])).argmax())]
         k, onset = int(last["k"]), onsets[str(layer)]
+        after = f", after {furthest['ratio']:.2f} at step {int(furthest['step'])}" if furthest["step"] != last["step"] else ""
         since = (
-            f"no onset: {onset['reason']}"
+            f"no onset ({onset['reason']})"
             if onset["step"] is None
-            else f"it {onset['direction']} away from the baseline's from step {onset['step']} on"
+            else f"onset at step {onset['step']}, {'above' if onset['direction'] == 'rises' else 'below'} the baseline's"
         )
         yield Finding(
-            f"Layer {layer}: PR (k = {k}) is {interval(last)} times the baseline's at step "
-            f"{int(last['step'])} and highest, {highest['ratio']:.2f}, at step {int(highest['step'])}; {since}.",
+            f"Layer {layer}: PR (k = {k}) is {interval(last)} times the baseline's at step {int(last['step'])}{after}; {since}.",
             code="layer_course",
             layer=str(layer),
             ratio=float(last["ratio"]),
-            highest=float(highest["ratio"]),
+            highest=float(rows["ratio"].max()),
             onset=-1 if onset["step"] is None else int(onset["step"]),
         )
 

@@ -12,7 +12,7 @@ from kagscope.data.functions import accuracy_name
 from kagscope.figures.labels import layer_label, setting_label
 from kagscope.studies.claims import PASSES, Claim
 from kagscope.studies.claims.parts import too_few
-from kagscope.studies.inference.findings import digits_of_ratio
+from kagscope.studies.inference.findings import ratio_text
 from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.tables.means import last_step
 from kagscope.tables.schema import ALPHA, VERDICTS
@@ -100,26 +100,35 @@ def relation_findings(related: pd.DataFrame) -> list[Finding]:
 
 
 def _growth(trained: pd.DataFrame) -> list[Finding]:
-    """Where the participation ratio of pairs grew most and least."""
+    """Where the participation ratio of pairs grew most and least; nets on shuffled labels, a control, stand apart."""
     chosen = trained[(trained["score"] == "pr") & (trained["selection"] == "all") & (trained["k"] == 2)]
     chosen = chosen[chosen["ratio"].notna()]
     if chosen.empty:
         return []
-    by = chosen.groupby(["layer", "width", "training"], observed=True)["ratio"].mean().reset_index().sort_values("ratio")
+    grouped = chosen.groupby(["labels", "layer", "width", "training"], observed=True)["ratio"].mean().reset_index()
+    control = grouped.loc[grouped["labels"] == "shuffled", "ratio"]
+    if len(control) == len(grouped):
+        control = control[:0]
+    by = grouped.drop(control.index).sort_values("ratio")
     least, most = (by.iloc[place] for place in (0, -1))
     above = float((by["ratio"] > 1).mean())
     if most["ratio"] == least["ratio"] == 1:
         return []  # untrained, which is said elsewhere
     several = by["width"].nunique() > 1
     highest, lowest = (
-        f"{end['ratio']:.{digits_of_ratio(end['ratio'])}f} times its initial value "
+        f"{ratio_text(end['ratio'])[0]} times its initial value "
         f"({layer_label(str(end['layer']))}; {setting_label(int(end['width']), str(end['training']), several)})"
         for end in (most, least)
     )
     share = "every layer and setting" if above == 1 else f"{above:.0%} of all layers and settings"
+    beside = (
+        f"; on shuffled labels it ends between {ratio_text(control.min())[0]} and {ratio_text(control.max())[0]} times"
+        if len(control)
+        else ""
+    )
     text = (
         f"The participation ratio of the 2 x 2 minors ends between {lowest} and {highest}; its mean is above its initial value "
-        f"in {share}."
+        f"in {share}{beside}."
     )
     place: dict[str, Number] = {"layer": str(most["layer"]), "width": int(most["width"]), "training": str(most["training"])}
     numbers = {"most": float(most["ratio"]), "least": float(least["ratio"]), "above": above}

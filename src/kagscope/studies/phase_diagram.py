@@ -147,10 +147,14 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
         onset = part[part["occurs"] & part["onset_step"].notna()]
         if len(onset):
             steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
+            epoch = f"epoch {epochs.median():.2g}"
+            which = (
+                f"in the median setting ({steps.min():g} to {steps.max():g}; {epoch})" if steps.nunique() > 1 else f"({epoch})"
+            )
             text = (
                 f"{'In layer ' + layer + ', where' if len(layers) > 1 else 'Where'} it occurs, it is there for good from step "
-                f"{steps.median():g} on in the median setting ({steps.min():g} to {steps.max():g}; epoch {epochs.median():.2g}), "
-                f"when the test {accuracy} is {at.median():z.2f}; at the end it is {onset['accuracy'].median():z.2f}."
+                f"{steps.median():g} on {which}, when the test {accuracy} is {at.median():z.2f}; at the end it is "
+                f"{onset['accuracy'].median():z.2f}."
             )
             numbers = {"step": float(steps.median()), "earliest": float(steps.min()), "latest": float(steps.max())}
             found.append(Finding(text, code="phase_onset", layer=layer, accuracy=float(at.median()), **numbers))

@@ -15,6 +15,8 @@ from kagscope.studies.nets import RATIO
 from kagscope.tables.means import corrected_p
 from kagscope.tables.schema import ALPHA
 
+SMALL_RATIO = 0.01  # from here down ratios are written with two digits that count
+
 
 def findings_of_tests(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: pd.DataFrame) -> list[Finding]:
     """How many scores of the whole image differ after correction, and the clearest of them.
@@ -130,11 +132,16 @@ def effect_text(row: pd.Series[Any]) -> str:
     """An effect with its interval: "1.23 times (1.10 to 1.40)", "+0.02 (0.01 to 0.03)"; digits enough to differ from nothing."""
     if row["measure"] != RATIO:
         return f"{row['effect']:+.3g}" + ("" if pd.isna(row["low"]) else f" ({row['low']:.3g} to {row['high']:.3g})")
-    digits = digits_of_ratio(row["effect"])
-    effect = f"{row['effect']:.{digits}f} times"
-    return effect if pd.isna(row["low"]) else f"{effect} ({row['low']:.{digits}f} to {row['high']:.{digits}f})"
+    if pd.isna(row["low"]):
+        return f"{ratio_text(row['effect'])[0]} times"
+    effect, low, high = ratio_text(row["effect"], row["low"], row["high"])
+    return f"{effect} times ({low} to {high})"
 
 
-def digits_of_ratio(ratio: float) -> int:
-    """Decimals with which a ratio does not look like 1 unless it is."""
-    return 2 if ratio == 1 else max(2, min(12, 1 - math.floor(math.log10(abs(ratio - 1)))))
+def ratio_text(ratio: float, *ends: float) -> list[str]:
+    """A ratio and the ends of its interval, with digits enough that it does not look like 1 or 0 unless it is."""
+    least = min((ratio, *ends))
+    if 0 < least < SMALL_RATIO:
+        return [f"{value:.2g}" for value in (ratio, *ends)]
+    digits = 2 if ratio == 1 else max(2, min(12, 1 - math.floor(math.log10(abs(ratio - 1)))))
+    return [f"{value:.{digits}f}" for value in (ratio, *ends)]
