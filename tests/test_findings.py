@@ -50,6 +50,12 @@ def test_a_model_that_looks_untrained() -> None:
     assert "looks_untrained" not in found(near, baseline=model)
 
 
+def test_what_is_sampled() -> None:
+    sampled = found(zoo.seeded(zoo.mlp), points=3, exact_minors=1, k=2)["sampled"]
+    assert set(sampled) == {"count", "of", "median_error"}
+    assert sampled["median_error"] == pytest.approx(0.05, abs=0.05)
+
+
 def test_one_random_baseline() -> None:
     model = zoo.seeded(zoo.mlp)
     assert "one_random_baseline" in found(model, baseline="reinit", baseline_seeds=1)

@@ -193,5 +193,5 @@ def _sampling_findings(table: pd.DataFrame) -> Iterator[Finding]:
         code="sampled",
         count=len(sampled),
         of=len(table),
-        describe_error=error,
+        median_error=error,
     )
