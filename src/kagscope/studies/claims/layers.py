@@ -27,11 +27,11 @@ SAME_OUTPUT = 1e-5  # relative change of any output: rounding of float32
 CONCENTRATION = {
     "pr": ("PR, trained over initial", RATIO, SMALLEST_RATIO),
     "kl_uniform": ("KL, trained minus initial (nats)", DIFFERENCE, SMALLEST_KL),
-    "rr_pr": ("RR of S1, trained over initial", RATIO, SMALLEST_RATIO),
+    "rr_pr": ("rr_pr, trained over initial", RATIO, SMALLEST_RATIO),
 }
 BESIDE = {  # score and order
-    ("rr_max", 2): "RR of the maximum, trained over initial",
-    ("rr_sampled", 2): "RR of drawn minors, as the authors' code has it, trained over initial",
+    ("rr_max", 2): "rr_max, trained over initial",
+    ("rr_sampled", 2): "rr_sampled, as the authors' code draws it, trained over initial",
     ("pr", 1): "PR, trained over initial",
     ("pr", 3): "PR, trained over initial",
 }
@@ -86,9 +86,9 @@ def concentration(evidence: Evidence) -> Claim:
         outcome,
         id="1-concentration",
         statement="After training the minors are more concentrated than at initialisation and aligned with the axes: "
-        "PR, KL and RR higher, in every hidden layer.",
+        "PR, KL and rotation ratio higher, in every hidden layer.",
         criterion=f"in every hidden layer, trained against initial: PR > {SMALLEST_RATIO} times, KL > {SMALLEST_KL} nats more, "
-        f"RR of S1 > {SMALLEST_RATIO} times",
+        f"rr_pr > {SMALLEST_RATIO} times",
     )
 
 
@@ -143,7 +143,7 @@ def _wider(
     values = np.where(np.isfinite(values).all(axis=0), values, np.nan)
     both = evidence.average(values, narrow, notes, f"pr of two widths, layer {layer}", but="width")
     name, about = "PR ratio of the widest over the narrowest", {"width": f"{widths[1]} over {widths[0]}"}
-    name = name if decides else "PR ratio of the next width over this"
+    name = name if decides else "PR ratio of the wider over the narrower"
     own, whole = Sample(both.values[:1], both.seeds), both.values[1]
     return compare(evidence, name, layer, own, ABOVE_ONE, whole=whole, decides=decides, about=about)
 
