@@ -36,7 +36,9 @@ const Lines = (() => {
     words.forEach((text, i) => svg.append(node("text", { transform: `translate(${15 + 17 * i} ${(T + H - B) / 2}) rotate(-90)`, "text-anchor": "middle" }, text)));
     if (chart.reference !== undefined && chart.reference >= ys[0] && chart.reference <= ys[1])
       svg.append(node("line", { x1: L, x2: W - R, y1: py(chart.reference), y2: py(chart.reference), class: "reference" }));
-    chart.series.forEach((s, place) => svg.append(line(s, place - (chart.series.length - 1) / 2, px, py, H - B)));
+    const at = [...new Set(points.map((p) => px(p.x)))].sort((a, b) => a - b), gap = Math.min(...at.slice(1).map((x, i) => x - at[i])); // lines stand side by side, near to their place
+    const apart = Math.min(5, (0.4 * gap) / chart.series.length);
+    chart.series.forEach((s, place) => svg.append(line(s, place - (chart.series.length - 1) / 2, apart, px, py, H - B)));
     host.replaceChildren(svg, ...(chart.keyless ? [] : [key(chart.series)]), Svg.tools(svg, chart.file || "chart", chart.series.map((s, i) => saved(s, L, H + Svg.ROW * (i + 0.5)))));
   }
 
@@ -57,8 +59,8 @@ const Lines = (() => {
     return { px, py, first, xs: [minX, maxX], ys: [minY, maxY] };
   }
 
-  function line(s, offset, px, py, floor) {
-    const nudge = s.bars ? Math.max(-24, Math.min(24, 5 * offset)) : 0, group = node("g"), colour = `var(--${s.colour})`;
+  function line(s, offset, apart, px, py, floor) {
+    const nudge = s.bars ? apart * offset : 0, group = node("g"), colour = `var(--${s.colour})`;
     const kept = s.x.map((x, i) => ({ i, x: px(x) + nudge, at: x, y: s.y[i], low: s.low?.[i] ?? null, high: s.high?.[i] ?? null })).filter((p) => there(p.y));
     if (!kept.length) return group;
     const banded = kept.filter((p) => p.low !== null && p.high !== null);

@@ -44,6 +44,7 @@ const Page = {
     return { name, colour: "c" + (t % 6), dashed: t % 12 > 5, hollow: w !== set.widths.length - 1 };
   },
   named: (width, rest) => (Page.set.widths.length > 1 ? `width ${width}, ${rest}` : rest), // one width tells nothing apart
+  rest: () => (Page.data.study ? "setting" : "training"), // what tells the networks of one width apart
   alone: () => Page.set.widths.length * Page.set.trainings.length === 1, // one setting: its width and training tell nothing apart
   reference: () => (Page.state.measure === "ratio" ? 1 : Page.state.measure === "difference" ? 0 : undefined),
   scoreLabel: (name) => Page.labels[name] ?? name,
@@ -70,7 +71,7 @@ const Page = {
     if (sampled.length) said.push(`~ ${sampled.length} of these ${found.length} means were sampled; sampling errors are at most ${Format.number(100 * worst, 2)}% of the value.`);
     if (none) said.push(`${none} undefined values were left out of these means (see How computed).`);
     if (found.length && found.every(({ s, i }) => Page.at(s, "value_low", i) === null)) said.push(`One ${Page.set.thing === "layer" ? "network" : Page.set.thing} each: there are no intervals.`);
-    if (Page.every().length > Page.FEW) said.push(`${Page.FEW} of ${Page.every().length} settings are drawn; choose a width or a training above.`);
+    if (Page.every().length > Page.FEW) said.push(`${Page.FEW} of ${Page.every().length} settings are drawn; choose a width or a ${Page.rest()} above.`);
     Dom.one(`[data-note=${host}]`).textContent = said.join(" ");
   },
 
@@ -120,7 +121,7 @@ const CONTROLS = {
   axis: { label: "against", options: () => ["ball", "apart"].filter((kind) => Page.here().some((s) => s.kind === kind)).concat("layers"), name: (v) => ({ ball: "ball radius", apart: "minimum distance", layers: "layers" })[v] },
   selection: { label: "columns", options: () => Page.unique(Page.here(Page.ofLayer).map((s) => s.selection)), name: String, start: "all" },
   width: { label: "width", options: () => Page.orAll("widths"), name: (v) => (v === Page.ALL ? "all" : String(v)) },
-  training: { label: "training", options: () => Page.orAll("trainings"), name: (v) => (v === Page.ALL ? "all" : String(v)) },
+  training: { get label() { return Page.rest(); }, options: () => Page.orAll("trainings"), name: (v) => (v === Page.ALL ? "all" : String(v)) },
   mapscore: { label: "score", options: () => Page.unique(Page.maps().map((m) => m.score)), name: (v) => Page.scoreLabel(v), start: "pr" },
   mapk: { label: "order k", options: () => Page.numbers(Page.maps((m) => m.score === Page.state.mapscore).map((m) => m.k)), name: String, start: 2 },
   mapmeasure: { label: "show", options: () => ["ratio", "value"].filter((name) => name === "value" || Page.maps((m) => m.score === Page.state.mapscore && m.k === Page.state.mapk).some((m) => m.ratio.some((v) => v !== null))), name: (v) => Page.WORDS[v] },

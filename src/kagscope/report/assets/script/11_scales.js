@@ -34,6 +34,6 @@ Page.sections.push({
     const { rows, shown, chart } = Scales.lines(Page.state);
     Lines.draw(Dom.one("[data-chart=scales]"), { ...chart, reference: Page.reference(), yLabel: Page.measured(), file: "scales", none: Page.NOTHING + " Selections may have been measured at the first and last step only." });
     Page.note("scales", shown);
-    Table.show("scales", ["width", "training", Page.state.axis === "layers" ? "layer" : "selection", "step", Page.WORDS[Page.state.measure], "low", "high", "seeds", "how"], rows, { label: "the scale explorer" });
+    Table.show("scales", ["width", Page.rest(), Page.state.axis === "layers" ? "layer" : "selection", "step", Page.WORDS[Page.state.measure], "low", "high", "seeds", "how"], rows, { label: "the scale explorer" });
   },
 });

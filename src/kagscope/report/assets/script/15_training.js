@@ -23,9 +23,9 @@ Page.sections.push({
     host.replaceChildren(...(onsets.length ? [Dom.make("p", { className: "small", textContent: `▼ Onset: the first measured step at which the interval of the ratio, over ${onsets[0][1].over}, leaves that of the baseline, and is outside at the next measured step too.` }),
       Dom.make("ul", { className: "small onsets" }, ...onsets.map(([name, o]) => Dom.make("li", {}, Dom.make("bdi", { textContent: name }), o.step === null ? `: no onset (${o.reason})` : `: step ${o.step}, confirmed at ${o.confirmed}, ratio ${Format.number(o.ratio)}`)))] : []));
     Page.note("training", shown);
-    Table.show("training", ["width", "training", "step", WORDS[state.measure], "low", "high", "seeds", "how", "onset"], rows, { label: "the training curve" });
+    Table.show("training", ["width", Page.rest(), "step", WORDS[state.measure], "low", "high", "seeds", "how", "onset"], rows, { label: "the training curve" });
     for (const part of Dom.all("[data-part=accuracy]")) part.hidden = !Page.data.accuracy.some((a) => a.value.some((v) => v !== null));
     const accuracies = Page.data.accuracy.filter(Page.shown).flatMap((a) => a.step.map((step, i) => [a.width, a.training, step, a.value[i], a.low[i], a.high[i]]));
-    Table.show("accuracy", ["width", "training", "step", Page.set.accuracy, "low", "high"], accuracies, { label: "the accuracies" });
+    Table.show("accuracy", ["width", Page.rest(), "step", Page.set.accuracy, "low", "high"], accuracies, { label: "the accuracies" });
   },
 });

@@ -1,9 +1,8 @@
 // Every run: sorted by a click on a heading, filtered by words and comparisons, each with its configuration.
 const Runs = {
-  sort: ["width", 1],
   FIRST: ["width", "training", "seed", "accuracy"],
   REST: ["step", "epoch", "run"],
-  values: (run) => ({ ...flat(run.config ?? {}), ...Object.fromEntries([...Runs.FIRST, ...Runs.REST].map((name) => [name, run[name]])) }),
+  values: (run) => ({ ...flat(run.config ?? {}), ...Object.fromEntries([...Runs.FIRST, ...Runs.REST].map((name) => [name, run[name]])), [Page.rest()]: run.training }),
   PATTERN: /^([\w.]+)(<=|>=|<|>|=)(.+)$/,
   unknown(word) { // a comparison with what no run has
     const name = Runs.PATTERN.exec(word)?.[1], known = Page.unique(Page.data.runs.flatMap((run) => Object.keys((run.all ??= Runs.values(run)))));
@@ -20,15 +19,17 @@ const Runs = {
     return value !== null && { "<": value < number, ">": value > number, "<=": value <= number, ">=": value >= number }[sign];
   },
   draw() {
-    const head = [...Runs.FIRST, ...Page.set.runLayers.map((layer) => `PR ratio, ${layer}`), ...Runs.REST, "configuration"], words = Dom.one("[data-filter]").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    const first = Runs.FIRST.filter((name) => name !== "width" || Page.set.widths.length > 1); // one width tells nothing
+    const head = [...first.map((name) => (name === "training" ? Page.rest() : name)), ...Page.set.runLayers.map((layer) => `PR ratio, ${layer}`), ...Runs.REST, "configuration"], words = Dom.one("[data-filter]").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     const chosen = Page.data.runs.filter((run) => words.every((word) => Runs.matches(word, run))), byName = new Map(chosen.map((run) => [run.run, run]));
-    const rows = chosen.map((run) => [...Runs.FIRST.map((name) => run[name]), ...run.pr, ...Runs.REST.map((name) => run[name]), run.config ? JSON.stringify(run.config) : ""]);
+    const rows = chosen.map((run) => [...first.map((name) => run[name]), ...run.pr, ...Runs.REST.map((name) => run[name]), run.config ? JSON.stringify(run.config) : ""]);
     Dom.one("[data-output=runs]").textContent = `${rows.length} of ${Page.data.runs.length}`;
     Dom.one("[data-note=runs]").textContent = words.map(Runs.unknown).filter(Boolean).join(" ");
     Dom.one("[data-part=links]").hidden = Page.set.elsewhere;
     const run = (row) => byName.get(row[head.indexOf("run")]);
     const link = (row) => [Page.set.elsewhere ? run(row).run : Dom.make("a", { href: `runs/${encodeURIComponent(run(row).run)}/config.json`, textContent: run(row).run })];
     const show = (row) => (run(row).config ? [Dom.button("show", () => Runs.open(run(row)), `Show the configuration of ${run(row).run}`)] : ["–"]);
+    Runs.sort ??= [head[0], 1];
     Table.show("runs", head, Table.sorted(rows, head.indexOf(Runs.sort[0]), Runs.sort[1]), { open: true, sort: Runs.sort, label: "the runs",
       resort: (column) => { Runs.sort = [column, Runs.sort[0] === column ? -Runs.sort[1] : 1]; Runs.draw(); }, cells: { [head.indexOf("run")]: link, [head.length - 1]: show } });
   },
