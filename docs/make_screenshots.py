@@ -3,7 +3,7 @@
     python docs/make_screenshots.py OUT/report.html
 
 Needs Chromium or Chrome on the PATH. The page is that of any study; those in the documentation are of ``kagscope reproduce`` on
-MNIST. The first screen and the sections are taken at desktop width and at phone width, some of them in the dark, and kept as
+mnist10k. The first screen and the sections are taken at desktop width and at phone width, some of them in the dark, and kept as
 ``docs/pictures/report_<section>[_phone].png`` with few colours.
 """
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 SHOWN = {"pr": "PR", **SCORES}  # scores of the table of layers, by what print(report) calls them
 MEANT = {
-    "pr": "participation ratio",
-    "kl_uniform": "divergence of the minors from uniform",
+    "pr": "the participation ratio",
+    "kl_uniform": "the divergence of the minors from uniform",
     "rr_pr": "PR over that of the same matrix with its rows rotated at random",
-    "zero_rows": "share of units (k = 1) or sets of k units that do next to nothing",
+    "zero_rows": "the share of units (k = 1) or sets of k units that do next to nothing",
 }
 UNKNOWN = {"epoch": float("nan"), "accuracy": float("nan")}
 RUN: dict[str, Any] = {"run": "model", "training": "standard", "labels": "true", "seed": 0, **UNKNOWN}
@@ -142,7 +142,7 @@ def _layer_table(report: Report) -> dict[str, Any]:
     means = "" if report.provenance.get("matrices") else "Means over the points; "
     interval = ", with its 95% interval from and to" if len(ends) > 1 else ""
     ratio = f"/ baseline is PR over the baseline's{interval}; " if against else ""
-    words = ", ".join(f"{SHOWN[name]} is the {MEANT[name]}" for name in scores)
+    words = ", ".join(f"{SHOWN[name]} is {MEANT[name]}" for name in scores)
     note = f"{means}{ratio}~ stands before what was sampled. {words}. A click on a heading sorts; CSV saves what is shown."
     noun, title = ("matrix", "Matrices") if report.provenance.get("matrices") else ("layer", "Layers")
     head = [noun, "k", *(["columns"] if several else []), *(name for names in heads for name in names), "how"]
