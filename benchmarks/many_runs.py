@@ -125,7 +125,7 @@ def parts_of_a_run(seeds: int = 10) -> None:
         timed(Leases, "_take", "lease"),
         timed(runs, "_write", "write tables"),
         timed(store, "_digest", "checksums"),
-        timed(store, "_flush", "flush to disk"),
+        timed(store, "_fsync_folder", "flush to disk"),
         timed(runs, "_data", "data"),
     ]
     try:

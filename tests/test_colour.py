@@ -17,7 +17,7 @@ from kagscope.data import load
 from kagscope.report import write_report
 from kagscope.report.payload import build_payload
 from kagscope.report.units import pack_units
-from kagscope.studies.page_data import exhibits, settings_of_runs
+from kagscope.studies.page_data import page_data, settings_of_runs
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
 from kagscope.tables.means import curve_means
@@ -103,7 +103,7 @@ def test_a_study_in_colour_from_data_to_page(tmp_path: Path) -> None:
     assert windows["selection"].nunique() > 4
     assert windows["value"].notna().any()
     store = RunStore.existing(folder)
-    found = exhibits(store, list(store.study["runs"]), settings_of_runs(results))
+    found = page_data(store, list(store.study["runs"]), settings_of_runs(results))
     expected = load(tmp_path / "data").test_images.mean(axis=(0, 1))
     np.testing.assert_allclose(found["pictures"]["mean"], expected, rtol=1e-6)
     assert found["pictures"]["classes"][2].shape == (8, 8)

@@ -24,7 +24,7 @@ from kagscope.studies.execute.beside import Beside, second_process
 from kagscope.studies.execute.choose import choose_executor
 from kagscope.studies.execute.local import LocalExecutor, WorkersDie
 from kagscope.studies.file import configs
-from kagscope.studies.runs import SEEDS_TOGETHER, Job, by_setting, tasks_for
+from kagscope.studies.runs import SEEDS_TOGETHER, Job, group_by_setting, tasks_for
 from kagscope.studies.study import run_study
 from studies import small_study
 from test_reproduce import digests
@@ -157,7 +157,7 @@ def test_tasks_cover_every_run_once_and_keep_trainings_together(workers: int) ->
     assert widths == sorted(widths, reverse=True)
     for task in tasks:
         assert len({job.run.width for job in task.jobs}) == 1
-        assert [len(group) for group in by_setting(task.jobs)] == [len(task.jobs) // 2] * 2
+        assert [len(group) for group in group_by_setting(task.jobs)] == [len(task.jobs) // 2] * 2
     assert len(tasks) >= min(2 * workers, 3 * 5) or workers == 1
 
 

@@ -26,7 +26,7 @@ from kagscope.figures.colours import SEQUENTIAL, diverging, palettes, ratio_norm
 from kagscope.figures.looks import LINES, Settings, line_looks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.style import DOUBLE_COLUMN, OKABE_ITO, show_range
-from kagscope.studies.study_figures import _learning
+from kagscope.studies.study_figures import _drop_shuffled
 from kagscope.tables.means import summarise
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear sRGB
@@ -313,10 +313,10 @@ def test_trainings_of_an_overview_are_told_apart_where_lines_cannot() -> None:
 
 def test_means_over_settings_leave_out_nets_on_shuffled_labels() -> None:
     table = pd.DataFrame({"labels": ["true", "shuffled"], "value": [1.0, 0.1]})
-    assert list(_learning(table, ("width", "training"))["value"]) == [1.0]
-    assert len(_learning(table, ("labels", "width"))) == 2
-    assert len(_learning(table.iloc[1:], ("width",))) == 1
-    assert len(_learning(table.drop(columns="labels"), ("width",))) == 2
+    assert list(_drop_shuffled(table, ("width", "training"))["value"]) == [1.0]
+    assert len(_drop_shuffled(table, ("labels", "width"))) == 2
+    assert len(_drop_shuffled(table.iloc[1:], ("width",))) == 1
+    assert len(_drop_shuffled(table.drop(columns="labels"), ("width",))) == 2
 
 
 def test_correlations_that_too_few_seeds_leave_open_are_not_drawn_as_numbers() -> None:

@@ -20,7 +20,7 @@ from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS
 from kagscope.minors.maps import window_moments
 from kagscope.studies import page_data as module
 from kagscope.studies.collect import Outcome
-from kagscope.studies.page_data import exhibits, settings_of_runs
+from kagscope.studies.page_data import page_data, settings_of_runs
 from kagscope.studies.store import RunStore
 from studies import MEASURE
 
@@ -28,7 +28,7 @@ from studies import MEASURE
 def found_in(folder: Path) -> dict[str, Any]:
     store = RunStore.existing(folder)
     results = pd.read_parquet(folder / "results.parquet")
-    return exhibits(store, list(store.study["runs"]), settings_of_runs(results))
+    return page_data(store, list(store.study["runs"]), settings_of_runs(results))
 
 
 @pytest.fixture

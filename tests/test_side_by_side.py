@@ -20,7 +20,7 @@ from browser import Browser, find_chromium
 from kagscope.base.errors import InputError
 from kagscope.cli import app
 from kagscope.studies.inference.comparisons import COLUMNS
-from kagscope.studies.side_by_side import SideBySide, compare_studies, names_of
+from kagscope.studies.side_by_side import SideBySide, compare_studies, folder_names
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +38,12 @@ def codes(compared: SideBySide) -> dict[str, dict[str, object]]:
 
 
 def test_names_tell_folders_apart() -> None:
-    assert names_of([Path("x/mnist"), Path("y/digits")]) == ["mnist", "digits"]
-    assert names_of([Path("x/out"), Path("y/out"), Path("y/other")]) == ["x/out", "y/out", "y/other"]
+    assert folder_names([Path("x/mnist"), Path("y/digits")]) == ["mnist", "digits"]
+    assert folder_names([Path("x/out"), Path("y/out"), Path("y/other")]) == ["x/out", "y/out", "y/other"]
     with pytest.raises(InputError, match="same folder"):
-        names_of([Path("x"), Path("y"), Path("x")])
+        folder_names([Path("x"), Path("y"), Path("x")])
     with pytest.raises(InputError, match="1 folders were given"):
-        names_of([Path("x")])
+        folder_names([Path("x")])
 
 
 def test_what_differs_and_what_is_shared(compared: SideBySide) -> None:

@@ -9,10 +9,10 @@ import pytest
 from kagscope.studies.claims import evaluate_claims
 from kagscope.studies.findings import (
     claim_findings,
-    few_points,
-    learning,
+    few_points_findings,
+    learning_findings,
     left_out_findings,
-    sampled_and_undefined,
+    sampling_findings,
     study_findings,
 )
 from kagscope.studies.inference.findings import effect_text
@@ -36,14 +36,14 @@ def accuracies(first: float, middle: float, last: float, runs: int = 2) -> pd.Da
     ],
 )
 def test_nets_that_did_not_learn(path: tuple[float, float, float], expected: str | None) -> None:
-    found = learning(accuracies(*path))
+    found = learning_findings(accuracies(*path))
     assert [one.code for one in found] == ([expected] if expected else [])
     assert all(dict(one.numbers) == {"nets": 2, "of": 2, "settings": "standard"} for one in found)
 
 
 def test_nets_that_were_not_trained() -> None:
     table = make_results(widths=(8,), seeds=2, steps=(0,), points=3)
-    assert [one.code for one in learning(table)] == ["not_trained"]
+    assert [one.code for one in learning_findings(table)] == ["not_trained"]
 
 
 def test_seeds_points_sampling_and_what_is_left_out() -> None:
@@ -66,14 +66,14 @@ def test_seeds_points_sampling_and_what_is_left_out() -> None:
         "runs_unfinished": {"runs": 1, "of": 3},
         "run_left_out": {"run": "run-9", "why": "failed: no"},
     }
-    assert few_points(make_results(widths=(8,), seeds=1, points=12)) == []
+    assert few_points_findings(make_results(widths=(8,), seeds=1, points=12)) == []
     sampled = table.assign(
         exact=table["score"] != "rr_max", stderr=np.where(table["score"] == "rr_max", 0.2 * table["value"].abs(), 0.0)
     )
-    (one,) = sampled_and_undefined(sampled[sampled["step"] == sampled["step"].max()])
+    (one,) = sampling_findings(sampled[sampled["step"] == sampled["step"].max()])
     assert (one.code, one.numbers["scores"]) == ("sampled", "rr_max (k = 2)")
     assert one.numbers["error"] == pytest.approx(0.2)
-    undefined = sampled_and_undefined(make_results(widths=(8,), seeds=1, points=12, undefined=0.2))[-1]
+    undefined = sampling_findings(make_results(widths=(8,), seeds=1, points=12, undefined=0.2))[-1]
     assert undefined.code == "undefined"
     assert str(undefined.numbers["reasons"]).startswith("made so (")
 

@@ -104,7 +104,7 @@ def _study(folder: Path, quiet: bool, as_json: bool) -> None:
 
 def _compare(folders: list[Path], kinds: list[str], out: Path | None, quiet: bool, as_json: bool) -> None:
     from kagscope.commands.outputs import comparison_files
-    from kagscope.studies.side_by_side import compare_studies, names_of
+    from kagscope.studies.side_by_side import compare_studies, folder_names
 
     if set(kinds) != {"study"}:
         other = next((folder, kind) for folder, kind in zip(folders, kinds, strict=True) if kind != "study")
@@ -112,7 +112,7 @@ def _compare(folders: list[Path], kinds: list[str], out: Path | None, quiet: boo
             f"only studies are compared, and {other[0]} is the folder of a {other[1]}; "
             "measured models are compared in Python: kagscope.Report.load(A).compare(kagscope.Report.load(B))"
         )
-    page, numbers = comparison_files(out, names_of(folders))
+    page, numbers = comparison_files(out, folder_names(folders))
     from kagscope.commands.progress import Console
 
     with Console(quiet=quiet or as_json) as console:

@@ -51,7 +51,7 @@ def init(
 
     def job() -> None:
         from kagscope.base.files import atomic_write
-        from kagscope.studies.file import ready as ready_study
+        from kagscope.studies.file import ready_study
         from kagscope.studies.template import schema as described
         from kagscope.studies.template import template
 

@@ -65,7 +65,7 @@ class RunValues(Strict):
     seed: int = Field(default=0, ge=0, lt=2**31, description="of initialisation, batch order and augmentation")
 
     @model_validator(mode="after")
-    def _one_way_to_say_widths(self) -> RunValues:
+    def _check_widths(self) -> RunValues:
         if self.widths is not None and {"width", "depth"} & self.model_fields_set:
             raise ValueError("give widths, or width and depth, not both")
         return self
@@ -84,7 +84,7 @@ class Range(Strict):
     geomspace: tuple[float, float, int] | None = None
 
     @model_validator(mode="after")
-    def _one_rule(self) -> Range:
+    def _check_rule(self) -> Range:
         if sum(rule is not None for rule in (self.count, self.linspace, self.geomspace)) != 1:
             raise ValueError("give one of count, linspace, geomspace")
         for rule in (self.linspace, self.geomspace):
@@ -119,7 +119,7 @@ class Draw(Strict):
     choice: tuple[Any, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Draw:
+    def _check_kind(self) -> Draw:
         given = [kind for kind in (self.uniform, self.log_uniform, self.integers, self.choice) if kind is not None]
         if len(given) != 1:
             raise ValueError("give one of uniform, log_uniform, integers, choice")
@@ -130,7 +130,7 @@ class Draw(Strict):
             raise ValueError(f"log_uniform needs positive ends; got {list(self.log_uniform)}")
         return self
 
-    def one(self, rng: np.random.Generator) -> Any:
+    def draw_one(self, rng: np.random.Generator) -> Any:
         if self.uniform is not None:
             return float(rng.uniform(*self.uniform))
         if self.log_uniform is not None:
@@ -153,7 +153,7 @@ class Random(Strict):
 
     def _point(self, index: int) -> Point:
         rng = np.random.default_rng([self.seed, index])
-        return {name: draw.one(rng) for name, draw in self.draw.items()}
+        return {name: draw.draw_one(rng) for name, draw in self.draw.items()}
 
 
 class Axes(Strict):
@@ -164,7 +164,7 @@ class Axes(Strict):
     random: Random | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> Axes:
+    def _check_lengths(self) -> Axes:
         names = [*self.grid, *(name for block in self.zip for name in block), *(self.random.draw if self.random else ())]
         for name in names:
             if name not in RunValues.model_fields:
@@ -177,8 +177,8 @@ class Axes(Strict):
         for block in self.zip:
             lengths = {name: len(_to_list(values)) for name, values in block.items()}
             if len(set(lengths.values())) > 1:
-                said = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-                raise ValueError(f"lists that go together must be as long as each other; got {said}")
+                text = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+                raise ValueError(f"lists that go together must be as long as each other; got {text}")
         if self.count() > MAX_RUNS:
             raise ValueError(f"the axes make {self.count():,} runs; at most {MAX_RUNS:,}: use fewer values")
         return self
@@ -194,13 +194,13 @@ class Axes(Strict):
         grid = dict(self.grid)
         seeds = grid.pop("seed", None)
         parts: list[list[Point]] = [[{name: value} for value in _to_list(values)] for name, values in grid.items()]
-        parts += [_together(block) for block in self.zip if block]
+        parts += [_combine_zip(block) for block in self.zip if block]
         if self.random is not None:
             parts.append(self.random.points())
         if seeds is not None:
             parts.append([{"seed": value} for value in _to_list(seeds)])
         for chosen in itertools.product(*parts):
-            yield {name: value for part in chosen for name, value in part.items()}
+            yield {name: value for values in chosen for name, value in values.items()}
 
     def names(self) -> list[str]:
         """The axes that vary."""
@@ -211,7 +211,7 @@ def _to_list(values: Values) -> list[Any]:
     return values.values() if isinstance(values, Range) else values
 
 
-def _together(block: dict[str, Values]) -> list[Point]:
+def _combine_zip(block: dict[str, Values]) -> list[Point]:
     columns = {name: _to_list(values) for name, values in block.items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -140,16 +140,16 @@ def collect(store: RunStore, gathered: Gathered, on_event: Report = lambda event
     """
     study, results, runs = store.study, gathered.results, gathered.runs
     varied, tied, axes = gathered.varied, gathered.tied, gathered.axes
-    told = list(tied)
+    axis_names = list(tied)
     on_event({"kind": "stage", "name": "statistics"})
-    summary = settings_summary(results, runs, told)
+    summary = settings_summary(results, runs, axis_names)
     asked = study["settings"].get("relations", {})
-    related = relations(Nets.of(results, runs, told), **{name: tuple(value) for name, value in asked.items()})
-    occurs, tested = phase_diagram(results, runs, axes), infer(results, runs, told)
+    related = relations(Nets.of(results, runs, axis_names), **{name: tuple(value) for name, value in asked.items()})
+    occurs, tested = phase_diagram(results, runs, axes), infer(results, runs, axis_names)
     for name, table in {"summary": summary, "relations": related, "phase_diagram": occurs, **tested.tables()}.items():
         atomic_write(store.folder / f"{name}.csv", table.to_csv(index=False))
     claims: list[Claim] = []
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if study["claims"]:
         on_event({"kind": "stage", "name": "claims"})
         claims = evaluate_claims(
@@ -157,15 +157,15 @@ def collect(store: RunStore, gathered: Gathered, on_event: Report = lambda event
         )
         text = json.dumps([claim.as_json() for claim in claims], indent=1, allow_nan=False)
         atomic_write(store.folder / "claims.json", text + "\n")
-        found += claim_findings(claims, runs["seed"].nunique())
+        findings += claim_findings(claims, runs["seed"].nunique())
     else:
-        found += run_findings(runs, tied)
-    found += study_findings(with_labels(results, gathered.labels), gathered.left_out)
+        findings += run_findings(runs, tied)
+    findings += study_findings(with_labels(results, gathered.labels), gathered.left_out)
     if not study["claims"]:
-        found += [*phase_findings(occurs, axes, accuracy_name(runs["data"])), *tested.findings, *relation_findings(related)]
-    seconds = {part: float(runs[f"{part}_seconds"].sum()) for part in ("train", "geometry")}
+        findings += [*phase_findings(occurs, axes, accuracy_name(runs["data"])), *tested.findings, *relation_findings(related)]
+    seconds = {stage: float(runs[f"{stage}_seconds"].sum()) for stage in ("train", "geometry")}
     done = [str(run) for run in runs["run"]]
-    outcome = Outcome(store.folder, None, claims, strongest_first(found), done, gathered.left_out, seconds)
+    outcome = Outcome(store.folder, None, claims, strongest_first(findings), done, gathered.left_out, seconds)
     return Collected(summary, related, occurs, outcome)
 
 

@@ -57,11 +57,11 @@ class StudyFile(Axes):
         if not isinstance(given, dict):
             return given
         given = dict(given)
-        for place in ("run", "grid"):
-            table = given.get(place)
+        for section in ("run", "grid"):
+            table = given.get(section)
             if not isinstance(table, dict) or not isinstance(table.get("penalty"), dict):
                 continue
-            given[place] = {name: value for name, value in table.items() if name != "penalty"}
+            given[section] = {name: value for name, value in table.items() if name != "penalty"}
             for name, value in table["penalty"].items():
                 target = "grid" if isinstance(value, list | dict) else "run"
                 given[target] = {**given.get(target, {}), f"penalty_{name}": value}
@@ -77,21 +77,21 @@ class StudyFile(Axes):
         if twice:
             verb = "is" if len(twice) == 1 else "are"
             raise InputError(f"{', '.join(twice)} {verb} set in [run] and varied as well; leave one of the two out")
-        found: dict[str, RunValues] = {}
+        unique: dict[str, RunValues] = {}
         for point in self.points():
             try:
                 run = validate(RunValues, self.run | point)
             except InputError as error:
-                raise InputError(f"{self._place(str(error).partition(':')[0])}{error}") from None
-            found.setdefault(run.model_dump_json(), run)
-        return list(found.values())
+                raise InputError(f"{self._dotted_name(str(error).partition(':')[0])}{error}") from None
+            unique.setdefault(run.model_dump_json(), run)
+        return list(unique.values())
 
     def data_names(self) -> set[str]:
         """The data sets that the runs need: their own, and those of nets whose first layers they start from."""
         runs = self.values()
-        return {one.data for one in runs} | {one.first_layer_data for one in runs if one.first_layer_data}
+        return {run.data for run in runs} | {run.first_layer_data for run in runs if run.first_layer_data}
 
-    def _place(self, name: str) -> str:
+    def _dotted_name(self, name: str) -> str:
         """The table that gives a value, with a dot."""
         if name in self.grid:
             return "grid."
@@ -117,7 +117,7 @@ def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFil
     if str(path) not in known and not Path(path).suffix and not Path(path).exists():
         close = close_names(str(path), known)
         raise InputError(f"{path}: neither a file nor a ready study{close}; ready are {', '.join(known)}")
-    values = tomllib.loads(ready(str(path))) if str(path) in known else _read(Path(path))
+    values = tomllib.loads(ready_study(str(path))) if str(path) in known else _read(Path(path))
     for override in overrides:
         _override(values, override)
     return validate(StudyFile, values)
@@ -136,28 +136,28 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as toml: {' '.join(str(error).split())}") from error
 
 
-def ready(name: str) -> str:
+def ready_study(name: str) -> str:
     """The study file of a ready study."""
     return resources.files("kagscope.studies.ready").joinpath(f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _override(values: dict[str, Any], override: str) -> None:
     """``key=value`` into the tables and lists of a file: ``grid.width=[8]``, ``zip.0.seed=[1, 2]``."""
-    key, equals, text = (part.strip() for part in override.partition("="))
+    key, equals, text = (text_part.strip() for text_part in override.partition("="))
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise InputError(f"--set is {override!r}; expected key=value, such as grid.width=[16,32] or run.epochs=5")
-    place: Any = values
+    node: Any = values
     *parents, last = key.split(".")
     for parent in parents:
-        place = place.setdefault(parent, {}) if isinstance(place, dict) else place[_index(key, parent, place)]
-        if not isinstance(place, dict | list):
-            raise InputError(f"--set {key}: {parent} is {place!r}, no table or list of the study file")
-    place[last if isinstance(place, dict) else _index(key, last, place)] = _value(key, text)
+        node = node.setdefault(parent, {}) if isinstance(node, dict) else node[_index(key, parent, node)]
+        if not isinstance(node, dict | list):
+            raise InputError(f"--set {key}: {parent} is {node!r}, no table or list of the study file")
+    node[last if isinstance(node, dict) else _index(key, last, node)] = _value(key, text)
 
 
-def _index(key: str, text: str, place: list[Any]) -> int:
-    if not text.isdecimal() or int(text) >= len(place):
-        raise InputError(f"--set {key}: {text!r} is not a place in a list of {len(place)}; expected a number from 0")
+def _index(key: str, text: str, entries: list[Any]) -> int:
+    if not text.isdecimal() or int(text) >= len(entries):
+        raise InputError(f"--set {key}: {text!r} is not a place in a list of {len(entries)}; expected a number from 0")
     return int(text)
 
 
@@ -177,7 +177,7 @@ def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[tuple[Run
         InputError: settings that do not fit the data.
     """
     known: dict[tuple[str, str, int, tuple[int, ...]], Measurements] = {}
-    found = []
+    configurations = []
     for values in study.values():
         dataset = datasets[values.data]
         if values.first_layer_data and datasets[values.first_layer_data].image_shape != dataset.image_shape:
@@ -189,8 +189,8 @@ def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[tuple[Run
         if key not in known:
             known[key] = _measurements(study.measure, dataset, run)
         _check_orders(known[key], dataset, run)
-        found.append((run, known[key]))
-    return found
+        configurations.append((run, known[key]))
+    return configurations
 
 
 def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
@@ -213,7 +213,7 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         same |= {name: RunConfig.model_fields[name].default for name in PENALTY}
     elif values.penalty_score in NORMS:
         same |= {name: RunConfig.model_fields[name].default for name in OF_A_LAYER}
-    found = RunConfig(
+    config = RunConfig(
         data=values.data,
         data_fingerprint=dataset.fingerprint(),
         image_shape=dataset.image_shape,
@@ -223,10 +223,10 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         steps=measure.kept_steps(epochs, -(-images // batch_size)),
         **same,
     )
-    found.training_settings()  # says what does not fit
-    if found.architecture == "vit":
-        check_vit(found.widths, found.image_shape)
-    return found
+    config.training_settings()  # says what does not fit
+    if config.architecture == "vit":
+        check_vit(config.widths, config.image_shape)
+    return config
 
 
 def _check_task(values: RunValues, dataset: Dataset) -> None:
@@ -242,15 +242,15 @@ def _check_task(values: RunValues, dataset: Dataset) -> None:
 
 
 def _measurements(measure: Measure, dataset: Dataset, run: RunConfig) -> Measurements:
-    found = measure.of_run(dataset, len(run.widths), run.steps, run.architecture)
-    points, images = max((spec.points or 0 for spec in found.specs.values()), default=0), len(dataset.test_labels)
+    measurements = measure.of_run(dataset, len(run.widths), run.steps, run.architecture)
+    points, images = max((spec.points or 0 for spec in measurements.specs.values()), default=0), len(dataset.test_labels)
     if points > images:
         raise InputError(f"points is {points}, but {run.data} has {images} test images")
     if measure.robustness is not None and dataset.is_regression:
         raise InputError(f"measure.robustness attacks classifiers, but {run.data} is a regression; leave it out")
     if measure.robustness is not None and not 0 <= dataset.test_images.min() <= dataset.test_images.max() <= 1:
         raise InputError(f"measure.robustness needs images in [0, 1]; {run.data} has others: scale them, or leave it out")
-    return found
+    return measurements
 
 
 def _check_orders(measurements: Measurements, dataset: Dataset, run: RunConfig) -> None:

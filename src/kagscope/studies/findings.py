@@ -33,43 +33,44 @@ def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[F
         left_out: runs that are not in the table and why.
     """
     trained = last_step(results)
-    found = [*_growth(trained), *sampled_and_undefined(trained)]
+    findings = [*_growth(trained), *sampling_findings(trained)]
     if results["seed"].nunique() == 1:
         text = "There is one seed only: nothing here says how much nets of the same setting differ."
-        found.append(Finding(text, code="one_seed"))
-    return [*found, *few_points(trained), *learning(results), *left_out_findings(left_out, results["run"].nunique())]
+        findings.append(Finding(text, code="one_seed"))
+    findings += [*few_points_findings(trained), *learning_findings(results)]
+    return [*findings, *left_out_findings(left_out, results["run"].nunique())]
 
 
 def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
     """How many claims hold, which of them the control passes too, and whether there are enough seeds to tell."""
-    held, failed, opened = (sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS)
-    what = ((held, "reproduced"), (failed, "not reproduced"), (opened, "open"))
-    told = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for count, verdict in what if count]
-    text = f"Of the paper's {len(claims)} claims, {' and '.join([', '.join(told[:-1]), told[-1]] if told[1:] else told)}."
-    counts = {"reproduced": held, "not_reproduced": failed, "inconclusive": opened}
-    found = [Finding(text, code="verdicts", **counts)]
+    holding, failed, opened = (sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS)
+    what = ((holding, "reproduced"), (failed, "not reproduced"), (opened, "open"))
+    texts = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for count, verdict in what if count]
+    text = f"Of the paper's {len(claims)} claims, {' and '.join([', '.join(texts[:-1]), texts[-1]] if texts[1:] else texts)}."
+    counts = {"reproduced": holding, "not_reproduced": failed, "inconclusive": opened}
+    findings = [Finding(text, code="verdicts", **counts)]
     if passed := [claim.id for claim in claims if PASSES in claim.remarks]:
-        which = "all" if len(passed) == held else f"{len(passed)}"
+        which = "all" if len(passed) == holding else f"{len(passed)}"
         numbers = ", ".join(name.partition("-")[0] for name in passed)
         text = (
-            f"Nets trained on shuffled labels pass {which} of those {held} too (claim{'s' * (len(passed) > 1)} {numbers}): "
+            f"Nets trained on shuffled labels pass {which} of those {holding} too (claim{'s' * (len(passed) > 1)} {numbers}): "
             "that shows that weights moved, not that something was learnt."
         )
-        found.append(Finding(text, code=PASSES, claims=", ".join(passed), passed=len(passed), of=held))
-    elif held and not any(claim.control for claim in claims):
+        findings.append(Finding(text, code=PASSES, claims=", ".join(passed), passed=len(passed), of=holding))
+    elif holding and not any(claim.control for claim in claims):
         text = "No nets on shuffled labels were trained beside these: nothing tells learning from weights that merely moved."
-        found.append(Finding(text, code="no_control", held=held))
-    if said := too_few(seeds):
-        found.append(Finding(f"{said}.", code="few_seeds", seeds=seeds, needed=fewest_pairs(ALPHA)))
-    return found
+        findings.append(Finding(text, code="no_control", held=holding))
+    if note := too_few(seeds):
+        findings.append(Finding(f"{note}.", code="few_seeds", seeds=seeds, needed=fewest_pairs(ALPHA)))
+    return findings
 
 
 def run_findings(runs: pd.DataFrame, varied: Mapping[str, Sequence[str]]) -> list[Finding]:
     """What was run, and how well it does; ``varied`` is what :func:`kagscope.studies.setting_tables.tied_axes` returns."""
     each = [f"{name} (and with it {', '.join(others)})" if others else name for name, others in varied.items()]
     accuracy, names = float(runs["accuracy"].mean()), ", ".join(each) or "nothing"
-    said = names.replace("_", " ")
-    text = f"{len(runs)} runs; varied: {said}. Mean test {accuracy_name(runs['data'])} {accuracy:z.3f}."
+    words = names.replace("_", " ")
+    text = f"{len(runs)} runs; varied: {words}. Mean test {accuracy_name(runs['data'])} {accuracy:z.3f}."
     return [Finding(text, code="runs", runs=len(runs), varied=names, accuracy=accuracy)]
 
 
@@ -87,16 +88,16 @@ def relation_findings(related: pd.DataFrame) -> list[Finding]:
         f"differ{'s' * (len(clear) < 2)} from 0 ({tested['test'].iloc[0]}, n = {tested['n'].iloc[0]} seeds in "
         f"{tested['settings'].iloc[0]} settings, corrected p < {ALPHA})"
     )
-    found = Finding(f"{text}.", code="relations", differ=len(clear), tested=len(tested))
+    finding = Finding(f"{text}.", code="relations", differ=len(clear), tested=len(tested))
     if clear.empty:
-        return [found]
+        return [finding]
     most = clear.iloc[int(clear["rho"].abs().to_numpy(dtype=float).argmax())]
-    said = (
+    sentence = (
         f"The strongest of them: {most['score']} (k = {most['k']}, layer {most['layer']}) with {most['outcome']}: "
         f"{most['rho']:z.2f} ({most['rho_low']:z.2f} to {most['rho_high']:z.2f}). It is a correlation, not a cause."
     )
     numbers = {name: str(most[name]) for name in ("score", "layer", "outcome")} | {"k": int(most["k"])}
-    return [found, Finding(said, code="strongest_relation", correlation=float(most["rho"]), **numbers)]
+    return [finding, Finding(sentence, code="strongest_relation", correlation=float(most["rho"]), **numbers)]
 
 
 def _growth(trained: pd.DataFrame) -> list[Finding]:
@@ -110,7 +111,7 @@ def _growth(trained: pd.DataFrame) -> list[Finding]:
     if len(control) == len(grouped):
         control = control[:0]
     by = grouped.drop(control.index).sort_values("ratio")
-    least, most = (by.iloc[place] for place in (0, -1))
+    least, most = by.iloc[0], by.iloc[-1]
     above = float((by["ratio"] > 1).mean())
     if most["ratio"] == least["ratio"] == 1:
         return []  # untrained, which is said elsewhere
@@ -130,12 +131,12 @@ def _growth(trained: pd.DataFrame) -> list[Finding]:
         f"The participation ratio of the 2 x 2 minors ends between {lowest} and {highest}; its mean is above its initial value "
         f"in {share}{beside}."
     )
-    place: dict[str, Number] = {"layer": str(most["layer"]), "width": int(most["width"]), "training": str(most["training"])}
+    facts: dict[str, Number] = {"layer": str(most["layer"]), "width": int(most["width"]), "training": str(most["training"])}
     numbers = {"most": float(most["ratio"]), "least": float(least["ratio"]), "above": above}
-    return [Finding(text, code="pr_growth", **place, **numbers)]
+    return [Finding(text, code="pr_growth", **facts, **numbers)]
 
 
-def few_points(trained: pd.DataFrame) -> list[Finding]:
+def few_points_findings(trained: pd.DataFrame) -> list[Finding]:
     """Whether means over test images are of a few only."""
     chosen = trained[(trained["score"] == "pr") & (trained["k"] == 2) & (trained["selection"] == "all")]
     points = int(chosen.groupby("run", observed=True)["point"].nunique().min()) if len(chosen) else FEW_POINTS
@@ -145,7 +146,7 @@ def few_points(trained: pd.DataFrame) -> list[Finding]:
     return [Finding(text, code="few_points", points=points)]
 
 
-def learning(results: pd.DataFrame) -> list[Finding]:
+def learning_findings(results: pd.DataFrame) -> list[Finding]:
     """Nets that were not trained, did not learn, or lost again what they had learned; not those on shuffled labels."""
     runs = (
         results.loc[results["labels"] != "shuffled", ["run", "width", "training", "step", "accuracy"]]
@@ -165,23 +166,23 @@ def learning(results: pd.DataFrame) -> list[Finding]:
     lost = trained["best"] - trained["last"] > LOST
     unlearned = ~lost & (trained["last"] - trained["first"].clip(lower=0.0) < LEARNED)
     weak = ~lost & ~unlearned & (trained["last"] < LOW)
-    found = []
+    findings = []
     for which, code, what in (
         (unlearned, "not_learned", f"did not learn (test accuracy rose by less than {LEARNED})"),
         (lost, "accuracy_lost", f"lost over {LOST} of their best test accuracy again before the end"),
         (weak, "low_accuracy", f"end{'s' * (int(weak.sum()) == 1)} with a test accuracy below {LOW}"),
     ):
         if which.any():
-            nets, where = int(which.sum()), _settings(trained[which], facts["width"].nunique() > 1)
-            text = f"{nets} of {count} nets {what}, so that their geometry is not that of well-trained nets ({where})."
-            found.append(Finding(text, code=code, nets=nets, of=count, settings=where))
-    return found
+            nets, settings = int(which.sum()), _list_settings(trained[which], facts["width"].nunique() > 1)
+            text = f"{nets} of {count} nets {what}, so that their geometry is not that of well-trained nets ({settings})."
+            findings.append(Finding(text, code=code, nets=nets, of=count, settings=settings))
+    return findings
 
 
-def _settings(runs: pd.DataFrame, several: bool) -> str:
+def _list_settings(runs: pd.DataFrame, several: bool) -> str:
     """The settings of runs, the first few; ``several``: widths, in the study."""
-    found = runs[["width", "training"]].astype({"training": str}).drop_duplicates().sort_values("width", kind="stable")
-    named = [setting_label(int(width), training, several) for width, training in found.itertuples(index=False)]
+    settings = runs[["width", "training"]].astype({"training": str}).drop_duplicates().sort_values("width", kind="stable")
+    named = [setting_label(int(width), training, several) for width, training in settings.itertuples(index=False)]
     return "; ".join(named[:NAMED]) + ("; …" if len(named) > NAMED else "")
 
 
@@ -190,24 +191,24 @@ def left_out_findings(left_out: Mapping[str, str], runs: int) -> list[Finding]:
     are named."""
     missing, of = sum(why == "not finished" for why in left_out.values()), runs + len(left_out)
     others = [(run, why) for run, why in left_out.items() if why != "not finished"]
-    found = []
+    findings = []
     if missing:
         text = f"{missing} of {of} runs {'are' if missing != 1 else 'is'} not finished yet and left out."
-        found.append(Finding(text, code="runs_unfinished", runs=missing, of=of))
+        findings.append(Finding(text, code="runs_unfinished", runs=missing, of=of))
     for run, why in others[:NAMED]:
-        found.append(Finding(f"Run {run} was left out: {why}.", code="run_left_out", run=run, why=why))
+        findings.append(Finding(f"Run {run} was left out: {why}.", code="run_left_out", run=run, why=why))
     if more := len(others[NAMED:]):
         text = f"{more} more runs were left out, failed or damaged: `kagscope study status` lists all."
-        found.append(Finding(text, code="runs_left_out", runs=more))
-    return found
+        findings.append(Finding(text, code="runs_left_out", runs=more))
+    return findings
 
 
-def sampled_and_undefined(trained: pd.DataFrame) -> list[Finding]:
+def sampling_findings(trained: pd.DataFrame) -> list[Finding]:
     """What was sampled and how well, and what is undefined and why, of the rows of trained nets."""
-    return [_sampling_finding(trained), *_undefined_findings(trained)]
+    return [_sampled_finding(trained), *_undefined_findings(trained)]
 
 
-def _sampling_finding(trained: pd.DataFrame) -> Finding:
+def _sampled_finding(trained: pd.DataFrame) -> Finding:
     sampled = trained[~trained["exact"] & trained["value"].notna()]
     if sampled.empty:
         return Finding("Every number is exact up to rounding.", code="all_exact")

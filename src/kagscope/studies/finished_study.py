@@ -53,4 +53,4 @@ class FinishedStudy(Study):
     @cached_property
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that its runs were computed with."""
-        return {part: str(version) for part, version in self._store.manifest(self.runs[0])["versions"].items()}
+        return {name: str(version) for name, version in self._store.manifest(self.runs[0])["versions"].items()}

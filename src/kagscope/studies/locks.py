@@ -56,14 +56,14 @@ class Leases:
 
     def running(self) -> list[str]:
         """Runs that a living writer has acquired, as far as one look can tell."""
-        found = [(file.name.removesuffix(".lease"), _owner(file)) for file in self.folder.glob("*.lease")]
-        return [run_id for run_id, owner in found if owner and not writer_is_dead(owner)]
+        owners = [(file.name.removesuffix(".lease"), _owner(file)) for file in self.folder.glob("*.lease")]
+        return [run_id for run_id, owner in owners if owner and not writer_is_dead(owner)]
 
     def clear_dead(self) -> None:
         """Remove the leases of processes of this machine that are gone, and the folder where it is empty."""
         for file in self.folder.glob("*.lease"):
             if (owner := _owner(file)) and writer_is_dead(owner):
-                _take_away(file)
+                _remove_dead(file)
         with contextlib.suppress(OSError):  # somebody else's leases
             self.folder.rmdir()
 
@@ -72,7 +72,7 @@ class Leases:
         try:
             self.folder.mkdir(exist_ok=True)  # the end of another driver may have removed it
             if file.exists() and self._is_dead(run_id):
-                _take_away(file)
+                _remove_dead(file)
             descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             try:
                 os.write(descriptor, writer().encode())
@@ -118,7 +118,7 @@ class Leases:
         return self.folder / f"{run_id}.lease"
 
 
-def _take_away(file: Path) -> None:
+def _remove_dead(file: Path) -> None:
     """Remove a dead lease: of several drivers that see it one does."""
     stale = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
     with contextlib.suppress(FileNotFoundError):  # another driver took it over first

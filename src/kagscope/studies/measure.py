@@ -46,7 +46,7 @@ class RobustnessSettings(Strict):
 
     @field_validator("linf", "l2")
     @classmethod
-    def _radii(cls, radii: tuple[float, ...]) -> tuple[float, ...]:
+    def _check_radii(cls, radii: tuple[float, ...]) -> tuple[float, ...]:
         if any(not 0 < radius < 1e6 for radius in radii) or len(set(radii)) != len(radii):
             raise ValueError(f"expected positive radii, each once; got {list(radii)}")
         return radii
@@ -87,7 +87,7 @@ class Steps(Strict):
     epochs: tuple[float, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
-    def _one_list(self) -> Steps:
+    def _check_lists(self) -> Steps:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give one of steps, epochs")
         for given in self.steps or self.epochs or ():
@@ -113,13 +113,13 @@ def _fields() -> dict[str, Any]:
     """Those of the spec and of its budget, described and bounded as there; what is not given has its default by the data."""
     taken = {name: MeasureSpec.model_fields[name] for name in TAKEN} | Budget.model_fields
     plain: dict[str, Any] = {"selections": tuple[str, ...]}
-    found: dict[str, Any] = {}
-    for name, one in taken.items():
+    fields: dict[str, Any] = {}
+    for name, info in taken.items():
         kind: Any = (
-            Annotated[(plain.get(name, one.annotation), *one.metadata)] if one.metadata else plain.get(name, one.annotation)
+            Annotated[(plain.get(name, info.annotation), *info.metadata)] if info.metadata else plain.get(name, info.annotation)
         )
-        found[name] = (kind | None, Field(default=None, description=one.description))
-    return found
+        fields[name] = (kind | None, Field(default=None, description=info.description))
+    return fields
 
 
 class _Checked(Strict):
@@ -127,19 +127,19 @@ class _Checked(Strict):
 
     @field_validator(*TAKEN, check_fields=False)
     @classmethod
-    def _as_the_spec_has_it(cls, value: Any, info: ValidationInfo) -> Any:
+    def _check_by_spec(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None:
             return None
         name = str(info.field_name)
         try:
-            found = getattr(MeasureSpec(**{name: value}), name)
+            checked = getattr(MeasureSpec(**{name: value}), name)
         except InputError as error:
             raise ValueError(str(error).removeprefix(f"{name}: ")) from error
         if name == "selections":
-            value = found = tuple(map(str, found))
+            value = checked = tuple(map(str, checked))
         if name in ("k", "selections", "scores") and (not value or len(set(value)) != len(value)):
             raise ValueError(f"expected at least one, each once; got {list(value)}")
-        return found
+        return checked
 
     def given_values(self) -> dict[str, Any]:
         """The values of a spec that were given."""
@@ -170,13 +170,13 @@ class Measure(SpecValues):
 
     @field_validator("layers")
     @classmethod
-    def _layers_once(cls, layers: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _check_layers(cls, layers: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if layers is not None and (not layers or len(set(layers)) != len(layers)):
             raise ValueError(f"expected at least one, each once; got {list(layers)}")
         return layers
 
     @model_validator(mode="after")
-    def _one_number_of_checkpoints(self) -> Measure:
+    def _check_checkpoints(self) -> Measure:
         if isinstance(self.schedule, Steps) and "checkpoints" in self.model_fields_set:
             raise ValueError("checkpoints and a schedule of steps or epochs both say how many; give one of them")
         return self
@@ -187,21 +187,21 @@ class Measure(SpecValues):
         Raises:
             InputError: a layer that the net has not, a selection that does not fit the images, or a map that a vit has not.
         """
-        own = self.given_values() | self._layers(depth) | {"image_shape": dataset.image_shape}
-        if architecture == "vit" and own.setdefault("layer_map", "block") != "block":
+        values = self.given_values() | self._layers(depth) | {"image_shape": dataset.image_shape}
+        if architecture == "vit" and values.setdefault("layer_map", "block") != "block":
             raise InputError(
                 f"measure.layer_map is {self.layer_map!r}, but the hidden layers of a vit take tokens; expected 'block'"
             )
-        if own.get("layer_map", "input") != "input":  # whose columns are units, not pixels
-            own |= {"image_shape": None, "selections": own.get("selections", ("all",)), "window_map": 0}
-        elif "selections" in own:
-            _check_selections(own["selections"], dataset)
-            own.setdefault("window_map", 0)
-        main = MeasureSpec(**_defaults(dataset) | own)
+        if values.get("layer_map", "input") != "input":  # whose columns are units, not pixels
+            values |= {"image_shape": None, "selections": values.get("selections", ("all",)), "window_map": 0}
+        elif "selections" in values:
+            _check_selections(values["selections"], dataset)
+            values.setdefault("window_map", 0)
+        main = MeasureSpec(**_defaults(dataset) | values)
         specs = {MAIN: main}
         scores = [name for name in ALONG_SCORES if main.wants(name)]
         if len(steps) > 2 and scores:
-            along = {"scores": scores, "k": tuple(k for k in main.k if k <= 2), "window_map": 0, **_along(main, dataset)}
+            along = {"scores": scores, "k": tuple(k for k in main.k if k <= 2), "window_map": 0, **_along_values(main, dataset)}
             along |= self.along.given_values()
             if along["k"]:
                 specs[ALONG] = main.with_(**along)
@@ -214,8 +214,8 @@ class Measure(SpecValues):
         names = [f"hidden{place + 1}" for place in range(depth)]
         if self.layers is None:
             return {"layers": LAYERS}
-        chosen = [{"first": names[0], "last": names[-1]}.get(one, one) for one in self.layers]
-        unknown = [one for one in chosen if one not in names]
+        chosen = [{"first": names[0], "last": names[-1]}.get(layer, layer) for layer in self.layers]
+        unknown = [layer for layer in chosen if layer not in names]
         if unknown:
             raise InputError(
                 f"measure.layers names {unknown[0]!r}, but a net of depth {depth} has the hidden layers {', '.join(names)}; "
@@ -249,7 +249,7 @@ def _defaults(dataset: Dataset) -> dict[str, Any]:
         "points": 64 if small else 12,
         "selections": all_selections(dataset.image_shape),
         "window_map": 8 if small else 10,
-        "exact_minors": _minors(64 if small else 0.1, dataset),  # more take longer than draws to these errors
+        "exact_minors": _count_minors(64 if small else 0.1, dataset),  # more take longer than draws to these errors
         "rel_error": 0.002 if small else 0.004,  # of a point; of their mean a fifth of that
         "triple_points": 2 if small else 1,
         "rotation_points": 6 if small else 3,
@@ -260,16 +260,16 @@ def _defaults(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _along(main: MeasureSpec, dataset: Dataset) -> dict[str, Any]:
+def _along_values(main: MeasureSpec, dataset: Dataset) -> dict[str, Any]:
     """Fewer points and minors than at the ends."""
     small = dataset.n_inputs <= SMALL_IMAGE
-    points, minors = (24, _minors(24, dataset)) if small else (4, 0.0)
-    found: dict[str, Any] = {"points": min(points, main.points or points)}
-    found["exact_minors"] = min(minors, main.budget.exact_minors)
-    return found if small else found | {"rel_error": max(0.01, main.budget.rel_error)}
+    points, minors = (24, _count_minors(24, dataset)) if small else (4, 0.0)
+    values: dict[str, Any] = {"points": min(points, main.points or points)}
+    values["exact_minors"] = min(minors, main.budget.exact_minors)
+    return values if small else values | {"rel_error": max(0.01, main.budget.rel_error)}
 
 
-def _minors(points: float, dataset: Dataset) -> float:
+def _count_minors(points: float, dataset: Dataset) -> float:
     """How many 2-minors so many points of a layer of 128 units have."""
     return float(points * WIDE * comb(max(dataset.n_inputs, LEAST_INPUTS), 2))
 

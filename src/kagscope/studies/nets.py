@@ -95,47 +95,47 @@ class Nets:
         if missing:
             raise InputError(f"the tables of the study lack {', '.join(missing)}; see kagscope.tables.schema for what they need")
         runs = runs.reset_index(drop=True)
-        place = {str(run): number for number, run in enumerate(runs["run"])}
+        row_of = {str(run): number for number, run in enumerate(runs["run"])}
         axes = tuple(name for name in varied if name not in REPLICATES)
         last = last_step(results)
-        last = last[~last["score"].isin(BOOKKEEPING) & last["run"].astype(str).isin(list(place))].reset_index(drop=True)
+        last = last[~last["score"].isin(BOOKKEEPING) & last["run"].astype(str).isin(list(row_of))].reset_index(drop=True)
         if last.empty:
             return cls(runs, axes, pd.DataFrame(columns=[*WHAT_KEYS, "measure", "kind", "reason"]), ())
-        measures = _measures(last)
-        change = _change(last, _by_name(last["score"], measures.__getitem__))
+        measures = _choose_measures(last)
+        change = _change(last, _map_names(last["score"], measures.__getitem__))
         key: Indices = np.asarray(last.groupby(WHAT_KEYS, observed=True, sort=False).ngroup(), dtype=np.int64)
-        net = _by_name(last["run"], place.__getitem__)
+        net = _map_names(last["run"], row_of.__getitem__)
         first = np.unique(key, return_index=True)[1]
         keys = last.loc[first, WHAT_KEYS].astype({"layer": str, "selection": str, "score": str}).reset_index(drop=True)
         keys["measure"] = keys["score"].map(measures)
         keys["kind"] = keys["selection"].str.partition("(")[0]
-        keys["reason"] = _reasons(last, key, np.isfinite(change), len(keys))
+        keys["reason"] = _key_reasons(last, key, np.isfinite(change), len(keys))
         value, baseline = (last[name].to_numpy(dtype=float) for name in ("value", "baseline"))
         blocks = _blocks(key, net, last["point"].to_numpy(dtype=np.int64), (change, value, baseline), len(runs))
         outcomes = outcome_columns(runs)
         if outcomes:
             numbers = runs[outcomes].to_numpy(dtype=float).T[:, :, None]
             blocks.append(Block(np.arange(len(keys), len(keys) + len(outcomes)), numbers))
-            about = {"layer": "", "k": 0, "selection": "", "measure": VALUE, "kind": "outcome", "reason": ""}
-            keys = pd.concat([keys, pd.DataFrame({"score": outcomes} | about)], ignore_index=True)
+            columns_of_outcome = {"layer": "", "k": 0, "selection": "", "measure": VALUE, "kind": "outcome", "reason": ""}
+            keys = pd.concat([keys, pd.DataFrame({"score": outcomes} | columns_of_outcome)], ignore_index=True)
         return cls(runs, axes, keys, tuple(blocks))
 
     @cached_property
     def places(self) -> dict[Key, int]:
         """Where in :attr:`keys` a number stands."""
-        return {Key(*what): place for place, what in enumerate(self.keys[list(Key._fields)].itertuples(index=False))}
+        return {Key(*what): index for index, what in enumerate(self.keys[list(Key._fields)].itertuples(index=False))}
 
     def grid(self, key: Key, measure: str) -> Grid:
         """One number of every net: its "ratio" (value / initial value), "difference" or "value"."""
-        place = self.places.get(key)
+        index = self.places.get(key)
         for block in self.blocks:
-            inside = np.flatnonzero(block.rows == (-1 if place is None else place))
+            inside = np.flatnonzero(block.rows == (-1 if index is None else index))
             if len(inside) and block.value is not None and block.baseline is not None and block.recorded is not None:
                 value, baseline, recorded = block.value[inside[0]], block.baseline[inside[0]], block.recorded[inside[0]]
-                found = value if measure == VALUE else value - baseline
+                values = value if measure == VALUE else value - baseline
                 if measure == RATIO:
-                    found = np.divide(value, baseline, out=np.full(value.shape, np.nan), where=baseline != 0)
-                return Grid(block.points, np.where(np.isfinite(found), found, np.nan), recorded)
+                    values = np.divide(value, baseline, out=np.full(value.shape, np.nan), where=baseline != 0)
+                return Grid(block.points, np.where(np.isfinite(values), values, np.nan), recorded)
         return Grid(np.zeros(0, np.int64), np.zeros((len(self.runs), 0)), np.zeros((len(self.runs), 0), dtype=bool))
 
     def take(self, which: Indices) -> Nets:
@@ -152,10 +152,10 @@ class Nets:
     @property
     def means(self) -> Array:
         """(keys, nets) means over data points; NaN where a net has none that is defined."""
-        found = np.full((len(self.keys), len(self.runs)), np.nan)
+        means = np.full((len(self.keys), len(self.runs)), np.nan)
         for block in self.blocks:
-            found[block.rows] = net_means(block.values)
-        return found
+            means[block.rows] = net_means(block.values)
+        return means
 
     @cached_property
     def sizes(self) -> Array:
@@ -219,33 +219,33 @@ class Grid(NamedTuple):
     recorded: NDArray[np.bool_]
 
 
-def _by_name(column: pd.Series[Any], of: Callable[[str], Any]) -> NDArray[Any]:
+def _map_names(column: pd.Series[Any], of: Callable[[str], Any]) -> NDArray[Any]:
     """``of`` of each row's name, asked once for each name that occurs."""
     names = column.astype("category").cat.remove_unused_categories()
     return np.array([of(str(name)) for name in names.cat.categories])[names.cat.codes.to_numpy()]
 
 
-def _measures(last: pd.DataFrame) -> dict[str, str]:
+def _choose_measures(last: pd.DataFrame) -> dict[str, str]:
     lowest = last[["value", "baseline"]].min(axis=1).groupby(last["score"], observed=True).min()
     compared = (last["value"].notna() & last["baseline"].notna()).groupby(last["score"], observed=True).any()
-    found = {str(name): RATIO if lowest[name] > 0 else DIFFERENCE for name in compared.index}
-    return {name: VALUE if name in OWN_REFERENCE or not compared[name] else what for name, what in found.items()}
+    measures = {str(name): RATIO if lowest[name] > 0 else DIFFERENCE for name in compared.index}
+    return {name: VALUE if name in OWN_REFERENCE or not compared[name] else what for name, what in measures.items()}
 
 
 def _change(last: pd.DataFrame, measure: NDArray[np.str_]) -> Array:
     value, baseline = (last[name].to_numpy(dtype=float) for name in ("value", "baseline"))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log(value / baseline)
-    found = np.where(measure == RATIO, ratio, np.where(measure == DIFFERENCE, value - baseline, value))
-    return np.where(np.isfinite(found), found, np.nan)
+    change = np.where(measure == RATIO, ratio, np.where(measure == DIFFERENCE, value - baseline, value))
+    return np.where(np.isfinite(change), change, np.nan)
 
 
-def _reasons(last: pd.DataFrame, key: Indices, defined: NDArray[np.bool_], keys: int) -> list[str]:
+def _key_reasons(last: pd.DataFrame, key: Indices, defined: NDArray[np.bool_], keys: int) -> list[str]:
     """Why a key has no number anywhere: the reason that the table gives most often."""
-    some = np.bincount(key, defined, minlength=keys) > 0
-    reasons = last["reason"][~some[key]].astype(str).str.removeprefix("undefined: ")
-    said = reasons.groupby(key[~some[key]]).agg(lambda texts: texts.mode().iloc[0])
-    return ["" if some[place] else said.get(place) or "undefined in every net" for place in range(keys)]
+    defined_keys = np.bincount(key, defined, minlength=keys) > 0
+    reasons = last["reason"][~defined_keys[key]].astype(str).str.removeprefix("undefined: ")
+    modes = reasons.groupby(key[~defined_keys[key]]).agg(lambda texts: texts.mode().iloc[0])
+    return ["" if defined_keys[i] else modes.get(i) or "undefined in every net" for i in range(keys)]
 
 
 def _blocks(key: Indices, net: Indices, point: Indices, columns: Sequence[Array], nets: int) -> list[Block]:
@@ -257,8 +257,8 @@ def _blocks(key: Indices, net: Indices, point: Indices, columns: Sequence[Array]
     pairs, pair = np.unique(key * span + (point - shift), return_inverse=True)
     starts = np.searchsorted(pairs // span, np.arange(int(key.max()) + 1))
     sets: dict[bytes, list[int]] = {}
-    for place, points in enumerate(np.split(pairs % span, starts[1:])):
-        sets.setdefault(points.tobytes(), []).append(place)
+    for i, points in enumerate(np.split(pairs % span, starts[1:])):
+        sets.setdefault(points.tobytes(), []).append(i)
     column = pair - starts[key]
     blocks = []
     for members in sets.values():
@@ -266,13 +266,13 @@ def _blocks(key: Indices, net: Indices, point: Indices, columns: Sequence[Array]
         position = np.full(starts.size, -1)
         position[rows] = np.arange(rows.size)
         inside = position[key] >= 0
-        where = position[key[inside]], net[inside], column[inside]
+        cells = position[key[inside]], net[inside], column[inside]
         shape = rows.size, nets, int(column[inside].max()) + 1
         change, value, baseline = np.full((3, *shape), np.nan)
         recorded = np.zeros(shape, dtype=bool)
         for array, numbers in zip((change, value, baseline), columns, strict=True):
-            array[where] = numbers[inside]
-        recorded[where] = True
+            array[cells] = numbers[inside]
+        recorded[cells] = True
         points = pairs[starts[rows[0]] : starts[rows[0]] + shape[2]] % span + shift
         blocks.append(Block(rows, change, points, value, baseline, recorded))
     return blocks

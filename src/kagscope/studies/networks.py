@@ -87,28 +87,28 @@ class Measuring:
                     table = pd.concat([table, self._prune(run, net, spec, state, initial)])
             rows.append(table.assign(step=step, epoch=step / net.steps_per_epoch, accuracy=net.accuracy[step]))
         names = {"run": run.run_id, "width": run.width, "training": run.training, "labels": run.labels, "seed": run.seed}
-        return _together(rows, names, RESULT_COLUMNS), _together(lines, names, CURVE_COLUMNS) if lines else None
+        return _concatenate(rows, names, RESULT_COLUMNS), _concatenate(lines, names, CURVE_COLUMNS) if lines else None
 
     def _prune(self, run: RunConfig, net: TrainedNetwork, spec: MeasureSpec, state: State, initial: State) -> pd.DataFrame:
         """Rows of the change that pruning makes, of those scores that are asked for."""
         if not spec.wants("prune_change", "prune_change_exact"):
             return pd.DataFrame()
         of_output = spec.layer_map == "output"  # whose rows are the net's outputs, not the layer's units
-        if of_output or any(one.row_norms is None or one.drawn for one in state.measured.values()):  # or not all were asked for
+        if of_output or any(s.row_norms is None or s.drawn for s in state.measured.values()):  # or not all were asked for
             few = spec.with_(scores=["constant_units"], k=1, max_rows=None, layer_map="input" if of_output else spec.layer_map)
             state, initial = self._observe(run, net, net.steps[-1], few), self._at_initialisation(run, net, few)
-        norms = {layer: one.row_norms for layer, one in state.measured.items() if one.row_norms is not None}
+        norms = {layer: s.row_norms for layer, s in state.measured.items() if s.row_norms is not None}
         model = network(run, net.final)
         chosen = self.inputs[choose_points(len(self.inputs), len(next(iter(norms.values()))))]
         limits = {layer: zero_row_threshold(initial.measured[layer], state.spec.zero_row_quantile) for layer in norms}
-        found = {}
+        changes = {}
         if spec.wants("prune_change"):
-            found["prune_change"] = prune_change(model, chosen, norms, limits)
+            changes["prune_change"] = prune_change(model, chosen, norms, limits)
         if spec.wants("prune_change_exact"):
-            found["prune_change_exact"] = prune_change_exact(model, chosen, norms)
+            changes["prune_change_exact"] = prune_change_exact(model, chosen, norms)
         fixed = {"layer": "", "k": 0, "selection": "all", "point": WHOLE, "exact": True, "reason": "", "stderr": 0.0}
         undefined = dict.fromkeys(("baseline", "ratio", "baseline_stderr"), np.nan)
-        return pd.DataFrame([{**fixed, **undefined, "score": score, "value": value} for score, value in found.items()])
+        return pd.DataFrame([{**fixed, **undefined, "score": score, "value": value} for score, value in changes.items()])
 
     def _at_initialisation(self, run: RunConfig, net: TrainedNetwork, spec: MeasureSpec) -> State:
         key = (run.at_initialisation(seed=run.seed), spec.id)
@@ -120,7 +120,7 @@ class Measuring:
         return observe(network(run, net.checkpoints[step]), self.inputs, spec, labels=self.labels)
 
 
-def _together(tables: Sequence[pd.DataFrame], names: dict[str, Any], columns: dict[str, str]) -> pd.DataFrame:
+def _concatenate(tables: Sequence[pd.DataFrame], names: dict[str, Any], columns: dict[str, str]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).assign(**names).astype(columns)[list(columns)]
 
 
@@ -129,12 +129,12 @@ def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, asked: Rob
     model, every = network(run, net.final), inputs_of(dataset)
     with torch.no_grad():
         probabilities = torch.softmax(model(every).double(), dim=1).numpy()
-    found = {"calibration_error": expected_calibration_error(probabilities, dataset.test_labels)}
+    scores = {"calibration_error": expected_calibration_error(probabilities, dataset.test_labels)}
     chosen = choose_points(len(every), asked.points)
     inputs, labels = every[chosen], torch.from_numpy(dataset.test_labels[chosen])
     for norm, radii in (("linf", asked.linf), ("l2", asked.l2)):
         for eps in radii:
             for method in METHODS:
                 options = {"norm": norm, "method": method, "steps": asked.steps, "restarts": asked.restarts, "seed": run.seed}
-                found[f"{method}_{norm}_{eps:g}"] = adversarial_accuracy(model, inputs, labels, eps, **options)  # type: ignore[arg-type]
-    return found
+                scores[f"{method}_{norm}_{eps:g}"] = adversarial_accuracy(model, inputs, labels, eps, **options)  # type: ignore[arg-type]
+    return scores

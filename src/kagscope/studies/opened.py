@@ -59,10 +59,10 @@ class Study:
         self._store, self._whole = store, whole
 
     def __repr__(self) -> str:
-        about = self._store.study
+        record = self._store.study
         missing = f", {len(self.left_out)} not finished or left out" if self.left_out else ""
-        data = ", ".join(sorted({one.data for one in self._configs.values()}))
-        return f"<Study {about['name']!r} in {self.folder}: {len(self.runs)} runs{missing}; data {data}>"
+        data = ", ".join(sorted({config.data for config in self._configs.values()}))
+        return f"<Study {record['name']!r} in {self.folder}: {len(self.runs)} runs{missing}; data {data}>"
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -155,14 +155,14 @@ class Study:
     @cached_property
     def _data(self) -> Dataset:
         configs = [self.config(run) for run in self.runs]
-        if len({one.data_fingerprint for one in configs}) > 1:
+        if len({config.data_fingerprint for config in configs}) > 1:
             raise InputError(
                 "the runs of this study have several data sets; kagscope.data.load(study.config(run).data) loads one"
             )
         name, fingerprint = configs[0].data, configs[0].data_fingerprint
-        found = load_local(name)
-        if found is None:
+        dataset = load_local(name)
+        if dataset is None:
             raise DataError(f"the data {name} are not on this machine; bring them back to where they were, or download them")
-        if found.fingerprint() != fingerprint:
+        if dataset.fingerprint() != fingerprint:
             raise DataError(f"the data {name} are not those that this study was run on: their content changed")
-        return found
+        return dataset

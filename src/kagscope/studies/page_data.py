@@ -47,7 +47,7 @@ class Probe:
     class_means: np.ndarray
 
 
-def exhibits(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def page_data(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Further provenance for :func:`kagscope.report.write_report`: ``configs``, ``labels``, ``pictures`` and ``units``.
 
     Args:
@@ -59,28 +59,28 @@ def exhibits(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any]) 
     """
     configs = {run: json.loads((store.run_folder(run) / CONFIG).read_text()) for run in runs}
     specs = main_specs(store.study)
-    found: dict[str, Any] = {"configs": {run: config | {"measured": specs[run]} for run, config in configs.items()}}
+    provenance: dict[str, Any] = {"configs": {run: config | {"measured": specs[run]} for run, config in configs.items()}}
     probes: dict[str, Probe | None] = {}
     for run, config in configs.items():
         fingerprint = str(config["data_fingerprint"])
         if fingerprint not in probes:
             probes[fingerprint] = _probe(store.folder, RunConfig(**config), int(specs[run]["points"]))
     if len(probes) == 1 and (probe := next(iter(probes.values()))) is not None:
-        found["labels"] = dict(zip(probe.points.tolist(), probe.labels.tolist(), strict=True))
-        found["pictures"] = {"mean": probe.mean, "classes": dict(enumerate(probe.class_means))}
+        provenance["labels"] = dict(zip(probe.points.tolist(), probe.labels.tolist(), strict=True))
+        provenance["pictures"] = {"mean": probe.mean, "classes": dict(enumerate(probe.class_means))}
     first = {str(settings[run]): run for run in reversed(runs)}
-    found["units"], entries = {}, 0
+    provenance["units"], entries = {}, 0
     initial: dict[Any, State] = {}
     for run in [run for run in runs if first[str(settings[run])] == run]:
         config, probe = RunConfig(**configs[run]), probes[str(configs[run]["data_fingerprint"])]
         if probe is None or config.architecture != "mlp":  # whose units see no image
             continue
         units = _units(store, run, config, probe, float(specs[run]["zero_row_quantile"]), initial)
-        entries += probe.inputs.shape[1] * sum(min(len(one), MAX_UNITS) for _, one in units.groupby("layer"))
-        if found["units"] and entries > ENTRIES:
+        entries += probe.inputs.shape[1] * sum(min(len(layer_units), MAX_UNITS) for _, layer_units in units.groupby("layer"))
+        if provenance["units"] and entries > ENTRIES:
             break
-        found["units"][run] = units
-    return found
+        provenance["units"][run] = units
+    return provenance
 
 
 def settings_of_runs(results: pd.DataFrame) -> dict[str, tuple[int, str]]:
@@ -118,7 +118,7 @@ def _probe(folder: Path, run: RunConfig, count: int) -> Probe | None:
         pass
     made = _load_probe(run, count)
     if made is not None:
-        _keep(file, made)
+        _store_probe(file, made)
     return made
 
 
@@ -147,7 +147,7 @@ def _mean_image(images: np.ndarray) -> np.ndarray:
     return np.asarray(images.mean(axis=(0, 1) if images.ndim == 4 else 0))
 
 
-def _keep(file: Path, probe: Probe) -> None:
+def _store_probe(file: Path, probe: Probe) -> None:
     from safetensors.numpy import save
 
     try:

@@ -48,17 +48,17 @@ def phase_diagram(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]
         return pd.DataFrame()
     logs = np.log(chosen["ratio"].where(chosen["ratio"] > 0)).rename("log")
     wide = chosen.assign(log=logs).pivot(index=["run", "layer", "step"], columns="score", values="log").reset_index()
-    order = {run: place for place, run in enumerate(runs["run"])}
+    order = {run: index for index, run in enumerate(runs["run"])}
     wide = wide.sort_values("run", key=lambda names: names.map(order), kind="stable")
-    about = chosen.drop_duplicates(["run", "step"])[["run", "step", "epoch", "accuracy"]]
-    frame = wide.merge(about, on=["run", "step"]).join(runs.set_index("run")[list(axes)].add_prefix("axis_"), on="run")
-    found = [
-        _row(dict(zip(axes, setting, strict=True)), layer, part)
+    moments = chosen.drop_duplicates(["run", "step"])[["run", "step", "epoch", "accuracy"]]
+    frame = wide.merge(moments, on=["run", "step"]).join(runs.set_index("run")[list(axes)].add_prefix("axis_"), on="run")
+    rows = [
+        _row(dict(zip(axes, setting, strict=True)), layer, group)
         for setting, same in _groups(frame, [f"axis_{name}" for name in axes])
         for layer in layers_of(same)
-        if (part := same[same["layer"] == layer])["step"].size
+        if (group := same[same["layer"] == layer])["step"].size
     ]
-    table = pd.DataFrame(found)
+    table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p_value"].tolist())
     table["occurs"] = table["p_holm"] < ALPHA
     return table.assign(test=TEST)
@@ -67,22 +67,22 @@ def phase_diagram(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]
 def _groups(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
     if not keys:
         return [((), frame)]
-    return [(key, part) for key, part in frame.groupby(keys, sort=False, dropna=False)]
+    return [(key, group) for key, group in frame.groupby(keys, sort=False, dropna=False)]
 
 
-def _row(setting: dict[str, Any], layer: str, part: pd.DataFrame) -> dict[str, Any]:
+def _row(setting: dict[str, Any], layer: str, group: pd.DataFrame) -> dict[str, Any]:
     """The criterion at the end of each net, and the onset."""
-    last = last_step(part)
+    last = last_step(group)
     values = last[list(SIGNATURES)].to_numpy(dtype=float)
     estimate = mean_of(values)
     low, high = t_interval(estimate)
     row: dict[str, Any] = {**setting, "layer": layer, "nets": len(last), "accuracy": float(last["accuracy"].mean())}
     with np.errstate(over="ignore"):  # of an interval without bound: infinite
         ratios, low, high = np.exp(np.asarray(estimate.value)), np.exp(low), np.exp(high)
-    for place, name in enumerate(SIGNATURES):
-        row |= {name: ratios[place], f"{name}_low": low[place], f"{name}_high": high[place]}
+    for i, name in enumerate(SIGNATURES):
+        row |= {name: ratios[i], f"{name}_low": low[i], f"{name}_high": high[i]}
     tests = t_test(estimate, "greater")
-    onset = _onset(part)
+    onset = _onset(group)
     return row | {
         "p_value": float(tests.max()),  # NaN where one is
         "onset_step": onset["step"],
@@ -91,10 +91,10 @@ def _row(setting: dict[str, Any], layer: str, part: pd.DataFrame) -> dict[str, A
     }
 
 
-def _onset(part: pd.DataFrame) -> dict[str, float]:
+def _onset(group: pd.DataFrame) -> dict[str, float]:
     """The first step from which on the intervals of all three lie above 1; NaN where only one step tells."""
     first: dict[str, float] = dict.fromkeys(("step", "epoch", "accuracy"), np.nan)
-    steps = list(part[part["step"] > 0].groupby("step"))
+    steps = list(group[group["step"] > 0].groupby("step"))
     for _, same in reversed(steps if len(steps) > 1 else []):
         low, _ = t_interval(mean_of(same[list(SIGNATURES)].to_numpy(dtype=float)))
         if not (low > 0).all():
@@ -129,22 +129,22 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
         f"initial values; one-sided t over nets, Holm's correction, 5%) occurs in {occurs or 'none'} of {len(table)} settings "
         "and layers."
     )
-    found = [Finding(text, code="phase_count", occurs=occurs, of=len(table))]
+    findings = [Finding(text, code="phase_count", occurs=occurs, of=len(table))]
     if not occurs:
-        return found
+        return findings
     layers = layers_of(table)
     by, along = two_axes(table, axes)
     for layer in layers:
-        part = table[table["layer"] == layer]
+        settings = table[table["layer"] == layer]
         if by is not None:
-            told = [name for name in (by, along) if name is not None]
-            more = part.groupby(told).size().max() > 1  # other axes vary too: counts, no ranges
-            where = ": " + "; ".join(_counts(part, by) if more else _places(part, by, along))
-            if part["occurs"].nunique() == 1:
-                where = f" in all {len(part)} settings" if part["occurs"].all() else " nowhere"
-            text = f"{f'In layer {layer} it' if len(layers) > 1 else 'It'} occurs{where}."
-            found.append(Finding(text, code="phase_where", layer=layer, where=where.removeprefix(":").strip()))
-        onset = part[part["occurs"] & part["onset_step"].notna()]
+            named = [name for name in (by, along) if name is not None]
+            more = settings.groupby(named).size().max() > 1  # other axes vary too: counts, no ranges
+            suffix = ": " + "; ".join(_describe_counts(settings, by) if more else _describe_places(settings, by, along))
+            if settings["occurs"].nunique() == 1:
+                suffix = f" in all {len(settings)} settings" if settings["occurs"].all() else " nowhere"
+            text = f"{f'In layer {layer} it' if len(layers) > 1 else 'It'} occurs{suffix}."
+            findings.append(Finding(text, code="phase_where", layer=layer, where=suffix.removeprefix(":").strip()))
+        onset = settings[settings["occurs"] & settings["onset_step"].notna()]
         if len(onset):
             steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
             epoch = f"epoch {epochs.median():.2g}"
@@ -157,8 +157,8 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
                 f"{onset['accuracy'].median():z.2f}."
             )
             numbers = {"step": float(steps.median()), "earliest": float(steps.min()), "latest": float(steps.max())}
-            found.append(Finding(text, code="phase_onset", layer=layer, accuracy=float(at.median()), **numbers))
-    return found
+            findings.append(Finding(text, code="phase_onset", layer=layer, accuracy=float(at.median()), **numbers))
+    return findings
 
 
 def two_axes(table: pd.DataFrame, axes: Sequence[str]) -> tuple[str | None, str | None]:
@@ -170,34 +170,34 @@ def two_axes(table: pd.DataFrame, axes: Sequence[str]) -> tuple[str | None, str 
     return (by, along) if by is not None else (along, None)
 
 
-def _counts(part: pd.DataFrame, by: str) -> list[str]:
+def _describe_counts(settings: pd.DataFrame, by: str) -> list[str]:
     name = by.replace("_", " ")
-    return [f"{name} {value}: in {int(same.sum())} of {len(same)}" for value, same in part.groupby(by, sort=False)["occurs"]]
+    return [f"{name} {value}: in {int(same.sum())} of {len(same)}" for value, same in settings.groupby(by, sort=False)["occurs"]]
 
 
-def _places(part: pd.DataFrame, by: str, along: str | None) -> list[str]:
-    if along is None and pd.api.types.is_numeric_dtype(part[by]):
-        return [_range(by, part.groupby(by)["occurs"].all())]
-    said: list[str] = []
-    for value, same in part.groupby(by, sort=False):
+def _describe_places(settings: pd.DataFrame, by: str, along: str | None) -> list[str]:
+    if along is None and pd.api.types.is_numeric_dtype(settings[by]):
+        return [_describe_range(by, settings.groupby(by)["occurs"].all())]
+    phrases: list[str] = []
+    for value, same in settings.groupby(by, sort=False):
         name = f"{by.replace('_', ' ')} {value}" if by != "data" else str(value)
         if along is None:
-            said.append(f"{name}: {'yes' if same['occurs'].all() else 'no'}")
+            phrases.append(f"{name}: {'yes' if same['occurs'].all() else 'no'}")
             continue
         everywhere = same.groupby(along)["occurs"].all()
-        said.append(f"{name}: {_range(along, everywhere)}")
-    return said
+        phrases.append(f"{name}: {_describe_range(along, everywhere)}")
+    return phrases
 
 
-def _range(along: str, occurs: pd.Series[bool]) -> str:
+def _describe_range(along: str, occurs: pd.Series[bool]) -> str:
     """ "every width", "width 16 and more", "width 8 to 32", "width 4, 16", "nowhere"."""
-    values, there = list(occurs.index), occurs.to_numpy(dtype=bool)
+    values, holds = list(occurs.index), occurs.to_numpy(dtype=bool)
     name = along.replace("_", " ")
-    places = np.flatnonzero(there)
+    places = np.flatnonzero(holds)
     if not len(places):
         return "nowhere"
-    if there.all():
+    if holds.all():
         return f"every {name}"
     if np.ptp(places) + 1 == len(places) and len(places) > 1:
         return f"{name} {values[places[0]]:g} " + ("and more" if places[-1] == len(values) - 1 else f"to {values[places[-1]]:g}")
-    return f"{name} " + ", ".join(f"{values[place]:g}" for place in places)
+    return f"{name} " + ", ".join(f"{values[i]:g}" for i in places)

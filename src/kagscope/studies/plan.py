@@ -18,7 +18,7 @@ from kagscope.steering.penalty import DRAWN, OF_ENTRIES
 from kagscope.studies.config import RunConfig
 from kagscope.studies.measure import OUTPUT
 from kagscope.studies.networks import steps_of
-from kagscope.studies.runs import SEEDS_TOGETHER, Job, by_setting, tasks_for
+from kagscope.studies.runs import SEEDS_TOGETHER, Job, group_by_setting, tasks_for
 from kagscope.training.first_layer import DONORS, IMITATING, OF_DONORS
 from kagscope.training.vit import TOKENS
 
@@ -69,7 +69,7 @@ def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int
     """
     rate = _product_rate() * SHARE_OF_PEAK
     train = sum(_train_seconds(job.run, images[job.run.data], classes[job.run.data], rate) for job in jobs)
-    groups = [group for task in tasks_for(jobs, Path(), workers) for group in by_setting(task.jobs)]
+    groups = [group for task in tasks_for(jobs, Path(), workers) for group in group_by_setting(task.jobs)]
     train += sum(_donor_seconds([job.run for job in group], images, classes, rate) for group in groups)
     geometry = _geometry_seconds(jobs) + sum(_attack_seconds(job, classes[job.run.data], rate) for job in jobs)
     size = sum(4.0 * len(job.run.steps) * _parameters(job.run, classes[job.run.data]) + _table_bytes(job) for job in jobs)
@@ -119,14 +119,14 @@ def _penalty_seconds(run: RunConfig) -> float:
         return 0.0
     if run.penalty_score in NORMS:
         return GRADIENT_CALL
-    place = int(run.penalty_layer.removeprefix("hidden")) - 1
-    m, n, score = run.widths[place], run.n_inputs, run.penalty_score
-    points = run.penalty_points if place else 1  # the first layer is diag(d) W, whose sums serve all images
+    index = int(run.penalty_layer.removeprefix("hidden")) - 1
+    m, n, score = run.widths[index], run.n_inputs, run.penalty_score
+    points = run.penalty_points if index else 1  # the first layer is diag(d) W, whose sums serve all images
     drawn = score in DRAWN and 0 < run.penalty_rows < math.comb(m, 2)
-    seconds = PENALTY_CALL + (PULLED_ROW * m + DRAWN_POINT * points * drawn if place else 0.0)
+    seconds = PENALTY_CALL + (PULLED_ROW * m + DRAWN_POINT * points * drawn if index else 0.0)
     if score in OF_ENTRIES:
         return seconds
-    pairs = run.penalty_rows if drawn else math.comb(min(m, n) if place else m, 2)
+    pairs = run.penalty_rows if drawn else math.comb(min(m, n) if index else m, 2)
     seconds += 2.0 * points * pairs * n * math.log2(max(n, 2)) / SORTED_PER_SECOND
     return seconds + COLUMN_PAIR * points * n**2 * (score == "rr_pr")
 
@@ -137,11 +137,11 @@ def _donor_seconds(group: Sequence[RunConfig], images: dict[str, int], classes: 
     if run.first_layer not in OF_DONORS:
         return 0.0
     data = run.first_layer_data or run.data
-    own = run.first_layer not in IMITATING
-    plain = {"penalty_weight": 0.0, "widths": run.widths[:1] if own else run.widths}
+    trained_donors = run.first_layer not in IMITATING
+    plain = {"penalty_weight": 0.0, "widths": run.widths[:1] if trained_donors else run.widths}
     plain |= {"train_size": None} if run.first_layer_data else {}
     each = _train_seconds(run.model_copy(update=plain), images[data], classes[data], rate)
-    return each * (len(group) if own else len(DONORS))
+    return each * (len(group) if trained_donors else len(DONORS))
 
 
 def _attack_seconds(job: Job, classes: int, rate: float) -> float:
@@ -174,10 +174,10 @@ def _state_seconds(run: RunConfig, spec: MeasureSpec) -> float:
 def _shapes(run: RunConfig, spec: MeasureSpec) -> list[tuple[int, int, int]]:
     """Rows, columns and number of the Jacobians of each measured layer."""
     every = range(len(run.widths))
-    places = every if isinstance(spec.layers, str) else [int(one.removeprefix("hidden")) - 1 for one in spec.layers]
+    places = every if isinstance(spec.layers, str) else [int(name.removeprefix("hidden")) - 1 for name in spec.layers]
     before = [run.widths[0] // 2] * len(run.widths) if run.architecture == "vit" else [run.n_inputs, *run.widths]
     return [
-        (run.widths[place], before[place if spec.layer_map == "block" else 0], _points(spec) * _tokens(run)) for place in places
+        (run.widths[index], before[index if spec.layer_map == "block" else 0], _points(spec) * _tokens(run)) for index in places
     ]
 
 

@@ -19,7 +19,7 @@ from kagscope.studies.collect import Collected, Gathered, Outcome, with_labels
 from kagscope.studies.execute.base import Report
 from kagscope.studies.execute.beside import Beside, Shared
 from kagscope.studies.nets import outcome_columns
-from kagscope.studies.page_data import exhibits, settings_of_runs
+from kagscope.studies.page_data import page_data, settings_of_runs
 from kagscope.studies.record import main_specs
 from kagscope.studies.store import RunStore
 from kagscope.studies.study_figures import study_drawings
@@ -44,10 +44,10 @@ def begin_figures(store: RunStore, gathered: Gathered, beside: Beside) -> Pictur
 
     results = with_labels(gathered.results, gathered.labels)
     nets, curves = net_means(results), curve_means(with_labels(gathered.curves, gathered.labels))
-    return Pictured(results, nets, curves, _shared(store, drawings(nets, curves, gathered.image_shapes[-1]), beside))
+    return Pictured(results, nets, curves, _share_drawings(store, drawings(nets, curves, gathered.image_shapes[-1]), beside))
 
 
-def _shared(store: RunStore, drawn: Mapping[str, Drawing], beside: Beside) -> dict[str, Shared[Written]]:
+def _share_drawings(store: RunStore, drawn: Mapping[str, Drawing], beside: Beside) -> dict[str, Shared[Written]]:
     from kagscope.figures.write import write_drawing
 
     folder = make_folder(store.folder / "figures")
@@ -57,7 +57,7 @@ def _shared(store: RunStore, drawn: Mapping[str, Drawing], beside: Beside) -> di
 def present(
     store: RunStore,
     gathered: Gathered,
-    found: Collected,
+    collected: Collected,
     pictured: Pictured,
     beside: Beside,
     on_event: Report = lambda event: None,
@@ -81,15 +81,17 @@ def present(
     from kagscope.report import write_report
     from kagscope.report.axes import pack_axes
 
-    study, outcome, runs, shapes = store.study, found.outcome, gathered.runs, gathered.image_shapes
-    results, nets, curves, own = pictured
-    more = study_drawings(nets, runs, summary=found.summary, related=found.related, occurs=found.occurs, axes=gathered.axes)
-    shared = own | _shared(store, more, beside)
+    study, outcome, runs, shapes = store.study, collected.outcome, gathered.runs, gathered.image_shapes
+    results, nets, curves, own_curves = pictured
+    more = study_drawings(
+        nets, runs, summary=collected.summary, related=collected.related, occurs=collected.occurs, axes=gathered.axes
+    )
+    shared = own_curves | _share_drawings(store, more, beside)
 
     @cache
     def figures() -> WrittenFigures:
         written = beside.finish(shared, lambda name: on_event({"kind": "stage", "name": f"figure {name}"}))
-        return WrittenFigures({name: written[name] for name in own})
+        return WrittenFigures({name: written[name] for name in own_curves})
 
     on_event({"kind": "stage", "name": "report"})
     named = {name: outcome_label(name) for name in outcome_columns(runs)}
@@ -115,11 +117,11 @@ def present(
             "figures": figures,
             "controls": sorted({gathered.labels[run] for run in runs.loc[runs["labels"] == "shuffled", "run"]}),
             "study": varied,
-            "exhibits": [("varied", "What was varied", "varied.html", {"tables": study_tables(found, gathered.axes)})]
+            "exhibits": [("varied", "What was varied", "varied.html", {"tables": study_tables(collected, gathered.axes)})]
             if varied
             else [],
             "follow": follow,
-            **exhibits(store, outcome.runs, settings_of_runs(results)),
+            **page_data(store, outcome.runs, settings_of_runs(results)),
         },
     )
     for name, reason in figures().left_out.items():
@@ -139,12 +141,12 @@ HEADS = {
 MOST = 300  # rows of a table on the page; all are in the CSV file beside it
 
 
-def study_tables(found: Collected, axes: list[str]) -> list[dict[str, Any]]:
+def study_tables(collected: Collected, axes: list[str]) -> list[dict[str, Any]]:
     """Where geometry occurs, and how scores go with outcomes: sortable tables for the page, those that have rows."""
-    return [table for table in (_occurrence(found.occurs, axes), _relations(found.related)) if table["rows"]]
+    return [table for table in (_occurrence_table(collected.occurs, axes), _relation_table(collected.related)) if table["rows"]]
 
 
-def _occurrence(occurs: pd.DataFrame, axes: list[str]) -> dict[str, Any]:
+def _occurrence_table(occurs: pd.DataFrame, axes: list[str]) -> dict[str, Any]:
     rows = [
         [
             *(_axis_cell(row[name]) for name in axes),
@@ -166,7 +168,7 @@ def _occurrence(occurs: pd.DataFrame, axes: list[str]) -> dict[str, Any]:
     return {"name": "occurrence", "label": "Where geometry occurs", "head": head, "rows": rows, "note": note}
 
 
-def _relations(related: pd.DataFrame) -> dict[str, Any]:
+def _relation_table(related: pd.DataFrame) -> dict[str, Any]:
     """Every pair of a score with an outcome, the surest first, with what the statistics say of it."""
     texts = [name for name in ("layer", "k", "score", "measure", "outcome") if name in related]
     numbers = [str(name) for name in related if name not in (*texts, "test") and pd.api.types.is_numeric_dtype(related[name])]

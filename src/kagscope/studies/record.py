@@ -44,7 +44,7 @@ class Measured(NamedTuple):
         ids = record["tables"]
         attacks = record.get("robustness")
         return cls(
-            tuple(table_file(one) for one in ids.values()),
+            tuple(table_file(spec_id) for spec_id in ids.values()),
             (curves_file(ids["main"]),),
             None if attacks is None else robustness_file(attacks),
         )
@@ -87,10 +87,10 @@ def main_specs(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return _by_run(study, lambda record: record["specs"]["main"])
 
 
-def _by_run(study: Mapping[str, Any], part: Callable[[Any], T]) -> dict[str, T]:
+def _by_run(study: Mapping[str, Any], read: Callable[[Any], T]) -> dict[str, T]:
     try:
-        kinds = [part(record) for record in study["measured"]]
-        return {run: kinds[place] for run, place in study["runs"].items()}
+        kinds = [read(record) for record in study["measured"]]
+        return {run: kinds[index] for run, index in study["runs"].items()}
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise DataError(
             f"{STUDY_FILE} is damaged: its runs, or what is measured of them, cannot be made out ({error})"

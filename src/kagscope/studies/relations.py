@@ -47,29 +47,29 @@ def relations(nets: Nets, scores: Sequence[str] = SCORES, outcomes: Sequence[str
     if not x_rows.size or not y_rows.size:
         return pd.DataFrame()
     grid = _by_setting(nets, [*x_rows, *y_rows])
-    about = ["layer", "k", "score", "measure"]
+    columns = ["layer", "k", "score", "measure"]
     names = keys["score"].tolist()
-    pairs = [what | {"outcome": names[j]} for what in keys[about].iloc[x_rows].to_dict("records") for j in y_rows]
-    found = pd.DataFrame(pairs).assign(n=grid.shape[2], settings=grid.shape[1], test=TEST)
+    pairs = [what | {"outcome": names[j]} for what in keys[columns].iloc[x_rows].to_dict("records") for j in y_rows]
+    table = pd.DataFrame(pairs).assign(n=grid.shape[2], settings=grid.shape[1], test=TEST)
     if grid.shape[2] < FEWEST:
         numbers = dict.fromkeys(("rho", "rho_low", "rho_high", "p_value", "p_joint", "p_least"), np.nan)
-        return found.assign(**numbers, reason=_lacking(nets))
+        return table.assign(**numbers, reason=_missing_seeds_note(nets))
     x, y = grid[: x_rows.size], grid[x_rows.size :]
     draws = _draws(x, y)
     rho, low, high = _intervals(x, y)
     measured = {"rho": rho, "rho_low": low, "rho_high": high, "p_value": two_sided(draws), "p_joint": step_down(draws)}
-    found = found.assign(**measured, p_least=1 / len(draws), reason="")
-    flat = found["rho"].isna()
-    return found.assign(
-        p_value=found["p_value"].mask(flat), p_joint=found["p_joint"].mask(flat), reason=np.where(flat, "does not vary", "")
+    table = table.assign(**measured, p_least=1 / len(draws), reason="")
+    flat = table["rho"].isna()
+    return table.assign(
+        p_value=table["p_value"].mask(flat), p_joint=table["p_joint"].mask(flat), reason=np.where(flat, "does not vary", "")
     )
 
 
-def _lacking(nets: Nets) -> str:
+def _missing_seeds_note(nets: Nets) -> str:
     """Why there are not enough seeds."""
     most = int(pd.Series(nets.runs["seed"]).groupby(nets.codes(nets.axes)).nunique().max())
-    said = too_few(most)
-    return f"{said} (in a setting)" if said else f"fewer than {FEWEST} seeds are common to the settings that have so many"
+    note = too_few(most)
+    return f"{note} (in a setting)" if note else f"fewer than {FEWEST} seeds are common to the settings that have so many"
 
 
 def _by_setting(nets: Nets, rows: Sequence[int]) -> Array:
@@ -109,7 +109,7 @@ def _draws(x: Array, y: Array) -> Array:
 
 def _correlations(x: Array, y: Array) -> Array:
     """(pairs,); NaN where a side does not vary within settings."""
-    left, right = (_centre(one).reshape(len(one), -1) for one in (x, y))
+    left, right = (_centre(values).reshape(len(values), -1) for values in (x, y))
     sizes = np.outer((left**2).sum(axis=1), (right**2).sum(axis=1)) ** 0.5
     return np.divide(left @ right.T, sizes, out=np.full(sizes.shape, np.nan), where=sizes > 1e-30).ravel()
 

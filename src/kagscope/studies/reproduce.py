@@ -10,7 +10,7 @@ from typing import Any
 
 from kagscope.base.errors import InputError
 from kagscope.base.validation import validate
-from kagscope.studies.file import StudyFile, ready
+from kagscope.studies.file import StudyFile, ready_study
 
 PLACES = {
     "data": "run.data",
@@ -61,7 +61,7 @@ def reproduction(**options: Any) -> StudyFile:
         )
     if control not in CONTROLS:
         raise InputError(f"--control is {control!r}; expected {' or '.join(CONTROLS)}")
-    values = tomllib.loads(ready("reproduce"))
+    values = tomllib.loads(ready_study("reproduce"))
     kinds, trainings = values["zip"][0], ("standard", "augmented") if trainings is None else trainings
     kinds["training"] = trainings
     if isinstance(trainings, tuple | list):  # else what checks it says so
@@ -70,10 +70,10 @@ def reproduction(**options: Any) -> StudyFile:
     for name, value in options.items():
         if value is not None:
             table, *inner = PLACES[name].split(".")
-            place = values[table]
+            node = values[table]
             for key in inner[:-1]:
-                place = place[key]
-            place[inner[-1]] = list(value) if isinstance(value, tuple) else value
+                node = node[key]
+            node[inner[-1]] = list(value) if isinstance(value, tuple) else value
     try:
         file = validate(StudyFile, values)
         file.values()  # says which value a run cannot have
@@ -84,8 +84,8 @@ def reproduction(**options: Any) -> StudyFile:
 
 def as_options(message: str) -> str:
     """An error about a place of the study file as one about the option that stands for it."""
-    for option, place in {**PLACES, "training": "zip.training"}.items():
-        message = re.sub(rf"^{re.escape(place.removesuffix('.count'))}(\.count)?\b", f"--{option.replace('_', '-')}", message)
+    for option, key in {**PLACES, "training": "zip.training"}.items():
+        message = re.sub(rf"^{re.escape(key.removesuffix('.count'))}(\.count)?\b", f"--{option.replace('_', '-')}", message)
     return message
 
 

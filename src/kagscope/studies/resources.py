@@ -26,15 +26,15 @@ def usable_cores() -> int:
 
 def usable_memory() -> int | None:
     """Bytes that are free for new processes here: of the machine, or fewer where a control group allows less. None: not known."""
-    found: list[int] = []
+    limits: list[int] = []
     with contextlib.suppress(OSError, ValueError, StopIteration):
         line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-        found.append(int(line.split()[1]) * 1024)
+        limits.append(int(line.split()[1]) * 1024)
     for folder in _groups("memory"):
         for most, now in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with contextlib.suppress(OSError, ValueError):  # "max": no limit
-                found.append(max(0, int((folder / most).read_text()) - int((folder / now).read_text())))
-    return min(found, default=None)
+                limits.append(max(0, int((folder / most).read_text()) - int((folder / now).read_text())))
+    return min(limits, default=None)
 
 
 def _groups(controller: str) -> list[Path]:
@@ -47,6 +47,6 @@ def _groups(controller: str) -> list[Path]:
     for _, controllers, name in (line for line in lines if len(line) == 3):
         root = GROUPS if not controllers else GROUPS / controllers
         if not controllers or controller in controllers.split(","):
-            own = Path(name.lstrip("/"))
-            folders += [root / part for part in (own, *own.parents)]
+            group = Path(name.lstrip("/"))
+            folders += [root / folder for folder in (group, *group.parents)]
     return folders

@@ -89,7 +89,7 @@ def _split(seeds: list[int], pieces: int) -> Iterator[list[int]]:
         yield seeds[start : start + size]
 
 
-def by_setting(jobs: Sequence[Job]) -> list[list[Job]]:
+def group_by_setting(jobs: Sequence[Job]) -> list[list[Job]]:
     """Grouped by setting: those that differ in their seed alone, which are trained together."""
     groups: list[list[Job]] = []
     for job in jobs:
@@ -122,7 +122,7 @@ def run_task(task: Task, report: Report) -> None:
         raise DataError(f"{task.data} changed since this study began; start a new one with another --out")
     worker = _Worker(store, dataset, Measuring(dataset), report)
     with limit_threads(1):
-        for group in by_setting(task.jobs):
+        for group in group_by_setting(task.jobs):
             waiting = list(group)
             while waiting:
                 waiting = [job for job in waiting if not store.is_complete(job.run.run_id, job.files)]
@@ -147,8 +147,8 @@ class _Worker:
         for job in group:
             name = job.run.run_id
             if self.store.is_complete(name):
-                net, there = stored_network(self.store, job.run), self.store.check(name).files
-                self._measure(job, net, there, self.store.add, self.store.manifest(name))
+                net, present = stored_network(self.store, job.run), self.store.check(name).files
+                self._measure(job, net, present, self.store.add, self.store.manifest(name))
             else:
                 new.append(job)
         self._train(new)
@@ -190,14 +190,14 @@ class _Worker:
             self._measure(job, net, (), self.store.publish, facts)
 
     def _measure(
-        self, job: Job, net: TrainedNetwork, there: Collection[str], store: Callable[..., None], facts: dict[str, Any]
+        self, job: Job, net: TrainedNetwork, present: Collection[str], store: Callable[..., None], facts: dict[str, Any]
     ) -> None:
         """Measure what is not ``there``, and store it with ``facts`` of the run."""
         run, what = job
         self.report({"kind": "measure", "run": run.run_id})
         began = time.perf_counter()
-        missing = [name for name, spec in what.specs.items() if not _files(name, spec.id) <= set(there)]
-        attacks = what.robustness if what.robustness and robustness_file(what.robustness.id) not in there else None
+        missing = [name for name, spec in what.specs.items() if not _files(name, spec.id) <= set(present)]
+        attacks = what.robustness if what.robustness and robustness_file(what.robustness.id) not in present else None
         try:
             tables = self.measuring.tables(run, net, what, missing)
             attacked = robustness(run, net, self.dataset, attacks) if attacks else {}
@@ -207,7 +207,7 @@ class _Worker:
         seconds = facts.get("geometry_seconds", 0.0) + time.perf_counter() - began
 
         def write(folder: Path) -> None:
-            if not there:
+            if not present:
                 (folder / CONFIG).write_text(run.model_dump_json(indent=1) + "\n")
                 weights = {f"{step}/{key}": value for step, state in net.checkpoints.items() for key, value in state.items()}
                 save_weights(folder / WEIGHTS, weights)

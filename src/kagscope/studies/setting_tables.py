@@ -70,7 +70,7 @@ def tied_axes(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, list[str]]
     text = runs[list(varied)].astype(str)
     for name in sorted(varied, key=lambda name: name not in BASIC_AXES):
         values = text[name].nunique()
-        first = next((one for one in groups if values == text[one].nunique() == len(text[[one, name]].drop_duplicates())), name)
+        first = next((a for a in groups if values == text[a].nunique() == len(text[[a, name]].drop_duplicates())), name)
         groups.setdefault(first, []).extend([] if first == name else [name])
     return {name: groups[name] for name in varied if name in groups}
 

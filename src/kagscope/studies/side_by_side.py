@@ -65,8 +65,8 @@ class SideBySide:
         labels = labels_of(self.runs, [name for name in self.axes if name != AXIS and name not in self.tied])
         labels = {run: f"{study}: {labels[run]}" for run, study in zip(self.runs["run"], self.runs[AXIS], strict=True)}
         results, curves = (
-            (table := _join(self.studies, part)).assign(training=table["run"].map(labels)).astype(columns)[list(columns)]
-            for part, columns in (("table", RESULT_COLUMNS), ("curves", CURVE_COLUMNS))
+            (table := _join(self.studies, name)).assign(training=table["run"].map(labels)).astype(columns)[list(columns)]
+            for name, columns in (("table", RESULT_COLUMNS), ("curves", CURVE_COLUMNS))
         )
         text = render_report(
             results=results,
@@ -82,15 +82,15 @@ class SideBySide:
                 "without": ["claims", "units"],
                 "figures": (),
                 "elsewhere": True,
-                "configs": {str(row["run"]): _configuration(row) for row in self.runs.to_dict("records")},
+                "configs": {str(row["run"]): _configured_values(row) for row in self.runs.to_dict("records")},
                 "image_shape": list(self.runs["image_shape"].iloc[0]) if len(shapes) == 1 else None,
                 "versions": {study.name: study.versions for study in self.studies},
                 "config": {study.name: study.record.get("settings", {}) for study in self.studies},
                 "command": "\n".join(str(study.record.get("command", "")) for study in self.studies),
             },
         )
-        with atomic_path(Path(page)) as one:
-            one.write_text(text, encoding="utf-8")
+        with atomic_path(Path(page)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
             with atomic_path(Path(numbers)) as other:
                 other.write_text(self.table.to_csv(index=False), encoding="utf-8")
         return Path(page)
@@ -115,8 +115,10 @@ def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
         InputError: fewer than two folders, the same one twice, or studies with no score in common.
     """
     paths = [Path(folder) for folder in folders]
-    studies = tuple(FinishedStudy(path, name) for path, name in zip(paths, names_of(paths), strict=True))
-    runs = pd.concat([study.settings.assign(study=study.name, run=_prefix(study, study.settings["run"])) for study in studies])
+    studies = tuple(FinishedStudy(path, name) for path, name in zip(paths, folder_names(paths), strict=True))
+    runs = pd.concat(
+        [study.settings.assign(study=study.name, run=_prefix_runs(study, study.settings["run"])) for study in studies]
+    )
     runs = _name_data(runs.reset_index(drop=True))
     varied = [AXIS, *varied_axes(runs)]
     results = _shared_rows(_join(studies, "table"), runs["data"].nunique() == 1)
@@ -131,7 +133,7 @@ def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
     return SideBySide(studies, runs, nets.axes, comparisons(nets, [AXIS]), tuple(nets.tied_axes(AXIS)))
 
 
-def names_of(folders: Sequence[Path]) -> list[str]:
+def folder_names(folders: Sequence[Path]) -> list[str]:
     """Names of folders that tell them apart: last parts of their paths.
 
     Raises:
@@ -140,9 +142,9 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     whole = [folder.resolve() for folder in folders]
     if len(folders) < 2:
         raise InputError(f"{len(folders)} folders were given; give two studies or more to compare")
-    for place, folder in enumerate(whole):
-        if folder in whole[:place]:
-            same = f"{folders[whole.index(folder)]} and {folders[place]}"
+    for index, folder in enumerate(whole):
+        if folder in whole[:index]:
+            same = f"{folders[whole.index(folder)]} and {folders[index]}"
             raise InputError(f"{same} are the same folder; give two studies to compare, or one to rebuild its report")
     depth = 1
     while len({path.parts[-depth:] for path in whole}) < len(whole):
@@ -150,17 +152,17 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     return [os.path.join(*path.parts[-depth:]) for path in whole]
 
 
-def _prefix(study: FinishedStudy, runs: pd.Series[Any]) -> pd.Series[str]:
+def _prefix_runs(study: FinishedStudy, runs: pd.Series[Any]) -> pd.Series[str]:
     return f"{study.name}: " + runs.astype(str)
 
 
-def _join(studies: Sequence[FinishedStudy], part: str) -> pd.DataFrame:
+def _join(studies: Sequence[FinishedStudy], name: str) -> pd.DataFrame:
     """A table of all studies, text in place of categories."""
     tables = []
     for study in studies:
-        table: pd.DataFrame = getattr(study, part)
+        table: pd.DataFrame = getattr(study, name)
         text = {name: str for name in table if isinstance(table[name].dtype, pd.CategoricalDtype)}
-        tables.append(table.astype(text).assign(study=study.name, run=_prefix(study, table["run"])))
+        tables.append(table.astype(text).assign(study=study.name, run=_prefix_runs(study, table["run"])))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -175,11 +177,11 @@ def _check_shared(nets: Nets, studies: Sequence[FinishedStudy]) -> None:
     """Raises :class:`InputError` where an axis has no value in common with that of the first study."""
     for axis in nets.others(AXIS):
         values = [list(dict.fromkeys(nets.runs.loc[nets.runs[AXIS] == study.name, axis].astype(str))) for study in studies]
-        for study, there in zip(studies[1:], values[1:], strict=True):
-            if not set(there) & set(values[0]):
+        for study, theirs in zip(studies[1:], values[1:], strict=True):
+            if not set(theirs) & set(values[0]):
                 names = f"{studies[0].name} and {study.name}"
                 raise InputError(
-                    f"{names} have no setting in common: {axis} is {listing(values[0], 5)} in the first and {listing(there, 5)} "
+                    f"{names} have no setting in common: {axis} is {listing(values[0], 5)} in the first and {listing(theirs, 5)} "
                     "in the second; compare studies that share at least one"
                 )
 
@@ -192,6 +194,6 @@ def _name_data(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(data=runs.groupby("data_fingerprint")["data"].transform("first"))
 
 
-def _configuration(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _configured_values(row: Mapping[Any, Any]) -> dict[str, Any]:
     """The values of a run that are set."""
     return {str(name): value for name, value in row.items() if isinstance(value, (list, tuple)) or value == value}

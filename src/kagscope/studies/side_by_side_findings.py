@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kagscope.base.messages import Finding, listing
-from kagscope.studies.findings import learning, left_out_findings
+from kagscope.studies.findings import learning_findings, left_out_findings
 from kagscope.studies.finished_study import FinishedStudy
 from kagscope.studies.inference.findings import category_effect, effect_text
 from kagscope.tables.means import corrected_p
@@ -20,23 +20,23 @@ def side_by_side_findings(
     studies: Sequence[FinishedStudy], runs: pd.DataFrame, axes: Sequence[str], tied: Sequence[str], table: pd.DataFrame
 ) -> list[Finding]:
     """Findings in order of weight; arguments as the attributes of :class:`~kagscope.studies.side_by_side.SideBySide`."""
-    own = [
+    findings = [
         Finding(f"{study.name}: {finding}", code=finding.code, study=study.name, **finding.numbers)
         for study in studies
-        for finding in [*learning(study.table), *left_out_findings(study.left_out, len(study.runs))]
+        for finding in [*learning_findings(study.table), *left_out_findings(study.left_out, len(study.runs))]
     ]
     return [
-        _what_differs(studies, runs, tied),
-        *_effects(table),
+        _difference_finding(studies, runs, tied),
+        *_effect_findings(table),
         *tests_along_study(table),
-        *_verdicts(studies),
+        *_verdict_findings(studies),
         *_unshared_findings(runs, [name for name in axes if name != "study" and name not in tied]),
-        *_distrust(studies, table),
-        *own,
+        *_caveats(studies, table),
+        *findings,
     ]
 
 
-def _what_differs(studies: Sequence[FinishedStudy], runs: pd.DataFrame, tied: Sequence[str]) -> Finding:
+def _difference_finding(studies: Sequence[FinishedStudy], runs: pd.DataFrame, tied: Sequence[str]) -> Finding:
     """Which values of the networks change with the study."""
     if not tied:
         names = " and ".join(study.name for study in studies)
@@ -46,14 +46,16 @@ def _what_differs(studies: Sequence[FinishedStudy], runs: pd.DataFrame, tied: Se
         name: ", ".join(f"{runs.loc[runs['study'] == study.name, name].iloc[0]} in {study.name}" for study in studies)
         for name in tied
     }
-    text = f"What differs between the networks: {'; '.join(f'{name} {there}' for name, there in values.items())}."
+    text = (
+        f"What differs between the networks: {'; '.join(f'{name} {text_of_values}' for name, text_of_values in values.items())}."
+    )
     many = " More than one thing differs, so no effect can be put down to one of them." if len(tied) > 1 else ""
     return Finding(text + many, code="other_networks", values=len(tied), names=", ".join(tied))
 
 
-def _effects(table: pd.DataFrame) -> list[Finding]:
+def _effect_findings(table: pd.DataFrame) -> list[Finding]:
     """How much PR and test accuracy differ."""
-    found = []
+    findings = []
     pr = (table["score"] == "pr") & (table["k"] == 2) & (table["selection"] == "all")
     shown = table[(pr | (table["score"] == "accuracy")) & table["effect"].notna()]
     for (_, row), p in zip(shown.iterrows(), corrected_p(shown), strict=True):
@@ -62,9 +64,9 @@ def _effects(table: pd.DataFrame) -> list[Finding]:
         chance = "no test" if pd.isna(p) else f"p {'< 0.001' if p < 0.001 else f'= {p:.2g}'} after correction"
         text = f"{what} {effect_text(row)}, n = {row['n']}, {chance}."
         numbers = {name: float(row[name]) for name in ("effect", "low", "high")} | {"p": float(p), "n": int(row["n"])}
-        about = {name: str(row[name]) for name in ("category", "first", "score", "layer")}
-        found.append(Finding(text, code="study_effect", **about, **numbers))
-    return found
+        facts = {name: str(row[name]) for name in ("category", "first", "score", "layer")}
+        findings.append(Finding(text, code="study_effect", **facts, **numbers))
+    return findings
 
 
 def tests_along_study(table: pd.DataFrame) -> list[Finding]:
@@ -75,11 +77,11 @@ def tests_along_study(table: pd.DataFrame) -> list[Finding]:
     if tested["p_value"].isna().all():
         text = "Nothing could be tested: fewer than two seeds are in the studies that are compared."
         return [Finding(text, code="nothing_tested")]
-    found = category_effect(table)
-    return [found] if found is not None else []
+    finding = category_effect(table)
+    return [finding] if finding is not None else []
 
 
-def _verdicts(studies: Sequence[FinishedStudy]) -> list[Finding]:
+def _verdict_findings(studies: Sequence[FinishedStudy]) -> list[Finding]:
     """On which claims the studies have another verdict."""
     if not all(study.verdicts for study in studies):
         return []
@@ -88,12 +90,12 @@ def _verdicts(studies: Sequence[FinishedStudy]) -> list[Finding]:
     if not other:
         text = f"All {len(both)} claims that {'both' if len(studies) == 2 else 'all'} test have the same verdict."
         return [Finding(text, code="same_verdicts", claims=len(both))]
-    said = "; ".join(
+    differences = "; ".join(
         f"claim {claim.replace('-', ', ', 1).replace('-', ' ')}, "
         + ", ".join(f"{study.verdicts[claim]} in {study.name}" for study in studies)
         for claim in other
     )
-    text = f"{len(other)} of {len(both)} claims {'have' if len(other) > 1 else 'has'} another verdict: {said}."
+    text = f"{len(other)} of {len(both)} claims {'have' if len(other) > 1 else 'has'} another verdict: {differences}."
     return [Finding(text, code="other_verdicts", differ=len(other), of=len(both), claims=", ".join(other))]
 
 
@@ -102,8 +104,8 @@ def _unshared_findings(runs: pd.DataFrame, axes: Sequence[str]) -> list[Finding]
     if not axes:
         return []
     names = [", ".join(f"{name} {value}" for name, value in row.items()) for row in runs[list(axes)].to_dict("records")]
-    there = runs.assign(setting=names).groupby("setting", sort=False)["study"].agg(["nunique", "first"])
-    alone = there[there["nunique"] < runs["study"].nunique()]
+    presence = runs.assign(setting=names).groupby("setting", sort=False)["study"].agg(["nunique", "first"])
+    alone = presence[presence["nunique"] < runs["study"].nunique()]
     if alone.empty:
         return []
     many = len(alone) != 1
@@ -111,22 +113,22 @@ def _unshared_findings(runs: pd.DataFrame, axes: Sequence[str]) -> list[Finding]
     return [Finding(text, code="settings_not_shared", settings=len(alone))]
 
 
-def _distrust(studies: Sequence[FinishedStudy], table: pd.DataFrame) -> list[Finding]:
-    found = []
+def _caveats(studies: Sequence[FinishedStudy], table: pd.DataFrame) -> list[Finding]:
+    findings = []
     fewest = int(table.loc[table["selection"] == "all", "n"].min())
     if fewest < FEW_SEEDS:
         text = f"The studies share as few as {fewest} seeds: tests of so few rest on logarithms being about normal."
-        found.append(Finding(text, code="few_seeds", seeds=fewest))
+        findings.append(Finding(text, code="few_seeds", seeds=fewest))
     if (table["pairs"] == 0).any():
         text = "No two networks share the seed and all other settings: they were compared as two groups, not in pairs."
-        found.append(Finding(text, code="not_paired"))
+        findings.append(Finding(text, code="not_paired"))
     for attribute, code, what in (
         ("measured", "other_measurement", "They measured differently"),
         ("versions", "other_versions", "Versions differ"),
     ):
         each = [getattr(study, attribute) for study in studies]
-        names = [name for name in dict.fromkeys(name for one in each for name in one) if len({one.get(name) for one in each}) > 1]
+        names = [name for name in dict.fromkeys(name for f in each for name in f) if len({f.get(name) for f in each}) > 1]
         if names:
-            said = ", ".join(f"{name} {' and '.join(str(one.get(name, 'none')) for one in each)}" for name in names)
-            found.append(Finding(f"{what}: {said}.", code=code, names=", ".join(names)))
-    return found
+            text = ", ".join(f"{name} {' and '.join(str(f.get(name, 'none')) for f in each)}" for name in names)
+            findings.append(Finding(f"{what}: {text}.", code=code, names=", ".join(names)))
+    return findings

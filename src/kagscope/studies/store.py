@@ -101,8 +101,8 @@ class RunStore:
         """Whether the run is there, undamaged, and has ``files``; a damaged one counts as missing and is computed again."""
         if not self.run_folder(run_id).is_dir():
             return False
-        found = self.check(run_id)
-        return found.damage is None and found.files.issuperset(files)
+        checked = self.check(run_id)
+        return checked.damage is None and checked.files.issuperset(files)
 
     def damage(self, run_id: str) -> str | None:
         """What is wrong with a stored run, or None: every file is compared with the manifest."""
@@ -113,10 +113,10 @@ class RunStore:
         folder = f"{self.folder}/runs/{run_id}/"
         digest, config, files = "", b"", {}
         try:
-            manifest = b"".join(_parts(folder + MANIFEST))
+            manifest = b"".join(_read_chunks(folder + MANIFEST))
             digest = hashlib.sha256(manifest).hexdigest()
             files = dict(json.loads(manifest)["files"])
-            config = b"".join(_parts(folder + CONFIG))
+            config = b"".join(_read_chunks(folder + CONFIG))
             if hashlib.sha256(config).hexdigest() != files[CONFIG]:
                 return Checked(f"{CONFIG} differs from its checksum", digest, frozenset(files), config)
             files[WEIGHTS]  # every run has them
@@ -142,7 +142,7 @@ class RunStore:
                 (temporary / name).stat()
             manifest = {"run": run_id, **facts, "files": _digests(temporary)}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-            _flush(temporary / MANIFEST)
+            _fsync_folder(temporary / MANIFEST)
             temporary.chmod(0o755)
             if target.exists() and self.damage(run_id) is not None:
                 shutil.rmtree(target)
@@ -210,13 +210,13 @@ class RunStore:
 
     def failures(self) -> dict[str, str]:
         """Run id to the error it ended with."""
-        found = {}
+        failures = {}
         for file in sorted((self.folder / "failed").glob("*.json")):
             try:
-                found[file.stem] = str(json.loads(file.read_text())["error"])
+                failures[file.stem] = str(json.loads(file.read_text())["error"])
             except (OSError, ValueError, KeyError, TypeError):
-                found[file.stem] = "its error cannot be read"
-        return found
+                failures[file.stem] = "its error cannot be read"
+        return failures
 
     def forget_failure(self, run_id: str) -> None:
         """Let a failed run be tried again."""
@@ -236,13 +236,13 @@ class RunStore:
 
 def _same_study(folder: Path, fingerprint: str, asked: Mapping[str, Any]) -> None:
     try:
-        held = read_study(folder)
+        stored = read_study(folder)
     except DataError as error:
         raise OutputError(f"{error}; give another --out") from error
-    if held["fingerprint"] == fingerprint:
+    if stored["fingerprint"] == fingerprint:
         return
-    there, here = ({"name": one.get("name"), **one.get("settings", {})} for one in (held, asked))
-    others = differences(there, here)
+    stored_settings, asked_settings = ({"name": study.get("name"), **study.get("settings", {})} for study in (stored, asked))
+    others = differences(stored_settings, asked_settings)
     what = "; ".join(others[:3]) + ("; …" if len(others) > 3 else "")
     what = what or "other data of the same name, or defaults of another version"
     raise OutputError(f"{folder} holds another study ({what}); give a new --out, or the settings it was started with")
@@ -250,32 +250,32 @@ def _same_study(folder: Path, fingerprint: str, asked: Mapping[str, Any]) -> Non
 
 def _digest(file: str | Path) -> str:
     """SHA-256 of a file. (``hashlib.file_digest`` clears a quarter of a MiB for each, which takes longer than small files do.)"""
-    found = hashlib.sha256()
-    for part in _parts(file):
-        found.update(part)
-    return found.hexdigest()
+    hasher = hashlib.sha256()
+    for chunk in _read_chunks(file):
+        hasher.update(chunk)
+    return hasher.hexdigest()
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file in a folder and its folders, by its name within; they are flushed to disk."""
-    found = {}
+    digests = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found[file.relative_to(folder).as_posix()] = _digest(file)
-        _flush(file)
-    return found
+        digests[file.relative_to(folder).as_posix()] = _digest(file)
+        _fsync_folder(file)
+    return digests
 
 
-def _parts(file: str | Path) -> Iterator[bytes]:
+def _read_chunks(file: str | Path) -> Iterator[bytes]:
     """The content of a file, a chunk at a time. (Without a file object, which takes as long as reading a small file.)"""
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        while part := os.read(descriptor, CHUNK):
-            yield part
+        while chunk := os.read(descriptor, CHUNK):
+            yield chunk
     finally:
         os.close(descriptor)
 
 
-def _flush(file: Path) -> None:
+def _fsync_folder(file: Path) -> None:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
 

@@ -67,11 +67,11 @@ class Planned:
     def record(self, command: str) -> dict[str, Any]:
         """Content of ``study.json``; ``command`` is how the study is run again."""
         kinds = {job.files: job.what.record for job in self.jobs}
-        places = {files: place for place, files in enumerate(kinds)}
+        places = {files: index for index, files in enumerate(kinds)}
         runs = {job.run.run_id: places[job.files] for job in self.jobs}
         settings = json.loads(self.file.model_dump_json())
-        about = {"name": self.file.name, "claims": self.file.claims, "command": command, "settings": settings}
-        return {**about, "measured": list(kinds.values()), "runs": runs}
+        record = {"name": self.file.name, "claims": self.file.claims, "command": command, "settings": settings}
+        return {**record, "measured": list(kinds.values()), "runs": runs}
 
     def remark(self) -> str:
         """What the study cannot tell with so many seeds, said before it runs; or ""."""
@@ -101,8 +101,8 @@ def plan_study(file: StudyFile, *, progress: bool = False) -> Planned:
     return Planned(
         file,
         tuple(Job(*pair) for pair in configs(file, sets)),
-        {name: len(one.train_labels) for name, one in sets.items()},
-        {name: one.n_classes for name, one in sets.items()},
+        {name: len(dataset.train_labels) for name, dataset in sets.items()},
+        {name: dataset.n_classes for name, dataset in sets.items()},
     )
 
 
@@ -159,8 +159,8 @@ def run_study(
     called = run_names([job.run for job in jobs.values()])
     plan = {"runs": len(names), "finished": len(names) - len(missing), "failed_before": len(missing) - len(todo)}
     on_event({"kind": "plan", **plan, "workers": chosen.workers, "names": called})
-    if said := study.remark():
-        on_event({"kind": "note", "text": said})
+    if remark := study.remark():
+        on_event({"kind": "note", "text": remark})
     failures: list[Failure] = []
     if todo:
         compile_kernels(lambda text: on_event({"kind": "note", "text": text}))
@@ -209,19 +209,19 @@ class Status:
 
     def counts(self) -> dict[str, int]:
         """How many runs are in each state."""
-        found = Counter(self.states.values())
-        return {state: found[state] for state in STATES}
+        counts = Counter(self.states.values())
+        return {state: counts[state] for state in STATES}
 
 
 def status(store: RunStore) -> Status:
     """What is done, running, failed, damaged and missing. Checks every file against its checksum."""
-    failures, running, there = store.failures(), set(store.leases.running()), store.folders()
+    failures, running, present = store.failures(), set(store.leases.running()), store.folders()
     states: dict[str, str] = {}
     for run_id, measured in measured_files(store.study).items():
-        found = store.check(run_id) if run_id in there else None
-        if found is not None and found.damage:
+        checked = store.check(run_id) if run_id in present else None
+        if checked is not None and checked.damage:
             states[run_id] = "damaged"
-        elif found is not None and found.files.issuperset(measured.files):
+        elif checked is not None and checked.files.issuperset(measured.files):
             states[run_id] = "done"
         else:
             states[run_id] = "running" if run_id in running else "failed" if run_id in failures else "missing"
@@ -262,9 +262,9 @@ class Growing:
 
     def __init__(self, store: RunStore, names: Sequence[str], on_event: Report) -> None:
         self._store, self._names, self._on_event = store, names, on_event
-        there = store.folders() & set(names)
-        joined_before = joined_runs(store, CURVES) & there  # of the table that is written last
-        self._held, self._new = len(joined_before), len(there - joined_before)
+        present = store.folders() & set(names)
+        joined_before = joined_runs(store, CURVES) & present  # of the table that is written last
+        self._held, self._new = len(joined_before), len(present - joined_before)
 
     def __call__(self, event: Event) -> None:
         self._on_event(event)

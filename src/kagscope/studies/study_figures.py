@@ -50,11 +50,11 @@ def study_drawings(
     coloured = "width" if "width" in axes or not most else most[0]
     drawn: dict[str, Drawing] = {
         "relations": partial(figure_relations, whole, runs, related, coloured),
-        "robustness": partial(figure_robustness, runs, _told_apart(runs, axes)),
+        "robustness": partial(figure_robustness, runs, _distinguishing_axes(runs, axes)),
     }
     accuracy = accuracy_name(runs["data"])
     numeric = [name for name in most if pd.api.types.is_numeric_dtype(summary[name])]
-    mapped = _learning(summary, most[:2])
+    mapped = _drop_shuffled(summary, most[:2])
     for layer in [name for name in layers_of(summary) if name]:
         if len(most) > 1:
             drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, mapped, most[0], most[1], layer, accuracy)
@@ -65,7 +65,7 @@ def study_drawings(
     if axes and len(occurs):
         by, along = two_axes(occurs, axes)
         assert by is not None
-        followed = _learning(runs, (by, along))
+        followed = _drop_shuffled(runs, (by, along))
         for layer in occurs["layer"].unique():
             drawn[f"training_{safe_name(layer)}"] = partial(
                 figure_dynamics,
@@ -79,12 +79,12 @@ def study_drawings(
     return drawn
 
 
-def _told_apart(runs: pd.DataFrame, axes: Sequence[str]) -> Sequence[str]:
+def _distinguishing_axes(runs: pd.DataFrame, axes: Sequence[str]) -> Sequence[str]:
     """What tells the lines of a figure apart: all that varies where these are few, else width and training."""
     return axes if axes and len(runs[[*axes]].drop_duplicates()) <= MANY_LINES else ("width", "training")
 
 
-def _learning(table: pd.DataFrame, shown: Sequence[str | None]) -> pd.DataFrame:
+def _drop_shuffled(table: pd.DataFrame, shown: Sequence[str | None]) -> pd.DataFrame:
     """Without nets on shuffled labels, over which no mean says anything, unless labels are what is shown or all are such."""
     true = table[table["labels"] == "true"] if "labels" in table and "labels" not in shown else table
     return true if len(true) else table

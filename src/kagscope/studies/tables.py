@@ -61,16 +61,16 @@ def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[d
     """The finished runs of a study, or those named, and why each of the others is not among them."""
     asked = measured_files(store.study)
     run_ids = list(asked) if run_ids is None else run_ids
-    failed, there = store.failures(), store.folders()
-    present = [run for run in run_ids if run in there]
-    found = dict(zip(present, _inspect_all(store, present), strict=True))
+    failed, present_folders = store.failures(), store.folders()
+    present = [run for run in run_ids if run in present_folders]
+    inspected = dict(zip(present, _inspect_all(store, present), strict=True))
     whole: dict[str, Whole] = {}
     left_out: dict[str, str] = {}
     for run in run_ids:
-        damage, digest, files = found.get(run, ("", "", frozenset()))
+        damage, digest, files = inspected.get(run, ("", "", frozenset()))
         if damage:
             left_out[run] = damage
-        elif run in there and files.issuperset(asked[run].files):
+        elif run in present_folders and files.issuperset(asked[run].files):
             whole[run] = Whole(" ".join([digest, *asked[run].tables]), asked[run])
         else:
             left_out[run] = f"failed: {failed[run]}" if run in failed else "not finished"
@@ -127,12 +127,12 @@ def join(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pa.Table
     """
     table, new = _read(store, runs, target)
     if new:
-        _keep(store, runs, target, table)
+        _write_joined(store, runs, target, table)
     return table
 
 
-def _keep(store: RunStore, runs: Mapping[str, Whole], target: Joined, table: pa.Table) -> None:
-    keys = {run: one.key for run, one in runs.items()}
+def _write_joined(store: RunStore, runs: Mapping[str, Whole], target: Joined, table: pa.Table) -> None:
+    keys = {run: run_files.key for run, run_files in runs.items()}
     metadata = {**(table.schema.metadata or {}), RUNS_KEY: json.dumps(keys).encode()}
     with atomic_path(store.folder / target.file) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
@@ -143,12 +143,12 @@ def read_tables(store: RunStore, runs: Mapping[str, Whole], *targets: Joined) ->
 
     def frame(target: Joined, table: pa.Table, new: bool) -> pd.DataFrame:
         if new:
-            _keep(store, runs, target, table)
+            _write_joined(store, runs, target, table)
         return _frame(table, target)
 
     with ThreadPoolExecutor(len(targets)) as pool:  # pyarrow does not hold the interpreter's lock
-        found = list(pool.map(lambda target: _read(store, runs, target), targets))
-        return list(pool.map(frame, targets, *zip(*found, strict=True)))
+        results = list(pool.map(lambda target: _read(store, runs, target), targets))
+        return list(pool.map(frame, targets, *zip(*results, strict=True)))
 
 
 def read_without_writing(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
@@ -168,56 +168,56 @@ def joined_runs(store: RunStore, target: Joined) -> set[str]:
 def _read(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> tuple[pa.Table, bool]:
     """The table of all runs, and whether it is another than the joined file holds."""
     file = store.folder / target.file
-    held, old = _runs_in(file, target.columns), None
-    if any(held.get(run) == one.key for run, one in runs.items()):
+    joined, old = _runs_in(file, target.columns), None
+    if any(joined.get(run) == run_files.key for run, run_files in runs.items()):
         try:
             old = pq.read_table(file)
         except (OSError, ValueError, pa.ArrowException):  # damaged behind its schema; made again from the runs
-            held = {}
-    if old is not None and list(held.items()) == [(run, one.key) for run, one in runs.items()]:
+            joined = {}
+    if old is not None and list(joined.items()) == [(run, run_files.key) for run, run_files in runs.items()]:
         return old, False
-    same = {run for run, one in runs.items() if held.get(run) == one.key}
-    return _gather(store, runs, target, old, same), True
+    same = {run for run, run_files in runs.items() if joined.get(run) == run_files.key}
+    return _assemble(store, runs, target, old, same), True
 
 
-def _gather(store: RunStore, runs: Mapping[str, Whole], target: Joined, old: pa.Table | None, held: set[str]) -> pa.Table:
+def _assemble(store: RunStore, runs: Mapping[str, Whole], target: Joined, old: pa.Table | None, reused: set[str]) -> pa.Table:
     """Rows of ``held`` runs from the joined table, of the others from their own; dictionaries in order of appearance."""
-    tables, there = [], set()
+    tables, joined_names = [], set()
     columns = list(target.columns)
-    if held and old is not None:
+    if reused and old is not None:
         known = _decode([old.select(columns)])
-        known = known.filter(pc.is_in(known.column("run"), pa.array(sorted(held))))
-        tables, there = [known], set(pc.unique(known.column("run")).to_pylist())
-    for run, one in runs.items():
-        if run not in there:
-            tables += [_own(store, run, part, columns) for part in target.parts(one.measured)]
-    new = _in_order(_decode(tables), list(runs))
+        known = known.filter(pc.is_in(known.column("run"), pa.array(sorted(reused))))
+        tables, joined_names = [known], set(pc.unique(known.column("run")).to_pylist())
+    for run, run_files in runs.items():
+        if run not in joined_names:
+            tables += [_read_run_table(store, run, file, columns) for file in target.parts(run_files.measured)]
+    new = _sort_rows(_decode(tables), list(runs))
     encoded = [column.dictionary_encode() if pa.types.is_string(column.type) else column for column in new.columns]
     return pa.table(encoded, names=new.column_names)
 
 
-def _in_order(table: pa.Table, runs: list[str]) -> pa.Table:
+def _sort_rows(table: pa.Table, runs: list[str]) -> pa.Table:
     """The rows of each run together, in the order of ``runs``, by step. (Slices of each, put together, take seconds.)"""
     names = table.column("run").dictionary_encode().combine_chunks()
-    place = {run: index for index, run in enumerate(runs)}
-    order = np.array([place[name] for name in names.dictionary.to_pylist()], int)[names.indices.to_numpy()]
+    index_of = {run: index for index, run in enumerate(runs)}
+    order = np.array([index_of[name] for name in names.dictionary.to_pylist()], int)[names.indices.to_numpy()]
     order = (order << 40) + table.column("step").to_numpy()
     return table if (np.diff(order) >= 0).all() else table.take(pa.array(np.argsort(order, kind="stable")))
 
 
-def _own(store: RunStore, run: str, part: str, columns: list[str]) -> pa.Table:
+def _read_run_table(store: RunStore, run: str, file: str, columns: list[str]) -> pa.Table:
     """A run's own table, read several times as fast as by ``pq.read_table``, which first makes a data set of the file.
 
     Raises:
         DataError: it lacks columns.
     """
-    data = (store.run_folder(run) / part).read_bytes()
+    data = (store.run_folder(run) / file).read_bytes()
     table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
     if table.column_names == columns:
         return table
     if missing := [name for name in columns if name not in table.column_names]:
         raise DataError(
-            f"{part} of run {run} lacks the columns {', '.join(missing)}, so another version of kagscope wrote it; upgrade, "
+            f"{file} of run {run} lacks the columns {', '.join(missing)}, so another version of kagscope wrote it; upgrade, "
             "or remove that run's folder and run the study again"
         )
     return table.select(columns)
@@ -227,7 +227,7 @@ def _decode(tables: Sequence[pa.Table]) -> pa.Table:
     """One below the other, dictionary columns as plain strings: cast once for all tables of the same types in a row."""
     plain: list[pa.Table] = []
     for _, same in groupby(tables, key=lambda table: table.schema.remove_metadata()):
-        table = pa.concat_tables(one.replace_schema_metadata(None) for one in same)
+        table = pa.concat_tables(table_of_run.replace_schema_metadata(None) for table_of_run in same)
         columns = [column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for column in table.columns]
         plain.append(pa.table(columns, names=table.column_names))
     return pa.concat_tables(plain).combine_chunks()
@@ -237,7 +237,7 @@ def _runs_in(file: Path, columns: Mapping[str, str]) -> dict[str, str]:
     """The runs of a joined file; none where it is missing, not readable, or lacks columns."""
     try:
         schema = pq.read_schema(file)
-        found = json.loads((schema.metadata or {}).get(RUNS_KEY, b"{}"))
+        runs = json.loads((schema.metadata or {}).get(RUNS_KEY, b"{}"))
     except (OSError, ValueError, pa.ArrowException):
         return {}
-    return found if isinstance(found, dict) and set(columns) <= set(schema.names) else {}
+    return runs if isinstance(runs, dict) and set(columns) <= set(schema.names) else {}

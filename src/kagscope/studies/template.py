@@ -79,14 +79,14 @@ def _lines(model: type[BaseModel], without: tuple[str, ...], *, off: bool = Fals
     for name, field in model.model_fields.items():
         if name in without:
             continue
-        about = field.description or _choices(field.annotation)
+        text = field.description or _choices(field.annotation)
         value = EXAMPLES.get(name, "…") if field.default is None else EXAMPLES.get(name) or json.dumps(field.default)
         mark = "# " if off or field.default is None else ""
         line = f"{mark}{f'{name} = {value}':<{28 if mark else 30}}"
-        if len(line) + len(about) > WIDE:
-            lines += textwrap.wrap(about, WIDE, initial_indent="# ", subsequent_indent="# ")
-            about = ""
-        lines.append(f"{line}  # {about}".rstrip(" #"))
+        if len(line) + len(text) > WIDE:
+            lines += textwrap.wrap(text, WIDE, initial_indent="# ", subsequent_indent="# ")
+            text = ""
+        lines.append(f"{line}  # {text}".rstrip(" #"))
     return "\n".join(lines)
 
 

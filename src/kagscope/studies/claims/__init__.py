@@ -54,8 +54,8 @@ def evaluate_claims(
         raise InputError(f"the results table lacks {', '.join(missing)}; see kagscope.tables.schema")
     results = results if "labels" in results else results.assign(labels=TRUE)
     if runs is None:
-        about = ["run", "width", "training", "seed", "labels"]
-        runs = results[about].drop_duplicates("run").sort_values("run")
+        columns = ["run", "width", "training", "seed", "labels"]
+        runs = results[columns].drop_duplicates("run").sort_values("run")
     runs = runs if "labels" in runs else runs.assign(labels=TRUE)
     axes = [name for name in varied if name not in ("labels", "seed")]
     judged = judge(evidence_of(results, runs, axes, TRUE, resamples), image_shape)
@@ -63,7 +63,7 @@ def evaluate_claims(
         return judged
     control = judge(evidence_of(results, runs, axes, SHUFFLED, resamples), image_shape)
     absent = control[0].verdict == NOT_REPRODUCED  # what claims 2 to 6 presuppose
-    return [_beside_control(one, other, absent) for one, other in zip(judged, control, strict=True)]
+    return [_add_control(claim, other, absent) for claim, other in zip(judged, control, strict=True)]
 
 
 def evidence_of(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], labels: str, resamples: int) -> Evidence:
@@ -83,10 +83,10 @@ def judge(evidence: Evidence, image_shape: tuple[int, ...] | None) -> list[Claim
         augmentation,
         locally_constant_units,
     )
-    return [first, *(_presupposing(first, one(evidence)) for one in judges)]
+    return [first, *(_require_first(first, judge_claim(evidence)) for judge_claim in judges)]
 
 
-def _presupposing(first: Claim, claim: Claim) -> Claim:
+def _require_first(first: Claim, claim: Claim) -> Claim:
     """A claim about how the effect behaves says nothing where the effect is not shown."""
     if first.verdict == REPRODUCED:
         return claim
@@ -94,7 +94,7 @@ def _presupposing(first: Claim, claim: Claim) -> Claim:
     return replace(claim, verdict=INCONCLUSIVE, note="; ".join(filter(None, [note, claim.note])))
 
 
-def _beside_control(claim: Claim, control: Claim, absent: bool) -> Claim:
+def _add_control(claim: Claim, control: Claim, absent: bool) -> Claim:
     """With the control's verdict; ``absent`` says that it shows no concentration, so that it passes nothing."""
     remarks = []
     if claim.verdict == REPRODUCED and not absent:

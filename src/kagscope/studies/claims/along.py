@@ -49,8 +49,8 @@ def at_step(step: int) -> Read:
     """Both at a given step."""
 
     def read(standard: Checkpoints, augmented: Checkpoints) -> tuple[Checkpoint, Checkpoint] | None:
-        found = [[one for one in net if one.step == step] for net in (standard, augmented)]
-        return (found[0][0], found[1][0]) if all(found) else None
+        pair = [[checkpoint for checkpoint in net if checkpoint.step == step] for net in (standard, augmented)]
+        return (pair[0][0], pair[1][0]) if all(pair) else None
 
     return read
 
@@ -65,8 +65,8 @@ def equal_accuracy(standard: Checkpoints, augmented: Checkpoints) -> tuple[Check
 
 def _reach(net: Checkpoints, target: float) -> Checkpoint:
     """A net when it first reaches the accuracy ``target``: between recorded steps, each point linear in the accuracy."""
-    known = [one for one in net if np.isfinite(one.accuracy)]
-    first = next(i for i, one in enumerate(known) if one.accuracy >= target)
+    known = [checkpoint for checkpoint in net if np.isfinite(checkpoint.accuracy)]
+    first = next(i for i, checkpoint in enumerate(known) if checkpoint.accuracy >= target)
     after = known[first]
     if first == 0 or after.accuracy == target:
         return after
@@ -77,4 +77,4 @@ def _reach(net: Checkpoints, target: float) -> Checkpoint:
 
 
 def _steps(net: Checkpoints) -> set[int]:
-    return {one.step for one in net}
+    return {checkpoint.step for checkpoint in net}

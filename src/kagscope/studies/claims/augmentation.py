@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from kagscope.studies.claims.along import Read, at_step, common_steps, equal_accuracy, equal_epochs, pair_sample
-from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, claim, compare, decider, settle
+from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, compare, correct_all, decide, make_claim
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Key
 
@@ -17,7 +17,7 @@ EXCESS, RATIOS = "augmented over standard, excess of the PR ratio over 1", "augm
 def augmentation(evidence: Evidence) -> Claim:
     """Judge claim 5: the primary reading is the share of the excess over 1 at equal epochs."""
     notes = Notes()
-    blocked = _obstacle(evidence)
+    blocked = _untestable_reason(evidence)
     notes.add(blocked)
     layers = [] if blocked else evidence.layers
     parts: list[Part] = []
@@ -27,20 +27,20 @@ def augmentation(evidence: Evidence) -> Claim:
         sample = evidence.sample([Key(layer, 2, "all", "pr")], RATIO, evidence.of_training("augmented"), notes)
         name, band = "PR ratio of augmented nets", (SMALLEST_RATIO, math.inf)
         present = compare(evidence, name, layer, sample, band, about={"training": "augmented"})
-        primary = _share(evidence, layer, equal_epochs, notes, "equal epochs", decides=True)
+        primary = _share_part(evidence, layer, equal_epochs, notes, "equal epochs", decides=True)
         parts += [part for part in (present, primary) if part is not None]
         missing |= present is None or primary is None
         beside += [
-            _share(evidence, layer, equal_epochs, Notes(), "equal epochs", excess=False),
-            *(_share(evidence, layer, equal_accuracy, Notes(), "equal accuracy", excess=one) for one in (True, False)),
+            _share_part(evidence, layer, equal_epochs, Notes(), "equal epochs", excess=False),
+            *(_share_part(evidence, layer, equal_accuracy, Notes(), "equal accuracy", excess=excess) for excess in (True, False)),
         ]
         steps = common_steps(evidence, layer)
-        beside += [_share(evidence, layer, at_step(step), Notes(), f"step {step}", step=step) for step in steps]
+        beside += [_share_part(evidence, layer, at_step(step), Notes(), f"step {step}", step=step) for step in steps]
     if missing and not blocked:
         notes.add("missing: pr of augmented nets, or of pairs at equal epochs, in some hidden layer")
-    parts = settle(parts)
-    outcome = decider(parts, missing)
-    return claim(
+    parts = correct_all(parts)
+    outcome = decide(parts, missing)
+    return make_claim(
         [*parts, *(part for part in beside if part is not None)],
         notes,
         outcome,
@@ -51,7 +51,7 @@ def augmentation(evidence: Evidence) -> Claim:
     )
 
 
-def _obstacle(evidence: Evidence) -> str:
+def _untestable_reason(evidence: Evidence) -> str:
     if lacking := [name for name in ("standard", "augmented") if name not in evidence.trainings()]:
         return f"no {' and no '.join(lacking)} nets: nothing to compare"
     if evidence.standard_and_augmented.size:
@@ -59,7 +59,7 @@ def _obstacle(evidence: Evidence) -> str:
     return "no standard and augmented net have equal seed and settings: there are no pairs"
 
 
-def _share(
+def _share_part(
     evidence: Evidence,
     layer: str,
     read: Read,
@@ -73,6 +73,6 @@ def _share(
     sample = pair_sample(evidence, layer, read, notes, f"pr at {moment}")
     augmented, standard = sample.values - excess
     name, least = f"{EXCESS if excess else RATIOS}, at {moment}", SMALLEST_EXCESS if excess else 0.0
-    about = {"training": "augmented over standard"} | ({} if step is None else {"step": step})
-    own = Sample(augmented[None], sample.seeds)
-    return compare(evidence, name, layer, own, BAND, whole=standard, least=least, decides=decides, about=about)
+    facts = {"training": "augmented over standard"} | ({} if step is None else {"step": step})
+    numerator = Sample(augmented[None], sample.seeds)
+    return compare(evidence, name, layer, numerator, BAND, whole=standard, least=least, decides=decides, about=facts)

@@ -12,11 +12,11 @@ from kagscope.studies.claims.parts import (
     Claim,
     Part,
     Status,
-    any_of,
-    claim,
     compare,
-    decider,
-    settle,
+    correct_all,
+    correct_any,
+    decide,
+    make_claim,
 )
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import DIFFERENCE, RATIO, VALUE, Indices, Key
@@ -51,15 +51,15 @@ def mean_above(
 ) -> Part | None:
     """The part that the mean lies above ``low``; None where the table does not have it."""
     sample = evidence.sample([key], measure, evidence.of_training(training), notes)
-    about = {"k": key.k, "selection": key.selection, "training": training}
-    return compare(evidence, name, key.layer, sample, (low, math.inf), decides=decides, about=about)
+    facts = {"k": key.k, "selection": key.selection, "training": training}
+    return compare(evidence, name, key.layer, sample, (low, math.inf), decides=decides, about=facts)
 
 
 def concentration(evidence: Evidence) -> Claim:
     """Judge claim 1."""
     notes = Notes()
-    training, said = evidence.training()
-    notes.add(said)
+    training, note = evidence.training()
+    notes.add(note)
     parts, missing = [], [] if evidence.layers else ["any hidden layer"]
     for layer in evidence.layers:
         for score, (name, measure, low) in CONCENTRATION.items():
@@ -70,8 +70,8 @@ def concentration(evidence: Evidence) -> Claim:
                 parts.append(part)
     if missing:
         notes.add(f"missing: {', '.join(missing)}")
-    parts = settle(parts)
-    outcome = decider(parts, bool(missing))
+    parts = correct_all(parts)
+    outcome = decide(parts, bool(missing))
     if is_untrained(evidence):
         notes.add("the nets are untrained: every ratio is exactly 1")
         outcome = "fails", next((part for part in parts if part.effect == 1), None)
@@ -80,7 +80,7 @@ def concentration(evidence: Evidence) -> Claim:
             key = Key(layer, k, "all", score)
             beside = mean_above(evidence, key, RATIO, SMALLEST_RATIO, name, Notes(), training=training, decides=False)
             parts += [beside] if beside else []
-    return claim(
+    return make_claim(
         parts,
         notes,
         outcome,
@@ -101,31 +101,31 @@ def is_untrained(evidence: Evidence) -> bool:
 def larger_networks(evidence: Evidence) -> Claim:
     """Judge claim 4."""
     notes = Notes()
-    training, said = evidence.training()
-    notes.add(said)
+    training, note = evidence.training()
+    notes.add(note)
     which = evidence.of_training(training)
     widths = evidence.widths(which)
     parts: list[Part] = []
     missing = [] if evidence.layers else ["any hidden layer"]
     for layer in evidence.layers:
-        ends = _wider(evidence, layer, which, (widths[0], widths[-1]), notes) if len(widths) > 1 else None
+        ends = _compare(evidence, layer, which, (widths[0], widths[-1]), notes) if len(widths) > 1 else None
         parts += [ends] if ends else []
         missing += [] if ends else [f"pr of two widths in layer {layer}"]
-    parts = settle(parts)
+    parts = correct_all(parts)
     if missing:
         notes.add(f"missing: {', '.join(missing)}")
-    outcome = decider(parts, bool(missing))
+    outcome = decide(parts, bool(missing))
     if len(widths) > 2:
-        beside = [_wider(evidence, layer, which, two, Notes(), False) for layer in evidence.layers for two in pairwise(widths)]
+        beside = [_compare(evidence, layer, which, two, Notes(), False) for layer in evidence.layers for two in pairwise(widths)]
         parts += [part for part in beside if part is not None]
     statement, criterion = (
         "Larger networks show it more strongly.",
         f"in every hidden layer: widest over narrowest > {SMALLEST_RATIO}",
     )
-    return claim(parts, notes, outcome, id="4-larger-networks", statement=statement, criterion=criterion)
+    return make_claim(parts, notes, outcome, id="4-larger-networks", statement=statement, criterion=criterion)
 
 
-def _wider(
+def _compare(
     evidence: Evidence,
     layer: str,
     which: Indices,
@@ -142,38 +142,38 @@ def _wider(
     values = np.stack([grid.values[wide], grid.values[narrow]])
     values = np.where(np.isfinite(values).all(axis=0), values, np.nan)
     both = evidence.average(values, narrow, notes, f"pr of two widths, layer {layer}", but="width")
-    name, about = "PR ratio of the widest over the narrowest", {"width": f"{widths[1]} over {widths[0]}"}
+    name, facts = "PR ratio of the widest over the narrowest", {"width": f"{widths[1]} over {widths[0]}"}
     name = name if decides else "PR ratio of the wider over the narrower"
-    own, whole = Sample(both.values[:1], both.seeds), both.values[1]
-    return compare(evidence, name, layer, own, ABOVE_ONE, whole=whole, decides=decides, about=about)
+    ratios, whole = Sample(both.values[:1], both.seeds), both.values[1]
+    return compare(evidence, name, layer, ratios, ABOVE_ONE, whole=whole, decides=decides, about=facts)
 
 
 def locally_constant_units(evidence: Evidence) -> Claim:
     """Judge claim 6."""
     notes = Notes()
-    training, said = evidence.training()
-    notes.add(said)
+    training, note = evidence.training()
+    notes.add(note)
     rise = "(a) rise of the share of zero rows"
-    found = [
+    candidates = [
         mean_above(evidence, Key(layer, 1, "all", "zero_rows"), DIFFERENCE, SMALLEST_RISE, rise, notes, training=training)
         for layer in evidence.layers
     ]
-    appear = any_of([part for part in found if part is not None])
-    lacking = [layer for layer, part in zip(evidence.layers, found, strict=True) if part is None]
+    appear = correct_any([part for part in candidates if part is not None])
+    lacking = [layer for layer, part in zip(evidence.layers, candidates, strict=True) if part is None]
     if lacking or not appear:
         notes.add(f"missing: zero_rows in layer {', '.join(lacking) or '(none)'}")
-    removal = _removal(evidence, evidence.of_training(training), notes)
-    outcome = _appear(appear, bool(lacking) or not appear)
+    removal = _judge_removal(evidence, evidence.of_training(training), notes)
+    outcome = _decide_appearance(appear, bool(lacking) or not appear)
     if removal.status == "fails" or (outcome[0] == "holds" and removal.status == "open" and not removal.about["untestable"]):
         outcome = removal.status, removal
     parts = [*appear, removal]
     for layer in evidence.layers:
         key, name = Key(layer, 1, "all", "zero_rows_exact"), "rise of the share of rows exactly zero"
-        one = mean_above(evidence, key, DIFFERENCE, SMALLEST_RISE, name, Notes(), training=training, decides=False)
+        exact_rows = mean_above(evidence, key, DIFFERENCE, SMALLEST_RISE, name, Notes(), training=training, decides=False)
         key, name = Key(layer, 0, "all", "constant_units"), "rise of the number of units constant at every point"
-        other = mean_above(evidence, key, DIFFERENCE, 0.0, name, Notes(), training=training, decides=False)
-        parts += [part for part in (one, other) if part is not None]
-    return claim(
+        constant = mean_above(evidence, key, DIFFERENCE, 0.0, name, Notes(), training=training, decides=False)
+        parts += [part for part in (exact_rows, constant) if part is not None]
+    return make_claim(
         parts,
         notes,
         outcome,
@@ -185,7 +185,7 @@ def locally_constant_units(evidence: Evidence) -> Claim:
     )
 
 
-def _appear(parts: list[Part], missing: bool) -> tuple[Status, Part | None]:
+def _decide_appearance(parts: list[Part], missing: bool) -> tuple[Status, Part | None]:
     """Any layer will do: the clearest decides."""
     if not parts:
         return "open", None
@@ -195,7 +195,7 @@ def _appear(parts: list[Part], missing: bool) -> tuple[Status, Part | None]:
     return ("fails" if not missing and all(part.status == "fails" for part in parts) else "open"), clearest
 
 
-def _removal(evidence: Evidence, which: Indices, notes: Notes) -> Part:
+def _judge_removal(evidence: Evidence, which: Indices, notes: Notes) -> Part:
     """(b): whether removal leaves the outputs alone in every net that has constant units; a statement about each net."""
     layers = [layer for layer in evidence.layers if Key(layer, 0, "all", "constant_units") in evidence.nets.places]
     counts = np.zeros(which.size)
@@ -214,9 +214,9 @@ def _removal(evidence: Evidence, which: Indices, notes: Notes) -> Part:
         notes.add("(b) is open: constant_units or prune_change was not measured in every net")
     elif status == "fails":
         notes.add(f"(b) fails: removal changes outputs in {int((changes[known] > SAME_OUTPUT).sum())} of {int(known.sum())} nets")
-    about: dict[str, object] = {"k": 0, "nets": int(known.sum()), "untestable": untestable}
+    facts: dict[str, object] = {"k": 0, "nets": int(known.sum()), "untestable": untestable}
     nan = math.nan
     name = "(b) largest relative change of an output on removal, worst net"
     seeds = np.isin(evidence.seeds, evidence.nets.runs["seed"].to_numpy()[which[known]])
     margins = np.where(seeds, 0.0, nan)[None]
-    return Part(name, "", worst, nan, nan, (-math.inf, SAME_OUTPUT), margins, nan, nan, status, about=about)
+    return Part(name, "", worst, nan, nan, (-math.inf, SAME_OUTPUT), margins, nan, nan, status, about=facts)

@@ -119,10 +119,10 @@ def compare(
         decides: whether it takes part in the verdict.
         about: further columns of its row.
     """
-    part, about = sample.values[0], dict(about or {})
-    if not part.size:
+    quantity, about = sample.values[0], dict(about or {})
+    if not quantity.size:
         return None
-    both = np.stack([part, np.ones_like(part) if whole is None else whole])
+    both = np.stack([quantity, np.ones_like(quantity) if whole is None else whole])
     both = np.where(np.isfinite(both).all(axis=0), both, np.nan)
     judged, base = net_means(both)
     sides = [judged - band[0] * base] * math.isfinite(band[0]) + [band[1] * base - judged] * math.isfinite(band[1])
@@ -131,12 +131,12 @@ def compare(
     effect, low, high = math.nan, math.nan, math.nan
     if base.mean() > least:
         effect = float(judged.mean() / base.mean())
-        if part.shape[0] > 1 and evidence.resamples:
+        if quantity.shape[0] > 1 and evidence.resamples:
             boot = hierarchical_bootstrap(both, _share, resamples=evidence.resamples)
             low, high = (float(end[0]) for end in boot.t_intervals())
     else:
         about |= {"reason": f"undefined: the whole is {base.mean():.3g}"}
-    p_value, p_against = float(_flip(margins).max()), float(_flip(-margins).min())
+    p_value, p_against = float(_negate(margins).max()), float(_negate(-margins).min())
     known = not math.isnan(effect)
     status: Status = "holds" if known and p_value < ALPHA else "fails" if known and p_against < ALPHA else "open"
     return Part(name, layer, effect, low, high, band, margins, p_value, p_against, status, decides, about)
@@ -148,37 +148,37 @@ def _share(means: Array) -> Array:
     return np.divide(judged, base, out=np.full(judged.shape, np.nan), where=base > 0)[:, None]
 
 
-def _flip(margins: Array) -> Array:
+def _negate(margins: Array) -> Array:
     return one_sided(flip_draws(margins.T))
 
 
-def settle(parts: Sequence[Part]) -> list[Part]:
+def correct_all(parts: Sequence[Part]) -> list[Part]:
     """Parts that are all needed: failing is corrected for the number of sides, of all parts, that do not hold."""
     sides = np.concatenate([part.margins for part in parts]) if parts else np.zeros((0, 0))
     owner = np.repeat(np.arange(len(parts)), [len(part.margins) for part in parts])
-    doubtful = np.flatnonzero(_flip(sides) >= ALPHA) if sides.size else np.zeros(0, dtype=np.int64)
-    found = list(parts)
+    doubtful = np.flatnonzero(_negate(sides) >= ALPHA) if sides.size else np.zeros(0, dtype=np.int64)
+    settled = list(parts)
     if doubtful.size:
         corrected = step_down(flip_draws(-sides[doubtful].T), "greater")
-        for place in np.unique(owner[doubtful]):
-            p = float(corrected[owner[doubtful] == place].min())
-            fails = parts[place].status == "fails" and p < ALPHA
-            found[place] = replace(parts[place], p_against=p, status="fails" if fails else "open")
-    return found
+        for index in np.unique(owner[doubtful]):
+            p = float(corrected[owner[doubtful] == index].min())
+            fails = parts[index].status == "fails" and p < ALPHA
+            settled[index] = replace(parts[index], p_against=p, status="fails" if fails else "open")
+    return settled
 
 
-def any_of(parts: Sequence[Part]) -> list[Part]:
+def correct_any(parts: Sequence[Part]) -> list[Part]:
     """Parts (of one side each) of which any would do: p-values corrected for the number of parts that do not fail."""
-    hopeful = [place for place, part in enumerate(parts) if part.status != "fails"]
-    found = list(parts)
+    hopeful = [i for i, part in enumerate(parts) if part.status != "fails"]
+    corrected = list(parts)
     if hopeful:
-        margins = np.concatenate([parts[place].margins for place in hopeful]).T
-        for place, p in zip(hopeful, step_down(flip_draws(margins), "greater"), strict=True):
-            found[place] = replace(parts[place], p_value=float(p), status="holds" if p < ALPHA else "open")
-    return found
+        margins = np.concatenate([parts[i].margins for i in hopeful]).T
+        for i, p in zip(hopeful, step_down(flip_draws(margins), "greater"), strict=True):
+            corrected[i] = replace(parts[i], p_value=float(p), status="holds" if p < ALPHA else "open")
+    return corrected
 
 
-def decider(parts: Sequence[Part], missing: bool, clearance: Callable[[Part], float] | None = None) -> tuple[Status, Part | None]:
+def decide(parts: Sequence[Part], missing: bool, clearance: Callable[[Part], float] | None = None) -> tuple[Status, Part | None]:
     """What follows from parts that are all needed, and the part that it hangs on: of those that hold the one with the largest p,
     and among equals the one of least ``clearance``, by default the mean margin in its standard deviations."""
     clearance = clearance or _clearance
@@ -200,7 +200,7 @@ def _clearance(part: Part) -> float:
     )
 
 
-def claim(
+def make_claim(
     parts: Sequence[Part],
     notes: Notes,
     outcome: tuple[Status, Part | None],
@@ -210,11 +210,15 @@ def claim(
     criterion: str,
 ) -> Claim:
     """The claim as it is written down: its numbers are those of the part that it hangs on."""
-    status, one = outcome
+    status, part = outcome
     nan = math.nan
-    shown = ("", nan, nan, nan, nan, 0) if one is None else (_name(one), one.effect, one.ci_low, one.ci_high, one.p_value, one.n)
-    if one is not None and one.p_value == one.p_value:
-        notes.add(too_few(one.n))
+    shown = (
+        ("", nan, nan, nan, nan, 0)
+        if part is None
+        else (_name(part), part.effect, part.ci_low, part.ci_high, part.p_value, part.n)
+    )
+    if part is not None and part.p_value == part.p_value:
+        notes.add(too_few(part.n))
     return Claim(
         id=id,
         statement=statement,
@@ -241,5 +245,5 @@ def too_few(seeds: int) -> str:
 
 def _name(part: Part) -> str:
     selection = part.about.get("selection", "all")
-    where = f"layer {part.layer}" + (f", {selection}" if selection != "all" else "")
-    return f"{part.name}, {where}" if part.layer else part.name
+    location = f"layer {part.layer}" + (f", {selection}" if selection != "all" else "")
+    return f"{part.name}, {location}" if part.layer else part.name

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, claim, compare, decider, settle
+from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, compare, correct_all, decide, make_claim
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Indices, Key
 
@@ -29,10 +29,10 @@ def minimum_distance(evidence: Evidence, image_shape: tuple[int, ...] | None) ->
 
 def _judge(evidence: Evidence, kind: str, image_shape: tuple[int, ...] | None, name: str, statement: str) -> Claim:
     notes = Notes()
-    training, said = evidence.training()
+    training, note = evidence.training()
     which = evidence.of_training(training)
-    notes.add(said)
-    scales = _usable(evidence, which, kind, image_shape, notes)
+    notes.add(note)
+    scales = _select(evidence, which, kind, image_shape, notes)
     missing = not evidence.layers
     parts: list[Part] = []
     if len(scales) < 2:
@@ -40,32 +40,32 @@ def _judge(evidence: Evidence, kind: str, image_shape: tuple[int, ...] | None, n
         missing = True
     else:
         for layer in evidence.layers:
-            found = _layer(evidence, layer, scales, which, notes)
-            if not found:
+            layer_parts = _layer_parts(evidence, layer, scales, which, notes)
+            if not layer_parts:
                 notes.add(f"missing: layer {layer} at every {kind} selection")
                 missing = True
-            parts += found
-    parts = settle(parts)
+            parts += layer_parts
+    parts = correct_all(parts)
     criterion = (
         f"at every scale of every hidden layer: within {MARGIN:.0%} of the mean over scales, and PR ratio > {SMALLEST_RATIO}"
     )
-    outcome = decider(parts, missing, lambda part: -abs(part.effect) if part.name == DEVIATION else math.inf)
-    return claim(parts, notes, outcome, id=name, statement=statement, criterion=criterion)
+    outcome = decide(parts, missing, lambda part: -abs(part.effect) if part.name == DEVIATION else math.inf)
+    return make_claim(parts, notes, outcome, id=name, statement=statement, criterion=criterion)
 
 
-def _layer(evidence: Evidence, layer: str, scales: list[str], which: Indices, notes: Notes) -> list[Part]:
+def _layer_parts(evidence: Evidence, layer: str, scales: list[str], which: Indices, notes: Notes) -> list[Part]:
     sample = evidence.sample([Key(layer, 2, scale, "pr") for scale in scales], RATIO, which, notes)
     middle = sample.values.mean(axis=0)
     parts = []
-    for scale, own in zip(scales, sample.values, strict=True):
-        here, level = Sample((own - middle)[None], sample.seeds), Sample(own[None], sample.seeds)
+    for scale, values in zip(scales, sample.values, strict=True):
+        here, level = Sample((values - middle)[None], sample.seeds), Sample(values[None], sample.seeds)
         band = (-MARGIN, MARGIN)
         parts.append(compare(evidence, DEVIATION, layer, here, band, whole=middle, about={"selection": scale}))
         parts.append(compare(evidence, PRESENCE, layer, level, (SMALLEST_RATIO, math.inf), about={"selection": scale}))
     return [part for part in parts if part is not None]
 
 
-def _usable(evidence: Evidence, which: Indices, kind: str, image_shape: tuple[int, ...] | None, notes: Notes) -> list[str]:
+def _select(evidence: Evidence, which: Indices, kind: str, image_shape: tuple[int, ...] | None, notes: Notes) -> list[str]:
     """The selections of a kind, ascending, without distances that leave too few pairs or mostly undefined values."""
     keys = evidence.nets.keys
     names = keys["selection"][(keys["score"] == "pr") & (keys["k"] == 2) & (keys["kind"] == kind)].unique()

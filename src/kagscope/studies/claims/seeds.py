@@ -109,10 +109,10 @@ class Evidence:
         first = pr.iloc[order[starts]]
         names = first["layer"].astype(str), first["run"].astype(str)
         moments = first["step"].to_numpy(dtype=np.int64).tolist(), first["accuracy"].to_numpy(dtype=float).tolist()
-        found: dict[tuple[str, str], list[Checkpoint]] = {}
-        for layer, run, *where in zip(*names, *moments, *(np.split(one, starts[1:]) for one in numbers), strict=True):
-            found.setdefault((layer, run), []).append(Checkpoint(*where))
-        return found
+        result: dict[tuple[str, str], list[Checkpoint]] = {}
+        for layer, run, *moment in zip(*names, *moments, *(np.split(values, starts[1:]) for values in numbers), strict=True):
+            result.setdefault((layer, run), []).append(Checkpoint(*moment))
+        return result
 
     def trainings(self) -> list[str]:
         """The trainings of the nets, the paper's first."""
@@ -163,21 +163,21 @@ class Evidence:
         setting = self.nets.codes([axis for axis in self.nets.axes if not but or axis not in (but, f"{but}s")])[which]
         seed = np.searchsorted(self.seeds, self.seed[which])
         defined = np.isfinite(values).any(axis=2).all(axis=0)
-        there = np.zeros((int(setting.max(initial=-1)) + 1, self.seeds.size), dtype=bool)
-        there[setting[defined], seed[defined]] = True
-        some = there.any(axis=0)
-        kept = 2 * there.sum(axis=1) >= max(int(some.sum()), 1)
-        complete = there[kept].all(axis=0) & some if kept.any() else np.zeros(self.seeds.size, dtype=bool)
-        if left := int((there.any(axis=1) & ~kept).sum()):
+        present = np.zeros((int(setting.max(initial=-1)) + 1, self.seeds.size), dtype=bool)
+        present[setting[defined], seed[defined]] = True
+        seeds_present = present.any(axis=0)
+        kept = 2 * present.sum(axis=1) >= max(int(seeds_present.sum()), 1)
+        complete = present[kept].all(axis=0) & seeds_present if kept.any() else np.zeros(self.seeds.size, dtype=bool)
+        if left := int((present.any(axis=1) & ~kept).sum()):
             notes.add(f"{what}: {left} settings left out, which fewer than half of the seeds have")
-        if left := int((some & ~complete).sum()):
-            notes.add(f"{what}: {left} of {int(some.sum())} seeds left out, which lack a setting")
+        if left := int((seeds_present & ~complete).sum()):
+            notes.add(f"{what}: {left} of {int(seeds_present.sum())} seeds left out, which lack a setting")
         used = defined & complete[seed] & kept[setting]
-        place = (np.cumsum(complete) - 1)[seed[used]], (np.cumsum(kept) - 1)[setting[used]]
+        target = (np.cumsum(complete) - 1)[seed[used]], (np.cumsum(kept) - 1)[setting[used]]
         sums, counts = np.zeros((2, int(complete.sum()), int(kept.sum()), values.shape[0], values.shape[2]))
         chosen = np.moveaxis(values[:, used], 1, 0)
-        np.add.at(sums, place, np.nan_to_num(chosen))
-        np.add.at(counts, place, np.isfinite(chosen))
+        np.add.at(sums, target, np.nan_to_num(chosen))
+        np.add.at(counts, target, np.isfinite(chosen))
         means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
         return Sample(net_means(np.moveaxis(means, (0, 1, 2), (1, 3, 0))), np.flatnonzero(complete))
 

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
-from kagscope.studies.execute.local import in_fresh_process, start_worker
+from kagscope.studies.execute.local import fresh_process_environment, start_worker
 
 T = TypeVar("T")
 
@@ -39,8 +39,8 @@ class Beside:
     def begin(self, tasks: Mapping[str, Callable[[], T]]) -> dict[str, Shared[T]]:
         """Let the second process begin them; they and their results are pickled."""
         shared = {name: Shared(task) for name, task in tasks.items()}
-        for one in shared.values():
-            self._waiting.append(one)
+        for task in shared.values():
+            self._waiting.append(task)
             self._more.release()
         return shared
 
@@ -49,22 +49,22 @@ class Beside:
 
         What raises does so here. What the second process was at when it died is done again.
         """
-        found = {}
-        for name, one in reversed(list(shared.items())):
+        results = {}
+        for name, task in reversed(list(shared.items())):
             with self._lock:
-                mine = one in self._waiting
+                mine = task in self._waiting
                 if mine:
-                    self._waiting.remove(one)
+                    self._waiting.remove(task)
             if mine:
                 tell(name)
-                found[name] = one.task()
-        for name, one in shared.items():
-            if one.future is not None:
+                results[name] = task.task()
+        for name, task in shared.items():
+            if task.future is not None:
                 try:
-                    found[name] = one.future.result()
+                    results[name] = task.future.result()
                 except BrokenProcessPool:
-                    found[name] = one.task()
-        return {name: found[name] for name in shared}
+                    results[name] = task.task()
+        return {name: results[name] for name in shared}
 
     def close(self) -> None:
         """Begin no more."""
@@ -84,10 +84,10 @@ class Beside:
                         return
                     if not self._waiting:
                         continue
-                    one = self._waiting[0]
-                    one.future = pool.submit(one.task)
+                    task = self._waiting[0]
+                    task.future = pool.submit(task.task)
                     self._waiting.popleft()
-                wait([one.future])
+                wait([task.future])
 
 
 @contextlib.contextmanager
@@ -97,7 +97,7 @@ def second_process(wanted: bool, module: str) -> Iterator[Beside]:
     if wanted and not multiprocessing.current_process().daemon:
         with contextlib.suppress(OSError, ImportError, NotImplementedError):  # no semaphores
             pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker, (None, os.getpid()))
-            with in_fresh_process():
+            with fresh_process_environment():
                 pool.submit(import_module, module)
     beside = Beside(pool)
     try:

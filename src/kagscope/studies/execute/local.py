@@ -91,8 +91,8 @@ class _Pool:
                 while waiting and not lost and len(pending) < self.workers:
                     task = waiting.popleft()
                     try:
-                        with in_fresh_process():
-                            pending[pool.submit(_in_worker, task, self.work)] = task
+                        with fresh_process_environment():
+                            pending[pool.submit(_run_in_worker, task, self.work)] = task
                     except BrokenProcessPool:
                         waiting.appendleft(task)
                         break
@@ -139,28 +139,28 @@ def start_worker(events: Any, parent: int) -> None:
     global _events
     _events = events
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _leave_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
 
 
-def _in_worker(task: Any, work: Work) -> Failure | None:
+def _run_in_worker(task: Any, work: Work) -> Failure | None:
     return attempt(task, work, _events.put)
 
 
 @contextlib.contextmanager
-def in_fresh_process() -> Iterator[None]:
+def fresh_process_environment() -> Iterator[None]:
     """What must hold while a worker process is started."""
-    with _single_threaded(), _main_left_alone():
+    with _single_thread_environment(), _hide_main():
         yield
 
 
 @contextlib.contextmanager
-def _single_threaded() -> Iterator[None]:
+def _single_thread_environment() -> Iterator[None]:
     """Environment in which processes are started: libraries read it when they load, before a worker could say anything."""
     before = {name: os.environ.get(name) for name in SINGLE_THREAD}
     os.environ.update(SINGLE_THREAD)
@@ -175,7 +175,7 @@ def _single_threaded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _main_left_alone() -> Iterator[None]:
+def _hide_main() -> Iterator[None]:
     """Workers need nothing of the calling script; one without ``if __name__ == "__main__"`` would start again in each of them."""
     main = sys.modules["__main__"]
     before: dict[str, Any] = {name: main.__dict__[name] for name in ("__spec__", "__file__") if name in main.__dict__}

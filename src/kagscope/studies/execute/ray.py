@@ -99,13 +99,13 @@ class RayExecutor:
         if ray.is_initialized():
             yield
             return
-        own: dict[str, Any] = (
+        runtime: dict[str, Any] = (
             {"address": self.address}
             if self.address
             else {"address": "local", "num_cpus": max(1, round(self.workers * self.cpus)), "include_dashboard": False}
         )
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **own)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **runtime)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:  # the last: a wrong token
             raise InputError(f"cannot reach Ray at {self.address or 'this machine'}: {error}") from error
         try:
@@ -175,10 +175,10 @@ def _outcome(reference: Any, task: Any) -> Failure | None:
     import ray
 
     try:
-        found: Failure | None = ray.get(reference)
+        failure: Failure | None = ray.get(reference)
     except ray.exceptions.RayTaskError as error:  # the task could not even begin, as where a module is missing on a node
         return Failure(task, f"{type(error.cause).__name__}: {error.cause}", str(error))
     except ray.exceptions.RayError as error:
         message = f"a Ray worker was lost {RETRIES + 1} times: {str(error).splitlines()[0]}"
         return Failure(task, message, str(error))
-    return found
+    return failure

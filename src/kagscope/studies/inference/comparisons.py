@@ -47,11 +47,11 @@ def comparisons(nets: Nets, axes: Sequence[str] | None = None, *, mixed: bool = 
         tables += [_compare(nets, axis, category, fit) for category, fit in zip(categories, fits, strict=True)]
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
-    found = pd.concat([table for table, _ in tables], ignore_index=True)
-    found = adjust(found, np.concatenate([means for _, means in tables], axis=1))
-    found["mixed_p_holm"] = holm_within(found["mixed_p_value"].to_numpy(), found["family"].tolist())
+    table_of_tests = pd.concat([table for table, _ in tables], ignore_index=True)
+    table_of_tests = adjust(table_of_tests, np.concatenate([means for _, means in tables], axis=1))
+    table_of_tests["mixed_p_holm"] = holm_within(table_of_tests["mixed_p_value"].to_numpy(), table_of_tests["family"].tolist())
     ends = ("effect", "low", "high")
-    return as_ratios(found, (*ends, *(f"mixed_{name}" for name in ends)))[list(COLUMNS)]
+    return as_ratios(table_of_tests, (*ends, *(f"mixed_{name}" for name in ends)))[list(COLUMNS)]
 
 
 def category_axes(nets: Nets) -> list[str]:
@@ -65,22 +65,22 @@ def _compare(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tuple
     seeds = np.unique(nets.runs["seed"])
     means = np.full((seeds.size, len(nets.keys)), np.nan)
     if len(pairs):
-        found, own = over_seeds(differences(nets, pairs, axis), len(nets.keys), nets.sizes)
-        means[np.isin(seeds, nets.runs["seed"].to_numpy()[pairs[:, 0]])] = own
+        tests, seed_means = over_seeds(differences(nets, pairs, axis), len(nets.keys), nets.sizes)
+        means[np.isin(seeds, nets.runs["seed"].to_numpy()[pairs[:, 0]])] = seed_means
         each = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
-        agree = agreement(nets, nets.others(axis), pairs[:, 0], each, found["effect"].to_numpy())
-        found = found.assign(pairs=len(pairs), agree=agree)
+        agree = agreement(nets, nets.others(axis), pairs[:, 0], each, tests["effect"].to_numpy())
+        tests = tests.assign(pairs=len(pairs), agree=agree)
     else:
-        found = _compare_unpaired(nets, axis, first, category).assign(pairs=0, agree=np.nan)
-    undefined = ((found["reason"] == "undefined") & (nets.keys["reason"] != "")).to_numpy()
-    found["reason"] = np.where(undefined, nets.keys["reason"], found["reason"])
-    about = nets.keys[["layer", "k", "selection", "score", "measure"]]
+        tests = _compare_unpaired(nets, axis, first, category).assign(pairs=0, agree=np.nan)
+    undefined = ((tests["reason"] == "undefined") & (nets.keys["reason"] != "")).to_numpy()
+    tests["reason"] = np.where(undefined, nets.keys["reason"], tests["reason"])
+    labels = nets.keys[["layer", "k", "selection", "score", "measure"]]
     also = ", ".join(nets.tied_axes(axis))
     family = np.where(nets.keys["kind"] == "outcome", "outcomes", "selections " + nets.keys["kind"])
     named = {"axis": axis, "first": str(first), "category": str(category), "also_changes": also}
-    found = pd.concat([about, found, mixed], axis=1).assign(**named)
-    found["family"] = f"categories of {axis}: " + pd.Series(family, dtype=object)
-    return found, means
+    tests = pd.concat([labels, tests, mixed], axis=1).assign(**named)
+    tests["family"] = f"categories of {axis}: " + pd.Series(family, dtype=object)
+    return tests, means
 
 
 def match_nets(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
@@ -99,7 +99,7 @@ def differences(nets: Nets, pairs: Indices, axis: str) -> list[Block]:
     return blocks
 
 
-def agreement(nets: Nets, others: list[str], runs: Indices, own: Array, effects: Array) -> Array:
+def agreement(nets: Nets, others: list[str], runs: Indices, differences_of_pairs: Array, effects: Array) -> Array:
     """(keys,) share of the settings of the other axes whose own mean difference has the sign of the effect; NaN without any.
 
     Args:
@@ -110,7 +110,7 @@ def agreement(nets: Nets, others: list[str], runs: Indices, own: Array, effects:
         effects: (keys,).
     """
     setting = nets.codes(others)[runs]
-    within = np.stack([net_means(own[:, setting == code]) for code in np.unique(setting)], axis=1)
+    within = np.stack([net_means(differences_of_pairs[:, setting == code]) for code in np.unique(setting)], axis=1)
     defined = np.isfinite(within).sum(axis=1)
     same = (np.sign(within) == np.sign(effects)[:, None]).sum(axis=1)
     return np.where(defined > 0, same / np.maximum(defined, 1), np.nan)
@@ -122,24 +122,24 @@ def _compare_unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.Da
     Nets of one setting are one observation of what else varies, nets of one seed one of the initial weights; the larger p-value
     stands, so that neither counts twice. Where nothing but this axis and the seed varies, there are no settings to count.
     """
-    found, others = [], nets.others(axis)
+    rows, others = [], nets.others(axis)
     several = nets.runs["seed"].nunique() > 1
     if others or not several:
-        found.append(_welch_over(nets, axis, first, category, "setting", others))
+        rows.append(_welch_over(nets, axis, first, category, "setting", others))
     if several:
-        found.append(_welch_over(nets, axis, first, category, "seed", ["seed"]))
-    p = np.stack([np.where(table["reason"] == SAME, 0.0, table["p_value"].fillna(np.inf)) for table in found])
+        rows.append(_welch_over(nets, axis, first, category, "seed", ["seed"]))
+    p = np.stack([np.where(table["reason"] == SAME, 0.0, table["p_value"].fillna(np.inf)) for table in rows])
     chosen = p.argmax(axis=0)
-    return pd.concat(found, keys=range(len(found))).loc[list(zip(chosen, range(len(chosen)), strict=True))].reset_index(drop=True)
+    return pd.concat(rows, keys=range(len(rows))).loc[list(zip(chosen, range(len(chosen)), strict=True))].reset_index(drop=True)
 
 
 def _welch_over(nets: Nets, axis: str, first: Any, category: Any, unit: str, columns: Sequence[str]) -> pd.DataFrame:
     """One row per key, each unit (setting or seed) of a category one observation."""
-    code, own = nets.codes(columns), nets.means
+    code, means = nets.codes(columns), nets.means
     groups = []
     for level in (category, first):
         runs = np.flatnonzero(nets.runs[axis] == level)
-        groups.append(np.stack([net_means(own[:, runs[code[runs] == one]]) for one in np.unique(code[runs])], axis=1))
+        groups.append(np.stack([net_means(means[:, runs[code[runs] == c]]) for c in np.unique(code[runs])], axis=1))
     rows = [_welch(x[np.isfinite(x)], y[np.isfinite(y)], unit) for x, y in zip(*groups, strict=True)]
     return pd.DataFrame(rows, columns=["n", "effect", "low", "high", "p_value", "p_least", "test", "reason"])
 
@@ -148,13 +148,13 @@ def _welch(x: Array, y: Array, unit: str) -> tuple[Any, ...]:
     n = x.size + y.size
     if not x.size or not y.size:
         return n, *(np.nan,) * 5, "", "undefined"
-    found = difference_of(x, y)
-    effect = float(np.asarray(found.value))
+    estimate = difference_of(x, y)
+    effect = float(np.asarray(estimate.value))
     if np.ptp(np.concatenate([x, y])) == 0:
         return n, effect, *(np.nan,) * 4, "", SAME
     if min(x.size, y.size) < 2:
         return n, effect, *(np.nan,) * 4, "", ALONE.format(unit)
     if x.std() + y.std() == 0:
         return n, effect, *(np.nan,) * 4, "", EQUAL_UNITS.format(unit)
-    low, high = t_interval(found)
-    return n, effect, float(low), float(high), float(t_test(found)), 0.0, WELCH.format(f"{unit}s"), ""
+    low, high = t_interval(estimate)
+    return n, effect, float(low), float(high), float(t_test(estimate)), 0.0, WELCH.format(f"{unit}s"), ""

@@ -31,10 +31,10 @@ def findings_of_tests(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: 
         with ``differ`` and ``tested``, and of the clearest score its name, ``layer``, ``k`` and effect.
     """
     over_all = trained["family"].str.contains("over all settings")
-    found = [_training_effect(_tested_rows(trained[over_all] if over_all.any() else trained))]
-    found += [category_effect(table) for _, table in comparisons.groupby("axis", sort=False)]
-    found += [_trend(_tested_rows(table)) for _, table in trends.groupby("axis", sort=False)]
-    return [one for one in found if one is not None]
+    results = [_training_effect(_tested_rows(trained[over_all] if over_all.any() else trained))]
+    results += [category_effect(table) for _, table in comparisons.groupby("axis", sort=False)]
+    results += [_trend(_tested_rows(table)) for _, table in trends.groupby("axis", sort=False)]
+    return [finding for finding in results if finding is not None]
 
 
 def _training_effect(tested: pd.DataFrame) -> Finding | None:
@@ -42,8 +42,8 @@ def _training_effect(tested: pd.DataFrame) -> Finding | None:
         return None
     clear, best = _clearest(tested)
     axes = list(tested.columns[: list(tested.columns).index("layer")])
-    where = "" if not axes else ", all settings together" if best[axes[0]] == ALL else ", in single settings"
-    what = f"Training changed {len(clear)} of {len(tested)} scores over all columns{where} ({_how(best)})"
+    suffix = "" if not axes else ", all settings together" if best[axes[0]] == ALL else ", in single settings"
+    what = f"Training changed {len(clear)} of {len(tested)} scores over all columns{suffix} ({_how(best)})"
     end = f"; clearest: {_score(best)}, {effect_text(best)}." if len(clear) else ": no difference is certain."
     return Finding(what + end, code="training_effect", **_counts(tested, clear), **_effect(best, clear))
 

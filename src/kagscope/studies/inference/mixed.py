@@ -62,7 +62,7 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
                 done[key] = fit_random_intercepts(unit, design, groups, name)
             fit = done[key]
         rows.append([_row(fit, column, int(np.isfinite(values).sum()), scale) for column in wanted])
-    return [pd.DataFrame([row[place] for row in rows], columns=list(COLUMNS)) for place in range(len(wanted))]
+    return [pd.DataFrame([row[i] for row in rows], columns=list(COLUMNS)) for i in range(len(wanted))]
 
 
 def not_fitted(nets: Nets) -> pd.DataFrame:

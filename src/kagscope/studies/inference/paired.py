@@ -56,20 +56,20 @@ def over_seeds(blocks: Iterable[Block], keys: int, size: Array | float = 1.0) ->
         ``n`` (seeds), ``effect``, ``low``, ``high``, ``p_value``, ``p_least`` (the smallest that the test can give; 0 for t),
         ``test``, ``reason`` (why something is NaN), one row per key; and the seeds' means (seeds, keys), NaN where undefined.
     """
-    found = pd.DataFrame({"n": np.zeros(keys, dtype=int)})
+    tests = pd.DataFrame({"n": np.zeros(keys, dtype=int)})
     effect, low, high = np.full((3, keys), np.nan)
     blocks = list(blocks)
     means = np.full((max((block.values.shape[1] for block in blocks), default=0), keys), np.nan)
     for block in blocks:
-        own = net_means(block.values)
-        means[: own.shape[1], block.rows] = own.T
-        for rows, values in _complete(block.rows, block.values, np.isfinite(own)):
+        means_of_block = net_means(block.values)
+        means[: means_of_block.shape[1], block.rows] = means_of_block.T
+        for rows, values in _complete(block.rows, block.values, np.isfinite(means_of_block)):
             boot = hierarchical_bootstrap(values, resamples=RESAMPLES)
             effect[rows] = boot.estimate
             low[rows], high[rows] = boot.t_intervals()
-    found["n"] = np.isfinite(means).sum(axis=0)
+    tests["n"] = np.isfinite(means).sum(axis=0)
     p_value, p_least, test = _tests(means)
-    enough = found["n"].to_numpy() >= 2
+    enough = tests["n"].to_numpy() >= 2
     spread = np.zeros(keys)
     spread[enough] = np.nanstd(means[:, enough], axis=0)
     largest = np.abs(np.nan_to_num(means)).max(axis=0, initial=0.0)
@@ -77,20 +77,20 @@ def over_seeds(blocks: Iterable[Block], keys: int, size: Array | float = 1.0) ->
     flat = enough & ((spread <= 1e-12 * np.abs(np.where(enough, effect, 0.0))) | same)
     uncertain = enough & ~flat
     student = flat & (test == STUDENT)
-    found["effect"] = effect
-    found["low"], found["high"] = np.where(uncertain, low, np.nan), np.where(uncertain, high, np.nan)
-    found["p_value"] = np.where(same | student, np.nan, p_value)
-    found["p_least"], found["test"] = p_least, np.where(enough, test, "")
-    found["reason"] = np.select([same, flat, found["n"] == 1, found["n"] == 0], [SAME, EQUAL, ONE, "undefined"], "")
-    return found, means
+    tests["effect"] = effect
+    tests["low"], tests["high"] = np.where(uncertain, low, np.nan), np.where(uncertain, high, np.nan)
+    tests["p_value"] = np.where(same | student, np.nan, p_value)
+    tests["p_least"], tests["test"] = p_least, np.where(enough, test, "")
+    tests["reason"] = np.select([same, flat, tests["n"] == 1, tests["n"] == 0], [SAME, EQUAL, ONE, "undefined"], "")
+    return tests, means
 
 
 def _complete(rows: Indices, values: Array, defined: Array) -> Iterable[tuple[Indices, Array]]:
     """Split by which seeds are defined: (rows, values (keys, defined seeds, points))."""
     patterns, which = np.unique(defined, axis=0, return_inverse=True)
-    for place, pattern in enumerate(patterns):
+    for index, pattern in enumerate(patterns):
         if pattern.any():
-            inside = which.ravel() == place
+            inside = which.ravel() == index
             yield rows[inside], values[inside][:, np.asarray(pattern, dtype=bool)]
 
 
@@ -99,11 +99,11 @@ def _tests(means: Array) -> tuple[Array, Array, np.ndarray]:
     keys = means.shape[1]
     p_value, p_least, test = np.full(keys, np.nan), np.full(keys, np.nan), np.full(keys, "", dtype=object)
     patterns, which = np.unique(np.isfinite(means), axis=1, return_inverse=True)
-    for place in range(patterns.shape[1]):
-        columns, n = np.flatnonzero(which.ravel() == place), int(patterns[:, place].sum())
+    for column in range(patterns.shape[1]):
+        columns, n = np.flatnonzero(which.ravel() == column), int(patterns[:, column].sum())
         if n < 2:
             continue
-        d = means[patterns[:, place]][:, columns]
+        d = means[patterns[:, column]][:, columns]
         if n >= FEWEST_EXACT:
             draws = flip_draws(d)
             p_value[columns] = two_sided(draws)
@@ -114,24 +114,24 @@ def _tests(means: Array) -> tuple[Array, Array, np.ndarray]:
     return p_value, p_least, test
 
 
-def adjust(found: pd.DataFrame, means: Array) -> pd.DataFrame:
+def adjust(tests: pd.DataFrame, means: Array) -> pd.DataFrame:
     """Add ``p_holm`` and ``p_joint`` within each ``family``.
 
     Args:
         found: rows with ``p_value``, ``test`` and ``family``.
         means: (seeds, rows) differences; those of one seed are flipped together.
     """
-    joint = np.full(len(found), np.nan)
-    exact = found["test"].str.startswith(FLIPS).to_numpy() & found["p_value"].notna().to_numpy()
-    for members in found[exact].groupby("family", sort=False).indices.values():
+    joint = np.full(len(tests), np.nan)
+    exact = tests["test"].str.startswith(FLIPS).to_numpy() & tests["p_value"].notna().to_numpy()
+    for members in tests[exact].groupby("family", sort=False).indices.values():
         places = np.flatnonzero(exact)[members]
         joint[places] = step_down(flip_draws(means[:, places]))
-    return found.assign(p_holm=holm_within(found["p_value"].to_numpy(), found["family"].tolist()), p_joint=joint)
+    return tests.assign(p_holm=holm_within(tests["p_value"].to_numpy(), tests["family"].tolist()), p_joint=joint)
 
 
-def as_ratios(found: pd.DataFrame, columns: Sequence[str] = ("effect", "low", "high")) -> pd.DataFrame:
+def as_ratios(tests: pd.DataFrame, columns: Sequence[str] = ("effect", "low", "high")) -> pd.DataFrame:
     """Log ratios as ratios where ``measure`` says ratio."""
-    ratio = (found["measure"] == RATIO).to_numpy()
+    ratio = (tests["measure"] == RATIO).to_numpy()
     with np.errstate(over="ignore"):  # of an interval without bound: infinite
-        shown = {name: np.where(ratio, np.exp(found[name].to_numpy(dtype=float)), found[name]) for name in columns}
-    return found.assign(**shown)
+        shown = {name: np.where(ratio, np.exp(tests[name].to_numpy(dtype=float)), tests[name]) for name in columns}
+    return tests.assign(**shown)

@@ -33,13 +33,13 @@ def trained_against_initial(nets: Nets) -> pd.DataFrame:
         values = {name: nets.runs[name].iloc[runs[0]] for name in nets.axes}
         parts.append(_table(nets, geometry, runs, values, "in each setting"))
     side_by_side = np.concatenate([means for _, means in parts], axis=1)
-    tables.append((pd.concat([part for part, _ in parts], ignore_index=True), side_by_side))
-    found = as_ratios(pd.concat([adjust(*table) for table in tables], ignore_index=True))
-    return found[[*nets.axes, "layer", "k", "selection", "score", "measure", *ORDER]]
+    tables.append((pd.concat([table for table, _ in parts], ignore_index=True), side_by_side))
+    tests = as_ratios(pd.concat([adjust(*table) for table in tables], ignore_index=True))
+    return tests[[*nets.axes, "layer", "k", "selection", "score", "measure", *ORDER]]
 
 
 def _table(
-    nets: Nets, geometry: pd.DataFrame, runs: Indices, setting: dict[str, object], where: str
+    nets: Nets, geometry: pd.DataFrame, runs: Indices, setting: dict[str, object], scope: str
 ) -> tuple[pd.DataFrame, Array]:
     """One row per number over these runs, and each seed's mean (all seeds of the study, keys)."""
     changes = (nets.keys["measure"] != VALUE).to_numpy()
@@ -48,16 +48,16 @@ def _table(
         inside = changes[block.rows]
         if inside.any():
             blocks.append(Block(block.rows[inside], seed_values(nets, runs, block.values[inside][:, runs])))
-    found, means = over_seeds(blocks, len(geometry))
+    tests, means = over_seeds(blocks, len(geometry))
     without = np.where(geometry["measure"] == VALUE, "has no initial value", "")
     without = np.where(geometry["score"].isin(OWN_REFERENCE), "measures a distance from the initial net", without)
-    undefined = ((found["reason"] == "undefined") & (geometry["reason"] != "")).to_numpy()
+    undefined = ((tests["reason"] == "undefined") & (geometry["reason"] != "")).to_numpy()
     reason = np.where(undefined, geometry["reason"], without)
-    found["reason"] = np.where(reason != "", reason, found["reason"])
-    found["family"] = f"trained against initial {where}: selections " + geometry["kind"].to_numpy(dtype=object)
+    tests["reason"] = np.where(reason != "", reason, tests["reason"])
+    tests["family"] = f"trained against initial {scope}: selections " + geometry["kind"].to_numpy(dtype=object)
     seeds, here = np.unique(nets.runs["seed"]), np.unique(nets.runs["seed"].to_numpy()[runs])
     full = np.full((seeds.size, len(geometry)), np.nan)
     if blocks:
         full[np.isin(seeds, here)] = means
-    about = geometry[["layer", "k", "selection", "score", "measure"]]
-    return pd.concat([pd.DataFrame(setting, index=about.index), about, found.assign(runs=len(runs))], axis=1), full
+    labels = geometry[["layer", "k", "selection", "score", "measure"]]
+    return pd.concat([pd.DataFrame(setting, index=labels.index), labels, tests.assign(runs=len(runs))], axis=1), full

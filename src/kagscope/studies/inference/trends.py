@@ -68,8 +68,8 @@ def trends(nets: Nets) -> pd.DataFrame:
     tables = [_trend(nets, axis) for axis in trend_axes(nets)]
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
-    found = as_ratios(pd.concat(tables, ignore_index=True), ("change", "change_low", "change_high"))
-    return found[list(COLUMNS)]
+    tests = as_ratios(pd.concat(tables, ignore_index=True), ("change", "change_low", "change_high"))
+    return tests[list(COLUMNS)]
 
 
 def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
@@ -77,13 +77,13 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
     signs, defined = _within(nets, axis, others)
     pairs = defined.sum(axis=2)
     tau, low, high = mean_tau(signs.sum(axis=2), pairs, len(axis.values))
-    found = pd.DataFrame({"tau": tau, "tau_low": low, "tau_high": high, "n": (pairs > 0).sum(axis=1)})
+    tests = pd.DataFrame({"tau": tau, "tau_low": low, "tau_high": high, "n": (pairs > 0).sum(axis=1)})
     family = np.where(nets.keys["kind"] == "outcome", "outcomes", "selections " + nets.keys["kind"])
-    found["family"] = f"trends over {axis.name}: " + pd.Series(family, dtype=object)
+    tests["family"] = f"trends over {axis.name}: " + pd.Series(family, dtype=object)
     varies = (signs != 0).any(axis=(1, 2))
-    test = np.full(len(found), "", dtype=object)
-    p_value, p_joint, p_least = np.full((3, len(found)), np.nan)
-    for members in found[varies].groupby("family", sort=False).indices.values():
+    test = np.full(len(tests), "", dtype=object)
+    p_value, p_joint, p_least = np.full((3, len(tests)), np.nan)
+    for members in tests[varies].groupby("family", sort=False).indices.values():
         places = np.flatnonzero(varies)[members]
         draws = trend_draws(signs[places], len(axis.values))
         p_value[places], p_joint[places] = two_sided(draws), step_down(draws)
@@ -91,11 +91,11 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
         exact = orders <= len(draws)
         p_least[places] = min(1.0, 2 / orders if exact else 1 / len(draws))
         test[places] = f"Jonckheere-Terpstra within seeds, {'all' if exact else 'drawn'} {len(draws)} orders"
-    found = found.assign(p_value=p_value, p_joint=p_joint, p_least=p_least, test=test)
-    found["p_holm"] = holm_within(p_value, found["family"].tolist())
+    tests = tests.assign(p_value=p_value, p_joint=p_joint, p_least=p_least, test=test)
+    tests["p_holm"] = holm_within(p_value, tests["family"].tolist())
     nothing = np.where(nets.keys["reason"] != "", nets.keys["reason"], "no two levels share a seed and setting")
-    found["reason"] = np.select([found["n"].to_numpy() == 0, ~varies], [nothing, SAME], "")
-    about = nets.keys[["layer", "k", "selection", "score", "measure"]]
+    tests["reason"] = np.select([tests["n"].to_numpy() == 0, ~varies], [nothing, SAME], "")
+    labels = nets.keys[["layer", "k", "selection", "score", "measure"]]
     named: dict[str, Any] = {
         "axis": axis.name,
         "levels": len(axis.values),
@@ -104,14 +104,14 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
     }
     runs = int(nets.runs[axis.column].isin(axis.values).sum())
     also = ", ".join(nets.tied_axes(axis.column))
-    return pd.concat([about, found, _change(nets, axis, others)], axis=1).assign(**named, runs=runs, also_changes=also)
+    return pd.concat([labels, tests, _change(nets, axis, others)], axis=1).assign(**named, runs=runs, also_changes=also)
 
 
 def _within(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array]:
     """Pair signs and how many pairs are defined, summed over the settings of each seed: (keys, seeds, pairs) each."""
     seeds, seed = np.unique(nets.runs["seed"], return_inverse=True)
     setting = nets.codes([*nets.replicates[1:], *others])
-    level = nets.runs[axis.column].map({value: place for place, value in enumerate(axis.values)}).to_numpy(dtype=float)
+    level = nets.runs[axis.column].map({value: rank for rank, value in enumerate(axis.values)}).to_numpy(dtype=float)
     used = np.flatnonzero(np.isfinite(level))
     settings = np.unique(setting[used], return_inverse=True)[1]
     series = np.full((len(nets.keys), seeds.size, int(settings.max()) + 1, len(axis.values)), np.nan)
@@ -127,7 +127,7 @@ def _change(nets: Nets, axis: Axis, others: list[str]) -> pd.DataFrame:
     pairs = match_nets(nets, axis.column, axis.values[0], axis.values[-1])
     if not len(pairs):
         return pd.DataFrame(dict.fromkeys(("change", "change_low", "change_high", "agree"), np.nan), index=nets.keys.index)
-    found, _ = over_seeds(differences(nets, pairs, axis.column), len(nets.keys), nets.sizes)
-    own = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
-    agree = agreement(nets, others, pairs[:, 0], own, found["effect"].to_numpy())
-    return found[["effect", "low", "high"]].add_prefix("change_").rename(columns={"change_effect": "change"}).assign(agree=agree)
+    tests, _ = over_seeds(differences(nets, pairs, axis.column), len(nets.keys), nets.sizes)
+    changes = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
+    agree = agreement(nets, others, pairs[:, 0], changes, tests["effect"].to_numpy())
+    return tests[["effect", "low", "high"]].add_prefix("change_").rename(columns={"change_effect": "change"}).assign(agree=agree)

@@ -44,8 +44,8 @@ def fit_random_intercepts(values: Array, design: Array, groups: Groups, name: st
 def _fit(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
     """The mixed model, what stands in for it, or why nothing does."""
     start = np.linalg.lstsq(X, y, rcond=None)[0]  # taken off first: sums of squares of large numbers that differ little cancel
-    found = _fit_rest(y - X @ start, X, group, name)
-    return found if isinstance(found, str) else (start + found[0], *found[1:])
+    fit = _fit_rest(y - X @ start, X, group, name)
+    return fit if isinstance(fit, str) else (start + fit[0], *fit[1:])
 
 
 def _fit_rest(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
@@ -103,13 +103,13 @@ def _mixed(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
             return np.asarray((n - p) * rss + np.log1p(ratios[:, None] * sizes).sum(axis=1) + of_X)
 
     grid = np.linspace(np.log(BOUNDARY) - 2, -2 * np.log(BOUNDARY), 57)
-    place = int(np.clip(np.argmin(costs(grid)), 1, len(grid) - 2))
+    best = int(np.clip(np.argmin(costs(grid)), 1, len(grid) - 2))
     while (step := grid[1] - grid[0]) > 1e-4:
-        grid = np.linspace(grid[place] - step, grid[place] + step, 33)
-        place = int(np.clip(np.argmin(costs(grid)), 1, len(grid) - 2))
-    low, least, high = costs(grid[place - 1 : place + 2])
+        grid = np.linspace(grid[best] - step, grid[best] + step, 33)
+        best = int(np.clip(np.argmin(costs(grid)), 1, len(grid) - 2))
+    low, least, high = costs(grid[best - 1 : best + 2])
     bend = low - 2 * least + high  # of a parabola: the least of the costs themselves is lost in rounding
-    ratio = float(np.exp(grid[place] + np.clip((low - high) / (2 * bend) if 0 < bend < np.inf else 0.0, -1, 1) * step))
+    ratio = float(np.exp(grid[best] + np.clip((low - high) / (2 * bend) if 0 < bend < np.inf else 0.0, -1, 1) * step))
     if not ratio > BOUNDARY:
         return SINGULAR
     (both,) = products(np.array([ratio]))

@@ -48,8 +48,8 @@ def step_down(draws: Array, alternative: Alternative = "two-sided") -> Array:
     order = np.argsort(-size[0], kind="stable")
     largest = np.zeros(len(size), dtype=size.dtype)
     adjusted = np.empty(order.size)
-    for place in order[::-1]:  # the largest of this test and all smaller ones
-        largest = np.maximum(largest, size[:, place])
-        adjusted[place] = (largest >= (1 - ROUNDING) * size[0, place]).mean()
+    for index in order[::-1]:  # the largest of this test and all smaller ones
+        largest = np.maximum(largest, size[:, index])
+        adjusted[index] = (largest >= (1 - ROUNDING) * size[0, index]).mean()
     adjusted[order] = np.maximum.accumulate(adjusted[order])
     return adjusted

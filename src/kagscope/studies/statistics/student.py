@@ -37,10 +37,10 @@ def difference_of(x: Array, y: Array) -> Estimate:
     """Mean of ``x`` minus mean of ``y``, two groups of unequal variance over the first axis (Welch 1947)."""
     if min(len(x), len(y)) < 2:
         return Estimate(x.mean(axis=0) - y.mean(axis=0), np.nan, 0)
-    one, other = x.var(axis=0, ddof=1) / len(x), y.var(axis=0, ddof=1) / len(y)
-    noise = one**2 / (len(x) - 1) + other**2 / (len(y) - 1)
-    freedom = np.divide((one + other) ** 2, noise, out=np.full(np.shape(noise), len(x) + len(y) - 2.0), where=noise > 0)
-    return Estimate(x.mean(axis=0) - y.mean(axis=0), np.sqrt(one + other), freedom)
+    var_x, var_y = x.var(axis=0, ddof=1) / len(x), y.var(axis=0, ddof=1) / len(y)
+    noise = var_x**2 / (len(x) - 1) + var_y**2 / (len(y) - 1)
+    freedom = np.divide((var_x + var_y) ** 2, noise, out=np.full(np.shape(noise), len(x) + len(y) - 2.0), where=noise > 0)
+    return Estimate(x.mean(axis=0) - y.mean(axis=0), np.sqrt(var_x + var_y), freedom)
 
 
 def t_test(estimate: Estimate, alternative: Alternative = "two-sided") -> Array:
@@ -48,7 +48,7 @@ def t_test(estimate: Estimate, alternative: Alternative = "two-sided") -> Array:
 
     An estimate without error is above 0 or not: p is 0 or 1.
     """
-    value, error, freedom = (np.asarray(part, dtype=np.float64) for part in estimate)
+    value, error, freedom = (np.asarray(values, dtype=np.float64) for values in estimate)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where((error == 0) & (value == 0), 0.0, value / error)
     known = np.isfinite(value) & np.isfinite(error) & (freedom >= 1)
@@ -63,6 +63,6 @@ def t_test(estimate: Estimate, alternative: Alternative = "two-sided") -> Array:
 
 def t_interval(estimate: Estimate, confidence: float = 0.95) -> tuple[Array, Array]:
     """Ends of the confidence interval; NaN without degrees of freedom."""
-    value, error, freedom = (np.asarray(part, dtype=np.float64) for part in estimate)
+    value, error, freedom = (np.asarray(values, dtype=np.float64) for values in estimate)
     half = stdtrit(np.where(freedom >= 1, freedom, np.nan), (1 + confidence) / 2) * error
     return value - half, value + half
