@@ -18,7 +18,7 @@ from kagscope.studies.file import configs
 from kagscope.studies.setting_tables import steps_to
 from kagscope.studies.study import run_study
 from kagscope.training import TrainingSettings, train
-from kagscope.training.first_layer import FIRST_LAYERS, rows_like, started_from
+from kagscope.training.first_layer import FIRST_LAYERS, rows_like, start_first_layer
 from kagscope.training.models import mlp
 from studies import Here, small_study
 
@@ -37,7 +37,7 @@ def _donors(n: int, width: int) -> list[dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("kind", [kind for kind in FIRST_LAYERS if kind not in ("drawn", "trained")])
 def test_another_first_layer_has_the_scale_of_the_drawn_one(kind: str) -> None:
     state = mlp(12, [7, 4], 3, seed=1).state_dict()
-    found = started_from(kind, state, _donors(12, 7), _generator())
+    found = start_first_layer(kind, state, _donors(12, 7), _generator())
     weight, *others = list(state)
     assert torch.linalg.matrix_norm(found[weight]) == pytest.approx(float(torch.linalg.matrix_norm(state[weight])), rel=1e-6)
     assert not torch.equal(found[weight], state[weight])
@@ -46,10 +46,10 @@ def test_another_first_layer_has_the_scale_of_the_drawn_one(kind: str) -> None:
 
 def test_axis_aligned_and_orthogonal_rows() -> None:
     state = mlp(5, [8], 3, seed=1).state_dict()
-    aligned = next(iter(started_from("axis_aligned", state, [], _generator()).values()))
+    aligned = next(iter(start_first_layer("axis_aligned", state, [], _generator()).values()))
     assert ((aligned != 0).sum(1) == 1).all()
     assert (aligned != 0).sum(0).min() >= 1
-    columns = next(iter(started_from("orthogonal", state, [], _generator()).values())).double()
+    columns = next(iter(start_first_layer("orthogonal", state, [], _generator()).values())).double()
     gram = columns.T @ columns
     assert torch.allclose(gram, torch.eye(5, dtype=torch.float64) * gram[0, 0], atol=1e-6)
 

@@ -174,7 +174,7 @@ def test_a_tenth_of_the_training_time_is_the_default_beyond_two_seconds(cost: fl
 
 def test_what_is_loaded_once_counts_as_neither_training_nor_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = HandClock()
-    monkeypatch.setattr("kagscope.tracking.tracker.rehearse", lambda k: clock.advance(20.0))
+    monkeypatch.setattr("kagscope.tracking.tracker.warm_up_measuring", lambda k: clock.advance(20.0))
     tracker = make_tracker(small_net(), clock=clock)
     clock.advance(1.0)
     assert (tracker._overhead.measuring, tracker._overhead.training) == (0.0, 1.0)

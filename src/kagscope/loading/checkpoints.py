@@ -56,7 +56,8 @@ def find_checkpoints(names: str | os.PathLike[str] | Sequence[str | os.PathLike[
         raise InputError("no checkpoint was given; expected files, or a pattern such as 'run/step_*.safetensors'")
     paths = list(dict.fromkeys(path for name in given for path in _expand(os.fspath(name))))
     checkpoints = sorted(
-        (Checkpoint(step, Path(path)) for step, path in zip(_steps(paths), paths, strict=True)), key=lambda found: found.step
+        (Checkpoint(step, Path(path)) for step, path in zip(_steps(paths), paths, strict=True)),
+        key=lambda c: c.step,
     )
     for first, second in itertools.pairwise(checkpoints):
         if first.step == second.step:
@@ -69,39 +70,39 @@ def find_checkpoints(names: str | os.PathLike[str] | Sequence[str | os.PathLike[
 def _expand(name: str) -> list[str]:
     if not is_pattern(name):
         return [name]
-    found = [path for path in glob.glob(name, recursive=True) if not Path(path).is_dir() or weights_in(Path(path))]
-    if not found:
+    paths = [path for path in glob.glob(name, recursive=True) if not Path(path).is_dir() or weights_in(Path(path))]
+    if not paths:
         folder = Path(name).parent
         beside = [str(entry) for entry in folder.iterdir()] if folder.is_dir() else []
-        held = f"; {folder} holds {listing(sorted(Path(b).name for b in beside), 4)}" if beside else ""
-        raise DataError(f"no file is named like {name!r}{close_names(name, beside, 1) or held}")
-    return found
+        content = f"; {folder} holds {listing(sorted(Path(b).name for b in beside), 4)}" if beside else ""
+        raise DataError(f"no file is named like {name!r}{close_names(name, beside, 1) or content}")
+    return paths
 
 
 def _steps(paths: Sequence[str]) -> list[int]:
     """The step in each path."""
     numbers = [list(_NUMBER.finditer(path)) for path in paths]
-    for path, found in zip(paths, numbers, strict=True):
-        if not found:
+    for path, matches in zip(paths, numbers, strict=True):
+        if not matches:
             raise InputError(
                 f"{path}: there is no number in its name to tell its step; rename it, or leave it out of the pattern"
             )
     alike = len({_NUMBER.sub("0", path) for path in paths}) == 1
     if len(paths) == 1 or not alike:
-        return [_step_number(path, found, range(len(found))) for path, found in zip(paths, numbers, strict=True)]
-    differing = [i for i in range(len(numbers[0])) if len({int(found[i].group()) for found in numbers}) > 1]
+        return [_step_number(path, matches, range(len(matches))) for path, matches in zip(paths, numbers, strict=True)]
+    differing = [i for i in range(len(numbers[0])) if len({int(matches[i].group()) for matches in numbers}) > 1]
     if not differing:
-        repeated = Counter(int(found[-1].group()) for found in numbers)
+        repeated = Counter(int(matches[-1].group()) for matches in numbers)
         raise InputError(f"{listing(paths, 3)}: the numbers in these names do not differ (step {next(iter(repeated))})")
-    return [_step_number(path, found, differing) for path, found in zip(paths, numbers, strict=True)]
+    return [_step_number(path, matches, differing) for path, matches in zip(paths, numbers, strict=True)]
 
 
 def _step_number(path: str, numbers: Sequence[re.Match[str]], places: Sequence[int]) -> int:
     """The number after a step's usual word, else the last in the file's own name, else the last."""
     words: dict[str, int] = {}
-    for place in places:
-        before = _WORD_BEFORE.search(path[: numbers[place].start()].lower())
-        words.setdefault(before.group(1) if before else "", place)
+    for index in places:
+        before = _WORD_BEFORE.search(path[: numbers[index].start()].lower())
+        words.setdefault(before.group(1) if before else "", index)
     for label in LABELS:
         if label in words:
             return int(numbers[words[label]].group())

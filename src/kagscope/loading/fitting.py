@@ -16,22 +16,24 @@ EXTRA = nn.modules.module._EXTRA_STATE_KEY_SUFFIX
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent) -> None:
-    """Copy ``state`` into ``model``, in its own dtypes; nothing is changed unless all of it fits (see :func:`fitting`)."""
+    """Copy ``state`` into ``model``, in its own dtypes; nothing is changed unless all of it fits (see :func:`match_names`)."""
     if any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in model.state_dict().values()):
         raise InputError("the model is on the meta device and holds no weights; build it on the CPU, or call to_empty first")
-    load(model, fitting(model, state, where, say=say))
+    load(model, match_names(model, state, where, say=say))
 
 
 def load(model: nn.Module, weights: Mapping[str, Any]) -> None:
-    """Copy weights that fit (see :func:`fitting`) into ``model``, those of buffers that no state dict names among them."""
-    own = model.state_dict()
-    model.load_state_dict(own | {name: tensor for name, tensor in weights.items() if name in own})
+    """Copy weights that fit (see :func:`match_names`) into ``model``, those of buffers that no state dict names among them."""
+    own_state = model.state_dict()
+    model.load_state_dict(own_state | {name: tensor for name, tensor in weights.items() if name in own_state})
     for name, buffer in model.named_buffers():
-        if name in weights and name not in own:
+        if name in weights and name not in own_state:
             buffer.data.copy_(weights[name])
 
 
-def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent) -> dict[str, Tensor]:
+def match_names(
+    model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent
+) -> dict[str, Tensor]:
     """``state`` under the names that ``model`` has.
 
     Names are taken as they are. Where they do not fit, prefixes that wrappers add are dropped if that makes all of them fit:
@@ -52,36 +54,36 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor], where: str = "the wei
     extra = {str(name): value for name, value in state.items() if _is_extra(str(name))}
     state = {str(name): value for name, value in state.items() if str(name) not in extra}
     expected = {name: tensor for name, tensor in model.state_dict().items() if not _is_extra(name)}
-    own = {plain_name(name): name for name in expected}
-    if any(name != plain for plain, name in own.items()) and len(own) == len(expected):  # of parts that torch.compile wraps
-        state, expected = _plain(state), {plain: expected[name] for plain, name in own.items()}
-    candidates = [(_with_tied(names, expected), dropped) for names, dropped in _renamings(state)]
-    found, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # the first of the best
-    inside = {} if found.keys() == expected.keys() else _inside(_plain(state), expected)
+    ours = {plain_name(name): name for name in expected}
+    if any(name != plain for plain, name in ours.items()) and len(ours) == len(expected):  # of parts that torch.compile wraps
+        state, expected = _plain(state), {plain: expected[name] for plain, name in ours.items()}
+    candidates = [(_add_tied(names, expected), dropped) for names, dropped in _renamings(state)]
+    renamed, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # the first of the best
+    inside = {} if renamed.keys() == expected.keys() else _find_submodels(_plain(state), expected)
     if len(inside) > 1:
         raise DataError(
             f"{where} hold the model's weights several times ({listing([f'{prefix}…' for prefix in inside])}); "
             "save the one to measure, for example as safetensors"
         )
     if inside:
-        ((dropped, (found, left)),) = inside.items()
+        ((dropped, (renamed, left)),) = inside.items()
         say(f"{where}: left {listing(left)}, which {'is' if len(left) == 1 else 'are'} not the model's")
-    _check_names(expected, found, f"{where} (after dropping {dropped})" if dropped else where)
+    _check_names(expected, renamed, f"{where} (after dropping {dropped})" if dropped else where)
     for name, tensor in expected.items():
-        if kind := unusable(found[name], tensor):
+        if kind := unusable_kind(renamed[name], tensor):
             raise DataError(f"{where} do not fit the model: {name} is {kind}; expected a dense tensor, as state_dict() has it")
-        if not nn.parameter.is_lazy(tensor) and found[name].shape != tensor.shape:
+        if not nn.parameter.is_lazy(tensor) and renamed[name].shape != tensor.shape:
             raise DataError(
-                f"{where} do not fit the model: {name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}; "
+                f"{where} do not fit the model: {name} has shape {tuple(renamed[name].shape)}, expected {tuple(tensor.shape)}; "
                 "check the widths, the number of classes and the image size"
             )
     if dropped:
         say(f"{where}: dropped {dropped} from the names of the weights, which then fit the model")
     kept = {name: value for name, value in extra.items() if name in model.state_dict()}
-    return {own.get(name, name): tensor for name, tensor in found.items()} | kept
+    return {ours.get(name, name): tensor for name, tensor in renamed.items()} | kept
 
 
-def unusable(given: Any, expected: Tensor) -> str:
+def unusable_kind(given: Any, expected: Tensor) -> str:
     """What is given, where that is nothing a tensor's numbers can be taken from, whatever its shape; else ""."""
     if not isinstance(given, Tensor):
         return f"of type {type(given).__name__}"
@@ -102,36 +104,36 @@ def _is_extra(name: str) -> bool:
 def _renamings(state: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:
     """The names as they are, then with ever more of the wrappers' parts dropped, and what was dropped."""
     plain = _plain(state)
-    found = [(dict(state), "")]
-    said: list[str] = []
+    candidates = [(dict(state), "")]
+    dropped: list[str] = []
     if plain.keys() != state.keys():
-        said.append("_orig_mod.")
-        found.append((plain, "_orig_mod."))
+        dropped.append("_orig_mod.")
+        candidates.append((plain, "_orig_mod."))
     names = {name: name for name in plain}
     while names and len(heads := {name.partition(".")[0] for name in names.values()}) == 1:
         if not all("." in name for name in names.values()):
             break
         names = {old: new.partition(".")[2] for old, new in names.items()}
-        said.append(f"{heads.pop()}.")
-        found.append(({new: plain[old] for old, new in names.items()}, " and ".join(said)))
-    return found
+        dropped.append(f"{heads.pop()}.")
+        candidates.append(({new: plain[old] for old, new in names.items()}, " and ".join(dropped)))
+    return candidates
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {plain_name(name): tensor for name, tensor in state.items()}
 
 
-def _inside(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, tuple[dict[str, Tensor], list[str]]]:
+def _find_submodels(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, tuple[dict[str, Tensor], list[str]]]:
     """By prefix, the weights of exactly this model among others, and the names that lie outside of the prefix."""
-    found = {}
-    for prefix in dict.fromkeys(name.removesuffix(one) for name in state for one in expected if name.endswith(f".{one}")):
-        part = _with_tied({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}, expected)
-        if part.keys() == expected.keys():
-            found[prefix] = part, [name for name in state if not name.startswith(prefix)]
-    return found
+    submodels = {}
+    for prefix in dict.fromkeys(name.removesuffix(end) for name in state for end in expected if name.endswith(f".{end}")):
+        submodel = _add_tied({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}, expected)
+        if submodel.keys() == expected.keys():
+            submodels[prefix] = submodel, [name for name in state if not name.startswith(prefix)]
+    return submodels
 
 
-def _with_tied(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _add_tied(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``state`` with names added whose tensors share their memory, in the model, with one that is there."""
     absent = [name for name in expected if name not in state and not nn.parameter.is_lazy(expected[name])]
     present = {_memory(expected[name]): name for name in expected if name in state and not nn.parameter.is_lazy(expected[name])}

@@ -59,12 +59,12 @@ def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> Pub
         raise InputError(f"{spec} needs {LIBRARIES[kind]}, which is not installed; pip install {LIBRARIES[kind]}") from None
     revision = None if given.get("revision") is None else str(given["revision"])
     with _no_warnings():
-        return _of_timm(library, spec, name, revision) if kind == "timm" else _of_transformers(library, spec, name, revision)
+        return _load_timm(library, spec, name, revision) if kind == "timm" else _load_transformers(library, spec, name, revision)
 
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Without a network the hub's library tells of each of its tries, twelve lines of them; the error says it in one."""
+    """Silence the hub library's warnings of each retry without a network: the error says it in one line."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -74,7 +74,7 @@ def _no_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _of_transformers(library: Any, spec: str, name: str, revision: str | None) -> Published:
+def _load_transformers(library: Any, spec: str, name: str, revision: str | None) -> Published:
     folder = Path(name).expanduser()
     here = folder.is_dir()
     wanted: dict[str, Any] = {} if revision is None else {"revision": revision}
@@ -89,7 +89,7 @@ def _of_transformers(library: Any, spec: str, name: str, revision: str | None) -
     return Published(model.eval(), str(getattr(model.config, "_commit_hash", None) or revision or "unknown"))
 
 
-def _of_timm(library: Any, spec: str, name: str, revision: str | None) -> Published:
+def _load_timm(library: Any, spec: str, name: str, revision: str | None) -> Published:
     """timm itself falls back to pickles; so its model is built bare, and its safetensors are read here."""
     try:
         model = library.create_model(name, pretrained=False)
@@ -97,11 +97,11 @@ def _of_timm(library: Any, spec: str, name: str, revision: str | None) -> Publis
         close = close_names(name, library.list_models())
         raise InputError(f"{spec}: timm cannot make it{close} ({_first_line(error)})") from error
     hub = importlib.import_module("huggingface_hub")
-    where = model.pretrained_cfg.get("hf_hub_id")
-    if not where:
+    hub_id = model.pretrained_cfg.get("hf_hub_id")
+    if not hub_id:
         raise InputError(f"{spec}: timm knows no safetensors for it; expected one of timm.list_models(pretrained=True)")
     try:
-        file = Path(hub.hf_hub_download(where, "model.safetensors", revision=revision))
+        file = Path(hub.hf_hub_download(hub_id, "model.safetensors", revision=revision))
     except Exception as error:
         raise InputError(f"{spec}: {_reason(error)}") from error
     load_into(model, load_state(file), spec)
@@ -110,7 +110,7 @@ def _of_timm(library: Any, spec: str, name: str, revision: str | None) -> Publis
 
 def _reason(error: BaseException) -> str:
     """Why a model did not come, in one line, from the errors behind the error."""
-    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
+    names = {kind.__name__ for cause in _chain(error) for kind in type(cause).__mro__}
     if names & ABSENT:
         return "no such model or revision on the Hugging Face Hub, or one that needs a login; expected OWNER/NAME or a folder"
     if names & UNREACHABLE:
@@ -131,8 +131,8 @@ def _first_line(error: BaseException) -> str:
 
 def _digest(folder: Path) -> str:
     """SHA-256 over configuration and weights of a folder."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for file in (folder / "config.json", *sorted(folder.glob("*.safetensors"))):
         with file.open("rb") as stream:
-            found.update(hashlib.file_digest(stream, "sha256").digest())
-    return f"sha256:{found.hexdigest()}"
+            hasher.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{hasher.hexdigest()}"

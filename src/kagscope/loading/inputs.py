@@ -87,15 +87,17 @@ def load_inputs(
     inputs, labels, image_shape, left_out = _source(name, split, required)
     tensors = inputs if isinstance(inputs, dict) else {"inputs": inputs}
     every = LoadedInputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name), left_out)
-    found = every if points is None else every.evenly(points)
-    for key, tensor in (found.inputs if isinstance(found.inputs, dict) else {"inputs": found.inputs}).items():
+    source = every if points is None else every.evenly(points)
+    for key, tensor in (source.inputs if isinstance(source.inputs, dict) else {"inputs": source.inputs}).items():
         _check(tensor, f"{name}: {key}")
     if shape is None:
-        return found
-    if isinstance(found.inputs, dict):
-        raise InputError(f"an input shape was given, but {name} holds several arrays ({listing(found.inputs)}); shape them there")
-    shaped = reshape(found.inputs, shape, str(name))
-    return replace(found, inputs=shaped, image_shape=found.image_shape or image_shape_of(shape))
+        return source
+    if isinstance(source.inputs, dict):
+        raise InputError(
+            f"an input shape was given, but {name} holds several arrays ({listing(source.inputs)}); shape them there"
+        )
+    shaped = reshape(source.inputs, shape, str(name))
+    return replace(source, inputs=shaped, image_shape=source.image_shape or image_shape_of(shape))
 
 
 def choose_evenly(count: int, points: int, name: str) -> np.ndarray:
@@ -131,12 +133,12 @@ def _source(name: str | Path, split: str, required: Sequence[str]) -> Source:
     if path is not None:
         return _from_file(path, split, required)
     try:
-        found = data.load(name, progress=True)
+        dataset = data.load(name, progress=True)
     except InputError as error:
         raise InputError(f"{error}, or a file of inputs ({', '.join(SUFFIXES)})") from None
-    images = found.test_images if split == "test" else found.train_images
-    labels = found.test_labels if split == "test" else found.train_labels
-    return torch.from_numpy(images), torch.from_numpy(labels), found.image_shape, ()
+    images = dataset.test_images if split == "test" else dataset.train_images
+    labels = dataset.test_labels if split == "test" else dataset.train_labels
+    return torch.from_numpy(images), torch.from_numpy(labels), dataset.image_shape, ()
 
 
 def _file(name: str | Path) -> Path | None:
@@ -163,13 +165,13 @@ def _from_file(path: Path, split: str, required: Sequence[str]) -> Source:
         content = _tensor(read_npy(path))
     else:
         content = load_tensors(path)
-    if isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(part, Tensor) for part in content):
+    if isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(value, Tensor) for value in content):
         content = {"inputs": content[0], "labels": content[1]}
     if isinstance(content, Tensor):
         content = {"inputs": content}
-    if not isinstance(content, Mapping) or not content or not all(isinstance(part, Tensor) for part in content.values()):
-        held = "nothing" if content == {} else f"a {type(content).__name__}"
-        raise DataError(f"{path}: holds {held}; expected a tensor, or tensors by name (inputs, labels)")
+    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        present = "nothing" if content == {} else f"a {type(content).__name__}"
+        raise DataError(f"{path}: holds {present}; expected a tensor, or tensors by name (inputs, labels)")
     return _pick({str(key): value for key, value in content.items()}, path, split, required)
 
 
@@ -183,7 +185,7 @@ def _pick(arrays: dict[str, Tensor], path: Path, split: str, required: Sequence[
     label_name, input_name = _first(arrays, LABEL_NAMES, split), _first(arrays, INPUT_NAMES, split)
     labels = arrays.get(label_name)
     rest = {key: value for key, value in arrays.items() if key not in LABEL_NAMES}
-    if len(required) > 1 and all(one in rest for one in required):
+    if len(required) > 1 and all(key in rest for key in required):
         input_name = ""
     elif not input_name and len(rest) == 1:
         input_name = next(iter(rest))
@@ -196,7 +198,7 @@ def _pick(arrays: dict[str, Tensor], path: Path, split: str, required: Sequence[
         return {key: _scale(value) for key, value in rest.items()}, labels, None, ()
     inputs = arrays[input_name]
     pixels = inputs.is_floating_point() or inputs.dtype == torch.uint8
-    known = {f"{one}{name}" for one in ("", *(f"{one}_" for one in SPLITS)) for name in INPUT_NAMES + LABEL_NAMES}
+    known = {f"{prefix}{name}" for prefix in ("", *(f"{part}_" for part in SPLITS)) for name in INPUT_NAMES + LABEL_NAMES}
     left_out = tuple(key for key in rest if key not in known | {input_name})
     return _scale(inputs), labels, image_shape_of(tuple(inputs.shape[1:])) if pixels else None, left_out
 
@@ -221,20 +223,20 @@ def _count(tensors: dict[str, Tensor], labels: Tensor | None, name: str) -> int:
         raise DataError(f"{name}: {scalars[0]} is a single number; expected arrays (N, …), one entry per input")
     counts = {key: len(tensor) for key, tensor in tensors.items()} | ({} if labels is None else {"labels": len(labels)})
     if len(set(counts.values())) > 1:
-        found = ", ".join(f"{key}: {count}" for key, count in counts.items())
-        raise DataError(f"{name}: arrays of different lengths ({found}); expected one entry per input in each")
+        counts_text = ", ".join(f"{key}: {count}" for key, count in counts.items())
+        raise DataError(f"{name}: arrays of different lengths ({counts_text}); expected one entry per input in each")
     if next(iter(counts.values())) == 0 or any(tensor.numel() == 0 for tensor in tensors.values()):
         raise DataError(f"{name}: holds no inputs ({', '.join(_kind(tensor) for tensor in tensors.values())})")
     return next(iter(counts.values()))
 
 
-def _check(tensor: Tensor, where: str) -> None:
+def _check(tensor: Tensor, label: str) -> None:
     if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
-        raise DataError(f"{where}: is {_kind(tensor)}, {tensor.layout}; expected a dense array of real numbers")
+        raise DataError(f"{label}: is {_kind(tensor)}, {tensor.layout}; expected a dense array of real numbers")
     finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)  # which float8 has not
     if not finite.all():
         first = torch.nonzero(~finite)[0].tolist()
-        raise DataError(f"{where}: NaN or infinite, first at {tuple(first)}; expected finite numbers")
+        raise DataError(f"{label}: NaN or infinite, first at {tuple(first)}; expected finite numbers")
 
 
 def _kind(tensor: Tensor) -> str:

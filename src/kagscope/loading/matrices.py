@@ -57,12 +57,12 @@ def load_matrices(path: str | os.PathLike[str]) -> NamedMatrices:
     if isinstance(content.get(LENS), Mapping):
         return _lens(content, path)
     _check_names([str(name) for name in content], path)
-    found = {str(name): _whole(value, f"{path}: {name}") for name, value in content.items() if _is_matrix(value)}
-    left = [str(name) for name in content if str(name) not in found] + others
-    if not found:
-        held = listing([f"{name}{_shape(content[name])}" for name in content] + others) or "nothing"
-        raise DataError(f"{path} holds no floating-point matrix (found {held}); {EXPECTED}")
-    return NamedMatrices(dict(sorted(found.items(), key=lambda one: _natural(one[0]))), left=left)
+    matrices = {str(name): _check_whole(value, f"{path}: {name}") for name, value in content.items() if _is_matrix(value)}
+    left = [str(name) for name in content if str(name) not in matrices] + others
+    if not matrices:
+        present = listing([f"{name}{_shape(content[name])}" for name in content] + others) or "nothing"
+        raise DataError(f"{path} holds no floating-point matrix (found {present}); {EXPECTED}")
+    return NamedMatrices(dict(sorted(matrices.items(), key=lambda item: _natural_key(item[0]))), left=left)
 
 
 def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
@@ -71,19 +71,19 @@ def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
     if wrong or not matrices:
         what = f"layer {listing(wrong)} of {LENS} is not a floating-point matrix" if wrong else f"{LENS} holds no layer"
         raise DataError(f"{path}: {what}; {EXPECTED}")
-    about = {name: _plain(content[name]) for name in ABOUT if name in content}
-    about = {name: value for name, value in about.items() if isinstance(value, int | float | str | list)}
-    size, sources = about.get("d_model"), about.get("source_layers")
+    facts = {name: _plain(content[name]) for name in ABOUT if name in content}
+    facts = {name: value for name, value in facts.items() if isinstance(value, int | float | str | list)}
+    size, sources = facts.get("d_model"), facts.get("source_layers")
     for layer, matrix in matrices.items():
         if size is not None and tuple(matrix.shape) != (size, size):
             raise DataError(f"{path}: layer {layer} is {tuple(matrix.shape)}, but d_model is {size!r}; {DAMAGED}")
     names = [f"layer {layer}" if isinstance(layer, int) else str(layer) for layer in matrices]
     _check_names(names, path)
-    told = matrices if not isinstance(sources, list) else sources
-    if apart := sorted({_number_of(layer) for layer in told} ^ {_number_of(layer) for layer in matrices}, key=_natural):
+    expected = matrices if not isinstance(sources, list) else sources
+    if apart := sorted({_number_of(layer) for layer in expected} ^ {_number_of(layer) for layer in matrices}, key=_natural_key):
         raise DataError(f"{path}: layer {listing(apart)} in only one of {LENS} and source_layers; {DAMAGED}")
-    named = {name: _whole(matrix, f"{path}: {name}") for name, matrix in zip(names, matrices.values(), strict=True)}
-    return NamedMatrices(dict(sorted(named.items(), key=lambda one: _natural(one[0]))), about)
+    named = {name: _check_whole(matrix, f"{path}: {name}") for name, matrix in zip(names, matrices.values(), strict=True)}
+    return NamedMatrices(dict(sorted(named.items(), key=lambda item: _natural_key(item[0]))), facts)
 
 
 def _number_of(layer: Any) -> str:
@@ -103,12 +103,12 @@ def _check_names(names: list[str], path: Path) -> None:
         raise DataError(f"{path}: several matrices are named {listing(twice)}; name each differently")
 
 
-def _whole(matrix: Any, where: str) -> Any:
+def _check_whole(matrix: Any, label: str) -> Any:
     """A matrix that has all its numbers in the file; a tensor can repeat a few to any size."""
     if isinstance(matrix, Tensor) and matrix.layout == torch.strided and not matrix.is_meta:
-        held = matrix.untyped_storage().nbytes() // matrix.element_size()
-        if held < matrix.numel():
-            raise DataError(f"{where} announces {tuple(matrix.shape)}, but the file holds {held} numbers of it: save it again")
+        stored = matrix.untyped_storage().nbytes() // matrix.element_size()
+        if stored < matrix.numel():
+            raise DataError(f"{label} announces {tuple(matrix.shape)}, but the file holds {stored} numbers of it: save it again")
     return matrix
 
 
@@ -124,6 +124,6 @@ def _shape(value: Any) -> str:
     return "" if shape is None else f" {tuple(shape)} {str(value.dtype).removeprefix('torch.')}"
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural_key(name: str) -> list[tuple[int, str]]:
     """By which names sort as people count: layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", name)]

@@ -31,16 +31,16 @@ def load_model(spec: str, arguments: Mapping[str, Any] | None = None, *, seed: i
         InputError: no colon, no such module, file or name (with close ones), code that raises (what and where), arguments that
             do not fit, or a result that is no model.
     """
-    with _seeded(seed), resolve_name(spec, "model", _is_model) as found:
-        return _build(found, dict(arguments or {}), spec)
+    with _seeded_generators(seed), resolve_name(spec, "model", _is_model) as factory:
+        return _build(factory, dict(arguments or {}), spec)
 
 
-def _is_model(found: Any) -> bool:
-    return isinstance(found, nn.Module)
+def _is_model(value: Any) -> bool:
+    return isinstance(value, nn.Module)
 
 
 @contextlib.contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
+def _seeded_generators(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
@@ -49,14 +49,14 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
-def _build(found: Any, arguments: dict[str, Any], spec: str) -> nn.Module:
-    if isinstance(found, nn.Module):
+def _build(factory: Any, arguments: dict[str, Any], spec: str) -> nn.Module:
+    if isinstance(factory, nn.Module):
         if arguments:
             raise InputError(f"{spec} is a ready model and takes no arguments, but {listing(arguments)} were given")
-        return found
-    if not callable(found):
-        raise InputError(f"{spec} is a {type(found).__name__}; expected a function or class that makes an nn.Module, or one")
-    model = call_factory(found, arguments, spec)
+        return factory
+    if not callable(factory):
+        raise InputError(f"{spec} is a {type(factory).__name__}; expected a function or class that makes an nn.Module, or one")
+    model = call_factory(factory, arguments, spec)
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned a {type(model).__name__}; expected an nn.Module")
     return model

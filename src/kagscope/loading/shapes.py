@@ -31,20 +31,20 @@ def fit_inputs(model: nn.Module, inputs: Tensor, *, keep_shape: bool = False) ->
         inputs = inputs.to(device=parameter.device, dtype=parameter.dtype if inputs.is_floating_point() else None)
     if not inputs.is_floating_point():
         return inputs
-    said = []
+    tried = []
     for shape in [tuple(inputs.shape[1:])] if keep_shape else _candidates(tuple(inputs.shape[1:])):
         trial = inputs[:2].reshape(-1, *shape)
         try:
             with untouched(model), torch.no_grad():
                 output = model(trial)
         except Exception as error:  # anything can be in a forward pass
-            said.append(f"{(len(inputs), *shape)}: {' '.join(str(error).split())[:140] or type(error).__name__}")
+            tried.append(f"{(len(inputs), *shape)}: {' '.join(str(error).split())[:140] or type(error).__name__}")
             continue
         if isinstance(output, Tensor) and (output.ndim == 0 or len(output) != len(trial)):
-            said.append(f"{(len(inputs), *shape)}: {len(trial)} inputs gave an output of shape {tuple(output.shape)}")
+            tried.append(f"{(len(inputs), *shape)}: {len(trial)} inputs gave an output of shape {tuple(output.shape)}")
             continue
         return inputs.reshape(len(inputs), *shape)
-    raise InputError(f"the model takes the inputs in no shape that was tried ({'; '.join(said)}); say which with --input-shape")
+    raise InputError(f"the model takes the inputs in no shape that was tried ({'; '.join(tried)}); say which with --input-shape")
 
 
 def _candidates(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -53,6 +53,6 @@ def _candidates(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     image = shape[-2:] if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1) else None
     if image is None and len(shape) == 1 and side * side == size:
         image = (side, side)
-    found = [shape] if len(shape) != 2 else []
-    found += [(size,), *([(1, *image), image] if image else [])]
-    return list(dict.fromkeys(found))
+    shapes = [shape] if len(shape) != 2 else []
+    shapes += [(size,), *([(1, *image), image] if image else [])]
+    return list(dict.fromkeys(shapes))

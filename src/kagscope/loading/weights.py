@@ -79,12 +79,14 @@ def weights_in(folder: Path) -> Path | None:
 def load_shards(path: Path, say: Say = silent) -> dict[str, Tensor]:
     """Read the weights in a folder, or those of which ``path`` is the index. Raises :class:`DataError`."""
     if path.is_dir():
-        found = weights_in(path)
-        if found is None:
-            held = listing(sorted(entry.name for entry in path.iterdir()), 4) or "nothing"
-            raise DataError(f"{path}: is a folder without weights of a usual name ({', '.join(FOLDER_FILES)}); it holds {held}")
-        say(f"{path}: took {found.name}")
-        return load_shards(found) if found.name.endswith(INDEX) else load_state(found, say=say)
+        file_found = weights_in(path)
+        if file_found is None:
+            present = listing(sorted(entry.name for entry in path.iterdir()), 4) or "nothing"
+            raise DataError(
+                f"{path}: is a folder without weights of a usual name ({', '.join(FOLDER_FILES)}); it holds {present}"
+            )
+        say(f"{path}: took {file_found.name}")
+        return load_shards(file_found) if file_found.name.endswith(INDEX) else load_state(file_found, say=say)
     try:
         with open_regular(path) as stream:
             named = json.loads(stream.read(MAX_INDEX))["weight_map"]
@@ -97,10 +99,10 @@ def load_shards(path: Path, say: Say = silent) -> dict[str, Tensor]:
             raise DataError(f"{path}: names the file {file!r}; expected names of files beside it")
     state: dict[str, Tensor] = {}
     for file in files:
-        part = path.parent / file
-        if not part.is_file():
+        shard = path.parent / file
+        if not shard.is_file():
             raise DataError(f"{path}: names {file}, which is not beside it; copy every part of the weights")
-        state |= load_state(part)
+        state |= load_state(shard)
     if missing := sorted(names - state.keys()):
         raise DataError(f"{path}: names {listing(missing)}, which its files do not hold; copy the weights again")
     return state
@@ -199,12 +201,12 @@ def _state_dict(content: Mapping[Any, Any], path: Path, say: Say) -> dict[str, T
             f"{path}: holds several sets of weights ({listing(candidates)}) and none under a usual name; save the one to measure,"
             " for example as safetensors"
         )
-    found = _tensors(content)
-    if not found:
+    tensors = _tensors(content)
+    if not tensors:
         raise DataError(f"{path}: holds no weights (found {listing(content) or 'nothing'}); expected a state dict")
-    if left := [str(key) for key in content if key not in found]:
+    if left := [str(key) for key in content if key not in tensors]:
         say(f"{path}: left out {listing(left)}, which {'is not a tensor' if len(left) == 1 else 'are not tensors'}")
-    return found
+    return tensors
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:

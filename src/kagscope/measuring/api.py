@@ -21,7 +21,7 @@ from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.looks import check_model
 from kagscope.jacobians.surroundings import preserve_global_state
 from kagscope.loading.checkpoints import find_checkpoints
-from kagscope.loading.fitting import fitting
+from kagscope.loading.fitting import match_names
 from kagscope.loading.weights import load_state
 from kagscope.measuring.baseline import baselines, with_weights
 from kagscope.measuring.caveats import ONE_RANDOM
@@ -153,7 +153,7 @@ def measure_series(
                 tell(text if share is None else f"{at}: layer {text}", share)
 
             try:
-                module, weights = with_weights(model, fitting(model, _load_weights(source, say), name, say=say))
+                module, weights = with_weights(model, match_names(model, _load_weights(source, say), name, say=say))
                 state = observe(
                     module, fed, chosen, weights=weights, labels=labels, progress=tell_share, networks=total if number == 1 else 0
                 )

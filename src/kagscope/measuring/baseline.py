@@ -15,7 +15,7 @@ from kagscope.base.errors import DataError, InputError
 from kagscope.jacobians.forward import plain_name, unwrap
 from kagscope.jacobians.looks import short
 from kagscope.jacobians.surroundings import gpus, preserve_global_state, seed_generators
-from kagscope.loading.fitting import fitting, load, unusable
+from kagscope.loading.fitting import load, match_names, unusable_kind
 from kagscope.loading.weights import load_state
 
 Source = tuple[nn.Module, dict[str, Tensor] | None]
@@ -51,7 +51,7 @@ def baselines(model: nn.Module, baseline: Any, seeds: int | Sequence[int], notes
         for seed in _seeds(seeds):
             yield reinitialise(model, seed, notes), None
     elif isinstance(baseline, str | os.PathLike):
-        yield with_weights(model, fitting(model, load_state(baseline, say=notes.append), str(baseline), say=notes.append))
+        yield with_weights(model, match_names(model, load_state(baseline, say=notes.append), str(baseline), say=notes.append))
     else:
         raise InputError(
             f"baseline is {type(baseline).__name__}; expected a module, a state dict, the path of a checkpoint, 'reinit', or None"
@@ -69,7 +69,7 @@ def _rename_weights(model: nn.Module, weights: Mapping[str, Any], notes: list[st
     """Rename a state dict to the model's names, without the prefixes of wrappers; unchanged if it does not fit."""
     named = {str(name): tensor for name, tensor in weights.items()}
     try:
-        return dict(fitting(model, named, "the baseline's weights", say=notes.append))
+        return dict(match_names(model, named, "the baseline's weights", say=notes.append))
     except DataError:
         return named
 
@@ -167,7 +167,7 @@ def _check_fit(model: nn.Module, weights: Mapping[str, Any], what: str) -> None:
             continue
         if name not in weights:
             raise InputError(f"{what} is of another architecture: it has no {name!r}")
-        if kind := unusable(weights[name], tensor):
+        if kind := unusable_kind(weights[name], tensor):
             raise InputError(f"{what} cannot be used: {name!r} is {kind}; expected a dense tensor, as state_dict() has it")
         if weights[name].shape != tensor.shape:
             shapes = f"{tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
-from kagscope.pruning.recorder import Recording, forward, is_metadata, name_of, outputs, parts
+from kagscope.pruning.recorder import Recording, batches, forward, is_metadata, name_of, outputs
 from kagscope.pruning.units import Layer, Reader, UnitGroup
 
 
@@ -54,7 +54,7 @@ class Observation:
 NO_GRADIENT = "gradients are switched off, or what they need overwritten, on the way to the next layer: its slope cannot be seen"
 
 
-class OtherSteps(Exception):
+class DifferentSteps(Exception):
     """The forward pass took other steps for these points than for those it was recorded with."""
 
 
@@ -68,19 +68,19 @@ def observe(
         InputError: NaN or infinity in a layer's units.
     """
     observer = _Observer(groups, recording, rows)
-    for part in parts(inputs, size):
+    for batch in batches(inputs, size):
         observer.restart()
         with torch.set_grad_enabled(rows), observer:
-            forward(model, part)
+            forward(model, batch)
         observer.finish()
-    found = [observer.evidence(group) for group in groups]
-    for group, seen in zip(groups, found, strict=True):
-        numbers = [bound for part in seen.ranges for bound in (part.low, part.high)]
-        if not all(np.isfinite(part).all() for part in ([] if seen.row is None else [seen.row]) + numbers):
+    observations = [observer.observation(group) for group in groups]
+    for group, seen in zip(groups, observations, strict=True):
+        numbers = [bound for batch in seen.ranges for bound in (batch.low, batch.high)]
+        if not all(np.isfinite(batch).all() for batch in ([] if seen.row is None else [seen.row]) + numbers):
             raise InputError(
                 f"units or slopes of layer {group.makers[0].name!r} are NaN or infinite at these inputs; check the model"
             )
-    return found
+    return observations
 
 
 class _Observer(TorchFunctionMode):
@@ -103,29 +103,29 @@ class _Observer(TorchFunctionMode):
 
     def finish(self) -> None:
         if self.index != len(self.names):
-            raise OtherSteps
+            raise DifferentSteps
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         index, name = self.index, name_of(func)
         if index in self.read and name == self.names[index]:
-            args, kwargs = self._look(index, args, kwargs)
-        out = func(*args, **kwargs)
-        if is_metadata(name, func, outputs(out)):
-            return out
+            args, kwargs = self._note_input(index, args, kwargs)
+        result = func(*args, **kwargs)
+        if is_metadata(name, func, outputs(result)):
+            return result
         if index >= len(self.names) or name != self.names[index]:
-            raise OtherSteps
+            raise DifferentSteps
         self.index += 1
         if self.rows and index in self.made:
-            leaf = out.detach().requires_grad_()
+            leaf = result.detach().requires_grad_()
             self.leaves[index] = leaf
             return leaf.clone()  # not the leaf itself, which no step may change in place
-        return out
+        return result
 
-    def _look(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _note_input(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Note a reader's input; hand it on without its history."""
         group, reader = self.read[index]
-        args, kwargs, value = source(reader.layer, args, kwargs)
+        args, kwargs, value = layer_input(reader.layer, args, kwargs)
         if self.rows:
             makers = [layer for layer in group.makers if layer.call in self.leaves]  # a gate may be made of what it gates
             leaves = [self.leaves[layer.call] for layer in makers]
@@ -138,15 +138,15 @@ class _Observer(TorchFunctionMode):
                     group.block(NO_GRADIENT)
                 else:
                     largest = _by_unit(slope.abs(), 1 if layer.kind == "convolution" else slope.ndim - 1).amax(1)
-                    _keep(self.slopes, layer.call, largest.double().cpu().numpy())
+                    _update_largest(self.slopes, layer.call, largest.double().cpu().numpy())
         flat = _by_unit(value.detach(), reader.axis).double()
-        low, high, total = (found.cpu().numpy() for found in (flat.amin(1), flat.amax(1), flat.sum(1)))
-        part = ValueRange(low, high, total, flat.shape[1])
+        low, high, total = (extreme.cpu().numpy() for extreme in (flat.amin(1), flat.amax(1), flat.sum(1)))
+        value_range = ValueRange(low, high, total, flat.shape[1])
         before = self.ranges.get(index)
-        self.ranges[index] = part if before is None else _join(before, part)
-        return with_source(reader.layer, args, kwargs, value.detach())
+        self.ranges[index] = value_range if before is None else _join(before, value_range)
+        return replace_input(reader.layer, args, kwargs, value.detach())
 
-    def evidence(self, group: UnitGroup) -> Observation:
+    def observation(self, group: UnitGroup) -> Observation:
         row = None
         if self.rows:
             row = np.zeros(group.size)
@@ -155,19 +155,19 @@ class _Observer(TorchFunctionMode):
         return Observation(row, [self.ranges[reader.layer.call] for reader in group.readers])
 
 
-def source(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
+def layer_input(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
     """Arguments of a layer's call, and its input among them."""
-    place, name = (1, "mat1") if layer.kind == "addmm" else (0, "input")
-    return args, kwargs, args[place] if place < len(args) else kwargs[name]
+    position, name = (1, "mat1") if layer.kind == "addmm" else (0, "input")
+    return args, kwargs, args[position] if position < len(args) else kwargs[name]
 
 
-def with_source(
+def replace_input(
     layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], value: Tensor
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments of a layer's call with another input."""
-    place, name = (1, "mat1") if layer.kind == "addmm" else (0, "input")
-    if place < len(args):
-        return (*args[:place], value, *args[place + 1 :]), kwargs
+    position, name = (1, "mat1") if layer.kind == "addmm" else (0, "input")
+    if position < len(args):
+        return (*args[:position], value, *args[position + 1 :]), kwargs
     return args, {**kwargs, name: value}
 
 
@@ -183,7 +183,7 @@ def _by_unit(tensor: Tensor, axis: int) -> Tensor:
     return tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
 
 
-def _keep(largest: dict[int, np.ndarray], key: int, new: np.ndarray) -> None:
+def _update_largest(largest: dict[int, np.ndarray], key: int, new: np.ndarray) -> None:
     largest[key] = np.maximum(largest[key], new) if key in largest else new
 
 
@@ -222,9 +222,9 @@ def spread_ratios(group: UnitGroup, seen: Observation, rounding: float) -> np.nd
     Ranges within ``rounding`` of the largest value count as none.
     """
     widest = np.zeros(group.size)
-    for reader, found in zip(group.readers, seen.ranges, strict=True):
-        spread = found.high - found.low
-        steady = spread <= 4 * rounding * np.maximum(np.abs(found.low), np.abs(found.high))
+    for reader, value_range in zip(group.readers, seen.ranges, strict=True):
+        spread = value_range.high - value_range.low
+        steady = spread <= 4 * rounding * np.maximum(np.abs(value_range.low), np.abs(value_range.high))
         ratios = _ratio(np.where(steady, 0.0, spread), spread.max())
         widest = np.maximum(widest, ratios.reshape(-1, reader.width).max(axis=1))
     return widest
@@ -248,10 +248,10 @@ def judge(group: UnitGroup, seen: Observation, tolerance: float, rounding: float
     """
     flat = row_ratios(seen) <= tolerance
     same = spread_ratios(group, seen, rounding) <= tolerance
-    return settle(group, flat & same, seen, tolerance, {VARIES: flat & ~same})
+    return retract_removals(group, flat & same, seen, tolerance, {VARIES: flat & ~same})
 
 
-def settle(
+def retract_removals(
     group: UnitGroup,
     remove: np.ndarray,
     seen: Observation,
@@ -263,8 +263,8 @@ def settle(
     A value of at most ``tolerance`` times the widest spread of its layer need not be folded.
     """
     keep = dict(keep or {})
-    for reader, found in zip(group.readers, seen.ranges, strict=True):
-        small = _all_columns(np.abs(found.mean) <= tolerance * (found.high - found.low).max(), reader)
+    for reader, value_range in zip(group.readers, seen.ranges, strict=True):
+        small = _all_columns(np.abs(value_range.mean) <= tolerance * (value_range.high - value_range.low).max(), reader)
         foldable = reader.layer.bias is not None or reader.layer.takes_bias
         for bars, reason in ((reader.layer.zero_padded, PADDED), (not foldable, NO_BIAS)):
             if bars and (remove & ~small).any():

@@ -14,7 +14,7 @@ from torch.overrides import BaseTorchFunctionMode
 from kagscope.base.errors import InputError
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.surroundings import preserve_global_state
-from kagscope.pruning.recorder import forward, outputs, parts
+from kagscope.pruning.recorder import batches, forward, outputs
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Effect:
     accuracy_after: float | None
 
 
-def effect_of(before: nn.Module, after: nn.Module, inputs: Inputs, size: int, labels: Tensor | None) -> Effect:
+def measure_effect(before: nn.Module, after: nn.Module, inputs: Inputs, size: int, labels: Tensor | None) -> Effect:
     """Compare two models, both in eval mode, on parts of ``size`` points; nothing is kept of a part but its extremes.
 
     ``labels`` have the shape of the first output without its last axis.
@@ -35,23 +35,23 @@ def effect_of(before: nn.Module, after: nn.Module, inputs: Inputs, size: int, la
     changes: dict[int, float] = {}
     largest: dict[int, float] = {}
     right, seen = [0, 0], 0
-    for part in parts(inputs, size):
+    for batch in batches(inputs, size):
         with torch.no_grad():
-            old, new = outputs(forward(before, part)), outputs(forward(after, part))
-        for place, (one, other) in enumerate(zip(old, new, strict=True)):
-            if one.is_floating_point() and one.numel():
-                same = (one == other) | (one.isnan() & other.isnan())
-                change = torch.where(same, 0.0, (one - other).abs())  # NaN where a number became none
-                changes[place] = float(np.maximum(changes.get(place, 0.0), float(change.max())))
-                largest_one = float(one.abs().nan_to_num(0.0, posinf=0.0).max())
-                largest[place] = max(largest.get(place, torch.finfo(one.dtype).tiny), largest_one)
+            old, new = outputs(forward(before, batch)), outputs(forward(after, batch))
+        for index, (before_output, after_output) in enumerate(zip(old, new, strict=True)):
+            if before_output.is_floating_point() and before_output.numel():
+                same = (before_output == after_output) | (before_output.isnan() & after_output.isnan())
+                change = torch.where(same, 0.0, (before_output - after_output).abs())  # NaN where a number became none
+                changes[index] = float(np.maximum(changes.get(index, 0.0), float(change.max())))
+                largest_one = float(before_output.abs().nan_to_num(0.0, posinf=0.0).max())
+                largest[index] = max(largest.get(index, torch.finfo(before_output.dtype).tiny), largest_one)
         if labels is not None:
-            answers = labels[seen : seen + part.count]
-            seen += part.count
+            answers = labels[seen : seen + batch.count]
+            seen += batch.count
             right = [
-                count + int((found[0].argmax(-1).cpu() == answers).sum()) for count, found in zip(right, (old, new), strict=True)
+                count + int((pair[0].argmax(-1).cpu() == answers).sum()) for count, pair in zip(right, (old, new), strict=True)
             ]
-    relative = float(np.max([0.0, *(change / largest[place] for place, change in changes.items())]))
+    relative = float(np.max([0.0, *(change / largest[index] for index, change in changes.items())]))
     accuracies = (None, None) if labels is None else (right[0] / labels.numel(), right[1] / labels.numel())
     return Effect(relative, float(np.max([0.0, *changes.values()])), *accuracies)
 
@@ -96,16 +96,16 @@ def latencies(before: nn.Module, after: nn.Module, inputs: Inputs) -> tuple[floa
     times: tuple[list[float], list[float]] = ([], [])
     with torch.no_grad(), preserve_global_state(inputs.tensors().values()):
         for turn in range(WARM_UP + REPEATS):
-            for model, found in zip((before, after), times, strict=True):
-                _wait()
+            for model, seconds in zip((before, after), times, strict=True):
+                _synchronise()
                 start = time.perf_counter()
                 model(*inputs.args, **inputs.kwargs)
-                _wait()
+                _synchronise()
                 if turn >= WARM_UP:
-                    found.append(time.perf_counter() - start)
+                    seconds.append(time.perf_counter() - start)
     return float(np.median(times[0])), float(np.median(times[1]))
 
 
-def _wait() -> None:
+def _synchronise() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

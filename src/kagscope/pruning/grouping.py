@@ -101,7 +101,7 @@ class _Analysis:
         return _Tag(group, tag.axis, tag.width)
 
     def _visit(self, call: FunctionCall) -> None:
-        tagged = [(place, tag) for place, value in enumerate(call.reads) if (tag := self._tag(value))]
+        tagged = [(index, tag) for index, value in enumerate(call.reads) if (tag := self._tag(value))]
         if call.name in CONVOLUTIONS or call.name in ("linear", "addmm"):
             self._layer(call, tagged)
         elif tagged:
@@ -116,8 +116,8 @@ class _Analysis:
 
     def _step(self, call: FunctionCall, tagged: list[tuple[int, _Tag]]) -> _Tag | str:
         """Where the result carries the units, or why this is not to be known."""
-        place, tag = tagged[0]
-        shape = call.shapes[place]
+        index, tag = tagged[0]
+        shape = call.shapes[index]
         if len(call.writes) != 1:
             return f"{call.name} reads it"
         if call.name in COMBINING:
@@ -140,7 +140,7 @@ class _Analysis:
         if call.name == "pad":  # lengths from the last axis on, two for each
             return tag if 2 * (len(shape) - tag.axis - 1) >= len(call.argument(1, "pad")) else "pad adds units"
         if call.name in MOVING:
-            moved = _track(call, tag, place, shape)
+            moved = _track(call, tag, index, shape)
             return moved or f"{call.name} splits its units into parts, or mixes them"
         return f"{call.name} is not known to act on each unit alone"
 
@@ -151,17 +151,17 @@ class _Analysis:
             return tag
         ndim = len(call.out_shapes[0])
         axis = ndim - len(call.shapes[first]) + tag.axis
-        for place, shape in enumerate(call.shapes):
-            other = self._tag(call.reads[place])
-            own = axis - (ndim - len(shape))  # this axis in the other tensor, as broadcasting aligns them
+        for index, shape in enumerate(call.shapes):
+            other = self._tag(call.reads[index])
+            own_axis = axis - (ndim - len(shape))  # this axis in the other tensor, as broadcasting aligns them
             if other is None:
-                if own >= 0 and shape[own] != 1:
-                    return _meets(call)
-            elif own != other.axis or other.width != tag.width or other.group.size != tag.group.size:
+                if own_axis >= 0 and shape[own_axis] != 1:
+                    return _meeting_reason(call)
+            elif own_axis != other.axis or other.width != tag.width or other.group.size != tag.group.size:
                 return f"{call.name} combines its units with others"
             elif other.group is not tag.group:
                 if call.name not in PRODUCTS:
-                    return _meets(call)
+                    return _meeting_reason(call)
                 self._merge(tag.group, other.group)
         return _Tag(tag.group, axis, tag.width)
 
@@ -175,23 +175,23 @@ class _Analysis:
 
     def _prelu(self, call: FunctionCall, tag: _Tag, shape: tuple[int, ...]) -> bool:
         weight = call.argument(1, "weight")
-        return weight.numel() == 1 or (tag.axis == 1 and tag.width == 1 and self._own(tag.group, [weight]))
+        return weight.numel() == 1 or (tag.axis == 1 and tag.width == 1 and self._claim_parameters(tag.group, [weight]))
 
     def _batch_norm(self, call: FunctionCall, tag: _Tag) -> _Tag | str:
         mean = call.argument(1, "running_mean")
         if mean is None or call.argument(5, "training", False):
             return "a BatchNorm takes its mean over the batch"
         places = ((1, "running_mean"), (2, "running_var"), (3, "weight"), (4, "bias"))
-        vectors = [vector for place, name in places if (vector := call.argument(place, name)) is not None]
-        if tag.axis != 1 or tag.width != 1 or not self._own(tag.group, vectors):
+        vectors = [vector for position, name in places if (vector := call.argument(position, name)) is not None]
+        if tag.axis != 1 or tag.width != 1 or not self._claim_parameters(tag.group, vectors):
             return "a BatchNorm with shared or computed parameters reads it"
         return tag
 
-    def _own(self, group: UnitGroup, tensors: list[Tensor]) -> bool:
+    def _claim_parameters(self, group: UnitGroup, tensors: list[Tensor]) -> bool:
         """Note parameters with one entry per unit; False if one is used elsewhere too."""
-        found = [self._weight(tensor) for tensor in tensors]
-        group.per_unit += [weight for weight in found if weight]
-        return all(found)
+        weights = [self._weight(tensor) for tensor in tensors]
+        group.per_unit += [weight for weight in weights if weight]
+        return all(weights)
 
     def _weight(self, tensor: Any) -> Weight | None:
         """A parameter or buffer that belongs to one module and is used once."""
@@ -206,12 +206,12 @@ class _Analysis:
         else:
             source, weight, bias = call.argument(0, "input"), call.argument(1, "weight"), call.argument(2, "bias")
         layer, reason = self._describe(call, weight, bias)
-        place = next(place for place, tensor in enumerate(tensors_in(call.args, call.kwargs)) if tensor is source)
-        ndim = len(call.shapes[place])
+        position = next(position for position, tensor in enumerate(tensors_in(call.args, call.kwargs)) if tensor is source)
+        ndim = len(call.shapes[position])
         for at, tag in tagged:
             last = ndim - 1
             fits = tag.axis == 1 and tag.width == 1 if call.name in CONVOLUTIONS else tag.axis == last
-            if at != place:
+            if at != position:
                 tag.group.block("it is a weight of another layer")
             elif reason:
                 tag.group.block(reason)
@@ -233,11 +233,11 @@ class _Analysis:
             computed = Weight(nn.Module(), name, "weight", weight)
             return Layer(name, kind, call.index, computed, None, False), f"the weight of {name} is computed, not a parameter"
         caller = self.returned.get(call.writes[0])
-        own = next((owner for owner in owners if owner.path == caller), owners[0])  # one of several that share it
-        name = own.path if own.attribute == "weight" else f"{own.path}.{own.attribute}".lstrip(".")
+        owner_here = next((owner for owner in owners if owner.path == caller), owners[0])  # one of several that share it
+        name = owner_here.path if owner_here.attribute == "weight" else f"{owner_here.path}.{owner_here.attribute}".lstrip(".")
         own_bias = self._weight(bias) if bias is not None else None
-        module = isinstance(own.owner, (nn.Linear, nn.modules.conv._ConvNd)) and own.attribute == "weight"
-        layer = Layer(name, kind, call.index, own, own_bias, module and bias is None, _pads(call))
+        module = isinstance(owner_here.owner, (nn.Linear, nn.modules.conv._ConvNd)) and owner_here.attribute == "weight"
+        layer = Layer(name, kind, call.index, owner_here, own_bias, module and bias is None, _padding_reason(call))
         if self._weight(weight) is None:
             return layer, f"the weights of {name} are used more than once"
         if bias is not None and own_bias is None:
@@ -249,14 +249,14 @@ class _Analysis:
         return layer, ""
 
 
-def _meets(call: FunctionCall) -> str:
+def _meeting_reason(call: FunctionCall) -> str:
     """Why units that meet others one by one stay."""
     if "add" in call.name:
         return "it is added to something else, such as a residual stream"
     return f"{call.name} combines it with something else that has an entry for each unit"
 
 
-def _pads(call: FunctionCall) -> bool:
+def _padding_reason(call: FunctionCall) -> bool:
     if call.name not in CONVOLUTIONS:
         return False
     padding = call.argument(4, "padding", 0)
@@ -265,27 +265,27 @@ def _pads(call: FunctionCall) -> bool:
     return any(padding) if isinstance(padding, (tuple, list)) else bool(padding)
 
 
-def _track(call: FunctionCall, tag: _Tag, place: int, shape: tuple[int, ...]) -> _Tag | None:
+def _track(call: FunctionCall, tag: _Tag, index: int, shape: tuple[int, ...]) -> _Tag | None:
     """Where a change of shape puts the units: found by moving a tensor that holds the number of each entry's unit."""
     size, width = tag.group.size, tag.width
-    device = tensors_in(call.args, call.kwargs)[place].device
+    device = tensors_in(call.args, call.kwargs)[index].device
     numbers = torch.arange(float(size), device=device)
     entries = numbers.repeat_interleave(width)
     ahead = [1] * tag.axis + [size * width] + [1] * (len(shape) - tag.axis - 1)
     probe = entries.reshape(ahead).expand(shape).contiguous()
     places = itertools.count()
-    args, kwargs = tree_map_only(Tensor, lambda given: probe if next(places) == place else given, (call.args, call.kwargs))
+    args, kwargs = tree_map_only(Tensor, lambda given: probe if next(places) == index else given, (call.args, call.kwargs))
     try:
-        out = call.function(*args, **kwargs)
+        result = call.function(*args, **kwargs)
     except (RuntimeError, TypeError):
         return None
-    if not isinstance(out, Tensor) or tuple(out.shape) != call.out_shapes[0]:
+    if not isinstance(result, Tensor) or tuple(result.shape) != call.out_shapes[0]:
         return None
-    for axis, length in enumerate(out.shape):
+    for axis, length in enumerate(result.shape):
         if length % size or size == 1:
             continue
         expected = numbers.repeat_interleave(length // size)
-        expected = expected.reshape([length if other == axis else 1 for other in range(out.ndim)]).expand(out.shape)
-        if torch.allclose(out, expected, rtol=1e-5, atol=0.01):
+        expected = expected.reshape([length if other == axis else 1 for other in range(result.ndim)]).expand(result.shape)
+        if torch.allclose(result, expected, rtol=1e-5, atol=0.01):
             return _Tag(tag.group, axis, length // size)
     return None

@@ -11,7 +11,7 @@ from torch import nn
 from kagscope.base.errors import InputError
 from kagscope.jacobians.looks import check_model
 from kagscope.jacobians.untouched import preserve_model
-from kagscope.pruning.constant import Observation, OtherSteps, observe, settle
+from kagscope.pruning.constant import DifferentSteps, Observation, observe, retract_removals
 from kagscope.pruning.pruning import Pruning, check_tolerance, describe, judge_groups
 from kagscope.pruning.traced import Traced, trace
 from kagscope.pruning.units import UnitGroup
@@ -91,25 +91,27 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
             masks[id(group)] = masks.get(id(group), False) | _check(name, mask, group.size)
         seen = _observe(traced, rows=False)
         verdicts = {
-            place: settle(
-                traced.groups[place], masks.get(id(traced.groups[place]), np.zeros(traced.groups[place].size, bool)), found
+            index: retract_removals(
+                traced.groups[index], masks.get(id(traced.groups[index]), np.zeros(traced.groups[index].size, bool)), observation
             )
-            for place, found in seen.items()
+            for index, observation in seen.items()
         }
         return describe(traced, seen, verdicts, None)
 
 
 def _observe(traced: Traced, *, rows: bool) -> dict[int, Observation]:
     """What was seen of each group whose units can be taken out, by the group's place."""
-    places = [place for place, group in enumerate(traced.groups) if not group.reason]
-    groups = [traced.groups[place] for place in places]
+    indices = [index for index, group in enumerate(traced.groups) if not group.reason]
+    groups = [traced.groups[index] for index in indices]
     try:
-        found = observe(traced.model, groups, traced.recording, traced.inputs, traced.part, rows=rows) if groups else []
-    except OtherSteps:
+        seen_groups = (
+            observe(traced.model, groups, traced.recording, traced.inputs, traced.batch_size, rows=rows) if groups else []
+        )
+    except DifferentSteps:
         for group in groups:
             group.block("the forward pass takes other steps for other inputs")
         return {}
-    return {place: seen for place, seen in zip(places, found, strict=True) if not traced.groups[place].reason}
+    return {index: seen for index, seen in zip(indices, seen_groups, strict=True) if not traced.groups[index].reason}
 
 
 def _find_group(traced: Traced, name: str) -> UnitGroup:

@@ -109,13 +109,13 @@ def check_new(folder: str | os.PathLike[str]) -> Path:
 def _changed_sizes(before: nn.Module, after: nn.Module) -> dict[str, dict[str, int]]:
     """Attributes that hold a module's size and differ, by the module's name."""
     old = dict(before.named_modules())
-    found: dict[str, dict[str, int]] = {}
+    sizes: dict[str, dict[str, int]] = {}
     for name, module in after.named_modules():
         for attribute in (*SIZES["made"], *SIZES["read"]):
             size = getattr(module, attribute, None)
             if isinstance(size, int) and size != getattr(old[name], attribute):
-                found.setdefault(name, {})[attribute] = size
-    return found
+                sizes.setdefault(name, {})[attribute] = size
+    return sizes
 
 
 def _set_literal(names: set[str]) -> str:

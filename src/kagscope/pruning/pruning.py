@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
 from kagscope.pruning.constant import Observation, Verdict, judge, row_ratios, spread_ratios
-from kagscope.pruning.effect import check_labels, count, effect_of, flops_of, latencies
-from kagscope.pruning.surgery import Cut, without, workable
+from kagscope.pruning.effect import check_labels, count, flops_of, latencies, measure_effect
+from kagscope.pruning.surgery import Cut, remove_cuts, select_workable
 from kagscope.pruning.traced import Traced
 
 LATENCY_POINTS = 256
@@ -90,8 +90,8 @@ class Pruning:
         rows = []
         for tolerance in [check_tolerance(value) for value in tolerances]:
             cuts, _ = decide(traced, seen, judge_groups(traced, seen, tolerance))
-            smaller = without(traced.source, cuts)
-            effect = effect_of(traced.model, smaller, traced.inputs, traced.part, labels)
+            smaller = remove_cuts(traced.source, cuts)
+            effect = measure_effect(traced.model, smaller, traced.inputs, traced.batch_size, labels)
             units = sum(int(cut.gone.sum()) * len(cut.group.makers) for cut in cuts)
             changes = effect.largest_change, effect.largest_absolute_change, effect.accuracy_after
             rows.append((tolerance, units, count(smaller), *changes))
@@ -106,12 +106,12 @@ class Pruning:
             InputError: a pruning of units that were named.
         """
         traced, seen, _ = self._rows()
-        found: dict[str, np.ndarray] = {}
-        for place, group in enumerate(traced.groups):
-            if place in seen:
-                least = np.maximum(row_ratios(seen[place]), spread_ratios(group, seen[place], rounding_of(traced)))
-                found |= {layer.name: least.copy() for layer in group.makers}
-        return found
+        least_by_layer: dict[str, np.ndarray] = {}
+        for index, group in enumerate(traced.groups):
+            if index in seen:
+                least = np.maximum(row_ratios(seen[index]), spread_ratios(group, seen[index], rounding_of(traced)))
+                least_by_layer |= {layer.name: least.copy() for layer in group.makers}
+        return least_by_layer
 
     def _rows(self) -> tuple[Traced, Mapping[int, Observation], Tensor | None]:
         if self.tolerance is None:
@@ -120,9 +120,9 @@ class Pruning:
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the model, in plain types."""
-        found = {name: getattr(self, name) for name in self.__dataclass_fields__ if not name.startswith("_")}
-        found["removed"] = {layer: list(units) for layer, units in self.removed.items()}
-        return found | {"kept": [asdict(kept) | {"units": list(kept.units)} for kept in self.kept]}
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if not name.startswith("_")}
+        plain["removed"] = {layer: list(units) for layer, units in self.removed.items()}
+        return plain | {"kept": [asdict(kept) | {"units": list(kept.units)} for kept in self.kept]}
 
     def __repr__(self) -> str:
         what = "units that were named" if self.tolerance is None else f"tolerance {self.tolerance:g}"
@@ -130,10 +130,10 @@ class Pruning:
         lines = [f"Pruning ({what}): {gone} of {total} units removed"]
         width = max(map(len, [*self.units, ""])) + 2
         lines += [f"  {name:<{width}}{len(self.removed[name])} of {size}" for name, size in self.units.items()]
-        lines += [f"  kept in {kept.layer}: {_some(kept.units)}: {kept.reason}" for kept in self.kept]
+        lines += [f"  kept in {kept.layer}: {_list_units(kept.units)}: {kept.reason}" for kept in self.kept]
         for reason in dict.fromkeys(self.skipped.values()):
             names = tuple(name for name, why in self.skipped.items() if why == reason)
-            lines.append(f"  left alone{' ' if any(names) else ''}{_some(names, 4)}: {reason}")
+            lines.append(f"  left alone{' ' if any(names) else ''}{_list_units(names, 4)}: {reason}")
         change = f"{self.largest_absolute_change:.3g}"
         if self.largest_absolute_change:
             change += f", {self.largest_change:.3g} times the largest output"
@@ -159,7 +159,7 @@ def check_tolerance(tolerance: float) -> float:
 def judge_groups(traced: Traced, seen: Mapping[int, Observation], tolerance: float) -> dict[int, Verdict]:
     """A verdict on each group of units that was observed, by the group's place."""
     rounding = rounding_of(traced)
-    return {place: judge(traced.groups[place], found, tolerance, rounding) for place, found in seen.items()}
+    return {index: judge(traced.groups[index], observation, tolerance, rounding) for index, observation in seen.items()}
 
 
 def rounding_of(traced: Traced) -> float:
@@ -170,10 +170,10 @@ def rounding_of(traced: Traced) -> float:
 
 def decide(traced: Traced, seen: Mapping[int, Observation], verdicts: Mapping[int, Verdict]) -> tuple[list[Cut], dict[int, str]]:
     """The cuts that leave a working model, and why others, by place of their group, do not."""
-    places = list(verdicts)
-    cuts = [Cut.of(traced.groups[place], verdicts[place].remove, seen[place]) for place in places]
-    good, reasons = workable(traced.model, traced.source, traced.recording, cuts, traced.sample)
-    return good, {places[at]: reason for at, reason in reasons.items()}
+    indices = list(verdicts)
+    cuts = [Cut.of(traced.groups[index], verdicts[index].remove, seen[index]) for index in indices]
+    good, reasons = select_workable(traced.model, traced.source, traced.recording, cuts, traced.sample)
+    return good, {indices[at]: reason for at, reason in reasons.items()}
 
 
 def describe(
@@ -190,21 +190,21 @@ def describe(
     labels = traced.inputs.labels if labels is None else labels
     answers = None if labels is None else check_labels(labels, traced.recording.shapes, traced.inputs.count)
     cuts, failed = decide(traced, seen, verdicts)
-    smaller = without(traced.source, cuts)
-    effect = effect_of(traced.model, smaller, traced.inputs, traced.part, answers)
+    smaller = remove_cuts(traced.source, cuts)
+    effect = measure_effect(traced.model, smaller, traced.inputs, traced.batch_size, answers)
     units = {layer.name: group.size for group in traced.groups if not group.reason for layer in group.makers}
     gone = {layer.name: _indices(cut.gone) for cut in cuts for layer in cut.group.makers}
     kept: list[Kept] = []
-    for place, verdict in verdicts.items():
-        for layer in traced.groups[place].makers:
+    for index, verdict in verdicts.items():
+        for layer in traced.groups[index].makers:
             reasons = dict(verdict.keep)
-            if place in failed:
-                reasons[failed[place]] = verdict.remove
+            if index in failed:
+                reasons[failed[index]] = verdict.remove
             kept += [Kept(layer.name, _indices(units), reason) for reason, units in reasons.items()]
     skipped = {layer.name: group.reason for group in traced.groups if group.reason for layer in group.makers}
-    skipped |= _unseen(traced)
-    one = traced.inputs.take(slice(0, 1))
-    timed = traced.inputs.take(slice(0, min(LATENCY_POINTS, traced.part)))
+    skipped |= _unused_modules(traced)
+    point = traced.inputs.take(slice(0, 1))
+    timed = traced.inputs.take(slice(0, min(LATENCY_POINTS, traced.batch_size)))
     seconds = latencies(traced.model, smaller, timed) if latency else (None, None)
     report = Pruning(
         tolerance=tolerance,
@@ -218,17 +218,17 @@ def describe(
         accuracy_after=effect.accuracy_after,
         parameters_before=count(traced.source),
         parameters_after=count(smaller),
-        flops_before=flops_of(traced.model, one) if flops else None,
-        flops_after=flops_of(smaller, one) if flops else None,
+        flops_before=flops_of(traced.model, point) if flops else None,
+        flops_after=flops_of(smaller, point) if flops else None,
         latency_before=seconds[0],
         latency_after=seconds[1],
         latency_points=timed.count,
         _source=(traced, seen, answers),
     )
-    return traced.restore_modes(without(traced.source, cuts)), report  # not the one that was run
+    return traced.restore_modes(remove_cuts(traced.source, cuts)), report  # not the one that was run
 
 
-def _unseen(traced: Traced) -> dict[str, str]:
+def _unused_modules(traced: Traced) -> dict[str, str]:
     """Modules with weights that no call of a Linear layer or convolution was seen to use; or that there was no such call."""
     if not traced.groups:
         return {"": "no Linear layer or convolution was seen in the forward pass"}
@@ -247,5 +247,5 @@ def _indices(mask: np.ndarray) -> tuple[int, ...]:
     return tuple(int(unit) for unit in np.flatnonzero(mask))
 
 
-def _some(units: tuple[Any, ...], most: int = 8) -> str:
+def _list_units(units: tuple[Any, ...], most: int = 8) -> str:
     return ", ".join(map(str, units[:most])) + (f", … ({len(units)})" if len(units) > most else "")

@@ -58,14 +58,14 @@ class FunctionCall:
     out: Any
     out_shapes: tuple[tuple[int, ...], ...]
 
-    def argument(self, place: int, name: str, default: Any = None) -> Any:
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument that may have been given by place or by name."""
-        return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
+        return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
 
 
 def tensors_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
     """Tensors among arguments, also in lists, tuples and mappings."""
-    return [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+    return [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
 
 
 class Recorder(TorchFunctionMode):
@@ -95,16 +95,16 @@ class Recorder(TorchFunctionMode):
         name = name_of(func)
         read = tensors_in(args, kwargs)
         reads, shapes = tuple(self.value(tensor) for tensor in read), tuple(tuple(tensor.shape) for tensor in read)
-        out = func(*args, **kwargs)
-        written = outputs(out)
+        result = func(*args, **kwargs)
+        written = outputs(result)
         if is_metadata(name, func, written):
-            return out
+            return result
         if not written and read and (name.endswith("_") or name.startswith("set ")):
             written = [read[0]]  # such as __setitem__
         writes = tuple(self._new_value(tensor) for tensor in written)
         out_shapes = tuple(tuple(tensor.shape) for tensor in written)
-        self.calls.append(FunctionCall(len(self.calls), func, name, args, kwargs, reads, shapes, writes, out, out_shapes))
-        return out
+        self.calls.append(FunctionCall(len(self.calls), func, name, args, kwargs, reads, shapes, writes, result, out_shapes))
+        return result
 
 
 def is_metadata(name: str, function: Callable[..., Any], written: list[Tensor]) -> bool:
@@ -140,7 +140,7 @@ def record(model: nn.Module, inputs: Inputs) -> Recording:
         with recorder:
             result = forward(model, inputs)
         tensors = outputs(result)
-        found = tuple(recorder.value(tensor) for tensor in tensors)
+        read = tuple(recorder.value(tensor) for tensor in tensors)
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
     finally:
         for handle in handles:
@@ -150,10 +150,10 @@ def record(model: nn.Module, inputs: Inputs) -> Recording:
         names.setdefault(id(module), []).append(name)
     modules: dict[str, int] = {}
     for key, values in returned.items():
-        own = names[key]
-        labels = own if len(own) == len(values) else [f"{own[0]}#{number}" for number in range(len(values))]
+        paths = names[key]
+        labels = paths if len(paths) == len(values) else [f"{paths[0]}#{number}" for number in range(len(values))]
         modules |= dict(zip(labels, values, strict=True))
-    return Recording(recorder.calls, found, shapes, modules)
+    return Recording(recorder.calls, read, shapes, modules)
 
 
 def forward(model: nn.Module, inputs: Inputs) -> Any:
@@ -162,7 +162,7 @@ def forward(model: nn.Module, inputs: Inputs) -> Any:
         return model(*inputs.args, **inputs.kwargs)
 
 
-def parts(inputs: Inputs, size: int) -> Iterator[Inputs]:
+def batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
     """Consecutive parts of at most ``size`` points."""
     for start in range(0, inputs.count, size):
         yield inputs if size >= inputs.count else inputs.take(slice(start, start + size))

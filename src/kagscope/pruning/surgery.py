@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kagscope.jacobians.inputs import Inputs
-from kagscope.pruning.constant import Observation, source, with_source
+from kagscope.pruning.constant import Observation, layer_input, replace_input
 from kagscope.pruning.recorder import Recording, forward, is_metadata, name_of, outputs
 from kagscope.pruning.units import Layer, Reader, UnitGroup, Weight
 
@@ -33,20 +33,20 @@ class Cut:
 
     @classmethod
     def of(cls, group: UnitGroup, gone: np.ndarray, seen: Observation) -> Cut:
-        return cls(group, gone, tuple(found.mean for found in seen.ranges))
+        return cls(group, gone, tuple(value_range.mean for value_range in seen.ranges))
 
 
-def without(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
+def remove_cuts(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
     """A copy of ``model`` without the units of ``cuts``; the model itself is not changed."""
     smaller = copy.deepcopy(model)
     modules = dict(smaller.named_modules())
     for cut in cuts:
         if cut.gone.any():
-            _take_out(modules, cut)
+            _remove_units(modules, cut)
     return smaller
 
 
-def _take_out(modules: Mapping[str, nn.Module], cut: Cut) -> None:
+def _remove_units(modules: Mapping[str, nn.Module], cut: Cut) -> None:
     kept = torch.from_numpy(np.flatnonzero(~cut.gone))
     for layer in cut.group.makers:
         _shrink(modules, layer.weight, kept, 1 if layer.kind == "addmm" else 0, "made")
@@ -123,14 +123,14 @@ class _Substitute(TorchFunctionMode):
         name = name_of(func)
         if self.index in self.readers and name == self.names[self.index]:
             reader, gone, constants = self.readers[self.index]
-            args, kwargs, value = source(reader.layer, args, kwargs)
+            args, kwargs, value = layer_input(reader.layer, args, kwargs)
             changed = value.clone().movedim(reader.axis, -1)
             changed[..., torch.from_numpy(gone)] = torch.from_numpy(constants[gone]).to(value)
-            args, kwargs = with_source(reader.layer, args, kwargs, changed.movedim(-1, reader.axis).contiguous())
-        out = func(*args, **kwargs)
-        if not is_metadata(name, func, outputs(out)):
+            args, kwargs = replace_input(reader.layer, args, kwargs, changed.movedim(-1, reader.axis).contiguous())
+        result = func(*args, **kwargs)
+        if not is_metadata(name, func, outputs(result)):
             self.index += 1
-        return out
+        return result
 
 
 def agrees(model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequence[Cut], inputs: Inputs) -> str:
@@ -150,10 +150,10 @@ def agrees(model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequ
         expected = outputs(forward(model, inputs))
     try:
         with torch.no_grad():
-            found = outputs(forward(without(source, cuts), inputs))
+            outputs_found = outputs(forward(remove_cuts(source, cuts), inputs))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         return f"the forward pass relies on the layer's width ({' '.join(str(error).split())[:100]})"
-    for before, after in zip(expected, found, strict=True):
+    for before, after in zip(expected, outputs_found, strict=True):
         if before.shape != after.shape:
             return "the forward pass relies on the layer's width (the output changes its shape)"
         if before.is_floating_point() and before.numel():
@@ -163,7 +163,7 @@ def agrees(model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequ
     return ""
 
 
-def workable(
+def select_workable(
     model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequence[Cut], inputs: Inputs
 ) -> tuple[list[Cut], dict[int, str]]:
     """The cuts that leave a model that runs and computes what it should; reasons against the others by place."""
@@ -171,11 +171,11 @@ def workable(
         return list(cuts), {}
     good: list[Cut] = []
     reasons: dict[int, str] = {}
-    for place, cut in enumerate(cuts):
+    for index, cut in enumerate(cuts):
         if not cut.gone.any():
             good.append(cut)
         elif reason := agrees(model, source, recording, [*good, cut], inputs):
-            reasons[place] = reason
+            reasons[index] = reason
         else:
             good.append(cut)
     return good, reasons

@@ -33,7 +33,7 @@ class Traced:
         trainable: names of the parameters that require a gradient.
         inputs: all points.
         sample: the first of them.
-        part: number of points taken at a time.
+        batch_size: number of points taken at a time.
         recording: of the copy on ``sample``.
         groups: of units, those that cannot be taken out included.
     """
@@ -44,7 +44,7 @@ class Traced:
     trainable: set[str]
     inputs: Inputs
     sample: Inputs
-    part: int
+    batch_size: int
     recording: Recording
     groups: list[UnitGroup]
 
@@ -70,27 +70,27 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         if isinstance(module, torch.jit.ScriptModule):
             what = f"its part {name!r}" if name else "it"
             raise InputError(f"the model cannot be cut, since {what} is TorchScript; give the Python module it was made from")
-    given = _fitting(model, as_inputs(inputs, model=model))
+    given = _convert_inputs(model, as_inputs(inputs, model=model))
     source = _copy(model).eval().requires_grad_(False)
-    own = copy.deepcopy(source)
-    for module in own.modules():  # whose hooks on gradients must not hear of this
+    copied = copy.deepcopy(source)
+    for module in copied.modules():  # whose hooks on gradients must not hear of this
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
     sample = given.take(slice(0, SAMPLE))
     try:
         with torch.enable_grad():
-            recording = record(own, sample)
+            recording = record(copied, sample)
     except InputError:
         raise
     except Exception as error:  # anything can be in a forward pass
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in given.tensors().values())
-        hint = _batch_hint(own, given)
+        hint = _batch_hint(copied, given)
         raise InputError(f"the model cannot take these inputs, of shape {shapes}: {short(error)}{hint}") from error
     modes = {name: module.training for name, module in model.named_modules()}
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     numbers = sum(math.prod(shape) for call in recording.calls for shape in call.out_shapes)
-    part = max(1, MEMORY * sample.count // (8 * max(numbers, 1)))
-    return Traced(own, source, modes, trainable, given, sample, part, recording, unit_groups(own, recording))
+    batch = max(1, MEMORY * sample.count // (8 * max(numbers, 1)))
+    return Traced(copied, source, modes, trainable, given, sample, batch, recording, unit_groups(copied, recording))
 
 
 def _batch_hint(model: nn.Module, inputs: Inputs) -> str:
@@ -112,7 +112,7 @@ def _copy(model: nn.Module) -> nn.Module:
         raise InputError(f"the model cannot be copied ({' '.join(str(error).split())}); remove what cannot from it") from error
 
 
-def _fitting(model: nn.Module, inputs: Inputs) -> Inputs:
+def _convert_inputs(model: nn.Module, inputs: Inputs) -> Inputs:
     """The inputs in the model's floating dtype, checked to be numbers, and where the model is."""
     check_devices(model, inputs)
     for tensor in inputs.tensors().values():

@@ -123,9 +123,9 @@ class History:
         """Keep the weights that all ratios refer to. Raises :class:`OutputError`."""
         from safetensors.torch import save_file
 
-        own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}  # tied weights share memory
+        copies = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}  # tied weights share memory
         with atomic_path(self.folder / INITIAL_FILE) as temporary:
-            save_file(own, temporary, metadata={"step": str(step)})
+            save_file(copies, temporary, metadata={"step": str(step)})
 
     def initial(self) -> tuple[dict[str, torch.Tensor], int] | None:
         """The weights that all ratios refer to and their step; None before they were saved. Raises :class:`DataError`."""
@@ -167,9 +167,9 @@ def describe(value: Any) -> Any:
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return digest(value)
     if isinstance(value, Mapping):
-        return {str(key): describe(one) for key, one in value.items()}
+        return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [describe(one) for one in value]
+        return [describe(item) for item in value]
     return str(value)
 
 
@@ -188,25 +188,25 @@ def _feed(sha: Any, value: Any) -> None:
     elif isinstance(value, np.ndarray):
         _feed(sha, torch.from_numpy(np.ascontiguousarray(value)))
     elif isinstance(value, Mapping):
-        for key, one in value.items():
+        for key, item in value.items():
             sha.update(f"key {key}".encode())
-            _feed(sha, one)
+            _feed(sha, item)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         sha.update(f"sequence {len(value)}".encode())
-        for one in value:
-            _feed(sha, one)
+        for item in value:
+            _feed(sha, item)
     else:
         sha.update(repr(value).encode())
 
 
-def _check_same(folder: Path, settings: dict[str, Any], held: dict[str, Any]) -> None:
-    ours, held = json.loads(json.dumps(settings)), json.loads(json.dumps(held))
-    for one in (ours, held):  # numbers do not depend on it
-        one.get("budget", {}).pop("memory_budget", None)
-    for name in [*ours, *(name for name in held if name not in ours)]:
-        if ours.get(name) != held.get(name):
+def _check_same(folder: Path, settings: dict[str, Any], stored: dict[str, Any]) -> None:
+    ours, stored = json.loads(json.dumps(settings)), json.loads(json.dumps(stored))
+    for record in (ours, stored):  # numbers do not depend on it
+        record.get("budget", {}).pop("memory_budget", None)
+    for name in [*ours, *(name for name in stored if name not in ours)]:
+        if ours.get(name) != stored.get(name):
             raise InputError(
-                f"the history in {folder} was begun with {name}={held.get(name)!r}, now it is {ours.get(name)!r}; "
+                f"the history in {folder} was begun with {name}={stored.get(name)!r}, now it is {ours.get(name)!r}; "
                 "give the same, or a new folder"
             )
 

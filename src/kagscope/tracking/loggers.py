@@ -27,8 +27,8 @@ def metric_name(layer: str, k: int, selection: str, score: str) -> str:
     "ball(7)" is written ``ball_7``, call 1 of a module "block#1" ``block-1``, the whole model ``model``.
     """
     parts = [layer.replace("#", "-") or "model", f"k{k}", selection.replace("(", "_").replace(",", "_").replace(")", ""), score]
-    clean = [re.sub(r"[^A-Za-z0-9_.-]", "_", part) for part in parts]
-    return "/".join([PREFIX, *("_" if set(part) <= {"."} else part for part in clean)])
+    clean = [re.sub(r"[^A-Za-z0-9_.-]", "_", word) for word in parts]
+    return "/".join([PREFIX, *("_" if set(word) <= {"."} else word for word in clean)])
 
 
 def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dict[str, float]:
@@ -41,24 +41,24 @@ def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dic
         scores: which; None for all.
     """
     summary = summary if scores is None else summary[summary["score"].isin(scores)]
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     columns = ("layer", "k", "selection", "score", "value", "ratio", "no_ratio")
     for layer, k, selection, score, value, ratio, missing in zip(*(summary[name].to_numpy() for name in columns), strict=True):
         name = metric_name(str(layer), int(k), str(selection), str(score))
         if np.isfinite(value):
-            found[name] = float(value)
+            means[name] = float(value)
         if np.isfinite(ratio) and not missing:
-            found[f"{name}_ratio"] = float(ratio)
-    return found
+            means[f"{name}_ratio"] = float(ratio)
+    return means
 
 
 def check_logged(scores: Sequence[str] | None, spec: MeasureSpec) -> Sequence[str] | None:
     """``scores`` itself. Raises :class:`InputError` unless it is None or names of scores, own ones of ``spec`` among them."""
     if scores is None:
         return None
-    if isinstance(scores, str) or not isinstance(scores, Sequence) or not all(isinstance(one, str) for one in scores):
+    if isinstance(scores, str) or not isinstance(scores, Sequence) or not all(isinstance(score, str) for score in scores):
         raise InputError(f"log_scores is {scores!r:.80}; expected a list of names, or None for all")
-    chosen([one for one in scores if one not in spec.own_scores and one not in spec.jacobian_scores])
+    chosen([score for score in scores if score not in spec.own_scores and score not in spec.jacobian_scores])
     return scores
 
 
@@ -76,7 +76,7 @@ def senders(log: Any) -> list[Send]:
     if log is None:
         return []
     if isinstance(log, Sequence) and not isinstance(log, (str, bytes)):
-        return [send for one in log for send in senders(one)]
+        return [send for logger in log for send in senders(logger)]
     if callable(getattr(log, "add_scalar", None)):
         return [lambda values, step: _add_scalars(log, values, step)]
     if callable(getattr(log, "log_metrics", None)):
@@ -107,7 +107,7 @@ def _takes_step(function: Callable[..., Any]) -> bool:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some built-in functions have no signature
         return False
-    return any(one.name == "step" or one.kind is one.VAR_KEYWORD for one in parameters)
+    return any(parameter.name == "step" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 LINE_SCORES = {"pr": "pr", "kl": "kl_uniform"}
@@ -115,16 +115,16 @@ LINE_SCORES = {"pr": "pr", "kl": "kl_uniform"}
 
 def furthest_ratios(summary: pd.DataFrame) -> dict[str, tuple[str, float]]:
     """For PR ("pr") and KL ("kl"), where measured: the layer whose ratio at the last step is furthest from 1, and that ratio."""
-    found: dict[str, tuple[str, float]] = {}
+    furthest: dict[str, tuple[str, float]] = {}
     if summary.empty:
-        return found
+        return furthest
     last = main_order(summary[(summary["step"] == summary["step"].max()) & (summary["ratio"] > 0)])
     for name, score in LINE_SCORES.items():
         rows = last[last["score"] == score]
         if len(rows):
-            place = int(np.argmax(np.abs(np.log(rows["ratio"].to_numpy(float)))))
-            found[name] = str(rows["layer"].iloc[place]), float(rows["ratio"].iloc[place])
-    return found
+            index = int(np.argmax(np.abs(np.log(rows["ratio"].to_numpy(float)))))
+            furthest[name] = str(rows["layer"].iloc[index]), float(rows["ratio"].iloc[index])
+    return furthest
 
 
 def line(summary: pd.DataFrame) -> str:

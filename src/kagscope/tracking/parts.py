@@ -42,7 +42,7 @@ class Part:
         return self.table.assign(step=self.step, epoch=self.epoch)
 
 
-def one_trajectory(parts: Sequence[Part]) -> list[Part]:
+def merge_sessions(parts: Sequence[Part]) -> list[Part]:
     """The measurements that belong to the training as it went in the end, by step.
 
     Training that was killed begins again at a checkpoint, earlier than its last measurement. From there on the later session
@@ -56,7 +56,7 @@ def one_trajectory(parts: Sequence[Part]) -> list[Part]:
     return [kept[step] for step in sorted(kept)]
 
 
-def join(parts: Sequence[Part]) -> pd.DataFrame:
+def join_measurements(parts: Sequence[Part]) -> pd.DataFrame:
     """All rows, with columns ``step`` and ``epoch`` first."""
     if not parts:
         return pd.DataFrame(columns=[*FIRST_COLUMNS, *NEEDED])

@@ -38,9 +38,9 @@ class Probe:
     @classmethod
     def of(cls, inputs: Any, labels: Any, spec: MeasureSpec, model: nn.Module) -> Probe:
         """Copies the inputs: what the training loop does to its batch later does not reach the probe."""
-        found = as_inputs(inputs, spec.points, model)
-        labels = found.labels if labels is None else _copy(labels)
-        return cls(found.cast(None).clone(), labels, spec)
+        fed = as_inputs(inputs, spec.points, model)
+        labels = fed.labels if labels is None else _copy(labels)
+        return cls(fed.cast(None).clone(), labels, spec)
 
     def observe(self, model: nn.Module, weights: Tensors | None = None) -> State:
         """Measure ``model``, or it with ``weights`` in place of its own. Raises :class:`InputError`."""
@@ -53,7 +53,7 @@ class Probe:
 
 
 @cache
-def rehearse(k: tuple[int, ...]) -> None:
+def warm_up_measuring(k: tuple[int, ...]) -> None:
     """Measure a tiny network, once, so that no measurement's time holds that of loading kernels and libraries."""
     inputs = torch.rand(12, 8, generator=torch.Generator().manual_seed(0))
     with preserve_global_state():
@@ -68,5 +68,5 @@ def _copy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, Mapping):
-        return {name: _copy(one) for name, one in value.items()}
-    return tuple(_copy(one) for one in value) if isinstance(value, (tuple, list)) else value
+        return {name: _copy(item) for name, item in value.items()}
+    return tuple(_copy(item) for item in value) if isinstance(value, (tuple, list)) else value

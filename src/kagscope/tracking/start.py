@@ -64,8 +64,8 @@ def begin(
     notes: list[str] = []
     others = list(baselines(model, baseline, seeds, notes))
     described = probe.describe() | {"baseline": _describe(baseline, seeds)}
-    held = None if folder is None else History.check(folder, described)
-    stored = held.initial() if held is not None and baseline is None else None
+    old = None if folder is None else History.check(folder, described)
+    stored = old.initial() if old is not None and baseline is None else None
     now: State | None = None
     if baseline is not None:
         before = [probe.observe(*source) for source in others]
@@ -76,8 +76,8 @@ def begin(
         now, step = probe.observe(*with_weights(model, stored[0])), stored[1]
         before = [now]
     else:
-        if held is not None and held.measured():
-            raise DataError(f"{held.folder / INITIAL_FILE} is missing; without it ratios have no baseline: begin a new history")
+        if old is not None and old.measured():
+            raise DataError(f"{old.folder / INITIAL_FILE} is missing; without it ratios have no baseline: begin a new history")
         now = probe.observe(model)
         before = [now]
     if folder is None:

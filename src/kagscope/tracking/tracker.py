@@ -30,8 +30,8 @@ from kagscope.tables.means import CONFIDENCE, summarise
 from kagscope.tracking.history import History
 from kagscope.tracking.loggers import LOGGED, Send, check_logged, line, metrics, senders
 from kagscope.tracking.overhead import ALLOWANCE, MAX_OVERHEAD, Clock, Overhead, check_max_overhead
-from kagscope.tracking.parts import Part, join, one_trajectory
-from kagscope.tracking.probe import Probe, rehearse
+from kagscope.tracking.parts import Part, join_measurements, merge_sessions
+from kagscope.tracking.probe import Probe, warm_up_measuring
 from kagscope.tracking.schedule import Schedule, check_epoch, check_step, parse_schedule
 from kagscope.tracking.start import FIRST_STEP, begin, check_continues, name_baseline
 
@@ -111,14 +111,14 @@ class Tracker:
         self._skipped: list[int] = []
         self._warned: set[str] = set()
         self._found: Report | None = None
-        rehearse(self._probe.spec.k)
+        warm_up_measuring(self._probe.spec.k)
         self._overhead = Overhead(max_overhead, clock, ALLOWANCE)
         with self._measuring():
             start = begin(model, self._probe, history, baseline, baseline_seeds, first_step, {"schedule": str(self.schedule)})
         self._baseline, self._history, self._damaged = start.baseline, start.history, start.damaged
-        own = baseline is None  # the network as it was at the first step
-        self._about["baseline"] = FIRST_STEP if own else describe_baseline(baseline, len(start.baseline))
-        self._parts = one_trajectory(start.parts)
+        from_start = baseline is None  # the network as it was at the first step
+        self._about["baseline"] = FIRST_STEP if from_start else describe_baseline(baseline, len(start.baseline))
+        self._parts = merge_sessions(start.parts)
         self._session = 1 + max((part.session for part in start.parts), default=0)
         self._since = self._step = start.step
         self._epoch = 0.0 if start.step == 0 else math.nan
@@ -205,7 +205,7 @@ class Tracker:
         """What a history folder holds, without the network: table, onsets, picture. Raises :class:`DataError`."""
         history = History.existing(folder)
         parts, damaged = history.read()
-        settings, trajectory = history.settings(), one_trajectory(parts)
+        settings, trajectory = history.settings(), merge_sessions(parts)
         points = {int(point) for part in trajectory for point in part.table["point"].unique()} - {WHOLE}
         about = {"model": "a network in training", "points": len(points), "baseline": name_baseline(settings.get("baseline"))}
         spec = {name: value for name, value in settings.items() if name in MeasureSpec.model_fields}
@@ -308,7 +308,7 @@ class Tracker:
             thinned = tuple(step for step in self._skipped if step != self._step)
             rows, layers = self._compare(state)
             part = Part(self._step, self._epoch, rows, self._session, self._since, thinned, layers)
-            self._parts = one_trajectory([*self._parts, part])
+            self._parts = merge_sessions([*self._parts, part])
             self._skipped, self._found = [], None
             if self._history is not None:
                 self._unwritten.append(part)
@@ -375,17 +375,17 @@ def _report(
     damaged: Sequence[str],
     pending: Sequence[int],
     settings: Mapping[str, Any],
-    about: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     notes: Sequence[str] = (),
 ) -> Report:
     curves = pd.DataFrame(columns=["step", "layer", "k", "selection", "curve", "x", "y", "network"])
     return Report(
-        join(parts),
+        join_measurements(parts),
         curves,
         layers=parts[-1].layers if parts else (),
         settings=settings,
         notes=notes,
-        provenance=about,
+        provenance=provenance,
         left_out=dict(text.split(" is ", 1) for text in damaged),
         thinned=sorted({step for part in parts for step in part.thinned} | set(pending)),
     )

@@ -101,8 +101,8 @@ def _warp(
     batch, height, width = out.shape
     stride = np.int32(width + 2 * _FRAME)
     right, below = np.uint64(1), np.uint64(stride)  # unsigned: numba would check for negative indices otherwise
-    one, frame = np.float32(1), np.float32(_FRAME)
-    place = np.empty(width, np.int32)
+    one_f, frame = np.float32(1), np.float32(_FRAME)
+    column_of = np.empty(width, np.int32)
     part_y, part_x = np.empty(width, np.float32), np.empty(width, np.float32)
     for b in range(batch):
         image, box = framed[index[b]], boxes[index[b]]
@@ -110,23 +110,23 @@ def _warp(
         xy, xx, x_shift = maps[b, 1, 0], maps[b, 1, 1], maps[b, 1, 2] + frame
         for i in range(height):
             y0, x0 = yy * np.float32(i) + y_shift, xy * np.float32(i) + x_shift
-            span = (-one, np.float32(width) - one)
-            span = _span(y0, yx, box[0] - one, box[1] + one, span)
-            span = _span(x0, xx, box[2] - one, box[3] + one, span)
+            span = (-one_f, np.float32(width) - one_f)
+            span = _span(y0, yx, box[0] - one_f, box[1] + one_f, span)
+            span = _span(x0, xx, box[2] - one_f, box[3] + one_f, span)
             first, n = 0, 0
             if span[0] <= span[1]:
-                first = int(np.int32(span[0] + one))
-                n = max(0, int(np.int32(span[1] + one)) - first)
+                first = int(np.int32(span[0] + one_f))
+                n = max(0, int(np.int32(span[1] + one_f)) - first)
             for t in range(n):
                 j = np.float32(np.int32(first + t))
                 y, x = y0 + yx * j, x0 + xx * j
                 row, column = np.int32(y), np.int32(x)
                 part_y[t], part_x[t] = y - np.float32(row), x - np.float32(column)
-                place[t] = row * stride + column
+                column_of[t] = row * stride + column
             line = out[b, i]
             line[:first] = np.float32(0)
             for t in range(n):
-                o = np.uint64(np.uint32(place[t]))
+                o = np.uint64(np.uint32(column_of[t]))
                 upper = image[o] + part_x[t] * (image[o + right] - image[o])
                 lower = image[o + below] + part_x[t] * (image[o + below + right] - image[o + below])
                 line[first + t] = upper + part_y[t] * (lower - upper)

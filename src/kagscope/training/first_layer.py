@@ -14,7 +14,7 @@ from kagscope.base.messages import close_names
 State = dict[str, Tensor]
 
 FIRST_LAYERS = ("drawn", "orthogonal", "axis_aligned", "like_trained", "like_trained_permuted", "trained")
-"""How the first layer starts, see :func:`started_from`; "drawn" as ``init`` says."""
+"""How the first layer starts, see :func:`start_first_layer`; "drawn" as ``init`` says."""
 OF_DONORS = FIRST_LAYERS[3:]  # which need trained networks
 IMITATING = OF_DONORS[:2]  # of which these need several, and may take those of other data
 DONORS = range(1_000_000, 1_000_008)  # seeds of the networks whose rows "like_trained" imitates: none that studies use
@@ -26,7 +26,7 @@ def check_first_layer(name: str) -> None:
         raise InputError(f"first_layer is {name!r}{close_names(name, FIRST_LAYERS)}; expected one of {', '.join(FIRST_LAYERS)}")
 
 
-def started_from(kind: str, state: State, donors: Sequence[State], generator: torch.Generator) -> State:
+def start_first_layer(kind: str, state: State, donors: Sequence[State], generator: torch.Generator) -> State:
     """The state of a network whose first layer starts in another way; the other layers stay.
 
     Weights are brought to the Frobenius norm of the drawn ones, so that kinds differ in direction and shape, not in scale; but

@@ -20,7 +20,7 @@ from kagscope.minors.threads import limit_threads
 from kagscope.steering.gradients import NORMS, InputGradientPenalty
 from kagscope.steering.penalty import DRAWN, GeometryPenalty
 from kagscope.training.augmentation import Warper, draw_maps
-from kagscope.training.first_layer import DONORS, OF_DONORS, started_from
+from kagscope.training.first_layer import DONORS, OF_DONORS, start_first_layer
 from kagscope.training.models import check_seed
 from kagscope.training.optimizers import optimizer
 from kagscope.training.settings import TrainingSettings
@@ -106,13 +106,13 @@ def train(
         raise InputError(f"{len(seeds)} seeds were given; expected 1 to {MAX_SEEDS} of them")
     if len({check_seed(seed) for seed in seeds}) < len(seeds):
         raise InputError(f"seeds are {list(seeds)!r}; expected each once")
-    told = on_progress or (lambda done, total, info: None)
+    report = on_progress or (lambda done, total, info: None)
     with one_thread(), torch.no_grad():
-        trained = _donated(dataset if donors is None else donors, settings, seeds, device)
-        return _Run(dataset, settings, seeds, told, device, trained).run()
+        trained = _train_donors(dataset if donors is None else donors, settings, seeds, device)
+        return _Run(dataset, settings, seeds, report, device, trained).run()
 
 
-def _donated(dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], device: str) -> list[list[State]]:
+def _train_donors(dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], device: str) -> list[list[State]]:
     """For each seed, the trained networks that its first layer comes from: the same for all, or its own of one hidden layer.
 
     Raises:
@@ -123,8 +123,10 @@ def _donated(dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int],
     plain = replace(settings, first_layer="drawn", frozen=False, penalty=None, augmentation=None, labels="true")
     plain = replace(plain, checkpoints=2, schedule="linear")
     if settings.first_layer == "trained":
-        own = _Run(dataset, replace(plain, hidden=settings.hidden[:1]), seeds, lambda done, total, info: None, device, []).run()
-        return [[net.final] for net in own]
+        donors = _Run(
+            dataset, replace(plain, hidden=settings.hidden[:1]), seeds, lambda done, total, info: None, device, []
+        ).run()
+        return [[net.final] for net in donors]
     others = _Run(dataset, plain, DONORS, lambda done, total, info: None, device, []).run()
     return [[net.final for net in others]] * len(seeds)
 
@@ -142,7 +144,7 @@ class _Run:
         donors: Sequence[Sequence[State]],
     ) -> None:
         self.settings, self.seeds, self.on_progress = settings, seeds, on_progress
-        self.train_set, self.test_set = _flat(dataset, "train"), _flat(dataset, "test")
+        self.train_set, self.test_set = _flatten_images(dataset, "train"), _flatten_images(dataset, "test")
         self.n_images = len(self.train_set[1])
         self.per_epoch = settings.steps_per_epoch(self.n_images)
         self.total = settings.epochs * self.per_epoch
@@ -151,7 +153,7 @@ class _Run:
         starts = [build(seed=seed).state_dict() for seed in seeds]
         if settings.first_layer != "drawn":
             draws = [_generator(seed, "first layer") for seed in seeds]
-            starts = [started_from(settings.first_layer, *one) for one in zip(starts, donors, draws, strict=True)]
+            starts = [start_first_layer(settings.first_layer, *args) for args in zip(starts, donors, draws, strict=True)]
         self.nets: Stacked[Any]
         if settings.architecture == "mlp":
             self.nets = StackedMLP(starts, settings.activation, device)
@@ -168,7 +170,7 @@ class _Run:
         self.warper = Warper(torch.from_numpy(dataset.train_images)) if settings.augmentation else None
         self.mean, self.spread = _mean_and_spread(dataset) if settings.normalize else (0.0, 1.0)
         self.images, self.targets = self.train_set[0].to(device), targets.to(device)
-        self.steered = [self._steered(build, s) for s in range(len(seeds))] if settings.penalty else []
+        self.steered = [self._build_steered(build, s) for s in range(len(seeds))] if settings.penalty else []
         self.workspaces: dict[int, Batch] = {}  # a full batch's, and that of the smaller last one
         self.kept: list[dict[int, State]] = [{} for _ in seeds]
         self.scores: list[dict[int, tuple[float, float]]] = [{} for _ in seeds]
@@ -177,7 +179,7 @@ class _Run:
         keep = set(self.settings.checkpoint_steps(self.n_images))
         chosen = optimizer(self.settings, self.nets.parameters)  # one for all: a number's step depends on its own gradients only
         self.nets.parameters.grad = self.nets.gradients
-        self._keep(0)
+        self._record_states(0)
         step = 0
         for epoch in range(1, self.settings.epochs + 1):
             for work in self._batches():
@@ -190,12 +192,12 @@ class _Run:
                             gradient.zero_()
                 chosen.step()
                 if step in keep:
-                    self._keep(step)
+                    self._record_states(step)
             if step not in keep:
                 self.on_progress(step, self.total, {"epoch": float(epoch), "accuracy": None})
         return [self._result(s) for s in range(len(self.seeds))]
 
-    def _steered(
+    def _build_steered(
         self, build: Callable[..., torch.nn.Module], s: int
     ) -> tuple[torch.nn.Module, GeometryPenalty | InputGradientPenalty]:
         """Network ``s`` as a module whose parameters are its own numbers in the block, and its penalty."""
@@ -215,9 +217,9 @@ class _Run:
             try:
                 with torch.enable_grad(), limit_threads(1):
                     term = penalty((work.inputs[s], work.targets[s]))
-                    found = torch.autograd.grad(term, parameters, allow_unused=True)
+                    of_term = torch.autograd.grad(term, parameters, allow_unused=True)
                 gradients = dict(zip(self.nets.names, self.nets.gradient_parts(s), strict=True))
-                for name, gradient in zip(names, found, strict=True):
+                for name, gradient in zip(names, of_term, strict=True):
                     if gradient is not None:
                         gradients[name].add_(gradient)
                 if not bool(self.nets.gradients[s].isfinite().all()):
@@ -258,10 +260,10 @@ class _Run:
             self.workspaces[batch] = self.nets.workspace(batch)
         return self.workspaces[batch]
 
-    def _keep(self, step: int) -> None:
+    def _record_states(self, step: int) -> None:
         """Keep and evaluate every network's state."""
         for s, seed in enumerate(self.seeds):
-            self.kept[s][step] = state = self._for_plain_images(self.nets.state(s))
+            self.kept[s][step] = state = self._absorb_normalisation(self.nets.state(s))
             loss, accuracy = self._evaluate(state, *self.test_set)
             if not math.isfinite(loss):
                 steered = "a penalty weight nearer to 0, " if self.steered else ""
@@ -273,7 +275,7 @@ class _Run:
         mean = sum(scores[step][1] for scores in self.scores) / len(self.seeds)
         self.on_progress(step, self.total, {"epoch": step / self.per_epoch, "accuracy": mean})
 
-    def _for_plain_images(self, state: State) -> State:
+    def _absorb_normalisation(self, state: State) -> State:
         """The same function of plain images x: W (x - mean) / spread + b = (W / spread) x + (b - mean W 1 / spread)."""
         if self.settings.normalize:
             weight, bias = list(state)[:2]
@@ -305,9 +307,9 @@ class _Run:
         return TrainedNetwork(self.seeds[s], self.settings, self.kept[s], accuracy, loss, train_accuracy, self.per_epoch)
 
 
-def _flat(dataset: Dataset, part: str) -> tuple[Tensor, Tensor]:
-    images = getattr(dataset, f"{part}_images")
-    labels = getattr(dataset, f"{part}_targets" if dataset.is_regression else f"{part}_labels")
+def _flatten_images(dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
+    images = getattr(dataset, f"{split}_images")
+    labels = getattr(dataset, f"{split}_targets" if dataset.is_regression else f"{split}_labels")
     return torch.from_numpy(images).flatten(1).contiguous(), torch.from_numpy(labels)
 
 

@@ -70,21 +70,21 @@ def mlp(
     generator = torch.Generator().manual_seed(check_seed(seed))
     names = [*layer_names(len(hidden)), "output"]
     modules: OrderedDict[str, nn.Module] = OrderedDict()
-    for place, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+    for index, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         linear = nn.Linear(fan_in, fan_out, device="meta", dtype=torch.float32)  # draws nothing
         allocate(linear)
-        last = place == len(hidden)
+        last = index == len(hidden)
         with torch.no_grad():
             draw_weights(linear, init, init_scale, generator, last=last)
-        modules[names[place]] = linear if last else nn.Sequential(linear, ACTIVATIONS[activation]())
+        modules[names[index]] = linear if last else nn.Sequential(linear, ACTIVATIONS[activation]())
     return nn.Sequential(modules)
 
 
 def allocate(module: nn.Module) -> None:
     """Memory on the CPU for parameters on the meta device; as ``to_empty``, which imports a computer algebra system (0.5 s)."""
-    for part in module.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            setattr(part, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
+    for submodule in module.modules():
+        for name, parameter in list(submodule.named_parameters(recurse=False)):
+            setattr(submodule, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
 
 
 def draw_weights(linear: nn.Linear, init: str, init_scale: float, generator: torch.Generator, *, last: bool) -> None:

@@ -25,9 +25,9 @@ def optimizer(settings: TrainingSettings, parameters: Tensor) -> Optimizer:
             kind, given = torch.optim.SGD, given | {"momentum": settings.momentum, "fused": True}
         case _:
             kind, given = torch.optim.RMSprop, given | {"momentum": settings.momentum}
-    return _plain(kind)([parameters], **given)
+    return _strip_wrappers(kind)([parameters], **given)
 
 
-def _plain(kind: type[Optimizer]) -> type[Optimizer]:
+def _strip_wrappers(kind: type[Optimizer]) -> type[Optimizer]:
     """``kind`` without the wrappers of its methods, which import ``torch._dynamo``: 1.5 s of each process that trains."""
     return type(kind.__name__, (kind,), {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "step")})

@@ -91,7 +91,7 @@ class TrainingSettings:
         init: how weights are drawn, see :func:`kagscope.training.models.mlp`.
         init_scale: factor on the initial weights (not the biases).
         first_layer: how the first layer starts: "drawn" as ``init`` says, or see
-            :func:`kagscope.training.first_layer.started_from`.
+            :func:`kagscope.training.first_layer.start_first_layer`.
         frozen: leave the first layer as it starts.
         augmentation: spatial augmentation, or None for standard training.
         penalty: what is added to the loss to steer a layer, or None.

@@ -59,7 +59,7 @@ class Stacked(ABC, Generic[Work]):
         shapes = [tuple(states[0][name].shape) for name in self.names]
         offsets = [0]
         for shape in shapes:
-            offsets.append(offsets[-1] + _padded(math.prod(shape)))
+            offsets.append(offsets[-1] + _padded_length(math.prod(shape)))
         self._slices = list(zip(offsets[:-1], shapes, strict=True))
         self.n = len(states)
         self.parameters = torch.zeros(self.n, offsets[-1], device=device)
@@ -118,8 +118,8 @@ class StackedModules(Stacked[Batch]):
         for s, model in enumerate(self._models):
             with torch.enable_grad():
                 loss = loss_of(model(work.inputs[s]), work.targets[s])
-                found = torch.autograd.grad(loss, list(model.parameters()))
-            for view, gradient in zip(self.gradient_parts(s), found, strict=True):
+                gradients = torch.autograd.grad(loss, list(model.parameters()))
+            for view, gradient in zip(self.gradient_parts(s), gradients, strict=True):
                 view.copy_(gradient)
 
 
@@ -192,11 +192,11 @@ class Workspace(Batch):
 
 
 def _blocks(nets: StackedMLP, batch: int, widths: Sequence[int]) -> tuple[list[Tensor], list[list[Tensor]]]:
-    blocks = [torch.zeros(nets.n, _padded(batch * width), device=nets.device) for width in widths]
+    blocks = [torch.zeros(nets.n, _padded_length(batch * width), device=nets.device) for width in widths]
     return blocks, [
         [row[: batch * width].view(batch, width) for row in block] for block, width in zip(blocks, widths, strict=True)
     ]
 
 
-def _padded(count: int) -> int:
+def _padded_length(count: int) -> int:
     return -(-count // _PAD) * _PAD

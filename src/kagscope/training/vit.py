@@ -32,8 +32,8 @@ class Attention(nn.Module):
         heads = self.project(self.norm(x)).view(batch, tokens, 3, HEADS, width // HEADS)
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        found: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, tokens, width))
-        return found
+        output: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        return output
 
 
 class ViT(nn.Module):
@@ -67,7 +67,7 @@ class ViT(nn.Module):
         x = self.embed(patches.reshape(len(images), TOKENS, -1)) + self.places.weight
         for number in range(1, self.depth + 1):
             attention, norm, hidden, back = (
-                self.get_submodule(f"{part}{number}") for part in ("attention", "norm", "hidden", "back")
+                self.get_submodule(f"{name}{number}") for name in ("attention", "norm", "hidden", "back")
             )
             x = x + attention(x)
             x = x + back(hidden(norm(x)))
