@@ -157,7 +157,7 @@ def test_no_score_of_that_name() -> None:
     for ask in (
         lambda: registry.score("kl_unform"),
         lambda: MeasureSpec(scores=["pr", "kl_unform"]),
-        lambda: registry.chosen(["kl_unform"]),
+        lambda: registry.select_scores(["kl_unform"]),
     ):
         with pytest.raises(InputError, match=r"no score 'kl_unform' \(did you mean kl_uniform"):
             ask()

@@ -23,7 +23,7 @@ from hostile import make_hostile_page
 from kagscope import figures
 from kagscope.base.errors import InputError, OutputError
 from kagscope.report import render_report, write_report
-from kagscope.report.claims import EVIDENCE, claims_shown
+from kagscope.report.claims import EVIDENCE, claim_rows
 from kagscope.report.numbers import clean, number
 from kagscope.report.page import pack, script
 from kagscope.report.payload import build_payload, undefined_counts
@@ -263,7 +263,7 @@ def test_of_one_net_onsets_are_over_its_points() -> None:
 
 def test_each_claim_leads_to_the_layer_of_its_number() -> None:
     details = [{"layer": "hidden1", "effect": 1.7}, {"layer": "hidden2", "effect": 1.3}]
-    shown = claims_shown([{"id": f"{number}-x", "effect": 1.3, "parts": details} for number in EVIDENCE])
+    shown = claim_rows([{"id": f"{number}-x", "effect": 1.3, "parts": details} for number in EVIDENCE])
     for claim in shown:
         assert claim["links"]
         for link in claim["links"]:
@@ -274,7 +274,7 @@ def test_each_claim_leads_to_the_layer_of_its_number() -> None:
 
 def test_a_remark_stands_apart_from_the_statement_it_is_added_to() -> None:
     own = "(a) Rows (b) of it."
-    plain, remarked = claims_shown([{"statement": own}, {"statement": f"{own} (A control passes.)"}])
+    plain, remarked = claim_rows([{"statement": own}, {"statement": f"{own} (A control passes.)"}])
     assert (plain["statement"], plain["remark"]) == (own, "")
     assert (remarked["statement"], remarked["remark"]) == (own, "(A control passes.)")
     assert "A control passes" in remarked["csv"][1]

@@ -13,7 +13,7 @@ import typer
 import typer.core
 import typer.main
 
-from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, numbers, run_command
+from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, parse_numbers, run_command
 from kagscope.commands.measure import measure
 from kagscope.commands.measure_matrices import measure_matrices
 from kagscope.commands.prune import prune
@@ -168,7 +168,7 @@ def reproduce(
 
         options = {
             "data": data,
-            "widths": numbers("widths", widths),
+            "widths": parse_numbers("widths", widths),
             "depth": depth,
             "activation": activation,
             "training": tuple(part.strip() for part in training.split(",")),
@@ -180,7 +180,7 @@ def reproduce(
             "weight_decay": weight_decay,
             "normalize": normalize or None,
             "checkpoints": checkpoints,
-            "k": numbers("k", k),
+            "k": parse_numbers("k", k),
             "points": points,
             "exact": exact or None,
         }

@@ -83,7 +83,7 @@ class Score:
 
     def is_of(self, *arguments: str) -> bool:
         """Whether the function takes any of these arguments."""
-        return any(one in self.takes for one in arguments)
+        return any(argument in self.takes for argument in arguments)
 
 
 _SCORES: dict[str, Score] = {}
@@ -95,7 +95,7 @@ def register(name: str, label: str, takes: tuple[str, ...], **facts: Any) -> Cal
     Raises:
         ValueError: the name is taken, or an argument is not among :data:`ARGUMENTS`.
     """
-    unknown = [one for one in takes if one not in ARGUMENTS]
+    unknown = [argument for argument in takes if argument not in ARGUMENTS]
     if unknown:
         raise ValueError(f"score {name!r} takes {', '.join(unknown)}; expected some of {', '.join(ARGUMENTS)}")
 
@@ -129,18 +129,18 @@ def score(name: str) -> Score:
     return _SCORES[name]
 
 
-def chosen(asked: Collection[str] | None) -> tuple[Score, ...]:
+def select_scores(requested: Collection[str] | None) -> tuple[Score, ...]:
     """The scores asked for by name, in the registry's order; None asks for all."""
-    if asked is None:
+    if requested is None:
         return all_scores()
-    for name in asked:
+    for name in requested:
         score(name)
-    return tuple(one for one in _SCORES.values() if one.name in asked)
+    return tuple(score_record for score_record in _SCORES.values() if score_record.name in requested)
 
 
 def moments_for(scores: Iterable[Score]) -> frozenset[str]:
     """The moments that these scores are functions of."""
-    return frozenset(moment for one in scores for moment in one.moments)
+    return frozenset(moment for score_record in scores for moment in score_record.moments)
 
 
 def label(name: str) -> str:

@@ -90,8 +90,8 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
             f"{len(probabilities)} rows of probabilities, {len(labels)} labels, {bins} bins; expected as many and at least one"
         )
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(place, weights=confidence - right, minlength=bins)
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gap = np.bincount(bin_of, weights=confidence - right, minlength=bins)
     return float(np.abs(gap).sum() / len(labels))
 
 

@@ -70,26 +70,26 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in kagscope; --debug shows where)"
 
 
-def numbers(option: str, text: str) -> tuple[int, ...]:
+def parse_numbers(option: str, text: str) -> tuple[int, ...]:
     """Whole numbers with commas between them. Raises :class:`InputError`, which names the option."""
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise InputError(
             f"--{option} is {text!r}; expected whole numbers with commas between them, for example 32,64,128"
         ) from None
 
 
-def pairs(option: str, texts: Sequence[str]) -> dict[str, Any]:
+def parse_pairs(option: str, texts: Sequence[str]) -> dict[str, Any]:
     """Values by name from "NAME=VALUE": numbers, true, false, null and lists as JSON has them, else text."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier() or name in found:
-            again = " is given twice" if name in found else ""
+        if not equals or not name.isidentifier() or name in values:
+            again = " is given twice" if name in values else ""
             raise InputError(f"--{option} {text!r}{again}; expected NAME=VALUE, such as width=64, each name once")
         try:
-            found[name] = json.loads(value)
+            values[name] = json.loads(value)
         except ValueError:
-            found[name] = value
-    return found
+            values[name] = value
+    return values

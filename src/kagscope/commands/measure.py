@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import Arguments, Debug, InputShape, Json, Split, numbers, pairs, run_command
+from kagscope.commands.common import Arguments, Debug, InputShape, Json, Split, parse_numbers, parse_pairs, run_command
 
 if TYPE_CHECKING:
     from kagscope.commands.sources import Subject
@@ -86,10 +86,10 @@ def measure(
         from kagscope.commands.spec_options import spec_values
 
         wanted = spec_values(spec_options)
-        shape = None if input_shape is None else numbers("input-shape", input_shape)
-        named = pairs("argument", argument or ())
+        shape = None if input_shape is None else parse_numbers("input-shape", input_shape)
+        named = parse_pairs("argument", argument or ())
         from kagscope.commands.outputs import Targets
-        from kagscope.commands.sources import Wanted, bare_model, prepare
+        from kagscope.commands.sources import Request, bare_model, prepare
         from kagscope.measuring.spec import QUICK, MeasureSpec, spec_from
 
         targets = Targets(out, html, csv, parquet)
@@ -98,7 +98,7 @@ def measure(
         from kagscope.commands.measured import measure_and_show
 
         MeasureSpec(**wanted)  # an option that cannot be used is told before a model is loaded
-        asked = Wanted(model, named, tuple(weights or ()), baseline, data, split, shape, wanted.get("seed", 0))
+        asked = Request(model, named, tuple(weights or ()), baseline, data, split, shape, wanted.get("seed", 0))
         notes: list[str] = []
         if list_layers and data is None and not Path(model).is_dir():
             with contextlib.redirect_stdout(sys.stderr):

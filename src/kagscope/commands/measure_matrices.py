@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kagscope.commands.common import Debug, Json, numbers, run_command
+from kagscope.commands.common import Debug, Json, parse_numbers, run_command
 
 
 def measure_matrices(
@@ -34,7 +34,7 @@ def measure_matrices(
     """
 
     def job() -> None:
-        orders = numbers("k", k)
+        orders = parse_numbers("k", k)
         from kagscope.base.messages import listing
         from kagscope.commands.outputs import Targets
         from kagscope.loading.matrices import load_matrices

@@ -31,7 +31,7 @@ def list_layers(model: nn.Module, inputs: Any = None) -> None:
     """Print the layers of a model: as one forward pass calls them, or without inputs by their names alone."""
     parts = dict(model.named_modules())
     if inputs is None:
-        calls = [Call(path, path, 0, type(part).__name__) for path, part in parts.items()]
+        calls = [Call(path, path, 0, type(module).__name__) for path, module in parts.items()]
         calls = [call for call in calls if call.path and not isinstance(parts[call.path], nn.ModuleList | nn.ModuleDict)]
     else:
         with untouched(model):
@@ -68,7 +68,7 @@ def measure_and_show(
 def _measure(subject: Subject, spec: MeasureSpec, *, progress: bool | None) -> Report:
     common: dict[str, Any] = {"spec": spec, "baseline": subject.baseline, "labels": subject.source.labels, "progress": progress}
     if subject.checkpoints:
-        paths = {one.step: one.path for one in subject.checkpoints}
+        paths = {checkpoint.step: checkpoint.path for checkpoint in subject.checkpoints}
         report = measure_series(subject.model, paths, subject.inputs, **common)
     else:
         report = measure(subject.model, subject.inputs, **common)
@@ -112,17 +112,17 @@ def show_report(report: Report, files: dict[str, str], notes: list[str], *, quie
 
 
 def _show(report: Report, files: dict[str, str]) -> None:
-    about, layers = report.provenance, report.layers
-    measured = sum(not one["reason"] for one in layers)
-    if about.get("matrices"):
-        what = f"{about['model']}: {measured} {'matrix' if measured == 1 else 'matrices'}"
-        terminal.print_lines([what, f"baseline {about['baseline']}, {about['seconds']:.1f} s"])
+    provenance, layers = report.provenance, report.layers
+    measured = sum(not layer["reason"] for layer in layers)
+    if provenance.get("matrices"):
+        what = f"{provenance['model']}: {measured} {'matrix' if measured == 1 else 'matrices'}"
+        terminal.print_lines([what, f"baseline {provenance['baseline']}, {provenance['seconds']:.1f} s"])
     else:
-        where = f"{measured} of {len(layers)} layers at {about['points']} points of {about['data']}"
+        scope = f"{measured} of {len(layers)} layers at {provenance['points']} points of {provenance['data']}"
         terminal.print_lines(
             [
-                f"{about['model']}, " + (f"{len(report.steps)} checkpoints, " if report.steps else "") + where,
-                f"map {report.settings['layer_map']}, baseline {about['baseline']}, {about['seconds']:.1f} s",
+                f"{provenance['model']}, " + (f"{len(report.steps)} checkpoints, " if report.steps else "") + scope,
+                f"map {report.settings['layer_map']}, baseline {provenance['baseline']}, {provenance['seconds']:.1f} s",
             ]
         )
     terminal.print_summary(report.summary())
@@ -131,7 +131,7 @@ def _show(report: Report, files: dict[str, str]) -> None:
 
 
 def _as_json(report: Report, files: dict[str, str], notes: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "summary": json_values(report.summary().to_dict("records")),
         "layers": report.layers,
         "findings": report.findings,
@@ -140,4 +140,4 @@ def _as_json(report: Report, files: dict[str, str], notes: list[str]) -> dict[st
         "provenance": report.provenance,
         "files": files,
     }
-    return found | ({"left_out": report.left_out} if report.steps else {})
+    return content | ({"left_out": report.left_out} if report.steps else {})

@@ -32,7 +32,7 @@ class Targets:
         files = [path for path in (self.html, self.csv, self.parquet) if path is not None]
         if len({os.path.abspath(path) for path in files}) < len(files):
             raise InputError("--html, --csv and --parquet name the same file; give each its own")
-        inputs = {os.path.realpath(one) for name in read for one in (name, *glob(name))}
+        inputs = {os.path.realpath(path) for name in read for path in (name, *glob(name))}
         for path in files:
             if path.is_file() and os.path.realpath(path) in inputs:
                 raise InputError(f"{path} would be replaced, and is read by this very command; give another file to write")
@@ -42,8 +42,8 @@ class Targets:
             _check_folder(path.parent, f"cannot write {path}")
         if self.out is not None:
             holds_mark(self.out, MARK, otherwise="was not written by this command", instead="give a new --out")
-            there = next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
-            _check_folder(there, f"cannot write in {self.out}")
+            existing = next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
+            _check_folder(existing, f"cannot write in {self.out}")
 
 
 def _check_folder(folder: Path, what: str) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import Arguments, Debug, InputShape, Json, Split, numbers, pairs, run_command
+from kagscope.commands.common import Arguments, Debug, InputShape, Json, Split, parse_numbers, parse_pairs, run_command
 
 DEFAULT_POINTS = 10_000
 
@@ -66,16 +66,16 @@ def prune(
     """
 
     def job() -> None:
-        shape = None if input_shape is None else numbers("input-shape", input_shape)
+        shape = None if input_shape is None else parse_numbers("input-shape", input_shape)
         tolerances = None if curve is None else _tolerances(curve)
-        named = pairs("argument", argument or ())
+        named = parse_pairs("argument", argument or ())
         from kagscope.pruning.pruned_files import check_new, save_pruned
         from kagscope.pruning.pruning import check_tolerance
 
         for value in (tolerance, *(tolerances or ())):
             check_tolerance(value)
         check_new(out)
-        from kagscope.commands.sources import Wanted, prepare
+        from kagscope.commands.sources import Request, prepare
         from kagscope.measuring.observe import choose_points
         from kagscope.pruning.prune import prune as run
 
@@ -85,7 +85,7 @@ def prune(
 
         with contextlib.redirect_stdout(sys.stderr):  # whatever the user's own code prints
             given = (weights,) if weights is not None else ()
-            subject = prepare(Wanted(model, named, given, "none", data, split, shape, seed), say)
+            subject = prepare(Request(model, named, given, "none", data, split, shape, seed), say)
             if subject.checkpoints:
                 raise InputError(f"--weights {weights} names several files; prune takes one")
             inputs, source = subject.inputs, subject.source
@@ -95,7 +95,7 @@ def prune(
                     f"--points is {points}, but {source.name} holds {count} inputs; expected a number from 1 to {count}"
                 )
             chosen = choose_points(count, points or DEFAULT_POINTS)
-            inputs = {name: one[chosen] for name, one in inputs.items()} if isinstance(inputs, dict) else inputs[chosen]
+            inputs = {name: values[chosen] for name, values in inputs.items()} if isinstance(inputs, dict) else inputs[chosen]
             labels = None if source.labels is None else source.labels[chosen]
             say(f"looking at {len(chosen)} inputs of {source.name}")
             smaller, pruning = run(subject.model, inputs, tolerance, labels=labels, latency=latency)
@@ -119,6 +119,6 @@ def prune(
 
 def _tolerances(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
+        return [float(word) for word in text.split(",")]
     except ValueError:
         raise InputError(f"--curve is {text!r}; expected numbers with commas between them, such as 0,0.01,0.1") from None

@@ -150,8 +150,8 @@ def _say(findings: Sequence[str], page: Path, quiet: bool) -> None:
     typer.echo(str(page))
 
 
-def _say_json(found: dict[str, object]) -> None:
-    typer.echo(json.dumps(found, indent=1, allow_nan=False))
+def _say_json(content: dict[str, object]) -> None:
+    typer.echo(json.dumps(content, indent=1, allow_nan=False))
 
 
 def finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:

@@ -31,7 +31,7 @@ from kagscope.loading.checkpoints import is_pattern
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Request:
     """The options that name what is measured, as they were given."""
 
     model: str
@@ -72,7 +72,7 @@ def is_series(weights: Sequence[str]) -> bool:
     return len(weights) > 1 or any(is_pattern(name) for name in weights)
 
 
-def prepare(wanted: Wanted, say: Say) -> Subject:
+def prepare(wanted: Request, say: Say) -> Subject:
     """Load everything, and check that it fits together. ``say`` is called with every choice made on the way.
 
     Raises:
@@ -80,31 +80,31 @@ def prepare(wanted: Wanted, say: Say) -> Subject:
         DataError: a bad file.
     """
     if Path(wanted.model).is_dir():
-        return _own_run(wanted, say)
+        return _load_run(wanted, say)
     if wanted.data is None:
         raise InputError(
             "--data is missing; give a data set (mnist10k, digits, mnist, a folder) or a file of inputs (.npz, .npy, .pt)"
         )
-    model, about = bare_model(wanted)
+    model, facts = bare_model(wanted)
     series = is_series(wanted.weights)
     checkpoints = tuple(find_checkpoints(wanted.weights)) if series else ()
     initial = copy.deepcopy(model) if wanted.baseline == "initial" else None
     if wanted.weights and not series:
         _load(model, wanted.weights[0], say)
     elif not wanted.weights:
-        how = f"published, revision {about['revision']}" if about else f"it was built (seed {wanted.seed})"
+        how = f"published, revision {facts['revision']}" if facts else f"it was built (seed {wanted.seed})"
         say(f"no --weights: {wanted.model} is measured as {how}")
     baseline = _baseline(wanted, model, initial, bool(checkpoints), say)
-    subject = _with_inputs(wanted, wanted.data, model, baseline, _describe(wanted.baseline), say, checkpoints)
-    return replace(subject, about=about)
+    subject = _add_inputs(wanted, wanted.data, model, baseline, _describe(wanted.baseline), say, checkpoints)
+    return replace(subject, about=facts)
 
 
-def bare_model(wanted: Wanted) -> tuple[nn.Module, dict[str, str]]:
+def bare_model(wanted: Request) -> tuple[nn.Module, dict[str, str]]:
     """The model without ``--weights``; and of a published one its name and revision."""
     if not is_published(wanted.model):
         return load_model(wanted.model, wanted.arguments, seed=wanted.seed), {}
-    found = load_published(wanted.model, wanted.arguments)
-    return found.model, {"model": wanted.model, "revision": found.revision}
+    published = load_published(wanted.model, wanted.arguments)
+    return published.model, {"model": wanted.model, "revision": published.revision}
 
 
 def _load(model: nn.Module, name: str, say: Say) -> nn.Module:
@@ -112,7 +112,7 @@ def _load(model: nn.Module, name: str, say: Say) -> nn.Module:
     return model
 
 
-def _baseline(wanted: Wanted, model: nn.Module, initial: nn.Module | None, series: bool, say: Say) -> Any:
+def _baseline(wanted: Request, model: nn.Module, initial: nn.Module | None, series: bool, say: Say) -> Any:
     name = wanted.baseline
     if name is None or name == "none":
         return "first" if series and name is None else None
@@ -137,17 +137,17 @@ def _describe(baseline: str | None) -> str:
     return "the model as built" if baseline == "initial" else str(baseline)
 
 
-def _with_inputs(
-    wanted: Wanted, data: str, model: nn.Module, baseline: Any, said: str, say: Say, checkpoints: tuple[Checkpoint, ...] = ()
+def _add_inputs(
+    asked: Request, data: str, model: nn.Module, baseline: Any, said: str, say: Say, checkpoints: tuple[Checkpoint, ...] = ()
 ) -> Subject:
     required = positional_parameters(model)[: count_required(model)]
-    source = load_inputs(data, split=wanted.split, shape=wanted.input_shape, required=required)
+    source = load_inputs(data, split=asked.split, shape=asked.input_shape, required=required)
     if source.left_out:
         say(f"{data}: the model is not fed {listing(source.left_out)}; to feed it several arrays, name them as its arguments")
     inputs = source.inputs
     device = next((p.device for p in model.parameters()), None)
     if isinstance(inputs, Tensor):
-        inputs = fit_inputs(model, inputs, keep_shape=wanted.input_shape is not None)
+        inputs = fit_inputs(model, inputs, keep_shape=asked.input_shape is not None)
     elif device is not None:
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
     return Subject(model, inputs, source, baseline, said, checkpoints)
@@ -156,7 +156,7 @@ def _with_inputs(
 # -- a run of `kagscope reproduce` -----------------------------------------------------------------------------------------------
 
 
-def _own_run(wanted: Wanted, say: Say) -> Subject:
+def _load_run(wanted: Request, say: Say) -> Subject:
     """The network in ``runs/<run id>/``: its last weights, beside those before training unless another baseline is given."""
     folder = Path(wanted.model)
     if wanted.weights or wanted.arguments:
@@ -188,4 +188,4 @@ def _own_run(wanted: Wanted, say: Say) -> Subject:
         baseline, said = stored(first), f"the same network at step {first}"
     else:
         baseline, said = _baseline(wanted, model, None, False, say), _describe(wanted.baseline)
-    return _with_inputs(wanted, wanted.data or config.data, model, baseline, said, say)
+    return _add_inputs(wanted, wanted.data or config.data, model, baseline, said, say)

@@ -12,7 +12,7 @@ from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import numbers
+from kagscope.commands.common import parse_numbers
 from kagscope.measuring.spec import Budget, MeasureSpec
 
 ONLY_IN_PYTHON = ("own_scores", "jacobian_scores", "positions", "groups", "budget")
@@ -44,8 +44,8 @@ AMOUNT = TypeAdapter(Annotated[ByteSize, Field(lt=2**60)])
 
 def spec_fields() -> dict[str, FieldInfo]:
     """The fields of the spec that can be written as text, and those of its budget, by name."""
-    own = {name: field for name, field in MeasureSpec.model_fields.items() if name not in ONLY_IN_PYTHON}
-    return own | dict(Budget.model_fields)
+    fields = {name: field for name, field in MeasureSpec.model_fields.items() if name not in ONLY_IN_PYTHON}
+    return fields | dict(Budget.model_fields)
 
 
 def option_name(field: str) -> str:
@@ -58,27 +58,27 @@ def as_options(message: str) -> str:
     names = "|".join(sorted(spec_fields(), key=len, reverse=True))
     value = r"""(?:"([^"]*)"|'([^']*)'|(\[[^]]*\]|[^\s,;)]+))"""
 
-    def option(found: re.Match[str]) -> str:
-        text = next(one for one in found.groups()[1:] if one is not None)
-        flag = f"--{option_name(found[1])}"
+    def option(match: re.Match[str]) -> str:
+        text = next(group for group in match.groups()[1:] if group is not None)
+        flag = f"--{option_name(match[1])}"
         return flag if text == "True" else f"without {flag}" if text in ("None", "False") else f"{flag} {text}"
 
-    message = re.sub(rf"^({names})(?=: | is )", lambda found: f"--{option_name(found[1])}", message)
+    message = re.sub(rf"^({names})(?=: | is )", lambda match: f"--{option_name(match[1])}", message)
     return re.sub(rf"\b({names})={value}", option, message).replace(", or None for all", "")
 
 
 def add_spec_options(command: Callable[..., Any]) -> None:
     """Let ``command`` take the options of the spec as well; they reach it as keyword arguments by the fields' names."""
     signature = inspect.signature(command)
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     hints = inspect.get_annotations(command, eval_str=True)
-    own = [one.replace(annotation=hints[one.name], kind=one.KEYWORD_ONLY) for one in own]
+    parameters = [parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY) for parameter in parameters]
     made = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field))
         for name, field in spec_fields().items()
     ]
-    command.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in [*own, *made]}
+    command.__signature__ = signature.replace(parameters=[*parameters, *made])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*parameters, *made]}
 
 
 def _option(name: str, field: FieldInfo) -> Any:
@@ -138,7 +138,7 @@ def _value(name: str, field: FieldInfo, text: Any) -> Any:
             raise InputError(f"--{option} is {text!r}; expected an amount of memory such as 2GB or 512MiB") from None
     kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not type(None)]
     if "tuple" in str(field.annotation):
-        return numbers(option, text)
+        return parse_numbers(option, text)
     for kind, what in ((int, "a whole number"), (float, "a number")):
         if kind in kinds:
             try:
@@ -152,6 +152,6 @@ def _tokens(text: str) -> Any:
     if text in ("all", "flat"):
         return None if text == "all" else text
     try:
-        return int(text) if "," not in text else [int(part) for part in text.split(",") if part.strip()]
+        return int(text) if "," not in text else [int(word) for word in text.split(",") if word.strip()]
     except ValueError:
         raise InputError(f"--tokens is {text!r}; expected all, flat, a number, or positions such as 0,3,7") from None

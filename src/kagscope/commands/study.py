@@ -163,13 +163,13 @@ def status(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
         from kagscope.studies.store import RunStore
         from kagscope.studies.study import status as look
 
-        found = look(RunStore.existing(folder))
+        current = look(RunStore.existing(folder))
         if as_json:
-            typer.echo(json.dumps({"counts": found.counts(), "runs": found.states, "errors": found.errors}, indent=1))
+            typer.echo(json.dumps({"counts": current.counts(), "runs": current.states, "errors": current.errors}, indent=1))
             return
         from kagscope.commands.tables import print_status
 
-        print_status(found)
+        print_status(current)
 
     run_command(job, debug)
 

@@ -37,8 +37,8 @@ def print_plan(
         table.add_row(mark, *cells)
         lines.append(Text.assemble(mark, ": ", ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True))))
     whole = console.measure(table, options=console.options.update(width=WIDE)).maximum
-    for part in [table] if whole <= console.width else lines:  # a narrow table would cut what it holds
-        console.print(part, highlight=False)
+    for content in [table] if whole <= console.width else lines:  # a narrow table would cut what it holds
+        console.print(content, highlight=False)
     if len(runs) > LISTED:
         console.print(f"… and {len(runs) - LISTED:,} more", highlight=False)
     finished = f", {len(done):,} of them finished" if done else ""
@@ -57,14 +57,14 @@ def _format(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def print_status(found: Status) -> None:
+def print_status(current: Status) -> None:
     """Counts, and every run that is neither done nor missing."""
     console = Console()
-    counts = found.counts()
+    counts = current.counts()
     console.print(", ".join(f"{count:,} {state}" for state, count in counts.items() if count) or "no runs", highlight=False)
-    special = [(run, state) for run, state in found.states.items() if state not in ("done", "missing")]
+    special = [(run, state) for run, state in current.states.items() if state not in ("done", "missing")]
     for run, state in special[:LISTED]:
-        error = f": {found.errors[run]}" if run in found.errors else ""
+        error = f": {current.errors[run]}" if run in current.errors else ""
         console.print(Text.assemble((state, STATE_STYLE[state]), f"  {run}{error}"), highlight=False)
     if len(special) > LISTED:
         console.print(f"… and {len(special) - LISTED:,} more (--json lists all)", highlight=False)

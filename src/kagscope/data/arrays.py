@@ -34,10 +34,10 @@ def load_arrays(folder: Path, files: list[Path], name: str | None = None) -> Dat
     """Read the data set that the ``.npz`` ``files`` of ``folder`` hold. Raises :class:`DataError`."""
     by_name = {file.name: file for file in files}
     if {"train.npz", "test.npz"} <= by_name.keys():
-        train, test = (_read(by_name[f"{part}.npz"], {"images", "labels"}) for part in ("train", "test"))
+        train, test = (_read(by_name[f"{split}.npz"], {"images", "labels"}) for split in ("train", "test"))
         parts = (*_part(train, by_name["train.npz"], ""), *_part(test, by_name["test.npz"], ""))
     elif len(files) == 1:
-        wanted = {f"{part}_{kind}" for part in ("train", "test") for kind in ("images", "labels")}
+        wanted = {f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")}
         arrays = _read(files[0], wanted)
         parts = (*_part(arrays, files[0], "train_"), *_part(arrays, files[0], "test_"))
     else:
@@ -46,9 +46,9 @@ def load_arrays(folder: Path, files: list[Path], name: str | None = None) -> Dat
 
 
 def _part(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    where = {kind: f"{file}: `{prefix}{kind}`" for kind in ("images", "labels")}
-    images = images_from(arrays[f"{prefix}images"], where["images"])
-    return images, labels_from(arrays[f"{prefix}labels"], len(images), where["labels"], f"`{prefix}images`")
+    labels_of_arrays = {kind: f"{file}: `{prefix}{kind}`" for kind in ("images", "labels")}
+    images = images_from(arrays[f"{prefix}images"], labels_of_arrays["images"])
+    return images, labels_from(arrays[f"{prefix}labels"], len(images), labels_of_arrays["labels"], f"`{prefix}images`")
 
 
 def _read(file: Path, wanted: set[str]) -> dict[str, npt.NDArray[Any]]:
@@ -86,8 +86,8 @@ def _archive(file: Path, wanted: set[str] | None, expected: str, left: list[str]
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 chosen = set(members) if wanted is None else wanted
                 if missing := sorted(chosen - members.keys()):
-                    found = ", ".join(f"`{name}`" for name in sorted(members)[:8]) or "nothing"
-                    raise DataError(f"{file}: lacks {', '.join(f'`{name}`' for name in missing)} (found {found}); {expected}")
+                    held = ", ".join(f"`{name}`" for name in sorted(members)[:8]) or "nothing"
+                    raise DataError(f"{file}: lacks {', '.join(f'`{name}`' for name in missing)} (found {held}); {expected}")
                 arrays = {}
                 for name in sorted(chosen):
                     with archive.open(members[name]) as stream:
@@ -104,24 +104,24 @@ def _archive(file: Path, wanted: set[str] | None, expected: str, left: list[str]
             raise DataError(f"{file}: not a readable .npz archive ({_short(error)}); {expected}") from error
 
 
-def _array(stream: IO[bytes], size: int, where: str) -> npt.NDArray[Any]:
+def _array(stream: IO[bytes], size: int, label: str) -> npt.NDArray[Any]:
     """The array in a ``.npy`` stream of ``size`` bytes, its header checked before memory is taken."""
     shape, fortran, dtype = _npy_header(stream)
     if dtype.hasobject:
-        raise NoNumbers(f"{where}: holds Python objects (a pickle), which are never loaded; expected an array of numbers")
+        raise NoNumbers(f"{label}: holds Python objects (a pickle), which are never loaded; expected an array of numbers")
     if dtype.kind not in "iufb":
-        raise NoNumbers(f"{where}: found dtype {dtype}; expected an array of numbers")
+        raise NoNumbers(f"{label}: found dtype {dtype}; expected an array of numbers")
     expected = math.prod(shape) * dtype.itemsize
     if expected > MAX_BYTES * dtype.itemsize:
-        raise DataError(f"{where}: announces {math.prod(shape)} numbers; at most {MAX_BYTES} can be read")
+        raise DataError(f"{label}: announces {math.prod(shape)} numbers; at most {MAX_BYTES} can be read")
     if expected != size - stream.tell():
         raise DataError(
-            f"{where}: its header announces shape {shape} of {dtype} = {expected} bytes, its content is "
+            f"{label}: its header announces shape {shape} of {dtype} = {expected} bytes, its content is "
             f"{size - stream.tell()} bytes long: save it again"
         )
     content = stream.read(expected)
     if len(content) != expected or stream.read(1):
-        raise DataError(f"{where}: truncated: expected {expected} bytes, found {len(content)}: save it again")
+        raise DataError(f"{label}: truncated: expected {expected} bytes, found {len(content)}: save it again")
     array = np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran else "C")
     return array.astype(dtype.newbyteorder("="))  # a copy: what lies in bytes cannot be written to
 

@@ -42,24 +42,24 @@ def load_cifar(folder: Path, name: str | None = None) -> Dataset:
     Raises:
         DataError: a file that is missing, damaged or no whole number of records.
     """
-    for place in (folder, folder / INSIDE):
-        if any((place / file).exists() for file in (*TRAIN, TEST)):
-            records = {file: _records_of(place / file) for file in (*TRAIN, TEST)}
+    for source in (folder, folder / INSIDE):
+        if any((source / file).exists() for file in (*TRAIN, TEST)):
+            records = {file: _records_of(source / file) for file in (*TRAIN, TEST)}
             break
     else:
-        place = folder / ARCHIVE
-        records = _unpack(place)
+        source = folder / ARCHIVE
+        records = _unpack(source)
     train = np.concatenate([records[file] for file in TRAIN])
     return Dataset(
-        name or folder.resolve().name, *_part(train, f"{place}: training part"), *_part(records[TEST], f"{place}: {TEST}")
+        name or folder.resolve().name, *_part(train, f"{source}: training part"), *_part(records[TEST], f"{source}: {TEST}")
     )
 
 
-def _part(records: npt.NDArray[np.uint8], where: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    images = images_from(records[:, 1:].reshape(-1, *SHAPE), where)
-    labels = labels_from(records[:, 0], len(images), where, where)
+def _part(records: npt.NDArray[np.uint8], label: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    images = images_from(records[:, 1:].reshape(-1, *SHAPE), label)
+    labels = labels_from(records[:, 0], len(images), label, label)
     if labels.max() > 9:
-        raise DataError(f"{where}: found labels up to {labels.max()}; expected 0 to 9: no binary file of CIFAR-10, or damaged")
+        raise DataError(f"{label}: found labels up to {labels.max()}; expected 0 to 9: no binary file of CIFAR-10, or damaged")
     return images, labels
 
 
@@ -68,39 +68,39 @@ def _records_of(file: Path) -> npt.NDArray[np.uint8]:
         return _records(stream, os.fstat(stream.fileno()).st_size, str(file))
 
 
-def _records(stream: IO[bytes], size: int, where: str) -> npt.NDArray[np.uint8]:
+def _records(stream: IO[bytes], size: int, label: str) -> npt.NDArray[np.uint8]:
     """The records (N, 3073) in a stream of ``size`` bytes."""
     if size == 0 or size % RECORD or size > MAX_BYTES:
         raise DataError(
-            f"{where}: is {size} bytes long; expected records of {RECORD} bytes (a label and 3 x 32 x 32 pixels), at most "
+            f"{label}: is {size} bytes long; expected records of {RECORD} bytes (a label and 3 x 32 x 32 pixels), at most "
             f"{MAX_BYTES // RECORD}: copy or download it again"
         )
     content = stream.read(size)
     if len(content) != size:
-        raise DataError(f"{where}: truncated: expected {size} bytes, found {len(content)}: copy or download it again")
+        raise DataError(f"{label}: truncated: expected {size} bytes, found {len(content)}: copy or download it again")
     return np.frombuffer(content, dtype=np.uint8).reshape(-1, RECORD)
 
 
 def _unpack(archive: Path) -> dict[str, npt.NDArray[np.uint8]]:
     """The six files of an archive, by name."""
     wanted = {f"{INSIDE}/{file}": file for file in (*TRAIN, TEST)}
-    found: dict[str, npt.NDArray[np.uint8]] = {}
+    records: dict[str, npt.NDArray[np.uint8]] = {}
     with open_regular(archive) as raw:
         try:
             with gzip.open(raw) as unzipped:
                 content = _Limited(unzipped, archive)
                 with tarfile.open(fileobj=content, mode="r|") as members:
                     for member, stream in _plain(members, archive, wanted):
-                        found[wanted[member.name]] = _records(stream, member.size, f"{archive}: {member.name}")
+                        records[wanted[member.name]] = _records(stream, member.size, f"{archive}: {member.name}")
                 while content.read(2**20):  # to the end, where the checksum is
                     pass
         except DataError:
             raise
         except Exception as error:  # tarfile raises a dozen kinds, of extended headers too
             raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
-    if missing := [name for name, file in wanted.items() if file not in found]:
+    if missing := [name for name, file in wanted.items() if file not in records]:
         raise DataError(f"{archive}: lacks {', '.join(missing)}; expected the binary version of CIFAR-10: download it again")
-    return found
+    return records
 
 
 def _plain(members: tarfile.TarFile, archive: Path, wanted: dict[str, str]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:

@@ -37,12 +37,12 @@ class Dataset:
     test_targets: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        for part in ("train", "test"):
-            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+        for split in ("train", "test"):
+            images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
             fits = images.ndim in (3, 4) and images.dtype == np.float32
             if not fits or labels.shape != images.shape[:1] or labels.dtype != np.int64:
                 raise DataError(
-                    f"{self.name}: {part} images are {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}; "
+                    f"{self.name}: {split} images are {images.dtype} {images.shape} and labels {labels.dtype} {labels.shape}; "
                     "expected float32 (N, H, W) or (N, C, H, W) and int64 (N,)"
                 )
         if self.train_images.shape[1:] != self.test_images.shape[1:]:

@@ -37,7 +37,7 @@ def load_split(folder: Path, name: str) -> Dataset:
     with open_regular(archive) as raw:
         try:
             with zipfile.ZipFile(raw) as members:
-                train, test = (_part(members, archive, f"gzip/emnist-{split}-{part}", split) for part in ("train", "test"))
+                train, test = (_part(members, archive, f"gzip/emnist-{split}-{subset}", split) for subset in ("train", "test"))
         except DataError:
             raise
         except Exception as error:  # zipfile raises a dozen kinds, of names that are no text and of unknown compression too

@@ -42,9 +42,9 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
         return load_folder(inside[0], name or inside[0].resolve().parent.name)
     if inside:
         raise DataError(f"{folder}: holds several data sets ({', '.join(map(str, inside))}); give the folder of one")
-    found = ", ".join(sorted(entry.name for entry in entries)[:6]) or "nothing"
+    names = ", ".join(sorted(entry.name for entry in entries)[:6]) or "nothing"
     raise DataError(
-        f"{folder}: no data set in this folder (found {found}); expected the four IDX files train-images-idx3-ubyte, "
+        f"{folder}: no data set in this folder (found {names}); expected the four IDX files train-images-idx3-ubyte, "
         "train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (plain or .gz), train.npz and test.npz, or "
         f"{cifar.ARCHIVE} or its .bin files"
     )

@@ -75,12 +75,12 @@ def plot_by_axis(
     if len(looks) > 2 * MANY:
         raise InputError(f"{len(looks)} lines cannot be told apart: hold one of {', '.join(others)} with where={{…}}")
     means = tidy(table, x, measure, "line")
-    places = sorted(means["x"].unique())
+    positions = sorted(means["x"].unique())
     with style():
         ax = new_axes(ax)
-        positive = [place for place in places if place > 0]
-        if len(places) > 2 and places[0] >= 0 and positive[-1] / positive[0] >= GEOMETRIC:
-            if places[0] > 0:
+        positive = [position for position in positions if position > 0]
+        if len(positions) > 2 and positions[0] >= 0 and positive[-1] / positive[0] >= GEOMETRIC:
+            if positions[0] > 0:
                 ax.set_xscale("log")
             else:  # room for 0 beside the smallest
                 ax.set_xscale("symlog", linthresh=positive[0], linscale=0.6)
@@ -88,7 +88,7 @@ def plot_by_axis(
         draw_means(ax, means, looks)
         if measure == "ratio":
             reference_line(ax, 1.0)
-        ax.set_xticks(places, [f"{place:g}" for place in places])
+        ax.set_xticks(positions, [f"{position:g}" for position in positions])
         ax.set_xlabel(axis_label(x, unit=True))
         ax.set_ylabel(f"test {accuracy}" if score == "accuracy" else measure_label(score, measure, k))
         if measure == "value" and is_fraction(score):
@@ -119,7 +119,7 @@ def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = 
         handles.append(ax.get_legend_handles_labels()[0])
 
     measured = {"accuracy", *select(summary.astype({"layer": str}), layer=layer, selection="all")["score"].astype(str)}
-    rows = wrap([Panel(partial(draw, *one)) for one in SCORES if one[0] in measured], 3)
+    rows = wrap([Panel(partial(draw, *score)) for score in SCORES if score[0] in measured], 3)
     figure = draw_grid(rows, DOUBLE_COLUMN, 2.1 * len(rows), sharex=True)
     lines = max(handles, key=len)
     with style():
@@ -159,5 +159,5 @@ def group_name(values: Mapping[Any, object]) -> str:
             return f"{axis_label(name)} {value:g}"
         return f"{value} labels" if name == "labels" else str(value)
 
-    told = {name: value for name, value in values.items() if (name, value) != ("labels", "true")} or values
-    return ", ".join(label(str(name), value) for name, value in told.items())
+    shown = {name: value for name, value in values.items() if (name, value) != ("labels", "true")} or values
+    return ", ".join(label(str(name), value) for name, value in shown.items())

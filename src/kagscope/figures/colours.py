@@ -38,7 +38,7 @@ def ratio_colours(norm: Normalize) -> Colormap:
 @cache
 def diverging() -> Colormap:
     """Blue over white to brown, each half in even steps of CIE Lab."""
-    halves = [_even(("#0b3c6f", "#4b8fc4", "#f7f7f7")), _even(("#f7f7f7", "#d98b3a", "#6b2a04"))]
+    halves = [_even_steps(("#0b3c6f", "#4b8fc4", "#f7f7f7")), _even_steps(("#f7f7f7", "#d98b3a", "#6b2a04"))]
     return LinearSegmentedColormap.from_list("kagscope_ratio", np.concatenate([halves[0][:-1], halves[1]]), N=513)
 
 
@@ -57,7 +57,7 @@ def to_lab(rgb: np.ndarray) -> np.ndarray:
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
 
 
-def _even(stops: tuple[str, ...]) -> np.ndarray:
+def _even_steps(stops: tuple[str, ...]) -> np.ndarray:
     """The broken line through colours in sRGB, (129, 3), at even distances in Lab."""
     corners = np.array([to_rgb(stop) for stop in stops])
     fine = np.linspace(0, len(stops) - 1, 4097)

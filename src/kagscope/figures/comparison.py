@@ -63,8 +63,8 @@ def plot_comparison(
     rows = sorted(set(zip(chosen["score"], chosen["k"], strict=True)), key=lambda row: (scores.index(row[0]), row[1]))
     layers = layers_of(chosen)
     clear = corrected_p(chosen) < ALPHA
-    place = [rows.index(pair) for pair in zip(chosen["score"], chosen["k"], strict=True)]
-    effects = chosen.rename(columns={"low": "effect_low", "high": "effect_high"}).assign(place=place, clear=clear)
+    row_of = [rows.index(pair) for pair in zip(chosen["score"], chosen["k"], strict=True)]
+    effects = chosen.rename(columns={"low": "effect_low", "high": "effect_high"}).assign(place=row_of, clear=clear)
     names = [score_label(score) + (f", k = {k}" if k else "") for score, k in rows]
     with style():
         ax = row_axes(ax, names, ROW, WIDTH)

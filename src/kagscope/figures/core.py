@@ -34,18 +34,18 @@ def tidy(table: pd.DataFrame, x: str, measure: str, hue: str | Sequence[str]) ->
         hue: column whose value names the line; of several columns the tuple of their values.
     """
     ends = {end: table.get(f"{measure}_{end}", pd.Series(np.nan, table.index)) for end in ("low", "high")}
-    names: Any = table[hue] if isinstance(hue, str) else list(zip(*(table[one] for one in hue), strict=True))
+    names: Any = table[hue] if isinstance(hue, str) else list(zip(*(table[name] for name in hue), strict=True))
     numbers = {"x": table[x], "mean": table[measure], **ends}
-    found = pd.DataFrame({name: column.astype(float) for name, column in numbers.items()}).assign(hue=names)
-    return found[found["mean"].notna()].sort_values("x")
+    frame = pd.DataFrame({name: column.astype(float) for name, column in numbers.items()}).assign(hue=names)
+    return frame[frame["mean"].notna()].sort_values("x")
 
 
 def average(table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
     """Mean of ``measure`` over the rows of each group and its 95% interval (Student's t), in the form that :func:`tidy` takes."""
-    found = table.groupby(list(keys), observed=True, sort=False)[measure].agg(["mean", "std", "count"]).reset_index()
-    half = half_width(found["std"].to_numpy(dtype=float), found["count"].to_numpy())
-    ends = {f"{measure}_low": found["mean"] - half, f"{measure}_high": found["mean"] + half}
-    return found.rename(columns={"mean": measure}).assign(**ends)
+    means = table.groupby(list(keys), observed=True, sort=False)[measure].agg(["mean", "std", "count"]).reset_index()
+    half = half_width(means["std"].to_numpy(dtype=float), means["count"].to_numpy())
+    ends = {f"{measure}_low": means["mean"] - half, f"{measure}_high": means["mean"] + half}
+    return means.rename(columns={"mean": measure}).assign(**ends)
 
 
 def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, Any]], *, bands: bool = False) -> None:
@@ -59,7 +59,7 @@ def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, A
     """
     lines = dict(iter(means.groupby("hue", sort=False, observed=True)))
     low, high = (means["x"].min(), means["x"].max()) if len(means) else (0.0, 0.0)
-    for place, (hue, look) in enumerate(looks.items()):
+    for i, (hue, look) in enumerate(looks.items()):
         if hue not in lines:
             continue
         line = lines[hue]
@@ -67,12 +67,12 @@ def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, A
             ax.plot(line["x"], line["mean"], **({"markersize": 3, "markeredgewidth": 0.8} | dict(look)))
             ax.fill_between(line["x"], line["low"], line["high"], color=look["color"], alpha=0.15, linewidth=0)
             continue
-        shift = NUDGE * (place - (len(looks) - 1) / 2)
-        x = _beside(ax, line["x"], shift, low, high)
+        shift = NUDGE * (i - (len(looks) - 1) / 2)
+        x = _shift_positions(ax, line["x"], shift, low, high)
         ax.errorbar(x, line["mean"], interval_lengths(line), **({"elinewidth": 0.9} | dict(look)))
 
 
-def _beside(ax: Axes, x: pd.Series[float], shift: float, low: float, high: float) -> pd.Series[float]:
+def _shift_positions(ax: Axes, x: pd.Series[float], shift: float, low: float, high: float) -> pd.Series[float]:
     """Places a share of the axis beside ``x``, as it is seen on the axis's scale."""
     scale = ax.xaxis.get_transform()
     first, last = scale.transform(np.array([low, high], dtype=float))

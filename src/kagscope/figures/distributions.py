@@ -191,11 +191,11 @@ def _select(
         raise NothingToPlot(f"no {curve} curves with k = {k} for selection {selection}: not measured, or too many minors to see")
     width = width if width is not None else widths_of(table)[-1]
     layer = layer if layer is not None else layers_of(table)[0]
-    found = select(table, width=width, layer=layer)
-    if found.empty:
-        there = f"layers {', '.join(layers_of(table))} and widths {', '.join(map(str, widths_of(table)))}"
-        raise NothingToPlot(f"no {curve} curves with k = {k} of layer {layer} at width {width}; there are {there}")
-    return found, width, layer
+    rows = select(table, width=width, layer=layer)
+    if rows.empty:
+        available = f"layers {', '.join(layers_of(table))} and widths {', '.join(map(str, widths_of(table)))}"
+        raise NothingToPlot(f"no {curve} curves with k = {k} of layer {layer} at width {width}; there are {available}")
+    return rows, width, layer
 
 
 def _lines(table: pd.DataFrame, only: str | None) -> list[Line]:
@@ -207,12 +207,12 @@ def _lines(table: pd.DataFrame, only: str | None) -> list[Line]:
         first = only if only in trainings_of(initial) else trainings_of(initial)[0]
         label = "baseline" if first == OF_MODEL else "initial"
         lines.append(Line(None, label, INITIAL, (0, (4, 1.6)), select(initial, training=first).sort_values("x")))
-    for place, name in enumerate(trainings):
+    for index, name in enumerate(trainings):
         trained = select(table[table["stage"] == "trained"], training=name).sort_values("x")
         if not trained.empty and only in (None, name):
             label = "model" if name == OF_MODEL else "trained" if len(trainings) == 1 or only else f"trained, {name}"
-            place = 0 if only else place
-            lines.append(Line(name, label, TRAINING_COLOURS[place % len(TRAINING_COLOURS)], LINES[place % len(LINES)], trained))
+            index = 0 if only else index
+            lines.append(Line(name, label, TRAINING_COLOURS[index % len(TRAINING_COLOURS)], LINES[index % len(LINES)], trained))
     if not lines:
         raise NothingToPlot(f"no curves of training {only}; there are {', '.join(trainings)}")
     return lines

@@ -48,8 +48,8 @@ def plot_correlations(
     require_columns(relations, ("layer", "k", "score", "outcome", "rho", "rho_low", "rho_high", "p_joint"), "relations")
     table = select(relations.astype({"layer": str}), outcome=outcome, layer=layer)
     if table.empty:
-        there = ", ".join(map(str, pd.unique(relations["outcome"]))) or "none"
-        raise NothingToPlot(f"no correlations with {outcome}; outcomes are {there}")
+        available = ", ".join(map(str, pd.unique(relations["outcome"]))) or "none"
+        raise NothingToPlot(f"no correlations with {outcome}; outcomes are {available}")
     if table["rho"].isna().all():
         raise NothingToPlot(f"no setting has seeds enough for correlations with {outcome}")
     layers = [name for name in layers_of(table) if name]
@@ -122,9 +122,9 @@ def draw_rows(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, An
         spread: of a row's height, that its dots share.
     """
     dots = dict(iter(means.groupby("hue", sort=False, observed=True)))
-    for place, (hue, look) in enumerate(looks.items()):
+    for i, (hue, look) in enumerate(looks.items()):
         if hue in dots:
-            one = dots[hue]
-            y = one["x"] + spread * ((place + 0.5) / len(looks) - 0.5)
+            row = dots[hue]
+            y = row["x"] + spread * ((i + 0.5) / len(looks) - 0.5)
             usual: dict[str, Any] = {"linestyle": "", "markersize": 3.5, "elinewidth": 0.9, "capsize": 0}
-            ax.errorbar(one["mean"], y, xerr=interval_lengths(one), **(usual | dict(look)))
+            ax.errorbar(row["mean"], y, xerr=interval_lengths(row), **(usual | dict(look)))

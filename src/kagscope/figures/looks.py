@@ -30,8 +30,8 @@ def line_looks(names: Sequence[Any]) -> dict[Any, dict[str, Any]]:
     """Colour and marker for each of ``names`` (widths, layers), in their order."""
     colours = line_colours(len(names))
     return {
-        name: {"color": colour, "marker": MARKERS[place % len(MARKERS)]}
-        for place, (name, colour) in enumerate(zip(names, colours, strict=True))
+        name: {"color": colour, "marker": MARKERS[i % len(MARKERS)]}
+        for i, (name, colour) in enumerate(zip(names, colours, strict=True))
     }
 
 
@@ -99,5 +99,5 @@ class Settings:
         return handles
 
     def _line(self, training: str) -> dict[str, Any]:
-        place = self.trainings.index(training)
-        return {"linestyle": LINES[place % len(LINES)]} | ({"markerfacecolor": "white"} if place else {})
+        index = self.trainings.index(training)
+        return {"linestyle": LINES[index % len(LINES)]} | ({"markerfacecolor": "white"} if index else {})

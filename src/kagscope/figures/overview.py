@@ -55,12 +55,12 @@ def plot_scores_overview(
     means = last_step(study_means(results))
     layer = layer if layer is not None else first_layer(means)
     table = select(_ratios(means, k, selection), layer=layer)
-    scores = scores if scores is not None else scores_shown(table)
+    scores = scores if scores is not None else list_scores(table)
     table = table[table["score"].astype(str).isin(scores)]
     if table.empty:
         raise NothingToPlot(f"no score of layer {layer} has a ratio to initialisation")
     settings = Settings.of(means)
-    place = {score: row for row, score in enumerate(scores)}
+    row_of = {score: row for row, score in enumerate(scores)}
     fills = _fills(settings)
     small = {"markersize": 2, "elinewidth": 0.5, "alpha": 0.8} if settings.crowded and not fills else {"elinewidth": 0.8}
     looks = {
@@ -69,7 +69,7 @@ def plot_scores_overview(
     }
     with style():
         ax = row_axes(ax, [score_label(score) for score in scores], _pitch(settings), SINGLE_COLUMN)
-        rows = table.assign(place=table["score"].astype(str).map(place))
+        rows = table.assign(place=table["score"].astype(str).map(row_of))
         draw_rows(ax, tidy(rows, "place", "ratio", SETTING), looks, spread=0.7)
         reference_line(ax, 1.0, vertical=True)
         _ratio_axis(ax, table)
@@ -80,7 +80,7 @@ def plot_scores_overview(
     return ax
 
 
-def scores_shown(table: pd.DataFrame) -> list[str]:
+def list_scores(table: pd.DataFrame) -> list[str]:
     """The scores of ``table``, known ones first in the order of MATH.md."""
     present = {str(score) for score in pd.unique(table["score"])}
     if "effective_minors" in present:
@@ -97,7 +97,7 @@ def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, ...]) 
     table = _ratios(means, k, "all")
     if table.empty:
         raise NothingToPlot("no score has a ratio to initialisation")
-    layers, scores, settings = layers_of(table), scores_shown(table), Settings.of(means)
+    layers, scores, settings = layers_of(table), list_scores(table), Settings.of(means)
 
     def draw(layer: str, ax: Axes) -> None:
         plot_scores_overview(means, layer=layer, k=k, scores=scores, ax=ax, legend=False)

@@ -73,17 +73,17 @@ def draw_grid(
     with style():
         figure = new_figure(width, height)
         axes = figure.subplots(len(rows), columns, squeeze=False, sharex=sharex, sharey=sharey, height_ratios=heights)
-        placed = [(axes[down][place], one) for down, row in enumerate(rows) for place, one in enumerate(row)]
-        draw_each([(ax, one.draw, one.absent) for ax, one in placed])
+        panels_by_axes = [(axes[down][column], panel) for down, row in enumerate(rows) for column, panel in enumerate(row)]
+        draw_each([(ax, panel.draw, panel.absent) for ax, panel in panels_by_axes])
         for down, row in enumerate(rows):
-            for place, one in enumerate(row):
-                ax = axes[down][place]
-                if one.title:
-                    ax.set_title(one.title, **(title_look or {}))
-                ax.set_ylabel("" if sharey and place else ax.get_ylabel() if one.label is None else one.label)
+            for column, panel in enumerate(row):
+                ax = axes[down][column]
+                if panel.title:
+                    ax.set_title(panel.title, **(title_look or {}))
+                ax.set_ylabel("" if sharey and column else ax.get_ylabel() if panel.label is None else panel.label)
                 if (name := ax.get_xlabel()) and "\n" not in name:
                     ax.set_xlabel(fill(name, int(LETTERS * width / columns)))
-                below = down + 1 < len(rows) and place < len(rows[down + 1])
+                below = down + 1 < len(rows) and column < len(rows[down + 1])
                 if not below:  # also above an empty place, where a shared axis would hide them
                     ax.tick_params(labelbottom=True)
                 if below and (bool(sharex) if outer is None else outer):
@@ -139,9 +139,9 @@ def columns_for(count: int) -> int:
 def wrap_name(training: str, width: int = 26) -> str:
     """The name of a setting in lines of about ``width`` letters, broken after commas."""
     lines = [""]
-    for part in training.split(", "):
-        if lines[-1] and len(lines[-1]) + len(part) + 2 > width:
-            lines.append(part)
+    for word in training.split(", "):
+        if lines[-1] and len(lines[-1]) + len(word) + 2 > width:
+            lines.append(word)
         else:
-            lines[-1] = f"{lines[-1]}, {part}" if lines[-1] else part
+            lines[-1] = f"{lines[-1]}, {word}" if lines[-1] else word
     return ",\n".join(lines)

@@ -65,7 +65,7 @@ def plot_phase(
         ax.grid(False)
         colours = ratio_colours(norm) if measure == "ratio" else mpl.colormaps[SEQUENTIAL]
         ax.imshow(grid, cmap=colours, norm=norm, origin="lower", aspect="auto")
-        texts = {place: _number(value, grid) for place, value in np.ndenumerate(grid) if np.isfinite(value)}
+        texts = {index: _number(value, grid) for index, value in np.ndenumerate(grid) if np.isfinite(value)}
         inches = ax.get_position().width * float(ax.figure.bbox.width) / float(ax.figure.dpi)
         wide = 72 * inches / len(columns)  # of a field, in points
         size = min(6.5, wide / (LETTER * max(map(len, texts.values()), default=1)))
@@ -95,7 +95,7 @@ def figure_phase(summary: pd.DataFrame, x: str, y: str, layer: str | None = None
 
     height = 0.22 * summary[y].nunique() + 0.5
     slanted = 0.05 * max(map(len, names)) if sum(map(len, names)) > 20 else 0.0
-    rows = wrap([Panel(partial(draw, *one)) for one in SCORES], 3)
+    rows = wrap([Panel(partial(draw, *score)) for score in SCORES], 3)
     figure = draw_grid(rows, DOUBLE_COLUMN, 2 * height + slanted + 0.6, sharex=True, sharey=True)
     with style():
         figure.suptitle(layer_label(layer), fontsize=9)
@@ -119,8 +119,8 @@ def _number(value: float, grid: np.ndarray) -> str:
 
 def _sort(values: pd.Series[Any]) -> Sequence[Any]:
     """Numbers by size, names as they come."""
-    found = list(pd.unique(values))
-    return sorted(found) if all(isinstance(value, int | float | np.number) for value in found) else found
+    distinct = list(pd.unique(values))
+    return sorted(distinct) if all(isinstance(value, int | float | np.number) for value in distinct) else distinct
 
 
 def _title(score: str, k: int, measure: str, accuracy: str) -> str:

@@ -15,7 +15,7 @@ from kagscope.figures.forest import PITCH, plot_correlations
 from kagscope.figures.labels import axis_label, outcome_label, short_label
 from kagscope.figures.looks import line_looks, value_label
 from kagscope.figures.study import net_means
-from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, legend_columns, new_axes, new_figure, room_of, style
+from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, legend_columns, new_axes, new_figure, style, width_of
 from kagscope.tables.means import last_step, layers_of, require_columns, select
 
 OUTCOMES = ("accuracy", "generalization_gap", "calibration_error")
@@ -87,7 +87,7 @@ def plot_relation(
         ax.set_ylabel(outcome_label(outcome).replace(" (", "\n("))
         ax.set_title(_describe(points, relations, layer, k, score, outcome), fontsize=6.5, fontweight="normal", loc="left")
         if legend:  # above the title
-            columns = min(len(groups), 3, legend_columns(ax.get_legend_handles_labels()[0], room_of(ax) - 0.3))
+            columns = min(len(groups), 3, legend_columns(ax.get_legend_handles_labels()[0], width_of(ax) - 0.3))
             ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=3.2, ncols=columns, handletextpad=0.2)
     return ax
 
@@ -116,7 +116,7 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
         for outcome, ax in zip(outcomes, forests, strict=True):
             plot_correlations(relations, outcome=outcome, ax=ax, legend=False)
         most = [_strongest(select(relations, outcome=outcome)) for outcome in outcomes]
-        panels = [(ax, partial(_scatter, nets, runs, relations, by, one)) for ax, one in zip(scatters, most, strict=True)]
+        panels = [(ax, partial(_scatter, nets, runs, relations, by, r)) for ax, r in zip(scatters, most, strict=True)]
         draw_each([(*panel, "not measured") for panel in panels])
         figure_legend(lower, scatters[0].get_legend_handles_labels()[0])
     return figure
@@ -134,10 +134,10 @@ def _scatter(nets: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, by
 
 
 def _outcomes(runs: pd.DataFrame, relations: pd.DataFrame) -> list[str]:
-    there = [str(name) for name in pd.unique(relations["outcome"])] if len(relations) else []
-    attacks = [name for name in there if name.startswith(("pgd_", "fgsm_"))]
+    available = [str(name) for name in pd.unique(relations["outcome"])] if len(relations) else []
+    attacks = [name for name in available if name.startswith(("pgd_", "fgsm_"))]
     widest = sorted(attacks, key=lambda name: -float(runs[name].to_numpy(dtype=float).std()))[:1]
-    return [name for name in (*OUTCOMES[:2], *widest, *OUTCOMES[2:]) if name in there][:PANELS]
+    return [name for name in (*OUTCOMES[:2], *widest, *OUTCOMES[2:]) if name in available][:PANELS]
 
 
 def _strongest(table: pd.DataFrame) -> dict[Any, Any]:
@@ -147,13 +147,13 @@ def _strongest(table: pd.DataFrame) -> dict[Any, Any]:
 def _describe(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, k: int, score: str, outcome: str) -> str:
     n = len(points)
     if relations is not None:
-        found = select(relations.astype({"layer": str}), layer=layer, k=k, score=score, outcome=outcome)
-        if len(found):
-            row = found.iloc[0]
+        rows = select(relations.astype({"layer": str}), layer=layer, k=k, score=score, outcome=outcome)
+        if len(rows):
+            row = rows.iloc[0]
             if row["rho"] != row["rho"]:
                 return "too few seeds for a correlation\nwithin settings"
-            said = f"within settings r = {row['rho']:z.2f}\n({row['rho_low']:z.2f}, {row['rho_high']:z.2f}), {row['n']} seeds"
-            return said.replace("-", "−")
+            text = f"within settings r = {row['rho']:z.2f}\n({row['rho_low']:z.2f}, {row['rho_high']:z.2f}), {row['n']} seeds"
+            return text.replace("-", "−")
     if n < 3 or points["geometry"].nunique() < 2 or points[outcome].nunique() < 2:
         return f"n = {n}"
     rho = np.corrcoef(points[["geometry", outcome]].rank().T)[0, 1]  # Spearman's

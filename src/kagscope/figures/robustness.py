@@ -77,9 +77,9 @@ def _lines(runs: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], dict[str, 
     names = [group_name(row) for row in runs[[*by]].to_dict("records")]
     if set(by) <= set(SETTING):
         settings = Settings.of(runs)
-        own = settings.looks()
+        setting_looks = settings.looks()
         pairs = zip(runs["width"], runs["training"].astype(str), strict=True)
-        return names, {name: own[pair] for name, pair in zip(names, pairs, strict=True)}, settings.handles()
+        return names, {name: setting_looks[pair] for name, pair in zip(names, pairs, strict=True)}, settings.handles()
     looks = {name: look | {"label": name} for name, look in line_looks(list(dict.fromkeys(names))).items()}
     return names, looks, [legend_line(**look) for look in looks.values()]
 
@@ -107,5 +107,5 @@ def figure_robustness(runs: pd.DataFrame, by: Sequence[str] = SETTING) -> Figure
 def attacks_of(runs: pd.DataFrame, method: str, norm: str) -> dict[float, str]:
     """Radius to column of the attacks of a runs table, by radius."""
     start = f"{method}_{norm}_"
-    found = {float(name[len(start) :]): str(name) for name in runs.columns if str(name).startswith(start)}
-    return {radius: found[radius] for radius in np.sort(list(found)).tolist()}
+    columns = {float(name[len(start) :]): str(name) for name in runs.columns if str(name).startswith(start)}
+    return {radius: columns[radius] for radius in np.sort(list(columns)).tolist()}

@@ -24,7 +24,7 @@ MOST_LINES, MOST_COLUMNS = 8, 3
 FEWEST_STEPS = 4  # of fewer a curve says no more than the map at the end
 
 
-class Followed(NamedTuple):
+class StepScore(NamedTuple):
     """What is shown along training: a score, order, which measure of it, and the label where there is little room."""
 
     score: str
@@ -34,12 +34,12 @@ class Followed(NamedTuple):
 
 
 SCORES = (
-    Followed("pr", 2, "ratio", "PR, k = {k}\ntrained / initial"),
-    Followed("kl_uniform", 2, "difference", "KL, k = {k}, trained\n− initial (nats)"),
-    Followed("rr_pr", 2, "value", "rotation ratio\nof PR, k = {k}"),
-    Followed("zero_rows", 1, "value", "zero rows, k = {k}\n(fraction)"),
+    StepScore("pr", 2, "ratio", "PR, k = {k}\ntrained / initial"),
+    StepScore("kl_uniform", 2, "difference", "KL, k = {k}, trained\n− initial (nats)"),
+    StepScore("rr_pr", 2, "value", "rotation ratio\nof PR, k = {k}"),
+    StepScore("zero_rows", 1, "value", "zero rows, k = {k}\n(fraction)"),
 )
-ACCURACY = Followed("accuracy", 0, "value", "test accuracy")
+ACCURACY = StepScore("accuracy", 0, "value", "test accuracy")
 
 
 def plot_score_by_step(
@@ -79,7 +79,7 @@ def plot_score_by_step(
     settings = Settings.of(means)
     with style():
         ax = new_axes(ax)
-        _along(table, settings.looks(training), Followed(score, order, measure, measure_label(score, measure, order)), ax)
+        _draw_panel(table, settings.looks(training), StepScore(score, order, measure, measure_label(score, measure, order)), ax)
         if legend:
             handles = settings.handles(training)
             legend_above(ax, len(handles), handles, layer_label(layer) if layer else "")
@@ -101,7 +101,7 @@ def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, ...]) -
     """A row for each score of :data:`SCORES` that was followed along training and one for accuracy; a column for each layer."""
     means = study_means(results)
     along = select(means, selection="all")
-    scores = [one for one in (score._replace(k=2) for score in SCORES) if _steps(along, one) > 1]
+    scores = [s for s in (score._replace(k=2) for score in SCORES) if _steps(along, s) > 1]
     if not scores:
         raise NothingToPlot("no score was measured at more than one training step")
     settings = Settings.of(means)
@@ -115,7 +115,7 @@ def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, ...]) -
             ax.set_ylabel(first.label.format(k=first.k))
 
         return study_panels(along, draw, score=first.score)
-    columns = {layer_label(layer): _of_layer(along, layer) for layer in layers_with(along, [one.score for one in scores])}
+    columns = {layer_label(layer): _layer_rows(along, layer) for layer in layers_with(along, [s.score for s in scores])}
     width = SINGLE_COLUMN if len(columns) == 1 else DOUBLE_COLUMN
     return _grid(columns, SETTING, settings.looks(), [*scores, ACCURACY], width, handles=settings.handles())
 
@@ -141,7 +141,7 @@ def figure_dynamics(
     Raises:
         NothingToPlot: nothing was measured at four steps or more.
     """
-    chosen = results["score"].isin([one.score for one in (*SCORES, ACCURACY)]) & (results["selection"] == "all")
+    chosen = results["score"].isin([s.score for s in (*SCORES, ACCURACY)]) & (results["selection"] == "all")
     nets = net_means(results[chosen])
     if (steps := nets["step"].nunique()) < FEWEST_STEPS:
         raise NothingToPlot(f"measured at {steps} steps; a curve along training needs {FEWEST_STEPS}")
@@ -149,13 +149,13 @@ def figure_dynamics(
     values = runs.astype({"run": str}).set_index("run")[list(axes)].rename(columns=axes)
     means = study_means(nets.astype({"run": str}).join(values, on="run"), list(axes.values()))
     layer = first_layer(means) if layer is None else layer
-    means = _of_layer(means, layer)
-    looks = line_looks(_some(runs[by], MOST_LINES))
+    means = _layer_rows(means, layer)
+    looks = line_looks(_spread_values(runs[by], MOST_LINES))
     columns = {"": means}
     if along is not None:
-        shown = _some(runs[along], MOST_COLUMNS)
+        shown = _spread_values(runs[along], MOST_COLUMNS)
         columns = {f"{axis_label(along)} {value_label(value)}": means[means[axes[along]] == value] for value in shown}
-    scores = [*(one for one in SCORES if _steps(means, one)), ACCURACY._replace(label=f"test {accuracy}")]
+    scores = [*(s for s in SCORES if _steps(means, s)), ACCURACY._replace(label=f"test {accuracy}")]
     handles = [legend_line(label=value_label(value), **look) for value, look in looks.items()]
     width = max(3.6, min(DOUBLE_COLUMN, 2.5 * len(columns)))
     return _grid(columns, axes[by], looks, scores, width, handles=handles, legend=f"{layer_label(layer)}, {axis_label(by)}")
@@ -194,16 +194,16 @@ def plot_by_step(
     if means["x"].nunique() < 2:
         raise NothingToPlot(f"{score} with k = {k} for selection {selection} was measured at fewer than two steps")
     looks = layer_looks(means["hue"])
-    found = pd.DataFrame({"layer": [], "step": [], "ratio": []})
+    onset_rows = pd.DataFrame({"layer": [], "step": [], "ratio": []})
     if onsets is not None:
-        found = select(onsets, score=score, k=k, selection=selection).dropna(subset=["step"]).astype({"layer": str})
-    for layer, step in zip(found["layer"], found["step"], strict=True):
+        onset_rows = select(onsets, score=score, k=k, selection=selection).dropna(subset=["step"]).astype({"layer": str})
+    for layer, step in zip(onset_rows["layer"], onset_rows["step"], strict=True):
         looks[layer]["label"] += f", onset {int(step)}"
     label = measure_label(score, measure, k, ("", "baseline"), sep="\n")
     with style():
         ax = new_axes(ax, width_for(len(looks)))
-        _along(means, looks, Followed(score, k, measure, label), ax)
-        for layer, step, ratio in zip(found["layer"], found["step"], found["ratio"], strict=True):
+        _draw_panel(means, looks, StepScore(score, k, measure, label), ax)
+        for layer, step, ratio in zip(onset_rows["layer"], onset_rows["step"], onset_rows["ratio"], strict=True):
             ax.plot(int(step), ratio, linestyle="", marker="o", markersize=8, markerfacecolor="none", color=looks[layer]["color"])
         if legend:
             legend_above(ax, len(looks))
@@ -217,30 +217,30 @@ def figure_by_step(summary: pd.DataFrame) -> Figure:
         NothingToPlot: none was.
     """
     whole = select(summary, selection="all")
-    scores = [one for one in SCORES if _steps(whole, one, "value") > 1]
+    scores = [s for s in SCORES if _steps(whole, s, "value") > 1]
     if not scores:
         raise NothingToPlot("no score was measured at more than one step")
 
-    def draw(one: Followed, ax: Axes) -> None:
-        measure = one.measure if one.measure in summary.columns else "ratio"
-        plot_by_step(summary, score=one.score, k=one.k, measure=measure, ax=ax, legend=False)
+    def draw(s: StepScore, ax: Axes) -> None:
+        measure = s.measure if s.measure in summary.columns else "ratio"
+        plot_by_step(summary, score=s.score, k=s.k, measure=measure, ax=ax, legend=False)
 
-    rows = wrap([Panel(partial(draw, one)) for one in scores], 2)
+    rows = wrap([Panel(partial(draw, s)) for s in scores], 2)
     looks = layer_looks(select(whole, score=scores[0].score, k=scores[0].k)["layer"])
     handles = [legend_line(**look) for look in looks.values()]
     return draw_grid(rows, 3.4 * min(2, len(scores)), 2.1 * len(rows) + 0.4, handles=handles)
 
 
-def _along(means: pd.DataFrame, looks: Mapping[Any, Any], one: Followed, ax: Axes) -> None:
+def _draw_panel(means: pd.DataFrame, looks: Mapping[Any, Any], shown: StepScore, ax: Axes) -> None:
     """One panel. Raises :class:`NothingToPlot` where there are fewer than two steps."""
     if means["x"].nunique() < 2:
-        known = "test accuracy was recorded" if one.score == "accuracy" else f"{one.score} was measured"
+        known = "test accuracy was recorded" if shown.score == "accuracy" else f"{shown.score} was measured"
         raise NothingToPlot(f"{known} at fewer than two training steps")
-    draw_by_step(ax, means, looks, one.score, one.measure)
-    ax.set_ylabel(one.label.format(k=one.k))
+    draw_by_step(ax, means, looks, shown.score, shown.measure)
+    ax.set_ylabel(shown.label.format(k=shown.k))
 
 
-def _of_layer(means: pd.DataFrame, layer: str) -> pd.DataFrame:
+def _layer_rows(means: pd.DataFrame, layer: str) -> pd.DataFrame:
     """The rows of a layer, and those of the whole network."""
     return means[means["layer"].astype(str).isin([layer, ""])]
 
@@ -249,32 +249,32 @@ def _grid(
     columns: Mapping[str, pd.DataFrame],
     hue: str | Sequence[str],
     looks: Mapping[Any, Any],
-    scores: Sequence[Followed],
+    scores: Sequence[StepScore],
     width: float,
     **legend: Any,
 ) -> Figure:
     """A row for each score, a column for each title."""
     rows = []
-    for place, one in enumerate(scores):
+    for column, s in enumerate(scores):
         row = []
         for title, table in columns.items():
-            chosen = select(table, score=one.score, selection="all")
-            means = tidy(chosen[chosen["k"].isin([0, one.k])], "step", one.measure, hue)
-            absent = "not recorded" if one.score == "accuracy" else "not measured"
-            row.append(Panel(partial(_along, means, looks, one), "" if place else title, one.label.format(k=one.k), absent))
+            chosen = select(table, score=s.score, selection="all")
+            means = tidy(chosen[chosen["k"].isin([0, s.k])], "step", s.measure, hue)
+            absent = "not recorded" if s.score == "accuracy" else "not measured"
+            row.append(Panel(partial(_draw_panel, means, looks, s), "" if column else title, s.label.format(k=s.k), absent))
         rows.append(row)
     return draw_grid(rows, width, 1.25 * len(rows) + 0.7, sharex=True, sharey="row", **legend)
 
 
-def _steps(table: pd.DataFrame, one: Followed, measure: str | None = None) -> int:
+def _steps(table: pd.DataFrame, shown: StepScore, measure: str | None = None) -> int:
     """At how many steps the score is known."""
-    chosen = select(table, score=one.score, k=one.k)
-    return int(chosen.loc[chosen[measure or one.measure].notna(), "step"].nunique())
+    chosen = select(table, score=shown.score, k=shown.k)
+    return int(chosen.loc[chosen[measure or shown.measure].notna(), "step"].nunique())
 
 
-def _some(values: pd.Series[Any], most: int) -> list[Any]:
+def _spread_values(values: pd.Series[Any], most: int) -> list[Any]:
     """Distinct values, numbers in order and names as they come; at most so many, evenly chosen, both ends among them."""
-    found: Sequence[Any] = list(pd.unique(values))
-    found = sorted(found) if pd.api.types.is_numeric_dtype(values) else found
-    places = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
-    return [found[place] for place in places]
+    distinct: Sequence[Any] = list(pd.unique(values))
+    distinct = sorted(distinct) if pd.api.types.is_numeric_dtype(values) else distinct
+    indices = np.unique(np.linspace(0, len(distinct) - 1, min(most, len(distinct))).round().astype(int))
+    return [distinct[index] for index in indices]

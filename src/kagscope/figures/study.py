@@ -32,9 +32,9 @@ def net_means(results: pd.DataFrame) -> pd.DataFrame:
         results, [*RUN_KEYS, "accuracy", *WHAT_KEYS, "point", "value", "baseline", "ratio", "stderr", "exact"], "results"
     )
     means = summarise(results)
-    about = results[results["score"].isin(BOOKKEEPING)]
+    bookkeeping = results[results["score"].isin(BOOKKEEPING)]
     accuracy = results.drop_duplicates(["run", "step"]).assign(layer="", k=0, selection="all", score="accuracy", exact=True)
-    plain = pd.concat([about, accuracy.assign(value=accuracy["accuracy"])]).reindex(columns=means.columns)
+    plain = pd.concat([bookkeeping, accuracy.assign(value=accuracy["accuracy"])]).reindex(columns=means.columns)
     nothing = {name: np.nan for name in means.columns if name.startswith(("baseline", "ratio", "difference"))}
     plain = plain.assign(**nothing, stderr=0.0, points=1, no_ratio=0, undefined=0, reason="")
     text = dict.fromkeys(("layer", "selection", "score"), str)

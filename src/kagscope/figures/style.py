@@ -72,7 +72,7 @@ def style() -> Iterator[None]:
         yield
 
 
-class _Shown(Figure):
+class _NotebookFigure(Figure):
     """A figure that a notebook shows, whether pyplot was imported or not."""
 
     def _repr_png_(self) -> bytes:
@@ -83,7 +83,7 @@ class _Shown(Figure):
 
 def new_figure(width: float = DOUBLE_COLUMN, height: float = 2.6) -> Figure:
     """A figure in inches that pyplot knows nothing of."""
-    figure = _Shown(figsize=(width, height), layout="constrained")
+    figure = _NotebookFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -123,7 +123,7 @@ def interval_lengths(means: pd.DataFrame) -> np.ndarray:
 
 def show_range(ax: Axes, low: float, high: float) -> None:
     """Set the vertical range; where other panels with lines share the axis, widen theirs."""
-    if any(one.lines or one.patches for one in ax.get_shared_y_axes().get_siblings(ax) if one is not ax):
+    if any(other.lines or other.patches for other in ax.get_shared_y_axes().get_siblings(ax) if other is not ax):
         shown = ax.get_ylim()
         low, high = min(low, shown[0]), max(high, shown[1])
     ax.set_ylim(low, high)
@@ -181,7 +181,7 @@ def _legend_width(widths: Sequence[float], columns: int) -> float:
     return sum(max(widths[end - size : end]) for size, end in zip(sizes, ends, strict=True))
 
 
-def room_of(ax: Axes) -> float:
+def width_of(ax: Axes) -> float:
     """Inches from side to side that a panel has in its figure."""
     grid = ax.get_subplotspec()
     return float(ax.figure.bbox.width) / float(ax.figure.dpi) / (grid.get_gridspec().ncols if grid else 1)
@@ -192,12 +192,12 @@ def legend_above(ax: Axes, entries: int, handles: Sequence[Any] | None = None, t
 
     Its title says what the lines have in common, such as their layer.
     """
-    found = ax.get_legend_handles_labels()[0] if handles is None else list(handles)
-    where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    shown = ax.get_legend_handles_labels()[0] if handles is None else list(handles)
+    location: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
     if entries <= MANY:
-        columns = min(2, legend_columns(found, room_of(ax) - 0.15))
-        where = {"loc": "lower center", "bbox_to_anchor": (0.45, 1.0), "ncols": columns, "borderaxespad": 0.2}
-    ax.legend(handles=found, title=title or None, title_fontsize=RC["legend.fontsize"], **where)
+        columns = min(2, legend_columns(shown, width_of(ax) - 0.15))
+        location = {"loc": "lower center", "bbox_to_anchor": (0.45, 1.0), "ncols": columns, "borderaxespad": 0.2}
+    ax.legend(handles=shown, title=title or None, title_fontsize=RC["legend.fontsize"], **location)
 
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 200) -> Path:
@@ -225,7 +225,7 @@ def save_all(figure: Figure, paths: Sequence[str | os.PathLike[str]], dpi: int =
         if file.suffix not in WRITERS:
             *others, last = WRITERS
             raise InputError(f"{file}: a figure's name ends with {', '.join(others)} or {last}")
-    with style(), _arranged(figure, dpi):
+    with style(), _fixed_layout(figure, dpi):
         for file in files:
             with atomic_path(file) as temporary:
                 WRITERS[file.suffix](figure, temporary)
@@ -234,7 +234,7 @@ def save_all(figure: Figure, paths: Sequence[str | os.PathLike[str]], dpi: int =
 
 
 @contextlib.contextmanager
-def _arranged(figure: Figure, dpi: int) -> Iterator[None]:
+def _fixed_layout(figure: Figure, dpi: int) -> Iterator[None]:
     """Panels are arranged once and stay there; canvas, layout and resolution of the figure come back after the block."""
     canvas, engine, before = figure.canvas, figure.get_layout_engine(), figure.dpi
     try:

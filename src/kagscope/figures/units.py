@@ -56,8 +56,8 @@ def plot_unit_weights(
     rows = -(-len(order) // columns)
     tall, wide = high + 1, across + 1
     mosaic = np.full((rows * tall - 1, columns * wide - 1), np.nan)
-    for place, unit in enumerate(order):
-        top, left = place // columns * tall, place % columns * wide
+    for i, unit in enumerate(order):
+        top, left = i // columns * tall, i % columns * wide
         mosaic[top : top + high, left : left + across] = pictures[unit]
     with style():
         ax = new_axes(ax, SINGLE_COLUMN, min(8.0, 0.78 * SINGLE_COLUMN * mosaic.shape[0] / mosaic.shape[1] + 0.25))
@@ -65,8 +65,8 @@ def plot_unit_weights(
         norm = CenteredNorm(0.0, float(np.nanmax(np.abs(mosaic))) or 1.0)
         image = ax.imshow(mosaic, cmap=diverging(), norm=norm, interpolation="nearest")
         ax.axis("off")
-        for place, unit in enumerate(order):
-            above, before = place // columns * tall - 0.5, place % columns * wide - 0.5
+        for i, unit in enumerate(order):
+            above, before = i // columns * tall - 0.5, i % columns * wide - 0.5
             zero = threshold is not None and norms[unit] <= threshold
             look: dict[str, Any] = (
                 {"edgecolor": VERMILLION, "linewidth": 1.2} if zero else {"edgecolor": "#cfcfcf", "linewidth": 0.4}

@@ -99,18 +99,18 @@ class WrittenFigures(list[Path]):
     """The files written; ``left_out`` says of each figure that could not be drawn why."""
 
     def __init__(self, figures: Mapping[str, Written]) -> None:
-        super().__init__(file for one in figures.values() for file in one.files)
-        self.left_out = {name: one.reason for name, one in figures.items() if one.reason}
+        super().__init__(file for written in figures.values() for file in written.files)
+        self.left_out = {name: written.reason for name, written in figures.items() if written.reason}
 
 
 def drawings(results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, ...]) -> dict[str, Drawing]:
     """How to draw each figure of a study: what another process can be given."""
     means, averaged = study_means(results), curve_means(curves)
-    return {one.name: partial(_draw, one.name, means, select(averaged, curve=one.curve), image_shape) for one in FAMILIES}
+    return {f.name: partial(_draw, f.name, means, select(averaged, curve=f.curve), image_shape) for f in FAMILIES}
 
 
 def _draw(name: str, means: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
-    return next(one for one in FAMILIES if one.name == name).draw(means, curves, image_shape)
+    return next(family for family in FAMILIES if family.name == name).draw(means, curves, image_shape)
 
 
 def draw_figures(
@@ -180,4 +180,4 @@ def write_all(figures: Mapping[str, Figure], folder: str | Path, formats: Sequen
         OutputError: the folder cannot be written.
     """
     folder = make_folder(folder)
-    return [path for name, one in figures.items() for path in save_all(one, [folder / f"{name}.{end}" for end in formats])]
+    return [path for name, figure in figures.items() for path in save_all(figure, [folder / f"{name}.{end}" for end in formats])]

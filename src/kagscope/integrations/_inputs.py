@@ -19,7 +19,7 @@ def _move(inputs: Any, device: torch.device) -> Any:
     if isinstance(inputs, torch.Tensor):
         return inputs.to(device)
     if isinstance(inputs, Mapping):
-        return {name: _move(one, device) for name, one in inputs.items()}
+        return {name: _move(item, device) for name, item in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return tuple(_move(one, device) for one in inputs)
+        return tuple(_move(item, device) for item in inputs)
     return inputs

@@ -72,8 +72,8 @@ class TrackerHooks:
         if self.tracker is None:
             return
         batches = float(trainer.num_training_batches)  # infinite where the loader has no length
-        part = (batch_idx + 1) / batches if math.isfinite(batches) else 0.0
-        if self.tracker.step(int(trainer.global_step), epoch=trainer.current_epoch + part) and self._progress_bar:
+        fraction = (batch_idx + 1) / batches if math.isfinite(batches) else 0.0
+        if self.tracker.step(int(trainer.global_step), epoch=trainer.current_epoch + fraction) and self._progress_bar:
             for name, (_, ratio) in furthest_ratios(self.tracker.summary()).items():
                 pl_module.log(f"kag_{name}", ratio, prog_bar=True, logger=False, rank_zero_only=True)
 

@@ -204,7 +204,7 @@ class MeasureSpec(_Strict):
             or not all(isinstance(score, str) for score in names)
         ):
             raise ValueError(f"scores is {names!r:.80}; expected a list of names, or your own functions by name")
-        chosen = registry.chosen(names)  # raises for an unknown one
+        chosen = registry.select_scores(names)  # raises for an unknown one
         measured = {s.name for s in registry.all_scores() if s.takes}  # without takes: scores of studies, known once imported
         return None if measured <= {score.name for score in chosen} else tuple(score.name for score in chosen)
 
@@ -272,7 +272,7 @@ class MeasureSpec(_Strict):
     @property
     def score_records(self) -> tuple[registry.Score, ...]:
         """Registry records of the requested scores, own scores excluded."""
-        return registry.chosen(self.scores)
+        return registry.select_scores(self.scores)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a file: arrays as digests, functions and classes by name. One without these can be read back."""

@@ -148,12 +148,12 @@ def max_rotation_ratio(
     if not is_whole(rotations) or rotations < 2:
         raise InputError(f"rotations={rotations!r}, expected a whole number of at least 2 so that the mean has a standard error")
     listed = None if pairs is None or k == 1 else np.argwhere(np.triu(pairs, 1))
-    top = _top(J, k, listed)
-    if top == 0:
+    largest = _top(J, k, listed)
+    if largest == 0:
         return Estimate(math.nan, math.nan)
     if k == len(J):
         return Estimate(1.0, 0.0)  # there is one row set, whose minors no rotation changes
-    if top < LEAST:
+    if largest < LEAST:
         return Estimate(math.nan, math.nan)  # minors so far below the products of entries leave the range in rotated rows
     generator = np.random.default_rng(seed)
     split = _split_rank_one(J) if k == 2 and listed is None else None
@@ -168,4 +168,4 @@ def max_rotation_ratio(
     mean = float(tops.mean())
     if mean == 0:
         return Estimate(math.nan, math.nan)  # rotated rows are so mixed that their minors leave the range
-    return Estimate(top / mean, top / mean * (float(tops.std(ddof=1)) / mean) / math.sqrt(rotations))
+    return Estimate(largest / mean, largest / mean * (float(tops.std(ddof=1)) / mean) / math.sqrt(rotations))

@@ -57,7 +57,8 @@ def pack_axes(nets: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], outco
 def _axis(runs: pd.DataFrame, name: str) -> dict[str, Any]:
     numeric = pd.api.types.is_numeric_dtype(runs[name]) and not pd.api.types.is_bool_dtype(runs[name])
     values = sorted(runs[name].dropna().unique()) if numeric else list(dict.fromkeys(runs[name].dropna().astype(str)))
-    places = {value: place for place, value in enumerate(values)}
-    own = runs[name] if numeric else runs[name].where(runs[name].isna(), runs[name].astype(str))
+    places = {value: i for i, value in enumerate(values)}
+    column = runs[name] if numeric else runs[name].where(runs[name].isna(), runs[name].astype(str))
     plain = [value.item() if hasattr(value, "item") else value for value in values]
-    return {"name": name, "label": name.replace("_", " "), "values": plain, "runs": [places.get(value) for value in own]}
+    runs_at = [places.get(value) for value in column]
+    return {"name": name, "label": name.replace("_", " "), "values": plain, "runs": runs_at}

@@ -63,7 +63,7 @@ def short_name(claim: str) -> str:
     return f"{claim[:1]} {SHORT[claim[:1]]}" if claim[:1] in SHORT else claim.replace("-", " ")
 
 
-def claims_shown(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def claim_rows(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each claim of ``claims.json`` as the template wants it, with the links to its evidence."""
     return [_row(claim) for claim in claims]
 
@@ -74,7 +74,7 @@ def _row(claim: Mapping[str, Any]) -> dict[str, Any]:
     numbers = {key: claim.get(key) for key in ("effect", "ci_low", "ci_high", "p_value", "n")}
     low, high = numbers["ci_low"], numbers["ci_high"]
     whole = str(claim.get("statement", ""))
-    statement, remark = found.groups() if (found := REMARKED.fullmatch(whole)) else (whole, "")
+    statement, remark = match.groups() if (match := REMARKED.fullmatch(whole)) else (whole, "")
     csv = [[name], [whole], [verdict], [numbers["effect"], decided_by], [low, high]]
     return {
         "mark": number or name,
@@ -94,8 +94,10 @@ def _row(claim: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _links(number: str, layer: str | None) -> list[Link]:
-    found = EVIDENCE.get(number, (("ratios", "scales", {}),))
-    return [Link(label, place, urlencode(({"layer": layer} if layer else {}) | view, safe="*~")) for label, place, view in found]
+    evidence = EVIDENCE.get(number, (("ratios", "scales", {}),))
+    return [
+        Link(label, place, urlencode(({"layer": layer} if layer else {}) | view, safe="*~")) for label, place, view in evidence
+    ]
 
 
 def _layer(claim: Mapping[str, Any]) -> str | None:

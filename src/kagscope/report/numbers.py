@@ -47,10 +47,10 @@ def number_cell(value: Any, sampled: bool = False) -> dict[str, Any]:
 
 def clean(value: Any, digits: int = DIGITS) -> float | int | None:
     """A number rounded to so many significant digits, None where it is not finite; whole numbers stay as they are."""
-    found = float(value)
-    if not math.isfinite(found):
+    as_float = float(value)
+    if not math.isfinite(as_float):
         return None
-    rounded = found if found.is_integer() else float(f"{found:.{digits}g}")
+    rounded = as_float if as_float.is_integer() else float(f"{as_float:.{digits}g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 

@@ -23,7 +23,7 @@ from kagscope.base.messages import MANNER
 from kagscope.figures.study import net_means
 from kagscope.figures.style import style
 from kagscope.figures.write import FAMILIES, draw_figures
-from kagscope.report.claims import claims_shown
+from kagscope.report.claims import claim_rows
 from kagscope.report.numbers import compact_json, number
 from kagscope.report.payload import build_payload, undefined_counts
 from kagscope.tables.means import curve_means, last_step, layers_of, trainings_of, widths_of
@@ -118,10 +118,10 @@ def write_report(
 
 def _split_findings(findings: Sequence[str]) -> tuple[list[str], list[str]]:
     """The first few findings, and the others, which fold out: those that say how it was measured are among these."""
-    manner = [getattr(one, "code", "") in MANNER for one in findings]
-    first = [place for place, folded in enumerate(manner) if not folded][:FIRST_FINDINGS]
-    shown = [str(one) for place, one in enumerate(findings) if place in first]
-    return shown, [str(one) for place, one in enumerate(findings) if place not in first]
+    manner = [getattr(finding, "code", "") in MANNER for finding in findings]
+    first = [i for i, folded in enumerate(manner) if not folded][:FIRST_FINDINGS]
+    shown = [str(finding) for i, finding in enumerate(findings) if i in first]
+    return shown, [str(finding) for i, finding in enumerate(findings) if i not in first]
 
 
 def render_report(
@@ -139,9 +139,9 @@ def render_report(
     packed = pack(payload)
     written = provenance.get("figures")
     figures, left_out = _figures(nets, averaged, shape, written() if callable(written) else written)
-    without = {*provenance.get("without", ()), *(name for name, part in FILLED_BY.items() if not payload[part])}
-    exhibited = {place for place, *_ in provenance.get("exhibits", ())}
-    sections = [(place, name) for place, name in SECTIONS if place not in without]
+    without = {*provenance.get("without", ()), *(name for name, key in FILLED_BY.items() if not payload[key])}
+    exhibited = {section for section, *_ in provenance.get("exhibits", ())}
+    sections = [(section, name) for section, name in SECTIONS if section not in without]
     exhibits: Sequence[tuple[str, str, str, Any]] = provenance.get("exhibits", ())
     code, look = script(), _asset("page.css")
     data = str(provenance.get("data", "unnamed data"))
@@ -157,7 +157,7 @@ def render_report(
             title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {data}"),
             without=" ".join(sorted(without)),
             exhibits=exhibits,
-            sections=[*((place, name) for place, name, *_ in exhibits), *sections],
+            sections=[*((section, name) for section, name, *_ in exhibits), *sections],
             first=[*exhibits, *sections][0][0],
             first_chart="axes"
             if "varied" in exhibited
@@ -169,10 +169,10 @@ def render_report(
             else _summary(nets, provenance, data) | {"outcome": payload["settings"]["accuracy"]},
             outcome=payload["settings"]["accuracy"],
             findings=_split_findings(provenance.get("findings") or ()),
-            claims=claims_shown(claims),
+            claims=claim_rows(claims),
             figures={
-                place: _of_section(figures, left_out, place) + _own(provenance.get("printed", ()), place)
-                for place in set(FIGURE_PLACE.values())
+                section: _section_figures(figures, left_out, section) + _unsaved_figures(provenance.get("printed", ()), section)
+                for section in set(FIGURE_PLACE.values())
             },
             over_points=provenance.get("intervals") == "points",
             thing=payload["settings"]["thing"],
@@ -196,10 +196,10 @@ def _filled(value: Any) -> Any:
 
 def _first_chart(payload: Mapping[str, Any], *, over_points: bool, along: bool) -> str | None:
     """What the page opens with: PR by scale where balls were measured; of one network its training, else its layers."""
-    pairs = [one for one in payload["series"] if one["score"] == "pr" and one["k"] == 2]
-    if not over_points and any(one["kind"] == "ball" and one["layer"] for one in pairs):
+    pairs = [series for series in payload["series"] if series["score"] == "pr" and series["k"] == 2]
+    if not over_points and any(series["kind"] == "ball" and series["layer"] for series in pairs):
         return "scales"
-    if not any(one["selection"] == "all" and one["layer"] for one in pairs):
+    if not any(series["selection"] == "all" and series["layer"] for series in pairs):
         return None
     return "steps" if over_points and along else "layers"
 
@@ -219,9 +219,9 @@ def script() -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    found = jinja2.Environment(loader=jinja2.FunctionLoader(_asset), autoescape=True, undefined=jinja2.StrictUndefined)
-    found.filters["number"] = number
-    return found
+    environment = jinja2.Environment(loader=jinja2.FunctionLoader(_asset), autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["number"] = number
+    return environment
 
 
 @cache
@@ -247,7 +247,7 @@ def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> di
         "last": int(nets["step"].max()) if runs else 0,
         "accuracy": accuracy if math.isfinite(accuracy) else None,
         "layers": len([layer for layer in layers_of(nets) if layer]),  # "" is the whole net
-        "map": _in_words([VARIABLES.get(one, one) for one in provenance.get("maps") or ("input",)]),
+        "map": _join_words([VARIABLES.get(name, name) for name in provenance.get("maps") or ("input",)]),
     }
 
 
@@ -255,7 +255,7 @@ def _kinds(nets: pd.DataFrame, axes: Sequence[Mapping[str, Any]]) -> str:
     """What tells the networks apart: every axis with its values, or widths and trainings."""
     if axes:
         return "; ".join(f"{axis['label']} {_list_values(axis['values'])}" for axis in axes)
-    trainings = _in_words([name.replace(", shuffled", " on shuffled") for name in trainings_of(nets)]) or "none"
+    trainings = _join_words([name.replace(", shuffled", " on shuffled") for name in trainings_of(nets)]) or "none"
     widths = widths_of(nets)
     return f"width{'s' * (len(widths) > 1)} {', '.join(map(str, widths)) or '–'}, training {trainings}"
 
@@ -263,11 +263,11 @@ def _kinds(nets: pd.DataFrame, axes: Sequence[Mapping[str, Any]]) -> str:
 def _list_values(values: Sequence[Any]) -> str:
     """A few values in a row; of more the ends and how many there are."""
     if len(values) <= MOST_VALUES:
-        return _in_words([str(number(value)) for value in values])
+        return _join_words([str(number(value)) for value in values])
     return f"{number(values[0])} to {number(values[-1])} ({len(values)} values)"
 
 
-def _in_words(names: Sequence[str]) -> str:
+def _join_words(names: Sequence[str]) -> str:
     """Names in a row: a, b and c."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
@@ -299,23 +299,23 @@ def _picture(figure: Figure) -> Image.Image:
     return Image.open(stream)
 
 
-def _of_section(figures: Mapping[str, Image.Image], left_out: Mapping[str, str], place: str) -> list[dict[str, Any]]:
+def _section_figures(figures: Mapping[str, Image.Image], left_out: Mapping[str, str], section: str) -> list[dict[str, Any]]:
     """The figures of a section with their captions, as PNG with few colours; or why one is left out."""
-    found = []
+    entries = []
     for family in FAMILIES:
-        if FIGURE_PLACE.get(family.name) != place or not (figures or left_out):
+        if FIGURE_PLACE.get(family.name) != section or not (figures or left_out):
             continue
-        one: dict[str, Any] = {"name": family.name, "caption": family.caption, "image": None}
+        entry: dict[str, Any] = {"name": family.name, "caption": family.caption, "image": None}
         if (picture := figures.get(family.name)) is None:
-            found.append(one | {"reason": left_out.get(family.name, "not drawn")})
+            entries.append(entry | {"reason": left_out.get(family.name, "not drawn")})
             continue
-        found.append(one | {"image": _png(picture), "width": picture.width, "height": picture.height})
-    return found
+        entries.append(entry | {"image": _png(picture), "width": picture.width, "height": picture.height})
+    return entries
 
 
-def _own(printed: Sequence[tuple[str, str, Figure]], place: str) -> list[dict[str, Any]]:
+def _unsaved_figures(printed: Sequence[tuple[str, str, Figure]], section: str) -> list[dict[str, Any]]:
     """The figures of a section that are in no file."""
-    pictures = [(caption, _picture(figure)) for where, caption, figure in printed if where == place]
+    pictures = [(caption, _picture(figure)) for at, caption, figure in printed if at == section]
     return [
         {"name": "", "caption": caption, "image": _png(picture), "width": picture.width, "height": picture.height}
         for caption, picture in pictures

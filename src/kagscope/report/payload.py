@@ -79,7 +79,7 @@ def build_payload(
             "controls": [str(name) for name in about.get("controls", ())],
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"])],
             "runLayers": pr_layers(nets),
-            "accuracy": "test " + accuracy_name(one.get("data") for one in (about.get("configs") or {}).values()),
+            "accuracy": "test " + accuracy_name(config.get("data") for config in (about.get("configs") or {}).values()),
             "names": list(about.get("names") or ("trained", "initial")),
             "imageShape": list(shape[-2:]) if shape is not None else None,
             "thing": str(about.get("thing", "layer")),
@@ -88,7 +88,7 @@ def build_payload(
         },
         "palettes": palettes(),
         "columns": SERIES_COLUMNS,
-        "series": _series(plain, find_all(scores), over_points=about.get("intervals") == "points"),
+        "series": _series(plain, collect_onsets(scores), over_points=about.get("intervals") == "points"),
         "maps": pack_maps(scores, results, about.get("labels")),
         "pictures": pack_pictures(about.get("pictures")),
         "curves": pack_curves(curves),
@@ -125,8 +125,8 @@ def _series(plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]
             "step": [int(step) for step in steps[rows]],
             "data": [[clean(value) for value in column] for column in numbers[rows].T.tolist()],
         }
-        if found := onsets.get((str(layer), int(k), str(selection), str(score), int(width), str(training))):
-            entry["onset"] = found
+        if onset := onsets.get((str(layer), int(k), str(selection), str(score), int(width), str(training))):
+            entry["onset"] = onset
         series.append(entry)
     return series
 
@@ -183,7 +183,7 @@ Key = tuple[str, int, str, str, int, str]
 FEWEST_STEPS = 3
 
 
-def find_all(nets: pd.DataFrame) -> dict[Key, dict[str, Any]]:
+def collect_onsets(nets: pd.DataFrame) -> dict[Key, dict[str, Any]]:
     """(layer, k, selection, score, width, training) to ``step``, ``confirmed``, ``over`` and ``reason``.
 
     The intervals are over nets ("nets") where a setting has several; of one net they are over its data points ("points").
@@ -193,19 +193,19 @@ def find_all(nets: pd.DataFrame) -> dict[Key, dict[str, Any]]:
     """
     steps = nets.groupby(["width", "training", *WHAT_KEYS], observed=True, sort=False)["step"].transform("nunique")
     followed = nets[(steps >= FEWEST_STEPS) & nets["ratio"].notna()]
-    found: dict[Key, dict[str, Any]] = {}
+    onsets: dict[Key, dict[str, Any]] = {}
     for (width, training), group in groups(followed, ["width", "training"]):
         over = "nets" if group["run"].nunique() > 1 else "points"
-        summary = _over_nets(group) if over == "nets" else group[group["points"] > 1]  # one point: of the layer as a whole
+        summary = _average_nets(group) if over == "nets" else group[group["points"] > 1]  # one point: of the layer as a whole
         for row in find_onsets(summary).to_dict("records") if len(summary) else ():
             key = (str(row["layer"]), int(row["k"]), str(row["selection"]), str(row["score"]), int(width), str(training))
-            found[key] = {name: row[name] for name in ("step", "confirmed", "reason")} | {"over": over}
+            onsets[key] = {name: row[name] for name in ("step", "confirmed", "reason")} | {"over": over}
             if row["step"] is not None:
-                found[key]["ratio"] = clean(row["ratio"])
-    return found
+                onsets[key]["ratio"] = clean(row["ratio"])
+    return onsets
 
 
-def _over_nets(group: pd.DataFrame) -> pd.DataFrame:
+def _average_nets(group: pd.DataFrame) -> pd.DataFrame:
     epochs = group.drop_duplicates("step").set_index("step")["epoch"]
     table = summarise(group, over="runs")
     return table.assign(epoch=table["step"].map(epochs))

@@ -40,14 +40,14 @@ def pack_units(
     entries: list[dict[str, Any]] = []
     spent = 0
     for run, table in units.items():
-        about: Any = known.loc[run]
-        net = [_layer(str(layer), one, image_shape) for (layer,), one in groups(table, ["layer"])]
+        facts: Any = known.loc[run]
+        net = [_layer(str(layer), rows, image_shape) for (layer,), rows in groups(table, ["layer"])]
         size = sum(len(entry["images"]) for entry in net)
         if entries and spent + size > BUDGET:
             break
         spent += size
-        where = {"run": run, "width": int(about["width"]), "training": str(about["training"]), "seed": int(about["seed"])}
-        entries += [where | entry for entry in net]
+        setting = {"run": run, "width": int(facts["width"]), "training": str(facts["training"]), "seed": int(facts["seed"])}
+        entries += [setting | entry for entry in net]
     return entries
 
 

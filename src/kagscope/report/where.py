@@ -65,7 +65,7 @@ def pack_pictures(pictures: Mapping[str, Any] | None) -> dict[str, Any]:
     """Mean images scaled to 0 … 255: ``mean`` and ``classes`` by label, rows of pixels one after the other."""
     if not pictures:
         return {}
-    return {"mean": _grey(pictures["mean"]), "classes": {str(label): _grey(one) for label, one in pictures["classes"].items()}}
+    return {"mean": _grey(pictures["mean"]), "classes": {str(label): _grey(p) for label, p in pictures["classes"].items()}}
 
 
 def _grey(image: Any) -> list[int]:

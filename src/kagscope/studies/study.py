@@ -215,10 +215,10 @@ class Status:
 
 def status(store: RunStore) -> Status:
     """What is done, running, failed, damaged and missing. Checks every file against its checksum."""
-    failures, running, present = store.failures(), set(store.leases.running()), store.folders()
+    failures, running, folders = store.failures(), set(store.leases.running()), store.folders()
     states: dict[str, str] = {}
     for run_id, measured in measured_files(store.study).items():
-        checked = store.check(run_id) if run_id in present else None
+        checked = store.check(run_id) if run_id in folders else None
         if checked is not None and checked.damage:
             states[run_id] = "damaged"
         elif checked is not None and checked.files.issuperset(measured.files):
@@ -262,9 +262,9 @@ class Growing:
 
     def __init__(self, store: RunStore, names: Sequence[str], on_event: Report) -> None:
         self._store, self._names, self._on_event = store, names, on_event
-        present = store.folders() & set(names)
-        joined_before = joined_runs(store, CURVES) & present  # of the table that is written last
-        self._held, self._new = len(joined_before), len(present - joined_before)
+        folders = store.folders() & set(names)
+        joined_before = joined_runs(store, CURVES) & folders  # of the table that is written last
+        self._held, self._new = len(joined_before), len(folders - joined_before)
 
     def __call__(self, event: Event) -> None:
         self._on_event(event)

@@ -13,7 +13,7 @@ import pandas as pd
 from kagscope.base.errors import InputError
 from kagscope.measuring.report import main_order
 from kagscope.measuring.spec import MeasureSpec
-from kagscope.registry import chosen
+from kagscope.registry import select_scores
 from kagscope.tables.onset import find_onsets
 
 Send = Callable[[Mapping[str, float], int], None]
@@ -58,7 +58,7 @@ def check_logged(scores: Sequence[str] | None, spec: MeasureSpec) -> Sequence[st
         return None
     if isinstance(scores, str) or not isinstance(scores, Sequence) or not all(isinstance(score, str) for score in scores):
         raise InputError(f"log_scores is {scores!r:.80}; expected a list of names, or None for all")
-    chosen([score for score in scores if score not in spec.own_scores and score not in spec.jacobian_scores])
+    select_scores([score for score in scores if score not in spec.own_scores and score not in spec.jacobian_scores])
     return scores
 
 
@@ -131,7 +131,7 @@ def line(summary: pd.DataFrame) -> str:
     """The ratios furthest from 1 and the first onset."""
     shown = [f"{name.upper()} x{ratio:.2f} (layer {layer})" for name, (layer, ratio) in furthest_ratios(summary).items()]
     if shown:
-        chosen = main_order(summary)
-        onsets = find_onsets(chosen[chosen["score"].isin(LINE_SCORES.values())])["step"].dropna()
+        rows = main_order(summary)
+        onsets = find_onsets(rows[rows["score"].isin(LINE_SCORES.values())])["step"].dropna()
         shown += [f"onset {min(onsets)}"] if len(onsets) else []
     return " | ".join(shown)
