@@ -216,7 +216,7 @@ def answers(route: Route, J: np.ndarray, k: int, chosen: list[kag.Selection]) ->
         asked = [replace(task, wanted=wanted & route.provides(task)) for task in able]
         for task, found in zip(asked, route.run(asked), strict=True):
             if found is not None:
-                yield task.chosen, AUTO._moments(task, [found])
+                yield task.selection, AUTO._moments(task, [found])
 
 
 def check(found: Moments, exact: Truth, label: object, row: int = 0) -> None:

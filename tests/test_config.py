@@ -20,7 +20,7 @@ from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.measure import ALONG, MAIN, OUTPUT, Measure, Measurements, RobustnessSettings
 from kagscope.studies.reproduce import PLACES, command, reproduction
 from kagscope.studies.runs import Job
-from kagscope.studies.study import Planned
+from kagscope.studies.study import PlannedStudy
 
 DIGITS = load("digits")
 
@@ -132,8 +132,8 @@ def test_the_command_makes_the_same_study() -> None:
     assert words == "kagscope reproduce --out out --data digits --widths 8,16 --seeds 2 --batch-size 8"
 
 
-def planned(file: StudyFile) -> Planned:
-    return Planned(file, tuple(Job(*pair) for pair in jobs(file)), {}, {})
+def planned(file: StudyFile) -> PlannedStudy:
+    return PlannedStudy(file, tuple(Job(*pair) for pair in jobs(file)), {}, {})
 
 
 def test_a_study_of_claims_is_its_runs_and_another_is_its_name() -> None:

@@ -20,7 +20,7 @@ from kagscope.studies import resources
 from kagscope.studies.collect import Outcome
 from kagscope.studies.execute import kernels
 from kagscope.studies.execute.base import Event, Executor
-from kagscope.studies.execute.beside import Beside, second_process
+from kagscope.studies.execute.beside import SecondProcess, second_process
 from kagscope.studies.execute.choose import choose_executor
 from kagscope.studies.execute.local import LocalExecutor, WorkersDie
 from kagscope.studies.file import configs
@@ -60,7 +60,7 @@ def test_a_full_disk_stops_what_has_not_begun(executor: Executor, tmp_path: Path
 
 
 def test_tasks_are_done_by_whichever_process_comes_first() -> None:
-    def done(beside: Beside, *names: str) -> dict[str, tuple[str, bool]]:
+    def done(beside: SecondProcess, *names: str) -> dict[str, tuple[str, bool]]:
         shared = beside.begin({name: partial(where, name, os.getpid()) for name in names})
         while shared[names[0]].future is None and time.monotonic() < before:
             time.sleep(0.01)

@@ -61,7 +61,7 @@ def adversarial_accuracy(
         )
     if bounds is not None and bool(((inputs < bounds[0]) | (inputs > bounds[1])).any()):
         raise InputError(f"inputs lie outside the bounds {bounds}; scale them, or give bounds=None")
-    standing = _right(model, inputs, labels)
+    standing = _correct(model, inputs, labels)
     if eps == 0:
         return float(standing.double().mean())
     generator = torch.Generator().manual_seed(seed)
@@ -111,11 +111,11 @@ def _steps(
     for _ in range(count):
         moved = x + step * _direction(_gradient(model, x, labels), norm)
         x = _clamp(inputs + _project(moved - inputs, eps, norm), bounds)
-        standing &= _right(model, x, labels)
+        standing &= _correct(model, x, labels)
     return standing
 
 
-def _right(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+def _correct(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
         return model(inputs).argmax(1) == labels
 

@@ -43,12 +43,12 @@ def first_error(kind: type[BaseModel], error: ValidationError) -> InputError:
     location = " ".join(".".join(keys).split()) or "settings"
     message = EXPECTED.get(first["type"], first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = _unknown(kind, keys)
+        message = _unknown_key_hint(kind, keys)
     given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
     return InputError(f"{location}: {message}{given}")
 
 
-def _unknown(kind: type[BaseModel], keys: list[str]) -> str:
+def _unknown_key_hint(kind: type[BaseModel], keys: list[str]) -> str:
     """What to write instead of the last of ``keys``, which its table has not."""
     names = list(_table(kind, keys[:-1]).model_fields)
     close = difflib.get_close_matches(keys[-1], names, 1)

@@ -72,7 +72,11 @@ def _measure(subject: Subject, spec: MeasureSpec, *, progress: bool | None) -> R
         report = measure_series(subject.model, paths, subject.inputs, **common)
     else:
         report = measure(subject.model, subject.inputs, **common)
-    report.provenance |= {**subject.about, "data": subject.source.name, "baseline": subject.said or report.provenance["baseline"]}
+    report.provenance |= {
+        **subject.about,
+        "data": subject.source.name,
+        "baseline": subject.baseline_name or report.provenance["baseline"],
+    }
     return report
 
 

@@ -66,14 +66,14 @@ class Console:
             self._say(f"{self.total} runs{again}; {event['workers']} at a time")
             self.bar.update(self.runs, total=self.total, completed=self.finished, visible=self.finished < self.total)
         elif kind == "train":
-            self._show(f"training {self._together(event)}: step {event['done']} of {event['total']}")
+            self._show(f"training {self._describe_runs(event)}: step {event['done']} of {event['total']}")
         elif kind == "measure":
             self._show(f"measuring {self._name(event['run'])}")
         elif kind == "run":
-            self._one_more()
+            self._count_finished()
             self._show(f"finished {self._name(event['run'])}, test accuracy {event['accuracy']:z.3f}")
         elif kind == "failed":
-            self._one_more()
+            self._count_finished()
             self._say(f"failed {self._name(event['run'])}: {event['error']}")
         elif kind == "stage":
             self.bar.update(self.runs, pace="")
@@ -84,12 +84,12 @@ class Console:
     def _name(self, run: str) -> str:
         return ", ".join(self.names.get(run, (run,)))
 
-    def _together(self, event: dict[str, Any]) -> str:
+    def _describe_runs(self, event: dict[str, Any]) -> str:
         """The run, or the setting of several that train together."""
         seeds = event["seeds"]
         return self._name(event["run"]) if seeds == 1 else f"{self.names.get(event['run'], (event['run'],))[0]}, {seeds} seeds"
 
-    def _one_more(self) -> None:
+    def _count_finished(self) -> None:
         self.finished += 1
         self.computed += 1
         if self.computed == 1:

@@ -68,7 +68,7 @@ def report(
         elif kinds == ["study"]:
             _study(folders[0], quiet, as_json)
         else:
-            _measured(folders[0], kinds[0], quiet, as_json)
+            _write_measured(folders[0], kinds[0], quiet, as_json)
 
     run_command(job, debug, "no file is half written")
 
@@ -125,7 +125,7 @@ def _compare(folders: list[Path], kinds: list[str], out: Path | None, quiet: boo
         _say(compared.findings, page, quiet)
 
 
-def _measured(folder: Path, kind: str, quiet: bool, as_json: bool) -> None:
+def _write_measured(folder: Path, kind: str, quiet: bool, as_json: bool) -> None:
     from kagscope.base.files import atomic_write
     from kagscope.measuring.report import Report
     from kagscope.tracking.tracker import Tracker

@@ -62,7 +62,7 @@ class Subject:
     inputs: Tensor | dict[str, Tensor]
     source: LoadedInputs
     baseline: Any
-    said: str = ""
+    baseline_name: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()
     about: Mapping[str, str] = field(default_factory=dict)
 
@@ -138,7 +138,13 @@ def _describe(baseline: str | None) -> str:
 
 
 def _add_inputs(
-    asked: Request, data: str, model: nn.Module, baseline: Any, said: str, say: Say, checkpoints: tuple[Checkpoint, ...] = ()
+    asked: Request,
+    data: str,
+    model: nn.Module,
+    baseline: Any,
+    baseline_name: str,
+    say: Say,
+    checkpoints: tuple[Checkpoint, ...] = (),
 ) -> Subject:
     required = positional_parameters(model)[: count_required(model)]
     source = load_inputs(data, split=asked.split, shape=asked.input_shape, required=required)
@@ -150,7 +156,7 @@ def _add_inputs(
         inputs = fit_inputs(model, inputs, keep_shape=asked.input_shape is not None)
     elif device is not None:
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-    return Subject(model, inputs, source, baseline, said, checkpoints)
+    return Subject(model, inputs, source, baseline, baseline_name, checkpoints)
 
 
 # -- a run of `kagscope reproduce` -----------------------------------------------------------------------------------------------
@@ -176,16 +182,16 @@ def _load_run(wanted: Request, say: Say) -> Subject:
         ) from None
     states = read_checkpoints(folder / WEIGHTS)
 
-    def stored(step: int) -> nn.Module:
+    def load_network(step: int) -> nn.Module:
         try:
             return network(config, states[step])
         except (KeyError, ValueError, RuntimeError) as error:
             raise DataError(f"{folder / WEIGHTS}: holds other layers than config.json says; the run is damaged") from error
 
     first, *_, last = (*states, *states)
-    model = stored(last)
+    model = load_network(last)
     if wanted.baseline in (None, "initial"):
-        baseline, said = stored(first), f"the same network at step {first}"
+        baseline, baseline_name = load_network(first), f"the same network at step {first}"
     else:
-        baseline, said = _baseline(wanted, model, None, False, say), _describe(wanted.baseline)
-    return _add_inputs(wanted, wanted.data or config.data, model, baseline, said, say)
+        baseline, baseline_name = _baseline(wanted, model, None, False, say), _describe(wanted.baseline)
+    return _add_inputs(wanted, wanted.data or config.data, model, baseline, baseline_name, say)

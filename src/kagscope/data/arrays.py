@@ -86,8 +86,8 @@ def _archive(file: Path, wanted: set[str] | None, expected: str, left: list[str]
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 chosen = set(members) if wanted is None else wanted
                 if missing := sorted(chosen - members.keys()):
-                    held = ", ".join(f"`{name}`" for name in sorted(members)[:8]) or "nothing"
-                    raise DataError(f"{file}: lacks {', '.join(f'`{name}`' for name in missing)} (found {held}); {expected}")
+                    content = ", ".join(f"`{name}`" for name in sorted(members)[:8]) or "nothing"
+                    raise DataError(f"{file}: lacks {', '.join(f'`{name}`' for name in missing)} (found {content}); {expected}")
                 arrays = {}
                 for name in sorted(chosen):
                     with archive.open(members[name]) as stream:

@@ -88,7 +88,7 @@ def _unpack(archive: Path) -> dict[str, npt.NDArray[np.uint8]]:
     with open_regular(archive) as raw:
         try:
             with gzip.open(raw) as unzipped:
-                content = _Limited(unzipped, archive)
+                content = _LimitedStream(unzipped, archive)
                 with tarfile.open(fileobj=content, mode="r|") as members:
                     for member, stream in _plain(members, archive, wanted):
                         records[wanted[member.name]] = _records(stream, member.size, f"{archive}: {member.name}")
@@ -113,7 +113,7 @@ def _plain(members: tarfile.TarFile, archive: Path, wanted: dict[str, str]) -> I
             yield member, stream
 
 
-class _Limited(io.RawIOBase):
+class _LimitedStream(io.RawIOBase):
     """A stream that refuses to go on without end, as a small archive may that was made to."""
 
     def __init__(self, stream: gzip.GzipFile, archive: Path) -> None:

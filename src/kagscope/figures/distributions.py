@@ -280,7 +280,7 @@ def _grid(
     if table.empty:
         raise NothingToPlot(f"no {curve} curves were recorded")
     width, settings, layers = widths_of(table)[-1], Settings.of(table), layers_of(table)
-    if settings.crowded:
+    if settings.is_crowded:
         reduced = table.drop_duplicates(["layer", "width", "training"]).assign(score=curve)
 
         def one(layer: str, training: str | None, ax: Axes) -> object:

@@ -68,7 +68,7 @@ class Settings:
         return len(self.widths) == 1 < len(self.trainings) <= MANY
 
     @property
-    def crowded(self) -> bool:
+    def is_crowded(self) -> bool:
         """Whether one panel cannot hold a line for each setting."""
         if self.by_training:
             return False

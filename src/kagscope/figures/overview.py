@@ -62,10 +62,10 @@ def plot_scores_overview(
     settings = Settings.of(means)
     row_of = {score: row for row, score in enumerate(scores)}
     fills = _fills(settings)
-    small = {"markersize": 2, "elinewidth": 0.5, "alpha": 0.8} if settings.crowded and not fills else {"elinewidth": 0.8}
+    small = {"markersize": 2, "elinewidth": 0.5, "alpha": 0.8} if settings.is_crowded and not fills else {"elinewidth": 0.8}
     looks = {
         pair: look | {"linestyle": ""} | small | fills.get(pair[1], {})
-        for pair, look in settings.looks(plain=settings.crowded).items()
+        for pair, look in settings.looks(plain=settings.is_crowded).items()
     }
     with style():
         ax = row_axes(ax, [score_label(score) for score in scores], _pitch(settings), SINGLE_COLUMN)
@@ -110,19 +110,18 @@ def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, ...]) 
 
 def _fills(settings: Settings) -> dict[str, dict[str, Any]]:
     """How dots are filled by training where lines cannot tell them apart; nothing where there are more than fillings."""
-    return (
-        dict(zip(settings.trainings, FILLS, strict=False)) if settings.crowded and len(settings.trainings) <= len(FILLS) else {}
-    )
+    fills = settings.is_crowded and len(settings.trainings) <= len(FILLS)
+    return dict(zip(settings.trainings, FILLS, strict=False)) if fills else {}
 
 
 def _pitch(settings: Settings) -> float:
     """Inches for a score."""
-    return 0.28 if settings.crowded and not _fills(settings) else min(0.36, 0.075 + 0.045 * len(settings.looks()))
+    return 0.28 if settings.is_crowded and not _fills(settings) else min(0.36, 0.075 + 0.045 * len(settings.looks()))
 
 
 def _handles(settings: Settings) -> list[Line2D]:
     """Where there are too many trainings to tell them apart, widths alone."""
-    named = settings.handles(settings.trainings[0] if settings.crowded else None)
+    named = settings.handles(settings.trainings[0] if settings.is_crowded else None)
     return named + [
         legend_line(color=GREY, marker="o", linestyle="", label=name, **look) for name, look in _fills(settings).items()
     ]

@@ -113,7 +113,7 @@ def study_panels(means: pd.DataFrame, draw: Draw, *, score: str = "pr", handles:
         NothingToPlot: no panel could be drawn.
     """
     layers, settings = layers_with(means, [score]), Settings.of(means)
-    if not settings.crowded:
+    if not settings.is_crowded:
         rows = wrap([Panel(partial(draw, layer, None), layer_label(layer)) for layer in layers], 3)
         width = SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN
         legend = settings.handles() if handles is None else handles

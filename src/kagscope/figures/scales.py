@@ -161,7 +161,7 @@ def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, ...]) -> F
     def draw(layer: str, training: str | None, ax: Axes) -> Axes:
         return plot_pr_by_distance(means, layer=layer, training=training, ax=ax, legend=False)
 
-    if settings.crowded or len(layers) > 3:
+    if settings.is_crowded or len(layers) > 3:
         return study_panels(means, draw)
     _by_scale(means, "apart", None, 2, "pr")
 

@@ -105,7 +105,7 @@ def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, ...]) -
     if not scores:
         raise NothingToPlot("no score was measured at more than one training step")
     settings = Settings.of(means)
-    if settings.crowded:
+    if settings.is_crowded:
         first = scores[0]
 
         def draw(layer: str, training: str | None, ax: Axes) -> None:

@@ -129,7 +129,7 @@ def _check_shared(inputs: Inputs, outputs: Callable[[Inputs], list[Tensor | None
             alone = outputs(first_point.with_tensor(key, value))
         except Exception:  # then it has an entry for each point
             alone = []
-        if any(found is not None for found in alone) and _all_agree(_at_point(batched, 0, inputs.count), alone, 1e-6):
+        if any(output is not None for output in alone) and _all_agree(_at_point(batched, 0, inputs.count), alone, 1e-6):
             raise InputError(
                 f"input {inputs.name(key)!r} {tuple(value.shape)} is the same for all points, but has as many entries as there "
                 "are points, and would be taken apart; use another number of points"

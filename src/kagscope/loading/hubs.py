@@ -24,7 +24,7 @@ UNREACHABLE = frozenset({"LocalEntryNotFoundError", "OfflineModeIsEnabled", "Con
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedModel:
     """A model, in eval mode, and the ``revision`` of its weights: a commit of the hub, of a folder a hash of its files."""
 
     model: nn.Module
@@ -36,7 +36,7 @@ def is_published(spec: str) -> bool:
     return spec.partition(":")[0] in LIBRARIES and ":" in spec
 
 
-def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> Published:
+def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> PublishedModel:
     """Load ``hf:NAME``, ``hf:FOLDER`` or ``timm:NAME`` from the local cache or by the library's own download.
 
     Args:
@@ -74,7 +74,7 @@ def _no_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _load_transformers(library: Any, spec: str, name: str, revision: str | None) -> Published:
+def _load_transformers(library: Any, spec: str, name: str, revision: str | None) -> PublishedModel:
     folder = Path(name).expanduser()
     here = folder.is_dir()
     wanted: dict[str, Any] = {} if revision is None else {"revision": revision}
@@ -85,11 +85,11 @@ def _load_transformers(library: Any, spec: str, name: str, revision: str | None)
     except Exception as error:  # of the hub, of configurations, of files: each library has its own
         raise InputError(f"{spec}: {_reason(error)}") from error
     if here:
-        return Published(model.eval(), _digest(folder))
-    return Published(model.eval(), str(getattr(model.config, "_commit_hash", None) or revision or "unknown"))
+        return PublishedModel(model.eval(), _digest(folder))
+    return PublishedModel(model.eval(), str(getattr(model.config, "_commit_hash", None) or revision or "unknown"))
 
 
-def _load_timm(library: Any, spec: str, name: str, revision: str | None) -> Published:
+def _load_timm(library: Any, spec: str, name: str, revision: str | None) -> PublishedModel:
     """timm itself falls back to pickles; so its model is built bare, and its safetensors are read here."""
     try:
         model = library.create_model(name, pretrained=False)
@@ -105,7 +105,7 @@ def _load_timm(library: Any, spec: str, name: str, revision: str | None) -> Publ
     except Exception as error:
         raise InputError(f"{spec}: {_reason(error)}") from error
     load_into(model, load_state(file), spec)
-    return Published(model.eval(), file.parent.name)
+    return PublishedModel(model.eval(), file.parent.name)
 
 
 def _reason(error: BaseException) -> str:

@@ -41,7 +41,7 @@ def overview(summary: pd.DataFrame) -> pd.DataFrame:
                 "step": str(named["step"]) if "step" in named else "",
                 "PR": number(pr["value"], pr["stderr"]),
                 RATIO: interval(pr),
-                **{label: _of(by_score.get(score)) for score, label in SCORES.items()},
+                **{label: _cell(by_score.get(score)) for score, label in SCORES.items()},
             }
         )
     places = {name: list(dict.fromkeys(row[name] for row in rows)) for name in ORDER}
@@ -69,5 +69,5 @@ def number(value: float, stderr: float = 0.0) -> str:
     return f"{'~' if stderr > 0 else ''}{digits}"
 
 
-def _of(row: Any) -> str:
+def _cell(row: Any) -> str:
     return UNDEFINED if row is None else number(row["value"], row["stderr"])

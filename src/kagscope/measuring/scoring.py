@@ -244,7 +244,7 @@ class LayerScores:
 
     def _add_row_means(self, J: np.ndarray, ids: np.ndarray) -> None:
         """Collect row means of the minor matrices, for zero rows and Zipf curves; for k = 1 at every item."""
-        if not any(one.is_of("row_means", "row_norms") for one in self.spec.score_records):
+        if not any(score.is_of("row_means", "row_norms") for score in self.spec.score_records):
             return
         for k in sorted({1, *self.spec.k}):
             if k <= 3 and min(self._minors.rows(J), J.shape[2]) >= k:
@@ -252,7 +252,7 @@ class LayerScores:
                 if mask.any():
                     denoised = zero_noise(self.state, k, J[mask], ids[mask])
                     groups = [denoised] if self.drawn is None else [denoised[:, rows] for rows in self.drawn.groups]
-                    means = np.concatenate([np.asarray(row_means(one, k)) for one in groups], axis=1)
+                    means = np.concatenate([np.asarray(row_means(score, k)) for score in groups], axis=1)
                     self._row_means.setdefault(k, []).append(means)
 
     def _row_points(self, k: int, J: np.ndarray) -> float:

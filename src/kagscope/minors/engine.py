@@ -128,8 +128,8 @@ def minor_moments(
         tasks = [replace(task, known=_known_sums(task, m)) for task, m in zip(tasks, known_moments, strict=True)]
     if wanted != {"s2"} and (lost := [task for task in tasks if task.minors > COUNTLESS]):
         raise InputError(
-            f"k={k} over {lost[0].chosen} has more than 10^300 minors, which floats do not count; only S2 is known of so many: "
-            'moments=("s2",)'
+            f"k={k} over {lost[0].selection} has more than 10^300 minors, which floats do not count; only S2 is known of "
+            'so many: moments=("s2",)'
         )
     with one_blas_thread():
         results = Auto().run(tasks)

@@ -50,7 +50,7 @@ def _pivots(A, k, p):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _all_dependent(residues, sets, p, found):  # type: ignore[no-untyped-def]
+def _all_dependent(residues, sets, p, results):  # type: ignore[no-untyped-def]
     """found[s]: whether the columns of each set are linearly dependent modulo p."""
     m, k = residues.shape[0], sets.shape[1]
     A = np.empty((k, m), np.int64)
@@ -58,20 +58,20 @@ def _all_dependent(residues, sets, p, found):  # type: ignore[no-untyped-def]
         for j in range(k):
             for i in range(m):
                 A[j, i] = residues[i, sets[s, j]]
-        found[s] = _pivots(A, k, p) < k
+        results[s] = _pivots(A, k, p) < k
 
 
 @njit(**KERNEL)
-def _all_singular(residues, rows, columns, p, found):  # type: ignore[no-untyped-def]
+def _all_singular(residues, rows, columns, p, results):  # type: ignore[no-untyped-def]
     """found[s]: whether the square matrix of each row set and column set is singular modulo p, for those that may be."""
     k = rows.shape[1]
     A = np.empty((k, k), np.int64)
     for s in range(rows.shape[0]):
-        if found[s]:
+        if results[s]:
             for i in range(k):
                 for j in range(k):
                     A[i, j] = residues[rows[s, i], columns[s, j]]
-            found[s] = _pivots(A, k, p) < k
+            results[s] = _pivots(A, k, p) < k
 
 
 def _residues(J: FloatArray, p: int) -> NDArray[np.int64]:

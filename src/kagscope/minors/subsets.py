@@ -49,17 +49,6 @@ class SubsetList:
         """(P, k) all columns of each subset."""
         return np.column_stack([np.repeat(self.prefixes, np.diff(self.starts), axis=0), self.last])
 
-    def part(self, indices: IntArray) -> SubsetList:
-        """Select subsets, each with its own prefix; all cells are kept."""
-        chosen = self.sets[indices]
-        return SubsetList(
-            np.ascontiguousarray(chosen[:, :-1]),
-            np.arange(len(indices) + 1),
-            np.ascontiguousarray(chosen[:, -1]),
-            self.cells[indices],
-            self.membership,
-        )
-
     @cached_property
     def by_cell(self) -> tuple[IntArray, IntArray]:
         """(P, k) all columns of each subset, cell by cell, and (cells + 1,) where each cell begins."""

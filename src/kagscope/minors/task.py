@@ -84,7 +84,7 @@ class Task:
     Attributes:
         matrices: with all columns; ``inside`` has those of the selection.
         k: order of the minors.
-        chosen: the selection.
+        selection: which column subsets.
         count: number of its column subsets; None if there are too many to count.
         layout: positions of the columns.
         wanted: names of moments.
@@ -97,7 +97,7 @@ class Task:
 
     matrices: Matrices
     k: int
-    chosen: Selection
+    selection: Selection
     count: int | None
     layout: Layout
     wanted: frozenset[str]
@@ -110,7 +110,7 @@ class Task:
     @cached_property
     def shape(self) -> tuple[int, int]:
         """(rows, columns that take part)."""
-        return self.matrices.shape[1], int(self.chosen.columns(self.layout).sum())
+        return self.matrices.shape[1], int(self.selection.columns(self.layout).sum())
 
     @property
     def minors(self) -> int:
@@ -120,12 +120,12 @@ class Task:
     @property
     def clique(self) -> bool:
         """Whether the selection is every k-subset of its columns, and there are any."""
-        return self.chosen.clique and not isinstance(self.chosen, Subsets) and self.shape[1] >= self.k
+        return self.selection.clique and not isinstance(self.selection, Subsets) and self.shape[1] >= self.k
 
     @property
     def inside(self) -> Matrices:
         """The matrices restricted to the columns of the selection."""
-        return self.matrices.inside(self.chosen.columns(self.layout))
+        return self.matrices.inside(self.selection.columns(self.layout))
 
 
 @dataclass

@@ -105,7 +105,7 @@ def _set(modules: Mapping[str, nn.Module], weight: Weight, new: Tensor) -> None:
         setattr(owner, weight.attribute, new)
 
 
-class _Substitute(TorchFunctionMode):
+class _ConstantInputs(TorchFunctionMode):
     """Gives readers the constants instead of the units: what the smaller model should compute, computed by the original."""
 
     def __init__(self, recording: Recording, cuts: Sequence[Cut]) -> None:
@@ -146,7 +146,7 @@ def agrees(model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequ
     Returns:
         Why not; empty if it does.
     """
-    with torch.no_grad(), _Substitute(recording, cuts):
+    with torch.no_grad(), _ConstantInputs(recording, cuts):
         expected = outputs(forward(model, inputs))
     try:
         with torch.no_grad():

@@ -96,7 +96,8 @@ def _row(claim: Mapping[str, Any]) -> dict[str, Any]:
 def _links(number: str, layer: str | None) -> list[Link]:
     evidence = EVIDENCE.get(number, (("ratios", "scales", {}),))
     return [
-        Link(label, place, urlencode(({"layer": layer} if layer else {}) | view, safe="*~")) for label, place, view in evidence
+        Link(label, section, urlencode(({"layer": layer} if layer else {}) | view, safe="*~"))
+        for label, section, view in evidence
     ]
 
 

@@ -48,7 +48,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class StudyTables:
     """The tables of a study's finished runs.
 
     Attributes:
@@ -89,7 +89,7 @@ class Gathered:
 
 
 @dataclass(frozen=True)
-class Collected:
+class StudyResults:
     """What the finished runs of a study come to.
 
     Attributes:
@@ -103,7 +103,7 @@ class Collected:
     outcome: Outcome
 
 
-def gather(store: RunStore, on_event: Report = lambda event: None) -> Gathered:
+def gather(store: RunStore, on_event: Report = lambda event: None) -> StudyTables:
     """Write the tables of a study's finished runs: ``results``, ``curves`` and ``runs.parquet``.
 
     Args:
@@ -122,10 +122,10 @@ def gather(store: RunStore, on_event: Report = lambda event: None) -> Gathered:
     runs = runs_table(store, list(whole))
     with atomic_path(store.folder / "runs.parquet") as temporary:
         runs.to_parquet(temporary, index=False)
-    return Gathered(results, curves, runs, left_out)
+    return StudyTables(results, curves, runs, left_out)
 
 
-def collect(store: RunStore, gathered: Gathered, on_event: Report = lambda event: None) -> Collected:
+def collect(store: RunStore, gathered: StudyTables, on_event: Report = lambda event: None) -> StudyResults:
     """Write what the tables of a study come to, but no pictures (:func:`kagscope.studies.present.present`).
 
     That is ``summary``, ``relations``, ``phase_diagram`` and the tests as CSV; where the study tests claims ``claims.json``.
@@ -166,7 +166,7 @@ def collect(store: RunStore, gathered: Gathered, on_event: Report = lambda event
     seconds = {stage: float(runs[f"{stage}_seconds"].sum()) for stage in ("train", "geometry")}
     done = [str(run) for run in runs["run"]]
     outcome = Outcome(store.folder, None, claims, strongest_first(findings), done, gathered.left_out, seconds)
-    return Collected(summary, related, occurs, outcome)
+    return StudyResults(summary, related, occurs, outcome)
 
 
 def with_labels(table: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:

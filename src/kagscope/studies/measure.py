@@ -20,7 +20,7 @@ from kagscope.columns.selections import check_layout, parse_selection
 from kagscope.data import Dataset
 from kagscope.measuring.spec import Budget, MeasureSpec
 from kagscope.studies.config import SMALL_IMAGE, Strict
-from kagscope.studies.record import Measured
+from kagscope.studies.record import MeasuredFiles
 from kagscope.training.settings import geometric_steps, linear_steps
 
 MAIN, ALONG, OUTPUT = "main", "along", "output"
@@ -77,7 +77,7 @@ class Measurements:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """Files of a run's folder that hold it."""
-        return Measured.of(self.record).files
+        return MeasuredFiles.of(self.record).files
 
 
 class Steps(Strict):
@@ -211,7 +211,7 @@ class Measure(SpecValues):
         return Measurements(specs, self.robustness)
 
     def _layers(self, depth: int) -> dict[str, Any]:
-        names = [f"hidden{place + 1}" for place in range(depth)]
+        names = [f"hidden{index + 1}" for index in range(depth)]
         if self.layers is None:
             return {"layers": LAYERS}
         chosen = [{"first": names[0], "last": names[-1]}.get(layer, layer) for layer in self.layers]

@@ -20,7 +20,7 @@ from kagscope.measuring.spec import MeasureSpec
 from kagscope.studies.config import RunConfig
 from kagscope.studies.networks import inputs_of, network
 from kagscope.studies.record import CONFIG
-from kagscope.studies.runs import stored_network
+from kagscope.studies.runs import load_network
 from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_without_writing, whole_runs
 
@@ -94,7 +94,7 @@ class Study:
             InputError: a run or a step that is not there.
         """
         config = self.config(run)
-        net = stored_network(self._store, config)
+        net = load_network(self._store, config)
         steps = net.steps
         if step < 0 and -step <= len(steps):
             step = steps[step]

@@ -15,9 +15,9 @@ from kagscope.base.provenance import hardware
 from kagscope.figures.labels import outcome_label
 from kagscope.figures.study import net_means
 from kagscope.report.numbers import number, number_cell, text_cell
-from kagscope.studies.collect import Collected, Gathered, Outcome, with_labels
+from kagscope.studies.collect import Outcome, StudyResults, StudyTables, with_labels
 from kagscope.studies.execute.base import Report
-from kagscope.studies.execute.beside import Beside, Shared
+from kagscope.studies.execute.beside import SecondProcess, SharedTask
 from kagscope.studies.nets import outcome_columns
 from kagscope.studies.page_data import page_data, settings_of_runs
 from kagscope.studies.record import main_specs
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from kagscope.figures.write import Drawing, Written, WrittenFigures
 
 
-class Pictured(NamedTuple):
+class StudyPictures(NamedTuple):
     """The figures that every study has, begun, and the means that they show: over points, of curves over runs."""
 
     results: pd.DataFrame
     nets: pd.DataFrame
     curves: pd.DataFrame
-    figures: dict[str, Shared[Written]]
+    figures: dict[str, SharedTask[Written]]
 
 
-def begin_figures(store: RunStore, gathered: Gathered, beside: Beside) -> Pictured:
+def begin_figures(store: RunStore, gathered: StudyTables, beside: SecondProcess) -> StudyPictures:
     """Begin the figures that every study has, in ``figures/``, before there are statistics: another process may draw them."""
     from kagscope.figures.write import drawings
 
     results = with_labels(gathered.results, gathered.labels)
     nets, curves = net_means(results), curve_means(with_labels(gathered.curves, gathered.labels))
-    return Pictured(results, nets, curves, _share_drawings(store, drawings(nets, curves, gathered.image_shapes[-1]), beside))
+    return StudyPictures(results, nets, curves, _share_drawings(store, drawings(nets, curves, gathered.image_shapes[-1]), beside))
 
 
-def _share_drawings(store: RunStore, drawn: Mapping[str, Drawing], beside: Beside) -> dict[str, Shared[Written]]:
+def _share_drawings(store: RunStore, drawn: Mapping[str, Drawing], beside: SecondProcess) -> dict[str, SharedTask[Written]]:
     from kagscope.figures.write import write_drawing
 
     folder = make_folder(store.folder / "figures")
@@ -56,10 +56,10 @@ def _share_drawings(store: RunStore, drawn: Mapping[str, Drawing], beside: Besid
 
 def present(
     store: RunStore,
-    gathered: Gathered,
-    collected: Collected,
-    pictured: Pictured,
-    beside: Beside,
+    gathered: StudyTables,
+    collected: StudyResults,
+    pictured: StudyPictures,
+    beside: SecondProcess,
     on_event: Report = lambda event: None,
     follow: int | None = None,
 ) -> Outcome:
@@ -141,7 +141,7 @@ HEADS = {
 MOST = 300  # rows of a table on the page; all are in the CSV file beside it
 
 
-def study_tables(collected: Collected, axes: list[str]) -> list[dict[str, Any]]:
+def study_tables(collected: StudyResults, axes: list[str]) -> list[dict[str, Any]]:
     """Where geometry occurs, and how scores go with outcomes: sortable tables for the page, those that have rows."""
     return [table for table in (_occurrence_table(collected.occurs, axes), _relation_table(collected.related)) if table["rows"]]
 

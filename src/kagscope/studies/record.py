@@ -31,7 +31,7 @@ def robustness_file(settings_id: str) -> str:
     return f"robustness/{settings_id}.json"
 
 
-class Measured(NamedTuple):
+class MeasuredFiles(NamedTuple):
     """The files of a run that hold what a study asks of it."""
 
     tables: tuple[str, ...]
@@ -39,7 +39,7 @@ class Measured(NamedTuple):
     robustness: str | None
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Measured:
+    def of(cls, record: Mapping[str, Any]) -> MeasuredFiles:
         """From what ``study.json`` has under "measured"."""
         ids = record["tables"]
         attacks = record.get("robustness")
@@ -77,9 +77,9 @@ def read_study(folder: Path) -> dict[str, Any]:
     return study
 
 
-def measured_files(study: Mapping[str, Any]) -> dict[str, Measured]:
+def measured_files(study: Mapping[str, Any]) -> dict[str, MeasuredFiles]:
     """The files that hold what a study asks of each of its runs, in its order; from the content of ``study.json``."""
-    return _by_run(study, Measured.of)
+    return _by_run(study, MeasuredFiles.of)
 
 
 def main_specs(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -147,7 +147,7 @@ class _Worker:
         for job in group:
             name = job.run.run_id
             if self.store.is_complete(name):
-                net, present = stored_network(self.store, job.run), self.store.check(name).files
+                net, present = load_network(self.store, job.run), self.store.check(name).files
                 self._measure(job, net, present, self.store.add, self.store.manifest(name))
             else:
                 new.append(job)
@@ -239,7 +239,7 @@ def _write(table: pd.DataFrame, file: Path) -> None:
     write_run_table(table, file)
 
 
-def stored_network(store: RunStore, run: RunConfig) -> TrainedNetwork:
+def load_network(store: RunStore, run: RunConfig) -> TrainedNetwork:
     """The network of a finished run, with its weights and accuracy at every kept step.
 
     Raises:

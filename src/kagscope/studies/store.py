@@ -38,7 +38,7 @@ CHUNK = 2**20  # bytes read at a time
 INSIDE = re.compile(r"(\w+/)?\w[\w.-]*")  # names of files that a manifest may have: none leaves the run's folder
 
 
-class Checked(NamedTuple):
+class RunCheck(NamedTuple):
     """A stored run: what is wrong with it or None; SHA-256 of its manifest; its files; content of config.json."""
 
     damage: str | None
@@ -108,7 +108,7 @@ class RunStore:
         """What is wrong with a stored run, or None: every file is compared with the manifest."""
         return self.check(run_id).damage
 
-    def check(self, run_id: str) -> Checked:
+    def check(self, run_id: str) -> RunCheck:
         """Compare every file of a stored run with its manifest."""
         folder = f"{self.folder}/runs/{run_id}/"
         digest, config, files = "", b"", {}
@@ -118,14 +118,14 @@ class RunStore:
             files = dict(json.loads(manifest)["files"])
             config = b"".join(_read_chunks(folder + CONFIG))
             if hashlib.sha256(config).hexdigest() != files[CONFIG]:
-                return Checked(f"{CONFIG} differs from its checksum", digest, frozenset(files), config)
+                return RunCheck(f"{CONFIG} differs from its checksum", digest, frozenset(files), config)
             files[WEIGHTS]  # every run has them
             for name in files:
                 if name != CONFIG and (not INSIDE.fullmatch(name) or _digest(folder + name) != files[name]):
-                    return Checked(f"{name} differs from its checksum", digest, frozenset(files), config)
+                    return RunCheck(f"{name} differs from its checksum", digest, frozenset(files), config)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            return Checked(f"{type(error).__name__}: {error}", digest, frozenset(files), config)
-        return Checked(None, digest, frozenset(files), config)
+            return RunCheck(f"{type(error).__name__}: {error}", digest, frozenset(files), config)
+        return RunCheck(None, digest, frozenset(files), config)
 
     def publish(self, run_id: str, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
         """Let ``write(folder)`` fill a temporary folder, then make it the run in one rename.

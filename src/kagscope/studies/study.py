@@ -50,7 +50,7 @@ class RunsFailed(KagscopeError):
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStudy:
     """A study file with its data: every run, those of one setting next to each other.
 
     Attributes:
@@ -95,10 +95,10 @@ class Planned:
         return digest(["study", self.file.name, runs])
 
 
-def plan_study(file: StudyFile, *, progress: bool = False) -> Planned:
+def plan_study(file: StudyFile, *, progress: bool = False) -> PlannedStudy:
     """Load the data of a study and make its runs. Raises :class:`InputError` or :class:`DataError`; nothing is written."""
     sets: dict[str, Dataset] = {name: load(name, progress=progress) for name in sorted(file.data_names())}
-    return Planned(
+    return PlannedStudy(
         file,
         tuple(Job(*pair) for pair in configs(file, sets)),
         {name: len(dataset.train_labels) for name, dataset in sets.items()},

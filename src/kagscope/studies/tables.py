@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from kagscope.base.errors import DataError
 from kagscope.base.files import atomic_path
 from kagscope.studies.config import RunConfig
-from kagscope.studies.record import Measured, measured_files
+from kagscope.studies.record import MeasuredFiles, measured_files
 from kagscope.studies.store import RunStore
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
@@ -29,23 +29,23 @@ RUNS_KEY = b"kagscope_runs"  # of a joined file: run id to what it was read of (
 RUN_VERSION = int(RunConfig.model_fields["schema_version"].default)  # of config.json and the tables beside it
 
 
-class Joined(NamedTuple):
+class Target(NamedTuple):
     """A table of all runs: its file in the study's folder, its columns, and which of the files of a run it is made of."""
 
     file: str
     columns: dict[str, str]
-    parts: Callable[[Measured], tuple[str, ...]]
+    parts: Callable[[MeasuredFiles], tuple[str, ...]]
 
 
-RESULTS = Joined("results.parquet", RESULT_COLUMNS, lambda measured: measured.tables)
-CURVES = Joined("curves.parquet", CURVE_COLUMNS, lambda measured: measured.curves)
+RESULTS = Target("results.parquet", RESULT_COLUMNS, lambda measured: measured.tables)
+CURVES = Target("curves.parquet", CURVE_COLUMNS, lambda measured: measured.curves)
 
 
-class Whole(NamedTuple):
+class FinishedRun(NamedTuple):
     """A finished run: a key that changes when its files do, or other ones are asked for; the files that are asked for."""
 
     key: str
-    measured: Measured
+    measured: MeasuredFiles
 
 
 def write_run_table(table: pd.DataFrame, file: Path) -> None:
@@ -57,21 +57,21 @@ def write_run_table(table: pd.DataFrame, file: Path) -> None:
     pq.write_table(plain, file, compression=compression, use_dictionary=dictionaries, write_statistics=False, store_schema=False)
 
 
-def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[dict[str, Whole], dict[str, str]]:
+def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[dict[str, FinishedRun], dict[str, str]]:
     """The finished runs of a study, or those named, and why each of the others is not among them."""
     asked = measured_files(store.study)
     run_ids = list(asked) if run_ids is None else run_ids
     failed, present_folders = store.failures(), store.folders()
     present = [run for run in run_ids if run in present_folders]
     inspected = dict(zip(present, _inspect_all(store, present), strict=True))
-    whole: dict[str, Whole] = {}
+    whole: dict[str, FinishedRun] = {}
     left_out: dict[str, str] = {}
     for run in run_ids:
         damage, digest, files = inspected.get(run, ("", "", frozenset()))
         if damage:
             left_out[run] = damage
         elif run in present_folders and files.issuperset(asked[run].files):
-            whole[run] = Whole(" ".join([digest, *asked[run].tables]), asked[run])
+            whole[run] = FinishedRun(" ".join([digest, *asked[run].tables]), asked[run])
         else:
             left_out[run] = f"failed: {failed[run]}" if run in failed else "not finished"
     return whole, left_out
@@ -114,7 +114,7 @@ def _inspect(store: RunStore, run: str) -> tuple[str, str, frozenset[str]]:
     return "", digest, files
 
 
-def join(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pa.Table:
+def join(store: RunStore, runs: Mapping[str, FinishedRun], target: Target) -> pa.Table:
     """Keep the rows of every run, in the order of ``runs`` and of steps, as one table in the study's folder.
 
     Args:
@@ -131,17 +131,17 @@ def join(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pa.Table
     return table
 
 
-def _write_joined(store: RunStore, runs: Mapping[str, Whole], target: Joined, table: pa.Table) -> None:
+def _write_joined(store: RunStore, runs: Mapping[str, FinishedRun], target: Target, table: pa.Table) -> None:
     keys = {run: run_files.key for run, run_files in runs.items()}
     metadata = {**(table.schema.metadata or {}), RUNS_KEY: json.dumps(keys).encode()}
     with atomic_path(store.folder / target.file) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
-def read_tables(store: RunStore, runs: Mapping[str, Whole], *targets: Joined) -> list[pd.DataFrame]:
+def read_tables(store: RunStore, runs: Mapping[str, FinishedRun], *targets: Target) -> list[pd.DataFrame]:
     """What :func:`join` keeps of each target, as data frames; nothing is written unless all can be read. Errors as there."""
 
-    def frame(target: Joined, table: pa.Table, new: bool) -> pd.DataFrame:
+    def frame(target: Target, table: pa.Table, new: bool) -> pd.DataFrame:
         if new:
             _write_joined(store, runs, target, table)
         return _frame(table, target)
@@ -151,21 +151,21 @@ def read_tables(store: RunStore, runs: Mapping[str, Whole], *targets: Joined) ->
         return list(pool.map(frame, targets, *zip(*results, strict=True)))
 
 
-def read_without_writing(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> pd.DataFrame:
+def read_without_writing(store: RunStore, runs: Mapping[str, FinishedRun], target: Target) -> pd.DataFrame:
     """Like :func:`read_tables`, but without writing anything: for a store that belongs to somebody else."""
     return _frame(_read(store, runs, target)[0], target)
 
 
-def _frame(table: pa.Table, target: Joined) -> pd.DataFrame:
+def _frame(table: pa.Table, target: Target) -> pd.DataFrame:
     return table.to_pandas().astype(target.columns)[list(target.columns)]
 
 
-def joined_runs(store: RunStore, target: Joined) -> set[str]:
+def joined_runs(store: RunStore, target: Target) -> set[str]:
     """The runs that a joined file holds; none where there is none."""
     return set(_runs_in(store.folder / target.file, {}))
 
 
-def _read(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> tuple[pa.Table, bool]:
+def _read(store: RunStore, runs: Mapping[str, FinishedRun], target: Target) -> tuple[pa.Table, bool]:
     """The table of all runs, and whether it is another than the joined file holds."""
     file = store.folder / target.file
     joined, old = _runs_in(file, target.columns), None
@@ -180,7 +180,9 @@ def _read(store: RunStore, runs: Mapping[str, Whole], target: Joined) -> tuple[p
     return _assemble(store, runs, target, old, same), True
 
 
-def _assemble(store: RunStore, runs: Mapping[str, Whole], target: Joined, old: pa.Table | None, reused: set[str]) -> pa.Table:
+def _assemble(
+    store: RunStore, runs: Mapping[str, FinishedRun], target: Target, old: pa.Table | None, reused: set[str]
+) -> pa.Table:
     """Rows of ``held`` runs from the joined table, of the others from their own; dictionaries in order of appearance."""
     tables, joined_names = [], set()
     columns = list(target.columns)

@@ -69,9 +69,9 @@ _FRAME = 2  # of zeros around each image: one pixel to interpolate towards, one 
 def _extent(used: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """First and last index used, per image, within the frame; first > last where none is."""
     n = used.shape[1]
-    place = torch.arange(n, dtype=torch.float32)
-    first = torch.where(used, place, float(n)).amin(1) + _FRAME
-    last = torch.where(used, place, -1.0).amax(1) + _FRAME
+    index = torch.arange(n, dtype=torch.float32)
+    first = torch.where(used, index, float(n)).amin(1) + _FRAME
+    last = torch.where(used, index, -1.0).amax(1) + _FRAME
     return first.numpy(), last.numpy()
 
 

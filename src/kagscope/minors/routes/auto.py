@@ -48,7 +48,7 @@ class Auto:
 
     def choose(self, tasks: list[Task]) -> list[Choice]:
         """For tasks that differ in their selections alone, the routes of each and the moments that they find."""
-        alone = len(tasks) == 1 or all(str(task.chosen) == "all" for task in tasks)
+        alone = len(tasks) == 1 or all(str(task.selection) == "all" for task in tasks)
         return [self._choose_one(task, alone) for task in tasks]
 
     def run(self, tasks: list[Task]) -> list[Moments]:
@@ -155,7 +155,7 @@ class Auto:
         sums = _merge_sums(results)
         work = _add_work(result.work for result in results)
         notes = tuple(note for result in results for note in result.notes)
-        plan = Plan((batch, rows, columns), task.k, str(task.chosen), count, routes, work, notes)
+        plan = Plan((batch, rows, columns), task.k, str(task.selection), count, routes, work, notes)
         bins = next((result.bins for result in results if result.bins is not None), None)
         ordered = {name: sums[name] for name in SUMS if name in sums}
         replicates = {name: values for result in results for name, values in result.replicates.items()}

@@ -221,8 +221,8 @@ class _StagedDraws:
     def __init__(self, tasks: list[Task], number: int) -> None:
         task = tasks[0]
         inside = task.inside
-        subsets = cached_subsets(tuple(t.chosen for t in tasks), task.layout, 2)
-        columns = task.chosen.columns(task.layout)
+        subsets = cached_subsets(tuple(t.selection for t in tasks), task.layout, 2)
+        columns = task.selection.columns(task.layout)
         wanted = frozenset().union(*(t.wanted for t in tasks))
         J = nonzero_rows(inside.normalised[number])
         self.member = subsets.membership

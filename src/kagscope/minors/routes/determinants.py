@@ -225,15 +225,15 @@ class Determinants:
         """(count, k) column subsets. Raises :class:`InputError` where they would not fit in the memory budget."""
         k, rows = task.k, task.shape[0]
         if task.count is None:
-            raise InputError(f'k={k} over {task.chosen} has too many column subsets to list; use method="auto" or "sampled"')
+            raise InputError(f'k={k} over {task.selection} has too many column subsets to list; use method="auto" or "sampled"')
         if task.count * k * 8 > task.memory_budget or comb(rows, k) * k * 8 > task.memory_budget:
             raise InputError(
-                f"k={k} over {task.chosen} has {task.minors:.2e} minors (about {task.minors / RATES['determinants']:.1e} s "
+                f"k={k} over {task.selection} has {task.minors:.2e} minors (about {task.minors / RATES['determinants']:.1e} s "
                 f'exactly), and listing their subsets exceeds memory_budget={task.memory_budget}; use method="auto" or "sampled"'
             )
-        if isinstance(task.chosen, Subsets):
-            return task.chosen.array(task.layout, k)
-        if task.chosen.clique:
-            inside = np.flatnonzero(task.chosen.columns(task.layout))
+        if isinstance(task.selection, Subsets):
+            return task.selection.array(task.layout, k)
+        if task.selection.clique:
+            inside = np.flatnonzero(task.selection.columns(task.layout))
             return np.asarray(inside[row_subsets(len(inside), k)])
-        return clique_subsets(task.chosen.pairs(task.layout) & ~np.eye(task.layout.columns, dtype=bool), k)
+        return clique_subsets(task.selection.pairs(task.layout) & ~np.eye(task.layout.columns, dtype=bool), k)

@@ -50,9 +50,9 @@ class Entries:
         return [self._run_task(task) for task in tasks]
 
     def _run_task(self, task: Task) -> RouteResult:
-        columns = task.chosen.columns(task.layout)
-        if isinstance(task.chosen, Subsets):
-            columns = np.isin(np.arange(task.layout.columns), task.chosen.array(task.layout, 1))
+        columns = task.selection.columns(task.layout)
+        if isinstance(task.selection, Subsets):
+            columns = np.isin(np.arange(task.layout.columns), task.selection.array(task.layout, 1))
         inside, subsets = task.matrices.inside(columns), SubsetList.singletons(int(columns.sum()))
         sums, hists = [], []
         for matrix, exponent in zip(on_host(inside.given), inside.exponent, strict=True):

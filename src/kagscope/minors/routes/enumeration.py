@@ -45,7 +45,7 @@ class Enumeration:
             check_listable(task, self.steps(task))
         results: dict[int, RouteResult] = {}
         for indices in group_passes(tasks):
-            subsets = cached_subsets(tuple(tasks[index].chosen for index in indices), tasks[0].layout, tasks[0].k)
+            subsets = cached_subsets(tuple(tasks[index].selection for index in indices), tasks[0].layout, tasks[0].k)
             sums, hists = self._pass(tasks[indices[0]], subsets)
             for i, index in enumerate(indices):
                 hists_of_task = None if hists is None else [hist[i] for hist in hists]
@@ -72,8 +72,8 @@ class Enumeration:
 
 def group_passes(tasks: list[Task]) -> list[list[int]]:
     """Indices of the tasks that share a pass: explicit subsets go alone, and histograms of many cells must fit the budget."""
-    passes = [[index] for index, task in enumerate(tasks) if isinstance(task.chosen, Subsets)]
-    rest = [index for index, task in enumerate(tasks) if not isinstance(task.chosen, Subsets)]
+    passes = [[index] for index, task in enumerate(tasks) if isinstance(task.selection, Subsets)]
+    rest = [index for index, task in enumerate(tasks) if not isinstance(task.selection, Subsets)]
     for start in range(0, len(rest), MAX_SELECTIONS):
         passes += _split_pass(tasks, rest[start : start + MAX_SELECTIONS])
     return passes
@@ -81,7 +81,7 @@ def group_passes(tasks: list[Task]) -> list[list[int]]:
 
 def _split_pass(tasks: list[Task], indices: list[int]) -> list[list[int]]:
     task = tasks[indices[0]]
-    subsets = cached_subsets(tuple(tasks[index].chosen for index in indices), task.layout, task.k)
+    subsets = cached_subsets(tuple(tasks[index].selection for index in indices), task.layout, task.k)
     cells = len(subsets.membership)
     if cells > 1 and len(indices) > 1 and "histogram" in task.wanted and cells * 80_000 > task.memory_budget // 4:
         half = len(indices) // 2
@@ -94,7 +94,7 @@ def check_listable(task: Task, work: dict[str, float]) -> None:
     count = task.count or 0
     if count * BYTES_A_SUBSET > task.memory_budget:
         raise InputError(
-            f"k={task.k} over {task.chosen} lists {count:.2e} column subsets, {count * BYTES_A_SUBSET / 2**30:.1f} GiB and "
+            f"k={task.k} over {task.selection} lists {count:.2e} column subsets, {count * BYTES_A_SUBSET / 2**30:.1f} GiB and "
             f"about {reference_seconds(work):.1e} s a matrix, beyond memory_budget={task.memory_budget}; "
             'raise it, or use method="auto" or "sampled"'
         )

@@ -44,7 +44,7 @@ class MaskedGrams:
     kind: Kind = "formula"
 
     def provides(self, task: Task) -> frozenset[str]:
-        pairwise = task.k == 3 and not task.chosen.clique and not isinstance(task.chosen, Subsets)
+        pairwise = task.k == 3 and not task.selection.clique and not isinstance(task.selection, Subsets)
         return frozenset({"s2"}) if pairwise else frozenset()
 
     def steps(self, task: Task) -> dict[str, float]:
@@ -55,7 +55,7 @@ class MaskedGrams:
         return [self._run_task(task) for task in tasks]
 
     def _run_task(self, task: Task) -> RouteResult | None:
-        allowed = task.chosen.pairs(task.layout)
+        allowed = task.selection.pairs(task.layout)
         values = [triangle_s2(matrix, allowed) for matrix in task.inside.normalised]
         if any(value is None for value in values):
             return None

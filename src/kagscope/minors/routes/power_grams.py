@@ -85,5 +85,5 @@ class PowerGrams:
         if task.clique:
             s2, s4 = accurate_row_pair_sums(narrow(matrix))
         else:
-            s2, s4 = accurate_pair_sums(matrix, *pairs_of(cached_subsets((task.chosen,), task.layout, 2)))
+            s2, s4 = accurate_pair_sums(matrix, *pairs_of(cached_subsets((task.selection,), task.layout, 2)))
         return float(s2.sum()), float(s4.sum())

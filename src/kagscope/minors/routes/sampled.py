@@ -61,7 +61,7 @@ class Sampled:
         samples = [_Sample(matrix, task, _known_s1_of(task, index)) for index, matrix in enumerate(matrices.normalised)]
         columns, notes = task.count, [f"{np.mean([s.steps for s in samples]):.3g} minors looked at a matrix"]
         if columns is None:
-            columns = count_sets(task.chosen.pairs(task.layout), task.k, task.seed)
+            columns = count_sets(task.selection.pairs(task.layout), task.k, task.seed)
             notes.append("the number of minors is itself an estimate: counting cliques of this size is out of reach")
         count = comb(task.shape[0], task.k) * columns
         names = [name for name in SUMS if name in wanted and name not in task.known]
@@ -167,9 +167,9 @@ class _Sample:
         return self.hist * float(comb(m, self.task.k) * (comb(n, self.task.k) if self.sets.clique else columns))
 
     def _draw(self) -> None:
-        if (exact := self.sets.every) is not None:
+        if (exact := self.sets.exact_sums) is not None:
             self.every, self.sums = True, dict(zip(SUMS, exact.tolist(), strict=True))
-            self.steps += self.sets.steps_of_every
+            self.steps += self.sets.steps_of_exact_sums
             self.replicates = {name: np.full(REPLICATES, self.sums[name]) for name in SUMS[:4]}
             return
         names = [name for name in SUMS[:4] if name in self.task.wanted and name not in self.task.known]
@@ -219,12 +219,12 @@ def max_row_sets(columns: int, k: int) -> int:
 def _sets(matrix: FloatArray, task: Task) -> Sets:
     """What is drawn from: without zero rows and columns; over all subsets of some columns on the side with fewer rows."""
     rows = nonzero_rows(matrix)
-    if isinstance(task.chosen, Subsets):
-        return Sets(rows, task.k, listed=task.chosen.array(task.layout, task.k))
-    if task.chosen.clique or task.k == 1:
+    if isinstance(task.selection, Subsets):
+        return Sets(rows, task.k, listed=task.selection.array(task.layout, task.k))
+    if task.selection.clique or task.k == 1:
         inside = rows[:, rows.any(axis=0)]
         return Sets(inside if inside.shape[0] <= inside.shape[1] else inside.T, task.k)
-    allowed = task.chosen.pairs(task.layout) & ~np.eye(task.layout.columns, dtype=bool)
+    allowed = task.selection.pairs(task.layout) & ~np.eye(task.layout.columns, dtype=bool)
     return Sets(rows, task.k, allowed=allowed)
 
 

@@ -305,7 +305,7 @@ class TorchEnumeration:
             check_listable(task, {})
         for indices in group_passes(tasks):
             task = tasks[indices[0]]
-            subsets = cached_subsets(tuple(tasks[index].chosen for index in indices), task.layout, task.k)
+            subsets = cached_subsets(tuple(tasks[index].selection for index in indices), task.layout, task.k)
             exponent, each = selection_sums(given, task.k, subsets, task.wanted, task.memory_budget)
             for i, index in enumerate(indices):
                 sums = np.stack([by_selection[i] for by_selection, _ in each])

@@ -53,7 +53,7 @@ class Triples:
     kind: Kind = "draw"
 
     def provides(self, task: Task) -> frozenset[str]:
-        if task.k != 3 or isinstance(task.chosen, Subsets) or task.count is None:
+        if task.k != 3 or isinstance(task.selection, Subsets) or task.count is None:
             return frozenset()
         vectors = min(task.shape) if task.clique else task.shape[1]
         return EVERY_MOMENT if comb(vectors, 3) <= MOST_VOLUMES else frozenset()
@@ -65,7 +65,7 @@ class Triples:
         """Selections that are conditions on the same columns share their draws."""
         alike: dict[bytes, list[int]] = {}
         for index, task in enumerate(tasks):
-            key = str(index).encode() if task.clique else task.chosen.columns(task.layout).tobytes()
+            key = str(index).encode() if task.clique else task.selection.columns(task.layout).tobytes()
             alike.setdefault(key, []).append(index)
         results: dict[int, RouteResult | None] = {}
         for same in alike.values():
@@ -164,7 +164,7 @@ class _Sample:
             drawn = more if drawn is None else drawn.concatenate(more)
             self.steps += volumes.work_of_draw * more.inverse.size
             self.estimates = _Estimates(volumes, drawn)
-            self.parts = [self.estimates.part(task, members[i], self.index, self.s2_exact) for i, task in enumerate(self.tasks)]
+            self.parts = [self.estimates.merge(task, members[i], self.index, self.s2_exact) for i, task in enumerate(self.tasks)]
             times = np.array([0.0 if e is None else e.times for e in self.parts])
             factors = (members * times[:, None]).max(axis=0)
             units = np.ceil(factors * np.bincount(drawn.cells, minlength=len(factors))).astype(np.int64)
@@ -192,9 +192,9 @@ def _volumes(matrix: FloatArray, tasks: list[Task]) -> Volumes:
     if tasks[0].clique:
         side = side if len(side) >= side.shape[1] else side.T
         return Volumes(np.ascontiguousarray(side.T), Cells.whole(side.shape[1]))
-    columns = tasks[0].chosen.columns(tasks[0].layout).copy()
+    columns = tasks[0].selection.columns(tasks[0].layout).copy()
     columns[np.flatnonzero(columns)[~nonzero]] = False
-    return Volumes(np.ascontiguousarray(side.T), Cells.of(tuple(task.chosen for task in tasks), tasks[0].layout, columns))
+    return Volumes(np.ascontiguousarray(side.T), Cells.of(tuple(task.selection for task in tasks), tasks[0].layout, columns))
 
 
 class _Estimates:
@@ -224,7 +224,7 @@ class _Estimates:
         squares = drawn.volumes**2 * drawn.inverse
         self.replicates["s2"], self.deviations["s2"] = squares @ means, squares * weight
 
-    def part(self, task: Task, members: NDArray[np.bool_], index: int, s2_exact: bool) -> _SelectionEstimate | None:
+    def merge(self, task: Task, members: NDArray[np.bool_], index: int, s2_exact: bool) -> _SelectionEstimate | None:
         """For a selection with these cells; None where no minor was met that can be told from rounding."""
         drawn = self.drawn
         inside = members[drawn.cells]

@@ -174,7 +174,7 @@ class Sets:
         return enumerate_all(self.J, subsets, self.k, histogram)
 
     @property
-    def every(self) -> FloatArray | None:
+    def exact_sums(self) -> FloatArray | None:
         """(5,) sums over all column sets, where every row set of each of them is visited anyway; None elsewhere."""
         if not self.whole or self._exact_table is None:
             return None
@@ -183,8 +183,8 @@ class Sets:
         return sums if np.isfinite(sums).all() else None
 
     @property
-    def steps_of_every(self) -> float:
-        """Minors that :attr:`every` looks at."""
+    def steps_of_exact_sums(self) -> float:
+        """Minors that :attr:`exact_sums` looks at."""
         return 0.0 if self._exact_table is None else float(len(self._exact_table[0]) * self.row_sets)
 
     def _codes(self, sets: IntArray) -> IntArray:

@@ -326,4 +326,4 @@ class Zonogon:
     def _area(self, matrix: FloatArray, task: Task) -> float:
         if task.clique:
             return float(row_pair_areas(narrow(matrix)).sum())
-        return float(pair_areas(matrix.T, *pairs_of(cached_subsets((task.chosen,), task.layout, 2))).sum())
+        return float(pair_areas(matrix.T, *pairs_of(cached_subsets((task.selection,), task.layout, 2))).sum())

@@ -147,7 +147,7 @@ class Evidence:
     def sample(self, keys: list[Key], measure: str, which: Indices, notes: Notes) -> Sample:
         """Several quantities of the same nets, at the data points where all of them are defined, averaged over each seed."""
         grids = [self.nets.grid(key, measure) for key in keys]
-        values = together([Grid(g.points, g.values[which], g.recorded[which]) for g in grids], notes)
+        values = stack_at_common_points([Grid(g.points, g.values[which], g.recorded[which]) for g in grids], notes)
         return self.average(values, which, notes, f"{keys[0].score}, layer {keys[0].layer}")
 
     def average(self, values: Array, which: Indices, notes: Notes, what: str, but: str = "") -> Sample:
@@ -182,7 +182,7 @@ class Evidence:
         return Sample(net_means(np.moveaxis(means, (0, 1, 2), (1, 3, 0))), np.flatnonzero(complete))
 
 
-def together(grids: list[Grid], notes: Notes) -> Array:
+def stack_at_common_points(grids: list[Grid], notes: Notes) -> Array:
     """(quantities, nets, points) at the points that all grids have, NaN where any is undefined; what is undefined is counted."""
     common = grids[0].points
     for grid in grids[1:]:

@@ -18,7 +18,7 @@ from kagscope.studies.execute.local import fresh_process_environment, start_work
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
+class SharedTask(Generic[T]):
     """A task for whichever process comes to it first; ``future`` is that of the second process."""
 
     def __init__(self, task: Callable[[], T]) -> None:
@@ -26,25 +26,25 @@ class Shared(Generic[T]):
         self.future: Future[T] | None = None
 
 
-class Beside:
+class SecondProcess:
     """A second process that takes tasks in turn, one at a time, until this one takes what is left; or none."""
 
     def __init__(self, pool: ProcessPoolExecutor | None = None) -> None:
         self._pool = pool
-        self._waiting: deque[Shared[Any]] = deque()
+        self._waiting: deque[SharedTask[Any]] = deque()
         self._lock, self._more, self._closed = threading.Lock(), threading.Semaphore(0), False
         if pool is not None:
             threading.Thread(target=self._pass_on, args=(pool,), daemon=True).start()
 
-    def begin(self, tasks: Mapping[str, Callable[[], T]]) -> dict[str, Shared[T]]:
+    def begin(self, tasks: Mapping[str, Callable[[], T]]) -> dict[str, SharedTask[T]]:
         """Let the second process begin them; they and their results are pickled."""
-        shared = {name: Shared(task) for name, task in tasks.items()}
+        shared = {name: SharedTask(task) for name, task in tasks.items()}
         for task in shared.values():
             self._waiting.append(task)
             self._more.release()
         return shared
 
-    def finish(self, shared: Mapping[str, Shared[T]], tell: Callable[[str], None]) -> dict[str, T]:
+    def finish(self, shared: Mapping[str, SharedTask[T]], tell: Callable[[str], None]) -> dict[str, T]:
         """Do what was not begun, the last ones first, tell of each, and return the results of all.
 
         What raises does so here. What the second process was at when it died is done again.
@@ -91,7 +91,7 @@ class Beside:
 
 
 @contextlib.contextmanager
-def second_process(wanted: bool, module: str) -> Iterator[Beside]:
+def second_process(wanted: bool, module: str) -> Iterator[SecondProcess]:
     """One more process of one thread, which loads ``module`` at once; none where it is not wanted or cannot be."""
     pool = None
     if wanted and not multiprocessing.current_process().daemon:
@@ -99,7 +99,7 @@ def second_process(wanted: bool, module: str) -> Iterator[Beside]:
             pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker, (None, os.getpid()))
             with fresh_process_environment():
                 pool.submit(import_module, module)
-    beside = Beside(pool)
+    beside = SecondProcess(pool)
     try:
         yield beside
     finally:

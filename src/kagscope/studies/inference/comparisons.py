@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kagscope.studies.inference.mixed import Fits, mixed_effects, not_fitted
+from kagscope.studies.inference.mixed import Fits, empty_effects, mixed_effects
 from kagscope.studies.inference.paired import SAME, adjust, as_ratios, over_seeds, seed_values
 from kagscope.studies.nets import Block, Indices, Nets
 from kagscope.studies.statistics.bootstrap import net_means
@@ -43,7 +43,7 @@ def comparisons(nets: Nets, axes: Sequence[str] | None = None, *, mixed: bool = 
     done: Fits = {}
     for axis in axes if axes is not None else category_axes(nets):
         categories = nets.levels(axis)[1:]
-        fits = mixed_effects(nets, axis, done) if mixed else [not_fitted(nets)] * len(categories)
+        fits = mixed_effects(nets, axis, done) if mixed else [empty_effects(nets)] * len(categories)
         tables += [_compare(nets, axis, category, fit) for category, fit in zip(categories, fits, strict=True)]
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))

@@ -43,9 +43,9 @@ def _training_effect(tested: pd.DataFrame) -> Finding | None:
     clear, best = _clearest(tested)
     axes = list(tested.columns[: list(tested.columns).index("layer")])
     suffix = "" if not axes else ", all settings together" if best[axes[0]] == ALL else ", in single settings"
-    what = f"Training changed {len(clear)} of {len(tested)} scores over all columns{suffix} ({_how(best)})"
-    end = f"; clearest: {_score(best)}, {effect_text(best)}." if len(clear) else ": no difference is certain."
-    return Finding(what + end, code="training_effect", **_counts(tested, clear), **_effect(best, clear))
+    what = f"Training changed {len(clear)} of {len(tested)} scores over all columns{suffix} ({_test(best)})"
+    end = f"; clearest: {_score_of(best)}, {effect_text(best)}." if len(clear) else ": no difference is certain."
+    return Finding(what + end, code="training_effect", **_counts(tested, clear), **_effect_facts(best, clear))
 
 
 def category_effect(table: pd.DataFrame) -> Finding | None:
@@ -55,9 +55,11 @@ def category_effect(table: pd.DataFrame) -> Finding | None:
         return None
     clear, best = _clearest(tested)
     axis, groups = str(best["axis"]), {"category": str(best["category"]), "first": str(best["first"])}
-    what = f"{_of(clear, tested)} over all columns differ{'s' * (len(clear) == 1)} with {_words(axis)} ({_how(best)})"
-    end = f"; clearest: {groups['category']} against {groups['first']}, {_score(best)}, {effect_text(best)}." * bool(len(clear))
-    numbers = _counts(tested, clear) | (groups if len(clear) else {}) | _effect(best, clear)
+    what = f"{_share_text(clear, tested)} over all columns differ{'s' * (len(clear) == 1)} with {_words(axis)} ({_test(best)})"
+    end = f"; clearest: {groups['category']} against {groups['first']}, {_score_of(best)}, {effect_text(best)}." * bool(
+        len(clear)
+    )
+    numbers = _counts(tested, clear) | (groups if len(clear) else {}) | _effect_facts(best, clear)
     return Finding(what + (end or "."), code="category_effect", axis=axis, **numbers)
 
 
@@ -67,10 +69,10 @@ def _trend(tested: pd.DataFrame) -> Finding | None:
     clear, best = _clearest(tested, ("tau", "tau_low", "tau_high"))
     axis = str(best["axis"])
     verb = "has" if len(clear) == 1 else "have"
-    what = f"{_of(clear, tested)} over all columns {verb} a monotone trend over {_words(axis)} ({_how(best)})"
-    way = f"{_score(best)} {'rises' if best['tau'] > 0 else 'falls'}"
+    what = f"{_share_text(clear, tested)} over all columns {verb} a monotone trend over {_words(axis)} ({_test(best)})"
+    way = f"{_score_of(best)} {'rises' if best['tau'] > 0 else 'falls'}"
     end = f"; clearest: {way}, tau {best['tau']:z.2f} ({best['tau_low']:z.2f} to {best['tau_high']:z.2f})." * bool(len(clear))
-    numbers = _counts(tested, clear) | (_about(best) | {"tau": float(best["tau"])} if len(clear) else {})
+    numbers = _counts(tested, clear) | (_score_facts(best) | {"tau": float(best["tau"])} if len(clear) else {})
     return Finding(what + (end or "."), code="trend", axis=axis, **numbers)
 
 
@@ -98,7 +100,7 @@ def _clearest(tested: pd.DataFrame, names: Sequence[str] = ("effect", "low", "hi
     return clear, clear.iloc[int(near.argmax())]
 
 
-def _of(clear: pd.DataFrame, tested: pd.DataFrame) -> str:
+def _share_text(clear: pd.DataFrame, tested: pd.DataFrame) -> str:
     return f"{len(clear) or 'None'} of {len(tested)} scores"
 
 
@@ -110,20 +112,20 @@ def _counts(tested: pd.DataFrame, clear: pd.DataFrame) -> dict[str, Number]:
     return {"differ": len(clear), "tested": len(tested)}
 
 
-def _about(row: pd.Series[Any]) -> dict[str, Number]:
+def _score_facts(row: pd.Series[Any]) -> dict[str, Number]:
     return {"score": str(row["score"]), "layer": str(row["layer"]), "k": int(row["k"])}
 
 
-def _effect(row: pd.Series[Any], clear: pd.DataFrame) -> dict[str, Number]:
+def _effect_facts(row: pd.Series[Any], clear: pd.DataFrame) -> dict[str, Number]:
     """The clearest effect, if any is clear."""
-    return _about(row) | {name: float(row[name]) for name in ("effect", "low", "high")} if len(clear) else {}
+    return _score_facts(row) | {name: float(row[name]) for name in ("effect", "low", "high")} if len(clear) else {}
 
 
-def _how(row: pd.Series[Any]) -> str:
+def _test(row: pd.Series[Any]) -> str:
     return f"{row['test']}, n = {row['n']}, corrected p < {ALPHA}"
 
 
-def _score(row: pd.Series[Any]) -> str:
+def _score_of(row: pd.Series[Any]) -> str:
     order = f"k = {row['k']}, " if row["k"] else ""
     return f"{row['score']} ({order}layer {row['layer']})" if row["layer"] else str(row["score"])
 

@@ -65,7 +65,7 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
     return [pd.DataFrame([row[i] for row in rows], columns=list(COLUMNS)) for i in range(len(wanted))]
 
 
-def not_fitted(nets: Nets) -> pd.DataFrame:
+def empty_effects(nets: Nets) -> pd.DataFrame:
     """What stands in the place of effects that nobody asked for."""
     return pd.DataFrame([(*NOTHING, 0, "")] * len(nets.keys), columns=list(COLUMNS))
 
