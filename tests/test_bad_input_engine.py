@@ -160,6 +160,7 @@ FACTORED: dict[str, tuple[tuple[Any, Any, dict[str, Any]], str]] = {
     "W nan": ((bad(np.nan), np.ones(4), {}), "W holds 1 NaN"),
     "histogram": ((J, np.ones(4), {"moments": ("histogram",)}), "histogram"),
     "k four": ((J, np.ones(4), {"k": 4}), "k=4"),
+    "more row triples than memory": ((np.ones((800, 4)), np.ones(800), {"k": 3}), "3 GiB"),
 }
 
 
