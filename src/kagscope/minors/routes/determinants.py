@@ -65,7 +65,8 @@ class Minors:
 
     def __init__(self, J: FloatArray, k: int, power: int = 0) -> None:
         self.wide = k * bit_span(J) > MOST_BITS or k > LARGE
-        self.J, self.power = (J, power) if self.wide else (times_power_of_two(J, np.array(-power)), 0)
+        self.rows = np.zeros(len(J), dtype=np.int64) if self.wide else _below_largest(J)
+        self.J, self.power = (J, power) if self.wide else (times_power_of_two(J, -power - self.rows[:, None]), 0)
         self.k, self.left = k, MOST_EXACT
         self.typical = (lgamma(k + 1) - k * log(k)) / log(4)  # log2 of what random columns of length 1 span
         self.unit = 2.0 ** (k * bits(self.J)[1]) if is_exact(self.J, k) else 0.0
@@ -80,7 +81,7 @@ class Minors:
         A, powers = _balance(A) if self.wide else (A, np.zeros(A.shape[:-2], dtype=np.int64))
         dets, more = _split_det(A)
         if self.unit:  # determinants of small whole numbers are whole: rounding to the nearest takes all errors away
-            return np.asarray(np.rint(dets / self.unit) * self.unit)
+            return self._restore_rows(np.rint(dets / self.unit) * self.unit, rows)
         with np.errstate(divide="ignore"):
             spanned = np.log2(np.linalg.norm(A, axis=-2)).sum(axis=-1) + self.typical
             small = ~(np.log2(dets) + more >= spanned + log2(SMALL))
@@ -92,8 +93,13 @@ class Minors:
                 dets = np.ldexp(dets, powers + more - self.k * self.power)
         sets = (np.broadcast_to(index_sets, (*small.shape, self.k))[small] for index_sets in (rows, columns))
         dets[small] = self._recompute(*sets)
+        dets = self._restore_rows(dets, rows)
         dets[dets < TINY] = 0.0  # with too few digits for a bin of the histogram
         return dets
+
+    def _restore_rows(self, dets: FloatArray, rows: IntArray) -> FloatArray:
+        """Minors of scaled rows as those of the rows themselves."""
+        return dets if self.wide else times_power_of_two(dets, self.rows[rows].sum(axis=-1))
 
     def _recompute(self, rows: IntArray, columns: IntArray) -> FloatArray:
         dets = np.zeros(len(rows))
@@ -104,6 +110,13 @@ class Minors:
             whole, exponent = self._whole
             dets[nonzero] = exact_minors(whole[rows[nonzero][:, :, None], columns[nonzero][:, None, :]], exponent - self.power)
         return dets
+
+
+def _below_largest(J: FloatArray) -> IntArray:
+    """(m,) powers of two by which rows are smaller than the largest: minors of small ones, left so, would look cancelled."""
+    sizes = np.abs(J).max(axis=1)
+    exponents = np.frexp(sizes)[1].astype(np.int64)
+    return np.where(sizes > 0, exponents - exponents[sizes > 0].max(initial=-10_000), 0)
 
 
 def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int = 0) -> Iterator[FloatArray]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import combinations
-from math import comb, exp, lgamma, log
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ IntArray = NDArray[np.int64]
 WHOLE = 100_000  # row sets of a column set that are all visited; beyond, rows are drawn as well
 ROW_DRAWS = 8  # sets of k - 1 rows for each column set then, each with every last row
 HISTOGRAM, HISTOGRAM_UNITS = 1 << 20, 1  # the turn of uniform draws, and how many prefixes of them for a replicate
-NOISE = 1e-13  # largest minor, over that of random columns of their lengths, that rounding alone produces
 FIRST, DEAR = 2 * REPLICATES, 2.0**36  # prefixes at least, and work for them beyond which fewer sets are looked at: some seconds
 LISTED = 1 << 14  # column sets whose volumes are all found, beyond order 3: one after another some are drawn far too seldom
 FEW = 8192  # column sets that are all visited once, rather than each time they are drawn
@@ -96,15 +95,11 @@ class Sets:
         parts = run_parts(lambda i: self._draw_sets([seed, turn, i], units, False), REPLICATES)
         columns, weights = np.stack([part_of for part_of, _ in parts]), np.stack([part_of for _, part_of in parts])
         sums, _ = self._sum_rows(columns, False, [seed, turn, REPLICATES])
-        spans = weights.reshape(-1) > 0
-        shaped = sums.reshape(5, REPLICATES, units, self.fan)
+        shaped = sums.reshape(-1, REPLICATES, units, self.fan)
         results = np.stack([*(shaped[:4] * weights).sum(axis=3), np.where(weights > 0, shaped[4], 0.0).max(axis=2)])
         if self.whole:
             return results, 0.0  # every minor to full precision, or NaN
-        sizes = self.scale * self.lengths[columns.reshape(-1, self.k)].prod(axis=1)
-        lost = spans & (sums[4] <= NOISE * typical_minor(self.k, len(self.J)) * sizes)
-        share = float((sums[0] * weights.reshape(-1))[lost].sum()) / max(float(results[0].sum()), 1e-300)
-        return results, share
+        return results, float((shaped[5] * weights).sum()) / max(float(results[0].sum()), 1e-300)
 
     def histogram(self, seed: int) -> tuple[FloatArray, float]:
         """(GROUPS, SLOTS) estimated shares of these columns' minors by slot, from uniform draws, and the work for that."""
@@ -141,7 +136,10 @@ class Sets:
         return columns, weights
 
     def _sum_rows(self, columns: IntArray, uniform: bool, seed: list[int]) -> tuple[FloatArray, FloatArray]:
-        """(5, P) sums over row sets for each of the column sets, flat; with ``uniform`` histograms too, (units or P, SLOTS)."""
+        """(5 or 6, P) sums over row sets for each of the column sets, flat; with ``uniform`` histograms too, (units or P, SLOTS).
+
+        The sixth, where rows are drawn, is what rounding may have done to S1.
+        """
         flat = columns.reshape(-1, self.k)
         if self.whole and not uniform and self._exact_table is not None:
             codes, table = self._exact_table
@@ -149,7 +147,7 @@ class Sets:
         if self.whole:
             swept = self._enumerate_rows(flat, 1 if self.listed is not None else self.fan, uniform)
             return swept.sums, np.zeros((0, 0)) if swept.hist is None else swept.hist.astype(np.float64)
-        sums, hist = np.zeros((len(flat), 5)), np.zeros((len(flat), SLOTS if uniform else 0))
+        sums, hist = np.zeros((len(flat), 6)), np.zeros((len(flat), SLOTS if uniform else 0))
         step = 512
 
         def work(i: int) -> None:
@@ -221,11 +219,6 @@ def volumes(vectors: FloatArray, subsets: IntArray) -> FloatArray:
         r = np.linalg.qr(np.swapaxes(vectors[subsets[block]], 1, 2), mode="r")
         values[block] = np.abs(np.prod(np.diagonal(r, axis1=1, axis2=2), axis=1))
     return values
-
-
-def typical_minor(k: int, m: int) -> float:
-    """About the size of k rows of k random columns of length 1 in m dimensions."""
-    return exp((lgamma(k + 1) - k * log(m)) / 2)
 
 
 def count_sets(allowed: NDArray[np.bool_], k: int, seed: int) -> int:

@@ -8,6 +8,7 @@ from numba import njit
 from kagscope.minors.det2 import KERNEL
 
 UNIFORM = 0.1  # to what is left of a length, over the mean: what spans little is met too, and weights stay bounded
+LOST = 1e-15  # of the length of a row, that what is left of it may be off by
 FLOOR = 4 * float(np.finfo(np.float64).eps)  # residuals over lengths below this are rounding, and are all drawn alike
 
 
@@ -146,10 +147,11 @@ def _slot(M, edges):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-untyped-def]
-    """Into ``sums`` (P, 5) and ``hist`` (P, slots or 0), estimates of the sums over row sets for each column set (P, k).
+    """Into ``sums`` (P, 6) and ``hist`` (P, slots or 0), estimates of the sums over row sets for each column set (P, k).
 
     k - 1 rows are drawn one after another, by what is left of them in the k columns (``uniform``: all alike), and every row may
-    be the last: ``u`` (P, draws, k - 1) uniform numbers.
+    be the last: ``u`` (P, draws, k - 1) uniform numbers. Columns are brought to one size first, or what is left of rows would be
+    what the largest column leaves of its rounding. The last sum is what of S1 rounding may have made, or taken away.
     """
     P, draws, before = u.shape
     m, k = J.shape[0], before + 1
@@ -157,10 +159,18 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
     size, chances, drawn, ones = np.empty(m), np.empty((before, m)), np.empty(before, np.int64), np.ones(m)
     totals, more = np.empty(before), np.empty(before)
     for p in range(P):
+        scale = 1.0
+        for j in range(k):
+            largest = 0.0
+            for i in range(m):
+                largest = max(largest, abs(J[i, columns[p, j]]))
+            size_of_column = 2.0 ** np.floor(np.log2(largest)) if largest > 0 else 1.0
+            scale *= size_of_column
+            for i in range(m):
+                A[i, j] = J[i, columns[p, j]] / size_of_column
         for i in range(m):
             square = 0.0
             for j in range(k):
-                A[i, j] = J[i, columns[p, j]]
                 square += A[i, j] * A[i, j]
             length[i] = np.sqrt(square)
         for draw in range(draws):
@@ -168,7 +178,7 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
                 size[i], open_[i] = length[i], True
                 for j in range(k):
                     R[i, j] = A[i, j]
-            volume = 1.0
+            volume, slack = scale, 0.0
             for step in range(before):
                 chances[step] = ones if uniform else size
                 totals[step], more[step] = _total_weight(chances[step], 0.0 if uniform else UNIFORM, open_)
@@ -177,6 +187,7 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
                     break
                 a = _search(chances[step], more[step], open_, u[p, draw, step] * totals[step])
                 drawn[step] = a
+                slack = slack * size[a] + (volume + slack) * LOST * length[a]
                 volume *= size[a]
                 open_[a] = False
                 if size[a] > 0:
@@ -193,3 +204,4 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
                             probability += chances[step, drawn[later]] + more[step] if chances[step, drawn[later]] > 0 else 0.0
                         weight *= totals[step] / probability
                     _add(volume * size[i], weight, sums[p], hist[p], edges)
+                    sums[p, 5] += weight * (slack * size[i] + (volume + slack) * LOST * length[i])
