@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kagscope as kag
 from kagscope.base.errors import InputError
@@ -27,7 +30,7 @@ MATRICES: dict[str, tuple[Any, str]] = {
     "string": ("J", "builtins.str"),
     "integers": (np.ones((3, 3), dtype=int), "int64"),
     "booleans": (np.ones((3, 3), dtype=bool), "bool"),
-    "complex": (J + 1j, "complex128"),
+    "complex": (J + 1j, r"complex128.*J\.real$"),  # no cast, which would drop what is imaginary
     "objects": (J.astype(object), "object"),
     "texts": (np.array([["a", "b"]]), "<U1"),
     "masked": (np.ma.masked_less(J, 0), "masked"),
@@ -40,7 +43,11 @@ MATRICES: dict[str, tuple[Any, str]] = {
     "nan": (bad(np.nan), r"1 NaN and 0 infinite.*\(0, 2, 3\)|1 NaN and 0 infinite.*\(2, 3\)"),
     "infinite": (bad(np.inf), "0 NaN and 1 infinite"),
     "torch integers": (torch.ones(3, 3, dtype=torch.int64), "torch.int64"),
-    "torch complex": (torch.ones(3, 3, dtype=torch.complex64), "torch.complex64"),
+    "data frame": (pd.DataFrame(J), r"J\.to_numpy\(\)"),
+    "scipy sparse": (scipy.sparse.csr_array(J), r"J\.toarray\(\)"),
+    "torch complex": (torch.ones(3, 3, dtype=torch.complex64), r"torch.complex64.*J\.real$"),
+    "torch fake": (FakeTensorMode().from_tensor(torch.eye(3)), "without data"),
+    "torch quantised": (torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8), r"J\.dequantize\(\)"),
     "torch sparse": (torch.eye(3).to_sparse(), "to_dense"),
     "torch without data": (torch.empty(3, 3, device="meta"), "without data"),
     "torch nested": (torch.nested.nested_tensor([torch.ones(3, 3), torch.ones(3, 3)]), "nested"),
@@ -104,6 +111,8 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "groups of two kinds": ({"groups": [None, "a"] * 3}, "groups"),
     "groups complex tensor": ({"groups": torch.ones(5, dtype=torch.complex64)}, r"\(5,\)"),
     "positions complex tensor": ({"positions": torch.ones(6, dtype=torch.complex64)}, "positions"),
+    "positions masked": ({"positions": np.ma.masked_less(np.arange(6.0), 1)}, "masked"),  # what lay under the mask was read
+    "groups masked": ({"groups": np.ma.masked_less(np.arange(6), 1)}, "masked"),
     "positions complex": ({"positions": np.ones(6, dtype=complex)}, "positions"),
     "positions sparse": ({"positions": torch.eye(6).to_sparse()}, "positions"),
     "two layouts": ({"groups": [0] * 6, **IMAGE}, "image_shape and groups"),
@@ -142,6 +151,33 @@ SELECTIONS: dict[str, Any] = {
     "empty name": lambda: kag.parse_selection(""),
     "threads": lambda: kag.limit_threads(0).__enter__(),
 }
+
+
+THRESHOLDS: dict[str, tuple[Any, str]] = {
+    "text": ("J", "'J'"),
+    "negative": (-1, "threshold=-1"),
+    "nan": (float("nan"), "threshold=nan"),
+    "matrix": (J, r"shape \(4, 6\)"),
+    "two": ([0.0, 1.0], r"shape \(2,\)"),
+    "complex": (np.ones(1, dtype=complex), "complex128"),  # its imaginary part was dropped
+    "masked": (np.ma.masked_less([1.0], 2), "masked"),
+    "without data": (torch.empty((), device="meta"), "meta"),
+    "sparse": (torch.eye(3).to_sparse(), "to_dense"),
+    "nothing": ({}, "dict"),
+}
+
+
+@pytest.mark.parametrize("name", list(THRESHOLDS))
+def test_thresholds(name: str) -> None:
+    value, message = THRESHOLDS[name]
+    with pytest.raises(InputError, match=f"{message}.*expected a number of at least 0") as caught:
+        kag.zero_rows(J, threshold=value)
+    assert "\n" not in str(caught.value)
+
+
+def test_matrices_inside_transforms() -> None:
+    with pytest.raises(InputError, match="numbers cannot be read"):
+        torch.vmap(lambda one: one * kag.minor_moments(one).s1)(torch.ones(2, 3, 3))
 
 
 @pytest.mark.parametrize("name", list(SELECTIONS))

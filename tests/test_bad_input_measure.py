@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -248,6 +249,9 @@ CASES: dict[str, Case] = {
     "jagged tensor": Case(("nested", "to_padded_tensor"), inputs=lambda: (nested(torch.jagged),)),
     "sparse tensor": Case(("sparse", "to_dense"), inputs=lambda: zoo.numbers(3, 5).to_sparse()),
     "masked array": Case(("masked array", "filled"), inputs=lambda: np.ma.masked_array(np.zeros((3, 5)))),
+    "sparse array of SciPy": Case(("coo_array",), inputs=lambda: scipy.sparse.coo_array(np.eye(3, 5))),
+    "memory": Case(("memoryview",), inputs=lambda: memoryview(np.zeros((3, 5)).data)),
+    "tensor without data": Case(("fake",), inputs=lambda: FakeTensorMode().from_tensor(zoo.numbers(3, 5))),
     "data frame": Case(("DataFrame", "to_numpy"), inputs=lambda: pd.DataFrame(np.zeros((3, 5)))),
     "data frame by name": Case(("DataFrame", "to_numpy"), inputs=lambda: {"input": pd.DataFrame(np.zeros((3, 5)))}),
     "series": Case(("Series", "to_numpy"), inputs=lambda: pd.Series(np.zeros(5))),

@@ -160,6 +160,9 @@ def test_plain_torch_on_a_device_agrees_with_the_kernels() -> None:
     ("given", "options", "named"),
     [
         (torch.eye(3).int(), {}, "int32"),
+        (torch.eye(3).to_sparse(), {}, "to_dense"),
+        (torch.eye(3, device="meta"), {}, "without data"),
+        (torch.eye(3).to(torch.float8_e4m3fn), {}, "float8"),
         (torch.ones(3), {}, "shape"),
         (torch.full((3, 3), torch.nan), {}, "NaN"),
         (torch.eye(4), {"k": 3}, "k=3"),

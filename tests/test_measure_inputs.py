@@ -508,6 +508,19 @@ def test_compiled_parts_run_as_they_are_written() -> None:
     kag.prune(model, x)
 
 
+def test_layers_beside_a_scripted_part_are_measured() -> None:
+    """The whole model was refused, as one that cannot be called, where a pattern or the default met the part's modules."""
+    part = torch.jit.script(nn.Sequential(nn.Linear(5, 5), nn.GELU()))
+    model = nn.Sequential(nn.Linear(5, 5), part, nn.Linear(5, 3))
+    for layers in ("**", None):
+        report = kag.measure(model, zoo.numbers(3, 5), layers=layers, k=1)
+        measured = {layer["name"]: layer["reason"] for layer in report.layers}
+        assert (measured["0"], measured["2"]) == ("", "")
+        assert "TorchScript takes no hooks" in measured["1.0"]
+    with pytest.raises(kag.InputError, match=r"layer '1' .*TorchScript takes no hooks"):
+        kag.measure(model, zoo.numbers(3, 5), layers="1")
+
+
 def test_names_in_compiled_parts_are_those_without() -> None:
     net, x = zoo.seeded(lambda: nn.Sequential(zoo.mlp(), nn.Linear(3, 2))), zoo.numbers(3, 5)
     before = nn.Sequential(zoo.seeded(zoo.mlp, 1), net[1])

@@ -68,3 +68,15 @@ def test_torch_and_numpy_input(dtype: str) -> None:
     assert kag.minor_moments(J.requires_grad_(), 2).s1 == want.s1
     if dtype != "bfloat16":
         assert kag.minor_moments(J.detach().numpy(), 2).entropy == want.entropy
+
+
+def test_tensors_that_are_negated_when_they_are_read() -> None:
+    """PyTorch's own bit for that, as of the imaginary part of a conjugate, was an error of NumPy's."""
+    J = np.random.default_rng(0).normal(size=(4, 6))
+    given = torch.from_numpy(J * 1j).conj().imag
+    assert given.is_neg()
+    want = torch.from_numpy(-J)
+    assert kag.minor_moments(given).s1 == kag.minor_moments(want).s1
+    assert kag.zero_rows(given, threshold=torch._neg_view(torch.tensor(-0.5))) == kag.zero_rows(want, threshold=0.5)
+    found = kag.functional.log_participation_ratio(given.requires_grad_())
+    assert found.item() == kag.functional.log_participation_ratio(want).item()

@@ -159,10 +159,12 @@ def host_array(value: Any) -> NDArray[Any]:
     """Convert a torch tensor on any device to a NumPy array in host memory; anything else by ``np.asarray``.
 
     Raises:
-        TypeError, ValueError, RuntimeError: The conversion fails.
+        TypeError, ValueError, RuntimeError: The conversion fails, or entries are masked.
     """
+    if np.ma.is_masked(value):
+        raise TypeError("some of them are masked")
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
+        value = value.detach().cpu().resolve_neg()
         if value.is_floating_point():
             value = value.double()  # NumPy has no bfloat16
         value = value.numpy()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import Dataset
 from torch.utils.dlpack import from_dlpack
@@ -184,9 +185,9 @@ def as_inputs(inputs: Any, points: int | None = None, model: nn.Module | None = 
 
 
 def _is_loader(inputs: Any) -> bool:
-    if isinstance(inputs, Inputs | Tensor | np.ndarray | tuple | list | Mapping | str):
+    if isinstance(inputs, Inputs | Tensor | np.ndarray | tuple | list | Mapping | str | memoryview):
         return False
-    if hasattr(inputs, "__array__") or hasattr(inputs, "__dlpack__"):
+    if any(hasattr(inputs, one) for one in ("__array__", "__dlpack__", "toarray")):  # the last of SciPy's sparse matrices
         return False
     return isinstance(inputs, Iterable)
 
@@ -302,7 +303,8 @@ def _as_tensors(value: Any) -> Any:
 def _as_tensor(value: Any) -> Any:
     """Convert an array of any library that supports DLPack; a tensor is returned unchanged if a model can take it."""
     if isinstance(value, Tensor):
-        kind = "nested" if value.is_nested else "quantized" if value.is_quantized else "complex" if value.is_complex() else ""
+        kinds = {"nested": value.is_nested, "quantized": value.is_quantized, "complex": value.is_complex()}
+        kind = next((name for name, holds in (kinds | {"fake": isinstance(value, FakeTensor)}).items() if holds), "")
         if kind or value.layout != torch.strided:
             raise InputError(
                 f"inputs hold a {kind or 'sparse'} tensor; expected a dense one of real numbers, "

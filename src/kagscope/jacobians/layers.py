@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.jit._script import RecursiveScriptModule
 
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import plain_name
@@ -27,6 +28,7 @@ CHANNEL_LAST_BUT_ONE = (
     *(nn.ConstantPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d),
 )
 ELEMENTWISE = (*ACTIVATIONS, nn.Dropout, nn.Dropout1d, nn.Identity)
+SCRIPTED = "TorchScript takes no hooks; measure a module around it, or give the Python module that it was made from"
 Numbers = frozenset[int] | None
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]] | None
 
@@ -159,7 +161,8 @@ def find_calls(runner: Runner, inputs: Inputs, paths: dict[str, Numbers], exact:
         module, outputs = modules[path], seen[path]
         kind = type(module).__name__
         if not outputs:
-            calls.append(Call(plain_name(path), path, 0, kind, reason="never called in the forward pass"))
+            reason = SCRIPTED if isinstance(module, RecursiveScriptModule) else "never called in the forward pass"
+            calls.append(Call(plain_name(path), path, 0, kind, reason=reason))
         if wanted is not None and outputs and max(wanted) >= len(outputs):
             times = f"{len(outputs)} time{'s' * (len(outputs) > 1)}"
             raise InputError(f"layer {path!r} is called {times} in the forward pass; there is no call #{max(wanted)}")
@@ -205,6 +208,8 @@ def _outputs(
             if isinstance(module, CHANNEL_LAST_BUT_ONE + ELEMENTWISE):
                 stack.callback(module.register_forward_hook(mark).remove)
         for path in paths:
+            if isinstance(modules[path], RecursiveScriptModule):
+                continue
 
             def record(index: int, output: Any, path: str = path) -> None:
                 inside = isinstance(output, Tensor) and is_functorch_wrapped_tensor(output)

@@ -57,6 +57,23 @@ def to_device(values: Any, device: Any) -> Any:
     return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
 
+def check_tensor(value: Any, name: str) -> None:
+    """Raise :class:`InputError` for a tensor that does not hold its entries one by one as real floating-point numbers."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    if value.is_nested or value.is_meta or isinstance(value, FakeTensor):
+        raise InputError(
+            f"{name} is a {'nested tensor' if value.is_nested else 'tensor without data (meta or fake)'}, expected a plain one"
+        )
+    if value.is_quantized:
+        raise InputError(f"{name} is a quantised tensor ({value.dtype}); pass {_of(name, 'dequantize()')}")
+    if value.layout != torch.strided:
+        raise InputError(f"{name} is a sparse tensor ({value.layout}); pass {_of(name, 'to_dense()')}")
+    if not value.is_floating_point():
+        raise _not_real(name, value.dtype, "to(torch.float64)", value.is_complex())
+
+
 def as_tensor(value: Any, name: str) -> Any:
     """A float64 tensor with the values of a real floating-point one, where it lies, without gradients.
 
@@ -65,19 +82,22 @@ def as_tensor(value: Any, name: str) -> Any:
     """
     import torch
 
-    if value.is_nested or value.is_meta:
-        raise InputError(
-            f"{name} is a {'nested tensor' if value.is_nested else 'tensor without data (meta)'}, expected a plain one"
-        )
-    if value.layout != torch.strided or value.is_quantized:
-        raise InputError(f"{name} is a sparse or quantised tensor ({value.layout}); pass {name}.to_dense()")
-    if not value.is_floating_point():
-        raise InputError(
-            f"{name} has dtype {value.dtype}, expected a real floating-point one; convert with {name}.to(torch.float64)"
-        )
+    check_tensor(value, name)
     if value.device.type == "mps":  # which has no float64
         value = value.cpu()
-    return value.detach().to(torch.float64)
+    return value.detach().to(torch.float64).resolve_neg()
+
+
+def _of(name: str, call: str) -> str:
+    """``J.call``; of a name that is several words the call alone."""
+    return f"{name}.{call}" if name.isidentifier() else f"its .{call}"
+
+
+def _not_real(name: str, dtype: Any, convert: str, is_complex: bool) -> InputError:
+    what = f"{name} has dtype {dtype}, expected a real floating-point one"
+    if is_complex:
+        return InputError(f"{what}; where all imaginary parts are zero, give {_of(name, 'real')}")
+    return InputError(f"{what}; convert with {_of(name, convert)}")
 
 
 def _from_dlpack(value: Any, name: str) -> Any:
@@ -101,16 +121,26 @@ def as_numpy(value: Any, name: str) -> FloatArray:
         InputError: other types, integer, complex, sparse or quantised input.
     """
     if is_torch(value) and hasattr(value, "layout"):
-        return np.asarray(as_tensor(value, name).cpu().numpy(), order="C")
+        try:
+            return np.asarray(as_tensor(value, name).cpu().numpy(), order="C")
+        except RuntimeError as error:  # of torch.func's transforms, and of subclasses of the user's own
+            why = str(error).splitlines()[0]
+            raise InputError(
+                f"{name} is a {type(value).__name__} whose numbers cannot be read ({why}); give a plain tensor"
+            ) from error
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
         value = _from_dlpack(value, name)
     if not isinstance(value, np.ndarray):
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise InputError(f"{name} is a {kind}, expected a NumPy array or a torch tensor of floating-point numbers")
+        calls = [f"{call}()" for call in ("toarray", "to_numpy") if hasattr(value, call)]
+        hint = f", such as {_of(name, calls[0])} gives" if calls else ""
+        raise InputError(f"{name} is a {kind}, expected a NumPy array or a torch tensor of floating-point numbers{hint}")
     if isinstance(value, np.ma.MaskedArray):
-        raise InputError(f"{name} is a masked array; fill the masked entries first, with {name}.filled(0.0) if zero is meant")
+        raise InputError(
+            f"{name} is a masked array; fill the masked entries first, with {_of(name, 'filled(0.0)')} if zero is meant"
+        )
     if value.dtype.kind != "f" and value.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
-        raise InputError(f"{name} has dtype {value.dtype}, expected a real floating-point one; convert with {name}.astype(float)")
+        raise _not_real(name, value.dtype, "astype(float)", value.dtype.kind == "c")
     with np.errstate(over="ignore", under="ignore"):
         converted = np.asarray(value, dtype=np.float64, order="C")  # sums are the same bits however it lay in memory
     if value.dtype.itemsize > 8 and ((converted != value) & ~np.isnan(value)).any():

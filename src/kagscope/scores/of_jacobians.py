@@ -13,7 +13,8 @@ from jaxtyping import Float64, Int
 
 from kagscope.base.errors import InputError
 from kagscope.base.reasons import ALL_ZERO, FEW_COLUMNS, NOT_SEEN, ZERO_JACOBIAN
-from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, is_torch, to_device
+from kagscope.columns.layout import real_array
+from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, to_device
 from kagscope.minors.moment_scores import FloatArray, quotient
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.published import drawn_rotation_ratio
@@ -196,11 +197,15 @@ def zero_rows(J: MatrixLike, k: int = 1, threshold: Any = 0.0) -> Values:
     """
     matrices = as_numpy(J, "J")
     means = np.atleast_2d(row_means(matrices, k))
-    limit = np.asarray(threshold.detach().cpu() if is_torch(threshold) else threshold, dtype=np.float64)
+    expected = f"expected a number of at least 0, or one for each of the {len(means)} matrices"
+    try:
+        limit = real_array(threshold)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"threshold cannot be read as real numbers ({str(error).splitlines()[0]}), {expected}") from error
     if limit.ndim > 1 or limit.size not in (1, len(means)) or not (limit >= 0).all():
-        raise InputError(
-            f"threshold={threshold!r}, expected a number of at least 0, or one for each of the {len(means)} matrices"
-        )
+        least = limit.min(initial=np.inf)
+        given = f"threshold={threshold!r}" if limit.ndim == 0 else f"threshold has shape {limit.shape} with {least} the least"
+        raise InputError(f"{given}, {expected}")
     return _per_matrix((means <= limit.reshape(-1, 1)).mean(axis=1), matrices.ndim == 3, J)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
 from kagscope.columns.selections import All, Selection, as_selections
-from kagscope.minors._input import check_k
+from kagscope.minors._input import check_k, check_tensor
 from kagscope.minors.haar import NEARLY_PARALLEL, haar_constant
 from kagscope.minors.subsets import cached_subsets, pairs_of
 from kagscope.scores.far_sums import ROUNDED, FarSums, Pairs, are_powers_of_two, safe_sqrt
@@ -213,6 +213,7 @@ def make_task(
     """Check arguments and make a task; they are those of :func:`log_participation_ratio`. Raises :class:`InputError`."""
     name = "J" if d is None else "W"
     largest = _check(J, name, (2, 3) if d is None else (2,))
+    J = J.resolve_neg()
     m, n = J.shape[-2:]
     k = check_k(k, m, n)
     if k not in ORDERS:
@@ -245,7 +246,7 @@ def make_task(
     sizes = _check(d, "d", (1, 2))
     if d.shape[-1] != m:
         raise InputError(f"d has shape {tuple(d.shape)}, expected ({m},) or (B, {m}): one factor for each row of W")
-    return Task(J, kept, torch.atleast_2d(d), k, pairs, d.ndim == 2, tops, [_top_exponent(size) for size in sizes])
+    return Task(J, kept, torch.atleast_2d(d.resolve_neg()), k, pairs, d.ndim == 2, tops, [_top_exponent(size) for size in sizes])
 
 
 def _top_exponent(size: float) -> int:
@@ -255,9 +256,13 @@ def _top_exponent(size: float) -> int:
 
 def _check(value: Any, name: str, ranks: tuple[int, ...]) -> list[float]:
     """Check a tensor and return the largest |entry| of each matrix or vector in it."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        given = f"has dtype {value.dtype}" if isinstance(value, Tensor) else f"is {type(value).__name__}"
-        raise InputError(f"{name} {given}, expected a floating torch tensor; kagscope.minor_moments takes other arrays")
+    if not isinstance(value, Tensor):
+        raise InputError(
+            f"{name} is {type(value).__name__}, expected a floating torch tensor; kagscope.minor_moments takes other arrays"
+        )
+    check_tensor(value, name)
+    if value.dtype.itemsize < 2:
+        raise InputError(f"{name} has dtype {value.dtype}, which has no derivatives; convert with {name}.float()")
     if value.ndim not in ranks or value.numel() == 0:
         expected = {2: "(m, n)", 3: "(B, m, n)", 1: "(m,)"} if ranks != (1, 2) else {1: "(m,)", 2: "(B, m)"}
         raise InputError(f"{name} has shape {tuple(value.shape)}, expected {' or '.join(expected[rank] for rank in ranks)}")
