@@ -1,1 +1,1 @@
-"""Tracking from within other libraries' training loops. Each module imports the library that it is named after."""
+"""Trackers for other libraries' training loops. Each module imports the library that it is named after."""

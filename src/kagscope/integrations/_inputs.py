@@ -1,4 +1,4 @@
-"""Probe inputs on the device of the network."""
+"""Move probe inputs to the device of the network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 
-def on_device(inputs: Any, network: nn.Module) -> Any:
-    """``inputs`` with every tensor inside on the device of the network's first parameter."""
+def move_to_device(inputs: Any, network: nn.Module) -> Any:
+    """Move every tensor in ``inputs`` to the device of the network's first parameter."""
     first = next(network.parameters(), None)
     return inputs if first is None else _move(inputs, first.device)
 

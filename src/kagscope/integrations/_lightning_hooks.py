@@ -1,4 +1,4 @@
-"""The hooks of the Lightning callback; ``lightning.pytorch`` and ``pytorch_lightning`` call the same ones."""
+"""Hooks of the Lightning callback, shared by ``lightning.pytorch`` and ``pytorch_lightning``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from kagscope.base.errors import InputError
-from kagscope.integrations._inputs import on_device
+from kagscope.integrations._inputs import move_to_device
 from kagscope.tracking.loggers import furthest_ratios, senders
 from kagscope.tracking.overhead import MAX_OVERHEAD, check_max_overhead
 from kagscope.tracking.schedule import parse_schedule
@@ -17,23 +17,23 @@ from kagscope.tracking.tracker import Tracker
 
 
 class TrackerHooks:
-    """Makes a :class:`~kagscope.tracking.tracker.Tracker` when training starts and tells it of every batch.
+    """Makes a :class:`~kagscope.tracking.tracker.Tracker` when training starts and calls it after every batch.
 
     Values go to the trainer's own loggers, under the names of :func:`kagscope.tracking.loggers.metrics`. Only the first process
     measures. A step is ``trainer.global_step``, so accumulated batches count once.
 
     Args:
-        probe_inputs: what the network is measured on; moved to its device.
+        probe_inputs: batch at which the network is measured; moved to its device.
         layers: names within ``module``.
-        module: name of the submodule to measure within the LightningModule; "" is the module itself, by its ``forward``.
+        module: name of the submodule of the LightningModule to measure; "" is the module itself, by its ``forward``.
         every, max_overhead, history: as for the Tracker.
-        log: further loggers beside the trainer's.
-        progress_bar: whether the largest ratios are shown in the trainer's progress bar, as ``kag_pr`` and ``kag_kl``; other
-            callbacks find them under these names too.
+        log: loggers in addition to the trainer's.
+        progress_bar: show the ratios furthest from 1 in the trainer's progress bar, as ``kag_pr`` and ``kag_kl``; other
+            callbacks find them under the same names.
         **settings: as for the Tracker.
 
     Attributes:
-        tracker: the Tracker, from the start of training on; None in other processes.
+        tracker: the Tracker, once training has started; None in other processes.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TrackerHooks:
         **settings: Any,
     ) -> None:
         super().__init__()
-        parse_schedule(every)  # bad ones are found when the callback is made, not when training starts
+        parse_schedule(every)  # errors are raised here, not when training starts
         check_max_overhead(max_overhead)
         senders(log)
         self.tracker: Tracker | None = None
@@ -58,32 +58,32 @@ class TrackerHooks:
         self._options = {"layers": layers, "every": every, "max_overhead": max_overhead, "history": history, **settings}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Measure the network as it is before the first step, or continue the history."""
+        """Measure the network before the first step, or continue the history."""
         if not trainer.is_global_zero:
             return
         step = int(trainer.global_step)
         network = _submodule(pl_module, self._module)
         log = [*trainer.loggers, *([] if self._log is None else [self._log])]
-        self.tracker = Tracker(network, on_device(self._probe, network), log=log, first_step=step, **self._options)
+        self.tracker = Tracker(network, move_to_device(self._probe, network), log=log, first_step=step, **self._options)
         self.tracker.step(step, epoch=trainer.current_epoch)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Tell the tracker how far training is."""
+        """Report the progress of training to the tracker."""
         if self.tracker is None:
             return
-        batches = float(trainer.num_training_batches)  # infinite where the loader has no length
+        batches = float(trainer.num_training_batches)  # infinite if the loader has no length
         fraction = (batch_idx + 1) / batches if math.isfinite(batches) else 0.0
         if self.tracker.step(int(trainer.global_step), epoch=trainer.current_epoch + fraction) and self._progress_bar:
             for name, (_, ratio) in furthest_ratios(self.tracker.summary()).items():
                 pl_module.log(f"kag_{name}", ratio, prog_bar=True, logger=False, rank_zero_only=True)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Tell the tracker that a pass over the data is complete."""
+        """Report the end of an epoch to the tracker."""
         if self.tracker is not None:
             self.tracker.step(int(trainer.global_step), epoch=trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure the network as training leaves it."""
+        """Measure the final network."""
         if self.tracker is not None:
             self.tracker.finish(int(trainer.global_step))
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from kagscope.integrations._inputs import on_device
+from kagscope.integrations._inputs import move_to_device
 from kagscope.tracking.loggers import senders
 from kagscope.tracking.overhead import MAX_OVERHEAD, check_max_overhead
 from kagscope.tracking.schedule import parse_schedule
@@ -28,23 +28,23 @@ logger = logging.getLogger("kagscope")
 
 
 class KagscopeTrainerCallback(TrainerCallback):
-    """Makes a :class:`~kagscope.tracking.tracker.Tracker` when training starts and tells it of every optimiser step.
+    """Makes a :class:`~kagscope.tracking.tracker.Tracker` when training starts and calls it after every optimiser step.
 
-    Only the first process measures. Once :meth:`attach` was called, values go through ``trainer.log`` to ``state.log_history``
-    and to every reporter in ``args.report_to``. A Trainer does not make itself known to its callbacks, so without it they go to
-    ``state.log_history`` and, where ``args.report_to`` names TensorBoard, into event files of their own: beside the Trainer's in
-    ``TENSORBOARD_LOGGING_DIR``, else in the run ``<output_dir>/runs/kagscope``. Names are those of
-    :func:`kagscope.tracking.loggers.metrics`; TensorBoard shows "train/" before them.
+    Only the first process measures. After :meth:`attach`, values go through ``trainer.log`` to ``state.log_history``
+    and to every reporter in ``args.report_to``. A callback cannot see its Trainer, so without ``attach`` they go to
+    ``state.log_history`` and, if ``args.report_to`` names TensorBoard, to separate event files: beside the Trainer's in
+    ``TENSORBOARD_LOGGING_DIR`` if set, else in the run ``<output_dir>/runs/kagscope``. Names are those of
+    :func:`kagscope.tracking.loggers.metrics`, with the prefix "train/" in TensorBoard.
 
     Args:
-        probe_inputs: what the network is measured on, such as a mapping with ``input_ids``; moved to its device.
+        probe_inputs: batch at which the network is measured, such as a mapping with ``input_ids``; moved to its device.
         layers: names as ``model.named_modules()`` gives them.
         every, max_overhead, history: as for the Tracker.
         log: further loggers.
         **settings: as for the Tracker.
 
     Attributes:
-        tracker: the Tracker, from the start of training on; None in other processes.
+        tracker: the Tracker, once training has started; None in other processes.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class KagscopeTrainerCallback(TrainerCallback):
         log: Any = None,
         **settings: Any,
     ) -> None:
-        parse_schedule(every)  # bad ones are found when the callback is made, not when training starts
+        parse_schedule(every)  # errors are raised here, not when training starts
         check_max_overhead(max_overhead)
         senders(log)
         self.tracker: Tracker | None = None
@@ -67,48 +67,48 @@ class KagscopeTrainerCallback(TrainerCallback):
         self._options = {"layers": layers, "every": every, "max_overhead": max_overhead, "history": history, **settings}
 
     def attach(self, trainer: Any) -> Self:
-        """Log through ``trainer``; adds the callback to it where that was not done."""
+        """Log through ``trainer``; adds the callback to it if needed."""
         self._trainer = trainer
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         return self
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Measure the network as it is before the first step, or continue the history."""
+        """Measure the network before the first step, or continue the history."""
         if not state.is_world_process_zero:
             return
-        report = _Through(self._trainer) if self._trainer is not None else _Direct(args, state)
+        report = _TrainerLogger(self._trainer) if self._trainer is not None else _DirectLogger(args, state)
         log = [report, *([] if self._log is None else [self._log])]
-        self.tracker = Tracker(model, on_device(self._probe, model), log=log, first_step=state.global_step, **self._options)
+        self.tracker = Tracker(model, move_to_device(self._probe, model), log=log, first_step=state.global_step, **self._options)
         self.tracker.step(state.global_step, epoch=state.epoch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tell the tracker how far training is; the last step is measured before reporters close."""
+        """Report the progress of training to the tracker; the last step is measured before reporters close."""
         if self.tracker is not None:
             self.tracker.step(state.global_step, epoch=state.epoch)
             if state.global_step >= state.max_steps:
                 self.tracker.finish()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Measure the network as training leaves it, also where it ended early."""
+        """Measure the final network, also if training ended early."""
         if self.tracker is not None:
             self.tracker.finish()
 
 
-class _Through:
-    """Logs as the Trainer does."""
+class _TrainerLogger:
+    """Logs through the Trainer."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        wanted = self.trainer.control.should_log  # a log ends the wish for one, but the loss was not logged yet
+        should_log = self.trainer.control.should_log  # log() resets it, but the loss is not logged yet
         self.trainer.log(dict(values))
-        self.trainer.control.should_log = wanted
+        self.trainer.control.should_log = should_log
 
 
-class _Direct:
-    """Logs to the Trainer's history and to TensorBoard, if that is what the Trainer reports to."""
+class _DirectLogger:
+    """Logs to the Trainer's history, and to TensorBoard if the Trainer reports to it."""
 
     def __init__(self, args: Any, state: Any) -> None:
         self.state = state

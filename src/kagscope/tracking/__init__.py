@@ -1,4 +1,4 @@
-"""Geometry while a network trains: when to measure, at what cost, what is kept."""
+"""Measure a network while it trains: schedule, cap on the cost, history on disk."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A folder that keeps every measurement of a training, so that killing it at any moment loses at most the one in flight.
+"""A folder with every measurement of a training run; killing the run loses at most the measurement in flight.
 
-tracker.json            what is measured: settings, fingerprint of the probe inputs, versions
-initial.safetensors     weights of the network that all ratios refer to
-parts/0001-000000000400-<checksum>.parquet   session 1, step 400: rows, and in the schema's metadata the rest of a part
+tracker.json            settings of the measurements, fingerprint of the probe inputs, versions
+initial.safetensors     weights of the baseline network of all ratios
+parts/0001-000000000400-<checksum>.parquet   session 1, step 400: rows; the part's other fields are in the schema's metadata
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ METADATA = b"kagscope"
 
 @dataclass(frozen=True)
 class History:
-    """An opened folder."""
+    """An open history folder."""
 
     folder: Path
 
     @classmethod
     def check(cls, folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> History | None:
-        """The history in ``folder``, or None where one can be begun; nothing is written.
+        """Return the history in ``folder``, or None if one can be begun there; nothing is written.
 
         Args:
-            folder: where.
-            settings: what must be the same to continue, JSON values by name.
+            folder: the history folder.
+            settings: JSON values by name that must be the same to continue.
 
         Raises:
-            OutputError: a file, not readable, or somebody else's folder.
+            OutputError: the folder is a file, unreadable, or holds something else.
             InputError: a history with other settings; the message names the first that differs.
             DataError: the settings file is damaged or newer.
         """
@@ -63,11 +63,11 @@ class History:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], settings: Mapping[str, Any], facts: Mapping[str, Any]) -> History:
-        """Open the history in ``folder`` or begin it; ``facts`` are kept for readers. Raises what :meth:`check` raises."""
+        """Open the history in ``folder`` or begin it; ``facts`` are stored for readers. Raises as :meth:`check` does."""
         history = cls.check(folder, settings) or cls(Path(folder))
         try:
             history.folder.mkdir(parents=True, exist_ok=True)
-            # Before parts/: a folder with that alone would be taken for somebody else's.
+            # Written before parts/ is made: a folder with parts/ alone would be refused as not ours.
             if not (history.folder / SETTINGS_FILE).exists():
                 record = {"kagscope_history": HISTORY_VERSION, "settings": settings, **facts, "versions": versions()}
                 atomic_write(history.folder / SETTINGS_FILE, json.dumps(record, indent=1) + "\n")
@@ -80,7 +80,7 @@ class History:
 
     @classmethod
     def existing(cls, folder: str | os.PathLike[str]) -> History:
-        """Open a history that is there. Raises :class:`DataError` if the folder holds none."""
+        """Open an existing history. Raises :class:`DataError` if the folder holds none."""
         path = Path(folder)
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; give the history folder of a tracker")
@@ -88,15 +88,15 @@ class History:
         return cls(path)
 
     def settings(self) -> dict[str, Any]:
-        """What is measured, as plain values. Raises :class:`DataError`."""
+        """Settings of the measurements, as plain values. Raises :class:`DataError`."""
         return dict(read_settings(self.folder)["settings"])
 
-    def measured(self) -> bool:
-        """Whether there is any measurement, whole or damaged."""
+    def has_measurements(self) -> bool:
+        """Whether there is any measurement, intact or damaged."""
         return any(not file.name.startswith(".") for file in (self.folder / PARTS).glob("*.parquet"))
 
     def write(self, part: Part) -> None:
-        """Add a measurement, at once or not at all. Raises :class:`OutputError`."""
+        """Add a measurement atomically. Raises :class:`OutputError`."""
         facts = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.name != "table"}
         facts["layers"] = list(part.layers)
         facts["epoch"] = None if math.isnan(part.epoch) else part.epoch
@@ -108,7 +108,7 @@ class History:
         atomic_write(self.folder / PARTS / f"{part.session:04d}-{part.step:012d}-{_checksum(content)}.parquet", content)
 
     def read(self) -> tuple[list[Part], list[str]]:
-        """All measurements that can be read, and of each damaged file what is wrong with it."""
+        """Return all readable measurements and a message for each damaged file."""
         parts, damaged = [], []
         for file in sorted((self.folder / PARTS).glob("*.parquet")):
             if file.name.startswith("."):  # left by a writer that was killed
@@ -120,7 +120,7 @@ class History:
         return parts, damaged
 
     def save_initial(self, state: Mapping[str, torch.Tensor], step: int) -> None:
-        """Keep the weights that all ratios refer to. Raises :class:`OutputError`."""
+        """Save the weights of the baseline network. Raises :class:`OutputError`."""
         from safetensors.torch import save_file
 
         copies = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}  # tied weights share memory
@@ -128,7 +128,7 @@ class History:
             save_file(copies, temporary, metadata={"step": str(step)})
 
     def initial(self) -> tuple[dict[str, torch.Tensor], int] | None:
-        """The weights that all ratios refer to and their step; None before they were saved. Raises :class:`DataError`."""
+        """Weights of the baseline network and their step; None if not saved yet. Raises :class:`DataError`."""
         from safetensors import SafetensorError, safe_open
 
         file = self.folder / INITIAL_FILE
@@ -143,7 +143,7 @@ class History:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The content of ``tracker.json``. Raises :class:`DataError` when it is missing, damaged or of a newer version."""
+    """Read ``tracker.json``. Raises :class:`DataError` if it is missing, damaged or from a newer version."""
     file = folder / SETTINGS_FILE
     if not file.exists():
         raise DataError(f"{folder} holds no history of a tracker ({SETTINGS_FILE} is missing)")
@@ -161,7 +161,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def describe(value: Any) -> Any:
-    """A setting as JSON: numbers and text as they are, arrays and tensors as digest, the rest as text."""
+    """A setting as JSON: numbers and text unchanged, arrays and tensors as digests, anything else as text."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (np.ndarray, torch.Tensor)):
@@ -174,34 +174,34 @@ def describe(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a tensor, an array, or a nest of mappings and sequences of them: values, shapes and dtypes."""
+    """SHA-256 of the values, shapes and dtypes of a tensor, an array, or nested mappings and sequences of them."""
     sha = hashlib.sha256()
-    _feed(sha, value)
+    _update_hash(sha, value)
     return f"sha256:{sha.hexdigest()}"
 
 
-def _feed(sha: Any, value: Any) -> None:
+def _update_hash(sha: Any, value: Any) -> None:
     if isinstance(value, torch.Tensor):
         plain = (value if value.layout == torch.strided else value.to_dense()).detach().cpu().contiguous()
         sha.update(f"tensor {plain.dtype} {tuple(plain.shape)}".encode())
         sha.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
     elif isinstance(value, np.ndarray):
-        _feed(sha, torch.from_numpy(np.ascontiguousarray(value)))
+        _update_hash(sha, torch.from_numpy(np.ascontiguousarray(value)))
     elif isinstance(value, Mapping):
         for key, item in value.items():
             sha.update(f"key {key}".encode())
-            _feed(sha, item)
+            _update_hash(sha, item)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         sha.update(f"sequence {len(value)}".encode())
         for item in value:
-            _feed(sha, item)
+            _update_hash(sha, item)
     else:
         sha.update(repr(value).encode())
 
 
 def _check_same(folder: Path, settings: dict[str, Any], stored: dict[str, Any]) -> None:
     ours, stored = json.loads(json.dumps(settings)), json.loads(json.dumps(stored))
-    for record in (ours, stored):  # numbers do not depend on it
+    for record in (ours, stored):  # the memory budget does not affect the numbers
         record.get("budget", {}).pop("memory_budget", None)
     for name in [*ours, *(name for name in stored if name not in ours)]:
         if ours.get(name) != stored.get(name):

@@ -1,4 +1,4 @@
-"""Sending measurements to whatever a user logs with, recognised by its methods, nothing imported; and the last one as a line."""
+"""Send measurements to the user's loggers, which are recognised by their methods (nothing is imported); summarise the last."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOGGED = ("pr", "kl_uniform", "rr_pr", "zero_rows")
 
 
 def metric_name(layer: str, k: int, selection: str, score: str) -> str:
-    """``kag/<layer>/k<k>/<selection>/<score>`` of letters, digits, "_", "-", "." and "/" alone, which every logger takes.
+    """``kag/<layer>/k<k>/<selection>/<score>`` in letters, digits, "_", "-", "." and "/", which every logger accepts.
 
     "ball(7)" is written ``ball_7``, call 1 of a module "block#1" ``block-1``, the whole model ``model``.
     """
@@ -32,13 +32,13 @@ def metric_name(layer: str, k: int, selection: str, score: str) -> str:
 
 
 def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dict[str, float]:
-    """Means over points by :func:`metric_name`, and their ratio to the baseline, ``…/<score>_ratio``.
+    """Means over points by :func:`metric_name`, and their ratios to the baseline as ``…/<score>_ratio``.
 
-    What is undefined is left out: loggers draw NaN as zero or not at all. So are ratios that some points do not have.
+    Undefined values are left out, as loggers draw NaN as zero or not at all; so are ratios that are missing at some points.
 
     Args:
-        summary: of one step, from :func:`~kagscope.tables.means.summarise`.
-        scores: which; None for all.
+        summary: summary of one step, from :func:`~kagscope.tables.means.summarise`.
+        scores: names of the scores to send; None for all.
     """
     summary = summary if scores is None else summary[summary["score"].isin(scores)]
     means: dict[str, float] = {}
@@ -53,7 +53,7 @@ def metrics(summary: pd.DataFrame, scores: Sequence[str] | None = LOGGED) -> dic
 
 
 def check_logged(scores: Sequence[str] | None, spec: MeasureSpec) -> Sequence[str] | None:
-    """``scores`` itself. Raises :class:`InputError` unless it is None or names of scores, own ones of ``spec`` among them."""
+    """Return ``scores``. Raises :class:`InputError` unless None or names of scores, including those defined in ``spec``."""
     if scores is None:
         return None
     if isinstance(scores, str) or not isinstance(scores, Sequence) or not all(isinstance(score, str) for score in scores):
@@ -63,12 +63,12 @@ def check_logged(scores: Sequence[str] | None, spec: MeasureSpec) -> Sequence[st
 
 
 def senders(log: Any) -> list[Send]:
-    """One function of (metrics, step) for each logger in ``log``.
+    """Return a function of (metrics, step) for each logger in ``log``.
 
     Args:
         log: None, a logger or a list of them. A logger has ``add_scalar(name, value, step)`` (TensorBoard's ``SummaryWriter``),
             ``log_metrics(metrics, step)`` (Lightning's loggers), ``log(metrics, step=)`` (a Weights & Biases run), or is a
-            function that takes a dictionary; one without a parameter ``step`` finds the step in the dictionary.
+            function of a dictionary; if it has no parameter ``step``, the dictionary holds the step.
 
     Raises:
         InputError: something that is none of these.
@@ -114,7 +114,7 @@ LINE_SCORES = {"pr": "pr", "kl": "kl_uniform"}
 
 
 def furthest_ratios(summary: pd.DataFrame) -> dict[str, tuple[str, float]]:
-    """For PR ("pr") and KL ("kl"), where measured: the layer whose ratio at the last step is furthest from 1, and that ratio."""
+    """For PR ("pr") and KL ("kl"), if measured: the layer with the ratio furthest from 1 at the last step, and the ratio."""
     furthest: dict[str, tuple[str, float]] = {}
     if summary.empty:
         return furthest

@@ -1,4 +1,4 @@
-"""Keeps the cost of measuring under a share of the time that training takes, by leaving measurements out."""
+"""Cap the cost of measuring at a share of the training time by skipping measurements."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from kagscope.base.errors import InputError
 
 Clock = Callable[[], float]
-MAX_OVERHEAD = 0.1  # of the training time, where nothing else is said
-ALLOWANCE = 2.0  # seconds of measuring in all that nobody minds, so that short trainings are seen
+MAX_OVERHEAD = 0.1  # default share of the training time
+ALLOWANCE = 2.0  # seconds of measuring that are always allowed, so that short training runs are measured
 
 
 class Overhead:
-    """Two stopwatches: time spent measuring and time spent outside, that is training.
+    """Stopwatches for the time spent measuring and the time in between, which is training.
 
     Args:
-        limit: largest share, measuring over training, in (0, inf); None: no limit.
-        clock: seconds, never going back.
-        allowance: seconds that measuring may take in all, whatever the limit.
+        limit: largest ratio of measuring to training time, in (0, inf); None: no limit.
+        clock: monotonic clock in seconds.
+        allowance: total seconds that measuring may take regardless of the limit.
 
     Attributes:
         measuring: seconds spent measuring so far.
@@ -37,23 +37,22 @@ class Overhead:
 
     @property
     def training(self) -> float:
-        """Seconds since the start that were not spent measuring."""
+        """Seconds since the start not spent measuring."""
         return max(self._clock() - self._started - self.measuring, 0.0)
 
     @property
     def share(self) -> float:
-        """Measuring over training so far; NaN before any time has passed."""
+        """Ratio of measuring to training time so far; NaN before any time has passed."""
         training = self.training
         return self.measuring / training if training > 0 else math.nan
 
     def allows_another(self) -> bool:
-        """Whether one more measurement, and the last one that is always made, fit under the limit if they cost as much as the
-        last did."""
+        """Whether one more measurement and the final one, which is always made, fit under the limit at the last one's cost."""
         return self.limit is None or self.measuring + 2 * self.last <= max(self.limit * self.training, self.allowance)
 
     @contextlib.contextmanager
     def measurement(self, *, goes_on: bool = False) -> Iterator[None]:
-        """Counts the time of the block as measuring; with ``goes_on`` it is part of the measurement before."""
+        """Count the time of the block as measuring; with ``goes_on`` it continues the previous measurement."""
         before = self._clock()
         try:
             yield
@@ -64,7 +63,7 @@ class Overhead:
 
 
 def check_max_overhead(limit: float | None) -> float | None:
-    """``limit`` itself. Raises :class:`InputError` unless it is None or a share above 0, at most 1."""
+    """Return ``limit`` as a float. Raises :class:`InputError` unless it is None or in (0, 1]."""
     if limit is None:
         return None
     if isinstance(limit, bool) or not isinstance(limit, (int, float, np.number)) or not 0 < limit <= 1:

@@ -1,4 +1,4 @@
-"""One measurement as rows of the tracker's table, and the one trajectory that the measurements of several sessions make."""
+"""A measurement as rows of the tracker's table, and the trajectory formed by the measurements of several sessions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Part:
 
     Attributes:
         step: optimiser steps taken.
-        epoch: passes over the data, NaN where it was not given.
-        table: its rows, columns :data:`kagscope.tables.schema.SCORE_COLUMNS`, and ``token`` where a layer has tokens.
-        session: which tracker on the same history folder, counted from 1.
-        since: step at which that session's training began.
-        thinned: due steps that were left out since the measurement before, to stay under the limit on overhead.
+        epoch: passes over the data; NaN if not given.
+        table: rows with columns :data:`kagscope.tables.schema.SCORE_COLUMNS`, and ``token`` if a layer has tokens.
+        session: number of the tracker among those on the same history folder, from 1.
+        since: step at which training began in that session.
+        thinned: due steps skipped since the previous measurement to stay under the overhead limit.
         layers: how each layer was measured.
     """
 
@@ -43,10 +43,10 @@ class Part:
 
 
 def merge_sessions(parts: Sequence[Part]) -> list[Part]:
-    """The measurements that belong to the training as it went in the end, by step.
+    """Select the measurements of the training as it finally went, by step.
 
-    Training that was killed begins again at a checkpoint, earlier than its last measurement. From there on the later session
-    counts: what earlier ones measured beyond its first step is of a training that was lost.
+    Training that was killed resumes from a checkpoint before its last measurement. From there on the later session counts:
+    measurements of earlier sessions after its first step belong to training that was lost.
     """
     kept: dict[int, Part] = {}
     for session in sorted({part.session for part in parts}):
@@ -57,7 +57,7 @@ def merge_sessions(parts: Sequence[Part]) -> list[Part]:
 
 
 def join_measurements(parts: Sequence[Part]) -> pd.DataFrame:
-    """All rows, with columns ``step`` and ``epoch`` first."""
+    """Stack the rows of all parts, with columns ``step`` and ``epoch`` first."""
     if not parts:
         return pd.DataFrame(columns=[*FIRST_COLUMNS, *NEEDED])
     table = stack_tables({part.step: part.table.assign(epoch=part.epoch) for part in parts})

@@ -1,4 +1,4 @@
-"""What a network is measured on, and how."""
+"""The fixed inputs and spec with which a tracker measures its network."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Probe:
-    """The same inputs and spec at every step.
+    """Inputs and spec, the same at every step.
 
     Attributes:
-        inputs: arguments of a forward call, a copy.
-        labels: (inputs,) classes or None.
-        spec: how to measure.
+        inputs: copied arguments of a forward call.
+        labels: (N,) classes of the inputs, or None.
+        spec: what is measured.
     """
 
     inputs: Inputs
@@ -37,24 +37,24 @@ class Probe:
 
     @classmethod
     def of(cls, inputs: Any, labels: Any, spec: MeasureSpec, model: nn.Module) -> Probe:
-        """Copies the inputs: what the training loop does to its batch later does not reach the probe."""
+        """Copy the inputs, so that later changes of the batch in the training loop do not reach the probe."""
         fed = as_inputs(inputs, spec.points, model)
         labels = fed.labels if labels is None else _copy(labels)
         return cls(fed.cast(None).clone(), labels, spec)
 
     def observe(self, model: nn.Module, weights: Tensors | None = None) -> State:
-        """Measure ``model``, or it with ``weights`` in place of its own. Raises :class:`InputError`."""
+        """Measure ``model``, with ``weights`` in place of its own if given. Raises :class:`InputError`."""
         return observe(model, self.inputs, self.spec, weights=weights, labels=self.labels)
 
     def describe(self) -> dict[str, Any]:
-        """What must be the same for numbers to be comparable, as JSON."""
+        """Settings that must agree for numbers to be comparable, as JSON."""
         given = digest(self.inputs.kwargs or self.inputs.args)
         return {**self.spec.as_json(), "probe_inputs": given, "labels": describe(self.labels)}
 
 
 @cache
 def warm_up_measuring(k: tuple[int, ...]) -> None:
-    """Measure a tiny network, once, so that no measurement's time holds that of loading kernels and libraries."""
+    """Measure a tiny network once, so that loading kernels and libraries is not timed as part of a measurement."""
     inputs = torch.rand(12, 8, generator=torch.Generator().manual_seed(0))
     with preserve_global_state():
         model = nn.Sequential(nn.Linear(8, 8), nn.GELU())

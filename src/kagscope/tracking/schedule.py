@@ -1,7 +1,7 @@
-"""When to measure: every n steps, at steps that grow geometrically, every n epochs, or at given steps.
+"""Schedules of measurements: every n steps, at geometrically growing steps, every n epochs, or at given steps.
 
-A schedule is the non-decreasing number of its moments up to now (``count_due``). A measurement is due when that number has grown
-since the tracker was last called, so a moment that falls between two calls is made up for at the next call, once.
+A schedule counts the measurements due up to now (``count_due``, non-decreasing). One is due when this count has grown since the
+tracker was last called, so those that fall between two calls are made up for by one measurement at the next call.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy as np
 from kagscope.base.errors import InputError
 
 FORMS = 'every=100 (steps), "geometric" (steps 1, 2, 4, 8, …), ("geometric", 1.5), ("epochs", 1) or a list of steps, [0, 10, 500]'
-_ROUNDING = 1e-9  # an epoch given as a sum of fractions may fall short of a whole one by rounding
+_ROUNDING = 1e-9  # an epoch summed from fractions may fall short of an integer by rounding
 
 
 class Schedule(Protocol):
-    """Something that can say how many of its moments lie in steps 1 … ``step``."""
+    """Counts the measurements due in steps 1 … ``step``."""
 
     needs_epoch: bool
 
     def count_due(self, step: int, epoch: float | None) -> int:
-        """Moments up to optimiser step ``step`` and ``epoch`` completed passes over the data."""
+        """Number of measurements due up to optimiser step ``step`` and ``epoch`` passes over the data."""
         ...
 
 
@@ -77,7 +77,7 @@ class EveryEpochs:
 
 @dataclass(frozen=True)
 class AtSteps:
-    """At these steps, ascending."""
+    """At the given steps, ascending."""
 
     steps: tuple[int, ...]
     needs_epoch = False
@@ -91,8 +91,7 @@ class AtSteps:
 
 
 def parse_schedule(every: Any) -> Schedule:
-    """The schedule that ``every`` describes: an int (steps), ``"geometric"``, ``("geometric", factor)``, ``("epochs", n)``, or a
-    list of steps.
+    """Parse ``every``: an int (steps), ``"geometric"``, ``("geometric", factor)``, ``("epochs", n)``, or a list of steps.
 
     Raises:
         InputError: anything else, or a number out of range.
@@ -115,7 +114,7 @@ def parse_schedule(every: Any) -> Schedule:
 
 
 def check_step(step: Any, name: str) -> int:
-    """``step`` as an int. Raises :class:`InputError` unless it is an integer of at least 0."""
+    """Return ``step`` as an int. Raises :class:`InputError` unless it is an integer of at least 0."""
     try:
         number = operator.index(step)
     except TypeError:
@@ -126,7 +125,7 @@ def check_step(step: Any, name: str) -> int:
 
 
 def check_epoch(epoch: Any) -> float:
-    """``epoch`` as a float, NaN where it is not known. Raises :class:`InputError` unless it is None or a number of at least 0."""
+    """Return ``epoch`` as a float, NaN for None. Raises :class:`InputError` unless None or a number of at least 0."""
     if epoch is None:
         return math.nan
     if isinstance(epoch, bool) or not isinstance(epoch, (int, float, np.number)) or epoch < 0 or epoch == math.inf:

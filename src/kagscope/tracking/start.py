@@ -1,4 +1,4 @@
-"""How a tracker begins: which baseline, and which history it continues."""
+"""Start of a tracker: its baseline and the history that it continues."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Start:
     """What a tracker begins with.
 
     Attributes:
-        baseline: the network, or networks, that ratios refer to.
-        now: the network as it is now, where that was measured for the baseline.
-        step: optimiser steps behind the network of the baseline where that comes from a history, else as given.
-        history: None where none is kept.
+        baseline: states of the network or networks that ratios refer to.
+        now: state of the current network, if measured for the baseline.
+        step: optimiser step of the baseline network if it comes from a history, else as given.
+        history: the open history, or None.
         parts: measurements of earlier sessions.
-        damaged: files that could not be read.
+        damaged: messages about files that could not be read.
     """
 
     baseline: Sequence[State]
@@ -45,7 +45,7 @@ class Start:
     damaged: tuple[str, ...] = ()
 
 
-def begin(
+def begin_tracking(
     model: nn.Module,
     probe: Probe,
     folder: str | os.PathLike[str] | None,
@@ -54,9 +54,9 @@ def begin(
     step: int,
     facts: Mapping[str, Any],
 ) -> Start:
-    """Measure the baseline, that of the history if it holds one, and open the history, if one is wanted.
+    """Measure the baseline (the history's, if it holds one) and open the history, if a folder is given.
 
-    The folder is written only after the network could be measured.
+    Nothing is written to the folder before the network has been measured.
 
     Raises:
         InputError, OutputError, DataError: see :class:`~kagscope.tracking.tracker.Tracker`.
@@ -76,7 +76,7 @@ def begin(
         now, step = probe.observe(*with_weights(model, stored[0])), stored[1]
         before = [now]
     else:
-        if old is not None and old.measured():
+        if old is not None and old.has_measurements():
             raise DataError(f"{old.folder / INITIAL_FILE} is missing; without it ratios have no baseline: begin a new history")
         now = probe.observe(model)
         before = [now]
@@ -90,7 +90,7 @@ def begin(
 
 
 def check_continues(model: nn.Module, history: History, step: int) -> None:
-    """Where training goes on at the first step of a history, the network must be the one that it began with.
+    """If training resumes at the first step of a history, check that the network is the one it began with.
 
     Raises:
         InputError: it has other tensors or other numbers.
@@ -122,7 +122,7 @@ def _describe_tensor(tensor: torch.Tensor | None) -> str:
 
 
 def _describe(baseline: Any, seeds: int | Sequence[int]) -> Any:
-    """What a given baseline is, as JSON."""
+    """The ``baseline`` argument as JSON."""
     if baseline is None:
         return OWN
     if isinstance(baseline, nn.Module):
@@ -132,8 +132,8 @@ def _describe(baseline: Any, seeds: int | Sequence[int]) -> Any:
     return [str(baseline), describe(seeds)] if baseline == "reinit" else str(baseline)
 
 
-def name_baseline(described: Any) -> str:
-    """A baseline in words, from how a history describes it."""
+def baseline_phrase(described: Any) -> str:
+    """A baseline in words, from its JSON description in a history."""
     if described == OWN:
         return FIRST_STEP
     if isinstance(described, list):

@@ -1,4 +1,4 @@
-"""Geometry of a network while it trains."""
+"""The tracker: measures a network while it trains."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kagscope.tracking.overhead import ALLOWANCE, MAX_OVERHEAD, Clock, Overhead,
 from kagscope.tracking.parts import Part, join_measurements, merge_sessions
 from kagscope.tracking.probe import Probe, warm_up_measuring
 from kagscope.tracking.schedule import Schedule, check_epoch, check_step, parse_schedule
-from kagscope.tracking.start import FIRST_STEP, begin, check_continues, name_baseline
+from kagscope.tracking.start import FIRST_STEP, baseline_phrase, begin_tracking, check_continues
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,38 +43,38 @@ CHEAPER: dict[str, Any] = {"rotation_points": 0, "exact_minors": 1e8, "tokens": 
 
 
 class Tracker:
-    """Measures a network on the same probe inputs as it trains, against what it was at the start.
+    """Measures a network on the same probe inputs while it trains, against its state at the start.
 
-    The network is measured when the tracker is made (that is the baseline of all ratios), at every step that is due, and by
-    :meth:`finish`. It is measured in eval mode and left as it was: mode, gradients, weights, random numbers. A network that
-    cannot be measured any more, because it diverged, leaves undefined rows with the reason; training goes on.
+    The network is measured when the tracker is made (the baseline of all ratios), at every step that is due, and by
+    :meth:`finish`. It is measured in eval mode and left unchanged: mode, gradients, weights, random state. A network that
+    can no longer be measured, because it diverged, gives undefined rows with the reason; training goes on.
 
     Args:
-        model: the network that is being trained.
-        probe_inputs: what it is measured on: a batch as for :func:`kagscope.measure`, the same at every step. It is copied.
+        model: the network being trained.
+        probe_inputs: batch at which it is measured at every step, as for :func:`kagscope.measure`; it is copied.
         layers: names as ``named_modules()`` gives them, patterns, or module classes; None: every activation.
-        every: when: steps (100), ``"geometric"`` (1, 2, 4, 8, …), ``("geometric", 1.5)``, ``("epochs", 1)``, or a list of steps.
-        max_overhead: largest share of the training time that measuring may take, once it takes more than two seconds in all;
-            measurements that are due are then left out as needed (``thinned`` lists them). The first and the last are made
-            always. None: no limit.
-        history: folder that keeps each measurement as it is made; a tracker on the same folder continues it.
+        every: schedule: 100 (steps), ``"geometric"`` (1, 2, 4, 8, …), ``("geometric", 1.5)``, ``("epochs", 1)`` or a list.
+        max_overhead: largest share of the training time that measuring may take once it exceeds two seconds in total;
+            due measurements are then skipped as needed (``thinned`` lists them). The first and the last are always made.
+            None: no limit.
+        history: folder to which each measurement is written at once; a tracker on the same folder continues it.
         log: TensorBoard ``SummaryWriter``, an object with ``log(dict, step=)`` or ``log_metrics``, a function of a dict, or a
-            list of such.
-        log_scores: scores that are logged; None for all.
+            list of these.
+        log_scores: scores to log; None for all.
         baseline, baseline_seeds: what ratios refer to, as for :func:`kagscope.measure`; None: ``model`` as it is now.
-        labels: (inputs,) classes, for kernel alignment.
-        spec: what to measure, whole, instead of ``layers`` and ``settings``; "quick" is a first look, which these change.
-        first_step: optimiser steps that ``model`` has behind it, where a new history or none begins.
-        clock: seconds, for the share of time.
+        labels: (N,) classes of the inputs, for kernel alignment.
+        spec: full spec instead of ``layers`` and ``settings``; "quick" is a cheap preset, which these modify.
+        first_step: optimiser steps that ``model`` has taken already, if it continues no history.
+        clock: clock in seconds, for ``max_overhead``.
         **settings: fields of :class:`kagscope.MeasureSpec`: ``k``, ``selections``, ``image_shape``, ``layer_map``, ``tokens``, ….
-            Three defaults are cheaper than those of a single measurement (:data:`CHEAPER`): no rotation ratio of the maximum,
-            entropies are sampled, with their standard error, where there are more minors, and of sequences four tokens are taken.
+            Three defaults are cheaper than for a single measurement (:data:`CHEAPER`): no rotation ratio of the maximum,
+            entropies of more minors are sampled, with a standard error, and sequences are measured at four tokens.
 
     Raises:
-        InputError: a schedule, limit, logger, layer, setting or input that cannot be used, or a history of other settings or of
+        InputError: an unusable schedule, limit, logger, layer, setting or input, or a history of other settings or of
             another network.
-        OutputError: a history folder that cannot be written or holds something else.
-        DataError: a history that is damaged in its settings or initial weights.
+        OutputError: the history folder cannot be written or holds something else.
+        DataError: the history's settings or initial weights are damaged.
     """
 
     def __init__(
@@ -101,66 +101,67 @@ class Tracker:
         self.schedule = parse_schedule(every)
         self._senders = senders(log)
         check_max_overhead(max_overhead)
-        self._model = model = unwrap(model)  # which shares its parameters
+        self._model = model = unwrap(model)  # shares its parameters
         self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
         self._log_scores = check_logged(log_scores, self._probe.spec)
         count = self._probe.inputs.count_up_to(self._probe.spec.points)
-        self._about = {"model": type(model).__name__, "versions": versions(model.modules()), "points": count}
+        self._provenance = {"model": type(model).__name__, "versions": versions(model.modules()), "points": count}
         first_step = check_step(first_step, "first_step")
         self._unwritten: list[Part] = []
         self._skipped: list[int] = []
         self._warned: set[str] = set()
-        self._found: Report | None = None
+        self._cached_report: Report | None = None
         warm_up_measuring(self._probe.spec.k)
         self._overhead = Overhead(max_overhead, clock, ALLOWANCE)
-        with self._measuring():
-            start = begin(model, self._probe, history, baseline, baseline_seeds, first_step, {"schedule": str(self.schedule)})
+        with self._measurement():
+            facts = {"schedule": str(self.schedule)}
+            start = begin_tracking(model, self._probe, history, baseline, baseline_seeds, first_step, facts)
         self._baseline, self._history, self._damaged = start.baseline, start.history, start.damaged
         from_start = baseline is None  # the network as it was at the first step
-        self._about["baseline"] = FIRST_STEP if from_start else describe_baseline(baseline, len(start.baseline))
+        self._provenance["baseline"] = FIRST_STEP if from_start else describe_baseline(baseline, len(start.baseline))
         self._parts = merge_sessions(start.parts)
         self._session = 1 + max((part.session for part in start.parts), default=0)
         self._since = self._step = start.step
         self._epoch = 0.0 if start.step == 0 else math.nan
-        self._to_continue = bool(start.parts)  # until the first call of step() says where training goes on
+        self._resuming = bool(start.parts)  # until the first call of step() says where training goes on
         for text in self._damaged:
             self._warn(text, f"history {history}: {text}; it is left out")
         if not self._parts:
             self._measure(start.now)
-        self._passed = self._moments(self._step, self._epoch)
+        self._due_count = self._count_due(self._step, self._epoch)
 
     # -- while training --------------------------------------------------------------------------------------------------------
 
     def step(self, step: int | None = None, *, epoch: float | None = None) -> bool:
-        """Tell how far training is; measures when that is due. Call it after the optimiser's step.
+        """Report the progress of training and measure if due. Call it after the optimiser's step.
 
         Args:
-            step: optimiser steps taken so far; one more than at the last call by default. The same step twice is fine.
-            epoch: passes over the training data so far, such as ``step / steps_per_epoch``; needed by schedules in epochs.
+            step: optimiser steps taken so far; by default one more than at the last call. A step may be repeated.
+            epoch: passes over the training data so far, such as ``step / steps_per_epoch``; required by schedules in epochs.
 
         Returns:
-            Whether it was measured.
+            Whether the network was measured.
 
         Raises:
-            InputError: the step goes back, a schedule in epochs is not told the epoch, or training goes on at the first step of a
-                history with another network than that began with.
+            InputError: the step decreases, a schedule in epochs gets no epoch, or training resumes at the first step of a
+                history with a different network.
         """
-        if step is None and self._to_continue:
+        if step is None and self._resuming:
             raise InputError("the history was begun before: say where training goes on, tracker.step(step)")
         step = self._step + 1 if step is None else check_step(step, "step")
-        if self._to_continue:
+        if self._resuming:
             self._continue_at(step)
         if step < self._step:
             raise InputError(
                 f"step={step} after step {self._step}: steps count the optimiser's updates and never go back; "
                 "to train again from an older checkpoint make a new Tracker (it may continue the same history)"
             )
-        passes = check_epoch(epoch)
-        moments = self._moments(step, passes)
-        due = moments is not None and self._passed is not None and moments > self._passed
-        if moments is None and self.schedule.needs_epoch:
+        passed_epochs = check_epoch(epoch)
+        due_count = self._count_due(step, passed_epochs)
+        due = due_count is not None and self._due_count is not None and due_count > self._due_count
+        if due_count is None and self.schedule.needs_epoch:
             raise InputError(f"measuring {self.schedule} needs the epoch: call tracker.step(step, epoch=step / steps_per_epoch)")
-        self._step, self._epoch, self._passed = step, passes, moments
+        self._step, self._epoch, self._due_count = step, passed_epochs, due_count
         if not due or self._is_measured():
             return False
         if not self._overhead.allows_another():
@@ -170,25 +171,25 @@ class Tracker:
         return True
 
     def finish(self, step: int | None = None, *, epoch: float | None = None) -> Self:
-        """Measure the network as training leaves it, unless that was done, and write what could not be written before.
+        """Measure the final network, unless done already, and write any measurements not yet written.
 
         Args:
-            step: optimiser steps taken; that of the last call by default.
+            step: optimiser steps taken; by default as at the last call.
             epoch: passes over the training data.
 
         Raises:
-            InputError: the step goes back.
+            InputError: the step decreases.
             OutputError: the history folder cannot be written.
         """
         if step is not None:
             self.step(step, epoch=self._epoch if epoch is None else epoch)
-        if not self._to_continue and not self._is_measured():
+        if not self._resuming and not self._is_measured():
             self._measure()
         self._write(raising=True)
         return self
 
     def show(self, bar: Any) -> None:
-        """Put :attr:`line` behind a tqdm progress bar."""
+        """Show :attr:`line` after a tqdm progress bar."""
         bar.set_postfix_str(self.line, refresh=False)
 
     def __enter__(self) -> Self:
@@ -202,24 +203,25 @@ class Tracker:
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> Report:
-        """What a history folder holds, without the network: table, onsets, picture. Raises :class:`DataError`."""
+        """Load the report of a history folder, without the network. Raises :class:`DataError`."""
         history = History.existing(folder)
         parts, damaged = history.read()
         settings, trajectory = history.settings(), merge_sessions(parts)
         points = {int(point) for part in trajectory for point in part.table["point"].unique()} - {WHOLE}
-        about = {"model": "a network in training", "points": len(points), "baseline": name_baseline(settings.get("baseline"))}
+        baseline = baseline_phrase(settings.get("baseline"))
+        provenance = {"model": "a network in training", "points": len(points), "baseline": baseline}
         spec = {name: value for name, value in settings.items() if name in MeasureSpec.model_fields}
-        return _report(trajectory, damaged, (), spec, about)
+        return _make_report(trajectory, damaged, (), spec, provenance)
 
     @property
     def report(self) -> Report:
-        """What was measured so far."""
-        if self._found is None:
-            about = {**self._about, "seconds": round(self._overhead.measuring, 3), "hardware": hardware()}
+        """Report of the measurements so far."""
+        if self._cached_report is None:
+            provenance = {**self._provenance, "seconds": round(self._overhead.measuring, 3), "hardware": hardware()}
             settings = self._probe.spec.as_json()
             notes = self._baseline[0].notes
-            self._found = _report(self._parts, self._damaged, self._skipped, settings, about, notes)
-        return self._found
+            self._cached_report = _make_report(self._parts, self._damaged, self._skipped, settings, provenance, notes)
+        return self._cached_report
 
     @property
     def table(self) -> pd.DataFrame:
@@ -228,17 +230,17 @@ class Tracker:
 
     @property
     def steps(self) -> list[int]:
-        """Steps that were measured."""
+        """Measured steps."""
         return [part.step for part in self._parts]
 
     @property
     def thinned(self) -> list[int]:
-        """Due steps that were not measured, to stay under ``max_overhead``."""
+        """Due steps skipped to stay under ``max_overhead``."""
         return self.report.thinned
 
     @property
     def overhead(self) -> float:
-        """Time spent measuring over the time spent otherwise, since the tracker was made."""
+        """Ratio of measuring time to all other time since the tracker was made."""
         return self._overhead.share
 
     @property
@@ -275,41 +277,41 @@ class Tracker:
 
     # -- inside ----------------------------------------------------------------------------------------------------------------
 
-    def _moments(self, step: int, epoch: float) -> int | None:
-        """Moments of the schedule so far; None where it goes by epochs and the epoch is not known."""
+    def _count_due(self, step: int, epoch: float) -> int | None:
+        """Measurements due so far by the schedule; None if it counts epochs and the epoch is unknown."""
         if self.schedule.needs_epoch and math.isnan(epoch):
             return None
         return self.schedule.count_due(step, epoch)
 
     def _continue_at(self, step: int) -> None:
-        """The first call on a history that was begun before: training goes on at ``step``, wherever earlier sessions came to."""
+        """Resume an existing history at ``step``, however far earlier sessions came."""
         if self._history is not None:
             check_continues(self._model, self._history, step)
-        self._to_continue = False
+        self._resuming = False
         self._since = self._step = step
-        self._passed = self._moments(max(step - 1, 0), math.nan)
+        self._due_count = self._count_due(max(step - 1, 0), math.nan)
         self._parts = [part for part in self._parts if part.step <= step]
-        self._found = None
+        self._cached_report = None
 
     def _is_measured(self) -> bool:
         return any(part.step == self._step for part in self._parts)
 
     @contextlib.contextmanager
-    def _measuring(self, *, goes_on: bool = False) -> Iterator[None]:
+    def _measurement(self, *, goes_on: bool = False) -> Iterator[None]:
         if any(tensor.is_cuda for tensor in self._model.parameters()):
-            torch.cuda.synchronize()  # what still runs on the device is training, not measuring
-        # Numba's OpenMP kernels set torch's threads, among others
+            torch.cuda.synchronize()  # work still queued on the device is training, not measuring
+        # Numba's OpenMP kernels set torch's number of threads, among others
         with preserve_global_state(), self._overhead.measurement(goes_on=goes_on):
             yield
 
     def _measure(self, state: State | None = None) -> None:
-        """Measure the network (or take what was), keep it in the history, log it."""
-        with self._measuring(goes_on=state is not None):
+        """Measure the network (or take ``state``), add it to the history, and log it."""
+        with self._measurement(goes_on=state is not None):
             thinned = tuple(step for step in self._skipped if step != self._step)
             rows, layers = self._compare(state)
             part = Part(self._step, self._epoch, rows, self._session, self._since, thinned, layers)
             self._parts = merge_sessions([*self._parts, part])
-            self._skipped, self._found = [], None
+            self._skipped, self._cached_report = [], None
             if self._history is not None:
                 self._unwritten.append(part)
                 self._write(raising=False)
@@ -319,7 +321,7 @@ class Tracker:
                     self._send(send, values, part.step)
 
     def _compare(self, state: State | None) -> tuple[pd.DataFrame, tuple[dict[str, Any], ...]]:
-        """Rows of the network as it is, and how each layer was measured."""
+        """Table of the current network, and how each layer was measured."""
         try:
             state = state or self._probe.observe(self._model)
             return compare(state, self._baseline), tuple(record.as_json() for record in state.layers)
@@ -342,7 +344,7 @@ class Tracker:
 
     def _skip(self) -> None:
         self._skipped.append(self._step)
-        self._found = None
+        self._cached_report = None
         limit = 100 * (self._overhead.limit or 0)
         self._warn(
             "thinned",
@@ -351,14 +353,14 @@ class Tracker:
         )
 
     def _send(self, send: Send, values: Mapping[str, float], step: int) -> None:
-        """Log a measurement; whatever a logger raises, training goes on."""
+        """Log a measurement; an error in a logger does not stop training."""
         try:
             send(values, step)
         except Exception as error:
             self._warn("logger", f"a logger failed at step {step} ({type(error).__name__}: {error}); the numbers are kept here")
 
     def _warn(self, kind: str, text: str) -> None:
-        """Log a warning, once of each kind."""
+        """Log a warning once per kind."""
         if kind not in self._warned:
             self._warned.add(kind)
             logger.warning("%s", text)
@@ -370,7 +372,7 @@ def _spec(spec: MeasureSpec | str | None, layers: Layers, settings: Mapping[str,
     return spec_from(spec, dict(settings) | ({} if layers is None else {"layers": layers}))
 
 
-def _report(
+def _make_report(
     parts: Sequence[Part],
     damaged: Sequence[str],
     pending: Sequence[int],
