@@ -1,4 +1,4 @@
-"""The report: one HTML file with figures, claims and numbers, that needs neither network nor server."""
+"""The report: one self-contained HTML file with figures, claims and numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study varied: scores and outcomes of every run against the axes, for the page's own charts."""
+"""Scores and outcomes of every run against the axes of a study, for the page's interactive charts."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from kagscope.report.numbers import clean
 from kagscope.tables.means import last_step
 from kagscope.tables.schema import BOOKKEEPING
 
-MOST_NUMBERS = 400_000  # of all runs that a page holds; of more, the main scores alone
+MOST_NUMBERS = 400_000  # numbers of all runs on a page; beyond this only the main scores are kept
 MAIN = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment")
 
 
 def pack_axes(nets: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], outcomes: Mapping[str, str]) -> dict[str, Any] | None:
-    """Scores over all columns, and outcomes, of every run after training, with the place of each run on every axis.
+    """Pack scores over all columns and outcomes of every trained run, with its position on every axis.
 
     Args:
         nets: one row for each run, step and score (:func:`kagscope.figures.study.net_means`).
         runs: one row per run, with a column for each axis and outcome, and ``seed``.
-        axes: columns that vary, the seed aside; those with one value are left out.
-        outcomes: columns of ``runs`` with what they are called.
+        axes: columns that vary, other than the seed; those with a single value are left out.
+        outcomes: labels of the outcomes by column of ``runs``.
 
     Returns:
-        ``axes`` (``name``, ``label``, ``values`` in order, ``runs``: the place of each run's value, or None), ``seeds``,
+        ``axes`` (``name``, ``label``, ``values`` in order, ``runs``: index of each run's value, or None), ``seeds``,
         ``measures`` (``layer``, ``k``, ``score``, ``value`` and ``ratio`` of each run) and ``outcomes`` (``name``, ``label``,
-        ``values``); None where nothing varies.
+        ``values``); None if nothing varies.
     """
     packed = [_axis(runs, name) for name in axes if runs[name].nunique() > 1]
     if not packed:

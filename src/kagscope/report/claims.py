@@ -1,4 +1,4 @@
-"""The claims as the page shows them, each with links that set the controls so that its evidence is seen."""
+"""Claims for the page, each with links that set the page's controls to show its evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kagscope.tables.schema import VERDICTS
 
 
 class Link(NamedTuple):
-    """What is seen, in which section, and how the controls stand for it."""
+    """Text of a link, section that it leads to, and settings of the controls there."""
 
     label: str
     place: str
@@ -22,7 +22,7 @@ class Link(NamedTuple):
 ONE_TRAINING = {"width": "*", "training": "standard"}
 ALL = {"width": "*", "training": "*"}
 PR = {"score": "pr", "k": "2", "measure": "ratio", "selection": "all"}
-# MATH.md section 5: what the evidence of each claim is
+# evidence of each claim (MATH.md section 5)
 EVIDENCE: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     "1": (
         ("PR ratio", "training", PR | ONE_TRAINING),
@@ -55,16 +55,16 @@ SHORT = {
 }
 NOTES = ("criterion", "note")
 HEADS = {"selection": "columns", "ci_low": "low", "ci_high": "high", "p_value": "p", "p_against": "p against"}  # in words
-REMARKED = re.compile(r"(?s)(.*) (\([^()]*\))")  # what stands in brackets at the end of a statement is a remark
+REMARKED = re.compile(r"(?s)(.*) (\([^()]*\))")  # a statement that ends with a remark in brackets
 
 
 def short_name(claim: str) -> str:
-    """A claim by its number and a word or two: "1 concentrates"."""
+    """Short name of a claim by its number and a word or two: "1 concentrates"."""
     return f"{claim[:1]} {SHORT[claim[:1]]}" if claim[:1] in SHORT else claim.replace("-", " ")
 
 
 def claim_rows(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each claim of ``claims.json`` as the template wants it, with the links to its evidence."""
+    """Claims of ``claims.json`` as the template takes them, with links to their evidence."""
     return [_row(claim) for claim in claims]
 
 
@@ -102,7 +102,7 @@ def _links(number: str, layer: str | None) -> list[Link]:
 
 
 def _layer(claim: Mapping[str, Any]) -> str | None:
-    """The layer that the claim's number is of: that of the part with this effect."""
+    """Layer of the claim's effect: that of the part with the same effect."""
     parts = claim.get("parts")
     rows = [row for row in parts if isinstance(row, Mapping)] if isinstance(parts, (list, tuple)) else []
     same = [
@@ -112,7 +112,7 @@ def _layer(claim: Mapping[str, Any]) -> str | None:
 
 
 def _details(details: Any) -> list[list[Any]]:
-    """Names of the columns, then the rows."""
+    """Column names, then the rows."""
     if not isinstance(details, (list, tuple)) or not details or not all(isinstance(item, Mapping) for item in details):
         return []
     columns = list(dict.fromkeys(str(key) for item in details for key in item))

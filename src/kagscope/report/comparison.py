@@ -1,4 +1,4 @@
-"""The section of a page that compares the categories of an axis: a figure and tables of effects."""
+"""Section of a page that compares the categories of an axis: figures and tables of effects."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from kagscope.tables.schema import ALPHA
 
 TEMPLATE = "comparison.html"
 COMPARED = {"ratio": "trained / initial", "difference": "trained − initial", "value": "value"}
-SHOWN = 600  # rows of a table on the page; all are in the CSV file
+SHOWN = 600  # maximum rows of a table on the page; all are in the CSV file
 
 Section = tuple[str, str, str, dict[str, Any]]
-"""Id, name in the menu, template and what it shows."""
+"""Id, name in the menu, template and its variables."""
 
 
 def comparison_section(comparisons: pd.DataFrame, axis: str, file: str = "") -> Section:
-    """A section for :func:`~kagscope.report.page.write_report`'s ``exhibits``.
+    """Make a section for ``exhibits`` of :func:`~kagscope.report.page.write_report`.
 
     Args:
-        comparisons: what :func:`kagscope.studies.inference.comparisons.comparisons` returns.
-        axis: whose categories are shown.
-        file: name of the file beside the page that holds all rows.
+        comparisons: table of :func:`kagscope.studies.inference.comparisons.comparisons`.
+        axis: axis whose categories are compared.
+        file: name of the file beside the page with all rows.
     """
     table = comparisons[comparisons["axis"] == axis]
     table = table.assign(p=corrected_p(table))
@@ -58,7 +58,7 @@ def comparison_section(comparisons: pd.DataFrame, axis: str, file: str = "") -> 
 
 
 def _effects(rows: pd.DataFrame, label: str) -> dict[str, Any]:
-    """A table of effects; of one that a page would not hold, the rows of smallest p."""
+    """A table of effects; if too long for a page, the rows with the smallest p."""
     count = len(rows)
     rows = rows.sort_values("p", kind="stable").head(SHOWN) if count > SHOWN else rows
     columns: list[tuple[str, bool, Callable[[dict[Any, Any]], Any]]] = [

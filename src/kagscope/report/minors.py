@@ -1,4 +1,4 @@
-"""The distributions: histogram of ln minors, row means by rank."""
+"""Distributions for the page: histograms of ln |minor|, row means by rank."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pandas as pd
 from kagscope.report.numbers import clean
 from kagscope.tables.means import curve_means, group_rows
 
-CURVE_POINTS = 160  # points kept of a Zipf curve, evenly spaced in rank and in its logarithm
+CURVE_POINTS = 160  # points kept of a Zipf curve, half evenly spaced in rank, half in log rank
 BINS_PER_OCTAVE = 8
-NEGLIGIBLE = 1e-5  # of the minors lie in the bins that are left out on the left; their sum is kept
+NEGLIGIBLE = 1e-5  # share of the minors in the leftmost bins, which are merged into their sum
 
 
 def pack_curves(curves: pd.DataFrame) -> list[dict[str, Any]]:
-    """Means over runs; a histogram as ``first``, its first bin, ``y`` of it and every bin after it, ``zeros`` and ``below``."""
+    """Pack means over runs; a histogram has ``first`` (its first bin), ``y`` from there on, ``zeros`` and ``below``."""
     means = curve_means(curves)
     keys = ["curve", "layer", "k", "selection", "width", "training", "stage"]
     columns = {name: means[name].to_numpy(float) for name in ("x", "y", "y_low", "y_high", "seeds")}

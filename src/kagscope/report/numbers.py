@@ -1,4 +1,4 @@
-"""Numbers as people write them, and as the page's script is given them."""
+"""Format numbers for people and for the page's script."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-DIGITS = 4  # significant digits of embedded numbers, as many as the page shows
+DIGITS = 4  # significant digits of embedded numbers, as shown on the page
 
 
 def number(value: Any, digits: int = 3, fixed: bool = False) -> Markup:
-    """A number as people write it; a dash where there is none; text as it is, escaped.
+    """A number formatted for people, a dash if missing; text is escaped.
 
-    ``fixed`` keeps zeros at the end, so that 0.9996 is 1.00 and no whole number.
+    ``fixed`` keeps trailing zeros, so that 0.9996 is written 1.00, not as an integer.
     """
     if value is None or isinstance(value, str):
         return escape(value) if value else Markup("–")
@@ -33,12 +33,12 @@ def number(value: Any, digits: int = 3, fixed: bool = False) -> Markup:
 
 
 def text_cell(value: Any) -> dict[str, Any]:
-    """A cell of a sortable table that holds words."""
+    """Text cell of a sortable table."""
     return {"text": str(value) if value not in ("", None) else "–", "value": None}
 
 
 def number_cell(value: Any, sampled: bool = False) -> dict[str, Any]:
-    """A cell of a sortable table: the number as people write it, ``~`` before what was sampled, and what it is sorted by."""
+    """Number cell of a sortable table: formatted text, with ``~`` if sampled, and the value to sort by."""
     if value is None or not math.isfinite(float(value)):
         return {"text": "–", "value": ""}
     shown = number(value, fixed=not isinstance(value, int | np.integer))
@@ -46,7 +46,7 @@ def number_cell(value: Any, sampled: bool = False) -> dict[str, Any]:
 
 
 def clean(value: Any, digits: int = DIGITS) -> float | int | None:
-    """A number rounded to so many significant digits, None where it is not finite; whole numbers stay as they are."""
+    """A number rounded to ``digits`` significant digits; integers are unchanged, None if not finite."""
     as_float = float(value)
     if not math.isfinite(as_float):
         return None
@@ -55,7 +55,7 @@ def clean(value: Any, digits: int = DIGITS) -> float | int | None:
 
 
 def groups(table: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """``table`` cut by ``keys``, in the order in which they come."""
+    """Group ``table`` by ``keys``, in order of appearance."""
     yield from table.groupby(list(keys), observed=True, sort=False)
 
 

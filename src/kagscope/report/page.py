@@ -1,4 +1,4 @@
-"""Building the page. Whatever comes from users is escaped by the templates; the script reads data, never code."""
+"""Build the page. The templates escape all text from users; the script reads data, never code."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ FACTS = {
     "versions": "Versions",
     "config": "Configuration",
 }
-FILLED_BY = {"units": "units", "where": "maps"}  # sections that are not shown where this part of the payload is empty
+FILLED_BY = {"units": "units", "where": "maps"}  # sections hidden if this part of the payload is empty
 IN_FILES = "every single number is in results.parquet beside it."
 DPI = 150
 PALETTE = 64  # colours of an embedded figure
-LEVEL = 6  # of compression: the highest takes three times as long for 1.5% less
+LEVEL = 6  # of compression; the highest takes three times as long for 1.5% less
 MAX_REASONS = 20
-VARIABLES = {"input": "the network's input", "block": "the layer's own input", "output": "the output"}  # of the map of a layer
+VARIABLES = {"input": "the network's input", "block": "the layer's own input", "output": "the output"}  # of a layer's map
 FIRST_FINDINGS = 5  # on the first screen
-MOST_VALUES = 8  # of an axis, told one by one
+MOST_VALUES = 8  # of an axis that are listed individually
 
 
 def write_report(
@@ -80,29 +80,29 @@ def write_report(
     provenance: Mapping[str, Any],
     nets: pd.DataFrame | None = None,
 ) -> Path:
-    """Write the report, at once or not at all.
+    """Write the report atomically.
 
     Args:
-        path: of the HTML file.
+        path: path of the HTML file.
         results: the ``results`` table of :mod:`kagscope.tables.schema`.
         curves: the ``curves`` table, or :func:`~kagscope.tables.means.curve_means` of it.
-        claims: what ``claims.json`` holds.
-        provenance: each may be missing. Shown as they are: ``command``, ``versions``, ``seeds``, ``data``, ``hardware``,
+        claims: content of ``claims.json``.
+        provenance: optional entries. Shown unchanged: ``command``, ``versions``, ``seeds``, ``data``, ``hardware``,
             ``timings``, ``config``, ``findings`` (sentences for the top of the page), ``title`` and ``summary`` (in place of
-            those of a study). ``image_shape``: of the images, (H, W) or (C, H, W); ``without``: names of sections that are not
-            shown; ``names``: what trained and initial networks are called; ``intervals``: "points" for intervals over the data
-            points of one network, by default they are over networks; ``numbers``: where every single number is, for the footer;
-            ``maps``: which maps of a layer were measured ("input", "block"); ``thing``: what a layer is called, such as "matrix";
-            ``study``: of :func:`~kagscope.report.axes.pack_axes`, which the exhibit "varied"
+            those of a study). ``image_shape``: (H, W) or (C, H, W); ``without``: names of sections that are not
+            shown; ``names``: labels of trained and initial networks; ``intervals``: "points" for intervals over the data
+            points of one network, by default over networks; ``numbers``: where to find every single number, for the footer;
+            ``maps``: measured maps of a layer ("input", "block"); ``thing``: word for a layer, such as "matrix";
+            ``study``: result of :func:`~kagscope.report.axes.pack_axes`, which the exhibit "varied"
             shows; ``follow``: seconds after which the page reloads itself; ``figures``: what
-            :func:`~kagscope.figures.write_figures` wrote of these very tables, so that they are not drawn a second time, or a
-            function that is asked for it when all else is done; empty: none are shown. ``printed``: further figures, each with
-            the section that it stands in and its caption.
-            ``exhibits``: sections to stand first (id, link, template among the assets, ``shown`` in it).
-            ``elsewhere``: whether the page lies in another folder than its runs. For the interactive part: ``configs`` (run id
+            :func:`~kagscope.figures.write_figures` wrote from the same tables, so that they are not drawn twice, or a
+            function that returns it, called last; empty: none are shown. ``printed``: further figures, each with
+            its section and caption.
+            ``exhibits``: sections to come first (id, link, template among the assets, its variable ``shown``).
+            ``elsewhere``: whether the page is in another folder than its runs. For the interactive part: ``configs`` (run id
             to configuration), ``labels`` (index of a test image to its class), ``pictures`` (``mean``: an image, ``classes``:
             class to image), ``units`` (run id to its table of units, see :func:`~kagscope.report.units.pack_units`).
-        nets: :func:`~kagscope.figures.study.net_means` of ``results``, if it is at hand.
+        nets: :func:`~kagscope.figures.study.net_means` of ``results``, if already computed.
 
     Returns:
         ``path``.
@@ -117,7 +117,7 @@ def write_report(
 
 
 def _split_findings(findings: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The first few findings, and the others, which fold out: those that say how it was measured are among these."""
+    """Split findings into the first few and those that fold out, which include all on how it was measured."""
     manner = [getattr(finding, "code", "") in MANNER for finding in findings]
     first = [i for i, folded in enumerate(manner) if not folded][:FIRST_FINDINGS]
     shown = [str(finding) for i, finding in enumerate(findings) if i in first]
@@ -132,7 +132,7 @@ def render_report(
     provenance: Mapping[str, Any],
     nets: pd.DataFrame | None = None,
 ) -> str:
-    """The page as text; arguments as for :func:`write_report`."""
+    """Return the page as text; arguments as for :func:`write_report`."""
     nets, averaged = net_means(results) if nets is None else nets, curve_means(curves)
     shape = tuple(int(side) for side in provenance.get("image_shape") or (1, 1))
     payload = build_payload(results, averaged, provenance, nets=nets)
@@ -195,7 +195,7 @@ def _filled(value: Any) -> Any:
 
 
 def _first_chart(payload: Mapping[str, Any], *, over_points: bool, along: bool) -> str | None:
-    """What the page opens with: PR by scale where balls were measured; of one network its training, else its layers."""
+    """Chart at the top: PR by scale if balls were measured; for one network its training, else its layers."""
     pairs = [series for series in payload["series"] if series["score"] == "pr" and series["k"] == 2]
     if not over_points and any(series["kind"] == "ball" and series["layer"] for series in pairs):
         return "scales"
@@ -205,7 +205,7 @@ def _first_chart(payload: Mapping[str, Any], *, over_points: bool, along: bool) 
 
 
 def pack(payload: object) -> str:
-    """JSON, compressed, as text that no element can end: about a fifth of its size."""
+    """Compressed JSON in base64, which no markup can end: about a fifth of its size."""
     return base64.b64encode(gzip.compress(compact_json(payload).encode(), LEVEL, mtime=0)).decode()
 
 
@@ -252,7 +252,7 @@ def _summary(nets: pd.DataFrame, provenance: Mapping[str, Any], data: str) -> di
 
 
 def _kinds(nets: pd.DataFrame, axes: Sequence[Mapping[str, Any]]) -> str:
-    """What tells the networks apart: every axis with its values, or widths and trainings."""
+    """How the networks differ: every axis with its values, or widths and trainings."""
     if axes:
         return "; ".join(f"{axis['label']} {_list_values(axis['values'])}" for axis in axes)
     trainings = _join_words([name.replace(", shuffled", " on shuffled") for name in trainings_of(nets)]) or "none"
@@ -261,21 +261,21 @@ def _kinds(nets: pd.DataFrame, axes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _list_values(values: Sequence[Any]) -> str:
-    """A few values in a row; of more the ends and how many there are."""
+    """List a few values; of more, the first, the last and their number."""
     if len(values) <= MOST_VALUES:
         return _join_words([str(number(value)) for value in values])
     return f"{number(values[0])} to {number(values[-1])} ({len(values)} values)"
 
 
 def _join_words(names: Sequence[str]) -> str:
-    """Names in a row: a, b and c."""
+    """List names: a, b and c."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _sampling_errors(nets: pd.DataFrame) -> list[tuple[str, int, float]]:
-    """Score, k, and the median relative standard error of a run's mean, of what was sampled."""
+    """Score, k and median relative standard error of a run's mean, for sampled scores."""
     chosen = nets[~nets["exact"]]
-    size = (chosen["stderr"] / chosen["value"].abs()).replace([math.inf, 0.0], math.nan)  # 0: no error is known
+    size = (chosen["stderr"] / chosen["value"].abs()).replace([math.inf, 0.0], math.nan)  # 0: unknown
     error = size.groupby([chosen["score"].astype(str), chosen["k"].astype(int)]).median()
     entries: list[tuple[Any, float]] = list(zip(error.index, error, strict=True))
     return [(score, k, value) for (score, k), value in entries]
@@ -284,7 +284,7 @@ def _sampling_errors(nets: pd.DataFrame) -> list[tuple[str, int, float]]:
 def _figures(
     nets: pd.DataFrame, averaged: pd.DataFrame, shape: tuple[int, ...], written: Sequence[Path] | None
 ) -> tuple[dict[str, Image.Image], dict[str, str]]:
-    """Every figure as a picture by name, and the reason for each that is left out; those that are written are read."""
+    """Pictures of all figures by name, read from files if written, and the reasons for those left out."""
     if written is not None:
         files = {Path(file).stem: Path(file) for file in written if Path(file).suffix == ".png"}
         return {name: Image.open(file) for name, file in files.items()}, dict(getattr(written, "left_out", {}))
@@ -300,7 +300,7 @@ def _picture(figure: Figure) -> Image.Image:
 
 
 def _section_figures(figures: Mapping[str, Image.Image], left_out: Mapping[str, str], section: str) -> list[dict[str, Any]]:
-    """The figures of a section with their captions, as PNG with few colours; or why one is left out."""
+    """Figures of a section with their captions, as PNG with few colours, or the reason for their absence."""
     entries = []
     for family in FAMILIES:
         if FIGURE_PLACE.get(family.name) != section or not (figures or left_out):
@@ -314,7 +314,7 @@ def _section_figures(figures: Mapping[str, Image.Image], left_out: Mapping[str, 
 
 
 def _unsaved_figures(printed: Sequence[tuple[str, str, Figure]], section: str) -> list[dict[str, Any]]:
-    """The figures of a section that are in no file."""
+    """Figures of a section that are not written to files."""
     pictures = [(caption, _picture(figure)) for at, caption, figure in printed if at == section]
     return [
         {"name": "", "caption": caption, "image": _png(picture), "width": picture.width, "height": picture.height}

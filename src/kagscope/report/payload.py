@@ -1,4 +1,4 @@
-"""What the page's script is given: means and intervals, small enough to embed, never the table of single numbers."""
+"""Data for the page's script: means and intervals, small enough to embed, without the table of single numbers."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def build_payload(
     *,
     nets: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Everything the interactive part of the page shows, as plain lists and dicts without NaN.
+    """Build the data of the interactive part of the page, as plain lists and dicts without NaN.
 
     Args:
         results: the ``results`` table.
         curves: the ``curves`` table.
         about: provenance as for :func:`kagscope.report.write_report`.
-        nets: :func:`~kagscope.figures.study.net_means` of ``results``, if it is at hand.
+        nets: :func:`~kagscope.figures.study.net_means` of ``results``, if already computed.
 
     Returns:
         ``settings`` (names in order), ``palettes`` (the colours of maps in print), ``series`` (one per layer, k, score,
         selection, width and training), ``maps`` (windowed scores of trained nets as grids), ``pictures`` (mean images),
-        ``curves``, ``units``, ``accuracy``, ``runs`` and ``study`` (None or what was varied).
+        ``curves``, ``units``, ``accuracy``, ``runs`` and ``study`` (None or the axes).
     """
     about = about or {}
     nets = net_means(results) if nets is None else nets
@@ -100,7 +100,7 @@ def build_payload(
 
 
 def _series(plain: pd.DataFrame, onsets: Mapping[tuple[Any, ...], dict[str, Any]], over_points: bool) -> list[dict[str, Any]]:
-    """Means over nets; those of the one net of a measured model have intervals over its points."""
+    """Means over networks; a single measured model has intervals over its points."""
     keys = [*WHAT_KEYS, "width", "training"]
     table = plain.assign(runs=1) if over_points else summarise(plain, over="runs")
     table = table.sort_values("step", kind="stable").reset_index(drop=True)
@@ -142,7 +142,7 @@ def _accuracy(nets: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def pr_layers(nets: pd.DataFrame) -> list[str]:
-    """The layers whose PR the table of runs shows."""
+    """Layers whose PR is shown in the table of runs."""
     return layers_of(select(nets, score="pr", k=2, selection="all"))
 
 
@@ -171,7 +171,7 @@ def _runs(nets: pd.DataFrame, configs: Mapping[str, Any]) -> list[dict[str, Any]
 
 
 def undefined_counts(results: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """(score, reason, how many values) for every reason that left a value undefined, most frequent first."""
+    """(score, reason, count) of undefined values, most frequent first."""
     if "reason" not in results.columns:
         return []
     missing = results[results["value"].isna()]
@@ -184,9 +184,9 @@ FEWEST_STEPS = 3
 
 
 def collect_onsets(nets: pd.DataFrame) -> dict[Key, dict[str, Any]]:
-    """(layer, k, selection, score, width, training) to ``step``, ``confirmed``, ``over`` and ``reason``.
+    """Map (layer, k, selection, score, width, training) to the ``step``, ``confirmed``, ``over`` and ``reason`` of onset.
 
-    The intervals are over nets ("nets") where a setting has several; of one net they are over its data points ("points").
+    Intervals are over networks ("nets") if a setting has several, else over the data points of its network ("points").
 
     Args:
         nets: means over the data points of each net and step.

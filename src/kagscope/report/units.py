@@ -1,4 +1,4 @@
-"""The units of one net of each setting: rows as images of 57 steps of colour, numbers beside them."""
+"""Units of one network per setting: rows as images with 57 colour levels, with numbers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from kagscope.report.numbers import clean, groups
 
 NUMBERS = ("row_norm", "zero_share", "alignment")
 BUDGET = 1_200_000  # pixels of images in a page, 0.7 bytes each when compressed
-STEPS = 28  # of colour to either side of 0
-ZERO = 63  # code of the character that stands for 0: all from -28 to 28 are plain in JSON
+STEPS = 28  # colour levels on either side of 0
+ZERO = 63  # code of the character for 0: all from -28 to 28 need no escape in JSON
 MAX_UNITS = 256  # of a layer
-STRIP = 32  # weights without places are drawn as one strip up to here, in lines beyond
+STRIP = 32  # up to this many weights without positions are drawn as one strip, more in several lines
 
 
 def pack_units(
@@ -25,16 +25,16 @@ def pack_units(
     nets: pd.DataFrame,
     image_shape: Sequence[int] | None,
 ) -> list[dict[str, Any]]:
-    """One entry per net and layer, as many nets as the budget of pixels allows, the first ones.
+    """One entry per network and layer, for as many networks as the pixel budget allows.
 
-    Each row is stored in steps from -28 to 28 of its own largest absolute entry, ``peak``, a character a pixel, which compresses
-    better than bytes in base64; numbers beside it come from the rows as they were.
+    Each row is quantised to levels -28 … 28 of its largest absolute entry, ``peak``, one character per pixel, which compresses
+    better than bytes in base64; its numbers come from the exact row.
 
     Args:
-        units: run id to its units, a row each: ``layer``, ``what`` ("weights" or "mean Jacobian row"), ``row_norm``,
-            ``zero_share``, ``alignment``, ``row`` (list of float), in the order of their numbers.
+        units: run id to the table of its units: ``layer``, ``what`` ("weights" or "mean Jacobian row"), ``row_norm``,
+            ``zero_share``, ``alignment``, ``row`` (list of float), in order of units.
         nets: table of means, for the settings of the runs.
-        image_shape: height and width of the images, of colour images after the channels, which are drawn beside each other.
+        image_shape: (H, W) or (C, H, W); channels are drawn side by side.
     """
     known = nets.drop_duplicates("run").assign(run=lambda table: table["run"].astype(str)).set_index("run")
     entries: list[dict[str, Any]] = []
@@ -68,7 +68,7 @@ def _layer(layer: str, units: pd.DataFrame, image_shape: Sequence[int] | None) -
         "what": str(units["what"].iloc[0]),
         "total": len(units),
         "unit": kept.tolist(),
-        "shape": shape,  # height and width in which a row is drawn, its channels beside each other
+        "shape": shape,  # height and width of a drawn row, its channels side by side
         "channels": channels,
         "peak": [clean(value) for value in peak],
         "images": (steps + ZERO).astype(np.uint8).tobytes().decode("ascii"),

@@ -1,4 +1,4 @@
-"""The map over the image: windowed scores of trained nets, over all measured images and class by class, and the mean images."""
+"""Maps over the image: windowed scores of trained networks, over all measured images and by class, and mean images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ KEYS = ("layer", "k", "score", "width", "training", "radius")
 
 
 def pack_maps(nets: pd.DataFrame, results: pd.DataFrame, labels: Mapping[int, int] | None) -> list[dict[str, Any]]:
-    """Grids of ratio and value: ``label`` None for all images; where ``labels`` of the points are known, one for each class too.
+    """Grids of ratio and value, for all images (``label`` None) and, if ``labels`` are given, for each class.
 
     Args:
         nets: means over the data points of each net and step.
         results: the table of single numbers.
-        labels: class by index of the test image.
+        labels: class of each test image, by index.
     """
     table = _windows(nets)
     maps = _grids(table, None, None) if len(table) else []
@@ -56,13 +56,13 @@ def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[d
         )
         for measure in wanted:
             entry[measure] = [clean(value) for value in window_grid(group, measure)[2].ravel()]
-        if sum(value is not None for value in entry["value"]) > 1:  # one window alone is no map
+        if sum(value is not None for value in entry["value"]) > 1:  # a single window makes no map
             maps.append(entry)
     return maps
 
 
 def pack_pictures(pictures: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Mean images scaled to 0 … 255: ``mean`` and ``classes`` by label, rows of pixels one after the other."""
+    """Mean images scaled to 0 … 255, flattened in row-major order: ``mean``, and ``classes`` by label."""
     if not pictures:
         return {}
     return {"mean": _grey(pictures["mean"]), "classes": {str(label): _grey(p) for label, p in pictures["classes"].items()}}

@@ -1,4 +1,4 @@
-"""Training MLPs on images: several seeds at once, with or without spatial augmentation."""
+"""Train MLPs on images: several seeds at once, with or without spatial augmentation."""
 
 from __future__ import annotations
 

@@ -24,19 +24,19 @@ def draw_maps(augmentation: Augmentation, n: int, image_shape: tuple[int, ...], 
 
 
 def affine_maps(angle: Tensor, zoom: Tensor, shift: Tensor, image_shape: tuple[int, ...]) -> Tensor:
-    """From each pixel of the transformed image to the place in the original where its grey level is read.
+    """Maps from each pixel of a transformed image to the position in the original where its grey level is read.
 
-    The image is enlarged by ``zoom`` and turned by ``angle`` about its centre, then moved by ``shift``; everything is measured in
-    pixels, so that images that are not square are not sheared.
+    The image is scaled by ``zoom`` and rotated by ``angle`` about its centre, then shifted by ``shift``, all in
+    pixels, so that non-square images are not sheared.
 
     Args:
-        angle: radians ``(n,)``, positive from the row axis (down) towards the column axis (right).
-        zoom: factors ``(n,)``.
-        shift: pixels down and right, ``(2, n)``.
-        image_shape: its last two numbers are height and width.
+        angle: ``(n,)`` radians, positive from the row axis (down) towards the column axis (right).
+        zoom: ``(n,)`` factors.
+        shift: ``(2, n)`` pixels down and right.
+        image_shape: shape whose last two entries are height and width.
 
     Returns:
-        float32 ``(n, 2, 3)``: row and column = map @ (row, column, 1).
+        float32 ``(n, 2, 3)``: (source row, source column) = map @ (row, column, 1).
     """
     centre = torch.tensor([(side - 1) / 2 for side in image_shape[-2:]])
     c, s = torch.cos(angle) / zoom, torch.sin(angle) / zoom
@@ -46,28 +46,28 @@ def affine_maps(angle: Tensor, zoom: Tensor, shift: Tensor, image_shape: tuple[i
 
 
 class Warper:
-    """Transforms chosen images of a set, all channels alike; outside of an image all is 0, between pixels it is bilinear."""
+    """Transforms selected images of a set, all channels alike: bilinear between pixels, 0 outside the image."""
 
     def __init__(self, images: Tensor) -> None:
-        """Keep a framed copy of the images, float32 ``(N, H, W)`` or ``(N, C, H, W)``, and the box of what is not 0 in each."""
+        """Pad a copy of the images, float32 ``(N, H, W)`` or ``(N, C, H, W)``, and find the bounding box of nonzeros in each."""
         self.shape, self.channels = images.shape[-2:], math.prod(images.shape[1:-2])
-        images = images.reshape(-1, *self.shape)  # a channel is an image of its own
+        images = images.reshape(-1, *self.shape)  # each channel as a separate image
         self._framed = functional.pad(images, (_FRAME,) * 4).flatten(1).numpy()
         self._boxes = np.stack([*_extent((images != 0).any(2)), *_extent((images != 0).any(1))], 1)
 
     def warp(self, index: Tensor, maps: Tensor, out: Tensor) -> None:
-        """Write images ``index`` (int64 ``(B,)``), transformed by ``maps`` (``(B, 2, 3)``), to ``out`` (``(B, C * H * W)``)."""
+        """Write images ``index`` (int64 ``(B,)``) transformed by ``maps`` (``(B, 2, 3)``) to ``out`` (``(B, C * H * W)``)."""
         if self.channels > 1:
             index = (index[:, None] * self.channels + torch.arange(self.channels)).flatten()
             maps = maps.repeat_interleave(self.channels, 0)
         _warp(self._framed, self._boxes, index.numpy(), maps.numpy(), out.view(-1, *self.shape).numpy())
 
 
-_FRAME = 2  # of zeros around each image: one pixel to interpolate towards, one for rounding
+_FRAME = 2  # pixels of zeros around each image: one for interpolation, one for rounding
 
 
 def _extent(used: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """First and last index used, per image, within the frame; first > last where none is."""
+    """First and last used index per image, counted with the frame; first > last if none is used."""
     n = used.shape[1]
     index = torch.arange(n, dtype=torch.float32)
     first = torch.where(used, index, float(n)).amin(1) + _FRAME
@@ -79,7 +79,7 @@ def _extent(used: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float
 def _span(
     start: np.float32, slope: np.float32, low: np.float32, high: np.float32, within: tuple[np.float32, np.float32]
 ) -> tuple[np.float32, np.float32]:
-    """The part of the interval ``within`` where low < start + slope j < high; empty intervals end before they begin."""
+    """Part of the interval ``within`` where low < start + slope j < high; an empty interval ends before it begins."""
     if abs(slope) < np.float32(1e-6):
         return within if low < start < high else (np.float32(0), np.float32(-1))
     first, last = (low - start) / slope, (high - start) / slope
@@ -94,13 +94,13 @@ def _warp(
     maps: npt.NDArray[np.float32],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """Visit only pixels whose source lies within one pixel of an image's box: half of MNIST, and no bounds to check.
+    """Visit only pixels whose source lies within one pixel of the image's box: half of MNIST, and no bounds checks.
 
-    A row takes two passes, over places and over grey levels, because the first one alone can use vector instructions.
+    Each row takes two passes, over positions and over grey levels, because only the first can be vectorised.
     """
     batch, height, width = out.shape
     stride = np.int32(width + 2 * _FRAME)
-    right, below = np.uint64(1), np.uint64(stride)  # unsigned: numba would check for negative indices otherwise
+    right, below = np.uint64(1), np.uint64(stride)  # unsigned, or Numba would check for negative indices
     one_f, frame = np.float32(1), np.float32(_FRAME)
     column_of = np.empty(width, np.int32)
     part_y, part_x = np.empty(width, np.float32), np.empty(width, np.float32)

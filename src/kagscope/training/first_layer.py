@@ -1,4 +1,4 @@
-"""First layers that a network starts from instead of drawn ones: a trained one, or one with the statistics of trained rows."""
+"""Alternative initial first layers: trained ones, or ones with the statistics of trained rows."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ State = dict[str, Tensor]
 
 FIRST_LAYERS = ("drawn", "orthogonal", "axis_aligned", "like_trained", "like_trained_permuted", "trained")
 """How the first layer starts, see :func:`start_first_layer`; "drawn" as ``init`` says."""
-OF_DONORS = FIRST_LAYERS[3:]  # which need trained networks
-IMITATING = OF_DONORS[:2]  # of which these need several, and may take those of other data
-DONORS = range(1_000_000, 1_000_008)  # seeds of the networks whose rows "like_trained" imitates: none that studies use
+OF_DONORS = FIRST_LAYERS[3:]  # those that need trained networks
+IMITATING = OF_DONORS[:2]  # those that need several, possibly trained on other data
+DONORS = range(1_000_000, 1_000_008)  # seeds of the networks that "like_trained" imitates, unused by studies
 
 
 def check_first_layer(name: str) -> None:
-    """Raise :class:`InputError` with the choices where no first layer can start so."""
+    """Raise :class:`InputError` with the choices unless ``name`` is one of :data:`FIRST_LAYERS`."""
     if name not in FIRST_LAYERS:
         raise InputError(f"first_layer is {name!r}{close_names(name, FIRST_LAYERS)}; expected one of {', '.join(FIRST_LAYERS)}")
 
 
 def start_first_layer(kind: str, state: State, donors: Sequence[State], generator: torch.Generator) -> State:
-    """The state of a network whose first layer starts in another way; the other layers stay.
+    """State of a network with another initial first layer; the other layers are unchanged.
 
-    Weights are brought to the Frobenius norm of the drawn ones, so that kinds differ in direction and shape, not in scale; but
-    a "trained" layer is taken over as it is, with its biases.
+    Weights are scaled to the Frobenius norm of the drawn ones, so that kinds differ in direction and shape, not in scale; only
+    a "trained" layer is copied unchanged, with its biases.
 
     Args:
-        kind: "drawn"; "orthogonal" (rows, or columns where these are fewer); "axis_aligned" (each row one pixel, no pixel twice
-            before all have been taken, either sign); "like_trained" (rows drawn by :func:`rows_like`); "like_trained_permuted"
-            (those with their pixels in another order: as sparse, of the same spectrum, in the wrong places); "trained".
-        state: of the network as drawn (:func:`kagscope.training.models.mlp`).
-        donors: of trained networks with as many inputs: of "trained" one, of "like_trained" several.
-        generator: of the draws.
+        kind: "drawn"; "orthogonal" (rows, or columns if fewer); "axis_aligned" (one pixel per row with random sign, no pixel
+            reused before all are used); "like_trained" (rows drawn by :func:`rows_like`); "like_trained_permuted"
+            (the same with permuted pixels: same sparsity and spectrum, wrong positions); "trained".
+        state: state of the network as drawn (:func:`kagscope.training.models.mlp`).
+        donors: states of trained networks with as many inputs: one for "trained", several for "like_trained".
+        generator: source of the random draws.
     """
     if kind == "drawn":
         return state
@@ -61,13 +61,13 @@ def start_first_layer(kind: str, state: State, donors: Sequence[State], generato
 
 
 def rows_like(trained: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Rows by a Gaussian copula: each pixel's weights distributed as over ``trained`` (R, n), pixels together as correlated.
+    """Draw rows by a Gaussian copula: marginals and correlations of the pixels are those of the rows ``trained`` (R, n).
 
-    Normal rows with the correlations of the trained ones are sums of these with normal factors; each entry then is the quantile
-    of its pixel at that level, so that weights are as sparse as trained ones.
+    Normal rows with these correlations are sums of the trained rows with normal factors; each entry then is the quantile of its
+    pixel at that level, so that weights are as sparse as trained ones.
 
     Returns:
-        (count, n) float32; the levels' ranks are those among a sample of R + 1.
+        (count, n) float32.
     """
     R = len(trained)
     wide = trained.double()

@@ -1,4 +1,4 @@
-"""Training the networks of one setting together, one per seed."""
+"""Train the networks of one setting together, one per seed."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ Progress = Callable[[int, int, dict[str, Any]], None]
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """One network along its training.
+    """One network and its checkpoints.
 
     Attributes:
-        seed: of initialisation, batch order and augmentation.
-        settings: how it was trained.
-        checkpoints: optimiser step to state dict (float32); step 0 is the untrained network.
-        accuracy: step to accuracy on the test set, in [0, 1]; of a regression its R².
-        loss: step to mean cross-entropy on the test set, in nats; of a regression mean squared error.
-        train_accuracy: accuracy, or R², of the last state on the training images (not augmented) and the labels it learned.
-        steps_per_epoch: optimiser steps in one pass over the training set.
+        seed: seed of initialisation, batch order and augmentation.
+        settings: the training settings.
+        checkpoints: state dict (float32) by optimiser step; step 0 is the untrained network.
+        accuracy: test accuracy in [0, 1] by step; R² for a regression.
+        loss: mean test cross-entropy in nats by step; mean squared error for a regression.
+        train_accuracy: accuracy, or R², of the last state on the unaugmented training images and the labels it learned.
+        steps_per_epoch: optimiser steps per pass over the training set.
     """
 
     seed: int
@@ -56,7 +56,7 @@ class TrainedNetwork:
 
     @property
     def steps(self) -> list[int]:
-        """Steps of the checkpoints, increasing."""
+        """Steps of the checkpoints, in increasing order."""
         return sorted(self.checkpoints)
 
     @property
@@ -79,26 +79,26 @@ def train(
     device: str = "cpu",
     donors: Dataset | None = None,
 ) -> list[TrainedNetwork]:
-    """Train one network per seed, all of them side by side in the calling thread.
+    """Train one network per seed, all side by side in the calling thread.
 
-    A seed's result does not depend on the other seeds, and not on the number of threads: everything runs on one torch thread
-    (processes are the way to use more cores). Step 0 is ``settings.network(..., seed)``, with the first layer that the settings
+    A seed's result depends neither on the other seeds nor on the number of threads: everything runs on one torch thread
+    (use processes for more cores). Step 0 is ``settings.network(..., seed)``, with the first layer that the settings
     name.
 
     Args:
         dataset: images are flattened in row-major order.
-        settings: shape of the networks and how to train.
+        settings: architecture and training settings.
         seeds: distinct integers from 0 to 2**31 - 1.
-        on_progress: called as ``on_progress(steps done, steps in all, {"epoch": float, "accuracy": float or None})`` at every
-            checkpoint and at the end of every epoch; accuracy is the mean over the seeds, None where not evaluated.
-        device: where steps are computed; "cuda" rounds differently from "cpu". Batches are drawn, and nets evaluated, on the CPU.
-        donors: on what networks are trained whose first layers the settings' ``first_layer`` asks for; None for ``dataset``.
+        on_progress: called as ``on_progress(steps done, total steps, {"epoch": float, "accuracy": float or None})`` at every
+            checkpoint and at the end of every epoch; accuracy is the mean over the seeds, None if not evaluated.
+        device: device of the steps; "cuda" rounds differently from "cpu". Batches are drawn and networks evaluated on the CPU.
+        donors: data for the networks that provide the first layers, if ``first_layer`` needs any; None for ``dataset``.
 
     Returns:
         One :class:`TrainedNetwork` per seed, in the order of ``seeds``.
 
     Raises:
-        InputError: no seeds, repeated ones or bad ones; or the training diverged (which setting to change is said).
+        InputError: no seeds, repeated or invalid ones; or training diverged (the message says which setting to change).
     """
     if dataset.is_regression and settings.augmentation is not None:
         raise InputError(f"{dataset.name} is a regression on points in space, not on images; only standard training fits it")
@@ -113,10 +113,10 @@ def train(
 
 
 def _train_donors(dataset: Dataset, settings: TrainingSettings, seeds: Sequence[int], device: str) -> list[list[State]]:
-    """For each seed, the trained networks that its first layer comes from: the same for all, or its own of one hidden layer.
+    """Train the networks that first layers come from, for each seed: the same for all, or one of a single hidden layer each.
 
     Raises:
-        InputError: a training that diverged.
+        InputError: training diverged.
     """
     if settings.first_layer not in OF_DONORS:
         return [[] for _ in seeds]
@@ -200,7 +200,7 @@ class _Run:
     def _build_steered(
         self, build: Callable[..., torch.nn.Module], s: int
     ) -> tuple[torch.nn.Module, GeometryPenalty | InputGradientPenalty]:
-        """Network ``s`` as a module whose parameters are its own numbers in the block, and its penalty."""
+        """Network ``s`` as a module whose parameters are views of the block, and its penalty."""
         asked = self.settings.penalty
         assert asked is not None
         model = self.nets.module(s, build(seed=0))
@@ -211,7 +211,7 @@ class _Run:
         return model, GeometryPenalty(model, [asked.layer], asked.score, asked.weight, asked.points, **options)
 
     def _steer(self, work: Batch, step: int) -> None:
-        """Add the penalty's gradient to that of the loss. Raises :class:`InputError` where either is no finite number."""
+        """Add the penalty's gradient to that of the loss. Raises :class:`InputError` if either is not finite."""
         for s, (model, penalty) in enumerate(self.steered):
             names, parameters = zip(*model.named_parameters(), strict=True)
             try:
@@ -231,7 +231,7 @@ class _Run:
                 ) from None
 
     def _batches(self) -> Iterator[Batch]:
-        """Fill and yield the workspace for each batch of one epoch, every seed in its own order."""
+        """Fill and yield the workspace for each batch of one epoch, in each seed's own order."""
         orders = [torch.randperm(self.n_images, generator=generator) for generator in self.orders]
         augmentation = self.settings.augmentation
         maps = [draw_maps(augmentation, self.n_images, self.image_shape, g) for g in self.draws] if augmentation else []
@@ -261,7 +261,7 @@ class _Run:
         return self.workspaces[batch]
 
     def _record_states(self, step: int) -> None:
-        """Keep and evaluate every network's state."""
+        """Store and evaluate the state of every network."""
         for s, seed in enumerate(self.seeds):
             self.kept[s][step] = state = self._absorb_normalisation(self.nets.state(s))
             loss, accuracy = self._evaluate(state, *self.test_set)
@@ -276,7 +276,7 @@ class _Run:
         self.on_progress(step, self.total, {"epoch": step / self.per_epoch, "accuracy": mean})
 
     def _absorb_normalisation(self, state: State) -> State:
-        """The same function of plain images x: W (x - mean) / spread + b = (W / spread) x + (b - mean W 1 / spread)."""
+        """The same function of unnormalised images x: W (x - mean) / spread + b = (W / spread) x + (b - mean W 1 / spread)."""
         if self.settings.normalize:
             weight, bias = list(state)[:2]
             scaled = state[weight].double() / self.spread
@@ -285,7 +285,7 @@ class _Run:
         return state
 
     def _evaluate(self, state: State, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy, in parts that stay within the cache; of a regression mean squared error and R²."""
+        """Mean cross-entropy and accuracy, in chunks that fit the cache; mean squared error and R² for a regression."""
         self.model.load_state_dict(state)
         if self.regression:
             squares = (self.model(inputs).double() - labels.double()) ** 2
@@ -321,14 +321,14 @@ def _mean_and_spread(dataset: Dataset) -> tuple[float, float]:
 
 
 def _generator(seed: int, purpose: str) -> torch.Generator:
-    """A generator whose stream is unrelated to those of other purposes and of other seeds."""
+    """A generator with a stream independent of other purposes and other seeds."""
     digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread here, and as many as before afterwards."""
+    """Limit torch to one thread within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""The networks of the reproduction: multi-layer perceptrons."""
+"""Multi-layer perceptrons, the networks of the reproduction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INITS = (
     "lecun_uniform",
     "mean_field",
 )
-"""Ways to draw initial weights, see :func:`mlp`."""
+"""Initialisation schemes, see :func:`mlp`."""
 MAX_SEED = 2**31 - 1
 MAX_WIDTH = 2**16
 
@@ -44,25 +44,25 @@ def mlp(
 ) -> nn.Sequential:
     """Build a multi-layer perceptron with weights drawn as ``init`` says.
 
-    Its modules are ``hidden1``, ``hidden2``, … (each a Linear and its activation, so that its output is the papers' h_1, h_2, …)
+    Its modules are ``hidden1``, ``hidden2``, … (each a Linear and its activation, with outputs h_1, h_2, … of the papers)
     and ``output``, a Linear.
 
     Args:
-        n_inputs: numbers per data point.
+        n_inputs: dimension of the inputs.
         hidden: widths of the hidden layers, at least one.
-        n_classes: outputs.
+        n_classes: number of outputs.
         activation: one of :data:`ACTIVATIONS`.
         init: "default" (PyTorch's: weights and biases uniform in ±1/sqrt(fan_in)); "kaiming_normal", "kaiming_uniform" (He et
             al. 2015: variance 2/fan_in); "xavier_normal", "xavier_uniform" (Glorot & Bengio 2010: 2/(fan_in + fan_out));
-            "lecun_normal", "lecun_uniform" (1/fan_in: what a network in the neural tangent parametrisation computes at its
-            start); "orthogonal" (Saxe et al. 2014); or "mean_field" ("lecun_normal" but for the last layer, whose variance is
-            1/fan_in^2, so that outputs start near zero: Mei, Montanari & Nguyen 2018). All but the default start with biases of
-            zero.
+            "lecun_normal", "lecun_uniform" (1/fan_in: as a network in the neural tangent parametrisation computes at the
+            start); "orthogonal" (Saxe et al. 2014); or "mean_field" ("lecun_normal" except for the last layer, whose variance is
+            1/fan_in^2, so that outputs start near zero: Mei, Montanari & Nguyen 2018). All but the default start with zero
+            biases.
         init_scale: factor on the weights.
-        seed: of a generator of its own; the global one is neither read nor changed.
+        seed: seed of a local generator; the global one is neither read nor changed.
 
     Raises:
-        InputError: a width that is no positive integer, an unknown activation, or a seed outside 0 … 2**31 - 1.
+        InputError: a width is not a positive integer, the activation is unknown, or the seed is outside 0 … 2**31 - 1.
     """
     sizes = layer_sizes(n_inputs, hidden, n_classes)
     check_activation(activation)
@@ -81,14 +81,14 @@ def mlp(
 
 
 def allocate(module: nn.Module) -> None:
-    """Memory on the CPU for parameters on the meta device; as ``to_empty``, which imports a computer algebra system (0.5 s)."""
+    """Allocate parameters on the meta device on the CPU, as ``to_empty``, which imports a computer algebra system (0.5 s)."""
     for submodule in module.modules():
         for name, parameter in list(submodule.named_parameters(recurse=False)):
             setattr(submodule, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
 
 
 def draw_weights(linear: nn.Linear, init: str, init_scale: float, generator: torch.Generator, *, last: bool) -> None:
-    """Draw weights and biases of a layer in place, as ``init`` says; ``last``: whether it gives the outputs."""
+    """Draw weights and biases of a layer in place, as ``init`` says; ``last``: whether it is the output layer."""
     bound = 1 / math.sqrt(linear.in_features)
     _draw(linear, init, bound, generator)
     if init == "mean_field" and last:
@@ -120,13 +120,13 @@ def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator
 
 
 def check_init(name: str) -> None:
-    """Raise :class:`InputError` with the choices where ``name`` is no way to draw initial weights."""
+    """Raise :class:`InputError` with the choices unless ``name`` is one of :data:`INITS`."""
     if name not in INITS:
         raise InputError(f"unknown init {name!r}; expected one of {', '.join(INITS)}")
 
 
 def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[int]:
-    """All widths from input to output, checked. Raises :class:`InputError`."""
+    """Check and return all widths from input to output. Raises :class:`InputError`."""
     if isinstance(hidden, (int, str)) or len(hidden) == 0:
         raise InputError(f"hidden widths are {hidden!r}; expected a list of at least one positive integer, such as [64, 64]")
     for what, width in (("n_inputs", n_inputs), *(("hidden width", width) for width in hidden), ("n_classes", n_classes)):
@@ -136,19 +136,19 @@ def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[in
 
 
 def check_activation(name: str) -> None:
-    """Raise :class:`InputError` with the choices where ``name`` is no activation."""
+    """Raise :class:`InputError` with the choices unless ``name`` is one of :data:`ACTIVATIONS`."""
     if name not in ACTIVATIONS:
         close = close_names(str(name).lower(), ACTIVATIONS, 1)
         raise InputError(f"unknown activation {name!r}{close}; expected one of {', '.join(ACTIVATIONS)}")
 
 
 def check_seed(seed: int) -> int:
-    """Return ``seed`` if it is an integer from 0 to 2**31 - 1; else raise :class:`InputError`."""
+    """Return ``seed``. Raises :class:`InputError` unless it is an integer from 0 to 2**31 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed is {seed!r}; expected an integer from 0 to {MAX_SEED}")
     return seed
 
 
 def layer_names(depth: int) -> list[str]:
-    """Names of the hidden layers of an MLP of ``depth`` of them: ``["hidden1", "hidden2"]`` for two."""
+    """Names of the hidden layers of an MLP: ``["hidden1", "hidden2"]`` for ``depth`` 2."""
     return [f"hidden{number}" for number in range(1, depth + 1)]

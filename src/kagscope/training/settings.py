@@ -1,4 +1,4 @@
-"""What a training is: everything but the data and the seed."""
+"""Settings of a training run: everything but the data and the seed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEERED_BY = (*SCORES, *NORMS)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random spatial transforms of the training images, drawn afresh for each image in each epoch, all uniform and independent.
+    """Random spatial transforms of the training images, uniform and independent, drawn anew for each image in each epoch.
 
     Attributes:
         rotation: degrees; the angle is drawn from [-rotation, rotation].
@@ -47,15 +47,15 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Penalty:
-    """A term of the loss that steers one hidden layer towards geometry or away from it (:class:`kagscope.GeometryPenalty`).
+    """A loss term that steers one hidden layer towards geometry or away from it (:class:`kagscope.GeometryPenalty`).
 
     Attributes:
-        weight: negative is towards geometry; of norms, positive is towards smaller ones.
+        weight: negative steers towards geometry; for norms, positive steers towards smaller ones.
         score: "pr", "effective_minors", "rr_pr" or "alignment"; as controls "jacobian_l1" and "jacobian_l2", or
             "loss_gradient_l1" and "loss_gradient_l2" (:class:`kagscope.steering.gradients.InputGradientPenalty`).
-        layer: "hidden1", "hidden2", …; says nothing of gradients of the loss.
-        points: images of each batch at which it is taken.
-        rows: pairs of rows drawn in each step, of "pr" and "effective_minors"; 0 for all of them.
+        layer: "hidden1", "hidden2", …; ignored for gradients of the loss.
+        points: number of images per batch at which it is evaluated.
+        rows: pairs of rows drawn in each step for "pr" and "effective_minors"; 0 for all.
     """
 
     weight: float
@@ -75,34 +75,33 @@ class Penalty:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How the networks of one setting are built and trained (cross-entropy on classes, squared error on numbers).
+    """How the networks of one setting are built and trained (cross-entropy for classes, squared error for regressions).
 
     Attributes:
         architecture: "mlp", or "vit", a small vision transformer with a block for each hidden layer
-            (:class:`kagscope.training.vit.ViT`), whose first layer is that of its patches.
+            (:class:`kagscope.training.vit.ViT`), whose first layer embeds its patches.
         hidden: widths of the hidden layers.
         activation: "gelu", "relu", "tanh" or "silu".
-        epochs: passes over the training set; 0 leaves the networks as initialised.
-        batch_size: images per step; a smaller last batch ends an epoch where the number of images asks for it.
-        learning_rate: of the optimiser.
-        weight_decay: as the optimiser of this name in ``torch.optim`` takes it: decoupled in "adamw", else an L2 term.
+        epochs: passes over the training set; 0 for untrained networks.
+        batch_size: images per step; the last batch of an epoch may be smaller.
+        learning_rate: learning rate of the optimiser.
+        weight_decay: as in ``torch.optim``: decoupled in "adamw", else an L2 term.
         optimizer: "adam" (betas 0.9 and 0.999, eps 1e-8), "adamw", "sgd" or "rmsprop".
-        momentum: of "sgd" and "rmsprop".
-        init: how weights are drawn, see :func:`kagscope.training.models.mlp`.
-        init_scale: factor on the initial weights (not the biases).
-        first_layer: how the first layer starts: "drawn" as ``init`` says, or see
+        momentum: momentum of "sgd" and "rmsprop".
+        init: initialisation scheme, see :func:`kagscope.training.models.mlp`.
+        init_scale: factor on the initial weights (not biases).
+        first_layer: initial first layer: "drawn" as ``init`` says, or see
             :func:`kagscope.training.first_layer.start_first_layer`.
-        frozen: leave the first layer as it starts.
+        frozen: do not train the first layer.
         augmentation: spatial augmentation, or None for standard training.
-        penalty: what is added to the loss to steer a layer, or None.
-        labels: "true", or "shuffled": each net learns the labels (or numbers) of the training images in an order of its
-            own, drawn by its seed, so that images say nothing about them.
-        normalize: learn from images less their mean, over their standard deviation, both over all pixels of the training images.
-            What is kept are nets for the images as they are: the two numbers are part of the first layer's weights and biases.
-        checkpoints: how many states to keep: the initial one and, at spaced steps, this many less one; the last step is always
-            among them.
-        schedule: how those steps are spaced, "geometric" or "linear"; or the steps themselves, to which the first and the last
-            are added, and ``checkpoints`` does not count.
+        penalty: loss term that steers a layer, or None.
+        labels: "true", or "shuffled": each network learns the labels (or targets) of the training images in its own
+            random order, drawn from its seed, so that they are independent of the images.
+        normalize: standardise images by mean and standard deviation over all pixels of the training images.
+            Checkpoints take unnormalised images: the two numbers are folded into the first layer's weights and biases.
+        checkpoints: number of states to keep, from the initial to the last one.
+        schedule: spacing of their steps, "geometric" or "linear"; or the steps themselves, to which the first and the last
+            are added, ignoring ``checkpoints``.
     """
 
     hidden: tuple[int, ...] = (64, 64)
@@ -168,7 +167,7 @@ class TrainingSettings:
             raise InputError(f"augmentation is {self.augmentation!r}; expected an Augmentation or None")
 
     def network(self, image_shape: Sequence[int], n_classes: int, seed: int) -> nn.Module:
-        """A network of this shape as drawn, before its first layer is started otherwise; it takes images flattened."""
+        """A freshly drawn network (before any other initial first layer is set); it takes flattened images."""
         given = (self.hidden, n_classes, self.activation, self.init, self.init_scale)
         return (
             vit(image_shape, *given, seed=seed) if self.architecture == "vit" else mlp(math.prod(image_shape), *given, seed=seed)
@@ -179,10 +178,10 @@ class TrainingSettings:
         return -(-n_images // self.batch_size)
 
     def checkpoint_steps(self, n_images: int) -> list[int]:
-        """Steps after which states are kept, by ``schedule``: 0, some in between, the last step.
+        """Steps at which states are kept, by ``schedule``, from 0 to the last step.
 
         Raises:
-            InputError: the schedule names a step after the last one.
+            InputError: the schedule has a step after the last one.
         """
         last = self.epochs * self.steps_per_epoch(n_images)
         if self.schedule == "geometric":
@@ -198,7 +197,7 @@ class TrainingSettings:
 
 
 def geometric_steps(last: int, count: int) -> list[int]:
-    """At most ``count`` increasing steps: 0, and from 1 to ``last`` in a geometric sequence rounded to integers."""
+    """At most ``count`` increasing steps: 0, then a geometric sequence from 1 to ``last`` rounded to integers."""
     if last == 0:
         return [0]
     if count == 2:

@@ -1,12 +1,12 @@
-"""Several networks of one shape as one flat block of numbers; of MLPs with their gradients written out by hand.
+"""Several networks of one shape as one flat block of parameters; for MLPs with hand-written gradients.
 
-Two things decide the speed of small networks on a CPU: the cost of calling an operation at all, and passes over memory.
+The speed of small networks on a CPU is limited by the overhead of each operation and by passes over memory.
 Elementwise operations and Adam therefore run once over all networks, matrix products once per network, and nothing is allocated
 in a step. ``benchmarks/training.py`` compares this with one network after another, batched products under autograd, and vmap.
 
 A network's result must not depend on its neighbours. Matrix products see one network at a time. Elementwise operations treat the
-last few numbers of a block in scalar code, which may round differently: so every network's part of every block is padded to a
-multiple of 64 numbers, more than any vector unit takes at once.
+last few numbers of a block in scalar code, which may round differently, so every network's part of every block is padded to a
+multiple of 64 numbers, more than the width of any vector unit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 _PAD = 64
 _aten: Any = torch.ops.aten
 
-# name: (activation(z, out), gradient(dh, z, h, out)), each one pass over memory
+# name: (activation(z, out), gradient(dh, z, h, out)), each in one pass over memory
 _ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "gelu": (lambda z, h: _aten.gelu.out(z, out=h), lambda dh, z, h, dz: _aten.gelu_backward.grad_input(dh, z, grad_input=dz)),
     "relu": (
@@ -35,7 +35,7 @@ _ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 
 class Batch:
-    """What a step takes: inputs (batch, n) and targets (batch, outputs) of each network."""
+    """Data of one step: inputs (batch, n) and targets (batch, outputs) of each network."""
 
     def __init__(self, batch: int, inputs: list[Tensor], targets: list[Tensor]) -> None:
         self.batch, self.inputs, self.targets = batch, inputs, targets
@@ -48,8 +48,8 @@ class Stacked(ABC, Generic[Work]):
     """Parameters and gradients of ``n`` networks, each a row of a padded matrix.
 
     Attributes:
-        parameters: float32 ``(n, P)``; row s holds the weights and biases of network s, each padded to 64 numbers.
-        gradients: the same for the gradients of the mean loss.
+        parameters: float32 ``(n, P)``; row s holds the weights and biases of network s, each padded to a multiple of 64.
+        gradients: gradients of the mean loss, in the same layout.
     """
 
     def __init__(self, states: Sequence[Mapping[str, Tensor]], device: str = "cpu") -> None:
@@ -76,7 +76,7 @@ class Stacked(ABC, Generic[Work]):
         return self._parts(self.parameters[s])
 
     def gradient_parts(self, s: int) -> list[Tensor]:
-        """Views of its gradients, likewise."""
+        """Views of the gradients of network ``s``, in the order of :attr:`names`."""
         return self._parts(self.gradients[s])
 
     def state(self, s: int) -> dict[str, Tensor]:
@@ -84,7 +84,7 @@ class Stacked(ABC, Generic[Work]):
         return {name: view.clone().cpu() for name, view in zip(self.names, self._parts(self.parameters[s]), strict=True)}
 
     def module(self, s: int, model: nn.Module) -> nn.Module:
-        """``model`` with network ``s`` in it: its parameters are the numbers in the block, and change with them."""
+        """``model`` with its parameters replaced by views of network ``s`` in the block."""
         for name, view in zip(self.names, self.parts(s), strict=True):
             model.get_parameter(name).data = view
         return model
@@ -99,12 +99,12 @@ class Stacked(ABC, Generic[Work]):
 
 
 class StackedModules(Stacked[Batch]):
-    """Networks of any architecture, with gradients by autograd, one network after another."""
+    """Networks of any architecture, with gradients by autograd, one network at a time."""
 
     def __init__(
         self, models: Sequence[nn.Module], states: Sequence[Mapping[str, Tensor]], sizes: tuple[int, int], device: str = "cpu"
     ) -> None:
-        """Copy ``states`` to ``device``; ``models``, as many, then hold them. ``sizes``: numbers of an input and of an output."""
+        """Copy ``states`` to ``device`` and load them into ``models``; ``sizes``: dimensions of input and output."""
         super().__init__(states, device)
         self.sizes = sizes
         self._models = [self.module(s, model) for s, model in enumerate(models)]
@@ -124,7 +124,7 @@ class StackedModules(Stacked[Batch]):
 
 
 class StackedMLP(Stacked["Workspace"]):
-    """MLPs, whose elementwise operations run over all networks at once."""
+    """MLPs whose elementwise operations run over all networks at once."""
 
     def __init__(self, states: Sequence[Mapping[str, Tensor]], activation: str, device: str = "cpu") -> None:
         """Copy ``states`` (state dicts of :func:`kagscope.training.models.mlp`, all of one shape) to ``device``."""
@@ -135,7 +135,7 @@ class StackedMLP(Stacked["Workspace"]):
         self._activation, self._activation_gradient = _ELEMENTWISE[activation]
 
     def _views(self, block: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """Per network, its weights and its biases from first to last layer."""
+        """Weights and biases of each network, from first to last layer."""
         parts = [self._parts(row) for row in block]
         return [row[0::2] for row in parts], [row[1::2] for row in parts]
 
@@ -145,7 +145,7 @@ class StackedMLP(Stacked["Workspace"]):
     def backward(self, work: Workspace, squared_error: bool = False) -> None:
         """Write the gradients of every network's mean cross-entropy over ``work.inputs`` and ``work.targets``.
 
-        With ``squared_error`` the loss is the mean of (z_L - target)^2 over batch and outputs: dz_L is then 2 (z_L - target) over
+        With ``squared_error`` the loss is the mean of (z_L - target)^2 over batch and outputs, and dz_L is 2 (z_L - target) over
         their number.
 
         With z_l = h_{l-1} W_l^T + b_l and h_l = act(z_l): dz_L = (softmax(z_L) - target) / batch, dW_l = dz_l^T h_{l-1},
@@ -178,7 +178,7 @@ class StackedMLP(Stacked["Workspace"]):
 
 
 class Workspace(Batch):
-    """Activations and their gradients for one batch size: per layer one padded block, and a view of it per network."""
+    """Activations and their gradients for one batch size: a padded block per layer, and its view for each network."""
 
     def __init__(self, nets: StackedMLP, batch: int) -> None:
         self.ones = torch.ones(batch, device=nets.device)

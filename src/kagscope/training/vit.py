@@ -1,4 +1,4 @@
-"""A small vision transformer; the hidden layers of its blocks go by the names of an MLP's: ``hidden1``, ``hidden2``, …"""
+"""A small vision transformer whose blocks' hidden layers are named as an MLP's: ``hidden1``, ``hidden2``, …"""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kagscope.training.models import ACTIVATIONS, allocate, check_activation, ch
 SIDE = 4  # patches along a side of the image
 TOKENS = SIDE**2
 HEADS = 2
-WIDTHS = 2 * HEADS  # a block's hidden units are a multiple of this: tokens are half as wide as the first block's
-SPREAD = 0.5  # standard deviation of the places of patches at the start
+WIDTHS = 2 * HEADS  # hidden widths are multiples of this, as tokens are half as wide as the first block
+SPREAD = 0.5  # standard deviation of initial positional embeddings
 
 
 class Attention(nn.Module):
-    """Self-attention of normalised tokens, (batch, tokens, width) to the same (Vaswani et al. 2017)."""
+    """Self-attention of normalised tokens, (batch, tokens, width) to the same shape (Vaswani et al. 2017)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -37,10 +37,10 @@ class Attention(nn.Module):
 
 
 class ViT(nn.Module):
-    """4 x 4 patches of an image, blocks of attention and of one hidden layer, each added to what it is given; mean token, linear.
+    """4 x 4 patches of an image, residual blocks of attention and one hidden layer, mean over tokens, and a linear output.
 
-    Its modules are ``embed`` (a patch to a token), ``places``, and of block l ``attention<l>``, ``norm<l>``, ``hidden<l>`` (a
-    Linear and its activation, as in an MLP of kagscope), ``back<l>``; then ``norm`` and ``output``. Normalisation stands before
+    Its modules are ``embed`` (patch to token), ``places``, in block l ``attention<l>``, ``norm<l>``, ``hidden<l>`` (a
+    Linear and its activation, as in an MLP of kagscope) and ``back<l>``; then ``norm`` and ``output``. Normalisation precedes
     each part of a block (Xiong et al. 2020); there is no class token (Beyer et al. 2022).
     """
 
@@ -49,7 +49,7 @@ class ViT(nn.Module):
         *channels, height, width = image_shape
         self.patch = (channels[0] if channels else 1, height // SIDE, width // SIDE)
         n = hidden[0] // 2
-        self.embed = nn.Linear(math.prod(self.patch), n)  # first: what a study does to the first layer, it does to this
+        self.embed = nn.Linear(math.prod(self.patch), n)  # defined first: studies treat it as the first layer
         self.places = nn.Embedding(TOKENS, n)
         self.depth = len(hidden)
         for number, units in enumerate(hidden, start=1):
@@ -85,16 +85,16 @@ def vit(
     *,
     seed: int,
 ) -> ViT:
-    """Build a :class:`ViT` with a block for each of ``hidden``, drawn as :func:`kagscope.training.models.mlp` is.
+    """Build a :class:`ViT` with one block per entry of ``hidden``, drawn as by :func:`kagscope.training.models.mlp`.
 
     Args:
         image_shape: (H, W) or (C, H, W), sides multiples of 4.
         hidden: units of the hidden layer of each block, multiples of 4; tokens are half as wide as the first one.
-        n_classes: outputs.
-        activation, init, init_scale, seed: as for an MLP; places of patches are normal, 0.5 wide, at the start.
+        n_classes: number of outputs.
+        activation, init, init_scale, seed: as for an MLP; positional embeddings start normal with standard deviation 0.5.
 
     Raises:
-        InputError: images or widths that do not fit, an unknown activation, or a bad seed.
+        InputError: images or widths do not fit, the activation is unknown, or the seed is invalid.
     """
     check_vit(hidden, image_shape)
     layer_sizes(1, hidden, n_classes)
@@ -115,7 +115,7 @@ def vit(
 
 
 def check_vit(hidden: Sequence[int], image_shape: Sequence[int] | None = None) -> None:
-    """Raise :class:`InputError` where blocks of these widths cannot be, or images of this shape not be cut into patches."""
+    """Raise :class:`InputError` if these widths are impossible, or images of this shape cannot be cut into patches."""
     if wrong := [units for units in hidden if units % WIDTHS]:
         raise InputError(f"a block of a vit is {wrong[0]} units wide; expected a multiple of {WIDTHS}")
     if image_shape is not None and (len(image_shape) < 2 or any(side % SIDE for side in image_shape[-2:])):
