@@ -1,7 +1,7 @@
-"""Figures from tables: ``plot_…`` takes a table and optional axes and returns the axes, ``figure_…`` composes several panels.
+"""Figures from tables: ``plot_…`` takes a table and optional axes and returns the axes; ``figure_…`` combines several panels.
 
-All are in one style (colour-blind safe, legible at a paper's column width), use no pyplot state and leave your settings alone.
-:func:`save` writes a figure as PDF, SVG or PNG (:func:`save_all` in several of them): lettering stays text, and the same table
+All share one style (colour-blind safe, legible at a paper's column width), use no pyplot state and leave your settings alone.
+:func:`save` writes a figure as PDF, SVG or PNG (:func:`save_all` in several of these): text stays text, and the same table
 gives the same bytes.
 
 Tables of a study (``results.parquet``, ``curves.parquet``):
@@ -9,14 +9,14 @@ Tables of a study (``results.parquet``, ``curves.parquet``):
 ============================ ===============================================================
 :func:`plot_pr_by_radius`    ratio to initialisation against ball radius
 :func:`plot_pr_by_distance`  the same against minimum distance
-:func:`plot_valid_subsets`   how many column subsets a minimum distance leaves
+:func:`plot_valid_subsets`   number of column subsets by minimum distance
 :func:`plot_k_comparison`    the ratio against the order of the minors
 :func:`plot_score_by_step`   a score along training
 :func:`plot_accuracy`        test accuracy along training
 :func:`plot_zipf`            row means by rank, also of one measured model
 :func:`plot_minor_histogram` sizes of the minors, also of one measured model
-:func:`plot_window_map`      where in the image
-:func:`plot_scores_overview` every score at one glance
+:func:`plot_window_map`      the ratio over positions in the image
+:func:`plot_scores_overview` every score at a glance
 :func:`write_figures`        all that a study allows, as PNG and PDF
 ============================ ===============================================================
 
@@ -26,7 +26,7 @@ Tables of a study from a file (``summary.csv``, ``runs.parquet``, ``relations.cs
 :func:`plot_phase`           a score over two axes of the study, as a map
 :func:`plot_by_axis`         a score against one numeric axis
 :func:`figure_dynamics`      accuracy and scores along training, by two axes
-:func:`plot_relation`        geometry against an outcome, a point for each net
+:func:`plot_relation`        an outcome against geometry, a point for each net
 :func:`plot_correlations`    correlations within settings, with intervals
 :func:`plot_comparison`      what a category of an axis, or another study, changes: every score
 :func:`plot_robustness`      adversarial accuracy against the size of the attack
@@ -39,7 +39,7 @@ Of one model (:meth:`kagscope.Report.summary`, :meth:`kagscope.Tracker.summary`,
 :func:`plot_layers`          a score of every layer
 :func:`plot_tokens`          a score against the token
 :func:`plot_by_step`         a score along training, onset marked
-:func:`plot_pruning`         what removing units changes
+:func:`plot_pruning`         effect of removing units
 :func:`plot_unit_weights`    each unit's incoming weights as an image
 :func:`plot_row_norms`       lengths of the rows, by rank, with a threshold
 ============================ ===============================================================

@@ -1,4 +1,4 @@
-"""A score against one numeric axis of a study: width, learning rate, label noise, whatever was varied."""
+"""A score against one numeric axis of a study, such as width, learning rate or label noise."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from kagscope.tables.means import layers_of, require_columns, select
 
 KNOWN = ("layer", "k", "selection", "score", "nets")
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("kl_uniform", 2), ("effective_rank", 0))
-GEOMETRIC = 5.0  # largest over smallest value from which the axis is logarithmic
+GEOMETRIC = 5.0  # ratio of largest to smallest value from which the axis is logarithmic
 
 
 def study_axes(summary: pd.DataFrame) -> list[str]:
-    """The columns of a study's summary that are axes: neither what was measured nor numbers of it."""
+    """Columns of a study's summary that are axes, not keys or values of scores."""
     numbers = ("value", "baseline", "ratio", "difference", "accuracy")
     return [str(name) for name in summary.columns if name not in KNOWN and not str(name).startswith(numbers)]
 
@@ -46,22 +46,22 @@ def plot_by_axis(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """A score against a numeric axis of a study, a line for each combination of the others; bars are 95% intervals over seeds.
+    """Plot a score against a numeric axis of a study, a line per combination of the others; bars are 95% intervals over seeds.
 
     Args:
         summary: ``summary.csv`` of a study: a column for each axis, ``layer``, ``k``, ``selection``, ``score``, ``value`` and
             ``ratio`` with ``_low`` and ``_high``, ``accuracy``.
-        x: the axis, numeric.
-        score, k, layer, selection: which score, "accuracy" among them; the first layer by default.
-        measure: "ratio" to initialisation or "value"; the ratio of PR, KL and rotation ratios, else the value.
-        where: values at which other axes are fixed, such as ``{"training": "standard"}``.
+        x: numeric axis.
+        score, k, layer, selection: which score, including "accuracy"; the first layer by default.
+        measure: "ratio" to initialisation or "value"; by default the ratio for PR, KL and rotation ratios, else the value.
+        where: fixed values of other axes, such as ``{"training": "standard"}``.
         accuracy: what test accuracy is called: "R²" of a regression.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
     Raises:
         NothingToPlot: the score was not measured.
-        InputError: ``x`` or a column of ``where`` is none, or is not numeric; or more lines than can be told apart.
+        InputError: ``x`` or a column of ``where`` is missing or not numeric; or there are too many lines to distinguish.
     """
     where = dict(where or {})
     require_columns(summary, [x, *where, *KNOWN[:4]], "summary")
@@ -82,7 +82,7 @@ def plot_by_axis(
         if len(positions) > 2 and positions[0] >= 0 and positive[-1] / positive[0] >= GEOMETRIC:
             if positions[0] > 0:
                 ax.set_xscale("log")
-            else:  # room for 0 beside the smallest
+            else:  # leave room for 0 beside the smallest
                 ax.set_xscale("symlog", linthresh=positive[0], linscale=0.6)
             ax.xaxis.set_minor_locator(NullLocator())
         draw_means(ax, means, looks)
@@ -99,7 +99,7 @@ def plot_by_axis(
 
 
 def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = None, accuracy: str = "accuracy") -> Figure:
-    """:func:`plot_by_axis` for accuracy and the main scores of one layer.
+    """Panels of :func:`plot_by_axis` for accuracy and the main scores of one layer.
 
     Args:
         summary: ``summary.csv`` of a study.
@@ -133,7 +133,7 @@ def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = 
 def choose(
     summary: pd.DataFrame, score: str, k: int, layer: str | None, selection: str, measure: str | None
 ) -> tuple[pd.DataFrame, str]:
-    """The rows of a score in a study's summary that have a number (of accuracy one of each setting), and the measure meant.
+    """Select the rows of a score with finite values (for accuracy one per setting), and resolve the measure.
 
     Raises:
         NothingToPlot: there are none.
@@ -152,7 +152,7 @@ def choose(
 
 
 def group_name(values: Mapping[Any, object]) -> str:
-    """What a line is called: the axes' values, names of numeric ones before them; true labels go without saying."""
+    """Name of a line: the values of the axes, numeric ones with the axis's name; true labels are not mentioned."""
 
     def label(name: str, value: object) -> str:
         if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Colours of maps: even steps of a number look like even steps of colour, and ratios below and above 1 differ in hue."""
+"""Perceptually uniform colours of maps; ratios below and above 1 differ in hue."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize, to_rgb
 
-SEQUENTIAL = "cividis"  # made for even steps with normal and red-green blind vision (Nuñez, Anderton & Renslow 2018)
+SEQUENTIAL = "cividis"  # uniform for normal and red-green colour-blind vision (Nuñez, Anderton & Renslow 2018)
 
 # sRGB to XYZ of a D65 white, by the standard's matrix (IEC 61966-2-1)
 _XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
 
 
 def ratio_norm(values: np.ndarray) -> Normalize:
-    """A log scale for ratios: 1 in the middle where they lie on both sides of it, else from the least to the largest.
+    """A log scale for ratios, centred at 1 if they lie on both sides of it, else from the smallest to the largest.
 
-    A map whose ratios all lie within 5% of 1 keeps 1 in the middle too, so that it is pale and not noise.
+    It is also centred at 1 if all ratios are within 5% of 1, so that the map is pale instead of showing noise.
     """
     finite = values[np.isfinite(values) & (values > 0)]
     if not len(finite):
@@ -30,20 +30,20 @@ def ratio_norm(values: np.ndarray) -> Normalize:
 
 
 def ratio_colours(norm: Normalize) -> Colormap:
-    """The colours that go with a norm: diverging where 1 is its middle, else sequential."""
+    """Colormap for a norm: diverging if it is centred at 1, else sequential."""
     low, high = float(norm.vmin or 1.0), float(norm.vmax or 1.0)
     return diverging() if np.isclose(low * high, 1.0) else mpl.colormaps[SEQUENTIAL]
 
 
 @cache
 def diverging() -> Colormap:
-    """Blue over white to brown, each half in even steps of CIE Lab."""
+    """Blue to white to brown, each half in even steps of CIE Lab."""
     halves = [_even_steps(("#0b3c6f", "#4b8fc4", "#f7f7f7")), _even_steps(("#f7f7f7", "#d98b3a", "#6b2a04"))]
     return LinearSegmentedColormap.from_list("kagscope_ratio", np.concatenate([halves[0][:-1], halves[1]]), N=513)
 
 
 def palettes() -> dict[str, list[list[int]]]:
-    """Both palettes for the page: 65 colours (red, green, blue) in 0 … 255 each, straight lines between them."""
+    """Both palettes for the page: 65 colours (red, green, blue) in 0 … 255, to be interpolated linearly."""
     places = np.linspace(0, 1, 65)
     both = {"sequential": mpl.colormaps[SEQUENTIAL], "diverging": diverging()}
     return {name: colours(places, bytes=True)[:, :3].astype(int).tolist() for name, colours in both.items()}
@@ -58,7 +58,7 @@ def to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def _even_steps(stops: tuple[str, ...]) -> np.ndarray:
-    """The broken line through colours in sRGB, (129, 3), at even distances in Lab."""
+    """Piecewise linear path through colours, at even distances in Lab: sRGB, (129, 3)."""
     corners = np.array([to_rgb(stop) for stop in stops])
     fine = np.linspace(0, len(stops) - 1, 4097)
     line = np.stack([np.interp(fine, range(len(stops)), corners[:, channel]) for channel in range(3)], axis=1)

@@ -1,4 +1,4 @@
-"""What a category of an axis changes: each score's effect with its interval, a row for each score."""
+"""Effects of a category of an axis with their intervals, a row for each score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kagscope.figures.style import reference_line, style
 from kagscope.tables.means import corrected_p, layers_of, require_columns
 from kagscope.tables.schema import ALPHA
 
-DERIVED = ("pr_normalized", "effective_minors")  # say the same as PR
+DERIVED = ("pr_normalized", "effective_minors")  # equivalent to PR
 WIDTH, ROW = 5.2, 0.2  # inches
 NEEDED = (
     "axis",
@@ -36,16 +36,16 @@ NEEDED = (
 def plot_comparison(
     comparisons: pd.DataFrame, *, axis: str, category: str | None = None, selection: str = "all", ax: Axes | None = None
 ) -> Axes:
-    """A row for each score that is a ratio: a category over the first one with its 95% interval, a colour for each layer.
+    """Plot ratios of a category to the first one with 95% intervals, a row for each score, a colour for each layer.
 
-    Filled dots differ from 1 after correction for all scores, hollow ones do not.
+    Filled dots differ significantly from 1 after correction for all scores, hollow ones do not.
 
     Args:
         comparisons: ``comparisons.csv`` of a study (:func:`kagscope.studies.inference.comparisons.comparisons`), or what
             ``kagscope report A B`` writes, where the axis is "study".
-        axis: of the study, such as "training".
-        category: of the axis; the last one by default.
-        selection: of columns.
+        axis: axis of the study, such as "training".
+        category: category of the axis; the last one by default.
+        selection: canonical string of the column selection.
         ax: where to draw; a new figure by default.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Means with their intervals against x, a line for each hue: what every figure of such lines is drawn by.
+"""Draw means with their intervals against x, a line for each hue.
 
-A figure brings its table into one form, columns ``x``, ``mean``, ``low``, ``high``, ``hue`` (:func:`tidy`), chooses the look of
-each hue, and says what the axes are called; panels are arranged by :mod:`kagscope.figures.panels`.
+A figure brings its table into columns ``x``, ``mean``, ``low``, ``high``, ``hue`` (:func:`tidy`), chooses the look of
+each hue, and labels the axes; panels are arranged by :mod:`kagscope.figures.panels`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from kagscope.figures.labels import is_fraction, short_label
 from kagscope.figures.style import interval_lengths, reference_line
 from kagscope.tables.means import half_width
 
-NUDGE = 0.012  # of the axis, from one line's bars to the next one's, so that they do not hide one another
-GEOMETRIC = 20.0  # last step over first step from which an axis of steps is logarithmic
-START = {"ratio": 1.0, "difference": 0.0}  # of a network that is its own baseline
+NUDGE = 0.012  # share of the axis between the bars of neighbouring lines, so that they do not overlap
+GEOMETRIC = 20.0  # ratio of last to first step from which an axis of steps is logarithmic
+START = {"ratio": 1.0, "difference": 0.0}  # value for a network that is its own baseline
 OVER = {"ratio": " / ", "difference": " − "}
 
 
 def tidy(table: pd.DataFrame, x: str, measure: str, hue: str | Sequence[str]) -> pd.DataFrame:
-    """The rows that have a mean, by x: ``x``, ``mean``, ``low``, ``high`` (NaN where there is no interval), ``hue``.
+    """Rows with a mean, sorted by x: ``x``, ``mean``, ``low``, ``high`` (NaN without interval), ``hue``.
 
     Args:
-        table: ``measure``, and where intervals are known ``measure_low`` and ``measure_high``, which are absolute.
-        x, measure: its columns.
-        hue: column whose value names the line; of several columns the tuple of their values.
+        table: column ``measure``, and absolute ``measure_low`` and ``measure_high`` if intervals are known.
+        x, measure: columns of the table.
+        hue: column whose value identifies the line; for several columns, the tuple of their values.
     """
     ends = {end: table.get(f"{measure}_{end}", pd.Series(np.nan, table.index)) for end in ("low", "high")}
     names: Any = table[hue] if isinstance(hue, str) else list(zip(*(table[name] for name in hue), strict=True))
@@ -41,7 +41,7 @@ def tidy(table: pd.DataFrame, x: str, measure: str, hue: str | Sequence[str]) ->
 
 
 def average(table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
-    """Mean of ``measure`` over the rows of each group and its 95% interval (Student's t), in the form that :func:`tidy` takes."""
+    """Mean of ``measure`` over the rows of each group and its 95% interval (Student's t), as :func:`tidy` takes it."""
     means = table.groupby(list(keys), observed=True, sort=False)[measure].agg(["mean", "std", "count"]).reset_index()
     half = half_width(means["std"].to_numpy(dtype=float), means["count"].to_numpy())
     ends = {f"{measure}_low": means["mean"] - half, f"{measure}_high": means["mean"] + half}
@@ -49,13 +49,13 @@ def average(table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFr
 
 
 def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, Any]], *, bands: bool = False) -> None:
-    """A line for each hue that has a look, with its interval as bars, side by side, or as a band.
+    """Draw a line for each hue in ``looks``, with its interval as bars, side by side, or as a band.
 
     Args:
         ax: where to draw.
-        means: of :func:`tidy`.
-        looks: hue to the keywords of its line in Matplotlib, in the order of the legend.
-        bands: bands for many x that lie close, bars for few.
+        means: result of :func:`tidy`.
+        looks: Matplotlib keywords of the line by hue, in the order of the legend.
+        bands: bands, for many close x; else bars.
     """
     lines = dict(iter(means.groupby("hue", sort=False, observed=True)))
     low, high = (means["x"].min(), means["x"].max()) if len(means) else (0.0, 0.0)
@@ -73,14 +73,14 @@ def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, A
 
 
 def _shift_positions(ax: Axes, x: pd.Series[float], shift: float, low: float, high: float) -> pd.Series[float]:
-    """Places a share of the axis beside ``x``, as it is seen on the axis's scale."""
+    """Shift ``x`` by a share of the axis, on the axis's scale."""
     scale = ax.xaxis.get_transform()
     first, last = scale.transform(np.array([low, high], dtype=float))
     return pd.Series(scale.inverted().transform(scale.transform(x.to_numpy(dtype=float)) + shift * (last - first)), index=x.index)
 
 
 def draw_by_step(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, Any]], score: str, measure: str) -> None:
-    """:func:`draw_means` against the training step, with the line of "as at initialisation"."""
+    """:func:`draw_means` against the training step, with the reference line "as at initialisation"."""
     draw_means(ax, means, looks, bands=True)
     start = START.get(measure, 1.0 if score.startswith("rr_") else None)
     if start is not None:
@@ -89,12 +89,12 @@ def draw_by_step(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str,
     ax.set_xlabel("training step")
     if measure in ("value", "baseline") and (is_fraction(score) or (score == "accuracy" and means["mean"].min() >= 0)):
         cut_to_fraction(ax)
-    elif score == "accuracy":  # R², which may be far below 0 in an untrained net
+    elif score == "accuracy":  # R², which may be far below 0 for an untrained network
         ax.set_ylim(bottom=max(ax.get_ylim()[0], -0.3), auto=None)
 
 
 def step_axis(ax: Axes, steps: np.ndarray) -> None:
-    """Logarithmic with room for 0 where steps grow geometrically, else linear."""
+    """Make the step axis logarithmic with room for 0 if steps grow geometrically, else linear."""
     positive = steps[steps > 0]
     even = len(steps) > 2 and np.ptp(np.diff(steps)) <= 0.5 * np.diff(steps).mean()
     if even or len(positive) < 2 or positive[-1] / positive[0] < GEOMETRIC:
@@ -109,20 +109,20 @@ def step_axis(ax: Axes, steps: np.ndarray) -> None:
 
 
 def name_ticks(axis: Axis, places: Sequence[float]) -> None:
-    """Ticks at these places and nowhere else, named by their numbers."""
+    """Set ticks at these positions only, labelled with their numbers."""
     axis.set_major_locator(FixedLocator(list(places)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def cut_to_fraction(ax: Axes) -> None:
-    """Cuts a fraction's axis at 0 and 1, which its interval of Student's t may pass but the fraction cannot."""
+    """Limit the axis of a fraction to [0, 1], which its Student's t interval may exceed."""
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, -0.02 * min(high, 1.0)), min(high, 1.02), auto=None)
 
 
 def measure_label(score: str, measure: str, k: int = 0, names: tuple[str, str] = ("trained", "initial"), sep: str = ",\n") -> str:
-    """What an axis is called: the score, its order where that is not plain from the figure, and what is divided by what."""
+    """Label of an axis: the score, its order unless clear from the figure, and the quantities of the ratio or difference."""
     if score == "accuracy":
         return "test accuracy"
     order = f", k = {k}" if k else ""

@@ -36,13 +36,13 @@ from kagscope.tables.means import curve_means, last_step, layers_of, select, tra
 
 TRAINING_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
 INITIAL = "#4d4d4d"
-FLOOR = 1e-6  # row means below this share of the mean are drawn at it: a log axis has no zero
-SMALLEST = -48.0  # log2 of the smallest minor over the mean that has a place of its own; what is smaller is one bar
-OF_MODEL = ""  # the training of curves of one measured model
+FLOOR = 1e-6  # row means below this share of the mean are drawn at it, as a log axis has no zero
+SMALLEST = -48.0  # log2 of minor over mean below which all minors share one bar
+OF_MODEL = ""  # value of "training" for curves of one measured model
 
 
 class Line(NamedTuple):
-    """One curve: its training (None: before training), what it is called, colour, dashes, points."""
+    """One curve: its training (None: before training), label, colour, dashes, points."""
 
     training: str | None
     label: str
@@ -63,10 +63,10 @@ def plot_zipf(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Row means of the k-minor matrix by falling rank, trained and initial, over the overall mean; log scale.
+    """Plot row means of the k-minor matrix in descending order, trained and initial, over the overall mean; log scale.
 
-    A dot marks where zero rows begin: at 99% of the rows of the untrained net, by definition of the threshold (MATH.md 3), and
-    at one minus the ``zero_rows`` score of the trained one. Bands are 95% intervals over seeds. Means below 1e-6 stand at it.
+    A dot marks where zero rows begin: at 99% of the rows of the untrained network, by definition of the threshold (MATH.md 3),
+    and at one minus the ``zero_rows`` score of the trained one. Bands are 95% intervals over seeds. Means are clipped at 1e-6.
 
     Args:
         curves: the ``curves`` table of a study (columns of :data:`kagscope.tables.schema.CURVE_COLUMNS`), or ``report.curves``
@@ -75,7 +75,7 @@ def plot_zipf(
         layer: which layer; the first by default.
         k: order of the minors.
         width: which width; the largest by default.
-        training: which training alone; all by default.
+        training: a single training; all by default.
         selection: canonical string of the column selection.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
@@ -122,9 +122,9 @@ def plot_minor_histogram(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Histogram of log2(M / mean M) in bins of 1/8, trained and initial; log scale.
+    """Plot the histogram of log2(M / mean M) in bins of 1/8, trained and initial; log scale.
 
-    Left of the dashed line stand bars of what a log axis cannot hold: exact zeros, and minors below 2^-48 of the mean.
+    Bars left of the dashed line are exact zeros and minors below 2^-48 of the mean.
     Arguments as for :func:`plot_zipf`.
 
     Raises:
@@ -165,7 +165,7 @@ def plot_minor_histogram(
 
 
 def figure_zipf(curves: pd.DataFrame, results: pd.DataFrame | None = None) -> Figure:
-    """:func:`plot_zipf` of the largest width: a row for each layer, a column for each k (k = 2 and each training, if many)."""
+    """:func:`plot_zipf` for the largest width: a row per layer, a column per k (or, if many, per training with k = 2)."""
 
     def draw(layer: str, k: int, training: str | None, ax: Axes) -> Axes:
         return plot_zipf(curves, results=results, layer=layer, k=k, training=training, ax=ax, legend=False)
@@ -199,7 +199,7 @@ def _select(
 
 
 def _lines(table: pd.DataFrame, only: str | None) -> list[Line]:
-    """One initial state (all trainings start from the same nets), then each training, or one of them."""
+    """Lines of the initial state (shared by all trainings), then of each training, or of only one."""
     trainings = trainings_of(table)
     lines = []
     initial = table[table["stage"] == "initial"]
@@ -219,7 +219,7 @@ def _lines(table: pd.DataFrame, only: str | None) -> list[Line]:
 
 
 def _zero_rows_start(results: pd.DataFrame | None, line: Line, layer: str, k: int, width: int, selection: str) -> float | None:
-    """The share of rows that are not zero rows; None where it is not known or nothing is below the threshold."""
+    """Share of rows that are not zero rows; None if unknown or if no row is below the threshold."""
     if line.training is None:
         return 0.99 if width else None
     if results is None or not width:
@@ -240,7 +240,7 @@ def zero_rows_handle() -> Line2D:
 
 
 def histogram_range(lines: Sequence[pd.DataFrame]) -> tuple[float, float]:
-    """The span of log2 shown: what lies left of it holds less than 1e-4 of the minors of each line, or is below 2^-48."""
+    """Range of log2 shown: less than 1e-4 of the minors of each line, or only those below 2^-48, lie left of it."""
     lefts, rights = [], []
     for line in lines:
         ordered = line[np.isfinite(line["x"]) & (line["y"] > 0)].sort_values("x")
@@ -251,7 +251,7 @@ def histogram_range(lines: Sequence[pd.DataFrame]) -> tuple[float, float]:
 
 
 def _bars(line: pd.DataFrame, left: float) -> dict[str, float]:
-    """The fractions of exact zeros and of minors left of the span shown."""
+    """Fractions of exact zeros and of minors left of the range shown."""
     x, y = line["x"].to_numpy(dtype=float), line["y"].to_numpy(dtype=float)
     return {"0": float(y[np.isneginf(x)].sum()), "tiny": float(y[np.isfinite(x) & (x < left)].sum())}
 

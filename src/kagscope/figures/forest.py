@@ -1,4 +1,4 @@
-"""Correlations with their intervals, a row for each."""
+"""Forest plots: effects or correlations with their intervals, a row for each."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def plot_correlations(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Correlations of scores with an outcome over seeds within settings, with 95% intervals; a row for each score.
+    """Plot correlations of scores with an outcome over seeds within settings, with 95% intervals; a row for each score.
 
-    An asterisk at the right says that it differs from 0 after correction for all pairs of the table (p < 0.05).
+    An asterisk at the right marks those that differ from 0 after correction for all pairs of the table (p < 0.05).
 
     Args:
         relations: ``relations.csv`` of a study (:func:`kagscope.studies.relations.relations`): ``layer``, ``k``, ``score``,
             ``outcome``, ``rho``, ``rho_low``, ``rho_high``, ``p_joint``.
-        outcome: which; see :func:`~kagscope.figures.labels.outcome_label`.
-        layer: which layer; all by default, from the input on.
+        outcome: name of the outcome; see :func:`~kagscope.figures.labels.outcome_label`.
+        layer: a single layer; all by default, in order.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -76,7 +76,7 @@ def plot_correlations(
 
 
 def ratio_axis(ax: Axes, low: float, high: float) -> None:
-    """A log axis of ratios from ``low`` to ``high``, 1 within, with a few round ones named."""
+    """A log axis of ratios from ``low`` to ``high``, including 1, with a few round numbers labelled."""
     low, high = max(min(low, 0.9), 1e-3) / 1.08, min(max(high, 1.1), 1e4) * 1.08
     ladder = (
         [10.0**e for e in range(-3, 5)]
@@ -113,13 +113,13 @@ def row_axes(ax: Axes | None, names: Sequence[str], pitch: float = PITCH, width:
 
 
 def draw_rows(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, Any]], spread: float = 0.0) -> None:
-    """Dots with their intervals, those of one row a little apart.
+    """Draw dots with their intervals, slightly apart within a row.
 
     Args:
-        ax: of :func:`row_axes`.
-        means: of :func:`~kagscope.figures.core.tidy`, ``x`` the number of the row.
-        looks: hue to the keywords of its dots in Matplotlib.
-        spread: of a row's height, that its dots share.
+        ax: axes from :func:`row_axes`.
+        means: result of :func:`~kagscope.figures.core.tidy`, with the number of the row as ``x``.
+        looks: Matplotlib keywords of the dots by hue.
+        spread: share of the row's height over which its dots are spread.
     """
     dots = dict(iter(means.groupby("hue", sort=False, observed=True)))
     for i, (hue, look) in enumerate(looks.items()):

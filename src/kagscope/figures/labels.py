@@ -1,4 +1,4 @@
-"""What scores and layers are called in figures and on pages."""
+"""Labels of scores, layers and axes in figures and on pages."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def is_fraction(score: str) -> bool:
 
 
 def layer_label(name: str, k: int = 0) -> str:
-    """A layer by its own name, ``"layer hidden1"``, and the order of the minors if given; "" stands for the whole net."""
+    """Label of a layer, ``"layer hidden1"``, with the order of the minors if given; "" is the whole network."""
     return (f"layer {name}" if name else "whole net") + (f", k = {k}" if k else "")
 
 
 def setting_label(width: int, training: str, several: bool) -> str:
-    """A setting of a study in words: its width, where there are ``several``, and what else tells it from others."""
+    """Label of a setting of a study: its width, if there are ``several``, and what else distinguishes it."""
     return f"width {width}, {training}" if several else training
 
 
 def axis_label(name: str, *, unit: bool = False) -> str:
-    """An axis of a study in words, with what its numbers are in where that is not plain: ``weight_decay`` is "weight decay"."""
+    """Label of an axis of a study, with its unit if not obvious: ``weight_decay`` is "weight decay"."""
     return name.replace("_", " ") + (f" ({UNITS[name]})" if unit and name in UNITS else "")
 
 
 def outcome_label(outcome: str) -> str:
-    """An outcome of a study in words: ``pgd_linf_0.1`` is the accuracy under PGD with that norm and radius."""
+    """Label of an outcome of a study: ``pgd_linf_0.1`` is the accuracy under PGD with this norm and radius."""
     attack, _, rest = outcome.partition("_")
     norm, _, radius = rest.partition("_")
     if attack in ("pgd", "fgsm") and radius:

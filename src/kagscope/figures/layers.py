@@ -1,4 +1,4 @@
-"""Scores of one network layer by layer and token by token."""
+"""Scores of one network by layer and by token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kagscope.tables.means import select
 
 
 def plot_layers(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None) -> Axes:
-    """A score of every layer in the order of the network, beside the baseline's where there is one.
+    """Plot a score of every layer in the order of the network, beside that of the baseline if there is one.
 
     Raises:
         NothingToPlot: the score was not measured.
@@ -59,9 +59,9 @@ def plot_layers(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selecti
 
 
 def plot_depth(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None) -> Axes:
-    """A score against depth, block by block in the order of the network: a line for the model and one for its baseline.
+    """Plot a score against depth, by block in the order of the network, for the model and its baseline.
 
-    Intervals are those of the means over points and tokens, 95%.
+    Bars are 95% intervals of the means over points and tokens.
 
     Raises:
         NothingToPlot: the score was not measured.
@@ -75,7 +75,7 @@ def plot_depth(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selectio
 
 
 def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "pr", k: int = 2, ax: Axes | None = None) -> Axes:
-    """A score over the baseline's (without one: the score) against the token, with 95% intervals over points.
+    """Plot a score's ratio to the baseline (without one, the score) against the token, with 95% intervals over points.
 
     Raises:
         NothingToPlot: no layer has tokens.

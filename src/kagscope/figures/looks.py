@@ -1,4 +1,4 @@
-"""What tells lines apart: colour and marker for a width or layer, line and filling for a training."""
+"""Looks of lines: colour and marker for a width or layer, dashes and fill for a training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kagscope.figures.style import GREY, MANY, MARKERS, OKABE_ITO, RC
 from kagscope.tables.means import layers_of, trainings_of, widths_of
 
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.2)))
-CROWDED = 6  # lines; more settings than that get a panel for each training
+CROWDED = 6  # lines; with more settings each training gets its own panel
 
 
 def line_colours(count: int) -> list[str]:
-    """Colours for ``count`` lines: Okabe–Ito for up to six, else shades of even lightness from dark to light, in order."""
+    """Colours for ``count`` lines: Okabe–Ito for up to six, else evenly spaced shades from dark to light."""
     if count <= MANY:
         return list(OKABE_ITO[:count])
     return [mpl.colors.to_hex(shade) for shade in mpl.colormaps["cividis"](np.linspace(0, 0.9, count))]
@@ -36,24 +36,24 @@ def line_looks(names: Sequence[Any]) -> dict[Any, dict[str, Any]]:
 
 
 def legend_line(**look: Any) -> Line2D:
-    """Entry of a legend in the figures' style, wherever it is made."""
+    """Legend entry in the figures' style."""
     return Line2D([], [], **({"linewidth": RC["lines.linewidth"], "markersize": RC["lines.markersize"]} | look))
 
 
 def value_label(value: object) -> str:
-    """A value of an axis of a study in words."""
+    """Label of a value of a study's axis."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def layer_looks(names: Iterable[object]) -> dict[str, dict[str, Any]]:
-    """How lines that stand for layers look, in the order of the network, with their labels."""
+    """Looks and labels of lines for layers, in the order of the network."""
     layers = layers_of(pd.DataFrame({"layer": list(names)}))
     return {layer: look | {"label": layer_label(layer)} for layer, look in line_looks(layers).items()}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The widths and trainings of a study, and what their lines look like in all of its figures."""
+    """The widths and trainings of a study, and the looks of their lines in all of its figures."""
 
     widths: tuple[int, ...]
     trainings: tuple[str, ...]
@@ -64,19 +64,19 @@ class Settings:
 
     @property
     def by_training(self) -> bool:
-        """Whether colours and markers tell trainings: one width tells nothing apart."""
+        """Whether colours and markers stand for trainings, as there is only one width."""
         return len(self.widths) == 1 < len(self.trainings) <= MANY
 
     @property
     def is_crowded(self) -> bool:
-        """Whether one panel cannot hold a line for each setting."""
+        """Whether there are too many settings for one panel."""
         if self.by_training:
             return False
         count = len(self.trainings)
         return count > len(LINES) or (count > 2 and count * len(self.widths) > CROWDED)
 
     def looks(self, training: str | None = None, *, plain: bool = False) -> dict[tuple[int, str], dict[str, Any]]:
-        """What the line of each (width, training) looks like; of one training alone, or ``plain``, all lines are full."""
+        """Look of the line of each (width, training); for a single training, or if ``plain``, all lines are solid."""
         if self.by_training:
             looks = line_looks(self.trainings)
             return {(self.widths[0], name): look | {"linestyle": "-"} for name, look in looks.items() if training in (None, name)}
@@ -89,7 +89,7 @@ class Settings:
         }
 
     def handles(self, training: str | None = None) -> list[Line2D]:
-        """Legend entries: one for each width, and one for each training where there are several in the panel."""
+        """Legend entries: one for each width, and one for each training if the panel has several."""
         if self.by_training:
             return [legend_line(linewidth=1.8, label=name, **look) for (_, name), look in self.looks(training).items()]
         looks = line_looks(self.widths)

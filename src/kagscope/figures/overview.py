@@ -1,4 +1,4 @@
-"""Every score at one glance: its ratio to initialisation, layer by layer."""
+"""Overview of all scores: ratios to initialisation by layer."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def plot_scores_overview(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """A row of dots for each score: the ratio to initialisation for each width and training, with 95% intervals over seeds.
+    """Plot a row of dots for each score: ratios to initialisation by width and training, with 95% intervals over seeds.
 
-    With more trainings than can be told apart, they share the look of their width. An interval that reaches 0
-    runs to the left end.
+    Trainings too many to distinguish share the look of their width. An interval that reaches 0
+    extends to the left edge.
 
     Args:
         results: the ``results`` table, or :func:`~kagscope.figures.study.study_means` of it.
         layer: which layer; the first by default.
         k: order of the minors, for the scores that have one.
         selection: canonical string of the column selection.
-        scores: which, from top to bottom; by default all that have a positive ratio.
+        scores: scores from top to bottom; by default all that have a positive ratio.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -84,7 +84,7 @@ def list_scores(table: pd.DataFrame) -> list[str]:
     """The scores of ``table``, known ones first in the order of MATH.md."""
     present = {str(score) for score in pd.unique(table["score"])}
     if "effective_minors" in present:
-        present -= {"pr_normalized"}  # it differs by the number of minors only, so its ratio is the same
+        present -= {"pr_normalized"}  # differs from PR by a constant factor, so its ratio is the same
     known = [score for score in registry.names() if score in present]
     return known + sorted(present - set(known))
 
@@ -109,18 +109,18 @@ def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, ...]) 
 
 
 def _fills(settings: Settings) -> dict[str, dict[str, Any]]:
-    """How dots are filled by training where lines cannot tell them apart; nothing where there are more than fillings."""
+    """Fills of dots by training, if these are not distinguished otherwise; empty if there are more trainings than fills."""
     fills = settings.is_crowded and len(settings.trainings) <= len(FILLS)
     return dict(zip(settings.trainings, FILLS, strict=False)) if fills else {}
 
 
 def _pitch(settings: Settings) -> float:
-    """Inches for a score."""
+    """Height of a score's row in inches."""
     return 0.28 if settings.is_crowded and not _fills(settings) else min(0.36, 0.075 + 0.045 * len(settings.looks()))
 
 
 def _handles(settings: Settings) -> list[Line2D]:
-    """Where there are too many trainings to tell them apart, widths alone."""
+    """Legend entries; widths only, if there are too many trainings to distinguish."""
     named = settings.handles(settings.trainings[0] if settings.is_crowded else None)
     return named + [
         legend_line(color=GREY, marker="o", linestyle="", label=name, **look) for name, look in _fills(settings).items()
@@ -128,7 +128,7 @@ def _handles(settings: Settings) -> list[Line2D]:
 
 
 def _ratios(means: pd.DataFrame, k: int, selection: str) -> pd.DataFrame:
-    """Rows with a positive ratio; an interval that reaches 0 runs out of a log axis at its left end."""
+    """Rows with a positive ratio; an interval that reaches 0 is extended beyond the left edge of the log axis."""
     table = select(means, selection=selection)
     table = table[table["k"].isin([0, k]) & ~table["score"].astype(str).isin(BOOKKEEPING) & (table["ratio"] > 0)]
     return table.assign(ratio_low=table["ratio_low"].clip(lower=1e-9 * table["ratio"]))

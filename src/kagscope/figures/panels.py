@@ -1,4 +1,4 @@
-"""Panels of a figure: their grid, titles, labels at the outer side, and one legend above all."""
+"""Grids of panels with titles, outer labels, and one legend above all."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Panel(NamedTuple):
     """One panel.
 
     Attributes:
-        draw: draws it without legend, or raises ``NothingToPlot``.
-        title: above it.
-        label: of its vertical axis, in place of the one that ``draw`` sets.
-        absent: what it says where there is nothing to draw.
+        draw: draws the panel without legend, or raises ``NothingToPlot``.
+        title: title above the panel.
+        label: label of the vertical axis, in place of the one that ``draw`` sets.
+        absent: text if there is nothing to draw.
     """
 
     draw: Callable[[Axes], object]
@@ -37,7 +37,7 @@ class Panel(NamedTuple):
 Row = Sequence[Panel]
 Shared = bool | Literal["row", "col"]
 Draw = Callable[[str, str | None, Axes], object]
-LETTERS = 13  # of the name of an axis, an inch of a panel
+LETTERS = 13  # letters of an axis label per inch of a panel
 SMALL: dict[str, Any] = {"fontsize": 7, "fontweight": "normal"}
 
 
@@ -54,17 +54,17 @@ def draw_grid(
     legend: str = "",
     title_look: dict[str, Any] | None = None,
 ) -> Figure:
-    """Panels in rows; those of a shared axis are labelled at the outer side only. Short rows leave their last places empty.
+    """Draw panels in rows; shared axes are labelled at the outer side only. Short rows leave their last cells empty.
 
     Args:
         rows: the panels.
-        width, height: of the figure, in inches.
+        width, height: size of the figure in inches.
         sharex, sharey: as :meth:`matplotlib.figure.Figure.subplots` takes them.
-        outer: whether horizontal axes are named at the lowest panels only; by default where they are shared.
-        heights: of the rows, relative.
-        handles: entries of the legend.
-        legend: its title.
-        title_look: of the panels' titles.
+        outer: label horizontal axes at the lowest panels only; by default if they are shared.
+        heights: relative heights of the rows.
+        handles: legend entries.
+        legend: title of the legend.
+        title_look: Matplotlib keywords of the panels' titles.
 
     Raises:
         NothingToPlot: no panel could be drawn.
@@ -84,7 +84,7 @@ def draw_grid(
                 if (name := ax.get_xlabel()) and "\n" not in name:
                     ax.set_xlabel(fill(name, int(LETTERS * width / columns)))
                 below = down + 1 < len(rows) and column < len(rows[down + 1])
-                if not below:  # also above an empty place, where a shared axis would hide them
+                if not below:  # also above an empty cell, where a shared axis would hide them
                     ax.tick_params(labelbottom=True)
                 if below and (bool(sharex) if outer is None else outer):
                     ax.set_xlabel("")
@@ -96,18 +96,18 @@ def draw_grid(
 
 
 def wrap(panels: Row, columns: int) -> list[Row]:
-    """Panels in rows of so many."""
+    """Arrange panels in rows of ``columns``."""
     return [panels[start : start + columns] for start in range(0, len(panels), columns)]
 
 
 def study_panels(means: pd.DataFrame, draw: Draw, *, score: str = "pr", handles: Sequence[Line2D] | None = None) -> Figure:
-    """A figure of ``draw(layer, training, ax)``: a panel for each layer, where one cannot hold all settings for each training.
+    """A figure of ``draw(layer, training, ax)``: a panel per layer or, if that gets too crowded, per layer and training.
 
     Args:
         means: table with ``layer``, ``score``, ``width`` and ``training``.
-        draw: draws one panel without legend, or raises ``NothingToPlot``; ``training`` is None where one panel holds all.
-        score: layers without it have no panel.
-        handles: of the legend; by default one for each width and training.
+        draw: draws one panel without legend, or raises ``NothingToPlot``; ``training`` is None if one panel holds all.
+        score: layers without this score have no panel.
+        handles: legend entries; by default one for each width and training.
 
     Raises:
         NothingToPlot: no panel could be drawn.
@@ -132,12 +132,12 @@ def study_panels(means: pd.DataFrame, draw: Draw, *, score: str = "pr", handles:
 
 
 def columns_for(count: int) -> int:
-    """Panels in a row: at most four, rows as full as they can be."""
+    """Number of panels per row: at most four, with rows as full as possible."""
     return count if count <= 4 else 3 if count in (5, 6, 9) else 4
 
 
 def wrap_name(training: str, width: int = 26) -> str:
-    """The name of a setting in lines of about ``width`` letters, broken after commas."""
+    """Wrap the name of a setting into lines of about ``width`` letters, broken after commas."""
     lines = [""]
     for word in training.split(", "):
         if lines[-1] and len(lines[-1]) + len(word) + 2 > width:

@@ -1,4 +1,4 @@
-"""A score over two axes of a study as a map: width and difficulty, learning rate and weight decay, whatever two things vary."""
+"""A score over two axes of a study as a map, such as width and difficulty, or learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kagscope.figures.study import first_layer
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style
 from kagscope.tables.means import require_columns
 
-LETTER = 0.62  # width of a digit, of the size of the type
+LETTER = 0.62  # width of a digit relative to the font size
 SCORES = (("accuracy", 0), ("pr", 2), ("rr_pr", 2), ("zero_rows", 1), ("column_divergence", 1), ("kl_uniform", 2))
 
 
@@ -39,20 +39,20 @@ def plot_phase(
     accuracy: str = "accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Map of a score over two axes of a study, each field with its number; means over everything else.
+    """Plot a score over two axes of a study as a map of labelled cells; means over everything else.
 
     Args:
         summary: ``summary.csv`` of a study: a column for each axis, ``layer``, ``k``, ``selection``, ``score``, ``value``,
             ``ratio``, ``accuracy``.
-        x, y: two of the axes.
+        x, y: two axes of the study.
         score, k, layer, selection: which score; the first layer by default.
-        measure: "ratio" to initialisation or "value"; the ratio where there is one.
-        accuracy: what test accuracy is called: "R²" of a regression.
+        measure: "ratio" to initialisation or "value"; by default the ratio if there is one.
+        accuracy: label of test accuracy: "R²" for a regression.
         ax: where to draw; a new figure by default.
 
     Raises:
         NothingToPlot: the score was not measured.
-        InputError: ``x`` or ``y`` is no column.
+        InputError: ``x`` or ``y`` is not a column.
     """
     require_columns(summary, [x, y, "layer", "k", "selection", "score"], "summary")
     table, measure = choose(summary, score, k, layer, selection, measure)
@@ -67,7 +67,7 @@ def plot_phase(
         ax.imshow(grid, cmap=colours, norm=norm, origin="lower", aspect="auto")
         texts = {index: _number(value, grid) for index, value in np.ndenumerate(grid) if np.isfinite(value)}
         inches = ax.get_position().width * float(ax.figure.bbox.width) / float(ax.figure.dpi)
-        wide = 72 * inches / len(columns)  # of a field, in points
+        wide = 72 * inches / len(columns)  # width of a cell in points
         size = min(6.5, wide / (LETTER * max(map(len, texts.values()), default=1)))
         for (i, j), value in np.ndenumerate(grid):
             if np.isfinite(value):
@@ -86,7 +86,7 @@ def plot_phase(
 
 
 def figure_phase(summary: pd.DataFrame, x: str, y: str, layer: str | None = None, accuracy: str = "accuracy") -> Figure:
-    """:func:`plot_phase` for accuracy (called ``accuracy``: "R²" of a regression) and the main scores of one layer."""
+    """:func:`plot_phase` for accuracy (with label ``accuracy``: "R²" for a regression) and the main scores of one layer."""
     layer = layer if layer is not None else first_layer(summary)
     names = [value_label(value) for value in _sort(summary[x])]
 
@@ -110,7 +110,7 @@ def _norm(grid: np.ndarray, measure: str) -> Normalize:
 
 
 def _number(value: float, grid: np.ndarray) -> str:
-    """Two decimals, more where all numbers are small, fewer where they are large."""
+    """Format a number with two decimals, more if all are small, fewer if they are large."""
     largest = float(np.nanmax(np.abs(grid)))
     if largest >= 100 or (0 < largest < 1e-3):
         return f"{value:.2g}"
@@ -118,7 +118,7 @@ def _number(value: float, grid: np.ndarray) -> str:
 
 
 def _sort(values: pd.Series[Any]) -> Sequence[Any]:
-    """Numbers by size, names as they come."""
+    """Sort numbers; keep names in order of appearance."""
     distinct = list(pd.unique(values))
     return sorted(distinct) if all(isinstance(value, int | float | np.number) for value in distinct) else distinct
 

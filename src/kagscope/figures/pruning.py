@@ -1,4 +1,4 @@
-"""What removing units changes, against the tolerance below which a unit counts as constant."""
+"""Effects of removing units, against the tolerance below which a unit counts as constant."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ROWS = ("units", "largest_change", "accuracy")
 
 
 def plot_pruning(curve: pd.DataFrame, *, measure: str = "units", ax: Axes | None = None) -> Axes:
-    """What each tolerance removes or changes; tolerance 0 stands at the left of the log axis.
+    """Plot what each tolerance removes or changes; tolerance 0 is at the left of the log axis.
 
     Args:
-        curve: of :meth:`kagscope.Pruning.curve`: ``tolerance``, ``units``, ``parameters``, ``largest_change``,
+        curve: table of :meth:`kagscope.Pruning.curve`: ``tolerance``, ``units``, ``parameters``, ``largest_change``,
             ``largest_absolute_change``, ``accuracy``.
-        measure: one of its columns but the first.
+        measure: one of its columns other than the first.
         ax: where to draw; a new figure by default.
 
     Raises:
@@ -57,7 +57,7 @@ def plot_pruning(curve: pd.DataFrame, *, measure: str = "units", ax: Axes | None
 
 
 def figure_pruning(curve: pd.DataFrame) -> Figure:
-    """:func:`plot_pruning` of units removed, largest change and, where labels were given, accuracy, one below the other."""
+    """:func:`plot_pruning` for units removed, largest change and, if labels were given, accuracy, one below the other."""
     rows = [name for name in ROWS if curve[name].notna().any()]
     panels = [[Panel(partial(_draw, curve, name))] for name in rows]
     return draw_grid(panels, SINGLE_COLUMN, 1.3 * len(rows) + 0.4, sharex=True)
@@ -68,7 +68,7 @@ def _draw(curve: pd.DataFrame, measure: str, ax: Axes) -> None:
 
 
 def _tolerance_axis(ax: Axes, tolerances: np.ndarray) -> None:
-    """Logarithmic where tolerances span decades, with room for 0."""
+    """Make the axis logarithmic, with room for 0, if tolerances span decades."""
     positive = tolerances[tolerances > 0]
     if len(positive) and positive.max() / positive.min() >= 10:
         ax.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.8)
@@ -77,7 +77,7 @@ def _tolerance_axis(ax: Axes, tolerances: np.ndarray) -> None:
 
 
 def _change_axis(ax: Axes, changes: np.ndarray) -> None:
-    """Logarithmic, with room for 0."""
+    """Make the axis logarithmic, with room for 0."""
     positive = changes[changes > 0]
     ax.set_yscale("symlog", linthresh=float(positive.min()), linscale=0.8)
     _decades(ax.yaxis, changes)
@@ -85,7 +85,7 @@ def _change_axis(ax: Axes, changes: np.ndarray) -> None:
 
 
 def _decades(axis: Axis, values: np.ndarray) -> None:
-    """0 where there is one, and at most five decades."""
+    """Set ticks at 0, if present, and at most five decades."""
     positive = values[values > 0]
     first, last = int(np.ceil(np.log10(positive.min()))), int(np.floor(np.log10(positive.max())))
     decades = [10.0**e for e in range(first, last + 1, max(1, -(-(last - first + 1) // 5)))]

@@ -1,4 +1,4 @@
-"""Does geometry go with how well a network does? A point for each net, and correlations beside it."""
+"""Geometry against performance: a point for each network, and correlations."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def plot_relation(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """An outcome against a score of the trained net over all columns: a point for each net, colour and marker by width.
+    """Plot an outcome against a score of the trained network over all columns: a point per network, colour and marker by width.
 
-    The title says the correlation over seeds within settings, from ``relations``, with its 95% interval; without that table
-    Spearman's rank correlation over nets, which what the study varies may drive.
+    The title gives the correlation over seeds within settings, from ``relations``, with its 95% interval; without that table,
+    Spearman's rank correlation over networks, which may be driven by the axes of the study.
 
     Args:
         results: the ``results`` table, or :func:`~kagscope.figures.study.net_means` of it.
         runs: ``runs.parquet`` of the study: ``run``, the outcome, the column ``by``.
         score, k, layer: which score; the first layer by default.
         outcome: a numeric column of ``runs``.
-        measure: "ratio" to initialisation or "value"; the ratio where every net has one.
-        relations: ``relations.csv`` of the study, for intervals.
-        by: column of ``runs`` that colours and markers tell.
+        measure: "ratio" to initialisation or "value"; by default the ratio if every network has one.
+        relations: ``relations.csv`` of the study, for correlations with intervals.
+        by: column of ``runs`` for colours and markers.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -93,10 +93,10 @@ def plot_relation(
 
 
 def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, by: str = "width") -> Figure:
-    """:func:`plot_correlations` of up to three outcomes, and below each :func:`plot_relation` of its strongest correlation.
+    """:func:`plot_correlations` for up to three outcomes, and below each :func:`plot_relation` of its strongest correlation.
 
-    Outcomes are test accuracy, the generalisation gap and the attack whose accuracies spread most, as far as the table has them;
-    ``by`` is the column of ``runs`` that colours and markers tell.
+    Outcomes are test accuracy, the generalisation gap and the attack with the widest spread of accuracies, if available;
+    ``by`` is the column of ``runs`` for colours and markers.
 
     Raises:
         NothingToPlot: the table of relations is empty.

@@ -1,4 +1,4 @@
-"""Accuracy under attack against the attack's size."""
+"""Accuracy under attack against the radius of the attack."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def plot_robustness(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Accuracy against the radius ε of an attack, a line for each setting; bars are 95% intervals over its nets.
+    """Plot accuracy against the radius ε of an attack, a line for each setting; bars are 95% intervals over its networks.
 
-    The nets of a line are all that share ``by``: seeds, and whatever else the study varied. ε = 0 is the test accuracy.
+    A line averages all networks that share ``by``, over seeds and other axes. ε = 0 is the test accuracy.
 
     Args:
         runs: ``runs.parquet`` of a study with robustness: ``width``, ``training``, ``accuracy``, and a column
             ``<method>_<norm>_<ε>`` for each attack; ε in units of the input.
         norm: "linf" or "l2".
         method: "pgd" or "fgsm".
-        by: the columns that tell lines apart.
+        by: columns that distinguish the lines.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -73,7 +73,7 @@ def plot_robustness(
 
 
 def _lines(runs: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]], list[Line2D]]:
-    """The line of each run, how lines look, and the legend: widths and trainings as everywhere, else each setting."""
+    """Line of each run, looks of the lines, and legend entries: by width and training if ``by`` is these, else by setting."""
     names = [group_name(row) for row in runs[[*by]].to_dict("records")]
     if set(by) <= set(SETTING):
         settings = Settings.of(runs)
@@ -85,10 +85,10 @@ def _lines(runs: pd.DataFrame, by: Sequence[str]) -> tuple[list[str], dict[str, 
 
 
 def figure_robustness(runs: pd.DataFrame, by: Sequence[str] = SETTING) -> Figure:
-    """:func:`plot_robustness` under PGD, else FGSM, in each norm that was tried.
+    """:func:`plot_robustness` under PGD, else FGSM, for each measured norm.
 
     Raises:
-        NothingToPlot: no attacks were tried.
+        NothingToPlot: no attacks were measured.
     """
     method = next((name for name in ("pgd", "fgsm") if any(attacks_of(runs, name, norm) for norm in NORM_LABELS)), None)
     if method is None:
@@ -105,7 +105,7 @@ def figure_robustness(runs: pd.DataFrame, by: Sequence[str] = SETTING) -> Figure
 
 
 def attacks_of(runs: pd.DataFrame, method: str, norm: str) -> dict[float, str]:
-    """Radius to column of the attacks of a runs table, by radius."""
+    """Columns of the attacks in a runs table by radius, in increasing order."""
     start = f"{method}_{norm}_"
     columns = {float(name[len(start) :]): str(name) for name in runs.columns if str(name).startswith(start)}
     return {radius: columns[radius] for radius in np.sort(list(columns)).tolist()}

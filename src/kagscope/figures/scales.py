@@ -27,7 +27,7 @@ from kagscope.figures.style import (
 )
 from kagscope.tables.means import last_step, layers_of, layers_with, select, select_scale
 
-BEYOND = 1.25  # of the largest radius: where "all" stands whose own is not known
+BEYOND = 1.25  # position of "all" over the largest radius, if the image shape is unknown
 
 
 def plot_pr_by_radius(
@@ -41,18 +41,18 @@ def plot_pr_by_radius(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Ratio of ``score`` to initialisation against the radius of ``ball`` selections, a line for each width and training.
+    """Plot the ratio of ``score`` to initialisation against the radius of ``ball`` selections, a line per width and training.
 
-    Points are means over seeds of the means over data points, bars their 95% intervals. ``all`` stands at the image's diagonal,
-    the radius from which a ball holds every pair.
+    Points are means over seeds of the means over data points, bars their 95% intervals. ``all`` is at the image's diagonal,
+    the radius from which a ball contains every pair.
 
     Args:
         results: the ``results`` table, or :func:`~kagscope.figures.study.study_means` of it.
         layer: which layer; the first by default.
         k: order of the minors.
         score: any score with a ratio.
-        training: which training alone; all by default, told apart by line and filling.
-        image_shape: (H, W) or (C, H, W) in pixels, to place ``all``; without it that stands a quarter beyond the largest radius.
+        training: a single training; all by default, distinguished by dashes and fill.
+        image_shape: (H, W) or (C, H, W) in pixels, for the position of ``all``; by default 1.25 times the largest radius.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
@@ -77,7 +77,7 @@ def plot_pr_by_distance(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Ratio of ``score`` to initialisation against the minimum distance between columns; ``all`` stands at 0.
+    """Plot the ratio of ``score`` to initialisation against the minimum distance between columns; ``all`` is at 0.
 
     Arguments as for :func:`plot_pr_by_radius`.
 
@@ -91,10 +91,10 @@ def plot_pr_by_distance(
 
 
 def plot_valid_subsets(results: pd.DataFrame, *, layer: str | None = None, k: int = 2, ax: Axes | None = None) -> Axes:
-    """How many column subsets satisfy each minimum distance, on a log scale.
+    """Plot the number of column subsets at each minimum distance, on a log scale.
 
     Raises:
-        NothingToPlot: the table does not say.
+        NothingToPlot: the table has no such counts.
     """
     means = last_step(study_means(results))
     counts = select(means, layer=layer or first_layer(means), k=k, score="column_subsets")
@@ -124,7 +124,7 @@ def plot_k_comparison(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Ratio of ``score`` to initialisation against the order k of the minors.
+    """Plot the ratio of ``score`` to initialisation against the order k of the minors.
 
     Arguments as for :func:`plot_pr_by_radius`.
 
@@ -154,7 +154,7 @@ def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Fig
 
 
 def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
-    """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs where there is room for it."""
+    """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs if there is room."""
     means = study_means(results)
     layers, settings = layers_with(means), Settings.of(means)
 
@@ -188,12 +188,12 @@ def figure_k_comparison(results: pd.DataFrame, image_shape: tuple[int, ...]) -> 
 
 
 def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: str = "ball", ax: Axes | None = None) -> Axes:
-    """A score over the baseline's (without one: the score) against ball radius or minimum distance, a line for each layer.
+    """Plot a score's ratio to the baseline (without one, the score) against ball radius or minimum distance, a line per layer.
 
-    ``all`` stands a quarter beyond the largest radius; among minimum distances at 0.
+    ``all`` is at 1.25 times the largest radius, or at minimum distance 0.
 
     Args:
-        summary: of one network, such as :meth:`kagscope.Report.summary`.
+        summary: summary of one network, such as :meth:`kagscope.Report.summary`.
         score, k: which.
         axis: "ball" or "apart".
         ax: where to draw; a new figure by default.
@@ -240,7 +240,7 @@ def _plot_ratios(
     ax: Axes | None,
     legend: bool,
 ) -> Axes:
-    """Ratios of one layer against ``scale``, a line for each setting; ``all`` is named so on the axis."""
+    """Plot ratios of one layer against ``scale``, a line for each setting; ``all`` is labelled on the axis."""
     with style():
         ax = new_axes(ax)
         draw_means(ax, tidy(table, "scale", "ratio", SETTING), settings.looks(training))
@@ -255,7 +255,7 @@ def _plot_ratios(
 
 
 def _name_scales(ax: Axes, table: pd.DataFrame) -> None:
-    """Ticks where something was measured; ``all`` is named so."""
+    """Set ticks at the measured scales, with ``all`` labelled as such."""
     places = table.drop_duplicates("scale").sort_values("scale")
     named = zip(places["selection"], places["scale"], strict=True)
     ax.set_xticks(places["scale"], ["all" if selection == "all" else f"{scale:g}" for selection, scale in named])

@@ -1,4 +1,4 @@
-"""Scores and accuracy along training: of a study, of one network, and as another axis of a study varies."""
+"""Scores and accuracy along training: of a study, of one network, and along another axis of a study."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, n
 from kagscope.tables.means import layers_with, require_columns, select
 
 MOST_LINES, MOST_COLUMNS = 8, 3
-FEWEST_STEPS = 4  # of fewer a curve says no more than the map at the end
+FEWEST_STEPS = 4  # with fewer, curves add little to the map at the end of training
 
 
 class StepScore(NamedTuple):
-    """What is shown along training: a score, order, which measure of it, and the label where there is little room."""
+    """A score, its order and measure to plot along training, and a short label."""
 
     score: str
     k: int
     measure: str
-    label: str  # where {k} stands for the order
+    label: str  # with {k} for the order
 
 
 SCORES = (
@@ -54,11 +54,11 @@ def plot_score_by_step(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """``score`` against optimiser step, a line for each width and training with the 95% interval over seeds as a band.
+    """Plot ``score`` against optimiser step, a line per width and training with the 95% interval over seeds as a band.
 
     Args:
         results: the ``results`` table, or :func:`~kagscope.figures.study.study_means` of it.
-        score: any score; one without an order (``kernel_alignment``) is found whatever ``k``.
+        score: any score; ``k`` is ignored for one without an order (``kernel_alignment``).
         measure: "ratio", "difference" (from initialisation), "value" or "baseline".
         layer: which layer; the first by default.
         k: order of the minors.
@@ -87,7 +87,7 @@ def plot_score_by_step(
 
 
 def plot_accuracy(results: pd.DataFrame, *, training: str | None = None, ax: Axes | None = None, legend: bool = True) -> Axes:
-    """Test accuracy (R² of a regression) against optimiser step, mean and 95% interval over seeds.
+    """Plot test accuracy (R² for a regression) against optimiser step, mean and 95% interval over seeds.
 
     Arguments as for :func:`plot_score_by_step`.
 
@@ -98,7 +98,7 @@ def plot_accuracy(results: pd.DataFrame, *, training: str | None = None, ax: Axe
 
 
 def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
-    """A row for each score of :data:`SCORES` that was followed along training and one for accuracy; a column for each layer."""
+    """A row for each score of :data:`SCORES` measured along training and one for accuracy; a column for each layer."""
     means = study_means(results)
     along = select(means, selection="all")
     scores = [s for s in (score._replace(k=2) for score in SCORES) if _steps(along, s) > 1]
@@ -128,11 +128,11 @@ def figure_dynamics(
     layer: str | None = None,
     accuracy: str = "accuracy",
 ) -> Figure:
-    """Scores and accuracy against the step as an axis of the study varies; means over runs with 95% intervals of Student's t.
+    """Plot scores and accuracy against the step along an axis of the study; means over runs with 95% Student's t intervals.
 
     Args:
         results: the ``results`` table of a study, or :func:`~kagscope.figures.study.net_means` of it.
-        runs: its runs table.
+        runs: runs table of the study.
         by: column of ``runs``: a line for each value, at most eight of them, evenly chosen.
         along: column of ``runs``: a column of panels for its first, middle and last value; None for one column.
         layer: which layer; the first by default.
@@ -172,13 +172,13 @@ def plot_by_step(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """A score of one network against the step, a line for each layer; bands are 95% intervals over points, rings mark onsets.
+    """Plot a score of one network against the step, a line per layer; bands are 95% intervals over points, rings mark onsets.
 
     Args:
         summary: ``step``, ``layer``, ``k``, ``selection``, ``score``, and ``ratio``, ``ratio_low``, ``ratio_high`` (or those of
             ``value``), such as :meth:`kagscope.Tracker.summary`.
         score, k, selection: which.
-        measure: "ratio" (over the baseline's; where there is no baseline, "value") or "value".
+        measure: "ratio" to the baseline ("value" if there is none) or "value".
         onsets: rows of :func:`kagscope.tables.onset.find_onsets`, to mark the step at which each layer leaves the baseline.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
@@ -211,10 +211,10 @@ def plot_by_step(
 
 
 def figure_by_step(summary: pd.DataFrame) -> Figure:
-    """A panel for each score of :data:`SCORES` that was measured at two steps or more.
+    """A panel for each score of :data:`SCORES` that was measured at two or more steps.
 
     Raises:
-        NothingToPlot: none was.
+        NothingToPlot: there is none.
     """
     whole = select(summary, selection="all")
     scores = [s for s in SCORES if _steps(whole, s, "value") > 1]
@@ -232,7 +232,7 @@ def figure_by_step(summary: pd.DataFrame) -> Figure:
 
 
 def _draw_panel(means: pd.DataFrame, looks: Mapping[Any, Any], shown: StepScore, ax: Axes) -> None:
-    """One panel. Raises :class:`NothingToPlot` where there are fewer than two steps."""
+    """Draw one panel. Raises :class:`NothingToPlot` if there are fewer than two steps."""
     if means["x"].nunique() < 2:
         known = "test accuracy was recorded" if shown.score == "accuracy" else f"{shown.score} was measured"
         raise NothingToPlot(f"{known} at fewer than two training steps")
@@ -267,13 +267,13 @@ def _grid(
 
 
 def _steps(table: pd.DataFrame, shown: StepScore, measure: str | None = None) -> int:
-    """At how many steps the score is known."""
+    """Number of steps at which the score is known."""
     chosen = select(table, score=shown.score, k=shown.k)
     return int(chosen.loc[chosen[measure or shown.measure].notna(), "step"].nunique())
 
 
 def _spread_values(values: pd.Series[Any], most: int) -> list[Any]:
-    """Distinct values, numbers in order and names as they come; at most so many, evenly chosen, both ends among them."""
+    """At most ``most`` evenly chosen distinct values with both ends, numbers in order and names as they appear."""
     distinct: Sequence[Any] = list(pd.unique(values))
     distinct = sorted(distinct) if pd.api.types.is_numeric_dtype(values) else distinct
     indices = np.unique(np.linspace(0, len(distinct) - 1, min(most, len(distinct))).round().astype(int))

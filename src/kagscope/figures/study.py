@@ -1,4 +1,4 @@
-"""What figures of a study start from: means over the data points of each network, and over networks."""
+"""Tables behind the figures of a study: means over the data points of each network, and over networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def net_means(results: pd.DataFrame) -> pd.DataFrame:
         results: the ``results`` table of :mod:`kagscope.tables.schema`, or what this function returned (returned unchanged).
 
     Returns:
-        As :func:`~kagscope.tables.means.summarise`. Two kinds of rows are added: test accuracy is the score "accuracy" of no
+        As :func:`~kagscope.tables.means.summarise`, with test accuracy added as the score "accuracy" of no
         layer (``layer`` ""), and rows that describe the measurement keep their values.
 
     Raises:
@@ -46,7 +46,7 @@ def study_means(results: pd.DataFrame, by: Sequence[str] = SETTING) -> pd.DataFr
 
     Args:
         results: the ``results`` table, :func:`net_means` of it, or what this function returned (returned unchanged).
-        by: columns that tell settings apart.
+        by: columns that distinguish settings.
 
     Raises:
         InputError: columns are missing.
@@ -55,5 +55,5 @@ def study_means(results: pd.DataFrame, by: Sequence[str] = SETTING) -> pd.DataFr
 
 
 def first_layer(table: pd.DataFrame) -> str:
-    """The first layer that has a name; "" stands for the whole network."""
+    """The first layer with a name; "" is the whole network."""
     return next((name for name in layers_of(table) if name), "")

@@ -1,4 +1,4 @@
-"""One look for all figures: colours, sizes, lettering, and saving so that the same table gives the same bytes."""
+"""Style of all figures: colours, sizes and fonts; reproducible saving, so that the same table gives the same bytes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from kagscope.base.errors import InputError, NothingToPlot
 from kagscope.base.files import atomic_path
 
-# Okabe and Ito (2008): told apart with every common colour vision; their yellow is left out, too faint on white
+# Okabe and Ito (2008): distinguishable with all common types of colour vision; yellow is left out, as too faint on white
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 OKABE_ITO = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 GREY = "#6b6b6b"
-MANY = len(OKABE_ITO)  # lines in one panel; more get shades in place of colours
-MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, so that grey prints can be read
-SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 6.8  # inches, as most journals set them
+MANY = len(OKABE_ITO)  # lines in one panel; more get shades instead of colours
+MARKERS = ("o", "s", "^", "D", "v", "P")  # in addition to colours, for grey prints
+SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 6.8  # inches, as in most journals
 
 RC: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look alike everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
@@ -56,7 +56,7 @@ RC: dict[str, Any] = {
     "errorbar.capsize": 2,
     "figure.facecolor": "white",
     "mathtext.fontset": "dejavusans",
-    "pdf.fonttype": 42,  # embedded whole, so that lettering stays text that can be edited
+    "pdf.fonttype": 42,  # embedded TrueType, so that text can be edited
     "svg.fonttype": "none",
     "svg.hashsalt": "kagscope",
     "path.simplify": True,
@@ -65,7 +65,7 @@ RC: dict[str, Any] = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """The figures' settings for the block; what the user had comes back after it."""
+    """Apply the figures' settings within the block and restore the user's after it."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(RC)  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def style() -> Iterator[None]:
 
 
 class _NotebookFigure(Figure):
-    """A figure that a notebook shows, whether pyplot was imported or not."""
+    """A figure that notebooks show even if pyplot was not imported."""
 
     def _repr_png_(self) -> bytes:
         with style(), io.BytesIO() as stream:
@@ -82,14 +82,14 @@ class _NotebookFigure(Figure):
 
 
 def new_figure(width: float = DOUBLE_COLUMN, height: float = 2.6) -> Figure:
-    """A figure in inches that pyplot knows nothing of."""
+    """Make a figure, in inches, that is not registered with pyplot."""
     figure = _NotebookFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def new_axes(ax: Axes | None, width: float = SINGLE_COLUMN, height: float = 2.6) -> Axes:
-    """``ax`` dressed in the figures' style, or the axes of a new figure of that size in inches."""
+    """Apply the figures' style to ``ax``, or make the axes of a new figure of this size in inches."""
     if ax is None:
         return new_figure(width, height).subplots()
     ax.spines[["top", "right"]].set_visible(False)
@@ -105,24 +105,24 @@ def new_axes(ax: Axes | None, width: float = SINGLE_COLUMN, height: float = 2.6)
 
 
 def width_for(lines: int) -> float:
-    """Inches of a figure of one panel, with room beside it for the legend of many lines."""
+    """Width in inches of a single-panel figure, with room for the legend of many lines."""
     return SINGLE_COLUMN + 1.4 * (lines > MANY)
 
 
 def reference_line(ax: Axes, at: float, vertical: bool = False) -> None:
-    """The thin line of "as at initialisation"."""
+    """Draw the thin reference line "as at initialisation"."""
     draw = ax.axvline if vertical else ax.axhline
     draw(at, color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1)
 
 
 def interval_lengths(means: pd.DataFrame) -> np.ndarray:
-    """Distances from ``mean`` to ``low`` and ``high``, (2, n); 0 where there is no interval."""
+    """Distances from ``mean`` to ``low`` and ``high``, (2, n); 0 without interval."""
     mean, low, high = (means[name].to_numpy(dtype=float) for name in ("mean", "low", "high"))
     return np.nan_to_num(np.stack([mean - low, high - mean]), nan=0.0).clip(min=0.0)
 
 
 def show_range(ax: Axes, low: float, high: float) -> None:
-    """Set the vertical range; where other panels with lines share the axis, widen theirs."""
+    """Set the vertical range; if other panels with lines share the axis, only widen it."""
     if any(other.lines or other.patches for other in ax.get_shared_y_axes().get_siblings(ax) if other is not ax):
         shown = ax.get_ylim()
         low, high = min(low, shown[0]), max(high, shown[1])
@@ -130,7 +130,7 @@ def show_range(ax: Axes, low: float, high: float) -> None:
 
 
 def log_ticks(ax: Axes) -> None:
-    """A vertical log axis with about five decades named; 1, 2 and 5 of each where it spans less than two."""
+    """Vertical log axis with about five labelled decades, or 1, 2 and 5 of each if it spans less than two."""
     low, high = ax.get_ylim()
     if high / low < 100:
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
@@ -142,8 +142,7 @@ def log_ticks(ax: Axes) -> None:
 
 
 def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object], str]]) -> None:
-    """Draw every panel; one with nothing to show says so in the words beside it, and where all are such the reason of the first
-    is raised.
+    """Draw every panel, with its text in place of one that has nothing to show; if none has, the first reason is raised.
 
     Raises:
         NothingToPlot: no panel has anything to show.
@@ -160,7 +159,7 @@ def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object], str]]) -> N
 
 
 def figure_legend(figure: Figure | SubFigure, handles: Sequence[Any], title: str = "") -> None:
-    """One legend above all panels, in as many columns as the figure is wide for."""
+    """Add one legend above all panels, in as many columns as fit."""
     if handles:
         columns = legend_columns(handles, float(figure.bbox.width) / float(figure.dpi))
         above: dict[str, Any] = {"title": title, "title_fontsize": 8.5} if title else {}
@@ -168,13 +167,13 @@ def figure_legend(figure: Figure | SubFigure, handles: Sequence[Any], title: str
 
 
 def legend_columns(handles: Sequence[Any], room: float) -> int:
-    """In how many columns a legend fits into so many inches."""
-    widths = [0.5 + 0.062 * len(str(handle.get_label())) for handle in handles]  # the sign, and about this for a letter
+    """Number of columns of a legend that fit into ``room`` inches."""
+    widths = [0.5 + 0.062 * len(str(handle.get_label())) for handle in handles]  # key, and inches per letter
     return next((n for n in range(len(widths), 1, -1) if _legend_width(widths, n) <= room), 1)
 
 
 def _legend_width(widths: Sequence[float], columns: int) -> float:
-    """Width of a legend filled column by column, the first columns one entry longer where it does not come out even."""
+    """Width of a legend filled by column, with the remainder in the first columns."""
     rows, longer = divmod(len(widths), columns)
     sizes = [rows + 1] * longer + [rows] * (columns - longer)
     ends = np.cumsum(sizes)
@@ -182,15 +181,15 @@ def _legend_width(widths: Sequence[float], columns: int) -> float:
 
 
 def width_of(ax: Axes) -> float:
-    """Inches from side to side that a panel has in its figure."""
+    """Width of a panel in inches."""
     grid = ax.get_subplotspec()
     return float(ax.figure.bbox.width) / float(ax.figure.dpi) / (grid.get_gridspec().ncols if grid else 1)
 
 
 def legend_above(ax: Axes, entries: int, handles: Sequence[Any] | None = None, title: str = "") -> None:
-    """A legend that covers no data: above the axes, beside them where it has more than :data:`MANY` entries.
+    """Add a legend that covers no data: above the axes, or beside them if it has more than :data:`MANY` entries.
 
-    Its title says what the lines have in common, such as their layer.
+    Its title states what the lines have in common, such as their layer.
     """
     shown = ax.get_legend_handles_labels()[0] if handles is None else list(handles)
     location: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
@@ -201,12 +200,12 @@ def legend_above(ax: Axes, entries: int, handles: Sequence[Any] | None = None, t
 
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 200) -> Path:
-    """Write ``figure`` at once or not at all, without dates: the same figure gives the same bytes.
+    """Write ``figure`` atomically, without dates, so that the same figure gives the same bytes.
 
     Args:
-        figure: ``ax.figure`` of what ``plot_…`` returned, or what ``figure_…`` did.
-        path: its suffix says the format: .pdf (TrueType fonts embedded), .svg (lettering as text) or .png.
-        dpi: of a PNG, dots per inch.
+        figure: ``ax.figure`` of the result of ``plot_…``, or the result of ``figure_…``.
+        path: file with the suffix of the format: .pdf (embedded TrueType fonts), .svg (text as text) or .png.
+        dpi: dots per inch of a PNG.
 
     Raises:
         InputError: another suffix.
@@ -216,9 +215,9 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 200) -> Path:
 
 
 def save_all(figure: Figure, paths: Sequence[str | os.PathLike[str]], dpi: int = 200) -> list[Path]:
-    """Write ``figure`` to several files, in the formats that their suffixes say; see :func:`save`.
+    """Write ``figure`` to several files, in the formats of their suffixes; see :func:`save`.
 
-    Panels are arranged once and not, as by ``savefig``, once for each file.
+    Panels are arranged only once, not for each file as by ``savefig``.
     """
     files = [Path(path) for path in paths]
     for file in files:
@@ -229,16 +228,16 @@ def save_all(figure: Figure, paths: Sequence[str | os.PathLike[str]], dpi: int =
         for file in files:
             with atomic_path(file) as temporary:
                 WRITERS[file.suffix](figure, temporary)
-                figure.dpi = dpi  # vector formats set theirs
+                figure.dpi = dpi  # vector formats change it
     return files
 
 
 @contextlib.contextmanager
 def _fixed_layout(figure: Figure, dpi: int) -> Iterator[None]:
-    """Panels are arranged once and stay there; canvas, layout and resolution of the figure come back after the block."""
+    """Arrange panels once and keep them in place; canvas, layout and resolution are restored after the block."""
     canvas, engine, before = figure.canvas, figure.get_layout_engine(), figure.dpi
     try:
-        FigureCanvasAgg(figure)  # no window follows the resolution
+        FigureCanvasAgg(figure)  # no window that would follow the resolution
         figure.dpi = dpi
         if engine is not None:
             engine.execute(figure)
@@ -251,7 +250,7 @@ def _fixed_layout(figure: Figure, dpi: int) -> Iterator[None]:
 
 
 def _write_pdf(figure: Figure, path: Path) -> None:
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # takes 0.3 s to load, for its fonts
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # slow import, 0.3 s
 
     canvas: Any = FigureCanvasPdf(figure)
     canvas.print_pdf(path, metadata={"CreationDate": None})

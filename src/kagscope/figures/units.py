@@ -1,4 +1,4 @@
-"""Units of a layer: their incoming weights as images, the lengths of their rows."""
+"""Units of a layer: incoming weights as images, and row norms."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def plot_unit_weights(
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Each unit's incoming weights as an image, with its number; all on one scale, white is 0. Longest rows first.
+    """Plot each unit's incoming weights as a numbered image, by decreasing row norm; all on one scale, white is 0.
 
     Args:
-        weights: (m, inputs), a row for each unit; of a table, the index names the units.
-        image_shape: (height, width), or (channels, height, width): the channels are drawn beside each other.
-        units: places of the rows to show, in this order; by default all by falling norm, at most 256.
-        columns: images in a row; by default about twice as many as rows.
-        threshold: norm at or below which a unit's row counts as zero: it gets a frame.
+        weights: (m, inputs), a row for each unit; the index of a table gives the units' names.
+        image_shape: (height, width), or (channels, height, width) with channels drawn side by side.
+        units: indices of the rows to show, in this order; by default all by decreasing norm, at most 256.
+        columns: images per row; by default about twice the number of rows.
+        threshold: norm at or below which a unit's row counts as zero and gets a frame.
         ax: where to draw; a new figure by default.
         colorbar: whether to draw one.
 
     Raises:
         NothingToPlot: there are no units.
-        InputError: weights that are no matrix of finite numbers, or do not fit the image.
+        InputError: the weights are not a matrix of finite numbers, or do not fit the image.
     """
     matrix, names = _matrix(weights)
     if matrix.shape[1] != math.prod(image_shape):
@@ -88,18 +88,18 @@ def plot_row_norms(
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Lengths of the rows of a matrix (weights, or a Jacobian) by falling rank, over the matrix's largest; log scale.
+    """Plot row norms of a matrix (weights or a Jacobian) in decreasing order, relative to its largest; log scale.
 
     Args:
         weights: (m, n), a row for each unit.
-        initial: the same of the untrained net, dashed.
-        threshold: norm at or below which a row counts as zero: a dotted line.
+        initial: the same for the untrained network, dashed.
+        threshold: norm at or below which a row counts as zero, drawn as a dotted line.
         ax: where to draw; a new figure by default.
         legend: whether to draw one.
 
     Raises:
         NothingToPlot: every row is zero.
-        InputError: no matrix of finite numbers.
+        InputError: the weights are not a matrix of finite numbers.
     """
     norms = np.sort(np.linalg.norm(_matrix(weights)[0], axis=1))[::-1]
     lines: list[tuple[str, np.ndarray, dict[str, Any]]] = [("trained" if initial is not None else "rows", norms, {"color": BLUE})]

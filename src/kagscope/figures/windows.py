@@ -1,4 +1,4 @@
-"""Where in the image geometry is: the ratio inside windows, drawn as a map."""
+"""Map of the ratio inside windows over the image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kagscope.tables.means import last_step, layers_of, select, select_windows, 
 
 
 def window_grid(table: pd.DataFrame, measure: str = "ratio") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and columns of the window centres and the (rows, columns) array of a measure; NaN where no window was measured."""
+    """Row and column coordinates of window centres, and the (rows, columns) array of a measure; NaN without a window."""
     rows, columns = np.unique(table["row"]), np.unique(table["column"])
     grid = np.full((len(rows), len(columns)), np.nan)
     grid[np.searchsorted(rows, table["row"]), np.searchsorted(columns, table["column"])] = table[measure]
@@ -46,7 +46,7 @@ def plot_window_map(
     ax: Axes | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Map over the image of the ratio of ``score`` to initialisation in the window around each centre, mean over seeds.
+    """Plot a map over the image of the ratio of ``score`` to initialisation in windows around each centre, mean over seeds.
 
     Args:
         results: the ``results`` table, or :func:`~kagscope.figures.study.study_means` of it.
@@ -55,10 +55,10 @@ def plot_window_map(
         score: any score with a ratio.
         width: which width; the largest by default.
         training: which training; "standard" by default where present.
-        radius: of the windows; the one with most centres by default.
+        radius: radius of the windows; the one with most centres by default.
         image_shape: (H, W) or (C, H, W) in pixels, for the frame.
-        norm: colours; by default :func:`~kagscope.figures.colours.ratio_norm` of what is shown: symmetrical about 1 on a log
-            scale where ratios lie on both sides of it, else from the least to the largest.
+        norm: colour scale; by default :func:`~kagscope.figures.colours.ratio_norm` of the ratios: symmetric about 1 on a log
+            scale if they lie on both sides of it, else from the smallest to the largest.
         ax: where to draw; a new figure by default.
         colorbar: whether to draw one.
 

@@ -21,8 +21,7 @@ FORMATS = ("png", "pdf")
 
 
 class Family(NamedTuple):
-    """A figure of the study: its file name, what it shows, how to draw it from (means over runs, curves, image shape), and which
-    curves it needs."""
+    """A figure of a study: file name, caption, function that draws it from (means over runs, curves, image shape), its curves."""
 
     name: str
     caption: str
@@ -89,14 +88,14 @@ Drawing = Callable[[], Figure]
 
 
 class Written(NamedTuple):
-    """The files of one figure, or why it could not be drawn."""
+    """Files of one figure, or the reason why it could not be drawn."""
 
     files: list[Path]
     reason: str = ""
 
 
 class WrittenFigures(list[Path]):
-    """The files written; ``left_out`` says of each figure that could not be drawn why."""
+    """The files written; ``left_out`` has the reason for each figure that could not be drawn."""
 
     def __init__(self, figures: Mapping[str, Written]) -> None:
         super().__init__(file for written in figures.values() for file in written.files)
@@ -104,7 +103,7 @@ class WrittenFigures(list[Path]):
 
 
 def drawings(results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, ...]) -> dict[str, Drawing]:
-    """How to draw each figure of a study: what another process can be given."""
+    """Functions that draw the figures of a study, which can be sent to another process."""
     means, averaged = study_means(results), curve_means(curves)
     return {f.name: partial(_draw, f.name, means, select(averaged, curve=f.curve), image_shape) for f in FAMILIES}
 
@@ -116,7 +115,7 @@ def _draw(name: str, means: pd.DataFrame, curves: pd.DataFrame, image_shape: tup
 def draw_figures(
     results: pd.DataFrame, curves: pd.DataFrame, image_shape: tuple[int, ...]
 ) -> tuple[dict[str, Figure], dict[str, str]]:
-    """Every figure that the tables allow, by name, and for the others the reason why not."""
+    """All figures that the tables allow, by name, and the reasons for the others' absence."""
     figures: dict[str, Figure] = {}
     left_out: dict[str, str] = {}
     for name, draw in drawings(results, curves, image_shape).items():
@@ -141,13 +140,13 @@ def write_figures(
     Args:
         results: the ``results`` table of :mod:`kagscope.tables.schema`, or means of it (:mod:`kagscope.figures.study`).
         curves: the ``curves`` table, or :func:`~kagscope.tables.means.curve_means` of it.
-        folder: made where it does not exist.
-        image_shape: of the images in pixels, (H, W) or (C, H, W).
+        folder: created if it does not exist.
+        image_shape: (H, W) or (C, H, W) in pixels.
         progress: called with each figure's name before it is drawn.
-        formats: of "png" (200 dots per inch), "pdf" and "svg"; of none, nothing is drawn and no folder made.
+        formats: any of "png" (200 dots per inch), "pdf" and "svg"; if empty, nothing is drawn and no folder created.
 
     Returns:
-        The paths written, with ``left_out``: the reason for each figure that the tables do not allow.
+        The paths written; ``left_out`` has the reason for each figure that the tables do not allow.
 
     Raises:
         InputError: a table lacks columns, or an unknown format.
@@ -165,7 +164,7 @@ def write_figures(
 
 
 def write_drawing(name: str, draw: Drawing, folder: str | Path, formats: Sequence[str] = FORMATS) -> Written:
-    """Draw one figure and write it; errors are those of :func:`write_all`."""
+    """Draw one figure and write it; raises as :func:`write_all`."""
     try:
         return Written(write_all({name: draw()}, folder, formats))
     except NothingToPlot as reason:
@@ -173,7 +172,7 @@ def write_drawing(name: str, draw: Drawing, folder: str | Path, formats: Sequenc
 
 
 def write_all(figures: Mapping[str, Figure], folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write figures under their names into ``folder``, made where it does not exist, and return the paths.
+    """Write figures under their names into ``folder``, created if needed, and return the paths.
 
     Raises:
         InputError: an unknown format.
