@@ -1,4 +1,4 @@
-"""Strangers' models, weights and inputs, by the names and files that a command line gives."""
+"""Load user-supplied models, weights and inputs from names or files given on the command line."""
 
 from kagscope.loading.checkpoints import Checkpoint, find_checkpoints
 from kagscope.loading.fitting import load_into

@@ -1,4 +1,4 @@
-"""Checkpoints of one training run, by their names: which files, and at which step each was written."""
+"""Find the checkpoints of a training run, with their steps, from file names and patterns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kagscope.base.messages import close_names, listing
 from kagscope.loading.weights import weights_in
 
 LABELS = ("step", "steps", "iter", "iteration", "it", "checkpoint", "ckpt", "epoch", "ep")
-"""Words before a number that make it the step, the first of them that is there."""
+"""Words before the number that is the step, in order of preference."""
 
 _NUMBER = re.compile(r"\d+")
 _WORD_BEFORE = re.compile(r"([a-z]*)[^a-z0-9]*$")
@@ -25,27 +25,27 @@ _WORD_BEFORE = re.compile(r"([a-z]*)[^a-z0-9]*$")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of weights and the step that its name gives."""
+    """A file of weights and the step in its name."""
 
     step: int
     path: Path
 
 
 def is_pattern(name: str) -> bool:
-    """Whether ``name`` stands for several files: it has ``*``, ``?`` or ``[…]`` and is no file itself."""
+    """Whether ``name`` is a pattern: it has ``*``, ``?`` or ``[…]`` and is not a file itself."""
     return glob.has_magic(name) and not Path(name).exists()
 
 
 def find_checkpoints(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Checkpoint]:
-    """The checkpoints that names and patterns stand for, by step.
+    """Find the checkpoints that match names and patterns, sorted by step.
 
     The step is read from the path: of the numbers in which the paths differ, the one after a word of :data:`LABELS`
     (``epoch=1-step=400.ckpt`` is step 400), else the last (``run3_100.pt`` beside ``run3_200.pt`` is step 100,
     ``checkpoint-500/model.safetensors`` is step 500).
 
     Raises:
-        InputError: nothing given, a path without a number, or two with the same step.
-        DataError: a pattern that fits no file. A name that is no file is kept: whoever reads it will say so.
+        InputError: nothing is given, a path has no number, or two have the same step.
+        DataError: a pattern matches no file. A name that is not a file is kept and fails when it is read.
     """
     given: list[Any] = list(names) if isinstance(names, Iterable) and not isinstance(names, str | bytes) else [names]
     for name in given:
@@ -98,7 +98,7 @@ def _steps(paths: Sequence[str]) -> list[int]:
 
 
 def _step_number(path: str, numbers: Sequence[re.Match[str]], places: Sequence[int]) -> int:
-    """The number after a step's usual word, else the last in the file's own name, else the last."""
+    """The number after one of :data:`LABELS`, else the last in the file's name, else the last in the path."""
     words: dict[str, int] = {}
     for index in places:
         before = _WORD_BEFORE.search(path[: numbers[index].start()].lower())

@@ -1,4 +1,4 @@
-"""Weights by the names that a model has: what wrappers put before the names is dropped, and what they keep beside is left."""
+"""Match the names of weights to those of a model: drop prefixes added by wrappers, and ignore a wrapper's own state."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ EXTRA = nn.modules.module._EXTRA_STATE_KEY_SUFFIX
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent) -> None:
-    """Copy ``state`` into ``model``, in its own dtypes; nothing is changed unless all of it fits (see :func:`match_names`)."""
+    """Copy ``state`` into ``model``, in the model's dtypes, if all of it fits (see :func:`match_names`)."""
     if any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in model.state_dict().values()):
         raise InputError("the model is on the meta device and holds no weights; build it on the CPU, or call to_empty first")
     load(model, match_names(model, state, where, say=say))
 
 
 def load(model: nn.Module, weights: Mapping[str, Any]) -> None:
-    """Copy weights that fit (see :func:`match_names`) into ``model``, those of buffers that no state dict names among them."""
+    """Copy fitting weights (see :func:`match_names`) into ``model``, including non-persistent buffers."""
     own_state = model.state_dict()
     model.load_state_dict(own_state | {name: tensor for name, tensor in weights.items() if name in own_state})
     for name, buffer in model.named_buffers():
@@ -34,31 +34,31 @@ def load(model: nn.Module, weights: Mapping[str, Any]) -> None:
 def match_names(
     model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent
 ) -> dict[str, Tensor]:
-    """``state`` under the names that ``model`` has.
+    """Return ``state`` under the names used by ``model``.
 
-    Names are taken as they are. Where they do not fit, prefixes that wrappers add are dropped if that makes all of them fit:
-    ``_orig_mod`` anywhere (``torch.compile``; the model may have it too), then a part that all names begin with (``module.`` of
-    data parallel, ``model.`` of Lightning), or that just those begin with which fit: the others are what a wrapper keeps beside
-    the model, such as class weights or how many models were averaged. A name that is missing because its tensor is tied to one
-    that is there is filled from that one. What modules keep as extra state comes along where both have it.
+    If the names do not fit, prefixes added by wrappers are dropped, provided that all names then fit:
+    ``_orig_mod`` anywhere (``torch.compile``; the model may have it too), then a part that all names begin with (``module.`` from
+    data parallel, ``model.`` from Lightning), or that only fitting names begin with: the others are the wrapper's own state,
+    such as class weights or the number of averaged models. A name that is missing because its tensor is tied to one
+    that is present is filled from that one. Extra state of modules is included if both have it.
 
     Args:
-        model: left as it is.
+        model: the model, not changed.
         state: tensors by name.
-        where: what to call the weights in an error, such as their file.
-        say: called with a sentence when prefixes were dropped.
+        where: name of the weights in errors, such as their file.
+        say: called with a sentence if prefixes were dropped.
 
     Raises:
-        DataError: a missing or unexpected name (with close ones), a wrong shape, or what is no dense tensor of such numbers.
+        DataError: a missing or unexpected name (with close ones), a wrong shape, or not a dense tensor of such numbers.
     """
     extra = {str(name): value for name, value in state.items() if _is_extra(str(name))}
     state = {str(name): value for name, value in state.items() if str(name) not in extra}
     expected = {name: tensor for name, tensor in model.state_dict().items() if not _is_extra(name)}
     ours = {plain_name(name): name for name in expected}
-    if any(name != plain for plain, name in ours.items()) and len(ours) == len(expected):  # of parts that torch.compile wraps
+    if any(name != plain for plain, name in ours.items()) and len(ours) == len(expected):  # parts wrapped by torch.compile
         state, expected = _plain(state), {plain: expected[name] for plain, name in ours.items()}
     candidates = [(_add_tied(names, expected), dropped) for names, dropped in _renamings(state)]
-    renamed, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # the first of the best
+    renamed, dropped = max(candidates, key=lambda candidate: len(candidate[0].keys() & expected.keys()))  # first of equals
     inside = {} if renamed.keys() == expected.keys() else _find_submodels(_plain(state), expected)
     if len(inside) > 1:
         raise DataError(
@@ -84,7 +84,7 @@ def match_names(
 
 
 def unusable_kind(given: Any, expected: Tensor) -> str:
-    """What is given, where that is nothing a tensor's numbers can be taken from, whatever its shape; else ""."""
+    """Description of ``given`` if it cannot provide a tensor's numbers, whatever its shape; else ""."""
     if not isinstance(given, Tensor):
         return f"of type {type(given).__name__}"
     kinds = {
@@ -97,12 +97,12 @@ def unusable_kind(given: Any, expected: Tensor) -> str:
 
 
 def _is_extra(name: str) -> bool:
-    """Whether a state dict has under this name what a module gave as its ``get_extra_state``."""
+    """Whether the name is that of a module's ``get_extra_state`` in a state dict."""
     return name.rpartition(".")[2] == EXTRA
 
 
 def _renamings(state: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:
-    """The names as they are, then with ever more of the wrappers' parts dropped, and what was dropped."""
+    """The state with unchanged names, then with more and more wrapper prefixes dropped, and descriptions of these."""
     plain = _plain(state)
     candidates = [(dict(state), "")]
     dropped: list[str] = []
@@ -124,7 +124,7 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _find_submodels(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, tuple[dict[str, Tensor], list[str]]]:
-    """By prefix, the weights of exactly this model among others, and the names that lie outside of the prefix."""
+    """Weights of exactly this model by prefix, and the names outside of the prefix."""
     submodels = {}
     for prefix in dict.fromkeys(name.removesuffix(end) for name in state for end in expected if name.endswith(f".{end}")):
         submodel = _add_tied({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}, expected)
@@ -134,7 +134,7 @@ def _find_submodels(state: dict[str, Tensor], expected: Mapping[str, Tensor]) ->
 
 
 def _add_tied(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with names added whose tensors share their memory, in the model, with one that is there."""
+    """Add names whose tensors share memory, in the model, with one that is present."""
     absent = [name for name in expected if name not in state and not nn.parameter.is_lazy(expected[name])]
     present = {_memory(expected[name]): name for name in expected if name in state and not nn.parameter.is_lazy(expected[name])}
     tied = {name: present[_memory(expected[name])] for name in absent if _memory(expected[name]) in present}
@@ -142,7 +142,7 @@ def _add_tied(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    empty = None if tensor.numel() else id(tensor)  # empty tensors all live at address 0
+    empty = None if tensor.numel() else id(tensor)  # empty tensors all have address 0
     return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), empty
 
 

@@ -1,4 +1,4 @@
-"""Published models by name: ``hf:NAME`` of transformers, ``timm:NAME`` of timm. Safetensors only; no code beside them is run."""
+"""Published models by name: ``hf:NAME`` (transformers) or ``timm:NAME``. Only safetensors are read; no remote code is run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNREACHABLE = frozenset({"LocalEntryNotFoundError", "OfflineModeIsEnabled", "Con
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A model, in eval mode, and the ``revision`` of its weights: a commit of the hub, of a folder a hash of its files."""
+    """A model in eval mode and the ``revision`` of its weights: a commit of the hub, or a hash of a folder's files."""
 
     model: nn.Module
     revision: str
@@ -42,10 +42,10 @@ def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> Pub
     Args:
         spec: the name, after ``hf:`` as ``AutoModel.from_pretrained`` takes it (a folder is one of ``save_pretrained``), after
             ``timm:`` as ``timm.create_model`` does.
-        arguments: ``revision``, a commit, branch or tag; nothing else.
+        arguments: only ``revision``: a commit, branch or tag.
 
     Raises:
-        InputError: the library is missing, the name is unknown, there are no safetensors, or the network is not there.
+        InputError: the library is missing, the name is unknown, there are no safetensors, or there is no network.
     """
     kind, _, name = spec.partition(":")
     given = dict(arguments or {})
@@ -82,7 +82,7 @@ def _load_transformers(library: Any, spec: str, name: str, revision: str | None)
         model = library.AutoModel.from_pretrained(
             str(folder) if here else name, use_safetensors=True, trust_remote_code=False, **wanted
         )
-    except Exception as error:  # of the hub, of configurations, of files: each library has its own
+    except Exception as error:  # hub, configuration and file errors differ between libraries
         raise InputError(f"{spec}: {_reason(error)}") from error
     if here:
         return PublishedModel(model.eval(), _digest(folder))
@@ -90,7 +90,7 @@ def _load_transformers(library: Any, spec: str, name: str, revision: str | None)
 
 
 def _load_timm(library: Any, spec: str, name: str, revision: str | None) -> PublishedModel:
-    """timm itself falls back to pickles; so its model is built bare, and its safetensors are read here."""
+    """Build the model without weights and read its safetensors here, as timm itself falls back to pickles."""
     try:
         model = library.create_model(name, pretrained=False)
     except Exception as error:
@@ -109,7 +109,7 @@ def _load_timm(library: Any, spec: str, name: str, revision: str | None) -> Publ
 
 
 def _reason(error: BaseException) -> str:
-    """Why a model did not come, in one line, from the errors behind the error."""
+    """Reason why a model could not be loaded, in one line, from the chain of errors."""
     names = {kind.__name__ for cause in _chain(error) for kind in type(cause).__mro__}
     if names & ABSENT:
         return "no such model or revision on the Hugging Face Hub, or one that needs a login; expected OWNER/NAME or a folder"
@@ -130,7 +130,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 over configuration and weights of a folder."""
+    """SHA-256 of the configuration and weights in a folder."""
     hasher = hashlib.sha256()
     for file in (folder / "config.json", *sorted(folder.glob("*.safetensors"))):
         with file.open("rb") as stream:

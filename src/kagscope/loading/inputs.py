@@ -1,4 +1,4 @@
-"""Inputs by name: the data sets of :mod:`kagscope.data`, or a file of arrays. Nothing is unpickled."""
+"""Load inputs by name: a data set of :mod:`kagscope.data`, or a file of arrays. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class LoadedInputs:
     """Inputs of a model, batch first.
 
     Attributes:
-        inputs: a tensor (N, …), or several by the names of the model's arguments; floating point as the source has it (bytes
+        inputs: a tensor (N, …), or several by the names of the model's arguments; floating point as in the source (bytes
             over 255), integers as int64.
-        labels: (N,) int64, or None where the source has none.
-        image_shape: (height, width), of colour images (3, height, width), where the inputs are known to be images, else None.
+        labels: (N,) int64, or None if the source has none.
+        image_shape: (height, width), or (3, height, width) for colour, if the inputs are known to be images, else None.
         points: (N,) indices of these inputs in the source.
-        name: how they were asked for.
-        left_out: names of other arrays in the file, which a model that is fed the inputs does not see.
+        name: name by which they were loaded.
+        left_out: names of other arrays in the file, which are not fed to the model.
     """
 
     inputs: Tensor | dict[str, Tensor]
@@ -48,7 +48,7 @@ class LoadedInputs:
         return len(self.points)
 
     def evenly(self, points: int) -> LoadedInputs:
-        """``points`` of them, evenly spaced, the first and last among them. Raises :class:`InputError`."""
+        """Select ``points`` evenly spaced inputs, including the first and last. Raises :class:`InputError`."""
         taken = choose_evenly(len(self), points, self.name)
         rows = torch.from_numpy(taken)
         inputs = self.inputs
@@ -65,18 +65,18 @@ def load_inputs(
     shape: tuple[int, ...] | None = None,
     required: Sequence[str] = (),
 ) -> LoadedInputs:
-    """Load inputs, and take ``points`` of them.
+    """Load inputs and select ``points`` of them.
 
     Args:
         name: a data set (``digits``, ``mnist``, …, or a folder, see :func:`kagscope.data.load`), or a file ``.npz``, ``.npy``,
             ``.pt`` or ``.safetensors``. In a file of several arrays, ``inputs`` (or ``images``, ``x``, ``data``; with the split
             before it, as in ``test_images``) are the inputs and ``labels`` (or ``y``, ``targets``) the labels; without such a
             name, a single array is the inputs, and several are the model's arguments by name (``input_ids``,
-            ``attention_mask``), as they are where all that the model requires are there.
-        points: how many to take, evenly spaced over the source; None takes all.
-        split: ``"test"`` or ``"train"``, of a data set that has both.
-        shape: of one input, such as ``(1, 28, 28)``; None leaves the source's.
-        required: names of the arguments that the model cannot do without.
+            ``attention_mask``), as they are if they include all that the model requires.
+        points: how many to select, evenly spaced over the source; None for all.
+        split: ``"test"`` or ``"train"`` part of a data set with both.
+        shape: shape of one input, such as ``(1, 28, 28)``; None for that of the source.
+        required: names of the arguments that the model requires.
 
     Raises:
         InputError: an unknown name, split or shape, or more points than there are.
@@ -101,14 +101,14 @@ def load_inputs(
 
 
 def choose_evenly(count: int, points: int, name: str) -> np.ndarray:
-    """(points,) indices evenly spaced over ``count``, the first and last among them. Raises :class:`InputError`."""
+    """(points,) evenly spaced indices below ``count``, including the first and last. Raises :class:`InputError`."""
     if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= count:
         raise InputError(f"points is {points!r}; {name} holds {count} inputs: expected a whole number from 1 to {count}")
     return np.linspace(0, count - 1, points).round().astype(np.int64)
 
 
 def reshape(inputs: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
-    """``inputs`` (N, …) as (N, *shape). Raises :class:`InputError` where the numbers do not fit."""
+    """Reshape ``inputs`` (N, …) to (N, *shape). Raises :class:`InputError` if the sizes do not fit."""
     if not shape or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in shape):
         raise InputError(f"input shape {shape} must be whole numbers from 1, such as 1,28,28")
     if inputs[0].numel() != int(np.prod(shape)):
@@ -120,7 +120,7 @@ def reshape(inputs: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
 
 
 def image_shape_of(shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """(height, width) of one input that is a grey image, (H, W) or (1, H, W); (3, height, width) of colour; else None."""
+    """(height, width) for a grey image (H, W) or (1, H, W), (3, height, width) for a colour image, else None."""
     sides = tuple(int(side) for side in (shape[1:] if len(shape) == 3 and shape[0] == 1 else shape))
     return sides if len(sides) == 2 or (len(sides) == 3 and sides[0] == 3) else None
 
@@ -142,7 +142,7 @@ def _source(name: str | Path, split: str, required: Sequence[str]) -> Source:
 
 
 def _file(name: str | Path) -> Path | None:
-    """The file that is meant, or None where a data set is; a suffix of :data:`SUFFIXES` always means a file."""
+    """The file of this name, or None if it is a data set; a suffix of :data:`SUFFIXES` always means a file."""
     if isinstance(name, str) and name in data.NAMES:
         return None
     try:
@@ -181,7 +181,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def _pick(arrays: dict[str, Tensor], path: Path, split: str, required: Sequence[str]) -> Source:
-    """Which arrays are the inputs and which the labels."""
+    """Choose the arrays that are inputs and labels."""
     label_name, input_name = _first(arrays, LABEL_NAMES, split), _first(arrays, INPUT_NAMES, split)
     labels = arrays.get(label_name)
     rest = {key: value for key, value in arrays.items() if key not in LABEL_NAMES}
@@ -204,7 +204,7 @@ def _pick(arrays: dict[str, Tensor], path: Path, split: str, required: Sequence[
 
 
 def _first(arrays: dict[str, Tensor], names: tuple[str, ...], split: str) -> str:
-    """The first of the names, with the split before it or without, that an array has; "" where none has."""
+    """The first of the names, with or without the split as prefix, that an array has; "" if none."""
     return next((name for name in (*(f"{split}_{name}" for name in names), *names) if name in arrays), "")
 
 
@@ -233,7 +233,7 @@ def _count(tensors: dict[str, Tensor], labels: Tensor | None, name: str) -> int:
 def _check(tensor: Tensor, label: str) -> None:
     if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
         raise DataError(f"{label}: is {_kind(tensor)}, {tensor.layout}; expected a dense array of real numbers")
-    finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)  # which float8 has not
+    finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)  # not implemented for float8
     if not finite.all():
         first = torch.nonzero(~finite)[0].tolist()
         raise DataError(f"{label}: NaN or infinite, first at {tuple(first)}; expected finite numbers")

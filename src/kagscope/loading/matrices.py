@@ -1,4 +1,4 @@
-"""Named matrices in a file: published Jacobian lenses, weights, anything 2-D. Nothing is unpickled but tensors."""
+"""Load named matrices from a file: published Jacobian lenses, weights, anything 2-D. Only tensors are unpickled."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from kagscope.base.messages import listing
 from kagscope.data.arrays import read_npz
 from kagscope.loading.weights import load_tensors
 
-LENS = "J"  # under which a Jacobian lens keeps its matrices, by layer
-ABOUT = ("n_prompts", "d_model", "source_layers")  # what else it says of itself
-MOST_ABOUT = 10_000  # numbers of that
+LENS = "J"  # key of the matrices by layer in a Jacobian lens
+ABOUT = ("n_prompts", "d_model", "source_layers")  # metadata of a Jacobian lens
+MOST_ABOUT = 10_000  # largest count of numbers in metadata
 DAMAGED = "the file is damaged, or not a lens"
 EXPECTED = (
     "expected a Jacobian lens {J: {layer: matrix}, n_prompts, source_layers, d_model}, or floating-point matrices by name, "
@@ -30,12 +30,12 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class NamedMatrices:
-    """Matrices of a file, in the order of their layers.
+    """Matrices of a file, in order of their layers.
 
     Attributes:
-        matrices: floating, 2-D, by name.
-        about: what else a lens says of itself: n_prompts, d_model, source_layers.
-        left: names of entries that are not floating-point matrices.
+        matrices: 2-D floating-point arrays by name.
+        about: metadata of a lens: n_prompts, d_model, source_layers.
+        left: names of other entries.
     """
 
     matrices: dict[str, Tensor | np.ndarray]
@@ -47,7 +47,7 @@ def load_matrices(path: str | os.PathLike[str]) -> NamedMatrices:
     """Read the matrices of a file ``.pt`` (tensors in plain containers only), ``.safetensors`` or ``.npz``.
 
     Raises:
-        DataError: a file that cannot be read, or that holds no matrices.
+        DataError: the file cannot be read or holds no matrices.
     """
     path = Path(path)
     others: list[str] = []
@@ -87,12 +87,12 @@ def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
 
 
 def _number_of(layer: Any) -> str:
-    """A layer, however it is written: 3, "3" and "layer 3" are one."""
+    """Number of a layer, written as 3, "3" or "layer 3"."""
     return str(layer).removeprefix("layer ")
 
 
 def _plain(value: Any) -> Any:
-    """A tensor or sequence as a number or list; a tensor can repeat a few numbers to any size, and is then none."""
+    """A tensor or sequence as a number or list; None for a tensor expanded from fewer stored numbers."""
     if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and value.numel() <= MOST_ABOUT:
         value = value.tolist()
     return list(value) if isinstance(value, tuple) else value
@@ -104,7 +104,7 @@ def _check_names(names: list[str], path: Path) -> None:
 
 
 def _check_whole(matrix: Any, label: str) -> Any:
-    """A matrix that has all its numbers in the file; a tensor can repeat a few to any size."""
+    """Check that all numbers of a matrix are in the file, as a tensor can expand a few to any size."""
     if isinstance(matrix, Tensor) and matrix.layout == torch.strided and not matrix.is_meta:
         stored = matrix.untyped_storage().nbytes() // matrix.element_size()
         if stored < matrix.numel():
@@ -119,11 +119,11 @@ def _is_matrix(value: Any) -> bool:
 
 
 def _shape(value: Any) -> str:
-    """The shape and type of an array, " (5, 12, 30) float64"; nothing of other things."""
+    """Shape and dtype of an array, " (5, 12, 30) float64"; empty for anything else."""
     shape = getattr(value, "shape", None)
     return "" if shape is None else f" {tuple(shape)} {str(value.dtype).removeprefix('torch.')}"
 
 
 def _natural_key(name: str) -> list[tuple[int, str]]:
-    """By which names sort as people count: layer 2 before layer 10."""
+    """Key for natural sorting: layer 2 before layer 10."""
     return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", name)]

@@ -1,4 +1,4 @@
-"""A model by name: ``"package.module:factory"`` or ``"path/to/file.py:factory"``. The code that is named is run."""
+"""Build a model by name: ``"package.module:factory"`` or ``"path/to/file.py:factory"``. The named code is run."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from kagscope.base.named import call_factory, resolve_name
 
 
 def load_model(spec: str, arguments: Mapping[str, Any] | None = None, *, seed: int | None = None) -> nn.Module:
-    """Build the model that ``spec`` names. This imports and runs the named module or file: name only code that you trust.
+    """Build the model named by ``spec``. This imports and runs the named module or file: name only code that you trust.
 
     Args:
         spec: a module or a Python file, a colon, and what is in it: a function that returns an ``nn.Module``, a subclass of
             ``nn.Module``, or a ready ``nn.Module``; dots reach further (``"nets.py:Zoo.small"``). While the code runs, the file's
             folder (for a module the working directory) is on ``sys.path``.
-        arguments: keyword arguments of the function or class; it may have no others without a default.
-        seed: of torch's global generator while the model is built; afterwards that is as it was. None leaves it alone.
+        arguments: keyword arguments of the function or class; all others need defaults.
+        seed: seed of torch's global generator while the model is built, restored afterwards; None leaves it alone.
 
     Returns:
-        The model as it was returned: on its device, in its dtypes, in its mode.
+        The model as returned, with its device, dtypes and mode.
 
     Raises:
         InputError: no colon, no such module, file or name (with close ones), code that raises (what and where), arguments that
-            do not fit, or a result that is no model.
+            do not fit, or a result that is not a model.
     """
     with _seeded_generators(seed), resolve_name(spec, "model", _is_model) as factory:
         return _build(factory, dict(arguments or {}), spec)

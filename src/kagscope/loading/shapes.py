@@ -1,4 +1,4 @@
-"""Inputs in the shape and dtype that a model takes: flat rows or images, found by trying."""
+"""Find the shape and dtype in which a model takes inputs, flat or as images, by trying."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from kagscope.jacobians.untouched import untouched
 
 
 def fit_inputs(model: nn.Module, inputs: Tensor, *, keep_shape: bool = False) -> Tensor:
-    """``inputs`` (N, …) in a shape that ``model`` takes, floating point in the dtype of its parameters, on their device.
+    """Reshape ``inputs`` (N, …) as ``model`` takes them, with floating dtype and device of its parameters.
 
-    Tried in turn with two inputs, in eval mode and without gradients: as they are where they are no grey images; flat rows;
-    images (N, 1, H, W); (N, H, W). The first with which the forward pass does not raise, and whose output has a row per input,
-    is taken. Flat rows of a square number of values are tried as square images too. Integers (tokens) are left as they are.
+    Tried in turn with two inputs, in eval mode and without gradients: unchanged unless they are grey images; flat rows;
+    images (N, 1, H, W); (N, H, W). The first shape for which the forward pass does not raise and gives one row per input
+    is taken. Flat rows of a square number of values are also tried as square images. Integers (tokens) are unchanged.
 
     Args:
-        model: left as it is: its mode, and torch's random numbers, are as before.
-        inputs: (N, …).
-        keep_shape: try the shape that ``inputs`` have and no other.
+        model: the model; its mode and torch's random state are left unchanged.
+        inputs: (N, …) inputs.
+        keep_shape: try only the shape of ``inputs``.
 
     Raises:
-        InputError: the model takes none of these; with its message for each.
+        InputError: the model takes none of these; the message has its error for each.
     """
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
     if parameter is not None:
@@ -37,7 +37,7 @@ def fit_inputs(model: nn.Module, inputs: Tensor, *, keep_shape: bool = False) ->
         try:
             with untouched(model), torch.no_grad():
                 output = model(trial)
-        except Exception as error:  # anything can be in a forward pass
+        except Exception as error:  # a forward pass can raise anything
             tried.append(f"{(len(inputs), *shape)}: {' '.join(str(error).split())[:140] or type(error).__name__}")
             continue
         if isinstance(output, Tensor) and (output.ndim == 0 or len(output) != len(trial)):

@@ -1,4 +1,4 @@
-"""Weights on disk: written as safetensors, read from safetensors or from ``torch.save`` without running code from the file."""
+"""Weights on disk: written as safetensors, read from safetensors or ``torch.save`` files without running code from the file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from kagscope.base.messages import listing
 from kagscope.base.progress import Say, silent
 
 NESTED = ("state_dict", "model_state_dict", "model", "model_state", "module", "net", "network", "weights", "params")
-"""Keys under which training loops keep the model's state dict, in the order in which they are looked for."""
+"""Keys under which training loops store the model's state dict, in order of preference."""
 
 INDEX = ".index.json"
-MAX_INDEX = 2**26  # bytes of an index; real ones have some 100 kB
+MAX_INDEX = 2**26  # bytes of an index; typical ones have about 100 kB
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
-"""What a folder of Hugging Face's holds, alone or with :data:`INDEX` behind the name where there are several parts."""
+"""Weight files in a Hugging Face folder; with :data:`INDEX` appended if there are several parts."""
 
 
 def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
-    """Write a state dict as safetensors, at once or not at all. Raises :class:`~kagscope.base.errors.OutputError`."""
+    """Write a state dict as safetensors, atomically. Raises :class:`~kagscope.base.errors.OutputError`."""
     from safetensors.torch import save
 
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
@@ -41,20 +41,20 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> N
 def load_state(path: str | os.PathLike[str], *, say: Say = silent) -> dict[str, Tensor]:
     """Read a state dict, on the CPU, in the dtypes of the file.
 
-    What a file is, its content decides and not its name: safetensors; or ``torch.save`` of a state dict, or of a checkpoint that
-    holds one (under a key of :data:`NESTED`, as Lightning and most loops write it, or as the only one there), in the zip or the
-    older format. Pickles are read by PyTorch's restricted reader (``weights_only=True``), which builds tensors and plain
-    containers and nothing else.
+    The format is detected from the content, not the name: safetensors; or ``torch.save`` of a state dict, or of a checkpoint that
+    holds one (under a key of :data:`NESTED`, as Lightning and most loops write it, or as its only one), in the zip or the
+    older format. Pickles are read by PyTorch's restricted reader (``weights_only=True``), which builds only tensors and plain
+    containers.
 
-    A folder as Hugging Face's ``save_pretrained`` writes it is read too, with its weights in one file or in several and their
+    A folder written by Hugging Face's ``save_pretrained`` is read too, with its weights in one file or in several with an
     ``index.json``.
 
     Args:
         path: the file or folder.
-        say: called with a sentence on every choice that was made, such as which part of a checkpoint was taken.
+        say: called with a sentence on every choice made, such as which part of a checkpoint was used.
 
     Raises:
-        DataError: missing, no plain file, truncated, a pickle of anything else (refused, with what it asked for and how to
+        DataError: missing, not a regular file, truncated, a pickle of anything else (with what it asked for and how to
             convert it), or without a state dict.
     """
     folder = Path(path)
@@ -70,14 +70,14 @@ def load_state(path: str | os.PathLike[str], *, say: Say = silent) -> dict[str, 
 
 
 def weights_in(folder: Path) -> Path | None:
-    """The file of weights in a folder, or the index of several; None where there is none, or no usual one among several."""
+    """The weight file in a folder, or the index of several; None if there is none, or none with a usual name."""
     usual = [folder / f"{name}{suffix}" for name in FOLDER_FILES for suffix in (INDEX, "")]
     others = sorted(folder.glob("*.safetensors"))
     return next((file for file in usual if file.is_file()), others[0] if len(others) == 1 else None)
 
 
 def load_shards(path: Path, say: Say = silent) -> dict[str, Tensor]:
-    """Read the weights in a folder, or those of which ``path`` is the index. Raises :class:`DataError`."""
+    """Read the weights in a folder, or those listed in the index ``path``. Raises :class:`DataError`."""
     if path.is_dir():
         file_found = weights_in(path)
         if file_found is None:
@@ -109,12 +109,12 @@ def load_shards(path: Path, say: Say = silent) -> dict[str, Tensor]:
 
 
 def load_tensors(path: str | os.PathLike[str]) -> Any:
-    """What a safetensors or ``torch.save`` file holds: tensors, on the CPU, in plain containers. Raises :class:`DataError`."""
+    """Read a safetensors or ``torch.save`` file: CPU tensors in plain containers. Raises :class:`DataError`."""
     path = Path(path)
     with open_regular(path) as stream:
         start = stream.read(9)
         stream.seek(0)
-        header_first = start[8:9] == b"{"  # of safetensors; the eight bytes before it are a length, which can look like a pickle
+        header_first = start[8:9] == b"{"  # of safetensors; the eight bytes before it, a length, can look like a pickle
         if start.startswith((b"PK\x03\x04", b"\x80")) and not header_first:
             return _unpickle(stream, path)
         return _safetensors(stream.read(), path)
@@ -136,14 +136,14 @@ def _unpickle(stream: BufferedReader, path: Path) -> Any:
     _check_sizes(stream, path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickle protocols and TorchScript; both end in an error below
+            warnings.simplefilter("ignore")  # on odd pickle protocols and TorchScript, which raise an error below
             return torch.load(stream, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise a dozen kinds on damaged bytes, IndexError and MemoryError included
+    except Exception as error:  # damaged bytes make the readers raise many kinds, even IndexError and MemoryError
         raise DataError(f"{path}: {_refusal(error)}") from error
 
 
 def _check_sizes(stream: BufferedReader, path: Path) -> None:
-    """Refuse archives that unpack to more than they weigh; ``torch.save`` never compresses."""
+    """Refuse archives that unpack to more than their own size; ``torch.save`` never compresses."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     if not zipfile.is_zipfile(stream):
@@ -169,7 +169,7 @@ _CONVERT = (
 
 
 def _refusal(error: Exception) -> str:
-    """One line for what PyTorch says in many."""
+    """Summarise PyTorch's message in one line."""
     text = str(error)
     asked = re.search(r"GLOBAL (\S+)", text) or re.search(r"(?:unsupported|Unsupported) (?:class|global) (\S+)", text)
     if asked:
@@ -188,7 +188,7 @@ def _refusal(error: Exception) -> str:
 
 
 def _state_dict(content: Mapping[Any, Any], path: Path, say: Say) -> dict[str, Tensor]:
-    """The state dict that a checkpoint is or holds."""
+    """The state dict that is, or is in, a checkpoint."""
     candidates = [key for key, value in content.items() if isinstance(key, str) and _tensors(value)]
     named = [key for key in NESTED if key in candidates]
     if named or len(candidates) == 1:
@@ -210,7 +210,7 @@ def _state_dict(content: Mapping[Any, Any], path: Path, say: Say) -> dict[str, T
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:
-    """The named tensors directly in ``value``; empty where there are none."""
+    """Named tensors directly in ``value``, possibly none."""
     if not isinstance(value, Mapping):
         return {}
     return {name: tensor for name, tensor in value.items() if isinstance(name, str) and isinstance(tensor, Tensor)}

@@ -1,1 +1,1 @@
-"""Pruning: units whose Jacobian row is zero at every point, taken out of the network."""
+"""Pruning: remove units whose Jacobian row is zero at every point."""

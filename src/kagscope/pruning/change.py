@@ -1,4 +1,4 @@
-"""How much the outputs of a network change where its constant units are taken out: scores of a whole network."""
+"""Change of a network's outputs when its constant units are removed: scores of a whole network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kagscope.scores.of_units import lost_in_rounding
 
 @register("prune_change", "change on pruning", (), source="arXiv 2511.21626; MATH.md 3")
 def prune_change(model: nn.Module, inputs: Tensor, row_norms: Mapping[str, np.ndarray], thresholds: Mapping[str, float]) -> float:
-    """Largest change of an output over the largest output, without the units that are constant at every one of the inputs.
+    """Largest change of an output relative to the largest output, when the units constant at all inputs are removed.
 
     Args:
-        model: not changed; its outputs are computed in float64.
-        inputs: (N, ...).
-        row_norms: layer to (N, m) means of |J| over the columns, at these inputs.
-        thresholds: layer to the number at or below which a row counts as zero.
+        model: the network, unchanged; its outputs are computed in float64.
+        inputs: (N, ...) inputs.
+        row_norms: (N, m) means of |J| over the columns at these inputs, by layer.
+        thresholds: mean at or below which a row counts as zero, by layer.
     """
     masks = {layer: np.asarray((norms <= thresholds[layer]).all(axis=0)) for layer, norms in row_norms.items()}
     return _change(model, inputs, masks)
@@ -29,9 +29,9 @@ def prune_change(model: nn.Module, inputs: Tensor, row_norms: Mapping[str, np.nd
 
 @register("prune_change_exact", "change on exact pruning", (), source="MATH.md 3")
 def prune_change_exact(model: nn.Module, inputs: Tensor, row_norms: Mapping[str, np.ndarray]) -> float:
-    """Like :func:`prune_change`, without the units whose slope is lost in rounding at every input.
+    """Like :func:`prune_change`, for units whose slope is lost in rounding at every input:
 
-    Lost in the rounding of float32 beside the layer's largest slope.
+    below the rounding of float32 relative to the layer's largest slope.
     """
     return _change(model, inputs, {layer: lost_in_rounding(norms) for layer, norms in row_norms.items()})
 

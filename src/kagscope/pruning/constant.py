@@ -1,8 +1,8 @@
-"""Which units are constant: the rows of their layer's Jacobian are zero, and their value is the same, at every point.
+"""Find constant units: the row of their layer's Jacobian is zero, and their value is the same, at every point.
 
-The block Jacobian of a layer (its own input to the units' value, MATH.md section 1) has, for one unit, the row ``slope * w``: the
+The block Jacobian of a layer (its own input to the units' value, MATH.md section 1) has the row ``slope * w`` for a unit: the
 derivative of the steps after the affine map, times the unit's incoming weights. A zero row alone does not make a unit constant: a
-saturated sigmoid may stand at 0 for some points and at 1 for others, with no slope at either. Both are looked at.
+saturated sigmoid may be 0 at some points and 1 at others, with no slope at either. Both are checked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kagscope.pruning.units import Layer, Reader, UnitGroup
 
 @dataclass
 class ValueRange:
-    """Smallest, largest and summed value of each column of a reader's input over points and positions, float64."""
+    """Minimum, maximum and sum of each column of a reader's input over points and positions, float64."""
 
     low: np.ndarray
     high: np.ndarray
@@ -39,11 +39,11 @@ class ValueRange:
 
 @dataclass
 class Observation:
-    """What was seen of a group's units.
+    """Observed rows and values of a group's units.
 
     Attributes:
         row: (m,) largest norm of the unit's Jacobian row over points and positions: ``sum |slope| * ||w||`` over the layers that
-            make the unit (one, unless layers are multiplied), float64; None where it was not asked for.
+            make the unit (one, unless layers are multiplied), float64; None if not requested.
         ranges: one :class:`ValueRange` for each reader.
     """
 
@@ -55,17 +55,17 @@ NO_GRADIENT = "gradients are switched off, or what they need overwritten, on the
 
 
 class DifferentSteps(Exception):
-    """The forward pass took other steps for these points than for those it was recorded with."""
+    """The forward pass took other steps for these points than in the recording."""
 
 
 def observe(
     model: nn.Module, groups: Sequence[UnitGroup], recording: Recording, inputs: Inputs, size: int, *, rows: bool = True
 ) -> list[Observation]:
-    """Values and, with ``rows``, Jacobian rows of all groups' units over ``inputs``, in parts of ``size`` points.
+    """Observe values and, with ``rows``, Jacobian rows of all groups' units over ``inputs``, in batches of ``size`` points.
 
     Raises:
-        OtherSteps: the forward pass depends on the data.
-        InputError: NaN or infinity in a layer's units.
+        DifferentSteps: the steps of the forward pass depend on the data.
+        InputError: a unit is NaN or infinite.
     """
     observer = _Observer(groups, recording, rows)
     for batch in batches(inputs, size):
@@ -84,7 +84,7 @@ def observe(
 
 
 class _Observer(TorchFunctionMode):
-    """Looks at the outputs of the layers that make units, and at what the layers that read them are given."""
+    """Observes the outputs of layers that make units and the inputs of layers that read them."""
 
     def __init__(self, groups: Sequence[UnitGroup], recording: Recording, rows: bool) -> None:
         super().__init__()
@@ -119,19 +119,19 @@ class _Observer(TorchFunctionMode):
         if self.rows and index in self.made:
             leaf = result.detach().requires_grad_()
             self.leaves[index] = leaf
-            return leaf.clone()  # not the leaf itself, which no step may change in place
+            return leaf.clone()  # as no step may change the leaf in place
         return result
 
     def _note_input(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Note a reader's input; hand it on without its history."""
+        """Record a reader's input and pass it on detached."""
         group, reader = self.read[index]
         args, kwargs, value = layer_input(reader.layer, args, kwargs)
         if self.rows:
-            makers = [layer for layer in group.makers if layer.call in self.leaves]  # a gate may be made of what it gates
+            makers = [layer for layer in group.makers if layer.call in self.leaves]  # a gate may depend on what it gates
             leaves = [self.leaves[layer.call] for layer in makers]
             slopes: Sequence[Tensor | None] = [None] * len(leaves)
             if value.requires_grad:
-                with contextlib.suppress(RuntimeError):  # what the way back needs was overwritten in place
+                with contextlib.suppress(RuntimeError):  # a tensor saved for backward was changed in place
                     slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True, retain_graph=True)
             for layer, slope in zip(makers, slopes, strict=True):
                 if slope is None:  # not the same as a slope of zero
@@ -156,7 +156,7 @@ class _Observer(TorchFunctionMode):
 
 
 def layer_input(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
-    """Arguments of a layer's call, and its input among them."""
+    """Arguments of a layer's call, and its input."""
     position, name = (1, "mat1") if layer.kind == "addmm" else (0, "input")
     return args, kwargs, args[position] if position < len(args) else kwargs[name]
 
@@ -164,7 +164,7 @@ def layer_input(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 def replace_input(
     layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], value: Tensor
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments of a layer's call with another input."""
+    """Arguments of a layer's call with its input replaced."""
     position, name = (1, "mat1") if layer.kind == "addmm" else (0, "input")
     if position < len(args):
         return (*args[:position], value, *args[position + 1 :]), kwargs
@@ -179,7 +179,7 @@ def weight_norms(layer: Layer) -> np.ndarray:
 
 
 def _by_unit(tensor: Tensor, axis: int) -> Tensor:
-    """(units, everything else)."""
+    """Reshape to (units, everything else)."""
     return tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
 
 
@@ -198,7 +198,7 @@ def _join(first: ValueRange, second: ValueRange) -> ValueRange:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Units of a group by what is to become of them, boolean masks (m,): ``remove``, and ``keep`` by reason."""
+    """Decision on a group's units as boolean masks (m,): ``remove``, and ``keep`` by reason."""
 
     remove: np.ndarray
     keep: dict[str, np.ndarray]
@@ -211,15 +211,15 @@ LAST = "the last of its layer"
 
 
 def row_ratios(seen: Observation) -> np.ndarray:
-    """(m,) largest row norm of each unit over the largest of its layer."""
+    """(m,) largest row norm of each unit relative to the largest in its layer."""
     assert seen.row is not None
     return _ratio(seen.row, seen.row.max())
 
 
 def spread_ratios(group: UnitGroup, seen: Observation, rounding: float) -> np.ndarray:
-    """(m,) how far each unit's value ranges, over the widest range of its layer; the widest of all columns and readers.
+    """(m,) range of each unit's value relative to the widest in its layer; the widest over columns and readers.
 
-    Ranges within ``rounding`` of the largest value count as none.
+    Ranges within ``rounding`` of the largest value count as zero.
     """
     widest = np.zeros(group.size)
     for reader, value_range in zip(group.readers, seen.ranges, strict=True):
@@ -235,16 +235,16 @@ def _ratio(values: np.ndarray, largest: float) -> np.ndarray:
 
 
 def judge(group: UnitGroup, seen: Observation, tolerance: float, rounding: float) -> Verdict:
-    """Which units are constant within ``tolerance``, and which of them stay, and why.
+    """Decide which units are constant within ``tolerance``, which of them are kept, and why.
 
     A unit is constant if its row is at most ``tolerance`` times the largest row of its layer, and its values, in every column
     that a reader sees, range no wider than ``tolerance`` times the widest range there.
 
     Args:
-        group: of units.
-        seen: rows and ranges.
-        tolerance: relative, from 0.
-        rounding: of the model's dtype, relative.
+        group: the group of units.
+        seen: observed rows and ranges.
+        tolerance: relative tolerance, at least 0.
+        rounding: relative rounding of the model's dtype.
     """
     flat = row_ratios(seen) <= tolerance
     same = spread_ratios(group, seen, rounding) <= tolerance
@@ -258,9 +258,9 @@ def retract_removals(
     tolerance: float = 0.0,
     keep: Mapping[str, np.ndarray] | None = None,
 ) -> Verdict:
-    """Take back the removal of units whose value cannot be folded into every reader, and of a layer's last unit.
+    """Cancel the removal of units whose value cannot be folded into every reader, and of a layer's last unit.
 
-    A value of at most ``tolerance`` times the widest spread of its layer need not be folded.
+    A value of at most ``tolerance`` times the widest range of its layer need not be folded.
     """
     keep = dict(keep or {})
     for reader, value_range in zip(group.readers, seen.ranges, strict=True):

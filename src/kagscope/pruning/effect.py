@@ -1,4 +1,4 @@
-"""What cutting a model did to its outputs, and what it costs before and after: parameters, operations, seconds."""
+"""Effect of pruning on a model's outputs, and its cost before and after: parameters, operations, seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kagscope.pruning.recorder import batches, forward, outputs
 
 @dataclass(frozen=True)
 class Effect:
-    """Largest change of an output over the inputs, relative to the largest output and as it is, and accuracies."""
+    """Largest relative and absolute change of an output over the inputs, and accuracies."""
 
     largest_change: float
     largest_absolute_change: float
@@ -28,7 +28,7 @@ class Effect:
 
 
 def measure_effect(before: nn.Module, after: nn.Module, inputs: Inputs, size: int, labels: Tensor | None) -> Effect:
-    """Compare two models, both in eval mode, on parts of ``size`` points; nothing is kept of a part but its extremes.
+    """Compare two models, both in eval mode, in batches of ``size`` points, of which only the extremes are kept.
 
     ``labels`` have the shape of the first output without its last axis.
     """
@@ -41,7 +41,7 @@ def measure_effect(before: nn.Module, after: nn.Module, inputs: Inputs, size: in
         for index, (before_output, after_output) in enumerate(zip(old, new, strict=True)):
             if before_output.is_floating_point() and before_output.numel():
                 same = (before_output == after_output) | (before_output.isnan() & after_output.isnan())
-                change = torch.where(same, 0.0, (before_output - after_output).abs())  # NaN where a number became none
+                change = torch.where(same, 0.0, (before_output - after_output).abs())  # NaN if a number became undefined
                 changes[index] = float(np.maximum(changes.get(index, 0.0), float(change.max())))
                 largest_one = float(before_output.abs().nan_to_num(0.0, posinf=0.0).max())
                 largest[index] = max(largest.get(index, torch.finfo(before_output.dtype).tiny), largest_one)
@@ -57,10 +57,10 @@ def measure_effect(before: nn.Module, after: nn.Module, inputs: Inputs, size: in
 
 
 def check_labels(labels: Any, shapes: tuple[tuple[int, ...], ...], points: int) -> Tensor:
-    """Labels as a tensor, for outputs that have ``shapes`` on a sample of the points.
+    """Labels as a tensor, checked against ``shapes``, those of the outputs on a sample of the points.
 
     Raises:
-        InputError: labels that are no integers, or not in the shape of the first output without its last axis.
+        InputError: labels are not integers, or not in the shape of the first output without its last axis.
     """
     try:
         answers = torch.as_tensor(labels).cpu()
@@ -77,22 +77,22 @@ WARM_UP, REPEATS = 3, 20
 
 
 def count(model: nn.Module) -> int:
-    """Parameters, each once."""
+    """Number of parameters, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def flops_of(model: nn.Module, inputs: Inputs) -> int:
     """Floating-point operations of one forward pass: matrix products, convolutions and attention."""
-    from torch.utils.flop_counter import FlopCounterMode  # half a second at its first use
+    from torch.utils.flop_counter import FlopCounterMode  # slow import, 0.5 s
 
-    # under a function mode transformer layers take their plain path: nothing is counted within the fused one
+    # a function mode makes transformer layers take their plain path: operations of the fused one are not counted
     with torch.no_grad(), FlopCounterMode(display=False) as counter, BaseTorchFunctionMode():
         forward(model, inputs)
     return int(counter.get_total_flops())
 
 
 def latencies(before: nn.Module, after: nn.Module, inputs: Inputs) -> tuple[float, float]:
-    """Median seconds of a forward pass of each, measured in turns so that both see the same machine."""
+    """Median seconds of a forward pass of each, timed alternately so that both see the same load."""
     times: tuple[list[float], list[float]] = ([], [])
     with torch.no_grad(), preserve_global_state(inputs.tensors().values()):
         for turn in range(WARM_UP + REPEATS):

@@ -1,9 +1,9 @@
-"""Which units of a model can be taken out: from the layer that makes them, by steps on each unit alone, to those that read them.
+"""Find removable units: trace each from the layer that makes it, through steps on each unit alone, to the layers that read it.
 
-Between the layer that makes a unit and the layers that read it there may be steps that treat every unit by itself: pointwise
-functions, dropout in eval, BatchNorm in eval, pooling, changes of shape. Products of two layers' units (gated MLPs) join them:
-such units come and go together. Anything else, above all a sum with another layer's output (the residual stream), ends the matter
-and is given as the reason.
+Between the layer that makes a unit and the layers that read it there may be steps that act on each unit alone: pointwise
+functions, dropout and BatchNorm in eval mode, pooling, reshapes. Products of two layers' units (gated MLPs) join them:
+such units are removed together. Anything else, above all a sum with another layer's output (the residual stream), is a reason
+to keep the units.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 
 @dataclass(frozen=True)
 class _Tag:
-    """Where a value carries a group's units: along ``axis``, ``width`` entries in a row for each."""
+    """Location of a group's units in a tensor: along ``axis``, with ``width`` consecutive entries for each."""
 
     group: UnitGroup
     axis: int
@@ -57,7 +57,7 @@ class _Tag:
 
 
 def unit_groups(model: nn.Module, recording: Recording) -> list[UnitGroup]:
-    """All groups of units in the order of their layers, those that cannot be taken out with the reason."""
+    """All groups of units in the order of their layers, with a reason for those that cannot be removed."""
     return _Analysis(model, recording).groups
 
 
@@ -115,7 +115,7 @@ class _Analysis:
     # -- steps that act on each unit alone ---------------------------------------------------------------------------------
 
     def _step(self, call: FunctionCall, tagged: list[tuple[int, _Tag]]) -> _Tag | str:
-        """Where the result carries the units, or why this is not to be known."""
+        """Location of the units in the result, or the reason why it is unknown."""
         index, tag = tagged[0]
         shape = call.shapes[index]
         if len(call.writes) != 1:
@@ -137,7 +137,7 @@ class _Analysis:
         if call.name in POOLING:
             fits = tag.axis < len(shape) - POOLING[call.name] and not call.kwargs.get("return_indices", False)
             return tag if fits else f"{call.name} pools over the units"
-        if call.name == "pad":  # lengths from the last axis on, two for each
+        if call.name == "pad":  # two lengths per axis, from the last axis on
             return tag if 2 * (len(shape) - tag.axis - 1) >= len(call.argument(1, "pad")) else "pad adds units"
         if call.name in MOVING:
             moved = _track(call, tag, index, shape)
@@ -153,7 +153,7 @@ class _Analysis:
         axis = ndim - len(call.shapes[first]) + tag.axis
         for index, shape in enumerate(call.shapes):
             other = self._tag(call.reads[index])
-            own_axis = axis - (ndim - len(shape))  # this axis in the other tensor, as broadcasting aligns them
+            own_axis = axis - (ndim - len(shape))  # this axis in the other tensor, after broadcasting
             if other is None:
                 if own_axis >= 0 and shape[own_axis] != 1:
                     return _meeting_reason(call)
@@ -188,13 +188,13 @@ class _Analysis:
         return tag
 
     def _claim_parameters(self, group: UnitGroup, tensors: list[Tensor]) -> bool:
-        """Note parameters with one entry per unit; False if one is used elsewhere too."""
+        """Record parameters with one entry per unit; return False if one is also used elsewhere."""
         weights = [self._weight(tensor) for tensor in tensors]
         group.per_unit += [weight for weight in weights if weight]
         return all(weights)
 
     def _weight(self, tensor: Any) -> Weight | None:
-        """A parameter or buffer that belongs to one module and is used once."""
+        """The parameter or buffer behind a tensor, if it belongs to one module and is used once."""
         owners = self.weights.get(id(tensor), [])
         return owners[0] if len(owners) == 1 and self.uses.get(id(tensor)) == 1 else None
 
@@ -225,7 +225,7 @@ class _Analysis:
         self.tags[call.writes[0]] = _Tag(group, axis, 1)
 
     def _describe(self, call: FunctionCall, weight: Any, bias: Any) -> tuple[Layer, str]:
-        """The layer of a call, and why its units and inputs cannot be taken out."""
+        """The layer of a call, and the reason if its units and inputs cannot be removed."""
         kind = "convolution" if call.name in CONVOLUTIONS else call.name
         owners = self.weights.get(id(weight), [])
         if not owners:
@@ -233,7 +233,7 @@ class _Analysis:
             computed = Weight(nn.Module(), name, "weight", weight)
             return Layer(name, kind, call.index, computed, None, False), f"the weight of {name} is computed, not a parameter"
         caller = self.returned.get(call.writes[0])
-        owner_here = next((owner for owner in owners if owner.path == caller), owners[0])  # one of several that share it
+        owner_here = next((owner for owner in owners if owner.path == caller), owners[0])  # if several share it
         name = owner_here.path if owner_here.attribute == "weight" else f"{owner_here.path}.{owner_here.attribute}".lstrip(".")
         own_bias = self._weight(bias) if bias is not None else None
         module = isinstance(owner_here.owner, (nn.Linear, nn.modules.conv._ConvNd)) and owner_here.attribute == "weight"
@@ -250,7 +250,7 @@ class _Analysis:
 
 
 def _meeting_reason(call: FunctionCall) -> str:
-    """Why units that meet others one by one stay."""
+    """Reason for keeping units that are combined elementwise with others."""
     if "add" in call.name:
         return "it is added to something else, such as a residual stream"
     return f"{call.name} combines it with something else that has an entry for each unit"
@@ -266,7 +266,7 @@ def _padding_reason(call: FunctionCall) -> bool:
 
 
 def _track(call: FunctionCall, tag: _Tag, index: int, shape: tuple[int, ...]) -> _Tag | None:
-    """Where a change of shape puts the units: found by moving a tensor that holds the number of each entry's unit."""
+    """Location of the units after a reshape, found by reshaping a tensor of unit numbers."""
     size, width = tag.group.size, tag.width
     device = tensors_in(call.args, call.kwargs)[index].device
     numbers = torch.arange(float(size), device=device)

@@ -1,4 +1,4 @@
-"""Removing locally constant units: the next layer's bias takes up their value, the function stays (MATH.md, claim 6)."""
+"""Remove locally constant units: their value goes into the next layer's bias, the function is unchanged (MATH.md, claim 6)."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from kagscope.pruning.units import UnitGroup
 def prune(
     model: nn.Module, inputs: Any, tolerance: float = 0.0, *, labels: Any = None, latency: bool = False
 ) -> tuple[nn.Module, Pruning]:
-    """A smaller copy of any model, without the units that are constant at the given inputs.
+    """Return a smaller copy of any model, without the units that are constant at the given inputs.
 
     A unit is an output of a Linear layer, an output channel of a convolution, or an inner unit of a gated or transformer MLP. It
     is removed if, at every input and every position or token,
 
     - its row of the layer's block Jacobian (the layer's own input to the unit's value just before the next layer) is zero: its
       L2 norm is at most ``tolerance`` times the largest row norm of the layer over units and inputs; and
-    - its value is one and the same: largest less smallest value is at most ``tolerance`` times the widest such range among the
-      layer's units. A saturated sigmoid can have slope zero everywhere and yet be 0 here and 1 there: such a unit stays.
+    - its value is constant: the range of its values is at most ``tolerance`` times the widest such range among the
+      layer's units. A saturated sigmoid can have slope zero everywhere and yet take the values 0 and 1: such a unit is kept.
 
-    With tolerance 0 the row has to be exactly zero as the model's dtype computes it, and the values equal to rounding: the
-    outputs at the inputs then stay as they were, to rounding. (Row norms are ``|slope| * ||incoming weights||``; where layers are
-    multiplied, as in gated MLPs, their sum; where pooling follows, the slope is added up over the places that a position goes
-    to.) The value's mean over inputs goes into the next layer's bias; one is created where there is none. Each layer keeps at
+    With tolerance 0 the row must be exactly zero in the model's dtype and the values equal to rounding: the
+    outputs at the inputs are then unchanged to rounding. (Row norms are ``|slope| * ||incoming weights||``; if layers are
+    multiplied, as in gated MLPs, their sum; if pooling follows, the slope is summed over the cells that a position contributes
+    to.) The value's mean over inputs goes into the next layer's bias, which is created if missing. Each layer keeps at
     least one unit.
 
-    What cannot be removed stays and is named in the report: outputs, layers that add to a residual stream, layers used twice,
+    What cannot be removed is kept and named in the report: outputs, layers that add to a residual stream, layers used twice,
     and constant channels before a convolution with zero padding unless their value is 0.
 
     Args:
-        model: any ``nn.Module``; it is looked at as in eval mode, and not changed.
+        model: any ``nn.Module``, taken in eval mode and not changed.
         inputs: points over which units have to be constant: a tensor (B, …), a tuple of positional arguments, a mapping
             of keyword arguments, batch first, or a ``DataLoader`` (its first 100 points); in any floating dtype, on the
             model's device.
-        tolerance: relative, from 0; see above.
+        tolerance: relative tolerance, at least 0; see above.
         labels: (B,), or in the shape of the output without its last axis, integers: accuracy before and after is reported
-            (argmax over the last axis of the model's first output). Those of a loader are used where none are given.
+            (argmax over the last axis of the model's first output). By default those of a loader.
         latency: measure the time of a forward pass before and after, which takes a few seconds on large models.
 
     Returns:
         The smaller model, in the training mode and dtype of the given one, and a :class:`Pruning`.
 
     Raises:
-        InputError: a tolerance that is negative or NaN; inputs that are empty, not finite, on another device, or that the model
+        InputError: the tolerance is negative or NaN; inputs are empty, not finite, on another device, or that the model
             cannot take; a model on the meta device; labels that do not fit the output.
     """
     tolerance = check_tolerance(tolerance)
@@ -66,13 +66,13 @@ def prune(
 
 
 def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray]) -> tuple[nn.Module, Pruning]:
-    """A smaller copy of any model without the given units, whatever they do.
+    """Return a smaller copy of any model without the given units, whatever they do.
 
-    Each unit is taken to be constant: its mean value over ``inputs`` times its outgoing weights goes into the next layer's bias.
-    One unit per layer is kept if all were named, since a layer of no units is no layer.
+    Each unit is treated as constant: its mean value over ``inputs`` times its outgoing weights goes into the next layer's bias.
+    If all units of a layer are given, one is kept.
 
     Args:
-        model: any ``nn.Module``; not changed.
+        model: any ``nn.Module``, not changed.
         inputs: points over which the mean is taken, as in :func:`prune`.
         units: name of a layer, or of the activation after it, to a boolean mask (m,) of the units to remove.
 
@@ -80,7 +80,7 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
         The smaller model, in the dtype of ``model``, and a :class:`Pruning`.
 
     Raises:
-        InputError: a layer, mask or inputs that do not fit the model.
+        InputError: a layer, mask or inputs do not fit the model.
     """
     check_model(model)
     with preserve_model(model):  # attributes of its classes too, which its copies share
@@ -100,7 +100,7 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
 
 
 def _observe(traced: Traced, *, rows: bool) -> dict[int, Observation]:
-    """What was seen of each group whose units can be taken out, by the group's place."""
+    """Observations of each group with removable units, by index of the group."""
     indices = [index for index, group in enumerate(traced.groups) if not group.reason]
     groups = [traced.groups[index] for index in indices]
     try:
@@ -128,6 +128,6 @@ def _check(name: str, mask: np.ndarray, size: int) -> np.ndarray:
     mask = np.array(mask)
     if mask.shape != (size,):
         raise InputError(f"mask for layer {name!r} has shape {mask.shape}, expected ({size},)")
-    if mask.dtype != bool:  # indices would be taken for truth values
+    if mask.dtype != bool:  # indices would be mistaken for truth values
         raise InputError(f"mask for layer {name!r} holds {mask.dtype}, expected bool: True where a unit goes")
     return mask

@@ -1,4 +1,4 @@
-"""A pruned model on disk, in files that load without kagscope."""
+"""Write a pruned model to files that load without kagscope."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ def save_pruned(
 ) -> dict[str, Any]:
     """Write a pruned model and its report.
 
-    The folder then holds ``weights.safetensors``; ``model.py``, which turns the original architecture into the smaller one and
+    The folder will hold ``weights.safetensors``; ``model.py``, which turns the original architecture into the smaller one and
     loads these weights; ``model.pt2``, a program for ``torch.export.load`` that needs no code of the model (inference, in eval
-    mode, any number of points), where PyTorch can export the model; and ``report.json``.
+    mode, any number of points), if PyTorch can export the model; and ``report.json``.
 
     Args:
-        folder: new or empty.
-        smaller: the model that :func:`~kagscope.pruning.prune.prune` returned, not changed.
-        pruning: the report that came with it.
-        curve: of the report, to be written with it.
+        folder: a new or empty folder.
+        smaller: the model returned by :func:`~kagscope.pruning.prune.prune`, not changed.
+        pruning: the report returned with it.
+        curve: curve of the report, to be included.
 
     Returns:
-        What ``report.json`` holds: the report's numbers, the name of the exported program, or why there is none.
+        Content of ``report.json``: the report's numbers, and the name of the exported program or the reason for its absence.
 
     Raises:
-        OutputError: the folder holds something, or cannot be written.
+        OutputError: the folder is not empty or cannot be written.
     """
     folder = make_folder(check_new(folder))
     traced = pruning.traced
@@ -95,7 +95,7 @@ def save_pruned(
 
 
 def check_new(folder: str | os.PathLike[str]) -> Path:
-    """The folder, which does not exist or is empty, and is not created. Raises :class:`OutputError`."""
+    """Check that the folder is empty or missing, without creating it. Raises :class:`OutputError`."""
     folder = Path(folder)
     try:
         str(folder).encode()
@@ -107,7 +107,7 @@ def check_new(folder: str | os.PathLike[str]) -> Path:
 
 
 def _changed_sizes(before: nn.Module, after: nn.Module) -> dict[str, dict[str, int]]:
-    """Attributes that hold a module's size and differ, by the module's name."""
+    """Size attributes that differ, by module name."""
     old = dict(before.named_modules())
     sizes: dict[str, dict[str, int]] = {}
     for name, module in after.named_modules():
@@ -127,12 +127,12 @@ def _table(entries: dict[str, Any]) -> str:
 
 
 def _export(target: Path, model: nn.Module, sample: Inputs) -> str:
-    """Write an exported program; why not, if PyTorch cannot export the model."""
+    """Write an exported program; return the reason if PyTorch cannot export the model."""
     modes = {name: module.training for name, module in model.named_modules()}
     model.eval()
     batch = torch.export.Dim("points")
 
-    if sample.count == 1:  # an axis of length 1 would stay that long in the program
+    if sample.count == 1:  # an axis of length 1 would be fixed in the program
         sample = sample.take([0, 0])
 
     def axes(value: Any) -> Any:

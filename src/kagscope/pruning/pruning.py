@@ -1,4 +1,4 @@
-"""What pruning did: the report, and the smaller model with it."""
+"""Report of a pruning, and the smaller model with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATENCY_POINTS = 256
 
 @dataclass(frozen=True)
 class Kept:
-    """Units of a layer that were found constant, or were named, and stay all the same."""
+    """Units of a layer that are constant, or were named, but are kept."""
 
     layer: str
     units: tuple[int, ...]
@@ -31,23 +31,23 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Pruning:
-    """What was removed and what it changed.
+    """Removed units and the effect of their removal.
 
     Attributes:
-        tolerance: below which rows counted as zero; None where the units were named.
-        removed: layer name to the indices of its removed units, for every layer that could lose some. Layers whose outputs are
+        tolerance: relative tolerance at which rows counted as zero; None if the units were named.
+        removed: indices of removed units by layer name, for every layer that could lose some. Layers whose outputs are
             multiplied (gated MLPs) lose the same units together.
-        units: layer name to how many it had.
-        kept: units found constant that stay, by layer and reason.
-        skipped: layers whose units cannot be taken out, with the reason.
+        units: number of units before pruning by layer name.
+        kept: constant units that are kept, by layer and reason.
+        skipped: layers whose units cannot be removed, with the reason.
         largest_change: largest absolute change of an output over the inputs, relative to the largest absolute output.
-        largest_absolute_change: the same as it is, in the output's units.
-        accuracy_before, accuracy_after: share of inputs whose largest output is at the label; None without labels.
-        parameters_before, parameters_after: how many numbers the model learns.
+        largest_absolute_change: the same in the output's units.
+        accuracy_before, accuracy_after: share of inputs with the largest output at the label; None without labels.
+        parameters_before, parameters_after: numbers of parameters.
         flops_before, flops_after: floating-point operations of one forward pass of one input (2 for a multiply-add; matrix
-            products, convolutions and attention, as ``torch.utils.flop_counter`` counts them); None if not counted.
+            products, convolutions and attention, by ``torch.utils.flop_counter``); None if not counted.
         latency_before, latency_after: median seconds of one forward pass of ``latency_points`` inputs; None if not measured.
-        latency_points: how many inputs one timed pass took.
+        latency_points: number of inputs of a timed pass.
     """
 
     tolerance: float | None
@@ -70,21 +70,21 @@ class Pruning:
 
     @property
     def traced(self) -> Traced:
-        """The copy of the model that was looked at, with the points."""
+        """The traced copy of the model, with the points."""
         return self._source[0]
 
     def curve(self, tolerances: Iterable[float]) -> pd.DataFrame:
-        """What other tolerances would do, without measuring rows again.
+        """Effects of other tolerances, without measuring rows again.
 
         Args:
-            tolerances: relative, from 0, as in :func:`~kagscope.pruning.prune.prune`.
+            tolerances: relative tolerances, at least 0, as in :func:`~kagscope.pruning.prune.prune`.
 
         Returns:
             One row per tolerance: tolerance, units (removed), parameters, largest_change, largest_absolute_change, accuracy (NaN
             without labels).
 
         Raises:
-            InputError: a tolerance below 0 or NaN, or a pruning of units that were named.
+            InputError: a tolerance is negative or NaN, or the pruned units were named.
         """
         traced, seen, labels = self._rows()
         rows = []
@@ -99,11 +99,11 @@ class Pruning:
         return pd.DataFrame(rows, columns=names).astype({"accuracy": float})
 
     def least_tolerances(self) -> dict[str, np.ndarray]:
-        """For each layer, the smallest tolerance at which each unit (m,) counts as constant: the larger of its row's norm and its
-        value's range, each beside the largest of the layer.
+        """Smallest tolerance at which each unit (m,) counts as constant, by layer: the larger of its row's norm and its value's
+        range, each relative to the largest in the layer.
 
         Raises:
-            InputError: a pruning of units that were named.
+            InputError: the pruned units were named.
         """
         traced, seen, _ = self._rows()
         least_by_layer: dict[str, np.ndarray] = {}
@@ -119,7 +119,7 @@ class Pruning:
         return self._source
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the model, in plain types."""
+        """Everything except the model, in plain types."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if not name.startswith("_")}
         plain["removed"] = {layer: list(units) for layer, units in self.removed.items()}
         return plain | {"kept": [asdict(kept) | {"units": list(kept.units)} for kept in self.kept]}
@@ -150,26 +150,26 @@ class Pruning:
 
 
 def check_tolerance(tolerance: float) -> float:
-    """Return a tolerance if it is a finite number from 0; else raise :class:`InputError`."""
+    """Return ``tolerance``. Raises :class:`InputError` unless it is a finite number of at least 0."""
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.number)) or not 0 <= tolerance < np.inf:
         raise InputError(f"tolerance is {tolerance!r}; expected a finite number from 0, such as 0.01")
     return float(tolerance)
 
 
 def judge_groups(traced: Traced, seen: Mapping[int, Observation], tolerance: float) -> dict[int, Verdict]:
-    """A verdict on each group of units that was observed, by the group's place."""
+    """Verdicts on the observed groups of units, by index of the group."""
     rounding = rounding_of(traced)
     return {index: judge(traced.groups[index], observation, tolerance, rounding) for index, observation in seen.items()}
 
 
 def rounding_of(traced: Traced) -> float:
-    """Relative rounding of the model's coarsest dtype."""
+    """Relative rounding of the model's least precise dtype."""
     dtypes = [parameter.dtype for parameter in traced.model.parameters() if parameter.is_floating_point()]
     return max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
 
 
 def decide(traced: Traced, seen: Mapping[int, Observation], verdicts: Mapping[int, Verdict]) -> tuple[list[Cut], dict[int, str]]:
-    """The cuts that leave a working model, and why others, by place of their group, do not."""
+    """Cuts that leave a working model, and reasons against the others by index of their group."""
     indices = list(verdicts)
     cuts = [Cut.of(traced.groups[index], verdicts[index].remove, seen[index]) for index in indices]
     good, reasons = select_workable(traced.model, traced.source, traced.recording, cuts, traced.sample)
@@ -186,7 +186,7 @@ def describe(
     flops: bool = False,
     latency: bool = False,
 ) -> tuple[nn.Module, Pruning]:
-    """Cut, and report what the cut did. Raises :class:`InputError` for labels that do not fit."""
+    """Remove units and report the effect. Raises :class:`InputError` for labels that do not fit."""
     labels = traced.inputs.labels if labels is None else labels
     answers = None if labels is None else check_labels(labels, traced.recording.shapes, traced.inputs.count)
     cuts, failed = decide(traced, seen, verdicts)
@@ -225,11 +225,11 @@ def describe(
         latency_points=timed.count,
         _source=(traced, seen, answers),
     )
-    return traced.restore_modes(remove_cuts(traced.source, cuts)), report  # not the one that was run
+    return traced.restore_modes(remove_cuts(traced.source, cuts)), report  # not of the copy that was run
 
 
 def _unused_modules(traced: Traced) -> dict[str, str]:
-    """Modules with weights that no call of a Linear layer or convolution was seen to use; or that there was no such call."""
+    """Modules whose weights no call of a Linear layer or convolution was seen to use, or a note that there was no such call."""
     if not traced.groups:
         return {"": "no Linear layer or convolution was seen in the forward pass"}
     seen = {id(layer.weight.tensor) for group in traced.groups for layer in group.makers}

@@ -1,4 +1,4 @@
-"""Seeing what a model computes: every torch function that its forward pass calls, with the tensors read and written."""
+"""Record a forward pass: every torch function that it calls, with the tensors read and written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.runner import NoHooks
 from kagscope.jacobians.surroundings import preserve_global_state
 
-# Calls that return no tensor and learn nothing of a tensor's values. Reads of attributes such as shape are among them.
+# Calls that return no tensor and do not depend on a tensor's values, including reads of attributes such as shape.
 METADATA = {
     "size", "dim", "ndimension", "numel", "nelement", "element_size", "stride", "storage_offset", "is_contiguous", "get_device",
     "is_floating_point", "is_complex", "is_signed", "is_same_size", "type", "__len__", "__hash__", "__repr__", "__format__",
@@ -25,7 +25,7 @@ METADATA = {
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """The name of a torch function or method; for an attribute such as ``Tensor.T`` that of the attribute."""
+    """Name of a torch function or method, or of an attribute such as ``Tensor.T``."""
     name = getattr(function, "__name__", type(function).__name__)
     if name in ("__get__", "__set__"):
         name = ("" if name == "__get__" else "set ") + getattr(getattr(function, "__self__", None), "__name__", "attribute")
@@ -34,17 +34,17 @@ def name_of(function: Callable[..., Any]) -> str:
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """One torch function called in a forward pass.
+    """A call of a torch function in a forward pass.
 
     Attributes:
-        index: place among the calls.
-        function: what was called, by itself and by name.
-        args, kwargs: its arguments; tensors hold what they hold after the whole forward pass.
-        reads: the number of the value that each tensor among the arguments held at the time, in :func:`tensors_in` order.
-        shapes: of these tensors, as they were.
-        writes: the values of the tensors returned, or of the tensor that was changed in place.
-        out: what was returned.
-        out_shapes: of the tensors returned, as they were.
+        index: index of the call.
+        function: the function that was called.
+        args, kwargs: its arguments; tensors have their contents after the whole forward pass.
+        reads: numbers of the values held by the tensors among the arguments, in :func:`tensors_in` order.
+        shapes: shapes of these tensors at the call.
+        writes: numbers of the values of the returned tensors, or of the tensor changed in place.
+        out: the returned value.
+        out_shapes: shapes of the returned tensors at the call.
     """
 
     index: int
@@ -59,27 +59,27 @@ class FunctionCall:
     out_shapes: tuple[tuple[int, ...], ...]
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument that may have been given by place or by name."""
+        """An argument given by position or by name."""
         return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
 
 
 def tensors_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """Tensors among arguments, also in lists, tuples and mappings."""
+    """Tensors among arguments, including those in lists, tuples and mappings."""
     return [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
 
 
 class Recorder(TorchFunctionMode):
-    """Records the calls made while it is active. Values are numbered: one tensor changed in place holds several in turn."""
+    """Records calls while active. Values are numbered: a tensor changed in place holds several in turn."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[FunctionCall] = []
-        self.current: dict[int, int] = {}  # id of a tensor -> the value that it holds now
-        self.alive: list[Tensor] = []  # keeps ids from being used again
+        self.current: dict[int, int] = {}  # id of a tensor -> number of its current value
+        self.alive: list[Tensor] = []  # keeps ids from being reused
         self.count = 0
 
     def value(self, tensor: Tensor) -> int:
-        """The number of the value that a tensor holds now."""
+        """Number of the current value of a tensor."""
         if id(tensor) not in self.current:
             self._new_value(tensor)
         return self.current[id(tensor)]
@@ -100,7 +100,7 @@ class Recorder(TorchFunctionMode):
         if is_metadata(name, func, written):
             return result
         if not written and read and (name.endswith("_") or name.startswith("set ")):
-            written = [read[0]]  # such as __setitem__
+            written = [read[0]]  # for instance by __setitem__
         writes = tuple(self._new_value(tensor) for tensor in written)
         out_shapes = tuple(tuple(tensor.shape) for tensor in written)
         self.calls.append(FunctionCall(len(self.calls), func, name, args, kwargs, reads, shapes, writes, result, out_shapes))
@@ -108,15 +108,15 @@ class Recorder(TorchFunctionMode):
 
 
 def is_metadata(name: str, function: Callable[..., Any], written: list[Tensor]) -> bool:
-    """Whether a call neither computes a tensor nor looks at the numbers in one."""
+    """Whether a call neither computes a tensor nor reads the numbers in one."""
     return not written and (name in METADATA or getattr(function, "__name__", "") == "__get__" or inspect.isclass(function))
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A forward pass: its calls, the value numbers and shapes of the model's outputs, and what each module returned.
+    """A forward pass: its calls, the value numbers and shapes of the model's outputs, and the value returned by each module.
 
-    ``modules`` maps the name of a module, as in ``named_modules()``, to the value that it returned; a module called several times
+    ``modules`` maps the name of a module, as in ``named_modules()``, to its returned value; a module called several times
     appears under its names in turn if it has as many, else as ``name#0``, ``name#1``, ….
     """
 
@@ -127,7 +127,7 @@ class Recording:
 
 
 def record(model: nn.Module, inputs: Inputs) -> Recording:
-    """Call the model once and record what it computes; the model is as before."""
+    """Call the model once and record its forward pass; the model is left unchanged."""
     recorder = Recorder()
     returned: dict[int, list[int]] = {}
 
@@ -157,19 +157,19 @@ def record(model: nn.Module, inputs: Inputs) -> Recording:
 
 
 def forward(model: nn.Module, inputs: Inputs) -> Any:
-    """The model's output, with the same random numbers in each pass, should it draw any; the generators are as before."""
+    """Call the model with the same random numbers in each pass; generators are restored afterwards."""
     with preserve_global_state(model.parameters()), NoHooks():
         return model(*inputs.args, **inputs.kwargs)
 
 
 def batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
-    """Consecutive parts of at most ``size`` points."""
+    """Consecutive batches of at most ``size`` points."""
     for start in range(0, inputs.count, size):
         yield inputs if size >= inputs.count else inputs.take(slice(start, start + size))
 
 
 def outputs(result: Any) -> list[Tensor]:
-    """All tensors in what a model returned: a tensor, or any nesting of tuples, lists, mappings and objects with attributes."""
+    """All tensors in a model's output: a tensor, or nested tuples, lists, mappings and objects with attributes."""
     return list(_tensors_of(result, set()))
 
 

@@ -1,4 +1,4 @@
-"""Removing units: their value goes into the next layer's bias, their rows and columns go (MATH.md, claim 6)."""
+"""Remove units: fold their value into the next layer's bias and delete their rows and columns (MATH.md, claim 6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kagscope.pruning.constant import Observation, layer_input, replace_input
 from kagscope.pruning.recorder import Recording, forward, is_metadata, name_of, outputs
 from kagscope.pruning.units import Layer, Reader, UnitGroup, Weight
 
-SIZES = {  # attributes in which modules keep the number of units that they make, or read
+SIZES = {  # attributes with the numbers of units that modules make or read
     "made": ("out_features", "out_channels", "num_features", "num_parameters", "nf"),
     "read": ("in_features", "in_channels", "nx"),
 }
@@ -25,7 +25,7 @@ SIZES = {  # attributes in which modules keep the number of units that they make
 
 @dataclass(frozen=True)
 class Cut:
-    """Units of one group to be taken out: ``gone`` (m,) bool, and for each reader the constants (units * width,) to fold."""
+    """Units of one group to be removed: ``gone`` (m,) bool, and for each reader the constants (units * width,) to fold."""
 
     group: UnitGroup
     gone: np.ndarray
@@ -37,7 +37,7 @@ class Cut:
 
 
 def remove_cuts(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
-    """A copy of ``model`` without the units of ``cuts``; the model itself is not changed."""
+    """Return a copy of ``model`` without the units of ``cuts``."""
     smaller = copy.deepcopy(model)
     modules = dict(smaller.named_modules())
     for cut in cuts:
@@ -66,16 +66,16 @@ def _input_axis(layer: Layer) -> int:
 
 @torch.no_grad()
 def _fold(modules: Mapping[str, nn.Module], reader: Reader, gone: np.ndarray, constants: np.ndarray) -> None:
-    """Add the constants, weighted as the reader weights them, to its bias."""
+    """Add the reader's weights times the constants to its bias."""
     layer = reader.layer
     chosen = np.flatnonzero(gone & (constants != 0))
-    if len(chosen) == 0 or not (layer.bias or layer.takes_bias):  # without a bias only values that count as 0 get here
+    if len(chosen) == 0 or not (layer.bias or layer.takes_bias):  # without a bias, the constants count as 0
         return
     owner = modules[layer.weight.path]
     weight = getattr(owner, layer.weight.attribute)
     columns = weight.double().index_select(_input_axis(layer), torch.from_numpy(chosen).to(weight.device))
     values = torch.from_numpy(constants[chosen]).to(weight.device)
-    if columns.ndim > 2:  # a constant channel adds the sum of its kernel
+    if columns.ndim > 2:  # a constant channel contributes the sum of its kernel
         columns = columns.flatten(2).sum(2)
     added = values @ columns if layer.kind == "addmm" else columns @ values
     if layer.bias is None:
@@ -87,7 +87,7 @@ def _fold(modules: Mapping[str, nn.Module], reader: Reader, gone: np.ndarray, co
 
 @torch.no_grad()
 def _shrink(modules: Mapping[str, nn.Module], weight: Weight, kept: Tensor, axis: int, what: str) -> None:
-    """Keep only some entries along an axis, and the module's own record of its size with them."""
+    """Keep only some entries along an axis, and update the module's size attribute."""
     owner = modules[weight.path]
     old = getattr(owner, weight.attribute)
     _set(modules, weight, old.index_select(axis, kept.to(old.device)))
@@ -106,7 +106,7 @@ def _set(modules: Mapping[str, nn.Module], weight: Weight, new: Tensor) -> None:
 
 
 class _ConstantInputs(TorchFunctionMode):
-    """Gives readers the constants instead of the units: what the smaller model should compute, computed by the original."""
+    """Replaces the units by constants in the readers' inputs: the original then computes what the smaller model should."""
 
     def __init__(self, recording: Recording, cuts: Sequence[Cut]) -> None:
         super().__init__()
@@ -134,17 +134,17 @@ class _ConstantInputs(TorchFunctionMode):
 
 
 def agrees(model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequence[Cut], inputs: Inputs) -> str:
-    """Check on ``inputs`` that the smaller model computes what the original does with the units replaced by their constants.
+    """Check on ``inputs`` that the smaller model agrees with the original whose units are replaced by constants.
 
     Args:
-        model: the original, to be run.
-        source: the same, from which the smaller one is made.
-        recording: of the original.
-        cuts: to be checked.
+        model: the original, which is run.
+        source: the same, from which the smaller model is made.
+        recording: recording of the original.
+        cuts: the cuts to check.
         inputs: a few points.
 
     Returns:
-        Why not; empty if it does.
+        The reason if it does not, else empty.
     """
     with torch.no_grad(), _ConstantInputs(recording, cuts):
         expected = outputs(forward(model, inputs))
@@ -166,7 +166,7 @@ def agrees(model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequ
 def select_workable(
     model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequence[Cut], inputs: Inputs
 ) -> tuple[list[Cut], dict[int, str]]:
-    """The cuts that leave a model that runs and computes what it should; reasons against the others by place."""
+    """Cuts after which the model runs and computes the right values, and reasons against the others by index."""
     if not agrees(model, source, recording, cuts, inputs):
         return list(cuts), {}
     good: list[Cut] = []

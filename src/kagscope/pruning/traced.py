@@ -1,4 +1,4 @@
-"""A copy of a model, ready to be looked at and cut: recorded on a few points, its units grouped."""
+"""A copy of a model for pruning: recorded on a few points, with its units grouped."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from kagscope.pruning.grouping import unit_groups
 from kagscope.pruning.recorder import Recording, forward, record
 from kagscope.pruning.units import UnitGroup
 
-MEMORY = 2**28  # bytes for the values of one part of the points
-SAMPLE = 2  # points to record with; two, so that the axis of the points is not taken for one of length 1
+MEMORY = 2**28  # bytes for the values of one batch of points
+SAMPLE = 2  # recorded points; two, so that their axis is not mistaken for one of length 1
 
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A model's copy in eval mode without gradients, the points, and a recording of it on the first of them.
+    """A copy of a model in eval mode without gradients, the points, and a recording on the first of them.
 
     Attributes:
         model: the copy that is run.
-        source: one that is never run, from which smaller ones are made: a forward pass may leave things in a model.
-        modes: module name to whether the user's was in training mode.
+        source: a copy that is never run, from which smaller ones are made, as a forward pass may change a model's state.
+        modes: whether each module of the user's model was in training mode, by name.
         trainable: names of the parameters that require a gradient.
         inputs: all points.
-        sample: the first of them.
-        batch_size: number of points taken at a time.
-        recording: of the copy on ``sample``.
-        groups: of units, those that cannot be taken out included.
+        sample: the first points.
+        batch_size: points per batch.
+        recording: recording of the copy on ``sample``.
+        groups: groups of units, including those that cannot be removed.
     """
 
     model: nn.Module
@@ -49,10 +49,10 @@ class Traced:
     groups: list[UnitGroup]
 
     def restore_modes(self, smaller: nn.Module) -> nn.Module:
-        """A cut copy put into the modes of the user's model: training or not, gradients or not."""
+        """Set the training modes and ``requires_grad`` of a smaller model as in the user's model."""
         old = {name for name, _ in self.model.named_parameters()}
         for name, parameter in smaller.named_parameters():
-            weight = f"{name.rpartition('.')[0]}.weight".lstrip(".")  # whose layer has got a bias
+            weight = f"{name.rpartition('.')[0]}.weight".lstrip(".")  # of a layer with a new bias
             parameter.requires_grad_(name in self.trainable or (name not in old and weight in self.trainable))
         for name, module in smaller.named_modules():
             module.training = self.modes[name]
@@ -63,7 +63,7 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
     """Copy a model, put the copy into eval mode, and record it on the first points.
 
     Raises:
-        InputError: a model that cannot be copied or called with these inputs, or inputs that do not fit.
+        InputError: the model cannot be copied or called with these inputs, or the inputs do not fit.
     """
     model = unwrap(model)
     for name, module in model.named_modules():
@@ -73,7 +73,7 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
     given = _convert_inputs(model, as_inputs(inputs, model=model))
     source = _copy(model).eval().requires_grad_(False)
     copied = copy.deepcopy(source)
-    for module in copied.modules():  # whose hooks on gradients must not hear of this
+    for module in copied.modules():  # gradient hooks must not run
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
     sample = given.take(slice(0, SAMPLE))
@@ -94,7 +94,7 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
 
 
 def _batch_hint(model: nn.Module, inputs: Inputs) -> str:
-    """A hint where the model takes the inputs as one point."""
+    """A hint if the model takes the inputs as a single point."""
     try:
         with torch.no_grad():
             forward(model, inputs.as_one_point())
@@ -104,7 +104,7 @@ def _batch_hint(model: nn.Module, inputs: Inputs) -> str:
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    """A copy; tensors that a forward pass has left in a module, such as attention weights, lose their history."""
+    """Copy a model; tensors left in modules by a forward pass, such as attention weights, are detached."""
     left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in left if tensor.grad_fn is not None})
@@ -113,7 +113,7 @@ def _copy(model: nn.Module) -> nn.Module:
 
 
 def _convert_inputs(model: nn.Module, inputs: Inputs) -> Inputs:
-    """The inputs in the model's floating dtype, checked to be numbers, and where the model is."""
+    """Check that inputs are finite and convert them to the model's floating dtype and device."""
     check_devices(model, inputs)
     for tensor in inputs.tensors().values():
         if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):

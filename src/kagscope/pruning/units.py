@@ -1,4 +1,4 @@
-"""Units of a model: the layers that make them, those that read them, and what lies between.
+"""Units of a model: the layers that make them, the layers that read them, and the steps in between.
 
 A *unit* is an output of a Linear layer or an output channel of a convolution.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter or buffer: the module that owns it and under what name."""
+    """A parameter or buffer: its module and its name there."""
 
     owner: nn.Module
     path: str
@@ -22,13 +22,13 @@ class Weight:
 
 @dataclass(frozen=True)
 class Layer:
-    """A Linear or convolution where it is called.
+    """A call of a Linear layer or convolution.
 
     Attributes:
-        name: of the module that owns the weight.
+        name: name of the module that owns the weight.
         kind: "linear" (weight (m, n)), "convolution" (m, n, …) or "addmm" (n, m).
         call: index of the call.
-        weight, bias: parameters; ``bias`` is None where there is none.
+        weight, bias: parameters; ``bias`` may be None.
         takes_bias: whether a bias can be created: the owner is a Linear or convolution module.
         zero_padded: the convolution pads with zeros.
     """
@@ -57,14 +57,14 @@ class Reader:
 
 @dataclass(eq=False)
 class UnitGroup:
-    """Units that come and go together.
+    """Units that can only be removed together.
 
     Attributes:
-        makers: the layers whose outputs they are: one, or several whose outputs are multiplied.
-        readers: the layers that read them.
-        per_unit: parameters and buffers on the way with one number per unit, such as a BatchNorm's.
-        names: modules that return a value of these units, by which they may be called: the layer's, the activation's, ….
-        reason: why they cannot be taken out; empty if they can.
+        makers: layers whose outputs they are: one, or several whose outputs are multiplied.
+        readers: layers that read them.
+        per_unit: parameters and buffers in between with one number per unit, such as a BatchNorm's.
+        names: names of modules that return a value of these units: the layer, the activation, ….
+        reason: why they cannot be removed; empty if they can.
     """
 
     makers: list[Layer]
