@@ -1,1 +1,1 @@
-"""The commands of the command line, one module each; :mod:`kagscope.cli` gathers them."""
+"""Commands of the command line, one module each; :mod:`kagscope.cli` collects them."""

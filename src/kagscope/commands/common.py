@@ -1,4 +1,4 @@
-"""What all commands share: their common options, how they read lists, and how errors end them."""
+"""Shared parts of all commands: common options, parsing of lists, and handling of errors."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _one_line(error: Exception) -> str:
 
 
 def parse_numbers(option: str, text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them. Raises :class:`InputError`, which names the option."""
+    """Parse integers separated by commas. Raises :class:`InputError`, which names the option."""
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
@@ -81,7 +81,7 @@ def parse_numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def parse_pairs(option: str, texts: Sequence[str]) -> dict[str, Any]:
-    """Values by name from "NAME=VALUE": numbers, true, false, null and lists as JSON has them, else text."""
+    """Parse "NAME=VALUE" texts to values by name: numbers, true, false, null and lists as in JSON, else text."""
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")

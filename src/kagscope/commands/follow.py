@@ -1,4 +1,4 @@
-"""``kagscope report --follow``: the page of what still runs, rebuilt when there is more to show."""
+"""``kagscope report --follow``: rebuild the page of a running study or training when there is more to show."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from kagscope.studies.store import RunStore
 from kagscope.studies.study import conclude, status
 from kagscope.tracking.tracker import Tracker
 
-SECONDS = 15  # between two looks, and between two reloads of the page
+SECONDS = 15  # between checks, and between reloads of the page
 WAITING = ("running", "missing")
 
 
 def follow_study(folder: Path, seconds: float = SECONDS, sleep: Callable[[float], None] = time.sleep) -> Path:
-    """Rebuild the page of a study whenever runs have been finished; ends with the last of them.
+    """Rebuild the page of a study whenever runs have finished, until the last of them.
 
     Args:
-        folder: of the study.
-        seconds: between two looks.
-        sleep: waits; Ctrl-C while it does ends with a page that no longer reloads itself.
+        folder: folder of the study.
+        seconds: seconds between checks.
+        sleep: function that waits; Ctrl-C during it ends with a page that no longer reloads itself.
 
     Returns:
-        The page's path.
+        Path of the page.
     """
     store, done = RunStore.existing(folder), -1
     with suppress(KeyboardInterrupt):
@@ -43,16 +43,16 @@ def follow_study(folder: Path, seconds: float = SECONDS, sleep: Callable[[float]
 
 
 def follow_history(folder: Path, seconds: float = SECONDS, sleep: Callable[[float], None] = time.sleep) -> Path:
-    """Rebuild the page of a tracked training whenever it was measured again; arguments as for :func:`follow_study`.
+    """Rebuild the page of a tracked training after every measurement; arguments as for :func:`follow_study`.
 
-    A history does not say whether training goes on: Ctrl-C ends it.
+    It is ended by Ctrl-C, as a history does not say whether training continues.
     """
     page, seen = folder / "report.html", -1.0
     with suppress(KeyboardInterrupt):
         while True:
             changed = (folder / "tracker.json").stat().st_mtime
             if changed != seen:
-                with suppress(DataError):  # nothing was measured yet
+                with suppress(DataError):  # nothing measured yet
                     write_page(Tracker.load(folder), page, follow=max(1, round(seconds)))
                     typer.echo(f"rebuilt {page}", err=True)
                 seen = changed

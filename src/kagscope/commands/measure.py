@@ -97,7 +97,7 @@ def measure(
         from kagscope.commands.measured import list_layers as show_layers
         from kagscope.commands.measured import measure_and_show
 
-        MeasureSpec(**wanted)  # an option that cannot be used is told before a model is loaded
+        MeasureSpec(**wanted)  # reports invalid options before a model is loaded
         asked = Request(model, named, tuple(weights or ()), baseline, data, split, shape, wanted.get("seed", 0))
         notes: list[str] = []
         if list_layers and data is None and not Path(model).is_dir():
@@ -105,7 +105,7 @@ def measure(
                 bare, _ = bare_model(asked)
             show_layers(bare)
             return
-        with contextlib.redirect_stdout(sys.stderr):  # whatever the user's own code prints
+        with contextlib.redirect_stdout(sys.stderr):  # output of the user's own code
             subject = prepare(asked, notes.append)
         if list_layers:
             show_layers(subject.model, subject.inputs)
@@ -130,5 +130,5 @@ def measure(
 
 
 def _columns_are_pixels(subject: Subject, layer_map: str) -> bool:
-    """Whether the columns of the Jacobians are the pixels of images."""
+    """Whether the columns of the Jacobians are pixels of images."""
     return layer_map == "input" and subject.source.image_shape is not None and not isinstance(subject.inputs, dict)

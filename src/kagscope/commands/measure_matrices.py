@@ -43,7 +43,7 @@ def measure_matrices(
 
         targets = Targets(out)
         targets.check()
-        MeasureSpec(k=orders)  # told before the file is read
+        MeasureSpec(k=orders)  # reports errors before the file is read
         given = load_matrices(file)
         from kagscope.commands.measured import show_report, write
 

@@ -1,4 +1,4 @@
-"""Measuring a prepared subject and showing what came out: the working half of ``kagscope measure``."""
+"""Measure a prepared subject and show the results: the working half of ``kagscope measure``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kagscope.measuring.spec import MeasureSpec
 
 
 def list_layers(model: nn.Module, inputs: Any = None) -> None:
-    """Print the layers of a model: as one forward pass calls them, or without inputs by their names alone."""
+    """Print the layers of a model: as called in a forward pass or, without inputs, only by name."""
     parts = dict(model.named_modules())
     if inputs is None:
         calls = [Call(path, path, 0, type(module).__name__) for path, module in parts.items()]
@@ -46,10 +46,10 @@ def list_layers(model: nn.Module, inputs: Any = None) -> None:
 def measure_and_show(
     subject: Subject, spec: MeasureSpec, targets: Targets, notes: list[str], *, quiet: bool, as_json: bool
 ) -> None:
-    """Measure, write the files that were asked for, print tables and sentences.
+    """Measure, write the requested files, print tables and findings.
 
     Raises:
-        DataError: checkpoints were left out; everything else is written and shown before.
+        DataError: checkpoints were left out; everything else is written and shown first.
     """
     if not quiet:
         terminal.print_notes(notes)
@@ -81,7 +81,7 @@ def _measure(subject: Subject, spec: MeasureSpec, *, progress: bool | None) -> R
 
 
 def write(report: Report, targets: Targets) -> dict[str, str]:
-    """Write what was asked for; returns the path of each, by what it is. Raises :class:`~kagscope.base.errors.OutputError`."""
+    """Write the requested files; return their paths by kind. Raises :class:`~kagscope.base.errors.OutputError`."""
     files: dict[str, str] = {}
     if targets.out is not None:
         report.save(targets.out)
@@ -91,7 +91,7 @@ def write(report: Report, targets: Targets) -> dict[str, str]:
         for suffix in ("png", "pdf"):
             (targets.out / f"scores_by_step.{suffix}").unlink(missing_ok=True)  # of an earlier report
         if len(report.steps) > 1:
-            with contextlib.suppress(NothingToPlot):  # of the scores asked for
+            with contextlib.suppress(NothingToPlot):  # for the requested scores
                 write_all({"scores_by_step": figure_by_step(report.summary())}, targets.out)
     if targets.html is not None:
         files["html"] = str(report.to_html(targets.html))
@@ -105,7 +105,7 @@ def write(report: Report, targets: Targets) -> dict[str, str]:
 
 
 def show_report(report: Report, files: dict[str, str], notes: list[str], *, quiet: bool, as_json: bool) -> None:
-    """Print what came out: as one JSON object, as the paths of the written files, or as tables and sentences."""
+    """Print the results: as one JSON object, as the paths of the written files, or as tables and findings."""
     if as_json:
         typer.echo(json.dumps(_as_json(report, files, notes), indent=1, allow_nan=False))
     elif quiet:

@@ -1,4 +1,4 @@
-"""Where commands write, checked before anything is measured or compared."""
+"""Output paths of commands, checked before anything is measured or compared."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Targets:
     parquet: Path | None = None
 
     def check(self, read: Iterable[str] = ()) -> None:
-        """Raise :class:`OutputError` where one cannot be written, or :class:`InputError` where two are the same file.
+        """Raise :class:`OutputError` if one cannot be written, or :class:`InputError` if two are the same file.
 
         Args:
-            read: names of files that are read, or patterns of names; none of them is written.
+            read: names or patterns of input files, none of which may be written.
         """
         files = [path for path in (self.html, self.csv, self.parquet) if path is not None]
         if len({os.path.abspath(path) for path in files}) < len(files):
@@ -58,11 +58,11 @@ def _check_folder(folder: Path, what: str) -> None:
 
 
 def comparison_files(out: Path | None, names: Sequence[str]) -> tuple[Path, Path]:
-    """Page and table of a comparison: ``out`` is a file, a folder that is there, or None for names after the studies, here.
+    """Page and table of a comparison: ``out`` is a file, an existing folder, or None for names after the studies, here.
 
     Raises:
         InputError: ``out`` is neither.
-        OutputError: they cannot be written, or the table would replace a file that is no such table.
+        OutputError: they cannot be written, or the table would replace a file that is not such a table.
     """
     page = out if out is not None else Path("-vs-".join(map(_file_name, names)) + ".html")
     if page.is_dir():
@@ -93,5 +93,5 @@ def _is_comparison(file: Path) -> bool:
 
 
 def _file_name(name: str) -> str:
-    """A study's name as part of a file's."""
+    """A study's name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".") or "study"

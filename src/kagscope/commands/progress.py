@@ -1,4 +1,4 @@
-"""What a terminal shows while a study runs, and at its end. Everything but results goes to standard error."""
+"""Output on the terminal while a study runs and at its end. Everything except results goes to standard error."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
 
 VERDICT_STYLE = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow"}
-NARROW = 100  # columns; on fewer the bar leaves room for what is done
-LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+NARROW = 100  # columns of a terminal below which the bar is shorter
+LINE_EVERY = 10.0  # seconds between lines without a terminal
 
 
 class Console:
-    """Shows the events of :func:`kagscope.studies.study.run_study`: a live bar, or a line now and then without a terminal."""
+    """Shows events of :func:`kagscope.studies.study.run_study`: as a live bar or, without a terminal, as occasional lines."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
@@ -85,7 +85,7 @@ class Console:
         return ", ".join(self.names.get(run, (run,)))
 
     def _describe_runs(self, event: dict[str, Any]) -> str:
-        """The run, or the setting of several that train together."""
+        """Name of the run, or of the setting of several that train together."""
         seeds = event["seeds"]
         return self._name(event["run"]) if seeds == 1 else f"{self.names.get(event['run'], (event['run'],))[0]}, {seeds} seeds"
 
@@ -93,11 +93,11 @@ class Console:
         self.finished += 1
         self.computed += 1
         if self.computed == 1:
-            self.began = time.monotonic()  # until here processes started
+            self.began = time.monotonic()  # excludes the start of processes
         self.bar.update(self.runs, completed=self.finished, pace=self._pace())
 
     def _pace(self) -> str:
-        """Runs a minute since the first one, and the time that the rest takes at that pace."""
+        """Runs per minute since the first one, and the remaining time at this pace."""
         if self.computed < 3 or self.finished >= self.total:
             return ""
         each = (time.monotonic() - self.began) / (self.computed - 1)
@@ -117,20 +117,20 @@ class Console:
 
 
 def _clock(seconds: float) -> str:
-    """Hours, minutes and seconds, as the elapsed time is shown."""
+    """Format a time as hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))
 
 
 CONTROL = {"reproduced": "passes", "not reproduced": "fails", "inconclusive": "open"}
-"""What the control does, by its verdict."""
+"""Description of the control by its verdict."""
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """The closing table of claims, where a study tests them, and the findings, to standard output."""
+    """Print the table of claims, if the study tests any, and the findings to standard output."""
     from kagscope.report.claims import short_name
 
     console = RichConsole()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 0))  # fits into 80 columns
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 0))  # fits 80 columns
     table.add_column("claim", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     controls = any(claim.control for claim in outcome.claims)

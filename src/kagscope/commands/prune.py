@@ -83,7 +83,7 @@ def prune(
             if not quiet:
                 typer.echo(line, err=True)
 
-        with contextlib.redirect_stdout(sys.stderr):  # whatever the user's own code prints
+        with contextlib.redirect_stdout(sys.stderr):  # output of the user's own code
             given = (weights,) if weights is not None else ()
             subject = prepare(Request(model, named, given, "none", data, split, shape, seed), say)
             if subject.checkpoints:

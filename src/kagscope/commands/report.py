@@ -1,4 +1,4 @@
-"""``kagscope report``, also as ``kagscope study report``; and how every command that makes a report ends."""
+"""``kagscope report``, also as ``kagscope study report``, and the closing output of every command that makes a report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
 
 MARKS = {"study.json": "study", "report.json": "measured model", "tracker.json": "history"}
-"""The file by which a folder is known, and what it is then."""
+"""File that identifies a folder, and the kind of folder."""
 FOLDERS = "the output folder of reproduce or study run, of measure --out, or the history of a tracker"
 
 
@@ -74,7 +74,7 @@ def report(
 
 
 def kind_of(folder: Path) -> str:
-    """What a folder holds, a value of :data:`MARKS`. Raises :class:`DataError` for anything else, with a hint."""
+    """Kind of a folder, a value of :data:`MARKS`. Raises :class:`DataError` for any other, with a hint."""
     if not folder.is_dir():
         what = "a file" if folder.exists() else "not there"
         raise DataError(f"{folder} is {what}; give {FOLDERS}")
@@ -142,7 +142,7 @@ def _write_measured(folder: Path, kind: str, quiet: bool, as_json: bool) -> None
 
 
 def _say(findings: Sequence[str], page: Path, quiet: bool) -> None:
-    """Findings, and last the path of the page."""
+    """Print findings, then the path of the page."""
     if not quiet:
         from kagscope.commands import terminal
 
@@ -155,7 +155,7 @@ def _say_json(content: dict[str, object]) -> None:
 
 
 def finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
-    """Print claims, findings and, last, the path of the report; or all of them as one JSON object."""
+    """Print claims, findings and finally the path of the report, or all of them as one JSON object."""
     if as_json:
         _say_json(
             {

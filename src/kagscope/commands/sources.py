@@ -1,4 +1,4 @@
-"""What ``kagscope measure`` measures: the model, its weights, its inputs and what to compare it with, from their names."""
+"""Load what ``kagscope measure`` measures, by name: the model, its weights, its inputs and its baseline."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kagscope.loading.checkpoints import is_pattern
 
 @dataclass(frozen=True)
 class Request:
-    """The options that name what is measured, as they were given."""
+    """The options that name what is measured, as given."""
 
     model: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -46,16 +46,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured, ready.
+    """A loaded model with everything needed to measure it.
 
     Attributes:
-        model: with its weights, unless there are ``checkpoints``.
-        inputs: in the shape and dtype that it takes.
-        source: the inputs as they were loaded, with labels.
-        baseline: for :func:`kagscope.measure`; None where nothing is compared.
-        said: the baseline in words; "" where :func:`kagscope.measure` finds them.
-        checkpoints: of a series, by step; empty for one set of weights.
-        about: what provenance says of a published model: its name and revision.
+        model: the model, with its weights unless there are ``checkpoints``.
+        inputs: inputs in the shape and dtype that it takes.
+        source: the inputs as loaded, with labels.
+        baseline: baseline for :func:`kagscope.measure`, or None.
+        said: the baseline in words; "" to let :func:`kagscope.measure` find them.
+        checkpoints: checkpoints of a series by step; empty for one set of weights.
+        about: name and revision of a published model, for provenance.
     """
 
     model: nn.Module
@@ -68,15 +68,15 @@ class Subject:
 
 
 def is_series(weights: Sequence[str]) -> bool:
-    """Whether these names of weights mean several checkpoints."""
+    """Whether these names of weights are several checkpoints."""
     return len(weights) > 1 or any(is_pattern(name) for name in weights)
 
 
 def prepare(wanted: Request, say: Say) -> Subject:
-    """Load everything, and check that it fits together. ``say`` is called with every choice made on the way.
+    """Load everything and check that it fits together. ``say`` is called with every choice made.
 
     Raises:
-        InputError: something named wrongly, or that does not fit.
+        InputError: a wrong name, or parts that do not fit together.
         DataError: a bad file.
     """
     if Path(wanted.model).is_dir():
@@ -100,7 +100,7 @@ def prepare(wanted: Request, say: Say) -> Subject:
 
 
 def bare_model(wanted: Request) -> tuple[nn.Module, dict[str, str]]:
-    """The model without ``--weights``; and of a published one its name and revision."""
+    """The model before ``--weights`` are loaded, with the name and revision of a published one."""
     if not is_published(wanted.model):
         return load_model(wanted.model, wanted.arguments, seed=wanted.seed), {}
     published = load_published(wanted.model, wanted.arguments)
@@ -131,7 +131,7 @@ def _baseline(wanted: Request, model: nn.Module, initial: nn.Module | None, seri
 
 
 def _describe(baseline: str | None) -> str:
-    """A baseline that :func:`kagscope.measure` is given as a model, in words."""
+    """Description of a baseline passed to :func:`kagscope.measure` as a model."""
     if baseline in (None, "none", "first", "reinit"):
         return ""
     return "the model as built" if baseline == "initial" else str(baseline)
@@ -163,7 +163,7 @@ def _add_inputs(
 
 
 def _load_run(wanted: Request, say: Say) -> Subject:
-    """The network in ``runs/<run id>/``: its last weights, beside those before training unless another baseline is given."""
+    """The trained network in ``runs/<run id>/``, with its initial weights as the default baseline."""
     folder = Path(wanted.model)
     if wanted.weights or wanted.arguments:
         raise InputError(f"{folder} is a run with its own weights; leave --weights and --argument out")

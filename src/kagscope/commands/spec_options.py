@@ -1,4 +1,4 @@
-"""Options of ``kagscope measure`` made from the fields of :class:`kagscope.MeasureSpec`, where they are declared once."""
+"""Options of ``kagscope measure``, generated from the fields of :class:`kagscope.MeasureSpec`."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ AS_TEXT = {
     "tokens": "of layers on sequences: all (of more than 256 as many, evenly spaced), 4 (so many, evenly spaced), 0,3,7 (these) "
     "or flat (a sequence whole)",
 }
-"""What is written differently on the command line than in Python."""
+"""Values that are written differently on the command line than in Python."""
 AMOUNT = TypeAdapter(Annotated[ByteSize, Field(lt=2**60)])
 
 
 def spec_fields() -> dict[str, FieldInfo]:
-    """The fields of the spec that can be written as text, and those of its budget, by name."""
+    """Fields of the spec and of its budget that can be written as text, by name."""
     fields = {name: field for name, field in MeasureSpec.model_fields.items() if name not in ONLY_IN_PYTHON}
     return fields | dict(Budget.model_fields)
 
 
 def option_name(field: str) -> str:
-    """The option of a field, without dashes in front."""
+    """The option of a field, without leading dashes."""
     return REPEATED.get(field, NAMED.get(field, field.replace("_", "-")))
 
 
 def as_options(message: str) -> str:
-    """An error that names settings as Python takes them (``layer_map="block"``), as the command line does."""
+    """Rewrite settings in an error message from Python (``layer_map="block"``) to command-line options."""
     names = "|".join(sorted(spec_fields(), key=len, reverse=True))
     value = r"""(?:"([^"]*)"|'([^']*)'|(\[[^]]*\]|[^\s,;)]+))"""
 
@@ -68,7 +68,7 @@ def as_options(message: str) -> str:
 
 
 def add_spec_options(command: Callable[..., Any]) -> None:
-    """Let ``command`` take the options of the spec as well; they reach it as keyword arguments by the fields' names."""
+    """Add the options of the spec to ``command``, which receives them as keyword arguments by field name."""
     signature = inspect.signature(command)
     parameters = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     hints = inspect.get_annotations(command, eval_str=True)
@@ -112,10 +112,10 @@ def _metavar(name: str, field: FieldInfo) -> str:
 
 
 def spec_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the spec's fields from the texts given as options; what was not given is left out.
+    """Parse the texts given as options to values of the spec's fields; options not given are left out.
 
     Raises:
-        InputError: a text that is no such value; the message names the option.
+        InputError: a text is not a valid value; the message names the option.
     """
     fields = spec_fields()
     return {name: _value(name, fields[name], text) for name, text in given.items() if text is not None and text != []}

@@ -1,4 +1,4 @@
-"""What the study commands print. Results go to standard output."""
+"""Tables printed by the study commands, to standard output."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from kagscope.studies.plan import Estimate
     from kagscope.studies.study import Status
 
-LISTED = 40  # runs; more are counted
-WIDE = 1000  # columns, more than any table of runs has
+LISTED = 40  # maximum runs listed individually
+WIDE = 1000  # columns, wider than any table of runs
 STATE_STYLE = {"done": "green", "running": "cyan", "failed": "red", "damaged": "red", "missing": "yellow"}
 
 
 def print_plan(
     study: StudyFile, runs: Sequence[str], done: Collection[str], cost: Estimate, workers: int, remark: str = ""
 ) -> None:
-    """The runs, and what those that are missing will take."""
+    """Print the runs and the estimated cost of those that are missing."""
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", no_wrap=True)
@@ -37,7 +37,7 @@ def print_plan(
         table.add_row(mark, *cells)
         lines.append(Text.assemble(mark, ": ", ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True))))
     whole = console.measure(table, options=console.options.update(width=WIDE)).maximum
-    for content in [table] if whole <= console.width else lines:  # a narrow table would cut what it holds
+    for content in [table] if whole <= console.width else lines:  # a narrow table would cut its cells
         console.print(content, highlight=False)
     if len(runs) > LISTED:
         console.print(f"… and {len(runs) - LISTED:,} more", highlight=False)
@@ -58,7 +58,7 @@ def _format(value: object) -> str:
 
 
 def print_status(current: Status) -> None:
-    """Counts, and every run that is neither done nor missing."""
+    """Print counts, and every run that is neither done nor missing."""
     console = Console()
     counts = current.counts()
     console.print(", ".join(f"{count:,} {state}" for state, count in counts.items() if count) or "no runs", highlight=False)
@@ -71,7 +71,7 @@ def print_status(current: Status) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it."""
+    """Format a duration for people."""
     for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people say them."""
+    """Format a number of bytes for people."""
     for unit, length in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
         if count >= length:
             return f"{count / length:.3g} {unit}"

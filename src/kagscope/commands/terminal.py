@@ -1,4 +1,4 @@
-"""What ``kagscope measure`` shows in the end: tables and sentences that fit 80 columns."""
+"""Closing output of ``kagscope measure``: tables and sentences that fit 80 columns."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def print_notes(notes: Sequence[str]) -> None:
-    """Choices that were made on the way, to standard error."""
+    """Print notes on choices made, to standard error."""
     console = Console(stderr=True, highlight=False)
     for note in notes:
         console.print(Text(f"note: {note}"))
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Lines, to standard output; a path in them is not broken."""
+    """Print lines to standard output without breaking paths."""
     for line in lines:
         Console(highlight=False).print(Text(line), soft_wrap=True)
 
 
 def print_findings(findings: Sequence[str], console: Console | None = None) -> None:
-    """One sentence a line; on a terminal wrapped beside its bullet."""
+    """Print one finding per line; on a terminal wrapped beside its bullet."""
     console = console or Console(highlight=False)
     for sentence in findings:
         if console.is_terminal:
@@ -42,12 +42,12 @@ def print_findings(findings: Sequence[str], console: Console | None = None) -> N
 
 
 def print_layers(calls: Sequence[Call], parameters: dict[str, int]) -> None:
-    """Name, kind, shape of the output (if any is known) and number of parameters of every layer."""
+    """Print name, kind, output shape (if known) and number of parameters of every layer."""
     known = any(call.shape or call.reason for call in calls)
     table = _table("layer", "kind", *(["output"] if known else []), "parameters")
     for call in calls:
         shape = " x ".join(map(str, call.shape[1:]))
-        if call.reason:  # in full when the layer is measured
+        if call.reason:  # given in full when the layer is measured
             shape = "not measurable" if call.shape else "not called" if call.reason.startswith("never") else "no tensor"
         count = f"{parameters.get(call.path, 0):,}".replace(",", "\u202f")
         table.add_row(*map(Text, (call.name, call.kind, *([shape] if known else []), count)))
@@ -55,8 +55,8 @@ def print_layers(calls: Sequence[Call], parameters: dict[str, int]) -> None:
 
 
 def print_summary(summary: pd.DataFrame) -> None:
-    """The main scores of a report; every score is in the files."""
-    from kagscope.measuring.overview import overview  # with torch, so not before it is needed
+    """Print the main scores of a report; all scores are in the files."""
+    from kagscope.measuring.overview import overview  # imports torch, so only when needed
 
     cells = overview(summary)
     if cells.empty:
@@ -77,7 +77,7 @@ def print_summary(summary: pd.DataFrame) -> None:
 
 
 LEFT = ("layer", "kind", "columns", "output")
-GIVES_WAY = ("layer", "output", "columns")  # on a narrow terminal
+GIVES_WAY = ("layer", "output", "columns")  # columns that shrink on a narrow terminal
 
 
 def _table(*headings: str) -> Table:

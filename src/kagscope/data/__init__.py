@@ -1,4 +1,4 @@
-"""Data sets of grey or colour images: by name, from a folder of files, or from a function of the user's."""
+"""Data sets of grey or colour images: by name, from a folder of files, or from a user's function."""
 
 from __future__ import annotations
 

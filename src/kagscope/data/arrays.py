@@ -1,6 +1,6 @@
-"""NumPy files: folders with ``train.npz`` and ``test.npz`` or one file with both parts, and single files of arrays.
+"""Read NumPy files: folders with ``train.npz`` and ``test.npz`` or one file with both, and single files of arrays.
 
-They are read member by member, after their headers have been checked against the sizes in the zip directory; objects
+Archives are read member by member, after checking headers against the sizes in the zip directory; objects
 (pickles) are never loaded.
 """
 
@@ -27,11 +27,11 @@ _EXPECTED = (
 
 
 class NoNumbers(DataError):
-    """An array of other things than numbers or truth values, which is not loaded."""
+    """An array of anything but numbers or booleans, which is not loaded."""
 
 
 def load_arrays(folder: Path, files: list[Path], name: str | None = None) -> Dataset:
-    """Read the data set that the ``.npz`` ``files`` of ``folder`` hold. Raises :class:`DataError`."""
+    """Read the data set in the ``.npz`` ``files`` of ``folder``. Raises :class:`DataError`."""
     by_name = {file.name: file for file in files}
     if {"train.npz", "test.npz"} <= by_name.keys():
         train, test = (_read(by_name[f"{split}.npz"], {"images", "labels"}) for split in ("train", "test"))
@@ -56,20 +56,20 @@ def _read(file: Path, wanted: set[str]) -> dict[str, npt.NDArray[Any]]:
 
 
 def read_npz(file: Path, left: list[str] | None = None) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of numbers or truth values in an archive, by name.
+    """Read all arrays of numbers or booleans in an archive, by name.
 
     Args:
         file: the archive.
-        left: gets the names of other arrays (text, complex numbers, objects), which are an error where it is None.
+        left: list to which names of other arrays (text, complex, objects) are added; if None, these are an error.
 
     Raises:
-        DataError: no archive, a damaged one, or one whose arrays are not what their headers say.
+        DataError: not an archive, damaged, or arrays that disagree with their headers.
     """
     return _archive(file, None, "expected arrays written by numpy.savez", left)
 
 
 def read_npy(file: Path) -> npt.NDArray[Any]:
-    """The array of numbers or truth values in a ``.npy`` file. Raises :class:`DataError`, also for objects (pickles)."""
+    """Read the array of numbers or booleans in a ``.npy`` file. Raises :class:`DataError`, also for objects (pickles)."""
     with open_regular(file) as stream:
         try:
             return _array(stream, os.fstat(stream.fileno()).st_size, str(file))
@@ -100,12 +100,12 @@ def _archive(file: Path, wanted: set[str] | None, expected: str, left: list[str]
                 return arrays
         except DataError:
             raise
-        except Exception as error:  # zipfile and numpy raise a dozen kinds, NotImplementedError and MemoryError included
+        except Exception as error:  # zipfile and numpy raise many kinds, even NotImplementedError and MemoryError
             raise DataError(f"{file}: not a readable .npz archive ({_short(error)}); {expected}") from error
 
 
 def _array(stream: IO[bytes], size: int, label: str) -> npt.NDArray[Any]:
-    """The array in a ``.npy`` stream of ``size`` bytes, its header checked before memory is taken."""
+    """Read the array in a ``.npy`` stream of ``size`` bytes, checking its header before memory is allocated."""
     shape, fortran, dtype = _npy_header(stream)
     if dtype.hasobject:
         raise NoNumbers(f"{label}: holds Python objects (a pickle), which are never loaded; expected an array of numbers")
@@ -123,7 +123,7 @@ def _array(stream: IO[bytes], size: int, label: str) -> npt.NDArray[Any]:
     if len(content) != expected or stream.read(1):
         raise DataError(f"{label}: truncated: expected {expected} bytes, found {len(content)}: save it again")
     array = np.frombuffer(content, dtype=dtype).reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="))  # a copy: what lies in bytes cannot be written to
+    return array.astype(dtype.newbyteorder("="))  # a copy, as views of bytes are read-only
 
 
 def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

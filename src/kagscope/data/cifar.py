@@ -1,6 +1,6 @@
-"""CIFAR-10 in its binary version (A. Krizhevsky 2009): six files of records, or the archive that holds them; never a pickle.
+"""CIFAR-10 in its binary version (A. Krizhevsky 2009): six files of records, or their archive; never a pickle.
 
-A record is a label of one byte and 3 x 32 x 32 bytes of pixels: red, green, blue, each in row-major order.
+A record is one byte of label and 3 x 32 x 32 bytes of pixels: red, green, blue, each in row-major order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kagscope.data.dataset import Dataset, images_from, labels_from
 from kagscope.data.idx import MAX_BYTES, reason
 
 ARCHIVE = "cifar-10-binary.tar.gz"
-INSIDE = "cifar-10-batches-bin"  # the archive's folder
+INSIDE = "cifar-10-batches-bin"  # folder in the archive
 TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST = "test_batch.bin"
 SHAPE = (3, 32, 32)
@@ -30,17 +30,17 @@ RECORD = 1 + 3 * 32 * 32  # bytes
 
 
 def is_cifar(path: Path) -> bool:
-    """Whether a file of a folder, or a folder in it, is part of this data set, by its name."""
+    """Whether the name of a file or folder is part of this data set."""
     return path.name in (ARCHIVE, INSIDE, *TRAIN, TEST)
 
 
 def load_cifar(folder: Path, name: str | None = None) -> Dataset:
-    """Read the six ``.bin`` files in ``folder`` or in its ``cifar-10-batches-bin``; else the archive in ``folder``.
+    """Read the six ``.bin`` files in ``folder`` or in its ``cifar-10-batches-bin``, else the archive in ``folder``.
 
-    Nothing is unpacked: of the archive the six files are read, and only where they are plain files at their usual place.
+    Nothing is unpacked: only the six files in the archive are read, if they are regular files at their usual place.
 
     Raises:
-        DataError: a file that is missing, damaged or no whole number of records.
+        DataError: a file is missing, damaged, or not a whole number of records.
     """
     for source in (folder, folder / INSIDE):
         if any((source / file).exists() for file in (*TRAIN, TEST)):
@@ -69,7 +69,7 @@ def _records_of(file: Path) -> npt.NDArray[np.uint8]:
 
 
 def _records(stream: IO[bytes], size: int, label: str) -> npt.NDArray[np.uint8]:
-    """The records (N, 3073) in a stream of ``size`` bytes."""
+    """Read the records (N, 3073) in a stream of ``size`` bytes."""
     if size == 0 or size % RECORD or size > MAX_BYTES:
         raise DataError(
             f"{label}: is {size} bytes long; expected records of {RECORD} bytes (a label and 3 x 32 x 32 pixels), at most "
@@ -82,7 +82,7 @@ def _records(stream: IO[bytes], size: int, label: str) -> npt.NDArray[np.uint8]:
 
 
 def _unpack(archive: Path) -> dict[str, npt.NDArray[np.uint8]]:
-    """The six files of an archive, by name."""
+    """Read the six files of an archive, by name."""
     wanted = {f"{INSIDE}/{file}": file for file in (*TRAIN, TEST)}
     records: dict[str, npt.NDArray[np.uint8]] = {}
     with open_regular(archive) as raw:
@@ -92,11 +92,11 @@ def _unpack(archive: Path) -> dict[str, npt.NDArray[np.uint8]]:
                 with tarfile.open(fileobj=content, mode="r|") as members:
                     for member, stream in _plain(members, archive, wanted):
                         records[wanted[member.name]] = _records(stream, member.size, f"{archive}: {member.name}")
-                while content.read(2**20):  # to the end, where the checksum is
+                while content.read(2**20):  # to the end, to verify the checksum
                     pass
         except DataError:
             raise
-        except Exception as error:  # tarfile raises a dozen kinds, of extended headers too
+        except Exception as error:  # tarfile raises many kinds, also for extended headers
             raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
     if missing := [name for name, file in wanted.items() if file not in records]:
         raise DataError(f"{archive}: lacks {', '.join(missing)}; expected the binary version of CIFAR-10: download it again")
@@ -104,7 +104,7 @@ def _unpack(archive: Path) -> dict[str, npt.NDArray[np.uint8]]:
 
 
 def _plain(members: tarfile.TarFile, archive: Path, wanted: dict[str, str]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
-    """Wanted members with their contents. Raises :class:`DataError` for one that is a link, a folder or a device."""
+    """Yield wanted members and their contents. Raises :class:`DataError` for a link, a folder or a device."""
     for member in members:
         if member.name in wanted:
             stream = members.extractfile(member) if member.isreg() else None
@@ -114,14 +114,14 @@ def _plain(members: tarfile.TarFile, archive: Path, wanted: dict[str, str]) -> I
 
 
 class _LimitedStream(io.RawIOBase):
-    """A stream that refuses to go on without end, as a small archive may that was made to."""
+    """A stream with a size limit, as a small archive can be made to unpack without end."""
 
     def __init__(self, stream: gzip.GzipFile, archive: Path) -> None:
         super().__init__()
         self.stream, self.archive, self.left = stream, archive, MAX_BYTES
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes. Raises :class:`DataError` beyond the limit."""
+        """Read up to ``size`` bytes. Raises :class:`DataError` beyond the limit."""
         if self.left <= 0:
             raise DataError(f"{self.archive}: holds more than {MAX_BYTES} bytes; expected {ARCHIVE} as its authors publish it")
         piece = self.stream.read(size)

@@ -1,4 +1,4 @@
-"""What every loader returns: four arrays that fit together, checked once."""
+"""The data set returned by every loader: four consistent arrays, checked once."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Dataset:
     """Images and labels, split into a training and a test part.
 
     Attributes:
-        name: how the data set was asked for.
-        train_images: float32 ``(N, H, W)``, of colour images ``(N, C, H, W)``, finite; in [0, 1] where the source holds bytes.
+        name: name by which the data set was loaded.
+        train_images: float32 ``(N, H, W)``, or ``(N, C, H, W)`` for colour, finite; in [0, 1] if the source has bytes.
         train_labels: int64 ``(N,)``, in ``0 … n_classes - 1``.
         test_images: float32 ``(M, H, W)`` or ``(M, C, H, W)``.
         test_labels: int64 ``(M,)``.
-        train_targets, test_targets: float32 ``(N, outputs)`` and ``(M, outputs)`` of a regression, whose labels are all 0; None
-            of a classification.
+        train_targets, test_targets: float32 ``(N, outputs)`` and ``(M, outputs)`` for a regression, whose labels are all 0;
+            None for a classification.
     """
 
     name: str
@@ -53,28 +53,28 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Height and width in pixels, of colour images after the number of channels."""
+        """(H, W) in pixels, or (C, H, W) for colour images."""
         return tuple(int(side) for side in self.train_images.shape[1:])
 
     @property
     def is_regression(self) -> bool:
-        """Whether numbers are predicted and not classes."""
+        """Whether the task is a regression, not a classification."""
         return self.train_targets is not None
 
     @property
     def n_inputs(self) -> int:
-        """Numbers in an image, in row-major order the inputs of a network: the pixels of one channel after those of another."""
+        """Number of inputs of a network: the entries of an image, flattened in row-major order, channel by channel."""
         return math.prod(self.image_shape)
 
     @property
     def n_classes(self) -> int:
-        """Outputs of a network: one more than the largest label of either part, or the numbers that a regression predicts."""
+        """Number of outputs of a network: the largest label plus 1, or the number of targets of a regression."""
         if self.train_targets is not None:
             return int(self.train_targets.shape[1])
         return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the shapes and contents of the four arrays; the name does not enter."""
+        """SHA-256 (hex) of the shapes and contents of the four arrays, independent of the name."""
         return self._fingerprint
 
     @cached_property
@@ -95,17 +95,17 @@ class Dataset:
 
 
 def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
-    """Turn the content of a file into float32 images: bytes are divided by 255, floats taken as they are.
+    """Convert the content of a file to float32 images: bytes are divided by 255, floats are kept.
 
     Args:
-        array: ``(N, H, W)``; with one channel, or with three, before height and width or after them.
-        where: what error messages call it.
+        array: ``(N, H, W)``, possibly with one or three channels before or after height and width.
+        where: name of the array in error messages.
 
     Returns:
-        ``(N, H, W)``, or ``(N, 3, H, W)`` of three channels.
+        ``(N, H, W)``, or ``(N, 3, H, W)`` for three channels.
 
     Raises:
-        DataError: another shape, no pixels, a dtype that is neither uint8 nor float, or a number that is not finite.
+        DataError: another shape, no pixels, a dtype other than uint8 or float, or a non-finite number.
     """
     given = array.shape
     if array.ndim == 2:
@@ -142,10 +142,10 @@ def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
 
 
 def labels_from(array: npt.NDArray[Any], n_images: int, where: str, images_where: str) -> npt.NDArray[np.int64]:
-    """Turn the content of a file into int64 labels ``(N,)``, one per image.
+    """Convert the content of a file to int64 labels ``(N,)``, one per image.
 
     Raises:
-        DataError: not one-dimensional integers, another number than ``n_images``, or a class number that cannot be one.
+        DataError: not one-dimensional integers, not ``n_images`` of them, or an impossible class number.
     """
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise DataError(f"{where}: found labels of dtype {array.dtype} and shape {array.shape}; expected integers of shape (N,)")

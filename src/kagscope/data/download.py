@@ -1,4 +1,4 @@
-"""Data sets that are downloaded when the user names them: verified, cached, several mirrors tried in turn."""
+"""Download data sets at the user's request: verified, cached, from several mirrors in turn."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from kagscope.data.folder import load_folder
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set is published.
+    """Published files of a data set.
 
     Attributes:
-        mirrors: folders on the web, each ending in ``/``, tried in this order.
-        md5: file name to the checksum of the published (compressed) file.
-        read: makes the data set of the folder with these files and its name.
-        folder: within the cache; by default the data set's name.
+        mirrors: URLs of folders, each ending in ``/``, tried in this order.
+        md5: checksum of the published (compressed) file by file name.
+        read: reads the data set from the folder of these files and its name.
+        folder: folder within the cache; by default the data set's name.
     """
 
     mirrors: tuple[str, ...]
@@ -32,23 +32,23 @@ class Source:
     folder: str | None = None
 
     def cache_folder(self, name: str, cache_dir: Path | None) -> Path:
-        """Where its files are kept; by default within the user's cache folder of the operating system."""
+        """Folder of the files; by default within the user's cache folder of the operating system."""
         import pooch
 
         return Path(cache_dir or pooch.os_cache("kagscope")) / (self.folder or name)
 
 
 def load_download(name: str, source: Source, cache_dir: Path | None, progress: bool) -> Dataset:
-    """Fetch what the cache lacks, verify checksums, and read.
+    """Download missing files, verify checksums, and read the data set.
 
     Args:
         name: the data set's name.
         source: mirrors, checksums and reader.
-        cache_dir: default is the user's cache folder of the operating system.
+        cache_dir: cache folder; by default the user's cache folder of the operating system.
         progress: show a progress bar on standard error.
 
     Raises:
-        DataError: no mirror gave the right file; the message says where to put a local copy.
+        DataError: no mirror has the right file; the message says where to put a local copy.
         OutputError: the cache folder cannot be written.
     """
     import pooch
@@ -61,7 +61,7 @@ def load_download(name: str, source: Source, cache_dir: Path | None, progress: b
 
 
 def _fetch(name: str, file: str, md5: str, mirrors: tuple[str, ...], folder: Path, progress: bool) -> None:
-    """Bring one verified file into ``folder``; pooch leaves it alone when it is there and right."""
+    """Download one verified file into ``folder``, unless pooch finds the right one there."""
     import pooch
     import requests
 
@@ -78,7 +78,7 @@ def _fetch(name: str, file: str, md5: str, mirrors: tuple[str, ...], folder: Pat
             )
         except requests.RequestException as error:
             failures.append(f"{mirror} ({type(error).__name__})")
-        except ValueError:  # pooch's word for a wrong checksum; the file is already deleted
+        except ValueError:  # wrong checksum; pooch has deleted the file
             failures.append(f"{mirror} (wrong checksum)")
         except OSError as error:
             raise OutputError(
@@ -93,7 +93,7 @@ def _fetch(name: str, file: str, md5: str, mirrors: tuple[str, ...], folder: Pat
 
 
 class _Bar:
-    """The progress bar interface that pooch expects (that of tqdm), drawn by rich on standard error."""
+    """Progress bar on standard error by rich, with the interface of tqdm that pooch expects."""
 
     def __init__(self, title: str) -> None:
         self.title, self.total = title, 0
@@ -112,12 +112,12 @@ class _Bar:
         self._progress.update(self._task, advance=amount)
 
     def reset(self) -> None:
-        """Start again from zero, as pooch does before it states the bar full."""
+        """Restart from zero, as pooch does before it fills the bar."""
         if self._progress is not None:
             self._progress.reset(self._task, total=self.total or None)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it is."""
         if self._progress is not None:
             self._progress.stop()
 

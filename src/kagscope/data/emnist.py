@@ -22,15 +22,15 @@ SPLITS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 def load_split(folder: Path, name: str) -> Dataset:
     """Read one split from the archive in ``folder``; nothing is unpacked.
 
-    The archive holds images with rows and columns exchanged; they are turned upright, as MNIST's are. Letters are numbered
+    The archive has images with rows and columns exchanged; they are transposed to be upright as in MNIST. Letters are numbered
     from 1 there, and from 0 here.
 
     Args:
-        folder: holds ``gzip.zip``.
+        folder: folder with ``gzip.zip``.
         name: ``"emnist_letters"`` and so on.
 
     Raises:
-        DataError: no archive, or a damaged one.
+        DataError: the archive is missing or damaged.
     """
     split = name.removeprefix("emnist_")
     archive = folder / ARCHIVE
@@ -40,7 +40,7 @@ def load_split(folder: Path, name: str) -> Dataset:
                 train, test = (_part(members, archive, f"gzip/emnist-{split}-{subset}", split) for subset in ("train", "test"))
         except DataError:
             raise
-        except Exception as error:  # zipfile raises a dozen kinds, of names that are no text and of unknown compression too
+        except Exception as error:  # zipfile raises many kinds, also for undecodable names and unknown compression
             raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
     return Dataset(name, *train, *test)
 

@@ -1,4 +1,4 @@
-"""A data set in a folder of the user's: IDX files in their usual names, CIFAR-10's binary files, or ``.npz`` archives."""
+"""Read a data set in a user's folder: IDX files with their usual names, CIFAR-10's binary files, or ``.npz`` archives."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
     """Read the data set in ``folder``.
 
     Args:
-        folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-            ``t10k-labels-idx1-ubyte`` (each plain or ``.gz``; ``.idx3-ubyte`` for ``-idx3-ubyte`` is understood too), or such
+        folder: folder with ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
+            ``t10k-labels-idx1-ubyte`` (each plain or ``.gz``, also with ``.idx3-ubyte`` for ``-idx3-ubyte``), or such
             files in ``raw`` or ``*/raw``, as torchvision does; CIFAR-10's binary archive or its ``.bin`` files;
             ``train.npz`` and ``test.npz``, or one ``.npz`` file.
-        name: the data set's name; default the folder's.
+        name: name of the data set; by default that of the folder.
 
     Raises:
-        DataError: not a folder, nothing usable in it, or a bad file (which, what was found, what was expected).
+        DataError: not a folder, no usable files, or a bad file (which, what was found, what was expected).
     """
     entries = _entries(folder)
     if any(_is_idx(entry) for entry in entries):
@@ -38,7 +38,7 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
     if archives := [entry for entry in entries if entry.suffix == ".npz"]:
         return load_arrays(folder, archives, name)
     inside = [raw for raw in (folder / "raw", *sorted(folder.glob("*/raw"))) if raw.is_dir() and any(map(_is_idx, raw.iterdir()))]
-    if len(inside) == 1:  # as torchvision keeps MNIST and its relatives
+    if len(inside) == 1:  # as torchvision stores MNIST and its relatives
         return load_folder(inside[0], name or inside[0].resolve().parent.name)
     if inside:
         raise DataError(f"{folder}: holds several data sets ({', '.join(map(str, inside))}); give the folder of one")

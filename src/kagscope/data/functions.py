@@ -1,4 +1,4 @@
-"""Functions of three variables to learn, the tasks of arXiv 2509.12326: from what a network need not bend for to what it must.
+"""Functions of three variables to learn, the tasks of arXiv 2509.12326, from linear to strongly nonlinear.
 
 ================== ==============================================================================================
 name               target at x in [-1, 1]^3
@@ -10,8 +10,8 @@ name               target at x in [-1, 1]^3
 ``mixed3:t``       (1 - t) ``linear3`` + t ``xor3``, both scaled to variance 1; t in [0, 1]
 ================== ==============================================================================================
 
-All but ``random3`` and ``rotated3``, whose variance is near 1, are scaled to variance 1 over the cube. A turn by 2 pi / 3 only
-swaps the axes, which ``xor3`` does not feel, and turns to either side are mirror images: a = 1 is the farthest from ``xor3``.
+All but ``random3`` and ``rotated3``, whose variance is near 1, are scaled to variance 1 over the cube. A rotation by 2 pi / 3
+permutes the axes, which leaves ``xor3`` unchanged, and opposite rotations are mirror images: a = 1 is farthest from ``xor3``.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ WITH_NUMBER = ("rotated3", "mixed3")
 
 
 def is_function(name: str) -> bool:
-    """Whether a data set's name is that of a function, with or without a number."""
+    """Whether a data set's name is that of a function, with or without a parameter."""
     return name.partition(":")[0] in NAMES
 
 
 def load_function(name: str) -> Dataset:
-    """Points drawn uniformly in the cube and the function there; always the same ones.
+    """Points drawn uniformly from the cube, always the same ones, and the function's values there.
 
-    Images of the data set are (1, 3): three inputs in a row.
+    Images of the data set are (1, 3): one row of three inputs.
 
     Raises:
-        InputError: a number that is missing, superfluous, or outside [0, 1].
+        InputError: the parameter is missing, superfluous, or outside [0, 1].
     """
     kind, number = _parse(name)
     rng = np.random.default_rng(20250912)
@@ -67,7 +67,7 @@ def _target(kind: str, number: float, x: Array) -> Array:
 
 
 def _xor(x: Array) -> Array:
-    """Variance 1 over the cube: sin(pi x)^2 has mean 1/2."""
+    """``xor3`` scaled to variance 1 over the cube, as sin(pi x)^2 has mean 1/2."""
     return np.asarray(np.sin(math.pi * x).prod(axis=1) * math.sqrt(8))
 
 
@@ -99,6 +99,6 @@ def _parse(name: str) -> tuple[str, float]:
 
 
 def accuracy_name(data: Iterable[object]) -> str:
-    """What the column ``accuracy`` of nets on these data sets holds: R² where all of them are functions."""
+    """Name of the quantity in the column ``accuracy``: R² if all data sets are functions."""
     names = [str(name) for name in data]
     return "R²" if names and all(is_function(name) for name in names) else "accuracy"

@@ -1,8 +1,8 @@
-"""IDX files, plain or gzipped: the format in which MNIST and its kin are published.
+"""Read IDX files, plain or gzipped, the format of MNIST and its relatives.
 
 Four bytes ``0, 0, dtype, dimensions``, then one big-endian 32-bit count per dimension, then the numbers; the dtype of images and
-labels is 8, unsigned bytes. The header is believed only within limits that are checked before anything is allocated, and never is
-more read than it announces and one byte (so that a compressed file cannot grow without end).
+labels is 8, unsigned bytes. The header is checked against limits before anything is allocated, and at most one byte more than it
+announces is read, so that a compressed file cannot unpack without end.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
 
 MAX_BYTES = 2**30
-"""Pixels that one file may hold: four times as many bytes once they are float32."""
+"""Maximum pixels in a file; four times as many bytes in float32."""
 
-_DEFLATE_LIMIT = 1032  # no deflate stream expands more than this
+_DEFLATE_LIMIT = 1032  # largest expansion of a deflate stream
 _CHUNK = 2**20
 _UBYTE = 0x08
 _Stream = IO[bytes] | gzip.GzipFile
 
 
 def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes, gzipped or not (told by its first bytes, not by its name).
+    """Read an IDX file of unsigned bytes, gzipped or not (detected by its first bytes, not its name).
 
     Args:
         path: the file.
         dimensions: 3 for images ``(N, H, W)``, 1 for labels ``(N,)``.
 
     Returns:
-        uint8 array with as many dimensions.
+        uint8 array with ``dimensions`` dimensions.
 
     Raises:
-        DataError: missing, not a plain file, empty, wrong magic number, wrong length, damaged gzip, or absurd counts.
+        DataError: missing, not a regular file, empty, wrong magic number, wrong length, damaged gzip, or absurd counts.
     """
     with open_regular(path) as raw:
         return parse_idx(raw, path, dimensions, os.fstat(raw.fileno()).st_size)
 
 
 def parse_idx(raw: BufferedReader, path: object, dimensions: int, size: int) -> npt.NDArray[np.uint8]:
-    """Like :func:`read_idx`, from an open stream of at most ``size`` bytes, which messages call ``path``."""
+    """Like :func:`read_idx`, from an open stream of at most ``size`` bytes, named ``path`` in messages."""
     compressed = raw.peek(2)[:2] == b"\x1f\x8b"
     try:
         if not compressed:
@@ -62,7 +62,7 @@ def parse_idx(raw: BufferedReader, path: object, dimensions: int, size: int) -> 
 
 
 def _parse(stream: _Stream, path: object, dimensions: int, most_bytes: int) -> npt.NDArray[np.uint8]:
-    """Read header and numbers; ``most_bytes`` bounds what the file can hold at all."""
+    """Read header and numbers; ``most_bytes`` is an upper bound on the unpacked size."""
     shape = _header(stream, path, dimensions)
     expected, counts = math.prod(shape), " x ".join(map(str, shape))
     if expected == 0:
@@ -104,7 +104,7 @@ def _header(stream: _Stream, path: object, dimensions: int) -> tuple[int, ...]:
 
 
 def _read_at_most(stream: _Stream, limit: int) -> bytes:
-    """Read up to ``limit`` bytes, allocating as they come rather than as announced."""
+    """Read up to ``limit`` bytes, allocating as they arrive rather than as announced."""
     pieces, left = [], limit
     while left and (piece := stream.read(min(left, _CHUNK))):
         pieces.append(piece)
@@ -113,5 +113,5 @@ def _read_at_most(stream: _Stream, limit: int) -> bytes:
 
 
 def reason(error: Exception) -> str:
-    """The message of the system or of a library."""
+    """Error message of the system or a library."""
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__

@@ -1,6 +1,6 @@
-"""Addition modulo p, ``modular<p>`` such as ``modular31``: the task on which networks generalise long after they have memorised.
+"""Addition modulo p, ``modular<p>`` such as ``modular31``: a task on which networks generalise long after memorising.
 
-Power et al. 2022 (arXiv 2201.02177). All p^2 pairs (a, b), each as an image of two rows of p pixels with one 1 in each row, and
+Power et al. 2022 (arXiv 2201.02177). All p^2 pairs (a, b), each as an image of two one-hot rows of p pixels, and
 the class (a + b) mod p.
 """
 
@@ -18,15 +18,15 @@ TRAIN_SHARE = 0.7
 
 
 def is_modular(name: str) -> bool:
-    """Whether a data set's name is that of an addition modulo some number."""
+    """Whether the name of a data set is that of modular addition."""
     return re.fullmatch(r"modular\d+", name) is not None
 
 
 def load_modular(name: str) -> Dataset:
-    """Its pairs, 70% of them (rounded down) for training, always the same ones.
+    """Load all pairs, of which a fixed 70% (rounded down) are for training.
 
     Raises:
-        InputError: a modulus outside 5 … 113.
+        InputError: the modulus is outside 5 … 113.
     """
     digits = name.removeprefix("modular")
     p = int(digits) if len(digits) <= 3 else LARGEST + 1

@@ -1,4 +1,4 @@
-"""The data sets known by name. To add one: an entry in :data:`DOWNLOADS`, or a loader in :data:`EMBEDDED`."""
+"""Data sets known by name. To add one, add an entry to :data:`DOWNLOADS` or a loader to :data:`EMBEDDED`."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
             (:mod:`kagscope.data.functions`), ``"modular31"`` (:mod:`kagscope.data.modular`), ``"mnist"``, ``"fashion_mnist"``,
             ``"kmnist"``, ``"cifar10"``, ``"emnist_letters"`` and EMNIST's other splits (downloaded on first use, then cached),
             or a folder (see :func:`kagscope.data.folder.load_folder`).
-            A name wins over a folder of that name: write ``./mnist``. Or a function of your own, ``"module:function"`` or
+            A name takes precedence over a folder: write ``./mnist``. Or a function of your own, ``"module:function"`` or
             ``"file.py:function"``, whose code is run (:mod:`kagscope.data.users`).
-        cache_dir: where downloads are kept; default the operating system's folder for caches.
-        progress: show a progress bar, on standard error, while downloading.
+        cache_dir: folder of downloads; by default the user's cache folder of the operating system.
+        progress: show a progress bar on standard error while downloading.
 
     Raises:
         InputError: neither a known name nor an existing folder.
@@ -107,7 +107,7 @@ def load(source: str | Path, *, cache_dir: Path | None = None, progress: bool = 
 
 
 def load_local(source: str | Path, *, cache_dir: Path | None = None) -> Dataset | None:
-    """Like :func:`load`, but never from the network, and without running a user's function; None where the data are not here.
+    """Like :func:`load`, but without the network or running a user's function; None if the data are not on this machine.
 
     Raises:
         DataError: a bad file.
@@ -129,7 +129,7 @@ def _existing(source: str | Path) -> Path | None:
     try:
         path = Path(source).expanduser()
         return path if str(source) and path.exists() else None
-    except (OSError, ValueError, RuntimeError):  # too long a name, a NUL in it, no home
+    except (OSError, ValueError, RuntimeError):  # name too long or with a NUL, no home folder
         return None
 
 

@@ -1,4 +1,4 @@
-"""Data sets that a function of the user's returns: ``"module:function"`` or ``"path/to/file.py:function"``, named like models."""
+"""Data sets from a user's function, ``"module:function"`` or ``"path/to/file.py:function"``, named like models."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def is_users(source: str) -> bool:
-    """Whether a name of a data set is that of a function in a module or a file."""
+    """Whether the name of a data set is that of a function in a module or file."""
     module, colon, function = source.rpartition(":")
     return bool(colon and module and function)
 
 
 def load_named(source: str) -> Dataset:
-    """Run the function that ``source`` names, without arguments: name only code that you trust.
+    """Call the function named by ``source`` without arguments: name only code that you trust.
 
-    It returns, the same every time, a :class:`Dataset`; or images and labels as arrays or CPU tensors, a mapping with the names
+    It returns, the same every time, a :class:`Dataset`, or images and labels as arrays or CPU tensors: a mapping with the names
     of :data:`PARTS` or four in this order: images as :func:`~kagscope.data.dataset.images_from` takes them, integer labels.
 
     Raises:
-        InputError: no such module, file or function, or code that raises.
-        DataError: what it returned is no data set.
+        InputError: no such module, file or function, or the code raises.
+        DataError: the result is not a data set.
     """
     with resolve_name(source, "data set") as function:
         made = call_factory(function, {}, source) if callable(function) else function

@@ -1,4 +1,4 @@
-"""Versions of data sets: fewer training images, wrong training labels; smaller images."""
+"""Variants of data sets: fewer training images, wrong training labels, smaller images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kagscope.data.registry import load
 
 
 def small_mnist10k() -> Dataset:
-    """mnist10k on 8 x 8 pixels, means over 3 x 3 of the middle 24 x 24: other handwriting than ``digits``, of the same size.
+    """mnist10k on 8 x 8 pixels, means over 3 x 3 of the central 24 x 24: other handwriting than ``digits`` at the same size.
 
     In study files it is ``data = "kagscope.data.variants:small_mnist10k"``.
     """
@@ -25,18 +25,18 @@ def small_mnist10k() -> Dataset:
 
 
 def degrade(dataset: Dataset, train_size: int | None = None, label_noise: float = 0.0, seed: int = 0) -> Dataset:
-    """The same test part, and a training part that is smaller or partly mislabelled.
+    """Return the same test part with a training part that is smaller or partly mislabelled.
 
     Args:
-        dataset: not changed.
-        train_size: training images to keep, drawn without replacement; a smaller subset is part of a larger one of the same seed.
+        dataset: the data set, not changed.
+        train_size: training images to keep, drawn without replacement; subsets of the same seed are nested.
             None keeps all.
-        label_noise: fraction of the training labels, rounded to whole images, that are drawn anew among the *other* classes, each
-            as likely (symmetric noise); the wrong labels of a smaller fraction are among those of a larger one.
-        seed: of the draws.
+        label_noise: fraction of the training labels, rounded to whole images, that are drawn anew from the *other* classes,
+            uniformly (symmetric noise); the wrong labels of a smaller fraction are among those of a larger one.
+        seed: seed of the draws.
 
     Raises:
-        InputError: more images than there are, or a fraction outside [0, 1].
+        InputError: there are fewer images, or a fraction is outside [0, 1].
     """
     images, labels = dataset.train_images, dataset.train_labels
     if train_size is not None and not 1 <= train_size <= len(labels):
