@@ -28,8 +28,8 @@ from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 
 FloatArray = NDArray[np.float64]
-MOST_SETS = 2**22  # minors that are looked at for whether all of a row subset are zero
-MIXED_ROWS = 64  # bits between the scales of rows beyond which each is scaled for itself
+MOST_SETS = 2**22  # minors examined to see whether all of a row subset are zero
+MIXED_ROWS = 64  # bits between the scales of rows, beyond which each row has a scale of its own
 
 
 class FactoredMoments:
@@ -40,7 +40,7 @@ class FactoredMoments:
 
     Args:
         W: (m, n) NumPy array or torch tensor.
-        k: 1, 2 or 3; for k = 3 every minor of W is visited once, so that keep to a few hundred rows times columns.
+        k: 1, 2 or 3; for k = 3 every minor of W is visited once, so keep to a few hundred rows and columns.
         selection, image_shape, positions, groups: as for :func:`minor_moments`.
         moments: which of "s1", "s2", "s4", "entropy", "top"; "all" means these five.
 
@@ -78,7 +78,7 @@ class FactoredMoments:
         normalised, exponent = normalise(matrix[None], self.k)
         self.exponent = int(exponent[0])
         rows = np.frexp(np.abs(matrix).max(axis=1))[1].astype(np.int64)
-        self.row_exponents = np.zeros(self.rows, dtype=np.int64)  # powers of two that its rows are divided by beyond that
+        self.row_exponents = np.zeros(self.rows, dtype=np.int64)  # further powers of two that the rows are divided by
         if (self.exponent - rows[matrix.any(axis=1)]).max(initial=0) > MIXED_ROWS:
             self.row_exponents = np.where(matrix.any(axis=1), rows - self.exponent, 0)
             normalised = times_power_of_two(matrix[None], -(self.row_exponents + self.exponent)[:, None])
@@ -96,17 +96,17 @@ class FactoredMoments:
         """Moments of diag(d_b) W for every b.
 
         Args:
-            d: (m,) or (B, m) NumPy array or torch tensor; zeros and negative entries are welcome. For k = 1 and 2 and a CUDA
-                tensor its forms are found on its device.
+            d: (m,) or (B, m) NumPy array or torch tensor; zeros and negative entries are allowed. For k = 1 and 2 a CUDA
+                tensor is evaluated on its device.
 
         Returns:
-            :class:`Moments` (batched when d is), or a list of them when a list of selections was given. What is read of a batch
+            :class:`Moments` (batched when d is), or a list of them when a list of selections was given. Values of a batch
             are tensors on the device of d, else of W, if that is CUDA.
 
         Raises:
             InputError: a shape that does not fit W, or entries that are not finite.
         """
-        form_device = device_of(d) if self.k <= 2 else None  # where d lies, if its forms are found there too
+        form_device = device_of(d) if self.k <= 2 else None  # the device of d, if it is evaluated there
         factors: Any = as_numpy(d, "d") if form_device is None else as_tensor(d, "d")
         size: Any
         shape = tuple(factors.shape)
@@ -154,7 +154,7 @@ class FactoredMoments:
         return results if self.listed else results[0]
 
     def _lost_sets(self, index: int) -> NDArray[np.intp]:
-        """Row subsets whose minors over a selection lie so far below the products of their rows that they have lost digits."""
+        """Row subsets whose minors over a selection are so far below the products of their row norms that digits are lost."""
         if index not in self._lost:
             chosen, low = self.selections[index], np.flatnonzero(self.tables[index][0] < LEAST)
             rows = row_subsets(self.rows, self.k)[low]
@@ -167,7 +167,7 @@ class FactoredMoments:
         return self._lost[index]
 
     def _mark_lost(self, chosen: Selection, sums: dict[str, FloatArray], d: Any) -> None:
-        """NaN for what lies so far below the largest minor of W that it has lost digits, and is not zero."""
+        """NaN for nonzero sums so far below the largest minor of W that they have lost digits."""
         low = np.any([np.abs(values) < LEAST for name, values in sums.items() if name != "entropy"], axis=0)
         if not low.any():
             return
@@ -178,7 +178,7 @@ class FactoredMoments:
                     sums[name] = np.where(np.arange(len(low)) == b, np.nan, sums[name])
 
     def _mixed_scales(self, d: FloatArray) -> NDArray[np.intp]:
-        """Which d (B, m) have products of k so far below the k-th power of their largest that squares would leave the range."""
+        """Indices of d (B, m) whose entries differ so much in scale that squares of products of k would leave the range."""
         both = np.atleast_2d(np.frexp(np.abs(d))[1].astype(np.int64) + self.row_exponents)
         far = np.where(np.atleast_2d(d) != 0, both.max(axis=1, keepdims=True) - both, 0).max(axis=1)
         return np.flatnonzero((far > MIXED_ROWS) | self.row_exponents.any())
@@ -293,7 +293,7 @@ def _complete_table(W: FloatArray, wanted: frozenset[str]) -> FloatArray:
 
 
 def _ranges(subsets: SubsetList, floats: int) -> list[int]:
-    """Ends of fixed parts of the prefixes, which depend on the problem alone."""
+    """Boundaries of the parts of the prefixes, which depend on the problem alone."""
     parts = min(16, max(1, 2**27 // max(floats, 1)), len(subsets.starts) - 1)
     return even_parts([float(v) for v in np.diff(subsets.starts)], parts)
 
@@ -339,7 +339,7 @@ def _triple_cells(W: FloatArray, subsets: SubsetList) -> FloatArray:
 
 
 def _sum_parts(parts: list[FloatArray]) -> FloatArray:
-    """Sum of the parts in their order, largest for top."""
+    """Sum of the parts in order; for top, the largest."""
     total = parts[0]
     for part in parts[1:]:
         np.maximum(total[:, 4], part[:, 4], out=part[:, 4])

@@ -4,8 +4,8 @@ For Q uniform on O(m), E[S1(QJ)] = C(m, k) c(m, k) sum over column subsets C of 
 come from Gram matrices; where two columns are nearly parallel, from |x| |y - proj_x y| instead, which does not cancel.
 
 Column subsets are given as arrays: ``columns`` (n,) bool (which columns take part), ``pairs`` (n, n) bool (which two may
-stand together; a k-subset counts when all its pairs may), or ``subsets`` (count, k) an explicit list. None of them means
-every k-subset.
+be combined; a k-subset counts when all its pairs may), or ``subsets`` (count, k) an explicit list. Without any of these,
+every k-subset counts.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from kagscope.minors.threads import map_blocks
 
 BoolArray = NDArray[np.bool_]
 
-MOST_PRODUCTS = 2**26  # scalar products of vectors in memory at once
-NEARLY_PARALLEL = 1e-4  # squared sine below which the Gram matrix has lost too many digits
+MOST_PRODUCTS = 2**26  # scalar products held in memory at once
+NEARLY_PARALLEL = 1e-4  # squared sine below which the Gram matrix has too few digits
 DEPENDENT = 1e-5  # volume over the product of lengths below which digits are lost
 ROUNDING = 16 * float(np.finfo(np.float64).eps)  # error of a volume over the product of lengths
 EXACT = 1e-10  # relative error up to which a value counts as exact
-MOST_BITS = 900  # of a product of k entries: beyond, volumes come from whole numbers
+MOST_BITS = 900  # of a product of k entries: beyond, volumes are computed in integers
 NOISE = 64 * float(np.finfo(np.float64).eps) ** 2  # squared residual over squared length that rounding alone produces
 
 
@@ -49,7 +49,7 @@ def haar_constant(m: int, k: int) -> float:
 
 @njit(**KERNEL)
 def _nearly_parallel_area(x, y):  # type: ignore[no-untyped-def]
-    """Area that x and y span, to a few units in the last place, and exactly 0 where they are parallel.
+    """Area that x and y span, to a few units in the last place; exactly 0 where they are parallel.
 
     With x_p the largest entry, y = (y_p / x_p) x + z where z_i = (x_p y_i - x_i y_p) / x_p, each to full precision; and z, which
     has no entry p, is far from parallel to x.
@@ -73,7 +73,7 @@ def _nearly_parallel_area(x, y):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _sum_areas(vectors, start, gram, squares, allowed, every):  # type: ignore[no-untyped-def]
-    """Sum over allowed pairs c < b of the area that vectors b and c (rows) span, of those b that ``gram`` begins with."""
+    """Sum over allowed pairs c < b of the area that vectors b and c (rows) span, for the b in the rows of ``gram``."""
     total = 0.0
     for b in range(start, start + gram.shape[0]):
         bb = squares[b]
@@ -108,7 +108,7 @@ def _area_sum(vectors: FloatArray, pairs: BoolArray | None) -> float:
 
 
 def _project_away(vectors: FloatArray, a: int) -> FloatArray:
-    """All vectors with their part along vector ``a`` removed, exactly zero where nothing but rounding is left."""
+    """All vectors with their component along vector ``a`` removed, exactly zero where only rounding is left."""
     axis = vectors[a] / np.linalg.norm(vectors[a])
     rest = vectors - np.outer(vectors @ axis, axis)
     rest -= np.outer(rest @ axis, axis)
@@ -118,7 +118,7 @@ def _project_away(vectors: FloatArray, a: int) -> FloatArray:
 
 
 def _triple_volumes(vectors: FloatArray, pairs: BoolArray | None) -> float:
-    """Sum of volumes over triples a < b < c: |v_a| times the areas of the later ones seen along v_a."""
+    """Sum of volumes over triples a < b < c: |v_a| times the areas of the later ones projected along v_a."""
     norms = np.linalg.norm(vectors, axis=1)
 
     def work(part: slice) -> float:
@@ -136,9 +136,9 @@ def _triple_volumes(vectors: FloatArray, pairs: BoolArray | None) -> float:
 
 
 def _listed_volumes(vectors: FloatArray, subsets: NDArray[np.int64]) -> tuple[float, float]:
-    """Sum of volumes over listed subsets, by QR of each, and what rounding may have made of it.
+    """Sum of volumes over listed subsets, by QR of each, and a bound on its rounding error.
 
-    Those of nearly dependent vectors come from whole numbers, unless they are too many.
+    Volumes of nearly dependent vectors are computed in integers, unless there are too many.
     """
     total, lost, left = [0.0], 0.0, MOST_EXACT
     for start in range(0, len(subsets), 4096):
@@ -157,7 +157,7 @@ def _listed_volumes(vectors: FloatArray, subsets: NDArray[np.int64]) -> tuple[fl
 
 
 def _exact_volumes(vectors: FloatArray, subsets: NDArray[np.int64], power: int) -> FloatArray:
-    """(count,) volumes that listed vectors over 2^power span, from their Gram determinants in whole numbers, rounded once."""
+    """(count,) volumes that listed vectors over 2^power span, from integer Gram determinants, rounded once."""
     whole, exponent = integers(vectors)
     gram = whole @ whole.T
     k = subsets.shape[1]
@@ -166,14 +166,14 @@ def _exact_volumes(vectors: FloatArray, subsets: NDArray[np.int64], power: int) 
 
 
 def _scaled_sqrt(x: int, exponent: int) -> float:
-    """sqrt(x) 2^exponent, however large x is."""
+    """sqrt(x) 2^exponent for integers x of any size."""
     spare = max(x.bit_length() - 64, 0) // 2 * 2
     with np.errstate(over="ignore", under="ignore"):
         return float(np.ldexp(math.sqrt(x >> spare), exponent + spare // 2))
 
 
 def _length_products(vectors: FloatArray, k: int, pairs: BoolArray | None) -> float:
-    """Sum over k-subsets of the products of lengths: what volumes would be, had nothing cancelled. k > 3: over all subsets."""
+    """Sum over k-subsets of the products of lengths, an upper bound of the volumes. For k > 3, over all subsets."""
     lengths = np.linalg.norm(vectors, axis=1)
     if k == 3 and pairs is not None:
         roots = np.sqrt(lengths)
@@ -186,9 +186,9 @@ def _length_products(vectors: FloatArray, k: int, pairs: BoolArray | None) -> fl
 def _sampled_volumes(
     vectors: FloatArray, k: int, pairs: BoolArray | None, rel_error: float, seed: int, max_draws: int
 ) -> Estimate:
-    """Draw k - 2 columns, each by its length seen along those before it, and sum exactly over the other two.
+    """Draw k - 2 columns, each by its length orthogonal to those before it, and sum exactly over the other two.
 
-    NaN where no set was met that spans a volume: not seen is not zero.
+    NaN where no set with a positive volume was drawn: that does not show the sum to be zero.
     """
     generator = np.random.default_rng(seed)
     every = math.factorial(k - 2) * math.comb(k, 2)
@@ -222,7 +222,7 @@ def _draw_estimate(vectors: FloatArray, u: FloatArray, pairs: BoolArray | None) 
 
 
 def _subsets_to_sum(n: int, k: int, pairs: BoolArray | None, subsets: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """(count, k) the subsets that are meant."""
+    """(count, k) the subsets to sum over."""
     if subsets is not None:
         return np.asarray(subsets)
     if pairs is None:
@@ -247,22 +247,22 @@ def haar_mean_s1_estimate(
     """Mean of S1(QJ) over uniform orthogonal Q (MATH.md 4.5), with its standard error.
 
     Exact for k = 1, for k = 2, for listed subsets, for k = 3 up to ``max_triples`` column triples, beyond k = 3 up to
-    ``max_listed`` column sets; sampled beyond, and NaN where the draws met nothing. Of k >= 3, exactly 0 where fewer than k
-    columns are linearly independent. What rounding may have made of volumes of nearly dependent columns, too many to be found in
-    whole numbers, is part of the standard error; NaN where nothing else is left.
+    ``max_listed`` column sets; sampled beyond, and NaN where every draw has volume zero. For k >= 3, exactly 0 where fewer than
+    k columns are linearly independent. The rounding error of volumes of nearly dependent columns, too many to be computed in
+    integers, is part of the standard error; NaN where it exceeds the value.
 
     Args:
         J: (m, n) float64.
         k: order of the minors.
-        columns: (n,) bool, which columns take part; None means all.
-        pairs: (n, n) symmetric bool, which two columns may stand together; None means any.
+        columns: (n,) bool, which columns to use; None means all.
+        pairs: (n, n) symmetric bool, which two columns may be combined; None means any.
         subsets: (count, k) an explicit list of column subsets, instead of both.
         rel_error: standard error over value at which sampling stops.
         seed: of the sampling.
-        max_triples: most column triples to sum exactly.
-        max_listed: most column sets of k >= 4 to sum exactly.
-        max_draws: most draws when sampling; the standard error says what they reached.
-        power: of two by which J is divided.
+        max_triples: largest number of column triples to sum exactly.
+        max_listed: largest number of column sets of k >= 4 to sum exactly.
+        max_draws: largest number of draws; the standard error shows what they achieved.
+        power: J is divided by 2^power.
 
     Raises:
         InputError: k is not in 1 … min(m, n).
@@ -284,7 +284,7 @@ def haar_mean_s1_estimate(
     stderr = doubt = 0.0
     if k >= 2 and k * bit_span(given) > MOST_BITS:  # products would leave the range
         listed = _subsets_to_sum(len(given), k, pairs, subsets) if sets <= MOST_EXACT else None
-        exponent = power  # those of a selection may lie far below the largest
+        exponent = power  # columns of a selection may be far below the largest
         value = math.nan if listed is None else math.fsum(_exact_volumes(given, listed, exponent))
     elif k >= 3 and rank_below(vectors if subsets is None else vectors[np.unique(subsets)], k):
         value = 0.0

@@ -1,7 +1,7 @@
 """Scores of MATH.md section 3 that are functions of moments: one short function each.
 
-They return a float for one matrix and a (B,) array for a batch, a tensor on the device of a batch given on CUDA; where S1 = 0
-they are undefined: NaN.
+They return a float for one matrix and a (B,) array for a batch (a tensor on its device if that is CUDA); NaN where S1 = 0,
+where they are undefined.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LN2 = float(np.log(2.0))
-WITHIN = 1e-290, 1e290  # S1 in its own units keeps its digits, and so do means of it
-SPREAD = 7.0  # bins, the width of the bell that kl_init is smoothed with: 7 / 8 of an octave
+WITHIN = 1e-290, 1e290  # within this range S1 in its own units, and its means, keep their digits
+SPREAD = 7.0  # bins: width of the kernel that smooths histograms for kl_init, 7 / 8 of an octave
 _places = np.arange(-4 * int(SPREAD), 4 * int(SPREAD) + 1) / SPREAD
 BELL = np.exp(-0.5 * _places**2) / np.exp(-0.5 * _places**2).sum()
-BLOCK = 64  # bins that are spread at once, from twice as many: the bell is no wider
+BLOCK = 64  # bins smoothed at once, from twice as many: the kernel is no wider
 BELLS = np.stack([np.roll(np.pad(BELL, (0, 2 * BLOCK - len(BELL))), shift_by) for shift_by in range(BLOCK)], axis=1)
 
 
 def _score(name: str, label: str, moments: tuple[str, ...], source: str, **facts: Any) -> Callable[[Function], Function]:
-    """:func:`register` for a function of these moments alone, of any order, that is undefined where every minor is zero."""
+    """:func:`register` a function of these moments alone, of any order, undefined where every minor is zero."""
     return register(name, label, ("moments",), moments=moments, source=source, orders=None, undefined=ALL_ZERO, **facts)
 
 
@@ -90,7 +90,7 @@ def kl_uniform(moments: Moments) -> Values:
 def near_zero(moments: Moments, eps: float = 2.0**-10) -> Values:
     """Fraction of minors with M <= eps * mean M, exact zeros included (arXiv 2410.08451: the spike at zero).
 
-    Read from the histogram, log-linear inside the one bin that the threshold cuts; :func:`near_zero_error` is that bin's share.
+    Read from the histogram, log-linear within the bin that the threshold cuts; :func:`near_zero_error` is that bin's share.
     """
     return moments.out(_near_zero(moments, eps)[0])
 
@@ -98,8 +98,8 @@ def near_zero(moments: Moments, eps: float = 2.0**-10) -> Values:
 def near_zero_error(moments: Moments, eps: float = 2.0**-10) -> Values:
     """Error of :func:`near_zero`: the share of the minors in the bin that the threshold cuts, with the error of sampling.
 
-    NaN where no draw met any, all of them only such, or each as many (exact zeros, say): that is no proof that there are no
-    others.
+    NaN where no draw met such a minor, or all draws the same share of them (exact zeros, say): that does not prove that there
+    are no others.
     """
     (value, share), needs = _near_zero(moments, eps), ("s1", "histogram")
     drawn = jackknife(lambda left: _near_zero(left, eps)[0], needs, moments)
@@ -130,7 +130,7 @@ def rotation_ratio_of_pr(moments: Moments, haar_s1: Estimate) -> FloatArray:
 
 
 def rotation_ratio_error(moments: Moments, haar_s1: Estimate) -> FloatArray:
-    """Standard error of :func:`rotation_ratio_of_pr`: those of S1 and of the Haar mean, as far as they were sampled."""
+    """Standard error of :func:`rotation_ratio_of_pr`, from those of S1 and of the Haar mean where they were sampled."""
     s1, error = (np.atleast_1d(np.asarray(values)) for values in (moments.s1, moments.stderr["s1"]))
     of_s1 = np.where(error == 0, 0.0, rotation_ratio_of_pr(moments, haar_s1) * error)
     return np.asarray(np.hypot(np.asarray(haar_s1.stderr), of_s1) / np.where((s1 > WITHIN[0]) & (s1 < WITHIN[1]), s1, np.inf))
@@ -165,19 +165,19 @@ def _near_zero(moments: Moments, eps: float) -> tuple[FloatArray, FloatArray]:
 def kl_init(moments: Moments, initial: Moments) -> Values:
     """KL divergence of the distribution of log2(M / mean M) from the initial one, in nats (MATH.md 3 and 4.6).
 
-    Bins of 1/8; each count is split between the two bins that it falls in after division by the mean, and spread by a bell of
-    7/8 of an octave, so that where minors take few values it matters little where in their bins these lie; exact zeros have a bin
-    of their own; both are smoothed by +1/2 a count a bin. Zero for the same moments; within 0.02 of that when a matrix is scaled.
+    Bins of 1/8; each count is split between the two bins that it falls in after division by the mean, and smoothed over 7/8 of
+    an octave, so that where minors take few values their positions within bins matter little; exact zeros have a bin of their
+    own; 1/2 is added to each count. Zero for identical moments; within 0.02 of zero when one matrix is rescaled.
 
     Args:
         moments: of the trained network's Jacobians, with ``s1`` and ``histogram`` (``moments="all"``).
-        initial: of as many Jacobians of the network at initialisation.
+        initial: the same for as many Jacobians of the network at initialisation.
 
     Returns:
         float, or (B,) array for a batch; NaN where every minor of either side is zero.
 
     Raises:
-        InputError: moments of unlike numbers of matrices or minors, of another order, or over another selection.
+        InputError: the two differ in the number of matrices or minors, in order or in selection.
         UndefinedScore: moments without ``s1`` or ``histogram``.
     """
     if (mismatch := find_mismatch(moments, initial)) is not None:
@@ -191,9 +191,9 @@ def kl_init(moments: Moments, initial: Moments) -> Values:
 
 
 def find_mismatch(*both: Moments) -> tuple[str, str] | None:
-    """In words, the first thing that differs of two moments and must not where they are compared; None where nothing does."""
+    """The first property, in words, that forbids comparing two moments because it differs; None if nothing does."""
     facts = [(len(m), m.k, m.plan and m.plan.selection, m.count) for m in both]
-    if None in (facts[0][2], facts[1][2]):  # of sums of moments the selection is not known
+    if None in (facts[0][2], facts[1][2]):  # the selection of a sum of moments is unknown
         facts = [(matrices, k, "", count) for matrices, k, _, count in facts]
     names = ("{} matrices", "minors of order {}", "minors over {}", "{} minors")
     mismatches = ((what.format(a), what.format(b)) for what, a, b in zip(names, *facts, strict=True) if a != b)
@@ -201,14 +201,14 @@ def find_mismatch(*both: Moments) -> tuple[str, str] | None:
 
 
 def kl_init_error(moments: Moments, initial: Moments) -> Values:
-    """Standard error of :func:`kl_init` where either side was sampled, else 0; what both drew side by side does not count."""
+    """Standard error of :func:`kl_init` where either side was sampled, else 0; errors of shared draws cancel."""
     return moments.out(jackknife(kl_init, ("s1", "histogram"), moments, initial))
 
 
 def jackknife(function: Callable[..., Any], needs: Collection[str], *moments: Moments) -> FloatArray:
-    """(B,) standard error of a score of some moments: from its values with one group of replicates of all left out at a time.
+    """(B,) jackknife standard error of a score of several moments: one group of replicates is left out of all in turn.
 
-    NaN where the error of one of the moments in ``needs`` is not known, or few groups carry that of the score.
+    NaN where the error of a moment in ``needs`` is unknown, or few groups dominate that of the score.
     """
     if all(m.are_exact(needs) for m in moments):
         return np.zeros(len(moments[0]))
@@ -222,11 +222,11 @@ def jackknife(function: Callable[..., Any], needs: Collection[str], *moments: Mo
 
 
 class _CentredHistogram(NamedTuple):
-    """Histograms over log2(M / mean M), of a batch: each its own first bin and width, none where S1 = 0.
+    """Histograms of a batch over log2(M / mean M), each with its own first bin and width; undefined where S1 = 0.
 
     Attributes:
-        first, width: (B,) of the bins in use.
-        counts: (B, W) from the first on.
+        first, width: (B,) first bin in use, and number of bins.
+        counts: (B, W) from the first bin on.
         zeros: (B,) exact zeros.
         there: (B,) whether S1 > 0.
     """
@@ -256,8 +256,7 @@ def _centre(moments: Moments) -> _CentredHistogram:
 
 
 def _smooth(histogram: _CentredHistogram, first: IntArray, width: IntArray) -> FloatArray:
-    """(B, W) shares of ``width`` bins from ``first`` on and, last, of zeros; spread by a bell wide against a bin, +1/2 a count
-    a bin."""
+    """(B, W) smoothed shares of ``width`` bins from ``first`` on, zeros last, with 1/2 added to each count."""
     most, wide, bell = int(width.max(initial=0)), histogram.counts.shape[1], len(BELL)
     blocks = -(-(most + bell) // BLOCK)
     padded = np.zeros((len(first), max(BLOCK * (blocks + 1), most + wide + bell)))

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 SUMS = ("s1", "s2", "s4", "entropy", "top")
-CHEAP = frozenset(SUMS[:3])  # of pairs: formulas give these without a look at every minor
+CHEAP = frozenset(SUMS[:3])  # for k = 2 formulas give these without visiting every minor
 _POWER = {"s1": 1, "s2": 2, "s4": 4, "top": 1}
 LN2 = float(np.log(2.0))
 
 
 class _Errors(dict[str, Any]):
-    """Standard errors by name; of what is not sampled 0, but for scores that have an error all the same."""
+    """Standard errors by name: 0 for what is not sampled, except scores that have an error of their own."""
 
     zero: Any = 0.0
     of: Moments
@@ -45,22 +45,21 @@ class Moments:
     """Sums over the minors of one matrix, or of each matrix of a batch.
 
     The sums are those of J / 2^exponent, so that entries of 1e-150 or 1e150 neither vanish nor overflow; reading ``s1``,
-    ``s2``, … restores the absolute scale, which alone may round to 0 or infinity. Moments over disjoint sets of minors add.
+    ``s2``, … restores the absolute scale, which may round to 0 or infinity. Moments over disjoint sets of minors add.
 
     Attributes:
         k: order of the minors.
         count: number N of minors of each matrix, an exact Python int.
         exponent: (B,) int64, the powers of two that J was divided by.
-        sums: normalised sums by name, each (B,) float64; what was not asked for is absent.
+        sums: normalised sums by name, each (B,) float64; those not requested are absent.
         bins: histogram with arrays, first (B,), counts (B, bins), zeros (B,); or None.
         replicates: (B, 64) independent estimates of each sampled sum by name, normalised, whose mean is the sum; fewer where so
-            few rows were drawn. Those of one call are drawn side by side, so that sums over selections and scores of several
-            sums keep their covariance. What is exact is absent.
-        unknown: (B,) by name, where a sum, or the histogram, is sampled and its error is not known; of top, that it is a lower
-            bound.
-        batched: whether a batch was given: decides between floats and arrays.
-        plan: how the moments were found; ``plan.explain()`` says it in words.
-        device: torch device of a batch given on CUDA: what is read of it, scores too, are tensors there. None: NumPy arrays.
+            few rows were drawn. Replicates of one call share their draws, so that sums over selections and scores of several
+            sums keep their covariance. Exact sums are absent.
+        unknown: (B,) by name, where a sum or the histogram is sampled with unknown error; for top, where it is a lower bound.
+        batched: whether a batch was given, and arrays are returned rather than floats.
+        plan: how the moments were computed; ``plan.explain()`` describes it in words.
+        device: torch device of a batch given on CUDA, where moments and scores are returned as tensors. None: NumPy arrays.
     """
 
     k: int
@@ -77,7 +76,7 @@ class Moments:
     # -- reading ----------------------------------------------------------------------------------------------------------------
 
     def normalised(self, name: str) -> FloatArray:
-        """(B,) the normalised sum. Raises :class:`UndefinedScore` when it was not asked for."""
+        """(B,) the normalised sum. Raises :class:`UndefinedScore` when it was not requested."""
         if name not in self.sums:
             have = ", ".join([*self.sums, *(["histogram"] if self.bins else [])]) or "none"
             raise UndefinedScore(
@@ -95,7 +94,7 @@ class Moments:
             return np.ldexp(self._at_scale(name, self.normalised, self.exponent), self.k * _POWER.get(name, 1) * self.exponent)
 
     def _at_scale(self, name: str, read: Callable[[str], FloatArray], exponent: NDArray[np.int64]) -> FloatArray:
-        """What ``read`` gives for a sum, at the logarithms of the absolute scale."""
+        """The result of ``read`` for a sum, given the logarithms of the absolute scale."""
         return read("entropy") + read("s1") * (self.k * LN2 * exponent) if name == "entropy" else read(name)
 
     @property
@@ -125,7 +124,7 @@ class Moments:
 
     @property
     def histogram(self) -> Histogram:
-        """Counts of log2 M in bins of 1/8; see :class:`Histogram`. Raises :class:`UndefinedScore` when it was not asked for."""
+        """Counts of log2 M in bins of 1/8; see :class:`Histogram`. Raises :class:`UndefinedScore` when not requested."""
         if self.bins is None:
             raise UndefinedScore('histogram was not computed; ask for it with moments="all" or moments=(..., "histogram")')
         if self.batched:
@@ -142,9 +141,9 @@ class Moments:
 
     @cached_property
     def stderr(self) -> dict[str, Values]:
-        """Standard error by moment (and score) name, for what was sampled; NaN where it is not known. Empty when all is exact.
+        """Standard error by moment (and score) name, for what was sampled; NaN where it is unknown. Empty when all is exact.
 
-        Reading that of an exact moment gives 0, that of ``near_zero`` the share of the one bin that its threshold cuts.
+        An exact moment has error 0, ``near_zero`` the share of minors in the one bin that its threshold cuts.
         """
         errors_by_name: dict[str, FloatArray] = {}
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -181,21 +180,21 @@ class Moments:
         return drawn.isdisjoint(names)
 
     def are_unknown(self, names: Collection[str]) -> NDArray[np.bool_]:
-        """(B,) where any of these was sampled and its error is not known."""
+        """(B,) whether any of these was sampled with an unknown error."""
         return np.any([self.unknown.get(name, np.zeros(len(self), dtype=bool)) for name in names], axis=0)
 
     @property
     def draws(self) -> int:
-        """How many replicates there are."""
+        """Number of replicates."""
         return next((values.shape[1] for values in self.replicates.values()), REPLICATES)
 
     def groups(self, names: Collection[str]) -> int:
-        """How many groups of replicates these can be told apart by: those of the histogram may be fewer."""
+        """Number of groups of replicates that all of these have: the histogram may have fewer than the sums."""
         bins = self.bins.replicates if "histogram" in names and self.bins is not None else None
         return self.draws if bins is None else bins.shape[1]
 
     def leave_one_out(self, names: Collection[str], groups: int) -> Moments:
-        """A batch of B times ``groups``: these moments of each matrix with one group of replicates left out at a time."""
+        """A batch of B times ``groups``: the moments of each matrix with each group of replicates left out in turn."""
         means = {}
         for name in set(names) & {*SUMS}:
             values = self._replicates_of(name, groups)
@@ -204,7 +203,7 @@ class Moments:
         return Moments(self.k, self.count, np.repeat(self.exponent, groups), means, bins, batched=True)
 
     def _replicates_of(self, name: str, draws: int = 0) -> FloatArray:
-        """(B, draws) replicates, by default as many as there are, or the same number each time where it is exact."""
+        """(B, draws) replicates, by default all of them; copies of the sum where it is exact."""
         if name in self.replicates:
             return group_means(self.replicates[name], draws or self.draws)
         return np.repeat(self.normalised(name)[:, None], draws or self.draws, axis=1)
@@ -272,7 +271,7 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         """Moments of the union of two disjoint sets of minors.
 
-        That they are disjoint is for the caller to know: minors that are in both count twice.
+        The caller must ensure that they are disjoint: minors in both count twice.
 
         Raises:
             InputError: different k or batch sizes, or a batch and a single matrix.
@@ -294,7 +293,7 @@ class Moments:
         }
         bins = merge(self.bins, other.bins) if self.bins is not None and other.bins is not None else None
         sampled = [name for name in sums if name in left.replicates or name in right.replicates]
-        draws = gcd(*(ours.draws for ours in (left, right) if ours.replicates))  # of unlike numbers, means of several in a row
+        draws = gcd(*(ours.draws for ours in (left, right) if ours.replicates))  # where these differ, means of several in a row
         replicates = {name: left._replicates_of(name, draws) + right._replicates_of(name, draws) for name in sampled}
         unknown = {
             name: left.are_unknown({name}) | right.are_unknown({name})
@@ -324,7 +323,7 @@ def are_zero(moments: Moments) -> NDArray[np.bool_]:
 
 
 def at_exponent(moments: Moments, exponent: NDArray[np.int64]) -> Moments:
-    """The same moments, normalised by 2^exponent (no smaller than their own where they do not vanish)."""
+    """The same moments, normalised by 2^exponent (no smaller than their own unless they vanish)."""
     shift = moments.k * (moments.exponent - exponent)
 
     def rescale(name: str, values: FloatArray, s1: FloatArray, by: NDArray[np.int64]) -> FloatArray:

@@ -1,9 +1,9 @@
 """Column pairs drawn by the root of their S2, each with exact sums over its row pairs (MATH.md 4.11).
 
-S2 of every column pair follows from one Gram matrix, and S1 of a pair hardly varies against its root q. So pairs are drawn within
-each cell of the selections in proportion to q, partly uniformly and alike from each octave of q, in :data:`REPLICATES`
-independent replicates; those that would be drawn anyway are taken for certain. Sums of q, q ln q and, where S4 is found,
-q ln(S4 / S2^2) over all pairs are known, and what they explain of S1 and of the entropy is not left to chance (generalised
+S2 of every column pair follows from one Gram matrix, and S1 of a pair is nearly proportional to its root q. So pairs are drawn
+within each cell of the selections in proportion to q, partly uniformly and partly evenly over the octaves of q, in
+:data:`REPLICATES` independent replicates; pairs with inclusion probability 1 are always taken. Sums of q, q ln q and, where S4
+is computed, q ln(S4 / S2^2) over all pairs are known, and serve as auxiliary variables for S1 and the entropy (generalised
 regression estimator: Särndal, Swensson & Wretman 1992, chapter 6).
 """
 
@@ -24,12 +24,12 @@ from kagscope.minors.threads import even_parts, map_blocks, one_blas_thread, run
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-MOST_ROWS = 256  # of which every pair is visited; beyond, rows are drawn as well
-ROW_DRAWS = 96  # rows of each drawn pair then
-WHOLE = 2.0**25  # minors that are visited all, however many rows
+MOST_ROWS = 256  # up to here every row pair is visited; beyond, rows are drawn as well
+ROW_DRAWS = 96  # rows drawn for each column pair then
+WHOLE = 2.0**25  # minors up to which all are visited, however many rows
 LOST = 1e-9  # share of S4 that may be rounding
-MOST_RECOMPUTED = 2.0**27  # minors visited for it
-PARTS, FEWEST = 32, 256  # parts of the visits, and pairs of one: fixed, threads never change a bit
+MOST_RECOMPUTED = 2.0**27  # minors visited to recompute them
+PARTS, FEWEST = 32, 256  # parts of the visits, and pairs in each at least: fixed, so that threads never change a bit
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Draws:
     """Estimates of one stage.
 
     Attributes:
-        draws: (cells,) of each replicate.
+        draws: (cells,) number in each replicate.
         sums: (3, cells, REPLICATES) of S1, S4 where Grams cancel, entropy.
-        spread: of each cell, (3, D) what each draw adds to the sums apart from their mean.
-        top: (cells,) largest minor met.
-        hist: (cells, GROUPS, slots) independent estimates of the counts of minors that are not zero, or None.
-        first: the slot that ``hist`` begins with.
-        complete: whether every pair was visited in full, so that nothing is left to chance.
-        alike: (cells,) whether S1 over q takes few values among the pairs that were drawn, so that rarer ones may be unseen.
-        steps: minors looked at.
+        spread: for each cell, (3, D) deviation of each draw's contribution from the mean.
+        top: (cells,) largest minor visited.
+        hist: (cells, GROUPS, slots) independent estimates of the counts of nonzero minors, or None.
+        first: first slot of ``hist``.
+        complete: whether every pair was visited in full, so that nothing is sampled.
+        alike: (cells,) whether S1 over q takes few values among the drawn pairs, so that rarer values may have been missed.
+        steps: minors visited.
     """
 
     draws: IntArray
@@ -70,8 +70,8 @@ class PairDraws:
 
     Attributes:
         s2: (cells,) exact.
-        s4: (cells,) exact, but for the pairs whose power Grams cancel.
-        live: (cells,) pairs that have a minor which is not zero.
+        s4: (cells,) exact, except for pairs whose power Grams cancel.
+        live: (cells,) number of pairs with a nonzero minor.
     """
 
     def __init__(self, J: FloatArray, pairs: IntArray, starts: IntArray, powers: bool) -> None:
@@ -88,11 +88,11 @@ class PairDraws:
         self.s4 = self._by_cell(np.where(self.lost_s4, 0.0, s4))
 
     def _recompute_cancelled(self, s4: FloatArray, rounding: FloatArray) -> NDArray[np.bool_]:
-        """Visits pairs whose S4 is nothing but rounding in cells where that shows; which are left since they are too many."""
+        """Recompute, minor by minor, S4 of pairs lost to rounding where it matters; which are left because they are too many."""
         zero = self.q == 0
         s4[zero] = rounding[zero] = 0.0
         shows = ~(self._by_cell(rounding) <= LOST * self._by_cell(s4))
-        lost = ~(rounding <= LOST * s4) & np.repeat(shows, np.diff(self.starts))  # what is not a number, too
+        lost = ~(rounding <= LOST * s4) & np.repeat(shows, np.diff(self.starts))  # NaN included
         again = np.flatnonzero(lost)
         if again.size and again.size * self.row_sets <= MOST_RECOMPUTED:
             sums, no_hist = np.zeros((again.size, 5)), np.zeros((0, 0))
@@ -111,20 +111,20 @@ class PairDraws:
         return np.add.reduceat(values.astype(np.float64, copy=False), self.starts[:-1])
 
     def steps(self, draws: IntArray) -> float:
-        """Minors that so many draws (cells,) of each replicate would look at, at most."""
+        """Upper bound of the minors visited by ``draws`` (cells,) draws of each replicate."""
         inner = comb(ROW_DRAWS, 2) if self.rows_drawn else self.row_sets
         counts = draws * REPLICATES
         return float(inner * (counts if self.rows_drawn else np.minimum(counts, np.diff(self.starts))).sum())
 
     def draw(self, draws: IntArray, seed: list[int], histogram: bool, before: Draws | None = None) -> Draws:
-        """Estimates from so many draws (cells,) of each replicate; those from as many ``before`` stand."""
+        """Estimates from ``draws`` (cells,) draws of each replicate; cells with as many draws in ``before`` keep theirs."""
         redrawn = np.arange(self.cells) if before is None else np.flatnonzero(draws != before.draws)
         parts = run_parts(lambda i: self._draw_pairs(redrawn[i], int(draws[redrawn[i]]), [*seed, int(redrawn[i])]), len(redrawn))
         visits, weights, places = [], [], []
         for i, (sure, index, chance) in enumerate(parts):
             visits += [sure, index]
             weights += [np.ones(len(sure)), 1.0 / (index.size * chance) if index.size else np.zeros(0)]
-            group = 1 + np.arange(REPLICATES) * GROUPS // REPLICATES  # 0: what is taken for certain
+            group = 1 + np.arange(REPLICATES) * GROUPS // REPLICATES  # 0: pairs taken with certainty
             places += [np.full(len(sure), i * (GROUPS + 1))]
             places += [i * (GROUPS + 1) + np.repeat(group, len(index) // REPLICATES)]
         visited_pairs = np.concatenate(visits)
@@ -149,13 +149,13 @@ class PairDraws:
         if histogram:
             shares = hist.reshape(len(redrawn), GROUPS + 1, -1)
             counts = shares[:, :1] + GROUPS * shares[:, 1:]
-            if not self.rows_drawn:  # how many minors there are of pairs that have any is known
+            if not self.rows_drawn:  # the number of minors of live pairs is known
                 counts = scale_to_total(counts, (self.live * self.row_sets)[redrawn])
             first, combined = self._merge_hists(redrawn, counts[:, :, 1:], first, before)
         return Draws(draws, sums, spread, top, combined, first, complete, alike, steps)
 
     def _merge_hists(self, redrawn: IntArray, counts: FloatArray, first: int, before: Draws | None) -> tuple[int, FloatArray]:
-        """The slot that the histograms of all cells begin with, and they: of those ``anew``, and of the others as before."""
+        """First slot and histograms of all cells: new counts for those ``redrawn``, the previous ones for the others."""
         if before is None or before.hist is None:
             return first, counts
         low = min(first, before.first)
@@ -167,7 +167,7 @@ class PairDraws:
         return low, combined
 
     def _draw_pairs(self, cell: int, draws: int, seed: list[int]) -> tuple[IntArray, IntArray, FloatArray]:
-        """Pairs of a cell taken for certain, (REPLICATES * draws,) drawn pairs and the chance of each in one draw."""
+        """Pairs of a cell taken with certainty, (REPLICATES * draws,) drawn pairs and the probability of each in one draw."""
         begin = self.starts[cell]
         q = self.q[begin : self.starts[cell + 1]]
         chance, state = np.empty(len(q)), np.empty(len(q), dtype=np.int8)
@@ -177,7 +177,7 @@ class PairDraws:
             return taken, np.zeros(0, dtype=np.int64), np.zeros(0)
         left = np.flatnonzero(state == 1)
         chance = chance[left]
-        # one place in each of equal strata: at equal distances, which pairs are drawn could be so rare that no replicate shows it
+        # one point in each of equal strata: with equal spacing, no replicate might show how rare the drawn pairs are
         places = (np.arange(draws) + np.random.default_rng(seed).random((REPLICATES, draws))) / draws
         index = np.minimum(np.searchsorted(np.cumsum(chance), places.ravel(), side="right"), left.size - 1)
         return taken, begin + left[index], chance[index]
@@ -224,7 +224,7 @@ class PairDraws:
         return steps, sums.T[:, inverse], counts, low
 
     def _takes_few_values(self, s1: FloatArray, index: IntArray) -> bool:
-        """Whether S1 of drawn pairs over their q takes fewer values than half as many as there are different pairs."""
+        """Whether S1 / q takes fewer values than half the number of distinct pairs drawn."""
         distinct, first = np.unique(index, return_index=True)
         share = np.round(s1[first] / self.q[distinct] / np.sqrt(self.row_sets), 9)  # at most 1
         return bool(2 * np.unique(share).size < distinct.size)
@@ -232,7 +232,7 @@ class PairDraws:
     def _estimate(
         self, cell: int, values: FloatArray, sure: IntArray, index: IntArray, chance: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """(3, REPLICATES) estimates of a cell from (3, …) sums of its visited pairs; what each draw adds apart from the mean."""
+        """(3, REPLICATES) estimates of a cell from (3, …) sums of its visited pairs; each draw's deviation from the mean."""
         certain = values[:, : len(sure)].sum(axis=1)[:, None] + np.zeros(REPLICATES)
         if not index.size:
             return certain, np.zeros((3, 0))
@@ -253,19 +253,19 @@ class PairDraws:
 
 
 def _slots(least: float, top: float) -> tuple[int, int]:
-    """Where slots of a histogram begin and end that minors between these fall in, at most; from 1 on where some are subnormal."""
+    """First slot, and end, of the histogram slots that minors between these may fall in; from 1 on where some are subnormal."""
     if not top > 0 or least == np.inf:
         return 1, 1
     low, high = (int(np.floor(8 * np.log2(size))) - LOWEST_BIN + 1 for size in (least, top))
     return max(low - 1, 1), min(high + 2, SLOTS)
 
 
-_sums: dict[bytes, tuple[IntArray, FloatArray]] = {}  # by digest of the matrix: pairs, and sums of q by cell; the oldest first
+_sums: dict[bytes, tuple[IntArray, FloatArray]] = {}  # by digest of the matrix: pairs, and sums of q by cell; oldest first
 REMEMBERED = 256
 
 
 def volume_sums(J: FloatArray, pairs: IntArray, starts: IntArray) -> FloatArray:
-    """(cells,) sums of q = sqrt(S2) over the column pairs of each cell; those of a matrix that pairs were drawn from are known.
+    """(cells,) sums of q = sqrt(S2) over the column pairs of each cell, cached for matrices that pairs were drawn from.
 
     Args:
         J: (m, n) normalised, without zero rows.
@@ -290,7 +290,7 @@ def _digest(J: FloatArray) -> bytes:
 def pair_volumes(
     J: FloatArray, VT: FloatArray, pairs: IntArray, powers: bool = False
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(2, P) q and q ln q of each pair, with ``powers`` (3, P): also what goes with S4; (P,) S4, and how much that may be off."""
+    """(2, P) q and q ln q of each pair, with ``powers`` (3, P) S4's regressor too; (P,) S4 and a bound on its rounding."""
     with one_blas_thread(), np.errstate(over="ignore", under="ignore", invalid="ignore"):
         gram = J.T @ J  # one array twice: half the products
         square = J * J if powers else np.zeros((0, 0))

@@ -1,7 +1,7 @@
-"""How moments are found and what that costs, told in words (MATH.md 4.8).
+"""How moments are computed and at what cost, described in words (MATH.md 4.8).
 
 The cost model: every route visits a known number of steps of one kernel (a minor of an enumeration, a vector of a zonogon times
-log2 of their number, …), and a kernel takes so many steps a second. Choices and estimates go by the fixed :data:`RATES` of a
+log2 of their number, …), at a fixed rate of steps a second. Choices and estimates use the fixed :data:`RATES` of a
 reference core, never by a clock: routes differ in their last bits, and the same call must give the same bits on every machine.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-AUTO_SECONDS = 20.0  # one matrix, one reference core: beyond, ``auto`` samples
-CHEAP_SECONDS = 1.0  # up to here a formula takes the place of draws in any case
-BYTES_A_SUBSET = 88  # of a column subset that is listed: its columns, cell and five sums
+AUTO_SECONDS = 20.0  # for one matrix on one reference core: beyond, ``auto`` samples
+CHEAP_SECONDS = 1.0  # up to here a formula always replaces draws
+BYTES_A_SUBSET = 88  # of a listed column subset: its columns, cell and five sums
 
 # Steps a second of each kernel on one reference core (float64; the order of magnitude of server cores of the last years).
 RATES: Mapping[str, float] = {
@@ -40,13 +40,13 @@ class Estimate(NamedTuple):
 
 
 def reference_seconds(work: Mapping[str, float]) -> float:
-    """Seconds on one reference core: what choices go by."""
+    """Seconds on one reference core, on which choices are based."""
     return sum(steps / RATES[kernel] for kernel, steps in work.items())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How moments are found.
+    """How moments are computed.
 
     Attributes:
         shape: (matrices, rows, columns).
@@ -54,8 +54,8 @@ class Plan:
         selection: canonical name.
         count: minors of one matrix.
         routes: route by moment name, such as ``"s1": "zonogon areas"``.
-        work: steps of one matrix by the name of the kernel in :data:`RATES`; empty where no estimate is made (on a GPU, sampled).
-        notes: what else was done or could not be.
+        work: steps of one matrix by kernel name in :data:`RATES`; empty where there is no estimate (on a GPU, sampled).
+        notes: anything else that was done or could not be.
     """
 
     shape: tuple[int, int, int]
@@ -68,7 +68,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Estimated time for one matrix on one core of a server of the last years; 0 where no estimate is made."""
+        """Estimated seconds for one matrix on one recent server core; 0 where there is no estimate."""
         return reference_seconds(self.work)
 
     def explain(self) -> str:

@@ -19,12 +19,12 @@ from kagscope.minors.routes.zonogon import FloatArray
 from kagscope.minors.scaling import times_power_of_two
 from kagscope.minors.threads import one_blas_thread
 
-NEARLY_RANK_ONE = 1e-6  # what is left after one step of elimination, over the largest entry, below which rotating would lose it
+NEARLY_RANK_ONE = 1e-6  # residual of one elimination step over the largest entry: a smaller one would be lost in rotating
 
 
 @one_blas_thread()
 def random_orthogonal(m: int, count: int, seed: int | np.random.Generator, columns: int | None = None) -> FloatArray:
-    """(count, m, columns) first columns, by default all m, of independent matrices that are uniform on O(m).
+    """(count, m, columns) first columns (by default all m) of independent matrices uniform on O(m).
 
     QR of Gaussians with the signs of R's diagonal moved into Q.
     """
@@ -44,7 +44,7 @@ def _top(J: FloatArray, k: int, listed: NDArray[np.int64] | None) -> float:
 
 @one_blas_thread()
 def _qr_core(J: FloatArray) -> FloatArray:
-    """R of J = UR where J is tall: with Q uniform, QU is as the first columns of a uniform matrix. Else J itself."""
+    """R of J = UR where J is tall: QU is distributed as the first columns of a uniform Q. Otherwise J itself."""
     return np.asarray(np.linalg.qr(J, mode="r")) if J.shape[0] > J.shape[1] else J
 
 
@@ -55,13 +55,13 @@ def _rotate(core: FloatArray, m: int, generator: np.random.Generator) -> FloatAr
 
 
 def _split_rank_one(J: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray] | None:
-    """l, u and S with J = l u^T + S, where S is so small that adding it up in J would lose its digits; None where it is not.
+    """l, u and S with J = l u^T + S, where S is too small for J to hold its digits; None where it is not.
 
     By one step of elimination from the largest entry, each entry of S to full precision.
     """
     i, p = np.unravel_index(int(np.argmax(np.abs(J))), J.shape)
     if np.abs(J - np.outer(J[:, p] / J[i, p], J[i])).max() > 2 * NEARLY_RANK_ONE * np.abs(J).max():
-        return None  # plainly, whatever the rounding
+        return None  # clearly, whatever the rounding
     rest = np.array([[det2(J[i, p], x, y, z) for x, z in zip(J[i], row, strict=True)] for y, row in zip(J[:, p], J, strict=True)])
     rest /= J[i, p]
     return (J[:, p] / J[i, p], J[i].copy(), rest) if np.abs(rest).max() < NEARLY_RANK_ONE * np.abs(J).max() else None
@@ -84,7 +84,7 @@ def _split_top(split: tuple[FloatArray, FloatArray, FloatArray], generator: np.r
 
 @njit(**KERNEL)
 def _residuals(V, pairs, rest):  # type: ignore[no-untyped-def]
-    """rest[q] (m,): of the second of two rows of V what it has beyond the first, none of it at the largest entry of that."""
+    """rest[q] (m,): the second of two rows of V less a multiple of the first, zero at the largest entry of the first."""
     for q in range(pairs.shape[0]):
         x, y = V[pairs[q, 0]], V[pairs[q, 1]]
         p = 0
@@ -96,9 +96,10 @@ def _residuals(V, pairs, rest):  # type: ignore[no-untyped-def]
 
 
 def _add_residual_columns(J: FloatArray, listed: NDArray[np.int64]) -> tuple[FloatArray, NDArray[np.int64]]:
-    """J with further columns, and pairs of columns that have the minors of those listed, none of them nearly parallel.
+    """J with columns added, and column pairs with the same minors as those listed, none nearly parallel.
 
-    Rotations would lose such minors: they are those of a column and what the other has beyond it, each entry to full precision.
+    Rotations would lose minors of nearly parallel columns: they equal those of one column and the residual of the other, whose
+    entries have full precision.
     """
     V = np.ascontiguousarray(J.T)
     unit = times_power_of_two(V, -np.frexp(np.abs(V).max(axis=1, initial=0.0))[1].astype(np.int64)[:, None])

@@ -35,7 +35,7 @@ from kagscope.minors.scaling import bit_span, nonzero_rows, normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, as_masks, cached_subsets
 
 BoolArray = NDArray[np.bool_]
-MOST_LISTED = 2**28  # bytes of column pairs that are listed for one sweep over several selections
+MOST_LISTED = 2**28  # bytes of column pairs listed for one sweep over several selections
 
 
 class _HaarOptions(LayoutOptions, total=False):
@@ -96,18 +96,18 @@ def haar_mean_s1(
     """E[S1(QJ)] over uniform orthogonal Q, in closed form (MATH.md 4.5).
 
     Exact for k = 1, 2, for listed subsets, for k = 3 up to 5e8 column triples, and for k >= 4 up to 1e6 column sets; beyond,
-    sampled to ``rel_error``: ask for the error there.
+    sampled to ``rel_error``: use ``return_error`` there.
 
     Args:
         J: (m, n) or (B, m, n) NumPy array or torch tensor.
         k: order of the minors.
         selection, image_shape, positions, groups: as for :func:`minor_moments`.
-        rel_error, seed: of the sampling.
-        return_error: whether to return :class:`Estimate` s, pairs of a value and its standard error, 0 where it is exact.
+        rel_error, seed: relative error and seed of the sampling.
+        return_error: whether to return an :class:`Estimate`, a value and its standard error, 0 where it is exact.
 
     Returns:
         float; (B,) array for a batch (a tensor on the device of J if that is CUDA); a list of these for a list of selections.
-        NaN where only column sets that span nothing were drawn.
+        NaN where every column set drawn has volume zero.
     """
     matrices, batched = as_matrices(J)
     k, seed = check_k(k, *matrices.shape[1:]), check_seed(seed)
@@ -129,7 +129,7 @@ def haar_means(
     rel_error: float = 0.01,
     seed: int = 0,
 ) -> list[Estimate]:
-    """As :func:`haar_mean_s1`, (B,) of each selection, of J over 2^power: for each selection (B,) ``powers``."""
+    """As :func:`haar_mean_s1`: for each selection (B,) means of J / 2^powers, where ``powers`` are (B,) for each selection."""
     even = all(2 * bit_span(matrix) <= MOST_BITS for matrix in matrices)
     if k == 2 and 1 < len(selections) <= MAX_SELECTIONS and even and all(_covers_all_columns(s, layout) for s in selections):
         areas = _haar_areas(matrices, selections, layout, np.stack(powers, axis=1))
@@ -148,13 +148,13 @@ def haar_means(
 def drawn_haar_means(
     drawn: RowDraws, J: NDArray[np.float64], k: int, *options: Any
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
-    """:func:`haar_means` of taller matrices, of which these rows (B, rows, n) were drawn, for each selection.
+    """:func:`haar_means` of taller matrices from which these rows (B, rows, n) were drawn, for each selection.
 
-    The Gram matrix of the whole is estimated by that of the drawn rows; ``options`` are those of :func:`haar_means`.
+    The Gram matrix of all rows is estimated from the drawn ones; ``options`` are those of :func:`haar_means`.
 
     Returns:
-        (B,) values and, for errors, (parts, B) of them without a part of the groups each; None where these are too few, or the
-        means sampled themselves.
+        (B,) values and, for errors, (parts, B) values each without one part of the groups; None where there are too few groups,
+        or the means are themselves sampled.
     """
     sampled = []
 
@@ -172,14 +172,14 @@ def drawn_haar_means(
 
 
 def _format(results: list[Estimate], errors: bool, batched: bool, listed: bool, device: Any) -> Any:
-    """(B,) values and errors of each selection in the form that was asked for."""
+    """(B,) values and errors of each selection in the requested form."""
     shaped = [Estimate(*(to_device(values, device) if batched else float(values[0]) for values in pair)) for pair in results]
     results_shaped = shaped if errors else [pair.value for pair in shaped]
     return results_shaped if listed else results_shaped[0]
 
 
 def _covers_all_columns(chosen: Selection, layout: Layout) -> bool:
-    """Whether a selection is of pairs of all columns, few enough to list beside those of others."""
+    """Whether a selection consists of pairs of all columns, few enough to list together with those of others."""
     fits = layout.columns**2 / 2 * BYTES_A_SUBSET <= MOST_LISTED
     return fits and not isinstance(chosen, Subsets | Window) and bool(chosen.columns(layout).all())
 
@@ -187,7 +187,7 @@ def _covers_all_columns(chosen: Selection, layout: Layout) -> bool:
 def _haar_areas(
     matrices: NDArray[np.float64], selections: Sequence[Selection], layout: Layout, powers: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """(B, selections) Haar means of k = 2 from one sweep over all pairs of columns, cell by cell, over 2^(2 powers)."""
+    """(B, selections) Haar means of k = 2, divided by 2^(2 powers), from one sweep over all pairs of columns, cell by cell."""
     subsets = cached_subsets(tuple(selections), layout, 2)
     pairs, starts = subsets.by_cell
     factor = comb(matrices.shape[1], 2) * haar_constant(matrices.shape[1], 2)
@@ -256,12 +256,12 @@ def rotation_ratio(
         k: order of the minors; 1 or 2 for "max".
         kind: "pr" for E[S1(QJ)] / S1(J), in closed form; "max" for top(J) / E[top(QJ)], exact maxima over ``rotations`` random Q.
         selection, image_shape, positions, groups: as for :func:`minor_moments`.
-        rotations, seed: number and seed of the random Q of "max"; ``seed`` also of what has to be sampled for "pr" (k >= 3).
-        return_error: whether to return :class:`Estimate` s, pairs of a value and its standard error, 0 where it is exact.
+        rotations, seed: number and seed of the random Q of "max"; ``seed`` also seeds the sampling for "pr" (k >= 3).
+        return_error: whether to return an :class:`Estimate`, a value and its standard error, 0 where it is exact.
 
     Returns:
         float; (B,) array for a batch (a tensor on the device of J if that is CUDA); a list of these for a list of selections. NaN
-        where every minor is zero. Of kind "pr" exactly 1 where k is the number of rows: rotations change no minor then.
+        where every minor is zero. For "pr" exactly 1 where k is the number of rows: rotations then change no minor.
     """
     check_choice("kind", kind, ("pr", "max"))
     matrices, batched = as_matrices(J)
@@ -285,7 +285,7 @@ def _ratio(
         ratios = [max_rotation_ratio(matrix, k, columns, pairs, rotations=rotations, seed=seed) for matrix in matrices]
         return Estimate(*np.array(ratios).T)
     moments = minor_moments(matrices, k, chosen, moments=("s1",), seed=seed, **layout_options)
-    s1 = replace(moments, exponent=np.zeros_like(moments.exponent))  # both normalised alike: the ratio has no scale
+    s1 = replace(moments, exponent=np.zeros_like(moments.exponent))  # same normalisation: the ratio has no scale
     if k == matrices.shape[1]:
         return Estimate(np.where(s1.s1 > 0, 1.0, np.nan), np.zeros(len(matrices)))
     (mean,) = haar_means(matrices, k, [chosen], layout, [moments.exponent], seed=seed)

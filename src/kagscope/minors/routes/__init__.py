@@ -1,6 +1,6 @@
 """Routes: one algorithm a file, behind one protocol; :mod:`kagscope.minors.routes.auto` chooses among those registered here.
 
-A new route is a new module here, with :func:`register` above its class: nothing else has to know of it. Modules whose names
+A new route is a new module here, with :func:`register` above its class: nothing else needs changing. Modules whose names
 begin with ``torch_`` are imported only when matrices lie on a device.
 """
 
@@ -17,24 +17,24 @@ Kind = Literal["formula", "expansion", "visit", "draw"]
 
 
 class Route(Protocol):
-    """One algorithm: which moments it finds of which task, what that costs, and finding them."""
+    """One algorithm: which moments of a task it can compute, at what cost, and the computation."""
 
     @property
     def name(self) -> str:
-        """What plans call it."""
+        """Its name in plans."""
         ...
 
     @property
     def kind(self) -> Kind:
-        """How it goes about it.
+        """How it computes moments.
 
-        "formula": exact, without looking at every minor; "expansion": likewise, but too slow to take the place of draws;
+        "formula": exact, without visiting every minor; "expansion": likewise, but too slow to replace draws;
         "visit": exact, minor by minor; "draw": samples, S2 exact.
         """
         ...
 
     def provides(self, task: Task) -> frozenset[str]:
-        """Names of the moments that it finds of this task."""
+        """Names of the moments that it can compute for this task."""
         ...
 
     def steps(self, task: Task) -> dict[str, float]:
@@ -42,16 +42,16 @@ class Route(Protocol):
         ...
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        """The wanted moments of tasks that differ in their selections alone; None: they cannot be told from rounding."""
+        """The wanted moments of tasks that differ only in selection; None where they cannot be distinguished from rounding."""
         ...
 
 
-_ROUTES: dict[str, Route] = {}  # by the name of their class
+_ROUTES: dict[str, Route] = {}  # by class name
 RouteClass = TypeVar("RouteClass", bound=type[Route])
 
 
 def register(route: RouteClass) -> RouteClass:
-    """A decorator that makes a class a route that the chooser may take. Raises ValueError where its name is taken."""
+    """Class decorator that registers a route for the chooser. Raises ValueError where its name is taken."""
     existing = _ROUTES.get(route.__name__)
     if existing is not None and type(existing).__module__ != route.__module__:
         raise ValueError(f"route {route.__name__!r} is registered twice: {type(existing).__module__} and {route.__module__}")
@@ -60,7 +60,7 @@ def register(route: RouteClass) -> RouteClass:
 
 
 def routes_of_kind(kind: Kind, on_device: bool = False) -> tuple[Route, ...]:
-    """The routes of a kind, by the names of their classes; those of devices, which come first, only where they are needed."""
+    """The routes of a kind, sorted by class name; routes for devices, which come first, only if ``on_device``."""
     _import_routes(on_device)
     routes = [_ROUTES[name] for name in sorted(_ROUTES) if _ROUTES[name].kind == kind]
     on_host = [route for route in routes if not _is_of_device(type(route).__module__)]

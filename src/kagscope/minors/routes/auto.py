@@ -1,4 +1,4 @@
-"""The chooser among routes, itself asked like one."""
+"""The chooser among routes, itself called like a route."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kagscope.minors.routes import Route, routes_of_kind
 from kagscope.minors.routes.sampled import Sampled
 from kagscope.minors.task import NEED_S1, FloatArray, RouteResult, Task
 
-SAMPLED: Route = Sampled()  # draws of what no other route draws
+SAMPLED: Route = Sampled()  # samples what no other route does
 
-Choice = dict[Route, frozenset[str]]  # which route finds which moments
+Choice = dict[Route, frozenset[str]]  # which route computes which moments
 
 
 class Auto:
-    """Takes for each selection the cheapest exact routes, or samples, by counts of steps at fixed rates, never by a clock.
+    """Use the cheapest exact routes for each selection, or samples; decided by counts of steps at fixed rates, never by a clock.
 
     | k | over every subset of some columns | over other selections |
     |---|---|---|
@@ -27,11 +27,11 @@ class Auto:
     | 3 | S1 zonotope, S2 spectral, where cheaper than visiting; else enumeration | enumeration |
     | 4 and more | S2 spectral; else determinants | determinants |
 
-    Formulas are taken when they give all that is wanted, and no other selection pays for an enumeration already; where the list
-    of column subsets exceeds the memory budget in any case. ``method="auto"`` draws where the exact way takes longer than
-    :data:`kagscope.minors.plan.AUTO_SECONDS` a matrix, "sampled" always (for k = 1 neither does); what then has a formula that
-    costs no more than that ("sampled": :data:`kagscope.minors.plan.CHEAP_SECONDS`) is exact all the same (of
-    k = 2 over every subset of some columns what costs no more than AUTO_SECONDS):
+    Formulas are used when they give all that is wanted and no other selection needs an enumeration anyway; always where the list
+    of column subsets exceeds the memory budget. ``method="auto"`` samples where the exact way takes longer than
+    :data:`kagscope.minors.plan.AUTO_SECONDS` a matrix, "sampled" always (for k = 1 neither does). Moments with a formula that
+    costs no more than that ("sampled": :data:`kagscope.minors.plan.CHEAP_SECONDS`) remain exact (for k = 2 over every subset of
+    some columns, those that cost no more than AUTO_SECONDS):
 
     | k | over every subset of some columns | over other selections |
     |---|---|---|
@@ -39,15 +39,15 @@ class Auto:
     | 3 | S1 zonotope, S2 spectral, S4 quartic | S2, with the draws; of more columns masked Grams |
     | 4 and more | S2 spectral | nothing |
 
-    Matrices on a device: k = 1 and 2 there, the rest here.
+    Matrices on a device: k = 1 and 2 there, the rest on the CPU.
 
-    These are the routes routes_of_kind in this package; where several find a moment, the cheapest does.
+    The routes are those registered in this package; where several compute a moment, the cheapest is used.
     """
 
     name = "auto"
 
     def choose(self, tasks: list[Task]) -> list[Choice]:
-        """For tasks that differ in their selections alone, the routes of each and the moments that they find."""
+        """For tasks that differ only in selection, the routes of each and the moments that they compute."""
         alone = len(tasks) == 1 or all(str(task.selection) == "all" for task in tasks)
         return [self._choose_one(task, alone) for task in tasks]
 
@@ -61,7 +61,7 @@ class Auto:
                 sampler = next((route for route in choice if route.kind == "draw"), None)
                 parts, lost = self._run_exact(choice, {i: tasks[i] for i in indices})
                 for i in indices:
-                    if sampler is not None:  # what formulas cannot tell from rounding is sampled with the rest
+                    if sampler is not None:  # moments that formulas cannot distinguish from rounding are sampled with the rest
                         drawn[sampler][i] = choice[sampler] | lost[i]
                     if sampler is not None or not lost[i]:
                         results[i] = parts[i]
@@ -78,7 +78,7 @@ class Auto:
     def _run_exact(
         self, choice: Choice, tasks: dict[int, Task]
     ) -> tuple[dict[int, list[RouteResult]], dict[int, frozenset[str]]]:
-        """What the exact routes of a choice find of each task, and which moments they cannot tell from rounding."""
+        """Results of the exact routes of a choice for each task, and the moments they cannot distinguish from rounding."""
         results: dict[int, list[RouteResult]] = {index: _known_results(task) for index, task in tasks.items()}
         failed: dict[int, frozenset[str]] = dict.fromkeys(tasks, frozenset())
         for route, moments in choice.items():
@@ -107,7 +107,7 @@ class Auto:
         return visit if _can_list(task) and _is_affordable(task, _work(task, visit)) else self._choose_sampling(task)
 
     def _fall_back(self, task: Task) -> Choice:
-        """Where formulas could not tell a sum from rounding."""
+        """Choice where formulas could not distinguish a sum from rounding."""
         visit = self._choose_enumeration(task)
         return visit if _can_list(task) and _is_affordable(task, _work(task, visit)) else {_sampler(task): task.wanted}
 
@@ -132,7 +132,7 @@ class Auto:
         return {min(able, key=lambda route: _seconds(route, task, task.wanted)): task.wanted}
 
     def _choose_formulas(self, task: Task) -> Choice | None:
-        """Formulas that give all that is wanted; None where there are none, or a device visits every minor sooner."""
+        """Formulas that give all that is wanted; None if there are none, or a device visits every minor sooner."""
         on_device, with_top = task.matrices.on_device, "top" in task.wanted
         if on_device and task.k == 2 and with_top and (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget:
             return None  # rather than copying the matrices and pruning on the CPU
@@ -164,7 +164,7 @@ class Auto:
 
 
 def _known_results(task: Task) -> list[RouteResult]:
-    """What the caller knew already."""
+    """Moments that the caller already knew."""
     if not task.known:
         return []
     return [RouteResult(task.inside.exponent, dict(task.known), dict.fromkeys(task.known, "known before"))]
@@ -175,7 +175,7 @@ def _sampler(task: Task) -> Route:
 
 
 def _cheapest_first(routes: Iterable[Route], task: Task, wanted: frozenset[str]) -> list[Route]:
-    """Those of the routes that find any of the moments wanted."""
+    """The routes that compute any of the wanted moments, cheapest first."""
     candidates = [(provided, route) for route in routes if (provided := route.provides(task) & wanted)]
     return [route for _, route in sorted(candidates, key=lambda pair: _seconds(pair[1], task, pair[0]))]
 
@@ -189,7 +189,7 @@ def _merge_sums(results: list[RouteResult]) -> dict[str, FloatArray]:
 
 
 def _group_by_choice(choices: dict[int, Choice]) -> list[tuple[Choice, list[int]]]:
-    """Tasks that go by the same routes, together."""
+    """Groups of tasks with the same routes."""
     groups: list[tuple[Choice, list[int]]] = []
     for index, choice in choices.items():
         same = next((indices for other, indices in groups if other == choice), None)
@@ -201,7 +201,7 @@ def _group_by_choice(choices: dict[int, Choice]) -> list[tuple[Choice, list[int]
 
 
 def _with_s1(wanted: frozenset[str]) -> frozenset[str]:
-    """And S1, where scores of what is wanted are relative to the mean."""
+    """``wanted`` with S1, where scores of what is wanted are relative to the mean."""
     return wanted | {"s1"} if wanted & NEED_S1 else wanted
 
 
@@ -224,12 +224,12 @@ def _fits(task: Task) -> bool:
 
 
 def _can_list(task: Task) -> bool:
-    """Whether column subsets may be listed: of single columns none are, and an exact request that does not fit is refused."""
+    """Whether column subsets may be listed: k = 1 lists none, and an exact request that does not fit is refused."""
     return task.k == 1 or task.method == "exact" or _fits(task)
 
 
 def _is_affordable(task: Task, work: dict[str, float]) -> bool:
-    """Whether to take an exact way with these steps; of no minor at all and of single entries, always."""
+    """Whether an exact way with these steps is affordable; always, for no minors at all and for k = 1."""
     if task.count == 0 or task.k == 1:
         return True
     if task.method == "exact" or (task.method == "sampled" and not task.inside.far):  # draws by size would leave the range

@@ -22,14 +22,14 @@ from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, sampl
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-ROWS = {"s1": 0, "s4": 1, "entropy": 2}  # of the sums of a stage
-FIRST = 2  # draws of each cell and replicate to begin with
-COUNTED = 8  # where minors are counted too, up to so many looked at: of each octave of q some pairs must be met
+ROWS = {"s1": 0, "s4": 1, "entropy": 2}  # rows of the sums of a stage
+FIRST = 2  # initial draws of each cell and replicate
+COUNTED = 8  # the same with a histogram, if few enough minors are visited: some pairs of each octave of q must be drawn
 MOST_COUNTED = 2.0**21
-ENOUGH = 2.0  # times the draws that are needed: then the first stage may stand, though it is asked about itself
-SHORT = 1.5  # a later stage stands where it asks for less than so many times its draws
+ENOUGH = 2.0  # times the draws needed: the first stage may then stand, although its own error decides
+SHORT = 1.5  # a later stage stands if it requires less than this many times its draws
 STAGES = 4
-MOST_STEPS = 2.0**30  # minors looked at of one matrix in one stage
+MOST_STEPS = 2.0**30  # minors of one matrix visited in one stage
 S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
 KL_FACTOR, KL_NATS = (
     5.0,
@@ -39,7 +39,7 @@ KL_FACTOR, KL_NATS = (
 
 @register
 class ColumnPairs:
-    """S2 and mostly S4 exact by Grams, the rest with standard errors; all selections of a call share the pairs that are drawn."""
+    """S2 and mostly S4 exact by Grams, the rest with standard errors; all selections of a call share the drawn pairs."""
 
     name = "column pairs drawn by their S2"
     kind: Kind = "draw"
@@ -100,15 +100,15 @@ def _passes(tasks: list[Task]) -> Iterator[list[int]]:
 
 
 class _Estimate(NamedTuple):
-    """What is known of one selection of one matrix.
+    """Estimates for one selection of one matrix.
 
     Attributes:
         sums, replicates: by name, normalised.
-        unknown: names of what has an error that is not known; "top" where it is a lower bound.
+        unknown: names of sums with unknown error; "top" where it is a lower bound.
         converged: whether the error of everything wanted is small enough.
-        complete: whether every pair was visited, so that nothing is left to chance.
-        first, groups: (GROUPS, bins) independent estimates of the counts of minors that are not zero, from slot ``first`` on.
-        steps: minors looked at.
+        complete: whether every pair was visited, so that nothing is sampled.
+        first, groups: (GROUPS, bins) independent estimates of the counts of nonzero minors, from slot ``first`` on.
+        steps: minors visited.
     """
 
     sums: dict[str, float]
@@ -122,12 +122,12 @@ class _Estimate(NamedTuple):
 
 
 class _Stage:
-    """What one stage of draws tells of all selections of one matrix, in the order of ``tasks``.
+    """Estimates of one stage of draws for all selections of one matrix, in the order of ``tasks``.
 
     Attributes:
         sums: (3, selections) of S1, S4, entropy.
         replicates: (3, selections, REPLICATES) of these.
-        unknown: (3, selections) whether the error of one that is wanted is not known.
+        unknown: (3, selections) whether the error of a wanted sum is unknown.
         converged: (selections,) whether all errors are small enough.
         needed: (cells,) draws of each replicate that would make them so.
     """
@@ -166,13 +166,13 @@ class _Stage:
         totals = np.array([estimated if s is None else s for s, estimated in zip(known, self.sums[0], strict=True)])
         rel_error = np.array([task.rel_error for task in self.tasks])
         wanted = [task.wanted - set(task.known) for task in self.tasks]
-        usable = totals > LEAST  # or it is found again on a scale of its own
+        usable = totals > LEAST  # smaller ones are recomputed on a scale of their own
         requested = {
             "s1": [s is None and bool(names & ({"s1"} | NEED_S1)) for s, names in zip(known, wanted, strict=True)],
             "s4": ["s4" in names for names in wanted] & (self.sums[1] > LEAST),
             "entropy": ["entropy" in names for names in wanted],
         }
-        slope = self.sums[2] / np.where(usable, totals, 1.0) + 1  # of KL; where S1 is known nearly the same makes up for its miss
+        slope = self.sums[2] / np.where(usable, totals, 1.0) + 1  # of KL; nearly the same corrects where S1 is known
         nats = np.maximum(rel_error, np.minimum(KL_FACTOR * rel_error, KL_NATS))
         zeros = np.zeros(len(self.tasks))
         mixes = {
@@ -187,7 +187,7 @@ class _Stage:
                 yield row, np.where(active, np.array(mix) / (np.where(active, size, 1.0) * error), 0.0).T, active
 
     def estimates(self) -> list[_Estimate]:
-        """Of each selection."""
+        """Estimates for each selection."""
         names, results = list(ROWS), []
         for i, cells in enumerate(self.inside):
             complete = bool(self.draws.complete[cells].all())
@@ -212,10 +212,10 @@ class _Stage:
 
 
 class _StagedDraws:
-    """Draws for one matrix, until the errors of all selections of a pass are small enough, and what each selection then has.
+    """Draws for one matrix until the errors of all selections of a pass are small enough, and the resulting estimates.
 
-    Cells that the errors of a stage ask more draws of are drawn anew, as many, and what was drawn before is dropped: so no
-    estimate depends on why drawing stopped.
+    Cells that need more draws, judging by the errors of a stage, are redrawn in full and their earlier draws dropped, so that no
+    estimate depends on when drawing stopped.
     """
 
     def __init__(self, tasks: list[Task], number: int) -> None:
@@ -254,7 +254,7 @@ class _StagedDraws:
 
 
 def _histogram(estimates: list[_Estimate], task: Task) -> Bins:
-    """Estimated counts in absolute bins, with those of each group of replicates; the rest is zero."""
+    """Estimated counts in absolute bins, for all and by group of replicates; the remaining minors are zero."""
     used = [e for e in estimates if e.groups.shape[1]]
     low = min((e.first for e in used), default=1)
     high = max((e.first + e.groups.shape[1] for e in used), default=1)

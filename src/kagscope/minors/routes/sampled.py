@@ -1,9 +1,9 @@
-"""Moments estimated from drawn column sets, whose rows are summed over exactly where they are few (MATH.md 4.11).
+"""Moments estimated from sampled column sets, with exact sums over row sets where these are few (MATH.md 4.11).
 
-Column sets are drawn in proportion to their volumes (:mod:`kagscope.minors.routes.volume_draws`): what spans nothing is never
-drawn, and sums over the row sets of a drawn one vary little against its volume. All is done in :data:`REPLICATES` independent
-replicates, which give errors and covariances, also of moments that are added. The histogram, which counts small minors as well as
-large ones, has uniform draws of its own.
+Column sets are drawn in proportion to their volumes (:mod:`kagscope.minors.routes.volume_draws`): sets of volume zero are never
+drawn, and sums over the row sets of a drawn one are nearly proportional to its volume. :data:`REPLICATES` independent replicates
+give errors and covariances, also of moments that are added. The histogram, which counts small minors as well as large ones, has
+uniform draws of its own.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FloatArray = NDArray[np.float64]
 
 MOST_STEPS = 2.0**30  # work for one matrix, in minors of an enumeration
 S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
-UNITS = FIRST // REPLICATES  # column prefixes of each replicate to begin with
-MOST_DEAR = 8  # times the work of some seconds that nothing is drawn for
+UNITS = FIRST // REPLICATES  # initial column prefixes of each replicate
+MOST_DEAR = 8  # nothing is drawn where it takes more than this many times the work of some seconds
 MOST_SETS = 1 << 20  # column sets drawn for one matrix
-SUSPICIOUS = 0.02  # relative error times prefixes: below, nearly all were alike, and what one of the next brings would be news
-ENOUGH = 4096  # prefixes of one matrix that tell all the same
+SUSPICIOUS = 0.02  # relative error times prefixes: below, nearly all draws were alike, and a different one may have been missed
+ENOUGH = 4096  # prefixes of one matrix that are trusted even so
 FLAT = 1e-6  # root of S2 over its bound from the lengths alone: below, sums over two columns of a drawn set cancel too far
 NOISE_SHARE = 1e-3  # of S1 that may be rounding
 UNSEEN = "no minor that is not zero was met"
@@ -103,14 +103,14 @@ class _Sample:
     Attributes:
         sums: estimates by name; NaN where ``trouble`` says why.
         replicates: (REPLICATES,) by name.
-        unknown: names of sums whose error is not known.
+        unknown: names of sums whose error is unknown.
         hist: (GROUPS, slots) estimated shares of the minors of nonzero rows, from slot ``first`` on.
         steps: work, in minors of an enumeration.
-        drawn: column sets.
+        drawn: number of column sets drawn.
         converged: whether the error of everything wanted is small enough.
         zero: whether every minor is known to be zero.
-        every: whether every minor was visited, so that only a histogram is left to chance.
-        bound: on the root of the mean square of the column sets' volumes.
+        every: whether every minor was visited, so that at most the histogram is sampled.
+        bound: upper bound of the root mean square volume of the column sets.
     """
 
     def __init__(self, matrix: FloatArray, task: Task, s1: float | None) -> None:
@@ -143,7 +143,7 @@ class _Sample:
             self._improve_s1()
 
     def _improve_s1(self) -> None:
-        """S1 from drawn rows and one column with exact sums over the other two, which vary less; the entropy follows."""
+        """Replace S1 by an estimate with exact sums over the last two columns, which varies less, and correct the entropy."""
         task, current = self.task, self.replicates["s1"]
         if np.sqrt(self.sums["s2"]) < FLAT * self.sets.bound():
             return
@@ -162,7 +162,7 @@ class _Sample:
         self.converged = self.unknown <= {"top"} and _error(whole, names, None) <= task.rel_error
 
     def counts(self, columns: int) -> FloatArray:
-        """As ``hist``, estimated counts of the minors; ``columns``: how many column sets there are in all."""
+        """Estimated counts of the minors, shaped as ``hist``; ``columns`` is the number of all column sets."""
         m, n = self.sets.J.shape
         return self.hist * float(comb(m, self.task.k) * (comb(n, self.task.k) if self.sets.clique else columns))
 
@@ -217,7 +217,7 @@ def max_row_sets(columns: int, k: int) -> int:
 
 
 def _sets(matrix: FloatArray, task: Task) -> Sets:
-    """What is drawn from: without zero rows and columns; over all subsets of some columns on the side with fewer rows."""
+    """Column sets to draw from: without zero rows and columns; over all subsets of some columns, on the side with fewer rows."""
     rows = nonzero_rows(matrix)
     if isinstance(task.selection, Subsets):
         return Sets(rows, task.k, listed=task.selection.array(task.layout, task.k))
@@ -234,7 +234,7 @@ def _correct_entropy(replicates: FloatArray, s1: float | None) -> FloatArray:
 
 
 def _effective_draws(values: FloatArray, row: int, s1: float | None) -> float:
-    """How many draws carry the variance of a sum; of the entropy, of KL as it depends on it and S1."""
+    """Effective number of draws that dominate the variance of a sum; for the entropy, of KL, which depends on it and S1."""
     draws, first = values[row].ravel(), values[0].ravel()
     if row != 3 or not first.any():
         return effective_draws(draws)
@@ -244,7 +244,7 @@ def _effective_draws(values: FloatArray, row: int, s1: float | None) -> float:
 
 
 def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:
-    """Largest of the relative errors of S1, S2, S4 and the error of KL, of those that are wanted."""
+    """Largest of the relative errors of S1, S2, S4 and the error of KL, among those wanted."""
     means, scale = replicates.mean(axis=1), np.sqrt(replicates.shape[1])
     worst = 0.0
     for name in names:
@@ -262,7 +262,7 @@ def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:
 
 
 def _histogram(samples: list[_Sample], count: int, columns: int, k: int, exponent: NDArray[np.int64]) -> Bins:
-    """Estimated counts: the shares drawn of the minors of each, the rest zero."""
+    """Estimated counts from the sampled shares; the remaining minors are zero."""
     low = min((s.first for s in samples if s.hist.size), default=1)
     full = np.zeros((len(samples), GROUPS, max(s.first - low + s.hist.shape[1] for s in samples)))
     for row, s in enumerate(samples):

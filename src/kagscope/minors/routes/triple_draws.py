@@ -19,16 +19,16 @@ from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-WHOLE = 2_000  # row triples of a column triple that are all visited; beyond, rows are drawn as well
-ROW_DRAWS = 8  # pairs of rows of a drawn column triple then, each with every third row
+WHOLE = 2_000  # row triples of a column triple up to which all are visited; beyond, rows are drawn as well
+ROW_DRAWS = 8  # row pairs drawn for each column triple then, each combined with every third row
 
 
 class Cells(NamedTuple):
     """Column triples by the selections that they belong to.
 
     Attributes:
-        classes: (n, n) of column pairs, 0 where no selection has them.
-        table: (D, D, D) cell of a triple by the classes of its pairs; of those in no selection one more.
+        classes: (n, n) class of each column pair, 0 where no selection has it.
+        table: (D, D, D) cell of a triple by the classes of its pairs; one further cell for those in no selection.
         members: (selections, cells) whether a cell belongs to a selection.
         counts: (cells + 1, pairs) triples of each pair a < b with a column c > b, by cell.
     """
@@ -40,7 +40,7 @@ class Cells(NamedTuple):
 
     @classmethod
     def of(cls, selections: tuple[Selection, ...], layout: Layout, columns: NDArray[np.bool_]) -> Cells:
-        """Those of at most 63 selections within some columns, remembered."""
+        """Cells of at most 63 selections within some columns, cached."""
         key = ("cells", selections, layout.key, columns.tobytes())
         return remember(key, lambda: cls._of(pair_codes(selections, layout)[np.ix_(columns, columns)], len(selections)))
 
@@ -63,10 +63,10 @@ class Cells(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What was drawn, side by side in the replicates.
+    """Draws of all replicates.
 
     Attributes:
-        cells: (draws,) of one replicate.
+        cells: (draws,) cell of each draw, the same in every replicate.
         inverse: (REPLICATES, draws) 1 / probability.
         volumes: (REPLICATES, draws) of the column triples.
         sums: (5, REPLICATES, draws) S1, S2 (NaN), S4, entropy, top of their minors.
@@ -99,7 +99,7 @@ class Draws(NamedTuple):
 
 
 class Volumes:
-    """The volumes of all column triples of one matrix by cell, and draws: thirds by volume, by its fourth power, uniformly.
+    """The volumes of all column triples of one matrix by cell, and draws, a third each by volume, by its fourth power, uniform.
 
     Args:
         V: (n, m) columns, none of them zero.
@@ -107,8 +107,8 @@ class Volumes:
 
     Attributes:
         counts: (cells,) triples.
-        sums: (cells, 5) of volumes v: v, about v log2 v, v^2, v^4, and the squared products of the lengths.
-        work: rows of a drawn triple that are looked at, and the volumes, in minors.
+        sums: (cells, 5) sums over volumes v: v, about v log2 v, v^2, v^4, and squared products of the lengths.
+        work: rows visited for a drawn triple, and the volumes, in minors.
     """
 
     def __init__(self, V: FloatArray, cells: Cells) -> None:
@@ -134,7 +134,7 @@ class Volumes:
         self.work_of_draw = m * (m - 1) * (m - 2) / 6 if self.whole else 3.0 * m * ROW_DRAWS
 
     def draw(self, units: IntArray, seed: list[int], histogram: bool) -> Draws:
-        """So many triples of each cell in each replicate, one in each of equal stretches of the running total."""
+        """Draw ``units`` triples of each cell in each replicate, one from each of equal strata of the cumulative weights."""
         cell_of = np.repeat(np.arange(len(units)), units)
         stretch = np.concatenate([np.arange(count) for count in units]) if cell_of.size else cell_of
         generator = np.random.default_rng(seed)

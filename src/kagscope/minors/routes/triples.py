@@ -1,11 +1,11 @@
 """Moments of 3-minors from column triples drawn by volume, for several selections at once (MATH.md 4.11).
 
 The volume of every column triple, the root of its S2, comes from one Gram matrix. Triples that belong to the same selections
-are a *cell*. In each a third of the draws goes by volume, which carries S1 and the entropy, a third by its fourth power, for S4,
-and a third is uniform, so that small minors are seen and weights stay bounded. Sums over the rows of a drawn triple hardly vary
-against functions of its volume whose sums are known (control variates). Where rows are many they are drawn too, half by what
-they span, half uniformly; S2 needs no sample, and S4 none within a triple. One set of draws serves every moment and selection,
-in independent replicates, so that sums and differences keep their covariance.
+are a *cell*. In each a third of the draws is by volume, for S1 and the entropy, a third by its fourth power, for S4,
+and a third is uniform, so that small minors are sampled and weights stay bounded. Sums over the rows of a drawn triple nearly
+follow functions of its volume whose sums are known (control variates). Where there are many rows, they are drawn too, half by
+volume, half uniformly; S2 needs no sample, and S4 none within a triple. The same draws, in independent replicates, serve every
+moment and selection, so that sums and differences keep their covariance.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, sampl
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-MOST_VOLUMES = 3e8  # column triples whose volumes are found
-UNITS = 2  # draws of each cell and replicate to begin with
-COUNTED = 16  # where minors are counted too, by the third that is uniform, up to so many looked at
+MOST_VOLUMES = 3e8  # column triples whose volumes are computed
+UNITS = 2  # initial draws of each cell and replicate
+COUNTED = 16  # the same with a histogram, from the uniform third, if few enough minors are visited
 MOST_COUNTED = 2.0**23
-MOST_STEPS = 2.0**28  # minors looked at, of one matrix
-CARRIED = 32.0  # draws that carry the variance of a sum: with fewer, its error is not known
-CANCELS = 1e-5  # a sum of squared volumes below this share of its terms has lost too many digits
-LOST = 1e-8  # and below this, volumes are rounding: left to draws one column after another
+MOST_STEPS = 2.0**28  # minors of one matrix visited
+CARRIED = 32.0  # effective draws behind the variance of a sum: with fewer, its error is unknown
+CANCELS = 1e-5  # a sum of squared volumes below this share of its terms has too few digits left
+LOST = 1e-8  # below this, volumes are rounding: left to draws column by column
 MOST_BITS = 300  # between columns and between rows, in all: minors stay in the range
-LEAST = 2.0**-960  # sum of fourth powers of volumes: those that carry it stay in the range
+LEAST = 2.0**-960  # sum of fourth powers of volumes: its dominant terms stay in the range
 S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
-CONTROLS = {"s1": [0], "s4": [3], "entropy": [0, 1]}  # columns of ``Volumes.sums`` that a sum goes with
-MOST_TIMES = 3.0  # as many draws at a time as there were, at most
+CONTROLS = {"s1": [0], "s4": [3], "entropy": [0, 1]}  # columns of ``Volumes.sums`` that are control variates of each sum
+MOST_TIMES = 3.0  # largest factor by which draws grow at a time
 
 
 @register
@@ -62,7 +62,7 @@ class Triples:
         return {}
 
     def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        """Selections that are conditions on the same columns share their draws."""
+        """Compute tasks; selections that are conditions on the same columns share their draws."""
         alike: dict[bytes, list[int]] = {}
         for index, task in enumerate(tasks):
             key = str(index).encode() if task.clique else task.selection.columns(task.layout).tobytes()
@@ -105,13 +105,13 @@ class Triples:
 
 
 def _names(task: Task) -> list[str]:
-    """Sums that have to be found."""
+    """Sums to estimate."""
     wanted = task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
     return [name for name in SUMS if name in wanted and name not in task.known]
 
 
 class _SelectionEstimate(NamedTuple):
-    """What one matrix gives for one selection, as in :class:`Found`; ``times`` as many draws are needed beside those made;
+    """Estimates for one selection of one matrix, as in :class:`RouteResult`; ``times`` as many further draws as made are needed;
     ``members`` (cells,) of the selection."""
 
     sums: dict[str, float]
@@ -122,12 +122,12 @@ class _SelectionEstimate(NamedTuple):
 
 
 class _Sample:
-    """Draws from one matrix for tasks over the same columns, until each has what it wants.
+    """Draws from one matrix for tasks over the same columns, until each is precise enough.
 
     Attributes:
-        parts: of each task; None where minors cannot be told from rounding.
-        estimates: of what was drawn; None where every minor is zero.
-        steps: minors looked at.
+        parts: estimate for each task; None where minors cannot be distinguished from rounding.
+        estimates: from all draws; None where every minor is zero.
+        steps: minors visited.
         s2_exact: whether sums of squares are exact.
     """
 
@@ -150,7 +150,7 @@ class _Sample:
         self._draw(volumes)
 
     def _draw(self, volumes: Volumes) -> None:
-        """Twice as many draws in the cells of those selections whose errors are too large, until there are none."""
+        """Add draws in the cells of selections whose errors are too large, until there are none."""
         members = volumes.cells.members
         histogram = any("histogram" in task.wanted for task in self.tasks)
         seed = [self.tasks[0].seed, 3]
@@ -179,14 +179,14 @@ _ZERO = _SelectionEstimate(
 
 
 def _bits(matrix: FloatArray, axis: int) -> int:
-    """Between the largest and the smallest of its columns (axis 0) or rows that are not zero."""
+    """Bits between the largest and the smallest of its nonzero columns (axis 0) or rows."""
     sizes = np.abs(matrix).max(axis=axis)
     exponents = np.frexp(sizes[sizes > 0])[1]
     return int(exponents.max() - exponents.min())
 
 
 def _volumes(matrix: FloatArray, tasks: list[Task]) -> Volumes:
-    """Of the columns, without zero ones; over all triples of some columns of the shorter side."""
+    """Volumes of the nonzero columns; over all triples of some columns, of the shorter side."""
     nonzero = matrix.any(axis=0)
     side = matrix[:, nonzero]
     if tasks[0].clique:
@@ -198,18 +198,18 @@ def _volumes(matrix: FloatArray, tasks: list[Task]) -> Volumes:
 
 
 class _Estimates:
-    """By cell and replicate, from all draws so far."""
+    """Estimates by cell and replicate from all draws so far."""
 
     def __init__(self, volumes: Volumes, drawn: Draws) -> None:
         self.volumes, self.drawn = volumes, drawn
         cells = len(volumes.counts)
         self.number = np.bincount(drawn.cells, minlength=cells)
         weight = 1.0 / self.number[drawn.cells]
-        means = np.zeros((drawn.cells.size, cells))  # which take the mean over the draws of each cell
+        means = np.zeros((drawn.cells.size, cells))  # averages over the draws of each cell
         means[np.arange(drawn.cells.size), drawn.cells] = weight
         self.deviations: dict[str, FloatArray] = {}
         self.replicates: dict[str, FloatArray] = {}
-        scale = 1.0 / np.maximum(volumes.sums[:, 0], np.finfo(np.float64).tiny)[drawn.cells]  # each cell counts alike
+        scale = 1.0 / np.maximum(volumes.sums[:, 0], np.finfo(np.float64).tiny)[drawn.cells]  # all cells weigh the same
         logs = np.empty_like(drawn.volumes)
         times_logarithm(drawn.volumes.ravel(), logs.ravel())
         powers = {0: drawn.volumes, 1: logs, 3: drawn.volumes**4}
@@ -225,16 +225,16 @@ class _Estimates:
         self.replicates["s2"], self.deviations["s2"] = squares @ means, squares * weight
 
     def merge(self, task: Task, members: NDArray[np.bool_], index: int, s2_exact: bool) -> _SelectionEstimate | None:
-        """For a selection with these cells; None where no minor was met that can be told from rounding."""
+        """Estimate for a selection with these cells; None where no minor drawn can be distinguished from rounding."""
         drawn = self.drawn
         inside = members[drawn.cells]
         if not inside.any():
-            return _ZERO  # there are no such triples of nonzero columns
+            return _ZERO  # no such triples of nonzero columns
         replicates = {name: values @ members for name, values in self.replicates.items()}
         top = float(drawn.sums[4][:, inside].max(initial=0.0))
         if top == 0:
             return None
-        if "s1" in task.known:  # the entropy corrected by how far S1 was missed
+        if "s1" in task.known:  # the entropy corrected for the error of S1
             known = float(task.known["s1"][index])
             replicates["entropy"] = apply_control_variate(replicates["s1"], replicates["entropy"], known)
             replicates["s1"] = np.full(REPLICATES, known)
@@ -251,7 +251,7 @@ class _Estimates:
         return _SelectionEstimate(sums, replicates, {*unknown, "top"}, times, members)
 
     def histogram(self, members: NDArray[np.bool_]) -> FloatArray:
-        """(GROUPS, slots) estimated counts of the minors in these cells, in all as many as there are: slots of the draws."""
+        """(GROUPS, slots) estimated counts of the minors in these cells by slot of the draws, scaled to their known total."""
         hist = np.tensordot(self.drawn.hist, members / np.maximum(self.number, 1), axes=(1, 0))
         return scale_to_total(hist, self.volumes.counts[members].sum() * np.float64(comb(self.volumes.V.shape[1], 3)))
 
@@ -269,7 +269,7 @@ def _error(name: str, replicates: dict[str, FloatArray], sums: dict[str, float])
 
 
 def _histogram(samples: list[_Sample], parts: list[_SelectionEstimate], task: Task) -> Bins:
-    """Estimated counts: of the minors of nonzero rows and columns, and the rest zero."""
+    """Estimated counts of the minors of nonzero rows and columns; the remaining ones are zero."""
     drawn = [None if d.estimates is None else d.estimates.drawn for d in samples]
     low = min((d.first for d in drawn if d), default=1)
     high = max((d.first + d.hist.shape[2] - 1 for d in drawn if d), default=1)

@@ -1,10 +1,10 @@
-"""Drawing column sets with probability in proportion to their volumes, one column after another (MATH.md 4.11).
+"""Draw column sets with probability proportional to their volumes, column by column (MATH.md 4.11).
 
-Each column is drawn in proportion to its length seen along those before it (its residual), a tenth of them alike, so that a set
-is hardly ever drawn where it spans no volume, and 1 / probability times the volume varies little. A set may be reached in any of
-k! orders, some of them so rarely that nobody meets them: they share its weight as they would be met if its columns alone were
-drawn in that way. Where scales of rows and columns are mixed, some sets are still drawn far too seldom: of orders above 3, where
-there are few sets, the volumes of all are found, and they are drawn by these.
+Each column is drawn in proportion to its length orthogonal to those before it (its residual), a tenth uniformly, so that a set
+of volume zero is hardly ever drawn, and 1 / probability times the volume varies little. A set can be drawn in any of k! orders,
+some of them too rare ever to occur: its weight is shared among them in proportion to their probabilities when its columns alone
+are drawn in this way. Where scales of rows and columns are mixed, some sets are still drawn far too rarely: for k above 3, if
+there are few sets, all volumes are computed and sets are drawn by these.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from kagscope.minors.threads import run_parts
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-WHOLE = 100_000  # row sets of a column set that are all visited; beyond, rows are drawn as well
-ROW_DRAWS = 8  # sets of k - 1 rows for each column set then, each with every last row
-HISTOGRAM, HISTOGRAM_UNITS = 1 << 20, 1  # the turn of uniform draws, and how many prefixes of them for a replicate
-FIRST, DEAR = 2 * REPLICATES, 2.0**36  # prefixes at least, and work for them beyond which fewer sets are looked at: some seconds
-LISTED = 1 << 14  # column sets whose volumes are all found, beyond order 3: one after another some are drawn far too seldom
-FEW = 8192  # column sets that are all visited once, rather than each time they are drawn
-FAN = 32  # last columns that share the k - 1 before them: drawn at equal distances along their lengths
+WHOLE = 100_000  # row sets of a column set up to which all are visited; beyond, rows are drawn as well
+ROW_DRAWS = 8  # sets of k - 1 rows drawn for each column set then, each combined with every last row
+HISTOGRAM, HISTOGRAM_UNITS = 1 << 20, 1  # seed offset of uniform draws, and their prefixes in each replicate
+FIRST, DEAR = 2 * REPLICATES, 2.0**36  # prefixes at least, and work beyond which fewer sets are visited: some seconds
+LISTED = 1 << 14  # for k > 3, column sets up to which all volumes are computed: column by column some are drawn far too rarely
+FEW = 8192  # column sets up to which each is visited once, rather than each time it is drawn
+FAN = 32  # last columns that share the k - 1 before them: drawn systematically by their lengths
 
 
 class Sets:
-    """The column sets of a matrix that may be drawn, and estimates of sums over them.
+    """The column sets of a matrix to draw from, and estimates of sums over them.
 
     Args:
         J: (m, n) normalised, without zero rows.
         k: order of the minors.
-        allowed: (n, n) which columns may stand together; None: any.
+        allowed: (n, n) which columns may be combined; None: any.
         listed: (count, k) an explicit list instead.
 
     Attributes:
-        clique: whether any columns may stand together.
+        clique: whether any columns may be combined.
     """
 
     slots = SLOTS
@@ -54,7 +54,7 @@ class Sets:
     def __init__(self, J: FloatArray, k: int, allowed: NDArray[np.bool_] | None = None, listed: IntArray | None = None) -> None:
         self.J, self.k, self.listed = np.ascontiguousarray(J), k, listed
         rows = np.frexp(np.abs(J).max(axis=1, initial=0.0))[1] if len(J) == k else np.zeros(len(J), dtype=np.int64)
-        self.scale = 2.0 ** float(rows.sum())  # of all minors, where there is one row set: their rows are drawn by as if alike
+        self.scale = 2.0 ** float(rows.sum())  # of all minors, where there is one row set: its rows are drawn at equal scales
         self.vectors = np.ascontiguousarray(np.ldexp(self.J, -rows[:, None]).T)
         self.allowed = np.zeros((0, 0), dtype=np.bool_) if allowed is None else np.ascontiguousarray(allowed)
         self.lengths = np.linalg.norm(self.vectors, axis=1)
@@ -72,17 +72,17 @@ class Sets:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no row set or no column set that could span anything."""
+        """Whether there is no row set, or no column set of positive volume."""
         return min(self.J.shape) < self.k or (self.listed is not None and not self.volumes.any())
 
     def steps(self, units: int) -> float:
-        """Work for so many units, in minors of an enumeration."""
+        """Work for ``units`` units, in minors of an enumeration."""
         m = len(self.J)
         inner = self.row_sets if self.whole else 16 * self.row_draws * m * self.k**2
         return float(units * (self.fan * inner + self.vectors.size * self.k * 4))
 
     def bound(self) -> float:
-        """Upper bound of the root of S2: that of e_k of the squared lengths of the columns."""
+        """Upper bound of the root of S2: the root of e_k of the squared column lengths."""
         e = np.zeros(self.k + 1)
         e[0] = 1.0
         with np.errstate(over="ignore"):
@@ -91,7 +91,7 @@ class Sets:
         return self.scale * float(np.sqrt(e[self.k]))
 
     def estimates(self, seed: int, turn: int, units: int) -> tuple[FloatArray, float]:
-        """(5, REPLICATES, units) estimates of S1, S2, S4, entropy, largest minors; and what share of S1 may be rounding."""
+        """(5, REPLICATES, units) estimates of S1, S2, S4, entropy, largest minors; and the share of S1 that may be rounding."""
         parts = run_parts(lambda i: self._draw_sets([seed, turn, i], units, False), REPLICATES)
         columns, weights = np.stack([part_of for part_of, _ in parts]), np.stack([part_of for _, part_of in parts])
         sums, _ = self._sum_rows(columns, False, [seed, turn, REPLICATES])
@@ -120,8 +120,8 @@ class Sets:
         if self.listed is not None:
             chance = np.ones(len(self.listed)) if uniform else self.volumes + UNIFORM * self.volumes.mean()
             ends = np.cumsum(chance)
-            # one place in each of FAN equal stretches that begin anywhere: at equal distances, which sets are drawn once more or
-            # less could be so rare that no replicate shows it
+            # one point in each of FAN equal strata with a random start: with equal spacing, no replicate might show how rarely
+            # a set is drawn once more or less
             places = (
                 (np.arange(self.fan) + generator.random((units, 1)) + generator.random((units, self.fan)))
                 % self.fan
@@ -173,7 +173,7 @@ class Sets:
 
     @property
     def exact_sums(self) -> FloatArray | None:
-        """(5,) sums over all column sets, where every row set of each of them is visited anyway; None elsewhere."""
+        """(5,) sums over all column sets, where all their row sets are visited anyway; else None."""
         if not self.whole or self._exact_table is None:
             return None
         table = self._exact_table[1]
@@ -182,7 +182,7 @@ class Sets:
 
     @property
     def steps_of_exact_sums(self) -> float:
-        """Minors that :attr:`exact_sums` looks at."""
+        """Minors that :attr:`exact_sums` visits."""
         return 0.0 if self._exact_table is None else float(len(self._exact_table[0]) * self.row_sets)
 
     def _codes(self, sets: IntArray) -> IntArray:
@@ -198,7 +198,7 @@ class Sets:
 
     @cached_property
     def _exact_table(self) -> tuple[IntArray, FloatArray] | None:
-        """Codes of all column sets, rising, and their (5, P) sums, where there are so few that each is visited once."""
+        """Sorted codes of all column sets and their (5, P) sums, where they are few enough for each to be visited once."""
         n = len(self.lengths)
         if self.listed is not None:
             sets = self.listed if len(self.listed) <= FEW else None
