@@ -3,7 +3,8 @@
     python docs/make_results.py out/mnist10k --minutes 12.3 [--memory 1.9] [--note "A sentence on time."]
     python docs/make_results.py out/mnist --page mnist --figures pr_ratio_by_radius scores_by_step --minutes 31
 
-Everything on the page comes from the study's files; time and memory of the whole command, which no file knows, are given.
+Everything on the page comes from the study's files; time and memory of the whole command, which no file knows, are given. What
+stands between ``<!-- by hand: NAME -->`` and ``<!-- end -->`` on the old page is kept: read it again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 from contrasts import command_of
+from make_study_page import by_hand
 
 from kagscope.base.provenance import hardware
 from kagscope.studies.collect import with_labels
@@ -42,8 +44,8 @@ def number(value: float | None) -> str:
 def claim_rows(claims: list[dict[str, Any]]) -> list[str]:
     rows = ["| claim | verdict | control | effect | 95% interval | p | n |", "|---|---|---|---|---|---|---|"]
     for claim in claims:
-        interval = f"{number(claim['ci_low'])} to {number(claim['ci_high'])}"
-        effect = f"{number(claim['effect'])} ({claim['decided_by']})"
+        interval = "–" if claim["ci_low"] is None else f"{number(claim['ci_low'])} to {number(claim['ci_high'])}"
+        effect = number(claim["effect"]) + (f" ({claim['decided_by']})" if claim["decided_by"] else "")
         verdicts = (f"**{claim['verdict']}**", claim["control"] or "–")
         cells = (claim["statement"], *verdicts, effect, interval, number(claim["p_value"]), str(claim["n"]))
         rows.append(f"| {claim['id'][0]}. " + " | ".join(cells) + " |")
@@ -56,8 +58,9 @@ def answer(claims: list[dict[str, Any]], runs: pd.DataFrame) -> str:
     others = {verdict: [c["id"][0] for c in claims if c["verdict"] == verdict] for verdict in ("not reproduced", "inconclusive")}
     rest = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in others.items() if names)
     passed = [claim["id"][0] for claim in claims if "control_passes" in claim.get("remarks", ())]
-    named = "; ".join([", ".join(held) or "none", *([rest] if rest else [])])
-    first = f"Of the paper's six claims {len(held)} are reproduced here ({named})."
+    named = "; ".join(part for part in (", ".join(held), rest) if part)
+    count = f"Of the paper's six claims {len(held)} are" if held else "None of the paper's six claims is"
+    first = f"{count} reproduced here ({named})."
     if not any(claim["control"] for claim in claims):
         control = "No nets were trained on shuffled labels beside these, so that nothing here tells learning from moved weights."
     elif passed:
@@ -67,11 +70,13 @@ def answer(claims: list[dict[str, Any]], runs: pd.DataFrame) -> str:
         )
     elif undecided := [claim["id"][0] for claim in claims if "control_open" in claim["remarks"]]:
         control = f"Whether nets trained on shuffled labels pass claims {', '.join(undecided)} too is open."
+    elif not held:
+        control = ""
     else:
         control = "No claim that holds is passed by the same nets trained on shuffled labels."
     seeds, widths = runs["seed"].nunique(), ", ".join(str(int(width)) for width in sorted(runs["width"].unique()))
     reach = f"Not shown: what other data, depths or optimisers give; the evidence is {seeds} seeds of nets {widths} wide."
-    return f"{first} {control} {reach}"
+    return " ".join(sentence for sentence in (first, control, reach) if sentence)
 
 
 def main() -> None:
@@ -81,6 +86,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, help="largest resident memory of one process, GiB")
     parser.add_argument("--note", default="", help="a sentence on time")
     parser.add_argument("--page", default="README", help="its name; figures of another page than the README carry it")
+    parser.add_argument("--title", help="of the page")
     parser.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES))
     options = parser.parse_args()
     store = RunStore.existing(options.study)
@@ -94,9 +100,13 @@ def main() -> None:
         results[results["step"] == last].groupby(["training", "labels", "width"], observed=True)["accuracy"].mean().reset_index()
     )
     reached = ", ".join(f"{row.training} {row.width} ({row.labels} labels): {row.accuracy:.3f}" for row in accuracy.itertuples())
+    page = TARGET / f"{options.page}.md"
+    kept = by_hand(page.read_text()).get(options.page, []) if page.exists() else []
+    default = f"A full run on {Path(runs['data'].iloc[0]).name}"
     lines = [
-        f"# A full run on {Path(runs['data'].iloc[0]).name}",
+        f"# {options.title or default}",
         "",
+        *kept,
         answer(claims, runs),
         "",
         "Made by `docs/make_results.py` from the files that this command wrote:",
@@ -134,7 +144,7 @@ def main() -> None:
         shutil.copy(options.study / "figures" / f"{name}.png", TARGET / f"{prefix}{name}.png")
         lines += [f"![{FIGURES[name]}]({prefix}{name}.png)", "", FIGURES[name], ""]
     shutil.copy(options.study / "claims.json", TARGET / f"{prefix}claims.json")
-    (TARGET / f"{options.page}.md").write_text("\n".join(lines))
+    page.write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

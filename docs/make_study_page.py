@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     given = parser.parse_args()
     page = TARGET / f"{RunStore.existing(given.folders[0]).study['name']}.md"
-    kept = _by_hand(page.read_text()) if page.exists() else {}
+    kept = by_hand(page.read_text()) if page.exists() else {}
     parts = [_part(folder, kept) for folder in given.folders]
     further = [line for part in parts[1:] for line in ["", *part]]
     lines = parts[0] + [f"#{line}" if line.startswith("#") else line for line in further]
@@ -51,7 +51,7 @@ def main() -> None:
     print(f"{TARGET.name}/{page.name}")
 
 
-def _by_hand(text: str) -> dict[str, list[str]]:
+def by_hand(text: str) -> dict[str, list[str]]:
     """The blocks of an old page that were written by hand, with their marks, by the name of their study."""
     found = re.finditer(r"^<!-- by hand: (.*?) -->\n.*?^<!-- end -->$", text, flags=re.MULTILINE | re.DOTALL)
     return {block[1]: [*block[0].split("\n"), ""] for block in found}

@@ -144,7 +144,7 @@ def print_outcome(outcome: Outcome) -> None:
             Text(claim.verdict, style=VERDICT_STYLE[claim.verdict]),
             *([CONTROL.get(claim.control or "", "–")] if controls else []),
             _number(claim.effect),
-            "–" if claim.ci_low != claim.ci_low else f"{_number(claim.ci_low)}–{_number(claim.ci_high)}",
+            "–" if claim.ci_low != claim.ci_low else f"{_number(claim.ci_low)}, {_number(claim.ci_high)}",
             _p_value(claim.p_value),
             str(claim.n),
         )
