@@ -37,16 +37,16 @@ def evaluate_claims(
     Args:
         results: The results table of :mod:`kagscope.tables.schema`, rows in any order; nets whose ``labels`` are "shuffled" are
             the control. Without that column all labels are true.
-        runs: The study's runs table; by default what ``results`` says of each run.
-        varied: Columns of ``runs`` that the study varies: a setting is a combination of their values.
-        image_shape: Of the images, (H, W) or (C, H, W); tells which minimum distances leave too few pairs.
-        resamples: Of each bootstrap; 0 leaves intervals out, which decide nothing.
+        runs: The study's runs table; by default derived from ``results``.
+        varied: Columns of ``runs`` that the study varies; a setting is a combination of their values.
+        image_shape: (H, W) or (C, H, W), to find minimum distances that leave too few pairs.
+        resamples: Number of bootstrap resamples; 0 omits intervals, which do not affect verdicts.
 
     Returns:
-        Exactly six claims, in order. What the table does not allow is inconclusive, and its note says what is missing.
+        Exactly six claims, in order. Claims that the table cannot decide are inconclusive, with a note on what is missing.
 
     Raises:
-        InputError: no table of that schema.
+        InputError: the table does not have this schema.
     """
     if not isinstance(results, pd.DataFrame):
         raise InputError(f"results must be a pandas DataFrame, got {type(results).__name__}; give the table of a study")
@@ -62,19 +62,19 @@ def evaluate_claims(
     if not (runs["labels"].astype(str) == SHUFFLED).any():
         return judged
     control = judge(evidence_of(results, runs, axes, SHUFFLED, resamples), image_shape)
-    absent = control[0].verdict == NOT_REPRODUCED  # what claims 2 to 6 presuppose
+    absent = control[0].verdict == NOT_REPRODUCED  # the concentration that claims 2 to 6 presuppose
     return [_add_control(claim, other, absent) for claim, other in zip(judged, control, strict=True)]
 
 
 def evidence_of(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str], labels: str, resamples: int) -> Evidence:
-    """The nets trained on true labels, or on shuffled ones."""
+    """Evidence from the nets trained on true labels, or on shuffled ones."""
     runs = runs[runs["labels"].astype(str) == labels]
     results = results[results["run"].astype(str).isin(runs["run"].astype(str))]
     return Evidence(Nets.of(results, runs, axes), results, resamples)
 
 
 def judge(evidence: Evidence, image_shape: tuple[int, ...] | None) -> list[Claim]:
-    """The six claims on these nets alone."""
+    """Judge the six claims on these nets."""
     first = concentration(evidence)
     judges = (
         partial(scale_agnostic, image_shape=image_shape),
@@ -87,7 +87,7 @@ def judge(evidence: Evidence, image_shape: tuple[int, ...] | None) -> list[Claim
 
 
 def _require_first(first: Claim, claim: Claim) -> Claim:
-    """A claim about how the effect behaves says nothing where the effect is not shown."""
+    """Make a claim about the effect's behaviour inconclusive if the effect itself is not shown."""
     if first.verdict == REPRODUCED:
         return claim
     note = f"claim 1, which this presupposes, is {first.verdict}; by its own parts alone it would be {claim.verdict}"
@@ -95,7 +95,7 @@ def _require_first(first: Claim, claim: Claim) -> Claim:
 
 
 def _add_control(claim: Claim, control: Claim, absent: bool) -> Claim:
-    """With the control's verdict; ``absent`` says that it shows no concentration, so that it passes nothing."""
+    """Add the control's verdict; with ``absent`` the control shows no concentration and therefore passes no claim."""
     remarks = []
     if claim.verdict == REPRODUCED and not absent:
         remarks = {REPRODUCED: [PASSES], INCONCLUSIVE: [OPEN]}.get(control.verdict, [])

@@ -1,4 +1,4 @@
-"""PR ratios along training, and pairs of a standard and an augmented net read at comparable moments (claim 5)."""
+"""PR ratios along training, and pairs of a standard and an augmented net compared at matching times (claim 5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Read = Callable[[Checkpoints, Checkpoints], tuple[Checkpoint, Checkpoint] | None
 
 
 def pair_sample(evidence: Evidence, layer: str, read: Read, notes: Notes, what: str) -> Sample:
-    """PR ratios of each seed's pairs at the data points where both are defined: quantity 0 augmented, quantity 1 standard."""
+    """PR ratios of each seed's pairs at the data points where both are defined: quantity 0 augmented, 1 standard."""
     standard, augmented = evidence.standard_and_augmented
     known, runs = evidence.checkpoints, evidence.names
     readings = [
@@ -30,7 +30,7 @@ def pair_sample(evidence: Evidence, layer: str, read: Read, notes: Notes, what: 
 
 
 def common_steps(evidence: Evidence, layer: str) -> list[int]:
-    """Steps after initialisation that both nets of at least two pairs have, ascending."""
+    """Steps after initialisation recorded for both nets of at least two pairs, ascending."""
     known, runs = evidence.checkpoints, evidence.names
     counts: dict[int, int] = {}
     for i, j in zip(*evidence.standard_and_augmented, strict=True):
@@ -40,7 +40,7 @@ def common_steps(evidence: Evidence, layer: str) -> list[int]:
 
 
 def equal_epochs(standard: Checkpoints, augmented: Checkpoints) -> tuple[Checkpoint, Checkpoint] | None:
-    """The last step that both have; before training there is nothing to compare."""
+    """Both at their last common step; None if that is before training."""
     common = _steps(standard) & _steps(augmented) - {0}
     return at_step(max(common))(standard, augmented) if common else None
 
@@ -56,7 +56,7 @@ def at_step(step: int) -> Read:
 
 
 def equal_accuracy(standard: Checkpoints, augmented: Checkpoints) -> tuple[Checkpoint, Checkpoint] | None:
-    """Both when their test accuracy first reaches the lower of the two final accuracies."""
+    """Both at the time when test accuracy first reaches the lower of the two final accuracies."""
     if not standard or not augmented:
         return None
     target = min(standard[-1].accuracy, augmented[-1].accuracy)
@@ -64,7 +64,7 @@ def equal_accuracy(standard: Checkpoints, augmented: Checkpoints) -> tuple[Check
 
 
 def _reach(net: Checkpoints, target: float) -> Checkpoint:
-    """A net when it first reaches the accuracy ``target``: between recorded steps, each point linear in the accuracy."""
+    """A net when it first reaches the accuracy ``target``, interpolated linearly in accuracy between recorded steps."""
     known = [checkpoint for checkpoint in net if np.isfinite(checkpoint.accuracy)]
     first = next(i for i, checkpoint in enumerate(known) if checkpoint.accuracy >= target)
     after = known[first]

@@ -9,13 +9,13 @@ from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, compare, 
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Key
 
-BAND = (0.55, 0.85)  # what "roughly 30% lower" leaves: 30% give or take 15 points
-SMALLEST_EXCESS = 0.01  # of the standard nets; below it a share of their excess is undefined
+BAND = (0.55, 0.85)  # "roughly 30% lower": 15% to 45% lower
+SMALLEST_EXCESS = 0.01  # of the standard nets, below which a share of their excess is undefined
 EXCESS, RATIOS = "augmented over standard, excess of the PR ratio over 1", "augmented over standard, PR ratio"
 
 
 def augmentation(evidence: Evidence) -> Claim:
-    """Judge claim 5: the primary reading is the share of the excess over 1 at equal epochs."""
+    """Judge claim 5, by the share of the excess over 1 at equal epochs."""
     notes = Notes()
     blocked = _untestable_reason(evidence)
     notes.add(blocked)

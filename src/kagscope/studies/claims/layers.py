@@ -49,7 +49,7 @@ def mean_above(
     training: str,
     decides: bool = True,
 ) -> Part | None:
-    """The part that the mean lies above ``low``; None where the table does not have it."""
+    """Part of a claim that the mean lies above ``low``; None if not in the table."""
     sample = evidence.sample([key], measure, evidence.of_training(training), notes)
     facts = {"k": key.k, "selection": key.selection, "training": training}
     return compare(evidence, name, key.layer, sample, (low, math.inf), decides=decides, about=facts)
@@ -93,7 +93,7 @@ def concentration(evidence: Evidence) -> Claim:
 
 
 def is_untrained(evidence: Evidence) -> bool:
-    """Whether no net took a step; true of each net by definition, so that one seed is enough to say it."""
+    """Whether no net took a training step; one seed suffices, as this holds by definition."""
     steps = evidence.results["step"].to_numpy()
     return steps.size > 0 and not steps.any()
 
@@ -133,7 +133,7 @@ def _compare(
     notes: Notes,
     decides: bool = True,
 ) -> Part | None:
-    """PR ratio of wider over narrower nets of the same seed and settings."""
+    """Compare PR ratios of wider and narrower nets of the same seed and settings."""
     narrow, wide = evidence.pairs("width", *widths)
     inside = np.isin(narrow, which) & np.isin(wide, which)
     narrow, wide = narrow[inside], wide[inside]
@@ -186,7 +186,7 @@ def locally_constant_units(evidence: Evidence) -> Claim:
 
 
 def _decide_appearance(parts: list[Part], missing: bool) -> tuple[Status, Part | None]:
-    """Any layer will do: the clearest decides."""
+    """Status by the clearest layer, as any layer suffices."""
     if not parts:
         return "open", None
     clearest = min(parts, key=lambda part: (part.p_value, -part.effect))
@@ -196,7 +196,7 @@ def _decide_appearance(parts: list[Part], missing: bool) -> tuple[Status, Part |
 
 
 def _judge_removal(evidence: Evidence, which: Indices, notes: Notes) -> Part:
-    """(b): whether removal leaves the outputs alone in every net that has constant units; a statement about each net."""
+    """Part (b): whether removing constant units leaves the outputs unchanged in every net that has any."""
     layers = [layer for layer in evidence.layers if Key(layer, 0, "all", "constant_units") in evidence.nets.places]
     counts = np.zeros(which.size)
     for layer in layers:

@@ -20,21 +20,21 @@ from kagscope.tables.schema import ALPHA, VERDICTS
 Status = Literal["holds", "fails", "open"]
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = VERDICTS
-SMALLEST_RATIO = 1.01  # "above 1": an effect under 1% is smaller than anything the paper would call one
+SMALLEST_RATIO = 1.01  # "above 1": effects under 1% are smaller than any in the paper
 VERDICT_OF: dict[Status, str] = {"holds": REPRODUCED, "fails": NOT_REPRODUCED, "open": INCONCLUSIVE}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One effect in one layer: what is claimed about it, and what the seeds show.
+    """One effect in one layer: the claim about it and the evidence of the seeds.
 
     Attributes:
-        name, layer: of the effect.
-        effect, ci_low, ci_high: over seeds and data points.
-        band: the effect is claimed to lie above the first and below the second.
-        margins: (sides, all seeds) how far each seed lies inside the band, from each finite end; NaN for seeds without a value.
-        p_value: that it lies inside, the larger of the sides.
-        p_against: that it lies outside, the smaller of the sides; uncorrected.
+        name, layer: name and layer of the effect.
+        effect, ci_low, ci_high: effect and interval over seeds and data points.
+        band: open interval in which the effect is claimed to lie.
+        margins: (sides, all seeds) distance of each seed inside the band from each finite end; NaN for seeds without a value.
+        p_value: p-value of lying inside, the larger of the sides.
+        p_against: uncorrected p-value of lying outside, the smaller of the sides.
         decides: whether the claim's verdict depends on it.
         status: "holds", "fails", "open".
         about: further columns of its row.
@@ -55,7 +55,7 @@ class Part:
 
     @property
     def n(self) -> int:
-        """Seeds."""
+        """Number of seeds."""
         return int(np.isfinite(self.margins).all(axis=0).sum())
 
     def row(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim, judged. ``n`` counts seeds; NaN where the table does not allow a number."""
+    """A judged claim. ``n`` counts seeds; numbers that the table does not allow are NaN."""
 
     id: str
     statement: str
@@ -91,7 +91,7 @@ class Claim:
     note: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for ``claims.json``; numbers that are not finite become None."""
+        """Plain values for ``claims.json``, with None for non-finite numbers."""
         return json_values(vars(self))
 
 
@@ -107,16 +107,16 @@ def compare(
     decides: bool = True,
     about: dict[str, Any] | None = None,
 ) -> Part | None:
-    """The part that a quantity, or its share of a whole, lies within a band; None where no seed has a value.
+    """Part of a claim that a quantity, or its share of a whole, lies within a band; None if no seed has a value.
 
     Args:
-        evidence: what the sample is taken from.
-        name, layer: of the part.
-        sample: its first quantity is judged.
+        evidence: evidence from which the sample is taken.
+        name, layer: name and layer of the part.
+        sample: sample whose first quantity is judged.
         band: open interval; either end may be infinite.
-        whole: (seeds, points), of which the quantity is a share; the mean of shares is that of quantities over that of wholes.
-        least: mean of the whole at or below which a share is undefined.
-        decides: whether it takes part in the verdict.
+        whole: (seeds, points) of which the quantity is a share; the mean share is the ratio of the means.
+        least: mean of the whole at or below which the share is undefined.
+        decides: whether the part enters the verdict.
         about: further columns of its row.
     """
     quantity, about = sample.values[0], dict(about or {})
@@ -153,7 +153,7 @@ def _negate(margins: Array) -> Array:
 
 
 def correct_all(parts: Sequence[Part]) -> list[Part]:
-    """Parts that are all needed: failing is corrected for the number of sides, of all parts, that do not hold."""
+    """Correct parts that must all hold: failure is corrected for the number of sides, over all parts, that do not hold."""
     sides = np.concatenate([part.margins for part in parts]) if parts else np.zeros((0, 0))
     owner = np.repeat(np.arange(len(parts)), [len(part.margins) for part in parts])
     doubtful = np.flatnonzero(_negate(sides) >= ALPHA) if sides.size else np.zeros(0, dtype=np.int64)
@@ -168,7 +168,7 @@ def correct_all(parts: Sequence[Part]) -> list[Part]:
 
 
 def correct_any(parts: Sequence[Part]) -> list[Part]:
-    """Parts (of one side each) of which any would do: p-values corrected for the number of parts that do not fail."""
+    """Correct one-sided parts of which any suffices: p-values are corrected for the number of parts that do not fail."""
     hopeful = [i for i, part in enumerate(parts) if part.status != "fails"]
     corrected = list(parts)
     if hopeful:
@@ -179,8 +179,8 @@ def correct_any(parts: Sequence[Part]) -> list[Part]:
 
 
 def decide(parts: Sequence[Part], missing: bool, clearance: Callable[[Part], float] | None = None) -> tuple[Status, Part | None]:
-    """What follows from parts that are all needed, and the part that it hangs on: of those that hold the one with the largest p,
-    and among equals the one of least ``clearance``, by default the mean margin in its standard deviations."""
+    """Status from parts that must all hold, and the deciding part: of those that hold, the one with the largest p and, among
+    equals, the least ``clearance``, by default the mean margin in its standard deviations."""
     clearance = clearance or _clearance
     needed = [part for part in parts if part.decides]
     failing = [part for part in needed if part.status == "fails"]
@@ -192,7 +192,7 @@ def decide(parts: Sequence[Part], missing: bool, clearance: Callable[[Part], flo
 
 
 def _clearance(part: Part) -> float:
-    """How far the mean margin lies from 0, in its standard deviations."""
+    """Mean margin in units of its standard deviation."""
     margins = part.margins[:, np.isfinite(part.margins).all(axis=0)]
     spread = margins.std(axis=1)
     return float(
@@ -209,7 +209,7 @@ def make_claim(
     statement: str,
     criterion: str,
 ) -> Claim:
-    """The claim as it is written down: its numbers are those of the part that it hangs on."""
+    """Make the claim, with the numbers of the deciding part."""
     status, part = outcome
     nan = math.nan
     shown = (
@@ -236,7 +236,7 @@ def make_claim(
 
 
 def too_few(seeds: int) -> str:
-    """A sentence where so few seeds cannot decide, else ""."""
+    """A sentence if there are too few seeds to decide, else ""."""
     needed = fewest_pairs(ALPHA)
     if seeds >= needed:
         return ""

@@ -11,7 +11,7 @@ from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Indices, Key
 
 MARGIN = 0.10  # "nearly the same": deviations below 10% of the mean over the scales
-SMALLEST_SHARE = 0.05  # of all column pairs; fewer lie between opposite edges alone
+SMALLEST_SHARE = 0.05  # of all column pairs; smaller shares are pairs between opposite edges only
 DEVIATION, PRESENCE = "PR ratio over its mean over scales, minus 1", "PR ratio at this scale"
 
 
@@ -66,7 +66,7 @@ def _layer_parts(evidence: Evidence, layer: str, scales: list[str], which: Indic
 
 
 def _select(evidence: Evidence, which: Indices, kind: str, image_shape: tuple[int, ...] | None, notes: Notes) -> list[str]:
-    """The selections of a kind, ascending, without distances that leave too few pairs or mostly undefined values."""
+    """Selections of a kind, ascending, without distances that leave too few pairs or mostly undefined values."""
     keys = evidence.nets.keys
     names = keys["selection"][(keys["score"] == "pr") & (keys["k"] == 2) & (keys["kind"] == kind)].unique()
     sizes = {float(name.partition("(")[2].rstrip(")")): str(name) for name in names}
@@ -92,7 +92,7 @@ def _undefined_share(evidence: Evidence, key: Key, which: Indices) -> float:
 
 
 def _pair_shares(evidence: Evidence, sizes: dict[float, str], image_shape: tuple[int, ...] | None) -> dict[float, float]:
-    """Share of all column pairs at each distance: from the image's shape, else as recorded, else unknown."""
+    """Share of all column pairs at each distance, from the image shape, else as recorded, else unknown."""
     if image_shape is not None:
         return {size: pair_share(image_shape, size) for size in sizes}
     rows = evidence.results
@@ -103,13 +103,13 @@ def _pair_shares(evidence: Evidence, sizes: dict[float, str], image_shape: tuple
 
 
 def pair_share(image_shape: tuple[int, ...], distance: float) -> float:
-    """Share of the pairs of numbers of an image, (H, W) or (C, H, W), at least ``distance`` apart, by counting displacements."""
+    """Share of the pairs of entries of an image, (H, W) or (C, H, W), at least ``distance`` apart, by counting displacements."""
     *channels, height, width = image_shape
     down, right = np.arange(height)[:, None], np.arange(-width + 1, width)[None, :]
     each = math.prod(channels)
     pairs = each**2 * (height - down) * (width - np.abs(right))
-    pairs[0, width - 1] = math.comb(each, 2) * height * width  # of channels of one pixel
-    once = (down > 0) | (right >= 0)  # each pair by one of its two displacements
+    pairs[0, width - 1] = math.comb(each, 2) * height * width  # pairs of channels of one pixel
+    once = (down > 0) | (right >= 0)  # counts each pair by one of its two displacements
     total = int(pairs[once].sum())
     far = int(pairs[once & (down**2 + right**2 >= distance**2)].sum())
     return far / total if total else 0.0

@@ -1,4 +1,4 @@
-"""From networks to one number a seed: the units of evidence of the claims (``docs/claims.md``, "Units are seeds")."""
+"""Reduce networks to one number per seed, the unit of evidence of the claims (``docs/claims.md``, "Units are seeds")."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESAMPLES = 2000
 
 
 class Sample(NamedTuple):
-    """Evidence for one part: means over the nets of each seed.
+    """Sample for one part: means over the nets of each seed.
 
     Attributes:
         values: (quantities, seeds, points), NaN where undefined; every seed has a defined value of every quantity.
@@ -42,7 +42,7 @@ class Checkpoint(NamedTuple):
 
 @dataclass
 class Notes:
-    """Remarks on a claim, each once."""
+    """Distinct remarks on a claim."""
 
     said: dict[str, None] = field(default_factory=dict)
     undefined: int = 0
@@ -52,19 +52,19 @@ class Notes:
         self.said.update(dict.fromkeys(text for text in texts if text))
 
     def text(self) -> str:
-        """All of it, in one line."""
+        """All remarks in one line."""
         counted = [f"{self.undefined} undefined values left out"] if self.undefined else []
         return "; ".join([*self.said, *counted])
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The nets that a claim is judged on: trained on true labels, or the control.
+    """The nets on which a claim is judged: trained on true labels, or the control.
 
     Attributes:
-        nets: at their last step.
-        results: their rows of the table.
-        resamples: of each bootstrap; 0 leaves intervals out.
+        nets: the nets at their last step.
+        results: their rows of the results table.
+        resamples: number of bootstrap resamples; 0 omits intervals.
     """
 
     nets: Nets
@@ -87,7 +87,7 @@ class Evidence:
 
     @cached_property
     def seed(self) -> Indices:
-        """(nets,) the seed of each."""
+        """(nets,) seeds of the nets."""
         return self.nets.runs["seed"].to_numpy(dtype=np.int64)
 
     @cached_property
@@ -120,7 +120,7 @@ class Evidence:
         return sorted(names, key=lambda name: (TRAININGS.index(name) if name in TRAININGS else len(TRAININGS), name))
 
     def training(self) -> tuple[str, str]:
-        """The training on which claims are judged, and a note where that is not the standard one."""
+        """The training on which claims are judged, and a note if that is not the standard one."""
         names = self.trainings()
         if not names or names[0] == "standard":
             return "standard", ""
@@ -131,34 +131,34 @@ class Evidence:
         return np.flatnonzero(self.nets.runs["training"].astype(str) == training)
 
     def pairs(self, axis: str, first: Any, second: Any) -> Indices:
-        """(2, pairs) nets with the one value of an axis and with the other, equal in seed and all other settings."""
+        """(2, pairs) nets with either value of an axis that agree in seed and all other settings."""
         names = ["seed", *(name for name in self.nets.axes if name not in (axis, f"{axis}s"))]
         return self.nets.pairs(axis, first, second, names).T
 
     @cached_property
     def standard_and_augmented(self) -> Indices:
-        """(2, pairs) the standard and the augmented net of each pair, equal in seed and all settings but the training."""
+        """(2, pairs) standard and augmented nets that agree in seed and all other settings."""
         return self.pairs("training", "standard", "augmented")
 
     def widths(self, which: Indices) -> list[int]:
-        """Widths of some nets, ascending."""
+        """Widths of the given nets, ascending."""
         return sorted({int(width) for width in self.nets.runs["width"].to_numpy()[which]})
 
     def sample(self, keys: list[Key], measure: str, which: Indices, notes: Notes) -> Sample:
-        """Several quantities of the same nets, at the data points where all of them are defined, averaged over each seed."""
+        """Quantities of the same nets, at the data points where all are defined, averaged over each seed."""
         grids = [self.nets.grid(key, measure) for key in keys]
         values = stack_at_common_points([Grid(g.points, g.values[which], g.recorded[which]) for g in grids], notes)
         return self.average(values, which, notes, f"{keys[0].score}, layer {keys[0].layer}")
 
     def average(self, values: Array, which: Indices, notes: Notes, what: str, but: str = "") -> Sample:
-        """Means over the nets of each seed, every setting weighing the same.
+        """Means over the nets of each seed, with equal weight for every setting.
 
         Args:
             values: (quantities, nets, points), NaN where undefined.
-            which: (nets,) their indices.
-            notes: collects what is left out.
-            what: the quantity, for the notes.
-            but: an axis that is no part of a setting here, since the quantities compare along it.
+            which: (nets,) indices of the nets.
+            notes: notes to which omissions are added.
+            what: name of the quantity, for the notes.
+            but: an axis that is not part of a setting here, as the quantities compare along it.
         """
         setting = self.nets.codes([axis for axis in self.nets.axes if not but or axis not in (but, f"{but}s")])[which]
         seed = np.searchsorted(self.seeds, self.seed[which])
@@ -183,7 +183,7 @@ class Evidence:
 
 
 def stack_at_common_points(grids: list[Grid], notes: Notes) -> Array:
-    """(quantities, nets, points) at the points that all grids have, NaN where any is undefined; what is undefined is counted."""
+    """(quantities, nets, points) at the points of all grids, NaN where any is undefined, which is counted in ``notes``."""
     common = grids[0].points
     for grid in grids[1:]:
         common = np.intersect1d(common, grid.points)

@@ -1,7 +1,7 @@
-"""What executors share: they take the same tasks and give the same results.
+"""The interface of executors, which take the same tasks and give the same results.
 
-A task is a picklable object, ``work(task, report)`` a module-level function that stores what it makes and tells of its progress
-with ``report(event)``. Results do not pass through the executor, so nothing depends on the order in which tasks end.
+A task is a picklable object; ``work(task, report)`` is a module-level function that stores its results and reports progress
+by ``report(event)``. Results do not pass through the executor, so nothing depends on the order in which tasks end.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Event = dict[str, Any]
 Report = Callable[[Event], None]
 Work = Callable[[Any, Report], None]
 
-DEVICE = "KAGSCOPE_DEVICE"  # environment variable of workers that were given a GPU
-POLL = 0.2  # seconds between looks at the events
+DEVICE = "KAGSCOPE_DEVICE"  # environment variable of workers with a GPU
+POLL = 0.2  # seconds between checks for events
 SINGLE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KAGSCOPE_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
@@ -26,9 +26,9 @@ SINGLE_THREAD = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that raised: the message in one line, and the traceback for ``--debug``.
+    """A task that raised: its message in one line, and the traceback for ``--debug``.
 
-    ``stops``: the store cannot be written, so that no other task could end better; those that wait are not begun.
+    ``stops``: the store cannot be written, so every other task would fail too and waiting ones are not started.
     """
 
     task: Any
@@ -38,20 +38,20 @@ class Failure:
 
 
 class Executor(Protocol):
-    """Runs tasks somewhere; ``workers`` of them at a time."""
+    """Runs tasks, ``workers`` at a time."""
 
     @property
     def workers(self) -> int:
-        """Tasks at a time."""
+        """Number of concurrent tasks."""
         ...
 
     def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
-        """Run every task, pass on their events in the calling thread, and return the failures. Ctrl-C stops all workers."""
+        """Run all tasks, pass on their events in the calling thread, and return failures. Ctrl-C stops all workers."""
         ...
 
 
 def attempt(task: Any, work: Work, report: Report) -> Failure | None:
-    """Run one task; what it raises becomes a :class:`Failure`."""
+    """Run one task; turn its exception into a :class:`Failure`."""
     try:
         work(task, report)
     except KagscopeError as error:

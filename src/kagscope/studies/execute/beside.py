@@ -1,4 +1,4 @@
-"""Tasks that a second process begins while this one does something else."""
+"""Tasks that a second process starts while this one does something else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class SharedTask(Generic[T]):
-    """A task for whichever process comes to it first; ``future`` is that of the second process."""
+    """A task for whichever process gets to it first; ``future`` is that of the second process."""
 
     def __init__(self, task: Callable[[], T]) -> None:
         self.task = task
@@ -27,7 +27,7 @@ class SharedTask(Generic[T]):
 
 
 class SecondProcess:
-    """A second process that takes tasks in turn, one at a time, until this one takes what is left; or none."""
+    """A second process, if any, that takes tasks one at a time until this one takes the rest."""
 
     def __init__(self, pool: ProcessPoolExecutor | None = None) -> None:
         self._pool = pool
@@ -37,7 +37,7 @@ class SecondProcess:
             threading.Thread(target=self._pass_on, args=(pool,), daemon=True).start()
 
     def begin(self, tasks: Mapping[str, Callable[[], T]]) -> dict[str, SharedTask[T]]:
-        """Let the second process begin them; they and their results are pickled."""
+        """Queue tasks for the second process; tasks and results are pickled."""
         shared = {name: SharedTask(task) for name, task in tasks.items()}
         for task in shared.values():
             self._waiting.append(task)
@@ -45,9 +45,9 @@ class SecondProcess:
         return shared
 
     def finish(self, shared: Mapping[str, SharedTask[T]], tell: Callable[[str], None]) -> dict[str, T]:
-        """Do what was not begun, the last ones first, tell of each, and return the results of all.
+        """Run the tasks not yet started, last first, with a call of ``tell`` for each, and return all results.
 
-        What raises does so here. What the second process was at when it died is done again.
+        Exceptions are raised here. A task that the second process was running when it died is run again.
         """
         results = {}
         for name, task in reversed(list(shared.items())):
@@ -67,7 +67,7 @@ class SecondProcess:
         return {name: results[name] for name in shared}
 
     def close(self) -> None:
-        """Begin no more."""
+        """Start no more tasks."""
         with self._lock:
             self._closed = True
         self._more.release()
@@ -75,7 +75,7 @@ class SecondProcess:
             self._pool.shutdown()
 
     def _pass_on(self, pool: ProcessPoolExecutor) -> None:
-        """Give tasks to the other process until it dies or this is closed. (Futures that were cancelled confuse a dying pool.)"""
+        """Pass tasks to the other process until it dies or this is closed. (Cancelled futures confuse a dying pool.)"""
         with contextlib.suppress(BrokenProcessPool):
             while True:
                 self._more.acquire()
@@ -92,7 +92,7 @@ class SecondProcess:
 
 @contextlib.contextmanager
 def second_process(wanted: bool, module: str) -> Iterator[SecondProcess]:
-    """One more process of one thread, which loads ``module`` at once; none where it is not wanted or cannot be."""
+    """Start a second single-threaded process, which imports ``module`` at once; none if not wanted or not possible."""
     pool = None
     if wanted and not multiprocessing.current_process().daemon:
         with contextlib.suppress(OSError, ImportError, NotImplementedError):  # no semaphores

@@ -1,4 +1,4 @@
-"""Which executor a command asks for."""
+"""Choose the executor named by a command."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def choose_executor(
     cpus_per_run: float | None = None,
     gpus_per_run: float | None = None,
 ) -> Executor:
-    """The executor ``name``: "local" or "ray".
+    """Make the executor ``name``, "local" or "ray".
 
     Args:
-        name: which.
-        workers: tasks at a time; default all cores, fewer where memory is short.
-        address: of an existing Ray cluster; default a Ray of its own on this machine.
+        name: name of the executor.
+        workers: number of concurrent tasks; by default all cores, fewer if memory is short.
+        address: address of an existing Ray cluster; by default a new one on this machine.
         cpus_per_run, gpus_per_run: what Ray sets aside for each task, default one CPU and no GPU; a share such as 0.5 lets
             tasks share a GPU.
 
     Raises:
-        InputError: unknown name, no workers, an option that only Ray has, or Ray is not installed.
+        InputError: unknown name, no workers, an option only for Ray, or Ray is not installed.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")

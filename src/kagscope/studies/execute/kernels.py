@@ -1,4 +1,4 @@
-"""Compiled kernels, before several processes would each make them."""
+"""Compile kernels before several processes would each compile them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kagscope.studies.resources import usable_cores
 
 
 def compile_kernels(tell: Callable[[str], None]) -> None:
-    """Compile what the cache lacks, the kernels of k = 3, which take half the time, in a second process where there is a core."""
+    """Compile uncached kernels; those of k = 3, half of the time, in a second process if there is a core for it."""
     if is_warm():
         return
     with second_process(usable_cores() > 1, "kagscope.minors.engine") as beside:

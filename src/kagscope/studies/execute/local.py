@@ -1,4 +1,4 @@
-"""Tasks in a pool of processes on this machine."""
+"""Run tasks in a pool of processes on this machine."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from kagscope.studies.execute.base import POLL, SINGLE_THREAD, Failure, Report, 
 
 
 class WorkersDie(KagscopeError):
-    """Worker processes end before they have finished anything: going on makes no sense."""
+    """Worker processes die before any task is finished, so that continuing is pointless."""
 
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """A pool of fresh processes of one thread each: cores are filled by tasks, not by threads that wait for each other.
+    """A pool of fresh single-threaded processes: cores are used by tasks, not by threads that wait for each other.
 
     Attributes:
-        workers: processes.
-        by_default: nobody asked for that number, so that fewer may be used where memory is short.
+        workers: number of processes.
+        by_default: the number is a default, which may be lowered if memory is short.
     """
 
     workers: int
     by_default: bool = False
 
     def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
-        """See :class:`Executor`. When a worker dies, the tasks in flight run again at the end, one by one.
+        """See :class:`Executor`. When a worker dies, the tasks in flight are run again at the end, one at a time.
 
-        Alone, a task has all the memory, and it is known which one it is that kills its worker.
+        A task alone has all the memory, and one that kills its worker is identified.
 
         Raises:
-            WorkersDie: processes die, again and again, before one task is finished.
+            WorkersDie: processes die repeatedly before any task is finished.
         """
         failures: list[Failure] = []
         waiting, suspects = deque(tasks), deque[Any]()
@@ -70,7 +70,7 @@ DIED = "most often for want of memory: use fewer --workers or smaller networks"
 
 @dataclass
 class _Pool:
-    """Processes until all is done or one of them dies."""
+    """Processes that live until all tasks are done or one of them dies."""
 
     workers: int
     work: Work
@@ -79,8 +79,8 @@ class _Pool:
     finished: int = 0
 
     def run(self, waiting: deque[Any]) -> list[Any]:
-        """Take tasks from ``waiting`` until it is empty, and return those whose process died."""
-        context = multiprocessing.get_context("spawn")  # forked processes inherit locks that threads of torch may hold
+        """Run the tasks in ``waiting`` and return those whose process died."""
+        context = multiprocessing.get_context("spawn")  # forked processes inherit locks that torch's threads may hold
         self.events = context.Queue()
         others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(min(self.workers, len(waiting)), context, start_worker, (self.events, os.getpid()))
@@ -135,7 +135,7 @@ _events: Any = None
 
 
 def start_worker(events: Any, parent: int) -> None:
-    """First thing in a worker: Ctrl-C is the parent's to handle, and without a parent there is nothing to work for."""
+    """Initialise a worker: leave Ctrl-C to the parent, and exit when the parent is gone."""
     global _events
     _events = events
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -154,14 +154,14 @@ def _run_in_worker(task: Any, work: Work) -> Failure | None:
 
 @contextlib.contextmanager
 def fresh_process_environment() -> Iterator[None]:
-    """What must hold while a worker process is started."""
+    """Environment in which worker processes are started."""
     with _single_thread_environment(), _hide_main():
         yield
 
 
 @contextlib.contextmanager
 def _single_thread_environment() -> Iterator[None]:
-    """Environment in which processes are started: libraries read it when they load, before a worker could say anything."""
+    """Set single-thread environment variables, which libraries read at import, before a worker could change them."""
     before = {name: os.environ.get(name) for name in SINGLE_THREAD}
     os.environ.update(SINGLE_THREAD)
     try:
@@ -176,7 +176,7 @@ def _single_thread_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hide_main() -> Iterator[None]:
-    """Workers need nothing of the calling script; one without ``if __name__ == "__main__"`` would start again in each of them."""
+    """Hide the calling script from workers, which would run it again if it has no ``if __name__ == "__main__"``."""
     main = sys.modules["__main__"]
     before: dict[str, Any] = {name: main.__dict__[name] for name in ("__spec__", "__file__") if name in main.__dict__}
     main.__spec__ = None

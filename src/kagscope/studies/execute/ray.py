@@ -1,4 +1,4 @@
-"""Tasks on a Ray cluster (optional extra ``ray``). The output folder must be on a file system that every node sees."""
+"""Run tasks on a Ray cluster (optional extra ``ray``). The output folder must be on a file system shared by all nodes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from kagscope.base.errors import InputError
 from kagscope.studies.execute.base import DEVICE, POLL, SINGLE_THREAD, Event, Failure, Report, Work, attempt
 from kagscope.studies.resources import usable_cores
 
-RETRIES = 3  # of a task whose worker or node died; what a task raises is not tried again
-COUNT_AGAIN = 5.0  # seconds between looks at how large the cluster is
+RETRIES = 3  # of a task whose worker or node died; a task that raises is not retried
+COUNT_AGAIN = 5.0  # seconds between checks of the cluster's size
 
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """One CPU per task unless said otherwise; a lost worker's tasks run again, and find the runs that it had finished.
+    """One CPU per task by default; tasks of a lost worker are run again and skip the runs that it had finished.
 
     Attributes:
-        max_workers: tasks at a time; default as many as the cluster has room for, also when nodes join or leave.
-        address: of an existing cluster; None starts a Ray on this machine, and stops it afterwards.
-        cpus, gpus: set aside for each task.
+        max_workers: number of concurrent tasks; by default as many as fit on the cluster, also as nodes join or leave.
+        address: address of an existing cluster; None starts one on this machine and stops it afterwards.
+        cpus, gpus: resources reserved for each task.
     """
 
     max_workers: int | None = None
@@ -47,7 +47,7 @@ class RayExecutor:
 
     @property
     def workers(self) -> int:
-        """Tasks at a time; of an existing cluster, asks it."""
+        """Number of concurrent tasks, asking an existing cluster."""
         if self.max_workers:
             return self.max_workers
         if self.address is None:
@@ -66,7 +66,7 @@ class RayExecutor:
         self._check_room()
         events = _queue()
         environment = SINGLE_THREAD | ({DEVICE: "cuda"} if self.gpus else {})
-        if self.address is None:  # on this machine workers find the modules that this process finds
+        if self.address is None:  # workers on this machine find the same modules as this process
             environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES, runtime_env={"env_vars": environment})(
             _on_node
@@ -106,7 +106,7 @@ class RayExecutor:
         )
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **runtime)
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:  # the last: a wrong token
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:  # RayError: a wrong token
             raise InputError(f"cannot reach Ray at {self.address or 'this machine'}: {error}") from error
         try:
             yield
@@ -114,7 +114,7 @@ class RayExecutor:
             ray.shutdown()
 
     def _room(self) -> int:
-        """Tasks that the cluster can run at a time, or the number that was asked for."""
+        """Number of tasks that the cluster can run at a time, or the requested number."""
         if self.max_workers:
             return self.max_workers
         return max(1, sum(self._fit(node) for node in _nodes()))
@@ -124,7 +124,7 @@ class RayExecutor:
         return int(min(resources.get("CPU", 0.0) / self.cpus, by_gpu) + 1e-9)
 
     def _check_room(self) -> None:
-        """A task that fits on no node would wait for ever. Raises :class:`InputError`."""
+        """Raise :class:`InputError` if a task fits on no node, where it would wait forever."""
         nodes = _nodes()
         if nodes and not any(self._fit(node) for node in nodes):
             most = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
@@ -135,14 +135,14 @@ class RayExecutor:
 
 
 def _nodes() -> list[dict[str, float]]:
-    """Resources of the nodes that are alive."""
+    """Resources of the live nodes."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def _queue() -> Any:
-    """For events, on the driver's own node: another node may go away."""
+    """Queue of events on the driver's node, as other nodes may leave."""
     import ray
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -152,7 +152,7 @@ def _queue() -> Any:
 
 
 def _arrived_events(events: Any) -> Iterator[Event]:
-    """Events that have come in. Without them the study goes on: runs are in the store."""
+    """Events received so far. The study does not depend on them, as runs are in the store."""
     from ray.exceptions import RayError
     from ray.util.queue import Empty
 
@@ -176,7 +176,7 @@ def _outcome(reference: Any, task: Any) -> Failure | None:
 
     try:
         failure: Failure | None = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:  # the task could not even begin, as where a module is missing on a node
+    except ray.exceptions.RayTaskError as error:  # the task could not start, for instance as a node lacks a module
         return Failure(task, f"{type(error.cause).__name__}: {error.cause}", str(error))
     except ray.exceptions.RayError as error:
         message = f"a Ray worker was lost {RETRIES + 1} times: {str(error).splitlines()[0]}"

@@ -1,6 +1,6 @@
 """Tests and intervals of a study from a file: trained against initial, group against group, trends over numbers.
 
-What each table holds and why each test was chosen is in ``docs/studies_statistics.md``.
+``docs/studies_statistics.md`` describes each table and the choice of each test.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Inference", "infer"]
 
 
 class Inference(NamedTuple):
-    """The three tables and what they say."""
+    """The three tables and their findings."""
 
     trained: pd.DataFrame
     comparisons: pd.DataFrame
@@ -34,7 +34,7 @@ class Inference(NamedTuple):
 
 
 def infer(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> Inference:
-    """All tests of a study. Seeds of all draws are fixed: equal tables give equal numbers.
+    """Run all tests of a study. Seeds of all draws are fixed, so equal tables give equal numbers.
 
     Args:
         results: the ``results`` table of :mod:`kagscope.tables.schema`.

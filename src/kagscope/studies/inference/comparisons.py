@@ -1,4 +1,4 @@
-"""Does it matter which optimiser, training, activation ...? Every category of an axis against the first."""
+"""Compare the categories of an axis, such as optimiser, training or activation, with the first."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ COLUMNS = (
 
 
 def comparisons(nets: Nets, axes: Sequence[str] | None = None, *, mixed: bool = True) -> pd.DataFrame:
-    """Each axis that is no number, or a number with two values: effect of each category against the first.
+    """Effect of each category against the first, for each axis of categories or of two numbers.
 
-    Nets are paired where they share the seed and all other axes, and pairs averaged over each seed; where no two nets do, all
-    nets of one category are held against all of the other. Beside it stands a mixed model of all nets.
+    Nets that share the seed and all other axes are paired, and pairs averaged over each seed; if no two nets do, all
+    nets of one category are compared with all of the other. A mixed model of all nets is added.
 
     Args:
         nets: of the study.
-        axes: which; by default all of :func:`category_axes`.
-        mixed: whether the mixed model is fitted; its columns are NaN without.
+        axes: axes to compare; by default all of :func:`category_axes`.
+        mixed: whether to fit the mixed model, whose columns are NaN otherwise.
 
     Returns:
-        Columns ``COLUMNS``, see docs/studies_statistics.md; empty where no axis has categories.
+        Columns ``COLUMNS``, see docs/studies_statistics.md; empty if no axis has categories.
     """
     tables = []
     done: Fits = {}
@@ -55,7 +55,7 @@ def comparisons(nets: Nets, axes: Sequence[str] | None = None, *, mixed: bool = 
 
 
 def category_axes(nets: Nets) -> list[str]:
-    """Axes that are compared category by category; numbers with three values or more have a trend instead."""
+    """Axes that are compared by category; numbers with three or more values have a trend instead."""
     return [axis for axis in nets.axes if len(nets.levels(axis)) == 2 or not nets.numeric(axis)]
 
 
@@ -84,12 +84,12 @@ def _compare(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tuple
 
 
 def match_nets(nets: Nets, axis: str, first: Any, category: Any) -> Indices:
-    """(pairs, 2) nets with the first and with the other category that share the seed and all other axes."""
+    """(pairs, 2) nets of the first and the other category that share the seed and all other axes."""
     return nets.pairs(axis, first, category, [*nets.replicates, *nets.others(axis)])
 
 
 def differences(nets: Nets, pairs: Indices, axis: str) -> list[Block]:
-    """Second minus first of each pair, averaged by seed; of means over points where the two have other images."""
+    """Second minus first of each pair, averaged by seed; of means over points if the two have different images."""
     other_images = "data" in (axis, *nets.tied_axes(axis))
     blocks = []
     for block in nets.blocks:
@@ -100,14 +100,14 @@ def differences(nets: Nets, pairs: Indices, axis: str) -> list[Block]:
 
 
 def agreement(nets: Nets, others: list[str], runs: Indices, differences_of_pairs: Array, effects: Array) -> Array:
-    """(keys,) share of the settings of the other axes whose own mean difference has the sign of the effect; NaN without any.
+    """(keys,) share of the settings of the other axes whose mean difference has the sign of the effect; NaN without any.
 
     Args:
         nets: of the study.
         others: the other axes.
         runs: (pairs,) first net of each pair.
-        own: (keys, pairs) differences.
-        effects: (keys,).
+        differences_of_pairs: (keys, pairs) differences.
+        effects: (keys,) effects.
     """
     setting = nets.codes(others)[runs]
     within = np.stack([net_means(differences_of_pairs[:, setting == code]) for code in np.unique(setting)], axis=1)
@@ -117,10 +117,10 @@ def agreement(nets: Nets, others: list[str], runs: Indices, differences_of_pairs
 
 
 def _compare_unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.DataFrame:
-    """All nets of one category against all of the other: over settings, and over seeds where there are several.
+    """Compare all nets of one category with all of the other: over settings, and over seeds if there are several.
 
-    Nets of one setting are one observation of what else varies, nets of one seed one of the initial weights; the larger p-value
-    stands, so that neither counts twice. Where nothing but this axis and the seed varies, there are no settings to count.
+    Nets of one setting are one observation of the other axes, nets of one seed one of the initial weights; the larger p-value
+    is used, so that neither counts twice. If only this axis and the seed vary, there are no settings to count.
     """
     rows, others = [], nets.others(axis)
     several = nets.runs["seed"].nunique() > 1
@@ -134,7 +134,7 @@ def _compare_unpaired(nets: Nets, axis: str, first: Any, category: Any) -> pd.Da
 
 
 def _welch_over(nets: Nets, axis: str, first: Any, category: Any, unit: str, columns: Sequence[str]) -> pd.DataFrame:
-    """One row per key, each unit (setting or seed) of a category one observation."""
+    """One row per key, with each unit (setting or seed) of a category as one observation."""
     code, means = nets.codes(columns), nets.means
     groups = []
     for level in (category, first):

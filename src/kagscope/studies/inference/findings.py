@@ -1,4 +1,4 @@
-"""What the three tables of tests say, in a finding for each question."""
+"""Findings from the three tables of tests, one for each question."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kagscope.studies.nets import RATIO
 from kagscope.tables.means import corrected_p
 from kagscope.tables.schema import ALPHA
 
-SMALL_RATIO = 0.01  # from here down ratios are written with two digits that count
+SMALL_RATIO = 0.01  # ratios up to this are written with two significant digits
 
 
 def findings_of_tests(trained: pd.DataFrame, comparisons: pd.DataFrame, trends: pd.DataFrame) -> list[Finding]:
     """How many scores of the whole image differ after correction, and the clearest of them.
 
     Args:
-        trained: what :func:`kagscope.studies.inference.trained.trained_against_initial` returns.
-        comparisons: what :func:`kagscope.studies.inference.comparisons.comparisons` returns.
-        trends: what :func:`kagscope.studies.inference.trends.trends` returns.
+        trained: table of :func:`kagscope.studies.inference.trained.trained_against_initial`.
+        comparisons: table of :func:`kagscope.studies.inference.comparisons.comparisons`.
+        trends: table of :func:`kagscope.studies.inference.trends.trends`.
 
     Returns:
         A finding "training_effect", one "category_effect" for each axis of categories, one "trend" for each axis of numbers; all
@@ -49,7 +49,7 @@ def _training_effect(tested: pd.DataFrame) -> Finding | None:
 
 
 def category_effect(table: pd.DataFrame) -> Finding | None:
-    """The finding of one axis of :func:`~kagscope.studies.inference.comparisons.comparisons`; None where nothing was tested."""
+    """Finding for one axis of :func:`~kagscope.studies.inference.comparisons.comparisons`; None if nothing was tested."""
     tested = _tested_rows(table)
     if tested.empty:
         return None
@@ -81,10 +81,10 @@ def _tested_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _clearest(tested: pd.DataFrame, names: Sequence[str] = ("effect", "low", "high")) -> tuple[pd.DataFrame, pd.Series[Any]]:
-    """Rows that differ after correction, and of them the clearest; where none does, the one of the lowest p.
+    """Rows that differ after correction, and the clearest of them; if none does, the row with the smallest p.
 
-    The clearest is the one whose interval stays furthest from no effect: of ratios, which have one unit, or of ``tau``. Where
-    only differences survive, each in its own unit, they count in half widths of their intervals.
+    The clearest is the one whose interval is furthest from no effect: among ratios, which share a unit, or ``tau``. If
+    only differences remain, each with its own unit, they count in half widths of their intervals.
     """
     p = corrected_p(tested)
     clear = tested[p < ALPHA]
@@ -117,7 +117,7 @@ def _score_facts(row: pd.Series[Any]) -> dict[str, Number]:
 
 
 def _effect_facts(row: pd.Series[Any], clear: pd.DataFrame) -> dict[str, Number]:
-    """The clearest effect, if any is clear."""
+    """Numbers of the clearest effect, if any is clear."""
     return _score_facts(row) | {name: float(row[name]) for name in ("effect", "low", "high")} if len(clear) else {}
 
 
@@ -131,7 +131,7 @@ def _score_of(row: pd.Series[Any]) -> str:
 
 
 def effect_text(row: pd.Series[Any]) -> str:
-    """An effect with its interval: "1.23 times (1.10 to 1.40)", "+0.02 (0.01 to 0.03)"; digits enough to differ from nothing."""
+    """Format an effect with its interval, "1.23 times (1.10 to 1.40)" or "+0.02 (0.01 to 0.03)", with enough digits."""
     if row["measure"] != RATIO:
         return f"{row['effect']:+.3g}" + ("" if pd.isna(row["low"]) else f" ({row['low']:.3g} to {row['high']:.3g})")
     if pd.isna(row["low"]):
@@ -141,7 +141,7 @@ def effect_text(row: pd.Series[Any]) -> str:
 
 
 def ratio_text(ratio: float, *ends: float) -> list[str]:
-    """A ratio and the ends of its interval, with digits enough that it does not look like 1 or 0 unless it is."""
+    """Format a ratio and the ends of its interval, with enough digits not to look like 1 or 0 unless it is."""
     least = min((ratio, *ends))
     if 0 < least < SMALL_RATIO:
         return [f"{value:.2g}" for value in (ratio, *ends)]

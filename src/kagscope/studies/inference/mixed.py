@@ -1,4 +1,4 @@
-"""Mixed models over all nets of a study: effects of what was varied, with a random intercept for nets that belong together."""
+"""Mixed models over all nets of a study: effects of the axes, with a random intercept for groups of nets."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ SHAPING = (
     "first_layer",
     "first_layer_data",
 )  # axes that change the untrained net
-INDICATORS_UP_TO = 8  # values of a number that enter one by one; beyond, a straight line
+INDICATORS_UP_TO = 8  # values of a number that enter as indicators; more enter as a straight line
 COLUMNS = ("mixed_effect", "mixed_low", "mixed_high", "mixed_p_value", "mixed_n", "mixed_test")
 NOTHING = (np.nan,) * 4
 
 Fits = dict[tuple[str, tuple[str, ...], bytes], Fit | str]
-"""Fits done so far, or why there is none: of a kind of group, the columns and the numbers."""
+"""Fits so far, or reasons why there is none, by kind of group, columns and numbers."""
 
 
 def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
     """Effects of the categories of an axis against the first in one model of all nets.
 
-    Fixed effects: this axis and all others that can be told from it (names and up to eight values of a number by indicators,
-    other numbers by a straight line). Random intercept: the untrained net, which nets of one seed and equal shape share; where no
-    two nets do, the seed. (An intercept of the seed alone would count the nets of one untrained net as so many.)
+    Fixed effects: this axis and all others that can be distinguished from it (names and up to eight numbers by indicators,
+    other numbers by a straight line). Random intercept: the untrained net, which nets of one seed and equal shape share; if no
+    two nets do, the seed. (An intercept of the seed alone would count nets that share an untrained net as independent.)
     Fitted by :func:`~kagscope.studies.statistics.mixed_model.fit_random_intercepts`; p-values and intervals by Student's t.
-    Windows, the many maps of one score, have none.
+    Windows, the many maps of one score, are left out.
 
     Args:
         nets: of the study.
-        axis: the one of interest.
-        done: fits that other axes share, added to.
+        axis: the axis of interest.
+        done: fits shared with other axes, to which new ones are added.
 
     Returns:
-        For each category but the first ``COLUMNS``, one row per key.
+        For each category but the first, ``COLUMNS`` with one row per key.
     """
     design, names = _design(nets, axis)
     groups, name = nets.codes(["seed", *(other for other in SHAPING if other in nets.axes)]), "untrained net"
@@ -66,12 +66,12 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
 
 
 def empty_effects(nets: Nets) -> pd.DataFrame:
-    """What stands in the place of effects that nobody asked for."""
+    """Empty columns in place of effects that are not requested."""
     return pd.DataFrame([(*NOTHING, 0, "")] * len(nets.keys), columns=list(COLUMNS))
 
 
 def _standardise(values: Array) -> tuple[Array, float]:
-    """Values of standard deviation 1 and the factor: many scores are others in other units, and are fitted once."""
+    """Values scaled to standard deviation 1, and the factor: scores that differ only in units are fitted once."""
     defined = values[np.isfinite(values)]
     spread = float(defined.std()) if defined.size else 0.0
     if not defined.size or spread <= 1e-12 * np.abs(defined).max():
@@ -81,7 +81,7 @@ def _standardise(values: Array) -> tuple[Array, float]:
 
 
 def _design(nets: Nets, axis: str) -> tuple[Array, list[str]]:
-    """(nets, columns) fixed effects without linear dependence, and their names; ``axis`` comes first where that matters."""
+    """(nets, columns) linearly independent fixed effects and their names; ``axis`` takes precedence."""
     full = _columns(nets, nets.axes)
     matrix = np.column_stack(list(full.values()))
     if np.linalg.matrix_rank(matrix) == matrix.shape[1]:

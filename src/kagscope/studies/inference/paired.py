@@ -1,6 +1,6 @@
-"""Paired differences, one per seed: test, effect and interval of many numbers at once.
+"""Paired differences, one per seed: tests, effects and intervals of many numbers at once.
 
-A seed is the unit of all evidence. Nets of one seed start from the same random numbers (a narrow net's first weights are a wide
+The seed is the unit of all evidence. Nets of one seed start from the same random numbers (a narrow net's weights are a wide
 net's first), so nets that share a seed are averaged before anything is tested.
 """
 
@@ -19,17 +19,17 @@ from kagscope.studies.statistics.student import Array, mean_of, t_test
 
 FEWEST_EXACT = 6  # seeds: below, the exact test cannot reach 5% on two sides
 RESAMPLES = 1000
-ROUNDED = 1e-12  # differences, of logarithms too, that are rounding in every seed
+ROUNDED = 1e-12  # differences, also of logarithms, that are rounding in every seed
 FLIPS, STUDENT = "sign flips of the mean over seeds", "paired t over seeds"
 SAME, EQUAL, ONE = "no difference in any net", "the difference is the same in every seed", "one seed"
 
 
 def seed_values(nets: Nets, runs: Indices, values: Array) -> Array:
-    """Mean over the nets of each seed, point by point: (keys, runs, points) to (keys, seeds, points); NaN left out.
+    """Mean over the nets of each seed at each point: (keys, runs, points) to (keys, seeds, points); NaN left out.
 
     Args:
         nets: of the study.
-        runs: (runs,) the nets that ``values`` are about; their seeds come out ascending.
+        runs: (runs,) nets of ``values``; seeds are returned ascending.
         values: numbers, or differences between pairs of nets.
     """
     seeds = nets.runs["seed"].to_numpy()[runs]
@@ -41,7 +41,7 @@ def _mean(values: Array) -> Array:
 
 
 def over_seeds(blocks: Iterable[Block], keys: int, size: Array | float = 1.0) -> tuple[pd.DataFrame, Array]:
-    """Test and interval of paired differences, per number.
+    """Test and interval of paired differences for each number.
 
     From six seeds the permutation test of the mean (signs of the seeds' differences flipped, Fisher 1935), exact up to 13 seeds;
     below Student's paired t. Intervals come from a hierarchical
@@ -50,7 +50,7 @@ def over_seeds(blocks: Iterable[Block], keys: int, size: Array | float = 1.0) ->
     Args:
         blocks: differences (keys, seeds, points), rows in [0, keys).
         keys: number of rows of the result.
-        size: (keys,) of the numbers whose differences these are, beside which rounding is told; 1 of logarithms.
+        size: (keys,) magnitudes of the numbers behind the differences, to detect rounding; 1 for logarithms.
 
     Returns:
         ``n`` (seeds), ``effect``, ``low``, ``high``, ``p_value``, ``p_least`` (the smallest that the test can give; 0 for t),
@@ -86,7 +86,7 @@ def over_seeds(blocks: Iterable[Block], keys: int, size: Array | float = 1.0) ->
 
 
 def _complete(rows: Indices, values: Array, defined: Array) -> Iterable[tuple[Indices, Array]]:
-    """Split by which seeds are defined: (rows, values (keys, defined seeds, points))."""
+    """Split rows by their defined seeds: (rows, values (keys, defined seeds, points))."""
     patterns, which = np.unique(defined, axis=0, return_inverse=True)
     for index, pattern in enumerate(patterns):
         if pattern.any():
@@ -118,8 +118,8 @@ def adjust(tests: pd.DataFrame, means: Array) -> pd.DataFrame:
     """Add ``p_holm`` and ``p_joint`` within each ``family``.
 
     Args:
-        found: rows with ``p_value``, ``test`` and ``family``.
-        means: (seeds, rows) differences; those of one seed are flipped together.
+        tests: rows with ``p_value``, ``test`` and ``family``.
+        means: (seeds, rows) differences; those of a seed are flipped together.
     """
     joint = np.full(len(tests), np.nan)
     exact = tests["test"].str.startswith(FLIPS).to_numpy() & tests["p_value"].notna().to_numpy()
@@ -130,8 +130,8 @@ def adjust(tests: pd.DataFrame, means: Array) -> pd.DataFrame:
 
 
 def as_ratios(tests: pd.DataFrame, columns: Sequence[str] = ("effect", "low", "high")) -> pd.DataFrame:
-    """Log ratios as ratios where ``measure`` says ratio."""
+    """Convert log ratios to ratios where ``measure`` is "ratio"."""
     ratio = (tests["measure"] == RATIO).to_numpy()
-    with np.errstate(over="ignore"):  # of an interval without bound: infinite
+    with np.errstate(over="ignore"):  # unbounded intervals become infinite
         shown = {name: np.where(ratio, np.exp(tests[name].to_numpy(dtype=float)), tests[name]) for name in columns}
     return tests.assign(**shown)

@@ -1,4 +1,4 @@
-"""Does training change a number? Every score of the trained nets against the same nets at initialisation."""
+"""Compare every score of the trained nets with the same nets at initialisation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def trained_against_initial(nets: Nets) -> pd.DataFrame:
 def _table(
     nets: Nets, geometry: pd.DataFrame, runs: Indices, setting: dict[str, object], scope: str
 ) -> tuple[pd.DataFrame, Array]:
-    """One row per number over these runs, and each seed's mean (all seeds of the study, keys)."""
+    """One row per number over these runs, and the means (all seeds of the study, keys)."""
     changes = (nets.keys["measure"] != VALUE).to_numpy()
     blocks = []
     for block in nets.blocks:

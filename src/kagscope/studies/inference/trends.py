@@ -1,4 +1,4 @@
-"""Does a number rise or fall with width, noise, learning rate ...? Monotone trends within seeds and settings."""
+"""Monotone trends of numbers along axes such as width, noise or learning rate, within seeds and settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kagscope.studies.statistics.multiple_testing import holm_within, step_down
 from kagscope.studies.statistics.permutation import two_sided
 from kagscope.studies.statistics.student import Array
 
-FEWEST_LEVELS = 3  # with two, comparisons say more
+FEWEST_LEVELS = 3  # two levels are compared as categories
 COLUMNS = (
     *("axis", "levels", "layer", "k", "selection", "score", "measure", "tau", "tau_low", "tau_high"),
     *("p_value", "p_holm", "p_joint", "p_least", "n", "runs", "agree"),
@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 class Axis(NamedTuple):
-    """A column of the runs whose values have an order: its name in the table and the values, ascending."""
+    """An ordered column of the runs: its name and its values, ascending."""
 
     name: str
     column: str
@@ -34,7 +34,7 @@ class Axis(NamedTuple):
 
 
 def trend_axes(nets: Nets) -> Iterator[Axis]:
-    """Numbers with three values or more, and data sets "name:number" with three numbers or more."""
+    """Axes of three or more numbers, and data sets "name:number" with three or more numbers."""
     for axis in nets.axes:
         if nets.numeric(axis) and len(nets.levels(axis)) >= FEWEST_LEVELS:
             yield Axis(axis, axis, nets.levels(axis))
@@ -60,10 +60,10 @@ def trends(nets: Nets) -> pd.DataFrame:
     """Kendall's S between an axis and each number within every seed and setting of the other axes, summed.
 
     This is the Jonckheere-Terpstra test in blocks (Skillings & Wolfe 1978). The values of the axis are permuted within seeds, in
-    all settings of a seed alike: exact where no more than 10,000 orders exist, else 10,000 drawn ones.
+    all settings of a seed alike: exact if there are at most 10,000 orders, else with 10,000 random ones.
 
     Returns:
-        Columns ``COLUMNS``, see docs/studies_statistics.md; empty where no axis has three ordered values.
+        Columns ``COLUMNS``, see docs/studies_statistics.md; empty if no axis has three ordered values.
     """
     tables = [_trend(nets, axis) for axis in trend_axes(nets)]
     if not tables:
@@ -108,7 +108,7 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
 
 
 def _within(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array]:
-    """Pair signs and how many pairs are defined, summed over the settings of each seed: (keys, seeds, pairs) each."""
+    """Pair signs and numbers of defined pairs, summed over the settings of each seed: (keys, seeds, pairs) each."""
     seeds, seed = np.unique(nets.runs["seed"], return_inverse=True)
     setting = nets.codes([*nets.replicates[1:], *others])
     level = nets.runs[axis.column].map({value: rank for rank, value in enumerate(axis.values)}).to_numpy(dtype=float)
@@ -123,7 +123,7 @@ def _within(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array
 
 
 def _change(nets: Nets, axis: Axis, others: list[str]) -> pd.DataFrame:
-    """From the lowest to the highest value: the mean of matched pairs over seeds, and how many settings go the same way."""
+    """Change from the lowest to the highest value: mean of matched pairs over seeds, and share of settings that agree."""
     pairs = match_nets(nets, axis.column, axis.values[0], axis.values[-1])
     if not len(pairs):
         return pd.DataFrame(dict.fromkeys(("change", "change_low", "change_high", "agree"), np.nan), index=nets.keys.index)

@@ -1,4 +1,4 @@
-"""The one family of tests and intervals below claims, phase diagrams, comparisons, trends and relations: functions of arrays.
+"""Tests and intervals for claims, phase diagrams, comparisons, trends and relations, as functions of arrays.
 
 =========================== ==========================================================================================
 :mod:`~.student`            mean over nets, difference of pairs or of two groups: test and interval
@@ -9,5 +9,5 @@
 :mod:`~.multiple_testing`   Holm, and Westfall and Young's step-down max T
 =========================== ==========================================================================================
 
-Which question is answered by which, and why, is in ``docs/studies_statistics.md``.
+``docs/studies_statistics.md`` says which of them answers which question, and why.
 """

@@ -26,8 +26,8 @@ class Bootstrap:
     """A statistic of the data and of resampled data.
 
     Attributes:
-        estimate: The statistic of the data themselves, (components,).
-        draws: The same of each resample, (resamples, components).
+        estimate: The statistic of the data, (components,).
+        draws: The statistic of each resample, (resamples, components).
         df: Degrees of freedom of the variance between nets: nets minus 1.
     """
 
@@ -38,7 +38,7 @@ class Bootstrap:
     def t_intervals(self) -> tuple[Array, Array]:
         """Estimate -+ Student's t times the standard deviation of the draws (Efron & Tibshirani 1993, section 12.5).
 
-        For two to five nets: percentiles end at what was drawn, the widest of three nets covers 75% at most.
+        For two to five nets, as percentiles are limited by the draws: those of three nets cover at most 75%.
 
         Returns:
             Lower and upper ends, (components,) each; NaN without degrees of freedom.
@@ -47,7 +47,7 @@ class Bootstrap:
 
 
 def net_means(values: Array) -> Array:
-    """Means over the last axis (points), NaN left out; NaN where a net has no defined value."""
+    """Means over the last axis (points) without NaN; NaN for a net without any defined value."""
     defined = np.isfinite(values)
     counts = defined.sum(axis=-1)
     sums = np.where(defined, values, 0.0).sum(axis=-1)
@@ -65,23 +65,23 @@ def hierarchical_bootstrap(
     *,
     resamples: int = 4000,
 ) -> Bootstrap:
-    """Two-level bootstrap: nets (or seeds, averaged over theirs), and data points within nets.
+    """Two-level bootstrap over nets (or seeds, averaged over their nets) and data points within nets.
 
     Points with the same index are the same test image in every net, so each resample draws points once for all nets (the
     pigeonhole bootstrap, Owen 2007). Of n nets n - 1 are drawn, which makes the variance of a mean unbiased (McCarthy & Snowden
-    1985). Quantities of one net travel together: pairs stay pairs.
+    1985). Quantities of one net are drawn together: pairs stay pairs.
 
     Args:
         values: (nets, points) or (quantities, nets, points); NaN where not measured or undefined. Every net needs a defined
             value of every quantity.
-        statistic: Vectorised over resamples, see :data:`Statistic`; default the mean of every quantity.
-        resamples: Number of resamples, the same ones whatever the values.
+        statistic: Vectorised over resamples, see :data:`Statistic`; by default the mean of every quantity.
+        resamples: Number of resamples, which do not depend on the values.
 
     Returns:
         The statistic of the data and of every resample.
 
     Raises:
-        InputError: Shapes that do not fit or a net without any defined value.
+        InputError: Shapes do not fit, or a net has no defined value.
     """
     array = np.asarray(values, dtype=np.float64)
     array = array[None] if array.ndim == 2 else array
@@ -117,12 +117,12 @@ def _resampled_means(
             yield sums / weights.sum(axis=1)[:, None, None], chosen
             continue
         counts = (mask @ weights.T).T.reshape(-1, quantities, nets)
-        # a net measured at few points may have none among those drawn: it then keeps its mean
+        # a net measured at few points may have none among those drawn; it then keeps its mean
         yield np.where(counts > 0, sums / np.maximum(counts, 1.0), means[None]), chosen
 
 
 def _point_weights(points: int, draws: int, rng: np.random.Generator) -> Array:
-    """How often each point is drawn, (draws, points): points - 1 draws with replacement."""
+    """Counts of each point in points - 1 draws with replacement, (draws, points)."""
     size = max(points - 1, 1)
     flat = rng.integers(points, size=(draws, size)) + points * np.arange(draws)[:, None]
     return np.bincount(flat.ravel(), minlength=draws * points).reshape(draws, points).astype(np.float64)

@@ -38,7 +38,7 @@ def trend_draws(signs: Array, levels: int) -> Array:
     """Kendall's S summed over blocks, of levels permuted within each block, (draws, tests).
 
     Args:
-        signs: (tests, blocks, pairs) signs of the differences between levels, as :func:`pair_signs` gives them, or sums of such.
+        signs: (tests, blocks, pairs) signs of the differences between levels, from :func:`pair_signs`, or sums of these.
         levels: number of levels, ascending.
     """
     tests, blocks, pairs = signs.shape
@@ -50,11 +50,11 @@ def mean_tau(scores: Array, pairs: Array, levels: int) -> tuple[Array, Array, Ar
     """Mean over seeds of Kendall's tau (S over the number of pairs) and a 95% interval.
 
     The interval is the wider of two: Student's t over seeds, and the score interval of Kendall's upper bound of the variance of
-    one series, 2 (1 - tau^2) / levels (Kendall & Gibbons 1990, chapter 4), which does not shrink to nothing where all agree.
+    one series, 2 (1 - tau^2) / levels (Kendall & Gibbons 1990, chapter 4), which stays positive even if all seeds agree.
 
     Args:
         scores: (keys, seeds) S of each seed.
-        pairs: (keys, seeds) number of pairs behind it; seeds with none are left out.
+        pairs: (keys, seeds) numbers of pairs; seeds without any are left out.
         levels: number of values of the axis.
 
     Returns:

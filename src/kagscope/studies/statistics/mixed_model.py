@@ -1,4 +1,4 @@
-"""Linear model with a random intercept for networks that belong together, and what stands in for it where it cannot be fitted."""
+"""Linear model with a random intercept for groups of networks, and fallbacks where it cannot be fitted."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from numpy.typing import NDArray
 from kagscope.studies.statistics.student import Array
 
 Groups = NDArray[np.int64]
-BOUNDARY = 1e-4  # variance of the intercepts over that of the rest, below which it counts as 0
-NO_ERROR = 1e-9  # standard error of numbers of standard deviation 1: the model explains every net
+BOUNDARY = 1e-4  # ratio of intercept to residual variance below which it counts as 0
+NO_ERROR = 1e-9  # standard error, for values of standard deviation 1, at which the model fits every net exactly
 SINGULAR, FAILED, EXPLAINED = "singular", "failed", "the model explains every net"
 
 Fit = tuple[Array, Array, Array, str]
-"""Effects, standard errors and degrees of freedom of the columns of a design, and what was fitted."""
+"""Effects, standard errors and degrees of freedom of the columns of a design, and the name of the model."""
 
 
 def fit_random_intercepts(values: Array, design: Array, groups: Groups, name: str) -> Fit | str:
-    """Fit ``values`` of nets by a design and a random intercept of each group, by restricted maximum likelihood.
+    """Fit ``values`` of nets by fixed effects and a random intercept per group, by restricted maximum likelihood.
 
-    As statsmodels' MixedLM, with between-within degrees of freedom (Schluchter & Elashoff 1990). Where the intercepts have no
-    variance or no two nets share a group, plain least squares; where the fit fails, least squares with errors
+    As statsmodels' MixedLM, with between-within degrees of freedom (Schluchter & Elashoff 1990). If the intercepts have no
+    variance or no two nets share a group, ordinary least squares; if the fit fails, least squares with errors
     clustered by group.
 
     Args:
-        values: (nets,), of standard deviation about 1; NaN are left out.
+        values: (nets,) of standard deviation about 1; NaN are left out.
         design: (nets, columns) fixed effects.
-        groups: (nets,) number of the group of each net.
-        name: what a group is called.
+        groups: (nets,) index of the group of each net.
+        name: name of a group.
 
     Returns:
-        The fit, or why there is none.
+        The fit, or the reason why there is none.
     """
     defined = np.isfinite(values)
     y, X = values[defined], design[defined]
@@ -42,8 +42,8 @@ def fit_random_intercepts(values: Array, design: Array, groups: Groups, name: st
 
 
 def _fit(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
-    """The mixed model, what stands in for it, or why nothing does."""
-    start = np.linalg.lstsq(X, y, rcond=None)[0]  # taken off first: sums of squares of large numbers that differ little cancel
+    """Fit of the mixed model or a fallback, or the reason why there is none."""
+    start = np.linalg.lstsq(X, y, rcond=None)[0]  # subtracted first, to avoid cancellation in sums of squares
     fit = _fit_rest(y - X @ start, X, group, name)
     return fit if isinstance(fit, str) else (start + fit[0], *fit[1:])
 
@@ -57,11 +57,11 @@ def _fit_rest(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
         return mixed
     if mixed == SINGULAR:
         return _plain(y, X, f"least squares: MixedLM finds no variance between {groups} {name}s")
-    from statsmodels.regression.linear_model import OLS  # takes a second to load
+    from statsmodels.regression.linear_model import OLS  # slow import, 1 s
 
     robust = OLS(y, X).fit(cov_type="cluster", cov_kwds={"groups": group})
     freedom = np.full(X.shape[1], groups - 1.0)
-    with np.errstate(invalid="ignore"):  # of variances that round to less than 0
+    with np.errstate(invalid="ignore"):  # for variances rounded below 0
         errors = robust.bse
     return robust.params, errors, freedom, f"least squares, errors by cluster: MixedLM of {groups} {name}s did not converge"
 
@@ -74,10 +74,10 @@ def _plain(y: Array, X: Array, test: str) -> Fit:
 
 
 def _mixed(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
-    """Restricted maximum likelihood over one number, the variance of the intercepts over that of the rest.
+    """Restricted maximum likelihood over one number, the ratio of intercept to residual variance.
 
-    With V = I + ratio Z Z^T, whose inverse and determinant go group by group, the likelihood without constants is
-    -1/2 ((n - p) ln RSS + ln det V + ln det X^T V^-1 X) (Harville 1977); statsmodels' MixedLM, ten times sooner at least.
+    With V = I + ratio Z Z^T, whose inverse and determinant split by group, the log-likelihood up to constants is
+    -1/2 ((n - p) ln RSS + ln det V + ln det X^T V^-1 X) (Harville 1977); at least ten times faster than statsmodels' MixedLM.
     """
     _, first, member, sizes = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
     n, p = X.shape
@@ -90,7 +90,7 @@ def _mixed(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
     gram = whole.T @ whole
 
     def products(ratios: Array) -> Array:
-        """(ratios, p + 1, p + 1) of the columns of X and y over V."""
+        """(ratios, p + 1, p + 1) products of the columns of X and y with V^-1."""
         shares = ratios[:, None] / (1 + ratios[:, None] * sizes)
         return np.asarray(gram - (sums.T * shares[:, None]) @ sums)
 
@@ -108,7 +108,7 @@ def _mixed(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
         grid = np.linspace(grid[best] - step, grid[best] + step, 33)
         best = int(np.clip(np.argmin(costs(grid)), 1, len(grid) - 2))
     low, least, high = costs(grid[best - 1 : best + 2])
-    bend = low - 2 * least + high  # of a parabola: the least of the costs themselves is lost in rounding
+    bend = low - 2 * least + high  # of a parabola, as the minimum of the costs themselves is lost in rounding
     ratio = float(np.exp(grid[best] + np.clip((low - high) / (2 * bend) if 0 < bend < np.inf else 0.0, -1, 1) * step))
     if not ratio > BOUNDARY:
         return SINGULAR
@@ -122,6 +122,6 @@ def _mixed(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
     errors: Array = np.sqrt(np.maximum(np.diagonal(inverse), 0.0) * max(scale, 0.0))
     if not np.isfinite(errors).all():
         return FAILED
-    between = (X[first][member] == X).all(axis=0)  # columns that are the same within every group
+    between = (X[first][member] == X).all(axis=0)  # columns that are constant within every group
     freedom = np.where(between, len(sizes) - between.sum(), n - len(sizes) - (~between).sum())
     return effects, errors, freedom.astype(float), test

@@ -1,4 +1,4 @@
-"""p-values adjusted for how many numbers were tested."""
+"""p-values adjusted for multiple testing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kagscope.studies.statistics.student import Alternative, Array
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Holm 1979): compare with alpha as they are. NaN counts as a test and stays NaN."""
+    """Holm's step-down adjustment (Holm 1979), to be compared with alpha. NaN counts as a test and stays NaN."""
     p = np.array(p_values, dtype=np.float64)
     order = np.argsort(np.where(np.isnan(p), np.inf, p), kind="stable")
     adjusted = np.full(p.shape, np.nan)
@@ -20,7 +20,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_within(p_values: Sequence[float] | Array, families: Sequence[str]) -> Array:
-    """Holm's adjustment within each family; NaN is no test."""
+    """Holm's adjustment within each family; NaN does not count as a test."""
     p, names = np.asarray(p_values, dtype=float), np.asarray(families, dtype=object)
     adjusted = np.full(p.shape, np.nan)
     for family in dict.fromkeys(families):
@@ -32,15 +32,15 @@ def holm_within(p_values: Sequence[float] | Array, families: Sequence[str]) -> A
 def step_down(draws: Array, alternative: Alternative = "two-sided") -> Array:
     """p-values adjusted for all tests together: Westfall & Young 1993, algorithm 4.1 (step-down max T).
 
-    Controls the probability of any false rejection in the family, as Holm's method does, but counts numbers that move together
-    as one. With n pairs it can reach 2 / 2^n however many numbers are tested, where Holm's method multiplies by their number.
+    Controls the probability of any false rejection in the family, as Holm's method does, but counts perfectly correlated numbers
+    as one. With n pairs it can reach 2 / 2^n for any number of tests, by which Holm's method multiplies.
 
     Args:
-        draws: (draws, tests) as :mod:`~kagscope.studies.statistics.permutation` makes them; the first row is the data.
-        alternative: "greater" counts only what lies above 0.
+        draws: (draws, tests) from :mod:`~kagscope.studies.statistics.permutation`; the first row is the data.
+        alternative: "greater" counts only values above 0.
 
     Returns:
-        (tests,); 1 where every draw of a test is 0.
+        (tests,) adjusted p-values; 1 if every draw of a test is 0.
     """
     spread = np.sqrt((draws**2).mean(axis=0))
     size = np.divide(draws, spread, out=np.zeros_like(draws), where=spread > 0)
@@ -48,7 +48,7 @@ def step_down(draws: Array, alternative: Alternative = "two-sided") -> Array:
     order = np.argsort(-size[0], kind="stable")
     largest = np.zeros(len(size), dtype=size.dtype)
     adjusted = np.empty(order.size)
-    for index in order[::-1]:  # the largest of this test and all smaller ones
+    for index in order[::-1]:  # maximum over this test and all smaller ones
         largest = np.maximum(largest, size[:, index])
         adjusted[index] = (largest >= (1 - ROUNDING) * size[0, index]).mean()
     adjusted[order] = np.maximum.accumulate(adjusted[order])

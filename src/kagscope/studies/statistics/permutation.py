@@ -1,8 +1,8 @@
-"""Permutation test of the mean, of many numbers at once: what could have been had training or the group made no difference.
+"""Permutation tests of the mean for many numbers at once, under the hypothesis that training or group makes no difference.
 
-All numbers of a draw are permuted together, so the draws keep how the numbers hang together;
-:func:`~kagscope.studies.statistics.multiple_testing.step_down` uses that.
-A table of draws is (draws, tests); its first row is the data as they are.
+All numbers of a draw are permuted together, so the draws keep the dependence between numbers, which
+:func:`~kagscope.studies.statistics.multiple_testing.step_down` uses.
+A table of draws is (draws, tests); its first row is the observed data.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 
 from kagscope.studies.statistics.student import Array
 
-ENUMERATED = 10_000  # permutations, at most; beyond, as many are drawn
-NUMBERS_AT_ONCE = 2**24  # of a table of draws: 128 MB
-ROUNDING = 1e-9  # sums that differ by less are equal
+ENUMERATED = 10_000  # maximum number of enumerated permutations; of more, as many are drawn
+NUMBERS_AT_ONCE = 2**24  # in a table of draws: 128 MB
+ROUNDING = 1e-9  # sums that differ by less count as equal
 FEWEST_DRAWS = 999
 
 
 def sign_flips(n: int, draws: int = ENUMERATED, seed: int = 0) -> Array:
-    """Signs of n differences, (draws, n) of -1 and 1: all 2^n where these are no more than ``draws``, else drawn ones."""
+    """Signs of n differences, (draws, n) of -1 and 1: all 2^n if at most ``draws``, else random ones."""
     if 2**n <= draws:
         return np.array(list(product((1.0, -1.0), repeat=n))).reshape(2**n, n)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, n))
@@ -38,21 +38,21 @@ def flip_draws(differences: Array) -> Array:
 
 
 def draw_count(width: int) -> int:
-    """How many permutations of ``width`` numbers to draw at most, for the memory that a table of draws takes."""
+    """Maximum number of permutations of ``width`` numbers to draw, limited by memory."""
     return int(np.clip(NUMBERS_AT_ONCE // max(width, 1), FEWEST_DRAWS + 1, ENUMERATED))
 
 
 def one_sided(draws: Array) -> Array:
-    """(tests,) share of the draws that lie at least as far up as the data do."""
+    """(tests,) share of the draws that are at least as large as the data."""
     reach = draws[0] - ROUNDING * np.abs(draws).max(axis=0)
     return np.asarray((draws >= reach).mean(axis=0))
 
 
 def fewest_pairs(alpha: float) -> int:
-    """With how many pairs all 2^n sign flips can reach a one-sided p-value below ``alpha``."""
+    """Smallest number of pairs for which all 2^n sign flips can reach a one-sided p-value below ``alpha``."""
     return next(n for n in range(1, 60) if 2.0**-n < alpha)
 
 
 def two_sided(draws: Array) -> Array:
-    """(tests,) share of the draws that lie at least as far from 0 as the data do."""
+    """(tests,) share of the draws that are at least as far from 0 as the data."""
     return np.asarray((np.abs(draws) >= (1 - ROUNDING) * np.abs(draws[0])).mean(axis=0))

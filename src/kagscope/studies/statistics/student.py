@@ -1,4 +1,4 @@
-"""Student's t: tests and intervals of means over networks, of one sample, of pairs and of two groups."""
+"""Student's t: tests and intervals for means over networks, for one sample, pairs and two groups."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Alternative = Literal["greater", "less", "two-sided"]
 
 
 class Estimate(NamedTuple):
-    """What Student's t is asked about.
+    """An estimate with its standard error.
 
     Attributes:
-        value: what was estimated, any shape.
-        error: its standard error.
-        freedom: degrees of freedom of the error; below 1 there is neither test nor interval.
+        value: estimated values, any shape.
+        error: their standard errors.
+        freedom: degrees of freedom of the errors; below 1 there is neither test nor interval.
     """
 
     value: ArrayLike
@@ -27,14 +27,14 @@ class Estimate(NamedTuple):
 
 
 def mean_of(values: Array) -> Estimate:
-    """The mean over the first axis (networks), or over pairs the mean difference; NaN where a value is."""
+    """Mean over the first axis (networks, or differences of pairs); NaN if any value is."""
     n = len(values)
     spread = values.std(axis=0, ddof=1) if n > 1 else np.full(values.shape[1:], np.nan)
     return Estimate(values.mean(axis=0), spread / np.sqrt(n), n - 1)
 
 
 def difference_of(x: Array, y: Array) -> Estimate:
-    """Mean of ``x`` minus mean of ``y``, two groups of unequal variance over the first axis (Welch 1947)."""
+    """Mean of ``x`` minus mean of ``y`` over the first axis, for two groups of unequal variance (Welch 1947)."""
     if min(len(x), len(y)) < 2:
         return Estimate(x.mean(axis=0) - y.mean(axis=0), np.nan, 0)
     var_x, var_y = x.var(axis=0, ddof=1) / len(x), y.var(axis=0, ddof=1) / len(y)
@@ -46,7 +46,7 @@ def difference_of(x: Array, y: Array) -> Estimate:
 def t_test(estimate: Estimate, alternative: Alternative = "two-sided") -> Array:
     """p-value of the hypothesis that the true value is 0; NaN without degrees of freedom.
 
-    An estimate without error is above 0 or not: p is 0 or 1.
+    For an estimate without error, p is 0 or 1.
     """
     value, error, freedom = (np.asarray(values, dtype=np.float64) for values in estimate)
     with np.errstate(divide="ignore", invalid="ignore"):
