@@ -1,4 +1,4 @@
-"""What a study varies: axes of values, full grids, lists that go together, random draws; checked and counted before expanded."""
+"""Axes of a study: full grids, zipped lists and random draws of values, checked and counted before they are expanded."""
 
 from __future__ import annotations
 
@@ -184,13 +184,13 @@ class Axes(Strict):
         return self
 
     def count(self) -> int:
-        """Combinations."""
+        """Number of combinations."""
         sizes = [len(_to_list(values)) for values in self.grid.values()]
         sizes += [len(_to_list(next(iter(block.values())))) for block in self.zip if block]
         return math.prod(sizes) * (self.random.count if self.random else 1)
 
     def points(self) -> Iterator[Point]:
-        """Every combination; seeds vary fastest, so that those of a setting stand together."""
+        """All combinations; seeds vary fastest, so that those of a setting are adjacent."""
         grid = dict(self.grid)
         seeds = grid.pop("seed", None)
         parts: list[list[Point]] = [[{name: value} for value in _to_list(values)] for name, values in grid.items()]
@@ -203,7 +203,7 @@ class Axes(Strict):
             yield {name: value for values in chosen for name, value in values.items()}
 
     def names(self) -> list[str]:
-        """The axes that vary."""
+        """Names of the axes."""
         return [*self.grid, *(name for block in self.zip for name in block), *(self.random.draw if self.random else ())]
 
 
@@ -217,6 +217,6 @@ def _combine_zip(block: dict[str, Values]) -> list[Point]:
 
 
 def _plain(value: Any) -> Any:
-    """12 significant digits, and whole numbers as integers: rounding of a rule must not make new runs."""
+    """Round to 12 significant digits, and to integers if whole, so that rounding of a rule makes no new runs."""
     rounded = float(f"{float(value):.12g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded

@@ -1,4 +1,4 @@
-"""From a run store to what a reader opens: tables of all runs, statistics, claims, and with them figures and page."""
+"""From a run store to tables of all runs, statistics and claims."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_tables,
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study ended with.
+    """Outcome of a study.
 
     Attributes:
-        folder: the study's.
-        report: path of ``report.html``; None where no pictures were asked for.
-        claims: the six, in order; empty where the study tests none.
-        findings: what stands out and what to distrust.
+        folder: folder of the study.
+        report: path of ``report.html``; None without pictures.
+        claims: the six claims, in order; empty if the study tests none.
+        findings: findings and caveats.
         runs: ids of the runs in the tables.
-        left_out: run id to why it is not in the tables.
-        seconds: of training ("train") and "geometry" over all runs, added up over workers.
+        left_out: reasons for runs that are not in the tables, by run id.
+        seconds: total time of training ("train") and "geometry" over all runs and workers.
     """
 
     folder: Path
@@ -52,9 +52,9 @@ class StudyTables:
     """The tables of a study's finished runs.
 
     Attributes:
-        results, curves: of :mod:`kagscope.tables.schema`.
+        results, curves: tables of :mod:`kagscope.tables.schema`.
         runs: one row per run.
-        left_out: run id to why it is not among them.
+        left_out: reasons for runs that are not among them, by run id.
     """
 
     results: pd.DataFrame
@@ -64,37 +64,37 @@ class StudyTables:
 
     @cached_property
     def varied(self) -> list[str]:
-        """What varies."""
+        """Axes that vary."""
         return varied_axes(self.runs)
 
     @cached_property
     def tied(self) -> dict[str, list[str]]:
-        """Each axis with those that go with it."""
+        """Each axis with those that change together with it."""
         return tied_axes(self.runs, self.varied)
 
     @property
     def axes(self) -> list[str]:
-        """What varies but the seed, each with what goes with it once."""
+        """Axes that vary, other than the seed, with one for each group of tied axes."""
         return [name for name in self.tied if name != "seed"]
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """What each run is called beside its width."""
+        """Label of each run in addition to its width."""
         return labels_of(self.runs, self.varied)
 
     @property
     def image_shapes(self) -> list[tuple[int, ...]]:
-        """Image shapes of the runs, each once."""
+        """Distinct image shapes of the runs."""
         return sorted({tuple(shape) for shape in self.runs["image_shape"]})
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """What the finished runs of a study come to.
+    """Results of the finished runs of a study.
 
     Attributes:
-        summary, related, occurs: means of settings, correlations of geometry with outcomes, where geometry occurs.
-        outcome: what it ended with, but for the page.
+        summary, related, occurs: means of settings, correlations of geometry with outcomes, occurrence of geometry.
+        outcome: outcome of the study, without the page.
     """
 
     summary: pd.DataFrame
@@ -107,8 +107,8 @@ def gather(store: RunStore, on_event: Report = lambda event: None) -> StudyTable
     """Write the tables of a study's finished runs: ``results``, ``curves`` and ``runs.parquet``.
 
     Args:
-        store: Run store of the study; damaged, failed and missing runs are left out and named.
-        on_event: gets each stage: ``{"kind": "stage", "name": …}``.
+        store: Run store of the study; damaged, failed and missing runs are left out and listed.
+        on_event: called with each stage: ``{"kind": "stage", "name": …}``.
 
     Raises:
         DataError: no run is finished.
@@ -126,14 +126,14 @@ def gather(store: RunStore, on_event: Report = lambda event: None) -> StudyTable
 
 
 def collect(store: RunStore, gathered: StudyTables, on_event: Report = lambda event: None) -> StudyResults:
-    """Write what the tables of a study come to, but no pictures (:func:`kagscope.studies.present.present`).
+    """Write the results of a study, without pictures (:func:`kagscope.studies.present.present`).
 
-    That is ``summary``, ``relations``, ``phase_diagram`` and the tests as CSV; where the study tests claims ``claims.json``.
+    These are ``summary``, ``relations``, ``phase_diagram`` and the tests as CSV, and ``claims.json`` if the study tests claims.
 
     Args:
         store: Run store of the study.
-        gathered: its tables.
-        on_event: gets each stage.
+        gathered: tables of the study.
+        on_event: called with each stage.
 
     Raises:
         OutputError: a file cannot be written; files written before it stay whole.
@@ -170,7 +170,7 @@ def collect(store: RunStore, gathered: StudyTables, on_event: Report = lambda ev
 
 
 def with_labels(table: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
-    """The table with ``training`` saying what tells a run from others of its width."""
+    """The table with ``training`` replaced by the labels of runs."""
     runs = table["run"].astype("category").cat
     names = pd.Categorical([labels[str(run)] for run in runs.categories])
     return table.assign(training=names.take(runs.codes.to_numpy()))

@@ -1,4 +1,4 @@
-"""One network of a study: everything that decides its weights, under a name that is a hash of it."""
+"""Configuration of a network of a study: everything that determines its weights, and its hash as the run's name."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MAX_RUNS = 100_000
 MAX_WIDTH = 65_536
 SMALL_IMAGE = 256  # pixels
 AUGMENTATION = ("rotation", "translation", "scale")
-PENALTY = ("penalty_score", "penalty_layer", "penalty_points", "penalty_rows")  # which say nothing where its weight is 0
-OF_A_LAYER = ("penalty_layer", "penalty_rows")  # which say nothing of gradients of the loss
+PENALTY = ("penalty_score", "penalty_layer", "penalty_points", "penalty_rows")  # without effect if its weight is 0
+OF_A_LAYER = ("penalty_layer", "penalty_rows")  # without effect on gradients of the loss
 
 
 class Strict(BaseModel):
-    """Settings that cannot be changed later and take no unknown key."""
+    """Immutable settings that accept no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,16 +72,16 @@ class RunConfig(Strict):
     architecture: Literal["mlp", "vit"] = "mlp"
 
     def fingerprint(self) -> str:
-        """Hash of everything that decides the weights at the kept steps.
+        """Hash of everything that determines the weights at the kept steps.
 
-        Values at their default do not enter, so that a field which later versions add leaves the names of old runs as they are;
-        a default must therefore never be changed.
+        Default values do not enter, so that fields added by later versions do not change the names of old runs;
+        defaults must therefore never be changed.
         """
         return digest(self.model_dump(mode="json", exclude={"data", "schema_version"}, exclude_defaults=True))
 
     @property
     def n_inputs(self) -> int:
-        """Numbers in an image."""
+        """Number of entries of an image."""
         return math.prod(self.image_shape)
 
     @property
@@ -97,16 +97,16 @@ class RunConfig(Strict):
         return f"{self.training}{control}-{widths}-seed{self.seed}-{self.fingerprint()[:10]}"
 
     def at_initialisation(self, seed: int) -> RunConfig:
-        """The same network before any training, with this seed: what two runs share that start from the same weights."""
+        """The same network before training, with this seed, which is equal for runs that start from the same weights."""
         plain = {name: type(self).model_fields[name].default for name in (*AUGMENTATION, *PENALTY, "penalty_weight")}
         return self.model_copy(update={"training": "standard", "labels": "true", "seed": seed, **plain})
 
     def same_setting(self, other: RunConfig) -> bool:
-        """Whether the two differ in their seed alone, so that they can be trained together."""
+        """Whether the two differ only in their seed, so that they can be trained together."""
         return self.model_copy(update={"seed": other.seed}) == other
 
     def training_settings(self) -> TrainingSettings:
-        """How the network is trained."""
+        """Training settings of the network."""
         return TrainingSettings(
             hidden=self.widths,
             activation=self.activation,

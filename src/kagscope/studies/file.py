@@ -26,7 +26,7 @@ from kagscope.training.first_layer import IMITATING
 from kagscope.training.vit import check_vit
 
 MAX_BYTES = 2**20
-FEW_IMAGES = 20_000  # of a training set: fewer are seen twice as often
+FEW_IMAGES = 20_000  # in a training set; fewer are trained on for twice as many epochs
 
 
 class Relations(Strict):
@@ -68,10 +68,10 @@ class StudyFile(Axes):
         return given
 
     def values(self) -> list[RunValues]:
-        """Every run's values, each once, in the order of the axes.
+        """Distinct values of runs, in the order of the axes.
 
         Raises:
-            InputError: a value that a run cannot have; the message names the run.
+            InputError: a run has an invalid value; the message names the run.
         """
         twice = [name for name in self.run if name in self.names()]
         if twice:
@@ -87,12 +87,12 @@ class StudyFile(Axes):
         return list(unique.values())
 
     def data_names(self) -> set[str]:
-        """The data sets that the runs need: their own, and those of nets whose first layers they start from."""
+        """Data sets that the runs need, including those of nets that provide first layers."""
         runs = self.values()
         return {run.data for run in runs} | {run.first_layer_data for run in runs if run.first_layer_data}
 
     def _dotted_name(self, name: str) -> str:
-        """The table that gives a value, with a dot."""
+        """Dotted name of a value, with its table."""
         if name in self.grid:
             return "grid."
         if any(name in block for block in self.zip):
@@ -106,12 +106,12 @@ def read_study_file(path: str | Path, overrides: Sequence[str] = ()) -> StudyFil
     """Read and validate a study file.
 
     Args:
-        path: ``.toml``, or the name of a ready study.
-        overrides: ``key=value`` as ``--set`` takes them: dotted keys, values in TOML's notation, such as ``grid.width=[16,32]``.
+        path: a ``.toml`` file, or the name of a ready study.
+        overrides: ``key=value`` as for ``--set``: dotted keys, values in TOML, such as ``grid.width=[16,32]``.
 
     Raises:
         DataError: the file is missing or cannot be read.
-        InputError: not TOML, an unknown key, or a value that cannot be used.
+        InputError: not TOML, an unknown key, or an invalid value.
     """
     known = ready_names()
     if str(path) not in known and not Path(path).suffix and not Path(path).exists():
@@ -137,12 +137,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def ready_study(name: str) -> str:
-    """The study file of a ready study."""
+    """Text of the study file of a ready study."""
     return resources.files("kagscope.studies.ready").joinpath(f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _override(values: dict[str, Any], override: str) -> None:
-    """``key=value`` into the tables and lists of a file: ``grid.width=[8]``, ``zip.0.seed=[1, 2]``."""
+    """Set ``key=value`` in the tables and lists of a file: ``grid.width=[8]``, ``zip.0.seed=[1, 2]``."""
     key, equals, text = (text_part.strip() for text_part in override.partition("="))
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise InputError(f"--set is {override!r}; expected key=value, such as grid.width=[16,32] or run.epochs=5")
@@ -167,14 +167,14 @@ def _value(key: str, text: str) -> Any:
     except tomllib.TOMLDecodeError as error:
         if not text or text[0] in "[{\"'":
             raise InputError(f"--set {key}: {text!r} cannot be read ({error}); expected a value as in TOML") from None
-        return text  # a plain word is itself
+        return text  # a plain word
 
 
 def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[tuple[RunConfig, Measurements]]:
-    """Every run of a study and what is measured of it, with defaults filled in for its data.
+    """Configuration and measurements of every run of a study, with defaults that depend on its data.
 
     Raises:
-        InputError: settings that do not fit the data.
+        InputError: settings do not fit the data.
     """
     known: dict[tuple[str, str, int, tuple[int, ...]], Measurements] = {}
     configurations = []
@@ -205,7 +205,7 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
     usual = 60 if small else 20 if images <= FEW_IMAGES else 10
     epochs = values.epochs if values.epochs is not None else usual
     same = values.model_dump(exclude={"data", "width", "depth", "widths", "epochs", "batch_size"})
-    if values.training == "standard":  # strengths that do nothing make no new run
+    if values.training == "standard":  # strengths without effect make no new run
         same |= {name: RunConfig.model_fields[name].default for name in AUGMENTATION}
     if values.first_layer not in IMITATING or values.first_layer_data == values.data:
         same["first_layer_data"] = None
@@ -223,14 +223,14 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         steps=measure.kept_steps(epochs, -(-images // batch_size)),
         **same,
     )
-    config.training_settings()  # says what does not fit
+    config.training_settings()  # raises if settings do not fit
     if config.architecture == "vit":
         check_vit(config.widths, config.image_shape)
     return config
 
 
 def _check_task(values: RunValues, dataset: Dataset) -> None:
-    """Raise :class:`InputError` where points in space are asked for what only images with labels have."""
+    """Raise :class:`InputError` if a regression on points in space is given settings for images with labels."""
     if not dataset.is_regression:
         return
     if values.training == "augmented":

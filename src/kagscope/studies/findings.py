@@ -1,4 +1,4 @@
-"""What opens the page of a study: what stands out, what is undefined or sampled, what to distrust."""
+"""Findings at the top of a study's page: what stands out, what is undefined or sampled, and caveats."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.tables.means import last_step
 from kagscope.tables.schema import ALPHA, VERDICTS
 
-NAMED = 5  # runs that were left out, settings; more are counted
+NAMED = 5  # runs or settings that are named; more are counted
 FEW_POINTS = 10
-LEARNED = 0.1  # least rise of test accuracy of a net that learned something
-LOST = 0.1  # of test accuracy, from the best checkpoint to the last
-LOW = 0.5  # test accuracy (R^2 where a number is learned) below which a net is hardly a trained one
+LEARNED = 0.1  # smallest rise of test accuracy that counts as learning
+LOST = 0.1  # drop of test accuracy from the best checkpoint to the last
+LOW = 0.5  # test accuracy (R^2 for a regression) below which a net is hardly trained
 LARGE_ERROR = 0.05  # relative standard error of a sampled number
 
 
 def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[Finding]:
-    """What stands out in the results of any study, and what to distrust.
+    """Findings and caveats for the results of any study.
 
     Args:
         results: the ``results`` table; ``training`` may be the name of a setting.
-        left_out: runs that are not in the table and why.
+        left_out: reasons for runs that are not in the table.
     """
     trained = last_step(results)
     findings = [*_growth(trained), *sampling_findings(trained)]
@@ -42,7 +42,7 @@ def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[F
 
 
 def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
-    """How many claims hold, which of them the control passes too, and whether there are enough seeds to tell."""
+    """Number of claims that hold, those that the control passes too, and whether there are enough seeds."""
     holding, failed, opened = (sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS)
     what = ((holding, "reproduced"), (failed, "not reproduced"), (opened, "open"))
     texts = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for count, verdict in what if count]
@@ -66,7 +66,7 @@ def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
 
 
 def run_findings(runs: pd.DataFrame, varied: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """What was run, and how well it does; ``varied`` is what :func:`kagscope.studies.setting_tables.tied_axes` returns."""
+    """Runs and their accuracy; ``varied`` is the result of :func:`kagscope.studies.setting_tables.tied_axes`."""
     each = [f"{name} (and with it {', '.join(others)})" if others else name for name, others in varied.items()]
     accuracy, names = float(runs["accuracy"].mean()), ", ".join(each) or "nothing"
     words = names.replace("_", " ")
@@ -75,7 +75,7 @@ def run_findings(runs: pd.DataFrame, varied: Mapping[str, Sequence[str]]) -> lis
 
 
 def relation_findings(related: pd.DataFrame) -> list[Finding]:
-    """How many relations of geometry to accuracy and robustness survive the correction, and the strongest of those."""
+    """Number of relations of geometry to accuracy and robustness that survive correction, and the strongest."""
     if related.empty:
         return []
     tested = related[related["p_value"].notna()]
@@ -101,7 +101,7 @@ def relation_findings(related: pd.DataFrame) -> list[Finding]:
 
 
 def _growth(trained: pd.DataFrame) -> list[Finding]:
-    """Where the participation ratio of pairs grew most and least; nets on shuffled labels, a control, stand apart."""
+    """Largest and smallest growth of the participation ratio of pairs, separately for the control on shuffled labels."""
     chosen = trained[(trained["score"] == "pr") & (trained["selection"] == "all") & (trained["k"] == 2)]
     chosen = chosen[chosen["ratio"].notna()]
     if chosen.empty:
@@ -114,7 +114,7 @@ def _growth(trained: pd.DataFrame) -> list[Finding]:
     least, most = by.iloc[0], by.iloc[-1]
     above = float((by["ratio"] > 1).mean())
     if most["ratio"] == least["ratio"] == 1:
-        return []  # untrained, which is said elsewhere
+        return []  # untrained, which is another finding
     several = by["width"].nunique() > 1
     highest, lowest = (
         f"{ratio_text(end['ratio'])[0]} times its initial value "
@@ -137,7 +137,7 @@ def _growth(trained: pd.DataFrame) -> list[Finding]:
 
 
 def few_points_findings(trained: pd.DataFrame) -> list[Finding]:
-    """Whether means over test images are of a few only."""
+    """Warn if means are over few test images."""
     chosen = trained[(trained["score"] == "pr") & (trained["k"] == 2) & (trained["selection"] == "all")]
     points = int(chosen.groupby("run", observed=True)["point"].nunique().min()) if len(chosen) else FEW_POINTS
     if points >= FEW_POINTS:
@@ -147,7 +147,7 @@ def few_points_findings(trained: pd.DataFrame) -> list[Finding]:
 
 
 def learning_findings(results: pd.DataFrame) -> list[Finding]:
-    """Nets that were not trained, did not learn, or lost again what they had learned; not those on shuffled labels."""
+    """Nets that were not trained, did not learn, or lost accuracy again, other than those on shuffled labels."""
     runs = (
         results.loc[results["labels"] != "shuffled", ["run", "width", "training", "step", "accuracy"]]
         .drop_duplicates(["run", "step"])
@@ -180,15 +180,15 @@ def learning_findings(results: pd.DataFrame) -> list[Finding]:
 
 
 def _list_settings(runs: pd.DataFrame, several: bool) -> str:
-    """The settings of runs, the first few; ``several``: widths, in the study."""
+    """List the first few settings of runs; ``several``: whether the study has several widths."""
     settings = runs[["width", "training"]].astype({"training": str}).drop_duplicates().sort_values("width", kind="stable")
     named = [setting_label(int(width), training, several) for width, training in settings.itertuples(index=False)]
     return "; ".join(named[:NAMED]) + ("; …" if len(named) > NAMED else "")
 
 
 def left_out_findings(left_out: Mapping[str, str], runs: int) -> list[Finding]:
-    """Which runs are not in the tables, beside ``runs`` that are: missing ones are counted, of failed and damaged ones the first
-    are named."""
+    """Runs that are not in the tables, beside ``runs`` that are: missing ones are counted, the first failed and damaged ones are
+    named."""
     missing, of = sum(why == "not finished" for why in left_out.values()), runs + len(left_out)
     others = [(run, why) for run, why in left_out.items() if why != "not finished"]
     findings = []
@@ -204,7 +204,7 @@ def left_out_findings(left_out: Mapping[str, str], runs: int) -> list[Finding]:
 
 
 def sampling_findings(trained: pd.DataFrame) -> list[Finding]:
-    """What was sampled and how well, and what is undefined and why, of the rows of trained nets."""
+    """What was sampled, with its error, and what is undefined, with the reason, in the rows of trained nets."""
     return [_sampled_finding(trained), *_undefined_findings(trained)]
 
 

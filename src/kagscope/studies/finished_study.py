@@ -1,4 +1,4 @@
-"""A study beside others: what it is called, and what may tell it apart from them."""
+"""A study to be compared with others: its name and the properties in which it may differ."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kagscope.studies.setting_tables import runs_table
 
 
 class FinishedStudy(Study):
-    """A study that is put beside others.
+    """A study to be compared with others.
 
     Attributes:
-        name: what it is called beside the others.
+        name: its name among the others.
     """
 
     def __init__(self, folder: str | os.PathLike[str], name: str) -> None:
@@ -37,7 +37,7 @@ class FinishedStudy(Study):
 
     @cached_property
     def verdicts(self) -> dict[str, str]:
-        """Verdict by claim; empty where the study tests none."""
+        """Verdict by claim; empty if the study tests none."""
         try:
             claims = json.loads((self.folder / "claims.json").read_text())
             return {str(claim["id"]): str(claim["verdict"]) for claim in claims}
@@ -46,11 +46,11 @@ class FinishedStudy(Study):
 
     @cached_property
     def measured(self) -> dict[str, str]:
-        """How its nets were measured, value by value."""
+        """Settings with which its nets were measured."""
         spec = main_specs(self.record)[self.runs[0]]
         return {key: str(value) for key, value in (spec | spec["budget"]).items() if key != "budget"}
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """Versions of the libraries that its runs were computed with."""
+        """Library versions of its runs."""
         return {name: str(version) for name, version in self._store.manifest(self.runs[0])["versions"].items()}

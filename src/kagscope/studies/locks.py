@@ -1,8 +1,8 @@
-"""Who computes a run: a file that its writer touches while alive. A dead writer's lease is taken over, on any file system.
+"""Leases on runs being computed: files renewed by their writers. A dead writer's lease is taken over, on any file system.
 
 A lease names its writer (machine, process) and is renewed every few seconds. Another driver takes it over when the writer's
-process is gone from the same machine, or when the file has not changed during a minute of that driver's own clock: clocks of
-other machines, or one that was set back, do not matter.
+process on the same machine is gone, or when the file has not changed for a minute of that driver's own clock: clocks of
+other machines, or one that is set back, do not matter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Leases:
     """Leases on the runs of one store.
 
     Attributes:
-        folder: where the lease files are.
+        folder: folder of the lease files.
     """
 
     folder: Path
@@ -37,7 +37,7 @@ class Leases:
 
     @contextlib.contextmanager
     def acquire(self, run_ids: list[str]) -> Iterator[list[str]]:
-        """Acquire those of ``run_ids`` that nobody else computes now; they belong to this process for the block.
+        """Acquire those of ``run_ids`` that no other process computes, for this process, within the block.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -55,22 +55,22 @@ class Leases:
                 self._file(run_id).unlink(missing_ok=True)
 
     def running(self) -> list[str]:
-        """Runs that a living writer has acquired, as far as one look can tell."""
+        """Runs acquired by a live writer, as far as a single check can tell."""
         owners = [(file.name.removesuffix(".lease"), _owner(file)) for file in self.folder.glob("*.lease")]
         return [run_id for run_id, owner in owners if owner and not writer_is_dead(owner)]
 
     def clear_dead(self) -> None:
-        """Remove the leases of processes of this machine that are gone, and the folder where it is empty."""
+        """Remove leases of dead processes of this machine, and the folder if it is empty."""
         for file in self.folder.glob("*.lease"):
             if (owner := _owner(file)) and writer_is_dead(owner):
                 _remove_dead(file)
-        with contextlib.suppress(OSError):  # somebody else's leases
+        with contextlib.suppress(OSError):  # leases of other writers
             self.folder.rmdir()
 
     def _take(self, run_id: str) -> bool:
         file = self._file(run_id)
         try:
-            self.folder.mkdir(exist_ok=True)  # the end of another driver may have removed it
+            self.folder.mkdir(exist_ok=True)  # another driver may have removed it at its end
             if file.exists() and self._is_dead(run_id):
                 _remove_dead(file)
             descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -119,7 +119,7 @@ class Leases:
 
 
 def _remove_dead(file: Path) -> None:
-    """Remove a dead lease: of several drivers that see it one does."""
+    """Remove a dead lease, by only one of the drivers that see it."""
     stale = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
     with contextlib.suppress(FileNotFoundError):  # another driver took it over first
         file.rename(stale)
@@ -127,7 +127,7 @@ def _remove_dead(file: Path) -> None:
 
 
 def _owner(file: Path) -> str | None:
-    """The writer's name; "" while it is being written, None when the lease is gone."""
+    """Name of the writer; "" while it is being written, None if the lease is gone."""
     try:
         return file.read_text()
     except OSError:
@@ -140,12 +140,12 @@ def writer() -> str:
 
 
 def machine() -> str:
-    """A hash of this machine's name: files must not tell it."""
+    """A hash of this machine's name, which files must not reveal."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def writer_is_dead(name: str) -> bool:
-    """Whether the writer is certainly gone: of this machine, and its process ended or its number is another process's now."""
+    """Whether the writer is certainly dead: on this machine, with a process that ended or whose number was reused."""
     try:
         host, process, started = name.split(".")
         if host != machine():
@@ -159,7 +159,7 @@ def writer_is_dead(name: str) -> bool:
 
 
 def _start_time(process: int) -> str:
-    """The process's start in clock ticks since boot where the system tells, else "0": numbers of processes are used again."""
+    """Start of a process in clock ticks since boot, as process numbers are reused; "0" if unknown."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):

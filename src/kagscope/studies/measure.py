@@ -1,4 +1,4 @@
-"""What a study measures of every run: the ``[measure]`` table, and the specs that it comes to for a run and its data."""
+"""Measurements of a study: the ``[measure]`` table, and the specs that follow from it for a run and its data."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from kagscope.studies.record import MeasuredFiles
 from kagscope.training.settings import geometric_steps, linear_steps
 
 MAIN, ALONG, OUTPUT = "main", "along", "output"
-"""Names of specs: at the first and last step; between them, at fewer points; of the map from a layer to the output."""
+"""Names of specs: for the first and last step; for the steps between, at fewer points; for the map from a layer to the output."""
 LAYERS = "hidden*"  # of kagscope's own MLPs: hidden1, hidden2, …
 ALONG_SCORES = (
     *("pr", "pr_normalized", "effective_minors", "ipr", "kl_uniform", "rr_pr", "zero_rows", "zero_rows_exact"),
     *("kernel_alignment", "cka_init", "effective_dimension"),
 )
 OUTPUT_SCORES = ("unfelt_units", "unfelt_share")
-WIDE = comb(128, 2)  # row pairs of a layer of the article's widest nets, by which budgets are counted
-LEAST_INPUTS = 64  # fewer cost next to nothing
+WIDE = comb(128, 2)  # row pairs of a layer of the article's widest nets, the unit of budgets
+LEAST_INPUTS = 64  # counted in budgets, as fewer cost next to nothing
 
 
 class RobustnessSettings(Strict):
@@ -53,20 +53,20 @@ class RobustnessSettings(Strict):
 
     @property
     def id(self) -> str:
-        """Ten hexadecimal digits that tell settings apart; a default must never be changed."""
+        """Ten hexadecimal digits that identify the settings; defaults must never be changed."""
         return digest(self.model_dump(mode="json", exclude_defaults=True))[:10]
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Everything that is measured of a run: specs by name, of :data:`MAIN`, :data:`ALONG` and :data:`OUTPUT`; attacks."""
+    """Everything that is measured of a run: specs by name (:data:`MAIN`, :data:`ALONG`, :data:`OUTPUT`) and attacks."""
 
     specs: Mapping[str, MeasureSpec] = field(default_factory=dict)
     robustness: RobustnessSettings | None = None
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """For ``study.json``: ids, by which files are found, and what they stand for."""
+        """For ``study.json``: ids, from which file names follow, and their meaning."""
         return {
             "tables": {name: spec.id for name, spec in self.specs.items()},
             "specs": {name: spec.as_json() for name, spec in self.specs.items()},
@@ -76,7 +76,7 @@ class Measurements:
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """Files of a run's folder that hold it."""
+        """Files of a run's folder with these measurements."""
         return MeasuredFiles.of(self.record).files
 
 
@@ -96,7 +96,7 @@ class Steps(Strict):
         return self
 
     def at(self, per_epoch: int) -> list[int]:
-        """In optimiser steps, of which an epoch has ``per_epoch``."""
+        """Optimiser steps, for ``per_epoch`` steps per epoch."""
         return list(self.steps) if self.steps is not None else [round(epoch * per_epoch) for epoch in self.epochs or ()]
 
 
@@ -106,11 +106,11 @@ Schedule = Annotated[
 ]
 
 TAKEN = ("layer_map", "k", "selections", "window_map", "scores", "points", "zero_row_quantile", "precision", "seed")
-"""Fields of :class:`MeasureSpec` that a study sets: the others follow from its networks, MLPs of images."""
+"""Fields of :class:`MeasureSpec` that a study sets; the others follow from its networks."""
 
 
 def _fields() -> dict[str, Any]:
-    """Those of the spec and of its budget, described and bounded as there; what is not given has its default by the data."""
+    """Fields of the spec and its budget, with their descriptions and bounds; defaults depend on the data."""
     taken = {name: MeasureSpec.model_fields[name] for name in TAKEN} | Budget.model_fields
     plain: dict[str, Any] = {"selections": tuple[str, ...]}
     fields: dict[str, Any] = {}
@@ -142,7 +142,7 @@ class _Checked(Strict):
         return checked
 
     def given_values(self) -> dict[str, Any]:
-        """The values of a spec that were given."""
+        """The given values of a spec."""
         names = (*TAKEN, *Budget.model_fields)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
@@ -182,17 +182,17 @@ class Measure(SpecValues):
         return self
 
     def of_run(self, dataset: Dataset, depth: int, steps: Sequence[int], architecture: str = "mlp") -> Measurements:
-        """What is measured of nets of ``depth`` hidden layers on these data, kept at ``steps``.
+        """Measurements of nets of ``depth`` hidden layers on these data, kept at ``steps``.
 
         Raises:
-            InputError: a layer that the net has not, a selection that does not fit the images, or a map that a vit has not.
+            InputError: the net lacks a layer, a selection does not fit the images, or a vit lacks the map.
         """
         values = self.given_values() | self._layers(depth) | {"image_shape": dataset.image_shape}
         if architecture == "vit" and values.setdefault("layer_map", "block") != "block":
             raise InputError(
                 f"measure.layer_map is {self.layer_map!r}, but the hidden layers of a vit take tokens; expected 'block'"
             )
-        if values.get("layer_map", "input") != "input":  # whose columns are units, not pixels
+        if values.get("layer_map", "input") != "input":  # columns are units, not pixels
             values |= {"image_shape": None, "selections": values.get("selections", ("all",)), "window_map": 0}
         elif "selections" in values:
             _check_selections(values["selections"], dataset)
@@ -206,7 +206,7 @@ class Measure(SpecValues):
             if along["k"]:
                 specs[ALONG] = main.with_(**along)
         unfelt = [name for name in OUTPUT_SCORES if main.wants(name)]
-        if unfelt and main.layer_map != "output":  # which measures them itself
+        if unfelt and main.layer_map != "output":  # else the main spec measures them
             specs[OUTPUT] = main.with_(layer_map="output", scores=unfelt, k=(1,), selections=None, window_map=0, image_shape=None)
         return Measurements(specs, self.robustness)
 
@@ -224,10 +224,10 @@ class Measure(SpecValues):
         return {"layers": LAYERS if set(chosen) == set(names) else tuple(name for name in names if name in chosen)}
 
     def kept_steps(self, epochs: int, per_epoch: int) -> tuple[int, ...]:
-        """Steps whose weights are kept, of a run of ``epochs`` epochs of ``per_epoch`` steps.
+        """Steps at which weights are kept, for ``epochs`` epochs of ``per_epoch`` steps.
 
         Raises:
-            InputError: a step after the last one.
+            InputError: a step is after the last one.
         """
         last = epochs * per_epoch
         if isinstance(self.schedule, Steps):
@@ -243,14 +243,14 @@ class Measure(SpecValues):
 
 
 def _defaults(dataset: Dataset) -> dict[str, Any]:
-    """By the number of pixels n: what costs n^2 a point gets fewer points."""
+    """Defaults by the number of pixels n: costs of n^2 per point allow fewer points."""
     small = dataset.n_inputs <= SMALL_IMAGE
     return {
         "points": 64 if small else 12,
         "selections": all_selections(dataset.image_shape),
         "window_map": 8 if small else 10,
-        "exact_minors": _count_minors(64 if small else 0.1, dataset),  # more take longer than draws to these errors
-        "rel_error": 0.002 if small else 0.004,  # of a point; of their mean a fifth of that
+        "exact_minors": _count_minors(64 if small else 0.1, dataset),  # beyond, sampling to these errors is faster
+        "rel_error": 0.002 if small else 0.004,  # per point; a fifth of that for their mean
         "triple_points": 2 if small else 1,
         "rotation_points": 6 if small else 3,
         "rotations": 12 if small else 8,
@@ -261,7 +261,7 @@ def _defaults(dataset: Dataset) -> dict[str, Any]:
 
 
 def _along_values(main: MeasureSpec, dataset: Dataset) -> dict[str, Any]:
-    """Fewer points and minors than at the ends."""
+    """Values for the steps between: fewer points and minors than at the ends."""
     small = dataset.n_inputs <= SMALL_IMAGE
     points, minors = (24, _count_minors(24, dataset)) if small else (4, 0.0)
     values: dict[str, Any] = {"points": min(points, main.points or points)}
@@ -270,7 +270,7 @@ def _along_values(main: MeasureSpec, dataset: Dataset) -> dict[str, Any]:
 
 
 def _count_minors(points: float, dataset: Dataset) -> float:
-    """How many 2-minors so many points of a layer of 128 units have."""
+    """Number of 2-minors of a layer of 128 units at ``points`` points."""
     return float(points * WIDE * comb(max(dataset.n_inputs, LEAST_INPUTS), 2))
 
 

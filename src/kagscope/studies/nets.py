@@ -1,4 +1,4 @@
-"""From the tidy results of a study to arrays of numbers by net and data point, and which nets go together."""
+"""Arrays of a study's results by net and data point, and the matching of nets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kagscope.tables.schema import BOOKKEEPING, RESULT_COLUMNS
 Indices = NDArray[np.int64]
 
 REPLICATES = ("seed", "data_seed")  # repetitions of a setting, not settings
-OWN_REFERENCE = ("cka_init", "kl_init")  # these measure a distance from the initial net
+OWN_REFERENCE = ("cka_init", "kl_init")  # distances from the initial net
 RATIO, DIFFERENCE, VALUE = "ratio", "difference", "value"
 
 
@@ -28,13 +28,13 @@ OUTCOMES = ("accuracy", "train_accuracy", "generalization_gap", "calibration_err
 
 
 def outcome_columns(runs: pd.DataFrame) -> list[str]:
-    """Columns that say how well a run does and that differ among the runs."""
+    """Outcome columns that differ among the runs."""
     named = [name for name in runs.columns if name in OUTCOMES or name.startswith(("pgd_", "fgsm_"))]
     return [name for name in named if runs[name].nunique() > 1]
 
 
 class Key(NamedTuple):
-    """What was measured."""
+    """Identity of a measured quantity."""
 
     layer: str
     k: int
@@ -44,11 +44,11 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """What was measured at the same data points.
+    """Numbers measured at the same data points.
 
     Attributes:
         rows: (keys,) positions in :attr:`Nets.keys`.
-        values: (keys, nets, points) float64: what ``measure`` of the key says; NaN where undefined or not measured.
+        values: (keys, nets, points) float64, according to ``measure`` of the key; NaN where undefined or not measured.
         points: (points,) their indices, ascending.
         value, baseline: (keys, nets, points) as in the table.
         recorded: (keys, nets, points) whether the table has a row.
@@ -68,11 +68,11 @@ class Nets:
 
     Attributes:
         runs: one row per net, index 0 ... nets - 1, in the order of the study.
-        axes: the columns of ``runs`` that were varied, without replicates.
-        keys: one row per number measured: layer, k, selection, score; ``measure``: "ratio" (the numbers are log(value / initial
+        axes: varied columns of ``runs``, without replicates.
+        keys: one row per measured quantity: layer, k, selection, score; ``measure``: "ratio" (the numbers are log(value / initial
             value)), "difference" (value - initial value) or "value"; ``kind`` of selection, "outcome" for accuracies and the
-            like; ``reason`` why nothing is defined, else "".
-        blocks: the numbers, keys with equal data points together.
+            like; ``reason`` if nothing is defined, else "".
+        blocks: the numbers, grouped by keys with equal data points.
     """
 
     runs: pd.DataFrame
@@ -84,8 +84,8 @@ class Nets:
     def of(cls, results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence[str]) -> Nets:
         """Read each run's last step.
 
-        A score is a ratio where it and its initial value are positive in every net and at every point of the study, else a
-        difference; it is a plain value where it has no initial value or measures a distance from the initial net itself.
+        A score is a ratio if it and its initial value are positive for every net and point of the study, else a
+        difference; it is a plain value if it has no initial value or is a distance from the initial net.
 
         Raises:
             InputError: columns are missing.
@@ -122,11 +122,11 @@ class Nets:
 
     @cached_property
     def places(self) -> dict[Key, int]:
-        """Where in :attr:`keys` a number stands."""
+        """Index in :attr:`keys` of each key."""
         return {Key(*what): index for index, what in enumerate(self.keys[list(Key._fields)].itertuples(index=False))}
 
     def grid(self, key: Key, measure: str) -> Grid:
-        """One number of every net: its "ratio" (value / initial value), "difference" or "value"."""
+        """One quantity for every net: its "ratio" (value / initial value), "difference" or "value"."""
         index = self.places.get(key)
         for block in self.blocks:
             inside = np.flatnonzero(block.rows == (-1 if index is None else index))
@@ -139,7 +139,7 @@ class Nets:
         return Grid(np.zeros(0, np.int64), np.zeros((len(self.runs), 0)), np.zeros((len(self.runs), 0), dtype=bool))
 
     def take(self, which: Indices) -> Nets:
-        """Some of the nets."""
+        """Select nets."""
 
         def part(values: Any) -> Any:
             return None if values is None else values[:, which]
@@ -151,7 +151,7 @@ class Nets:
 
     @property
     def means(self) -> Array:
-        """(keys, nets) means over data points; NaN where a net has none that is defined."""
+        """(keys, nets) means over data points; NaN for a net without any defined value."""
         means = np.full((len(self.keys), len(self.runs)), np.nan)
         for block in self.blocks:
             means[block.rows] = net_means(block.values)
@@ -159,12 +159,12 @@ class Nets:
 
     @cached_property
     def sizes(self) -> Array:
-        """(keys,) of the numbers that differences between nets are held against: the largest mean; 1 of changes in training."""
+        """(keys,) magnitudes to which differences between nets are compared: the largest mean; 1 for changes in training."""
         largest = np.abs(np.nan_to_num(self.means)).max(axis=1, initial=0.0)
         return np.where(self.keys["measure"] == VALUE, largest, 1.0)
 
     def codes(self, names: Sequence[str]) -> Indices:
-        """(nets,) number of the combination of these columns' values, in order of appearance."""
+        """(nets,) index of the combination of these columns' values, in order of appearance."""
         if not names:
             return np.zeros(len(self.runs), dtype=np.int64)
         if tuple(names) not in self._codes:
@@ -174,24 +174,24 @@ class Nets:
 
     @cached_property
     def _codes(self) -> dict[tuple[str, ...], Indices]:
-        """Combinations asked for before."""
+        """Cache of :meth:`codes`."""
         return {}
 
     def pairs(self, axis: str, first: Any, second: Any, shared: Sequence[str]) -> Indices:
-        """(pairs, 2) nets with the one value of an axis and with the other that agree in the columns ``shared``."""
+        """(pairs, 2) nets with either value of an axis that agree in the columns ``shared``."""
         block, values = self.codes(shared), self.runs[axis]
         partner = {int(block[net]): int(net) for net in np.flatnonzero(values == second)}
         pairs = [(int(net), partner[int(block[net])]) for net in np.flatnonzero(values == first) if int(block[net]) in partner]
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     def tied_axes(self, axis: str) -> list[str]:
-        """Other axes that change together with ``axis``: each of its values comes with one value of theirs."""
+        """Other axes that change together with ``axis``: each of its values has one value of theirs."""
         text = self.runs[[axis, *self.axes]].astype(str)
         text = text.loc[:, ~text.columns.duplicated()]
         return [name for name in self.axes if name != axis and (text.groupby(axis)[name].nunique() == 1).all()]
 
     def others(self, axis: str) -> list[str]:
-        """The axes that are to be equal where values of ``axis`` are compared."""
+        """Axes that must agree when values of ``axis`` are compared."""
         tied = self.tied_axes(axis)
         return [name for name in self.axes if name != axis and name not in tied]
 
@@ -202,7 +202,7 @@ class Nets:
 
     @property
     def replicates(self) -> list[str]:
-        """The columns that number repetitions: "seed", and "data_seed" where it varies."""
+        """Columns that number repetitions: "seed", and "data_seed" if it varies."""
         return ["seed", *(name for name in REPLICATES[1:] if name in self.runs and self.runs[name].nunique() > 1)]
 
     def numeric(self, axis: str) -> bool:
@@ -212,7 +212,7 @@ class Nets:
 
 
 class Grid(NamedTuple):
-    """One number of every net: data points (points,), values (nets, points) or NaN, and where the table has a row."""
+    """One quantity for every net: data points (points,), values (nets, points) or NaN, and whether the table has a row."""
 
     points: Indices
     values: Array
@@ -220,7 +220,7 @@ class Grid(NamedTuple):
 
 
 def _map_names(column: pd.Series[Any], of: Callable[[str], Any]) -> NDArray[Any]:
-    """``of`` of each row's name, asked once for each name that occurs."""
+    """Apply ``of`` to each row's name, once per distinct name."""
     names = column.astype("category").cat.remove_unused_categories()
     return np.array([of(str(name)) for name in names.cat.categories])[names.cat.codes.to_numpy()]
 
@@ -241,7 +241,7 @@ def _change(last: pd.DataFrame, measure: NDArray[np.str_]) -> Array:
 
 
 def _key_reasons(last: pd.DataFrame, key: Indices, defined: NDArray[np.bool_], keys: int) -> list[str]:
-    """Why a key has no number anywhere: the reason that the table gives most often."""
+    """Reasons why keys have no number, the most frequent in the table."""
     defined_keys = np.bincount(key, defined, minlength=keys) > 0
     reasons = last["reason"][~defined_keys[key]].astype(str).str.removeprefix("undefined: ")
     modes = reasons.groupby(key[~defined_keys[key]]).agg(lambda texts: texts.mode().iloc[0])
@@ -249,7 +249,7 @@ def _key_reasons(last: pd.DataFrame, key: Indices, defined: NDArray[np.bool_], k
 
 
 def _blocks(key: Indices, net: Indices, point: Indices, columns: Sequence[Array], nets: int) -> list[Block]:
-    """Fill one array for each set of data points that occurs."""
+    """Fill one array for each distinct set of data points."""
     if not key.size:
         return []
     shift = int(point.min())

@@ -1,4 +1,4 @@
-"""The networks of a run: measured at every step that was kept, by every spec that a study asks for."""
+"""Measure the networks of a run at every kept step, by every spec of a study."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from kagscope.training import TrainedNetwork
 
 
 def inputs_of(dataset: Dataset) -> Tensor:
-    """All test images as networks take them: (N, n) float32."""
+    """All test images as inputs of networks: (N, n) float32."""
     return torch.from_numpy(dataset.test_images.reshape(len(dataset.test_images), -1))
 
 
 def read_checkpoints(file: Path) -> dict[int, dict[str, Tensor]]:
-    """The stored weights of a run by step, in order. Raises :class:`DataError` where they cannot be read, or are no run's."""
+    """Stored weights of a run by step, in order. Raises :class:`DataError` if they cannot be read or are not a run's."""
     stored = load_state(file)
     if not stored or not all(key.partition("/")[0].isdecimal() for key in stored):
         raise DataError(f"{file}: holds no steps of a run (names such as 0/output.weight)")
@@ -45,7 +45,7 @@ def read_checkpoints(file: Path) -> dict[int, dict[str, Tensor]]:
 
 
 def network(run: RunConfig, weights: Mapping[str, Tensor]) -> nn.Module:
-    """The network of a run with these weights, in eval mode."""
+    """Network of a run with these weights, in eval mode."""
     (outputs,) = weights["output.bias"].shape
     model = run.training_settings().network(run.image_shape, outputs, run.seed)
     model.load_state_dict(weights)
@@ -53,23 +53,23 @@ def network(run: RunConfig, weights: Mapping[str, Tensor]) -> nn.Module:
 
 
 def steps_of(name: str, steps: Sequence[int]) -> list[int]:
-    """The kept steps at which the spec of this name is measured."""
+    """Kept steps at which the spec of this name is measured."""
     ends = sorted({steps[0], steps[-1]})
     return [step for step in steps if step not in ends] if name == ALONG else ends
 
 
 class Measuring:
-    """Measures networks of one data set; what trainings share, their networks at initialisation, is measured once."""
+    """Measures networks of one data set; initial networks shared by several trainings are measured once."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.inputs, self.labels = inputs_of(dataset), dataset.test_labels
         self._initial: dict[tuple[RunConfig, str], State] = {}
 
     def tables(self, run: RunConfig, net: TrainedNetwork, what: Measurements, names: Collection[str]) -> dict[str, Any]:
-        """Rows of the results of those specs of ``what`` that are named, and of :data:`MAIN` the distributions as well.
+        """Rows of the results for the named specs of ``what``, and distributions for :data:`MAIN`.
 
         Returns:
-            Name to a pair: rows (:data:`RESULT_COLUMNS`), distributions (:data:`CURVE_COLUMNS`) or None.
+            Pairs by name: rows (:data:`RESULT_COLUMNS`), distributions (:data:`CURVE_COLUMNS`) or None.
         """
         return {name: self._measure(run, net, name, what.specs[name]) for name in names}
 
@@ -90,11 +90,11 @@ class Measuring:
         return _concatenate(rows, names, RESULT_COLUMNS), _concatenate(lines, names, CURVE_COLUMNS) if lines else None
 
     def _prune(self, run: RunConfig, net: TrainedNetwork, spec: MeasureSpec, state: State, initial: State) -> pd.DataFrame:
-        """Rows of the change that pruning makes, of those scores that are asked for."""
+        """Rows of the requested scores of the change by pruning."""
         if not spec.wants("prune_change", "prune_change_exact"):
             return pd.DataFrame()
-        of_output = spec.layer_map == "output"  # whose rows are the net's outputs, not the layer's units
-        if of_output or any(s.row_norms is None or s.drawn for s in state.measured.values()):  # or not all were asked for
+        of_output = spec.layer_map == "output"  # rows are outputs of the net, not units of the layer
+        if of_output or any(s.row_norms is None or s.drawn for s in state.measured.values()):  # or rows are missing
             few = spec.with_(scores=["constant_units"], k=1, max_rows=None, layer_map="input" if of_output else spec.layer_map)
             state, initial = self._observe(run, net, net.steps[-1], few), self._at_initialisation(run, net, few)
         norms = {layer: s.row_norms for layer, s in state.measured.items() if s.row_norms is not None}

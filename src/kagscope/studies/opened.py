@@ -1,4 +1,4 @@
-"""A finished study in a notebook: its table, its networks, and what they were measured on."""
+"""A finished study in a notebook: its table, its networks, and their inputs."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_without
 
 
 def open_study(folder: str | os.PathLike[str]) -> Study:
-    """Open the output folder of a study to go on with its networks; nothing in it is written.
+    """Open the output folder of a study to work with its networks; nothing in it is written.
 
     Args:
-        folder: of ``kagscope reproduce`` or ``kagscope study run``.
+        folder: output folder of ``kagscope reproduce`` or ``kagscope study run``.
 
     Returns:
         A :class:`Study`: ``runs``, ``table``, ``model(run)``, ``inputs``, ``labels``, ``spec``.
 
     Raises:
-        DataError: no study, one of another version of the store, or one without a finished run.
+        DataError: not a study, one of another version of the store, or one without a finished run.
     """
     return Study(folder)
 
@@ -44,9 +44,9 @@ class Study:
     """The finished runs of a study.
 
     Attributes:
-        folder: where it is.
+        folder: folder of the study.
         runs: ids of the finished runs, in the study's order.
-        left_out: id of every other run to why it is not among them.
+        left_out: reasons for all other runs, by id.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -75,23 +75,23 @@ class Study:
         return read_without_writing(self._store, self._whole, CURVES)
 
     def config(self, run: str) -> RunConfig:
-        """How a run was trained. Raises :class:`InputError` for a run that is not there, with close names."""
+        """Configuration of a run. Raises :class:`InputError` for an unknown run, with close names."""
         self._check(run)
         return self._configs[run]
 
     def steps(self, run: str) -> list[int]:
-        """Optimiser steps whose weights a run keeps, increasing."""
+        """Optimiser steps at which a run keeps weights, increasing."""
         return list(self.config(run).steps)
 
     def model(self, run: str, step: int = -1) -> nn.Module:
-        """The network of a run, in eval mode; a new one at every call.
+        """Build the network of a run, in eval mode.
 
         Args:
-            run: its id.
-            step: which kept checkpoint: an optimiser step, or negative counting from the last one (-1).
+            run: id of the run.
+            step: kept checkpoint: an optimiser step, or a negative index from the last one (-1).
 
         Raises:
-            InputError: a run or a step that is not there.
+            InputError: an unknown run or step.
         """
         config = self.config(run)
         net = load_network(self._store, config)
@@ -104,7 +104,7 @@ class Study:
 
     @property
     def inputs(self) -> Tensor:
-        """All test images as the networks take them: (N, n) float32."""
+        """All test images as inputs of the networks: (N, n) float32."""
         return inputs_of(self._data)
 
     @property
@@ -114,7 +114,7 @@ class Study:
 
     @property
     def spec(self) -> MeasureSpec:
-        """The main spec, of the first and the last step.
+        """The main spec, for the first and last step.
 
         Raises:
             InputError: the runs were measured with several.
@@ -126,7 +126,7 @@ class Study:
         """All specs: "main", "along" for the steps between, "output" for the map from a layer to the output.
 
         Raises:
-            InputError: the runs were measured with several, as where their images or depths differ.
+            InputError: the runs were measured with several, for instance as their images or depths differ.
         """
         first = self.specs_of(self.runs[0])
         places: Mapping[str, int] = self._store.study["runs"]
@@ -135,7 +135,7 @@ class Study:
         return first
 
     def specs_of(self, run: str) -> dict[str, MeasureSpec]:
-        """The specs that a run was measured with, by name."""
+        """Specs with which a run was measured, by name."""
         self._check(run)
         study = self._store.study
         record: Mapping[str, Any] = study["measured"][study["runs"][run]]

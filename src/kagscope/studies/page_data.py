@@ -1,4 +1,4 @@
-"""What the page shows beside scores: mean images, labels of the measured points, and the units of one net of each setting."""
+"""Data for the page in addition to scores: mean images, labels of measured points, and units of one net per setting."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from kagscope.studies.store import RunStore
 
 KEYS = ("run", "width", "training")
 FOLDER = "data"  # in a study's folder: <start of the data's fingerprint>.safetensors
-MAX_CLASSES = 20  # whose mean images are kept
-ENTRIES = 1_200_000  # of rows of units, about what a page shows; further nets are left out
-MAX_UNITS = 256  # of a layer that a page shows
+MAX_CLASSES = 20  # with mean images
+ENTRIES = 1_200_000  # of rows of units, about as many as a page shows; further nets are left out
+MAX_UNITS = 256  # shown per layer
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def page_data(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any])
 
     Args:
         store: Run store of the study.
-        runs: ids of whole runs, in order.
-        settings: run id to what tells its setting from others (its seed apart); the first run of each shows its units.
+        runs: ids of complete runs, in order.
+        settings: setting (without the seed) by run id; units are shown for the first run of each.
 
-    What needs the data is left out where they are not on this machine and the study's folder does not hold them yet.
+    Entries that need the data are omitted if these are neither on this machine nor in the study's folder.
     """
     configs = {run: json.loads((store.run_folder(run) / CONFIG).read_text()) for run in runs}
     specs = main_specs(store.study)
@@ -73,7 +73,7 @@ def page_data(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any])
     initial: dict[Any, State] = {}
     for run in [run for run in runs if first[str(settings[run])] == run]:
         config, probe = RunConfig(**configs[run]), probes[str(configs[run]["data_fingerprint"])]
-        if probe is None or config.architecture != "mlp":  # whose units see no image
+        if probe is None or config.architecture != "mlp":  # units of others do not see the whole image
             continue
         units = _units(store, run, config, probe, float(specs[run]["zero_row_quantile"]), initial)
         entries += probe.inputs.shape[1] * sum(min(len(layer_units), MAX_UNITS) for _, layer_units in units.groupby("layer"))
@@ -84,7 +84,7 @@ def page_data(store: RunStore, runs: Sequence[str], settings: Mapping[str, Any])
 
 
 def settings_of_runs(results: pd.DataFrame) -> dict[str, tuple[int, str]]:
-    """Run id to width and training, which tell settings apart on the page."""
+    """Width and training, which identify settings on the page, by run id."""
     rows = results.drop_duplicates("run")
     return {str(run): (int(width), str(training)) for run, width, training in zip(*(rows[name] for name in KEYS), strict=True)}
 
@@ -92,9 +92,9 @@ def settings_of_runs(results: pd.DataFrame) -> dict[str, tuple[int, str]]:
 def _units(
     store: RunStore, run: str, config: RunConfig, probe: Probe, quantile: float, initial: dict[Any, State]
 ) -> pd.DataFrame:
-    """The units of a trained net at the measured points; zero rows against the threshold of the same net at initialisation.
+    """Units of a trained net at the measured points; zero rows by the threshold of the same net at initialisation.
 
-    ``initial`` keeps what trainings share.
+    ``initial`` caches the states of initial networks shared by trainings.
     """
     spec = MeasureSpec(layers=LAYERS, k=1, scores=["zero_rows"], zero_row_quantile=quantile)
     states = list(read_checkpoints(store.run_folder(run) / WEIGHTS).values())
@@ -105,7 +105,7 @@ def _units(
 
 
 def _probe(folder: Path, run: RunConfig, count: int) -> Probe | None:
-    """From the study's folder; else from the data, if they are on this machine, and then kept in the folder."""
+    """Read from the study's folder, else make from the data, if on this machine, and store in the folder."""
     file = folder / FOLDER / f"{run.data_fingerprint[:16]}.safetensors"
     names = Probe.__dataclass_fields__
     try:
@@ -143,7 +143,7 @@ def _load_probe(run: RunConfig, count: int) -> Probe | None:
 
 
 def _mean_image(images: np.ndarray) -> np.ndarray:
-    """(H, W): over images, and of colour over channels."""
+    """(H, W) mean over images and colour channels."""
     return np.asarray(images.mean(axis=(0, 1) if images.ndim == 4 else 0))
 
 
@@ -153,5 +153,5 @@ def _store_probe(file: Path, probe: Probe) -> None:
     try:
         file.parent.mkdir(exist_ok=True)
     except OSError:
-        return  # the page is made all the same; the report that follows says what cannot be written
+        return  # the page does not need it; writing the report will raise the error
     atomic_write(file, save({name: np.ascontiguousarray(getattr(probe, name)) for name in Probe.__dataclass_fields__}))

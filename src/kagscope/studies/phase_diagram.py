@@ -27,12 +27,12 @@ TEST = "one-sided t of the mean log ratio over nets, the largest p of the three;
 
 
 def phase_diagram(results: pd.DataFrame, runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """The criterion for each setting and layer.
+    """Apply the criterion to each setting and layer.
 
     Args:
         results: the ``results`` table of a study.
-        runs: its runs table.
-        axes: what tells settings apart: the varied columns of ``runs`` but the seed.
+        runs: runs table of the study.
+        axes: varied columns of ``runs`` other than the seed, which identify settings.
 
     Returns:
         The axes, ``layer``, ``nets``, mean ``accuracy``; for each of pr, kl_uniform, rr_pr the geometric mean of trained
@@ -71,20 +71,20 @@ def _groups(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...],
 
 
 def _row(setting: dict[str, Any], layer: str, group: pd.DataFrame) -> dict[str, Any]:
-    """The criterion at the end of each net, and the onset."""
+    """The criterion for the trained nets of a setting, and the onset."""
     last = last_step(group)
     values = last[list(SIGNATURES)].to_numpy(dtype=float)
     estimate = mean_of(values)
     low, high = t_interval(estimate)
     row: dict[str, Any] = {**setting, "layer": layer, "nets": len(last), "accuracy": float(last["accuracy"].mean())}
-    with np.errstate(over="ignore"):  # of an interval without bound: infinite
+    with np.errstate(over="ignore"):  # unbounded intervals become infinite
         ratios, low, high = np.exp(np.asarray(estimate.value)), np.exp(low), np.exp(high)
     for i, name in enumerate(SIGNATURES):
         row |= {name: ratios[i], f"{name}_low": low[i], f"{name}_high": high[i]}
     tests = t_test(estimate, "greater")
     onset = _onset(group)
     return row | {
-        "p_value": float(tests.max()),  # NaN where one is
+        "p_value": float(tests.max()),  # NaN if any is
         "onset_step": onset["step"],
         "onset_epoch": onset["epoch"],
         "onset_accuracy": onset["accuracy"],
@@ -92,7 +92,7 @@ def _row(setting: dict[str, Any], layer: str, group: pd.DataFrame) -> dict[str, 
 
 
 def _onset(group: pd.DataFrame) -> dict[str, float]:
-    """The first step from which on the intervals of all three lie above 1; NaN where only one step tells."""
+    """First step from which on the intervals of all three are above 1; NaN with fewer than two steps."""
     first: dict[str, float] = dict.fromkeys(("step", "epoch", "accuracy"), np.nan)
     steps = list(group[group["step"] > 0].groupby("step"))
     for _, same in reversed(steps if len(steps) > 1 else []):
@@ -108,12 +108,12 @@ def _onset(group: pd.DataFrame) -> dict[str, float]:
 
 
 def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "accuracy") -> list[Finding]:
-    """Where geometry occurs, where not, and from when on.
+    """Findings on where geometry occurs, and from which step on.
 
     Args:
-        table: of :func:`phase_diagram`.
-        axes: as given to it.
-        accuracy: what test accuracy is called: "R²" of a regression.
+        table: result of :func:`phase_diagram`.
+        axes: axes of that table.
+        accuracy: label of test accuracy: "R²" for a regression.
 
     Returns:
         Findings "phase_open", or "phase_count" and for each layer "phase_where" and "phase_onset".
@@ -138,7 +138,7 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
         settings = table[table["layer"] == layer]
         if by is not None:
             named = [name for name in (by, along) if name is not None]
-            more = settings.groupby(named).size().max() > 1  # other axes vary too: counts, no ranges
+            more = settings.groupby(named).size().max() > 1  # other axes vary too: give counts, not ranges
             suffix = ": " + "; ".join(_describe_counts(settings, by) if more else _describe_places(settings, by, along))
             if settings["occurs"].nunique() == 1:
                 suffix = f" in all {len(settings)} settings" if settings["occurs"].all() else " nowhere"
@@ -162,7 +162,7 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
 
 
 def two_axes(table: pd.DataFrame, axes: Sequence[str]) -> tuple[str | None, str | None]:
-    """The axis to go through, and the one whose values are listed for each: the one with most numbers."""
+    """The axis to iterate over, and the one whose values are listed for each: the one with most numbers."""
     numeric = [name for name in axes if pd.api.types.is_numeric_dtype(table[name])]
     along = max(numeric, key=lambda name: table[name].nunique(), default=None)
     others = [name for name in axes if name != along]

@@ -1,4 +1,4 @@
-"""What a study will take: runs, time and disk, estimated before anything starts."""
+"""Estimate the cost of a study before anything starts: runs, time, memory and disk."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from kagscope.training.first_layer import DONORS, IMITATING, OF_DONORS
 from kagscope.training.vit import TOKENS
 
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
-STEP_OVERHEAD = 35e-6  # seconds of an optimiser step beside its arithmetic
-SHARE_OF_PEAK = 0.7  # of a large product's speed that training reaches
-VIT_SHARE = 0.2  # of that, small transformers: their products are small, and normalising and softmax move memory
-# Of a step with a penalty, processor seconds of 1 net at 4 images, fitted to 44 trainings (widths 16 and 96; 64 and 784 pixels).
-PENALTY_CALL, GRADIENT_CALL = 5e-3, 5e-4  # of geometry; of the loss's gradient
-PULLED_ROW, DRAWN_POINT = 2.5e-4, 1.7e-3  # a row of Jacobians that are no diag(d) W; of these each image whose pairs are drawn
-SORTED_PER_SECOND, COLUMN_PAIR = 9e8, 2e-7  # steps of sorting, with derivatives; a pair of columns of rr_pr
-ATTACK_STEP, ATTACK_NUMBER = 6e-4, 7e-9  # a step of PGD, and each number of an image or a hidden layer in it
-# Of a worker: its libraries, copies of the images, states of a net beside its checkpoints (with gradients and the optimiser's),
+STEP_OVERHEAD = 35e-6  # seconds of an optimiser step in addition to its arithmetic
+SHARE_OF_PEAK = 0.7  # speed of training relative to a large matrix product
+VIT_SHARE = 0.2  # of that, for small transformers, with small products and memory-bound operations
+# Processor seconds of a penalty per step for 1 net at 4 images, fitted to 44 trainings (widths 16 and 96; 64 and 784 pixels).
+PENALTY_CALL, GRADIENT_CALL = 5e-3, 5e-4  # on geometry; on the loss's gradient
+PULLED_ROW, DRAWN_POINT = 2.5e-4, 1.7e-3  # per row of Jacobians other than diag(d) W; per image of these with drawn pairs
+SORTED_PER_SECOND, COLUMN_PAIR = 9e8, 2e-7  # steps of sorting, with derivatives; per pair of columns of rr_pr
+ATTACK_STEP, ATTACK_NUMBER = 6e-4, 7e-9  # per step of PGD; per number of an image or hidden layer in it
+# Memory of a worker: libraries, copies of the images, states of a net besides its checkpoints (with gradients and optimiser),
 # copies of the Jacobians of all points.
 WORKER_BYTES, IMAGE_COPIES, STATES, JACOBIANS = 0.7e9, 2.5, 4, 3
 BYTES_PER_ROW, BYTES_PER_RUN = 3.0, 1e5  # of compressed tables
@@ -39,13 +39,13 @@ BYTES_PER_ROW, BYTES_PER_RUN = 3.0, 1e5  # of compressed tables
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a number of runs will take.
+    """Estimated cost of runs.
 
     Attributes:
-        runs: how many.
-        train_seconds, geometry_seconds: added up over runs, on one core each; attacks are counted with geometry.
-        bytes: on disk.
-        memory: bytes that one worker takes, at most.
+        runs: number of runs.
+        train_seconds, geometry_seconds: totals over runs, each on one core; attacks count as geometry.
+        bytes: bytes on disk.
+        memory: maximum bytes of memory of a worker.
     """
 
     runs: int
@@ -55,17 +55,17 @@ class Estimate:
     memory: float
 
     def wall_seconds(self, workers: int) -> float:
-        """With so many runs at a time."""
+        """Wall time with ``workers`` concurrent runs."""
         return (self.train_seconds + self.geometry_seconds) / max(1, min(workers, self.runs))
 
 
 def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int], workers: int = 1) -> Estimate:
-    """Time and disk of runs.
+    """Estimate the cost of runs.
 
     Args:
-        jobs: to be computed.
+        jobs: runs to be computed.
         images, classes: training images and classes of each data set by name.
-        workers: runs at a time; networks that first layers imitate are trained again in each task.
+        workers: concurrent runs; networks that first layers imitate are trained again in each task.
     """
     rate = _product_rate() * SHARE_OF_PEAK
     train = sum(_train_seconds(job.run, images[job.run.data], classes[job.run.data], rate) for job in jobs)
@@ -78,7 +78,7 @@ def estimate(jobs: Sequence[Job], images: dict[str, int], classes: dict[str, int
 
 
 def task_memory(job: Job, images: int) -> float:
-    """Bytes that a worker takes which trains as many seeds of a run as go together on ``images`` training images, about."""
+    """Approximate bytes of a worker that trains as many seeds of a run as go together on ``images`` training images."""
     run = job.run
     nets = 4.0 * SEEDS_TOGETHER * _parameters(run, 10) * (STATES + len(run.steps))
     entries = max((sum(map(math.prod, _shapes(run, spec))) for spec in job.what.specs.values()), default=0)
@@ -114,14 +114,14 @@ def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> fl
 
 
 def _penalty_seconds(run: RunConfig) -> float:
-    """What a step takes longer where a penalty steers it."""
+    """Additional seconds per step due to a penalty."""
     if not run.penalty_weight:
         return 0.0
     if run.penalty_score in NORMS:
         return GRADIENT_CALL
     index = int(run.penalty_layer.removeprefix("hidden")) - 1
     m, n, score = run.widths[index], run.n_inputs, run.penalty_score
-    points = run.penalty_points if index else 1  # the first layer is diag(d) W, whose sums serve all images
+    points = run.penalty_points if index else 1  # the first layer is diag(d) W, whose sums are shared by all images
     drawn = score in DRAWN and 0 < run.penalty_rows < math.comb(m, 2)
     seconds = PENALTY_CALL + (PULLED_ROW * m + DRAWN_POINT * points * drawn if index else 0.0)
     if score in OF_ENTRIES:
@@ -132,7 +132,7 @@ def _penalty_seconds(run: RunConfig) -> float:
 
 
 def _donor_seconds(group: Sequence[RunConfig], images: dict[str, int], classes: dict[str, int], rate: float) -> float:
-    """Networks from which the first layers of runs of one setting, trained together, come."""
+    """Seconds to train the networks that provide the first layers of runs of one setting."""
     run = group[0]
     if run.first_layer not in OF_DONORS:
         return 0.0
@@ -145,7 +145,7 @@ def _donor_seconds(group: Sequence[RunConfig], images: dict[str, int], classes: 
 
 
 def _attack_seconds(job: Job, classes: int, rate: float) -> float:
-    """Attacks on a trained net."""
+    """Seconds of attacks on a trained net."""
     run, asked = job.run, job.what.robustness
     if asked is None:
         return 0.0
@@ -157,7 +157,7 @@ def _attack_seconds(job: Job, classes: int, rate: float) -> float:
 
 
 def _geometry_seconds(jobs: Sequence[Job]) -> float:
-    """Each network at each of its steps, and at initialisation once for all trainings that start there."""
+    """Seconds to measure each network at each of its steps, and shared initial networks once."""
     seconds, initial = 0.0, {}
     for run, what in jobs:
         for name, spec in what.specs.items():
@@ -190,7 +190,7 @@ def _table_bytes(job: Job) -> float:
 
 
 def _product_rate() -> float:
-    """Floating point operations per second of a large float32 product on one thread, measured for a twentieth of a second."""
+    """Floating-point operations per second of a large float32 product on one thread, measured for 0.05 s."""
     a = torch.randn(512, 512)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class StudyPictures(NamedTuple):
-    """The figures that every study has, begun, and the means that they show: over points, of curves over runs."""
+    """The standard figures, in progress, and the means that they show: over points, and of curves over runs."""
 
     results: pd.DataFrame
     nets: pd.DataFrame
@@ -39,7 +39,7 @@ class StudyPictures(NamedTuple):
 
 
 def begin_figures(store: RunStore, gathered: StudyTables, beside: SecondProcess) -> StudyPictures:
-    """Begin the figures that every study has, in ``figures/``, before there are statistics: another process may draw them."""
+    """Start the standard figures, in ``figures/``, before the statistics, possibly in another process."""
     from kagscope.figures.write import drawings
 
     results = with_labels(gathered.results, gathered.labels)
@@ -67,12 +67,12 @@ def present(
 
     Args:
         store: Run store of the study.
-        gathered: its tables.
+        gathered: tables of the study.
         found: what :func:`kagscope.studies.collect.collect` made of them.
-        pictured: of :func:`begin_figures`.
-        beside: a process that may draw figures meanwhile.
-        on_event: gets each stage, and figures that cannot be drawn.
-        follow: seconds after which the page reloads itself, while runs go on.
+        pictured: result of :func:`begin_figures`.
+        beside: a process that may draw figures concurrently.
+        on_event: called with each stage, and with figures that cannot be drawn.
+        follow: seconds after which the page reloads itself, while the study runs.
 
     Raises:
         OutputError: a file cannot be written.
@@ -138,11 +138,11 @@ HEADS = {
     "p_least": "least p",
     "n": "seeds",
 }
-MOST = 300  # rows of a table on the page; all are in the CSV file beside it
+MOST = 300  # maximum rows of a table on the page; all are in the CSV file
 
 
 def study_tables(collected: StudyResults, axes: list[str]) -> list[dict[str, Any]]:
-    """Where geometry occurs, and how scores go with outcomes: sortable tables for the page, those that have rows."""
+    """Non-empty sortable tables for the page: occurrence of geometry, and correlations of scores with outcomes."""
     return [table for table in (_occurrence_table(collected.occurs, axes), _relation_table(collected.related)) if table["rows"]]
 
 
@@ -169,7 +169,7 @@ def _occurrence_table(occurs: pd.DataFrame, axes: list[str]) -> dict[str, Any]:
 
 
 def _relation_table(related: pd.DataFrame) -> dict[str, Any]:
-    """Every pair of a score with an outcome, the surest first, with what the statistics say of it."""
+    """Statistics of every pair of a score and an outcome, most significant first."""
     texts = [name for name in ("layer", "k", "score", "measure", "outcome") if name in related]
     numbers = [str(name) for name in related if name not in (*texts, "test") and pd.api.types.is_numeric_dtype(related[name])]
     first = related.sort_values("p_joint", kind="stable") if len(related) else related
@@ -192,7 +192,7 @@ def _cut_note(table: pd.DataFrame) -> str:
 
 
 def _axis_cell(value: Any) -> dict[str, Any]:
-    """A value that was set, not measured: as it was given, without zeros at its end."""
+    """Cell of a setting, as given, without trailing zeros."""
     cell = _cell(value)
     return cell | {"text": number(value)} if cell["value"] not in ("", None) else cell
 

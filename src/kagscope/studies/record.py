@@ -1,4 +1,4 @@
-"""``study.json``: what a study's folder holds, and the names of the files in the folders of its runs."""
+"""``study.json``, the record of a study, and the names of the files in the folders of its runs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ T = TypeVar("T")
 
 
 def table_file(spec_id: str) -> str:
-    """Where a run has its rows of a spec."""
+    """File of a run's rows for a spec."""
     return f"tables/{spec_id}.parquet"
 
 
 def curves_file(spec_id: str) -> str:
-    """Where a run has its distributions of a spec."""
+    """File of a run's distributions for a spec."""
     return f"curves/{spec_id}.parquet"
 
 
 def robustness_file(settings_id: str) -> str:
-    """Where a run has its accuracies under attack."""
+    """File of a run's accuracies under attack."""
     return f"robustness/{settings_id}.json"
 
 
 class MeasuredFiles(NamedTuple):
-    """The files of a run that hold what a study asks of it."""
+    """Files of a run with the measurements of a study."""
 
     tables: tuple[str, ...]
     curves: tuple[str, ...]
@@ -40,7 +40,7 @@ class MeasuredFiles(NamedTuple):
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> MeasuredFiles:
-        """From what ``study.json`` has under "measured"."""
+        """Make from the entry "measured" of ``study.json``."""
         ids = record["tables"]
         attacks = record.get("robustness")
         return cls(
@@ -51,12 +51,12 @@ class MeasuredFiles(NamedTuple):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All of them."""
+        """All files."""
         return (*self.tables, *self.curves, *([self.robustness] if self.robustness else []))
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """The content of ``study.json``. Raises :class:`DataError` when it is missing, damaged or of a newer version."""
+    """Read ``study.json``. Raises :class:`DataError` if it is missing, damaged or from a newer version."""
     file = folder / STUDY_FILE
     try:
         study = json.loads(file.read_text())
@@ -78,12 +78,12 @@ def read_study(folder: Path) -> dict[str, Any]:
 
 
 def measured_files(study: Mapping[str, Any]) -> dict[str, MeasuredFiles]:
-    """The files that hold what a study asks of each of its runs, in its order; from the content of ``study.json``."""
+    """Files with the measurements of each run, in the study's order, from the content of ``study.json``."""
     return _by_run(study, MeasuredFiles.of)
 
 
 def main_specs(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The main spec of each run, as plain values; from the content of ``study.json``."""
+    """Main spec of each run as plain values, from the content of ``study.json``."""
     return _by_run(study, lambda record: record["specs"]["main"])
 
 
@@ -98,7 +98,7 @@ def _by_run(study: Mapping[str, Any], read: Callable[[Any], T]) -> dict[str, T]:
 
 
 def _writer_version(folder: Path) -> str:
-    """The version of kagscope that wrote the first run of an old store."""
+    """Version of kagscope that wrote the first run of an old store."""
     for file in sorted((folder / "runs").glob(f"*/{MANIFEST}")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return str(json.loads(file.read_text())["versions"]["kagscope"])

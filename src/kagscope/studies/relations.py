@@ -1,4 +1,4 @@
-"""Does geometry go with how well a network does? Correlations over the seeds within settings."""
+"""Correlations of geometry with performance, over the seeds within settings."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from kagscope.studies.statistics.student import Array, Estimate, t_interval
 from kagscope.tables.schema import ALPHA
 
 SCORES = ("pr", "kl_uniform", "rr_pr", "zero_rows", "axis_alignment", "effective_rank", "kernel_alignment", "constant_share")
-FEWEST = fewest_pairs(ALPHA)  # seeds in every setting
+FEWEST = fewest_pairs(ALPHA)  # seeds needed in a setting
 TEST = "permutation of seeds within settings"
 
 
 def relations(nets: Nets, scores: Sequence[str] = SCORES, outcomes: Sequence[str] = ()) -> pd.DataFrame:
-    """Correlation of each score with each outcome over the nets of equal settings.
+    """Correlation of each score with each outcome over the nets of the same setting.
 
-    Scores are those of the trained net over the whole image, of pairs (zero rows of single units), as :class:`Nets` compares
-    them with initialisation. Both sides have the mean of their setting taken away, so that what the study varies cannot bring
-    them together, whether its effects add or interact. The test permutes seeds, in all settings alike (nets of one seed are one
+    Scores are those of the trained net over the whole image, for pairs (zero rows for single units), as :class:`Nets` compares
+    them with initialisation. Both sides are centred within settings, so that the axes of the study cannot correlate
+    them, whether their effects add or interact. The test permutes seeds, in all settings alike (nets of one seed are one
     observation), and corrects for all pairs of the table by step-down max T (Westfall & Young 1993). Intervals: Fisher's z,
-    jackknifed over seeds, Student's t. What is left is a correlation, no effect of geometry.
+    jackknifed over seeds, Student's t. A correlation is not an effect of geometry.
 
     Args:
         nets: of a study.
-        scores, outcomes: chosen beforehand; without outcomes all that differ among the runs.
+        scores, outcomes: names chosen beforehand; by default all outcomes that differ among the runs.
 
     Returns:
         One row per score (layer, k, score, measure) and outcome: ``n`` (seeds), ``settings``, ``rho``, ``rho_low``,
-        ``rho_high``, ``p_value``, ``p_joint``, ``p_least``, ``test``, and ``reason`` where nothing can be said: with fewer than
+        ``rho_high``, ``p_value``, ``p_joint``, ``p_least``, ``test``, and ``reason`` if undefined, as with fewer than
         five seeds in every setting.
     """
     keys = nets.keys
@@ -66,14 +66,14 @@ def relations(nets: Nets, scores: Sequence[str] = SCORES, outcomes: Sequence[str
 
 
 def _missing_seeds_note(nets: Nets) -> str:
-    """Why there are not enough seeds."""
+    """Reason why there are not enough seeds."""
     most = int(pd.Series(nets.runs["seed"]).groupby(nets.codes(nets.axes)).nunique().max())
     note = too_few(most)
     return f"{note} (in a setting)" if note else f"fewer than {FEWEST} seeds are common to the settings that have so many"
 
 
 def _by_setting(nets: Nets, rows: Sequence[int]) -> Array:
-    """(rows, settings, seeds) means of nets, NaN where undefined: settings with five seeds, and seeds that all of them have."""
+    """(rows, settings, seeds) means of nets, NaN where undefined, for settings with five seeds and their common seeds."""
     setting, seeds = nets.codes(nets.axes), np.unique(nets.runs["seed"])
     seed = np.searchsorted(seeds, nets.runs["seed"])
     count = np.zeros((int(setting.max()) + 1, seeds.size))
@@ -88,7 +88,7 @@ def _by_setting(nets: Nets, rows: Sequence[int]) -> Array:
 
 
 def _centre(values: Array) -> Array:
-    """Without the mean of each setting (the last axis is of seeds); undefined ones count as their setting's mean."""
+    """Subtract the mean of each setting over the last axis, the seeds; undefined values become 0."""
     defined = np.isfinite(values)
     filled = np.where(defined, values, 0.0)
     means = filled.sum(axis=-1, keepdims=True) / np.maximum(defined.sum(axis=-1, keepdims=True), 1)
@@ -108,7 +108,7 @@ def _draws(x: Array, y: Array) -> Array:
 
 
 def _correlations(x: Array, y: Array) -> Array:
-    """(pairs,); NaN where a side does not vary within settings."""
+    """(pairs,) correlations; NaN if a side does not vary within settings."""
     left, right = (_centre(values).reshape(len(values), -1) for values in (x, y))
     sizes = np.outer((left**2).sum(axis=1), (right**2).sum(axis=1)) ** 0.5
     return np.divide(left @ right.T, sizes, out=np.full(sizes.shape, np.nan), where=sizes > 1e-30).ravel()

@@ -1,4 +1,4 @@
-"""The main job as a ready study: options of ``kagscope reproduce`` to a study file."""
+"""The reproduction as a ready study: from options of ``kagscope reproduce`` to a study file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACES = {
     "points": "measure.points",
     "exact": "measure.exact",
 }
-"""Option to its place in a study file; beside them ``training`` and ``control``, both of ``zip``."""
+"""Location of options in a study file; ``training`` and ``control`` set ``zip``."""
 CONTROLS = ("shuffled", "none")
 QUICK: dict[str, Any] = {
     "data": "digits",
@@ -41,17 +41,17 @@ QUICK: dict[str, Any] = {
     "k": (1, 2),
     "points": 5,
 }
-"""A first look within seconds: options that stand for those that are not given."""
+"""Options of a quick run within seconds, in place of those not given."""
 
 
 def reproduction(**options: Any) -> StudyFile:
-    """The study ``reproduce`` with these options (names of :data:`PLACES`, None for the default) in place of its own values.
+    """The study ``reproduce`` with values replaced by these options (names of :data:`PLACES`, None for the default).
 
-    ``control="none"`` leaves out the nets on shuffled labels; else these are trained as "standard" says, or as the only training
-    that is asked for.
+    ``control="none"`` leaves out the nets on shuffled labels; else these use "standard" training, or the only training
+    requested.
 
     Raises:
-        InputError: an unknown option, or a value that cannot be used: in one line that names the option.
+        InputError: an unknown option or an invalid value; the message names the option.
     """
     control, trainings = (options.pop(name, None) for name in ("control", "training"))
     control = CONTROLS[0] if control is None else control
@@ -64,7 +64,7 @@ def reproduction(**options: Any) -> StudyFile:
     values = tomllib.loads(ready_study("reproduce"))
     kinds, trainings = values["zip"][0], ("standard", "augmented") if trainings is None else trainings
     kinds["training"] = trainings
-    if isinstance(trainings, tuple | list):  # else what checks it says so
+    if isinstance(trainings, tuple | list):  # else validation raises
         controls = [] if control == "none" else ["standard"] if "standard" in trainings else trainings[:1]
         kinds |= {"training": [*trainings, *controls], "labels": ["true"] * len(trainings) + ["shuffled"] * len(controls)}
     for name, value in options.items():
@@ -76,21 +76,21 @@ def reproduction(**options: Any) -> StudyFile:
             node[inner[-1]] = list(value) if isinstance(value, tuple) else value
     try:
         file = validate(StudyFile, values)
-        file.values()  # says which value a run cannot have
+        file.values()  # raises for invalid values of runs
     except InputError as error:
         raise InputError(as_options(str(error))) from None
     return file
 
 
 def as_options(message: str) -> str:
-    """An error about a place of the study file as one about the option that stands for it."""
+    """Rewrite locations in the study file in an error message as options."""
     for option, key in {**PLACES, "training": "zip.training"}.items():
         message = re.sub(rf"^{re.escape(key.removesuffix('.count'))}(\.count)?\b", f"--{option.replace('_', '-')}", message)
     return message
 
 
 def command(options: Mapping[str, Any], out: Any) -> str:
-    """The command line that runs this study again."""
+    """Command line that runs this study again."""
     words = ["kagscope", "reproduce", "--out", str(out)]
     for name, value in options.items():
         if value is not None and value is not False:

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores and memory, as affinity and control groups (containers, SLURM) allow."""
+"""Cores and memory available to this process, by affinity and control groups (containers, SLURM)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: those of its affinity, or fewer where its control group has a smaller quota."""
+    """Cores that this process may use: those of its affinity, or fewer by the quota of its control group."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in _groups("cpu"):
         with contextlib.suppress(OSError, ValueError):
@@ -25,7 +25,7 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int | None:
-    """Bytes that are free for new processes here: of the machine, or fewer where a control group allows less. None: not known."""
+    """Bytes available for new processes on the machine, or fewer by a control group; None if unknown."""
     limits: list[int] = []
     with contextlib.suppress(OSError, ValueError, StopIteration):
         line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
@@ -38,7 +38,7 @@ def usable_memory() -> int | None:
 
 
 def _groups(controller: str) -> list[Path]:
-    """The folders of this process's control group and of those that hold it: a limit of any of them counts."""
+    """Folders of this process's control group and its ancestors, all of whose limits apply."""
     try:
         lines = [line.split(":", 2) for line in OWN_GROUP.read_text().splitlines()]
     except OSError:

@@ -34,8 +34,8 @@ from kagscope.studies.tables import write_run_table
 from kagscope.training import TrainedNetwork, train
 
 TASKS_PER_WORKER = 2
-SEEDS_TOGETHER = 16  # at most: more save nothing, take memory, and are lost together when their worker is killed
-LOOK_AGAIN = 1.0  # seconds between looks at runs that another driver computes
+SEEDS_TOGETHER = 16  # maximum; more save no time, take memory, and are lost together if their worker is killed
+LOOK_AGAIN = 1.0  # seconds between checks of runs that another driver computes
 
 
 class Job(NamedTuple):
@@ -46,13 +46,13 @@ class Job(NamedTuple):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Files of the run's folder that hold it."""
+        """Files of the run's folder with its measurements."""
         return self.what.files
 
 
 @dataclass(frozen=True)
 class Task:
-    """Runs of the same networks at initialisation, by every training and some seeds, and where they belong."""
+    """Runs with the same initial networks, over trainings and some seeds, and the folder of their study."""
 
     folder: Path
     data: str
@@ -60,9 +60,9 @@ class Task:
 
 
 def tasks_for(missing: Sequence[Job], folder: Path, workers: int) -> list[Task]:
-    """Missing runs as tasks, the widest first so that no long one is left for the end; at least two for each worker if possible.
+    """Divide missing runs into tasks, the widest first, as long ones should not be last; at least two per worker if possible.
 
-    Trainings that start from the same networks stay together: those are measured once.
+    Trainings that start from the same networks are kept together, so that these are measured once.
     """
     families: dict[RunConfig, dict[int, list[Job]]] = {}
     for job in missing:
@@ -77,7 +77,7 @@ def tasks_for(missing: Sequence[Job], folder: Path, workers: int) -> list[Task]:
 
 
 def data_source(data: str) -> str:
-    """Where workers, which may start in another folder, find the data; a name stays a name."""
+    """Name of the data, or absolute path for workers, which may start in another folder."""
     file, colon, function = data.rpartition(":") if is_users(data) and not Path(data).exists() else (data, "", "")
     named = data in NAMES or is_function(data) or is_modular(data) or (colon and not file.endswith(".py"))
     return data if named else f"{Path(file).expanduser().resolve()}{colon}{function}"
@@ -90,7 +90,7 @@ def _split(seeds: list[int], pieces: int) -> Iterator[list[int]]:
 
 
 def group_by_setting(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Grouped by setting: those that differ in their seed alone, which are trained together."""
+    """Group jobs that differ only in their seed, which are trained together."""
     groups: list[list[Job]] = []
     for job in jobs:
         for group in groups:
@@ -108,13 +108,13 @@ def _data(source: str) -> Dataset:
 
 
 def run_task(task: Task, report: Report) -> None:
-    """Train, measure and store the runs of ``task``, telling of its progress.
+    """Train, measure and store the runs of ``task``, reporting progress.
 
-    Events: ``{"kind": "train", "run", "seeds", "done", "total"}`` (the first of so many runs that train together),
+    Events: ``{"kind": "train", "run", "seeds", "done", "total"}`` (the first of ``seeds`` runs trained together),
     ``{"kind": "measure", "run"}``, ``{"kind": "run", "run", "accuracy", "train_seconds", "geometry_seconds"}``.
 
     Raises:
-        DataError: the data changed since the study began.
+        DataError: the data have changed since the study began.
         OutputError: the store cannot be written.
     """
     store, dataset = RunStore(task.folder), _data(task.data)
@@ -130,7 +130,7 @@ def run_task(task: Task, report: Report) -> None:
                     mine = [job for job in waiting if job.run.run_id in names]
                     worker.compute([job for job in mine if not store.is_complete(job.run.run_id, job.files)])
                 waiting = [job for job in waiting if job.run.run_id not in names]
-                if waiting:  # another driver on this store is at work on them
+                if waiting:  # for runs that another driver on this store computes
                     time.sleep(LOOK_AGAIN)
 
 
@@ -142,7 +142,7 @@ class _Worker:
     report: Report
 
     def compute(self, group: list[Job]) -> None:
-        """Train the seeds of one setting side by side, measure and store each; networks that the store holds are not trained."""
+        """Train the seeds of one setting together, measure and store each; stored networks are not trained again."""
         new = []
         for job in group:
             name = job.run.run_id
@@ -154,7 +154,7 @@ class _Worker:
         self._train(new)
 
     def _train(self, group: list[Job]) -> None:
-        """Where training fails, each seed alone, to tell which."""
+        """Train all seeds together; if that fails, each seed alone, to find which."""
         if not group:
             return
         first, began = group[0].run, time.perf_counter()
@@ -169,7 +169,7 @@ class _Worker:
                     {"kind": "train", "run": first.run_id, "seeds": len(group), "done": done, "total": total}
                 ),
             )
-        except InputError as error:  # it diverged
+        except InputError as error:  # diverged
             if len(group) > 1:
                 for job in group:
                     self._train([job])
@@ -192,7 +192,7 @@ class _Worker:
     def _measure(
         self, job: Job, net: TrainedNetwork, present: Collection[str], store: Callable[..., None], facts: dict[str, Any]
     ) -> None:
-        """Measure what is not ``there``, and store it with ``facts`` of the run."""
+        """Measure what is not ``present``, and store it with ``facts`` of the run."""
         run, what = job
         self.report({"kind": "measure", "run": run.run_id})
         began = time.perf_counter()
@@ -240,7 +240,7 @@ def _write(table: pd.DataFrame, file: Path) -> None:
 
 
 def load_network(store: RunStore, run: RunConfig) -> TrainedNetwork:
-    """The network of a finished run, with its weights and accuracy at every kept step.
+    """Load the network of a finished run, with its weights and accuracy at every kept step.
 
     Raises:
         DataError: its weights cannot be read, or its manifest is damaged.
@@ -256,7 +256,7 @@ def load_network(store: RunStore, run: RunConfig) -> TrainedNetwork:
 
 
 def training_device() -> str:
-    """Where this worker trains: the CPU, or the GPU that was set aside for it. Raises :class:`InputError` where there is none."""
+    """Device on which this worker trains: the CPU, or its reserved GPU. Raises :class:`InputError` if that is missing."""
     device = os.environ.get(DEVICE, "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("a GPU was set aside for each run, but torch finds none here; leave out --gpus-per-run")

@@ -1,4 +1,4 @@
-"""Tables of a study from a file: one row per run, what varies among them, means per setting."""
+"""Tables of runs and settings of a study: one row per run, the axes that vary, means per setting."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from kagscope.studies.store import RunStore
 from kagscope.tables.means import WHAT_KEYS, last_step, summarise
 
 HIDDEN = ("steps",)
-REACHED = (0.9, 0.95)  # test accuracies of which it is said after how many steps a run had them
-SAME = "same"  # data of the nets of a first layer: those of the run
+REACHED = (0.9, 0.95)  # test accuracies for which the number of steps to reach them is given
+SAME = "same"  # value of first_layer_data for the data of the run itself
 BASIC_AXES = ("width", "training", "seed")
 
 
@@ -40,15 +40,15 @@ def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
 
 
 def run_values(config: RunConfig) -> dict[str, Any]:
-    """What a run is, as columns of a table: of its widths the largest, their number, and all of them as text."""
+    """Values of a run as columns of a table, with its largest width, the number of widths, and all of them as text."""
     values = {name: value for name, value in config.model_dump(mode="json").items() if name not in HIDDEN}
     widths = values.pop("widths")
-    values["first_layer_data"] = values["first_layer_data"] or SAME  # nothing is no value of an axis
+    values["first_layer_data"] = values["first_layer_data"] or SAME  # None cannot be a value of an axis
     return values | {"width": max(widths), "depth": len(widths), "widths": "x".join(map(str, widths))}
 
 
 def steps_to(level: float, accuracy_at: Mapping[str, float]) -> float:
-    """The first step with a test accuracy of ``level``, on straight lines between kept steps; NaN where none has."""
+    """First step with a test accuracy of ``level``, interpolated linearly between kept steps; NaN if not reached."""
     before = None
     for step, accuracy in sorted((int(step), accuracy) for step, accuracy in accuracy_at.items()):
         if accuracy >= level:
@@ -58,14 +58,14 @@ def steps_to(level: float, accuracy_at: Mapping[str, float]) -> float:
 
 
 def varied_axes(runs: pd.DataFrame) -> list[str]:
-    """The values of a configuration that differ among the runs."""
+    """Values of configurations that differ among the runs."""
     known = {*RunConfig.model_fields, "width", "depth"} - {"image_shape", "schema_version", "data_fingerprint", *HIDDEN}
     known -= {"widths"} if runs["depth"].nunique() == 1 else {"width", "depth"}
     return [name for name in runs.columns if name in known and runs[name].astype(str).nunique() > 1]
 
 
 def tied_axes(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, list[str]]:
-    """Each axis with those that go with it, value for value, and so stand for nothing of their own; the basic ones first."""
+    """Each axis with those that correspond to it one-to-one, and so are not separate axes; basic ones first."""
     groups: dict[str, list[str]] = {}
     text = runs[list(varied)].astype(str)
     for name in sorted(varied, key=lambda name: name not in BASIC_AXES):
@@ -79,7 +79,7 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     """Means over the runs of each setting (seeds) after training, with 95% intervals of Student's t over runs.
 
     Returns:
-        The varied axes but the seed, layer, k, selection, score, ``nets``; accuracy, value, baseline and ratio, each with
+        The varied axes except the seed, layer, k, selection, score, ``nets``; accuracy, value, baseline and ratio, each with
         ``_low`` and ``_high``.
     """
     axes = [name for name in varied if name != "seed"]
@@ -97,7 +97,7 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
 
 
 def labels_of(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
-    """What a run is called beside its width: its training, if it varies, shuffled labels, and whatever else varies."""
+    """Labels of runs in addition to their width: training, if it varies, shuffled labels, and all other axes."""
     others = [*_shape(runs), *(name for name in varied if name not in (*BASIC_AXES, "widths", "depth", "labels"))]
 
     def label(row: Mapping[Any, Any]) -> str:
@@ -109,14 +109,14 @@ def labels_of(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, str]:
 
 
 def _shape(runs: pd.DataFrame) -> list[str]:
-    """What tells nets of one largest width apart: their depth where that is enough, else the widths of all layers."""
+    """Axes that distinguish nets of the same largest width: depth if that suffices, else the widths of all layers."""
     if runs["widths"].nunique() == runs["width"].nunique():
         return []
     return ["depth" if runs["widths"].nunique() == len(runs[["width", "depth"]].drop_duplicates()) else "widths"]
 
 
 def run_names(configs: Sequence[RunConfig]) -> dict[str, tuple[str, str]]:
-    """Of each run of a study its setting in words, as figures and page have it, and which of its repetitions it is."""
+    """Setting of each run in words, as in figures and page, and which of its repetitions it is."""
     runs = pd.DataFrame([{"run": config.run_id, **run_values(config)} for config in configs])
     several, labels = runs["width"].nunique() > 1, labels_of(runs, varied_axes(runs))
     named = zip(runs["run"], runs["width"], runs["seed"], strict=True)

@@ -1,4 +1,4 @@
-"""Several finished studies as one, with a column ``study``: compared, tested and drawn as along any other axis."""
+"""Several finished studies as one, with a column ``study`` that is compared, tested and drawn like any other axis."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class SideBySide:
     """Studies as one, from :func:`compare_studies`.
 
     Attributes:
-        studies: as they were given; every other is compared with the first.
-        runs: the runs of all, ``study`` beside their own columns; ids are "study: run".
+        studies: the studies in the given order; all others are compared with the first.
+        runs: runs of all studies, with a column ``study``; ids are "study: run".
         axes: columns of ``runs`` that vary, ``study`` first, without the seed.
         table: rows of :func:`~kagscope.studies.inference.comparisons.comparisons` along ``study``.
-        tied: axes that change with the study, so that no effect can be told apart from theirs.
+        tied: axes that change with the study, whose effects cannot be separated from it.
     """
 
     studies: tuple[FinishedStudy, ...]
@@ -46,11 +46,11 @@ class SideBySide:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """What stands out, and what to distrust."""
+        """Findings and caveats."""
         return side_by_side_findings(self.studies, self.runs, self.axes, self.tied, self.table)
 
     def as_json(self) -> list[dict[str, Any]]:
-        """The rows over all columns, as JSON has them (no NaN)."""
+        """Rows over all columns, as JSON values (without NaN)."""
         main = self.table[self.table["selection"].isin(["all", ""])]
         rows: list[dict[str, Any]] = json.loads(main.to_json(orient="records", double_precision=15))
         return rows
@@ -97,11 +97,11 @@ class SideBySide:
 
 
 def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
-    """Put studies side by side: their folders are read and left as they are.
+    """Compare studies; their folders are only read.
 
-    All runs make one table with a column ``study``, which is an axis like any other: networks are pairs where they share the seed
-    and all other axes, and an axis that changes with the study is named as such. Where the studies use the same data, scores
-    count at the test images that all measured.
+    All runs form one table with a column ``study``, an axis like any other: networks are paired if they share the seed
+    and all other axes, and axes that change with the study are listed as such. If the studies use the same data, scores
+    are compared at the test images common to all.
 
     Args:
         folders: of studies, of ``reproduce`` or of a study file; they may still be running. The first is what the others are
@@ -111,8 +111,8 @@ def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
         A :class:`SideBySide`: ``table`` (a row for each layer, k, selection and score), ``runs``, ``findings``, ``write``.
 
     Raises:
-        DataError: a folder is no study, of another version, or holds no finished run.
-        InputError: fewer than two folders, the same one twice, or studies with no score in common.
+        DataError: a folder is not a study, is of another version, or has no finished run.
+        InputError: fewer than two folders, a repeated one, or studies with no score in common.
     """
     paths = [Path(folder) for folder in folders]
     studies = tuple(FinishedStudy(path, name) for path, name in zip(paths, folder_names(paths), strict=True))
@@ -134,10 +134,10 @@ def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
 
 
 def folder_names(folders: Sequence[Path]) -> list[str]:
-    """Names of folders that tell them apart: last parts of their paths.
+    """Distinct names of folders: the last parts of their paths.
 
     Raises:
-        InputError: fewer than two, or the same one twice.
+        InputError: fewer than two folders, or a repeated one.
     """
     whole = [folder.resolve() for folder in folders]
     if len(folders) < 2:
@@ -157,7 +157,7 @@ def _prefix_runs(study: FinishedStudy, runs: pd.Series[Any]) -> pd.Series[str]:
 
 
 def _join(studies: Sequence[FinishedStudy], name: str) -> pd.DataFrame:
-    """A table of all studies, text in place of categories."""
+    """A table of all studies, with text in place of categories."""
     tables = []
     for study in studies:
         table: pd.DataFrame = getattr(study, name)
@@ -167,14 +167,14 @@ def _join(studies: Sequence[FinishedStudy], name: str) -> pd.DataFrame:
 
 
 def _shared_rows(results: pd.DataFrame, same_data: bool) -> pd.DataFrame:
-    """Rows of trained nets of what every study measured, at the same images where the data are the same."""
+    """Rows of trained nets for quantities measured in every study, at common images if the data are the same."""
     trained = last_step(results)
     keys = [*WHAT_KEYS, "point"] if same_data else WHAT_KEYS
     return trained[trained.groupby(keys, observed=True)[AXIS].transform("nunique") == results[AXIS].nunique()]
 
 
 def _check_shared(nets: Nets, studies: Sequence[FinishedStudy]) -> None:
-    """Raises :class:`InputError` where an axis has no value in common with that of the first study."""
+    """Raise :class:`InputError` if an axis has no value in common with the first study."""
     for axis in nets.others(AXIS):
         values = [list(dict.fromkeys(nets.runs.loc[nets.runs[AXIS] == study.name, axis].astype(str))) for study in studies]
         for study, theirs in zip(studies[1:], values[1:], strict=True):
@@ -187,7 +187,7 @@ def _check_shared(nets: Nets, studies: Sequence[FinishedStudy]) -> None:
 
 
 def _name_data(runs: pd.DataFrame) -> pd.DataFrame:
-    """``data`` as the name of the content: two contents of one name are told apart by their fingerprints."""
+    """Make ``data`` identify the content: different contents of the same name are distinguished by fingerprints."""
     contents = runs.groupby("data")["data_fingerprint"].transform("nunique")
     marked = runs["data"] + " (" + runs["data_fingerprint"].str[:8] + ")"
     runs = runs.assign(data=runs["data"].where(contents == 1, marked))
@@ -195,5 +195,5 @@ def _name_data(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _configured_values(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """The values of a run that are set."""
+    """Values of a run that are set."""
     return {str(name): value for name, value in row.items() if isinstance(value, (list, tuple)) or value == value}

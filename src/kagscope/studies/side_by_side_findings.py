@@ -1,4 +1,4 @@
-"""What opens the page of several studies side by side."""
+"""Findings at the top of the page that compares several studies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LISTED = 4
 def side_by_side_findings(
     studies: Sequence[FinishedStudy], runs: pd.DataFrame, axes: Sequence[str], tied: Sequence[str], table: pd.DataFrame
 ) -> list[Finding]:
-    """Findings in order of weight; arguments as the attributes of :class:`~kagscope.studies.side_by_side.SideBySide`."""
+    """Findings by importance; arguments as the attributes of :class:`~kagscope.studies.side_by_side.SideBySide`."""
     findings = [
         Finding(f"{study.name}: {finding}", code=finding.code, study=study.name, **finding.numbers)
         for study in studies
@@ -37,7 +37,7 @@ def side_by_side_findings(
 
 
 def _difference_finding(studies: Sequence[FinishedStudy], runs: pd.DataFrame, tied: Sequence[str]) -> Finding:
-    """Which values of the networks change with the study."""
+    """Settings of the networks that change with the study."""
     if not tied:
         names = " and ".join(study.name for study in studies)
         text = f"{names} trained their networks with the same values, so they should differ by chance or by versions only."
@@ -54,7 +54,7 @@ def _difference_finding(studies: Sequence[FinishedStudy], runs: pd.DataFrame, ti
 
 
 def _effect_findings(table: pd.DataFrame) -> list[Finding]:
-    """How much PR and test accuracy differ."""
+    """Differences of PR and test accuracy."""
     findings = []
     pr = (table["score"] == "pr") & (table["k"] == 2) & (table["selection"] == "all")
     shown = table[(pr | (table["score"] == "accuracy")) & table["effect"].notna()]
@@ -70,7 +70,7 @@ def _effect_findings(table: pd.DataFrame) -> list[Finding]:
 
 
 def tests_along_study(table: pd.DataFrame) -> list[Finding]:
-    """How many scores differ after correction; that nothing could be tested, or that all are the same."""
+    """Number of scores that differ after correction, or a note that nothing could be tested or all are the same."""
     tested = table[table["selection"] == "all"]
     if (tested["reason"] == "no difference in any net").any() and tested["p_value"].isna().all():
         return [Finding("The networks of all studies are the same in every score over all columns.", code="same_scores")]
@@ -82,7 +82,7 @@ def tests_along_study(table: pd.DataFrame) -> list[Finding]:
 
 
 def _verdict_findings(studies: Sequence[FinishedStudy]) -> list[Finding]:
-    """On which claims the studies have another verdict."""
+    """Claims on which the studies have different verdicts."""
     if not all(study.verdicts for study in studies):
         return []
     both = [claim for claim in studies[0].verdicts if all(claim in study.verdicts for study in studies)]
@@ -100,7 +100,7 @@ def _verdict_findings(studies: Sequence[FinishedStudy]) -> list[Finding]:
 
 
 def _unshared_findings(runs: pd.DataFrame, axes: Sequence[str]) -> list[Finding]:
-    """Settings that not every study has."""
+    """Settings that some studies lack."""
     if not axes:
         return []
     names = [", ".join(f"{name} {value}" for name, value in row.items()) for row in runs[list(axes)].to_dict("records")]

@@ -1,12 +1,12 @@
-"""The run store: ``runs/<run id>/`` folders that appear whole or not at all, and are checked before they are read as data.
+"""The run store: ``runs/<run id>/`` folders that are created atomically and verified before they are read.
 
-study.json                    what this folder holds: settings, fingerprint, runs, and which specs each is measured with
-leases/<run id>.lease         who computes a run just now
+study.json                    record of the study: settings, fingerprint, runs, and the specs of each
+leases/<run id>.lease         process that is computing a run
 failed/<run id>.json          the error that a run ended with
 data/<fingerprint>.safetensors   inputs and labels of the measured points, mean images (kagscope.studies.page_data)
 runs/<run id>/config.json     the run's configuration: how the network is trained
 runs/<run id>/weights.safetensors   every checkpoint, keys "<step>/<parameter>"
-runs/<run id>/tables/<spec id>.parquet   results rows (kagscope.tables.schema) of one spec; others may come later
+runs/<run id>/tables/<spec id>.parquet   results rows (kagscope.tables.schema) of one spec; others may be added later
 runs/<run id>/curves/<spec id>.parquet   distributions
 runs/<run id>/robustness/<id>.json   accuracies under attack, by name
 runs/<run id>/manifest.json   SHA-256 of the files above, timings, accuracies, versions
@@ -35,11 +35,11 @@ from kagscope.studies.locks import Leases, machine, writer, writer_is_dead
 from kagscope.studies.record import CONFIG, MANIFEST, STORE_VERSION, STUDY_FILE, WEIGHTS, read_study
 
 CHUNK = 2**20  # bytes read at a time
-INSIDE = re.compile(r"(\w+/)?\w[\w.-]*")  # names of files that a manifest may have: none leaves the run's folder
+INSIDE = re.compile(r"(\w+/)?\w[\w.-]*")  # valid file names in a manifest, all inside the run's folder
 
 
 class RunCheck(NamedTuple):
-    """A stored run: what is wrong with it or None; SHA-256 of its manifest; its files; content of config.json."""
+    """Check of a stored run: what is wrong or None, SHA-256 of its manifest, its files, content of config.json."""
 
     damage: str | None
     digest: str
@@ -49,18 +49,18 @@ class RunCheck(NamedTuple):
 
 @dataclass(frozen=True)
 class RunStore:
-    """A study's folder. Opening checks that the folder is new, empty, or holds this very study."""
+    """A study's folder. Opening checks that the folder is new, empty, or holds the same study."""
 
     folder: Path
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], study: dict[str, Any], fingerprint: str, *, extend: bool = False) -> RunStore:
-        """Open ``folder`` for the study with this fingerprint, or start it there.
+        """Open ``folder`` for the study with this fingerprint, or create it.
 
-        With ``extend`` the record of the study is brought up to date: it may have grown.
+        With ``extend`` the record of the study is updated, as it may have grown.
 
         Raises:
-            OutputError: the path is a file, cannot be written, or holds something else; nothing is changed then.
+            OutputError: the path is a file, cannot be written, or holds something else; nothing is then changed.
         """
         path = Path(folder)
         known = holds_mark(path, STUDY_FILE, otherwise="holds no kagscope study", instead="give another --out")
@@ -70,7 +70,7 @@ class RunStore:
             path.mkdir(parents=True, exist_ok=True)
             record = {"kagscope_store": STORE_VERSION, "kagscope": versions()["kagscope"], "fingerprint": fingerprint, **study}
             if not known or (extend and read_study(path) != record):
-                # before runs/: a folder with that alone would be taken for somebody else's
+                # before runs/ is made: a folder with runs/ alone would be refused as not ours
                 atomic_write(path / STUDY_FILE, json.dumps(record, indent=1) + "\n")
             (path / "runs").mkdir(exist_ok=True)
             with tempfile.TemporaryFile(dir=path / "runs"):
@@ -83,7 +83,7 @@ class RunStore:
 
     @classmethod
     def existing(cls, folder: str | os.PathLike[str]) -> RunStore:
-        """Open a study that is there. Raises :class:`DataError` if the folder is none."""
+        """Open an existing study. Raises :class:`DataError` if the folder is not a study."""
         path = Path(folder)
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; give the output folder of a study")
@@ -98,7 +98,7 @@ class RunStore:
         return self.folder / "runs" / run_id
 
     def is_complete(self, run_id: str, files: Collection[str] = ()) -> bool:
-        """Whether the run is there, undamaged, and has ``files``; a damaged one counts as missing and is computed again."""
+        """Whether the run exists, undamaged and with ``files``; a damaged one counts as missing and is computed again."""
         if not self.run_folder(run_id).is_dir():
             return False
         checked = self.check(run_id)
@@ -119,7 +119,7 @@ class RunStore:
             config = b"".join(_read_chunks(folder + CONFIG))
             if hashlib.sha256(config).hexdigest() != files[CONFIG]:
                 return RunCheck(f"{CONFIG} differs from its checksum", digest, frozenset(files), config)
-            files[WEIGHTS]  # every run has them
+            files[WEIGHTS]  # required in every run
             for name in files:
                 if name != CONFIG and (not INSIDE.fullmatch(name) or _digest(folder + name) != files[name]):
                     return RunCheck(f"{name} differs from its checksum", digest, frozenset(files), config)
@@ -128,12 +128,12 @@ class RunStore:
         return RunCheck(None, digest, frozenset(files), config)
 
     def publish(self, run_id: str, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
-        """Let ``write(folder)`` fill a temporary folder, then make it the run in one rename.
+        """Let ``write(folder)`` fill a temporary folder, then rename it to the run's folder.
 
-        A second driver that finished the same run first wins; both hold the same numbers.
+        If another driver finished the same run first, its folder is kept; both have the same numbers.
 
         Raises:
-            OutputError: disk full or folder not writable; no part of the run is left behind.
+            OutputError: the disk is full or the folder not writable; no part of the run is left behind.
         """
         target = self.run_folder(run_id)
         with self._unfinished(run_id) as temporary:
@@ -151,10 +151,10 @@ class RunStore:
             self.forget_failure(run_id)
 
     def add(self, run_id: str, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
-        """Let ``write(folder)`` make further files of a stored run; they are part of it once the manifest names them, at once.
+        """Let ``write(folder)`` make further files of a stored run, which are added atomically by the manifest.
 
         Raises:
-            OutputError: disk full or folder not writable; the run is as it was.
+            OutputError: the disk is full or the folder not writable; the run is unchanged.
         """
         target = self.run_folder(run_id)
         with self._unfinished(run_id) as temporary:
@@ -170,7 +170,7 @@ class RunStore:
 
     @contextlib.contextmanager
     def _unfinished(self, run_id: str) -> Iterator[Path]:
-        """A temporary folder of this writer, gone afterwards; what cannot be written is an :class:`OutputError`."""
+        """Temporary folder of this writer, removed afterwards; write errors become :class:`OutputError`."""
         try:
             temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.{writer()}.", dir=self.folder / "runs"))
         except OSError as error:
@@ -185,7 +185,7 @@ class RunStore:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def clear_leftovers(self) -> None:
-        """Remove unfinished files, run folders and leases whose writer is dead; those of a live driver on this store stay."""
+        """Remove unfinished files, run folders and leases of dead writers; those of a live driver on this store are kept."""
         self.leases.clear_dead()
         for folder in (self.folder, self.folder / "figures", self.folder / "failed"):
             clear_unfinished(folder)
@@ -199,7 +199,7 @@ class RunStore:
         return Leases(self.folder / "leases")
 
     def fail(self, run_id: str, message: str, trace: str) -> None:
-        """Remember that a run ended with an error. Raises :class:`OutputError`."""
+        """Record that a run ended with an error. Raises :class:`OutputError`."""
         try:
             (self.folder / "failed").mkdir(exist_ok=True)
         except OSError as error:
@@ -209,7 +209,7 @@ class RunStore:
         )
 
     def failures(self) -> dict[str, str]:
-        """Run id to the error it ended with."""
+        """Errors of failed runs by run id."""
         failures = {}
         for file in sorted((self.folder / "failed").glob("*.json")):
             try:
@@ -219,11 +219,11 @@ class RunStore:
         return failures
 
     def forget_failure(self, run_id: str) -> None:
-        """Let a failed run be tried again."""
+        """Remove the record of a failure, so that the run is tried again."""
         (self.folder / "failed" / f"{run_id}.json").unlink(missing_ok=True)
 
     def folders(self) -> set[str]:
-        """Names of the run folders, in one look."""
+        """Names of the run folders, by one listing."""
         try:
             with os.scandir(self.folder / "runs") as entries:
                 return {entry.name for entry in entries if not entry.name.startswith(".")}
@@ -249,7 +249,7 @@ def _same_study(folder: Path, fingerprint: str, asked: Mapping[str, Any]) -> Non
 
 
 def _digest(file: str | Path) -> str:
-    """SHA-256 of a file. (``hashlib.file_digest`` clears a quarter of a MiB for each, which takes longer than small files do.)"""
+    """SHA-256 of a file. (``hashlib.file_digest`` clears 256 KiB for each, which takes longer than small files.)"""
     hasher = hashlib.sha256()
     for chunk in _read_chunks(file):
         hasher.update(chunk)
@@ -257,7 +257,7 @@ def _digest(file: str | Path) -> str:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder and its folders, by its name within; they are flushed to disk."""
+    """SHA-256 of all files below a folder, by relative name; files are flushed to disk."""
     digests = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digests[file.relative_to(folder).as_posix()] = _digest(file)
@@ -266,7 +266,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _read_chunks(file: str | Path) -> Iterator[bytes]:
-    """The content of a file, a chunk at a time. (Without a file object, which takes as long as reading a small file.)"""
+    """Content of a file in chunks. (Without a file object, which would take as long as reading a small file.)"""
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
         while chunk := os.read(descriptor, CHUNK):
@@ -281,7 +281,7 @@ def _fsync_folder(file: Path) -> None:
 
 
 def _rename_new(source: Path, target: Path) -> None:
-    """Rename, treating a target that another writer made meanwhile as done (POSIX refuses to replace a non-empty folder)."""
+    """Rename, unless another writer has made the target meanwhile (POSIX refuses to replace a non-empty folder)."""
     try:
         source.rename(target)
     except OSError:
@@ -291,8 +291,8 @@ def _rename_new(source: Path, target: Path) -> None:
 
 
 def _writer_lives(unfinished: Path) -> bool:
-    """Whether the writer of an unfinished folder may still be at work; another machine's is given a day."""
-    parts = unfinished.name.split(".")[-4:-1]  # before the random end of a temporary folder's name
+    """Whether the writer of an unfinished folder may still be alive; one of another machine is given a day."""
+    parts = unfinished.name.split(".")[-4:-1]  # before the random suffix of a temporary folder's name
     name = ".".join(parts)
     if len(parts) == 3 and parts[0] != machine():
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Running a study: open its store, compute what is missing, collect what is there."""
+"""Run a study: open its store, compute missing runs, collect the results."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from kagscope.studies.store import RunStore
 from kagscope.studies.tables import CURVES, RESULTS, join, joined_runs, whole_runs
 from kagscope.tables.schema import ALPHA
 
-MANY = 30  # runs whose figures take so long that it pays to start a second process, which takes three seconds
+MANY = 30  # runs from which a second process for figures pays, as it takes three seconds to start
 STATES = ("done", "running", "failed", "damaged", "missing")
 
 
 class RunsFailed(KagscopeError):
-    """Some runs ended with an error; finished ones are kept."""
+    """Some runs failed; finished ones are kept."""
 
     def __init__(self, failed: dict[str, str], folder: Path, failures: Sequence[Failure] = (), first: str = "") -> None:
         run, message = next(iter(failed.items()))
@@ -51,12 +51,12 @@ class RunsFailed(KagscopeError):
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study file with its data: every run, those of one setting next to each other.
+    """A study file and its runs, with those of one setting next to each other.
 
     Attributes:
-        file: what was asked for.
-        jobs: runs, and what is measured of each.
-        images, classes: training images and classes of each data set by name, from which time and memory are estimated.
+        file: the study file.
+        jobs: runs and their measurements.
+        images, classes: training images and classes of each data set by name, for estimates of time and memory.
     """
 
     file: StudyFile
@@ -65,7 +65,7 @@ class PlannedStudy:
     classes: dict[str, int]
 
     def record(self, command: str) -> dict[str, Any]:
-        """Content of ``study.json``; ``command`` is how the study is run again."""
+        """Content of ``study.json``; ``command`` runs the study again."""
         kinds = {job.files: job.what.record for job in self.jobs}
         places = {files: index for index, files in enumerate(kinds)}
         runs = {job.run.run_id: places[job.files] for job in self.jobs}
@@ -74,7 +74,7 @@ class PlannedStudy:
         return {**record, "measured": list(kinds.values()), "runs": runs}
 
     def remark(self) -> str:
-        """What the study cannot tell with so many seeds, said before it runs; or ""."""
+        """Warning, before the study runs, about claims that its number of seeds cannot decide; or ""."""
         settings: dict[str, set[int]] = {}
         for job in self.jobs:
             settings.setdefault(job.run.model_dump_json(exclude={"seed", "data_seed"}), set()).add(job.run.seed)
@@ -90,13 +90,13 @@ class PlannedStudy:
 
     @property
     def fingerprint(self) -> str:
-        """What makes it this study and no other: its name, so that it may grow; where claims are tested, every run as well."""
+        """Identity of the study: its name, so that it may grow; if claims are tested, every run as well."""
         runs = [(job.run.run_id, job.files) for job in self.jobs] if self.file.claims else []
         return digest(["study", self.file.name, runs])
 
 
 def plan_study(file: StudyFile, *, progress: bool = False) -> PlannedStudy:
-    """Load the data of a study and make its runs. Raises :class:`InputError` or :class:`DataError`; nothing is written."""
+    """Load the data of a study and list its runs, without writing. Raises :class:`InputError` or :class:`DataError`."""
     sets: dict[str, Dataset] = {name: load(name, progress=progress) for name in sorted(file.data_names())}
     return PlannedStudy(
         file,
@@ -107,7 +107,7 @@ def plan_study(file: StudyFile, *, progress: bool = False) -> PlannedStudy:
 
 
 def command(path: str | Path, out: str | Path, overrides: Sequence[str] = ()) -> str:
-    """The command line that runs a study file."""
+    """Command line that runs a study file."""
     changed = [word for override in overrides for word in ("--set", override)]
     return shlex.join(["kagscope", "study", "run", str(path), *changed, "--out", str(out)])
 
@@ -123,31 +123,31 @@ def run_study(
     pictures: bool = True,
     progress: bool = False,
 ) -> Outcome:
-    """Compute the runs of a study that ``out`` does not hold yet, then collect; what was finished before is used again.
+    """Compute the runs of a study that are missing in ``out``, then collect the results; finished runs are reused.
 
     Args:
         file: the study.
-        out: new, empty, or the folder of this very study.
-        command: how it is run again, which the study records; default ``kagscope study run`` with its name.
-        executor: where to run; default every core of this machine.
-        on_event: told of progress: ``{"kind": "plan", "runs", "finished", "workers", "names"}`` (of each run, see
+        out: a new or empty folder, or that of the same study.
+        command: command that runs it again, for the record; by default ``kagscope study run`` with its name.
+        executor: where to run; by default all cores of this machine.
+        on_event: called with progress: ``{"kind": "plan", "runs", "finished", "workers", "names"}`` (of each run, see
             :func:`~kagscope.studies.setting_tables.run_names`), the events of
             :func:`kagscope.studies.runs.run_task` and of :func:`conclude`, and
             ``{"kind": "note", "text"}``.
-        retry_failed: whether runs that failed before are tried again.
-        pictures: whether figures and the page are made too.
-        progress: show a bar while downloading.
+        retry_failed: try runs again that failed before.
+        pictures: also make figures and the page.
+        progress: show a progress bar while downloading.
 
     Raises:
-        InputError, DataError: a file or data that cannot be used, said before anything is written.
-        OutputError: ``out`` cannot be used, and is left untouched; or it cannot be written any more, as when the disk is full.
-        RunsFailed: some runs failed and no tables were made: nothing finished, or the study tests claims, which need all runs.
+        InputError, DataError: a file or data cannot be used; raised before anything is written.
+        OutputError: ``out`` cannot be used and is left untouched, or can no longer be written, for instance on a full disk.
+        RunsFailed: some runs failed and no tables were made, as none finished or the study tests claims, which need all runs.
     """
     study = plan_study(file, progress=progress)
     record = study.record(command or shlex.join(["kagscope", "study", "run", file.name, "--out", str(out)]))
     store = RunStore.open(out, record, study.fingerprint, extend=not file.claims)
     store.clear_leftovers()
-    jobs = {job.run.run_id: job for job in study.jobs}  # of values that make no difference one
+    jobs = {job.run.run_id: job for job in study.jobs}  # equivalent values give the same run
     before, names = store.failures(), list(jobs)
     missing = [job for name, job in jobs.items() if not store.is_complete(name, job.files)]
     todo = [job for job in missing if retry_failed or job.run.run_id not in before]
@@ -167,9 +167,9 @@ def run_study(
         try:
             failures = chosen.run(tasks_for(todo, Path(out).resolve(), chosen.workers), run_task, Growing(store, names, on_event))
         finally:
-            store.clear_leftovers()  # of workers that died, or were stopped by Ctrl-C
+            store.clear_leftovers()  # of workers that died or were stopped by Ctrl-C
         for failure in failures:
-            if failure.stops:  # no fault of its runs: they wait until the same command is given again
+            if failure.stops:  # not due to its runs, which wait until the same command is given again
                 raise OutputError(failure.message)
             _remember(store, failure)
     failed = {name: error for name, error in store.failures().items() if name in set(names)}
@@ -186,10 +186,10 @@ def conclude(
     follow: int | None = None,
     workers: int = 1,
 ) -> Outcome:
-    """Tables and claims of a store's finished runs, and with ``pictures`` figures and page: the end of :func:`run_study`.
+    """Make tables and claims of a store's finished runs, and with ``pictures`` figures and page: the end of :func:`run_study`.
 
-    While runs go on, ``follow`` makes a page that reloads itself after so many seconds. With several ``workers`` a second process
-    draws figures of many runs meanwhile; files are the same.
+    During a study, ``follow`` makes a page that reloads itself after so many seconds. With several ``workers`` a second process
+    draws figures of many runs concurrently; files are the same.
     """
     if not pictures:
         return collect(store, gather(store, on_event), on_event).outcome
@@ -202,19 +202,19 @@ def conclude(
 
 @dataclass(frozen=True)
 class Status:
-    """The state of each run of a store, in the study's order: one of :data:`STATES`, with the error of a failed one."""
+    """State of each run of a store, in the study's order: one of :data:`STATES`, with the errors of failed ones."""
 
     states: dict[str, str]
     errors: dict[str, str]
 
     def counts(self) -> dict[str, int]:
-        """How many runs are in each state."""
+        """Number of runs in each state."""
         counts = Counter(self.states.values())
         return {state: counts[state] for state in STATES}
 
 
 def status(store: RunStore) -> Status:
-    """What is done, running, failed, damaged and missing. Checks every file against its checksum."""
+    """Find which runs are done, running, failed, damaged or missing, checking every file against its checksum."""
     failures, running, folders = store.failures(), set(store.leases.running()), store.folders()
     states: dict[str, str] = {}
     for run_id, measured in measured_files(store.study).items():
@@ -229,7 +229,7 @@ def status(store: RunStore) -> Status:
 
 
 def _remember(store: RunStore, failure: Failure) -> None:
-    """A task that ended with an error: those of its runs that are not there have failed."""
+    """Record a failed task: those of its runs that are not stored have failed."""
     for job in failure.task.jobs:
         name = job.run.run_id
         if not store.is_complete(name, job.files) and name not in store.failures():
@@ -237,7 +237,7 @@ def _remember(store: RunStore, failure: Failure) -> None:
 
 
 def _within_memory(executor: LocalExecutor, todo: Sequence[Job], images: dict[str, int], on_event: Report) -> LocalExecutor:
-    """As many workers as memory is free for."""
+    """Limit the number of workers by free memory."""
     free = usable_memory()
     if not todo or free is None:
         return executor
@@ -250,20 +250,20 @@ def _within_memory(executor: LocalExecutor, todo: Sequence[Job], images: dict[st
     return replace(executor, workers=fit)
 
 
-AT_LEAST = 256  # runs joined at a time
+AT_LEAST = 256  # runs joined at a time, at least
 
 
 class Growing:
-    """Passes events on, and joins what is there whenever it has grown by a quarter and by :data:`AT_LEAST` runs.
+    """Passes events on, and joins the runs whenever they have grown by a quarter and by :data:`AT_LEAST`.
 
-    Each joining reads what the last one wrote, and writes all of it again: growth by a share makes the cost of a run the same
-    however many there are. A failure to join is no failure of the study, which joins once more at its end.
+    Each join reads the last joined file and writes all of it again: geometric growth makes the cost per run the same
+    for any number of runs. A failed join does not fail the study, which joins once more at its end.
     """
 
     def __init__(self, store: RunStore, names: Sequence[str], on_event: Report) -> None:
         self._store, self._names, self._on_event = store, names, on_event
         folders = store.folders() & set(names)
-        joined_before = joined_runs(store, CURVES) & folders  # of the table that is written last
+        joined_before = joined_runs(store, CURVES) & folders  # in the table that is written last
         self._held, self._new = len(joined_before), len(folders - joined_before)
 
     def __call__(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Figures of a study from a file, beside those that every study has."""
+"""Figures of a study along its axes, in addition to the standard ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kagscope.studies.phase_diagram import two_axes
 if TYPE_CHECKING:
     from kagscope.figures.write import Drawing
 
-FEW_LINES = 6  # in a figure over one axis
-MANY_LINES = 12  # in one whose legend has room
+FEW_LINES = 6  # maximum in a figure over one axis
+MANY_LINES = 12  # maximum in a figure with room for the legend
 
 
 def study_drawings(
@@ -28,19 +28,19 @@ def study_drawings(
     occurs: pd.DataFrame,
     axes: Sequence[str],
 ) -> dict[str, Drawing]:
-    """How to draw ``map_<layer>`` over the two axes with most values, ``by_<axis>_<layer>``, ``training_<layer>``,
+    """Functions that draw ``map_<layer>`` over the two axes with most values, ``by_<axis>_<layer>``, ``training_<layer>``,
     ``relations``, ``robustness``.
 
-    What the study does not allow is left out: a map needs two axes, the others a numeric one, steps in between, eight runs,
-    attacks.
+    Figures that the study does not allow are left out: a map needs two axes, the others a numeric one, steps in between, eight
+    runs, and attacks, respectively.
 
     Args:
         nets: :func:`~kagscope.figures.study.net_means` of the ``results`` table.
         runs: the runs table.
-        summary: of :func:`~kagscope.studies.setting_tables.settings_summary`.
-        related: of :func:`~kagscope.studies.relations.relations`.
-        occurs: of :func:`~kagscope.studies.phase_diagram.phase_diagram`.
-        axes: what varies but the seed.
+        summary: result of :func:`~kagscope.studies.setting_tables.settings_summary`.
+        related: result of :func:`~kagscope.studies.relations.relations`.
+        occurs: result of :func:`~kagscope.studies.phase_diagram.phase_diagram`.
+        axes: axes that vary, other than the seed.
     """
     from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness
     from kagscope.tables.means import layers_of
@@ -80,16 +80,16 @@ def study_drawings(
 
 
 def _distinguishing_axes(runs: pd.DataFrame, axes: Sequence[str]) -> Sequence[str]:
-    """What tells the lines of a figure apart: all that varies where these are few, else width and training."""
+    """Axes that distinguish the lines of a figure: all axes if these give few lines, else width and training."""
     return axes if axes and len(runs[[*axes]].drop_duplicates()) <= MANY_LINES else ("width", "training")
 
 
 def _drop_shuffled(table: pd.DataFrame, shown: Sequence[str | None]) -> pd.DataFrame:
-    """Without nets on shuffled labels, over which no mean says anything, unless labels are what is shown or all are such."""
+    """Drop nets on shuffled labels, which should not enter means, unless labels are an axis shown or all are shuffled."""
     true = table[table["labels"] == "true"] if "labels" in table and "labels" not in shown else table
     return true if len(true) else table
 
 
 def safe_name(layer: str) -> str:
-    """A layer's name as part of a file's."""
+    """A layer's name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", layer) or "net"

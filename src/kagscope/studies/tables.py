@@ -1,4 +1,4 @@
-"""All runs of a store as one table: read once from every run, and from then on from the joined file what is still the same."""
+"""All runs of a store as one table: each run is read once, and afterwards from the joined file if unchanged."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from kagscope.studies.store import RunStore
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 
 SMALL_RUN = 2**20  # bytes; see _inspect_all
-COMPRESSED_FROM = 2000  # rows; opening a decompressor for every column of a small table takes longer than reading it
-DICTIONARIES_FROM = 200  # rows; and each dictionary is another page to read
-RUNS_KEY = b"kagscope_runs"  # of a joined file: run id to what it was read of (Whole.key)
+COMPRESSED_FROM = 2000  # rows; for smaller tables, opening decompressors takes longer than reading
+DICTIONARIES_FROM = 200  # rows, as each dictionary is another page to read
+RUNS_KEY = b"kagscope_runs"  # metadata of a joined file: FinishedRun.key by run id
 RUN_VERSION = int(RunConfig.model_fields["schema_version"].default)  # of config.json and the tables beside it
 
 
 class Target(NamedTuple):
-    """A table of all runs: its file in the study's folder, its columns, and which of the files of a run it is made of."""
+    """A table of all runs: its file in the study's folder, its columns, and the files of a run from which it is made."""
 
     file: str
     columns: dict[str, str]
@@ -42,14 +42,14 @@ CURVES = Target("curves.parquet", CURVE_COLUMNS, lambda measured: measured.curve
 
 
 class FinishedRun(NamedTuple):
-    """A finished run: a key that changes when its files do, or other ones are asked for; the files that are asked for."""
+    """A finished run: its requested files, and a key that changes when these or their contents do."""
 
     key: str
     measured: MeasuredFiles
 
 
 def write_run_table(table: pd.DataFrame, file: Path) -> None:
-    """Write a run's table as Parquet, without what nobody reads and every reader of thousands of runs would have to parse."""
+    """Write a run's table as Parquet, without metadata that would slow down reading thousands of runs."""
     plain = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     plain = _decode([plain]) if table.empty else plain  # categories without values have no type
     compression = "zstd" if len(table) >= COMPRESSED_FROM else "none"
@@ -58,7 +58,7 @@ def write_run_table(table: pd.DataFrame, file: Path) -> None:
 
 
 def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[dict[str, FinishedRun], dict[str, str]]:
-    """The finished runs of a study, or those named, and why each of the others is not among them."""
+    """Finished runs of a study, among those named if any are, and reasons for the others."""
     asked = measured_files(store.study)
     run_ids = list(asked) if run_ids is None else run_ids
     failed, present_folders = store.failures(), store.folders()
@@ -78,7 +78,7 @@ def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[d
 
 
 def no_runs_error(store: RunStore, left_out: Mapping[str, str]) -> DataError:
-    """What to say of a store without any run that can be used."""
+    """Error for a store without any usable run."""
     if not left_out or all(why == "not finished" for why in left_out.values()):
         return DataError(f"{store.folder} holds no finished run; run the study first")
     run, why = next((run, why) for run, why in left_out.items() if why != "not finished")
@@ -89,9 +89,9 @@ def no_runs_error(store: RunStore, left_out: Mapping[str, str]) -> DataError:
 
 
 def _inspect_all(store: RunStore, runs: Sequence[str]) -> list[tuple[str, str, frozenset[str]]]:
-    """:func:`_inspect` of every run: in threads where checksums, computed without the interpreter's lock, take long.
+    """Apply :func:`_inspect` to every run, in threads if checksums, computed without the interpreter's lock, take long.
 
-    Of small runs threads would only wait for that lock, which doubles the time.
+    For small runs, threads would only wait for that lock, which doubles the time.
     """
     sizes = [path.stat().st_size for path in store.run_folder(runs[0]).rglob("*")] if runs else []
     if sum(sizes) < SMALL_RUN:
@@ -101,7 +101,7 @@ def _inspect_all(store: RunStore, runs: Sequence[str]) -> list[tuple[str, str, f
 
 
 def _inspect(store: RunStore, run: str) -> tuple[str, str, frozenset[str]]:
-    """Why a run that is there cannot be read as data, or ""; the digest of its manifest; its files."""
+    """Reason why an existing run cannot be read, or ""; the digest of its manifest; its files."""
     damage, digest, files, config = store.check(run)
     if damage:
         return f"damaged: {damage}", digest, files
@@ -115,7 +115,7 @@ def _inspect(store: RunStore, run: str) -> tuple[str, str, frozenset[str]]:
 
 
 def join(store: RunStore, runs: Mapping[str, FinishedRun], target: Target) -> pa.Table:
-    """Keep the rows of every run, in the order of ``runs`` and of steps, as one table in the study's folder.
+    """Join the rows of all runs, in the order of ``runs`` and of steps, to one table in the study's folder.
 
     Args:
         store: Run store of the study.
@@ -139,20 +139,20 @@ def _write_joined(store: RunStore, runs: Mapping[str, FinishedRun], target: Targ
 
 
 def read_tables(store: RunStore, runs: Mapping[str, FinishedRun], *targets: Target) -> list[pd.DataFrame]:
-    """What :func:`join` keeps of each target, as data frames; nothing is written unless all can be read. Errors as there."""
+    """Tables joined by :func:`join` for each target, as data frames; written only if all can be read. Raises as there."""
 
     def frame(target: Target, table: pa.Table, new: bool) -> pd.DataFrame:
         if new:
             _write_joined(store, runs, target, table)
         return _frame(table, target)
 
-    with ThreadPoolExecutor(len(targets)) as pool:  # pyarrow does not hold the interpreter's lock
+    with ThreadPoolExecutor(len(targets)) as pool:  # pyarrow releases the interpreter's lock
         results = list(pool.map(lambda target: _read(store, runs, target), targets))
         return list(pool.map(frame, targets, *zip(*results, strict=True)))
 
 
 def read_without_writing(store: RunStore, runs: Mapping[str, FinishedRun], target: Target) -> pd.DataFrame:
-    """Like :func:`read_tables`, but without writing anything: for a store that belongs to somebody else."""
+    """Like :func:`read_tables`, but without writing, for stores that must not change."""
     return _frame(_read(store, runs, target)[0], target)
 
 
@@ -161,18 +161,18 @@ def _frame(table: pa.Table, target: Target) -> pd.DataFrame:
 
 
 def joined_runs(store: RunStore, target: Target) -> set[str]:
-    """The runs that a joined file holds; none where there is none."""
+    """Runs in a joined file, possibly none."""
     return set(_runs_in(store.folder / target.file, {}))
 
 
 def _read(store: RunStore, runs: Mapping[str, FinishedRun], target: Target) -> tuple[pa.Table, bool]:
-    """The table of all runs, and whether it is another than the joined file holds."""
+    """The table of all runs, and whether it differs from the joined file."""
     file = store.folder / target.file
     joined, old = _runs_in(file, target.columns), None
     if any(joined.get(run) == run_files.key for run, run_files in runs.items()):
         try:
             old = pq.read_table(file)
-        except (OSError, ValueError, pa.ArrowException):  # damaged behind its schema; made again from the runs
+        except (OSError, ValueError, pa.ArrowException):  # damaged after its schema; made again from the runs
             joined = {}
     if old is not None and list(joined.items()) == [(run, run_files.key) for run, run_files in runs.items()]:
         return old, False
@@ -183,7 +183,7 @@ def _read(store: RunStore, runs: Mapping[str, FinishedRun], target: Target) -> t
 def _assemble(
     store: RunStore, runs: Mapping[str, FinishedRun], target: Target, old: pa.Table | None, reused: set[str]
 ) -> pa.Table:
-    """Rows of ``held`` runs from the joined table, of the others from their own; dictionaries in order of appearance."""
+    """Rows of ``reused`` runs from the old joined table, of others from their files; dictionaries in order of appearance."""
     tables, joined_names = [], set()
     columns = list(target.columns)
     if reused and old is not None:
@@ -199,7 +199,7 @@ def _assemble(
 
 
 def _sort_rows(table: pa.Table, runs: list[str]) -> pa.Table:
-    """The rows of each run together, in the order of ``runs``, by step. (Slices of each, put together, take seconds.)"""
+    """Sort rows by the order of ``runs`` and by step. (Concatenating slices would take seconds.)"""
     names = table.column("run").dictionary_encode().combine_chunks()
     index_of = {run: index for index, run in enumerate(runs)}
     order = np.array([index_of[name] for name in names.dictionary.to_pylist()], int)[names.indices.to_numpy()]
@@ -208,10 +208,10 @@ def _sort_rows(table: pa.Table, runs: list[str]) -> pa.Table:
 
 
 def _read_run_table(store: RunStore, run: str, file: str, columns: list[str]) -> pa.Table:
-    """A run's own table, read several times as fast as by ``pq.read_table``, which first makes a data set of the file.
+    """Read a run's table, several times as fast as ``pq.read_table``, which first makes a data set of the file.
 
     Raises:
-        DataError: it lacks columns.
+        DataError: columns are missing.
     """
     data = (store.run_folder(run) / file).read_bytes()
     table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
@@ -226,7 +226,7 @@ def _read_run_table(store: RunStore, run: str, file: str, columns: list[str]) ->
 
 
 def _decode(tables: Sequence[pa.Table]) -> pa.Table:
-    """One below the other, dictionary columns as plain strings: cast once for all tables of the same types in a row."""
+    """Concatenate, with dictionary columns as plain strings: one cast for consecutive tables of the same types."""
     plain: list[pa.Table] = []
     for _, same in groupby(tables, key=lambda table: table.schema.remove_metadata()):
         table = pa.concat_tables(table_of_run.replace_schema_metadata(None) for table_of_run in same)
@@ -236,7 +236,7 @@ def _decode(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _runs_in(file: Path, columns: Mapping[str, str]) -> dict[str, str]:
-    """The runs of a joined file; none where it is missing, not readable, or lacks columns."""
+    """Keys of the runs in a joined file; none if it is missing, unreadable, or lacks columns."""
     try:
         schema = pq.read_schema(file)
         runs = json.loads((schema.metadata or {}).get(RUNS_KEY, b"{}"))

@@ -1,4 +1,4 @@
-"""What helps to write a study file: a commented one that runs as it is, and the JSON Schema that editors complete from."""
+"""Help for writing study files: a commented template that runs as it is, and the JSON Schema for completion in editors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ checkpoints = 6                # steps at which geometry is measured, the first 
 {robustness}
 """
 
-WIDE = 110  # of a line with its comment
+WIDE = 110  # length of a line with its comment
 
 EXAMPLES = {
     "selections": '["all", "ball(2)", "apart(4)"]',
@@ -74,7 +74,7 @@ def template() -> str:
 
 
 def _lines(model: type[BaseModel], without: tuple[str, ...], *, off: bool = False) -> str:
-    """A line for every field: its default or an example, and what it is; a comment where it has no default, or with ``off``."""
+    """A line for every field: its default or an example, and its description; commented out without default or with ``off``."""
     lines = []
     for name, field in model.model_fields.items():
         if name in without:

@@ -1,4 +1,4 @@
-"""Studies that come with kagscope: `kagscope study run NAME` takes the name of one."""
+"""Studies that come with kagscope, for `kagscope study run NAME`."""
 
 from importlib import resources
 
