@@ -152,8 +152,9 @@ def _describe(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, 
             row = rows.iloc[0]
             if row["rho"] != row["rho"]:
                 return "too few seeds for a correlation\nwithin settings"
-            text = f"within settings r = {row['rho']:z.2f}\n({row['rho_low']:z.2f}, {row['rho_high']:z.2f}), {row['n']} seeds"
-            return text.replace("-", "−")
+            text = f"within settings r = {row['rho']:z.2f}, {row['n']} seeds\n({row['rho_low']:z.2f}, {row['rho_high']:z.2f})"
+            chance = f", corrected p = {row['p_joint']:.2g}" if "p_joint" in rows else ""  # for all pairs asked for
+            return text.replace("-", "−") + chance
     if n < 3 or points["geometry"].nunique() < 2 or points[outcome].nunique() < 2:
         return f"n = {n}"
     rho = np.corrcoef(points[["geometry", outcome]].rank().T)[0, 1]  # Spearman's
