@@ -99,7 +99,7 @@ BAD_VALUES: list[tuple[dict[str, object], str]] = [
     ({"name": "../x"}, "name"),
     ({"name": ""}, "name"),
     ({"colour": 1}, "colour"),
-    ({"grid": {"widht": [1]}}, "unknown axis 'widht'"),
+    ({"grid": {"widht": [1]}}, "unknown axis 'widht' (did you mean width"),
     ({"grid": {"width": []}}, "empty"),
     ({"grid": {"width": [8], "seed": {"count": 0}}}, "count"),
     ({"grid": {"width": ["a"]}}, "width"),

@@ -20,6 +20,7 @@ def prune(
     model: Annotated[
         str,
         typer.Argument(
+            metavar="MODEL",
             help="package.module:factory or path/to/file.py:factory, whose code is run: a function, class or model. "
             "Or the folder of a finished run, OUT/runs/RUN.",
             show_default=False,

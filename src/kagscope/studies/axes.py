@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from kagscope.base.messages import close_names
 from kagscope.studies.config import MAX_RUNS, MAX_WIDTH, Strict
 from kagscope.training.first_layer import FIRST_LAYERS
 from kagscope.training.models import INITS
@@ -168,7 +169,8 @@ class Axes(Strict):
         names = [*self.grid, *(name for block in self.zip for name in block), *(self.random.draw if self.random else ())]
         for name in names:
             if name not in RunValues.model_fields:
-                raise ValueError(f"unknown axis {name!r}; a study can vary {', '.join(RunValues.model_fields)}")
+                close = close_names(name, RunValues.model_fields)
+                raise ValueError(f"unknown axis {name!r}{close}; a study can vary {', '.join(RunValues.model_fields)}")
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} is varied in two places; once is enough")
         for name, values in (*self.grid.items(), *(item for block in self.zip for item in block.items())):
